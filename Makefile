@@ -1,0 +1,36 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer: they build .venv from the constraints first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test slow lint types bench clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(BIN)/graphmeta run --out out/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.speed
+
+clean:
+	rm -rf .venv out
+
+# The stamp is written last, so that an interrupted or failed installation is taken up again.
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[cli,plots,test,dev]'
+	touch $@

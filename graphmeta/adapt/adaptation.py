@@ -1,0 +1,234 @@
+"""Adaptation: from shared weights and a task's support to that task's own weights, for all tasks at once.
+
+An adaptation is a scope (what may change), a start (where a task begins) and a step (how it moves). The T tasks of
+a batch take their steps together: an adapted parameter is one tensor ``[T, *shape]``
+(:mod:`graphmeta.adapt.weight`), a table in scope is kept low-rank (:mod:`graphmeta.adapt.table`), everything
+outside the scope is evaluated once for all tasks. The per-task loop does the same one task after the other, with
+ordinary tensors; it is the reference, and takes over when a module uses an operation that the stack does not know.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.adapt.engine import Weights, call, detached, wrap
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.start import Shared, Start
+from graphmeta.adapt.step import Step
+from graphmeta.adapt.table import TableState, TaskTable
+from graphmeta.batch import split_tasks, without_targets
+from graphmeta.errors import DivergedError, InputError, UnsupportedOp
+from graphmeta.nn.features import table_names
+from graphmeta.recommender import Encoded, Recommender, task_mean
+from graphmeta.tasks import TaskBatch
+
+
+class Adaptation(nn.Module):
+    """``adaptation.run(recommender, tasks, loss)`` adapts each task on its support and answers its query.
+
+    Args:
+        scope: the parameters a task changes.
+        step: how one step moves them, see :mod:`graphmeta.adapt.step`.
+        start: where they begin, see :mod:`graphmeta.adapt.start`; the shared weights if not given.
+        steps: how many steps a task takes; 0 is no adaptation beyond the start.
+        order: 2 differentiates through the steps, 1 takes each step's gradient as a constant.
+        trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
+            as if there were no adaptation, and steps are taken only when recommending.
+        stacked: all tasks at once; False runs the per-task loop.
+
+    Source: MAML (Finn et al. 2017); order 1 is its first-order form.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        step: Step,
+        start: Start | None = None,
+        steps: int = 1,
+        order: int = 1,
+        trained: bool = True,
+        stacked: bool = True,
+    ) -> None:
+        super().__init__()
+        if order not in (1, 2):
+            raise InputError(f"order must be 1 or 2, not {order}")
+        if steps < 0:
+            raise InputError(f"steps must not be negative: {steps}")
+        self.scope, self.step, self.start = scope, step, Shared() if start is None else start
+        self.steps, self.order, self.trained, self.stacked = steps, order, trained, stacked
+        self.names: list[str] = []
+        self.tables: frozenset[str] = frozenset()
+
+    def extra_repr(self) -> str:
+        """Scope, steps and order."""
+        return f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, trained={self.trained}"
+
+    def bind(self, recommender: Recommender) -> None:
+        """Fix the names in scope and make the parameters that depend on their shapes; called once.
+
+        Raises:
+            InputError: if the scope selects nothing.
+        """
+        self.names = self.scope.names(recommender)
+        self.tables = table_names(recommender) & set(self.names)
+        self.start.bind(recommender, self.names)
+        self.step.bind(recommender, self.names, self.tables, self.steps)
+
+    def run(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False
+    ) -> Tensor:
+        """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
+
+        Raises:
+            DivergedError: a support loss that is not finite; names task and step.
+        """
+        answer = None if score else loss
+        if self.stacked:
+            try:
+                return self._together(recommender, tasks, loss, answer)
+            except UnsupportedOp as unknown:
+                warnings.warn(
+                    f"{unknown}: unknown to the stacked engine; adapting task by task, with the same result",
+                    stacklevel=2,
+                )
+                self.stacked = False
+        return self._one_by_one(recommender, tasks, loss, answer)
+
+    def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
+        """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
+        return self._descend(recommender, tasks, loss, None)
+
+    def _together(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
+    ) -> Tensor:
+        encoded = None if self._moves_states else recommender.encode(tasks.query)
+        weights = self._descend(recommender, tasks, loss, encoded)
+        own, layout = wrap(weights, tasks.query, stacked=True)
+        return call(recommender, own, layout, tasks.query, loss=answer, encoded=encoded)
+
+    @property
+    def _moves_states(self) -> bool:
+        """Whether a task has states of its own, or only a head of its own."""
+        return not all(name.startswith("head.") for name in self.names)
+
+    def _descend(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, encoded: Encoded | None
+    ) -> Weights:
+        weights: Weights = dict(self.start(recommender, self.names, without_targets(tasks.query), encoded))
+        if tasks.support is None or self.steps == 0:
+            return weights
+        for name in self.names:
+            shared = recommender.get_parameter(name)
+            if name in self.tables:
+                weights[name] = TableState(shared)
+            elif name not in weights:
+                weights[name] = shared.expand(tasks.num_tasks, *shared.shape)
+        support = self._support(recommender, tasks.support, loss, stacked=True)
+        for number in range(self.steps):
+            weights = self._step(support, weights, number)
+        return weights
+
+    def _support(
+        self, recommender: Recommender, batch: HeteroData, loss: nn.Module, *, stacked: bool
+    ) -> _Support:
+        second = self.order == 2 and torch.is_grad_enabled()
+        fixed = {} if second else detached(recommender)
+        encoded = None
+        if not self._moves_states:
+            with torch.set_grad_enabled(second):
+                encoded = recommender.encode(batch)
+        return _Support(recommender, batch, loss, stacked, second, fixed, encoded)
+
+    def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
+        """The weights after one more step on the support; parameters outside the scope are as they were."""
+        begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
+        own, layout = wrap({**weights, **begin}, support.batch, stacked=support.stacked)
+        with torch.enable_grad():
+            losses = call(
+                support.recommender,
+                {**support.fixed, **own},
+                layout,
+                support.batch,
+                loss=support.loss,
+                encoded=support.encoded,
+            )
+            per_task = task_mean(support.batch, losses)
+            _check_finite(per_task, number)
+            read = {n: own[n].read() if isinstance(own[n], TaskTable) else [begin[n]] for n in self.names}
+            flat = [tensor for tensors in read.values() for tensor in tensors]
+            grads = iter(
+                torch.autograd.grad(per_task.sum(), flat, create_graph=support.second, allow_unused=True)
+            )
+        slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
+        if all(slope is None for each in slopes.values() for slope in each):
+            raise InputError(
+                f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss"
+            )
+        return {
+            **weights,
+            **{n: self._moved(n, number, weights[n], own[n], slopes[n], support.second) for n in self.names},
+        }
+
+    def _moved(
+        self,
+        name: str,
+        number: int,
+        weight: Tensor | TableState,
+        own: Tensor,
+        slope: list[Tensor | None],
+        second: bool,
+    ):  # noqa: ANN202
+        rate = self.step.rate(name, number)
+        if isinstance(weight, TableState):
+            assert isinstance(own, TaskTable)
+            return own.stepped(weight, rate, slope, keep_graph=second)
+        return weight if slope[0] is None else weight - rate * slope[0]
+
+    def _one_by_one(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
+    ) -> Tensor:
+        begin = self.start(recommender, self.names, without_targets(tasks.query), None)
+        supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
+        answers = []
+        for t, (own_support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
+            weights: Weights = {name: stacked[t] for name, stacked in begin.items()}
+            if own_support is not None and self.steps:
+                weights = {name: recommender.get_parameter(name) for name in self.names} | weights
+                support = self._support(recommender, own_support, loss, stacked=False)
+                for number in range(self.steps):
+                    weights = self._step(support, weights, number)
+            own, layout = wrap(weights, query, stacked=False)
+            answers.append(call(recommender, own, layout, query, loss=answer, encoded=None))
+        return torch.cat(answers)
+
+
+@dataclass(frozen=True)
+class _Support:
+    """What every step of a task, or of all of them, is taken on."""
+
+    recommender: Recommender
+    batch: HeteroData
+    loss: nn.Module
+    stacked: bool
+    second: bool
+    fixed: dict[str, Tensor]
+    encoded: Encoded | None
+
+
+def _leaf(weight: Tensor | TableState) -> Tensor | TableState:
+    return weight.detach() if isinstance(weight, TableState) else weight.detach().requires_grad_()
+
+
+def _check_finite(per_task: Tensor, number: int) -> None:
+    good = per_task.detach().isfinite()
+    if not good.all():
+        task = int((~good).nonzero()[0])
+        raise DivergedError(
+            f"task {task}, step {number}: the support loss is {float(per_task[task])}; lower the inner rate"
+        )

@@ -1,0 +1,38 @@
+"""Which parameters a task may change: chosen by the beginning of their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from graphmeta.errors import InputError
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Parameters whose name is one of ``prefixes`` or lies below one: ``Scope("head")`` holds ``head.project.weight``.
+
+    ``Scope("")`` is every parameter. MeLU's scope is the last layers, ANIL's the head, CBML's everything.
+    """
+
+    prefixes: tuple[str, ...]
+
+    def __init__(self, *prefixes: str) -> None:
+        object.__setattr__(self, "prefixes", prefixes)
+
+    def names(self, module: nn.Module) -> list[str]:
+        """Names of the chosen parameters, in the module's order.
+
+        Raises:
+            InputError: if there is none; the message lists what there is.
+        """
+        every = [name for name, _ in module.named_parameters()]
+        chosen = [name for name in every if any(self._holds(prefix, name) for prefix in self.prefixes)]
+        if not chosen:
+            raise InputError(f"the scope {self.prefixes} selects no parameter; there are: {', '.join(every)}")
+        return chosen
+
+    @staticmethod
+    def _holds(prefix: str, name: str) -> bool:
+        return prefix == "" or name == prefix or name.startswith(prefix + ".")

@@ -1,0 +1,283 @@
+"""Sessions to one flat HeteroData, by index arithmetic alone: no padding, no Python loop over sessions.
+
+A *sample* is a run of clicks and the click that followed it. A batch of samples holds
+
+* ``item``: one row for each distinct item of each sample (``n_id``, ``batch`` = its sample);
+* ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = 0, 1, … in it);
+* ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``;
+* edges ``(item, next, item)``, one a distinct transition, with ``weight`` = how often, and ``(event, of, item)``.
+
+GNNs, RNNs, CNNs and attention all read this one form. With ``task`` given, the rows are laid out *task-major*:
+task t owns the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` edges, R the same for all tasks (kept in
+``batch.rows``), the gap filled by dummy samples, which no loss and no score looks at (``sample.real``).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+
+from graphmeta.events import EventLog
+
+NEXT = ("item", "next", "item")
+OF = ("event", "of", "item")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Runs of clicks by reference: sample s is ``item[begin[s]:end[s]]``, followed by ``target[s]`` (-1: unknown).
+
+    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64.
+    """
+
+    item: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    target: np.ndarray
+    session: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Known clicks a sample, ``[S]``."""
+        return self.end - self.begin
+
+    def take(self, rows: np.ndarray | slice) -> Samples:
+        """The samples of these rows; the clicks are shared, not copied."""
+        return Samples(self.item, self.begin[rows], self.end[rows], self.target[rows], self.session[rows])
+
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """All clicks one after the other ``[E]``, and where each sample begins ``[S + 1]``."""
+        where, ptr = ragged(self.begin, self.lengths)
+        return self.item[where], ptr
+
+
+def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Every click but the first of each session as a target, its (at most ``max_length`` last) predecessors known."""
+    begin = log.ptr[:-1][log.session]
+    at = np.arange(log.num_events)
+    rows = at[at > begin]
+    return Samples(
+        log.item, np.maximum(begin[rows], rows - max_length), rows, log.item[rows], log.session[rows]
+    )
+
+
+def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
+    """The last click of each session of at least ``min_length`` clicks as the target."""
+    chosen = np.flatnonzero(log.lengths >= max(min_length, 2))
+    at = log.ptr[chosen + 1] - 1
+    return Samples(log.item, np.maximum(log.ptr[chosen], at - max_length), at, log.item[at], chosen)
+
+
+def open_sessions(sessions: list[np.ndarray], *, max_length: int = 50) -> Samples:
+    """Samples whose target nobody knows yet: what to recommend for. Sessions are arrays of item numbers."""
+    ptr = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
+    item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)
+    begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
+    return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)))
+
+
+def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions ``begin[s] … begin[s] + lengths[s] - 1`` for all s in a row ``[sum]``, and their pointer ``[S + 1]``.
+
+    >>> ragged(np.array([5, 0]), np.array([2, 3]))[0].tolist()
+    [5, 6, 0, 1, 2]
+    """
+    ptr = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=ptr[1:])
+    return np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], lengths), ptr
+
+
+def session_batch(
+    samples: Samples, *, num_items: int, task: np.ndarray | None = None, num_tasks: int = 0
+) -> HeteroData:
+    """The sub-graphs of these samples as one graph; task-major if ``task`` (sorted, ``[S]``) is given.
+
+    Args:
+        num_items: size of the vocabulary the clicks are numbered in.
+        num_tasks: how many tasks there are (some may have no sample).
+    """
+    click, ptr = samples.flat()
+    sample = np.repeat(np.arange(len(samples)), np.diff(ptr))
+    key, item_row = np.unique(sample * num_items + click, return_inverse=True)
+    edges, weight = _transitions(item_row, sample, len(key))
+    rows = _Rows(ptr, key % num_items, key // num_items, item_row, edges, weight, samples.target)
+    return _hetero(rows) if task is None else _task_major(rows, task, num_tasks)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The stores before they become tensors; ``owner`` is the sample of an item row."""
+
+    ptr: np.ndarray
+    n_id: np.ndarray
+    owner: np.ndarray
+    item_row: np.ndarray
+    edges: np.ndarray
+    weight: np.ndarray
+    target: np.ndarray
+
+
+def _hetero(
+    rows: _Rows, *, real: np.ndarray | None = None, per_task: dict[str, int] | None = None, num_tasks: int = 1
+) -> HeteroData:
+    lengths = np.diff(rows.ptr)
+    sample = np.repeat(np.arange(len(lengths)), lengths)
+    of = torch.from_numpy(np.stack([np.arange(len(sample)), rows.item_row]))
+    batch = HeteroData()
+    batch["item"].n_id, batch["item"].batch = torch.from_numpy(rows.n_id), torch.from_numpy(rows.owner)
+    batch["item"].num_nodes = len(rows.n_id)
+    batch["event"].item, batch["event"].batch = of[1], torch.from_numpy(sample)
+    batch["event"].order = torch.from_numpy(np.arange(len(sample)) - rows.ptr[sample])
+    batch["event"].num_nodes = len(sample)
+    batch["sample"].ptr = torch.from_numpy(rows.ptr)
+    batch["sample"].last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
+    batch["sample"].target = torch.from_numpy(rows.target)
+    if real is not None:
+        batch["sample"].real = torch.from_numpy(real)
+    batch["sample"].num_nodes = len(lengths)
+    batch[OF].edge_index = of
+    batch[NEXT].edge_index, batch[NEXT].weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
+    batch.rows, batch.num_tasks, batch.longest = per_task or {}, num_tasks, int(lengths.max(initial=1))
+    return batch
+
+
+def _transitions(item_row: np.ndarray, sample: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct steps from one item row to the next ``[2, N]``, by source, and how often each was taken ``[N]``."""
+    step, size = np.flatnonzero(sample[1:] == sample[:-1]), max(num_rows, 1)
+    key, count = np.unique(item_row[step] * size + item_row[step + 1], return_counts=True)
+    return np.stack([key // size, key % size]), count.astype(np.float32)
+
+
+def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
+    lengths = np.diff(rows.ptr)
+    item_task = task[rows.owner]
+    edge_task = item_task[rows.edges[0]]
+    count = {
+        "sample": np.bincount(task, minlength=num_tasks),
+        "event": np.bincount(task, weights=lengths, minlength=num_tasks).astype(np.int64),
+        "item": np.bincount(item_task, minlength=num_tasks),
+        "edge": np.bincount(edge_task, minlength=num_tasks),
+    }
+    size = _sizes(count, int(lengths.max(initial=1)))
+    sample_at = _spread(task, count["sample"], size["sample"])
+    item_at = _spread(item_task, count["item"], size["item"])
+    dummy = np.ones(num_tasks * size["sample"], dtype=bool)
+    dummy[sample_at] = False
+    new_lengths = np.zeros(len(dummy), dtype=np.int64)
+    new_lengths[dummy] = _shares(size["event"] - count["event"], size["sample"] - count["sample"])
+    new_lengths[sample_at] = lengths
+    real_event = ~np.repeat(dummy, new_lengths)
+    last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
+    edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
+    edge_at = _spread(edge_task, count["edge"], size["edge"])
+    edges[:, edge_at] = item_at[rows.edges]
+    filled = _Rows(
+        ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
+        n_id=_filled(num_tasks * size["item"], rows.n_id[:1].sum(), item_at, rows.n_id),
+        owner=_filled(
+            np.repeat(np.arange(1, num_tasks + 1) * size["sample"] - 1, size["item"]),
+            None,
+            item_at,
+            sample_at[rows.owner],
+        ),
+        item_row=_filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
+        edges=edges,
+        weight=_filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
+        target=_filled(len(dummy), -1, sample_at, rows.target),
+    )
+    return _hetero(filled, real=sample_at, per_task=size, num_tasks=num_tasks)
+
+
+def _filled(base: np.ndarray | int, value: int | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
+    """``base`` (or so many times ``value``) with ``with_values`` written at ``at``."""
+    out = np.full(base, value) if isinstance(base, int) else base
+    out[at] = with_values
+    return out
+
+
+def _sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
+    """Rows a task. Equal tasks need no dummies; else every task gets one dummy sample, event and item at least,
+    and no dummy sample is longer than the longest real one."""
+    if all((numbers == numbers[0]).all() for numbers in count.values()) and count["sample"][0] > 0:
+        return {name: int(numbers[0]) for name, numbers in count.items()}
+    samples, events = count["sample"], count["event"]
+    per_sample = int(samples.max(initial=0)) + 1
+    while True:
+        spare = per_sample - samples
+        per_event = int((events + spare).max(initial=1))
+        lacking = int((per_event - events - spare * longest).max(initial=0))
+        if lacking <= 0:
+            break
+        per_sample += max(1, lacking // (longest + 1))
+    return {
+        "sample": per_sample,
+        "event": per_event,
+        "item": int(count["item"].max(initial=0)) + 1,
+        "edge": int(count["edge"].max(initial=0)),
+    }
+
+
+def _spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
+    """New row of each row when every task gets ``per_task`` rows (rows sorted by task)."""
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return task * per_task + np.arange(len(task)) - first[task]
+
+
+def _shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Each task's dummy events dealt out evenly over its dummy samples, one row a dummy sample."""
+    number, _ = ragged(np.zeros_like(samples), samples)
+    owner = np.repeat(np.arange(len(samples)), samples)
+    each = events // np.maximum(samples, 1)
+    return each[owner] + (number < (events - each * samples)[owner])
+
+
+def real_samples(batch: HeteroData, values: torch.Tensor) -> torch.Tensor:
+    """The rows of ``values`` ``[S, …]`` that belong to real samples, in their order."""
+    real = batch["sample"].get("real")
+    return values if real is None else values.index_select(0, real)
+
+
+def without_targets(batch: HeteroData) -> HeteroData:
+    """The batch as a shallow copy that does not know its targets."""
+    blind = copy.copy(batch)
+    del blind["sample"].target
+    return blind
+
+
+def split_tasks(batch: HeteroData) -> list[HeteroData]:
+    """Each task of a task-major batch as a batch of its own (what the per-task loop runs on)."""
+    return [_one_task(batch, t) for t in range(batch.num_tasks)]
+
+
+def _one_task(batch: HeteroData, t: int) -> HeteroData:
+    item, event, sample = (
+        slice(t * batch.rows[k], (t + 1) * batch.rows[k]) for k in ("item", "event", "sample")
+    )
+    real = batch["sample"].real
+    real = real[(real >= sample.start) & (real < sample.stop)] - sample.start
+    ptr = batch["sample"].ptr[sample.start : sample.stop + 1]
+    own = HeteroData()
+    own["item"].n_id, own["item"].batch = batch["item"].n_id[item], batch["item"].batch[item] - sample.start
+    own["event"].item = batch["event"].item[event] - item.start
+    own["event"].batch = batch["event"].batch[event] - sample.start
+    own["event"].order = batch["event"].order[event]
+    own["sample"].ptr = ptr - ptr[0]
+    own["sample"].last = batch["sample"].last[sample] - event.start
+    own["sample"].target, own["sample"].real = batch["sample"].target[sample], real
+    own[OF].edge_index = torch.stack(
+        [torch.arange(batch.rows["event"], device=real.device), own["event"].item]
+    )
+    edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])
+    own[NEXT].edge_index = batch[NEXT].edge_index[:, edge] - item.start
+    own[NEXT].weight = batch[NEXT].weight[edge]
+    for name in ("item", "event", "sample"):
+        own[name].num_nodes = batch.rows[name]
+    own.rows, own.num_tasks, own.longest = batch.rows, 1, batch.longest
+    return own

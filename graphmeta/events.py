@@ -1,0 +1,274 @@
+"""EventLog: one validated table of clicks, grouped by session, in time order, that every other part reads.
+
+A cut returns a new log that has forgotten everything outside it, vocabulary included: what a model can learn
+from ``log.before(t)`` is the same whatever happened after ``t``. Original ids come back out everywhere.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.errors import InputError
+from graphmeta.tables import EntityTable, Source, column, ids, numbers, read_frame, seconds
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Clicks of sessions on items, sorted: sessions by their first event, events by time within a session.
+
+    Events with equal times keep the order of the rows they came from. A log without times takes the row number
+    as the time, so the order of the file is the order of the world.
+
+    Shapes:
+        session, item ``[N]`` int64 numbers; time ``[N]`` float64 seconds since 1970 (or row numbers);
+        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 numbers or None.
+    """
+
+    session: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    sessions: np.ndarray
+    items: EntityTable
+    users: EntityTable | None = None
+    session_user: np.ndarray | None = None
+    value: np.ndarray | None = None
+    has_time: bool = True
+
+    @classmethod
+    def read(
+        cls,
+        source: Source,
+        *,
+        item: str,
+        session: str | None = None,
+        time: str | None = None,
+        user: str | None = None,
+        value: str | None = None,
+        items: EntityTable | None = None,
+        users: EntityTable | None = None,
+        inactivity_seconds: float = 3600.0,
+    ) -> EventLog:
+        """Read an event log from a CSV, TSV or Parquet file or a frame; you name the columns.
+
+        Without ``session``, a user's events are cut into sessions where the pause between two of them is longer
+        than ``inactivity_seconds``. Rows that are equal in every column of the table are the same event written
+        twice: all but the first are dropped, with a warning, if there are times; without times a repeated row
+        is a repeated click and stays.
+
+        Args:
+            value: a number for each event (a rating, an amount).
+            items: item attributes, see :meth:`EntityTable.read`; users: the same for users.
+
+        Raises:
+            InputError: a missing file, column or value, unreadable times, ids of mixed types, a session of two
+                users; one line that names row, column and remedy.
+
+        >>> frame = pd.DataFrame({"s": [1, 1, 2, 2], "i": ["a", "b", "b", "a"], "t": [5, 9, 20, 30]})
+        >>> log = EventLog.read(frame, session="s", item="i", time="t")
+        >>> log.num_sessions, log.items.ids.tolist(), log.item.tolist()
+        (2, ['a', 'b'], [0, 1, 1, 0])
+        """
+        frame = read_frame(source)
+        if len(frame) == 0:
+            raise InputError("the event log has no rows; nothing to read")
+        if session is None and (user is None or time is None):
+            raise InputError(
+                "no session column: name one, or name user and time so that sessions can be cut by inactivity"
+            )
+        frame = _without_repeats(frame) if time is not None else frame
+        item_ids = ids(column(frame, item, "item"), "item")
+        times = (
+            np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
+        )
+        user_ids = None if user is None else ids(column(frame, user, "user"), "user")
+        if session is None:
+            session_ids = _cut(user_ids, times, inactivity_seconds)
+        else:
+            session_ids = ids(column(frame, session, "session"), "session")
+        values = None if value is None else numbers(column(frame, value, "value"), "value")
+        log = _assemble(session_ids, item_ids, times, user_ids, values)
+        return replace(
+            log,
+            has_time=time is not None,
+            items=log.items if items is None else items.aligned(log.items.ids),
+            users=log.users if users is None or log.users is None else users.aligned(log.users.ids),
+        )
+
+    @property
+    def num_events(self) -> int:
+        """Number of events."""
+        return len(self.item)
+
+    @property
+    def num_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.sessions)
+
+    @property
+    def num_items(self) -> int:
+        """Number of items in the vocabulary, with or without events."""
+        return len(self.items)
+
+    @cached_property
+    def ptr(self) -> np.ndarray:
+        """Where each session's events begin, and the end: ``[S + 1]``."""
+        return np.searchsorted(self.session, np.arange(self.num_sessions + 1))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events a session, ``[S]``."""
+        return np.diff(self.ptr)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Time of each session's first event, ``[S]``, never falling."""
+        return self.time[self.ptr[:-1]]
+
+    @property
+    def support(self) -> np.ndarray:
+        """Events an item, ``[num_items]``."""
+        return np.bincount(self.item, minlength=self.num_items)
+
+    def select(self, events: np.ndarray) -> EventLog:
+        """The log of these events (a mask ``[N]``): only their sessions, items and users are left."""
+        session, item = self.session[events], self.item[events]
+        session, kept_sessions = _renumber(session)
+        item, kept_items = _renumber(item)
+        user, users = None, self.users
+        if self.session_user is not None and users is not None:
+            user, kept_users = _renumber(self.session_user[kept_sessions])
+            users = users.take(kept_users)
+        return replace(
+            self,
+            session=session,
+            item=item,
+            time=self.time[events],
+            sessions=self.sessions[kept_sessions],
+            items=self.items.take(kept_items),
+            users=users,
+            session_user=user,
+            value=None if self.value is None else self.value[events],
+        )
+
+    def before(self, cut: float) -> EventLog:
+        """Events with time < ``cut`` (seconds); a session that runs across the cut keeps its first part."""
+        return self.select(self.time < cut)
+
+    def after(self, cut: float) -> EventLog:
+        """The sessions that begin at or after ``cut`` (seconds)."""
+        return self.select(self.starts[self.session] >= cut)
+
+    def periods(self, seconds: float) -> Iterator[EventLog]:
+        """The log in slices of ``seconds``, by the time of the event, from the first event on; none is left out."""
+        number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)
+        for period in range(int(number.max(initial=-1)) + 1):
+            yield self.select(number == period)
+
+    def filter(self, *, min_item_support: int = 1, min_session_length: int = 1) -> EventLog:
+        """Drop rare items and short sessions until both rules hold at once (a fixed point).
+
+        Raises:
+            InputError: if nothing is left.
+        """
+        log = self
+        while True:
+            enough = (log.support[log.item] >= min_item_support) & (
+                log.lengths[log.session] >= min_session_length
+            )
+            if enough.all():
+                break
+            log = log.select(enough)
+        if log.num_events == 0:
+            raise InputError(
+                f"no event is left with items of at least {min_item_support} events and sessions of at least "
+                f"{min_session_length}; lower the limits"
+            )
+        return log
+
+    def aligned_to(self, items: EntityTable) -> EventLog:
+        """The same events numbered by another log's items; events on items unknown there are left out."""
+        rows = items.rows_of(self.items.ids)
+        known = self.select(rows[self.item] >= 0)
+        return replace(known, item=items.rows_of(known.items.ids)[known.item], items=items)
+
+    def of_sessions(self, chosen: np.ndarray) -> EventLog:
+        """The log of these sessions (a mask ``[S]``)."""
+        return self.select(chosen[self.session])
+
+
+def _assemble(
+    session_ids: np.ndarray,
+    item_ids: np.ndarray,
+    times: np.ndarray,
+    user_ids: np.ndarray | None,
+    values: np.ndarray | None,
+) -> EventLog:
+    raw, sessions = pd.factorize(session_ids)
+    first = np.full(len(sessions), np.inf)
+    np.minimum.at(first, raw, times)
+    by_start = np.argsort(first, kind="stable")
+    rank = np.empty_like(by_start)
+    rank[by_start] = np.arange(len(by_start))
+    order = np.lexsort((times, rank[raw]))
+    item, items = pd.factorize(item_ids[order])
+    log = EventLog(
+        session=rank[raw][order].astype(np.int64),
+        item=item.astype(np.int64),
+        time=times[order],
+        sessions=np.asarray(sessions)[by_start],
+        items=EntityTable(np.asarray(items), {}),
+        value=None if values is None else values[order],
+    )
+    return log if user_ids is None else _with_users(log, user_ids, order)
+
+
+def _with_users(log: EventLog, user_ids: np.ndarray, order: np.ndarray) -> EventLog:
+    user, users = pd.factorize(user_ids[order])
+    of_session = user[log.ptr[:-1]].astype(np.int64)
+    strange = user != of_session[log.session]
+    if strange.any():
+        at = int(np.argmax(strange))
+        raise InputError(
+            f"row {order[at] + 1}: session {log.sessions[log.session[at]]!r} has events of users "
+            f"{users[of_session[log.session[at]]]!r} and {users[user[at]]!r}; give each user's sessions ids of their own"
+        )
+    return replace(log, users=EntityTable(np.asarray(users), {}), session_user=of_session)
+
+
+def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    again = frame.duplicated()
+    if not again.any():
+        return frame
+    first = int(np.argmax(again.to_numpy())) + 1
+    warnings.warn(
+        f"{int(again.sum())} rows repeat an earlier row in every column and are dropped (the first: row {first})",
+        stacklevel=3,
+    )
+    return frame[~again].reset_index(drop=True)
+
+
+def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity_seconds: float) -> np.ndarray:
+    """Session ids ``user#number``: a new session where a user's pause exceeds ``inactivity_seconds``."""
+    if not inactivity_seconds > 0:
+        raise InputError(f"inactivity_seconds must be positive, not {inactivity_seconds}")
+    user, names = pd.factorize(user_ids)
+    order = np.lexsort((times, user))
+    other = np.diff(user[order], prepend=-1) != 0
+    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > inactivity_seconds)
+    number = np.cumsum(begins)
+    number -= number[other][np.cumsum(other) - 1]
+    out = np.empty(len(user), dtype=object)
+    out[order] = [f"{names[u]}#{n}" for u, n in zip(user[order], number, strict=True)]
+    return out
+
+
+def _renumber(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """New numbers by first appearance, and the old number of each."""
+    new, old = pd.factorize(codes)
+    return new.astype(np.int64), np.asarray(old, dtype=np.int64)

@@ -1,0 +1,81 @@
+"""The log as one heterogeneous graph, for encoders that look beyond a session and for people who look at it."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import ToUndirected
+
+from graphmeta.events import EventLog
+
+
+def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
+    """The graph of a log; give it the training log, and nothing after the cut can reach it.
+
+    Node types: ``session``, ``item``, ``user`` (if known) and one for each item and user attribute. Edge types:
+
+    * ``(session, contains, item)``: one a click, with ``position`` in the session and ``time`` in seconds;
+    * ``(item, follows, item)``: from a click to the next in its session, with ``weight`` = how often;
+    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: unknown has no edge.
+
+    Args:
+        reverse: add ``rev_`` twins of all edges, for message passing both ways.
+    """
+    graph = HeteroData()
+    graph["session"].num_nodes, graph["item"].num_nodes = log.num_sessions, log.num_items
+    position = np.arange(log.num_events) - log.ptr[log.session]
+    contains = graph["session", "contains", "item"]
+    contains.edge_index = _edges(log.session, log.item)
+    contains.position, contains.time = torch.from_numpy(position), torch.from_numpy(log.time)
+    follows = graph["item", "follows", "item"]
+    follows.edge_index, follows.weight = _follows(log)
+    if log.users is not None and log.session_user is not None:
+        graph["user"].num_nodes = len(log.users)
+        graph["user", "owns", "session"].edge_index = _edges(log.session_user, np.arange(log.num_sessions))
+    for owner, table in (("item", log.items), ("user", log.users)):
+        for name, attribute in table.attributes.items() if table is not None else ():
+            taken = name in ("session", "item", "user") or (owner == "user" and name in log.items.attributes)
+            node = f"{owner}_{name}" if taken else name
+            known = np.flatnonzero(attribute.codes > 0)
+            graph[node].num_nodes = attribute.size
+            graph[owner, "has", node].edge_index = _edges(known, attribute.codes[known])
+    graph.validate()
+    return ToUndirected(merge=False)(graph) if reverse else graph
+
+
+def _edges(source: np.ndarray, target: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack([source, target]).astype(np.int64))
+
+
+def _follows(log: EventLog) -> tuple[torch.Tensor, torch.Tensor]:
+    step = np.flatnonzero(log.session[1:] == log.session[:-1])
+    key, count = np.unique(log.item[step] * max(log.num_items, 1) + log.item[step + 1], return_counts=True)
+    size = max(log.num_items, 1)
+    return _edges(key // size, key % size), torch.from_numpy(count.astype(np.float32))
+
+
+def to_networkx(
+    graph: HeteroData, *, around: tuple[str, int] | None = None, hops: int = 1
+) -> nx.MultiDiGraph:
+    """The graph, or the neighbourhood of one node, as networkx; nodes are ``(type, number)``, edges carry ``kind``.
+
+    Args:
+        around: the node in the middle, e.g. ``("session", 3)``; without it, the whole graph.
+        hops: how far from it, along edges of either direction.
+
+    >>> import pandas as pd
+    >>> log = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
+    >>> sorted(to_networkx(build_graph(log)).edges(data="kind"))[0]
+    (('item', 0), ('item', 1), 'follows')
+    """
+    picture = nx.MultiDiGraph()
+    for kind in graph.node_types:
+        picture.add_nodes_from(((kind, n) for n in range(graph[kind].num_nodes)), kind=kind)
+    for source, kind, target in graph.edge_types:
+        pairs = graph[source, kind, target].edge_index.t().tolist()
+        picture.add_edges_from(((source, s), (target, t), {"kind": kind}) for s, t in pairs)
+    if around is None:
+        return picture
+    return picture.subgraph(nx.ego_graph(picture, around, radius=hops, undirected=True)).copy()

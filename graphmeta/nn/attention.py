@@ -1,0 +1,101 @@
+"""Self-attention over the clicks of a session, written with matmul and softmax: it has every derivative."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+
+def to_dense(x: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
+    """Click rows as a padded block, and which places are clicks: ``[E, D] -> [S, L, D], [S, L]``."""
+    size, longest = batch["sample"].num_nodes, batch.longest
+    place = batch["event"].batch * longest + batch["event"].order
+    dense = x.new_zeros(size * longest, x.shape[1]).index_copy(0, place, x)
+    known = torch.zeros(size * longest, dtype=torch.bool, device=x.device).index_fill(0, place, True)
+    return dense.reshape(size, longest, x.shape[1]), known.reshape(size, longest)
+
+
+def from_dense(dense: Tensor, batch: HeteroData) -> Tensor:
+    """The click rows of a padded block: ``[S, L, D] -> [E, D]``."""
+    return dense.flatten(0, 1).index_select(0, batch["event"].batch * batch.longest + batch["event"].order)
+
+
+class SelfAttentionBlock(nn.Module):
+    """``F = softmax(X W_Q (X W_K)ᵀ / √D) X W_V``; ``E = ReLU(F W_1 + b_1) W_2 + b_2 + F``. ``[E, D] -> [E, D]``.
+
+    Source: GC-SAN (Xu et al. 2019) eqs 8–10, CBML eqs 3–4. Clicks see each other, in both directions, within
+    their own sample alone; padding takes no weight (the public code let it).
+    """
+
+    def __init__(self, width: int, *, heads: int = 1, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """New states of the clicks."""
+        (q, known), (k, _), (v, _) = (to_dense(part(x), batch) for part in (self.query, self.key, self.value))
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        weight = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
+        weight = torch.softmax(weight.masked_fill(~known[:, None, None, :], -torch.inf), 3)
+        attended = from_dense((weight @ v).transpose(1, 2).flatten(2), batch)
+        return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
+
+
+class SelfAttentionStack(nn.Module):
+    """Self-attention blocks with weights of their own, one after the other; no positions, as in GC-SAN.
+
+    Shapes: ``x [I, width] -> [E, width]``.
+    """
+
+    def __init__(self, width: int, *, layers: int = 2, heads: int = 1, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            SelfAttentionBlock(width, heads=heads, dropout=dropout) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        states = x.index_select(0, batch["event"].item)
+        for block in self.blocks:
+            states = block(states, batch)
+        return states
+
+
+class Blend(nn.Module):
+    """Mix what an encoder makes of a click with the click itself: ``w · encoder(x) + (1 − w) · x``.
+
+    Source: GC-SAN eq 12, CBML eqs 5 and 7; the mix is taken at every click, and the head reads the last.
+    """
+
+    def __init__(self, encoder: nn.Module, weight: float = 0.5) -> None:
+        super().__init__()
+        self.encoder, self.weight = encoder, weight
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """``x [I, D] -> [E, D]``."""
+        clicks = x.index_select(0, batch["event"].item)
+        return self.weight * self.encoder(x, batch) + (1 - self.weight) * clicks
+
+
+class SideBySide(nn.Module):
+    """Encoders that each read their own share of the item vector; their states stand side by side.
+
+    Shapes: ``x [I, n·D] -> [E, n·D]`` for n encoders.
+    """
+
+    def __init__(self, *encoders: nn.Module) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        shares = x.chunk(len(self.encoders), 1)
+        return torch.cat(
+            [encoder(share, batch) for encoder, share in zip(self.encoders, shares, strict=True)], 1
+        )

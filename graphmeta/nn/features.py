@@ -1,0 +1,130 @@
+"""Items to vectors: one table of ids, and the attributes an item has.
+
+A features module maps the item numbers of a batch ``n_id [I]`` to ``(x [I, F], candidates [C, D])``: what the
+encoder reads, and the table that the head scores against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphmeta.tables import Attribute
+
+
+class Table(nn.Module):
+    """A table of vectors ``[rows, width]``, drawn from U(-1/√width, 1/√width).
+
+    Inside :func:`row_gradients` the rows it hands out are leaves of their own, so that a backward pass makes one
+    dense gradient of the table (from the scores) and not a second one, mostly zero, from the look-up.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        self.weight = nn.Parameter(torch.empty(rows, width).uniform_(-bound, bound))
+        self.taken: list[tuple[Tensor, Tensor]] | None = None
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Rows of the table: ``[I] -> [I, width]``."""
+        if self.taken is None or not torch.is_grad_enabled() or type(self.weight) is not nn.Parameter:
+            return F.embedding(index, self.weight)
+        rows = self.weight.detach().index_select(0, index).requires_grad_()
+        self.taken.append((index, rows))
+        return rows
+
+
+@contextmanager
+def row_gradients(module: nn.Module) -> Iterator[None]:
+    """Within it, call ``backward``; when it ends, the gradients of looked-up rows are added to their tables'."""
+    tables = [part for part in module.modules() if isinstance(part, Table)]
+    for table in tables:
+        table.taken = []
+    try:
+        yield
+        for table in tables:
+            _collect(table)
+    finally:
+        for table in tables:
+            table.taken = None
+
+
+@torch.no_grad()
+def _collect(table: Table) -> None:
+    for index, rows in table.taken or ():
+        if rows.grad is not None:
+            if table.weight.grad is None:
+                table.weight.grad = torch.zeros_like(table.weight)
+            table.weight.grad.index_add_(0, index, rows.grad)
+
+
+def table_names(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters that are tables: the adaptation keeps their changes low-rank."""
+    return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, Table))
+
+
+class ItemFeatures(nn.Module):
+    """An item is its row in a table; the same table is what heads score against.
+
+    Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width])``.
+    """
+
+    def __init__(self, num_items: int, width: int) -> None:
+        super().__init__()
+        self.item = Table(num_items, width)
+
+    def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of these items, and the table of all."""
+        return self.item(n_id), self.item.weight
+
+
+class AttributeFeatures(ItemFeatures):
+    """An item is its row and, beside it, one vector made of its attributes: ``x = [e_id ; e_attributes]``.
+
+    Shapes: ``n_id [I] -> (x [I, 2·width], candidates [num_items, width])``.
+    Source: IF-SAN, CBML eqs 1–2 (attribute level); scoring uses the id vectors alone (eq 8).
+    """
+
+    def __init__(self, num_items: int, width: int, attributes: Mapping[str, Attribute]) -> None:
+        super().__init__(num_items, width)
+        self.fields = nn.ModuleDict({f"field_{name}": Table(a.size, width) for name, a in attributes.items()})
+        codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
+        self.register_buffer("codes", torch.stack(codes, 1), persistent=False)
+        self.fuse = FieldAttention(width) if len(attributes) > 1 else None
+
+    def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of these items and their attributes, and the table of all items."""
+        codes = self.codes.index_select(0, n_id)
+        vectors = [table(codes[:, at]) for at, table in enumerate(self.fields.values())]
+        fused = vectors[0] if self.fuse is None else self.fuse(torch.stack(vectors, 1))
+        return torch.cat([self.item(n_id), fused], 1), self.item.weight
+
+
+class FieldAttention(nn.Module):
+    """Mix an item's attribute vectors dimension by dimension: ``α = softmax_f(A W + b)``, ``e = Σ_f α_f ⊙ A_f``.
+
+    Shapes: ``[I, fields, width] -> [I, width]``.
+    Source: CBML eqs 1–2. Differs: the softmax runs over fields, so that they are weighed against each other.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, width)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """One vector an item."""
+        alpha = torch.softmax(self.score(fields.flatten(0, 1)).reshape(fields.shape), 1)
+        return (alpha * fields).sum(1)
+
+
+def uniform_(module: nn.Module, width: int) -> None:
+    """All weights from U(-1/√width, 1/√width), as SR-GNN starts."""
+    bound = 1 / math.sqrt(width)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(-bound, bound)

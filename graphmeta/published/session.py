@@ -1,0 +1,67 @@
+"""Session recommenders of the papers, each a few lines of composition."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.features import AttributeFeatures, ItemFeatures, uniform_
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.readout import Last, SoftAttention
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+
+
+def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1) -> System:
+    """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
+
+    ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
+
+    Args:
+        width: d, of items and states; steps: rounds of message passing.
+
+    Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
+    Differs: samples are ragged, so nothing is padded; the epoch is chosen on validation sessions.
+    """
+    head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
+    recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
+    uniform_(recommender, width)
+    return System(recommender, items)
+
+
+def if_san(items: EntityTable, *, width: int = 100, layers: int = 2, dropout: float = 0.2) -> System:
+    """IF-SAN: self-attention over a session's items and over their attributes, side by side.
+
+    ``S = [w F_x[last] + (1−w) e_last ; w F_a[last] + (1−w) a_last]``, score_i = (S W_p + b_p) · e_i.
+
+    Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
+    Differs: eqs 5 and 7 take the row of the last click; without attributes only the item half is left.
+    """
+    return System(if_san_recommender(items, width=width, layers=layers, dropout=dropout), items)
+
+
+def if_san_recommender(items: EntityTable, *, width: int, layers: int, dropout: float) -> Recommender:
+    """The recommender of :func:`if_san`, for those that adapt it."""
+    levels = 2 if items.attributes else 1
+    head = Dot(Last(), nn.Linear(levels * width, width))
+    return Recommender(
+        features(items, width), attention_levels(levels, width, layers=layers, dropout=dropout), head
+    )
+
+
+def features(items: EntityTable, width: int) -> nn.Module:
+    """Item vectors, with attribute vectors beside them if the items have attributes."""
+    return (
+        AttributeFeatures(len(items), width, items.attributes)
+        if items.attributes
+        else ItemFeatures(len(items), width)
+    )
+
+
+def attention_levels(levels: int, width: int, *, layers: int, dropout: float) -> nn.Module:
+    """One blended self-attention stack for each level (items, attributes)."""
+    return SideBySide(
+        *(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels))
+    )

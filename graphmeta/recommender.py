@@ -1,0 +1,59 @@
+"""Recommender: features, an encoder and a head; a session's graph in, scores of all items out."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.batch import real_samples
+
+Encoded = tuple[Tensor, Tensor]
+
+
+class Recommender(nn.Module):
+    """Three parts, whose names are API: scopes choose parameters by ``features.``, ``encoder.`` and ``head.``.
+
+    Args:
+        features: ``n_id [I] -> (x [I, F], candidates [C, D])``.
+        encoder: any module ``(x [I, F], batch) -> states [E, D]``, one state for each click.
+        head: ``(states [E, D], batch, candidates [C, D]) -> scores [S, C]``.
+    """
+
+    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.features, self.encoder, self.head = features, encoder, head
+
+    def encode(self, batch: HeteroData) -> Encoded:
+        """States of the clicks ``[E, D]`` and the candidates ``[C, D]``: all that comes before the head."""
+        x, candidates = self.features(batch["item"].n_id)
+        return self.encoder(x, batch), candidates
+
+    def forward(
+        self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None
+    ) -> Tensor:
+        """Scores of the real samples ``[S, C]``, or with ``loss`` their losses ``[S]``.
+
+        Args:
+            encoded: what :meth:`encode` returned for this batch, if it is known already.
+        """
+        states, candidates = self.encode(batch) if encoded is None else encoded
+        if loss is not None:
+            return loss(self.head, states, batch, candidates)
+        return real_samples(batch, self.head(states, batch, candidates))
+
+    def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
+        """The head's readout of each task, ``[T, D']``: the mean over its real samples."""
+        states, _ = self.encode(batch) if encoded is None else encoded
+        seen = real_samples(batch, self.head.readout(states, batch))
+        return task_mean(batch, seen)
+
+
+def task_mean(batch: HeteroData, values: Tensor) -> Tensor:
+    """Mean of the real samples' values for each task, ``[S, …] -> [T, …]``; zero for a task without samples."""
+    real = batch["sample"].get("real")
+    if real is None:
+        return values.mean(0, keepdim=True)
+    task = real // batch.rows["sample"]
+    count = task.bincount(minlength=batch.num_tasks).clamp(min=1).to(values.dtype)
+    total = values.new_zeros(batch.num_tasks, *values.shape[1:]).index_add(0, task, values)
+    return total / count.reshape(-1, *(1,) * (values.dim() - 1))

@@ -1,0 +1,124 @@
+"""Cuts of a log into training, validation and test: by time, by unseen user, by unseen item.
+
+The training part never knows what it may not: not the events, not the vocabulary, not the counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three logs that share the training vocabulary, and the cuts that made them (times, if by time).
+
+    ``unknown`` counts the events of valid and test on items that training does not know; they are left out.
+    """
+
+    train: EventLog
+    valid: EventLog
+    test: EventLog
+    valid_from: float | None = None
+    test_from: float | None = None
+    unknown: int = 0
+
+
+def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
+    """The last share ``test`` of sessions is the test, the share ``valid`` before it the validation.
+
+    Sessions count by their first event. A training session that runs across a cut keeps only what came before.
+
+    Raises:
+        InputError: shares that leave no training, or a log too small to cut.
+    """
+    if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
+        raise InputError(
+            f"shares test={test} and valid={valid} must be in [0, 1) and leave some sessions to train on"
+        )
+    starts = log.starts
+    n_test, n_valid = round(len(starts) * test), round(len(starts) * valid)
+    if n_test + n_valid >= len(starts) or (test and not n_test) or (valid and not n_valid):
+        raise InputError(
+            f"{len(starts)} sessions are too few to cut off shares of {valid} and {test}; bring more sessions"
+        )
+    test_from = starts[len(starts) - n_test] if n_test else np.inf
+    valid_from = starts[len(starts) - n_test - n_valid] if n_valid else test_from
+    return split_at(log, float(valid_from), float(test_from))
+
+
+def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
+    """Cut at two times (seconds): training before ``valid_from``, test from ``test_from`` on.
+
+    Raises:
+        InputError: no event before ``valid_from``.
+    """
+    train = log.before(valid_from)
+    if train.num_events == 0:
+        raise InputError(
+            "no event lies before the validation cut, so there is nothing to train on; the first "
+            "session may hold the whole log: lower the shares of validation and test"
+        )
+    valid_raw, test_raw = log.before(test_from).after(valid_from), log.after(test_from)
+    valid, test = valid_raw.aligned_to(train.items), test_raw.aligned_to(train.items)
+    unknown = valid_raw.num_events + test_raw.num_events - valid.num_events - test.num_events
+    return Split(train, valid, test, valid_from, test_from, unknown)
+
+
+def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
+    """Random shares of the *users* are held out with all their sessions: nobody is in two parts.
+
+    Raises:
+        InputError: a log without users.
+    """
+    if log.session_user is None or log.users is None:
+        raise InputError("the log has no user column; name one to split by user")
+    part = _parts(len(log.users), test, valid, seed)[log.session_user]
+    train = log.of_sessions(part == 0)
+    held = [log.of_sessions(part == k) for k in (1, 2)]
+    known = [h.aligned_to(train.items) for h in held]
+    unknown = sum(h.num_events - k.num_events for h, k in zip(held, known, strict=True))
+    return Split(train, known[0], known[1], unknown=unknown)
+
+
+def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
+    """Random shares of the *items* are new: training sees none of their events, only that they are on sale.
+
+    All items stay in the vocabulary, so a new one can be ranked by its attributes. Validation and test hold the
+    sessions with at least one new item of theirs.
+
+    Raises:
+        InputError: no event is left to train on.
+    """
+    part = _parts(log.num_items, test, valid, seed)
+    train = log.select(part[log.item] == 0)
+    if train.num_events == 0:
+        raise InputError("no event is left to train on; lower the shares of new items")
+    train = replace(train, item=log.items.rows_of(train.items.ids)[train.item], items=log.items)
+    held = [
+        _with_all_items(log, np.isin(np.arange(log.num_sessions), log.session[part[log.item] == k]))
+        for k in (1, 2)
+    ]
+    return Split(train, held[0], held[1])
+
+
+def _with_all_items(log: EventLog, sessions: np.ndarray) -> EventLog:
+    return log.of_sessions(sessions).aligned_to(log.items)
+
+
+def _parts(count: int, test: float, valid: float, seed: int) -> np.ndarray:
+    """0 train, 1 valid, 2 test for each of ``count`` things, drawn without order."""
+    if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
+        raise InputError(
+            f"shares test={test} and valid={valid} must be in [0, 1) and leave something to train on"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    part = np.zeros(count, dtype=np.int64)
+    n_test, n_valid = round(count * test), round(count * valid)
+    part[order[:n_test]] = 2
+    part[order[n_test : n_test + n_valid]] = 1
+    return part

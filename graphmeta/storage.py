@@ -1,0 +1,104 @@
+"""Tensors and a document on disk, whole or not at all, and never anything that can run code.
+
+``name.json`` holds the document, its own SHA-256 and that of ``name-<hash>.safetensors`` beside it. The tensors are
+written first, under a name made of their content; replacing the JSON is the one moment at which the new state takes
+the place of the old. A process killed at any time leaves the old state or the new, both readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from graphmeta.errors import InputError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole: to a temporary one beside it, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a document as readable JSON, whole."""
+    write_bytes(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+
+
+def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
+    """Write tensors and document as ``folder/name.json`` and its safetensors file."""
+    content = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    file = f"{name}-{digest[:16]}.safetensors"
+    write_bytes(folder / file, content)
+    body = {"document": document, "tensors": {"file": file, "sha256": digest}}
+    write_json(folder / f"{name}.json", body | {"sha256": _digest(body)})
+    for old in folder.glob(f"{name}-*.safetensors"):
+        if old.name != file:
+            old.unlink(missing_ok=True)
+
+
+def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_state` wrote, and check every byte of it.
+
+    Raises:
+        InputError: anything missing, cut short or changed; names the file.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is {folder} a folder that graphmeta wrote?")
+    try:
+        body = json.loads(path.read_bytes())
+        digest, document, tensors = body.pop("sha256"), body["document"], body["tensors"]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise InputError(f"{path}: cut short or not a graphmeta file; restore it from a copy") from None
+    if digest != _digest(body):
+        raise InputError(
+            f"{path}: changed since it was written (its SHA-256 differs); restore it from a copy"
+        )
+    return _load_tensors(folder / Path(tensors["file"]).name, tensors["sha256"]), document
+
+
+def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the model is incomplete, restore it from a copy")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(f"{path}: damaged or changed (its SHA-256 differs); restore it from a copy")
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: not a readable safetensors file ({error}); restore it from a copy"
+        ) from None
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def state_hash(module: torch.nn.Module) -> str:
+    """SHA-256 over all parameters and buffers: equal if and only if the weights are, bit for bit."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,245 @@
+"""System: a recommender, how it adapts, and the items it knows; what people train, save, load and ask."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, session_batch
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.recommender import Recommender
+from graphmeta.storage import load_state, save_state
+from graphmeta.tables import Attribute, EntityTable, locate
+from graphmeta.tasks import task_batch
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item: its original id, a readable name, and its score."""
+
+    item: Any
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a system was built, so that it can be built again: a function of :mod:`graphmeta.published`."""
+
+    family: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class System(nn.Module):
+    """What is trained and asked: ``System(recommender, items, adaptation=…)``.
+
+    Args:
+        items: the vocabulary, with attributes and labels.
+        adaptation: how a session's own clicks change the weights; none if not given.
+        loss: from head and states to one loss a sample; full softmax if not given.
+        max_length: clicks of a session that are looked at, the last ones.
+        max_support: support samples a task, the last ones.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        items: EntityTable,
+        *,
+        adaptation: Adaptation | None = None,
+        loss: nn.Module | None = None,
+        max_length: int = 50,
+        max_support: int = 20,
+    ) -> None:
+        super().__init__()
+        self.recommender, self.items, self.adaptation = recommender, items, adaptation
+        self.loss = SoftmaxLoss() if loss is None else loss
+        self.max_length, self.max_support = max_length, max_support
+        self.recipe: Recipe | None = None
+        self.notes: dict[str, Any] = {}
+        if adaptation is not None:
+            adaptation.bind(recommender)
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue that is ranked."""
+        return len(self.items)
+
+    @property
+    def episodic(self) -> bool:
+        """Whether training runs over tasks (support, then query) rather than over single samples."""
+        return self.adaptation is not None and self.adaptation.trained
+
+    def training_samples(self, log: EventLog) -> Samples:
+        """What one epoch runs over: every prefix of every session, or the last click of each session as a task."""
+        if self.episodic:
+            return last_clicks(log, min_length=3, max_length=self.max_length)
+        return prefixes(log, max_length=self.max_length)
+
+    def losses(self, samples: Samples) -> Tensor:
+        """The training loss of each sample, ``[S]``."""
+        if self.episodic:
+            assert self.adaptation is not None
+            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss)
+        return self.recommender(session_batch(samples, num_items=self.num_items).to(self.device), self.loss)
+
+    @torch.no_grad()
+    def scores(self, samples: Samples) -> Tensor:
+        """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``."""
+        was_training, _ = self.training, self.eval()
+        try:
+            if self.adaptation is not None:
+                return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, score=True)
+            return self.recommender(session_batch(samples, num_items=self.num_items).to(self.device))
+        finally:
+            self.train(was_training)
+
+    def _tasks(self, samples: Samples):  # noqa: ANN202
+        return task_batch(samples, num_items=self.num_items, max_support=self.max_support).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def recommend(
+        self, session: Iterable[Any], k: int = 10, *, unknown: str = "raise", exclude_seen: bool = False
+    ) -> list[Recommendation]:
+        """The k best next items for a session of original ids, which nobody needs to have seen before.
+
+        Args:
+            session: item ids, oldest first.
+            unknown: what to do about ids the system does not know: ``raise``, ``warn`` (and skip) or ``ignore``.
+            exclude_seen: leave out what is in the session already.
+
+        Raises:
+            InputError: an unknown item, an empty session, or k not below the number of items.
+        """
+        return self.recommend_many([session], k, unknown=unknown, exclude_seen=exclude_seen)[0]
+
+    def recommend_many(
+        self,
+        sessions: Sequence[Iterable[Any]],
+        k: int = 10,
+        *,
+        unknown: str = "raise",
+        exclude_seen: bool = False,
+    ) -> list[list[Recommendation]]:
+        """:meth:`recommend` for several sessions at once; the same answers."""
+        if not 0 < k < self.num_items:
+            raise InputError(f"k={k} must be at least 1 and below the number of items, {self.num_items}")
+        rows = [self._rows(list(session), unknown) for session in sessions]
+        scores = self.scores(open_sessions(rows, max_length=self.max_length))
+        if exclude_seen:
+            for at, seen in enumerate(rows):
+                scores[at, torch.from_numpy(seen)] = -torch.inf
+        best = scores.topk(k, dim=1)
+        return [
+            [Recommendation(self.items.ids[i].item() if hasattr(self.items.ids[i], "item") else self.items.ids[i], self.items.describe(i), s)
+             for i, s in zip(items, values, strict=True)]
+            for items, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]  # fmt: skip
+
+    def _rows(self, session: list[Any], unknown: str) -> np.ndarray:
+        if unknown not in ("raise", "warn", "ignore"):
+            raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
+        wanted = np.array(session, dtype=object)
+        rows = locate(
+            self.items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session)
+        )
+        missing = [session[at] for at in np.flatnonzero(rows < 0)]
+        if missing and unknown == "raise":
+            raise InputError(
+                f"item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass unknown='ignore'"
+            )
+        if missing and unknown == "warn":
+            warnings.warn(
+                f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4
+            )
+        if not (rows >= 0).any():
+            raise InputError("the session has no known item; give at least one, or recommend what is popular")
+        return rows[rows >= 0]
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights, vocabulary and notes to a folder: safetensors and JSON with checksums, whole or not at all."""
+        items = self.items
+        document = {
+            "format": 1,
+            "recipe": None if self.recipe is None else vars(self.recipe),
+            "notes": self.notes,
+            "items": {
+                "ids": items.ids.tolist(),
+                "labels": None if items.labels is None else items.labels.tolist(),
+                "attributes": {
+                    n: {"codes": a.codes.tolist(), "values": a.values.tolist()}
+                    for n, a in items.attributes.items()
+                },
+            },
+        }
+        save_state(Path(folder), "model", self.state_dict(), document)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, build: Callable[[EntityTable], System] | None = None) -> System:
+        """Read a system written by :meth:`save`; the file is data only, loading it runs no code from it.
+
+        Args:
+            build: makes the untrained system from the items; needed only for a system that is not in the catalogue.
+
+        Raises:
+            InputError: a file that is missing, damaged, changed, or of another system.
+        """
+        tensors, document = load_state(Path(folder), "model")
+        if document.get("format") != 1:
+            raise InputError(
+                f"{folder}: format {document.get('format')!r} is not known to this version; update graphmeta"
+            )
+        items = _items_from(document["items"])
+        system = build(items) if build is not None else _rebuild(folder, document["recipe"], items)
+        try:
+            system.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                f"{folder}: the weights do not fit the system ({str(error).splitlines()[-1].strip()})"
+            ) from None
+        system.notes = document["notes"]
+        return system
+
+
+def _items_from(stored: dict[str, Any]) -> EntityTable:
+    ids = (
+        np.array(stored["ids"])
+        if all(isinstance(i, int) for i in stored["ids"])
+        else np.array(stored["ids"], dtype=object)
+    )
+    attributes = {
+        name: Attribute(np.array(a["codes"], dtype=np.int64), np.array(a["values"], dtype=object))
+        for name, a in stored["attributes"].items()
+    }
+    labels = None if stored["labels"] is None else np.array(stored["labels"], dtype=object)
+    return EntityTable(ids, attributes, labels, complete=False)
+
+
+def _rebuild(folder: str | Path, recipe: dict[str, Any] | None, items: EntityTable) -> System:
+    if recipe is None:
+        raise InputError(
+            f"{folder}: a system of your own; pass build=, the function that makes it from the items"
+        )
+    module = importlib.import_module("graphmeta.published")
+    entry = module.CATALOGUE.get(recipe["name"])
+    if entry is None:
+        raise InputError(
+            f"{folder}: the system {recipe['name']!r} is not in this version's catalogue; update graphmeta"
+        )
+    return entry.build(items, **recipe["arguments"])

@@ -1,0 +1,216 @@
+"""The one training loop. Plain training, fine-tuning and meta-learning differ in the samples and in how a sample's
+loss comes about (:meth:`System.losses`), never here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmeta.batch import last_clicks
+from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluate import evaluate
+from graphmeta.events import EventLog
+from graphmeta.nn.features import row_gradients
+from graphmeta.storage import load_state, save_state
+from graphmeta.system import System
+from graphmeta.tasks import TaskSampler
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Fused Adam whose rate falls linearly from ``lr`` to ``lr · final`` over the whole training.
+
+    ``weight_decay`` is the L2 term on all weights, as the session papers use it (1e-5).
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    final: float = 0.05
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+    def rate(self, progress: float) -> float:
+        """The learning rate after this share of all steps."""
+        return self.lr * (1 - (1 - self.final) * progress)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an epoch brought: mean training loss, seconds, metrics on the validation log, whether it is the best."""
+
+    epoch: int
+    loss: float
+    seconds: float
+    valid: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training is saved after each epoch; with ``resume`` it goes on from what lies there, bit for bit."""
+
+    folder: Path
+    resume: bool = False
+
+
+def train(
+    system: System,
+    log: EventLog,
+    *,
+    epochs: int = 5,
+    optimizer: Adam | None = None,
+    batch_size: int = 100,
+    valid: EventLog | None = None,
+    seed: int = 0,
+    checkpoint: Checkpoint | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Iterator[Report]:
+    """Train ``system`` on ``log``, an epoch at a time; run it to the end to get the best epoch's weights.
+
+    With ``valid``, the epoch with the best MRR@20 on the last clicks of its sessions is chosen and its weights are
+    put back at the end; without, the last epoch stays. The order of the data and all noise depend on
+    ``(seed, epoch)`` alone.
+
+    Args:
+        log: the training log; its items must be the system's.
+        batch_size: samples (or tasks) a step.
+        progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
+
+    Raises:
+        InputError: a log with nothing to predict, or a checkpoint of another training.
+        DivergedError: a loss that is not finite; the last checkpoint is intact.
+    """
+    optimizer = optimizer or Adam()
+    samples = system.training_samples(log)
+    if len(samples) == 0:
+        raise InputError(
+            "no session is long enough to learn from; sessions need two clicks (three for meta-training)"
+        )
+    run = _Run(
+        system,
+        optimizer.build(system.parameters()),
+        {"epochs": epochs, "seed": seed, "samples": len(samples), **asdict(optimizer)},
+    )
+    system.notes["item_events"] = log.support.tolist()
+    if checkpoint is not None and checkpoint.resume:
+        run.load(checkpoint.folder)
+    yield from run.history
+    sampler = TaskSampler(batch_size, pool=50 if system.episodic else 1, seed=seed)
+    for epoch in range(len(run.history), epochs):
+        began = time.perf_counter()
+        batches = list(sampler.epoch(samples.lengths, epoch))
+        with torch.random.fork_rng():
+            torch.manual_seed(1_000_003 * seed + epoch)
+            loss = _epoch(
+                run, optimizer, [samples.take(rows) for rows in batches], epoch / epochs, 1 / epochs, progress
+            )
+        scores = {} if valid is None else _validate(system, valid)
+        run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
+        if checkpoint is not None:
+            run.save(checkpoint.folder)
+        yield run.history[-1]
+    run.restore_best()
+
+
+def _validate(system: System, valid: EventLog) -> dict[str, float]:
+    ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
+    return evaluate(system, last_clicks(valid, max_length=system.max_length), ks=ks).metrics
+
+
+def _epoch(
+    run: _Run,
+    optimizer: Adam,
+    batches: list[Any],
+    begin: float,
+    share: float,
+    progress: Callable[..., Iterable[Any]],
+) -> float:
+    """One pass over the batches; returns the mean loss."""
+    run.system.train()
+    total, count = 0.0, 0
+    for number, batch in enumerate(progress(batches)):
+        for group in run.optimizer.param_groups:
+            group["lr"] = optimizer.rate(begin + share * number / len(batches))
+        run.optimizer.zero_grad(set_to_none=True)
+        with row_gradients(run.system):
+            losses = run.system.losses(batch)
+            mean = losses.mean()
+            mean.backward()
+        value = float(mean.detach())
+        if not math.isfinite(value):
+            raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
+        run.optimizer.step()
+        total, count = total + value * len(losses), count + len(losses)
+    return total / count
+
+
+class _Run:
+    """The state of a training: what a checkpoint holds."""
+
+    def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
+        self.system, self.optimizer, self.setting = system, optimizer, setting
+        self.history: list[Report] = []
+        self.best: dict[str, Tensor] | None = None
+
+    def is_best(self, scores: dict[str, float]) -> bool:
+        """Whether these validation metrics beat all before (without validation, the newest is the best)."""
+        key = next((name for name in reversed(scores) if name.startswith("mrr")), None)
+        return key is None or all(scores[key] > report.valid[key] for report in self.history)
+
+    def note(self, report: Report) -> None:
+        """Add a report, and keep the weights if it is the best."""
+        self.history.append(report)
+        if report.best:
+            self.best = {name: tensor.clone() for name, tensor in self.system.state_dict().items()}
+
+    def restore_best(self) -> None:
+        """Put the best epoch's weights back."""
+        if self.best is not None:
+            self.system.load_state_dict(self.best)
+
+    def save(self, folder: Path) -> None:
+        """Write everything the next epoch depends on."""
+        tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        save_state(
+            folder,
+            "training",
+            tensors,
+            {"setting": self.setting, "history": [asdict(report) for report in self.history]},
+        )
+
+    def load(self, folder: Path) -> None:
+        """Go on from what :meth:`save` wrote; nothing there means from the beginning."""
+        if not (folder / "training.json").is_file():
+            return
+        tensors, document = load_state(folder, "training")
+        if document["setting"] != self.setting:
+            changed = sorted(k for k in self.setting if document["setting"].get(k) != self.setting[k])
+            raise InputError(
+                f"{folder}: a checkpoint of another training (different: {', '.join(changed)}); drop --resume or use its settings"
+            )
+        groups: dict[str, dict[str, Tensor]] = {"weight": {}, "best": {}, "optimizer": {}}
+        for key, tensor in tensors.items():
+            group, name = key.split("/", 1)
+            groups[group][name] = tensor
+        self.system.load_state_dict(groups["weight"])
+        self.best = groups["best"] or None
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in groups["optimizer"].items():
+            number, name = key.split("/")
+            state.setdefault(int(number), {})[name] = tensor
+        self.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
+        self.history = [Report(**report) for report in document["history"]]
