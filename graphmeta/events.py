@@ -14,11 +14,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from graphmeta.columns import Source, column, ids, numbers, read_frame, seconds
 from graphmeta.errors import InputError
-from graphmeta.tables import EntityTable, Source, column, ids, numbers, read_frame, seconds
+from graphmeta.tables import EntityTable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EventLog:
     """Clicks of sessions on items, sorted: sessions by their first event, events by time within a session.
 
@@ -81,23 +82,28 @@ class EventLog:
             raise InputError(
                 "no session column: name one, or name user and time so that sessions can be cut by inactivity"
             )
-        frame = _without_repeats(frame) if time is not None else frame
+        if users is not None and user is None:
+            raise InputError("a user table without a user column in the log; name the column of user ids")
+        frame = frame if time is None else _without_repeats(frame)
         item_ids = ids(column(frame, item, "item"), "item")
         times = (
             np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
         )
         user_ids = None if user is None else ids(column(frame, user, "user"), "user")
-        if session is None:
-            session_ids = _cut(user_ids, times, inactivity_seconds)
-        else:
+        if session is not None:
             session_ids = ids(column(frame, session, "session"), "session")
+        else:
+            assert user_ids is not None
+            session_ids = _cut(user_ids, times, inactivity_seconds)
         values = None if value is None else numbers(column(frame, value, "value"), "value")
-        log = _assemble(session_ids, item_ids, times, user_ids, values)
+        log, order = _assemble(session_ids, item_ids, times, values)
+        if user_ids is not None:
+            log = _with_users(log, user_ids[order], frame.index.to_numpy()[order])
         return replace(
             log,
             has_time=time is not None,
             items=log.items if items is None else items.aligned(log.items.ids),
-            users=log.users if users is None or log.users is None else users.aligned(log.users.ids),
+            users=log.users if users is None or log.users is None else users.aligned(log.users.ids, "user"),
         )
 
     @property
@@ -165,7 +171,9 @@ class EventLog:
         return self.select(self.starts[self.session] >= cut)
 
     def periods(self, seconds: float) -> Iterator[EventLog]:
-        """The log in slices of ``seconds``, by the time of the event, from the first event on; none is left out."""
+        """The log in slices of ``seconds``, by the time of the event, from the first on; a slice may be empty."""
+        if not seconds > 0:
+            raise InputError(f"a period must be longer than 0 seconds, not {seconds}")
         number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)
         for period in range(int(number.max(initial=-1)) + 1):
             yield self.select(number == period)
@@ -203,54 +211,57 @@ class EventLog:
 
 
 def _assemble(
-    session_ids: np.ndarray,
-    item_ids: np.ndarray,
-    times: np.ndarray,
-    user_ids: np.ndarray | None,
-    values: np.ndarray | None,
-) -> EventLog:
-    raw, sessions = pd.factorize(session_ids)
-    first = np.full(len(sessions), np.inf)
-    np.minimum.at(first, raw, times)
-    by_start = np.argsort(first, kind="stable")
-    rank = np.empty_like(by_start)
-    rank[by_start] = np.arange(len(by_start))
-    order = np.lexsort((times, rank[raw]))
+    session_ids: np.ndarray, item_ids: np.ndarray, times: np.ndarray, values: np.ndarray | None
+) -> tuple[EventLog, np.ndarray]:
+    """The log without users, and the row each of its events came from.
+
+    Sessions are numbered by their first event, those that begin at once by the row of that event, so that no
+    later event has a say in the order.
+    """
+    by_time = np.argsort(times, kind="stable")
+    session, sessions = pd.factorize(session_ids[by_time])
+    order = by_time[np.argsort(session, kind="stable")]
     item, items = pd.factorize(item_ids[order])
     log = EventLog(
-        session=rank[raw][order].astype(np.int64),
+        session=np.sort(session).astype(np.int64),
         item=item.astype(np.int64),
         time=times[order],
-        sessions=np.asarray(sessions)[by_start],
+        sessions=np.asarray(sessions),
         items=EntityTable(np.asarray(items), {}),
         value=None if values is None else values[order],
     )
-    return log if user_ids is None else _with_users(log, user_ids, order)
+    return log, order
 
 
-def _with_users(log: EventLog, user_ids: np.ndarray, order: np.ndarray) -> EventLog:
-    user, users = pd.factorize(user_ids[order])
+def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventLog:
+    """The log with the user of each session, given that of each event and the row it came from."""
+    user, users = pd.factorize(user_ids)
     of_session = user[log.ptr[:-1]].astype(np.int64)
     strange = user != of_session[log.session]
     if strange.any():
         at = int(np.argmax(strange))
+        session, first = log.sessions[log.session[at]], users[of_session[log.session[at]]]
         raise InputError(
-            f"row {order[at] + 1}: session {log.sessions[log.session[at]]!r} has events of users "
-            f"{users[of_session[log.session[at]]]!r} and {users[user[at]]!r}; give each user's sessions ids of their own"
+            f"row {rows[at] + 1}: session {session!r} has events of users {first!r} and {users[user[at]]!r}; "
+            f"give each user's sessions ids of their own"
         )
     return replace(log, users=EntityTable(np.asarray(users), {}), session_user=of_session)
 
 
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
-    again = frame.duplicated()
+    """The frame without rows that repeat another; its index still says which row is which."""
+    try:
+        again = frame.duplicated().to_numpy()
+    except TypeError:  # lists and the like
+        again = frame.map(repr).duplicated().to_numpy()
     if not again.any():
         return frame
-    first = int(np.argmax(again.to_numpy())) + 1
     warnings.warn(
-        f"{int(again.sum())} rows repeat an earlier row in every column and are dropped (the first: row {first})",
+        f"{again.sum()} rows repeat an earlier row in every column and are dropped "
+        f"(the first: row {np.argmax(again) + 1})",
         stacklevel=3,
     )
-    return frame[~again].reset_index(drop=True)
+    return frame.loc[~again]
 
 
 def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity_seconds: float) -> np.ndarray:

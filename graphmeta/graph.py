@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import networkx as nx
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import ToUndirected
 
+from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 
 
@@ -19,6 +22,8 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
     * ``(session, contains, item)``: one a click, with ``position`` in the session and ``time`` in seconds;
     * ``(item, follows, item)``: from a click to the next in its session, with ``weight`` = how often;
     * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: unknown has no edge.
+
+    An attribute whose name is taken gets its owner's in front: ``user_category`` beside the items' ``category``.
 
     Args:
         reverse: add ``rev_`` twins of all edges, for message passing both ways.
@@ -36,13 +41,20 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
         graph["user", "owns", "session"].edge_index = _edges(log.session_user, np.arange(log.num_sessions))
     for owner, table in (("item", log.items), ("user", log.users)):
         for name, attribute in table.attributes.items() if table is not None else ():
-            taken = name in ("session", "item", "user") or (owner == "user" and name in log.items.attributes)
-            node = f"{owner}_{name}" if taken else name
+            node = _free_name(graph, owner, name)
             known = np.flatnonzero(attribute.codes > 0)
             graph[node].num_nodes = attribute.size
             graph[owner, "has", node].edge_index = _edges(known, attribute.codes[known])
     graph.validate()
     return ToUndirected(merge=False)(graph) if reverse else graph
+
+
+def _free_name(graph: HeteroData, owner: str, name: str) -> str:
+    """A node type for an attribute; PyG keeps double underscores for itself."""
+    name = re.sub("__+", "_", name)
+    while name in graph.node_types or name in ("session", "item", "user"):
+        name = f"{owner}_{name}"
+    return name
 
 
 def _edges(source: np.ndarray, target: np.ndarray) -> torch.Tensor:
@@ -65,17 +77,41 @@ def to_networkx(
         around: the node in the middle, e.g. ``("session", 3)``; without it, the whole graph.
         hops: how far from it, along edges of either direction.
 
+    Raises:
+        InputError: no such node in the middle.
+
     >>> import pandas as pd
     >>> log = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     >>> sorted(to_networkx(build_graph(log)).edges(data="kind"))[0]
     (('item', 0), ('item', 1), 'follows')
     """
+    near = _all(graph) if around is None else _near(graph, around, hops)
     picture = nx.MultiDiGraph()
-    for kind in graph.node_types:
-        picture.add_nodes_from(((kind, n) for n in range(graph[kind].num_nodes)), kind=kind)
+    for kind, inside in near.items():
+        picture.add_nodes_from(((kind, n) for n in inside.nonzero().flatten().tolist()), kind=kind)
     for source, kind, target in graph.edge_types:
-        pairs = graph[source, kind, target].edge_index.t().tolist()
-        picture.add_edges_from(((source, s), (target, t), {"kind": kind}) for s, t in pairs)
-    if around is None:
-        return picture
-    return picture.subgraph(nx.ego_graph(picture, around, radius=hops, undirected=True)).copy()
+        edges = graph[source, kind, target].edge_index
+        edges = edges[:, near[source][edges[0]] & near[target][edges[1]]]
+        picture.add_edges_from(((source, s), (target, t), {"kind": kind}) for s, t in edges.t().tolist())
+    return picture
+
+
+def _all(graph: HeteroData) -> dict[str, torch.Tensor]:
+    return {kind: torch.ones(graph[kind].num_nodes, dtype=torch.bool) for kind in graph.node_types}
+
+
+def _near(graph: HeteroData, around: tuple[str, int], hops: int) -> dict[str, torch.Tensor]:
+    """Which nodes of each type are at most so many hops away."""
+    kind, number = around
+    if kind not in graph.node_types or not 0 <= number < (graph[kind].num_nodes or 0):
+        sizes = ", ".join(f"{k} ({graph[k].num_nodes})" for k in graph.node_types)
+        raise InputError(f"no node {kind} {number} in the graph; it has {sizes}, numbered from 0")
+    near = {name: ~everything for name, everything in _all(graph).items()}
+    near[kind][number] = True
+    for _ in range(hops):
+        before = {name: inside.clone() for name, inside in near.items()}
+        for source, relation, target in graph.edge_types:
+            s, t = graph[source, relation, target].edge_index
+            near[target][t[before[source][s]]] = True
+            near[source][s[before[target][t]]] = True
+    return near

@@ -5,7 +5,7 @@ The training part never knows what it may not: not the events, not the vocabular
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Three logs that share the training vocabulary, and the cuts that made them (times, if by time).
 
@@ -36,18 +36,15 @@ def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Sp
     Raises:
         InputError: shares that leave no training, or a log too small to cut.
     """
-    if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
-        raise InputError(
-            f"shares test={test} and valid={valid} must be in [0, 1) and leave some sessions to train on"
-        )
     starts = log.starts
-    n_test, n_valid = round(len(starts) * test), round(len(starts) * valid)
-    if n_test + n_valid >= len(starts) or (test and not n_test) or (valid and not n_valid):
-        raise InputError(
-            f"{len(starts)} sessions are too few to cut off shares of {valid} and {test}; bring more sessions"
-        )
+    n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
     test_from = starts[len(starts) - n_test] if n_test else np.inf
     valid_from = starts[len(starts) - n_test - n_valid] if n_valid else test_from
+    if n_valid and valid_from == test_from:
+        raise InputError(
+            f"so many sessions begin at one time ({test_from:.0f}) that none is left to validate on; "
+            f"change the shares, or bring finer times"
+        )
     return split_at(log, float(valid_from), float(test_from))
 
 
@@ -73,11 +70,11 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     """Random shares of the *users* are held out with all their sessions: nobody is in two parts.
 
     Raises:
-        InputError: a log without users.
+        InputError: a log without users, or with too few.
     """
     if log.session_user is None or log.users is None:
         raise InputError("the log has no user column; name one to split by user")
-    part = _parts(len(log.users), test, valid, seed)[log.session_user]
+    part = _parts(len(log.users), test, valid, seed, "users")[log.session_user]
     train = log.of_sessions(part == 0)
     held = [log.of_sessions(part == k) for k in (1, 2)]
     known = [h.aligned_to(train.items) for h in held]
@@ -88,37 +85,42 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
 def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
     """Random shares of the *items* are new: training sees none of their events, only that they are on sale.
 
-    All items stay in the vocabulary, so a new one can be ranked by its attributes. Validation and test hold the
-    sessions with at least one new item of theirs.
+    All items stay in the vocabulary, so a new one can be ranked by its attributes. The test holds the sessions with
+    a new item of its own, validation those of the others with one of its own, training the rest: no session is in
+    two parts. Long sessions leave little to train on, for few have no new item at all: then take smaller shares.
 
     Raises:
-        InputError: no event is left to train on.
+        InputError: a part without any session.
     """
-    part = _parts(log.num_items, test, valid, seed)
-    train = log.select(part[log.item] == 0)
-    if train.num_events == 0:
-        raise InputError("no event is left to train on; lower the shares of new items")
-    train = replace(train, item=log.items.rows_of(train.items.ids)[train.item], items=log.items)
-    held = [
-        _with_all_items(log, np.isin(np.arange(log.num_sessions), log.session[part[log.item] == k]))
-        for k in (1, 2)
-    ]
-    return Split(train, held[0], held[1])
+    of_session = np.zeros(log.num_sessions, dtype=np.int64)
+    np.maximum.at(of_session, log.session, _parts(log.num_items, test, valid, seed, "items")[log.item])
+    parts = [log.of_sessions(of_session == k) for k in range(3)]
+    for part, share, name in zip(parts, (1.0, valid, test), ("train", "validate", "test"), strict=True):
+        if share and part.num_events == 0:
+            raise InputError(f"no session is left to {name} on; change the shares of new items, or the seed")
+    train, valid_log, test_log = (part.aligned_to(log.items) for part in parts)
+    return Split(train, valid_log, test_log)
 
 
-def _with_all_items(log: EventLog, sessions: np.ndarray) -> EventLog:
-    return log.of_sessions(sessions).aligned_to(log.items)
-
-
-def _parts(count: int, test: float, valid: float, seed: int) -> np.ndarray:
-    """0 train, 1 valid, 2 test for each of ``count`` things, drawn without order."""
+def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
+    """How many of ``count`` things are for test and validation."""
     if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
         raise InputError(
-            f"shares test={test} and valid={valid} must be in [0, 1) and leave something to train on"
+            f"shares test={test} and valid={valid} must be in [0, 1) and leave some {things} to train on"
         )
+    n_test, n_valid = round(count * test), round(count * valid)
+    if n_test + n_valid >= count or (test and not n_test) or (valid and not n_valid):
+        raise InputError(
+            f"{count} {things} are too few to cut off shares of {valid} and {test}; bring more, or change the shares"
+        )
+    return n_test, n_valid
+
+
+def _parts(count: int, test: float, valid: float, seed: int, things: str) -> np.ndarray:
+    """0 train, 1 valid, 2 test for each of ``count`` things, drawn without order."""
+    n_test, n_valid = _numbers(count, test, valid, things)
     order = np.random.default_rng(seed).permutation(count)
     part = np.zeros(count, dtype=np.int64)
-    n_test, n_valid = round(count * test), round(count * valid)
     part[order[:n_test]] = 2
     part[order[n_test : n_test + n_valid]] = 1
     return part

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,26 @@ from graphmeta.errors import InputError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: to a temporary one beside it, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file whole: to a temporary one beside it, synced, then renamed over it.
+
+    Raises:
+        InputError: a place that cannot be written to; what was there before is still there.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -44,15 +52,19 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-    """Write tensors and document as ``folder/name.json`` and its safetensors file."""
+    """Write tensors and document (what JSON can hold) as ``folder/name.json`` and its safetensors file."""
     content = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:16]}.safetensors"
     write_bytes(folder / file, content)
     body = {"document": document, "tensors": {"file": file, "sha256": digest}}
+    body = json.loads(
+        json.dumps(body, allow_nan=False)
+    )  # the checksum is that of what will be read: keys are text
     write_json(folder / f"{name}.json", body | {"sha256": _digest(body)})
-    for old in folder.glob(f"{name}-*.safetensors"):
-        if old.name != file:
+    own = re.compile(re.escape(name) + r"-[0-9a-f]{16}\.safetensors")
+    for old in folder.iterdir():
+        if own.fullmatch(old.name) and old.name != file:
             old.unlink(missing_ok=True)
 
 
@@ -68,13 +80,14 @@ def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         body = json.loads(path.read_bytes())
         digest, document, tensors = body.pop("sha256"), body["document"], body["tensors"]
-    except (ValueError, KeyError, AttributeError, TypeError):
+        file, tensors_digest, changed = Path(tensors["file"]).name, tensors["sha256"], digest != _digest(body)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise InputError(f"{path}: cut short or not a graphmeta file; restore it from a copy") from None
-    if digest != _digest(body):
+    if changed:
         raise InputError(
             f"{path}: changed since it was written (its SHA-256 differs); restore it from a copy"
         )
-    return _load_tensors(folder / Path(tensors["file"]).name, tensors["sha256"]), document
+    return _load_tensors(folder / file, tensors_digest), document
 
 
 def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
@@ -85,7 +98,7 @@ def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
         raise InputError(f"{path}: damaged or changed (its SHA-256 differs); restore it from a copy")
     try:
         return load(content)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}); restore it from a copy"
         ) from None
@@ -99,6 +112,7 @@ def state_hash(module: torch.nn.Module) -> str:
     """SHA-256 over all parameters and buffers: equal if and only if the weights are, bit for bit."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {list(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

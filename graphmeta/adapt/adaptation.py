@@ -80,9 +80,7 @@ class Adaptation(nn.Module):
         self.start.bind(recommender, self.names)
         self.step.bind(recommender, self.names, self.tables, self.steps)
 
-    def run(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False
-    ) -> Tensor:
+    def run(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False) -> Tensor:
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
 
         Raises:
@@ -117,9 +115,7 @@ class Adaptation(nn.Module):
         """Whether a task has states of its own, or only a head of its own."""
         return not all(name.startswith("head.") for name in self.names)
 
-    def _descend(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, encoded: Encoded | None
-    ) -> Weights:
+    def _descend(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, encoded: Encoded | None) -> Weights:
         weights: Weights = dict(self.start(recommender, self.names, without_targets(tasks.query), encoded))
         if tasks.support is None or self.steps == 0:
             return weights
@@ -134,9 +130,7 @@ class Adaptation(nn.Module):
             weights = self._step(support, weights, number)
         return weights
 
-    def _support(
-        self, recommender: Recommender, batch: HeteroData, loss: nn.Module, *, stacked: bool
-    ) -> _Support:
+    def _support(self, recommender: Recommender, batch: HeteroData, loss: nn.Module, *, stacked: bool) -> _Support:
         second = self.order == 2 and torch.is_grad_enabled()
         fixed = {} if second else detached(recommender)
         encoded = None
@@ -162,14 +156,10 @@ class Adaptation(nn.Module):
             _check_finite(per_task, number)
             read = {n: own[n].read() if isinstance(own[n], TaskTable) else [begin[n]] for n in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            grads = iter(
-                torch.autograd.grad(per_task.sum(), flat, create_graph=support.second, allow_unused=True)
-            )
+            grads = iter(torch.autograd.grad(per_task.sum(), flat, create_graph=support.second, allow_unused=True))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         if all(slope is None for each in slopes.values() for slope in each):
-            raise InputError(
-                f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss"
-            )
+            raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
         return {
             **weights,
             **{n: self._moved(n, number, weights[n], own[n], slopes[n], support.second) for n in self.names},

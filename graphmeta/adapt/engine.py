@@ -20,9 +20,7 @@ Weight = Tensor | TableState
 Weights = dict[str, Weight]  # by name: [T, *shape] and TableState when stacked, the plain shape for one task
 
 
-def wrap(
-    weights: Weights, batch: HeteroData, *, stacked: bool
-) -> tuple[dict[str, Tensor], TaskLayout | None]:
+def wrap(weights: Weights, batch: HeteroData, *, stacked: bool) -> tuple[dict[str, Tensor], TaskLayout | None]:
     """The weights as tensors that modules can hold, and the layout of this batch."""
     if not stacked:
         return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}, None

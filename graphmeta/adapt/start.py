@@ -76,9 +76,7 @@ class Gated(nn.Module):
         """One gate for each parameter below the prefix."""
         for name, parameter in recommender.named_parameters():
             if name.startswith(self.prefix):
-                self.gates[name.replace(".", "/")] = gate = nn.Linear(
-                    self.width, self.granularity.size(parameter)
-                )
+                self.gates[name.replace(".", "/")] = gate = nn.Linear(self.width, self.granularity.size(parameter))
                 nn.init.constant_(gate.bias, self.bias)
 
     def forward(

@@ -131,9 +131,7 @@ def _product_on_edges(x: Tensor, weight: Tensor, tasks: TaskLayout) -> Tensor:
     counts = torch.bincount(tasks.edge_task, minlength=tasks.num_tasks)
     owner, size = tasks.edge_task[order], int(counts.max()) if len(order) else 1
     place = torch.empty_like(order)
-    place[order] = (
-        owner * size + torch.arange(len(order), device=x.device) - (counts.cumsum(0) - counts)[owner]
-    )
+    place[order] = owner * size + torch.arange(len(order), device=x.device) - (counts.cumsum(0) - counts)[owner]
     blocks = x.new_zeros(tasks.num_tasks * size, *x.shape[1:]).index_copy(0, place, x)
     inner = TaskLayout(tasks.num_tasks, frozenset({size}))
     return product(blocks, weight, inner).index_select(0, place)
@@ -177,9 +175,7 @@ def _matmul(func: Any, input: Tensor, other: Tensor) -> Tensor:
 
 
 @handles(torch.addmm, Tensor.addmm)
-def _addmm(
-    func: Any, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
-) -> Tensor:
+def _addmm(func: Any, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     return beta * input + alpha * torch.matmul(mat1, mat2)
 
 
@@ -295,9 +291,7 @@ def _embedding(
     blocks, size = weight.tasks.blocks(input), weight.stacked.shape[1]
     offset = torch.arange(blocks.shape[0], device=input.device) * size
     index = (blocks + offset.reshape(-1, *(1,) * (blocks.dim() - 1))).reshape(-1)
-    return (
-        weight.stacked.flatten(0, 1).index_select(0, index).reshape(*input.shape, *weight.stacked.shape[2:])
-    )
+    return weight.stacked.flatten(0, 1).index_select(0, index).reshape(*input.shape, *weight.stacked.shape[2:])
 
 
 @handles(torch.index_select, Tensor.index_select)
@@ -322,16 +316,12 @@ def _layer_norm(
 
 
 @handles(F.rms_norm)
-def _rms_norm(
-    func: Any, input: Tensor, normalized_shape: Any, weight: Tensor, eps: float | None = None
-) -> Tensor:
+def _rms_norm(func: Any, input: Tensor, normalized_shape: Any, weight: Tensor, eps: float | None = None) -> Tensor:
     return F.rms_norm(input, normalized_shape, eps=eps) * weight
 
 
 @handles(F.dropout)
-def _dropout(
-    func: Any, input: TaskWeight, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
+def _dropout(func: Any, input: TaskWeight, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     if training and p > 0:
         raise UnsupportedOp("dropout on a per-task weight")
     return input
@@ -384,9 +374,7 @@ def _recurrent(
     training: bool, bidirectional: bool, batch_first: bool = False,
 ) -> Any:  # fmt: skip
     if not batch_first or bidirectional or (dropout and training) or isinstance(batch_first, Tensor):
-        raise UnsupportedOp(
-            "an adapted recurrent layer that is packed, bidirectional, sequence-first or has dropout"
-        )
+        raise UnsupportedOp("an adapted recurrent layer that is packed, bidirectional, sequence-first or has dropout")
     per_layer, x, ends = (4 if has_biases else 2), input, []
     for layer in range(num_layers):
         own = [*weights[layer * per_layer : (layer + 1) * per_layer], None, None][:4]

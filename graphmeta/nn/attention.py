@@ -55,9 +55,7 @@ class SelfAttentionStack(nn.Module):
 
     def __init__(self, width: int, *, layers: int = 2, heads: int = 1, dropout: float = 0.2) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            SelfAttentionBlock(width, heads=heads, dropout=dropout) for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads=heads, dropout=dropout) for _ in range(layers))
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
@@ -96,6 +94,4 @@ class SideBySide(nn.Module):
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
         shares = x.chunk(len(self.encoders), 1)
-        return torch.cat(
-            [encoder(share, batch) for encoder, share in zip(self.encoders, shares, strict=True)], 1
-        )
+        return torch.cat([encoder(share, batch) for encoder, share in zip(self.encoders, shares, strict=True)], 1)

@@ -1,0 +1,245 @@
+"""Columns from files and frames: the only place where raw values are read, checked and numbered.
+
+Ids stay what the user wrote: whole numbers as ``int``, everything else as ``str``. Rows are counted from 1,
+the header not included, in every message; a column's index is its row numbers, from 0.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.errors import InputError
+
+Source = str | Path | pd.DataFrame
+_LATEST = 9.3e18  # nanoseconds since 1970 until the year 2262; no time in any unit lies beyond
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".dat": "\t"}
+
+
+def read_frame(source: Source) -> pd.DataFrame:
+    """The table behind a CSV, TSV or Parquet path (``.gz`` too), or a copy of the frame given.
+
+    Text files are read as text: what is a number is decided by whole columns later, so that one stray
+    letter in row 90,000 cannot give one id two types.
+
+    Raises:
+        InputError: a missing or empty file, or one that is no table.
+    """
+    if isinstance(source, pd.DataFrame):
+        return source.reset_index(drop=True)
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    frame = _parse(path)
+    if frame.empty:
+        raise InputError(f"{path}: the file has a header but no rows; nothing to read")
+    return frame
+
+
+def _parse(path: Path) -> pd.DataFrame:
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    try:
+        if suffix in (".parquet", ".pq"):
+            return pd.read_parquet(path).reset_index(drop=True)
+        header = pd.read_csv(path, sep="\0", nrows=0, encoding="utf-8-sig")
+        separator = _separator(str(header.columns[0]), _SEPARATORS.get(suffix, ","))
+        frame = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig")
+    except ImportError:
+        raise InputError(f"{path}: Parquet needs pyarrow; pip install 'graphmeta[large]'") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: the file is empty; nothing to read") from None
+    except (ValueError, OSError, EOFError, NotImplementedError, zlib.error) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path}: not a readable table ({reason}); save it as UTF-8 CSV, TSV or Parquet"
+        ) from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
+    return frame
+
+
+def _separator(header: str, usual: str) -> str:
+    """What the file's name says, unless only another separator stands in its header."""
+    return next((mark for mark in (usual, ",", "\t", ";") if mark in header), usual)
+
+
+def column(frame: pd.DataFrame, name: str, role: str) -> pd.Series:
+    """The column called ``name``, or an error that lists the columns there are."""
+    there = ", ".join(map(str, frame.columns[:12]))
+    if name not in frame.columns:
+        raise InputError(f"no column {name!r} for the {role}; the table has: {there}")
+    values = frame[name]
+    if isinstance(values, pd.DataFrame):
+        raise InputError(
+            f"column {name!r} for the {role} stands more than once in the table ({there}); rename"
+        )
+    if isinstance(values.dtype, pd.CategoricalDtype | pd.SparseDtype):
+        return values.astype(object).infer_objects()
+    return values
+
+
+def ids(values: pd.Series, role: str) -> np.ndarray:
+    """Clean ids: an ``int64`` array if every value is a whole number that fits, else an array of ``str``.
+
+    Raises:
+        InputError: a missing value, or numbers mixed with text; names row and column.
+    """
+    _refuse_missing(values, role)
+    if pd.api.types.is_float_dtype(values):
+        return _whole(values, role)
+    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_signed_integer_dtype(values):
+        return values.to_numpy(dtype=np.int64)
+    if not isinstance(values.dtype, pd.StringDtype):
+        _refuse_mixed(values, role)
+    codes, distinct = pd.factorize(values.to_numpy(dtype=object))
+    return _numbers_if_all(np.asarray(distinct))[codes]
+
+
+def _refuse_missing(values: pd.Series, role: str) -> None:
+    missing = values.isna().to_numpy(dtype=bool)
+    if missing.any():
+        rest = f" (and {missing.sum() - 1} more)" if missing.sum() > 1 else ""
+        raise InputError(
+            f"{_place(values, missing)}: the {role} is missing{rest}; fill it in or drop the row"
+        )
+
+
+def _place(values: pd.Series, wrong: np.ndarray) -> str:
+    """Column and row of the first value that is wrong."""
+    return f"column {values.name!r}, row {values.index[int(np.argmax(wrong))] + 1}"
+
+
+def _refuse_mixed(values: pd.Series, role: str) -> None:
+    """Ids are all text or all whole numbers."""
+    kinds = np.array([_kind(value) for value in values], dtype=object)
+    wrong = (kinds != "text") & (kinds != "a whole number")
+    wrong = wrong if wrong.any() else kinds != kinds[:1]
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        among = "where text or whole numbers stand" if row == 0 else f"among {kinds[0]}"
+        raise InputError(
+            f"{_place(values, wrong)}: the {role} {_shown(values.iloc[row])} is {kinds[row]} {among}; "
+            f"convert the whole column to one type"
+        )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return "text"
+    return "a whole number" if isinstance(value, int | np.integer | np.bool) else type(value).__name__
+
+
+def _shown(value: object) -> str:
+    """A value for a message: on one line, and not a page long."""
+    return repr(value)[:80].replace("\n", " ")
+
+
+def _whole(values: pd.Series, role: str) -> np.ndarray:
+    numbers = values.to_numpy(dtype=np.float64)
+    broken = ~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers))  # beyond 2^53 floats skip numbers
+    if broken.any():
+        raise InputError(
+            f"{_place(values, broken)}: the {role} {float(numbers[np.argmax(broken)])!r} is no exact whole number; "
+            f"use int or str ids"
+        )
+    return numbers.astype(np.int64)
+
+
+def _numbers_if_all(values: np.ndarray) -> np.ndarray:
+    """As ``int64`` when each is a whole number or the canonical spelling of one ("007" stays text), and fits."""
+    text = pd.Series([str(value if isinstance(value, str) else int(value)) for value in values], dtype=object)
+    try:
+        if text.str.fullmatch(r"0|-?[1-9][0-9]{0,18}").all():
+            return text.to_numpy(dtype=object).astype(np.int64)
+    except OverflowError:
+        pass
+    return text.to_numpy(dtype=object)
+
+
+def seconds(values: pd.Series, role: str = "time") -> np.ndarray:
+    """Times as ``float64`` seconds since 1970-01-01 UTC, from numbers or from ISO 8601 text.
+
+    Numbers above 1e11 are taken as milliseconds, above 1e14 as microseconds, above 1e17 as nanoseconds:
+    the year 5138 is further off than a log in milliseconds.
+
+    Raises:
+        InputError: missing, infinite or unreadable values; names row and column.
+    """
+    _refuse_missing(values, role)
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return _from_datetimes(pd.to_datetime(values, utc=True))
+    if len(values) and not pd.api.types.is_numeric_dtype(values) and np.isnan(_float(values.iloc[0])):
+        times = pd.to_datetime(_iso(values), utc=True, errors="coerce", format="ISO8601")
+        wrong = times.isna().to_numpy()
+        if not wrong.any():
+            return _from_datetimes(times)
+    else:
+        found = _numeric(values)
+        wrong = ~(np.abs(found) < _LATEST)
+        if not wrong.any():
+            return found / _unit(found)
+    raise InputError(
+        f"{_place(values, wrong)}: the {role} {_shown(values.iloc[int(np.argmax(wrong))])} cannot be read; "
+        f"use seconds since 1970 or ISO 8601 (2024-05-01T12:00:00) in every row"
+    )
+
+
+def _numeric(values: pd.Series) -> np.ndarray:
+    """As ``float64``, NaN for what is no number: neither a duration nor a date is one, nor a complex number."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_complex_dtype(values):
+        return values.to_numpy(dtype=np.float64)
+    kinds = (str, int, float, Decimal, np.integer, np.floating)
+    plain = [v if isinstance(v, kinds) and not isinstance(v, np.timedelta64) else None for v in values]
+    try:
+        return np.asarray(pd.to_numeric(np.array(plain, dtype=object), errors="coerce"), dtype=np.float64)
+    except OverflowError:  # an int of more than 300 digits: one by one, to find which
+        return np.array([_float(value) for value in plain])
+
+
+def _float(value: object) -> float:
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def _unit(numbers: np.ndarray) -> float:
+    largest = float(np.abs(numbers).max(initial=0.0))
+    return 1e9 if largest > 1e17 else 1e6 if largest > 1e14 else 1e3 if largest > 1e11 else 1.0
+
+
+def _iso(values: pd.Series) -> pd.Series:
+    """Dates as ISO 8601 text; None for what does not begin like one ("now" would be read as this very moment)."""
+    text = values if isinstance(values.dtype, pd.StringDtype) else [_spelled(value) for value in values]
+    return pd.Series([v if v[:1].isdigit() and v.isascii() else None for v in text], dtype=object)
+
+
+def _spelled(value: object) -> str:
+    try:
+        return str(value) if isinstance(value, str | date | np.datetime64) else ""
+    except NotImplementedError:  # a Timestamp in a year that datetime does not know
+        return ""
+
+
+def _from_datetimes(times: pd.Series) -> np.ndarray:
+    naive = times.dt.tz_localize(None).to_numpy()
+    unit, _ = np.datetime_data(naive.dtype)
+    return naive.astype(np.int64) / {"s": 1e0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
+
+
+def numbers(values: pd.Series, role: str) -> np.ndarray:
+    """A ``float64`` column without gaps. Raises: InputError, naming row and column."""
+    _refuse_missing(values, role)
+    found = _numeric(values)
+    wrong = ~np.isfinite(found)
+    if wrong.any():
+        shown = _shown(values.iloc[int(np.argmax(wrong))])
+        raise InputError(
+            f"{_place(values, wrong)}: the {role} {shown} is no finite number; mend or drop the row"
+        )
+    return found

@@ -1,0 +1,243 @@
+"""For people who plug in their own parts: a log with a known right answer, and a check of an encoder.
+
+report = check_encoder(MyEncoder)      # MyEncoder(width) -> module with forward(x, batch)
+assert report.ok, report
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import Samples, open_sessions, session_batch
+from graphmeta.events import EventLog
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.readout import Mean
+from graphmeta.recommender import Recommender
+from graphmeta.tables import EntityTable
+from graphmeta.tasks import TaskBatch, task_batch
+
+_ITEMS, _TOLERANCE = 23, 1e-9
+
+
+def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int = 0) -> EventLog:
+    """Sessions that walk a ring of items: after item ``n`` always comes ``n + 1``, so the right answer is known.
+
+    Items are called ``i0, i1, …``, carry a ``category`` of five neighbours and a ``brand``; each of twenty users
+    owns every twentieth session; one click a minute, one session an hour.
+
+    >>> log = fake_log(sessions=3)
+    >>> names = log.items.ids[log.item[log.session == 0]]
+    >>> [(int(b[1:]) - int(a[1:])) % 40 for a, b in zip(names, names[1:])]
+    [1, 1, 1, 1, 1]
+    """
+    random = np.random.default_rng(seed)
+    first = random.integers(0, items, sessions)
+    step, session = np.tile(np.arange(length), sessions), np.repeat(np.arange(sessions), length)
+    frame = pd.DataFrame(
+        {
+            "session": session,
+            "item": [f"i{n}" for n in (first[session] + step) % items],
+            "time": 1.7e9 + session * 3600.0 + step * 60.0,
+            "user": [f"u{n}" for n in session % 20],
+        }
+    )
+    table = pd.DataFrame({"item": [f"i{n}" for n in range(items)]})
+    table["category"] = [f"c{n // 5}" for n in range(items)]
+    table["brand"] = [f"b{n % 3}" for n in range(items)]
+    known = EntityTable.read(table, key="item")
+    return EventLog.read(frame, session="session", item="item", time="time", user="user", items=known)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property of an encoder: whether it holds, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All checks of an encoder; ``ok`` if every one holds. ``print`` it to read it."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.found}" for c in self.checks)
+
+
+def check_encoder(factory: Callable[[int], nn.Module], *, width: int = 8) -> CheckReport:
+    """Whether an encoder keeps the contract, and what the stacked engine makes of it. Runs in float64, in seconds.
+
+    * one finite state for each click;
+    * a sample's states do not depend on the other samples of its batch, nor on the dummy rows of task batches;
+    * all tasks at once give what the per-task loop gives, to 1e-9, in first and second order, for scores and for
+      the gradient of every parameter; an operation that the stack does not know is named (not a failure: the
+      adaptation falls back to the loop, several times slower);
+    * second-order gradients are finite and agree with finite differences.
+
+    Args:
+        factory: makes the encoder for item vectors of this width; its module is used in eval mode.
+    """
+    with _float64():
+        torch.manual_seed(0)
+        encoder = factory(width).double().eval()
+        checks = [_guarded(_check_shape, encoder, width)]
+        if checks[0].ok:
+            rest = (_check_alone, _check_dummies, _check_engines, _check_second_order)
+            checks += [_guarded(check, encoder, width) for check in rest]
+    return CheckReport(tuple(checks))
+
+
+def _guarded(check: Callable[[nn.Module, int], Check], encoder: nn.Module, width: int) -> Check:
+    """A check's answer; an exception of the encoder is an answer too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return check(encoder, width)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        name = check.__name__.removeprefix("_check_").replace("_", " ")
+        return Check(name, False, f"{type(error).__name__}: {reason[0] if reason else ''}")
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _samples() -> Samples:
+    """Sessions of several lengths, with repeated items, and their true next items."""
+    random = np.random.default_rng(7)
+    sessions = [random.integers(0, _ITEMS, n) for n in (5, 3, 6, 4)] + [np.array([4, 4, 9, 4])]
+    known = open_sessions([session[:-1] for session in sessions])
+    return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in sessions]), known.session)
+
+
+def _table(width: int) -> Tensor:
+    return torch.randn(_ITEMS, width, generator=torch.Generator().manual_seed(1))
+
+
+def _states(encoder: nn.Module, batch, width: int) -> Tensor:  # noqa: ANN001
+    return encoder(_table(width)[batch["item"].n_id], batch)
+
+
+def _check_shape(encoder: nn.Module, width: int) -> Check:
+    batch = session_batch(_samples(), num_items=_ITEMS)
+    states = _states(encoder, batch, width)
+    clicks = batch["event"].num_nodes
+    good = states.dim() == 2 and len(states) == clicks and bool(states.isfinite().all())
+    return Check("shape", good, f"{tuple(states.shape)} for {clicks} clicks (wanted: one finite row each)")
+
+
+def _check_alone(encoder: nn.Module, width: int) -> Check:
+    samples = _samples()
+    together = _states(encoder, session_batch(samples, num_items=_ITEMS), width)
+    alone = [_states(encoder, session_batch(samples.take([s]), num_items=_ITEMS), width) for s in range(len(samples))]
+    return _compare("samples do not see each other", together, torch.cat(alone))
+
+
+def _check_dummies(encoder: nn.Module, width: int) -> Check:
+    samples = _samples()
+    ragged = session_batch(samples, num_items=_ITEMS)
+    filled = session_batch(samples, num_items=_ITEMS, task=np.arange(len(samples)), num_tasks=len(samples))
+    real = torch.isin(filled["event"].batch, filled["sample"].real)
+    return _compare("dummy rows change nothing", _states(encoder, ragged, width), _states(encoder, filled, width)[real])
+
+
+def _compare(name: str, one: Tensor, other: Tensor) -> Check:
+    error = float((one - other).detach().abs().max())
+    return Check(name, error < _TOLERANCE, f"largest difference {error:.1e}")
+
+
+def _recommender(encoder: nn.Module, width: int) -> Recommender:
+    with torch.no_grad():
+        states = _states(encoder, session_batch(_samples(), num_items=_ITEMS), width)
+    torch.manual_seed(2)
+    head = Dot(Mean(), nn.Linear(states.shape[1], width))
+    return Recommender(ItemFeatures(_ITEMS, width), encoder, head).double()
+
+
+def _meta(recommender: Recommender, *, order: int, stacked: bool, tasks: TaskBatch) -> tuple[Tensor, Adaptation]:
+    adaptation = Adaptation(Scope("encoder", "head"), step=Gradient(0.1), steps=2, order=order, stacked=stacked)
+    adaptation.bind(recommender)
+    return adaptation.run(recommender, tasks, SoftmaxLoss()), adaptation
+
+
+def _gradients(recommender: Recommender, losses: Tensor) -> list[Tensor]:
+    parameters = list(recommender.parameters())
+    found = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def _check_engines(encoder: nn.Module, width: int) -> Check:
+    if not list(encoder.parameters()):
+        return Check("stacked = loop", True, "no parameters to adapt")
+    recommender, tasks = _recommender(encoder, width), task_batch(_samples(), num_items=_ITEMS)
+    worst, note = 0.0, "the stacked engine knows every operation"
+    for order in (1, 2):
+        answers = []
+        for stacked in (True, False):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                losses, adaptation = _meta(recommender, order=order, stacked=stacked, tasks=tasks)
+            if stacked and not adaptation.stacked:
+                note = f"falls back to the per-task loop: {caught[0].message}"
+            answers.append([losses.detach(), *_gradients(recommender, losses)])
+        worst = max(worst, *(float((a - b).detach().abs().max()) for a, b in zip(*answers, strict=True)))
+    return Check("stacked = loop", worst < _TOLERANCE, f"largest difference {worst:.1e}; {note}")
+
+
+def _check_second_order(encoder: nn.Module, width: int) -> Check:
+    recommender, tasks = _recommender(encoder, width), task_batch(_samples(), num_items=_ITEMS)
+    losses, adaptation = _meta(recommender, order=2, stacked=True, tasks=tasks)
+    gradients = _gradients(recommender, losses)
+    if not all(bool(g.isfinite().all()) for g in gradients):
+        return Check("second order", False, "a gradient is not finite")
+    direction = [torch.randn_like(g) for g in gradients]
+    analytic = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
+    numeric = [_slope(recommender, adaptation, tasks, direction, width) for width in (1e-4, 1e-6, 1e-8)]
+    best = min(numeric, key=lambda slope: abs(slope - analytic))  # a kink (ReLU) may lie inside the wider ones
+    error = abs(best - analytic) / max(abs(analytic), 1e-2)
+    return Check("second order", error < 1e-4, f"gradient {analytic:.6f}, finite difference {best:.6f}")
+
+
+@torch.no_grad()
+def _slope(
+    recommender: Recommender, adaptation: Adaptation, tasks: TaskBatch, direction: list[Tensor], width: float
+) -> float:
+    """Central difference of the mean query loss along a direction of all parameters."""
+    begin = [parameter.clone() for parameter in recommender.parameters()]
+    values = []
+    for sign in (1, -1):
+        for parameter, start, d in zip(recommender.parameters(), begin, direction, strict=True):
+            parameter.copy_(start + sign * width * d)
+        values.append(float(adaptation.run(recommender, tasks, SoftmaxLoss()).mean()))
+    for parameter, start in zip(recommender.parameters(), begin, strict=True):
+        parameter.copy_(start)
+    return (values[0] - values[1]) / (2 * width)
