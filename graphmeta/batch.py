@@ -63,9 +63,7 @@ def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
     begin = log.ptr[:-1][log.session]
     at = np.arange(log.num_events)
     rows = at[at > begin]
-    return Samples(
-        log.item, np.maximum(begin[rows], rows - max_length), rows, log.item[rows], log.session[rows]
-    )
+    return Samples(log.item, np.maximum(begin[rows], rows - max_length), rows, log.item[rows], log.session[rows])
 
 
 def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
@@ -257,9 +255,7 @@ def split_tasks(batch: HeteroData) -> list[HeteroData]:
 
 
 def _one_task(batch: HeteroData, t: int) -> HeteroData:
-    item, event, sample = (
-        slice(t * batch.rows[k], (t + 1) * batch.rows[k]) for k in ("item", "event", "sample")
-    )
+    item, event, sample = (slice(t * batch.rows[k], (t + 1) * batch.rows[k]) for k in ("item", "event", "sample"))
     real = batch["sample"].real
     real = real[(real >= sample.start) & (real < sample.stop)] - sample.start
     ptr = batch["sample"].ptr[sample.start : sample.stop + 1]
@@ -271,9 +267,7 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own["sample"].ptr = ptr - ptr[0]
     own["sample"].last = batch["sample"].last[sample] - event.start
     own["sample"].target, own["sample"].real = batch["sample"].target[sample], real
-    own[OF].edge_index = torch.stack(
-        [torch.arange(batch.rows["event"], device=real.device), own["event"].item]
-    )
+    own[OF].edge_index = torch.stack([torch.arange(batch.rows["event"], device=real.device), own["event"].item])
     edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])
     own[NEXT].edge_index = batch[NEXT].edge_index[:, edge] - item.start
     own[NEXT].weight = batch[NEXT].weight[edge]

@@ -7,6 +7,7 @@ the header not included, in every message; a column's index is its row numbers, 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -55,9 +56,7 @@ def _parse(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: the file is empty; nothing to read") from None
     except (ValueError, OSError, EOFError, NotImplementedError, zlib.error) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(
-            f"{path}: not a readable table ({reason}); save it as UTF-8 CSV, TSV or Parquet"
-        ) from None
+        raise InputError(f"{path}: not a readable table ({reason}); save it as UTF-8 CSV, TSV or Parquet") from None
     if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
     return frame
@@ -70,14 +69,12 @@ def _separator(header: str, usual: str) -> str:
 
 def column(frame: pd.DataFrame, name: str, role: str) -> pd.Series:
     """The column called ``name``, or an error that lists the columns there are."""
-    there = ", ".join(map(str, frame.columns[:12]))
+    there = " ".join(", ".join(map(str, frame.columns[:12])).split())
     if name not in frame.columns:
         raise InputError(f"no column {name!r} for the {role}; the table has: {there}")
     values = frame[name]
     if isinstance(values, pd.DataFrame):
-        raise InputError(
-            f"column {name!r} for the {role} stands more than once in the table ({there}); rename"
-        )
+        raise InputError(f"column {name!r} for the {role} stands more than once in the table ({there}); rename")
     if isinstance(values.dtype, pd.CategoricalDtype | pd.SparseDtype):
         return values.astype(object).infer_objects()
     return values
@@ -104,9 +101,7 @@ def _refuse_missing(values: pd.Series, role: str) -> None:
     missing = values.isna().to_numpy(dtype=bool)
     if missing.any():
         rest = f" (and {missing.sum() - 1} more)" if missing.sum() > 1 else ""
-        raise InputError(
-            f"{_place(values, missing)}: the {role} is missing{rest}; fill it in or drop the row"
-        )
+        raise InputError(f"{_place(values, missing)}: the {role} is missing{rest}; fill it in or drop the row")
 
 
 def _place(values: pd.Series, wrong: np.ndarray) -> str:
@@ -123,7 +118,7 @@ def _refuse_mixed(values: pd.Series, role: str) -> None:
         row = int(np.argmax(wrong))
         among = "where text or whole numbers stand" if row == 0 else f"among {kinds[0]}"
         raise InputError(
-            f"{_place(values, wrong)}: the {role} {_shown(values.iloc[row])} is {kinds[row]} {among}; "
+            f"{_place(values, wrong)}: the {role} {shown(values.iloc[row])} is {kinds[row]} {among}; "
             f"convert the whole column to one type"
         )
 
@@ -131,12 +126,23 @@ def _refuse_mixed(values: pd.Series, role: str) -> None:
 def _kind(value: object) -> str:
     if isinstance(value, str):
         return "text"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "a number of more than 300 digits"
     return "a whole number" if isinstance(value, int | np.integer | np.bool) else type(value).__name__
 
 
-def _shown(value: object) -> str:
-    """A value for a message: on one line, and not a page long."""
-    return repr(value)[:80].replace("\n", " ")
+def shown(value: object) -> str:
+    """A value for a message: as the user wrote it, on one line, and not a page long."""
+    plain = value.item() if isinstance(value, np.number) else value
+    return " ".join(spelled(plain, repr).split())[:80]
+
+
+def spelled(value: object, form: Callable[[object], str] = str) -> str:
+    """``str(value)``, also where Python and pandas refuse: numbers of 4,300 digits, times with a zone before Christ."""
+    try:
+        return form(value)
+    except (NotImplementedError, ValueError):
+        return value.isoformat() if isinstance(value, date) else f"a very long {type(value).__name__}"
 
 
 def _whole(values: pd.Series, role: str) -> np.ndarray:
@@ -144,7 +150,7 @@ def _whole(values: pd.Series, role: str) -> np.ndarray:
     broken = ~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers))  # beyond 2^53 floats skip numbers
     if broken.any():
         raise InputError(
-            f"{_place(values, broken)}: the {role} {float(numbers[np.argmax(broken)])!r} is no exact whole number; "
+            f"{_place(values, broken)}: the {role} {shown(numbers[np.argmax(broken)])} is no exact whole number; "
             f"use int or str ids"
         )
     return numbers.astype(np.int64)
@@ -184,7 +190,7 @@ def seconds(values: pd.Series, role: str = "time") -> np.ndarray:
         if not wrong.any():
             return found / _unit(found)
     raise InputError(
-        f"{_place(values, wrong)}: the {role} {_shown(values.iloc[int(np.argmax(wrong))])} cannot be read; "
+        f"{_place(values, wrong)}: the {role} {shown(values.iloc[int(np.argmax(wrong))])} cannot be read; "
         f"use seconds since 1970 or ISO 8601 (2024-05-01T12:00:00) in every row"
     )
 
@@ -215,15 +221,10 @@ def _unit(numbers: np.ndarray) -> float:
 
 def _iso(values: pd.Series) -> pd.Series:
     """Dates as ISO 8601 text; None for what does not begin like one ("now" would be read as this very moment)."""
-    text = values if isinstance(values.dtype, pd.StringDtype) else [_spelled(value) for value in values]
+    dates = str | date | np.datetime64
+    is_text = isinstance(values.dtype, pd.StringDtype)
+    text = values if is_text else [spelled(v) if isinstance(v, dates) else "" for v in values]
     return pd.Series([v if v[:1].isdigit() and v.isascii() else None for v in text], dtype=object)
-
-
-def _spelled(value: object) -> str:
-    try:
-        return str(value) if isinstance(value, str | date | np.datetime64) else ""
-    except NotImplementedError:  # a Timestamp in a year that datetime does not know
-        return ""
 
 
 def _from_datetimes(times: pd.Series) -> np.ndarray:
@@ -238,8 +239,6 @@ def numbers(values: pd.Series, role: str) -> np.ndarray:
     found = _numeric(values)
     wrong = ~np.isfinite(found)
     if wrong.any():
-        shown = _shown(values.iloc[int(np.argmax(wrong))])
-        raise InputError(
-            f"{_place(values, wrong)}: the {role} {shown} is no finite number; mend or drop the row"
-        )
+        value = shown(values.iloc[int(np.argmax(wrong))])
+        raise InputError(f"{_place(values, wrong)}: the {role} {value} is no finite number; mend or drop the row")
     return found

@@ -84,9 +84,7 @@ def evaluate(
     slices = {"known clicks": _sliced(found, samples.lengths, KNOWN_CLICKS, ks)}
     if support is not None:
         slices["item events"] = _sliced(found, support[samples.target], ITEM_EVENTS, ks)
-    return Result(
-        summary(found, ks), slices, len(samples), model.num_items, time.perf_counter() - began, found
-    )
+    return Result(summary(found, ks), slices, len(samples), model.num_items, time.perf_counter() - began, found)
 
 
 def _sliced(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 
-from graphmeta.columns import Source, column, ids, numbers, read_frame, seconds
+from graphmeta.columns import Source, column, ids, numbers, read_frame, seconds, shown, spelled
 from graphmeta.errors import InputError
 from graphmeta.tables import EntityTable
 
@@ -86,9 +86,7 @@ class EventLog:
             raise InputError("a user table without a user column in the log; name the column of user ids")
         frame = frame if time is None else _without_repeats(frame)
         item_ids = ids(column(frame, item, "item"), "item")
-        times = (
-            np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
-        )
+        times = np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
         user_ids = None if user is None else ids(column(frame, user, "user"), "user")
         if session is not None:
             session_ids = ids(column(frame, session, "session"), "session")
@@ -142,10 +140,14 @@ class EventLog:
         return np.bincount(self.item, minlength=self.num_items)
 
     def select(self, events: np.ndarray) -> EventLog:
-        """The log of these events (a mask ``[N]``): only their sessions, items and users are left."""
-        session, item = self.session[events], self.item[events]
-        session, kept_sessions = _renumber(session)
-        item, kept_items = _renumber(item)
+        """The log of these events (a mask ``[N]``): only their sessions, items and users are left.
+
+        A session that lost its first events may begin later than others now, and changes places with them.
+        """
+        rows = np.flatnonzero(events)
+        rows = rows[_by_start(self.session[rows], self.time[rows])]
+        session, kept_sessions = _renumber(self.session[rows])
+        item, kept_items = _renumber(self.item[rows])
         user, users = None, self.users
         if self.session_user is not None and users is not None:
             user, kept_users = _renumber(self.session_user[kept_sessions])
@@ -154,12 +156,12 @@ class EventLog:
             self,
             session=session,
             item=item,
-            time=self.time[events],
+            time=self.time[rows],
             sessions=self.sessions[kept_sessions],
             items=self.items.take(kept_items),
             users=users,
             session_user=user,
-            value=None if self.value is None else self.value[events],
+            value=None if self.value is None else self.value[rows],
         )
 
     def before(self, cut: float) -> EventLog:
@@ -186,9 +188,7 @@ class EventLog:
         """
         log = self
         while True:
-            enough = (log.support[log.item] >= min_item_support) & (
-                log.lengths[log.session] >= min_session_length
-            )
+            enough = (log.support[log.item] >= min_item_support) & (log.lengths[log.session] >= min_session_length)
             if enough.all():
                 break
             log = log.select(enough)
@@ -233,6 +233,14 @@ def _assemble(
     return log, order
 
 
+def _by_start(session: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Order of events (each session's in a row) in which sessions begin one after another; ties stay as they are."""
+    begins = np.flatnonzero(np.diff(session, prepend=-1))
+    number = np.zeros(len(session), dtype=np.int64)
+    number[begins[1:]] = 1
+    return np.argsort(time[begins][np.cumsum(number)], kind="stable")
+
+
 def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventLog:
     """The log with the user of each session, given that of each event and the row it came from."""
     user, users = pd.factorize(user_ids)
@@ -240,10 +248,10 @@ def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventL
     strange = user != of_session[log.session]
     if strange.any():
         at = int(np.argmax(strange))
-        session, first = log.sessions[log.session[at]], users[of_session[log.session[at]]]
+        first, second = shown(users[of_session[log.session[at]]]), shown(users[user[at]])
         raise InputError(
-            f"row {rows[at] + 1}: session {session!r} has events of users {first!r} and {users[user[at]]!r}; "
-            f"give each user's sessions ids of their own"
+            f"row {rows[at] + 1}: session {shown(log.sessions[log.session[at]])} has events of users {first} and "
+            f"{second}; give each user's sessions ids of their own"
         )
     return replace(log, users=EntityTable(np.asarray(users), {}), session_user=of_session)
 
@@ -253,7 +261,7 @@ def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     try:
         again = frame.duplicated().to_numpy()
     except TypeError:  # lists and the like
-        again = frame.map(repr).duplicated().to_numpy()
+        again = frame.map(partial(spelled, form=repr)).duplicated().to_numpy()
     if not again.any():
         return frame
     warnings.warn(

@@ -68,9 +68,7 @@ def _follows(log: EventLog) -> tuple[torch.Tensor, torch.Tensor]:
     return _edges(key // size, key % size), torch.from_numpy(count.astype(np.float32))
 
 
-def to_networkx(
-    graph: HeteroData, *, around: tuple[str, int] | None = None, hops: int = 1
-) -> nx.MultiDiGraph:
+def to_networkx(graph: HeteroData, *, around: tuple[str, int] | None = None, hops: int = 1) -> nx.MultiDiGraph:
     """The graph, or the neighbourhood of one node, as networkx; nodes are ``(type, number)``, edges carry ``kind``.
 
     Args:

@@ -28,9 +28,7 @@ class Recommender(nn.Module):
         x, candidates = self.features(batch["item"].n_id)
         return self.encoder(x, batch), candidates
 
-    def forward(
-        self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None
-    ) -> Tensor:
+    def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
         """Scores of the real samples ``[S, C]``, or with ``loss`` their losses ``[S]``.
 
         Args:

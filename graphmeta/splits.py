@@ -105,9 +105,7 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
 def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
     """How many of ``count`` things are for test and validation."""
     if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
-        raise InputError(
-            f"shares test={test} and valid={valid} must be in [0, 1) and leave some {things} to train on"
-        )
+        raise InputError(f"shares test={test} and valid={valid} must be in [0, 1) and leave some {things} to train on")
     n_test, n_valid = round(count * test), round(count * valid)
     if n_test + n_valid >= count or (test and not n_test) or (valid and not n_valid):
         raise InputError(

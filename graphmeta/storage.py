@@ -58,9 +58,7 @@ def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: di
     file = f"{name}-{digest[:16]}.safetensors"
     write_bytes(folder / file, content)
     body = {"document": document, "tensors": {"file": file, "sha256": digest}}
-    body = json.loads(
-        json.dumps(body, allow_nan=False)
-    )  # the checksum is that of what will be read: keys are text
+    body = json.loads(json.dumps(body, allow_nan=False))  # the checksum is that of what will be read: keys are text
     write_json(folder / f"{name}.json", body | {"sha256": _digest(body)})
     own = re.compile(re.escape(name) + r"-[0-9a-f]{16}\.safetensors")
     for old in folder.iterdir():
@@ -84,9 +82,7 @@ def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, An
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise InputError(f"{path}: cut short or not a graphmeta file; restore it from a copy") from None
     if changed:
-        raise InputError(
-            f"{path}: changed since it was written (its SHA-256 differs); restore it from a copy"
-        )
+        raise InputError(f"{path}: changed since it was written (its SHA-256 differs); restore it from a copy")
     return _load_tensors(folder / file, tensors_digest), document
 
 
@@ -99,9 +95,7 @@ def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: not a readable safetensors file ({error}); restore it from a copy"
-        ) from None
+        raise InputError(f"{path}: not a readable safetensors file ({error}); restore it from a copy") from None
 
 
 def _digest(body: dict[str, Any]) -> str:

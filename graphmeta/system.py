@@ -156,18 +156,14 @@ class System(nn.Module):
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
         wanted = np.array(session, dtype=object)
-        rows = locate(
-            self.items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session)
-        )
+        rows = locate(self.items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session))
         missing = [session[at] for at in np.flatnonzero(rows < 0)]
         if missing and unknown == "raise":
             raise InputError(
                 f"item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass unknown='ignore'"
             )
         if missing and unknown == "warn":
-            warnings.warn(
-                f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4
-            )
+            warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4)
         if not (rows >= 0).any():
             raise InputError("the session has no known item; give at least one, or recommend what is popular")
         return rows[rows >= 0]
@@ -183,8 +179,7 @@ class System(nn.Module):
                 "ids": items.ids.tolist(),
                 "labels": None if items.labels is None else items.labels.tolist(),
                 "attributes": {
-                    n: {"codes": a.codes.tolist(), "values": a.values.tolist()}
-                    for n, a in items.attributes.items()
+                    n: {"codes": a.codes.tolist(), "values": a.values.tolist()} for n, a in items.attributes.items()
                 },
             },
         }
@@ -233,9 +228,7 @@ def _items_from(stored: dict[str, Any]) -> EntityTable:
 
 def _rebuild(folder: str | Path, recipe: dict[str, Any] | None, items: EntityTable) -> System:
     if recipe is None:
-        raise InputError(
-            f"{folder}: a system of your own; pass build=, the function that makes it from the items"
-        )
+        raise InputError(f"{folder}: a system of your own; pass build=, the function that makes it from the items")
     module = importlib.import_module("graphmeta.published")
     entry = module.CATALOGUE.get(recipe["name"])
     if entry is None:

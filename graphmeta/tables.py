@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from graphmeta.columns import Source, column, ids, read_frame
+from graphmeta.columns import Source, column, ids, read_frame, shown, spelled
 from graphmeta.errors import InputError
 
 
@@ -74,12 +74,10 @@ class EntityTable:
         """
         frame = read_frame(source)
         keys = ids(column(frame, key, "key"), "key")
-        twice = pd.Index(keys).duplicated()
+        twice = pd.Series(keys, dtype=keys.dtype).duplicated().to_numpy()
         if twice.any():
-            again = keys[np.argmax(twice)]
-            raise InputError(
-                f"column {key!r}, row {np.argmax(twice) + 1}: {again!r} stands twice; keep one row an id"
-            )
+            again = shown(keys[np.argmax(twice)])
+            raise InputError(f"column {key!r}, row {np.argmax(twice) + 1}: {again} stands twice; keep one row an id")
         names = [c for c in frame.columns if c not in (key, label)] if attributes is None else attributes
         names = [names] if isinstance(names, str) else names
         columns = {str(name): _categorical(column(frame, name, "attribute")) for name in names}
@@ -96,9 +94,7 @@ class EntityTable:
     def take(self, rows: np.ndarray) -> EntityTable:
         """The table of these rows, in this order."""
         columns = {name: attribute.take(rows) for name, attribute in self.attributes.items()}
-        return EntityTable(
-            self.ids[rows], columns, None if self.labels is None else self.labels[rows], self.complete
-        )
+        return EntityTable(self.ids[rows], columns, None if self.labels is None else self.labels[rows], self.complete)
 
     def aligned(self, wanted: np.ndarray, role: str = "item") -> EntityTable:
         """One row for each wanted id, in that order; without a row there is "unknown" everywhere.
@@ -109,17 +105,13 @@ class EntityTable:
         rows = self.rows_of(wanted)
         if (rows < 0).any() and self.complete:
             raise InputError(
-                f"{role} table: no row for {wanted[np.argmax(rows < 0)]!r}, which has events "
+                f"{role} table: no row for {shown(wanted[np.argmax(rows < 0)])}, which has events "
                 f"({(rows < 0).sum()} such ids); add the rows, or allow them as unknown (complete=False)"
             )
         columns = {name: attribute.take(rows) for name, attribute in self.attributes.items()}
         labels = None
         if self.labels is not None:
-            labels = (
-                np.where(rows >= 0, self.labels[rows], "")
-                if len(self.labels)
-                else np.full(len(rows), "", object)
-            )
+            labels = np.where(rows >= 0, self.labels[rows], "") if len(self.labels) else np.full(len(rows), "", object)
         return EntityTable(wanted, columns, labels, self.complete)
 
     def describe(self, row: int) -> str:
@@ -139,7 +131,7 @@ def _text(values: pd.Series) -> pd.Series:
     known = values.notna().to_numpy(dtype=bool)
     if pd.api.types.is_float_dtype(values) and (np.mod(values[known], 1) == 0).all():
         values = values.astype(object).where(known, 0).map(int)
-    return pd.Series([str(v) if k else "" for v, k in zip(values, known, strict=True)], dtype=object)
+    return pd.Series([spelled(v) if k else "" for v, k in zip(values, known, strict=True)], dtype=object)
 
 
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -147,9 +139,9 @@ def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if len(wanted) == 0 or len(known) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
     numeric = known.dtype.kind == "i" and np.asarray(wanted).dtype.kind in "iu"
-    index, sought = (known, wanted) if numeric else (_spelled(known), _spelled(wanted))
+    index, sought = (known, wanted) if numeric else (_as_text(known), _as_text(wanted))
     return pd.Index(index).get_indexer(pd.Index(sought)).astype(np.int64)
 
 
-def _spelled(values: np.ndarray) -> pd.Index:
-    return pd.Index([str(value) for value in values], dtype=object)
+def _as_text(values: np.ndarray) -> pd.Index:
+    return pd.Index([spelled(value) for value in values], dtype=object)

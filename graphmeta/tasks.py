@@ -80,9 +80,7 @@ class TaskSampler:
         if self.pool > 1:
             size = self.batch_size * self.pool
             pools = [order[at : at + size] for at in range(0, len(order), size)]
-            order = np.concatenate(
-                [rows[np.argsort(lengths[rows], kind="stable")] for rows in pools] or [order]
-            )
+            order = np.concatenate([rows[np.argsort(lengths[rows], kind="stable")] for rows in pools] or [order])
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         for at in random.permutation(len(batches)) if self.pool > 1 else range(len(batches)):
             yield batches[at]

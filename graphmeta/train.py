@@ -92,9 +92,7 @@ def train(
     optimizer = optimizer or Adam()
     samples = system.training_samples(log)
     if len(samples) == 0:
-        raise InputError(
-            "no session is long enough to learn from; sessions need two clicks (three for meta-training)"
-        )
+        raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
     run = _Run(
         system,
         optimizer.build(system.parameters()),
@@ -210,7 +208,5 @@ class _Run:
         for key, tensor in groups["optimizer"].items():
             number, name = key.split("/")
             state.setdefault(int(number), {})[name] = tensor
-        self.optimizer.load_state_dict(
-            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.history = [Report(**report) for report in document["history"]]

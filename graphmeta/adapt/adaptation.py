@@ -10,6 +10,7 @@ ordinary tensors; it is the reference, and takes over when a module uses an oper
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -156,7 +157,7 @@ class Adaptation(nn.Module):
             _check_finite(per_task, number)
             read = {n: own[n].read() if isinstance(own[n], TaskTable) else [begin[n]] for n in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            grads = iter(torch.autograd.grad(per_task.sum(), flat, create_graph=support.second, allow_unused=True))
+            grads = iter(_slopes(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
@@ -215,10 +216,16 @@ def _leaf(weight: Tensor | TableState) -> Tensor | TableState:
     return weight.detach() if isinstance(weight, TableState) else weight.detach().requires_grad_()
 
 
+def _slopes(loss: Tensor, weights: list[Tensor], second: bool) -> Sequence[Tensor | None]:
+    if not loss.requires_grad or not weights:
+        return [None] * len(weights)
+    return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)
+
+
 def _check_finite(per_task: Tensor, number: int) -> None:
     good = per_task.detach().isfinite()
     if not good.all():
         task = int((~good).nonzero()[0])
         raise DivergedError(
-            f"task {task}, step {number}: the support loss is {float(per_task[task])}; lower the inner rate"
+            f"task {task}, step {number}: the support loss is {float(per_task.detach()[task])}; lower the inner rate"
         )

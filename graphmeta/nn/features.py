@@ -118,7 +118,7 @@ class FieldAttention(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """One vector an item."""
-        alpha = torch.softmax(self.score(fields.flatten(0, 1)).reshape(fields.shape), 1)
+        alpha = torch.softmax(self.score(fields), 1)
         return (alpha * fields).sum(1)
 
 

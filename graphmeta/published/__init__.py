@@ -57,7 +57,5 @@ def build(name: str, items: EntityTable, **arguments: Any) -> System:
     """
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, CATALOGUE, n=1, cutoff=0.0)
-        raise InputError(
-            f"no system is called {name!r}; did you mean {near[0]!r}? (graphmeta systems lists all)"
-        )
+        raise InputError(f"no system is called {name!r}; did you mean {near[0]!r}? (graphmeta systems lists all)")
     return CATALOGUE[name].build(items, **arguments)

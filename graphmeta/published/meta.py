@@ -56,9 +56,7 @@ def multi_ft(
     Source: CBML §5 (baseline). Differs: the number of steps and the rate are not given there; one step at 1e-3.
     """
     adaptation = Adaptation(Scope(""), step=Gradient(lr), steps=steps, trained=False)
-    return System(
-        if_san_recommender(items, width=width, layers=layers, dropout=dropout), items, adaptation=adaptation
-    )
+    return System(if_san_recommender(items, width=width, layers=layers, dropout=dropout), items, adaptation=adaptation)
 
 
 def melu(
@@ -77,9 +75,7 @@ def melu(
     stated order; the released code copies its fast weights and has none.
     """
     adaptation = Adaptation(Scope("head.project"), step=Gradient(lr), steps=steps, order=order)
-    return System(
-        if_san_recommender(items, width=width, layers=layers, dropout=dropout), items, adaptation=adaptation
-    )
+    return System(if_san_recommender(items, width=width, layers=layers, dropout=dropout), items, adaptation=adaptation)
 
 
 def cbml(

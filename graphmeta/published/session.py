@@ -46,22 +46,16 @@ def if_san_recommender(items: EntityTable, *, width: int, layers: int, dropout: 
     """The recommender of :func:`if_san`, for those that adapt it."""
     levels = 2 if items.attributes else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
-    return Recommender(
-        features(items, width), attention_levels(levels, width, layers=layers, dropout=dropout), head
-    )
+    return Recommender(features(items, width), attention_levels(levels, width, layers=layers, dropout=dropout), head)
 
 
 def features(items: EntityTable, width: int) -> nn.Module:
     """Item vectors, with attribute vectors beside them if the items have attributes."""
     return (
-        AttributeFeatures(len(items), width, items.attributes)
-        if items.attributes
-        else ItemFeatures(len(items), width)
+        AttributeFeatures(len(items), width, items.attributes) if items.attributes else ItemFeatures(len(items), width)
     )
 
 
 def attention_levels(levels: int, width: int, *, layers: int, dropout: float) -> nn.Module:
     """One blended self-attention stack for each level (items, attributes)."""
-    return SideBySide(
-        *(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels))
-    )
+    return SideBySide(*(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels)))

@@ -1,0 +1,325 @@
+"""The command line: ``graphmeta run`` tells the whole story on the embedded log, ``fit`` on yours.
+
+Torch and what needs it are imported inside the commands, so that ``--help`` answers at once. Results go to the
+standard output, everything else (lines of a training, notes, errors) to the standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphmeta import console
+from graphmeta.errors import DivergedError, InputError
+
+if TYPE_CHECKING:
+    from graphmeta.events import EventLog
+    from graphmeta.job import Job, Outcome
+    from graphmeta.splits import Split
+
+# What trains how long if nobody says otherwise. ALONE is the encoder without adaptation that `run` compares with.
+RUN_EPOCHS, RUN_ALONE_EPOCHS, RUN_WIDTH = 3, 2, 32
+FIT_EPOCHS, FIT_WIDTH = 5, 64
+RUN_SYSTEM = "cbml"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Meta-learned graph neural recommenders: which item comes next in a session?",
+)
+
+System = Annotated[str, typer.Option("--system", help="Which system; `graphmeta systems` lists them.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Times the training goes through the log.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same weights.")]
+Width = Annotated[int, typer.Option(min=1, help="Length of the vectors.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file with a row an event.")]
+Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `fit` or `run` wrote.")]
+Item = Annotated[str, typer.Option("--item", help="Column of item ids.")]
+Session = Annotated[
+    str | None,
+    typer.Option("--session", help="Column of session ids; may be left out with --user and --time."),
+]
+Time = Annotated[
+    str | None,
+    typer.Option("--time", help="Column of times: ISO 8601 or seconds; without, the order of rows."),
+]
+User = Annotated[str | None, typer.Option("--user", help="Column of user ids.")]
+Items = Annotated[Path | None, typer.Option("--items", help="File with a row an item.")]
+ItemKey = Annotated[
+    str | None, typer.Option("--item-key", help="Its column of item ids; if not given, named as --item.")
+]
+Attributes = Annotated[
+    str | None, typer.Option("--attributes", help="Its columns of categories, as A,B; all if not given.")
+]
+Label = Annotated[str | None, typer.Option("--label", help="Its column of readable names, for people only.")]
+Users = Annotated[Path | None, typer.Option("--users", help="File with a row a user.")]
+UserKey = Annotated[
+    str | None, typer.Option("--user-key", help="Its column of user ids; if not given, named as --user.")
+]
+Inactivity = Annotated[
+    float,
+    typer.Option("--inactivity-seconds", help="The pause that ends a session, if there is no --session."),
+]
+Support = Annotated[int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")]
+Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave out sessions with fewer events.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. What the user can mend is one line and code 2."""
+    # Threads that wait by spinning make a busy machine many times slower than threads that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        with console.notes():
+            code = app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0
+        return console.fail("interrupted", 130) if code == 130 else code
+    except (InputError, DivergedError) as error:
+        return console.fail(str(error))
+    except (KeyboardInterrupt, typer.Abort, _Interrupted) as stop:
+        return console.fail(str(stop) or "interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return console.fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's errors of usage: an unknown option, a missing argument
+            raise
+        return console.fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Interrupted(Exception):
+    """A training that the user stopped; says how to go on."""
+
+
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        place = out / "checkpoint"
+        if not (place / "training.json").is_file():
+            raise _Interrupted("interrupted before the first epoch was done; nothing is kept") from None
+        raise _Interrupted(
+            f"interrupted; {place} keeps the finished epochs: repeat the command with --resume to go on"
+        ) from None
+
+
+@app.command()
+def run(
+    system: System = RUN_SYSTEM,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Times through the log; a tried number if not given.")
+    ] = None,
+    seed: Seed = 0,
+    out: Out = Path("out/run"),
+    width: Width = RUN_WIDTH,
+    resume: Resume = False,
+) -> None:
+    """Tell the whole story on the embedded log.
+
+    Its graph, a training, a comparison with baselines, recommendations with names.
+    """
+    from graphmeta import job, report
+    from graphmeta.datasets import complete_journey
+    from graphmeta.graph import build_graph
+
+    _ready(system, out)
+    log, rules = complete_journey(), report.Rules(min_item_support=1)
+    split = report.cut(log, rules)
+    console.say("the embedded log: " + console.sizes(log, split))
+    console.statistics(build_graph(split.train), "The graph of the training part")
+    plan = job.Plan(system, epochs or RUN_EPOCHS, seed, width)
+    columns = report.Columns("product", "basket", "time", "household")
+    work = job.Job(plan, columns, rules, "the embedded log", out, resume, job.encoder(plan, epochs or RUN_ALONE_EPOCHS))
+    outcome = _train(work, log, split)
+    if outcome is not None:
+        console.examples(report.examples(outcome.system, split.test), outcome.system.num_items)
+    console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
+
+
+@app.command()
+def fit(
+    events: Events,
+    item: Item,
+    out: Out,
+    session: Session = None,
+    time: Time = None,
+    user: User = None,
+    items: Items = None,
+    item_key: ItemKey = None,
+    attributes: Attributes = None,
+    label: Label = None,
+    users: Users = None,
+    user_key: UserKey = None,
+    inactivity_seconds: Inactivity = 3600.0,
+    system: System = RUN_SYSTEM,
+    epochs: Epochs = FIT_EPOCHS,
+    seed: Seed = 0,
+    width: Width = FIT_WIDTH,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples or tasks a step.")] = 100,
+    lr: Annotated[float, typer.Option(min=1e-12, help="Learning rate.")] = 1e-3,
+    test: Annotated[float, typer.Option(help="Share of sessions to measure on, the last ones.")] = 0.1,
+    valid: Annotated[float, typer.Option(help="Share of sessions to choose the epoch on, those before.")] = 0.1,
+    min_item_support: Support = 5,
+    min_session_length: Length = 2,
+    resume: Resume = False,
+) -> None:
+    """Train and measure a system on your log.
+
+    The last sessions are kept back to compare it with baselines, those before them to choose the epoch.
+    """
+    from graphmeta import job, report
+
+    _ready(system, out)
+    columns = report.Columns(item, session, time, user, inactivity_seconds)
+    rules = report.Rules(test, valid, min_item_support, min_session_length)
+    known = report.entities(items, item_key or item, attributes=attributes, label=label)
+    log = columns.read(events, items=known, users=report.entities(users, user_key or user, complete=False))
+    split = report.cut(log, rules)
+    console.say(f"{events.name}: " + console.sizes(log, split))
+    plan = job.Plan(system, epochs, seed, width, batch_size, lr)
+    _train(job.Job(plan, columns, rules, events.name, out, resume), log, split)
+    console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
+
+
+@app.command()
+def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
+    """Score a model on sessions it has not seen.
+
+    These are the sessions of the log that begin after the model's training and validation.
+    """
+    from graphmeta import job, report
+
+    scored = job.score(_model(folder), events, bar=console.bar)
+    if as_json:
+        typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
+        return
+    begin = report.when(scored.system.notes["cuts"])
+    lost = f"; {scored.unknown:,} clicks on items it does not know are left out" if scored.unknown else ""
+    console.say(
+        f"{scored.sessions:,} of {scored.all_sessions:,} sessions begin after the training and validation of this "
+        f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
+    )
+    console.results(scored.results, scored.document["system"])
+
+
+@app.command()
+def recommend(
+    folder: Model,
+    session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    unknown: Annotated[str, typer.Option(help="Items the model does not know: raise, warn or ignore.")] = "raise",
+    as_json: Json = False,
+) -> None:
+    """Recommend the next items of sessions, which nobody needs to have seen before."""
+    from graphmeta.system import System
+
+    model = System.load(_model(folder))
+    sessions = [[part.strip() for part in (text.split(",") if "," in text else text.split())] for text in session]
+    offers = model.recommend_many(sessions, k, unknown=unknown)
+    if as_json:
+        told = [
+            {"session": given, "items": [vars(offered) for offered in offer]}
+            for given, offer in zip(sessions, offers, strict=True)
+        ]
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    for given, offer in zip(sessions, offers, strict=True):
+        rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(offer)]
+        console.table("After " + ", ".join(given), ("", "item", "score"), rows, left=2)
+
+
+@app.command()
+def graph(
+    events: Events,
+    item: Item,
+    out: Out,
+    session: Session = None,
+    time: Time = None,
+    user: User = None,
+    items: Items = None,
+    item_key: ItemKey = None,
+    attributes: Attributes = None,
+    label: Label = None,
+    users: Users = None,
+    user_key: UserKey = None,
+    inactivity_seconds: Inactivity = 3600.0,
+    min_item_support: Support = 1,
+    min_session_length: Length = 1,
+    around: Annotated[str | None, typer.Option(help="Session in the picture; one of middle size if not given.")] = None,
+) -> None:
+    """Build, count and draw the graph of a log.
+
+    Writes the graph as safetensors and JSON, and a picture of one session in it.
+    """
+    from graphmeta import plots, report
+    from graphmeta.graph import build_graph
+    from graphmeta.job import check_folder
+
+    check_folder(out)
+    columns = report.Columns(item, session, time, user, inactivity_seconds)
+    known = report.entities(items, item_key or item, attributes=attributes, label=label)
+    log = columns.read(events, items=known, users=report.entities(users, user_key or user, complete=False))
+    log = log.filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    middle = report.session_number(log, around)
+    built, picture = build_graph(log), out / "session.png"
+    names = report.node_names(log, built)
+    plots.neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
+    report.save_graph(out, built, names)
+    console.statistics(built, f"The graph of {events.name}")
+    console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[middle]})")
+
+
+@app.command()
+def systems(as_json: Json = False) -> None:
+    """List the systems: name, family, paper, equations, what adapts."""
+    from graphmeta.published import CATALOGUE
+
+    keys = ("name", "family", "paper", "equations", "adapts")
+    rows = [{key: getattr(entry, key) for key in keys} for entry in CATALOGUE.values()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    console.table("Systems", keys, [list(row.values()) for row in rows], left=len(keys))
+
+
+def _ready(system: str, out: Path) -> None:
+    """Check what can be checked before any data is read."""
+    from graphmeta import job, plots
+
+    job.check_system(system)
+    job.check_folder(out)
+    plots.figure(1, 1)
+
+
+def _model(folder: Path) -> Path:
+    """Where the model is in a folder that ``fit`` wrote, or the folder if it is the model's own."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
+    """Do the work and print how good the result is."""
+    from graphmeta.job import carry_out
+
+    with _interruptible(work.folder):
+        outcome = carry_out(work, log, split=split, say=console.say, bar=console.bar)
+    if outcome is None:
+        console.say(f"note: {work.folder} holds the result of this very training; to train anew, drop --resume")
+    else:
+        console.results(outcome.results, work.plan.system)
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""All tasks at once give what one task after the other gives: losses, scores and every meta-gradient."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_geometric.nn import (
+    EdgeConv,
+    GATConv,
+    GATv2Conv,
+    GatedGraphConv,
+    GCNConv,
+    GINConv,
+    GraphConv,
+    SAGEConv,
+    TransformerConv,
+)
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient, LearnedRates
+from graphmeta.batch import NEXT, Samples, open_sessions
+from graphmeta.errors import DivergedError, InputError
+from graphmeta.nn.attention import SelfAttentionStack, from_dense, to_dense
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.readout import Last, SoftAttention
+from graphmeta.recommender import Recommender
+from graphmeta.tasks import task_batch
+
+ITEMS, WIDTH = 19, 4
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class Convolution(nn.Module):
+    """A PyG convolution over the session's clicks, then LayerNorm."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv, self.norm = conv, nn.LayerNorm(WIDTH)
+
+    def forward(self, x, batch):
+        return self.norm(torch.tanh(self.conv(x, batch[NEXT].edge_index)))[batch["event"].item]
+
+
+class Recurrent(nn.Module):
+    """torch's GRU or LSTM over the padded clicks."""
+
+    def __init__(self, kind, layers=1):
+        super().__init__()
+        self.rnn = kind(WIDTH, WIDTH, batch_first=True, num_layers=layers)
+
+    def forward(self, x, batch):
+        return from_dense(self.rnn(to_dense(x[batch["event"].item], batch)[0])[0], batch)
+
+
+class Cell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.linear = nn.GRUCell(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        return self.cell(self.linear(x), x)[batch["event"].item]
+
+
+class Unknown(nn.Module):
+    """Uses an operation that the stacked engine does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+    def forward(self, x, batch):
+        return torch.einsum("ij,jk->ik", x, self.weight)[batch["event"].item]
+
+
+ENCODERS = {
+    "GatedSessionGraph": lambda: GatedSessionGraph(WIDTH),
+    "SelfAttentionStack": lambda: SelfAttentionStack(WIDTH, layers=2, heads=2, dropout=0.0),
+    "GatedGraphConv": lambda: Convolution(GatedGraphConv(WIDTH, 2)),
+    "SAGEConv": lambda: Convolution(SAGEConv(WIDTH, WIDTH)),
+    "GraphConv": lambda: Convolution(GraphConv(WIDTH, WIDTH)),
+    "GATConv": lambda: Convolution(GATConv(WIDTH, WIDTH // 2, heads=2)),
+    "GATv2Conv": lambda: Convolution(GATv2Conv(WIDTH, WIDTH // 2, heads=2)),
+    "GCNConv": lambda: Convolution(GCNConv(WIDTH, WIDTH)),
+    "GINConv": lambda: Convolution(GINConv(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU()), train_eps=True)),
+    "TransformerConv": lambda: Convolution(TransformerConv(WIDTH, WIDTH, beta=True)),
+    "EdgeConv": lambda: Convolution(EdgeConv(nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.LayerNorm(WIDTH)))),
+    "GRU": lambda: Recurrent(nn.GRU, layers=2),
+    "LSTM": lambda: Recurrent(nn.LSTM),
+    "GRUCell, Linear": Cell,
+}
+
+
+def samples(seed=0):
+    """Sessions of 1 to 5 known clicks (the first has no support at all) with their next click."""
+    random = np.random.default_rng(seed)
+    sessions = [random.integers(0, ITEMS, n) for n in (2, 6, 4)]
+    known = open_sessions([session[:-1] for session in sessions])
+    return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in sessions]), known.session)
+
+
+def recommender(make):
+    torch.manual_seed(3)
+    head = Dot(SoftAttention(WIDTH), nn.Linear(2 * WIDTH, WIDTH))
+    return Recommender(ItemFeatures(ITEMS, WIDTH), make(), head)
+
+
+def answers(make, scope, *, stacked, order=1, steps=1, step=None):
+    """Losses, scores and meta-gradients of every parameter."""
+    model, tasks = recommender(make), task_batch(samples(), num_items=ITEMS)
+    adaptation = Adaptation(
+        Scope(*scope), step=Gradient(0.3) if step is None else step(), steps=steps, order=order, stacked=stacked
+    )
+    adaptation.bind(model)
+    losses = adaptation.run(model, tasks, SoftmaxLoss())
+    every = [*model.parameters(), *adaptation.parameters()]
+    gradients = torch.autograd.grad(losses.mean(), every, allow_unused=True)
+    scores = adaptation.run(model, tasks, SoftmaxLoss(), score=True)
+    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(every, gradients, strict=True)]
+    return [losses.detach(), scores.detach(), *filled], adaptation
+
+
+def assert_equal(one, other, tolerance=1e-9):
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def assert_stacked_is_loop(name, scope, order, steps):
+    one, adaptation = answers(ENCODERS[name], scope, stacked=True, order=order, steps=steps)
+    other, _ = answers(ENCODERS[name], scope, stacked=False, order=order, steps=steps)
+    assert adaptation.stacked, "the stacked engine gave up"
+    assert_equal(one, other)
+
+
+@pytest.mark.parametrize(("order", "steps"), [(1, 3), (2, 2)])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_stacked_is_the_loop_for_every_layer(name, order, steps):
+    assert_stacked_is_loop(name, ("",), order, steps)
+
+
+@pytest.mark.parametrize("scope", [("head",), ("encoder", "head"), ("features",)], ids=["head", "no table", "table"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stacked_is_the_loop_for_every_scope(scope, order, steps):
+    assert_stacked_is_loop("GatedSessionGraph", scope, order, steps)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("per_step", [False, True])
+def test_learned_rates_learn_in_both_orders(order, per_step):
+    def step():
+        return LearnedRates(0.2, per_step=per_step)
+
+    one, adaptation = answers(ENCODERS["GatedSessionGraph"], ("",), stacked=True, order=order, steps=2, step=step)
+    other, _ = answers(
+        ENCODERS["GatedSessionGraph"], ("encoder", "head"), stacked=True, order=order, steps=2, step=step
+    )
+    assert all(gradient.abs().sum() > 0 for gradient in one[-len(list(adaptation.parameters())) :])
+    loop, _ = answers(
+        ENCODERS["GatedSessionGraph"], ("encoder", "head"), stacked=False, order=order, steps=2, step=step
+    )
+    assert_equal(other, loop)
+
+
+def test_unknown_operation_falls_back_once_with_the_same_result():
+    with pytest.warns(UserWarning, match="einsum") as caught:
+        one, adaptation = answers(Unknown, ("encoder",), stacked=True, order=2)
+    assert len(caught) == 1 and not adaptation.stacked
+    assert_equal(one, answers(Unknown, ("encoder",), stacked=False, order=2)[0], tolerance=0)
+
+
+def test_second_order_is_the_derivative():
+    make, scope = ENCODERS["GatedSessionGraph"], ("encoder", "head")
+    gradient = answers(make, scope, stacked=True, order=2, steps=2)[0][2:]
+    model, tasks = recommender(make), task_batch(samples(), num_items=ITEMS)
+    adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=2)
+    adaptation.bind(model)
+    generator = torch.Generator().manual_seed(0)
+    direction = [torch.randn(p.shape, generator=generator) for p in model.parameters()]
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for parameter, d in zip(model.parameters(), direction, strict=True):
+                parameter += (1e-6 if values == [] else -2e-6) * d
+        values.append(float(adaptation.run(model, tasks, SoftmaxLoss()).mean().detach()))
+        assert sign
+    numeric = (values[0] - values[1]) / 2e-6
+    analytic = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
+    first = float(
+        sum((g * d).sum() for g, d in zip(answers(make, scope, stacked=True, steps=2)[0][2:], direction, strict=True))
+    )
+    assert numeric == pytest.approx(analytic, rel=1e-6)
+    assert abs(first - analytic) > 1e-3 * abs(analytic), "the two orders should differ here"
+
+
+def test_orders_agree_as_the_rate_vanishes():
+    def step():
+        return Gradient(1e-9)
+
+    one, _ = answers(ENCODERS["SAGEConv"], ("",), stacked=True, order=1, step=step)
+    other, _ = answers(ENCODERS["SAGEConv"], ("",), stacked=True, order=2, step=step)
+    assert_equal(one, other, tolerance=1e-7)
+
+
+def test_one_step_by_hand():
+    """θ' = θ − β ∇ of the mean support loss, written out for one task."""
+    model, tasks = recommender(ENCODERS["SAGEConv"]), task_batch(samples().take([1]), num_items=ITEMS)
+    adaptation = Adaptation(Scope("head.project"), step=Gradient(0.3))
+    adaptation.bind(model)
+    loss = nn.functional.cross_entropy(
+        model(tasks.support), tasks.support["sample"].target[tasks.support["sample"].real]
+    )
+    slope = torch.autograd.grad(loss, model.head.project.weight)[0]
+    moved = adaptation.adapted(model, tasks, SoftmaxLoss())["head.project.weight"]
+    torch.testing.assert_close(moved[0], model.head.project.weight - 0.3 * slope)
+
+
+def test_low_rank_table_is_the_dense_table():
+    model, tasks = recommender(ENCODERS["SAGEConv"]), task_batch(samples(), num_items=ITEMS)
+    adaptation = Adaptation(Scope("features", "head"), step=Gradient(0.5), steps=2, order=2)
+    adaptation.bind(model)
+    state = adaptation.adapted(model, tasks, SoftmaxLoss())["features.item.weight"]
+    from graphmeta.batch import split_tasks
+
+    for task, support in enumerate(split_tasks(tasks.support)):
+        weights = {name: model.get_parameter(name) for name in adaptation.names}
+        for _ in range(2):
+            losses = torch.func.functional_call(model, weights, (support, SoftmaxLoss()))
+            if len(losses):
+                slopes = torch.autograd.grad(losses.mean(), list(weights.values()), allow_unused=True)
+                weights = {n: w - 0.5 * s for (n, w), s in zip(weights.items(), slopes, strict=True)}
+        torch.testing.assert_close(state.dense(3)[task], weights["features.item.weight"], rtol=0, atol=1e-12)
+
+
+def test_order_of_tasks_only_permutes_answers():
+    model, order = recommender(ENCODERS["GATv2Conv"]), [2, 0, 1]
+    adaptation = Adaptation(Scope("encoder", "head"), step=Gradient(0.3), steps=2)
+    adaptation.bind(model)
+    straight = adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
+    mixed = adaptation.run(model, task_batch(samples().take(order), num_items=ITEMS), SoftmaxLoss())
+    torch.testing.assert_close(mixed, straight[order], rtol=0, atol=1e-12)
+
+
+def test_query_target_reaches_no_weight():
+    model, known = recommender(ENCODERS["SAGEConv"]), samples()
+    other = Samples(known.item, known.begin, known.end, (known.target + 1) % ITEMS, known.session)
+    adaptation = Adaptation(Scope(""), step=Gradient(0.3))
+    adaptation.bind(model)
+    scores = [adaptation.run(model, task_batch(s, num_items=ITEMS), SoftmaxLoss(), score=True) for s in (known, other)]
+    assert torch.equal(*scores)
+
+
+def test_nothing_is_left_behind_between_tasks():
+    model, tasks = recommender(ENCODERS["GRU"]), task_batch(samples(), num_items=ITEMS)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adaptation = Adaptation(Scope(""), step=Gradient(0.3), steps=3)
+    adaptation.bind(model)
+    with torch.no_grad():
+        first = adaptation.run(model, tasks, SoftmaxLoss(), score=True)
+        second = adaptation.run(model, tasks, SoftmaxLoss(), score=True)
+    assert torch.equal(first, second)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_scope_that_selects_nothing_is_an_error():
+    adaptation = Adaptation(Scope("haed"), step=Gradient(0.1))
+    with pytest.raises(InputError, match="selects no parameter; there are: features.item.weight"):
+        adaptation.bind(recommender(ENCODERS["SAGEConv"]))
+
+
+def test_scope_without_influence_is_an_error():
+    model = Recommender(ItemFeatures(ITEMS, WIDTH), Unused(), Dot(Last()))
+    adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
+    adaptation.bind(model)
+    with pytest.raises(InputError, match="influence"):
+        adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, batch):
+        return x[batch["event"].item]
+
+
+def test_diverged_support_names_task_and_step():
+    model = recommender(ENCODERS["SAGEConv"])
+    with torch.no_grad():
+        model.head.project.weight.fill_(torch.inf)
+    adaptation = Adaptation(Scope("head"), step=Gradient(0.1))
+    adaptation.bind(model)
+    with pytest.raises(DivergedError, match=r"task 1, step 0.*lower the inner rate"):
+        adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
+
+
+@pytest.mark.parametrize("wrong", [{"order": 3}, {"steps": -1}])
+def test_wrong_arguments(wrong):
+    with pytest.raises(InputError):
+        Adaptation(Scope(""), step=Gradient(0.1), **wrong)
+
+
+def test_no_support_at_all_is_the_shared_model():
+    model, one_click = recommender(ENCODERS["SAGEConv"]), samples().take([0])
+    adaptation = Adaptation(Scope(""), step=Gradient(0.3))
+    adaptation.bind(model)
+    tasks = task_batch(one_click, num_items=ITEMS)
+    assert tasks.support is None
+    torch.testing.assert_close(adaptation.run(model, tasks, SoftmaxLoss(), score=True), model(tasks.query))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adaptation.run(model, tasks, SoftmaxLoss())

@@ -1,0 +1,114 @@
+"""The encoders against a dense formula for one session at a time, written here from the papers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from graphmeta.batch import open_sessions, session_batch
+from graphmeta.published import build
+from graphmeta.testing import check_encoder, fake_log
+from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.graph import GatedSessionGraph
+
+LOG = fake_log(sessions=50)
+SESSIONS = [[3], [1, 2, 1, 2, 5], [4, 4], [7, 8, 9, 7]]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def scores(system):
+    samples = open_sessions([np.array(session) for session in SESSIONS])
+    return system.eval().recommender(session_batch(samples, num_items=LOG.num_items))
+
+
+def linear(x, layer):
+    return x @ layer.weight.t() + (0 if layer.bias is None else layer.bias)
+
+
+@torch.no_grad()
+def test_sr_gnn_is_the_formula():
+    torch.manual_seed(0)
+    system = build("sr_gnn", LOG.items, width=5, steps=2).double()
+    model, table = system.recommender, system.recommender.features.item.weight
+    found = scores(system)
+    for row, session in enumerate(SESSIONS):
+        nodes = sorted(set(session))
+        at = [nodes.index(item) for item in session]
+        adjacency = torch.zeros(len(nodes), len(nodes))
+        for a, b in zip(at, at[1:], strict=False):
+            adjacency[a, b] = 1
+        out = adjacency / adjacency.sum(1, keepdim=True).clamp(min=1)
+        into = (adjacency / adjacency.sum(0, keepdim=True).clamp(min=1)).t()
+        hidden, graph = table[nodes], model.encoder
+        for _ in range(2):
+            a = torch.cat([into @ linear(hidden, graph.incoming), out @ linear(hidden, graph.outgoing)], 1) + graph.bias
+            gates = a @ graph.cell.weight_ih.t() + graph.cell.bias_ih
+            old = hidden @ graph.cell.weight_hh.t() + graph.cell.bias_hh
+            reset, update = (torch.sigmoid(gates[:, s] + old[:, s]) for s in (slice(0, 5), slice(5, 10)))
+            new = torch.tanh(gates[:, 10:] + reset * old[:, 10:])
+            hidden = (1 - update) * new + update * hidden
+        states, read = hidden[at], model.head.readout
+        alpha = linear(torch.sigmoid(linear(states[-1], read.of_last) + linear(states, read.of_each)), read.weigh)
+        session_vector = linear(torch.cat([(alpha * states).sum(0), states[-1]]), model.head.project)
+        torch.testing.assert_close(found[row], table @ session_vector, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_if_san_is_the_formula():
+    torch.manual_seed(0)
+    system = build("if_san", LOG.items, width=6).double()
+    model = system.recommender
+    features, found = model.features, scores(system)
+    for row, session in enumerate(SESSIONS):
+        fields = torch.stack(
+            [
+                features.fields[f"field_{n}"].weight[features.codes[session, at]]
+                for at, n in enumerate(("category", "brand"))
+            ],
+            1,
+        )
+        alpha = torch.softmax(linear(fields, features.fuse.score), 1)
+        levels = [features.item.weight[session], (alpha * fields).sum(1)]
+        last = []
+        for level, blend in zip(levels, model.encoder.encoders, strict=True):
+            states = level
+            for block in blend.encoder.blocks:
+                q, k, v = (linear(states, part) for part in (block.query, block.key, block.value))
+                mixed = torch.softmax(q @ k.t() / math.sqrt(6), 1) @ v
+                states = linear(torch.relu(linear(mixed, block.inner)), block.outer) + mixed
+            last.append(0.5 * states[-1] + 0.5 * level[-1])
+        wanted = features.item.weight @ linear(torch.cat(last), model.head.project)
+        torch.testing.assert_close(found[row], wanted, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_scores_do_not_depend_on_the_batch():
+    for name in ("sr_gnn", "if_san", "cbml"):
+        torch.manual_seed(0)
+        system = build(name, LOG.items, width=6).double()
+        samples = open_sessions([np.array(session) for session in SESSIONS])
+        together = system.scores(samples)
+        for row in range(len(SESSIONS)):
+            torch.testing.assert_close(system.scores(samples.take([row]))[0], together[row], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        GatedSessionGraph,
+        SelfAttentionStack,
+        lambda width: Blend(SelfAttentionStack(width)),
+        lambda width: SideBySide(SelfAttentionStack(width // 2), GatedSessionGraph(width // 2)),
+    ],
+)
+def test_encoders_keep_the_contract(factory):
+    report = check_encoder(factory)
+    assert report.ok, str(report)
+    assert "falls back" not in str(report)

@@ -1,0 +1,49 @@
+"""Scoring and cross-entropy in one operation: equal to the two, with all derivatives."""
+
+import torch
+import torch.nn.functional as F
+
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import SoftmaxLoss, score_cross_entropy
+from graphmeta.nn.readout import Last
+from graphmeta.batch import open_sessions, session_batch
+
+import numpy as np
+
+
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    table = torch.randn(6, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    return query, table, torch.tensor([0, 5, 2, 2])
+
+
+def test_value_and_derivatives():
+    query, table, target = problem()
+    wanted = F.cross_entropy(query @ table.t(), target, reduction="none")
+    torch.testing.assert_close(score_cross_entropy(query, table, target), wanted)
+
+    def loss(query, table):
+        return score_cross_entropy(query, table, target)
+
+    assert torch.autograd.gradcheck(loss, (query, table))
+    assert torch.autograd.gradgradcheck(loss, (query, table))
+
+
+def test_large_scores_stay_finite():
+    query, table, target = problem()
+    losses = score_cross_entropy(1e4 * query, table, target)
+    assert losses.isfinite().all()
+    torch.testing.assert_close(losses, F.cross_entropy(1e4 * query @ table.t(), target, reduction="none"))
+
+
+def test_rows_are_only_a_matter_of_memory():
+    features, head = ItemFeatures(30, 4), Dot(Last())
+    samples = open_sessions([np.array([n, n + 1]) for n in range(11)])
+    batch = session_batch(samples, num_items=30)
+    batch["sample"].target = torch.arange(11)
+    x, table = features(batch["item"].n_id)
+    states = x[batch["event"].item]
+    whole, pieces = (SoftmaxLoss(rows=rows)(head, states, batch, table) for rows in (100, 3))
+    torch.testing.assert_close(whole, pieces)

@@ -1,0 +1,369 @@
+"""The command line: a log becomes a folder, the folder answers; bad input is one line and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from graphmeta import train as training
+from graphmeta.cli import main
+from graphmeta.report import load_graph
+from graphmeta.storage import load_state, state_hash
+from graphmeta.system import System
+from graphmeta.testing import fake_log
+
+METRICS = {f"{name}@{k}" for name in ("hit", "mrr", "ndcg") for k in (5, 20)}
+COLUMNS = ["--session", "sid", "--item", "iid"]
+SMALL = ["--width", "4", "--epochs", "1"]
+
+
+def events() -> pd.DataFrame:
+    """120 sessions on a ring of 40 items, an hour apart."""
+    log = fake_log(sessions=120, length=5)
+    return pd.DataFrame(
+        {
+            "sid": [f"s{number}" for number in log.session],
+            "iid": log.items.ids[log.item],
+            "at": log.time.astype(int),
+            "uid": [f"u{number % 20}" for number in log.session],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    events().to_csv(folder / "events.csv", index=False)
+    items = pd.DataFrame({"iid": [f"i{n}" for n in range(40)]})
+    items["kind"], items["name"] = [f"k{n // 5}" for n in range(40)], [f"Thing {n}" for n in range(40)]
+    items.to_csv(folder / "items.csv", index=False)
+    items.iloc[:30].to_csv(folder / "few.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``fit`` writes for a system that adapts."""
+    out = tmp_path_factory.mktemp("fitted") / "out"
+    table = ["--items", str(files / "items.csv"), "--attributes", "kind", "--label", "name"]
+    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *table, "--out", str(out)]
+    assert main([*command, *SMALL, "--system", "melu", "--epochs", "2"]) == 0
+    return out
+
+
+def plain(files: Path, out: Path, *options: str) -> list[str]:
+    """A ``fit`` of the fastest system."""
+    return ["fit", str(files), *COLUMNS, "--out", str(out), "--system", "sr_gnn", *SMALL, *options]
+
+
+def assert_metrics(document: dict) -> None:
+    assert {"system", "candidates", "samples", "seed", "slices", "baselines", *METRICS} <= document.keys()
+    assert {"popularity", "session_knn"} <= document["baselines"].keys()
+    for found in (document, *document["baselines"].values()):
+        assert all(0 <= found[name] <= 1 for name in METRICS)
+    assert "NaN" not in json.dumps(document)
+
+
+def test_help_is_fast_because_torch_is_not_imported():
+    code = "import sys; from graphmeta.cli import main; print(main(['--help']), 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == "0 False"
+    assert all(command in told for command in ("run", "fit", "evaluate", "recommend", "graph", "systems"))
+
+
+def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
+    document = json.loads((fitted / "metrics.json").read_text())
+    assert_metrics(document)
+    assert (document["system"], document["seed"], document["samples"]) == ("melu", 0, 12)
+    assert document["without_adaptation"].keys() >= METRICS
+    assert (fitted / "curves.png").read_bytes().startswith(b"\x89PNG")
+    card = (fitted / "model" / "README.md").read_text()
+    assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
+    assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
+
+
+def test_the_model_remembers_how_it_was_made(fitted: Path):
+    notes = System.load(fitted / "model").notes
+    assert (notes["columns"]["session"], notes["rules"]["min_item_support"], notes["seed"]) == ("sid", 5, 0)
+    assert notes["cuts"]["has_time"] and notes["cuts"]["last_session_before_test"] == "s107"
+    assert notes["metrics"] == json.loads((fitted / "metrics.json").read_text())
+
+
+def test_evaluate_without_options_repeats_the_metrics_of_fit(fitted: Path, files: Path, capsys: pytest.CaptureFixture):
+    assert main(["evaluate", str(fitted), str(files / "events.csv"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["sessions"], told["all_sessions"]) == (12, 120)
+    written = json.loads((fitted / "metrics.json").read_text())
+    assert {key: told[key] for key in written} == written
+
+
+def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    frame = events()
+    frame["at"] += 10**7
+    frame.to_csv(tmp_path / "later.csv", index=False)
+    assert main(["evaluate", str(fitted), str(tmp_path / "later.csv")]) == 0
+    assert "120 of 120 sessions" in capsys.readouterr().err
+    frame["at"] -= 2 * 10**7
+    frame.to_csv(tmp_path / "earlier.csv", index=False)
+    assert main(["evaluate", str(fitted), str(tmp_path / "earlier.csv")]) == 2
+    assert "bring later ones" in capsys.readouterr().err
+
+
+def test_recommend_tells_ids_and_names(fitted: Path, capsys: pytest.CaptureFixture):
+    command = ["recommend", str(fitted), "--session", "i1 i2 i3", "--session", "i20, i21", "-k", "3"]
+    assert main([*command, "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["session"], second["session"]) == (["i1", "i2", "i3"], ["i20", "i21"])
+    assert len(first["items"]) == 3 and first["items"][0].keys() == {"item", "name", "score"}
+    assert main(command) == 0
+    assert f"Thing {first['items'][0]['item'][1:]} [{first['items'][0]['item']}]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("unknown", "code", "line"), [("raise", 2, "'new'"), ("warn", 0, "note: "), ("ignore", 0, "")])
+def test_recommend_does_as_told_about_unknown_items(
+    fitted: Path, capsys: pytest.CaptureFixture, unknown: str, code: int, line: str
+):
+    assert main(["recommend", str(fitted), "--session", "i1 new", "--unknown", unknown]) == code
+    told = capsys.readouterr().err
+    assert line in told and told.count("\n") == (unknown != "ignore")
+
+
+def test_what_happens_after_the_cut_changes_nothing_in_the_model(files: Path, tmp_path: Path):
+    changed = events()
+    late = changed["sid"].str[1:].astype(int) >= 108
+    changed.loc[late, "iid"] = [f"new{n % 3}" if n % 2 else f"i{n % 7}" for n in range(int(late.sum()))]
+    changed.to_csv(tmp_path / "changed.csv", index=False)
+    for name, file in (("a", files / "events.csv"), ("b", tmp_path / "changed.csv")):
+        assert main(plain(file, tmp_path / name, "--time", "at")) == 0
+    first, second = (System.load(tmp_path / name / "model") for name in "ab")
+    assert state_hash(first) == state_hash(second)
+    assert first.items.ids.tolist() == second.items.ids.tolist()
+
+
+def test_a_log_without_times_is_cut_by_its_order(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out, frame = tmp_path / "out", events()
+    assert main(plain(files / "events.csv", out)) == 0
+    written = json.loads((out / "metrics.json").read_text())
+    capsys.readouterr()
+    assert main(["evaluate", str(out), str(files / "events.csv"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {key: told[key] for key in written} == written
+    frame["sid"] = "other" + frame["sid"]
+    frame.to_csv(tmp_path / "other.csv", index=False)
+    assert main(["evaluate", str(out), str(tmp_path / "other.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sessions"] == 120
+
+
+def test_sessions_can_be_cut_by_inactivity(files: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    command = ["fit", str(files / "events.csv"), "--item", "iid", "--user", "uid", "--time", "at", "--out", str(out)]
+    assert main([*command, "--system", "sr_gnn", *SMALL, "--inactivity-seconds", "600"]) == 0
+    assert load_state(out / "model", "history")[1]["sessions"] == 96
+
+
+def stop_after(epochs: int) -> Callable:
+    """The training's epoch, which the user interrupts when so many are done."""
+    done, epoch = [], training._epoch
+
+    def interrupted(*given: object) -> float:
+        if len(done) == epochs:
+            raise KeyboardInterrupt
+        done.append(1)
+        return epoch(*given)  # type: ignore[arg-type]
+
+    return interrupted
+
+
+def test_an_interrupted_training_goes_on_to_the_same_model(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(plain(files / "events.csv", whole, "--epochs", "3")) == 0
+    command = plain(files / "events.csv", parts, "--epochs", "3")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_epoch", stop_after(2))
+        assert main(command) == 130
+    assert "--resume" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in parts.iterdir()] == ["checkpoint"]
+    assert main([*command, "--resume", "--width", "5"]) == 2
+    assert "different: width" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert state_hash(System.load(whole / "model")) == state_hash(System.load(parts / "model"))
+    assert (whole / "metrics.json").read_bytes() == (parts / "metrics.json").read_bytes()
+    assert not (parts / "checkpoint").exists()
+    assert main([*command, "--resume"]) == 0
+    assert "drop --resume" in capsys.readouterr().err
+
+
+def test_an_interruption_before_the_first_epoch_leaves_nothing(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "_epoch", stop_after(0))
+    assert main(plain(files / "events.csv", tmp_path / "out")) == 130
+    assert "nothing is kept" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def replaced(column: str, row: int, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame.astype({column: object})
+        frame.loc[row, column] = value
+        return frame
+
+    return change
+
+
+BAD_LOGS = {
+    "empty": (lambda frame: frame[:0], "no rows"),
+    "without a column": (lambda frame: frame.drop(columns="iid"), "'iid'"),
+    "missing time": (replaced("at", 3, None), "row 4"),
+    "unreadable time": (replaced("at", 3, "yesterday"), "row 4"),
+    "missing item": (replaced("iid", 5, None), "row 6"),
+    "one event": (lambda frame: frame[:1], "too few"),
+    "one session": (lambda frame: frame.assign(sid="s"), "too few"),
+    "one item": (lambda frame: frame.assign(iid="i0"), "k=20"),
+    "as many items as ranks": (lambda frame: frame.assign(iid=frame["iid"].str[:2]), "k=20"),
+    "no two clicks": (lambda frame: frame.assign(sid=range(len(frame))), "no event is left"),
+    "rare items": (lambda frame: frame.assign(iid=[f"i{n}" for n in range(len(frame))]), "lower"),
+    "only new items in the end": (lambda f: f.assign(iid=f["iid"].where(f.index < 480, "x" + f["iid"])), "--valid"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LOGS)
+def test_a_bad_log_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    change, line = BAD_LOGS[name]
+    change(events()).to_csv(tmp_path / "bad.csv", index=False)
+    assert_refused(plain(tmp_path / "bad.csv", tmp_path / "out", "--time", "at"), line, tmp_path / "out", capsys)
+
+
+BAD_OPTIONS = {
+    "missing file": (["--time", "at"], "no such file"),
+    "unknown system": (["--system", "srgnn"], "'sr_gnn'"),
+    "item table without an item": (["--items", "few.csv"], "no row for"),
+    "item table without the column": (["--items", "items.csv", "--attributes", "colour"], "colour"),
+    "item table without the key": (["--items", "items.csv", "--item-key", "sku"], "items.csv: no column 'sku'"),
+    "attributes of nothing": (["--attributes", "kind"], "--items"),
+    "users without a user column": (["--users", "items.csv"], "--user"),
+    "all for the test": (["--test", "0.95"], "leave some sessions"),
+    "no test": (["--test", "0"], "--test must be above 0"),
+    "no epochs": (["--epochs", "0"], "--epochs"),
+    "unknown option": (["--colour", "red"], "--colour"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_a_bad_option_is_one_line_and_leaves_nothing(
+    name: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(files)
+    options, line = BAD_OPTIONS[name]
+    file = Path("nowhere.csv" if name == "missing file" else "events.csv")
+    assert_refused(plain(file, tmp_path / "out", *options), line, tmp_path / "out", capsys)
+
+
+def assert_refused(command: list[str], line: str, out: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and not out.exists()
+    assert told.err.startswith("error: ") and told.err.count("\n") == 1 and line in told.err, told.err
+
+
+def test_an_unknown_system_is_refused_before_any_data_is_read(tmp_path: Path, capsys: pytest.CaptureFixture):
+    command = plain(tmp_path / "nowhere.csv", tmp_path / "out", "--system", "cmbl")
+    assert_refused(command, "did you mean 'cbml'", tmp_path / "out", capsys)
+
+
+def test_a_file_is_no_folder_to_write_to(files: Path, capsys: pytest.CaptureFixture):
+    for command in (plain(files / "events.csv", files / "items.csv"), ["run", "--out", str(files / "items.csv")]):
+        assert main(command) == 2
+        assert "is a file" in capsys.readouterr().err
+
+
+def test_pictures_without_matplotlib_are_refused_before_training(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert_refused(plain(files / "events.csv", tmp_path / "out"), "graphmeta[plots]", tmp_path / "out", capsys)
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def tampered(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_short, tampered, Path.unlink])
+@pytest.mark.parametrize("pattern", ["model.json", "model-*.safetensors", "history-*.safetensors"])
+def test_a_damaged_model_is_refused(
+    damage: Callable, pattern: str, fitted: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    shutil.copytree(fitted, tmp_path / "copy")
+    (file,) = (tmp_path / "copy" / "model").glob(pattern)
+    damage(file)
+    assert main(["evaluate", str(tmp_path / "copy"), str(files / "events.csv"), "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and file.name in told.err
+
+
+@pytest.mark.parametrize("k", ["0", "40", "1000"])
+def test_recommending_all_items_is_refused(fitted: Path, capsys: pytest.CaptureFixture, k: str):
+    assert main(["recommend", str(fitted), "--session", "i1", "-k", k]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["recommend", str(tmp_path), "--session", "i1"]) == 2
+    assert "model.json" in capsys.readouterr().err
+
+
+def test_warnings_are_notes_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture):
+    frame = events()
+    pd.concat([frame, frame[:2]]).to_csv(tmp_path / "twice.csv", index=False)
+    assert main(["graph", str(tmp_path / "twice.csv"), *COLUMNS, "--time", "at", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err.splitlines()[0].startswith("note: 2 rows repeat")
+
+
+def test_graph_writes_what_can_be_read_back(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    table = ["--items", str(files / "items.csv"), "--attributes", "kind", "--label", "name"]
+    command = ["graph", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", *table]
+    assert main([*command, "--out", str(tmp_path / "out"), "--around", "s7"]) == 0
+    assert "session contains item" in capsys.readouterr().out
+    graph = load_graph(tmp_path / "out")
+    assert graph.validate() and graph["session"].num_nodes == 120 and graph["session"].names[7] == "s7"
+    assert graph["item", "follows", "item"].weight.sum() == 120 * 4
+    assert (tmp_path / "out" / "session.png").read_bytes().startswith(b"\x89PNG")
+    assert_refused([*command, "--out", str(tmp_path / "no"), "--around", "nobody"], "nobody", tmp_path / "no", capsys)
+
+
+def test_systems_lists_the_catalogue(capsys: pytest.CaptureFixture):
+    assert main(["systems", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"sr_gnn", "cbml"} <= {row["name"] for row in rows}
+    assert all(row.keys() == {"name", "family", "paper", "equations", "adapts"} for row in rows)
+    assert main(["systems"]) == 0
+    assert "sr_gnn" in capsys.readouterr().out
+
+
+def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("graphmeta.datasets.complete_journey", lambda: fake_log(sessions=120, length=5))
+    assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
+    told = capsys.readouterr().out
+    assert all(text in told for text in ("session contains item", "session kNN", "melu, adaptation off", "Example 3"))
+    assert told.count("<- bought") == 3 and "if_san, trained alone" in told
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert_metrics(document)
+    assert document["baselines"]["encoder_alone"].keys() >= METRICS
+    assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()

@@ -1,0 +1,123 @@
+"""A system recommends in original ids for anybody, and survives saving byte for byte."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from graphmeta.batch import last_clicks
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.published import CATALOGUE, build
+from graphmeta.recommender import Recommender
+from graphmeta.storage import state_hash
+from graphmeta.system import System
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.readout import Last
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
+
+LOG = fake_log(sessions=120)
+
+
+@pytest.fixture(scope="module")
+def system():
+    torch.manual_seed(0)
+    system = build("maml", LOG.items, width=8, base=CATALOGUE["sr_gnn"].function)
+    list(train(system, LOG, epochs=10, optimizer=Adam(lr=3e-2), batch_size=20))
+    return system
+
+
+def test_recommends_in_original_ids(system):
+    best = system.recommend(["i3", "i4", "i5"], k=3)
+    assert best[0].item == "i6" and len(best) == 3
+    assert [r.score for r in best] == sorted((r.score for r in best), reverse=True)
+
+
+def test_one_and_many_agree(system):
+    sessions = [["i3"], ["i1", "i2", "i3", "i4"], ["i9", "i9"]]
+    many = system.recommend_many(sessions, k=5)
+    for session, row in zip(sessions, many, strict=True):
+        alone = system.recommend(session, k=5)
+        assert [r.item for r in alone] == [r.item for r in row]
+        assert [r.score for r in alone] == pytest.approx([r.score for r in row], abs=1e-5)
+
+
+def test_recommending_changes_nothing(system):
+    before, first = state_hash(system), system.recommend(["i3", "i4", "i5"])
+    system.recommend(["i9", "i1"])
+    assert system.recommend(["i3", "i4", "i5"]) == first and state_hash(system) == before
+
+
+def test_integer_ids_come_back_as_integers():
+    frame = pd.DataFrame({"s": np.repeat(np.arange(30), 4), "i": np.tile(np.arange(12), 10) + 100})
+    log = EventLog.read(frame, session="s", item="i")
+    best = build("sr_gnn", log.items, width=4).recommend([100, 101], k=2)
+    assert all(type(r.item) is int for r in best)
+    json.dumps([vars(r) for r in best])
+
+
+def test_exclude_seen(system):
+    session = ["i3", "i4", "i5"]
+    assert not {r.item for r in system.recommend(session, k=30, exclude_seen=True)} & set(session)
+
+
+def test_unknown_items(system):
+    with pytest.raises(InputError, match="'nope' is not known.*unknown='ignore'"):
+        system.recommend(["i3", "nope"])
+    with pytest.warns(UserWarning, match="1 unknown items are skipped, the first: 'nope'"):
+        warned = system.recommend(["i3", "nope"], unknown="warn")
+    assert warned == system.recommend(["i3", "nope"], unknown="ignore") == system.recommend(["i3"])
+    with pytest.raises(InputError, match="no known item"):
+        system.recommend(["nope"], unknown="ignore")
+    with pytest.raises(InputError, match="must be raise, warn or ignore"):
+        system.recommend(["i3"], unknown="perhaps")
+
+
+@pytest.mark.parametrize("k", [0, 40, 99])
+def test_k_must_be_below_the_number_of_items(system, k):
+    with pytest.raises(InputError, match="number of items, 40"):
+        system.recommend(["i3"], k=k)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_saved_is_loaded(name, tmp_path):
+    torch.manual_seed(0)
+    system = build(name, LOG.items, width=6)
+    system.notes["why"] = "test"
+    system.save(tmp_path)
+    again = System.load(tmp_path)
+    assert state_hash(again) == state_hash(system) and again.notes == {"why": "test"}
+    samples = last_clicks(LOG)
+    assert torch.equal(again.scores(samples), system.scores(samples))
+    assert again.items.ids.tolist() == LOG.items.ids.tolist()
+
+
+def own(items):
+    return System(Recommender(ItemFeatures(len(items), 4), GatedSessionGraph(4), Dot(Last())), items)
+
+
+def test_a_system_of_ones_own_needs_its_builder(tmp_path):
+    system = own(LOG.items)
+    system.save(tmp_path)
+    with pytest.raises(InputError, match="pass build="):
+        System.load(tmp_path)
+    assert state_hash(System.load(tmp_path, build=own)) == state_hash(system)
+    with pytest.raises(InputError, match="do not fit"):
+        System.load(tmp_path, build=lambda items: build("if_san", items, width=4))
+
+
+def test_unknown_system_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'sr_gnn'"):
+        build("srgnn", LOG.items)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_system_trains(name):
+    torch.manual_seed(0)
+    history = list(train(build(name, LOG.items, width=8), LOG, epochs=3, optimizer=Adam(lr=1e-2), batch_size=30))
+    assert history[-1].loss < history[0].loss

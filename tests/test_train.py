@@ -1,0 +1,153 @@
+"""Training: it learns, it is the same every time, and an interruption changes nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphmeta.batch import last_clicks, session_batch
+from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluate import evaluate
+from graphmeta.nn.features import row_gradients
+from graphmeta.published import build
+from graphmeta.splits import split_by_time
+from graphmeta.storage import state_hash
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, Checkpoint, train
+
+SPLIT = split_by_time(fake_log(sessions=240))
+
+
+def trained(name="sr_gnn", *, epochs=2, valid=True, checkpoint=None, stop_after=None, seed=0, lr=1e-2):
+    torch.manual_seed(seed)
+    system = build(name, SPLIT.train.items, width=8)
+    reports = train(
+        system,
+        SPLIT.train,
+        epochs=epochs,
+        optimizer=Adam(lr=lr),
+        batch_size=20,
+        valid=SPLIT.valid if valid else None,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
+    history = []
+    for report in reports:
+        history.append(report)
+        if len(history) == stop_after:
+            break
+    return system, history
+
+
+@pytest.mark.parametrize("name", ["sr_gnn", "if_san", "maml"])
+def test_the_known_answer_is_learned(name):
+    system, history = trained(name, epochs=12, lr=3e-2)
+    result = evaluate(system, last_clicks(SPLIT.test), ks=(1, 5))
+    assert history[-1].loss < history[0].loss
+    assert result.metrics["hit@1"] > 0.8
+
+
+def test_the_best_epoch_is_put_back():
+    system, history = trained(epochs=4, lr=0.3)
+    best = max(history, key=lambda report: report.valid["mrr@20"])
+    assert evaluate(system, last_clicks(SPLIT.valid), ks=(20,)).metrics["mrr@20"] == best.valid["mrr@20"]
+
+
+@pytest.mark.parametrize("name", ["sr_gnn", "cbml"])
+def test_resumed_is_uninterrupted(name, tmp_path):
+    whole, straight = trained(name, epochs=3)
+    trained(name, epochs=3, checkpoint=Checkpoint(tmp_path), stop_after=1)
+    resumed, history = trained(name, epochs=3, checkpoint=Checkpoint(tmp_path, resume=True))
+    assert state_hash(resumed) == state_hash(whole)
+    assert [(r.loss, r.valid) for r in history] == [(r.loss, r.valid) for r in straight]
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    trained(epochs=3, checkpoint=Checkpoint(tmp_path), stop_after=1)
+    with pytest.raises(InputError, match="another training.*seed"):
+        trained(epochs=3, seed=1, checkpoint=Checkpoint(tmp_path, resume=True))
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from graphmeta.published import build
+from graphmeta.storage import state_hash
+from graphmeta.testing import fake_log
+from graphmeta.train import train
+log = fake_log(sessions=150, items=300, length=8)
+for name in ("sr_gnn", "cbml"):
+    torch.manual_seed(0)
+    system = build(name, log.items, width=24)
+    for report in train(system, log, epochs=1, batch_size=50): pass
+    print(state_hash(system))
+"""
+
+
+def test_same_seed_same_weights_on_one_and_two_threads():
+    root = Path(__file__).parents[1]
+    runs = [
+        subprocess.run([sys.executable, "-c", SCRIPT, n], capture_output=True, text=True, check=True, cwd=root).stdout
+        for n in ("1", "2", "2")
+    ]
+    assert len(set(runs)) == 1 and len(runs[0].split()) == 2
+
+
+def test_another_seed_gives_other_weights():
+    assert state_hash(trained()[0]) != state_hash(trained(seed=1)[0])
+
+
+def test_training_leaves_the_callers_random_state():
+    torch.manual_seed(3)
+    system = build("if_san", SPLIT.train.items, width=8)
+    before = torch.get_rng_state()
+    list(train(system, SPLIT.train, epochs=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_row_gradients_are_the_dense_gradient():
+    torch.manual_seed(0)
+    system = build("if_san", SPLIT.train.items, width=8)
+    batch = session_batch(last_clicks(SPLIT.train), num_items=SPLIT.train.num_items)
+    system.eval().recommender(batch, system.loss).mean().backward()
+    dense = [p.grad.clone() for p in system.parameters()]
+    system.zero_grad()
+    with row_gradients(system):
+        system.recommender(batch, system.loss).mean().backward()
+    for wanted, parameter in zip(dense, system.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, wanted)
+
+
+@pytest.mark.parametrize("name", ["maml", "cbml"])
+def test_row_gradients_go_through_the_inner_loop(name):
+    torch.manual_seed(0)
+    system = build(name, SPLIT.train.items, width=8, order=2).eval()
+    samples = system.training_samples(SPLIT.train).take(slice(0, 20))
+    system.losses(samples).mean().backward()
+    dense = [p.grad.clone() for p in system.parameters()]
+    system.zero_grad()
+    with row_gradients(system):
+        system.losses(samples).mean().backward()
+    for wanted, parameter in zip(dense, system.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    system = build("sr_gnn", SPLIT.train.items, width=8)
+    reports = train(system, SPLIT.train, epochs=3, checkpoint=Checkpoint(tmp_path))
+    next(reports)
+    with torch.no_grad():
+        system.recommender.features.item.weight.fill_(torch.nan)
+    with pytest.raises(DivergedError, match="batch 0.*lower the learning rate"):
+        next(reports)
+    again = build("sr_gnn", SPLIT.train.items, width=8)
+    assert next(train(again, SPLIT.train, epochs=3, checkpoint=Checkpoint(tmp_path, resume=True))).epoch == 0
+
+
+def test_sessions_too_short_to_learn_from():
+    log = fake_log(sessions=10, length=2)
+    with pytest.raises(InputError, match="three for meta-training"):
+        next(train(build("maml", log.items, width=8), log))
