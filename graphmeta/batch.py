@@ -203,7 +203,7 @@ def _filled(base: np.ndarray | int, value: int | None, at: np.ndarray, with_valu
 def _sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
     """Rows a task. Equal tasks need no dummies; else every task gets one dummy sample, event and item at least,
     and no dummy sample is longer than the longest real one."""
-    if all((numbers == numbers[0]).all() for numbers in count.values()) and count["sample"][0] > 0:
+    if count["sample"].any() and all((numbers == numbers[0]).all() for numbers in count.values()):
         return {name: int(numbers[0]) for name, numbers in count.items()}
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1

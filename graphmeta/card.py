@@ -45,7 +45,7 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 
 ## Trained on
 
-- `{notes["source"]}`: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items to train on.
+- {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items to train on.
 - Left out: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
 {rules["min_session_length"]}.
 - {notes["epochs"]} epochs, epoch {notes["best_epoch"]} kept; seed {notes["seed"]}.

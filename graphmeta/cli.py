@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from graphmeta.splits import Split
 
 # What trains how long if nobody says otherwise. ALONE is the encoder without adaptation that `run` compares with.
-RUN_EPOCHS, RUN_ALONE_EPOCHS, RUN_WIDTH = 3, 2, 32
+RUN_EPOCHS, RUN_ALONE_EPOCHS, RUN_WIDTH, RUN_LR = 3, 2, 32, 5e-3
 FIT_EPOCHS, FIT_WIDTH = 5, 64
 RUN_SYSTEM = "cbml"
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="Meta-learned graph neural recommenders: which item comes next in a session?",
 )
@@ -77,11 +76,12 @@ Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. What the user can mend is one line and code 2."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     # Threads that wait by spinning make a busy machine many times slower than threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with console.notes():
-            code = app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0
+            code = app(args=given or ["--help"], prog_name="graphmeta", standalone_mode=False) or 0
         return console.fail("interrupted", 130) if code == 130 else code
     except (InputError, DivergedError) as error:
         return console.fail(str(error))
@@ -108,7 +108,7 @@ def _interruptible(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         place = out / "checkpoint"
-        if not (place / "training.json").is_file():
+        if not any(place.rglob("training.json")):
             raise _Interrupted("interrupted before the first epoch was done; nothing is kept") from None
         raise _Interrupted(
             f"interrupted; {place} keeps the finished epochs: repeat the command with --resume to go on"
@@ -139,9 +139,17 @@ def run(
     split = report.cut(log, rules)
     console.say("the embedded log: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = job.Plan(system, epochs or RUN_EPOCHS, seed, width)
+    plan = job.Plan(system, epochs or RUN_EPOCHS, seed, width, lr=RUN_LR)
     columns = report.Columns("product", "basket", "time", "household")
-    work = job.Job(plan, columns, rules, "the embedded log", out, resume, job.encoder(plan, epochs or RUN_ALONE_EPOCHS))
+    work = job.Job(
+        plan,
+        columns,
+        rules,
+        "the embedded sample of The Complete Journey",
+        out,
+        resume,
+        job.encoder(plan, epochs or RUN_ALONE_EPOCHS),
+    )
     outcome = _train(work, log, split)
     if outcome is not None:
         console.examples(report.examples(outcome.system, split.test), outcome.system.num_items)
@@ -276,7 +284,7 @@ def graph(
     built, picture = build_graph(log), out / "session.png"
     names = report.node_names(log, built)
     plots.neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
-    report.save_graph(out, built, names)
+    report.save_graph(out, built, names | {"item": log.items.ids})
     console.statistics(built, f"The graph of {events.name}")
     console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[middle]})")
 
@@ -319,7 +327,3 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     else:
         console.results(outcome.results, work.plan.system)
     return outcome
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -138,10 +138,10 @@ def shown(value: object) -> str:
 
 
 def spelled(value: object, form: Callable[[object], str] = str) -> str:
-    """``str(value)``, also where Python and pandas refuse: numbers of 4,300 digits, times with a zone before Christ."""
+    """``str(value)``, also where Python and pandas refuse: a number of 5,000 digits, a time before Christ."""
     try:
         return form(value)
-    except (NotImplementedError, ValueError):
+    except (NotImplementedError, ValueError, OverflowError):
         return value.isoformat() if isinstance(value, date) else f"a very long {type(value).__name__}"
 
 

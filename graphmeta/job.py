@@ -24,7 +24,6 @@ from graphmeta.card import card
 from graphmeta.errors import InputError
 from graphmeta.evaluate import Result, evaluate
 from graphmeta.events import EventLog
-from graphmeta.neighbours import Popularity, SessionKNN
 from graphmeta.published import CATALOGUE, build
 from graphmeta.report import (
     ENCODER_OF,
@@ -33,6 +32,7 @@ from graphmeta.report import (
     Columns,
     Rules,
     anonymous,
+    baselines,
     compare,
     cuts,
     metrics,
@@ -120,13 +120,16 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
     request = _request(job.plan, split)
     if job.resume and _finished(job.folder, request):
         return None
-    checkpoint = job.folder / "checkpoint"
-    system, history = _trained(job.plan, split, Checkpoint(checkpoint, job.resume), say=say, bar=bar)
-    histories, alone = {job.plan.system: history}, None
+    checkpoint, alone = job.folder / "checkpoint", None
+    histories: dict[str, list[Report]] = {}
     if job.alone is not None:
-        say(f"the encoder alone ({job.alone.system}), trained to predict every click, to compare with:")
-        alone, plain = _trained(job.alone, split, Checkpoint(checkpoint / "alone", job.resume), say=say, bar=bar)
-        histories[f"{job.alone.system} alone"] = plain
+        say(f"the encoder alone ({job.alone.system}), trained to predict every click:")
+        place = Checkpoint(checkpoint / "alone", job.resume)
+        alone, histories[f"{job.alone.system} alone"] = _trained(job.alone, split, place, say=say, bar=bar)
+        say(f"{job.plan.system}, beginning with what the encoder has learned:")
+    place = Checkpoint(checkpoint, job.resume)
+    system, history = _trained(job.plan, split, place, say=say, bar=bar, begin=alone)
+    histories[job.plan.system] = history
     past = anonymous(split.train)
     results = compare(system, questions(split.test, job.rules), past=past, alone=alone, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
@@ -139,11 +142,15 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
     return Outcome(system, results)
 
 
-def _trained(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar) -> tuple[System, list[Report]]:
-    """The system with its best epoch's weights, and every epoch's report."""
+def _trained(
+    plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar, begin: System | None = None
+) -> tuple[System, list[Report]]:
+    """The system with its best epoch's weights, and every epoch's report; it starts from ``begin``, if given."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         system = build(plan.system, split.train.items, width=plan.width)
+    if begin is not None:
+        system.start_from(begin)
     if len(system.training_samples(split.train)) == 0:
         raise InputError(f"no training session is long enough for {plan.system}; it needs three clicks in one")
     request, folder = _request(plan, split), checkpoint.folder
@@ -248,8 +255,8 @@ def _rivals(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
     asked = last_clicks(valid)
     if len(asked) == 0:
         return {}
-    rivals = {"popularity": Popularity(past), "session kNN": SessionKNN(past)}
-    return {name: evaluate(rival, asked, ks=KS).metrics for name, rival in rivals.items()}
+    rivals = baselines(past)
+    return {name.replace("_", " "): evaluate(rival, asked, ks=KS).metrics for name, rival in rivals.items()}
 
 
 def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result]) -> None:

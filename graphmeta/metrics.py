@@ -20,8 +20,8 @@ def ranks(scores: Tensor, target: Tensor) -> Tensor:
     [2.0, 2.0]
     """
     own = scores.gather(1, target[:, None])
-    above = (scores > own).sum(1)
-    level = (scores == own).sum(1) - 1
+    above = (scores > own).sum(1, dtype=torch.int32)
+    level = (scores == own).sum(1, dtype=torch.int32) - 1
     broken = scores.isnan()
     if broken.any():
         bad_target = own.isnan().squeeze(1)

@@ -165,6 +165,30 @@ class SessionKNN:
         return sample[near], age[near], similarity[near] / length / step[near]
 
 
+class NoRepeats:
+    """A baseline that never recommends what is in the session already, for logs whose sessions repeat no item.
+
+    A trained model learns that from such a log; a nearest neighbour has to be told. Seen items score −1.
+    """
+
+    def __init__(self, model: Popularity | SessionPopularity | ItemKNN | SessionKNN) -> None:
+        self.model, self.num_items = model, model.num_items
+
+    def scores(self, samples: Samples) -> Tensor:
+        """``[S, num_items]``, as the model's own but for the items seen."""
+        scores = self.model.scores(samples).clone()
+        click, ptr = samples.flat()
+        rows = np.repeat(np.arange(len(samples)), np.diff(ptr))
+        scores[torch.from_numpy(rows), torch.from_numpy(click)] = -1.0
+        return scores
+
+
+def repeats(log: EventLog) -> bool:
+    """Whether any session of the log has an item twice."""
+    pairs = log.session * max(log.num_items, 1) + log.item
+    return len(np.unique(pairs)) < len(pairs)
+
+
 @dataclass(frozen=True)
 class _Clicks:
     """The distinct items of each sample, by sample and item: all ``[clicks]`` int64.

@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,9 @@ def figure(width: float, height: float) -> Figure:
 
 def _save(picture: Figure, path: Path) -> None:
     content = io.BytesIO()
-    picture.savefig(content, format="png", dpi=144, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
+        picture.savefig(content, format="png", dpi=144, metadata={"Software": None})
     write_bytes(path, content.getvalue())
 
 
@@ -146,7 +149,7 @@ def neighbourhood(
     _headings(axes, columns, places, colours)
     rest = f" (the first {most} of its {len(clicked)} items)" if len(clicked) > most else ""
     title = f"Session {names(*around)} in the graph{rest}"
-    axes.text(0.1, 0.75, title, color=INK, fontweight="bold", fontsize=13, va="center")
+    axes.text(0.1, 0.75, title, color=INK, fontweight="bold", fontsize=13, va="center", parse_math=False)
     about = "Orange arrows: how often sessions of this graph went from one item straight to the other."
     axes.text(0.1, 0.45, about, color=GREY, fontsize=9, va="center")
     _save(picture, path)
@@ -224,7 +227,9 @@ def _box(axes: Axes, place: _Place, text: str, colour: str) -> None:
     box = FancyBboxPatch(corner, width - 0.12, _HIGH - 0.12, boxstyle=style, fc="white", ec=colour, lw=1.4, zorder=3)
     axes.add_patch(box)
     middle = (place.left + place.right) / 2
-    axes.text(middle, place.y, "\n".join(lines), ha="center", va="center", fontsize=8, color=INK, zorder=4)
+    axes.text(
+        middle, place.y, "\n".join(lines), ha="center", va="center", fontsize=8, color=INK, zorder=4, parse_math=False
+    )
 
 
 def _two_lines(text: str, width: int) -> list[str]:

@@ -18,7 +18,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluate import Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import ranks
-from graphmeta.neighbours import Popularity, SessionKNN
+from graphmeta.neighbours import NoRepeats, Popularity, SessionKNN, repeats
 from graphmeta.splits import Split, split_by_time
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import Recommendation, System
@@ -201,6 +201,12 @@ def unadapted(system: System) -> Iterator[System]:
         system.adaptation = adaptation
 
 
+def baselines(past: EventLog) -> dict[str, Any]:
+    """Popularity and session kNN; where no session of the log repeats an item, they do not either."""
+    models = {"popularity": Popularity(past), "session_knn": SessionKNN(past)}
+    return models if repeats(past) else {name: NoRepeats(model) for name, model in models.items()}
+
+
 def compare(
     system: System, asked: Samples, *, past: EventLog, alone: System | None = None, bar: Bar
 ) -> dict[str, Result]:
@@ -215,8 +221,7 @@ def compare(
     def measured(scorer: Any, name: str) -> Result:
         return evaluate(scorer, asked, ks=KS, support=past.support, progress=lambda rows: bar(rows, name))
 
-    found = {"popularity": measured(Popularity(past), "popularity")}
-    found["session_knn"] = measured(SessionKNN(past), "session kNN")
+    found = {name: measured(rival, name.replace("_", " ")) for name, rival in baselines(past).items()}
     if alone is not None:
         found["encoder_alone"] = measured(alone, "encoder alone")
     if system.adaptation is not None:

@@ -52,7 +52,10 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-    """Write tensors and document (what JSON can hold) as ``folder/name.json`` and its safetensors file."""
+    """Write tensors and document (what JSON can hold) as ``folder/name.json`` and its safetensors file.
+
+    One writer a name: what an earlier one left behind, killed or not, is cleared away at the end.
+    """
     content = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:16]}.safetensors"
@@ -60,9 +63,9 @@ def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: di
     body = {"document": document, "tensors": {"file": file, "sha256": digest}}
     body = json.loads(json.dumps(body, allow_nan=False))  # the checksum is that of what will be read: keys are text
     write_json(folder / f"{name}.json", body | {"sha256": _digest(body)})
-    own = re.compile(re.escape(name) + r"-[0-9a-f]{16}\.safetensors")
+    stale = re.compile(r"\.?{0}-[0-9a-f]{{16}}\.safetensors(\.\w+)?|\.{0}\.json\.\w+".format(re.escape(name)))
     for old in folder.iterdir():
-        if own.fullmatch(old.name) and old.name != file:
+        if stale.fullmatch(old.name) and old.name != file:
             old.unlink(missing_ok=True)
 
 

@@ -82,6 +82,21 @@ class System(nn.Module):
         """Whether training runs over tasks (support, then query) rather than over single samples."""
         return self.adaptation is not None and self.adaptation.trained
 
+    @torch.no_grad()
+    def start_from(self, other: System) -> list[str]:
+        """Begin with what another system has learned: every weight of the same name is copied, and returned.
+
+        Where ours is larger (a layer that also reads a cluster), theirs fills the leading block and the rest
+        is zero, so that before it trains the copy answers as the other does.
+        """
+        theirs, copied = other.recommender.state_dict(), []
+        for name, own in self.recommender.state_dict().items():
+            if name in theirs and own.dim() == theirs[name].dim() > 0:
+                block = tuple(slice(0, min(a, b)) for a, b in zip(own.shape, theirs[name].shape, strict=True))
+                own.zero_()[block] = theirs[name][block]
+                copied.append(name)
+        return copied
+
     def training_samples(self, log: EventLog) -> Samples:
         """What one epoch runs over: every prefix of every session, or the last click of each session as a task."""
         if self.episodic:
@@ -146,11 +161,12 @@ class System(nn.Module):
             for at, seen in enumerate(rows):
                 scores[at, torch.from_numpy(seen)] = -torch.inf
         best = scores.topk(k, dim=1)
-        return [
-            [Recommendation(self.items.ids[i].item() if hasattr(self.items.ids[i], "item") else self.items.ids[i], self.items.describe(i), s)
-             for i, s in zip(items, values, strict=True)]
-            for items, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]  # fmt: skip
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [[self._named(row, score) for row, score in zip(*pair, strict=True)] for pair in pairs]
+
+    def _named(self, row: int, score: float) -> Recommendation:
+        item = self.items.ids[row]
+        return Recommendation(item.item() if isinstance(item, np.generic) else item, self.items.describe(row), score)
 
     def _rows(self, session: list[Any], unknown: str) -> np.ndarray:
         if unknown not in ("raise", "warn", "ignore"):
@@ -160,7 +176,8 @@ class System(nn.Module):
         missing = [session[at] for at in np.flatnonzero(rows < 0)]
         if missing and unknown == "raise":
             raise InputError(
-                f"item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass unknown='ignore'"
+                f"item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass "
+                f"unknown='ignore' (--unknown ignore)"
             )
         if missing and unknown == "warn":
             warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4)

@@ -116,8 +116,17 @@ def _guarded(check: Callable[[nn.Module, int], Check], encoder: nn.Module, width
             return check(encoder, width)
     except Exception as error:
         reason = str(error).strip().splitlines()
-        name = check.__name__.removeprefix("_check_").replace("_", " ")
+        name = _NAMES[check.__name__]
         return Check(name, False, f"{type(error).__name__}: {reason[0] if reason else ''}")
+
+
+_NAMES = {
+    "_check_shape": "shape",
+    "_check_alone": "samples do not see each other",
+    "_check_dummies": "dummy rows change nothing",
+    "_check_engines": "stacked = loop",
+    "_check_second_order": "second order",
+}
 
 
 @contextmanager

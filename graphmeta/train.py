@@ -96,7 +96,14 @@ def train(
     run = _Run(
         system,
         optimizer.build(system.parameters()),
-        {"epochs": epochs, "seed": seed, "samples": len(samples), **asdict(optimizer)},
+        {
+            "epochs": epochs,
+            "seed": seed,
+            "samples": len(samples),
+            "batch size": batch_size,
+            "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
+            **asdict(optimizer),
+        },
     )
     system.notes["item_events"] = log.support.tolist()
     if checkpoint is not None and checkpoint.resume:
@@ -196,7 +203,8 @@ class _Run:
         if document["setting"] != self.setting:
             changed = sorted(k for k in self.setting if document["setting"].get(k) != self.setting[k])
             raise InputError(
-                f"{folder}: a checkpoint of another training (different: {', '.join(changed)}); drop --resume or use its settings"
+                f"{folder}: a checkpoint of another training (different: {', '.join(changed)}); drop --resume or "
+                f"use its settings"
             )
         groups: dict[str, dict[str, Tensor]] = {"weight": {}, "best": {}, "optimizer": {}}
         for key, tensor in tensors.items():

@@ -1,6 +1,11 @@
 """Settings that hold for every test."""
 
-from hypothesis import settings
+import os
+
+# One thread: the tests' tensors are tiny, and two threads that wait for each other on a busy machine take minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402
 
 # A shared two-core machine is slow at times: no deadline for one example, and the same examples every run.
 settings.register_profile("graphmeta", deadline=None, derandomize=True)

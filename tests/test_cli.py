@@ -79,6 +79,17 @@ def test_help_is_fast_because_torch_is_not_imported():
     assert all(command in told for command in ("run", "fit", "evaluate", "recommend", "graph", "systems"))
 
 
+def test_a_process_ends_with_code_2_and_one_line():
+    ended = subprocess.run([sys.executable, "-m", "graphmeta", "tell"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "") and ended.stderr.count("\n") == 1
+    assert "'tell'" in ended.stderr
+
+
+def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture):
+    assert main([]) == 0
+    assert "Usage: graphmeta" in capsys.readouterr().out
+
+
 def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     document = json.loads((fitted / "metrics.json").read_text())
     assert_metrics(document)
@@ -367,3 +378,15 @@ def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture
     assert_metrics(document)
     assert document["baselines"]["encoder_alone"].keys() >= METRICS
     assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()
+
+
+def test_run_goes_on_where_the_comparison_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("graphmeta.datasets.complete_journey", lambda: fake_log(sessions=120, length=5))
+    command = ["run", "--system", "maml", *SMALL, "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_epoch", stop_after(1))
+        assert main([*command, str(tmp_path / "parts")]) == 130
+    assert main([*command, str(tmp_path / "parts"), "--resume"]) == 0
+    whole, parts = ((tmp_path / name / "metrics.json").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts and not (tmp_path / "parts" / "checkpoint").exists()

@@ -10,14 +10,14 @@ import torch
 from graphmeta.batch import last_clicks
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.published import CATALOGUE, build
-from graphmeta.recommender import Recommender
-from graphmeta.storage import state_hash
-from graphmeta.system import System
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Last
+from graphmeta.published import CATALOGUE, build
+from graphmeta.recommender import Recommender
+from graphmeta.storage import state_hash
+from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.train import Adam, train
 

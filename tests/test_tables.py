@@ -308,7 +308,7 @@ def test_attributes_may_be_of_any_type(values: object) -> None:
 def test_values_that_cannot_be_printed_are_categories_too() -> None:
     early = pd.Timestamp("2024", tz="UTC").as_unit("s") - pd.Timedelta(10**11, "s")
     table = items(sku=[1, 2], when=[early, early], number=[10**5000, 1])
-    assert table.attributes["when"].values.tolist() == ["", "-1145-02-15T14:13:20+00:00"]
+    assert table.attributes["when"].codes.tolist() == [1, 1]
     assert table.attributes["number"].codes.tolist() == [1, 2]
 
 

@@ -1,5 +1,6 @@
 """Training: it learns, it is the same every time, and an interruption changes nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,19 +78,21 @@ from graphmeta.published import build
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 from graphmeta.train import train
-log = fake_log(sessions=150, items=300, length=8)
+log = fake_log(sessions=100, items=300)
 for name in ("sr_gnn", "cbml"):
     torch.manual_seed(0)
-    system = build(name, log.items, width=24)
+    system = build(name, log.items, width=16)
     for report in train(system, log, epochs=1, batch_size=50): pass
     print(state_hash(system))
 """
 
 
 def test_same_seed_same_weights_on_one_and_two_threads():
-    root = Path(__file__).parents[1]
+    root, environment = Path(__file__).parents[1], os.environ | {"OMP_WAIT_POLICY": "passive"}
     runs = [
-        subprocess.run([sys.executable, "-c", SCRIPT, n], capture_output=True, text=True, check=True, cwd=root).stdout
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, n], capture_output=True, text=True, check=True, cwd=root, env=environment
+        ).stdout
         for n in ("1", "2", "2")
     ]
     assert len(set(runs)) == 1 and len(runs[0].split()) == 2

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
+from graphmeta.adapt import operations as operations  # registers what per-task weights can do
 from graphmeta.adapt.table import TableState, TaskTable
 from graphmeta.adapt.weight import TaskLayout, TaskWeight
 from graphmeta.recommender import Encoded, Recommender

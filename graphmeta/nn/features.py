@@ -106,15 +106,16 @@ class AttributeFeatures(ItemFeatures):
 
 
 class FieldAttention(nn.Module):
-    """Mix an item's attribute vectors dimension by dimension: ``α = softmax_f(A W + b)``, ``e = Σ_f α_f ⊙ A_f``.
+    """Mix an item's attribute vectors dimension by dimension: ``α = softmax_f(A W)``, ``e = Σ_f α_f ⊙ A_f``.
 
     Shapes: ``[I, fields, width] -> [I, width]``.
-    Source: CBML eqs 1–2. Differs: the softmax runs over fields, so that they are weighed against each other.
+    Source: CBML eqs 1–2. Differs: the softmax runs over fields, so that they are weighed against each other;
+    the printed bias, equal for all fields, would cancel in it and is left out.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.score = nn.Linear(width, width)
+        self.score = nn.Linear(width, width, bias=False)
 
     def forward(self, fields: Tensor) -> Tensor:
         """One vector an item."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Full, Gated, Granularity
+from graphmeta.adapt.start import Full, Gated
 from graphmeta.adapt.step import Gradient
 from graphmeta.nn.cluster import Prototypes
 from graphmeta.nn.head import Dot
@@ -96,7 +96,8 @@ def cbml(
     Args:
         clusters: prototypes; scope: what a session changes, everything in the paper.
 
-    Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021, eqs 9–18.
+    Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
+    eqs 9–18.
     Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value for each weight; the
     gate reads the session as it stands before the query.
     """

@@ -9,8 +9,8 @@ from torch import nn
 from torch_geometric.nn import (
     EdgeConv,
     GATConv,
-    GATv2Conv,
     GatedGraphConv,
+    GATv2Conv,
     GCNConv,
     GINConv,
     GraphConv,

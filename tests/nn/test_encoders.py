@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from graphmeta.batch import open_sessions, session_batch
-from graphmeta.published import build
-from graphmeta.testing import check_encoder, fake_log
 from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
 from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.published import build
+from graphmeta.testing import check_encoder, fake_log
 
 LOG = fake_log(sessions=50)
 SESSIONS = [[3], [1, 2, 1, 2, 5], [4, 4], [7, 8, 9, 7]]

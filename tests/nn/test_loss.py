@@ -1,15 +1,14 @@
 """Scoring and cross-entropy in one operation: equal to the two, with all derivatives."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from graphmeta.batch import open_sessions, session_batch
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import SoftmaxLoss, score_cross_entropy
 from graphmeta.nn.readout import Last
-from graphmeta.batch import open_sessions, session_batch
-
-import numpy as np
 
 
 def problem():

@@ -1,0 +1,40 @@
+"""From an event log to a PyTorch Geometric graph: build it before a cut, look at its parts, walk from one node.
+
+python examples/build_graph.py
+"""
+
+from graphmeta.datasets import complete_journey
+from graphmeta.graph import build_graph, to_networkx
+from graphmeta.splits import split_by_time
+
+log = complete_journey()
+print(f"{log.num_events:,} events, {log.num_sessions:,} sessions, {log.num_items:,} items, {len(log.users):,} users")
+
+# The graph of the training part alone: nothing that happens after the cut can reach it.
+split = split_by_time(log, test=0.1, valid=0.1)
+graph = build_graph(split.train)
+assert graph.validate()
+
+for kind in graph.node_types:
+    print(f"  {kind:16} {graph[kind].num_nodes:>8,} nodes")
+for edge in graph.edge_types:
+    print(f"  {' '.join(edge):26} {graph[edge].num_edges:>8,} edges")
+
+# Edges carry what encoders need: how often one item followed the other.
+follows = graph["item", "follows", "item"]
+strongest = int(follows.weight.argmax())
+first, second = follows.edge_index[:, strongest].tolist()
+items = split.train.items
+print(
+    f"most often in a row, {follows.weight[strongest]:.0f} times: {items.describe(first)} -> {items.describe(second)}"
+)
+
+# What is next to one session, as networkx: nodes are (type, number), edges say what they mean.
+near = to_networkx(graph, around=("session", 0))
+print(f"session {split.train.sessions[0]} and its neighbours: {near.number_of_nodes()} nodes")
+for _, (_, item), kind in sorted(near.out_edges(("session", 0), data="kind")):
+    print(f"  {kind} {items.describe(item)}")
+
+# For message passing both ways, ask for the reverse edges; the result goes into any PyG layer or loader.
+both = build_graph(split.train, reverse=True)
+print(f"{len(graph.edge_types)} edge types, {len(both.edge_types)} with their reverses")

@@ -1,0 +1,8 @@
+"""``python -m graphmeta``: the command line."""
+
+import sys
+
+from graphmeta.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Pictures are written whole, show what they are told, and say what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphmeta import plots
+from graphmeta.errors import InputError
+from graphmeta.graph import build_graph
+from graphmeta.report import node_names
+from graphmeta.testing import fake_log
+from graphmeta.train import Report
+
+PNG = b"\x89PNG"
+
+
+def reports(values: list[float]) -> list[Report]:
+    """A training with these values of MRR@20 on the validation sessions."""
+    best = [value > max(values[:at], default=0) for at, value in enumerate(values)]
+    return [Report(at, 7.0 - at, 1.0, {"mrr@20": value}, best[at]) for at, value in enumerate(values)]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The figures that are saved."""
+    figures, save = [], plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    return figures
+
+
+def test_curves_draw_each_training_and_each_baseline(tmp_path: Path, drawn: list):
+    histories = {"cbml": reports([0.1, 0.3, 0.2]), "if_san": reports([0.2])}
+    plots.curves(histories, tmp_path / "new" / "curves.png", baselines={"popularity": {"mrr@20": 0.05}})
+    assert (tmp_path / "new" / "curves.png").read_bytes().startswith(PNG)
+    left, right = drawn[0].axes
+    assert [line.get_label() for line in left.lines] == ["cbml", "if_san"]
+    assert right.get_legend_handles_labels()[1] == ["cbml", "if_san", "popularity"]
+    assert [text.get_text() for text in right.texts] == ["30.00", "20.00"]  # the epochs that were kept
+
+
+def test_curves_of_a_training_without_validation(tmp_path: Path, drawn: list):
+    plots.curves({"sr_gnn": [Report(0, 7.0, 1.0, {}, True)]}, tmp_path / "curves.png")
+    assert drawn[0].axes[1].texts[0].get_text() == "no validation sessions"
+
+
+def test_a_neighbourhood_shows_the_session_its_user_items_and_attributes(tmp_path: Path, drawn: list):
+    log = fake_log(sessions=20)
+    graph = build_graph(log)
+    names = node_names(log, graph)
+    plots.neighbourhood(graph, ("session", 3), tmp_path / "session.png", names=lambda kind, row: str(names[kind][row]))
+    assert (tmp_path / "session.png").read_bytes().startswith(PNG)
+    told = {text.get_text() for text in drawn[0].axes[0].texts}
+    items = log.item[log.session == 3]
+    kinds = {log.items.attributes["category"].values[log.items.attributes["category"].codes[item]] for item in items}
+    assert {"session", "user", "category", "brand", "3", "u3", *names["item"][items], *kinds} <= told
+
+
+def test_a_long_session_is_shown_in_part(tmp_path: Path, drawn: list):
+    graph = build_graph(fake_log(sessions=3, length=15))
+    path = tmp_path / "session.png"
+    plots.neighbourhood(graph, ("session", 0), path, names=lambda kind, row: f"{kind} {row}", most=4)
+    told = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert sum(text.startswith("item ") for text in told) == 4
+    assert "Session session 0 in the graph (the first 4 of its 15 items)" in told
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"pip install 'graphmeta\[plots\]'"):
+        plots.figure(1, 1)

@@ -1,0 +1,136 @@
+"""A task learns from what lies before its question, and each question is asked once an epoch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphmeta.batch import NEXT, Samples, open_sessions, session_batch, split_tasks
+from graphmeta.tasks import TaskSampler, support_of, task_batch
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> Samples:
+    """Query samples in one row of clicks; the click at position p is item p, so that items tell positions."""
+    size = draw(st.integers(2, 25))
+    cuts = st.tuples(st.integers(0, size - 2), st.integers(1, 9)).map(lambda c: (c[0], min(c[0] + c[1], size - 1)))
+    begin, end = np.array(draw(st.lists(cuts, max_size=6)), dtype=np.int64).reshape(-1, 2).T
+    return Samples(np.arange(size), begin, end, end.copy(), 10 * np.arange(len(begin)))
+
+
+def by_hand(query: Samples, max_support: int | None) -> list[tuple[list[int], int, int, int]]:
+    """Clicks, target, session and task of each support sample."""
+    found = []
+    for task, (begin, end) in enumerate(zip(query.begin, query.end, strict=True)):
+        clicks = [int(i) for i in query.item[begin:end]]
+        own = [(clicks[:k], clicks[k], int(query.session[task]), task) for k in range(1, len(clicks))]
+        found += own if max_support is None else own[len(own) - min(len(own), max_support) :]
+    return found
+
+
+@given(queries(), st.none() | st.integers(0, 5))
+def test_support_against_a_plain_loop(query: Samples, max_support: int | None) -> None:
+    support, task = support_of(query, max_support=max_support)
+    assert by_hand(query, max_support) == [
+        (support.item[b:e].tolist(), t, s, k)
+        for b, e, t, s, k in zip(support.begin, support.end, support.target, support.session, task, strict=True)
+    ]
+
+
+@given(queries(), st.none() | st.integers(0, 5))
+def test_the_target_of_the_query_is_nowhere_in_its_support(query: Samples, max_support: int | None) -> None:
+    """Items are positions here, so the target's position is in no click, no target, no node and no edge."""
+    num_items = len(query.item)
+    tasks = task_batch(query, num_items=num_items, max_support=max_support)
+    if tasks.support is None:
+        assert all(n == 1 for n in query.lengths) or max_support == 0
+        return
+    for asked, part in zip(query.target, split_tasks(tasks.support), strict=True):
+        samples = part["sample"].real
+        events = torch.isin(part["event"].batch, samples)
+        items = torch.isin(part["item"].batch, samples)
+        seen = part["item"].n_id[part["event"].item[events]]
+        assert (seen < asked).all() and (part["sample"].target[samples] < asked).all()
+        assert (part["item"].n_id[items] < asked).all()
+        edges = part[NEXT].edge_index[:, items[part[NEXT].edge_index[0]]]
+        assert (part["item"].n_id[edges] < asked).all()
+
+
+@given(queries())
+def test_another_target_changes_nothing_but_the_question(query: Samples) -> None:
+    other = Samples(query.item, query.begin, query.end, np.zeros_like(query.target), query.session)
+    mine, yours = (task_batch(q, num_items=len(query.item)) for q in (query, other))
+    assert (mine.support is None) == (yours.support is None)
+    for a, b in ((mine.support, yours.support), (mine.query, yours.query)):
+        for left, right in zip(a.stores, b.stores, strict=True) if a is not None else ():
+            for name, value in left.items():
+                same = not torch.is_tensor(value) or torch.equal(value, right[name])
+                assert same or (a is mine.query and name == "target")
+
+
+@given(queries())
+def test_a_task_a_query(query: Samples) -> None:
+    tasks = task_batch(query, num_items=len(query.item))
+    assert tasks.num_tasks == tasks.query.num_tasks == len(query)
+    assert tasks.support is None or tasks.support.num_tasks == len(query)
+    plain = session_batch(query, num_items=len(query.item))
+    assert torch.equal(tasks.query["sample"].target[tasks.query["sample"].real], plain["sample"].target)
+
+
+def test_sessions_of_one_click_have_no_support() -> None:
+    query = open_sessions([np.array([3]), np.array([4])])
+    assert task_batch(query, num_items=5).support is None
+    mixed = task_batch(open_sessions([np.array([3]), np.array([4, 1])]), num_items=5)
+    assert [len(part["sample"].real) for part in split_tasks(mixed.support)] == [0, 1]
+
+
+def test_tasks_move_to_a_device_whole() -> None:
+    tasks = task_batch(open_sessions([np.array([3, 1])]), num_items=5).to("meta")
+    assert tasks.query["item"].n_id.is_meta and tasks.support["sample"].real.is_meta
+    assert task_batch(open_sessions([np.array([3])]), num_items=5).to("cpu").support is None
+
+
+# The sampler
+
+
+LENGTHS = st.lists(st.integers(1, 30), max_size=60).map(np.array)
+
+
+@settings(max_examples=60)
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 4), st.integers(0, 3), st.integers(0, 3))
+def test_every_row_is_drawn_once_an_epoch(lengths, batch_size: int, pool: int, seed: int, epoch: int) -> None:
+    batches = list(TaskSampler(batch_size, pool=pool, seed=seed).epoch(lengths, epoch))
+    assert sorted(row for rows in batches for row in rows.tolist()) == list(range(len(lengths)))
+    sizes = sorted((len(rows) for rows in batches), reverse=True)
+    assert all(size == batch_size for size in sizes[:-1]) and all(0 < size <= batch_size for size in sizes)
+
+
+@pytest.mark.parametrize("pool", [1, 3])
+def test_the_order_depends_on_seed_and_epoch_alone(pool: int) -> None:
+    lengths = np.arange(50) % 7
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return [rows.tolist() for rows in TaskSampler(8, pool=pool, seed=seed).epoch(lengths, epoch)]
+
+    torch.manual_seed(1)
+    first = {(seed, epoch): order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert order(1, 1) == first[1, 1] and order(0, 1) == first[0, 1]
+    assert len({str(rows) for rows in first.values()}) == 4
+
+
+@settings(max_examples=60)
+@given(LENGTHS, st.integers(1, 9))
+def test_a_pool_puts_like_with_like(lengths: np.ndarray, batch_size: int) -> None:
+    """With one pool for all, the batches side by side are the rows by length; and they come in another order."""
+    batches = list(TaskSampler(batch_size, pool=1000).epoch(lengths, 0))
+    full = [sorted(lengths[rows].tolist()) for rows in batches]
+    assert [n for part in sorted(full, key=lambda part: (part[0], part[-1])) for n in part] == sorted(lengths.tolist())
+
+
+def test_pooled_batches_do_not_come_by_length() -> None:
+    lengths = np.repeat(np.arange(40), 4)
+    longest = [int(lengths[rows].max()) for rows in TaskSampler(4, pool=1000).epoch(lengths, 0)]
+    assert longest != sorted(longest) and sorted(longest) == list(range(40))
