@@ -68,7 +68,6 @@ class Job:
 
     Args:
         source: what the log is called in the model card.
-        alone: how to train the encoder without its adaptation, to compare with.
     """
 
     plan: Plan
@@ -77,7 +76,6 @@ class Job:
     source: str
     folder: Path
     resume: bool = False
-    alone: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,16 @@ class Outcome:
     results: dict[str, Result]
 
 
-def encoder(plan: Plan, epochs: int) -> Plan | None:
-    """The plan for the encoder of a meta-trained system, to be trained without its adaptation."""
+def stages(plan: Plan) -> tuple[Plan | None, Plan]:
+    """How a system is trained: one that adapts begins with its encoder, trained alone to predict every click.
+
+    Meta-training sees one query a session; the encoder alone sees every click, and learns faster. It is also what
+    adaptation is compared with.
+    """
     name = ENCODER_OF.get(plan.system)
-    return None if name is None else replace(plan, system=name, epochs=epochs)
+    if name is None:
+        return None, plan
+    return replace(plan, system=name), replace(plan, epochs=max(1, plan.epochs // 2), batch_size=64, lr=1e-3)
 
 
 def check_system(name: str) -> None:
@@ -122,13 +126,14 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
         return None
     checkpoint, alone = job.folder / "checkpoint", None
     histories: dict[str, list[Report]] = {}
-    if job.alone is not None:
-        say(f"the encoder alone ({job.alone.system}), trained to predict every click:")
+    first, last = stages(job.plan)
+    if first is not None:
+        say(f"the encoder alone ({first.system}), trained to predict every click:")
         place = Checkpoint(checkpoint / "alone", job.resume)
-        alone, histories[f"{job.alone.system} alone"] = _trained(job.alone, split, place, say=say, bar=bar)
-        say(f"{job.plan.system}, beginning with what the encoder has learned:")
+        alone, histories[f"{first.system} alone"] = _trained(first, split, place, say=say, bar=bar)
+        say(f"{last.system}, beginning with what the encoder has learned:")
     place = Checkpoint(checkpoint, job.resume)
-    system, history = _trained(job.plan, split, place, say=say, bar=bar, begin=alone)
+    system, history = _trained(last, split, place, say=say, bar=bar, begin=alone)
     histories[job.plan.system] = history
     past = anonymous(split.train)
     results = compare(system, questions(split.test, job.rules), past=past, alone=alone, bar=bar)
@@ -159,7 +164,7 @@ def _trained(
         system,
         split.train,
         epochs=plan.epochs,
-        optimizer=Adam(lr=plan.lr),
+        optimizer=Adam(lr=plan.lr, weight_decay=1e-6),
         batch_size=plan.batch_size,
         valid=split.valid if split.valid.num_events else None,
         seed=plan.seed,

@@ -42,7 +42,8 @@ class Recommender(nn.Module):
     def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
         """The head's readout of each task, ``[T, D']``: the mean over its real samples."""
         states, _ = self.encode(batch) if encoded is None else encoded
-        seen = real_samples(batch, self.head.readout(states, batch))
+        readout: nn.Module = self.head.get_submodule("readout")
+        seen = real_samples(batch, readout(states, batch))
         return task_mean(batch, seen)
 
 

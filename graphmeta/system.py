@@ -61,7 +61,7 @@ class System(nn.Module):
         adaptation: Adaptation | None = None,
         loss: nn.Module | None = None,
         max_length: int = 50,
-        max_support: int = 20,
+        max_support: int = 10,
     ) -> None:
         super().__init__()
         self.recommender, self.items, self.adaptation = recommender, items, adaptation

@@ -167,7 +167,10 @@ def _check_shape(encoder: nn.Module, width: int) -> Check:
 def _check_alone(encoder: nn.Module, width: int) -> Check:
     samples = _samples()
     together = _states(encoder, session_batch(samples, num_items=_ITEMS), width)
-    alone = [_states(encoder, session_batch(samples.take([s]), num_items=_ITEMS), width) for s in range(len(samples))]
+    alone = [
+        _states(encoder, session_batch(samples.take(slice(s, s + 1)), num_items=_ITEMS), width)
+        for s in range(len(samples))
+    ]
     return _compare("samples do not see each other", together, torch.cat(alone))
 
 

@@ -88,7 +88,7 @@ for name in ("sr_gnn", "cbml"):
 
 
 def test_same_seed_same_weights_on_one_and_two_threads():
-    root, environment = Path(__file__).parents[1], os.environ | {"OMP_WAIT_POLICY": "passive"}
+    root, environment = Path(__file__).parents[1], os.environ | {"GOMP_SPINCOUNT": "1000"}
     runs = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT, n], capture_output=True, text=True, check=True, cwd=root, env=environment

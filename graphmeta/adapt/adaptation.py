@@ -155,7 +155,7 @@ class Adaptation(nn.Module):
             )
             per_task = task_mean(support.batch, losses)
             _check_finite(per_task, number)
-            read = {n: own[n].read() if isinstance(own[n], TaskTable) else [begin[n]] for n in self.names}
+            read = {name: _read(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
             grads = iter(_slopes(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
@@ -174,7 +174,7 @@ class Adaptation(nn.Module):
         own: Tensor,
         slope: list[Tensor | None],
         second: bool,
-    ):  # noqa: ANN202
+    ) -> Tensor | TableState:
         rate = self.step.rate(name, number)
         if isinstance(weight, TableState):
             assert isinstance(own, TaskTable)
@@ -216,7 +216,15 @@ def _leaf(weight: Tensor | TableState) -> Tensor | TableState:
     return weight.detach() if isinstance(weight, TableState) else weight.detach().requires_grad_()
 
 
-def _slopes(loss: Tensor, weights: list[Tensor], second: bool) -> Sequence[Tensor | None]:
+def _read(own: Tensor, begin: Tensor | TableState) -> list[Tensor]:
+    """What the support loss is differentiated by: the weight itself, or what was read from a table."""
+    if isinstance(begin, TableState):
+        assert isinstance(own, TaskTable)
+        return own.read()
+    return [begin]
+
+
+def _slopes(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
     if not loss.requires_grad or not weights:
         return [None] * len(weights)
     return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)

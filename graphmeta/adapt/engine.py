@@ -25,7 +25,7 @@ def wrap(weights: Weights, batch: HeteroData, *, stacked: bool) -> tuple[dict[st
     if not stacked:
         return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}, None
     layout = TaskLayout(batch.num_tasks, frozenset(batch.rows.values()))
-    own = {
+    own: dict[str, Tensor] = {
         name: TaskTable(weight, layout) if isinstance(weight, TableState) else TaskWeight(weight, layout)
         for name, weight in weights.items()
     }
@@ -50,8 +50,8 @@ def call(
 def edges_known(module: nn.Module, layout: TaskLayout | None) -> Iterator[None]:
     """Within it, PyG convolutions tell the layout which task each edge they work on belongs to."""
     handles = []
-    for part in module.modules() if layout is not None else ():
-        if isinstance(part, MessagePassing):
+    for part in module.modules():
+        if layout is not None and isinstance(part, MessagePassing):
             handles += _watch(part, layout)
     try:
         yield

@@ -94,14 +94,15 @@ class AttributeFeatures(ItemFeatures):
         super().__init__(num_items, width)
         self.fields = nn.ModuleDict({f"field_{name}": Table(a.size, width) for name, a in attributes.items()})
         codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
+        self.codes: Tensor
         self.register_buffer("codes", torch.stack(codes, 1), persistent=False)
-        self.fuse = FieldAttention(width) if len(attributes) > 1 else None
+        self.fuse = FieldAttention(width) if len(attributes) > 1 else nn.Flatten(1)
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items and their attributes, and the table of all items."""
         codes = self.codes.index_select(0, n_id)
         vectors = [table(codes[:, at]) for at, table in enumerate(self.fields.values())]
-        fused = vectors[0] if self.fuse is None else self.fuse(torch.stack(vectors, 1))
+        fused = self.fuse(torch.stack(vectors, 1))
         return torch.cat([self.item(n_id), fused], 1), self.item.weight
 
 
