@@ -50,9 +50,10 @@ def call(
 def edges_known(module: nn.Module, layout: TaskLayout | None) -> Iterator[None]:
     """Within it, PyG convolutions tell the layout which task each edge they work on belongs to."""
     handles = []
-    for part in module.modules():
-        if layout is not None and isinstance(part, MessagePassing):
-            handles += _watch(part, layout)
+    if layout is not None:
+        for part in module.modules():
+            if isinstance(part, MessagePassing):
+                handles += _watch(part, layout)
     try:
         yield
     finally:
