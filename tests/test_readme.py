@@ -1,0 +1,31 @@
+"""The README's Python runs as it stands, block after block."""
+
+import re
+from pathlib import Path
+
+import graphmeta.train
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_python_blocks_run(monkeypatch, capsys):
+    # A small part of the embedded log is enough to run every line.
+    from graphmeta import datasets
+
+    whole = datasets.complete_journey()
+    monkeypatch.setattr(datasets, "complete_journey", lambda: whole.before(float(whole.starts[2500])))
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(block, names)
+    assert "hit@20" in capsys.readouterr().out
+    system = names["system"]
+    history = list(graphmeta.train.train(system, names["split"].train, epochs=1, batch_size=64))
+    assert history[0].loss > 0
+
+
+def test_the_table_of_systems_is_the_catalogue():
+    from graphmeta.published import CATALOGUE
+
+    rows = re.findall(r"^\| `([a-z_, ]+)` \|", README, re.M)
+    listed = {name.strip() for row in rows for name in row.split(",")}
+    assert set(CATALOGUE) <= listed
