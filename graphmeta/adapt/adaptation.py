@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import Weights, call, detached, wrap
+from graphmeta.adapt.engine import Weights, addresses, call, detached, wrap
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
@@ -108,13 +108,13 @@ class Adaptation(nn.Module):
     ) -> Tensor:
         encoded = None if self._moves_states else recommender.encode(tasks.query)
         weights = self._descend(recommender, tasks, loss, encoded)
-        own, layout = wrap(weights, tasks.query, stacked=True)
+        own, layout = wrap(weights, tasks.query, stacked=True, shared=addresses(recommender))
         return call(recommender, own, layout, tasks.query, loss=answer, encoded=encoded)
 
     @property
     def _moves_states(self) -> bool:
         """Whether a task has states of its own, or only a head of its own."""
-        return not all(name.startswith("head.") for name in self.names)
+        return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
     def _descend(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, encoded: Encoded | None) -> Weights:
         weights: Weights = dict(self.start(recommender, self.names, without_targets(tasks.query), encoded))
@@ -143,7 +143,9 @@ class Adaptation(nn.Module):
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
         begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
-        own, layout = wrap({**weights, **begin}, support.batch, stacked=support.stacked)
+        own, layout = wrap(
+            {**weights, **begin}, support.batch, stacked=support.stacked, shared=addresses(support.recommender)
+        )
         with torch.enable_grad():
             losses = call(
                 support.recommender,
@@ -161,6 +163,9 @@ class Adaptation(nn.Module):
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
+        for name in self.names:
+            if slopes[name] == [None] and getattr(own[name], "used", False):
+                raise UnsupportedOp(f"{name} is used, but in a way that hides its gradient")
         return {
             **weights,
             **{n: self._moved(n, number, weights[n], own[n], slopes[n], support.second) for n in self.names},

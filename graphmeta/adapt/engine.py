@@ -13,18 +13,24 @@ from torch_geometric.nn import MessagePassing
 
 from graphmeta.adapt import operations as operations  # registers what per-task weights can do
 from graphmeta.adapt.table import TableState, TaskTable
-from graphmeta.adapt.weight import TaskLayout, TaskWeight
+from graphmeta.adapt.weight import TaskLayout, TaskWeight, address
 from graphmeta.recommender import Encoded, Recommender
 
 Weight = Tensor | TableState
 Weights = dict[str, Weight]  # by name: [T, *shape] and TableState when stacked, the plain shape for one task
 
 
-def wrap(weights: Weights, batch: HeteroData, *, stacked: bool) -> tuple[dict[str, Tensor], TaskLayout | None]:
-    """The weights as tensors that modules can hold, and the layout of this batch."""
+def wrap(
+    weights: Weights, batch: HeteroData, *, stacked: bool, shared: frozenset[int] = frozenset()
+) -> tuple[dict[str, Tensor], TaskLayout | None]:
+    """The weights as tensors that modules can hold, and the layout of this batch.
+
+    Args:
+        shared: see :class:`~graphmeta.adapt.weight.TaskLayout`.
+    """
     if not stacked:
         return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}, None
-    layout = TaskLayout(batch.num_tasks, frozenset(batch.rows.values()))
+    layout = TaskLayout(batch.num_tasks, frozenset(batch.rows.values()), shared=shared)
     own: dict[str, Tensor] = {
         name: TaskTable(weight, layout) if isinstance(weight, TableState) else TaskWeight(weight, layout)
         for name, weight in weights.items()
@@ -95,6 +101,11 @@ def _edge_tasks(edge_index: Any, values: dict[str, Any], layout: TaskLayout) -> 
         if isinstance(edge_index, Tensor) and isinstance(source, Tensor) and layout.has_rows(source):
             return edge_index[0] // (len(source) // layout.num_tasks)
     return None
+
+
+def addresses(module: nn.Module) -> frozenset[int]:
+    """Where the module's own parameters and buffers lie in memory."""
+    return frozenset(address(tensor) for tensor in (*module.parameters(), *module.buffers()))
 
 
 def detached(recommender: Recommender) -> dict[str, Tensor]:

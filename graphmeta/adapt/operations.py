@@ -23,6 +23,8 @@ def _layout(*values: Any) -> TaskLayout:
 
 @handles(F.linear)
 def _linear(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if isinstance(input, TaskWeight):
+        raise UnsupportedOp("a linear layer on a per-task weight")
     if isinstance(weight, TaskWeight):
         out = product(input, weight.stacked.transpose(-1, -2), weight.tasks)
     else:
@@ -36,7 +38,7 @@ _RIGHT = (Tensor.__rmatmul__,)
 @handles(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.mv, *_RIGHT)
 def _matmul(func: Any, input: Tensor, other: Tensor) -> Tensor:
     left, right = (other, input) if func in _RIGHT else (input, other)
-    if isinstance(left, TaskWeight) and isinstance(right, TaskWeight):
+    if isinstance(left, TaskWeight) and isinstance(right, TaskWeight) and left.dim() == right.dim() == 2:
         return TaskWeight(left.stacked @ right.stacked, left.tasks)
     if isinstance(left, TaskWeight):
         raise UnsupportedOp("a per-task weight on the left of a product")
@@ -156,9 +158,11 @@ def _getitem(func: Any, weight: Any, index: Any) -> Tensor:
 def _embedding(
     func: Any, input: Tensor, weight: TaskWeight, padding_idx: int | None = None, *unused: Any, **also: Any
 ) -> Tensor:
-    if input.dtype == torch.bool:
-        raise UnsupportedOp("a boolean index into a per-task weight")
+    if input.dtype == torch.bool or padding_idx is not None or any(unused) or any(also.values()):
+        raise UnsupportedOp("a boolean index or an option of embedding on a per-task weight")
     blocks, size = weight.tasks.blocks(input), weight.stacked.shape[1]
+    if blocks.numel() and not (0 <= int(blocks.min()) and int(blocks.max()) < size):
+        raise UnsupportedOp("a negative or too large index into a per-task weight")
     offset = torch.arange(blocks.shape[0], device=input.device) * size
     index = (blocks + offset.reshape(-1, *(1,) * (blocks.dim() - 1))).reshape(-1)
     return weight.stacked.flatten(0, 1).index_select(0, index).reshape(*input.shape, *weight.stacked.shape[2:])
@@ -180,6 +184,8 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
+    if isinstance(input, TaskWeight):
+        raise UnsupportedOp("normalising a per-task weight")
     out = F.layer_norm(input, normalized_shape, eps=eps)
     out = out if weight is None else out * weight
     return out if bias is None else out + bias
@@ -187,6 +193,8 @@ def _layer_norm(
 
 @handles(F.rms_norm)
 def _rms_norm(func: Any, input: Tensor, normalized_shape: Any, weight: Tensor, eps: float | None = None) -> Tensor:
+    if isinstance(input, TaskWeight):
+        raise UnsupportedOp("normalising a per-task weight")
     return F.rms_norm(input, normalized_shape, eps=eps) * weight
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Start(Protocol):
-    """``start(recommender, names, context, num_tasks)`` -> for each name the T tasks' weights ``[T, *shape]``.
+    """``start(recommender, names, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
 
     ``context`` is everything a task shows before it is asked: its query samples without their targets. A name that
     is left out starts from the shared weights.
@@ -27,12 +27,20 @@ class Start(Protocol):
         """Make the parameters that depend on the recommender's shapes; called once."""
         ...
 
+    def changes(self) -> list[str]:
+        """Names of the parameters that do not start from the shared weights."""
+        ...
+
 
 class Shared(nn.Module):
     """Every task starts from the same shared weights. Source: MAML (Finn et al. 2017)."""
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
         """Nothing to make."""
+
+    def changes(self) -> list[str]:
+        """None."""
+        return []
 
     def forward(
         self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
@@ -78,6 +86,10 @@ class Gated(nn.Module):
             if name.startswith(self.prefix):
                 self.gates[name.replace(".", "/")] = gate = nn.Linear(self.width, self.granularity.size(parameter))
                 nn.init.constant_(gate.bias, self.bias)
+
+    def changes(self) -> list[str]:
+        """The gated parameters."""
+        return [key.replace("/", ".") for key in self.gates]
 
     def forward(
         self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None

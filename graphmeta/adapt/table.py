@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphmeta.adapt.weight import TaskLayout
+from graphmeta.adapt.weight import GETTERS, TaskLayout
 from graphmeta.errors import UnsupportedOp
 
 
@@ -121,7 +121,7 @@ class TaskTable(Tensor):
             return args[1].looked_up(args[0])
         if func in (Tensor.__getitem__, Tensor.index_select) and isinstance(args[-1], Tensor):
             return args[0].looked_up(args[-1])
-        if getattr(func, "__name__", "") in ("__get__", "dim", "size", "__len__"):
+        if func in GETTERS or func in (Tensor.dim, Tensor.size, Tensor.__len__):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
         raise UnsupportedOp(f"{getattr(func, '__name__', func)} on an item table in scope")

@@ -6,7 +6,8 @@ out task-major (:mod:`graphmeta.batch`), so a product with it is one ``bmm`` ove
 broadcast over the same view. No vmap, no loop, no copy of the module; autograd sees ordinary tensors, to any order.
 
 An operation that is not listed here raises :class:`~graphmeta.errors.UnsupportedOp`; the adaptation then falls
-back to the per-task loop. Nothing is ever guessed.
+back to the per-task loop. What belongs to which task is read off the number of rows: an encoder that reorders rows
+across tasks is the one thing that cannot be seen here, and :func:`graphmeta.testing.check_encoder` looks for it.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ class TaskLayout:
     """How activation rows belong to tasks: ``num_tasks`` blocks of one of the sizes in ``rows``.
 
     ``edge_task`` is set while a PyG convolution works on its edges, which may be in any order (self-loops come
-    last): the task of each.
+    last): the task of each. ``shared`` holds the addresses of the module's own parameters and buffers, which have no
+    rows of tasks whatever their size.
     """
 
     num_tasks: int
     rows: frozenset[int]
     edge_task: Tensor | None = field(default=None)
+    shared: frozenset[int] = frozenset()
 
     def blocks(self, x: Tensor) -> Tensor:
         """``[T·R, …]`` as ``[T, R, …]``."""
-        if self.on_edges(x) or x.dim() == 0 or x.shape[0] not in {self.num_tasks * r for r in self.rows}:
+        if self.on_edges(x) or not self.has_rows(x):
             raise UnsupportedOp(
                 f"a per-task weight met a tensor of shape {tuple(x.shape)}, whose rows are not laid out by task"
             )
@@ -43,11 +46,19 @@ class TaskLayout:
 
     def has_rows(self, x: Tensor) -> bool:
         """Whether the first dimension of ``x`` runs over rows of tasks."""
-        return x.dim() > 0 and (self.on_edges(x) or x.shape[0] in {self.num_tasks * r for r in self.rows})
+        if self.on_edges(x):
+            return True
+        fits = x.dim() > 0 and x.shape[0] in {self.num_tasks * r for r in self.rows}
+        return fits and address(x) not in self.shared
 
     def on_edges(self, x: Tensor) -> bool:
         """Whether ``x`` has one row for each edge that a convolution works on just now."""
         return self.edge_task is not None and x.dim() > 0 and x.shape[0] == len(self.edge_task)
+
+
+def address(x: Tensor) -> int:
+    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it."""
+    return x.untyped_storage().data_ptr()
 
 
 class TaskWeight(Tensor):
@@ -60,11 +71,12 @@ class TaskWeight(Tensor):
 
     stacked: Tensor
     tasks: TaskLayout
+    used: bool
 
     @staticmethod
     def __new__(cls, stacked: Tensor, layout: TaskLayout) -> TaskWeight:
         weight = stacked.detach()[0].as_subclass(cls)
-        weight.stacked, weight.tasks = stacked, layout
+        weight.stacked, weight.tasks, weight.used = stacked, layout, False
         return weight
 
     def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -81,19 +93,28 @@ class TaskWeight(Tensor):
         kwargs = kwargs or {}
         handler = HANDLERS.get(func)
         if handler is not None:
-            return handler(func, *args, **kwargs)
-        if getattr(func, "__name__", "") == "__get__" or func in _HARMLESS:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, cls):
+                    value.used = True
+            try:
+                return handler(func, *args, **kwargs)
+            except (TypeError, AttributeError, RecursionError) as error:
+                raise UnsupportedOp(f"{func.__name__} in this form on a per-task weight ({error})") from None
+        if func in _HARMLESS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         raise UnsupportedOp(f"{getattr(func, '__name__', func)} on a per-task weight")
 
 
+_PROPERTIES = ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "is_cuda", "is_sparse")
+# What a property tells about a tensor is passed on; what it makes of its values (.T, .data) is not.
+GETTERS = frozenset(getattr(Tensor, name).__get__ for name in _PROPERTIES)
 Handler = Callable[..., Any]
 HANDLERS: dict[Callable[..., Any], Handler] = {}
 _HARMLESS: set[Callable[..., Any]] = {
     Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.stride, Tensor.is_contiguous, Tensor.element_size,
     Tensor.is_floating_point, torch.is_floating_point, Tensor.is_complex, torch.is_complex, Tensor.__hash__,
-    Tensor.storage_offset, torch.numel, Tensor.nelement, Tensor.get_device,
+    Tensor.storage_offset, torch.numel, Tensor.nelement, Tensor.get_device, *GETTERS,
 }  # fmt: skip
 
 

@@ -29,7 +29,11 @@ class SoftmaxLoss(nn.Module):
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
         target = real_samples(batch, batch["sample"].target)
-        if not isinstance(head, Dot) or type(candidates) not in (Tensor, nn.Parameter):
+        if (
+            not isinstance(head, Dot)
+            or type(head).forward is not Dot.forward
+            or type(candidates) not in (Tensor, nn.Parameter)
+        ):
             scores = real_samples(batch, head(states, batch, candidates))
             return F.cross_entropy(scores, target, reduction="none")
         query = real_samples(batch, head.query(states, batch))
