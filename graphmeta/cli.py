@@ -43,7 +43,7 @@ Epochs = Annotated[
         help="Times through the log; for a system that adapts, its encoder goes so often, then all half as often.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same weights.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
 Width = Annotated[int, typer.Option(min=1, help="Length of the vectors.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]

@@ -188,7 +188,10 @@ def seconds(values: pd.Series, role: str = "time") -> np.ndarray:
         found = _numeric(values)
         wrong = ~(np.abs(found) < _LATEST)
         if not wrong.any():
-            return found / _unit(found)
+            unit = _unit(np.median(np.abs(found)))
+            wrong = np.abs(found) / unit > 1e11
+            if not wrong.any():
+                return found / unit
     raise InputError(
         f"{_place(values, wrong)}: the {role} {shown(values.iloc[int(np.argmax(wrong))])} cannot be read; "
         f"use seconds since 1970 or ISO 8601 (2024-05-01T12:00:00) in every row"
@@ -214,9 +217,9 @@ def _float(value: object) -> float:
         return float("nan")
 
 
-def _unit(numbers: np.ndarray) -> float:
-    largest = float(np.abs(numbers).max(initial=0.0))
-    return 1e9 if largest > 1e17 else 1e6 if largest > 1e14 else 1e3 if largest > 1e11 else 1.0
+def _unit(typical: float) -> float:
+    """Of what a second is so many, judged by the median: one odd time must not rescale all others."""
+    return 1e9 if typical > 1e17 else 1e6 if typical > 1e14 else 1e3 if typical > 1e11 else 1.0
 
 
 def _iso(values: pd.Series) -> pd.Series:

@@ -95,7 +95,12 @@ def stages(plan: Plan) -> tuple[Plan | None, Plan]:
     name = ENCODER_OF.get(plan.system)
     if name is None:
         return None, plan
-    return replace(plan, system=name), replace(plan, epochs=max(1, plan.epochs // 2), batch_size=64, lr=1e-3)
+    return replace(plan, system=name), _meta(plan)
+
+
+def _meta(plan: Plan) -> Plan:
+    """Half the epochs, a quarter of the batch (a task is several samples) and a tenth of the rate."""
+    return replace(plan, epochs=max(1, plan.epochs // 2), batch_size=max(1, plan.batch_size // 4), lr=plan.lr / 10)
 
 
 def check_system(name: str) -> None:
@@ -126,6 +131,9 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
         return None
     checkpoint, alone = job.folder / "checkpoint", None
     histories: dict[str, list[Report]] = {}
+    if not job.resume:
+        _drop(checkpoint / "alone")
+        _drop(checkpoint)
     first, last = stages(job.plan)
     if first is not None:
         say(f"the encoder alone ({first.system}), trained to predict every click:")
@@ -193,8 +201,11 @@ _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 def _request(plan: Plan, split: Split) -> dict[str, Any]:
     """What a training depends on: its plan, and a few letters that differ where the data do."""
     digest = hashlib.sha256()
-    for log in (split.train, split.valid):
+    for log in (split.train, split.valid, split.test):
         digest.update(log.item.tobytes() + log.ptr.tobytes())
+    digest.update(repr(split.train.items.ids.tolist()).encode())
+    for name, attribute in split.train.items.attributes.items():
+        digest.update(name.encode() + attribute.codes.tobytes())
     return {**asdict(plan), "data": digest.hexdigest()[:16]}
 
 

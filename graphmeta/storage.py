@@ -56,12 +56,12 @@ def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: di
 
     One writer a name: what an earlier one left behind, killed or not, is cleared away at the end.
     """
+    document = json.loads(json.dumps(document, allow_nan=False))  # before anything is written; keys become text
     content = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:16]}.safetensors"
     write_bytes(folder / file, content)
     body = {"document": document, "tensors": {"file": file, "sha256": digest}}
-    body = json.loads(json.dumps(body, allow_nan=False))  # the checksum is that of what will be read: keys are text
     write_json(folder / f"{name}.json", body | {"sha256": _digest(body)})
     stale = re.compile(r"\.?{0}-[0-9a-f]{{16}}\.safetensors(\.\w+)?|\.{0}\.json\.\w+".format(re.escape(name)))
     for old in folder.iterdir():

@@ -87,7 +87,7 @@ class System(nn.Module):
         """Begin with what another system has learned: every weight of the same name is copied, and returned.
 
         Where ours is larger (a layer that also reads a cluster), theirs fills the leading block and the rest
-        is zero, so that before it trains the copy answers as the other does.
+        is zero, so that before it trains the copy answers nearly as the other does (a gate still scales it).
         """
         theirs, copied = other.recommender.state_dict(), []
         for name, own in self.recommender.state_dict().items():
@@ -137,7 +137,7 @@ class System(nn.Module):
         Args:
             session: item ids, oldest first.
             unknown: what to do about ids the system does not know: ``raise``, ``warn`` (and skip) or ``ignore``.
-            exclude_seen: leave out what is in the session already.
+            exclude_seen: leave out what is in the session already; there may then be fewer than k left.
 
         Raises:
             InputError: an unknown item, an empty session, or k not below the number of items.
@@ -153,16 +153,24 @@ class System(nn.Module):
         exclude_seen: bool = False,
     ) -> list[list[Recommendation]]:
         """:meth:`recommend` for several sessions at once; the same answers."""
-        if not 0 < k < self.num_items:
-            raise InputError(f"k={k} must be at least 1 and below the number of items, {self.num_items}")
+        if not isinstance(k, int) or not 0 < k < self.num_items:
+            raise InputError(
+                f"k={k} must be a whole number, at least 1 and below the number of items, {self.num_items}"
+            )
+        if len(sessions) == 0:
+            return []
         rows = [self._rows(list(session), unknown) for session in sessions]
         scores = self.scores(open_sessions(rows, max_length=self.max_length))
+        if not scores.isfinite().all():
+            raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
         if exclude_seen:
             for at, seen in enumerate(rows):
                 scores[at, torch.from_numpy(seen)] = -torch.inf
         best = scores.topk(k, dim=1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [[self._named(row, score) for row, score in zip(*pair, strict=True)] for pair in pairs]
+        return [
+            [self._named(row, score) for row, score in zip(*pair, strict=True) if score > -np.inf] for pair in pairs
+        ]
 
     def _named(self, row: int, score: float) -> Recommendation:
         item = self.items.ids[row]

@@ -3,6 +3,7 @@ loss comes about (:meth:`System.losses`), never here."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmeta.batch import last_clicks
+from graphmeta.batch import Samples, last_clicks
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
@@ -90,6 +91,8 @@ def train(
         DivergedError: a loss that is not finite; the last checkpoint is intact.
     """
     optimizer = optimizer or Adam()
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
@@ -99,7 +102,8 @@ def train(
         {
             "epochs": epochs,
             "seed": seed,
-            "samples": len(samples),
+            "samples": _digest(samples),
+            "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
             **asdict(optimizer),
@@ -124,6 +128,14 @@ def train(
             run.save(checkpoint.folder)
         yield run.history[-1]
     run.restore_best()
+
+
+def _digest(samples: Samples) -> str:
+    """A few letters that differ where the samples do."""
+    digest = hashlib.sha256()
+    for column in (samples.item, samples.begin, samples.end, samples.target):
+        digest.update(column.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _validate(system: System, valid: EventLog) -> dict[str, float]:

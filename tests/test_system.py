@@ -78,7 +78,20 @@ def test_unknown_items(system):
         system.recommend(["i3"], unknown="perhaps")
 
 
-@pytest.mark.parametrize("k", [0, 40, 99])
+def test_seen_items_are_left_out_even_if_fewer_than_k_remain(system):
+    seen = [f"i{n}" for n in range(35)]
+    assert {r.item for r in system.recommend(seen, k=20, exclude_seen=True)} == {f"i{n}" for n in range(35, 40)}
+
+
+def test_no_session_no_answer_and_no_nonsense(system):
+    assert system.recommend_many([]) == []
+    broken = build("sr_gnn", LOG.items, width=4)
+    torch.nn.init.constant_(broken.recommender.features.item.weight, torch.nan)
+    with pytest.raises(InputError, match="not finite"):
+        broken.recommend(["i1"])
+
+
+@pytest.mark.parametrize("k", [0, 40, 99, 2.5])
 def test_k_must_be_below_the_number_of_items(system, k):
     with pytest.raises(InputError, match="number of items, 40"):
         system.recommend(["i3"], k=k)
@@ -95,6 +108,20 @@ def test_saved_is_loaded(name, tmp_path):
     samples = last_clicks(LOG)
     assert torch.equal(again.scores(samples), system.scores(samples))
     assert again.items.ids.tolist() == LOG.items.ids.tolist()
+
+
+def test_maml_around_another_base_is_saved(tmp_path):
+    system = build("maml", LOG.items, width=6, base=CATALOGUE["if_san"].function)
+    system.save(tmp_path)
+    assert state_hash(System.load(tmp_path)) == state_hash(system)
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    system = build("sr_gnn", LOG.items, width=4)
+    system.notes["bad"] = float("nan")
+    with pytest.raises(ValueError):
+        system.save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def own(items):

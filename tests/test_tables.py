@@ -222,8 +222,10 @@ def test_years_far_off_do_not_wrap_around() -> None:
     assert first == -62135596800 and last == 253402214400
 
 
-def test_one_column_has_one_unit() -> None:
-    assert seconds(series(0, 5_000, 1714564800000)).tolist() == [0.0, 5.0, NOON]
+def test_one_column_has_one_unit_and_an_odd_time_does_not_choose_it() -> None:
+    assert seconds(series(1714564800000, 5_000, 1714564800000)).tolist() == [NOON, 5.0, NOON]
+    with pytest.raises(InputError, match="row 3.*1714564800000 cannot be read"):
+        seconds(series(0, 5_000, 1714564800000))
 
 
 def test_a_date_without_zone_is_utc() -> None:

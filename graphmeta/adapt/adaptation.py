@@ -161,11 +161,11 @@ class Adaptation(nn.Module):
             flat = [tensor for tensors in read.values() for tensor in tensors]
             grads = iter(_slopes(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
-        if all(slope is None for each in slopes.values() for slope in each):
-            raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
         for name in self.names:
             if slopes[name] == [None] and getattr(own[name], "used", False):
                 raise UnsupportedOp(f"{name} is used, but in a way that hides its gradient")
+        if all(slope is None for each in slopes.values() for slope in each):
+            raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
         return {
             **weights,
             **{n: self._moved(n, number, weights[n], own[n], slopes[n], support.second) for n in self.names},

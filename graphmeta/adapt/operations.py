@@ -161,7 +161,7 @@ def _embedding(
     if input.dtype == torch.bool or padding_idx is not None or any(unused) or any(also.values()):
         raise UnsupportedOp("a boolean index or an option of embedding on a per-task weight")
     blocks, size = weight.tasks.blocks(input), weight.stacked.shape[1]
-    if blocks.numel() and not (0 <= int(blocks.min()) and int(blocks.max()) < size):
+    if blocks.numel() and not (int(blocks.min()) >= 0 and int(blocks.max()) < size):
         raise UnsupportedOp("a negative or too large index into a per-task weight")
     offset = torch.arange(blocks.shape[0], device=input.device) * size
     index = (blocks + offset.reshape(-1, *(1,) * (blocks.dim() - 1))).reshape(-1)

@@ -27,7 +27,8 @@ class Entry:
     def build(self, items: EntityTable, **arguments: Any) -> System:
         """The untrained system for these items; it remembers how it was built."""
         system = self.function(items, **arguments)
-        system.recipe = Recipe(self.family, self.name, arguments)
+        written = {name: getattr(value, "__name__", value) for name, value in arguments.items()}
+        system.recipe = Recipe(self.family, self.name, written)
         return system
 
 

@@ -13,6 +13,7 @@ from graphmeta.adapt.step import Gradient
 from graphmeta.nn.cluster import Prototypes
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Clustered, Last
+from graphmeta.published import session
 from graphmeta.published.session import attention_levels, features, if_san_recommender, sr_gnn
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -22,7 +23,7 @@ from graphmeta.tables import EntityTable
 def maml(
     items: EntityTable,
     *,
-    base: Callable[..., System] = sr_gnn,
+    base: Callable[..., System] | str = sr_gnn,
     width: int = 100,
     scope: Sequence[str] = ("encoder", "head"),
     lr: float = 0.05,
@@ -34,12 +35,14 @@ def maml(
     ``θ_t = θ − lr ∇ L_support(θ)``, trained so that ``L_query(θ_t)`` is small.
 
     Args:
-        base: builds the system whose recommender is wrapped; scope: the parameters a session changes.
+        base: builds the system whose recommender is wrapped (or its name in the catalogue).
+        scope: the parameters a session changes.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1.
     """
+    make = getattr(session, base) if isinstance(base, str) else base
     adaptation = Adaptation(Scope(*scope), step=Gradient(lr), steps=steps, order=order)
-    return System(base(items, width=width).recommender, items, adaptation=adaptation)
+    return System(make(items, width=width).recommender, items, adaptation=adaptation)
 
 
 def multi_ft(
@@ -99,7 +102,7 @@ def cbml(
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
     eqs 9–18.
     Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value for each weight; the
-    gate reads the session as it stands before the query.
+    gate reads the session as it stands before the query; the support is the last ten prefixes (``max_support``).
     """
     levels = 2 if items.attributes else 1
     session, code = levels * width, width

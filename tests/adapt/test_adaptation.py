@@ -322,3 +322,102 @@ def test_no_support_at_all_is_the_shared_model():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adaptation.run(model, tasks, SoftmaxLoss())
+
+
+class Shared(nn.Module):
+    """A module-wide table with as many rows as the batch has item rows (3 tasks of 10): not rows of tasks."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.table, self.unit = nn.Parameter(torch.randn(rows, WIDTH)), nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x, batch):
+        return x[batch["event"].item] + (self.table * self.unit).mean(0)
+
+
+@pytest.mark.parametrize("store", ["item", "event", "sample"])
+def test_a_shared_tensor_of_as_many_rows_is_not_taken_for_rows_of_tasks(store):
+    rows = 3 * task_batch(samples(), num_items=ITEMS).support.rows[store]
+    with pytest.warns(UserWarning, match="task by task"):
+        one, _ = answers(lambda: Shared(rows), ("encoder.unit",), stacked=True)
+    assert_equal(one, answers(lambda: Shared(rows), ("encoder.unit",), stacked=False)[0])
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        return grad @ weight.t(), x.t() @ grad
+
+
+class Odd(nn.Module):
+    """One of the uses of a weight that the stack cannot follow."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.use, self.weight = use, nn.Parameter(torch.randn(WIDTH, WIDTH))
+        self.vector = nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x, batch):
+        return self.use(self, x[batch["event"].item])
+
+
+USES = {
+    "a function of one's own": lambda m, h: Product.apply(h, m.weight),
+    "mH": lambda m, h: h @ m.weight.mH,
+    "data": lambda m, h: h * m.vector * m.vector.data,
+    "a linear layer on a weight": lambda m, h: h @ nn.functional.linear(m.weight, m.weight.detach() * 0 + 1),
+    "layer_norm of a weight": lambda m, h: h * nn.functional.layer_norm(m.vector, (WIDTH,)),
+    "squeeze without a dimension": lambda m, h: h * m.vector.squeeze(),
+    "matrix times vector": lambda m, h: h + m.weight @ m.vector,
+    "clamp by a weight": lambda m, h: torch.maximum(h, m.vector),
+    "a padding row": lambda m, h: h + nn.functional.embedding(torch.zeros(len(h), dtype=torch.long), m.weight, 0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*task by task")
+@pytest.mark.parametrize("use", USES)
+def test_a_use_that_cannot_be_followed_is_never_wrong(use):
+    one, _ = answers(lambda: Odd(USES[use]), ("encoder",), stacked=True)
+    assert_equal(one, answers(lambda: Odd(USES[use]), ("encoder",), stacked=False)[0])
+
+
+class Transposed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.readout = Last()
+
+    def forward(self, states, batch, candidates):
+        return self.readout(states, batch) @ candidates.T
+
+
+@pytest.mark.filterwarnings("ignore:.*task by task")
+def test_a_head_of_ones_own_sees_the_adapted_table():
+    found = []
+    for stacked in (True, False):
+        torch.manual_seed(0)
+        model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Transposed())
+        adaptation = Adaptation(Scope(""), step=Gradient(0.3), stacked=stacked)
+        adaptation.bind(model)
+        tasks = task_batch(samples(), num_items=ITEMS)
+        found.append(adaptation.run(model, tasks, SoftmaxLoss(), score=True))
+    assert_equal([found[0]], [found[1]])
+
+
+def test_a_gate_on_the_encoder_reaches_the_support_under_a_head_scope():
+    from graphmeta.adapt.start import Gated
+
+    found = []
+    for stacked in (True, False):
+        model = recommender(ENCODERS["SAGEConv"])
+        torch.manual_seed(1)
+        start = Gated("encoder", 2 * WIDTH, bias=0.0)
+        adaptation = Adaptation(Scope("head"), step=Gradient(0.3), start=start, stacked=stacked)
+        adaptation.bind(model)
+        found.append(adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss()))
+    assert_equal([found[0]], [found[1]])
