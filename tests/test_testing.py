@@ -6,6 +6,7 @@ from torch import nn
 from torch_geometric.nn import GATv2Conv
 
 from graphmeta.batch import NEXT
+from graphmeta.nn.attention import from_dense, to_dense
 from graphmeta.testing import check_encoder, fake_log
 
 
@@ -47,6 +48,19 @@ class UnknownOp(Sound):
         return torch.einsum("ij,jk->ik", super().forward(x, batch), self.weight)
 
 
+class TimeMajor(Sound):
+    """Reorders rows across tasks: the same shape, but other tasks' weights."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.weight = nn.Parameter(torch.randn(width, width))
+
+    def forward(self, x, batch):
+        dense, _ = to_dense(x[batch["event"].item], batch)
+        mixed = dense.transpose(0, 1).reshape(-1, dense.shape[2]) @ self.weight
+        return from_dense(mixed.reshape(dense.shape[1], dense.shape[0], -1).transpose(0, 1), batch)
+
+
 class FusedAttention(Sound):
     """torch's fused attention has no second derivative on the CPU."""
 
@@ -73,6 +87,7 @@ def test_a_sound_encoder_passes():
         (ItemRows, "shape", "14, 8) for 17 clicks"),
         (NotFinite, "shape", "finite"),
         (Breaks, "shape", "RuntimeError"),
+        (TimeMajor, "stacked = loop", "difference"),
         (FusedAttention, "stacked", "not implemented"),
     ],
 )
