@@ -156,9 +156,16 @@ def _getitem(func: Any, weight: Any, index: Any) -> Tensor:
 
 @handles(F.embedding)
 def _embedding(
-    func: Any, input: Tensor, weight: TaskWeight, padding_idx: int | None = None, *unused: Any, **also: Any
+    func: Any,
+    input: Tensor,
+    weight: TaskWeight,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Tensor:
-    if input.dtype == torch.bool or padding_idx is not None or any(unused) or any(also.values()):
+    if input.dtype == torch.bool or padding_idx is not None or max_norm is not None or scale_grad_by_freq or sparse:
         raise UnsupportedOp("a boolean index or an option of embedding on a per-task weight")
     blocks, size = weight.tasks.blocks(input), weight.stacked.shape[1]
     if blocks.numel() and not (int(blocks.min()) >= 0 and int(blocks.max()) < size):

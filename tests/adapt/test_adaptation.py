@@ -73,6 +73,17 @@ class Cell(nn.Module):
         return self.cell(self.linear(x), x)[batch["event"].item]
 
 
+class Positions(nn.Module):
+    """Looks up rows of a table of its own, one a click."""
+
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Embedding(9, WIDTH)
+
+    def forward(self, x, batch):
+        return x[batch["event"].item] + self.position(batch["event"].order)
+
+
 class Unknown(nn.Module):
     """Uses an operation that the stacked engine does not know."""
 
@@ -99,6 +110,7 @@ ENCODERS = {
     "GRU": lambda: Recurrent(nn.GRU, layers=2),
     "LSTM": lambda: Recurrent(nn.LSTM),
     "GRUCell, Linear": Cell,
+    "Embedding": Positions,
 }
 
 
