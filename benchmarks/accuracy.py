@@ -29,6 +29,7 @@ from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
 from graphmeta.published import CATALOGUE, build
 from graphmeta.storage import write_json
+from graphmeta.system import System
 from graphmeta.train import Adam, train
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,6 +57,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
+    parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
+    parser.add_argument("--save", type=Path, help="folder to save the trained system in")
     parser.add_argument("--tag", default="", help="a word for the file name of a variant")
     options = parser.parse_args()
     train_log, test_log = LOGS[options.dataset]()
@@ -112,6 +115,8 @@ def fitted(options: argparse.Namespace, train_log: EventLog) -> tuple[Any, list[
     valid = train_log.of_sessions(held_out).aligned_to(train_log.items)
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, **options.arguments)
+    if options.start_from:
+        print("begins with", system.start_from(System.load(options.start_from)), flush=True)
     reports = []
     for report in train(
         system,
@@ -125,6 +130,8 @@ def fitted(options: argparse.Namespace, train_log: EventLog) -> tuple[Any, list[
     ):
         print(report, flush=True)
         reports.append({"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid})
+    if options.save:
+        system.save(options.save)
     return system, reports
 
 

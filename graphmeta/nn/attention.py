@@ -47,38 +47,51 @@ class SelfAttentionBlock(nn.Module):
         return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
 
 
-class SelfAttentionStack(nn.Module):
-    """Self-attention blocks with weights of their own, one after the other; no positions, as in GC-SAN.
-
-    Shapes: ``x [I, width] -> [E, width]``.
-    """
-
-    def __init__(self, width: int, *, layers: int = 2, heads: int = 1, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads=heads, dropout=dropout) for _ in range(layers))
+class Clicks(nn.Module):
+    """The state of a click is its item's vector. Shapes: ``x [I, D] -> [E, D]``."""
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
-        states = x.index_select(0, batch["event"].item)
+        return x.index_select(0, batch["event"].item)
+
+
+class SelfAttentionStack(nn.Module):
+    """Self-attention blocks with weights of their own, one after the other; no positions, as in GC-SAN.
+
+    Shapes: ``[E, width] -> [E, width]``.
+    """
+
+    def __init__(self, width: int, *, layers: int = 2, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, dropout=dropout) for _ in range(layers))
+
+    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks: ``[E, width] -> [E, width]``."""
         for block in self.blocks:
             states = block(states, batch)
         return states
 
 
 class Blend(nn.Module):
-    """Mix what an encoder makes of a click with the click itself: ``w · encoder(x) + (1 − w) · x``.
+    """Mix what a block makes of states with the states themselves: ``w · block(h) + (1 − w) · h``, ``h = below(x)``.
 
+    Args:
+        block: ``(states [E, D], batch) -> [E, D]``.
+        below: the encoder of ``h``; a click's item vector if not given.
+        weight: w.
+
+    Shapes: ``x [I, D] -> [E, D]``.
     Source: GC-SAN eq 12, CBML eqs 5 and 7; the mix is taken at every click, and the head reads the last.
     """
 
-    def __init__(self, encoder: nn.Module, weight: float = 0.5) -> None:
+    def __init__(self, block: nn.Module, below: nn.Module | None = None, *, weight: float = 0.5) -> None:
         super().__init__()
-        self.encoder, self.weight = encoder, weight
+        self.block, self.below, self.weight = block, Clicks() if below is None else below, weight
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        """``x [I, D] -> [E, D]``."""
-        clicks = x.index_select(0, batch["event"].item)
-        return self.weight * self.encoder(x, batch) + (1 - self.weight) * clicks
+        """States of the clicks."""
+        states = self.below(x, batch)
+        return self.weight * self.block(states, batch) + (1 - self.weight) * states
 
 
 class SideBySide(nn.Module):

@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.batch import real_samples
+from graphmeta.nn.scoring import score_cross_entropy
+
 
 class Dot(nn.Module):
     """Score = inner product of the sample's query vector with the candidate: ``project(readout(h)) · e_i``.
@@ -25,3 +28,8 @@ class Dot(nn.Module):
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
         return F.linear(self.query(states, batch), candidates)
+
+    def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """``cross_entropy(scores, target)`` of the real samples."""
+        query = real_samples(batch, self.query(states, batch))
+        return score_cross_entropy(query, candidates, real_samples(batch, batch["sample"].target))

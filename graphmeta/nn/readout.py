@@ -29,13 +29,15 @@ class Mean(nn.Module):
 class SoftAttention(nn.Module):
     """SR-GNN's readout: a weighted sum of all clicks beside the last one, ``[Σ_i α_i h_i ; h_last]``.
 
-    ``α_i = qᵀ σ(W_1 h_last + W_2 h_i + c)``, without a softmax; a repeated click counts each time.
+    ``α_i = qᵀ σ(W_1 h_last + W_2 h_i + c)``, with ``normalised`` a softmax of that over the clicks; a repeated
+    click counts each time.
 
-    Shapes: ``[E, width] -> [S, 2·width]``. Source: SR-GNN eqs 6–7.
+    Shapes: ``[E, width] -> [S, 2·width]``. Source: SR-GNN eqs 6–7; TAGNN's code for the softmax.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, normalised: bool = False) -> None:
         super().__init__()
+        self.normalised = normalised
         self.of_last, self.of_each = nn.Linear(width, width, bias=False), nn.Linear(width, width)
         self.weigh = nn.Linear(width, 1, bias=False)
 
@@ -43,8 +45,19 @@ class SoftAttention(nn.Module):
         """One vector a sample."""
         last, owner = states.index_select(0, batch["sample"].last), batch["event"].batch
         alpha = self.weigh(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
+        if self.normalised:
+            alpha = softmax_of(alpha, owner, len(last))
         total = torch.zeros_like(last).index_add(0, owner, alpha * states)
         return torch.cat([total, last], 1)
+
+
+def softmax_of(x: Tensor, owner: Tensor, size: int) -> Tensor:
+    """Softmax of each column over the rows of one owner, ``[E, D] -> [E, D]``, with every derivative."""
+    shape = (size, x.shape[1])
+    top = x.new_full(shape, -torch.inf).scatter_reduce(0, owner[:, None].expand_as(x), x.detach(), "amax")
+    weight = (x - top.index_select(0, owner)).exp()
+    total = x.new_zeros(shape).index_add(0, owner, weight)
+    return weight / total.index_select(0, owner)
 
 
 class Clustered(nn.Module):

@@ -34,6 +34,8 @@ class Entry:
 
 _ROWS = (
     Entry("sr_gnn", "session", "Wu et al. 2019, SR-GNN", "1-8", "nothing", session.sr_gnn),
+    Entry("tagnn", "session", "Yu et al. 2020, TAGNN", "1-10", "nothing", session.tagnn),
+    Entry("gc_san", "session", "Xu et al. 2019, GC-SAN", "1-13", "nothing", session.gc_san),
     Entry("if_san", "session", "Song et al. 2021, CBML (base)", "1-8", "nothing", session.if_san),
     Entry("maml", "meta", "Finn et al. 2017, MAML", "1", "encoder and head", meta.maml),
     Entry(

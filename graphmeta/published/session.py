@@ -9,6 +9,7 @@ from graphmeta.nn.features import AttributeFeatures, ItemFeatures, uniform_
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Last, SoftAttention
+from graphmeta.nn.target import TargetAttention
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -27,6 +28,52 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1) -> System:
     """
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
+    uniform_(recommender, width)
+    return System(recommender, items)
+
+
+def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
+    """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
+
+    ``score_i = (s + Σ_l β_{i,l} h_l) · e_i``, ``β_i = softmax_l(e_i · W h_l)``; factorised, so that no vector of a
+    session and candidate is ever built (:mod:`graphmeta.nn.target`).
+
+    Args:
+        width: d; steps: rounds of message passing.
+        combine: ``add`` as in the public code, ``concat`` for the paper's one matrix over ``[s_target ; s_l ; s_g]``.
+
+    Source: Yu et al., TAGNN: Target Attentive Graph Neural Networks for Session-based Recommendation, SIGIR 2020.
+    Differs: both softmaxes run over clicks alone; the public code let padding take part.
+    """
+    readout = SoftAttention(width, normalised=True)
+    head = TargetAttention(readout, nn.Linear(2 * width, width), width=width, combine=combine)
+    recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
+    uniform_(recommender, width)
+    return System(recommender, items)
+
+
+def gc_san(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    steps: int = 1,
+    layers: int = 1,
+    weight: float = 0.6,
+    dropout: float = 0.2,
+) -> System:
+    """GC-SAN: self-attention over the states of a gated session graph; the last click's two states, blended.
+
+    ``s = w E_last + (1 − w) h_last``, score_i = s · e_i.
+
+    Args:
+        width: d; steps: rounds of message passing; layers: attention blocks; weight: w.
+
+    Source: Xu et al., Graph Contextualized Self-Attention Network for Session-based Recommendation, IJCAI 2019.
+    Differs: each block has weights of its own and padding takes no weight; the third-party code shares one block.
+    """
+    blocks = SelfAttentionStack(width, layers=layers, dropout=dropout)
+    encoder = Blend(blocks, GatedSessionGraph(width, steps=steps), weight=weight)
+    recommender = Recommender(ItemFeatures(len(items), width), encoder, Dot(Last()))
     uniform_(recommender, width)
     return System(recommender, items)
 

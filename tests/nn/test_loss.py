@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from graphmeta.batch import open_sessions, session_batch
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss, score_cross_entropy
+from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import Last
+from graphmeta.nn.scoring import score_cross_entropy
 
 
 def problem():
@@ -38,11 +39,20 @@ def test_large_scores_stay_finite():
 
 
 def test_rows_are_only_a_matter_of_memory():
-    features, head = ItemFeatures(30, 4), Dot(Last())
-    samples = open_sessions([np.array([n, n + 1]) for n in range(11)])
-    batch = session_batch(samples, num_items=30)
+    query, table, target = problem()
+    whole, pieces = (score_cross_entropy(query, table, target, rows=rows) for rows in (100, 3))
+    torch.testing.assert_close(whole, pieces)
+
+
+def test_a_head_that_scores_anew_is_not_given_its_parents_cross_entropy():
+    class Doubled(Dot):
+        def forward(self, states, batch, candidates):
+            return 2 * super().forward(states, batch, candidates)
+
+    features, head = ItemFeatures(30, 4), Doubled(Last())
+    batch = session_batch(open_sessions([np.array([n, n + 1]) for n in range(11)]), num_items=30)
     batch["sample"].target = torch.arange(11)
     x, table = features(batch["item"].n_id)
     states = x[batch["event"].item]
-    whole, pieces = (SoftmaxLoss(rows=rows)(head, states, batch, table) for rows in (100, 3))
-    torch.testing.assert_close(whole, pieces)
+    wanted = F.cross_entropy(head(states, batch, table), batch["sample"].target, reduction="none")
+    torch.testing.assert_close(SoftmaxLoss()(head, states, batch, table), wanted)
