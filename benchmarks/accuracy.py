@@ -111,10 +111,11 @@ def fitted(options: argparse.Namespace, train_log: EventLog) -> tuple[Any, list[
     if options.system in BASELINES:
         return BASELINES[options.system](train_log), []
     held_out = np.arange(train_log.num_sessions) >= train_log.num_sessions - options.held_out
-    learn = train_log.of_sessions(~held_out).aligned_to(train_log.items)
-    valid = train_log.of_sessions(held_out).aligned_to(train_log.items)
+    learn, valid = (
+        train_log.of_sessions(part).aligned_to(train_log.items, train_log.users) for part in (~held_out, held_out)
+    )
     torch.manual_seed(options.seed)
-    system = build(options.system, train_log.items, **options.arguments)
+    system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
     if options.start_from:
         print("begins with", system.start_from(System.load(options.start_from)), flush=True)
     reports = []

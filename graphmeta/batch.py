@@ -5,6 +5,8 @@ A *sample* is a run of clicks and the click that followed it. A batch of samples
 * ``item``: one row for each distinct item of each sample (``n_id``, ``batch`` = its sample);
 * ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = 0, 1, … in it);
 * ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``;
+* what the log knows besides: ``event.time`` and ``sample.next_time`` (seconds; NaN where the next click is not
+  known), ``sample.user`` (-1: unknown);
 * edges ``(item, next, item)``, one a distinct transition, with ``weight`` = how often, and ``(event, of, item)``.
 
 GNNs, RNNs, CNNs and attention all read this one form. With ``task`` given, the rows are laid out *task-major*:
@@ -15,7 +17,7 @@ task t owns the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +33,8 @@ OF = ("event", "of", "item")
 class Samples:
     """Runs of clicks by reference: sample s is ``item[begin[s]:end[s]]``, followed by ``target[s]`` (-1: unknown).
 
-    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64.
+    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. If known, ``time [N]`` float64 seconds
+    and ``user [S]`` int64 (-1: unknown).
     """
 
     item: np.ndarray
@@ -39,6 +42,8 @@ class Samples:
     end: np.ndarray
     target: np.ndarray
     session: np.ndarray
+    time: np.ndarray | None = None
+    user: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -50,7 +55,8 @@ class Samples:
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """The samples of these rows; the clicks are shared, not copied."""
-        return Samples(self.item, self.begin[rows], self.end[rows], self.target[rows], self.session[rows])
+        chosen = {name: getattr(self, name)[rows] for name in ("begin", "end", "target", "session")}
+        return replace(self, **chosen, user=None if self.user is None else self.user[rows])
 
     def flat(self) -> tuple[np.ndarray, np.ndarray]:
         """All clicks one after the other ``[E]``, and where each sample begins ``[S + 1]``."""
@@ -63,22 +69,51 @@ def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
     begin = log.ptr[:-1][log.session]
     at = np.arange(log.num_events)
     rows = at[at > begin]
-    return Samples(log.item, np.maximum(begin[rows], rows - max_length), rows, log.item[rows], log.session[rows])
+    return _samples(log, np.maximum(begin[rows], rows - max_length), rows, log.session[rows])
 
 
 def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
     """The last click of each session of at least ``min_length`` clicks as the target."""
     chosen = np.flatnonzero(log.lengths >= max(min_length, 2))
     at = log.ptr[chosen + 1] - 1
-    return Samples(log.item, np.maximum(log.ptr[chosen], at - max_length), at, log.item[at], chosen)
+    return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
 
 
-def open_sessions(sessions: list[np.ndarray], *, max_length: int = 50) -> Samples:
-    """Samples whose target nobody knows yet: what to recommend for. Sessions are arrays of item numbers."""
+def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Each session once, its last click the target; one longer than that in pieces of ``max_length`` clicks.
+
+    With :class:`~graphmeta.nn.loss.EveryClick`, all clicks but the first of each session are targets, as they
+    are in :func:`prefixes`, and each click is read once.
+    """
+    steps = np.maximum(log.lengths - 1, 0)
+    piece, ptr = ragged(np.zeros_like(steps), -(-steps // max_length))
+    session = np.repeat(np.arange(len(steps)), np.diff(ptr))
+    begin = log.ptr[session] + piece * max_length
+    return _samples(log, begin, np.minimum(begin + max_length, log.ptr[session + 1] - 1), session)
+
+
+def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
+    user = None if log.session_user is None else log.session_user[session]
+    return Samples(log.item, begin, end, log.item[end], session, log.time if log.has_time else None, user)
+
+
+def open_sessions(
+    sessions: list[np.ndarray],
+    *,
+    max_length: int = 50,
+    times: list[np.ndarray] | None = None,
+    users: np.ndarray | None = None,
+) -> Samples:
+    """Samples whose target nobody knows yet: what to recommend for. Sessions are arrays of item numbers.
+
+    Args:
+        times: seconds of each click, as ``sessions``; users: ``[S]`` user numbers, -1 for unknown ones.
+    """
     ptr = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
     item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)
     begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
-    return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)))
+    time = None if times is None else np.concatenate([*times, np.zeros(0)])
+    return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)), time, users)
 
 
 def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,12 +136,28 @@ def session_batch(
         num_items: size of the vocabulary the clicks are numbered in.
         num_tasks: how many tasks there are (some may have no sample).
     """
-    click, ptr = samples.flat()
-    sample = np.repeat(np.arange(len(samples)), np.diff(ptr))
+    where, ptr = ragged(samples.begin, samples.lengths)
+    click, sample = samples.item[where], np.repeat(np.arange(len(samples)), np.diff(ptr))
     key, item_row = np.unique(sample * num_items + click, return_inverse=True)
     edges, weight = _transitions(item_row, sample, len(key))
-    rows = _Rows(ptr, key % num_items, key // num_items, item_row, edges, weight, samples.target)
+    of_event, of_sample = {}, {"target": samples.target}
+    if samples.time is not None:
+        of_event["time"] = samples.time[where]
+        of_sample["next_time"] = _next_times(samples, samples.time)
+    if samples.user is not None:
+        of_sample["user"] = samples.user
+    rows = _Rows(ptr, key % num_items, key // num_items, item_row, edges, weight, of_event, of_sample)
     return _hetero(rows) if task is None else _task_major(rows, task, num_tasks)
+
+
+def _next_times(samples: Samples, time: np.ndarray) -> np.ndarray:
+    """When each sample's target was clicked, NaN where that is not in the log."""
+    at = np.minimum(samples.end, len(time) - 1)
+    known = (samples.target >= 0) & (samples.end < len(time)) & (samples.item[at] == samples.target)
+    return np.where(known, time[at], np.nan)
+
+
+_FILL: dict[str, int | float] = {"time": 0.0, "next_time": np.nan, "target": -1, "user": -1}
 
 
 @dataclass(frozen=True)
@@ -119,7 +170,8 @@ class _Rows:
     item_row: np.ndarray
     edges: np.ndarray
     weight: np.ndarray
-    target: np.ndarray
+    of_event: dict[str, np.ndarray]
+    of_sample: dict[str, np.ndarray]
 
 
 def _hetero(
@@ -136,7 +188,9 @@ def _hetero(
     batch["event"].num_nodes = len(sample)
     batch["sample"].ptr = torch.from_numpy(rows.ptr)
     batch["sample"].last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
-    batch["sample"].target = torch.from_numpy(rows.target)
+    for store, columns in (("event", rows.of_event), ("sample", rows.of_sample)):
+        for name, values in columns.items():
+            batch[store][name] = torch.from_numpy(values)
     if real is not None:
         batch["sample"].real = torch.from_numpy(real)
     batch["sample"].num_nodes = len(lengths)
@@ -188,12 +242,13 @@ def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
         item_row=_filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
         edges=edges,
         weight=_filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
-        target=_filled(len(dummy), -1, sample_at, rows.target),
+        of_event={k: _filled(len(real_event), _FILL[k], real_event, v) for k, v in rows.of_event.items()},
+        of_sample={k: _filled(len(dummy), _FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
     )
     return _hetero(filled, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
-def _filled(base: np.ndarray | int, value: int | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
+def _filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
     """``base`` (or so many times ``value``) with ``with_values`` written at ``at``."""
     out = np.full(base, value) if isinstance(base, int) else base
     out[at] = with_values
@@ -266,7 +321,10 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own["event"].order = batch["event"].order[event]
     own["sample"].ptr = ptr - ptr[0]
     own["sample"].last = batch["sample"].last[sample] - event.start
-    own["sample"].target, own["sample"].real = batch["sample"].target[sample], real
+    own["sample"].real = real
+    for store, rows in (("event", event), ("sample", sample)):
+        for name in _FILL.keys() & batch[store].keys():
+            own[store][name] = batch[store][name][rows]
     own[OF].edge_index = torch.stack([torch.arange(batch.rows["event"], device=real.device), own["event"].item])
     edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])
     own[NEXT].edge_index = batch[NEXT].edge_index[:, edge] - item.start

@@ -28,7 +28,7 @@ class EventLog:
 
     Shapes:
         session, item ``[N]`` int64 numbers; time ``[N]`` float64 seconds since 1970 (or row numbers);
-        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 numbers or None.
+        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 numbers (-1: unknown) or None.
     """
 
     session: np.ndarray
@@ -150,7 +150,8 @@ class EventLog:
         item, kept_items = _renumber(self.item[rows])
         user, users = None, self.users
         if self.session_user is not None and users is not None:
-            user, kept_users = _renumber(self.session_user[kept_sessions])
+            user = self.session_user[kept_sessions]
+            user[user >= 0], kept_users = _renumber(user[user >= 0])
             users = users.take(kept_users)
         return replace(
             self,
@@ -199,11 +200,17 @@ class EventLog:
             )
         return log
 
-    def aligned_to(self, items: EntityTable) -> EventLog:
-        """The same events numbered by another log's items; events on items unknown there are left out."""
+    def aligned_to(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
+        """The same events numbered by another log's items; events on items unknown there are left out.
+
+        With ``users``, users are numbered by that table too; those unknown there get -1, and their events stay.
+        """
         rows = items.rows_of(self.items.ids)
         known = self.select(rows[self.item] >= 0)
-        return replace(known, item=items.rows_of(known.items.ids)[known.item], items=items)
+        known = replace(known, item=items.rows_of(known.items.ids)[known.item], items=items)
+        if users is None or known.users is None or known.session_user is None:
+            return known
+        return replace(known, users=users, session_user=users.rows_of(known.users.ids)[known.session_user])
 
     def of_sessions(self, chosen: np.ndarray) -> EventLog:
         """The log of these sessions (a mask ``[S]``)."""

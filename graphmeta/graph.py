@@ -38,7 +38,8 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
     follows.edge_index, follows.weight = _follows(log)
     if log.users is not None and log.session_user is not None:
         graph["user"].num_nodes = len(log.users)
-        graph["user", "owns", "session"].edge_index = _edges(log.session_user, np.arange(log.num_sessions))
+        owned = np.flatnonzero(log.session_user >= 0)
+        graph["user", "owns", "session"].edge_index = _edges(log.session_user[owned], owned)
     for owner, table in (("item", log.items), ("user", log.users)):
         for name, attribute in table.attributes.items() if table is not None else ():
             node = _free_name(graph, owner, name)

@@ -161,7 +161,7 @@ def _trained(
     """The system with its best epoch's weights, and every epoch's report; it starts from ``begin``, if given."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        system = build(plan.system, split.train.items, width=plan.width)
+        system = build(plan.system, split.train.items, users=split.train.users, width=plan.width)
     if begin is not None:
         system.start_from(begin)
     if len(system.training_samples(split.train)) == 0:
@@ -306,7 +306,7 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
     columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
     log = (columns if columns.session is None else replace(columns, user=None)).read(events)
     new = unseen(log, notes["cuts"])
-    known = new.aligned_to(system.items)
+    known = new.aligned_to(system.items, system.users)
     results = compare(system, questions(known, rules), past=recall(folder, system.items), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {

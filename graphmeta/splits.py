@@ -61,13 +61,15 @@ def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
             "session may hold the whole log: lower the shares of validation and test"
         )
     valid_raw, test_raw = log.before(test_from).after(valid_from), log.after(test_from)
-    valid, test = valid_raw.aligned_to(train.items), test_raw.aligned_to(train.items)
+    valid, test = (part.aligned_to(train.items, train.users) for part in (valid_raw, test_raw))
     unknown = valid_raw.num_events + test_raw.num_events - valid.num_events - test.num_events
     return Split(train, valid, test, valid_from, test_from, unknown)
 
 
 def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
     """Random shares of the *users* are held out with all their sessions: nobody is in two parts.
+
+    All users stay in the user table of each part, so that what is known of a new one besides clicks can be used.
 
     Raises:
         InputError: a log without users, or with too few.
@@ -76,8 +78,9 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
         raise InputError("the log has no user column; name one to split by user")
     part = _parts(len(log.users), test, valid, seed, "users")[log.session_user]
     train = log.of_sessions(part == 0)
+    train = train.aligned_to(train.items, log.users)
     held = [log.of_sessions(part == k) for k in (1, 2)]
-    known = [h.aligned_to(train.items) for h in held]
+    known = [h.aligned_to(train.items, log.users) for h in held]
     unknown = sum(h.num_events - k.num_events for h, k in zip(held, known, strict=True))
     return Split(train, known[0], known[1], unknown=unknown)
 
@@ -98,7 +101,7 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     for part, share, name in zip(parts, (1.0, valid, test), ("train", "validate", "test"), strict=True):
         if share and part.num_events == 0:
             raise InputError(f"no session is left to {name} on; change the shares of new items, or the seed")
-    train, valid_log, test_log = (part.aligned_to(log.items) for part in parts)
+    train, valid_log, test_log = (part.aligned_to(log.items, log.users) for part in parts)
     return Split(train, valid_log, test_log)
 
 

@@ -6,6 +6,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ class System(nn.Module):
     """What is trained and asked: ``System(recommender, items, adaptation=…)``.
 
     Args:
-        items: the vocabulary, with attributes and labels.
+        items: the vocabulary, with attributes and labels; users: the people it knows, if it knows them.
         adaptation: how a session's own clicks change the weights; none if not given.
         loss: from head and states to one loss a sample; full softmax if not given.
+        samples: what an epoch runs over, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for
+            meta-training the last click of each session.
         max_length: clicks of a session that are looked at, the last ones.
         max_support: support samples a task, the last ones.
     """
@@ -58,14 +61,17 @@ class System(nn.Module):
         recommender: Recommender,
         items: EntityTable,
         *,
+        users: EntityTable | None = None,
         adaptation: Adaptation | None = None,
         loss: nn.Module | None = None,
+        samples: Callable[..., Samples] | None = None,
         max_length: int = 50,
         max_support: int = 10,
     ) -> None:
         super().__init__()
-        self.recommender, self.items, self.adaptation = recommender, items, adaptation
+        self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
+        self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
         self.max_length, self.max_support = max_length, max_support
         self.recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}
@@ -98,10 +104,14 @@ class System(nn.Module):
         return copied
 
     def training_samples(self, log: EventLog) -> Samples:
-        """What one epoch runs over: every prefix of every session, or the last click of each session as a task."""
-        if self.episodic:
-            return last_clicks(log, min_length=3, max_length=self.max_length)
-        return prefixes(log, max_length=self.max_length)
+        """What one epoch runs over."""
+        return self.samples(log, max_length=self.max_length)
+
+    def fit(self, log: EventLog) -> None:
+        """Let the parts that count before they learn (popularity, who clicked what, pauses) see the training log."""
+        for part in self.modules():
+            if part is not self and hasattr(part, "fit"):
+                part.fit(log)  # pyright: ignore[reportCallIssue]
 
     def losses(self, samples: Samples) -> Tensor:
         """The training loss of each sample, ``[S]``."""
@@ -130,25 +140,37 @@ class System(nn.Module):
         return next(self.parameters()).device
 
     def recommend(
-        self, session: Iterable[Any], k: int = 10, *, unknown: str = "raise", exclude_seen: bool = False
+        self,
+        session: Iterable[Any],
+        k: int = 10,
+        *,
+        user: Any = None,
+        times: Sequence[float] | None = None,
+        unknown: str = "raise",
+        exclude_seen: bool = False,
     ) -> list[Recommendation]:
         """The k best next items for a session of original ids, which nobody needs to have seen before.
 
         Args:
             session: item ids, oldest first.
+            user: whose session it is, an original id; one the system does not know is like no user at all.
+            times: when each click was, in seconds, for systems that look at pauses.
             unknown: what to do about ids the system does not know: ``raise``, ``warn`` (and skip) or ``ignore``.
             exclude_seen: leave out what is in the session already; there may then be fewer than k left.
 
         Raises:
             InputError: an unknown item, an empty session, or k not below the number of items.
         """
-        return self.recommend_many([session], k, unknown=unknown, exclude_seen=exclude_seen)[0]
+        whose, when = (None if user is None else [user]), (None if times is None else [times])
+        return self.recommend_many([session], k, users=whose, times=when, unknown=unknown, exclude_seen=exclude_seen)[0]
 
     def recommend_many(
         self,
         sessions: Sequence[Iterable[Any]],
         k: int = 10,
         *,
+        users: Sequence[Any] | None = None,
+        times: Sequence[Sequence[float]] | None = None,
         unknown: str = "raise",
         exclude_seen: bool = False,
     ) -> list[list[Recommendation]]:
@@ -159,8 +181,16 @@ class System(nn.Module):
             )
         if len(sessions) == 0:
             return []
-        rows = [self._rows(list(session), unknown) for session in sessions]
-        scores = self.scores(open_sessions(rows, max_length=self.max_length))
+        asked = [list(session) for session in sessions]
+        numbers = [self._rows(session, unknown) for session in asked]
+        rows = [row[row >= 0] for row in numbers]
+        samples = open_sessions(
+            rows,
+            max_length=self.max_length,
+            times=None if times is None else _times_of(times, numbers),
+            users=self._users_of(users, len(rows)),
+        )
+        scores = self.scores(samples)
         if not scores.isfinite().all():
             raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
         if exclude_seen:
@@ -191,22 +221,23 @@ class System(nn.Module):
             warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4)
         if not (rows >= 0).any():
             raise InputError("the session has no known item; give at least one, or recommend what is popular")
-        return rows[rows >= 0]
+        return rows
+
+    def _users_of(self, users: Sequence[Any] | None, sessions: int) -> np.ndarray | None:
+        if self.users is None or users is None:
+            return None
+        if len(users) != sessions:
+            raise InputError(f"{len(users)} users for {sessions} sessions; give one a session")
+        return locate(self.users.ids, np.array(users, dtype=object))
 
     def save(self, folder: str | Path) -> None:
         """Write weights, vocabulary and notes to a folder: safetensors and JSON with checksums, whole or not at all."""
-        items = self.items
         document = {
-            "format": 1,
+            "format": 2,
             "recipe": None if self.recipe is None else vars(self.recipe),
             "notes": self.notes,
-            "items": {
-                "ids": items.ids.tolist(),
-                "labels": None if items.labels is None else items.labels.tolist(),
-                "attributes": {
-                    n: {"codes": a.codes.tolist(), "values": a.values.tolist()} for n, a in items.attributes.items()
-                },
-            },
+            "items": _stored(self.items),
+            "users": None if self.users is None else _stored(self.users),
         }
         save_state(Path(folder), "model", self.state_dict(), document)
 
@@ -221,12 +252,13 @@ class System(nn.Module):
             InputError: a file that is missing, damaged, changed, or of another system.
         """
         tensors, document = load_state(Path(folder), "model")
-        if document.get("format") != 1:
+        if document.get("format") != 2:
             raise InputError(
                 f"{folder}: format {document.get('format')!r} is not known to this version; update graphmeta"
             )
-        items = _items_from(document["items"])
-        system = build(items) if build is not None else _rebuild(folder, document["recipe"], items)
+        items = _table_from(document["items"])
+        users = None if document["users"] is None else _table_from(document["users"])
+        system = build(items) if build is not None else _rebuild(folder, document["recipe"], items, users)
         try:
             system.load_state_dict(tensors)
         except RuntimeError as error:
@@ -237,7 +269,24 @@ class System(nn.Module):
         return system
 
 
-def _items_from(stored: dict[str, Any]) -> EntityTable:
+def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> list[np.ndarray]:
+    """Times of the clicks on known items."""
+    if len(times) != len(numbers) or any(len(t) != len(n) for t, n in zip(times, numbers, strict=True)):
+        raise InputError("times and clicks differ in number; give one time a click, in seconds")
+    return [np.asarray(t, dtype=np.float64)[n >= 0] for t, n in zip(times, numbers, strict=True)]
+
+
+def _stored(table: EntityTable) -> dict[str, Any]:
+    return {
+        "ids": table.ids.tolist(),
+        "labels": None if table.labels is None else table.labels.tolist(),
+        "attributes": {
+            n: {"codes": a.codes.tolist(), "values": a.values.tolist()} for n, a in table.attributes.items()
+        },
+    }
+
+
+def _table_from(stored: dict[str, Any]) -> EntityTable:
     ids = (
         np.array(stored["ids"])
         if all(isinstance(i, int) for i in stored["ids"])
@@ -251,7 +300,9 @@ def _items_from(stored: dict[str, Any]) -> EntityTable:
     return EntityTable(ids, attributes, labels, complete=False)
 
 
-def _rebuild(folder: str | Path, recipe: dict[str, Any] | None, items: EntityTable) -> System:
+def _rebuild(
+    folder: str | Path, recipe: dict[str, Any] | None, items: EntityTable, users: EntityTable | None
+) -> System:
     if recipe is None:
         raise InputError(f"{folder}: a system of your own; pass build=, the function that makes it from the items")
     module = importlib.import_module("graphmeta.published")
@@ -260,4 +311,4 @@ def _rebuild(folder: str | Path, recipe: dict[str, Any] | None, items: EntityTab
         raise InputError(
             f"{folder}: the system {recipe['name']!r} is not in this version's catalogue; update graphmeta"
         )
-    return entry.build(items, **recipe["arguments"])
+    return entry.build(items, users=users, **recipe["arguments"])

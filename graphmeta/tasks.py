@@ -7,7 +7,7 @@ next click from all of them (query). The query's own target is in no support row
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Sampl
     task = np.repeat(np.arange(len(query)), count)
     if not (end < query.end[task]).all():
         raise AssertionError("a support target lies at or behind its query target")
-    return Samples(query.item, query.begin[task], end, query.item[end], query.session[task]), task
+    return replace(query.take(task), end=end, target=query.item[end]), task
 
 
 def task_batch(query: Samples, *, num_items: int, max_support: int | None = None) -> TaskBatch:

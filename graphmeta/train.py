@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,19 @@ class Adam:
     def rate(self, progress: float) -> float:
         """The learning rate after this share of all steps."""
         return self.lr * (1 - (1 - self.final) * progress)
+
+
+@dataclass(frozen=True)
+class Adagrad(Adam):
+    """Adagrad, whose steps shrink by themselves: the rate stays as it is unless ``final`` is below 1."""
+
+    lr: float = 0.1
+    weight_decay: float = 0.0
+    final: float = 1.0
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        return torch.optim.Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,9 @@ def train(
         DivergedError: a loss that is not finite; the last checkpoint is intact.
     """
     optimizer = optimizer or Adam()
+    if system.users is not None and (log.users is None or not np.array_equal(system.users.ids, log.users.ids)):
+        raise InputError("the log's users are not the system's; number the log like it: log.aligned_to(items, users)")
+    system.fit(log)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
     samples = system.training_samples(log)
@@ -106,6 +123,7 @@ def train(
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
+            "optimizer": type(optimizer).__name__,
             **asdict(optimizer),
         },
     )

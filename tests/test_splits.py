@@ -147,7 +147,8 @@ def test_a_log_without_times_is_split_in_the_order_of_its_rows() -> None:
 def test_users_are_in_one_part_with_all_they_did(seed: int, test: float, valid: float) -> None:
     log = regular()
     split = split_by_user(log, test=test, valid=valid, seed=seed)
-    users = [set(part.users.ids.tolist()) for part in parts(split)]
+    users = [set(part.users.ids[part.session_user].tolist()) for part in parts(split)]
+    assert all(part.users.ids.tolist() == log.users.ids.tolist() for part in parts(split))
     assert [len(u) for u in users] == [5 - round(5 * valid) - round(5 * test), round(5 * valid), round(5 * test)]
     assert not (users[0] & users[1] or users[0] & users[2] or users[1] & users[2])
     for part, own in zip(parts(split), users, strict=True):

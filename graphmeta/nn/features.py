@@ -10,10 +10,13 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
+from graphmeta.events import EventLog
 from graphmeta.tables import Attribute
 
 
@@ -71,16 +74,21 @@ def table_names(module: nn.Module) -> frozenset[str]:
 class ItemFeatures(nn.Module):
     """An item is its row in a table; the same table is what heads score against.
 
-    Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width])``.
+    With ``bias``, each item has a number besides, its last column, which is added to all its scores (by a head
+    made with ``bias=True``) and which the encoder does not see.
+
+    Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width (+ 1)])``.
     """
 
-    def __init__(self, num_items: int, width: int) -> None:
+    def __init__(self, num_items: int, width: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.item = Table(num_items, width)
+        self.item, self.width = Table(num_items, width + bias), width
+        if bias:
+            nn.init.zeros_(self.item.weight[:, width])
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items, and the table of all."""
-        return self.item(n_id), self.item.weight
+        return self.item(n_id)[:, : self.width], self.item.weight
 
 
 class AttributeFeatures(ItemFeatures):
@@ -130,3 +138,33 @@ def uniform_(module: nn.Module, width: int) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.uniform_(-bound, bound)
+
+
+class UserFeatures(nn.Module):
+    """A user is a row in a table; one that training did not see, or nobody knows, is a vector of zeros.
+
+    Shapes: ``user [S]`` (-1: unknown) ``-> [S, width]``.
+    """
+
+    def __init__(self, num_users: int, width: int) -> None:
+        super().__init__()
+        self.user = Table(num_users, width)
+        self.seen: Tensor
+        self.register_buffer("seen", torch.ones(num_users, dtype=torch.bool))
+
+    def fit(self, log: EventLog) -> None:
+        """Note which users have training events."""
+        if log.session_user is not None:
+            self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user)))
+
+    def forward(self, user: Tensor) -> Tensor:
+        """Vectors of these users."""
+        known = (user >= 0) & self.seen.index_select(0, user.clamp(min=0))
+        return self.user(user.clamp(min=0)) * known[:, None].to(self.user.weight.dtype)
+
+    def of_samples(self, batch: HeteroData) -> Tensor:
+        """Vectors of the samples' users ``[S, width]``; zeros if the log has no users."""
+        size = batch["sample"].num_nodes
+        user = batch["sample"].get("user")
+        unknown = torch.full((size,), -1, device=self.seen.device)
+        return self.forward(unknown if user is None else user)

@@ -13,17 +13,20 @@ from graphmeta.nn.scoring import score_cross_entropy
 class Dot(nn.Module):
     """Score = inner product of the sample's query vector with the candidate: ``project(readout(h)) · e_i``.
 
+    With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``.
+
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
 
-    def __init__(self, readout: nn.Module, project: nn.Module | None = None) -> None:
+    def __init__(self, readout: nn.Module, project: nn.Module | None = None, *, bias: bool = False) -> None:
         super().__init__()
-        self.readout = readout
+        self.readout, self.bias = readout, bias
         self.project = nn.Identity() if project is None else project
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors ``[S, D']``."""
-        return self.project(self.readout(states, batch))
+        query = self.project(self.readout(states, batch))
+        return F.pad(query, (0, 1), value=1.0) if self.bias else query
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import real_samples
+from graphmeta.nn.head import Dot
+from graphmeta.nn.readout import Last
 
 
 class SoftmaxLoss(nn.Module):
@@ -30,3 +35,77 @@ def _has_cross_entropy(head: nn.Module) -> bool:
     """Whether the class that says how the head scores also says what their cross-entropy is."""
     scorer = next(cls for cls in type(head).__mro__ if "forward" in vars(cls))
     return "cross_entropy" in vars(scorer)
+
+
+class RankingLoss(nn.Module):
+    """Compare the target's score with those of a few other items.
+
+    Args:
+        comparison: ``(target's score [S], others' [S, N], which of them count [S, N]) -> [S]``, see
+            :mod:`graphmeta.nn.ranking`.
+        negatives: which other items, see :mod:`graphmeta.nn.negatives`.
+
+    Shapes: returns one loss for each real sample, ``[S]``. The head must be a :class:`~graphmeta.nn.head.Dot`.
+    """
+
+    def __init__(self, comparison: nn.Module, negatives: nn.Module) -> None:
+        super().__init__()
+        self.comparison, self.negatives = comparison, negatives
+
+    def forward(self, head: Dot, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        query = real_samples(batch, head.query(states, batch))
+        target = real_samples(batch, batch["sample"].target)
+        user = batch["sample"].get("user")
+        items, counts = self.negatives(target, None if user is None else real_samples(batch, user), len(candidates))
+        other = F.embedding(items, candidates)
+        scores = query @ other.t() if items.dim() == 1 else torch.matmul(other, query[:, :, None]).squeeze(2)
+        own = (query * F.embedding(target, candidates)).sum(1)
+        return self.comparison(own, scores, counts)
+
+
+class EveryClick(nn.Module):
+    """Ask ``loss`` about every click of a session, so that one pass over it trains all its prefixes.
+
+    Right for encoders that look back only (recurrent, causal): the state of a click is then the state of the
+    prefix that ends there. The head's readout must be :class:`~graphmeta.nn.readout.Last`.
+
+    Args:
+        ahead: how many of the following clicks are targets of a click.
+
+    Shapes: returns one loss for each click and known target.
+    """
+
+    def __init__(self, loss: nn.Module, *, ahead: int = 1) -> None:
+        super().__init__()
+        self.loss, self.ahead = loss, ahead
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        if not isinstance(head.readout, Last):
+            raise TypeError(f"EveryClick needs a head that reads the last click, not {type(head.readout).__name__}")
+        views = [following(batch, step) for step in range(1, self.ahead + 1)]
+        return torch.cat([self.loss(head, states, view, candidates) for view in views])
+
+
+def following(batch: HeteroData, ahead: int = 1) -> HeteroData:
+    """The batch with a sample for every click whose ``ahead``-th successor is known, that being the target."""
+    sample, event = batch["sample"], batch["event"]
+    at = torch.arange(event.num_nodes, device=event.item.device) + ahead
+    end = sample.ptr[1:].index_select(0, event.batch)
+    clicked = batch["item"].n_id.index_select(0, event.item)
+    inside = clicked.index_select(0, at.clamp(max=len(at) - 1))
+    target = torch.where(at < end, inside, sample.target.index_select(0, event.batch))
+    known = (at <= end) & (target >= 0)
+    if "real" in sample:
+        known &= torch.isin(event.batch, sample.real)
+    rows = known.nonzero().squeeze(1)
+    view = copy.copy(batch)
+    for name in ("ptr", "real", "next_time"):
+        if name in view["sample"]:
+            del view["sample"][name]
+    view["sample"].last, view["sample"].target = rows, target.index_select(0, rows)
+    if "user" in sample:
+        view["sample"].user = sample.user.index_select(0, event.batch.index_select(0, rows))
+    view["sample"].num_nodes = len(rows)
+    return view

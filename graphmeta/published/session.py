@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
+from graphmeta.batch import whole_sessions
+from graphmeta.errors import InputError
 from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
 from graphmeta.nn.features import AttributeFeatures, ItemFeatures, uniform_
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import EveryClick, RankingLoss, SoftmaxLoss
+from graphmeta.nn.negatives import SharedNegatives
+from graphmeta.nn.ranking import RANKING
 from graphmeta.nn.readout import Last, SoftAttention
+from graphmeta.nn.recurrent import Recurrent
 from graphmeta.nn.target import TargetAttention
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -76,6 +82,56 @@ def gc_san(
     recommender = Recommender(ItemFeatures(len(items), width), encoder, Dot(Last()))
     uniform_(recommender, width)
     return System(recommender, items)
+
+
+def gru4rec(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    cell: str = "gru",
+    layers: int = 1,
+    dropout: float = 0.1,
+    loss: str = "cross_entropy",
+    negatives: int = 2048,
+    alpha: float = 0.75,
+    bias: bool = True,
+    whole: bool = True,
+) -> System:
+    """GRU4Rec: the state of a recurrent network after the last click, dot product; every click is a target.
+
+    ``score_i = h_t · e_i + b_i``.
+
+    Args:
+        width: of items and states, one table for input and output; cell: ``gru`` or ``lstm``.
+        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.ranking.RANKING` against
+            the batch's other targets and ``negatives`` more, drawn as often as support^``alpha``.
+        whole: a batch is sessions, each read once; False: prefixes, as the graph encoders are trained.
+
+    Source: Hidasi et al. 2016, Session-based Recommendations with Recurrent Neural Networks; Hidasi & Karatzoglou
+    2018 for the max losses and the drawn negatives.
+    Differs: a session is read and differentiated from its first click to its last, where the public code walks many
+    sessions in parallel and cuts the gradient at each click; so the negatives are the targets of all clicks of the
+    batch; Adam with the whole library's schedule in place of Adagrad.
+    """
+    features = ItemFeatures(len(items), width, bias=bias)
+    encoder = Recurrent(width, width, cell=cell, layers=layers, dropout=dropout)
+    recommender = Recommender(features, encoder, Dot(Last(), bias=bias))
+    one = _loss(loss, SharedNegatives(drawn=negatives, alpha=alpha))
+    return System(
+        recommender,
+        items,
+        loss=EveryClick(one) if whole else one,
+        samples=whole_sessions if whole else None,
+    )
+
+
+def _loss(name: str, negatives: nn.Module) -> nn.Module:
+    """The loss of that name: the full softmax, or a comparison with the negatives."""
+    if name == "cross_entropy":
+        return SoftmaxLoss()
+    if name not in RANKING:
+        raise InputError(f"no loss is called {name!r}; there are cross_entropy, {', '.join(RANKING)}")
+    return RankingLoss(RANKING[name](), negatives)
 
 
 def if_san(items: EntityTable, *, width: int = 100, layers: int = 2, dropout: float = 0.2) -> System:

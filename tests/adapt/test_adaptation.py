@@ -23,7 +23,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.batch import NEXT, Samples, open_sessions
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.nn.attention import SelfAttentionStack, from_dense, to_dense
+from graphmeta.nn.attention import Blend, SelfAttentionStack, from_dense, to_dense
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
@@ -97,7 +97,7 @@ class Unknown(nn.Module):
 
 ENCODERS = {
     "GatedSessionGraph": lambda: GatedSessionGraph(WIDTH),
-    "SelfAttentionStack": lambda: SelfAttentionStack(WIDTH, layers=2, heads=2, dropout=0.0),
+    "SelfAttentionStack": lambda: Blend(SelfAttentionStack(WIDTH, layers=2, dropout=0.0)),
     "GatedGraphConv": lambda: Convolution(GatedGraphConv(WIDTH, 2)),
     "SAGEConv": lambda: Convolution(SAGEConv(WIDTH, WIDTH)),
     "GraphConv": lambda: Convolution(GraphConv(WIDTH, WIDTH)),

@@ -79,7 +79,7 @@ def test_if_san_is_the_formula():
         last = []
         for level, blend in zip(levels, model.encoder.encoders, strict=True):
             states = level
-            for block in blend.encoder.blocks:
+            for block in blend.block.blocks:
                 q, k, v = (linear(states, part) for part in (block.query, block.key, block.value))
                 mixed = torch.softmax(q @ k.t() / math.sqrt(6), 1) @ v
                 states = linear(torch.relu(linear(mixed, block.inner)), block.outer) + mixed
@@ -103,9 +103,8 @@ def test_scores_do_not_depend_on_the_batch():
     "factory",
     [
         GatedSessionGraph,
-        SelfAttentionStack,
         lambda width: Blend(SelfAttentionStack(width)),
-        lambda width: SideBySide(SelfAttentionStack(width // 2), GatedSessionGraph(width // 2)),
+        lambda width: SideBySide(Blend(SelfAttentionStack(width // 2)), GatedSessionGraph(width // 2)),
     ],
 )
 def test_encoders_keep_the_contract(factory):
