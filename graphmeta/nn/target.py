@@ -98,7 +98,8 @@ def attended_scores(reading: Reading, candidates: Tensor) -> Tensor:
     """The formula as it stands, ``[S, C]``; differentiable any number of times, for candidates of any kind."""
     base, logit, value = (F.linear(part, candidates) for part in reading[:3])
     owner = torch.repeat_interleave(reading.ptr.diff())
-    weight = softmax_of(logit + reading.count.log()[:, None], owner, len(base))
+    share = reading.count.to(logit.dtype).log()[:, None]
+    weight = softmax_of(logit + share, owner, len(base))
     return base + torch.zeros_like(base).index_add(0, owner, weight * value)
 
 
@@ -166,6 +167,14 @@ class _Columns:
                 logit.div_(logit.sum(1, keepdim=True).add_(top.neg_().exp_()))
             base[rows].add_((logit * value).sum(1) if logit.shape[1] > 1 else (logit * value)[:, 0])
 
+    def blocks(self, candidates: Tensor) -> list[Tensor]:
+        """Scores, attention weights and values, some candidates at a time."""
+        blocks = []
+        for some, _ in _tiles(candidates):
+            blocks.append(self.rows @ some.t())
+            self.attend(blocks[-1])
+        return blocks
+
     def scores(self, candidates: Tensor) -> Tensor:
         """``[S, C]`` in the samples' own order."""
         out = self.rows.new_empty(self.samples, len(candidates))
@@ -195,10 +204,7 @@ class _AttendedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         reading = Reading(query, keys, values, ptr, count)
         columns = _Columns(reading)
-        blocks = []
-        for some, _ in _tiles(candidates):
-            blocks.append(columns.rows @ some.t())
-            columns.attend(blocks[-1])
+        blocks = columns.blocks(candidates)
         scores = [block[: columns.samples] for block in blocks]
         wanted = target.index_select(0, columns.order)
         own = torch.stack([scores[c // _COLUMNS][s, c % _COLUMNS] for s, c in enumerate(wanted.tolist())])
@@ -223,11 +229,12 @@ class _AttendedCrossEntropy(torch.autograd.Function):
 
 def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``columns.rows`` and of the candidates; the saved blocks are used up."""
-    columns, blocks = ctx.columns, ctx.blocks
+    columns, blocks = ctx.columns, ctx.blocks or ctx.columns.blocks(candidates)
+    ctx.blocks = None  # a second backward pass computes them again
     to_rows, to_candidates = torch.zeros_like(columns.rows), torch.empty_like(candidates)
     scale = grad[:, None]
     for number, (some, at) in enumerate(_tiles(candidates)):
-        block = blocks[number]
+        block = blocks.pop(0)
         base = block[: columns.samples]
         attended = [(logit, value, rows, (logit * value).sum(1)) for rows, logit, value in columns.runs(block)]
         base.sub_(ctx.normaliser[:, None]).exp_().mul_(scale)
@@ -241,7 +248,6 @@ def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
         _swap(columns, to_rows, block @ some)
         base_rows, logit_rows, value_rows = columns.split(columns.rows)
         torch.mm(block.t(), torch.cat([base_rows, value_rows, logit_rows]), out=to_candidates[at])
-        blocks[number] = None
     return to_rows, to_candidates
 
 

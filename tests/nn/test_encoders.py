@@ -9,6 +9,7 @@ import torch
 from graphmeta.batch import open_sessions, session_batch
 from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
 from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.recurrent import Recurrent
 from graphmeta.published import build
 from graphmeta.testing import check_encoder, fake_log
 
@@ -61,6 +62,59 @@ def test_sr_gnn_is_the_formula():
 
 
 @torch.no_grad()
+def test_gc_san_is_the_formula():
+    torch.manual_seed(0)
+    system = build("gc_san", LOG.items, width=6, layers=2, weight=0.6).double()
+    model, table, found = system.recommender, system.recommender.features.item.weight, scores(system)
+    for row, session in enumerate(SESSIONS):
+        alone = session_batch(open_sessions([np.array(session)]), num_items=LOG.num_items)
+        graph = model.encoder.below(table[alone["item"].n_id], alone)  # SR-GNN's encoder has its own oracle
+        states = graph
+        for block in model.encoder.block.blocks:
+            q, k, v = (linear(states, part) for part in (block.query, block.key, block.value))
+            mixed = torch.softmax(q @ k.t() / math.sqrt(6), 1) @ v
+            states = linear(torch.relu(linear(mixed, block.inner)), block.outer) + mixed
+        wanted = table @ (0.6 * states[-1] + 0.4 * graph[-1])
+        torch.testing.assert_close(found[row], wanted, rtol=0, atol=1e-12)
+
+
+def gru(x, h, cell):
+    """One step of a GRU from its definition; weights in PyTorch's order reset, update, new."""
+    w_x, w_h, b_x, b_h = (getattr(cell, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    from_x, from_h = (w_x @ x + b_x).chunk(3), (w_h @ h + b_h).chunk(3)
+    reset, update = (torch.sigmoid(from_x[k] + from_h[k]) for k in range(2))
+    return (1 - update) * torch.tanh(from_x[2] + reset * from_h[2]) + update * h, None
+
+
+def lstm(x, h, cell, memory):
+    """One step of an LSTM from its definition; weights in PyTorch's order input, forget, cell, output."""
+    w_x, w_h, b_x, b_h = (getattr(cell, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    into, forget, new, out = (w_x @ x + b_x + w_h @ h + b_h).chunk(4)
+    memory = torch.sigmoid(forget) * memory + torch.sigmoid(into) * torch.tanh(new)
+    return torch.sigmoid(out) * torch.tanh(memory), memory
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@torch.no_grad()
+def test_gru4rec_is_the_recurrence(cell):
+    torch.manual_seed(0)
+    system = build("gru4rec", LOG.items, width=5, cell=cell, layers=2).double()
+    model, found = system.recommender, scores(system)
+    table = model.features.item.weight
+    table[:, 5] = torch.rand(LOG.num_items)
+    found = scores(system)
+    for row, session in enumerate(SESSIONS):
+        below = [table[item, :5] for item in session]
+        for layer in model.encoder.layers:
+            h, memory, above = torch.zeros(5), torch.zeros(5), []
+            for x in below:
+                h, memory = gru(x, h, layer) if cell == "gru" else lstm(x, h, layer, memory)
+                above.append(h)
+            below = above
+        torch.testing.assert_close(found[row], table[:, :5] @ below[-1] + table[:, 5], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
 def test_if_san_is_the_formula():
     torch.manual_seed(0)
     system = build("if_san", LOG.items, width=6).double()
@@ -90,7 +144,7 @@ def test_if_san_is_the_formula():
 
 @torch.no_grad()
 def test_scores_do_not_depend_on_the_batch():
-    for name in ("sr_gnn", "if_san", "cbml"):
+    for name in ("sr_gnn", "gc_san", "gru4rec", "if_san", "cbml"):
         torch.manual_seed(0)
         system = build(name, LOG.items, width=6).double()
         samples = open_sessions([np.array(session) for session in SESSIONS])
@@ -104,6 +158,8 @@ def test_scores_do_not_depend_on_the_batch():
     [
         GatedSessionGraph,
         lambda width: Blend(SelfAttentionStack(width)),
+        lambda width: Recurrent(width, width + 1, layers=2),
+        lambda width: Recurrent(width, width, cell="lstm"),
         lambda width: SideBySide(Blend(SelfAttentionStack(width // 2)), GatedSessionGraph(width // 2)),
     ],
 )

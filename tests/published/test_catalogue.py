@@ -1,0 +1,65 @@
+"""What holds for every row of the catalogue: the encoder contract, learning, saving, scores without batch-mates."""
+
+import numpy as np
+import pytest
+import torch
+
+from graphmeta.batch import Samples, last_clicks
+from graphmeta.datasets import complete_journey
+from graphmeta.published import CATALOGUE, build
+from graphmeta.splits import split_by_time
+from graphmeta.system import System
+from graphmeta.testing import check_encoder, fake_log
+from graphmeta.train import Adam, train
+
+WIDTH = 8
+FAKE = fake_log(sessions=60)
+
+
+@pytest.fixture(scope="module")
+def baskets():
+    """The last two hundred sessions of the embedded log, and those before its end to test on."""
+    log = complete_journey()
+    return split_by_time(log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 240))
+
+
+def untrained(name: str, log=FAKE) -> System:
+    torch.manual_seed(0)
+    return build(name, log.items, users=log.users, width=WIDTH)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_its_encoder_keeps_the_contract(name):
+    system = untrained(name)
+    x, _ = system.recommender.features(torch.arange(3))
+    report = check_encoder(lambda width: system.recommender.encoder, width=x.shape[1])
+    assert report.ok, report
+
+
+def training_loss(system: System, samples: Samples) -> float:
+    torch.manual_seed(1)
+    return float(system.eval().losses(samples).detach().mean())
+
+
+@pytest.mark.filterwarnings("ignore:.*next click")
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_it_learns_on_the_embedded_log(name, baskets):
+    system = untrained(name, baskets.train)
+    samples = system.training_samples(baskets.train).take(slice(0, 200))
+    system.fit(baskets.train)
+    before = training_loss(system, samples)
+    list(train(system, baskets.train, epochs=2, optimizer=Adam(lr=1e-2), batch_size=32))
+    assert training_loss(system, samples) < before
+
+
+@pytest.mark.filterwarnings("ignore:.*next click")
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_scores_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
+    system = untrained(name).eval()
+    system.fit(FAKE)
+    samples = last_clicks(FAKE).take(slice(0, 12))
+    together = system.scores(samples)
+    alone = torch.cat([system.scores(samples.take(slice(s, s + 1))) for s in range(len(samples))])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    system.save(tmp_path)
+    torch.testing.assert_close(System.load(tmp_path).eval().scores(samples), together, rtol=0, atol=0)
