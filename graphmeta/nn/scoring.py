@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from graphmeta.errors import InputError
+
+_PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Within it, :func:`score_cross_entropy` takes its products in ``fp32`` or ``bf16``.
+
+    With ``bf16``, factors and products are rounded to 8 bits of mantissa and added up in 32; weights, optimiser and
+    everything else stay in 32. On a device without bf16 arithmetic the same rounding is done by hand: same numbers,
+    no speed.
+    """
+    if name not in ("fp32", "bf16"):
+        raise InputError(f"precision={name!r} must be fp32 or bf16")
+    token = _PRECISION.set(name)
+    try:
+        yield
+    finally:
+        _PRECISION.reset(token)
 
 
 def score_cross_entropy(query: Tensor, candidates: Tensor, target: Tensor, *, rows: int = 128) -> Tensor:
@@ -25,30 +49,47 @@ def score_cross_entropy(query: Tensor, candidates: Tensor, target: Tensor, *, ro
     return losses[0] if len(losses) == 1 else torch.cat(losses)
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices by itself."""
+    if device.type != "cpu":
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _product(a: Tensor, b: Tensor, low: bool) -> Tensor:
+    """``a @ b``; with ``low`` in bf16, returned in 32 bits."""
+    if not low:
+        return a @ b
+    a, b = a.bfloat16(), b.bfloat16()
+    return (a @ b).float() if has_bf16(a.device) else (a.float() @ b.float()).bfloat16().float()
+
+
 class _ScoreCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, candidates: Tensor, target: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        scores = query @ candidates.t()
+        ctx.low = _PRECISION.get() == "bf16" and query.dtype == torch.float32
+        scores = _product(query, candidates.t(), ctx.low)
         own = scores.gather(1, target[:, None]).squeeze(1)
         top = scores.amax(1)
         scores.sub_(top[:, None]).exp_()
         total = scores.sum(1)
-        needed = any(ctx.needs_input_grad)
-        ctx.save_for_backward(query, candidates, target, *((scores, total) if needed else ()))
+        kept = (scores.bfloat16() if ctx.low else scores, total) if any(ctx.needs_input_grad) else ()
+        ctx.save_for_backward(query, candidates, target, *kept)
         return total.log() + top - own
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         query, candidates, target, scores, total = ctx.saved_tensors
         if torch.is_grad_enabled():
-            weight, unit = torch.softmax(query @ candidates.t(), 1), grad
+            weight, unit, low = torch.softmax(query @ candidates.t(), 1), grad, False
         else:
-            weight, unit = scores, grad / total
+            weight, unit, low = scores, grad / total, ctx.low
         to_query = to_candidates = None
         if ctx.needs_input_grad[0]:
-            to_query = unit[:, None] * (weight @ candidates) - grad[:, None] * candidates.index_select(0, target)
+            hit = grad[:, None] * candidates.index_select(0, target)
+            to_query = unit[:, None] * _product(weight, candidates, low) - hit
         if ctx.needs_input_grad[1]:
-            to_candidates = weight.t() @ (unit[:, None] * query)
+            to_candidates = _product(weight.t(), unit[:, None] * query, low)
             to_candidates = _add_rows(to_candidates, target, -grad[:, None] * query)
         return to_query, to_candidates, None
 

@@ -1,15 +1,17 @@
 """Scoring and cross-entropy in one operation: equal to the two, with all derivatives."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from graphmeta.batch import open_sessions, session_batch
+from graphmeta.errors import InputError
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.scoring import score_cross_entropy
+from graphmeta.nn.scoring import precision, score_cross_entropy
 
 
 def problem():
@@ -42,6 +44,22 @@ def test_rows_are_only_a_matter_of_memory():
     query, table, target = problem()
     whole, pieces = (score_cross_entropy(query, table, target, rows=rows) for rows in (100, 3))
     torch.testing.assert_close(whole, pieces)
+
+
+def test_bf16_is_near_and_its_gradients_too():
+    query, table, target = (part.detach() for part in problem())
+    generator = torch.Generator().manual_seed(1)
+    query, table = (torch.randn(n, 16, generator=generator, requires_grad=True) for n in (4, 6))
+    exact = score_cross_entropy(query, table, target)
+    with precision("bf16"):
+        rough = score_cross_entropy(query, table, target)
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.1)
+    pairs = (torch.autograd.grad(losses.sum(), (query, table)) for losses in (exact, rough))
+    for ours, theirs in zip(*pairs, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=0.05)
+    with pytest.raises(InputError, match="fp32 or bf16"), precision("fp8"):
+        pass
 
 
 def test_a_head_that_scores_anew_is_not_given_its_parents_cross_entropy():
