@@ -82,11 +82,10 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
     for runs in ordered:
         theirs = published.get(runs[0]["system"])
         printed = "–" if theirs is None else f"{100 * theirs[hit]:.2f} / {100 * theirs[mrr]:.2f}"
-        lines.append(
-            f"| {label(runs[0])} | {figure(runs, hit)} | {figure(runs, mrr)} | {printed} | {runs[0]['epochs'] if runs[0]['history'] else '–'} "
-            f"| {len(runs)} | {mean(r['wall_s'] for r in runs) / 60:.1f} | {max(r['peak_mb'] for r in runs):,} "
-            f"| {max(r['date'] for r in runs)} |"
-        )
+        epochs = runs[0]["epochs"] if runs[0]["history"] else "–"
+        minutes, peak = mean(r["wall_s"] for r in runs) / 60, max(r["peak_mb"] for r in runs)
+        cells = [label(runs[0]), figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
     return "\n".join([*lines, "", *sliced(ordered, mrr, cut), *commands(ordered)])
 
 

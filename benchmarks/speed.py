@@ -3,13 +3,18 @@
     python -m benchmarks.speed [--only NAME] [--json] [--threads N]
 
 * ``batching``: sessions/s of :func:`graphmeta.batch.session_batch` over PyG's ``Data`` + ``Batch.from_data_list``.
-* ``sr_gnn_step``: time of a training step over that of its floor: the product with all item vectors,
-  cross-entropy, their backward pass and fused Adam on the item table (43,097 × 100, batch 100), all by PyTorch.
+* ``sr_gnn_step``, ``gc_san_step``, ``gru4rec_step``, ``tagnn_step``: time of a training step over that of the floor:
+  the product with all item vectors, cross-entropy, their backward pass and fused Adam on the item table (43,097 × 100,
+  batch 100), all by PyTorch; for TAGNN also the factorised attention over the dense formula. ``sr_gnn_bf16`` takes
+  the products in 16 bits.
+* ``asars_triangle``: attention over all prefixes at once over one softmax for each prefix.
+* ``session_knn``: queries/s against 180,000 sessions.
 * ``inner_loop_head``, ``inner_loop_all``: tasks/s of the stacked engine over the per-task loop, meta-update
   included (64 tasks of 3 support and 1 query prefixes, a two-block attention encoder, 10,000 items), for first and
   second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too.
 
-The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported.
+The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported. Each job runs in
+a process of its own, whose peak memory stands beside it.
 """
 
 from __future__ import annotations
@@ -17,17 +22,19 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 
+from benchmarks import steps
+from benchmarks.timing import Row, paired, row, sessions
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
@@ -37,32 +44,8 @@ from graphmeta.nn.features import ItemFeatures, row_gradients
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.published import build
 from graphmeta.recommender import Recommender
-from graphmeta.tables import EntityTable
 from graphmeta.tasks import task_batch
-
-Row = dict[str, Any]
-
-
-def paired(ours: Callable[[], Any], other: Callable[[], Any], *, rounds: int, warm_up: int = 2) -> tuple[float, float]:
-    """Median seconds of each arm, run in turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for at in range(warm_up + rounds):
-        for kept, arm in zip(times, (ours, other), strict=True):
-            began = time.perf_counter()
-            arm()
-            if at >= warm_up:
-                kept.append(time.perf_counter() - began)
-    return float(np.median(times[0])), float(np.median(times[1]))
-
-
-def sessions(count: int, num_items: int, *, seed: int = 0) -> Samples:
-    """Random sessions with Diginetica's mean length (4.1 known clicks, long tail) and a random target."""
-    random = np.random.default_rng(seed)
-    lengths = np.minimum(random.geometric(1 / 4.13, count), 50)
-    known = open_sessions([random.integers(0, num_items, n) for n in lengths])
-    return Samples(known.item, known.begin, known.end, random.integers(0, num_items, count), known.session)
 
 
 def batching() -> list[Row]:
@@ -83,34 +66,6 @@ def batching() -> list[Row]:
     ours, other = paired(lambda: session_batch(samples, num_items=43_097), by_objects, rounds=3, warm_up=1)
     return [
         row("batching", other / ours, "x PyG Data + Batch", ours=50_000 / ours, other=50_000 / other, unit="sessions/s")
-    ]
-
-
-def sr_gnn_step() -> list[Row]:
-    """One training step at Diginetica's size, over its floor."""
-    items, width, size = 43_097, 100, 100
-    torch.manual_seed(0)
-    system = build("sr_gnn", EntityTable(np.arange(items), {}), width=width)
-    optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
-    samples, random = sessions(20_000, items), np.random.default_rng(1)
-    table = nn.Parameter(torch.empty(items, width).uniform_(-0.1, 0.1))
-    table_optimizer = torch.optim.Adam([table], lr=1e-3, weight_decay=1e-5, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with row_gradients(system):
-            system.losses(samples.take(random.integers(0, len(samples), size))).mean().backward()
-        optimizer.step()
-
-    def floor() -> None:
-        query = torch.randn(size, width, requires_grad=True)
-        table_optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(query @ table.t(), torch.randint(0, items, (size,))).backward()
-        table_optimizer.step()
-
-    ours, other = paired(step, floor, rounds=60, warm_up=5)
-    return [
-        row("sr_gnn_step", ours / other, "x floor (lower is better)", ours=ours * 1e3, other=other * 1e3, unit="ms")
     ]
 
 
@@ -173,32 +128,29 @@ def inner_loop(name: str, scope: tuple[str, ...], *, items: int = 10_000) -> lis
     """The stacked engine over the loop: both orders, 1 and 3 steps."""
     rows = []
     for order in (2, 1):
-        for steps in (1, 3):
-            arms = [meta_step(scope, order=order, steps=steps, stacked=s, items=items) for s in (True, False)]
+        for count in (1, 3):
+            arms = [meta_step(scope, order=order, steps=count, stacked=s, items=items) for s in (True, False)]
             ours, other = paired(arms[0], arms[1], rounds=7)
-            label = f"{name} order {order}, {steps} step{'s' if steps > 1 else ''}"
+            label = f"{name} order {order}, {count} step{'s' if count > 1 else ''}"
             rows.append(row(label, other / ours, "x per-task loop", ours=64 / ours, other=64 / other, unit="tasks/s"))
     return rows
 
 
-def row(name: str, ratio: float, against: str, *, ours: float, other: float, unit: str) -> Row:
-    """One line of the table."""
-    return {
-        "name": name,
-        "ratio": round(ratio, 3),
-        "against": against,
-        "ours": round(ours, 1),
-        "other": round(other, 1),
-        "unit": unit,
-    }
-
-
 JOBS: dict[str, Callable[[], list[Row]]] = {
     "batching": batching,
-    "sr_gnn_step": sr_gnn_step,
+    "sr_gnn_step": steps.sr_gnn_step,
+    "sr_gnn_bf16": steps.sr_gnn_bf16,
+    "gc_san_step": steps.gc_san_step,
+    "gru4rec_step": steps.gru4rec_step,
+    "tagnn_step": steps.tagnn_step,
+    "asars_triangle": steps.asars_triangle,
+    "session_knn": steps.session_knn,
     "inner_loop_head": lambda: inner_loop("inner_loop_head", ("head",)),
     "inner_loop_all": lambda: inner_loop("inner_loop_all", ("encoder", "head")),
 }
+
+
+_LINE = "{name:44s} {ratio:9.2f} {against:28s} {ours:12,.1f} vs {other:10,.1f} {unit:10s} {peak_mb:6,d} MB"
 
 
 def main() -> None:
@@ -212,16 +164,29 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     rows: list[Row] = []
     for name in [options.only] if options.only else JOBS:
-        found = JOBS[name]()
+        found = measured(name) if options.only else apart(name, options.threads)
         rows += found
         for line in () if options.json else found:
-            print(
-                "{name:34s} {ratio:9.2f} {against:28s} {ours:12,.1f} vs {other:10,.1f} {unit}".format(**line),
-                flush=True,
-            )
+            print(_LINE.format(**line), flush=True)
     if options.json:
         machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
         print(json.dumps({"date": date.today().isoformat(), **machine, "rows": rows}, indent=1))
+
+
+def measured(name: str) -> list[Row]:
+    """A job's rows, with the peak memory of this process."""
+    found = JOBS[name]()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return [{**line, "peak_mb": peak} for line in found]
+
+
+def apart(name: str, threads: int) -> list[Row]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.speed", "--only", name, "--json", "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
+    return json.loads(done.stdout)["rows"]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,166 @@
+"""Training steps of the session systems at Diginetica's size, and the parts of them that set the pace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.timing import Row, paired, row, sessions
+from graphmeta.batch import session_batch
+from graphmeta.events import EventLog
+from graphmeta.neighbours import SessionKNN
+from graphmeta.nn.features import row_gradients
+from graphmeta.nn.scoring import has_bf16, precision
+from graphmeta.nn.target import Reading, attended_cross_entropy
+from graphmeta.nn.triangle import running_mean
+from graphmeta.published import build
+from graphmeta.tables import EntityTable
+
+ITEMS, WIDTH, SIZE = 43_097, 100, 100
+FLOOR = "x floor (lower is better)"
+
+
+def step_of(name: str, *, size: int = SIZE, products: str = "fp32", **arguments: Any) -> Callable[[], None]:
+    """A closure that takes one training step of a system, each time on other samples."""
+    torch.manual_seed(0)
+    system = build(name, EntityTable(np.arange(ITEMS), {}), width=WIDTH, **arguments)
+    optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
+    samples, random = sessions(20_000, ITEMS), np.random.default_rng(1)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with row_gradients(system), precision(products):
+            system.losses(samples.take(random.integers(0, len(samples), size))).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def floor() -> Callable[[], None]:
+    """A closure for what no exact step can leave out: all scores, cross-entropy, backward, Adam on the item table."""
+    table = nn.Parameter(torch.empty(ITEMS, WIDTH).uniform_(-0.1, 0.1))
+    optimizer = torch.optim.Adam([table], lr=1e-3, weight_decay=1e-5, fused=True)
+
+    def step() -> None:
+        query = torch.randn(SIZE, WIDTH, requires_grad=True)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(query @ table.t(), torch.randint(0, ITEMS, (SIZE,))).backward()
+        optimizer.step()
+
+    return step
+
+
+def over_floor(label: str, step: Callable[[], None], *, rounds: int = 40) -> list[Row]:
+    """A step's time over the floor's."""
+    ours, other = paired(step, floor(), rounds=rounds, warm_up=4)
+    return [row(label, ours / other, FLOOR, ours=ours * 1e3, other=other * 1e3, unit="ms")]
+
+
+def sr_gnn_step() -> list[Row]:
+    """SR-GNN over its floor."""
+    return over_floor("sr_gnn_step", step_of("sr_gnn"))
+
+
+def sr_gnn_bf16() -> list[Row]:
+    """SR-GNN with products in bf16 over the fp32 floor; where the CPU has no bf16, it is imitated and slow."""
+    kind = "bf16" if has_bf16(torch.device("cpu")) else "bf16, imitated: this CPU has none"
+    return over_floor(f"sr_gnn_step ({kind})", step_of("sr_gnn", products="bf16"), rounds=15)
+
+
+def gc_san_step() -> list[Row]:
+    """GC-SAN over the same floor."""
+    return over_floor("gc_san_step", step_of("gc_san"))
+
+
+def gru4rec_step() -> list[Row]:
+    """GRU4Rec, whole sessions of about as many targets as the floor scores."""
+    return over_floor("gru4rec_step (24 sessions)", step_of("gru4rec", size=24))
+
+
+def tagnn_step() -> list[Row]:
+    """The factorised target attention over the dense formula where that fits; and a whole step at full size."""
+    small = 2_000
+    samples = sessions(20, small)
+    batch = session_batch(samples, num_items=small)
+    ptr, owner = batch["sample"].ptr, batch["event"].batch
+    table, query, states = (torch.randn(n, WIDTH, requires_grad=True) for n in (small, 20, len(owner)))
+    wanted = torch.from_numpy(samples.target)
+    longest = batch.longest
+    place = owner * longest + batch["event"].order
+
+    def dense() -> None:
+        padded = torch.zeros(20 * longest, WIDTH).index_copy(0, place, states).view(20, longest, WIDTH)
+        known = torch.zeros(20 * longest, dtype=torch.bool).index_fill(0, place, True).view(20, 1, longest)
+        beta = torch.softmax((table @ padded.transpose(1, 2)).masked_fill(~known, -torch.inf), 2)
+        scores = ((query[:, None] + beta @ padded) * table).sum(2)
+        F.cross_entropy(scores, wanted).backward()
+
+    def factorised() -> None:
+        reading = Reading(query, states, states, ptr, torch.ones_like(owner))
+        attended_cross_entropy(reading, table, wanted).mean().backward()
+
+    ours, other = paired(factorised, dense, rounds=15)
+    rows = [
+        row(
+            "tagnn scores and gradients",
+            other / ours,
+            "x dense, 20 x 2,000",
+            ours=20 / ours,
+            other=20 / other,
+            unit="prefixes/s",
+        )
+    ]
+    ours, other = paired(step_of("tagnn"), floor(), rounds=12)
+    rows.append(row("tagnn_step", ours / other, FLOOR, ours=SIZE / ours, other=SIZE / other, unit="prefixes/s"))
+    return rows
+
+
+def asars_triangle() -> list[Row]:
+    """Attention over all prefixes of 64 rows of 200 clicks as cumulative sums, over one softmax for each prefix."""
+    count, length, width = 64, 200, 100
+    states, score = (torch.randn(count, length, *tail, requires_grad=True) for tail in ((width,), ()))
+
+    def triangle() -> None:
+        running_mean(score, states).square().mean().backward()
+
+    def prefix_by_prefix() -> None:
+        parts = [(torch.softmax(score[:, : t + 1], 1)[:, :, None] * states[:, : t + 1]).sum(1) for t in range(length)]
+        torch.stack(parts, 1).square().mean().backward()
+
+    ours, other = paired(triangle, prefix_by_prefix, rounds=7)
+    return [
+        row("asars_triangle", other / ours, "x attention per prefix", ours=ours * 1e3, other=other * 1e3, unit="ms")
+    ]
+
+
+def session_knn() -> list[Row]:
+    """Queries of the nearest-neighbour baseline against 180,000 sessions, a hundred at once over one at a time."""
+    random = np.random.default_rng(0)
+    lengths = np.minimum(random.geometric(1 / 4.8, 180_000) + 1, 50)
+    popular = np.minimum(random.zipf(1.3, lengths.sum()) - 1, ITEMS - 1)
+    session = np.repeat(np.arange(len(lengths)), lengths)
+    log = EventLog(
+        session=session,
+        item=popular.astype(np.int64),
+        time=np.arange(len(session), dtype=np.float64),
+        sessions=np.arange(len(lengths)),
+        items=EntityTable(np.arange(ITEMS), {}),
+    )
+    model, asked = SessionKNN(log), sessions(100, ITEMS)
+
+    def together() -> Tensor:
+        return model.scores(asked)
+
+    def alone() -> None:
+        for at in range(len(asked)):
+            model.scores(asked.take(slice(at, at + 1)))
+
+    ours, other = paired(together, alone, rounds=5, warm_up=1)
+    return [
+        row("session_knn", other / ours, "x one query at a time", ours=100 / ours, other=100 / other, unit="queries/s")
+    ]

@@ -1,0 +1,45 @@
+"""What the speed benchmarks share: two arms in turns, random sessions, one line of the table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphmeta.batch import Samples, open_sessions
+
+Row = dict[str, Any]
+
+
+def paired(ours: Callable[[], Any], other: Callable[[], Any], *, rounds: int, warm_up: int = 2) -> tuple[float, float]:
+    """Median seconds of each arm, run in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for at in range(warm_up + rounds):
+        for kept, arm in zip(times, (ours, other), strict=True):
+            began = time.perf_counter()
+            arm()
+            if at >= warm_up:
+                kept.append(time.perf_counter() - began)
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def sessions(count: int, num_items: int, *, seed: int = 0) -> Samples:
+    """Random sessions with Diginetica's mean length (4.1 known clicks, long tail) and a random target."""
+    random = np.random.default_rng(seed)
+    lengths = np.minimum(random.geometric(1 / 4.13, count), 50)
+    known = open_sessions([random.integers(0, num_items, n) for n in lengths])
+    return Samples(known.item, known.begin, known.end, random.integers(0, num_items, count), known.session)
+
+
+def row(name: str, ratio: float, against: str, *, ours: float, other: float, unit: str) -> Row:
+    """One line of the table."""
+    return {
+        "name": name,
+        "ratio": round(ratio, 3),
+        "against": against,
+        "ours": round(ours, 1),
+        "other": round(other, 1),
+        "unit": unit,
+    }
