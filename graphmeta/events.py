@@ -181,8 +181,10 @@ class EventLog:
         for period in range(int(number.max(initial=-1)) + 1):
             yield self.select(number == period)
 
-    def filter(self, *, min_item_support: int = 1, min_session_length: int = 1) -> EventLog:
-        """Drop rare items and short sessions until both rules hold at once (a fixed point).
+    def filter(self, *, min_item_support: int = 1, min_session_length: int = 1, min_user_sessions: int = 1) -> EventLog:
+        """Drop rare items, short sessions and users of few sessions until all rules hold at once (a fixed point).
+
+        Sessions whose user is unknown fall under no rule about users.
 
         Raises:
             InputError: if nothing is left.
@@ -190,13 +192,20 @@ class EventLog:
         log = self
         while True:
             enough = (log.support[log.item] >= min_item_support) & (log.lengths[log.session] >= min_session_length)
+            if log.session_user is not None:
+                known = log.session_user >= 0
+                sessions = np.bincount(log.session_user[known])
+                few = known.copy()
+                few[known] = sessions[log.session_user[known]] < min_user_sessions
+                enough &= ~few[log.session]
             if enough.all():
                 break
             log = log.select(enough)
         if log.num_events == 0:
+            users = f" and users of at least {min_user_sessions} sessions" if min_user_sessions > 1 else ""
             raise InputError(
                 f"no event is left with items of at least {min_item_support} events and sessions of at least "
-                f"{min_session_length}; lower the limits"
+                f"{min_session_length}{users}; lower the limits"
             )
         return log
 

@@ -22,7 +22,7 @@ from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, save_state
 from graphmeta.tables import Attribute, EntityTable, locate
-from graphmeta.tasks import task_batch
+from graphmeta.tasks import Batches, shuffled, task_batch
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class System(nn.Module):
         loss: from head and states to one loss a sample; full softmax if not given.
         samples: what an epoch runs over, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for
             meta-training the last click of each session.
+        batches: which of them go together, ``(samples, batch_size=…, seed=…, epoch=…) -> rows of each batch``; at
+            random if not given.
         max_length: clicks of a session that are looked at, the last ones.
         max_support: support samples a task, the last ones.
     """
@@ -65,6 +67,7 @@ class System(nn.Module):
         adaptation: Adaptation | None = None,
         loss: nn.Module | None = None,
         samples: Callable[..., Samples] | None = None,
+        batches: Batches | None = None,
         max_length: int = 50,
         max_support: int = 10,
     ) -> None:
@@ -72,6 +75,7 @@ class System(nn.Module):
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
         self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
+        self.batches = batches or partial(shuffled, pool=50 if self.episodic else 1)
         self.max_length, self.max_support = max_length, max_support
         self.recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}

@@ -6,14 +6,17 @@ next click from all of them (query). The query's own target is in no support row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import Samples, ragged, session_batch
+from graphmeta.batch import Samples, ragged, session_batch, whole_sessions
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,86 @@ class TaskSampler:
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         for at in random.permutation(len(batches)) if self.pool > 1 else range(len(batches)):
             yield batches[at]
+
+
+Batches = Callable[..., Iterator[np.ndarray]]
+
+
+def shuffled(samples: Samples, *, batch_size: int, seed: int, epoch: int, pool: int = 1) -> Iterator[np.ndarray]:
+    """Rows of each batch of an epoch, by a :class:`TaskSampler`."""
+    return TaskSampler(batch_size, pool, seed).epoch(samples.lengths, epoch)
+
+
+def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """Each of ``batch_size`` rows walks one user's samples in order; the row that is free first takes the next user.
+
+    Batch n holds what the rows read in step n, so a user's sessions come one after another, never two in a batch.
+    Users come in an order that depends on ``(seed, epoch)`` alone; a sample without a user is one of its own.
+
+    Source: ASARS, section 3.3.
+    """
+    random, size = np.random.default_rng([seed, epoch]), len(samples)
+    nobody = -1 - np.arange(size)
+    user = nobody if samples.user is None else np.where(samples.user >= 0, samples.user, nobody)
+    _, user = np.unique(user, return_inverse=True)
+    order, count = np.argsort(user, kind="stable"), np.bincount(user)
+    first = np.cumsum(count) - count
+    step, free = np.empty(size, dtype=np.int64), [0] * batch_size
+    for one in random.permutation(len(count)):
+        begins, many = heapq.heappop(free), int(count[one])
+        step[order[first[one] : first[one] + many]] = begins + np.arange(many)
+        heapq.heappush(free, begins + many)
+    by_step = np.argsort(step, kind="stable")
+    return iter(np.split(by_step, np.flatnonzero(np.diff(step[by_step])) + 1) if size else [])
+
+
+def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
+    """All clicks of each user as one session, in pieces as :func:`~graphmeta.batch.whole_sessions` makes them.
+
+    Sessions without a user stay by themselves. For encoders whose state runs on over a user's sessions.
+
+    Raises:
+        InputError: a log without users.
+    """
+    return whole_sessions(_by_user(log)[0], max_length=max_length)
+
+
+def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Samples:
+    """The same samples, each beginning with the clicks of its user's earlier sessions; ``max_length`` clicks at most.
+
+    Args:
+        samples: of this log, e.g. ``last_clicks(log)`` or some of its rows.
+
+    Raises:
+        InputError: a log without users.
+    """
+    rows, order = _by_user(log)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    end = place[samples.end - 1] + 1
+    begin = np.maximum(rows.ptr[rows.session[end - 1]], end - max_length)
+    return replace(samples, item=rows.item, time=rows.time if log.has_time else None, begin=begin, end=end)
+
+
+def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:
+    """The log with each user's clicks as one session, and the old row of each event."""
+    if log.session_user is None:
+        raise InputError("nobody knows whose sessions these are; name the log's user column")
+    nobody = -1 - np.arange(log.num_sessions)
+    _, first, owner = np.unique(
+        np.where(log.session_user >= 0, log.session_user, nobody), return_index=True, return_inverse=True
+    )
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))  # by each user's first session, as sessions are numbered
+    session = rank[owner][log.session]
+    order, first = np.argsort(session, kind="stable"), np.sort(first)
+    whole = replace(
+        log,
+        session=session[order],
+        item=log.item[order],
+        time=log.time[order],
+        sessions=log.sessions[first],
+        session_user=log.session_user[first],
+        value=None if log.value is None else log.value[order],
+    )
+    return whole, order

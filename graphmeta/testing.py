@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -141,13 +141,15 @@ def _float64() -> Iterator[None]:
 
 
 def _samples(*, even: bool = False) -> Samples:
-    """Sessions of several lengths and with repeated items (or alike in every count), and their next items."""
+    """Sessions of several lengths and with repeated items (or alike in every count), their times and users (one
+    of them unknown), and their next items."""
     random = np.random.default_rng(7)
     sessions = [random.integers(0, _ITEMS, n) for n in (5, 3, 6, 4)] + [np.array([4, 4, 9, 4])]
     if even:
         sessions = [random.permutation(_ITEMS)[:4] for _ in range(5)]
-    known = open_sessions([session[:-1] for session in sessions])
-    return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in sessions]), known.session)
+    times = [1.7e9 + np.cumsum(random.integers(1, 90, len(session) - 1)) for session in sessions]
+    known = open_sessions([session[:-1] for session in sessions], times=times, users=np.array([0, 2, -1, 1, 0]))
+    return replace(known, target=np.array([session[-1] for session in sessions]))
 
 
 def _table(width: int) -> Tensor:

@@ -23,7 +23,6 @@ from graphmeta.nn import scoring
 from graphmeta.nn.features import row_gradients
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
-from graphmeta.tasks import TaskSampler
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ def train(
     epochs: int = 5,
     optimizer: Adam | None = None,
     batch_size: int = 100,
-    valid: EventLog | None = None,
+    valid: EventLog | Samples | None = None,
+    patience: int | None = None,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
     precision: str = "fp32",
@@ -100,17 +100,21 @@ def train(
     Args:
         log: the training log; its items must be the system's.
         batch_size: samples (or tasks) a step.
+        valid: a log, or the samples to choose the epoch on.
+        patience: end the training after so many epochs in a row without a better one.
         precision: ``bf16`` takes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.scoring.precision`.
         progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
 
     Raises:
-        InputError: a log with nothing to predict, or a checkpoint of another training.
+        InputError: a log with nothing to predict, a checkpoint of another training, or patience without ``valid``.
         DivergedError: a loss that is not finite; the last checkpoint is intact.
     """
     optimizer = optimizer or Adam()
     if system.users is not None and (log.users is None or not np.array_equal(system.users.ids, log.users.ids)):
         raise InputError("the log's users are not the system's; number the log like it: log.aligned_to(items, users)")
+    if patience is not None and (valid is None or patience < 1):
+        raise InputError("patience counts epochs that do not improve: at least 1, and pass valid to measure it on")
     system.fit(log)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
@@ -136,10 +140,9 @@ def train(
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     yield from run.history
-    sampler = TaskSampler(batch_size, pool=50 if system.episodic else 1, seed=seed)
-    for epoch in range(len(run.history), epochs):
+    while (epoch := len(run.history)) < epochs and (patience is None or run.since_best() < patience):
         began = time.perf_counter()
-        batches = list(sampler.epoch(samples.lengths, epoch))
+        batches = list(system.batches(samples, batch_size=batch_size, seed=seed, epoch=epoch))
         with torch.random.fork_rng(), scoring.precision(precision):
             torch.manual_seed(1_000_003 * seed + epoch)
             loss = _epoch(
@@ -161,9 +164,10 @@ def _digest(samples: Samples) -> str:
     return digest.hexdigest()[:16]
 
 
-def _validate(system: System, valid: EventLog) -> dict[str, float]:
+def _validate(system: System, valid: EventLog | Samples) -> dict[str, float]:
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
-    return evaluate(system, last_clicks(valid, max_length=system.max_length), ks=ks).metrics
+    asked = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
+    return evaluate(system, asked, ks=ks).metrics
 
 
 def _epoch(
@@ -205,6 +209,10 @@ class _Run:
         """Whether these validation metrics beat all before (without validation, the newest is the best)."""
         key = next((name for name in reversed(scores) if name.startswith("mrr")), None)
         return key is None or all(scores[key] > report.valid[key] for report in self.history)
+
+    def since_best(self) -> int:
+        """How many epochs have passed since the best one."""
+        return next((ago for ago, report in enumerate(reversed(self.history)) if report.best), 0)
 
     def note(self, report: Report) -> None:
         """Add a report, and keep the weights if it is the best."""
