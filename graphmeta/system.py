@@ -256,12 +256,12 @@ class System(nn.Module):
             InputError: a file that is missing, damaged, changed, or of another system.
         """
         tensors, document = load_state(Path(folder), "model")
-        if document.get("format") != 2:
+        if document.get("format") not in (1, 2):  # 1 had no users
             raise InputError(
                 f"{folder}: format {document.get('format')!r} is not known to this version; update graphmeta"
             )
         items = _table_from(document["items"])
-        users = None if document["users"] is None else _table_from(document["users"])
+        users = None if document.get("users") is None else _table_from(document["users"])
         system = build(items) if build is not None else _rebuild(folder, document["recipe"], items, users)
         try:
             system.load_state_dict(tensors)
