@@ -36,3 +36,36 @@ class Dot(nn.Module):
         """``cross_entropy(scores, target)`` of the real samples."""
         query = real_samples(batch, self.query(states, batch))
         return score_cross_entropy(query, candidates, real_samples(batch, batch["sample"].target))
+
+
+class Cosine(nn.Module):
+    """Score = scaled cosine of the sample's query vector and the candidate: ``σ cos(project(readout(h)), e_i)``.
+
+    No candidate can win by the length of its vector, as popular ones do under an inner product. Scores lie within
+    ±σ, so the softmax stays as flat as σ makes it. Candidates are divided by their lengths once a step. With the
+    item table in an adaptation's scope, tasks are adapted one by one: lengths of a low-rank table are not low-rank.
+
+    Args:
+        scale: σ.
+
+    Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
+    Source: NISER (Gupta et al. 2019).
+    """
+
+    def __init__(self, readout: nn.Module, project: nn.Module | None = None, *, scale: float = 12.0) -> None:
+        super().__init__()
+        self.readout, self.scale = readout, scale
+        self.project = nn.Identity() if project is None else project
+
+    def direction(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """The query vectors, all of length σ, ``[S, D']``; their products with unit vectors are the scores."""
+        return self.scale * F.normalize(self.project(self.readout(states, batch)))
+
+    def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """Scores of all candidates for all samples."""
+        return F.linear(self.direction(states, batch), F.normalize(candidates))
+
+    def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """``cross_entropy(scores, target)`` of the real samples."""
+        direction = real_samples(batch, self.direction(states, batch))
+        return score_cross_entropy(direction, F.normalize(candidates), real_samples(batch, batch["sample"].target))

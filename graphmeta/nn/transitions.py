@@ -72,7 +72,7 @@ class TransitionFeatures(ItemFeatures):
         dropout: on the neighbours' share of a vector.
 
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width])``; time and memory ``I · k · D``.
-    Source: GCE-GNN (Wang et al. 2020), section 4.1 (global graph: window 3, 12 neighbours) and eqs 3–7.
+    Source: GCE-GNN (Wang et al. 2020), its global graph (window 3, 12 neighbours) and global level.
     Differs: the attention asks the item itself, where the paper asks the session's mean vector, which features do
     not see; so an item's vector is the same in every session. A sum with one matrix in place of
     ``ReLU(W [e_i ; e_N])``; counts are of sessions, not of clicks, and discounted.

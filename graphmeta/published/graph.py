@@ -1,0 +1,90 @@
+"""Systems whose graph is larger than a session's clicks, and what goes with them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from graphmeta.errors import InputError
+from graphmeta.nn.features import ItemFeatures, uniform_
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.hetero import MESSAGES, HeteroSession
+from graphmeta.nn.positions import Positions
+from graphmeta.nn.readout import SoftAttention
+from graphmeta.nn.transitions import TransitionFeatures
+from graphmeta.nn.unit import UnitFeatures
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+
+
+def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: str = "mean") -> System:
+    """Relational message passing over session, items and every attribute they have; SR-GNN's readout.
+
+    Args:
+        width: d; steps: rounds of message passing.
+        messages: how a relation passes them, one of :data:`~graphmeta.nn.hetero.MESSAGES`.
+
+    Source: Schlichtkrull et al., Modeling Relational Data with Graph Convolutional Networks, ESWC 2018, eq 2, with
+    SR-GNN's gate and readout; ``attention`` is GAT's for each relation, ``transformer`` HGT (Hu et al. 2020).
+    Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.hetero`.
+    """
+    if messages not in MESSAGES:
+        raise InputError(f"no messages are called {messages!r}; there are {', '.join(MESSAGES)}")
+    encoder = HeteroSession(width, items.attributes, steps=steps, messages=MESSAGES[messages])
+    head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
+    return System(Recommender(ItemFeatures(len(items), width), encoder, head), items)
+
+
+def global_gnn(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    steps: int = 1,
+    neighbours: int = 12,
+    window: int = 3,
+    discount: int = 1,
+    dropout: float = 0.0,
+    normalised: bool = False,
+    scale: float = 12.0,
+) -> System:
+    """SR-GNN whose item vectors also know what is clicked together with the item in all training sessions.
+
+    Args:
+        width: d; steps: rounds of message passing within the session.
+        neighbours, window, discount, dropout: see :class:`~graphmeta.nn.transitions.TransitionFeatures`.
+        normalised: item and session vectors of unit length, their products times ``scale``.
+
+    Source: Wang et al., Global Context Enhanced Graph Neural Networks for Session-based Recommendation, SIGIR 2020:
+    its global level.
+    Differs: the session level is SR-GNN's, without the paper's typed edges and positions; for the attention and the
+    counts see :class:`~graphmeta.nn.transitions.TransitionFeatures`.
+    """
+    features = TransitionFeatures(
+        len(items), width, neighbours=neighbours, window=window, discount=discount, dropout=dropout
+    )
+    readout, project = SoftAttention(width), nn.Linear(2 * width, width, bias=False)
+    head = Cosine(readout, project, scale=scale) if normalised else Dot(readout, project)
+    encoder = GatedSessionGraph(width, steps=steps)
+    for part in (encoder, head):
+        uniform_(part, width)
+    return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
+
+
+def niser(items: EntityTable, *, width: int = 100, steps: int = 1, scale: float = 12.0, dropout: float = 0.1) -> System:
+    """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
+
+    ``score_i = σ s/‖s‖ · e_i/‖e_i‖``.
+
+    Args:
+        width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
+
+    Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.
+    Differs: positions are counted from the last click; vectors are normalised after dropout; σ = 12 is our choice.
+    """
+    features = UnitFeatures(ItemFeatures(len(items), width), dropout=dropout)
+    encoder = Positions(GatedSessionGraph(width, steps=steps), width)
+    head = Cosine(SoftAttention(width), nn.Linear(2 * width, width), scale=scale)
+    recommender = Recommender(features, encoder, head)
+    uniform_(recommender, width)
+    return System(recommender, items)
