@@ -4,26 +4,36 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from graphmeta import datasets, neighbours
+from graphmeta import datasets
 from graphmeta.batch import Samples, open_sessions, prefixes
 from graphmeta.errors import InputError
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
-from graphmeta.neighbours import ItemKNN, Popularity, SessionKNN, SessionPopularity
+from graphmeta.neighbours import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, repeats
 
 Sessions = list[list[int]]
-MODELS = [Popularity, SessionPopularity, ItemKNN, SessionKNN]
+MODELS = [Popularity, SessionPopularity, ItemKNN, SessionKNN, Stan]
+DAY = 86_400.0
+HALF = 1 / math.log(2)  # the λ at which a weight halves with each step or day
 
 
-def log_of(sessions: Sessions) -> EventLog:
-    rows = [(number, item) for number, items in enumerate(sessions) for item in items]
-    return EventLog.read(pd.DataFrame(rows, columns=["session", "item"]), session="session", item="item")
+def log_of(sessions: Sessions, *, starts: list[float] | None = None) -> EventLog:
+    """Sessions that begin at these days, with an hour between clicks; without times if there are none."""
+    begins = [0.0] * len(sessions) if starts is None else starts
+    rows = [
+        (number, item, DAY * begins[number] + 3600 * at)
+        for number, items in enumerate(sessions)
+        for at, item in enumerate(items)
+    ]
+    frame = pd.DataFrame(rows, columns=["session", "item", "time"])
+    return EventLog.read(frame, session="session", item="item", time=None if starts is None else "time")
 
 
 def random_sessions(seed: int, *, sessions: int = 40, items: int = 12, longest: int = 7) -> Sessions:
@@ -48,16 +58,16 @@ def slow_session_popularity(log: EventLog, clicks: list[int]) -> list[float]:
     return scores
 
 
-def slow_item_knn(log: EventLog, clicks: list[int], neighbours: int) -> list[float]:
+def slow_item_knn(log: EventLog, clicks: list[int], neighbours: int, alpha: float) -> list[float]:
     sets = [set(session) for session in numbered(log)]
     number = [sum(i in s for s in sets) for i in range(log.num_items)]
     scores = [0.0] * log.num_items
     for j in set(clicks):
         step = list(reversed(clicks)).index(j) + 1
         together = [sum(i in s and j in s for s in sets) for i in range(log.num_items)]
-        cosine = {i: n / math.sqrt(number[i] * number[j]) for i, n in enumerate(together) if n > 0}
-        for i in sorted(cosine, key=lambda i: (-cosine[i], i))[:neighbours]:
-            scores[i] += cosine[i] / step
+        alike = {i: n / (number[j] ** alpha * number[i] ** (1 - alpha)) for i, n in enumerate(together) if n > 0}
+        for i in sorted(alike, key=lambda i: (-round(alike[i], 12), i))[:neighbours]:
+            scores[i] += alike[i] / step
     return scores
 
 
@@ -75,16 +85,45 @@ def slow_session_knn(log: EventLog, clicks: list[int], limits: dict[str, int]) -
     return scores
 
 
+def slow_decay(distance: float, scale: float | None) -> float:
+    return 1.0 if scale is None else float(np.exp(-distance / scale))
+
+
+def slow_stan(log: EventLog, clicks: list[int], asked: float, options: dict[str, Any]) -> list[float]:
+    sessions = numbered(log)
+    own = {item: len(clicks) - 1 - at for at, item in enumerate(clicks)}  # clicks since an item's last one
+    candidates = [n for n in reversed(range(len(sessions))) if set(sessions[n]) & own.keys()][: options["recent"]]
+    similarity = {}
+    for n in candidates:
+        cosine = sum(slow_decay(own[j], options["lambda1"]) for j in sorted(set(sessions[n]) & own.keys()))
+        cosine /= math.sqrt(len(own) * len(set(sessions[n])))
+        days = max(asked - log.time[log.ptr[n + 1] - 1], 0) / DAY
+        similarity[n] = cosine * slow_decay(days, options["lambda2"] if log.has_time else None)
+    scores = [0.0] * log.num_items
+    for n in sorted(candidates, key=lambda n: (-similarity[n], -n))[: options["neighbours"]]:
+        place = {item: at for at, item in enumerate(sessions[n])}
+        shared = min(place.keys() & own.keys(), key=lambda j: own[j])
+        for i, at in place.items():
+            rare = 1 + math.log(len(sessions) / sum(i in s for s in sessions)) if options["idf"] else 1
+            scores[i] += similarity[n] * slow_decay(abs(at - place[shared]), options["lambda3"]) * rare
+    return scores
+
+
 def assert_scores(model, samples: Samples, slow: Callable[[list[int]], list[float]]) -> None:
     expected = torch.tensor([slow(clicks) for clicks in known(samples)], dtype=torch.float32)
     torch.testing.assert_close(model.scores(samples), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.fixture(params=range(3))
+@pytest.fixture(params=range(4))
 def logs(request) -> tuple[EventLog, Samples]:
-    train = log_of(random_sessions(request.param))
-    test = log_of(random_sessions(100 + request.param, sessions=15, items=20)).aligned_to(train.items)
-    return train, prefixes(test)
+    """Training log and prefixes; in the odd ones with times, the prefixes from the middle of the log on."""
+    starts, later = None, None
+    if request.param % 2:
+        starts = np.sort(np.random.default_rng(request.param).uniform(0, 10, size=40)).tolist()
+        later = np.linspace(5, 12, 15).tolist()
+    train = log_of(random_sessions(request.param), starts=starts)
+    test = log_of(random_sessions(100 + request.param, sessions=15, items=20), starts=later)
+    return train, prefixes(test.aligned_to(train.items))
 
 
 def test_popularity_counts_events() -> None:
@@ -103,15 +142,15 @@ def test_session_popularity_ranks_counts_then_recency_then_training_events() -> 
     assert scores[0].argsort(descending=True).tolist() == [0, 1, 2, 4, 3]
 
 
-@pytest.mark.parametrize("neighbours", [1, 3, 100])
-def test_item_knn_is_its_formula(logs, neighbours) -> None:
+@pytest.mark.parametrize(("neighbours", "alpha"), [(1, 0.5), (3, 0.5), (100, 0.5), (3, 0.75), (2, 0.0), (100, 1.0)])
+def test_item_knn_is_its_formula(logs, neighbours, alpha) -> None:
     train, samples = logs
-    model = ItemKNN(train, neighbours=neighbours)
-    assert_scores(model, samples, lambda clicks: slow_item_knn(train, clicks, neighbours))
+    model = ItemKNN(train, neighbours=neighbours, alpha=alpha)
+    assert_scores(model, samples, lambda clicks: slow_item_knn(train, clicks, neighbours, alpha))
 
 
 def test_item_knn_by_hand() -> None:
-    scores = ItemKNN(log_of([[0, 1], [1, 2], [1]])).scores(open_sessions([np.array([1, 0])]))
+    scores = ItemKNN(log_of([[0, 1], [1, 2], [1]]), alpha=0.5).scores(open_sessions([np.array([1, 0])]))
     third, half = 1 / math.sqrt(3), 0.5
     assert scores[0].tolist() == pytest.approx([1 + third * half, third + 1 * half, third * half])
 
@@ -119,7 +158,7 @@ def test_item_knn_by_hand() -> None:
 def test_item_knn_fitted_in_blocks_is_the_same(logs, monkeypatch) -> None:
     train, samples = logs
     whole = ItemKNN(train, neighbours=4).scores(samples)
-    monkeypatch.setattr(neighbours, "_PAIRS_AT_ONCE", 20)
+    monkeypatch.setattr("graphmeta.neighbours.items._PAIRS_AT_ONCE", 20)
     assert torch.equal(ItemKNN(train, neighbours=4).scores(samples), whole)
 
 
@@ -141,9 +180,79 @@ def test_session_knn_by_hand(limits, expected) -> None:
     assert model.scores(open_sessions([np.array([1, 2])])).tolist() == [pytest.approx(expected)]
 
 
-def test_of_equally_similar_sessions_the_later_votes() -> None:
-    model = SessionKNN(log_of([[0, 1], [0, 2], [3, 4]]), neighbours=1)
+@pytest.mark.parametrize("build", [SessionKNN, Stan])
+def test_of_equally_similar_sessions_the_later_votes(build) -> None:
+    model = build(log_of([[0, 1], [0, 2], [3, 4]]), neighbours=1)
     assert model.scores(open_sessions([np.array([0])]))[0].nonzero().flatten().tolist() == [0, 2]
+
+
+STAN = {"neighbours": 100, "recent": 1000, "lambda1": 1.5, "lambda2": 2.0, "lambda3": 2.5, "idf": True}
+OFF = {"lambda1": None, "lambda2": None, "lambda3": None}
+STAN_CHANGES = [{}, {"idf": False}, *({name: None} for name in OFF), {"neighbours": 3}, {"neighbours": 2, "recent": 5}]
+
+
+@pytest.mark.parametrize("changed", [*STAN_CHANGES, OFF | {"neighbours": 2, "idf": False}], ids=str)
+def test_stan_is_its_formula(logs, changed) -> None:
+    """And with a factor off, the formula without that factor."""
+    train, samples = logs
+    options = STAN | changed
+    asked = np.full(len(samples), np.inf) if samples.time is None else samples.time[samples.end - 1]
+    expected = [slow_stan(train, *query, options) for query in zip(known(samples), asked, strict=True)]
+    scores = Stan(train, **options).scores(samples)
+    torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-6, atol=1e-7)
+
+
+def test_stan_by_hand() -> None:
+    """Known 1, 2, weights 1/2 and 1: similar by 1/4, 3/4 and 1/2; shared last are 1, 2 and 2."""
+    model = Stan(log_of([[0, 1], [1, 2], [2, 3]]), lambda1=HALF, lambda3=HALF, idf=False)
+    scores = model.scores(open_sessions([np.array([1, 2])]))
+    assert scores.tolist() == [pytest.approx([0.125, 0.25 + 0.375, 0.75 + 0.5, 0.25])]
+
+
+def test_stan_halves_a_session_a_day_before_the_last_click() -> None:
+    train = log_of([[0, 1], [0, 2]], starts=[1, 3])
+    model = Stan(train, lambda2=HALF, lambda3=None, idf=False)
+    asked = [DAY * 4 + 3600, DAY * 2 + 3600]  # three days and one after the first ends; the second is not over
+    times = [np.array([asked[0]]), np.array([asked[1]])]
+    scores = model.scores(open_sessions([np.array([0])] * 2, times=times))
+    root = math.sqrt(2)
+    assert scores.tolist() == [
+        pytest.approx([(1 / 8 + 1 / 2) / root, 1 / 8 / root, 1 / 2 / root]),
+        pytest.approx([(1 / 2 + 1) / root, 1 / 2 / root, 1 / root]),
+    ]
+
+
+def test_stan_asks_at_the_end_of_the_log_where_it_knows_no_time() -> None:
+    train = log_of([[0, 1], [0, 2]], starts=[1, 3])
+    model, end = Stan(train), [np.array([train.time.max()])]
+    without, with_time = (model.scores(open_sessions([np.array([0])], times=times)) for times in (None, end))
+    assert torch.equal(without, with_time)
+    assert without[0, 2] > without[0, 1]
+
+
+def test_stan_without_training_times_has_no_recency() -> None:
+    train, queries = log_of(random_sessions(0)), prefixes(log_of(random_sessions(0), starts=list(range(40))))
+    assert torch.equal(Stan(train, lambda2=0.1).scores(queries), Stan(train, lambda2=None).scores(queries))
+
+
+@pytest.mark.parametrize("scale", [{"lambda1": 0.0}, {"lambda2": -1.0}, {"lambda3": math.nan}])
+def test_scales_that_are_not_positive_are_refused(scale) -> None:
+    with pytest.raises(InputError, match="must be positive.*None drops the factor"):
+        Stan(log_of([[0, 1]]), **scale)
+
+
+def test_no_repeats_leaves_out_what_was_seen_and_nothing_else(logs) -> None:
+    train, samples = logs
+    own, without = Stan(train).scores(samples), NoRepeats(Stan(train)).scores(samples)
+    seen = torch.zeros_like(own, dtype=torch.bool)
+    for row, clicks in enumerate(known(samples)):
+        seen[row, clicks] = True
+    assert (without[seen] == -1).all() and torch.equal(without[~seen], own[~seen])
+
+
+@pytest.mark.parametrize(("sessions", "expected"), [([[0, 1], [1, 2]], False), ([[0, 1], [1, 2, 1]], True)])
+def test_repeats_are_found(sessions, expected) -> None:
+    assert repeats(log_of(sessions)) is expected
 
 
 @pytest.mark.parametrize("build", MODELS)
@@ -182,7 +291,7 @@ def test_the_future_does_not_reach_a_model_fitted_before_it(build) -> None:
     assert torch.equal(fitted(1).scores(queries), fitted(2).scores(queries))
 
 
-@pytest.mark.parametrize("build", [ItemKNN, SessionKNN])
+@pytest.mark.parametrize("build", [ItemKNN, SessionKNN, Stan])
 def test_items_without_evidence_score_zero(build) -> None:
     whole = log_of([[0, 1], [2, 3], [4, 5]])
     train = whole.before(4).aligned_to(whole.items)
@@ -204,16 +313,23 @@ def test_evaluate_takes_every_baseline(logs, build) -> None:
     assert result.samples == len(samples) and 0 <= result.metrics["mrr@3"] <= result.metrics["hit@3"] <= 1
 
 
-@pytest.mark.parametrize("build", [SessionPopularity, ItemKNN, SessionKNN])
+@pytest.mark.parametrize("build", [SessionPopularity, ItemKNN, SessionKNN, Stan])
 def test_clicks_numbered_by_another_log_are_refused(build) -> None:
     with pytest.raises(InputError, match=r"outside 0 … 1.*aligned_to"):
         build(log_of([[0, 1]])).scores(open_sessions([np.array([2])]))
 
 
+@pytest.mark.parametrize("build", [SessionKNN, Stan])
 @pytest.mark.parametrize("limits", [{"neighbours": 0}, {"recent": -1}])
-def test_limits_below_one_are_refused(limits) -> None:
+def test_limits_below_one_are_refused(build, limits) -> None:
     with pytest.raises(InputError, match="must be at least 1"):
-        SessionKNN(log_of([[0, 1]]), **limits)
+        build(log_of([[0, 1]]), **limits)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
+def test_an_alpha_outside_its_range_is_refused(alpha) -> None:
+    with pytest.raises(InputError, match="alpha must be between 0 and 1"):
+        ItemKNN(log_of([[0, 1]]), alpha=alpha)
 
 
 @pytest.mark.slow
