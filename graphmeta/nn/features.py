@@ -23,14 +23,17 @@ from graphmeta.tables import Attribute
 class Table(nn.Module):
     """A table of vectors ``[rows, width]``, drawn from U(-1/√width, 1/√width).
 
+    With ``bias``, each row has one number more, its last column, which begins at zero.
+
     Inside :func:`row_gradients` the rows it hands out are leaves of their own, so that a backward pass makes one
     dense gradient of the table (from the scores) and not a second one, mostly zero, from the look-up.
     """
 
-    def __init__(self, rows: int, width: int) -> None:
+    def __init__(self, rows: int, width: int, *, bias: bool = False) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(width)
-        self.weight = nn.Parameter(torch.empty(rows, width).uniform_(-bound, bound))
+        self.width, bound = width, 1 / math.sqrt(width + bias)
+        self.weight = nn.Parameter(torch.empty(rows, width + bias).uniform_(-bound, bound))
+        nn.init.zeros_(self.weight[:, width:])
         self.taken: list[tuple[Tensor, Tensor]] | None = None
 
     def forward(self, index: Tensor) -> Tensor:
@@ -82,13 +85,30 @@ class ItemFeatures(nn.Module):
 
     def __init__(self, num_items: int, width: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.item, self.width = Table(num_items, width + bias), width
-        if bias:
-            nn.init.zeros_(self.item.weight[:, width])
+        self.item, self.width = Table(num_items, width, bias=bias), width
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items, and the table of all."""
         return self.item(n_id)[:, : self.width], self.item.weight
+
+
+class UntiedFeatures(nn.Module):
+    """An item is a row in one table where it is read, and a row in another where it is scored.
+
+    Args:
+        scored: width of the second table; with ``bias``, its last column is a number besides, as in
+            :class:`ItemFeatures`.
+
+    Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, scored (+ 1)])``.
+    """
+
+    def __init__(self, num_items: int, width: int, *, scored: int, bias: bool = False) -> None:
+        super().__init__()
+        self.item, self.output = Table(num_items, width), Table(num_items, scored, bias=bias)
+
+    def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of these items, and the table that scores all."""
+        return self.item(n_id), self.output.weight
 
 
 class AttributeFeatures(ItemFeatures):
@@ -138,6 +158,13 @@ def uniform_(module: nn.Module, width: int) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.uniform_(-bound, bound)
+
+
+def scaled_normal_(module: nn.Module) -> None:
+    """All tables from N(0, 1/width²), their biases zero, as Spotlight and Caser start."""
+    for part in module.modules():
+        if isinstance(part, Table):
+            nn.init.normal_(part.weight[:, : part.width], std=1 / part.width)
 
 
 class UserFeatures(nn.Module):

@@ -99,4 +99,4 @@ def uniform(target: Tensor, count: int, num_items: int) -> Tensor:
 
 def local(target: Tensor, count: int, num_items: int) -> Tensor:
     """So many of the batch's targets, so by popularity. Source: ASARS, section 3."""
-    return target[torch.randint(len(target), (count,)).to(target.device)]
+    return target[torch.randint(max(len(target), 1), (count,)).to(target.device)]

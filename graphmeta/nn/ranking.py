@@ -1,7 +1,8 @@
 """Comparisons of a target's score with those of other items, for :class:`graphmeta.nn.loss.RankingLoss`.
 
 All take the target's score ``r [S]``, others' scores ``n [S, N]`` and which of these count ``[S, N]``, and return
-``[S]``. Means and softmaxes run over the others that count; a sample with none has loss 0.
+``[S]``. Means and softmaxes run over the others that count; a sample with none has loss 0 (under :class:`Binary`,
+which asks about the target by itself, the target's part).
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ def _mean(losses: Tensor, counts: Tensor) -> Tensor:
     return torch.where(counts, losses, 0.0).sum(1) / counts.sum(1).clamp(min=1)
 
 
+def _log_softmax(scores: Tensor, counts: Tensor) -> Tensor:
+    """Logarithm of the softmax over those that count, -inf for the others; where none counts, over all."""
+    some = counts | ~counts.any(1, keepdim=True)
+    return torch.log_softmax(scores.masked_fill(~some, -torch.inf), 1)
+
+
 def _softmax(scores: Tensor, counts: Tensor) -> Tensor:
     """Softmax over those that count; zeros where none does."""
-    scores = scores.masked_fill(~counts, -torch.inf)
-    return torch.softmax(torch.where(counts.any(1, keepdim=True), scores, 0.0), 1) * counts
+    return _log_softmax(scores, counts).exp() * counts
 
 
 class Bpr(nn.Module):
@@ -50,10 +56,10 @@ class BprMax(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         """``[S]``."""
-        weight = _softmax(other, counts)
-        likely = (weight * torch.sigmoid(own[:, None] - other)).sum(1)
-        losses = -(likely + 1e-24).log() + self.penalty * (weight * other.square()).sum(1)
-        return torch.where(counts.any(1), losses, 0.0)
+        # In logarithms: where all negatives are far above the target, the sum itself is nought to the computer.
+        likely = torch.logsumexp(_log_softmax(other, counts) + F.logsigmoid(own[:, None] - other), 1)
+        penalty = (_softmax(other, counts) * other.square()).sum(1)
+        return torch.where(counts.any(1), self.penalty * penalty - likely, 0.0)
 
 
 class Top1Max(nn.Module):
@@ -78,8 +84,8 @@ class HingeMax(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         """``[S]``."""
-        worst = other.masked_fill(~counts, -torch.inf).amax(1)
-        return torch.relu(1 + worst - own)
+        gaps = torch.where(counts, 1 + other - own[:, None], 0.0)
+        return F.pad(gaps, (0, 1)).amax(1)  # no less than 0, though there be no others at all
 
 
 class Binary(nn.Module):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import meta, session
+from graphmeta.published import asars, graph, meta, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -18,7 +18,7 @@ _GIVEN = {"items", "users"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the catalogue."""
+    """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with."""
 
     name: str
     family: str
@@ -26,30 +26,41 @@ class Entry:
     equations: str
     adapts: str
     function: Callable[..., System]
+    encoder: str | None = None
 
     @property
     def needs_users(self) -> bool:
-        """Whether it knows users by name, and so needs a log with a user column."""
-        return "users" in inspect.signature(self.function).parameters
+        """Whether it cannot be without users, and so needs a log with a user column."""
+        users = self._takes.get("users")
+        return users is not None and users.default is inspect.Parameter.empty
+
+    @property
+    def _takes(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.function).parameters
 
     def build(self, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:
-        """The untrained system for these items (and users, if it needs them); it remembers how it was built.
+        """The untrained system for these items (and users, if it looks at them); it remembers how it was built.
 
         Raises:
             InputError: users are needed and not given, or an argument that the system does not take.
         """
-        known = inspect.signature(self.function).parameters
+        known = self._takes
         strange = [name for name in arguments if name not in known]
         if strange:
             raise InputError(
                 f"{self.name} takes no {strange[0]!r}; it takes {', '.join(sorted(known.keys() - _GIVEN))}"
             )
-        if self.needs_users and users is None:
-            raise InputError(f"{self.name} needs to know the users; name the log's user column")
-        system = self.function(items, **({"users": users} if self.needs_users else {}), **arguments)
+        self.check_users(users is not None)
+        whose = {"users": users} if "users" in known and users is not None else {}
+        system = self.function(items, **whose, **arguments)
         written = {name: getattr(value, "__name__", value) for name, value in arguments.items()}
         system.recipe = Recipe(self.family, self.name, written)
         return system
+
+    def check_users(self, known: bool) -> None:
+        """Raise an InputError if the system needs users and there are none."""
+        if self.needs_users and not known:
+            raise InputError(f"{self.name} needs to know the users; name the log's user column (--user)")
 
 
 _ROWS = (
@@ -58,7 +69,21 @@ _ROWS = (
     Entry("gc_san", "session", "Xu et al. 2019, GC-SAN", "1-13", "nothing", session.gc_san),
     Entry("gru4rec", "session", "Hidasi et al. 2016/2018, GRU4Rec", "1-10", "nothing", session.gru4rec),
     Entry("if_san", "session", "Song et al. 2021, CBML (base)", "1-8", "nothing", session.if_san),
-    Entry("maml", "meta", "Finn et al. 2017, MAML", "1", "encoder and head", meta.maml),
+    Entry(
+        "youtube_dnn", "sequence", "Covington et al. 2016, YouTube DNN", "section 3", "nothing", sequence.youtube_dnn
+    ),
+    Entry("wavenet", "sequence", "van den Oord et al. 2016, WaveNet", "section 2", "nothing", sequence.wavenet),
+    Entry("caser", "sequence", "Tang & Wang 2018, Caser", "3-10", "nothing", sequence.caser),
+    Entry("bpr_mf", "sequence", "Rendle et al. 2009, BPR-MF", "section 4", "nothing", sequence.bpr_mf),
+    Entry("asars_user_att", "asars", "ASARS, user attention", "15-20", "nothing", asars.asars_user_att),
+    Entry("asars_user_cat", "asars", "ASARS, user beside", "20", "nothing", asars.asars_user_cat),
+    Entry("asars_time_att", "asars", "ASARS, time attention", "8, 15-20", "nothing", asars.asars_time_att),
+    Entry("asars_time_cat", "asars", "ASARS, time beside", "8, 20", "nothing", asars.asars_time_cat),
+    Entry("asars_time_user", "asars", "ASARS, time and user", "8, 15-20", "nothing", asars.asars_time_user),
+    Entry("hetero_gnn", "graph", "Schlichtkrull et al. 2018, R-GCN (on sessions)", "2", "nothing", graph.hetero_gnn),
+    Entry("global_gnn", "graph", "Wang et al. 2020, GCE-GNN (global level)", "-", "nothing", graph.global_gnn),
+    Entry("niser", "graph", "Gupta et al. 2019, NISER+", "-", "nothing", graph.niser),
+    Entry("maml", "meta", "Finn et al. 2017, MAML", "1", "encoder and head", meta.maml, "sr_gnn"),
     Entry(
         "multi_ft",
         "meta",
@@ -66,9 +91,10 @@ _ROWS = (
         "-",
         "everything, when recommending",
         meta.multi_ft,
+        "if_san",
     ),
-    Entry("melu", "meta", "Lee et al. 2019, MeLU", "Algorithm 1", "the prediction layer", meta.melu),
-    Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", meta.cbml),
+    Entry("melu", "meta", "Lee et al. 2019, MeLU", "Algorithm 1", "the prediction layer", meta.melu, "if_san"),
+    Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", meta.cbml, "if_san"),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}
 

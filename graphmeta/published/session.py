@@ -5,17 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from graphmeta.batch import whole_sessions
-from graphmeta.errors import InputError
 from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
 from graphmeta.nn.features import AttributeFeatures, ItemFeatures, uniform_
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick, RankingLoss, SoftmaxLoss
+from graphmeta.nn.loss import EveryClick
 from graphmeta.nn.negatives import SharedNegatives
-from graphmeta.nn.ranking import RANKING
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.nn.recurrent import Recurrent
 from graphmeta.nn.target import TargetAttention
+from graphmeta.published.parts import loss_called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -116,22 +115,13 @@ def gru4rec(
     features = ItemFeatures(len(items), width, bias=bias)
     encoder = Recurrent(width, width, cell=cell, layers=layers, dropout=dropout)
     recommender = Recommender(features, encoder, Dot(Last(), bias=bias))
-    one = _loss(loss, SharedNegatives(drawn=negatives, alpha=alpha))
+    one = loss_called(loss, SharedNegatives(drawn=negatives, alpha=alpha))
     return System(
         recommender,
         items,
         loss=EveryClick(one) if whole else one,
         samples=whole_sessions if whole else None,
     )
-
-
-def _loss(name: str, negatives: nn.Module) -> nn.Module:
-    """The loss of that name: the full softmax, or a comparison with the negatives."""
-    if name == "cross_entropy":
-        return SoftmaxLoss()
-    if name not in RANKING:
-        raise InputError(f"no loss is called {name!r}; there are cross_entropy, {', '.join(RANKING)}")
-    return RankingLoss(RANKING[name](), negatives)
 
 
 def if_san(items: EntityTable, *, width: int = 100, layers: int = 2, dropout: float = 0.2) -> System:
