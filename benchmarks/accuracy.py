@@ -3,8 +3,9 @@
     GRAPHMETA_DATA=… python -m benchmarks.accuracy diginetica sr_gnn --epochs 3
 
 Protocols: ``sr-gnn`` ranks the target of every test prefix, ``cbml`` the last click of test sessions of at least
-three clicks; both among all items of the training log. The epoch is chosen on the last training sessions, which
-are held out; the test log is looked at once, at the end.
+three clicks, ``asars`` that of all test sessions; all among the items of the training log. The epoch is chosen on
+the validation log, or where the protocol has none on the last training sessions, which are held out; the test log
+is looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +34,96 @@ from graphmeta.events import EventLog
 from graphmeta.published import CATALOGUE, build
 from graphmeta.storage import write_json
 from graphmeta.system import System
-from graphmeta.train import Adam, train
+from graphmeta.train import Adagrad, Adam, train
 
 RESULTS = Path(__file__).parent / "results"
-LOGS = {"diginetica": datasets.diginetica, "yoochoose1_64": datasets.yoochoose_1_64}
-COUNTS = {  # train and test prefixes; sessions of at least three clicks
-    "diginetica": ((719_470, 60_858), (133_724, 11_446)),
-    "yoochoose1_64": ((369_859, 55_898), (65_172, 9_344)),
+OPTIMIZERS = {"adam": Adam, "adagrad": Adagrad}
+Parts = tuple[EventLog, EventLog | None, EventLog]
+Protocol = Callable[[EventLog], Samples]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A log and what is asked about it.
+
+    Args:
+        load: training, validation (if the protocol has one) and test log.
+        protocols: name to the samples of the test log that are ranked.
+        counts: where they are published, how many samples a protocol finds in the training and the test log.
+    """
+
+    name: str
+    load: Callable[[], Parts]
+    protocols: Mapping[str, Protocol]
+    counts: Mapping[str, tuple[int, int]]
+
+    def parts(self) -> Parts:
+        """The logs, after a look at their size: nothing is reported on anything but the published data."""
+        train_log, valid_log, test_log = self.load()
+        found = {name: (len(of(train_log)), len(of(test_log))) for name, of in self.protocols.items()}
+        strange = {name: count for name, count in found.items() if name in self.counts and self.counts[name] != count}
+        if strange:
+            raise SystemExit(f"{self.name}: found {strange}, published {dict(self.counts)}")
+        sizes = [f"{a:,} / {b:,} samples ({name})" for name, (a, b) in found.items()]
+        events = [part.num_events for part in (train_log, valid_log, test_log) if part is not None]
+        print(f"{self.name}: {', '.join(sizes)}; {train_log.num_items:,} items; events {events}", flush=True)
+        return train_log, valid_log, test_log
+
+
+def without_validation(load: Callable[[], tuple[EventLog, EventLog]]) -> Parts:
+    """The logs of a protocol that has none to validate on."""
+    train_log, test_log = load()
+    return train_log, None, test_log
+
+
+def by_session_end(load: Callable[[], EventLog], *, test: float = 0.2, valid: float = 0.1) -> Parts:
+    """The share ``test`` of sessions that end last, the share ``valid`` before it, and the rest.
+
+    Events on items, and sessions of users, that the rest does not know are left out of both.
+    """
+    log = load()
+    ended = np.argsort(log.time[log.ptr[1:] - 1], kind="stable")
+    size = log.num_sessions
+    part = np.zeros(size, dtype=np.int64)
+    part[ended[size - round(size * (test + valid)) :]] = 1
+    part[ended[size - round(size * test) :]] = 2
+    train_log, *later = (log.of_sessions(part == k) for k in range(3))
+    valid_log, test_log = (of_known_users(one.aligned_to(train_log.items, train_log.users)) for one in later)
+    return train_log, valid_log, test_log
+
+
+def of_known_users(log: EventLog) -> EventLog:
+    """The sessions whose user is known, numbered as before."""
+    if log.session_user is None:
+        return log
+    return log.of_sessions(log.session_user >= 0).aligned_to(log.items, log.users)
+
+
+def movielens() -> EventLog:
+    """MovieLens-1M with ASARS's supports: 10 events an item, 2 a session, 10 sessions a user."""
+    return datasets.movielens_1m().filter(min_item_support=10, min_session_length=2, min_user_sessions=10)
+
+
+PREFIXES: Mapping[str, Protocol] = {"sr-gnn": prefixes, "cbml": partial(last_clicks, min_length=3)}
+LAST: Mapping[str, Protocol] = {"asars": partial(last_clicks, max_length=200)}
+DATASETS = {
+    row.name: row
+    for row in (
+        Dataset(
+            "diginetica",
+            partial(without_validation, datasets.diginetica),
+            PREFIXES,
+            {"sr-gnn": (719_470, 60_858), "cbml": (133_724, 11_446)},
+        ),
+        Dataset(
+            "yoochoose1_64",
+            partial(without_validation, datasets.yoochoose_1_64),
+            PREFIXES,
+            {"sr-gnn": (369_859, 55_898), "cbml": (65_172, 9_344)},
+        ),
+        Dataset("movielens1m", partial(by_session_end, movielens), LAST, {}),
+        Dataset("complete_journey", partial(by_session_end, datasets.complete_journey), LAST, {}),
+    )
 }
 BASELINES = {
     "popularity": neighbours.Popularity,
@@ -49,11 +136,13 @@ BASELINES = {
 def main() -> None:
     """Run one row from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=LOGS)
+    parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("system", choices=[*CATALOGUE, *BASELINES])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
@@ -61,13 +150,13 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
     parser.add_argument("--tag", default="", help="a word for the file name of a variant")
     options = parser.parse_args()
-    train_log, test_log = LOGS[options.dataset]()
-    check_counts(options.dataset, train_log, test_log)
+    dataset = DATASETS[options.dataset]
+    train_log, valid_log, test_log = dataset.parts()
     ran, began = provenance(), time.perf_counter()
-    model, history = fitted(options, train_log)
+    model, history = fitted(options, train_log, valid_log)
     seconds = time.perf_counter() - began
-    for protocol, samples in protocols(test_log).items():
-        result = evaluate(model, samples, support=train_log.support, progress=tqdm)
+    for protocol, samples_of in dataset.protocols.items():
+        result = evaluate(model, samples_of(test_log), support=train_log.support, progress=tqdm)
         row = {
             "dataset": options.dataset,
             "protocol": protocol,
@@ -90,30 +179,13 @@ def main() -> None:
         print(json.dumps({"protocol": protocol, "system": options.system, **result.metrics}))
 
 
-def check_counts(dataset: str, train_log: EventLog, test_log: EventLog) -> None:
-    """Refuse to report on anything but the published data."""
-    found = (
-        (len(prefixes(train_log)), len(prefixes(test_log))),
-        (len(last_clicks(train_log, min_length=3)), len(last_clicks(test_log, min_length=3))),
-    )
-    if found != COUNTS[dataset]:
-        raise SystemExit(f"{dataset}: found {found}, published {COUNTS[dataset]}")
-    print(f"{dataset}: {found[0][0]:,} / {found[0][1]:,} prefixes, {found[1][0]:,} / {found[1][1]:,} tasks")
-
-
-def protocols(test_log: EventLog) -> dict[str, Samples]:
-    """The samples that each protocol ranks."""
-    return {"sr-gnn": prefixes(test_log), "cbml": last_clicks(test_log, min_length=3)}
-
-
-def fitted(options: argparse.Namespace, train_log: EventLog) -> tuple[Any, list[dict[str, Any]]]:
+def fitted(
+    options: argparse.Namespace, train_log: EventLog, valid_log: EventLog | None
+) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model, and what its epochs brought."""
     if options.system in BASELINES:
         return BASELINES[options.system](train_log), []
-    held_out = np.arange(train_log.num_sessions) >= train_log.num_sessions - options.held_out
-    learn, valid = (
-        train_log.of_sessions(part).aligned_to(train_log.items, train_log.users) for part in (~held_out, held_out)
-    )
+    learn, valid = (train_log, valid_log) if valid_log is not None else hold_out(train_log, options.held_out)
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
     if options.start_from:
@@ -123,9 +195,10 @@ def fitted(options: argparse.Namespace, train_log: EventLog) -> tuple[Any, list[
         system,
         learn,
         epochs=options.epochs,
-        optimizer=Adam(lr=options.lr),
+        optimizer=OPTIMIZERS[options.optimizer](lr=options.lr),
         batch_size=options.batch_size,
         valid=valid,
+        patience=options.patience,
         seed=options.seed,
         progress=lambda batches: tqdm(batches, mininterval=10),
     ):
@@ -134,6 +207,13 @@ def fitted(options: argparse.Namespace, train_log: EventLog) -> tuple[Any, list[
     if options.save:
         system.save(options.save)
     return system, reports
+
+
+def hold_out(log: EventLog, last: int) -> tuple[EventLog, EventLog]:
+    """The log without its last sessions, and these."""
+    held_out = np.arange(log.num_sessions) >= log.num_sessions - last
+    learn, valid = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~held_out, held_out))
+    return learn, valid
 
 
 def provenance() -> dict[str, str]:

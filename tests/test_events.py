@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -343,6 +344,21 @@ def test_filter_against_a_naive_loop(events: list, support: int, length: int) ->
     check(filtered)
     assert rows(filtered) == in_order(left)
     assert rows(filtered.filter(min_item_support=support, min_session_length=length)) == rows(filtered)
+
+
+def test_filter_drops_users_of_few_sessions_to_a_fixed_point() -> None:
+    """Item y is rare; without it session b2 is too short; without that user b has too few."""
+    rows = [("a1", "x", "a"), ("a1", "x", "a"), ("a2", "x", "a"), ("a2", "z", "a"), ("a2", "z", "a")]
+    rows += [("b1", "x", "b"), ("b1", "z", "b"), ("b2", "y", "b"), ("b2", "x", "b")]
+    frame = pd.DataFrame(rows, columns=["s", "i", "u"])
+    log = EventLog.read(frame, session="s", item="i", user="u")
+    kept = log.filter(min_item_support=2, min_session_length=2, min_user_sessions=2)
+    assert kept.sessions.tolist() == ["a1", "a2"] and kept.users.ids.tolist() == ["a"]
+    assert log.filter(min_item_support=2, min_session_length=2).sessions.tolist() == ["a1", "a2", "b1"]
+    nobody = replace(log, session_user=np.where(log.session_user == 1, -1, log.session_user))
+    assert nobody.filter(min_user_sessions=2).num_events == log.num_events
+    with pytest.raises(InputError, match="users of at least 3 sessions; lower"):
+        log.filter(min_user_sessions=3)
 
 
 @settings(max_examples=50)

@@ -1,13 +1,18 @@
 """A task learns from what lies before its question, and each question is asked once an epoch."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphmeta.batch import NEXT, Samples, open_sessions, session_batch, split_tasks
-from graphmeta.tasks import TaskSampler, support_of, task_batch
+from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions, session_batch, split_tasks
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.tasks import TaskSampler, support_of, task_batch, user_histories, user_parallel, with_history
 
 
 @st.composite
@@ -134,3 +139,69 @@ def test_pooled_batches_do_not_come_by_length() -> None:
     lengths = np.repeat(np.arange(40), 4)
     longest = [int(lengths[rows].max()) for rows in TaskSampler(4, pool=1000).epoch(lengths, 0)]
     assert longest != sorted(longest) and sorted(longest) == list(range(40))
+
+
+# Users in parallel, and their histories
+
+
+def of_users(users: list[int]) -> Samples:
+    samples = open_sessions([np.array([0])] * len(users), users=np.array(users))
+    return samples if users else samples.take(slice(0, 0))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(-1, 8), max_size=50), st.integers(1, 6), st.integers(0, 2), st.integers(0, 2))
+def test_rows_walk_their_users_sessions_in_order(users: list[int], batch_size: int, seed: int, epoch: int) -> None:
+    batches = [b.tolist() for b in user_parallel(of_users(users), batch_size=batch_size, seed=seed, epoch=epoch)]
+    assert sorted(row for rows in batches for row in rows) == list(range(len(users)))
+    sizes = [len(rows) for rows in batches]
+    assert all(0 < size <= batch_size for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)  # a row stays at work until nobody is left
+    step = {row: n for n, rows in enumerate(batches) for row in rows}
+    for user in set(users) - {-1}:
+        own = [step[row] for row in range(len(users)) if users[row] == user]
+        assert own == list(range(own[0], own[0] + len(own)))
+
+
+def test_the_order_of_users_depends_on_seed_and_epoch_alone() -> None:
+    samples = of_users([n % 9 for n in range(60)])
+
+    def order(seed: int, epoch: int) -> str:
+        return str([rows.tolist() for rows in user_parallel(samples, batch_size=4, seed=seed, epoch=epoch)])
+
+    first = {(seed, epoch): order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
+    np.random.seed(2)
+    assert order(1, 1) == first[1, 1] and len(set(first.values())) == 4
+
+
+def histories() -> EventLog:
+    """Users b, a, nobody, b, a; the second session of b is at the end."""
+    frame = pd.DataFrame({"s": [0, 0, 1, 2, 2, 3, 4, 4], "i": [5, 6, 7, 5, 7, 6, 7, 6], "t": np.arange(8.0)})
+    frame["u"] = [["b", "a", "c", "a", "b"][s] for s in frame["s"]]
+    log = EventLog.read(frame, session="s", item="i", time="t", user="u")
+    return dataclasses.replace(log, session_user=np.where(log.session_user == 2, -1, log.session_user))
+
+
+def clicks(samples: Samples) -> list[list[int]]:
+    return [samples.item[a:b].tolist() for a, b in zip(samples.begin, samples.end, strict=True)]
+
+
+def test_a_users_sessions_are_joined() -> None:
+    log = histories()
+    samples = user_histories(log)
+    assert clicks(samples) == [[0, 1, 2], [2], [0]]
+    assert samples.target.tolist() == [1, 1, 2] and samples.user.tolist() == [0, 1, -1]
+    assert clicks(user_histories(log, max_length=2)) == [[0, 1], [2], [2], [0]]
+
+
+def test_samples_with_their_users_history() -> None:
+    log = histories()
+    samples = last_clicks(log)
+    assert clicks(samples) == [[0], [0], [2]]
+    longer = with_history(samples, log)
+    assert clicks(longer) == [[0], [0], [0, 1, 2]]
+    assert longer.target.tolist() == samples.target.tolist() == longer.item[longer.end].tolist()
+    assert longer.time[longer.begin[2] : longer.end[2]].tolist() == [0, 1, 6]
+    assert clicks(with_history(samples, log, max_length=2))[2] == [1, 2]
+    with pytest.raises(InputError, match="name the log's user column"):
+        with_history(samples, dataclasses.replace(log, users=None, session_user=None))

@@ -154,3 +154,19 @@ def test_sessions_too_short_to_learn_from():
     log = fake_log(sessions=10, length=2)
     with pytest.raises(InputError, match="three for meta-training"):
         next(train(build("maml", log.items, width=8), log))
+
+
+def test_patience_ends_a_training_that_no_longer_improves_and_resumes_alike(tmp_path):
+    def run(epochs, **options):
+        torch.manual_seed(0)
+        system = build("sr_gnn", SPLIT.train.items, width=8)
+        reports = train(system, SPLIT.train, epochs=epochs, optimizer=Adam(lr=0.0, weight_decay=0.0), **options)
+        return list(reports)
+
+    # Nothing is learned at rate 0, so the first epoch stays the best.
+    history = run(9, valid=SPLIT.valid, patience=2, checkpoint=Checkpoint(tmp_path))
+    assert [report.best for report in history] == [True, False, False]
+    assert len(run(9, valid=SPLIT.valid, patience=2, checkpoint=Checkpoint(tmp_path, resume=True))) == 3
+    assert len(run(9, valid=last_clicks(SPLIT.valid), patience=4, checkpoint=Checkpoint(tmp_path, resume=True))) == 5
+    with pytest.raises(InputError, match="patience.*pass valid"):
+        run(9, patience=2)

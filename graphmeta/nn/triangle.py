@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
@@ -28,8 +29,10 @@ def running_mean(scores: Tensor, values: Tensor) -> Tensor:
 
 
 def _join(first: Part, second: Part) -> Part:
-    share = torch.sigmoid(second[0] - first[0])[:, :, None]
-    return torch.logaddexp(first[0], second[0]), first[1] + share * (second[1] - first[1])
+    ahead = second[0] - first[0]
+    # torch.logaddexp has NaN second derivatives where one term is much larger.
+    weight = torch.where(ahead > 0, second[0] + F.softplus(-ahead), first[0] + F.softplus(ahead))
+    return weight, first[1] + torch.sigmoid(ahead)[:, :, None] * (second[1] - first[1])
 
 
 def _scan(parts: Part) -> Part:

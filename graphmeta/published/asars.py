@@ -1,0 +1,205 @@
+"""The ASARS family: recurrent session models that know the user, the pauses between clicks, or both."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from graphmeta.batch import whole_sessions
+from graphmeta.nn.dwell import Dwell, DwellBeside, DwellBins
+from graphmeta.nn.features import ItemFeatures, UserFeatures
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import EveryClick
+from graphmeta.nn.negatives import OwnNegatives, local
+from graphmeta.nn.readout import Last
+from graphmeta.nn.recurrent import Recurrent
+from graphmeta.nn.temporal import TemporalDot, TemporalItems
+from graphmeta.nn.triangle import DwellAttention, TriangleAttention, WithUser
+from graphmeta.published.parts import loss_called
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+from graphmeta.tasks import user_histories, user_parallel
+
+_LENGTH = 200
+
+
+def asars_user_cat(
+    items: EntityTable,
+    *,
+    users: EntityTable,
+    width: int = 64,
+    hidden: int = 100,
+    user_width: int = 32,
+    cell: str = "lstm",
+    dropout: float = 0.5,
+    loss: str = "hinge",
+    carry_state: bool = False,
+    temporal: bool = False,
+) -> System:
+    """ASARS with the user beside the state: ``z_t = FC [h_t ; e_u]``, score_k = z_t · e_k + b_k.
+
+    Args:
+        width: of items; hidden: of states; user_width: of users; cell: ``lstm`` or ``gru``; dropout: before it.
+        loss: one of :data:`~graphmeta.nn.ranking.RANKING` against one item that other clicks of the batch went to,
+            outside the user's history; or ``cross_entropy`` over the whole catalogue.
+        carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
+            (:func:`~graphmeta.tasks.with_history` makes such samples for evaluation; to recommend, pass the user's
+            earlier clicks before the session's).
+        temporal: score with users' drift and item biases a period, :class:`~graphmeta.nn.temporal.TemporalDot`.
+
+    Source: ASARS, sections 3.1–3.4 (user, concatenated).
+    Differs: the paper gives the item width as 64 and as 32; the 32 is taken as the user's. A user that training
+    did not see is a vector of zeros.
+    """
+    encoder = WithUser(Recurrent(width, hidden, cell=cell, dropout=dropout), UserFeatures(len(users), user_width))
+    recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
+    return _system(recommender, items, users=users, loss=loss, carry_state=carry_state)
+
+
+def asars_user_att(
+    items: EntityTable,
+    *,
+    users: EntityTable,
+    width: int = 64,
+    hidden: int = 100,
+    user_width: int = 32,
+    cell: str = "lstm",
+    dropout: float = 0.5,
+    loss: str = "hinge",
+    carry_state: bool = False,
+    temporal: bool = False,
+) -> System:
+    """ASARS whose user weighs the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
+
+    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.triangle.TriangleAttention`); arguments as
+    for :func:`asars_user_cat`.
+
+    Source: ASARS, eqs 15–20 (user, attention).
+    Differs: see :class:`~graphmeta.nn.triangle.TriangleAttention`; the keys of eq 19, which the paper defines for
+    pauses alone, are made from item states.
+    """
+    encoder = WithUser(
+        Recurrent(width, hidden, cell=cell, dropout=dropout),
+        UserFeatures(len(users), user_width),
+        TriangleAttention(hidden, user_width),
+    )
+    recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
+    return _system(recommender, items, users=users, loss=loss, carry_state=carry_state)
+
+
+def asars_time_cat(
+    items: EntityTable,
+    *,
+    width: int = 64,
+    hidden: int = 100,
+    time_width: int = 16,
+    cell: str = "lstm",
+    dropout: float = 0.5,
+    loss: str = "hinge",
+    dwell_lag: int = 1,
+    carry_state: bool = False,
+) -> System:
+    """ASARS with each click's pause beside its item: LSTM over ``[e_i ; pause]``, ``z_t = FC h_t``.
+
+    Args:
+        time_width: of a pause's vector.
+        dwell_lag: 1 reads the pause before each click; 0 the one after it, as in the paper, so that the model knows
+            when the next click comes, which nobody does at the time: published numbers are those of 0.
+
+    The other arguments are those of :func:`asars_user_cat`.
+
+    Source: ASARS, sections 3.1–3.4 (time, concatenated).
+    Differs: ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest there is.
+    """
+    dwell = Dwell(DwellBins(lag=dwell_lag), time_width)
+    encoder = DwellBeside(dwell, Recurrent(width + time_width, hidden, cell=cell, dropout=dropout))
+    return _system(_recommender(items, encoder, hidden, width=width), items, loss=loss, carry_state=carry_state)
+
+
+def asars_time_att(
+    items: EntityTable,
+    *,
+    width: int = 64,
+    hidden: int = 100,
+    time_width: int = 16,
+    cell: str = "lstm",
+    dropout: float = 0.5,
+    loss: str = "hinge",
+    dwell_lag: int = 1,
+    carry_state: bool = False,
+) -> System:
+    """ASARS whose pauses weigh the clicks so far: ``z_t = FC q_t``, ``s_i = tanh(h^time_i W + b) · h_i``.
+
+    h^time is a second LSTM's state over the pauses; arguments as for :func:`asars_time_cat`.
+
+    Source: ASARS, eqs 15–20 (time, attention).
+    Differs: ``dwell_lag``; see :class:`~graphmeta.nn.triangle.TriangleAttention`.
+    """
+    encoder = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
+    return _system(_recommender(items, encoder, hidden, width=width), items, loss=loss, carry_state=carry_state)
+
+
+def asars_time_user(
+    items: EntityTable,
+    *,
+    users: EntityTable,
+    width: int = 64,
+    hidden: int = 100,
+    time_width: int = 16,
+    user_width: int = 32,
+    cell: str = "lstm",
+    dropout: float = 0.5,
+    loss: str = "hinge",
+    dwell_lag: int = 1,
+    carry_state: bool = False,
+    temporal: bool = False,
+) -> System:
+    """ASARS with both: :func:`asars_time_att` with the user beside it, ``z_t = FC [q_t ; e_u]``.
+
+    Arguments as for :func:`asars_time_cat` and :func:`asars_user_cat`.
+
+    Source: ASARS, eqs 15–20 (time and user).
+    Differs: as those two.
+    """
+    states = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
+    encoder = WithUser(states, UserFeatures(len(users), user_width))
+    recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
+    return _system(recommender, items, users=users, loss=loss, carry_state=carry_state)
+
+
+def _over_dwell(
+    width: int, hidden: int, *, time_width: int, cell: str, dropout: float, dwell_lag: int
+) -> DwellAttention:
+    """Item states that a second network over the pauses weighs."""
+    return DwellAttention(
+        Recurrent(width, hidden, cell=cell, dropout=dropout),
+        Dwell(DwellBins(lag=dwell_lag), time_width),
+        Recurrent(time_width, hidden, cell=cell, dropout=dropout),
+        TriangleAttention(hidden, hidden),
+    )
+
+
+def _recommender(
+    items: EntityTable, encoder: nn.Module, read: int, *, width: int, users: EntityTable | None = None
+) -> Recommender:
+    """FC from what is read to the items' width, and their biases; with ``users``, the temporal head."""
+    project = nn.Linear(read, width)
+    if users is None:
+        return Recommender(ItemFeatures(len(items), width, bias=True), encoder, Dot(Last(), project, bias=True))
+    head = TemporalDot(Last(), project, num_users=len(users), width=width)
+    return Recommender(TemporalItems(len(items), width), encoder, head)
+
+
+def _system(
+    recommender: Recommender, items: EntityTable, *, loss: str, carry_state: bool, users: EntityTable | None = None
+) -> System:
+    """Every click a target against one of the batch, users in parallel."""
+    return System(
+        recommender,
+        items,
+        users=users,
+        loss=EveryClick(loss_called(loss, OwnNegatives(local))),
+        samples=user_histories if carry_state else whole_sessions,
+        batches=user_parallel,
+        max_length=_LENGTH,
+    )
