@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
     parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
@@ -200,6 +201,7 @@ def fitted(
         valid=valid,
         patience=options.patience,
         seed=options.seed,
+        precision=options.precision,
         progress=lambda batches: tqdm(batches, mininterval=10),
     ):
         print(report, flush=True)
