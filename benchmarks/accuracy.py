@@ -130,6 +130,7 @@ BASELINES = {
     "session_popularity": neighbours.SessionPopularity,
     "item_knn": neighbours.ItemKNN,
     "session_knn": neighbours.SessionKNN,
+    "stan": neighbours.Stan,
 }
 
 
