@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
-from torch_geometric.nn.module_dict import ModuleDict
 
 from graphmeta.batch import NEXT
 from graphmeta.nn.features import Table
@@ -67,7 +66,7 @@ class Round(nn.Module):
     def __init__(self, width: int, relations: list[Relation], messages: Messages) -> None:
         super().__init__()
         self.messages = messages(width, relations)
-        self.cells = ModuleDict({kind: nn.GRUCell(width, width) for kind in dict.fromkeys(r[2] for r in relations)})
+        self.cells = nn.ModuleDict({kind: nn.GRUCell(width, width) for kind in dict.fromkeys(r[2] for r in relations)})
 
     def forward(self, states: States, halves: tuple[Edges, ...]) -> States:
         """The new states of all kinds."""
@@ -106,8 +105,8 @@ class HeteroSession(nn.Module):
         messages: Messages = mean_messages,
     ) -> None:
         super().__init__()
-        self.kinds = [f"field_{name}" for name in attributes]
-        self.fields = ModuleDict(
+        self.kinds = [f"field_{name}".replace(".", ":") for name in attributes]  # no dot in a module's name
+        self.fields = nn.ModuleDict(
             {kind: Table(a.size, width) for kind, a in zip(self.kinds, attributes.values(), strict=True)}
         )
         codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]

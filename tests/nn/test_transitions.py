@@ -1,0 +1,198 @@
+"""Transition counts against a loop, the layer against a formula for one item, and what the counts may know."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import last_clicks, prefixes
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.nn.features import row_gradients
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.readout import Last
+from graphmeta.nn.transitions import TransitionFeatures, count_transitions, strongest
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+from graphmeta.tasks import task_batch
+from graphmeta.train import train
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def random_log(*, sessions=40, items=12, length=6, seed=0):
+    """Sessions of items drawn evenly: nothing in one tells anything about another."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(2, length + 1, sessions)
+    number = np.repeat(np.arange(sessions), lengths)
+    frame = pd.DataFrame({"s": number, "i": random.integers(0, items, len(number)), "t": np.arange(len(number))})
+    known = EntityTable.read(pd.DataFrame({"i": np.arange(items)}), key="i")
+    return EventLog.read(frame, session="s", item="i", time="t", items=known).aligned_to(known)
+
+
+LOG = random_log()
+
+
+def sessions_of(log):
+    return [log.item[a:b].tolist() for a, b in zip(log.ptr, log.ptr[1:], strict=False)]
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_counts_are_the_loop(window):
+    wanted: dict[tuple[int, int], int] = {}
+    for session in sessions_of(LOG):
+        near = {
+            pair
+            for at, one in enumerate(session)
+            for other in session[at + 1 : at + window + 1]
+            if one != other
+            for pair in ((one, other), (other, one))
+        }
+        for pair in near:
+            wanted[pair] = wanted.get(pair, 0) + 1
+    pairs, count = count_transitions(LOG, window=window)
+    assert dict(zip(map(tuple, pairs.T.tolist()), count.tolist(), strict=True)) == wanted
+
+
+def test_the_strongest_are_kept_ties_by_number():
+    pairs = np.array([[0, 0, 0, 0, 2, 2], [3, 1, 2, 4, 0, 1]])
+    neighbour, weight = strongest(pairs, np.array([1, 5, 1, 3, 2, 0]), num_items=5, most=3)
+    assert neighbour.tolist() == [[1, 4, 2], [1, 1, 1], [0, 2, 2], [3, 3, 3], [4, 4, 4]]
+    np.testing.assert_allclose(weight, [[5 / 9, 3 / 9, 1 / 9], [0] * 3, [1, 0, 0], [0] * 3, [0] * 3], atol=1e-15)
+
+
+def fitted(log=LOG, **arguments):
+    torch.manual_seed(0)
+    features = TransitionFeatures(log.num_items, 4, neighbours=3, **arguments)
+    features.fit(log)
+    return features
+
+
+@torch.no_grad()
+def test_vectors_are_the_formula():
+    features = fitted()
+    features.sharpness.fill_(0.7)
+    features.weight[5], features.neighbour[5] = 0, 5  # an item that nobody clicked beside another
+    asked = torch.tensor([3, 5, 0, 3])
+    x, candidates = features(asked)
+    table = features.item.weight
+    for row, item in enumerate(asked.tolist()):
+        around, total = torch.zeros(4), 0.0
+        for other, share in zip(features.neighbour[item].tolist(), features.weight[item].tolist(), strict=True):
+            if share > 0:
+                part = share**0.7 * float(torch.exp((features.ask.weight @ table[item]) @ table[other] / 2))
+                around, total = around + part * table[other], total + part
+        mixed = features.mix.weight @ (around / total) if total else torch.zeros(4)
+        torch.testing.assert_close(x[row], table[item] + mixed, rtol=0, atol=1e-12)
+    assert candidates is table
+
+
+@torch.no_grad()
+def test_without_attention_neighbours_count_by_their_share():
+    features = fitted()
+    features.ask.weight.zero_()
+    own, near = features.item.weight, features.item.weight[features.neighbour]
+    torch.testing.assert_close(features.attention(own, near, features.weight), features.weight, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_before_it_is_fitted_an_item_is_its_row():
+    features = TransitionFeatures(6, 4)
+    assert torch.equal(features(torch.tensor([2, 4]))[0], features.item.weight[[2, 4]])
+
+
+def test_both_derivatives():
+    features = fitted().double()
+    names, values = zip(*((n, p.detach().requires_grad_()) for n, p in features.named_parameters()), strict=True)
+
+    def vectors(*values):
+        return functional_call(features, dict(zip(names, values, strict=True)), (torch.tensor([1, 4]),))[0]
+
+    assert gradcheck(vectors, values, fast_mode=True)
+    assert gradgradcheck(vectors, values, fast_mode=True)
+
+
+def test_row_gradients_are_the_gradients():
+    asked, found = torch.tensor([1, 1, 7]), []
+    for rows in (False, True):
+        features = fitted()
+        if rows:
+            with row_gradients(features):
+                features(asked)[0].square().sum().backward()
+        else:
+            features(asked)[0].square().sum().backward()
+        found.append(features.item.weight.grad)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+
+
+def test_adapted_all_tasks_at_once_is_the_loop():
+    recommender = Recommender(fitted(), GatedSessionGraph(4), Dot(Last())).double()
+    tasks = task_batch(last_clicks(LOG, min_length=3).take(slice(0, 5)), num_items=LOG.num_items)
+    losses = []
+    for stacked in (True, False):
+        adaptation = Adaptation(Scope(""), step=Gradient(0.1), order=2, stacked=stacked)
+        adaptation.bind(recommender)
+        losses.append(adaptation.run(recommender, tasks, SoftmaxLoss()))
+        assert adaptation.stacked == stacked  # it did not fall back
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=1e-9)
+
+
+def test_training_counts_the_training_log_alone():
+    log = random_log(sessions=30, seed=1)
+    past = log.before(float(log.starts[20])).aligned_to(log.items)
+    future = log.after(float(log.starts[20])).aligned_to(log.items)
+    torch.manual_seed(0)
+    features = TransitionFeatures(log.num_items, 4, neighbours=3)
+    system = System(Recommender(features, GatedSessionGraph(4), Dot(Last())), log.items)
+    list(train(system, past, epochs=1, valid=future))
+    assert torch.equal(features.neighbour, fitted(past).neighbour)
+    assert not torch.equal(features.neighbour, fitted(log).neighbour)
+
+
+def targets_beside_last(features, log):
+    """The share of samples whose target is a neighbour of their last click."""
+    samples = prefixes(log)
+    last, target = samples.item[samples.end - 1], samples.target
+    known = torch.where(features.weight > 0, features.neighbour, -1)
+    return (
+        float(((known[last] == torch.from_numpy(target)[:, None]).any(1) & torch.from_numpy(target != last)).sum())
+        / (target != last).sum()
+    )
+
+
+def test_the_discount_hides_a_samples_own_transition():
+    """Where sessions have nothing in common, a graph that knows the answers of its own log knows no others."""
+    seen, unseen = random_log(sessions=60, items=300), random_log(sessions=60, items=300, seed=9)
+    features = TransitionFeatures(300, 4, neighbours=12, discount=0)
+    features.fit(seen)
+    assert targets_beside_last(features, seen) > 0.95 and targets_beside_last(features, unseen) < 0.05
+    features.discount = 1
+    features.fit(seen)
+    assert targets_beside_last(features, seen) < 0.05
+
+
+def test_an_edge_needs_a_second_session():
+    frame = pd.DataFrame({"s": [1, 1, 1, 1, 2, 2, 3, 3], "i": list("ababbcbc"), "t": range(8)})
+    log = EventLog.read(frame, session="s", item="i", time="t")
+    features = TransitionFeatures(3, 4, neighbours=2)
+    features.fit(log)  # a-b twice, but in one session
+    assert features.weight.tolist() == [[0, 0], [1, 0], [1, 0]]
+    assert features.neighbour[1:, 0].tolist() == [2, 1]
+
+
+def test_a_log_that_is_numbered_otherwise_is_refused():
+    with pytest.raises(InputError, match="aligned_to"):
+        TransitionFeatures(5, 4).fit(LOG)

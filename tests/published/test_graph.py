@@ -1,0 +1,70 @@
+"""The graph systems against what they are made of, and within an adaptation."""
+
+import numpy as np
+import pytest
+import torch
+
+from graphmeta.batch import last_clicks, open_sessions, session_batch
+from graphmeta.errors import InputError
+from graphmeta.published import build
+from graphmeta.published.graph import global_gnn, hetero_gnn, niser
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
+
+LOG = fake_log(sessions=60)
+SESSIONS = [[3], [1, 2, 1, 5], [4, 4]]
+
+
+@torch.no_grad()
+def test_global_gnn_without_a_graph_is_sr_gnn():
+    base = build("sr_gnn", LOG.items, width=6)
+    system, samples = build("global_gnn", LOG.items, width=6), last_clicks(LOG)
+    system.start_from(base)
+    torch.testing.assert_close(system.scores(samples), base.scores(samples))
+    system.fit(LOG)
+    assert not torch.allclose(system.scores(samples), base.scores(samples), atol=1e-3)
+
+
+@torch.no_grad()
+def test_niser_is_the_formula_around_sr_gnn():
+    torch.manual_seed(0)
+    system = niser(LOG.items, width=5).eval().double()
+    model, table = system.recommender, system.recommender.features.features.item.weight
+    for session in SESSIONS:
+        batch = session_batch(open_sessions([np.array(session)]), num_items=LOG.num_items)
+        unit = table / table.norm(dim=1, keepdim=True)
+        states = model.encoder.encoder(unit[batch["item"].n_id], batch)
+        states = states + model.encoder.place.weight[: len(session)].flip(0)
+        query = model.head.project(model.head.readout(states, batch))
+        wanted = 12 * (query / query.norm()) @ unit.t()
+        torch.testing.assert_close(model(batch), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_global_gnn_learns_the_known_answer(normalised):
+    torch.manual_seed(0)
+    system = build("global_gnn", LOG.items, width=8, normalised=normalised)
+    reports = list(train(system, LOG, epochs=4, optimizer=Adam(lr=2e-2), batch_size=20))
+    assert reports[-1].loss < 0.7 * reports[0].loss
+
+
+@pytest.mark.parametrize("base", [hetero_gnn, global_gnn, niser])
+def test_maml_around_it_trains_all_tasks_at_once(base):
+    torch.manual_seed(0)
+    system = build("maml", LOG.items, width=6, base=base)
+    reports = list(train(system, LOG, epochs=2, optimizer=Adam(lr=2e-2), batch_size=20))
+    assert reports[-1].loss < reports[0].loss
+    assert system.adaptation.stacked
+
+
+@pytest.mark.parametrize("messages", ["attention", "transformer"])
+def test_other_messages_train(messages):
+    torch.manual_seed(0)
+    system = build("hetero_gnn", LOG.items, width=6, messages=messages)
+    reports = list(train(system, LOG, epochs=2, optimizer=Adam(lr=2e-2), batch_size=20))
+    assert reports[-1].loss < reports[0].loss
+
+
+def test_strange_messages_are_named():
+    with pytest.raises(InputError, match="there are mean, attention, transformer"):
+        build("hetero_gnn", LOG.items, messages="max")
