@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from graphmeta.evaluate import Result
 from graphmeta.published import CATALOGUE
-from graphmeta.report import ENCODER_OF, when
+from graphmeta.report import when
 from graphmeta.system import System
 
 
@@ -16,7 +16,7 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
     every = {
         "popularity": "popularity",
         "session_knn": "session kNN",
-        "encoder_alone": f"{ENCODER_OF.get(system)}, trained alone",
+        "encoder_alone": f"{CATALOGUE[system].encoder}, trained alone",
         "without_adaptation": f"{system}, adaptation off",
         "system": f"{system}, adapted" if "without_adaptation" in found else system,
     }

@@ -18,11 +18,13 @@ import typer
 
 from graphmeta import console
 from graphmeta.errors import DivergedError, InputError
+from graphmeta.options import Events, Reading, unfolded
 
 if TYPE_CHECKING:
     from graphmeta.events import EventLog
     from graphmeta.job import Job, Outcome
     from graphmeta.splits import Split
+    from graphmeta.system import System as Trained
 
 # What trains how long if nobody says otherwise.
 RUN_EPOCHS, RUN_WIDTH, RUN_BATCH, RUN_LR = 4, 48, 256, 1e-2
@@ -48,34 +50,7 @@ Width = Annotated[int, typer.Option(min=1, help="Length of the vectors.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file with a row an event.")]
 Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `fit` or `run` wrote.")]
-Item = Annotated[str, typer.Option("--item", help="Column of item ids.")]
-Session = Annotated[
-    str | None,
-    typer.Option("--session", help="Column of session ids; may be left out with --user and --time."),
-]
-Time = Annotated[
-    str | None,
-    typer.Option("--time", help="Column of times: ISO 8601 or seconds; without, the order of rows."),
-]
-User = Annotated[str | None, typer.Option("--user", help="Column of user ids.")]
-Items = Annotated[Path | None, typer.Option("--items", help="File with a row an item.")]
-ItemKey = Annotated[
-    str | None, typer.Option("--item-key", help="Its column of item ids; if not given, named as --item.")
-]
-Attributes = Annotated[
-    str | None, typer.Option("--attributes", help="Its columns of categories, as A,B; all if not given.")
-]
-Label = Annotated[str | None, typer.Option("--label", help="Its column of readable names, for people only.")]
-Users = Annotated[Path | None, typer.Option("--users", help="File with a row a user.")]
-UserKey = Annotated[
-    str | None, typer.Option("--user-key", help="Its column of user ids; if not given, named as --user.")
-]
-Inactivity = Annotated[
-    float,
-    typer.Option("--inactivity-seconds", help="The pause that ends a session, if there is no --session."),
-]
 Support = Annotated[int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")]
 Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave out sessions with fewer events.")]
 
@@ -139,7 +114,7 @@ def run(
     from graphmeta.datasets import complete_journey
     from graphmeta.graph import build_graph
 
-    _ready(system, out)
+    _ready(system, out, users=True)
     log, rules = complete_journey(), report.Rules(min_item_support=1)
     split = report.cut(log, rules)
     console.say("the embedded log: " + console.sizes(log, split))
@@ -161,20 +136,10 @@ def run(
 
 
 @app.command()
+@unfolded
 def fit(
-    events: Events,
-    item: Item,
+    reading: Reading,
     out: Out,
-    session: Session = None,
-    time: Time = None,
-    user: User = None,
-    items: Items = None,
-    item_key: ItemKey = None,
-    attributes: Attributes = None,
-    label: Label = None,
-    users: Users = None,
-    user_key: UserKey = None,
-    inactivity_seconds: Inactivity = 3600.0,
     system: System = RUN_SYSTEM,
     epochs: Epochs = FIT_EPOCHS,
     seed: Seed = 0,
@@ -193,15 +158,13 @@ def fit(
     """
     from graphmeta import job, report
 
-    _ready(system, out)
-    columns = report.Columns(item, session, time, user, inactivity_seconds)
+    _ready(system, out, users=reading.user is not None)
     rules = report.Rules(test, valid, min_item_support, min_session_length)
-    known = report.entities(items, item_key or item, attributes=attributes, label=label)
-    log = columns.read(events, items=known, users=report.entities(users, user_key or user, complete=False))
+    log, name = reading.log(), reading.events.name
     split = report.cut(log, rules)
-    console.say(f"{events.name}: " + console.sizes(log, split))
+    console.say(f"{name}: " + console.sizes(log, split))
     plan = job.Plan(system, epochs, seed, width, batch_size, lr)
-    _train(job.Job(plan, columns, rules, events.name, out, resume), log, split)
+    _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
 
@@ -231,6 +194,10 @@ def recommend(
     folder: Model,
     session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    user: Annotated[str | None, typer.Option("--user", help="Whose sessions they are, an id of the log.")] = None,
+    times: Annotated[
+        list[str] | None, typer.Option("--times", help="Seconds of the clicks, once for each --session.")
+    ] = None,
     unknown: Annotated[str, typer.Option(help="Items the model does not know: raise, warn or ignore.")] = "raise",
     as_json: Json = False,
 ) -> None:
@@ -238,8 +205,9 @@ def recommend(
     from graphmeta.system import System
 
     model = System.load(_model(folder))
-    sessions = [[part.strip() for part in (text.split(",") if "," in text else text.split())] for text in session]
-    offers = model.recommend_many(sessions, k, unknown=unknown)
+    sessions = [_parts(text) for text in session]
+    whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
+    offers = model.recommend_many(sessions, k, users=whose, times=when, unknown=unknown)
     if as_json:
         told = [
             {"session": given, "items": [vars(offered) for offered in offer]}
@@ -253,20 +221,10 @@ def recommend(
 
 
 @app.command()
+@unfolded
 def graph(
-    events: Events,
-    item: Item,
+    reading: Reading,
     out: Out,
-    session: Session = None,
-    time: Time = None,
-    user: User = None,
-    items: Items = None,
-    item_key: ItemKey = None,
-    attributes: Attributes = None,
-    label: Label = None,
-    users: Users = None,
-    user_key: UserKey = None,
-    inactivity_seconds: Inactivity = 3600.0,
     min_item_support: Support = 1,
     min_session_length: Length = 1,
     around: Annotated[str | None, typer.Option(help="Session in the picture; one of middle size if not given.")] = None,
@@ -280,16 +238,13 @@ def graph(
     from graphmeta.job import check_folder
 
     check_folder(out)
-    columns = report.Columns(item, session, time, user, inactivity_seconds)
-    known = report.entities(items, item_key or item, attributes=attributes, label=label)
-    log = columns.read(events, items=known, users=report.entities(users, user_key or user, complete=False))
-    log = log.filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
     middle = report.session_number(log, around)
     built, picture = build_graph(log), out / "session.png"
     names = report.node_names(log, built)
     plots.neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
     report.save_graph(out, built, names | {"item": log.items.ids})
-    console.statistics(built, f"The graph of {events.name}")
+    console.statistics(built, f"The graph of {reading.events.name}")
     console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[middle]})")
 
 
@@ -306,13 +261,36 @@ def systems(as_json: Json = False) -> None:
     console.table("Systems", keys, [list(row.values()) for row in rows], left=len(keys))
 
 
-def _ready(system: str, out: Path) -> None:
+def _ready(system: str, out: Path, *, users: bool) -> None:
     """Check what can be checked before any data is read."""
     from graphmeta import job, plots
 
-    job.check_system(system)
+    job.check_system(system, users=users)
     job.check_folder(out)
     plots.figure(1, 1)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas, or, without any, between spaces."""
+    return [part.strip() for part in (text.split(",") if "," in text else text.split())]
+
+
+def _seconds(text: str) -> list[float]:
+    try:
+        return [float(part) for part in _parts(text)]
+    except ValueError:
+        raise InputError(f"--times {text!r} must be seconds, one number for each item of the session") from None
+
+
+def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None:
+    """The user of each session; a note if the model will answer as it would for nobody."""
+    if user is None:
+        return None
+    if model.users is None:
+        console.say("note: this model does not look at users; --user changes nothing")
+    elif user not in map(str, model.users.ids):
+        console.say(f"note: user {user!r} is not known to this model; it answers as for nobody")
+    return [user] * sessions
 
 
 def _model(folder: Path) -> Path:

@@ -26,7 +26,6 @@ from graphmeta.evaluate import Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.published import CATALOGUE, build
 from graphmeta.report import (
-    ENCODER_OF,
     KS,
     Bar,
     Columns,
@@ -92,7 +91,7 @@ def stages(plan: Plan) -> tuple[Plan | None, Plan]:
     Meta-training sees one query a session; the encoder alone sees every click, and learns faster. It is also what
     adaptation is compared with.
     """
-    name = ENCODER_OF.get(plan.system)
+    name = CATALOGUE[plan.system].encoder
     if name is None:
         return None, plan
     return replace(plan, system=name), _meta(plan)
@@ -103,10 +102,11 @@ def _meta(plan: Plan) -> Plan:
     return replace(plan, epochs=max(1, plan.epochs // 2), batch_size=max(1, plan.batch_size // 4), lr=plan.lr / 10)
 
 
-def check_system(name: str) -> None:
-    """Raise an InputError with the nearest name unless the catalogue has this system."""
+def check_system(name: str, *, users: bool) -> None:
+    """Raise an InputError unless the catalogue has this system and there are users if it needs to know them."""
     if name not in CATALOGUE:
         build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))
+    CATALOGUE[name].check_users(users)
 
 
 def check_folder(folder: Path) -> None:
@@ -203,6 +203,8 @@ def _request(plan: Plan, split: Split) -> dict[str, Any]:
     digest = hashlib.sha256()
     for log in (split.train, split.valid, split.test):
         digest.update(log.item.tobytes() + log.ptr.tobytes())
+        if log.session_user is not None:
+            digest.update(log.session_user.tobytes())
     digest.update(repr(split.train.items.ids.tolist()).encode())
     for name, attribute in split.train.items.attributes.items():
         digest.update(name.encode() + attribute.codes.tobytes())
@@ -304,7 +306,9 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
     if "cuts" not in notes:
         raise InputError(f"{folder}: not written by fit or run, so its cut is not known; evaluate it from Python")
     columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
-    log = (columns if columns.session is None else replace(columns, user=None)).read(events)
+    # Who does not look at users needs no column of them, unless it is they who tell sessions apart.
+    plain = system.users is None and columns.session is not None
+    log = (replace(columns, user=None) if plain else columns).read(events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
     results = compare(system, questions(known, rules), past=recall(folder, system.items), bar=bar)

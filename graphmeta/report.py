@@ -25,8 +25,6 @@ from graphmeta.system import Recommendation, System
 from graphmeta.tables import EntityTable, locate
 
 KS = (5, 20)
-# The plain system whose recommender each of these adapts.
-ENCODER_OF = {"cbml": "if_san", "melu": "if_san", "multi_ft": "if_san", "maml": "sr_gnn"}
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -107,7 +105,7 @@ def cut(log: EventLog, rules: Rules) -> Split:
             f"k={max(KS)} is not below the number of items to train on, {train.num_items}: every model would "
             f"score 1; bring more items, or lower --min-item-support"
         )
-    valid, test = raw.valid.aligned_to(train.items), raw.test.aligned_to(train.items)
+    valid, test = (part.aligned_to(train.items, train.users) for part in (raw.valid, raw.test))
     for part, share, option in ((valid, rules.valid, "--valid"), (test, rules.test, "--test")):
         if share and len(questions(part, rules)) == 0:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import shutil
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 
 from graphmeta import train as training
-from graphmeta.cli import main
+from graphmeta.cli import app, main
+from graphmeta.options import Reading
 from graphmeta.report import load_graph
 from graphmeta.storage import load_state, state_hash
 from graphmeta.system import System
@@ -151,6 +154,69 @@ def test_recommend_does_as_told_about_unknown_items(
     assert line in told and told.count("\n") == (unknown != "ignore")
 
 
+@pytest.fixture(scope="module")
+def about_users(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``fit`` writes for a system that looks at users alone."""
+    out = tmp_path_factory.mktemp("users") / "out"
+    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", "--out", str(out)]
+    assert main([*command, *SMALL, "--system", "bpr_mf"]) == 0
+    return out
+
+
+def offered(capsys: pytest.CaptureFixture, *command: str) -> tuple[list[dict], str]:
+    """The items recommended to each session, and what was said besides."""
+    assert main(["recommend", *command, "--json"]) == 0
+    told = capsys.readouterr()
+    return [answer["items"] for answer in json.loads(told.out)], told.err
+
+
+def test_recommend_asks_whose_the_sessions_are(about_users: Path, capsys: pytest.CaptureFixture):
+    model = System.load(about_users / "model")
+    command = [str(about_users), "--session", "i1", "--session", "i2 i3", "-k", "5"]
+    for user in ("u3", "u4"):
+        answers, said = offered(capsys, *command, "--user", user)
+        wanted = model.recommend(["i7"], 5, user=user)
+        for answer in answers:
+            assert [row["item"] for row in answer] == [item.item for item in wanted]
+            assert [row["score"] for row in answer] == pytest.approx([item.score for item in wanted], abs=1e-5)
+        assert said == ""
+    nobody, _ = offered(capsys, *command)
+    stranger, said = offered(capsys, *command, "--user", "new")
+    assert stranger == nobody != answers and said == (
+        "note: user 'new' is not known to this model; it answers as for nobody\n"
+    )
+
+
+def test_a_model_that_does_not_look_at_users_says_so(fitted: Path, capsys: pytest.CaptureFixture):
+    without, _ = offered(capsys, str(fitted), "--session", "i1 i2")
+    answers, said = offered(capsys, str(fitted), "--session", "i1 i2", "--user", "u3")
+    assert answers == without and said == "note: this model does not look at users; --user changes nothing\n"
+
+
+def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.CaptureFixture):
+    command = [str(fitted), "--session", "i1 i2"]
+    assert offered(capsys, *command, "--times", "10, 25.5") == offered(capsys, *command)
+    for times, line in (("10", "one time a click"), ("10 noon", "must be seconds")):
+        assert main(["recommend", *command, "--times", times]) == 2
+        assert line in capsys.readouterr().err
+
+
+def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: Path, capsys: pytest.CaptureFixture):
+    assert main(["evaluate", str(about_users), str(files / "events.csv"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    written = json.loads((about_users / "metrics.json").read_text())
+    assert {key: told[key] for key in written} == written
+
+
+def test_fit_and_graph_read_a_log_with_the_same_options():
+    group = get_command(app)
+    reading, (fit, graph) = list(inspect.signature(Reading).parameters), (group.commands[n] for n in ("fit", "graph"))
+    for command in (fit, graph):
+        assert [parameter.name for parameter in command.params][: len(reading)] == reading
+    for one, other in zip(fit.params[: len(reading)], graph.params[: len(reading)], strict=True):
+        assert (one.opts, one.default, one.required) == (other.opts, other.default, other.required)
+
+
 def test_what_happens_after_the_cut_changes_nothing_in_the_model(files: Path, tmp_path: Path):
     changed = events()
     late = changed["sid"].str[1:].astype(int) >= 108
@@ -265,6 +331,7 @@ BAD_OPTIONS = {
     "item table without the column": (["--items", "items.csv", "--attributes", "colour"], "colour"),
     "item table without the key": (["--items", "items.csv", "--item-key", "sku"], "items.csv: no column 'sku'"),
     "attributes of nothing": (["--attributes", "kind"], "--items"),
+    "a system about users without any": (["--system", "bpr_mf"], "bpr_mf needs to know the users; name the log's user"),
     "users without a user column": (["--users", "items.csv"], "--user"),
     "all for the test": (["--test", "0.95"], "leave some sessions"),
     "no test": (["--test", "0"], "--test must be above 0"),

@@ -29,7 +29,7 @@ FLOORS = [
     ["report"],
     ["card", "plots"],
     ["job"],
-    ["console", "serve"],
+    ["console", "options", "serve"],
     ["cli"],
     ["__main__", "__init__"],
 ]

@@ -101,14 +101,15 @@ class Adaptation(nn.Module):
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        return self._descend(recommender, tasks, loss, None)
+        return self._descend(recommender, tasks, loss, None, addresses(recommender))
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
         encoded = None if self._moves_states else recommender.encode(tasks.query)
-        weights = self._descend(recommender, tasks, loss, encoded)
-        own, layout = wrap(weights, tasks.query, stacked=True, shared=addresses(recommender))
+        shared = addresses(recommender)
+        weights = self._descend(recommender, tasks, loss, encoded, shared)
+        own, layout = wrap(weights, tasks.query, shared=shared)
         return call(recommender, own, layout, tasks.query, loss=answer, encoded=encoded)
 
     @property
@@ -116,36 +117,43 @@ class Adaptation(nn.Module):
         """Whether a task has states of its own, or only a head of its own."""
         return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
-    def _descend(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, encoded: Encoded | None) -> Weights:
+    def _descend(
+        self,
+        recommender: Recommender,
+        tasks: TaskBatch,
+        loss: nn.Module,
+        encoded: Encoded | None,
+        shared: frozenset[int],
+    ) -> Weights:
         weights: Weights = dict(self.start(recommender, self.names, without_targets(tasks.query), encoded))
         if tasks.support is None or self.steps == 0:
             return weights
         for name in self.names:
-            shared = recommender.get_parameter(name)
+            own = recommender.get_parameter(name)
             if name in self.tables:
-                weights[name] = TableState(shared)
+                weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = shared.expand(tasks.num_tasks, *shared.shape)
-        support = self._support(recommender, tasks.support, loss, stacked=True)
+                weights[name] = own.expand(tasks.num_tasks, *own.shape)
+        support = self._support(recommender, tasks.support, loss, shared)
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
 
-    def _support(self, recommender: Recommender, batch: HeteroData, loss: nn.Module, *, stacked: bool) -> _Support:
+    def _support(
+        self, recommender: Recommender, batch: HeteroData, loss: nn.Module, shared: frozenset[int] | None
+    ) -> _Support:
         second = self.order == 2 and torch.is_grad_enabled()
         fixed = {} if second else detached(recommender)
         encoded = None
         if not self._moves_states:
             with torch.set_grad_enabled(second):
                 encoded = recommender.encode(batch)
-        return _Support(recommender, batch, loss, stacked, second, fixed, encoded)
+        return _Support(recommender, batch, loss, shared, second, fixed, encoded)
 
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
         begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
-        own, layout = wrap(
-            {**weights, **begin}, support.batch, stacked=support.stacked, shared=addresses(support.recommender)
-        )
+        own, layout = wrap({**weights, **begin}, support.batch, shared=support.shared)
         with torch.enable_grad():
             losses = call(
                 support.recommender,
@@ -196,22 +204,22 @@ class Adaptation(nn.Module):
             weights: Weights = {name: stacked[t] for name, stacked in begin.items()}
             if own_support is not None and self.steps:
                 weights = {name: recommender.get_parameter(name) for name in self.names} | weights
-                support = self._support(recommender, own_support, loss, stacked=False)
+                support = self._support(recommender, own_support, loss, None)
                 for number in range(self.steps):
                     weights = self._step(support, weights, number)
-            own, layout = wrap(weights, query, stacked=False)
+            own, layout = wrap(weights, query, shared=None)
             answers.append(call(recommender, own, layout, query, loss=answer, encoded=None))
         return torch.cat(answers)
 
 
 @dataclass(frozen=True)
 class _Support:
-    """What every step of a task, or of all of them, is taken on."""
+    """What every step of a task, or of all of them, is taken on; ``shared`` as :func:`wrap` takes it."""
 
     recommender: Recommender
     batch: HeteroData
     loss: nn.Module
-    stacked: bool
+    shared: frozenset[int] | None
     second: bool
     fixed: dict[str, Tensor]
     encoded: Encoded | None

@@ -21,14 +21,15 @@ Weights = dict[str, Weight]  # by name: [T, *shape] and TableState when stacked,
 
 
 def wrap(
-    weights: Weights, batch: HeteroData, *, stacked: bool, shared: frozenset[int] = frozenset()
+    weights: Weights, batch: HeteroData, *, shared: frozenset[int] | None
 ) -> tuple[dict[str, Tensor], TaskLayout | None]:
     """The weights as tensors that modules can hold, and the layout of this batch.
 
     Args:
-        shared: see :class:`~graphmeta.adapt.weight.TaskLayout`.
+        shared: for the weights of all tasks together, see :class:`~graphmeta.adapt.weight.TaskLayout`; None for
+            those of one task alone.
     """
-    if not stacked:
+    if shared is None:
         return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}, None
     layout = TaskLayout(batch.num_tasks, frozenset(batch.rows.values()), shared=shared)
     own: dict[str, Tensor] = {

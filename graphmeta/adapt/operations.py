@@ -7,13 +7,14 @@ arguments, of which at least one is a :class:`~graphmeta.adapt.weight.TaskWeight
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphmeta.adapt.weight import TaskLayout, TaskWeight, align, handles, product
+from graphmeta.adapt.weight import Handler, TaskLayout, TaskWeight, align, handles, product
 from graphmeta.errors import UnsupportedOp
 
 
@@ -21,10 +22,21 @@ def _layout(*values: Any) -> TaskLayout:
     return next(v.tasks for v in values if isinstance(v, TaskWeight))
 
 
+def _of_rows(handler: Handler) -> Handler:
+    """A handler whose first argument must be rows of activations: weights may follow, none may come first."""
+
+    @wraps(handler)
+    def checked(func: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(input, TaskWeight):
+            raise UnsupportedOp(f"{func.__name__} of a per-task weight")
+        return handler(func, input, *args, **kwargs)
+
+    return checked
+
+
 @handles(F.linear)
+@_of_rows
 def _linear(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if isinstance(input, TaskWeight):
-        raise UnsupportedOp("a linear layer on a per-task weight")
     if isinstance(weight, TaskWeight):
         out = product(input, weight.stacked.transpose(-1, -2), weight.tasks)
     else:
@@ -103,7 +115,9 @@ def _elementwise(func: Any, weight: TaskWeight, *args: Any, **kwargs: Any) -> Te
 
 
 @handles(F.softmax, torch.softmax, Tensor.softmax)
-def _softmax(func: Any, weight: TaskWeight, dim: int, **kwargs: Any) -> Tensor:
+def _softmax(func: Any, weight: TaskWeight, dim: int, *, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    if dtype is not None:
+        raise UnsupportedOp("softmax in another dtype of a per-task weight")
     return TaskWeight(torch.softmax(weight.stacked, _shift(dim)), weight.tasks)
 
 
@@ -155,6 +169,7 @@ def _getitem(func: Any, weight: Any, index: Any) -> Tensor:
 
 
 @handles(F.embedding)
+@_of_rows
 def _embedding(
     func: Any,
     input: Tensor,
@@ -183,6 +198,7 @@ def _index_select(func: Any, input: TaskWeight, dim: int, index: Tensor) -> Tens
 
 
 @handles(F.layer_norm)
+@_of_rows
 def _layer_norm(
     func: Any,
     input: Tensor,
@@ -191,17 +207,14 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    if isinstance(input, TaskWeight):
-        raise UnsupportedOp("normalising a per-task weight")
     out = F.layer_norm(input, normalized_shape, eps=eps)
     out = out if weight is None else out * weight
     return out if bias is None else out + bias
 
 
 @handles(F.rms_norm)
+@_of_rows
 def _rms_norm(func: Any, input: Tensor, normalized_shape: Any, weight: Tensor, eps: float | None = None) -> Tensor:
-    if isinstance(input, TaskWeight):
-        raise UnsupportedOp("normalising a per-task weight")
     return F.rms_norm(input, normalized_shape, eps=eps) * weight
 
 
@@ -213,6 +226,7 @@ def _dropout(func: Any, input: TaskWeight, p: float = 0.5, training: bool = True
 
 
 @handles(torch.gru_cell)
+@_of_rows
 def _gru_cell(
     func: Any,
     x: Tensor,
@@ -234,6 +248,7 @@ def gru_step(from_input: Tensor, from_state: Tensor, state: Tensor) -> Tensor:
 
 
 @handles(torch.lstm_cell)
+@_of_rows
 def _lstm_cell(
     func: Any,
     x: Tensor,
@@ -254,6 +269,7 @@ def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @handles(torch.gru, torch.lstm)
+@_of_rows
 def _recurrent(
     func: Any, input: Tensor, state: Any, weights: list[Tensor], has_biases: bool, num_layers: int, dropout: float,
     training: bool, bidirectional: bool, batch_first: bool = False,

@@ -375,6 +375,10 @@ class Odd(nn.Module):
         self.use, self.weight = use, nn.Parameter(torch.randn(WIDTH, WIDTH))
         self.vector = nn.Parameter(torch.randn(WIDTH))
 
+    def wide(self):
+        """Weights of a GRU cell that are constants."""
+        return [self.weight.detach().repeat(3, 1)] * 2
+
     def forward(self, x, batch):
         return self.use(self, x[batch["event"].item])
 
@@ -385,6 +389,11 @@ USES = {
     "data": lambda m, h: h * m.vector * m.vector.data,
     "a linear layer on a weight": lambda m, h: h @ nn.functional.linear(m.weight, m.weight.detach() * 0 + 1),
     "layer_norm of a weight": lambda m, h: h * nn.functional.layer_norm(m.vector, (WIDTH,)),
+    "rms_norm of a weight": lambda m, h: h * nn.functional.rms_norm(m.vector, (WIDTH,), m.vector),
+    "a weight as the input of a cell": lambda m, h: h + torch.gru_cell(m.weight, m.weight, *m.wide()).mean(0),
+    "softmax in another dtype": lambda m, h: h * torch.softmax(m.vector, 0, dtype=torch.float32),
+    "softmax of torch.nn in another dtype": lambda m, h: h * nn.functional.softmax(m.vector, 0, dtype=torch.float32),
+    "softmax with the dtype by position": lambda m, h: h * torch.softmax(m.vector, 0, torch.float32),
     "squeeze without a dimension": lambda m, h: h * m.vector.squeeze(),
     "matrix times vector": lambda m, h: h + m.weight @ m.vector,
     "clamp by a weight": lambda m, h: torch.maximum(h, m.vector),
