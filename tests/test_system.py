@@ -16,7 +16,7 @@ from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Last
 from graphmeta.published import CATALOGUE, build
 from graphmeta.recommender import Recommender
-from graphmeta.storage import state_hash
+from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.train import Adam, train
@@ -100,7 +100,7 @@ def test_k_must_be_below_the_number_of_items(system, k):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_saved_is_loaded(name, tmp_path):
     torch.manual_seed(0)
-    system = build(name, LOG.items, width=6)
+    system = build(name, LOG.items, users=LOG.users, width=6)
     system.notes["why"] = "test"
     system.save(tmp_path)
     again = System.load(tmp_path)
@@ -111,9 +111,40 @@ def test_saved_is_loaded(name, tmp_path):
 
 
 def test_maml_around_another_base_is_saved(tmp_path):
-    system = build("maml", LOG.items, width=6, base=CATALOGUE["if_san"].function)
+    for base in ("if_san", "hetero_gnn"):
+        system = build("maml", LOG.items, width=6, base=CATALOGUE[base].function)
+        system.save(tmp_path)
+        assert state_hash(System.load(tmp_path)) == state_hash(system)
+    with pytest.raises(InputError, match="no system is called 'sr_gnm'"):
+        build("maml", LOG.items, base="sr_gnm")
+
+
+def test_models_of_the_first_format_still_load(tmp_path):
+    system = build("sr_gnn", LOG.items, width=6)
     system.save(tmp_path)
-    assert state_hash(System.load(tmp_path)) == state_hash(system)
+    tensors, document = load_state(tmp_path, "model")
+    del document["users"]
+    save_state(tmp_path, "model", tensors, {**document, "format": 1})
+    assert System.load(tmp_path).users is None
+    save_state(tmp_path, "model", tensors, {**document, "format": 99})
+    with pytest.raises(InputError, match="update graphmeta"):
+        System.load(tmp_path)
+
+
+def test_users_are_saved_and_asked_by_their_own_ids(tmp_path):
+    torch.manual_seed(0)
+    system = build("bpr_mf", LOG.items, users=LOG.users, width=6).eval()
+    session, user = [LOG.items.ids[0]], LOG.users.ids[3]
+    wanted = system.recommend(session, k=5, user=user)
+    system.save(tmp_path)
+    again = System.load(tmp_path).eval()
+    assert again.recommend(session, k=5, user=user) == wanted
+    assert again.recommend(session, k=5, user="nobody") == again.recommend(session, k=5)
+    assert wanted != again.recommend(session, k=5)
+    with pytest.raises(InputError, match="one a session"):
+        again.recommend_many([session], k=5, users=[user, user])
+    with pytest.raises(InputError, match="needs to know the users"):
+        build("bpr_mf", LOG.items)
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
@@ -146,5 +177,7 @@ def test_unknown_system_names_the_nearest():
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_system_trains(name):
     torch.manual_seed(0)
-    history = list(train(build(name, LOG.items, width=8), LOG, epochs=3, optimizer=Adam(lr=1e-2), batch_size=30))
+    history = list(
+        train(build(name, LOG.items, users=LOG.users, width=8), LOG, epochs=3, optimizer=Adam(lr=1e-2), batch_size=30)
+    )
     assert history[-1].loss < history[0].loss

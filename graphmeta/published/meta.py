@@ -10,10 +10,10 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Full, Gated
 from graphmeta.adapt.step import Gradient
+from graphmeta.errors import InputError
 from graphmeta.nn.cluster import Prototypes
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Clustered, Last
-from graphmeta.published import session
 from graphmeta.published.session import attention_levels, features, if_san_recommender, sr_gnn
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -40,9 +40,18 @@ def maml(
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1.
     """
-    make = getattr(session, base) if isinstance(base, str) else base
+    make = _called(base) if isinstance(base, str) else base
     adaptation = Adaptation(Scope(*scope), step=Gradient(lr), steps=steps, order=order)
     return System(make(items, width=width).recommender, items, adaptation=adaptation)
+
+
+def _called(name: str) -> Callable[..., System]:
+    """The function of the catalogue's row of that name."""
+    from graphmeta.published import CATALOGUE  # which imports this module
+
+    if name not in CATALOGUE:
+        raise InputError(f"no system is called {name!r}; maml goes around one of {', '.join(CATALOGUE)}")
+    return CATALOGUE[name].function
 
 
 def multi_ft(
