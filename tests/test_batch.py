@@ -22,6 +22,7 @@ from graphmeta.batch import (
     real_samples,
     session_batch,
     split_tasks,
+    whole_sessions,
     without_targets,
 )
 from graphmeta.events import EventLog
@@ -318,3 +319,20 @@ def test_ten_thousand_clicks_in_one_session() -> None:
     batch = session_batch(open_sessions([session], max_length=10_000), num_items=97)
     assert batch["event"].num_nodes == 10_000 and batch["item"].num_nodes == 97 and batch[NEXT].num_edges == 97
     assert batch[NEXT].weight.sum() == 9_999
+
+
+@settings(max_examples=50)
+@given(SESSIONS, st.integers(1, 8))
+def test_whole_sessions_are_pieces_that_follow_on_each_other(sessions: list[list[int]], max_length: int) -> None:
+    """Each click but a session's last is read once, and each but its first is asked for once."""
+    log = log_of(sessions)
+    expected = [
+        ([f"i{i}" for i in clicks[at : at + max_length][: len(clicks) - 1 - at]], at + max_length, s)
+        for s, clicks in enumerate(sessions)
+        for at in range(0, len(clicks) - 1, max_length)
+    ]
+    found = spelled(whole_sessions(log, max_length=max_length), log)
+    assert found == [(read, f"i{sessions[s][min(to, len(sessions[s]) - 1)]}", s) for read, to, s in expected]
+    asked = [(s, name) for read, target, s in found for name in [*read[1:], target]]
+    every = [(s, f"i{i}") for s, clicks in enumerate(sessions) for i in clicks[1:]]
+    assert Counter(asked) == Counter(every)

@@ -5,13 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.batch import open_sessions, session_batch
+from graphmeta.batch import Samples, open_sessions, prefixes, session_batch, whole_sessions
 from graphmeta.errors import InputError
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
-from graphmeta.nn.readout import Last
+from graphmeta.nn.loss import EveryClick, SoftmaxLoss, following
+from graphmeta.nn.readout import Last, Mean
 from graphmeta.nn.scoring import precision, score_cross_entropy
+from graphmeta.testing import fake_log
 
 
 def problem():
@@ -74,3 +75,72 @@ def test_a_head_that_scores_anew_is_not_given_its_parents_cross_entropy():
     states = x[batch["event"].item]
     wanted = F.cross_entropy(head(states, batch, table), batch["sample"].target, reduction="none")
     torch.testing.assert_close(SoftmaxLoss()(head, states, batch, table), wanted)
+
+
+# Every click a target
+
+RUNS = [[1, 2, 3, 4], [5], [6, 6], [7, 8, 9, 7, 8]]
+NEXT_ITEMS, OWNERS = [5, 2, -1, 1], [4, -1, 2, 0]
+
+
+def of_runs(task=None):
+    known = open_sessions([np.array(run) for run in RUNS], users=np.array(OWNERS))
+    samples = Samples(known.item, known.begin, known.end, np.array(NEXT_ITEMS), known.session, user=known.user)
+    return session_batch(samples, num_items=30, task=task, num_tasks=3)
+
+
+def wanted_of(batch, ahead):
+    """``(row of the click, its target, its user)`` by a loop over the runs."""
+    real, found = batch["sample"].real.tolist() if "real" in batch["sample"] else range(len(RUNS)), []
+    for run, target, owner, sample in zip(RUNS, NEXT_ITEMS, OWNERS, real, strict=True):
+        whole = [*run, target] if target >= 0 else run
+        begin = int(batch["sample"].ptr[sample])
+        found += [(begin + t, whole[t + ahead], owner) for t in range(len(run)) if t + ahead < len(whole)]
+    return found
+
+
+@pytest.mark.parametrize("task", [None, np.array([0, 0, 2, 2]), np.array([0, 1, 1, 1])])
+@pytest.mark.parametrize("ahead", [1, 2, 3, 9])
+def test_the_targets_of_each_click_are_those_of_a_loop(ahead, task):
+    batch = of_runs(task)
+    view = following(batch, ahead)["sample"]
+    assert list(zip(view.last.tolist(), view.target.tolist(), view.user.tolist(), strict=True)) == wanted_of(
+        batch, ahead
+    )
+    assert view.num_nodes == len(view.last) and (ahead < 9 or view.num_nodes == 0)
+
+
+def test_looking_ahead_leaves_the_batch_alone():
+    batch = of_runs(np.array([0, 0, 2, 2]))
+    before = {name: torch.as_tensor(value).clone() for name, value in batch["sample"].items()}
+    following(batch, 2)
+    assert before.keys() == dict(batch["sample"].items()).keys()
+    assert all(torch.equal(before[name], torch.as_tensor(value)) for name, value in batch["sample"].items())
+
+
+@pytest.mark.parametrize("task", [None, np.array([0, 0, 2, 2])])
+@pytest.mark.parametrize("ahead", [1, 3, 9])
+def test_every_click_is_a_sample_of_its_own(ahead, task):
+    batch, generator = of_runs(task), torch.Generator().manual_seed(0)
+    states = torch.randn(batch["event"].num_nodes, 4, generator=generator)
+    table = torch.randn(30, 4, generator=generator)
+    found = EveryClick(SoftmaxLoss(), ahead=ahead)(Dot(Last()), states, batch, table)
+    clicks = [click for step in range(1, ahead + 1) for click in wanted_of(batch, step)]
+    wanted = [F.cross_entropy(table @ states[row], torch.tensor(target)) for row, target, _ in clicks]
+    torch.testing.assert_close(found, torch.stack(wanted))
+
+
+def test_a_readout_of_more_than_the_last_click_is_refused():
+    batch = of_runs()
+    with pytest.raises(TypeError, match="reads the last click, not Mean"):
+        EveryClick(SoftmaxLoss())(Dot(Mean()), torch.zeros(12, 4), batch, torch.zeros(30, 4))
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 3, 50])
+def test_whole_sessions_ask_what_their_prefixes_ask(max_length):
+    log = fake_log(sessions=12, length=6)
+    pieces, each = whole_sessions(log, max_length=max_length), prefixes(log)
+    view = following(session_batch(pieces, num_items=log.num_items))["sample"]
+    assert view.target.tolist() == log.item[np.delete(np.arange(72), np.arange(0, 72, 6))].tolist()
+    assert sorted(view.target.tolist()) == sorted(each.target.tolist())
+    assert view.user.tolist() == np.repeat(log.session_user, 5).tolist()
