@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/graphmeta run --out out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
