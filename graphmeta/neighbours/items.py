@@ -30,7 +30,7 @@ class ItemKNN:
     Raises:
         InputError: ``neighbours`` below 1, ``alpha`` outside [0, 1].
 
-    Source: Sarwar et al. 2001 for the cosine; Deshpande & Karypis 2004, section 4.1.2, for α; "Item-KNN" in the
+    Source: Sarwar et al. 2001 for the cosine, Aiolli 2013 for α (asymmetric cosine); "Item-KNN" in the
     tables of session papers.
     Differs: those score from the last click, leave the item itself out and have α = 0.5. Here it stays, with
     similarity 1, for people go back to items; all clicks count. On the last sessions of
