@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
@@ -188,6 +189,7 @@ def fitted(
     if options.system in BASELINES:
         return BASELINES[options.system](train_log), []
     learn, valid = (train_log, valid_log) if valid_log is not None else hold_out(train_log, options.held_out)
+    _, learn = hold_out(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
     if options.start_from:

@@ -14,6 +14,7 @@ and a session of one click is one inner product.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,9 +23,16 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import real_samples
+from graphmeta.errors import InputError
 from graphmeta.nn.readout import softmax_of
 
 _COLUMNS = 2048  # candidates at a time: the block of their logits stays near the cache
+
+
+_COMBINE: dict[str, Callable[[int], nn.Module]] = {
+    "add": lambda width: nn.Identity(),
+    "concat": lambda width: nn.Linear(width, width, bias=False),
+}
 
 
 class TargetAttention(nn.Module):
@@ -39,9 +47,11 @@ class TargetAttention(nn.Module):
 
     def __init__(self, readout: nn.Module, project: nn.Module, *, width: int, combine: str = "add") -> None:
         super().__init__()
+        if combine not in _COMBINE:
+            raise InputError(f"combine={combine!r} must be one of {', '.join(_COMBINE)}")
         self.readout, self.project = readout, project
         self.attend = nn.Linear(width, width)
-        self.mix = {"add": nn.Identity, "concat": lambda: nn.Linear(width, width, bias=False)}[combine]()
+        self.mix = _COMBINE[combine](width)
 
     def read(self, states: Tensor, batch: HeteroData) -> Reading:
         """What the scores are made of."""

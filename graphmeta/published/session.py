@@ -45,15 +45,20 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
 
     Args:
         width: d; steps: rounds of message passing.
-        combine: ``add`` as in the public code, ``concat`` for the paper's one matrix over ``[s_target ; s_l ; s_g]``.
+        combine: ``add`` as in the public code, where α is a softmax; ``concat`` for the paper's form, one matrix over
+            ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that it begins as
+            SR-GNN and, with :meth:`~graphmeta.system.System.start_from`, as a trained one.
 
     Source: Yu et al., TAGNN: Target Attentive Graph Neural Networks for Session-based Recommendation, SIGIR 2020.
     Differs: both softmaxes run over clicks alone; the public code let padding take part.
     """
-    readout = SoftAttention(width, normalised=True)
-    head = TargetAttention(readout, nn.Linear(2 * width, width), width=width, combine=combine)
+    added = combine == "add"
+    project = nn.Linear(2 * width, width, bias=added)
+    head = TargetAttention(SoftAttention(width, normalised=added), project, width=width, combine=combine)
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
+    if not added:
+        nn.init.zeros_(head.mix.weight)
     return System(recommender, items)
 
 

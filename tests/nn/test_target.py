@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphmeta.batch import open_sessions, session_batch
+from graphmeta.errors import InputError
 from graphmeta.nn import target as module
 from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
@@ -128,6 +129,8 @@ def test_tagnn_is_the_formula(combine):
     torch.manual_seed(0)
     log = fake_log()
     system = build("tagnn", log.items, width=5, combine=combine).double().eval()
+    for weight in system.recommender.head.mix.parameters():
+        weight.uniform_(-0.5, 0.5)
     model, table = system.recommender, system.recommender.features.item.weight
     sessions = [[3, 8, 3, 1], [5], [2, 9, 4], [7, 7]]
     samples = open_sessions([np.array(s) for s in sessions])
@@ -138,8 +141,10 @@ def test_tagnn_is_the_formula(combine):
         h = states[ptr[row] : ptr[row + 1]]
         read = head.readout
         gate = torch.sigmoid(h[-1] @ read.of_last.weight.t() + h @ read.of_each.weight.t() + read.of_each.bias)
-        alpha = torch.softmax(gate @ read.weigh.weight.t(), 0)
-        session = torch.cat([(alpha * h).sum(0), h[-1]]) @ head.project.weight.t() + head.project.bias
+        alpha = gate @ read.weigh.weight.t()
+        alpha = torch.softmax(alpha, 0) if combine == "add" else alpha
+        bias = 0 if head.project.bias is None else head.project.bias
+        session = torch.cat([(alpha * h).sum(0), h[-1]]) @ head.project.weight.t() + bias
         for item in (0, 3, 17):
             beta = torch.softmax(table[item] @ (h @ head.attend.weight.t() + head.attend.bias).t(), 0)
             read_for_item = beta @ h
@@ -154,3 +159,14 @@ def test_scores_do_not_depend_on_the_batch():
     together = system.scores(samples)
     for row in range(4):
         torch.testing.assert_close(system.scores(samples.take([row]))[0], together[row], rtol=0, atol=1e-12)
+
+
+def test_the_papers_form_begins_as_the_sr_gnn_it_starts_from():
+    torch.manual_seed(0)
+    items, samples = EntityTable(np.arange(40), {}), open_sessions([np.array([3, 8, 3, 1]), np.array([5])])
+    base, system = build("sr_gnn", items, width=6).double(), build("tagnn", items, width=6, combine="concat").double()
+    assert not torch.allclose(system.scores(samples), base.scores(samples))
+    system.start_from(base)
+    torch.testing.assert_close(system.scores(samples), base.scores(samples))
+    with pytest.raises(InputError, match="add, concat"):
+        build("tagnn", items, combine="sum")
