@@ -58,6 +58,10 @@ class Samples:
         chosen = {name: getattr(self, name)[rows] for name in ("begin", "end", "target", "session")}
         return replace(self, **chosen, user=None if self.user is None else self.user[rows])
 
+    def latest(self, length: int) -> Samples:
+        """The samples with at most their last ``length`` clicks."""
+        return replace(self, begin=np.maximum(self.begin, self.end - length))
+
     def flat(self) -> tuple[np.ndarray, np.ndarray]:
         """All clicks one after the other ``[E]``, and where each sample begins ``[S + 1]``."""
         where, ptr = ragged(self.begin, self.lengths)

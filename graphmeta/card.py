@@ -16,6 +16,7 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
     every = {
         "popularity": "popularity",
         "session_knn": "session kNN",
+        "stan": "STAN",
         "encoder_alone": f"{CATALOGUE[system].encoder}, trained alone",
         "without_adaptation": f"{system}, adaptation off",
         "system": f"{system}, adapted" if "without_adaptation" in found else system,

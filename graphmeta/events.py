@@ -213,13 +213,15 @@ class EventLog:
         """The same events numbered by another log's items; events on items unknown there are left out.
 
         With ``users``, users are numbered by that table too; those unknown there get -1, and their events stay.
+        Without, the log does not say any more whose sessions these are, for no number of a user would mean the same.
         """
         rows = items.rows_of(self.items.ids)
         known = self.select(rows[self.item] >= 0)
         known = replace(known, item=items.rows_of(known.items.ids)[known.item], items=items)
         if users is None or known.users is None or known.session_user is None:
-            return known
-        return replace(known, users=users, session_user=users.rows_of(known.users.ids)[known.session_user])
+            return replace(known, users=None, session_user=None)
+        number = np.append(users.rows_of(known.users.ids), -1)  # the last one for those unknown before
+        return replace(known, users=users, session_user=number[known.session_user])
 
     def of_sessions(self, chosen: np.ndarray) -> EventLog:
         """The log of these sessions (a mask ``[S]``)."""

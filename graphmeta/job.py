@@ -203,8 +203,9 @@ def _request(plan: Plan, split: Split) -> dict[str, Any]:
     digest = hashlib.sha256()
     for log in (split.train, split.valid, split.test):
         digest.update(log.item.tobytes() + log.ptr.tobytes())
-        if log.session_user is not None:
-            digest.update(log.session_user.tobytes())
+        digest.update(log.time.tobytes())
+        if log.session_user is not None and log.users is not None:
+            digest.update(log.session_user.tobytes() + repr(log.users.ids.tolist()).encode())
     digest.update(repr(split.train.items.ids.tolist()).encode())
     for name, attribute in split.train.items.attributes.items():
         digest.update(name.encode() + attribute.codes.tobytes())

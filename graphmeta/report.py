@@ -18,7 +18,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluate import Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import ranks
-from graphmeta.neighbours import NoRepeats, Popularity, SessionKNN, repeats
+from graphmeta.neighbours import NoRepeats, Popularity, SessionKNN, Stan, repeats
 from graphmeta.splits import Split, split_by_time
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import Recommendation, System
@@ -200,8 +200,8 @@ def unadapted(system: System) -> Iterator[System]:
 
 
 def baselines(past: EventLog) -> dict[str, Any]:
-    """Popularity and session kNN; where no session of the log repeats an item, they do not either."""
-    models = {"popularity": Popularity(past), "session_knn": SessionKNN(past)}
+    """Popularity, session kNN and STAN; where no session of the log repeats an item, they do not either."""
+    models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
     return models if repeats(past) else {name: NoRepeats(model) for name, model in models.items()}
 
 
@@ -231,7 +231,7 @@ def compare(
 def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[str, Any]:
     """The flat object of ``metrics.json``: fractions in [0, 1], and what they are fractions of."""
     own = results["system"]
-    rivals = [name for name in ("popularity", "session_knn", "encoder_alone") if name in results]
+    rivals = [name for name in ("popularity", "session_knn", "stan", "encoder_alone") if name in results]
     off = [name for name in ("without_adaptation",) if name in results]
     return {
         "system": system,
@@ -263,7 +263,14 @@ def examples(system: System, test: EventLog, *, number: int = 3, k: int = 5) -> 
     fitting = np.flatnonzero((asked.lengths >= 2) & (asked.lengths <= 6))
     chosen = asked.take(fitting[np.linspace(0, len(fitting), number + 2)[1:-1].astype(int)])
     sessions = [asked.item[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)]
-    offers = system.recommend_many([items.ids[s] for s in sessions], k, exclude_seen=True)
+    times, users = chosen.time, system.users
+    offers = system.recommend_many(
+        [items.ids[s] for s in sessions],
+        k,
+        times=None if times is None else [times[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)],
+        users=None if users is None or chosen.user is None else [users.ids[u] if u >= 0 else None for u in chosen.user],
+        exclude_seen=True,
+    )
     found = ranks(system.scores(chosen), torch.from_numpy(chosen.target)).ceil().int().tolist()
     told = zip(sessions, offers, chosen.target, found, strict=True)
     return [

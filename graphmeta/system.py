@@ -18,7 +18,9 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, session_batch
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.dwell import DwellBins
+from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.loss import EveryClick, SoftmaxLoss
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, save_state
 from graphmeta.tables import Attribute, EntityTable, locate
@@ -77,6 +79,8 @@ class System(nn.Module):
         self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
         self.batches = batches or partial(shuffled, pool=50 if self.episodic else 1)
         self.max_length, self.max_support = max_length, max_support
+        if self.episodic and isinstance(self.loss, EveryClick):
+            raise InputError("EveryClick has a loss a click, meta-training wants one a task; pass another loss")
         self.recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
@@ -101,11 +105,30 @@ class System(nn.Module):
         """
         theirs, copied = other.recommender.state_dict(), []
         for name, own in self.recommender.state_dict().items():
-            if name in theirs and own.dim() == theirs[name].dim() > 0:
+            if name in theirs and own.dim() == theirs[name].dim():
                 block = tuple(slice(0, min(a, b)) for a, b in zip(own.shape, theirs[name].shape, strict=True))
-                own.zero_()[block] = theirs[name][block]
+                own.zero_()[block] = theirs[name][block]  # block is () for a single number
                 copied.append(name)
         return copied
+
+    def check(self, log: EventLog, name: str) -> None:
+        """Refuse a log that is numbered by other items or users than the system.
+
+        Raises:
+            InputError: such a log, called ``name``.
+        """
+        users = self.users is None or (log.users is not None and np.array_equal(self.users.ids, log.users.ids))
+        if not users or not np.array_equal(self.items.ids, log.items.ids):
+            what = "items" if users else "users"
+            raise InputError(
+                f"the {name} log's {what} are not the system's; number the log like it: log.aligned_to(items, users)"
+            )
+
+    @property
+    def scores_in_bf16(self) -> bool:
+        """Whether training scores the whole catalogue by products that ``precision="bf16"`` is about."""
+        loss = self.loss.loss if isinstance(self.loss, EveryClick) else self.loss
+        return isinstance(loss, SoftmaxLoss) and isinstance(self.recommender.head, Dot | Cosine)
 
     def training_samples(self, log: EventLog) -> Samples:
         """What one epoch runs over."""
@@ -127,6 +150,7 @@ class System(nn.Module):
     @torch.no_grad()
     def scores(self, samples: Samples) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``."""
+        samples = samples.latest(self.max_length)
         was_training, _ = self.training, self.eval()
         try:
             if self.adaptation is not None:
@@ -194,6 +218,8 @@ class System(nn.Module):
             times=None if times is None else _times_of(times, numbers),
             users=self._users_of(users, len(rows)),
         )
+        if times is None and any(isinstance(part, DwellBins) for part in self.modules()):
+            warnings.warn("this system reads the pauses between clicks; pass times to tell it", stacklevel=2)
         scores = self.scores(samples)
         if not scores.isfinite().all():
             raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
@@ -277,7 +303,10 @@ def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> li
     """Times of the clicks on known items."""
     if len(times) != len(numbers) or any(len(t) != len(n) for t, n in zip(times, numbers, strict=True)):
         raise InputError("times and clicks differ in number; give one time a click, in seconds")
-    return [np.asarray(t, dtype=np.float64)[n >= 0] for t, n in zip(times, numbers, strict=True)]
+    seconds = [np.asarray(t, dtype=np.float64) for t in times]
+    if any(not np.isfinite(t).all() or (np.diff(t) < 0).any() for t in seconds):
+        raise InputError("times must be numbers of seconds that never fall within a session")
+    return [t[n >= 0] for t, n in zip(seconds, numbers, strict=True)]
 
 
 def _stored(table: EntityTable) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))  # by each user's first session, as sessions are numbered
     session = rank[owner][log.session]
-    order, first = np.argsort(session, kind="stable"), np.sort(first)
+    order, first = np.lexsort((log.time, session)), np.sort(first)  # by time also where sessions overlap
     whole = replace(
         log,
         session=session[order],

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
 from graphmeta.nn import scoring
 from graphmeta.nn.features import row_gradients
+from graphmeta.nn.loss import EveryClick
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 
@@ -111,23 +111,18 @@ def train(
         DivergedError: a loss that is not finite; the last checkpoint is intact.
     """
     optimizer = optimizer or Adam()
-    if system.users is not None and (log.users is None or not np.array_equal(system.users.ids, log.users.ids)):
-        raise InputError("the log's users are not the system's; number the log like it: log.aligned_to(items, users)")
     if patience is not None and (valid is None or patience < 1):
         raise InputError("patience counts epochs that do not improve: at least 1, and pass valid to measure it on")
-    system.fit(log)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
-    samples = system.training_samples(log)
-    if len(samples) == 0:
-        raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
+    samples = _prepared(system, log, valid, precision)
     run = _Run(
         system,
         optimizer.build(system.parameters()),
         {
             "epochs": epochs,
             "seed": seed,
-            "samples": _digest(samples),
+            "samples": _digest(samples, log),
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "precision": precision,
@@ -156,11 +151,30 @@ def train(
     run.restore_best()
 
 
-def _digest(samples: Samples) -> str:
-    """A few letters that differ where the samples do."""
+def _prepared(system: System, log: EventLog, valid: EventLog | Samples | None, precision: str) -> Samples:
+    """What an epoch runs over, after a look at whether system and logs fit each other."""
+    for part, name in ((log, "training"), (valid, "validation")):
+        if isinstance(part, EventLog):
+            system.check(part, name)
+    if precision == "bf16" and not system.scores_in_bf16:
+        raise InputError(
+            "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
+        )
+    system.fit(log)
+    samples = system.training_samples(log)
+    if len(samples) == 0:
+        raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
+    if isinstance(system.loss, EveryClick):
+        system.loss.check(system.recommender, samples, num_items=system.num_items)
+    return samples
+
+
+def _digest(samples: Samples, log: EventLog) -> str:
+    """A few letters that differ where the samples do, their times or users."""
     digest = hashlib.sha256()
-    for column in (samples.item, samples.begin, samples.end, samples.target):
-        digest.update(column.tobytes())
+    for column in (samples.item, samples.begin, samples.end, samples.target, samples.time, samples.user):
+        digest.update(b"-" if column is None else column.tobytes())
+    digest.update(repr(None if log.users is None else log.users.ids.tolist()).encode())
     return digest.hexdigest()[:16]
 
 

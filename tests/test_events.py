@@ -16,6 +16,7 @@ from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.graph import build_graph
 from graphmeta.tables import EntityTable
+from graphmeta.testing import fake_log
 
 FRAME = pd.DataFrame(
     {
@@ -365,7 +366,7 @@ def test_filter_drops_users_of_few_sessions_to_a_fixed_point() -> None:
 @given(EVENTS, EVENTS)
 def test_aligned_to_speaks_of_the_same_items(events: list, others: list) -> None:
     log, known = log_of(events), log_of(others)
-    aligned = log.aligned_to(known.items)
+    aligned = log.aligned_to(known.items, log.users)
     check(aligned)
     assert aligned.items is known.items
     assert rows(aligned) == in_order([row for row in rows(log) if row[1] in set(known.items.ids)])
@@ -520,3 +521,13 @@ def test_whatever_bytes_are_in_a_file(tmp_path_factory: pytest.TempPathFactory, 
         check(EventLog.read(path, session="s", item="i"))
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_unknown_users_stay_unknown_when_a_log_is_numbered_again() -> None:
+    log = fake_log(sessions=30)
+    for count in (3, 0):
+        once = log.aligned_to(log.items, log.users.take(np.arange(count)))
+        again = once.aligned_to(once.items, once.users)
+        assert (once.session_user >= count).sum() == 0 and (once.session_user == -1).sum() > 0
+        assert np.array_equal(again.session_user, once.session_user)
+    assert log.aligned_to(log.items).session_user is None

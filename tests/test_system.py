@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks
+from graphmeta.batch import last_clicks, open_sessions
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.nn.features import ItemFeatures
@@ -18,6 +18,7 @@ from graphmeta.published import CATALOGUE, build
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.system import System
+from graphmeta.tables import EntityTable
 from graphmeta.testing import fake_log
 from graphmeta.train import Adam, train
 
@@ -181,3 +182,62 @@ def test_every_system_trains(name):
         train(build(name, LOG.items, users=LOG.users, width=8), LOG, epochs=3, optimizer=Adam(lr=1e-2), batch_size=30)
     )
     assert history[-1].loss < history[0].loss
+
+
+def test_pauses_are_asked_for_and_must_not_fall():
+    torch.manual_seed(0)
+    system = build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2).eval()
+    system.fit(LOG)
+    clicks = [LOG.items.ids[n] for n in (0, 3)]
+    with pytest.warns(UserWarning, match="pass times"):
+        alone = system.recommend(clicks[:1], k=5)
+    assert [r.score for r in alone] == [r.score for r in system.recommend(clicks[:1], k=5, times=[7.0])]
+    for bad in ([5.0, 4.0], [1.0, float("nan")]):
+        with pytest.raises(InputError, match="never fall"):
+            system.recommend(clicks, k=5, times=bad)
+
+
+def test_a_session_longer_than_the_system_reads_counts_with_its_last_clicks(system):
+    long = np.random.default_rng(0).integers(0, LOG.num_items, 80)
+    whole, tail = (system.scores(open_sessions([part], max_length=200)) for part in (long, long[-system.max_length :]))
+    assert torch.equal(whole, tail)
+
+
+def test_maml_keeps_what_its_base_knows_of_users_and_lengths():
+    for base in ("bpr_mf", "caser", "asars_user_cat"):
+        inner = build(base, LOG.items, users=LOG.users, width=6)
+        outer = build("maml", LOG.items, users=LOG.users, width=6, base=base)
+        assert outer.users is LOG.users and outer.max_length == inner.max_length
+        assert torch.isfinite(outer.losses(last_clicks(LOG, min_length=3).take(slice(0, 4)))).all()
+    with pytest.raises(InputError, match="needs to know the users"):
+        build("maml", LOG.items, width=6, base="bpr_mf")
+
+
+def test_what_it_starts_from_includes_single_numbers():
+    base, system = (build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2) for _ in range(2))
+    base.fit(LOG)
+    system.start_from(base)
+    ours, theirs = system.recommender.state_dict(), base.recommender.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_attribute_names_may_have_dots():
+    table = EntityTable(LOG.items.ids, {"price.band": LOG.items.attributes["category"]})
+    for name in ("if_san", "hetero_gnn"):
+        assert build(name, table, width=4).recommender.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("gru4rec", {"cell": "rnn"}),
+        ("gru4rec", {"loss": "l2"}),
+        ("wavenet", {"activation": "gelu"}),
+        ("hetero_gnn", {"messages": "attention", "width": 5}),
+        ("asars_time_cat", {"loss": "hinge_max"}),
+        ("sr_gnn", {"depth": 3}),
+    ],
+)
+def test_options_that_do_not_exist_are_named(name, arguments):
+    with pytest.raises(InputError):
+        build(name, LOG.items, **arguments)

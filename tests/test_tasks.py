@@ -205,3 +205,14 @@ def test_samples_with_their_users_history() -> None:
     assert clicks(with_history(samples, log, max_length=2))[2] == [1, 2]
     with pytest.raises(InputError, match="name the log's user column"):
         with_history(samples, dataclasses.replace(log, users=None, session_user=None))
+
+
+def test_histories_of_overlapping_sessions_go_by_time():
+    rows = [("a", "x", 0), ("a", "y", 100), ("a", "z", 200), ("b", "p", 50), ("b", "q", 60), ("b", "r", 70)]
+    frame = pd.DataFrame(rows, columns=["session", "item", "time"]).assign(user="u")
+    log = EventLog.read(frame, session="session", item="item", time="time", user="user")
+    samples = with_history(last_clicks(log), log)
+    names = [
+        [str(log.items.ids[i]) for i in samples.item[b:e]] for b, e in zip(samples.begin, samples.end, strict=True)
+    ]
+    assert names == [["x", "p", "q", "r", "y"], ["x", "p", "q"]]

@@ -3,18 +3,29 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, session_batch
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import last_clicks, session_batch, whole_sessions
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluate import evaluate
-from graphmeta.nn.features import row_gradients
+from graphmeta.nn.features import ItemFeatures, row_gradients
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import EveryClick, SoftmaxLoss
+from graphmeta.nn.readout import Last
 from graphmeta.published import build
+from graphmeta.recommender import Recommender
 from graphmeta.splits import split_by_time
 from graphmeta.storage import state_hash
+from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.train import Adam, Checkpoint, train
 
@@ -170,3 +181,51 @@ def test_patience_ends_a_training_that_no_longer_improves_and_resumes_alike(tmp_
     assert len(run(9, valid=last_clicks(SPLIT.valid), patience=4, checkpoint=Checkpoint(tmp_path, resume=True))) == 5
     with pytest.raises(InputError, match="patience.*pass valid"):
         run(9, patience=2)
+
+
+def test_a_log_numbered_otherwise_is_refused():
+    log = fake_log(sessions=60)
+    other = log.of_sessions(np.arange(60) >= 20)
+    system = build("bpr_mf", log.items, users=log.users, width=4)
+    with pytest.raises(InputError, match="training log's items"):
+        next(train(system, other.aligned_to(other.items, log.users)))
+    with pytest.raises(InputError, match="validation log's users"):
+        next(train(system, log, valid=other.aligned_to(log.items)))
+
+
+def test_an_encoder_that_looks_ahead_is_not_asked_about_every_click():
+    log = fake_log(sessions=60)
+    parts = ItemFeatures(log.num_items, 6), GatedSessionGraph(6), Dot(Last())
+    system = System(Recommender(*parts), log.items, loss=EveryClick(SoftmaxLoss()), samples=whole_sessions)
+    with pytest.raises(InputError, match="looks ahead"):
+        next(train(system, log))
+    with pytest.raises(InputError, match="one a task"):
+        adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
+        System(Recommender(*parts), log.items, loss=EveryClick(SoftmaxLoss()), adaptation=adaptation)
+
+
+def test_bf16_trains_and_is_refused_where_it_would_do_nothing():
+    log = fake_log(sessions=60)
+    torch.manual_seed(0)
+    system = build("sr_gnn", log.items, width=8)
+    history = list(train(system, log, epochs=3, optimizer=Adam(lr=1e-2), precision="bf16"))
+    assert history[-1].loss < history[0].loss
+    with pytest.raises(InputError, match="changes nothing"):
+        next(train(build("tagnn", log.items, width=8), log, precision="bf16"))
+
+
+def test_other_times_are_another_training(tmp_path):
+    log = fake_log(sessions=60)
+    for factor in (1.0, 37.0):
+        system = build("asars_time_cat", log.items, width=4, hidden=5, time_width=2)
+        run = train(
+            system,
+            replace(log, time=log.time * factor),
+            epochs=2,
+            checkpoint=Checkpoint(tmp_path, resume=factor > 1),
+        )
+        if factor > 1:
+            with pytest.raises(InputError, match="another training.*samples"):
+                next(run)
+        else:
+            next(run)

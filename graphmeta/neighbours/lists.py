@@ -37,7 +37,7 @@ class Clicks:
         if len(click) and (click.min() < 0 or click.max() >= num_items):
             raise InputError(
                 f"the samples have items outside 0 … {num_items - 1}, the training log's; "
-                f"number their log like it first: test.aligned_to(train.items)"
+                f"number their log like it first: test.aligned_to(train.items, train.users)"
             )
         sample = np.repeat(np.arange(len(samples)), np.diff(ptr))
         step = ptr[sample + 1] - np.arange(len(click))

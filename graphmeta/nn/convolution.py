@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.errors import InputError
+
 
 def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
     """Of each click, the states this many clicks before it in its session; zeros before the first.
@@ -83,6 +85,8 @@ class CausalConvStack(nn.Module):
         gated: bool = False,
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise InputError(f"activation={activation!r} must be one of {', '.join(ACTIVATIONS)}")
         self.residual = residual
         self.layers = nn.ModuleList(
             CausalConv(

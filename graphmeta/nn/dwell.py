@@ -23,7 +23,8 @@ def pauses(batch: HeteroData, *, lag: int = 1) -> Tensor:
     """
     event = batch["event"]
     if "time" not in event:
-        return torch.full((event.num_nodes,), torch.nan, dtype=torch.float64, device=event.item.device)
+        unknown = torch.full((event.num_nodes,), torch.nan, dtype=torch.float64, device=event.item.device)
+        return torch.where(event.order > 0, unknown, -1.0) if lag else unknown
     step = event.time.diff()
     if lag:
         return torch.where(event.order > 0, torch.nn.functional.pad(step, (1, 0)), -1.0)

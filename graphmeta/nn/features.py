@@ -111,6 +111,11 @@ class UntiedFeatures(nn.Module):
         return self.item(n_id), self.output.weight
 
 
+def field_name(attribute: str) -> str:
+    """What the table of an attribute is called in a module: without dots, which modules do not take."""
+    return f"field_{attribute}".replace(".", ":")
+
+
 class AttributeFeatures(ItemFeatures):
     """An item is its row and, beside it, one vector made of its attributes: ``x = [e_id ; e_attributes]``.
 
@@ -120,7 +125,7 @@ class AttributeFeatures(ItemFeatures):
 
     def __init__(self, num_items: int, width: int, attributes: Mapping[str, Attribute]) -> None:
         super().__init__(num_items, width)
-        self.fields = nn.ModuleDict({f"field_{name}": Table(a.size, width) for name, a in attributes.items()})
+        self.fields = nn.ModuleDict({field_name(n): Table(a.size, width) for n, a in attributes.items()})
         codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
         self.codes: Tensor
         self.register_buffer("codes", torch.stack(codes, 1), persistent=False)
@@ -180,9 +185,9 @@ class UserFeatures(nn.Module):
         self.register_buffer("seen", torch.ones(num_users, dtype=torch.bool))
 
     def fit(self, log: EventLog) -> None:
-        """Note which users have training events."""
+        """Note which users have sessions to learn from, of two clicks at least."""
         if log.session_user is not None:
-            self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user)))
+            self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user[log.lengths > 1])))
 
     def forward(self, user: Tensor) -> Tensor:
         """Vectors of these users."""

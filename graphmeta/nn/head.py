@@ -28,6 +28,10 @@ class Dot(nn.Module):
         query = self.project(self.readout(states, batch))
         return F.pad(query, (0, 1), value=1.0) if self.bias else query
 
+    def vectors(self, candidates: Tensor) -> Tensor:
+        """What the query is multiplied with: the candidates as they are."""
+        return candidates
+
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
         return F.linear(self.query(states, batch), candidates)
@@ -57,15 +61,19 @@ class Cosine(nn.Module):
         self.readout, self.scale = readout, scale
         self.project = nn.Identity() if project is None else project
 
-    def direction(self, states: Tensor, batch: HeteroData) -> Tensor:
+    def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors, all of length σ, ``[S, D']``; their products with unit vectors are the scores."""
         return self.scale * F.normalize(self.project(self.readout(states, batch)))
 
+    def vectors(self, candidates: Tensor) -> Tensor:
+        """The candidates, each divided by its length: ``[…, D'] -> […, D']``."""
+        return F.normalize(candidates, dim=-1)
+
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        return F.linear(self.direction(states, batch), F.normalize(candidates))
+        return F.linear(self.query(states, batch), self.vectors(candidates))
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples."""
-        direction = real_samples(batch, self.direction(states, batch))
-        return score_cross_entropy(direction, F.normalize(candidates), real_samples(batch, batch["sample"].target))
+        query = real_samples(batch, self.query(states, batch))
+        return score_cross_entropy(query, self.vectors(candidates), real_samples(batch, batch["sample"].target))

@@ -16,7 +16,8 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
 
 from graphmeta.batch import NEXT
-from graphmeta.nn.features import Table
+from graphmeta.errors import InputError
+from graphmeta.nn.features import Table, field_name
 from graphmeta.nn.readout import Mean
 from graphmeta.tables import Attribute
 
@@ -37,6 +38,8 @@ def mean_messages(width: int, relations: list[Relation]) -> nn.Module:
 
 def attention_messages(width: int, relations: list[Relation], *, heads: int = 2) -> nn.Module:
     """``m_v = Σ_r Σ_{u →r v} α_uv W_r h_u``, α a softmax over u for each relation. Source: GAT; HAN's lower level."""
+    if width % heads:
+        raise InputError(f"width={width} must be a multiple of {heads}, the number of heads")
     conv = partial(GATConv, (width, width), width // heads, heads=heads, add_self_loops=False)
     return HeteroConv({r: conv() for r in relations}, aggr="sum")
 
@@ -105,7 +108,7 @@ class HeteroSession(nn.Module):
         messages: Messages = mean_messages,
     ) -> None:
         super().__init__()
-        self.kinds = [f"field_{name}".replace(".", ":") for name in attributes]  # no dot in a module's name
+        self.kinds = [field_name(name) for name in attributes]
         self.fields = nn.ModuleDict(
             {kind: Table(a.size, width) for kind, a in zip(self.kinds, attributes.values(), strict=True)}
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import real_samples
-from graphmeta.nn.head import Dot
+from graphmeta.batch import Samples, real_samples, session_batch
+from graphmeta.errors import InputError
+from graphmeta.nn.head import Cosine, Dot
 from graphmeta.nn.readout import Last
 
 
@@ -45,22 +47,25 @@ class RankingLoss(nn.Module):
             :mod:`graphmeta.nn.ranking`.
         negatives: which other items, see :mod:`graphmeta.nn.negatives`.
 
-    Shapes: returns one loss for each real sample, ``[S]``. The head must be a :class:`~graphmeta.nn.head.Dot`.
+    Shapes: returns one loss for each real sample, ``[S]``. The head must be a
+    :class:`~graphmeta.nn.head.Dot` or :class:`~graphmeta.nn.head.Cosine`.
     """
 
     def __init__(self, comparison: nn.Module, negatives: nn.Module) -> None:
         super().__init__()
         self.comparison, self.negatives = comparison, negatives
 
-    def forward(self, head: Dot, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
+        if not isinstance(head, Dot | Cosine):
+            raise InputError(f"drawn items are compared under Dot or Cosine heads, not {type(head).__name__}")
         query = real_samples(batch, head.query(states, batch))
         target = real_samples(batch, batch["sample"].target)
         user = batch["sample"].get("user")
         items, counts = self.negatives(target, None if user is None else real_samples(batch, user), len(candidates))
-        other = F.embedding(items, candidates)
+        other = head.vectors(F.embedding(items, candidates))
         scores = query @ other.t() if items.dim() == 1 else torch.matmul(other, query[:, :, None]).squeeze(2)
-        own = (query * F.embedding(target, candidates)).sum(1)
+        own = (query * head.vectors(F.embedding(target, candidates))).sum(1)
         return self.comparison(own, scores, counts)
 
 
@@ -86,6 +91,36 @@ class EveryClick(nn.Module):
             raise TypeError(f"EveryClick needs a head that reads the last click, not {type(head.readout).__name__}")
         views = [following(batch, step) for step in range(1, self.ahead + 1)]
         return torch.cat([self.loss(head, states, view, candidates) for view in views])
+
+    @torch.no_grad()
+    def check(self, recommender: nn.Module, samples: Samples, *, num_items: int) -> None:
+        """Make sure that the state of a click does not depend on those after it.
+
+        Raises:
+            InputError: an encoder that looks ahead: it would be asked about clicks that it sees.
+        """
+        long = np.flatnonzero(samples.lengths >= 2)[:8]
+        if len(long) == 0:
+            return
+        item, ptr = samples.take(long).flat()
+        changed = item.copy()
+        changed[ptr[1:] - 1] = (changed[ptr[1:] - 1] + 1) % num_items
+        before = np.delete(np.arange(len(item)), ptr[1:] - 1)
+        was_training, _ = recommender.training, recommender.eval()
+        states = [self._states(recommender, clicks, ptr, num_items) for clicks in (item, changed)]
+        recommender.train(was_training)
+        one, other = (part[torch.from_numpy(before)] for part in states)
+        if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
+            raise InputError(
+                "EveryClick wants an encoder that looks back only, and this one looks ahead: leave EveryClick and "
+                "whole_sessions out, so that it learns from prefixes"
+            )
+
+    @staticmethod
+    def _states(recommender: nn.Module, item: np.ndarray, ptr: np.ndarray, num_items: int) -> Tensor:
+        rows = np.arange(len(ptr) - 1)
+        batch = session_batch(Samples(item, ptr[:-1], ptr[1:], np.full(len(rows), -1), rows), num_items=num_items)
+        return recommender.encode(batch.to(next(recommender.parameters()).device))[0].cpu()  # pyright: ignore
 
 
 def following(batch: HeteroData, ahead: int = 1) -> HeteroData:

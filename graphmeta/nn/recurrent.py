@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.errors import InputError
 from graphmeta.nn.attention import from_dense, to_dense
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -22,6 +23,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, width: int, hidden: int, *, cell: str = "gru", layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
+        if cell not in CELLS:
+            raise InputError(f"cell={cell!r} must be one of {', '.join(CELLS)}")
         sizes = [width] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(CELLS[cell](size, hidden, batch_first=True) for size in sizes)
         self.dropout = nn.Dropout(dropout)

@@ -50,7 +50,7 @@ class TargetAttention(nn.Module):
         if combine not in _COMBINE:
             raise InputError(f"combine={combine!r} must be one of {', '.join(_COMBINE)}")
         self.readout, self.project = readout, project
-        self.attend = nn.Linear(width, width)
+        self.attend = nn.Linear(width, width, bias=False)  # a bias would cancel in the softmax
         self.mix = _COMBINE[combine](width)
 
     def read(self, states: Tensor, batch: HeteroData) -> Reading:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from graphmeta.batch import whole_sessions
+from graphmeta.errors import InputError
 from graphmeta.nn.dwell import Dwell, DwellBeside, DwellBins
 from graphmeta.nn.features import ItemFeatures, UserFeatures
 from graphmeta.nn.head import Dot
@@ -33,6 +34,7 @@ def asars_user_cat(
     cell: str = "lstm",
     dropout: float = 0.5,
     loss: str = "hinge",
+    negatives: int = 1,
     carry_state: bool = False,
     temporal: bool = False,
 ) -> System:
@@ -40,8 +42,9 @@ def asars_user_cat(
 
     Args:
         width: of items; hidden: of states; user_width: of users; cell: ``lstm`` or ``gru``; dropout: before it.
-        loss: one of :data:`~graphmeta.nn.ranking.RANKING` against one item that other clicks of the batch went to,
-            outside the user's history; or ``cross_entropy`` over the whole catalogue.
+        loss: one of :data:`~graphmeta.nn.ranking.RANKING` against ``negatives`` items that other clicks of the batch
+            went to, outside the user's history (the max forms want several, 5 say); or ``cross_entropy`` over the
+            whole catalogue.
         carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
             (:func:`~graphmeta.tasks.with_history` makes such samples for evaluation; to recommend, pass the user's
             earlier clicks before the session's).
@@ -53,7 +56,7 @@ def asars_user_cat(
     """
     encoder = WithUser(Recurrent(width, hidden, cell=cell, dropout=dropout), UserFeatures(len(users), user_width))
     recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
-    return _system(recommender, items, users=users, loss=loss, carry_state=carry_state)
+    return _system(recommender, items, users=users, loss=loss, negatives=negatives, carry_state=carry_state)
 
 
 def asars_user_att(
@@ -66,6 +69,7 @@ def asars_user_att(
     cell: str = "lstm",
     dropout: float = 0.5,
     loss: str = "hinge",
+    negatives: int = 1,
     carry_state: bool = False,
     temporal: bool = False,
 ) -> System:
@@ -84,7 +88,7 @@ def asars_user_att(
         TriangleAttention(hidden, user_width),
     )
     recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
-    return _system(recommender, items, users=users, loss=loss, carry_state=carry_state)
+    return _system(recommender, items, users=users, loss=loss, negatives=negatives, carry_state=carry_state)
 
 
 def asars_time_cat(
@@ -96,6 +100,7 @@ def asars_time_cat(
     cell: str = "lstm",
     dropout: float = 0.5,
     loss: str = "hinge",
+    negatives: int = 1,
     dwell_lag: int = 1,
     carry_state: bool = False,
 ) -> System:
@@ -113,7 +118,13 @@ def asars_time_cat(
     """
     dwell = Dwell(DwellBins(lag=dwell_lag), time_width)
     encoder = DwellBeside(dwell, Recurrent(width + time_width, hidden, cell=cell, dropout=dropout))
-    return _system(_recommender(items, encoder, hidden, width=width), items, loss=loss, carry_state=carry_state)
+    return _system(
+        _recommender(items, encoder, hidden, width=width),
+        items,
+        loss=loss,
+        negatives=negatives,
+        carry_state=carry_state,
+    )
 
 
 def asars_time_att(
@@ -125,6 +136,7 @@ def asars_time_att(
     cell: str = "lstm",
     dropout: float = 0.5,
     loss: str = "hinge",
+    negatives: int = 1,
     dwell_lag: int = 1,
     carry_state: bool = False,
 ) -> System:
@@ -136,7 +148,13 @@ def asars_time_att(
     Differs: ``dwell_lag``; see :class:`~graphmeta.nn.triangle.TriangleAttention`.
     """
     encoder = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
-    return _system(_recommender(items, encoder, hidden, width=width), items, loss=loss, carry_state=carry_state)
+    return _system(
+        _recommender(items, encoder, hidden, width=width),
+        items,
+        loss=loss,
+        negatives=negatives,
+        carry_state=carry_state,
+    )
 
 
 def asars_time_user(
@@ -150,6 +168,7 @@ def asars_time_user(
     cell: str = "lstm",
     dropout: float = 0.5,
     loss: str = "hinge",
+    negatives: int = 1,
     dwell_lag: int = 1,
     carry_state: bool = False,
     temporal: bool = False,
@@ -164,7 +183,7 @@ def asars_time_user(
     states = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
     encoder = WithUser(states, UserFeatures(len(users), user_width))
     recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
-    return _system(recommender, items, users=users, loss=loss, carry_state=carry_state)
+    return _system(recommender, items, users=users, loss=loss, negatives=negatives, carry_state=carry_state)
 
 
 def _over_dwell(
@@ -191,14 +210,22 @@ def _recommender(
 
 
 def _system(
-    recommender: Recommender, items: EntityTable, *, loss: str, carry_state: bool, users: EntityTable | None = None
+    recommender: Recommender,
+    items: EntityTable,
+    *,
+    loss: str,
+    negatives: int,
+    carry_state: bool,
+    users: EntityTable | None = None,
 ) -> System:
-    """Every click a target against one of the batch, users in parallel."""
+    """Every click a target against others of the batch, users in parallel."""
+    if negatives < (2 if loss.endswith("_max") else 1):
+        raise InputError(f"loss={loss!r} looks for the worst of several negatives; pass negatives=5 or so")
     return System(
         recommender,
         items,
         users=users,
-        loss=EveryClick(loss_called(loss, OwnNegatives(local))),
+        loss=EveryClick(loss_called(loss, OwnNegatives(local, count=negatives))),
         samples=user_histories if carry_state else whole_sessions,
         batches=user_parallel,
         max_length=_LENGTH,

@@ -23,6 +23,7 @@ from graphmeta.tables import EntityTable
 def maml(
     items: EntityTable,
     *,
+    users: EntityTable | None = None,
     base: Callable[..., System] | str = sr_gnn,
     width: int = 100,
     scope: Sequence[str] = ("encoder", "head"),
@@ -35,23 +36,21 @@ def maml(
     ``θ_t = θ − lr ∇ L_support(θ)``, trained so that ``L_query(θ_t)`` is small.
 
     Args:
+        users: the people, for a base that knows them.
         base: builds the system whose recommender is wrapped (or its name in the catalogue).
         scope: the parameters a session changes.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1.
     """
-    make = _called(base) if isinstance(base, str) else base
-    adaptation = Adaptation(Scope(*scope), step=Gradient(lr), steps=steps, order=order)
-    return System(make(items, width=width).recommender, items, adaptation=adaptation)
+    from graphmeta.published import CATALOGUE, build  # which imports this module
 
-
-def _called(name: str) -> Callable[..., System]:
-    """The function of the catalogue's row of that name."""
-    from graphmeta.published import CATALOGUE  # which imports this module
-
-    if name not in CATALOGUE:
+    name = base if isinstance(base, str) else base.__name__
+    known = name in CATALOGUE and (isinstance(base, str) or CATALOGUE[name].function is base)
+    if isinstance(base, str) and not known:
         raise InputError(f"no system is called {name!r}; maml goes around one of {', '.join(CATALOGUE)}")
-    return CATALOGUE[name].function
+    inner = build(name, items, users=users, width=width) if known else base(items, width=width)  # pyright: ignore
+    adaptation = Adaptation(Scope(*scope), step=Gradient(lr), steps=steps, order=order)
+    return System(inner.recommender, items, users=inner.users, adaptation=adaptation, max_length=inner.max_length)
 
 
 def multi_ft(

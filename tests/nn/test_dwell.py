@@ -37,8 +37,8 @@ def test_the_pause_after_the_last_known_click_is_unknown_when_nobody_knows_the_n
     after = pauses(batch, lag=0)
     assert after[0] == 4 and after[1].isnan()
     without = batch_of(open_sessions([np.array([0, 1])]))
-    assert pauses(without, lag=1).isnan().all()
-    assert DwellBins(max_bins=7)(without).tolist() == [8, 8]
+    assert pauses(without, lag=1)[0] == -1 and pauses(without, lag=1)[1].isnan()
+    assert DwellBins(max_bins=7)(without).tolist() == [0, 8]
 
 
 def test_a_completed_pause_does_not_see_the_next_click():
