@@ -267,7 +267,7 @@ def examples(system: System, test: EventLog, *, number: int = 3, k: int = 5) -> 
     offers = system.recommend_many(
         [items.ids[s] for s in sessions],
         k,
-        times=None if times is None else [times[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)],
+        times=None if times is None else [times[b:e].tolist() for b, e in zip(chosen.begin, chosen.end, strict=True)],
         users=None if users is None or chosen.user is None else [users.ids[u] if u >= 0 else None for u in chosen.user],
         exclude_seen=True,
     )

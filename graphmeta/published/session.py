@@ -57,8 +57,8 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
     head = TargetAttention(SoftAttention(width, normalised=added), project, width=width, combine=combine)
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
-    if not added:
-        nn.init.zeros_(head.mix.weight)
+    for weight in head.mix.parameters():
+        nn.init.zeros_(weight)
     return System(recommender, items)
 
 
