@@ -49,6 +49,9 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
             ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that it begins as
             SR-GNN and, with :meth:`~graphmeta.system.System.start_from`, as a trained one.
 
+    W begins at zero, so that β is even at first: beside trained item vectors, which are long, a random W would choose
+    single clicks at random and could not learn.
+
     Source: Yu et al., TAGNN: Target Attentive Graph Neural Networks for Session-based Recommendation, SIGIR 2020.
     Differs: both softmaxes run over clicks alone; the public code let padding take part.
     """
@@ -57,7 +60,7 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
     head = TargetAttention(SoftAttention(width, normalised=added), project, width=width, combine=combine)
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
-    for weight in head.mix.parameters():
+    for weight in (head.attend.weight, *head.mix.parameters()):
         nn.init.zeros_(weight)
     return System(recommender, items)
 

@@ -129,7 +129,7 @@ def test_tagnn_is_the_formula(combine):
     torch.manual_seed(0)
     log = fake_log()
     system = build("tagnn", log.items, width=5, combine=combine).double().eval()
-    for weight in system.recommender.head.mix.parameters():
+    for weight in (system.recommender.head.attend.weight, *system.recommender.head.mix.parameters()):
         weight.uniform_(-0.5, 0.5)
     model, table = system.recommender, system.recommender.features.item.weight
     sessions = [[3, 8, 3, 1], [5], [2, 9, 4], [7, 7]]
