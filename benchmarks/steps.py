@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, paired, row, sessions
-from graphmeta.batch import session_batch
+from graphmeta.batch import last_clicks, session_batch
 from graphmeta.events import EventLog
 from graphmeta.neighbours import SessionKNN
 from graphmeta.nn.features import row_gradients
@@ -151,7 +151,8 @@ def session_knn() -> list[Row]:
         sessions=np.arange(len(lengths)),
         items=EntityTable(np.arange(ITEMS), {}),
     )
-    model, asked = SessionKNN(log), sessions(100, ITEMS)
+    ends = last_clicks(log)
+    model, asked = SessionKNN(log), ends.take(random.integers(0, len(ends), 100))
 
     def together() -> Tensor:
         return model.scores(asked)
