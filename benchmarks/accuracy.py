@@ -34,7 +34,7 @@ from graphmeta.events import EventLog
 from graphmeta.published import CATALOGUE, build
 from graphmeta.storage import write_json
 from graphmeta.system import System
-from graphmeta.train import Adagrad, Adam, train
+from graphmeta.train import Adagrad, Adam, Checkpoint, train
 
 RESULTS = Path(__file__).parent / "results"
 OPTIMIZERS = {"adam": Adam, "adagrad": Adagrad}
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
     parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
+    parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
     parser.add_argument("--tag", default="", help="a word for the file name of a variant")
     options = parser.parse_args()
@@ -205,6 +206,7 @@ def fitted(
         patience=options.patience,
         seed=options.seed,
         precision=options.precision,
+        checkpoint=Checkpoint(options.checkpoint, resume=True) if options.checkpoint else None,
         progress=lambda batches: tqdm(batches, mininterval=10),
     ):
         print(report, flush=True)
