@@ -5,8 +5,18 @@ import os
 # One thread: the tests' tensors are tiny, and two threads that wait for each other on a busy machine take minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest  # noqa: E402
+import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 # A shared two-core machine is slow at times: no deadline for one example, and the same examples every run.
 settings.register_profile("graphmeta", deadline=None, derandomize=True)
 settings.load_profile("graphmeta")
+
+
+@pytest.fixture
+def float64():
+    """Within it, new tensors have 64 bits, so that an oracle can be compared to the last digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

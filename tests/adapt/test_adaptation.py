@@ -35,11 +35,7 @@ from graphmeta.tasks import task_batch
 ITEMS, WIDTH = 19, 4
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Convolution(nn.Module):

@@ -15,11 +15,7 @@ ITEMS, WIDTH = 11, 4
 SESSIONS = [[3], [1, 2, 1, 2, 5, 9, 9, 0], [4, 4], [7, 8, 10, 7]]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batch_of(sessions):

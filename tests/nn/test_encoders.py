@@ -17,11 +17,7 @@ LOG = fake_log(sessions=50)
 SESSIONS = [[3], [1, 2, 1, 2, 5], [4, 4], [7, 8, 9, 7]]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def scores(system):

@@ -10,12 +10,7 @@ from graphmeta.batch import open_sessions, session_batch
 from graphmeta.nn.head import Cosine
 from graphmeta.nn.readout import Last
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def a_case():

@@ -19,11 +19,7 @@ ATTRIBUTES = {
 SESSIONS = [[3], [1, 2, 1, 5, 9, 8], [4, 4], [7, 8, 12, 7, 0]]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batch_of(sessions):

@@ -15,11 +15,7 @@ ITEM = np.array([3, 1, 2, 1, 4, 4, 8])
 BEGIN, END, USER = np.array([0, 1, 4]), np.array([1, 4, 7]), np.array([2, -1, 0])
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batch_of(*, user=USER, task=None):

@@ -25,12 +25,7 @@ from graphmeta.tables import EntityTable
 from graphmeta.tasks import task_batch
 from graphmeta.train import train
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def random_log(*, sessions=40, items=12, length=6, seed=0):

@@ -16,11 +16,7 @@ SESSIONS = [[3], [1, 2, 1, 2, 5, 7, 7], [4, 4]]
 USERS = np.array([0, 7, -1])
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def made(name, *, users=LOG.users, **arguments):
