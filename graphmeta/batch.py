@@ -4,9 +4,10 @@ A *sample* is a run of clicks and the click that followed it. A batch of samples
 
 * ``item``: one row for each distinct item of each sample (``n_id``, ``batch`` = its sample);
 * ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = 0, 1, … in it);
-* ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``;
+* ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``; if some
+  sample has no event, ``known`` says which ones have;
 * what the log knows besides: ``event.time`` and ``sample.next_time`` (seconds; NaN where the next click is not
-  known), ``sample.user`` (-1: unknown);
+  known), ``sample.user`` (-1: unknown), ``sample.value`` (of the target);
 * edges ``(item, next, item)``, one a distinct transition, with ``weight`` = how often, and ``(event, of, item)``.
 
 GNNs, RNNs, CNNs and attention all read this one form. With ``task`` given, the rows are laid out *task-major*:
@@ -33,8 +34,8 @@ OF = ("event", "of", "item")
 class Samples:
     """Runs of clicks by reference: sample s is ``item[begin[s]:end[s]]``, followed by ``target[s]`` (-1: unknown).
 
-    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. If known, ``time [N]`` float64 seconds
-    and ``user [S]`` int64 (-1: unknown).
+    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. If known, ``time [N]`` float64 seconds,
+    ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, what the target was given (a rating).
     """
 
     item: np.ndarray
@@ -44,6 +45,7 @@ class Samples:
     session: np.ndarray
     time: np.ndarray | None = None
     user: np.ndarray | None = None
+    value: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -55,8 +57,8 @@ class Samples:
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """The samples of these rows; the clicks are shared, not copied."""
-        chosen = {name: getattr(self, name)[rows] for name in ("begin", "end", "target", "session")}
-        return replace(self, **chosen, user=None if self.user is None else self.user[rows])
+        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value")}
+        return replace(self, **{name: None if column is None else column[rows] for name, column in known.items()})
 
     def latest(self, length: int) -> Samples:
         """The samples with at most their last ``length`` clicks."""
@@ -148,8 +150,9 @@ def session_batch(
     if samples.time is not None:
         of_event["time"] = samples.time[where]
         of_sample["next_time"] = _next_times(samples, samples.time)
-    if samples.user is not None:
-        of_sample["user"] = samples.user
+    of_sample |= {name: getattr(samples, name) for name in ("user", "value") if getattr(samples, name) is not None}
+    if (samples.lengths == 0).any():
+        of_sample["known"] = samples.lengths > 0
     rows = _Rows(ptr, key % num_items, key // num_items, item_row, edges, weight, of_event, of_sample)
     return _hetero(rows) if task is None else _task_major(rows, task, num_tasks)
 
@@ -161,7 +164,7 @@ def _next_times(samples: Samples, time: np.ndarray) -> np.ndarray:
     return np.where(known, time[at], np.nan)
 
 
-_FILL: dict[str, int | float] = {"time": 0.0, "next_time": np.nan, "target": -1, "user": -1}
+_FILL: dict[str, float] = {"time": 0.0, "next_time": np.nan, "target": -1, "user": -1, "value": 0.0, "known": True}
 
 
 @dataclass(frozen=True)
@@ -302,9 +305,10 @@ def real_samples(batch: HeteroData, values: torch.Tensor) -> torch.Tensor:
 
 
 def without_targets(batch: HeteroData) -> HeteroData:
-    """The batch as a shallow copy that does not know its targets."""
+    """The batch as a shallow copy that knows neither its targets nor their values."""
     blind = copy.copy(batch)
-    del blind["sample"].target
+    for name in [name for name in ("target", "value") if name in blind["sample"]]:
+        del blind["sample"][name]
     return blind
 
 

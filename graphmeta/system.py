@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, session_batch
@@ -23,8 +24,8 @@ from graphmeta.nn.head import Cosine, Dot
 from graphmeta.nn.loss import EveryClick, SoftmaxLoss
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, save_state
-from graphmeta.tables import Attribute, EntityTable, locate
-from graphmeta.tasks import Batches, shuffled, task_batch
+from graphmeta.tables import EntityTable, locate
+from graphmeta.tasks import Batches, TaskBatch, Tasks, shuffled, task_batch
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class System(nn.Module):
         users: EntityTable | None = None,
         adaptation: Adaptation | None = None,
         loss: nn.Module | None = None,
-        samples: Callable[..., Samples] | None = None,
+        samples: Callable[..., Samples | Tasks] | None = None,
         batches: Batches | None = None,
         max_length: int = 50,
         max_support: int = 10,
@@ -130,7 +131,7 @@ class System(nn.Module):
         loss = self.loss.loss if isinstance(self.loss, EveryClick) else self.loss
         return isinstance(loss, SoftmaxLoss) and isinstance(self.recommender.head, Dot | Cosine)
 
-    def training_samples(self, log: EventLog) -> Samples:
+    def training_samples(self, log: EventLog) -> Samples | Tasks:
         """What one epoch runs over."""
         return self.samples(log, max_length=self.max_length)
 
@@ -140,26 +141,30 @@ class System(nn.Module):
             if part is not self and hasattr(part, "fit"):
                 part.fit(log)  # pyright: ignore[reportCallIssue]
 
-    def losses(self, samples: Samples) -> Tensor:
-        """The training loss of each sample, ``[S]``."""
+    def losses(self, samples: Samples | Tasks) -> Tensor:
+        """The training loss of each sample, or of each query of the tasks, ``[S]``."""
         if self.episodic:
             assert self.adaptation is not None
             return self.adaptation.run(self.recommender, self._tasks(samples), self.loss)
-        return self.recommender(session_batch(samples, num_items=self.num_items).to(self.device), self.loss)
+        return self.recommender(self._asked(samples), self.loss)
 
     @torch.no_grad()
-    def scores(self, samples: Samples) -> Tensor:
+    def scores(self, samples: Samples | Tasks) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``."""
         samples = samples.latest(self.max_length)
         was_training, _ = self.training, self.eval()
         try:
-            if self.adaptation is not None:
-                return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, score=True)
-            return self.recommender(session_batch(samples, num_items=self.num_items).to(self.device))
+            if (own := self.adaptation) is not None:
+                return own.run(self.recommender, self._tasks(samples), self.loss, score=True)
+            return self.recommender(self._asked(samples))
         finally:
             self.train(was_training)
 
-    def _tasks(self, samples: Samples):  # noqa: ANN202
+    def _asked(self, samples: Samples | Tasks) -> HeteroData:
+        asked = samples.query if isinstance(samples, Tasks) else samples
+        return session_batch(asked, num_items=self.num_items).to(self.device)
+
+    def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         return task_batch(samples, num_items=self.num_items, max_support=self.max_support).to(self.device)
 
     @property
@@ -266,8 +271,8 @@ class System(nn.Module):
             "format": 2,
             "recipe": None if self.recipe is None else vars(self.recipe),
             "notes": self.notes,
-            "items": _stored(self.items),
-            "users": None if self.users is None else _stored(self.users),
+            "items": self.items.to_json(),
+            "users": None if self.users is None else self.users.to_json(),
         }
         save_state(Path(folder), "model", self.state_dict(), document)
 
@@ -286,8 +291,8 @@ class System(nn.Module):
             raise InputError(
                 f"{folder}: format {document.get('format')!r} is not known to this version; update graphmeta"
             )
-        items = _table_from(document["items"])
-        users = None if document.get("users") is None else _table_from(document["users"])
+        items = EntityTable.from_json(document["items"])
+        users = None if document.get("users") is None else EntityTable.from_json(document["users"])
         system = build(items) if build is not None else _rebuild(folder, document["recipe"], items, users)
         try:
             system.load_state_dict(tensors)
@@ -307,30 +312,6 @@ def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> li
     if any(not np.isfinite(t).all() or (np.diff(t) < 0).any() for t in seconds):
         raise InputError("times must be numbers of seconds that never fall within a session")
     return [t[n >= 0] for t, n in zip(seconds, numbers, strict=True)]
-
-
-def _stored(table: EntityTable) -> dict[str, Any]:
-    return {
-        "ids": table.ids.tolist(),
-        "labels": None if table.labels is None else table.labels.tolist(),
-        "attributes": {
-            n: {"codes": a.codes.tolist(), "values": a.values.tolist()} for n, a in table.attributes.items()
-        },
-    }
-
-
-def _table_from(stored: dict[str, Any]) -> EntityTable:
-    ids = (
-        np.array(stored["ids"])
-        if all(isinstance(i, int) for i in stored["ids"])
-        else np.array(stored["ids"], dtype=object)
-    )
-    attributes = {
-        name: Attribute(np.array(a["codes"], dtype=np.int64), np.array(a["values"], dtype=object))
-        for name, a in stored["attributes"].items()
-    }
-    labels = None if stored["labels"] is None else np.array(stored["labels"], dtype=object)
-    return EntityTable(ids, attributes, labels, complete=False)
 
 
 def _rebuild(

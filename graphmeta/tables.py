@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,28 @@ class EntityTable:
         if self.labels is not None:
             labels = np.where(rows >= 0, self.labels[rows], "") if len(self.labels) else np.full(len(rows), "", object)
         return EntityTable(wanted, columns, labels, self.complete)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table in plain lists, for a file."""
+        return {
+            "ids": self.ids.tolist(),
+            "labels": None if self.labels is None else self.labels.tolist(),
+            "attributes": {
+                name: {"codes": a.codes.tolist(), "values": a.values.tolist()} for name, a in self.attributes.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> EntityTable:
+        """The table that :meth:`to_json` wrote; ids without a row in it count as unknown."""
+        numbers = all(isinstance(i, int) for i in stored["ids"])
+        attributes = {
+            name: Attribute(np.array(a["codes"], dtype=np.int64), np.array(a["values"], dtype=object))
+            for name, a in stored["attributes"].items()
+        }
+        labels = None if stored["labels"] is None else np.array(stored["labels"], dtype=object)
+        ids = np.array(stored["ids"]) if numbers else np.array(stored["ids"], dtype=object)
+        return cls(ids, attributes, labels, complete=False)
 
     def describe(self, row: int) -> str:
         """A readable name for one row: its label if there is one, with its id."""

@@ -23,6 +23,10 @@ from graphmeta.nn.features import row_gradients
 from graphmeta.nn.loss import EveryClick
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
+from graphmeta.tasks import Tasks
+
+Valid = EventLog | Samples | Callable[[System], dict[str, float]]
+ERRORS = ("mae", "rmse", "mse")  # measures of which less is better
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def train(
     epochs: int = 5,
     optimizer: Adam | None = None,
     batch_size: int = 100,
-    valid: EventLog | Samples | None = None,
+    valid: Valid | None = None,
     patience: int | None = None,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -93,14 +97,15 @@ def train(
 ) -> Iterator[Report]:
     """Train ``system`` on ``log``, an epoch at a time; run it to the end to get the best epoch's weights.
 
-    With ``valid``, the epoch with the best MRR@20 on the last clicks of its sessions is chosen and its weights are
-    put back at the end; without, the last epoch stays. The order of the data and all noise depend on
-    ``(seed, epoch)`` alone.
+    With ``valid``, the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the
+    one whose first measure is best) and its weights are put back at the end; without, the last epoch stays. The order
+    of the data and all noise depend on ``(seed, epoch)`` alone.
 
     Args:
         log: the training log; its items must be the system's.
         batch_size: samples (or tasks) a step.
-        valid: a log, or the samples to choose the epoch on.
+        valid: a log, the samples, or a function ``system -> {measure: value}`` to choose the epoch by; more is better,
+            except for measures named in :data:`ERRORS`.
         patience: end the training after so many epochs in a row without a better one.
         precision: ``bf16`` takes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.scoring.precision`.
@@ -151,7 +156,7 @@ def train(
     run.restore_best()
 
 
-def _prepared(system: System, log: EventLog, valid: EventLog | Samples | None, precision: str) -> Samples:
+def _prepared(system: System, log: EventLog, valid: Valid | None, precision: str) -> Samples | Tasks:
     """What an epoch runs over, after a look at whether system and logs fit each other."""
     for part, name in ((log, "training"), (valid, "validation")):
         if isinstance(part, EventLog):
@@ -164,21 +169,24 @@ def _prepared(system: System, log: EventLog, valid: EventLog | Samples | None, p
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
-    if isinstance(system.loss, EveryClick):
+    if isinstance(system.loss, EveryClick) and isinstance(samples, Samples):
         system.loss.check(system.recommender, samples, num_items=system.num_items)
     return samples
 
 
-def _digest(samples: Samples, log: EventLog) -> str:
-    """A few letters that differ where the samples do, their times or users."""
+def _digest(samples: Samples | Tasks, log: EventLog) -> str:
+    """A few letters that differ where the samples do, their times, users or values."""
     digest = hashlib.sha256()
-    for column in (samples.item, samples.begin, samples.end, samples.target, samples.time, samples.user):
-        digest.update(b"-" if column is None else column.tobytes())
+    for part in (samples,) if isinstance(samples, Samples) else (samples.support, samples.query):
+        for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
+            digest.update(b"-" if column is None else column.tobytes())
     digest.update(repr(None if log.users is None else log.users.ids.tolist()).encode())
     return digest.hexdigest()[:16]
 
 
-def _validate(system: System, valid: EventLog | Samples) -> dict[str, float]:
+def _validate(system: System, valid: Valid) -> dict[str, float]:
+    if callable(valid):
+        return valid(system)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
     asked = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
     return evaluate(system, asked, ks=ks).metrics
@@ -221,8 +229,9 @@ class _Run:
 
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these validation metrics beat all before (without validation, the newest is the best)."""
-        key = next((name for name in reversed(scores) if name.startswith("mrr")), None)
-        return key is None or all(scores[key] > report.valid[key] for report in self.history)
+        key = next((name for name in reversed(scores) if name.startswith("mrr")), next(iter(scores), None))
+        sign = -1 if key in ERRORS else 1
+        return key is None or all(sign * scores[key] > sign * report.valid[key] for report in self.history)
 
     def since_best(self) -> int:
         """How many epochs have passed since the best one."""

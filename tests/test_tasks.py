@@ -9,10 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions, session_batch, split_tasks
+from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions, session_batch, split_tasks, without_targets
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.tasks import TaskSampler, support_of, task_batch, user_histories, user_parallel, with_history
+from graphmeta.nn.readout import Last, Mean, SoftAttention
+from graphmeta.tasks import (
+    Tasks,
+    TaskSampler,
+    support_of,
+    task_batch,
+    tasks_of,
+    user_histories,
+    user_parallel,
+    with_history,
+)
 
 
 @st.composite
@@ -216,3 +226,69 @@ def test_histories_of_overlapping_sessions_go_by_time():
         [str(log.items.ids[i]) for i in samples.item[b:e]] for b, e in zip(samples.begin, samples.end, strict=True)
     ]
     assert names == [["x", "p", "q", "r", "y"], ["x", "p", "q"]]
+
+
+def ratings() -> EventLog:
+    """Three people and their ratings; u1's are 1 to 5 for items a to e, in order of time."""
+    people = ["u1"] * 5 + ["u2"] * 3 + ["u3"] * 2
+    items = list("abcde") + list("cab") + list("de")
+    frame = pd.DataFrame({"who": people, "what": items, "when": range(10), "stars": [1, 2, 3, 4, 5, 3, 1, 2, 4, 5]})
+    return EventLog.read(frame, session="who", user="who", item="what", time="when", value="stars")
+
+
+def read_tasks(tasks: Tasks, log: EventLog) -> list[tuple[list[tuple[str, str, float]], list[tuple[str, str, float]]]]:
+    """(known items, target, value) of every support sample and every query, task by task."""
+
+    def rows(part: Samples, ptr: np.ndarray, t: int) -> list[tuple[str, str, float]]:
+        assert part.value is not None
+        known = ["".join(log.items.ids[part.item[b:e]]) for b, e in zip(part.begin, part.end, strict=True)]
+        every = list(zip(known, log.items.ids[part.target], part.value, strict=True))
+        return every[ptr[t] : ptr[t + 1]]
+
+    return [
+        (rows(tasks.support, tasks.support_ptr, t), rows(tasks.query, tasks.query_ptr, t)) for t in range(len(tasks))
+    ]
+
+
+def test_chosen_ratings_become_support_and_query() -> None:
+    log = ratings()
+    query = np.isin(np.arange(10), [1, 4, 5])
+    tasks = tasks_of(log, ~query & (log.session != 1), query)
+    assert len(tasks) == 2 and tasks.lengths.tolist() == [3, 0]
+    first, second = read_tasks(tasks, log)
+    assert first == ([("", "a", 1.0), ("a", "c", 3.0), ("ac", "d", 4.0)], [("acd", "b", 2.0), ("acd", "e", 5.0)])
+    assert second == ([], [("", "c", 3.0)])
+    assert [log.users.ids[u] for u in tasks.query.user] == ["u1", "u1", "u2"]
+    assert read_tasks(tasks.take(np.array([1, 0, 1])), log) == [second, first, second]
+
+
+def test_chosen_tasks_as_graphs_keep_values_and_know_who_knows_nothing() -> None:
+    log = ratings()
+    query = np.isin(np.arange(10), [1, 4, 5, 9])
+    batch = tasks_of(log, ~query, query).batch(num_items=log.num_items)
+    assert batch.num_tasks == 3 and batch.support is not None
+    real = batch.support["sample"].real
+    assert batch.support["sample"].value[real].tolist() == [1, 3, 4, 1, 2, 4]
+    assert batch.support["sample"].known[real].tolist() == [False, True, True, False, True, False]
+    assert batch.query["sample"].value[batch.query["sample"].real].tolist() == [2, 5, 3, 5]
+    blind = without_targets(batch.query)
+    assert "value" not in blind["sample"] and "target" not in blind["sample"] and "value" in batch.query["sample"]
+
+
+@pytest.mark.parametrize("readout", [Last(), Mean(), SoftAttention(4)])
+def test_a_sample_without_clicks_reads_zero_whoever_is_beside_it(readout: torch.nn.Module) -> None:
+    alone = Samples(np.array([3, 4]), np.array([1]), np.array([1]), np.array([0]), np.array([0]))
+    beside = Samples(np.array([3, 4]), np.array([0, 1]), np.array([2, 1]), np.array([0, 0]), np.array([0, 1]))
+    states = torch.randn(2, 4)
+    got = readout(states, session_batch(beside, num_items=5))[1]
+    assert torch.equal(got, readout(states[:0], session_batch(alone, num_items=5))[0])
+    assert not got.any()
+
+
+def test_an_event_cannot_be_known_and_asked() -> None:
+    log = ratings()
+    every = np.ones(10, dtype=bool)
+    with pytest.raises(InputError, match="event 0 is both"):
+        tasks_of(log, every, every)
+    with pytest.raises(InputError, match="no event is asked"):
+        tasks_of(log, every, ~every)

@@ -10,20 +10,23 @@ from graphmeta.nn.cluster import Prototypes
 
 
 class Last(nn.Module):
-    """The state of the last click. ``[E, D] -> [S, D]``."""
+    """The state of the last click, zero for a sample without clicks. ``[E, D] -> [S, D]``."""
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
-        return states.index_select(0, batch["sample"].last)
+        last, known = batch["sample"].last, batch["sample"].get("known")
+        if known is None:
+            return states.index_select(0, last)
+        return torch.cat([states, states.new_zeros(1, states.shape[1])])[torch.where(known, last, len(states))]
 
 
 class Mean(nn.Module):
-    """The mean state of the clicks. ``[E, D] -> [S, D]``."""
+    """The mean state of the clicks, zero without any. ``[E, D] -> [S, D]``."""
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
         total = states.new_zeros(batch["sample"].num_nodes, states.shape[1])
-        return total.index_add(0, batch["event"].batch, states) / batch["sample"].ptr.diff()[:, None]
+        return total.index_add(0, batch["event"].batch, states) / batch["sample"].ptr.diff().clamp(min=1)[:, None]
 
 
 class SoftAttention(nn.Module):
@@ -43,7 +46,7 @@ class SoftAttention(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
-        last, owner = states.index_select(0, batch["sample"].last), batch["event"].batch
+        last, owner = Last()(states, batch), batch["event"].batch
         alpha = self.weigh(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
         if self.normalised:
             alpha = softmax_of(alpha, owner, len(last))
