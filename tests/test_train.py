@@ -174,10 +174,10 @@ def test_a_function_chooses_the_epoch_and_less_error_is_better(measure, values, 
     system = build("sr_gnn", SPLIT.train.items, width=8)
     states, reports = [], []
     for report in train(system, SPLIT.train, epochs=3, valid=lambda _: {measure: float(next(left)), "other": 0.0}):
-        states.append(state_hash(system.state_dict()))
+        states.append(state_hash(system))
         reports.append(report)
     assert max(n for n, report in enumerate(reports) if report.best) == best
-    assert state_hash(system.state_dict()) == states[best] != states[-1]
+    assert state_hash(system) == states[best] != states[-1]
 
 
 def test_patience_ends_a_training_that_no_longer_improves_and_resumes_alike(tmp_path):
