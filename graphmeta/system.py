@@ -141,6 +141,14 @@ class System(nn.Module):
             if part is not self and hasattr(part, "fit"):
                 part.fit(log)  # pyright: ignore[reportCallIssue]
 
+    def parts(self, samples: Samples | Tasks) -> list[Samples | Tasks]:
+        """The samples, or as many tasks of them at a time as the adaptation takes."""
+        if self.adaptation is None or not len(samples):
+            return [samples]
+        longest = int(samples.lengths.max())
+        size = self.adaptation.chunk(longest if isinstance(samples, Tasks) else min(longest - 1, self.max_support))
+        return [samples.take(np.arange(at, min(at + size, len(samples)))) for at in range(0, len(samples), size)]
+
     def losses(self, samples: Samples | Tasks) -> Tensor:
         """The training loss of each sample, or of each query of the tasks, ``[S]``."""
         if self.episodic:
@@ -151,14 +159,17 @@ class System(nn.Module):
     @torch.no_grad()
     def scores(self, samples: Samples | Tasks) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``."""
-        samples = samples.latest(self.max_length)
         was_training, _ = self.training, self.eval()
         try:
-            if (own := self.adaptation) is not None:
-                return own.run(self.recommender, self._tasks(samples), self.loss, score=True)
-            return self.recommender(self._asked(samples))
+            found = [self._answer(part) for part in self.parts(samples.latest(self.max_length))]
         finally:
             self.train(was_training)
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _answer(self, samples: Samples | Tasks) -> Tensor:
+        if self.adaptation is None:
+            return self.recommender(self._asked(samples))
+        return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, score=True)
 
     def _asked(self, samples: Samples | Tasks) -> HeteroData:
         asked = samples.query if isinstance(samples, Tasks) else samples

@@ -207,16 +207,27 @@ def _epoch(
         for group in run.optimizer.param_groups:
             group["lr"] = optimizer.rate(begin + share * number / len(batches))
         run.optimizer.zero_grad(set_to_none=True)
-        with row_gradients(run.system):
-            losses = run.system.losses(batch)
-            mean = losses.mean()
-            mean.backward()
-        value = float(mean.detach())
+        value, size = _gradients(run.system, batch)
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         run.optimizer.step()
-        total, count = total + value * len(losses), count + len(losses)
+        total, count = total + value * size, count + size
     return total / count
+
+
+def _gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:
+    """Gradients of the batch's mean loss, made part by part; returns that loss and of how many it is the mean."""
+    parts = system.parts(batch) if system.episodic else [batch]
+    with row_gradients(system):
+        if len(parts) == 1:
+            losses = system.losses(batch)
+            (mean := losses.mean()).backward()
+            return float(mean.detach()), len(losses)
+        size, value = len(batch.query if isinstance(batch, Tasks) else batch), 0.0
+        for part in parts:
+            (share := system.losses(part).sum() / size).backward()
+            value += float(share.detach())
+    return value, size
 
 
 class _Run:

@@ -28,6 +28,8 @@ from graphmeta.nn.features import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.tasks import TaskBatch
 
+_MEMORY = 2**28
+
 
 class Adaptation(nn.Module):
     """``adaptation.run(recommender, tasks, loss)`` adapts each task on its support and answers its query.
@@ -41,6 +43,8 @@ class Adaptation(nn.Module):
         trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
             as if there were no adaptation, and steps are taken only when recommending.
         stacked: all tasks at once; False runs the per-task loop.
+        task_chunk: so many tasks at a time, however many a batch has; if not given, as many as :meth:`memory` lets
+            into 256 MB.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
@@ -55,14 +59,18 @@ class Adaptation(nn.Module):
         order: int = 1,
         trained: bool = True,
         stacked: bool = True,
+        task_chunk: int | None = None,
     ) -> None:
         super().__init__()
         if order not in (1, 2):
             raise InputError(f"order must be 1 or 2, not {order}")
         if steps < 0:
             raise InputError(f"steps must not be negative: {steps}")
+        if task_chunk is not None and task_chunk < 1:
+            raise InputError(f"task_chunk must be at least 1, not {task_chunk}")
         self.scope, self.step, self.start = scope, step, Shared() if start is None else start
         self.steps, self.order, self.trained, self.stacked = steps, order, trained, stacked
+        self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
         self.tables: frozenset[str] = frozenset()
 
@@ -78,8 +86,24 @@ class Adaptation(nn.Module):
         """
         self.names = self.scope.names(recommender)
         self.tables = table_names(recommender) & set(self.names)
+        numbers = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
+        self.sizes = sum(numbers), sum(len(recommender.get_parameter(name)) for name in self.tables)
         self.start.bind(recommender, self.names)
         self.step.bind(recommender, self.names, self.tables, self.steps)
+
+    def memory(self, tasks: int, support: int) -> int:
+        """Bytes (of 4-byte numbers) that the tasks' own weights take: what a batch costs beyond plain training.
+
+        ``tasks · ((copies + 1) · adapted numbers + steps · support · rows of tables in scope)``, with one copy a step
+        in second order, which remembers them all, and one in first.
+        """
+        numbers, rows = self.sizes
+        copies = self.steps if self.order == 2 else 1
+        return 4 * tasks * ((copies + 1) * numbers + self.steps * support * rows)
+
+    def chunk(self, support: int) -> int:
+        """How many tasks of so many support samples are adapted at a time."""
+        return self.task_chunk or max(1, _MEMORY // max(1, self.memory(1, support)))
 
     def run(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False) -> Tensor:
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.

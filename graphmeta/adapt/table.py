@@ -22,6 +22,7 @@ from torch import Tensor
 
 from graphmeta.adapt.weight import GETTERS, TaskLayout
 from graphmeta.errors import UnsupportedOp
+from graphmeta.nn.scoring import CrossEntropyInPlace, score_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class TableState:
     def scores(self, query: Tensor, tasks: TaskLayout) -> Tensor:
         """Each query vector (task-major ``[T·Q, D]``) against its own task's table -> ``[T·Q, V]``."""
         blocks = tasks.blocks(query)
-        scores = query @ self.base.t()
+        scores = torch.matmul(blocks, self.base.t())
         for coefficient, vectors in self.outer:
-            change = torch.bmm(torch.bmm(blocks, vectors.transpose(1, 2)), coefficient)
-            scores = scores + change.reshape(scores.shape)
+            scores = scores.baddbmm_(torch.bmm(blocks, vectors.transpose(1, 2)), coefficient)
+        scores = scores.flatten(0, 1)
         for keys, change in self.touched:
             scores = _add_columns(scores, blocks, keys, change)
         return scores
@@ -91,7 +92,8 @@ def _add_columns(scores: Tensor, blocks: Tensor, keys: Tensor, change: Tensor) -
 class TaskTable(Tensor):
     """A :class:`TableState` in the place of an embedding's weight; it notes what was read, for the next step.
 
-    Knows ``F.embedding(index, table)`` (or ``table[index]``) and ``F.linear(query, table)``.
+    Knows ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)`` and the cross-entropy of that
+    (:func:`~graphmeta.nn.scoring.score_cross_entropy`).
     """
 
     state: TableState
@@ -117,6 +119,8 @@ class TaskTable(Tensor):
     ) -> Any:
         if func is F.linear and len(args) == 2 and not kwargs:
             return args[1].scored(args[0])
+        if func is score_cross_entropy:
+            return args[1].cross_entropy(args[0], args[-1], (kwargs or {})["real"])
         if func is F.embedding and isinstance(args[1], cls):
             return args[1].looked_up(args[0])
         if func in (Tensor.__getitem__, Tensor.index_select) and isinstance(args[-1], Tensor):
@@ -141,6 +145,19 @@ class TaskTable(Tensor):
         self.seen.products.append((query, scores))
         return scores
 
+    def cross_entropy(self, query: Tensor, target: Tensor, real: Tensor | None) -> Tensor:
+        """Cross-entropy of the real rows' targets under each task's own table, ``[T·Q, D] -> [R]``.
+
+        In first order nothing but the gradient is made of the scores, so it takes their place.
+        """
+        scores, target = self.scored(query), target.clamp(min=0)
+        changes = [change for pair in (*self.state.touched, *self.state.outer) for change in pair]
+        once = not self.state.base.requires_grad or bool(changes) and not any(c.requires_grad for c in changes)
+        losses = (
+            CrossEntropyInPlace.apply(scores, target) if once else F.cross_entropy(scores, target, reduction="none")
+        )
+        return losses if real is None else losses.index_select(0, real)
+
     def read(self) -> list[Tensor]:
         """The tensors read from this table so far; their gradients make up the table's gradient."""
         return [rows for _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products]
@@ -157,7 +174,8 @@ class TaskTable(Tensor):
         for (query, _), grad in zip(self.seen.products, grads[count:], strict=True):
             if grad is not None:
                 vectors = query if keep_graph else query.detach()
-                outer.append((self.tasks.blocks(-rate * grad), self.tasks.blocks(vectors)))
+                moved = -rate * grad if keep_graph or isinstance(rate, Tensor) else grad.mul_(-rate)
+                outer.append((self.tasks.blocks(moved), self.tasks.blocks(vectors)))
         return replace(state, touched=tuple(touched), outer=tuple(outer))
 
     def _at_rows(self, index: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:

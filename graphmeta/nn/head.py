@@ -38,8 +38,8 @@ class Dot(nn.Module):
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples."""
-        query = real_samples(batch, self.query(states, batch))
-        return score_cross_entropy(query, candidates, real_samples(batch, batch["sample"].target))
+        sample = batch["sample"]
+        return score_cross_entropy(self.query(states, batch), candidates, sample.target, real=sample.get("real"))
 
 
 class Cosine(nn.Module):

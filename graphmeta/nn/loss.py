@@ -27,7 +27,7 @@ class SoftmaxLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if _has_cross_entropy(head) and type(candidates) in (Tensor, nn.Parameter):
+        if _has_cross_entropy(head) and (type(candidates) in (Tensor, nn.Parameter) or isinstance(head, Dot)):
             return head.cross_entropy(states, batch, candidates)  # pyright: ignore[reportCallIssue]
         scores = real_samples(batch, head(states, batch, candidates))
         return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")

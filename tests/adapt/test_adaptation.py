@@ -21,7 +21,7 @@ from torch_geometric.nn import (
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.batch import NEXT, Samples, open_sessions
+from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.attention import Blend, SelfAttentionStack, from_dense, to_dense
 from graphmeta.nn.features import ItemFeatures
@@ -30,7 +30,10 @@ from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.recommender import Recommender
+from graphmeta.system import System
 from graphmeta.tasks import task_batch
+from graphmeta.testing import fake_log
+from graphmeta.train import train
 
 ITEMS, WIDTH = 19, 4
 
@@ -438,3 +441,30 @@ def test_a_gate_on_the_encoder_reaches_the_support_under_a_head_scope():
         adaptation.bind(model)
         found.append(adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss()))
     assert_equal([found[0]], [found[1]])
+
+
+@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
+def test_tasks_in_chunks_are_the_tasks_at_once(scope):
+    def learned(task_chunk):
+        """Weights after two epochs, and answers."""
+        log, model = fake_log(sessions=20, items=ITEMS), recommender(ENCODERS["GatedSessionGraph"])
+        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), task_chunk=task_chunk)
+        system = System(model, log.items, adaptation=adaptation)
+        losses = [report.loss for report in train(system, log, epochs=2, batch_size=7)]
+        asked = last_clicks(log)
+        assert len(system.parts(asked)) == (1 if task_chunk is None else 10)
+        return losses, system.scores(asked), list(system.parameters())
+
+    torch.testing.assert_close(learned(2), learned(None), rtol=0, atol=1e-9)
+
+
+def test_a_chunk_is_what_its_memory_lets_in():
+    model = recommender(ENCODERS["GatedSessionGraph"])
+    adaptation = Adaptation(Scope("head.project", "features"), step=Gradient(0.3), steps=2, order=2)
+    adaptation.bind(model)
+    per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + 2 * 5 * ITEMS)
+    assert adaptation.memory(7, 5) == 7 * per_task
+    assert adaptation.chunk(5) == 2**28 // per_task
+    assert Adaptation(Scope(""), step=Gradient(0.3), task_chunk=3).chunk(5) == 3
+    with pytest.raises(InputError, match="task_chunk must be at least 1"):
+        Adaptation(Scope(""), step=Gradient(0.3), task_chunk=0)

@@ -11,7 +11,7 @@ from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import EveryClick, SoftmaxLoss, following
 from graphmeta.nn.readout import Last, Mean
-from graphmeta.nn.scoring import precision, score_cross_entropy
+from graphmeta.nn.scoring import CrossEntropyInPlace, precision, score_cross_entropy
 from graphmeta.testing import fake_log
 
 
@@ -45,6 +45,23 @@ def test_rows_are_only_a_matter_of_memory():
     query, table, target = problem()
     whole, pieces = (score_cross_entropy(query, table, target, rows=rows) for rows in (100, 3))
     torch.testing.assert_close(whole, pieces)
+
+
+@pytest.mark.parametrize("view", [False, True], ids=["own memory", "view"])
+def test_scores_that_become_their_own_gradient(view):
+    """Also where the gradient by the scores themselves is asked for, as the adaptation of a table does."""
+    random = torch.Generator().manual_seed(0)
+    query, table = (torch.randn(*shape, generator=random) for shape in ((6, 3), (9, 3)))
+    target, weight = torch.randint(9, (6,), generator=random), torch.rand(6, generator=random)
+
+    def slopes(cross_entropy):
+        asked = query.clone().requires_grad_()
+        scores = (asked.view(2, 3, 3) @ table.t()).flatten(0, 1) if view else asked @ table.t()
+        losses = cross_entropy(scores, target)
+        return losses.detach(), *torch.autograd.grad((weight * losses).sum(), [scores, asked])
+
+    want = slopes(lambda scores, target: F.cross_entropy(scores, target, reduction="none"))
+    torch.testing.assert_close(slopes(CrossEntropyInPlace.apply), want)
 
 
 def test_bf16_is_near_and_its_gradients_too():
