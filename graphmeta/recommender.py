@@ -40,11 +40,22 @@ class Recommender(nn.Module):
         return real_samples(batch, self.head(states, batch, candidates))
 
     def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
-        """The head's readout of each task, ``[T, D']``: the mean over its real samples."""
-        states, _ = self.encode(batch) if encoded is None else encoded
-        readout: nn.Module = self.head.get_submodule("readout")
-        seen = real_samples(batch, readout(states, batch))
-        return task_mean(batch, seen)
+        """What the head's last layer reads of each task, ``[T, D']``; see :class:`Summary`."""
+        return self(batch, Summary(), encoded)
+
+
+class Summary(nn.Module):
+    """In the place of a loss: what the head's last layer reads, the mean over each task's real samples, ``[T, D']``.
+
+    That is the head's readout, and if its ``project`` makes more of it before its own product (``project.reads``),
+    that.
+    """
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The summaries."""
+        seen = head.get_submodule("readout")(states, batch)
+        reads = getattr(getattr(head, "project", None), "reads", None)
+        return task_mean(batch, real_samples(batch, seen if reads is None else reads(seen)))
 
 
 def task_mean(batch: HeteroData, values: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ ordinary tensors; it is the reference, and takes over when a module uses an oper
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import Weights, addresses, call, detached, wrap
+from graphmeta.adapt.engine import Weight, Weights, addresses, call, detached, wrap
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
@@ -101,40 +101,52 @@ class Adaptation(nn.Module):
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        return self._descend(recommender, tasks, loss, None, addresses(recommender))
+        problem = Problem(recommender, tasks.support, tasks.query, loss, None, addresses(recommender))
+        return self._descend(problem, self._begin(recommender, tasks, None))
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
         encoded = None if self._moves_states else recommender.encode(tasks.query)
-        shared = addresses(recommender)
-        weights = self._descend(recommender, tasks, loss, encoded, shared)
-        own, layout = wrap(weights, tasks.query, shared=shared)
-        return call(recommender, own, layout, tasks.query, loss=answer, encoded=encoded)
+        problem = Problem(recommender, tasks.support, tasks.query, loss, encoded, addresses(recommender))
+        weights = self._descend(problem, self._begin(recommender, tasks, encoded))
+        self.start.reached(recommender, weights)
+        return problem.answered(weights, answer)
+
+    def _one_by_one(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
+    ) -> Tensor:
+        begin = self._begin(recommender, tasks, None)
+        supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
+        ends, answers = [], []
+        for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
+            problem = Problem(recommender, support, query, loss, None, None)
+            weights = self._descend(problem, {name: stacked[t] for name, stacked in begin.items()})
+            ends.append({name: weight for name, weight in weights.items() if name in begin})
+            answers.append(problem.answered(weights, answer))
+        self.start.reached(recommender, {name: torch.stack([end[name] for end in ends]) for name in begin})
+        return torch.cat(answers)
+
+    def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
+        return self.start(recommender, self.names, without_targets(tasks.query), encoded)
 
     @property
     def _moves_states(self) -> bool:
         """Whether a task has states of its own, or only a head of its own."""
         return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
-    def _descend(
-        self,
-        recommender: Recommender,
-        tasks: TaskBatch,
-        loss: nn.Module,
-        encoded: Encoded | None,
-        shared: frozenset[int],
-    ) -> Weights:
-        weights: Weights = dict(self.start(recommender, self.names, without_targets(tasks.query), encoded))
-        if tasks.support is None or self.steps == 0:
+    def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
+        """The weights after all steps, from ``begin`` and, for what is not in it, the shared weights."""
+        weights: Weights = dict(begin)
+        if problem.support is None or self.steps == 0:
             return weights
         for name in self.names:
-            own = recommender.get_parameter(name)
-            if name in self.tables:
+            own = problem.recommender.get_parameter(name)
+            if name in self.tables and problem.shared is not None:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = own.expand(tasks.num_tasks, *own.shape)
-        support = self._support(recommender, tasks.support, loss, shared)
+                weights[name] = own if problem.shared is None else own.expand(problem.query.num_tasks, *own.shape)
+        support = self._support(problem.recommender, problem.support, problem.loss, problem.shared)
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
@@ -194,22 +206,22 @@ class Adaptation(nn.Module):
             return own.stepped(weight, rate, slope, keep_graph=second)
         return weight if slope[0] is None else weight - rate * slope[0]
 
-    def _one_by_one(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
-    ) -> Tensor:
-        begin = self.start(recommender, self.names, without_targets(tasks.query), None)
-        supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        answers = []
-        for t, (own_support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            weights: Weights = {name: stacked[t] for name, stacked in begin.items()}
-            if own_support is not None and self.steps:
-                weights = {name: recommender.get_parameter(name) for name in self.names} | weights
-                support = self._support(recommender, own_support, loss, None)
-                for number in range(self.steps):
-                    weights = self._step(support, weights, number)
-            own, layout = wrap(weights, query, shared=None)
-            answers.append(call(recommender, own, layout, query, loss=answer, encoded=None))
-        return torch.cat(answers)
+
+@dataclass(frozen=True)
+class Problem:
+    """What tasks are adapted on and asked: all of them together, or one alone; ``shared`` as :func:`wrap` takes it."""
+
+    recommender: Recommender
+    support: HeteroData | None
+    query: HeteroData
+    loss: nn.Module
+    encoded: Encoded | None
+    shared: frozenset[int] | None
+
+    def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
+        """Losses by ``answer`` (or scores) of the query under these weights."""
+        own, layout = wrap(weights, self.query, shared=self.shared)
+        return call(self.recommender, own, layout, self.query, loss=answer, encoded=self.encoded)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ def test_one_cluster_has_one_centre_for_all():
     torch.manual_seed(0)
     system = build("cbml", LOG.items, width=6, clusters=1)
     batch = session_batch(last_clicks(LOG), num_items=LOG.num_items)
-    readout = system.recommender.head.readout
-    centre = readout(system.recommender.encode(batch)[0], batch)[:, -6:]
-    torch.testing.assert_close(centre, readout.prototypes.centres.expand_as(centre))
+    centre = system.recommender.summary(batch)[:, -6:]
+    centres = system.recommender.head.project.prototypes.centres
+    torch.testing.assert_close(centre, centres.expand_as(centre))
 
 
 @pytest.mark.parametrize("name", ["maml", "melu", "cbml"])
@@ -78,4 +78,4 @@ def test_melu_adapts_the_prediction_layer_alone():
 def test_cbml_adapts_all_of_the_recommender_but_the_clusters():
     system = build("cbml", LOG.items, width=6)
     left_out = {n for n, _ in system.recommender.named_parameters()} - set(system.adaptation.names)
-    assert left_out and all(name.startswith("head.readout.prototypes") for name in left_out)
+    assert left_out and all(name.startswith("head.project.prototypes") for name in left_out)
