@@ -145,7 +145,9 @@ class Adaptation(nn.Module):
             if name in self.tables and problem.shared is not None:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = own if problem.shared is None else own.expand(problem.query.num_tasks, *own.shape)
+                # Never the parameter itself: the start may have been computed from it, and a step is not taken on that.
+                count = () if problem.shared is None else (problem.query.num_tasks,)
+                weights[name] = own.expand(*count, *own.shape)
         support = self._support(problem.recommender, problem.support, problem.loss, problem.shared)
         for number in range(self.steps):
             weights = self._step(support, weights, number)

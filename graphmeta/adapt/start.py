@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.gate import Gates, Granularity
+from graphmeta.nn.memory import MemoryLayer
 
 if TYPE_CHECKING:
     from graphmeta.adapt.engine import Weights
@@ -109,3 +110,47 @@ class Gated(Gates):
         """The same for summaries ``[T, width]`` that are known already."""
         seen = summary[:, self.part]
         return {name: self.of(name, recommender.get_parameter(name), seen) for name in self.names()}
+
+
+class Remembered(nn.Module):
+    """A task's weight of a memory layer is what it finds there; in training, what it makes of it is noted there.
+
+    Args:
+        layer: name of the :class:`~graphmeta.nn.memory.MemoryLayer`; it is addressed by the recommender's summary.
+
+    Source: MAMO (Dong et al. 2020), the task memory.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self.address: Tensor | None = None
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Nothing to make: keys and slots are the layer's."""
+
+    def changes(self) -> list[str]:
+        """The layer's weight."""
+        return [f"{self.layer}.weight"]
+
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """The remembered weights ``[T, width, width]``."""
+        memory = self._memory(recommender)
+        address = memory.address(recommender.summary(context, encoded))
+        self.address = address.detach() if self.training else None
+        return {f"{self.layer}.weight": memory.read(address)}
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """In training, note the weights for the layer to write into its slots once the step is taken."""
+        end = weights[f"{self.layer}.weight"]
+        if self.address is not None:
+            assert isinstance(end, Tensor)
+            self._memory(recommender).note(self.address, end)
+            self.address = None
+
+    def _memory(self, recommender: Recommender) -> MemoryLayer:
+        memory = recommender.get_submodule(self.layer)
+        assert isinstance(memory, MemoryLayer)
+        return memory

@@ -13,7 +13,7 @@ from graphmeta.adapt.start import Gated
 from graphmeta.errors import InputError
 from graphmeta.nn.cluster import Clustered, SampleGated
 from graphmeta.nn.gate import Gates, Granularity, granularity_called
-from graphmeta.published.parts import Base, adapting, base_system, last_layer, step_of
+from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, step_of
 from graphmeta.published.session import if_san
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -80,15 +80,15 @@ def cbml(
         raise InputError(
             f"gate={gate!r} must be one of {', '.join(SEEN)}, none, and gate_scope={gate_scope!r} session or sample"
         )
-    kind, start = granularity_called(granularity), None
-    inner.recommender.head.project = Clustered(session, out, clusters=clusters)
+    kind, layer, start = granularity_called(granularity), Clustered(session, out, clusters=clusters), None
     if gate != "none":
         part = SEEN[gate](session)
         if gate_scope == "session":
             start = Gated(Scope(*PREDICTOR), session + out, part=part, granularity=kind)
         else:
             gates = Gates(len(range(session + out)[part]), granularity=kind)
-            inner.recommender.head.project = SampleGated(session, out, gate=gates, part=part, clusters=clusters)
+            layer = SampleGated(session, out, gate=gates, part=part, clusters=clusters)
+    replace_last_layer(inner.recommender, layer)
     adaptation = Adaptation(
         scope_called(scope), step=step_of(lr, learned=learned), start=start, steps=steps, order=order
     )

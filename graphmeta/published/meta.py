@@ -7,8 +7,10 @@ from typing import Any
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.start import Remembered
 from graphmeta.adapt.step import Gradient
-from graphmeta.published.parts import Base, adapting, base_system, step_of
+from graphmeta.nn.memory import Remembering
+from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, step_of
 from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -85,3 +87,38 @@ def melu(
     """
     inner = base_system(base, items, users=users, width=width, options=options)
     return adapting(inner, items, Adaptation(Scope("head.project"), step=Gradient(lr), steps=steps, order=order))
+
+
+def mamo(
+    items: EntityTable,
+    *,
+    users: EntityTable | None = None,
+    base: Base = if_san,
+    options: Mapping[str, Any] | None = None,
+    width: int = 100,
+    slots: int = 3,
+    rate: float = 0.1,
+    lr: float = 1e-3,
+    steps: int = 1,
+    order: int = 1,
+) -> System:
+    """MAMO on sessions: a layer before the prediction layer begins, for each session, as what a memory holds for it.
+
+    ``a = softmax(S · κ)``, ``M_S = Σ_k a_k M_k``, score_i = (W M_S S + b) · e_i; then steps of all of it on the
+    session's own clicks; after each training step the memory takes in what M_S has become.
+
+    Args:
+        users, base, options: see :func:`maml`; the memory layer goes before the base's last layer.
+        slots: K; rate: γ, how fast the memory changes, see :class:`~graphmeta.nn.memory.MemoryLayer`.
+
+    Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, its task
+    memory alone, as in CBML §5, where sessions have no profiles for the other two.
+    Differs: the slots are addressed by the session's vector and learned keys; a true meta-gradient of the stated
+    order; the memory is written once a meta-batch, with the mean over its tasks, and cannot fade; recommending and
+    evaluating leave it as it is. All as the public code does not.
+    """
+    inner = base_system(base, items, users=users, width=width, options=options)
+    replace_last_layer(inner.recommender, Remembering(*last_layer(inner.recommender), slots=slots, rate=rate))
+    scope = Scope("", without=("head.project.memory.keys",))
+    start = Remembered("head.project.memory")
+    return adapting(inner, items, Adaptation(scope, step=Gradient(lr), start=start, steps=steps, order=order))

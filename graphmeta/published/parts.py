@@ -84,3 +84,17 @@ def last_layer(recommender: Recommender) -> tuple[int, int]:
         f"{type(head).__name__} with {type(getattr(head, 'project', None)).__name__} does not end in one linear "
         f"layer, which is what is replaced here; choose another base"
     )
+
+
+@torch.no_grad()
+def replace_last_layer(recommender: Recommender, layer: nn.Linear) -> None:
+    """Put ``layer``, which reads more than the head's last layer, in its place.
+
+    Where there was none, or none of its weights is a bias, it begins as nothing: with the identity, without bias.
+    """
+    project = recommender.head.project
+    if isinstance(project, nn.Identity):
+        nn.init.eye_(layer.weight)
+    if getattr(project, "bias", None) is None:
+        nn.init.zeros_(layer.bias)
+    recommender.head.project = layer
