@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import real_samples
+from graphmeta.nn.features import item_table
 
 Encoded = tuple[Tensor, Tensor]
 
@@ -42,6 +44,25 @@ class Recommender(nn.Module):
     def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
         """What the head's last layer reads of each task, ``[T, D']``; see :class:`Summary`."""
         return self(batch, Summary(), encoded)
+
+
+class Surrounded(Recommender):
+    """A recommender whose head also sees what lies around each click in the training graph: states ``[h ; n]``.
+
+    Args:
+        around: ``(n_id [I], table) -> n [I, N]``, see :class:`~graphmeta.nn.metapath.MetaPaths`; the table is that of
+            the features' items.
+    """
+
+    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, around: nn.Module) -> None:
+        super().__init__(features, encoder, head)
+        self.around = around
+
+    def encode(self, batch: HeteroData) -> Encoded:
+        """States of the clicks ``[E, D + N]`` and the candidates."""
+        states, candidates = super().encode(batch)
+        near = self.around(batch["item"].n_id, item_table(self.features))
+        return torch.cat([states, near.index_select(0, batch["event"].item)], 1), candidates
 
 
 class Summary(nn.Module):

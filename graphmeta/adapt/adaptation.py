@@ -101,15 +101,14 @@ class Adaptation(nn.Module):
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        problem = Problem(recommender, tasks.support, tasks.query, loss, None, addresses(recommender))
-        return self._descend(problem, self._begin(recommender, tasks, None))
+        problem = self._problem(recommender, tasks, loss, addresses(recommender))
+        return self._descend(problem, self._begin(recommender, tasks, problem.encoded))
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
-        encoded = None if self._moves_states else recommender.encode(tasks.query)
-        problem = Problem(recommender, tasks.support, tasks.query, loss, encoded, addresses(recommender))
-        weights = self._descend(problem, self._begin(recommender, tasks, encoded))
+        problem = self._problem(recommender, tasks, loss, addresses(recommender))
+        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
         self.start.reached(recommender, weights)
         return problem.answered(weights, answer)
 
@@ -120,7 +119,7 @@ class Adaptation(nn.Module):
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
         ends, answers = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            problem = Problem(recommender, support, query, loss, None, None)
+            problem = self._problem(recommender, TaskBatch(support, query), loss, None)
             weights = self._descend(problem, {name: stacked[t] for name, stacked in begin.items()})
             ends.append({name: weight for name, weight in weights.items() if name in begin})
             answers.append(problem.answered(weights, answer))
@@ -129,6 +128,22 @@ class Adaptation(nn.Module):
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return self.start(recommender, self.names, without_targets(tasks.query), encoded)
+
+    def _problem(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, shared: frozenset[int] | None
+    ) -> Problem:
+        """The tasks, encoded once if only their heads differ."""
+        encoded = seen = None
+        if not self._moves_states:
+            encoded = recommender.encode(tasks.query)
+            if tasks.support is not None and self.steps:
+                with torch.set_grad_enabled(self._second):
+                    seen = recommender.encode(tasks.support)
+        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, shared)
+
+    @property
+    def _second(self) -> bool:
+        return self.order == 2 and torch.is_grad_enabled()
 
     @property
     def _moves_states(self) -> bool:
@@ -145,39 +160,24 @@ class Adaptation(nn.Module):
             if name in self.tables and problem.shared is not None:
                 weights[name] = TableState(own)
             elif name not in weights:
-                # Never the parameter itself: the start may have been computed from it, and a step is not taken on that.
-                count = () if problem.shared is None else (problem.query.num_tasks,)
-                weights[name] = own.expand(*count, *own.shape)
-        support = self._support(problem.recommender, problem.support, problem.loss, problem.shared)
+                weights[name] = problem.each(own)
+        support = _Support(
+            problem, problem.support, self._second, {} if self._second else detached(problem.recommender)
+        )
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
 
-    def _support(
-        self, recommender: Recommender, batch: HeteroData, loss: nn.Module, shared: frozenset[int] | None
-    ) -> _Support:
-        second = self.order == 2 and torch.is_grad_enabled()
-        fixed = {} if second else detached(recommender)
-        encoded = None
-        if not self._moves_states:
-            with torch.set_grad_enabled(second):
-                encoded = recommender.encode(batch)
-        return _Support(recommender, batch, loss, shared, second, fixed, encoded)
-
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
         begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
-        own, layout = wrap({**weights, **begin}, support.batch, shared=support.shared)
+        problem, batch = support.problem, support.batch
+        own, layout = wrap({**weights, **begin}, batch, shared=problem.shared)
         with torch.enable_grad():
             losses = call(
-                support.recommender,
-                {**support.fixed, **own},
-                layout,
-                support.batch,
-                loss=support.loss,
-                encoded=support.encoded,
+                problem.recommender, {**support.fixed, **own}, layout, batch, loss=problem.loss, encoded=problem.seen
             )
-            per_task = task_mean(support.batch, losses)
+            per_task = task_mean(batch, losses)
             _check_finite(per_task, number)
             read = {name: _read(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
@@ -211,14 +211,25 @@ class Adaptation(nn.Module):
 
 @dataclass(frozen=True)
 class Problem:
-    """What tasks are adapted on and asked: all of them together, or one alone; ``shared`` as :func:`wrap` takes it."""
+    """What tasks are adapted on and asked: all of them together, or one alone; ``shared`` as :func:`wrap` takes it.
+
+    ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
+    """
 
     recommender: Recommender
     support: HeteroData | None
     query: HeteroData
     loss: nn.Module
     encoded: Encoded | None
+    seen: Encoded | None
     shared: frozenset[int] | None
+
+    def each(self, weight: Tensor) -> Tensor:
+        """The same weight for every task, ``[T, *shape]``, or for the one alone ``[*shape]``; never the tensor itself.
+
+        A start may have been computed from that: a step must not be taken on it.
+        """
+        return weight.expand(*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape)
 
     def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
         """Losses by ``answer`` (or scores) of the query under these weights."""
@@ -228,15 +239,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Support:
-    """What every step of a task, or of all of them, is taken on; ``shared`` as :func:`wrap` takes it."""
+    """What every step is taken on, and the parameters outside the scope where they are constants."""
 
-    recommender: Recommender
+    problem: Problem
     batch: HeteroData
-    loss: nn.Module
-    shared: frozenset[int] | None
     second: bool
     fixed: dict[str, Tensor]
-    encoded: Encoded | None
 
 
 def _leaf(weight: Tensor | TableState) -> Tensor | TableState:

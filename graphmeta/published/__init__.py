@@ -95,6 +95,7 @@ _ROWS = (
     ),
     Entry("melu", "meta", "Lee et al. 2019, MeLU", "Algorithm 1", "the prediction layer", meta.melu, "if_san"),
     Entry("mamo", "meta", "Dong et al. 2020, MAMO", "-", "everything, from a memory", meta.mamo, "if_san"),
+    Entry("meta_hin", "meta", "Lu et al. 2020, MetaHIN", "-", "contexts, prediction layer", meta.meta_hin, "if_san"),
     Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", cbml.cbml, "if_san"),
     Entry("cbml_g", "meta", "Song et al. 2021, CBML-G", "9-18", "everything; no gate", cbml.cbml_g, "if_san"),
     Entry("cbml_c", "meta", "Song et al. 2021, CBML-C", "9-18", "everything; gated by session", cbml.cbml_c, "if_san"),

@@ -23,6 +23,8 @@ SYSTEMS = {
     "cbml, learned rates": ("cbml", {"learned": True, "steps": 2, "scope": "attention"}),
     "cbml around niser": ("cbml", {"base": "niser", "scope": "predictor"}),
     "mamo": ("mamo", {"steps": 2}),
+    "meta_hin": ("meta_hin", {"size": 3, "path_lr": 0.5, "steps": 2, "neighbours": 4}),
+    "meta_hin around sr_gnn": ("meta_hin", {"size": 3, "path_lr": 0.5, "base": "sr_gnn", "neighbours": 4}),
 }
 
 
