@@ -13,17 +13,12 @@ from graphmeta.adapt.start import Gated
 from graphmeta.errors import InputError
 from graphmeta.nn.cluster import Clustered, SampleGated
 from graphmeta.nn.gate import Gates, Granularity, granularity_called
-from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, step_of
+from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, scope_called, step_of
 from graphmeta.published.session import if_san
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 PREDICTOR = ("head.project.weight", "head.project.bias")
-SCOPES: dict[str, tuple[str, ...]] = {
-    "predictor": ("head.project",),
-    "attention": ("encoder", "head"),
-    "all": ("",),
-}
 SEEN = {"both": lambda session: slice(None), "session": slice, "cluster": lambda session: slice(session, None)}
 
 
@@ -93,18 +88,6 @@ def cbml(
         scope_called(scope), step=step_of(lr, learned=learned), start=start, steps=steps, order=order
     )
     return adapting(inner, items, adaptation)
-
-
-def scope_called(scope: Sequence[str] | str) -> Scope:
-    """The scope of a short name in :data:`SCOPES`, or of these prefixes; clusters and gates are never in it.
-
-    Raises:
-        InputError: no scope is called so.
-    """
-    if isinstance(scope, str) and scope not in SCOPES:
-        raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
-    prefixes = SCOPES[scope] if isinstance(scope, str) else scope
-    return Scope(*prefixes, without=("head.project.prototypes", "head.project.gate"))
 
 
 cbml_g = partial(cbml, gate="none")

@@ -15,7 +15,7 @@ from graphmeta.adapt.step import Gradient
 from graphmeta.nn.features import item_table
 from graphmeta.nn.memory import Remembering
 from graphmeta.nn.metapath import MetaPaths, PathContexts
-from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, step_of
+from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, scope_called, step_of
 from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.recommender import Surrounded
 from graphmeta.system import System
@@ -104,6 +104,7 @@ def mamo(
     width: int = 100,
     slots: int = 3,
     rate: float = 0.1,
+    scope: Sequence[str] | str = "all",
     lr: float = 1e-3,
     steps: int = 1,
     order: int = 1,
@@ -116,6 +117,8 @@ def mamo(
     Args:
         users, base, options: see :func:`maml`; the memory layer goes before the base's last layer.
         slots: K; rate: γ, how fast the memory changes, see :class:`~graphmeta.nn.memory.MemoryLayer`.
+        scope: what a session changes, as :func:`~graphmeta.published.cbml.cbml` takes it; the memory's layer is part
+            of each of them.
 
     Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, its task
     memory alone, as in CBML §5, where sessions have no profiles for the other two.
@@ -125,9 +128,9 @@ def mamo(
     """
     inner = base_system(base, items, users=users, width=width, options=options)
     replace_last_layer(inner.recommender, Remembering(*last_layer(inner.recommender), slots=slots, rate=rate))
-    scope = Scope("", without=("head.project.memory.keys",))
     start = Remembered("head.project.memory")
-    return adapting(inner, items, Adaptation(scope, step=Gradient(lr), start=start, steps=steps, order=order))
+    adaptation = Adaptation(scope_called(scope), step=Gradient(lr), start=start, steps=steps, order=order)
+    return adapting(inner, items, adaptation)
 
 
 def meta_hin(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
 from graphmeta.nn.head import Cosine, Dot
@@ -20,6 +21,13 @@ from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 Base = Callable[..., System] | str
+
+SCOPES: dict[str, tuple[str, ...]] = {
+    "predictor": ("head.project",),
+    "attention": ("encoder", "head"),
+    "all": ("",),
+}
+FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys")  # what a task is known by
 
 
 def loss_called(name: str, negatives: nn.Module) -> nn.Module:
@@ -64,6 +72,18 @@ def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System
 def step_of(lr: float, *, learned: bool) -> Gradient | LearnedRates:
     """Plain gradient steps, or steps whose rates begin at ``lr`` and are learned, for each step anew."""
     return LearnedRates(lr, per_step=True) if learned else Gradient(lr)
+
+
+def scope_called(scope: Sequence[str] | str) -> Scope:
+    """The scope of a short name in :data:`SCOPES`, or of these prefixes, always without :data:`FIXED`.
+
+    Raises:
+        InputError: no scope is called so.
+    """
+    if isinstance(scope, str) and scope not in SCOPES:
+        raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
+    prefixes = SCOPES[scope] if isinstance(scope, str) else scope
+    return Scope(*prefixes, without=FIXED)
 
 
 def last_layer(recommender: Recommender) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from graphmeta.system import System
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=40)
-SAMPLES = last_clicks(LOG).take(slice(0, 10))
+SAMPLES = last_clicks(LOG).take(slice(0, 6))
 WIDTH = 6
 
 

@@ -12,7 +12,7 @@ from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.train import Checkpoint, train
 
-LOG = fake_log(sessions=60)
+LOG = fake_log(sessions=24)
 SAMPLES = last_clicks(LOG).take(slice(0, 12))
 NAME = "head.project.memory.weight"
 
@@ -68,7 +68,7 @@ def test_validation_changes_nothing():
     for valid in (None, LOG):
         system = made(lr=0.3)
         torch.manual_seed(1)
-        last = [list(train(system, LOG, epochs=1, batch_size=16, valid=valid))[-1]]
+        last = [list(train(system, LOG, epochs=1, batch_size=8, valid=valid))[-1]]
         trained.append(state_hash(system))
         assert last[0].valid if valid is not None else not last[0].valid
     assert trained[0] == trained[1]
@@ -113,13 +113,13 @@ def test_a_memory_whose_tasks_learn_nothing_does_not_fade():
 
 def test_training_writes_after_every_step_and_resumes_bit_for_bit(tmp_path):
     whole = made(lr=0.3)
-    list(train(whole, LOG, epochs=3, batch_size=16, valid=LOG))
+    list(train(whole, LOG, epochs=2, batch_size=8, valid=LOG))
     assert not torch.allclose(memory_of(whole).slots, memory_of(made()).slots, atol=1e-4)
     begun = made(lr=0.3)
-    next(train(begun, LOG, epochs=3, batch_size=16, valid=LOG, checkpoint=Checkpoint(tmp_path)))
+    next(train(begun, LOG, epochs=2, batch_size=8, valid=LOG, checkpoint=Checkpoint(tmp_path)))
     torch.manual_seed(5)
     resumed = build("mamo", LOG.items, width=5, lr=0.3)
-    list(train(resumed, LOG, epochs=3, batch_size=16, valid=LOG, checkpoint=Checkpoint(tmp_path, resume=True)))
+    list(train(resumed, LOG, epochs=2, batch_size=8, valid=LOG, checkpoint=Checkpoint(tmp_path, resume=True)))
     assert state_hash(resumed) == state_hash(whole)
     whole.save(tmp_path / "model")
     assert state_hash(System.load(tmp_path / "model")) == state_hash(whole)

@@ -9,28 +9,27 @@ from graphmeta.batch import Samples, open_sessions
 from graphmeta.published import build
 from graphmeta.testing import fake_log
 
-LOG = fake_log(sessions=30)
+LOG = fake_log(sessions=16)
 
 # The rows of the family, and the forms of CBML that take other ways through the engine.
 SYSTEMS = {
-    "melu": ("melu", {}),
     "cbml": ("cbml", {}),
     "cbml_g": ("cbml_g", {"scope": "predictor"}),
     "cbml_c, rank1": ("cbml_c", {"granularity": "rank1", "scope": "predictor", "steps": 2}),
-    "cbml_s, row": ("cbml_s", {"granularity": "row", "scope": "attention"}),
+    "cbml_s, row": ("cbml_s", {"granularity": "row", "scope": "predictor"}),
     "cbml_f, column": ("cbml_f", {"granularity": "column", "scope": "predictor"}),
     "cbml, gates of samples": ("cbml", {"gate_scope": "sample", "scope": "attention", "steps": 2}),
     "cbml, learned rates": ("cbml", {"learned": True, "steps": 2, "scope": "attention"}),
     "cbml around niser": ("cbml", {"base": "niser", "scope": "predictor"}),
-    "mamo": ("mamo", {"steps": 2}),
-    "meta_hin": ("meta_hin", {"size": 3, "path_lr": 0.5, "steps": 2, "neighbours": 4}),
-    "meta_hin around sr_gnn": ("meta_hin", {"size": 3, "path_lr": 0.5, "base": "sr_gnn", "neighbours": 4}),
+    "mamo": ("mamo", {}),
+    "mamo around niser": ("mamo", {"base": "niser", "scope": "predictor", "steps": 2}),
+    "meta_hin": ("meta_hin", {"size": 3, "path_lr": 0.5, "steps": 2, "neighbours": 4, "base": "sr_gnn"}),
 }
 
 
 def made(name, *, order=1):
     """The system in eval mode (no dropout), with rates that move, fitted."""
-    row, arguments = SYSTEMS[name]
+    row, arguments = SYSTEMS.get(name, (name, {}))
     torch.manual_seed(0)
     system = build(row, LOG.items, width=4, lr=0.3, order=order, **arguments).eval()
     system.fit(LOG)
@@ -38,18 +37,18 @@ def made(name, *, order=1):
 
 
 def tasks():
-    """Sessions of one to five known clicks (the first has no support), with repeats, and their next items."""
-    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5, 1], [4, 4], [7, 8, 9])])
-    return Samples(known.item, known.begin, known.end, np.array([4, 6, 5, 10]), known.session)
+    """Sessions of one to four known clicks (the first has no support), with repeats, and their next items."""
+    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
+    return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 
 def answers(system, samples):
-    """Losses, scores and the meta-gradient of every parameter."""
+    """Losses and the meta-gradient of every parameter."""
     losses = system.losses(samples)
     learned = [p for p in system.parameters() if p.requires_grad]
     found = torch.autograd.grad(losses.mean(), learned, allow_unused=True)
     gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(learned, found, strict=True)]
-    return [losses.detach(), system.scores(samples), *gradients]
+    return [losses.detach(), *gradients]
 
 
 @pytest.mark.usefixtures("float64")
@@ -57,10 +56,10 @@ def answers(system, samples):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_all_tasks_at_once_are_one_after_the_other(name, order):
     system = made(name, order=order)
-    together = answers(system, tasks())
+    together = [*answers(system, tasks()), system.scores(tasks())]
     assert system.adaptation.stacked
     system.adaptation.stacked = False
-    for one, other in zip(together, answers(system, tasks()), strict=True):
+    for one, other in zip(together, [*answers(system, tasks()), system.scores(tasks())], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
@@ -70,7 +69,7 @@ def test_second_order_is_the_derivative(name):
     system, samples = made(name, order=2), tasks()
     learned = [p for p in system.parameters() if p.requires_grad]
     direction = [torch.randn_like(p) for p in learned]
-    slope = sum((g * d).sum() for g, d in zip(answers(system, samples)[2:], direction, strict=True))
+    slope = sum((g * d).sum() for g, d in zip(answers(system, samples)[1:], direction, strict=True))
     values = []
     for step in (1e-6, -2e-6):
         with torch.no_grad():
@@ -83,7 +82,7 @@ def test_second_order_is_the_derivative(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_order_of_tasks_only_permutes_answers(name):
-    system, order = made(name), np.array([2, 0, 3, 1])
+    system, order = made(name), np.array([2, 0, 1])
     straight, mixed = system.losses(tasks()), system.losses(tasks().take(order))
     torch.testing.assert_close(mixed, straight[torch.from_numpy(order)], rtol=0, atol=1e-12)
 
@@ -96,7 +95,7 @@ def test_what_is_asked_reaches_no_prediction(name):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, "maml", "melu"])
 def test_every_parameter_gets_a_gradient(name):
     system = made(name)
     optimizer = torch.optim.SGD(system.parameters(), lr=0.5)

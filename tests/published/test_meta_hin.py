@@ -13,7 +13,7 @@ from graphmeta.system import System
 from graphmeta.tables import EntityTable
 from graphmeta.testing import fake_log
 
-LOG = fake_log(sessions=40)
+LOG = fake_log(sessions=30)
 WIDTH, SIZE = 4, 3
 
 
@@ -107,12 +107,12 @@ def made(**arguments):
     return system
 
 
-def session_by_hand(system, clicks):
+def session_by_hand(system, clicks, around):
     """Scores of one session: each path by itself, prefix by prefix, in plain tensors."""
     model = system.recommender
     head, gates, paths = model.head, system.adaptation.start.gates, list(model.head.readout.paths)
     table = model.features.item.weight
-    neighbours = [[[i] for i in range(LOG.num_items)], *by_hand(LOG, 20)]
+    neighbours = [[[i] for i in range(LOG.num_items)], *around]
 
     def read(known, p, layer):
         """[S ; c^p] after these clicks."""
@@ -149,9 +149,9 @@ def session_by_hand(system, clicks):
 @pytest.mark.usefixtures("float64")
 def test_it_is_the_formulas_session_by_session():
     system, sessions = made(), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
-    found = system.scores(open_sessions(sessions))
+    found, around = system.scores(open_sessions(sessions)), by_hand(LOG, 20)
     for row, clicks in zip(found, sessions, strict=True):
-        wanted, share = session_by_hand(system, clicks)
+        wanted, share = session_by_hand(system, clicks, around)
         assert share.max() - share.min() > 1e-3, "the paths should differ here"
         torch.testing.assert_close(row, wanted, rtol=0, atol=1e-9)
 
