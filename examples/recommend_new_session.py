@@ -21,7 +21,7 @@ log = complete_journey()
 log = log.before(log.starts[SESSIONS])
 
 torch.manual_seed(0)
-system = build("melu", log.items, width=WIDTH, layers=1, lr=0.05)
+system = build("melu", log.items, width=WIDTH, options={"layers": 1}, lr=0.05)
 for report in train(system, log, epochs=EPOCHS, optimizer=Adam(lr=5e-3), seed=0):
     print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import real_samples
+from graphmeta.nn.features import item_table
 
 Encoded = tuple[Tensor, Tensor]
 
@@ -40,11 +42,41 @@ class Recommender(nn.Module):
         return real_samples(batch, self.head(states, batch, candidates))
 
     def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
-        """The head's readout of each task, ``[T, D']``: the mean over its real samples."""
-        states, _ = self.encode(batch) if encoded is None else encoded
-        readout: nn.Module = self.head.get_submodule("readout")
-        seen = real_samples(batch, readout(states, batch))
-        return task_mean(batch, seen)
+        """What the head's last layer reads of each task, ``[T, D']``; see :class:`Summary`."""
+        return self(batch, Summary(), encoded)
+
+
+class Surrounded(Recommender):
+    """A recommender whose head also sees what lies around each click in the training graph: states ``[h ; n]``.
+
+    Args:
+        around: ``(n_id [I], table) -> n [I, N]``, see :class:`~graphmeta.nn.metapath.MetaPaths`; the table is that of
+            the features' items.
+    """
+
+    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, around: nn.Module) -> None:
+        super().__init__(features, encoder, head)
+        self.around = around
+
+    def encode(self, batch: HeteroData) -> Encoded:
+        """States of the clicks ``[E, D + N]`` and the candidates."""
+        states, candidates = super().encode(batch)
+        near = self.around(batch["item"].n_id, item_table(self.features))
+        return torch.cat([states, near.index_select(0, batch["event"].item)], 1), candidates
+
+
+class Summary(nn.Module):
+    """In the place of a loss: what the head's last layer reads, the mean over each task's real samples, ``[T, D']``.
+
+    That is the head's readout, and if its ``project`` makes more of it before its own product (``project.reads``),
+    that.
+    """
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The summaries."""
+        seen = head.get_submodule("readout")(states, batch)
+        reads = getattr(getattr(head, "project", None), "reads", None)
+        return task_mean(batch, real_samples(batch, seen if reads is None else reads(seen)))
 
 
 def task_mean(batch: HeteroData, values: Tensor) -> Tensor:

@@ -211,6 +211,7 @@ def _epoch(
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         run.optimizer.step()
+        _settle(run.system)
         total, count = total + value * size, count + size
     return total / count
 
@@ -228,6 +229,16 @@ def _gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:
             (share := system.losses(part).sum() / size).backward()
             value += float(share.detach())
     return value, size
+
+
+def _settle(system: System) -> None:
+    """After each step, let the parts that learn by other means than gradients (memories) take in what they noted.
+
+    Such a part has a method ``settle()``; what it changes must be in its ``state_dict``, so that training resumes.
+    """
+    for part in system.modules():
+        if hasattr(part, "settle"):
+            part.settle()  # pyright: ignore[reportCallIssue]
 
 
 class _Run:

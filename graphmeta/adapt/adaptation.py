@@ -10,14 +10,14 @@ ordinary tensors; it is the reference, and takes over when a module uses an oper
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import Weights, addresses, call, detached, wrap
+from graphmeta.adapt.engine import Weight, Weights, addresses, call, detached, wrap
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
@@ -125,69 +125,83 @@ class Adaptation(nn.Module):
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        return self._descend(recommender, tasks, loss, None, addresses(recommender))
+        problem = self._problem(recommender, tasks, loss, addresses(recommender))
+        return self._descend(problem, self._begin(recommender, tasks, problem.encoded))
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
-        encoded = None if self._moves_states else recommender.encode(tasks.query)
-        shared = addresses(recommender)
-        weights = self._descend(recommender, tasks, loss, encoded, shared)
-        own, layout = wrap(weights, tasks.query, shared=shared)
-        return call(recommender, own, layout, tasks.query, loss=answer, encoded=encoded)
+        problem = self._problem(recommender, tasks, loss, addresses(recommender))
+        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
+        self.start.reached(recommender, weights)
+        return problem.answered(weights, answer)
+
+    def _one_by_one(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
+    ) -> Tensor:
+        begin = self._begin(recommender, tasks, None)
+        supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
+        ends, answers = [], []
+        for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
+            problem = self._problem(recommender, TaskBatch(support, query), loss, None)
+            weights = self._descend(problem, {name: stacked[t] for name, stacked in begin.items()})
+            ends.append({name: weight for name, weight in weights.items() if name in begin})
+            answers.append(problem.answered(weights, answer))
+        self.start.reached(recommender, {name: torch.stack([end[name] for end in ends]) for name in begin})
+        return torch.cat(answers)
+
+    def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
+        return self.start(recommender, self.names, without_targets(tasks.query), encoded)
+
+    def _problem(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, shared: frozenset[int] | None
+    ) -> Problem:
+        """The tasks, encoded once if only their heads differ."""
+        encoded = seen = None
+        if not self._moves_states:
+            encoded = recommender.encode(tasks.query)
+            if tasks.support is not None and self.steps:
+                with torch.set_grad_enabled(self._second):
+                    seen = recommender.encode(tasks.support)
+        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, shared)
+
+    @property
+    def _second(self) -> bool:
+        return self.order == 2 and torch.is_grad_enabled()
 
     @property
     def _moves_states(self) -> bool:
         """Whether a task has states of its own, or only a head of its own."""
         return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
-    def _descend(
-        self,
-        recommender: Recommender,
-        tasks: TaskBatch,
-        loss: nn.Module,
-        encoded: Encoded | None,
-        shared: frozenset[int],
-    ) -> Weights:
-        weights: Weights = dict(self.start(recommender, self.names, without_targets(tasks.query), encoded))
-        if tasks.support is None or self.steps == 0:
+    def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
+        """The weights after all steps, from ``begin`` and, for what is not in it, the shared weights."""
+        weights: Weights = dict(begin)
+        if problem.support is None or self.steps == 0:
             return weights
         for name in self.names:
-            own = recommender.get_parameter(name)
-            if name in self.tables:
+            own = problem.recommender.get_parameter(name)
+            if name in self.tables and problem.shared is not None:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = own.expand(tasks.num_tasks, *own.shape)
-        support = self._support(recommender, tasks.support, loss, shared)
+                weights[name] = problem.each(own)
+        support = _Support(
+            problem, problem.support, self._second, {} if self._second else detached(problem.recommender)
+        )
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
 
-    def _support(
-        self, recommender: Recommender, batch: HeteroData, loss: nn.Module, shared: frozenset[int] | None
-    ) -> _Support:
-        second = self.order == 2 and torch.is_grad_enabled()
-        fixed = {} if second else detached(recommender)
-        encoded = None
-        if not self._moves_states:
-            with torch.set_grad_enabled(second):
-                encoded = recommender.encode(batch)
-        return _Support(recommender, batch, loss, shared, second, fixed, encoded)
-
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
         begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
-        own, layout = wrap({**weights, **begin}, support.batch, shared=support.shared)
+        problem, batch = support.problem, support.batch
+        own, layout = wrap({**weights, **begin}, batch, shared=problem.shared)
         with torch.enable_grad():
             losses = call(
-                support.recommender,
-                {**support.fixed, **own},
-                layout,
-                support.batch,
-                loss=support.loss,
-                encoded=support.encoded,
+                problem.recommender, {**support.fixed, **own}, layout, batch, loss=problem.loss, encoded=problem.seen
             )
-            per_task = task_mean(support.batch, losses)
+            per_task = task_mean(batch, losses)
             _check_finite(per_task, number)
             read = {name: _read(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
@@ -218,35 +232,43 @@ class Adaptation(nn.Module):
             return own.stepped(weight, rate, slope, keep_graph=second)
         return weight if slope[0] is None else weight - rate * slope[0]
 
-    def _one_by_one(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
-    ) -> Tensor:
-        begin = self.start(recommender, self.names, without_targets(tasks.query), None)
-        supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        answers = []
-        for t, (own_support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            weights: Weights = {name: stacked[t] for name, stacked in begin.items()}
-            if own_support is not None and self.steps:
-                weights = {name: recommender.get_parameter(name) for name in self.names} | weights
-                support = self._support(recommender, own_support, loss, None)
-                for number in range(self.steps):
-                    weights = self._step(support, weights, number)
-            own, layout = wrap(weights, query, shared=None)
-            answers.append(call(recommender, own, layout, query, loss=answer, encoded=None))
-        return torch.cat(answers)
+
+@dataclass(frozen=True)
+class Problem:
+    """What tasks are adapted on and asked: all of them together, or one alone; ``shared`` as :func:`wrap` takes it.
+
+    ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
+    """
+
+    recommender: Recommender
+    support: HeteroData | None
+    query: HeteroData
+    loss: nn.Module
+    encoded: Encoded | None
+    seen: Encoded | None
+    shared: frozenset[int] | None
+
+    def each(self, weight: Tensor) -> Tensor:
+        """The same weight for every task, ``[T, *shape]``, or for the one alone ``[*shape]``; never the tensor itself.
+
+        A start may have been computed from that: a step must not be taken on it.
+        """
+        return weight.expand(*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape)
+
+    def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
+        """Losses by ``answer`` (or scores) of the query under these weights."""
+        own, layout = wrap(weights, self.query, shared=self.shared)
+        return call(self.recommender, own, layout, self.query, loss=answer, encoded=self.encoded)
 
 
 @dataclass(frozen=True)
 class _Support:
-    """What every step of a task, or of all of them, is taken on; ``shared`` as :func:`wrap` takes it."""
+    """What every step is taken on, and the parameters outside the scope where they are constants."""
 
-    recommender: Recommender
+    problem: Problem
     batch: HeteroData
-    loss: nn.Module
-    shared: frozenset[int] | None
     second: bool
     fixed: dict[str, Tensor]
-    encoded: Encoded | None
 
 
 def _leaf(weight: Tensor | TableState) -> Tensor | TableState:

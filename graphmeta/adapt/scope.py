@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,13 +14,16 @@ from graphmeta.errors import InputError
 class Scope:
     """Parameters whose name is one of ``prefixes`` or lies below one: ``Scope("head")`` holds ``head.project.weight``.
 
-    ``Scope("")`` is every parameter. MeLU's scope is the last layers, ANIL's the head, CBML's everything.
+    ``Scope("")`` is every parameter. MeLU's scope is the last layers, ANIL's the head, CBML's everything. Parameters
+    at or below one of ``without`` are left out.
     """
 
     prefixes: tuple[str, ...]
+    without: tuple[str, ...]
 
-    def __init__(self, *prefixes: str) -> None:
+    def __init__(self, *prefixes: str, without: Sequence[str] = ()) -> None:
         object.__setattr__(self, "prefixes", prefixes)
+        object.__setattr__(self, "without", tuple(without))
 
     def names(self, module: nn.Module) -> list[str]:
         """Names of the chosen parameters, in the module's order.
@@ -28,11 +32,11 @@ class Scope:
             InputError: if there is none; the message lists what there is.
         """
         every = [name for name, _ in module.named_parameters()]
-        chosen = [name for name in every if any(self._holds(prefix, name) for prefix in self.prefixes)]
+        chosen = [name for name in every if self._among(self.prefixes, name) and not self._among(self.without, name)]
         if not chosen:
             raise InputError(f"the scope {self.prefixes} selects no parameter; there are: {', '.join(every)}")
         return chosen
 
     @staticmethod
-    def _holds(prefix: str, name: str) -> bool:
-        return prefix == "" or name == prefix or name.startswith(prefix + ".")
+    def _among(prefixes: Sequence[str], name: str) -> bool:
+        return any(prefix == "" or name == prefix or name.startswith(prefix + ".") for prefix in prefixes)

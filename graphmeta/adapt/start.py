@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.nn.gate import Gates, Granularity
+from graphmeta.nn.memory import MemoryLayer
+
 if TYPE_CHECKING:
+    from graphmeta.adapt.engine import Weights
+    from graphmeta.adapt.scope import Scope
     from graphmeta.recommender import Encoded, Recommender
 
 
@@ -31,6 +35,10 @@ class Start(Protocol):
         """Names of the parameters that do not start from the shared weights."""
         ...
 
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """Told where the tasks of the last call have ended: their weights, ``[T, *shape]`` by name."""
+        ...
+
 
 class Shared(nn.Module):
     """Every task starts from the same shared weights. Source: MAML (Finn et al. 2017)."""
@@ -48,18 +56,21 @@ class Shared(nn.Module):
         """No task differs from the shared weights."""
         return {}
 
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """Nothing to learn from it."""
 
-class Gated(nn.Module):
+
+class Gated(Gates):
     """Each task's weights are the shared ones times a gate computed from its context: ``θ_t = θ · σ(FC(c_t))``.
 
-    The context ``c_t`` is what the head's readout makes of the task's known clicks (averaged over its queries).
+    The context ``c_t`` is what the head's last layer reads of the task's known clicks
+    (:meth:`~graphmeta.recommender.Recommender.summary`).
 
     Args:
-        prefix: which parameters are gated, by the beginning of the name.
-        width: size of the readout.
-        part: which entries of the readout the gate sees; all if not given.
-        granularity: ``Full()``, ``Row()``, ``Column()`` or ``Rank1()``: how many gate values a matrix gets.
-        bias: initial bias of the gate; 2 opens it to 0.88, so that training starts near the shared weights.
+        scope: which parameters are gated.
+        width: size of the summary.
+        part: which entries of the summary the gate sees; all if not given.
+        granularity, bias: see :class:`~graphmeta.nn.gate.Gates`.
 
     Source: CBML eqs 12–14; MetaHIN's task-wise adaptation is the same block.
     Differs: the paper leaves the gate's width open; ``Full()`` has one value for each weight and bias.
@@ -67,101 +78,79 @@ class Gated(nn.Module):
 
     def __init__(
         self,
-        prefix: str,
+        scope: Scope,
         width: int,
         *,
         part: slice = slice(None),
         granularity: Granularity | None = None,
         bias: float = 2.0,
     ) -> None:
-        super().__init__()
-        self.prefix, self.part, self.bias = prefix, part, bias
-        self.width = len(range(width)[part])
-        self.granularity = granularity or Full()
-        self.gates = nn.ModuleDict()
+        super().__init__(len(range(width)[part]), granularity=granularity, bias=bias)
+        self.scope, self.part = scope, part
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
-        """One gate for each parameter below the prefix."""
-        for name, parameter in recommender.named_parameters():
-            if name.startswith(self.prefix):
-                self.gates[name.replace(".", "/")] = gate = nn.Linear(self.width, self.granularity.size(parameter))
-                nn.init.constant_(gate.bias, self.bias)
+        """One gate for each parameter of the scope."""
+        for name in self.scope.names(recommender):
+            self.add(name, recommender.get_parameter(name))
 
     def changes(self) -> list[str]:
         """The gated parameters."""
-        return [key.replace("/", ".") for key in self.gates]
+        return self.names()
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """Nothing to learn from it."""
 
     def forward(
         self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
     ) -> dict[str, Tensor]:
-        """The gated weights ``[T, *shape]`` of every parameter below the prefix."""
-        seen = recommender.summary(context, encoded)[:, self.part]
-        gated = {}
-        for key, gate in self.gates.items():
-            name = key.replace("/", ".")
-            weight = recommender.get_parameter(name)
-            gated[name] = weight * self.granularity.spread(torch.sigmoid(gate(seen)), weight)
-        return gated
+        """The gated weights ``[T, *shape]`` of every parameter of the scope."""
+        return self.under(recommender, recommender.summary(context, encoded))
+
+    def under(self, recommender: Recommender, summary: Tensor) -> dict[str, Tensor]:
+        """The same for summaries ``[T, width]`` that are known already."""
+        seen = summary[:, self.part]
+        return {name: self.of(name, recommender.get_parameter(name), seen) for name in self.names()}
 
 
-class Granularity(Protocol):
-    """How a gate's values are spread over a weight; vectors (biases) always get one value an entry."""
+class Remembered(nn.Module):
+    """A task's weight of a memory layer is what it finds there; in training, what it makes of it is noted there.
 
-    def size(self, weight: Tensor) -> int:
-        """How many gate values this weight takes."""
-        ...
+    Args:
+        layer: name of the :class:`~graphmeta.nn.memory.MemoryLayer`; it is addressed by the recommender's summary.
 
-    def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """``[T, size]`` -> something that broadcasts against ``[T, *weight.shape]``."""
-        ...
+    Source: MAMO (Dong et al. 2020), the task memory.
+    """
 
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self.address: Tensor | None = None
 
-class Full:
-    """One gate value for each number of the weight."""
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Nothing to make: keys and slots are the layer's."""
 
-    def size(self, weight: Tensor) -> int:
-        """All of them."""
-        return weight.numel()
+    def changes(self) -> list[str]:
+        """The layer's weight."""
+        return [f"{self.layer}.weight"]
 
-    def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """In the shape of the weight."""
-        return gate.reshape(-1, *weight.shape)
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """The remembered weights ``[T, width, width]``."""
+        memory = self._memory(recommender)
+        address = memory.address(recommender.summary(context, encoded))
+        self.address = address.detach() if self.training else None
+        return {f"{self.layer}.weight": memory.read(address)}
 
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """In training, note the weights for the layer to write into its slots once the step is taken."""
+        end = weights[f"{self.layer}.weight"]
+        if self.address is not None:
+            assert isinstance(end, Tensor)
+            self._memory(recommender).note(self.address, end)
+            self.address = None
 
-class Row(Full):
-    """One value an output (a row of ``[out, in]``): scales the layer's output before the bias."""
-
-    def size(self, weight: Tensor) -> int:
-        """Outputs."""
-        return weight.shape[0]
-
-    def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """``[T, out, 1]``."""
-        return gate.reshape(-1, weight.shape[0], *(1,) * (weight.dim() - 1))
-
-
-class Column(Full):
-    """One value an input (a column of ``[out, in]``): scales the layer's input."""
-
-    def size(self, weight: Tensor) -> int:
-        """Inputs."""
-        return weight.shape[-1]
-
-    def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """``[T, 1, in]``."""
-        return gate.reshape(-1, *(1,) * (weight.dim() - 1), weight.shape[-1])
-
-
-class Rank1(Full):
-    """The outer product of a row and a column gate: inputs and outputs are scaled, with few numbers."""
-
-    def size(self, weight: Tensor) -> int:
-        """Outputs and inputs."""
-        return sum(weight.shape)
-
-    def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """``[T, out, in]``."""
-        if weight.dim() == 1:
-            return gate
-        row, column = gate.split(list(weight.shape), dim=1)
-        return row[:, :, None] * column[:, None, :]
+    def _memory(self, recommender: Recommender) -> MemoryLayer:
+        memory = recommender.get_submodule(self.layer)
+        assert isinstance(memory, MemoryLayer)
+        return memory

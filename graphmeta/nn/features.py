@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.tables import Attribute
 
@@ -72,6 +73,18 @@ def _collect(table: Table) -> None:
 def table_names(module: nn.Module) -> frozenset[str]:
     """Names of the parameters that are tables: the adaptation keeps their changes low-rank."""
     return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, Table))
+
+
+def item_table(features: nn.Module) -> Table:
+    """The table of items within features: the first there is.
+
+    Raises:
+        InputError: features without one.
+    """
+    for part in features.modules():
+        if isinstance(part, Table):
+            return part
+    raise InputError(f"{type(features).__name__} has no table of items")
 
 
 class ItemFeatures(nn.Module):

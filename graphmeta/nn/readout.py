@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.cluster import Prototypes
-
 
 class Last(nn.Module):
     """The state of the last click, zero for a sample without clicks. ``[E, D] -> [S, D]``."""
@@ -61,19 +59,3 @@ def softmax_of(x: Tensor, owner: Tensor, size: int) -> Tensor:
     weight = (x - top.index_select(0, owner)).exp()
     total = x.new_zeros(shape).index_add(0, owner, weight)
     return weight / total.index_select(0, owner)
-
-
-class Clustered(nn.Module):
-    """A readout S beside the cluster centre it belongs to: ``[S ; C]``.
-
-    Shapes: ``[E, D] -> [S, width + code]``. Source: CBML eqs 9–11 and the input of eq 15.
-    """
-
-    def __init__(self, readout: nn.Module, prototypes: Prototypes) -> None:
-        super().__init__()
-        self.readout, self.prototypes = readout, prototypes
-
-    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
-        session = self.readout(states, batch)
-        return torch.cat([session, self.prototypes(session)], 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, graph, meta, sequence, session
+from graphmeta.published import asars, cbml, graph, meta, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -94,7 +94,13 @@ _ROWS = (
         "if_san",
     ),
     Entry("melu", "meta", "Lee et al. 2019, MeLU", "Algorithm 1", "the prediction layer", meta.melu, "if_san"),
-    Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", meta.cbml, "if_san"),
+    Entry("mamo", "meta", "Dong et al. 2020, MAMO", "-", "everything, from a memory", meta.mamo, "if_san"),
+    Entry("meta_hin", "meta", "Lu et al. 2020, MetaHIN", "-", "contexts, prediction layer", meta.meta_hin, "if_san"),
+    Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", cbml.cbml, "if_san"),
+    Entry("cbml_g", "meta", "Song et al. 2021, CBML-G", "9-18", "everything; no gate", cbml.cbml_g, "if_san"),
+    Entry("cbml_c", "meta", "Song et al. 2021, CBML-C", "9-18", "everything; gated by session", cbml.cbml_c, "if_san"),
+    Entry("cbml_s", "meta", "Song et al. 2021, CBML-S", "9-18", "everything; gated by cluster", cbml.cbml_s, "if_san"),
+    Entry("cbml_f", "meta", "Song et al. 2021, CBML-F", "9-18", "everything; items only", cbml.cbml_f, "if_san"),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}
 

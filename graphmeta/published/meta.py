@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Full, Gated
+from graphmeta.adapt.start import Gated, Remembered
 from graphmeta.adapt.step import Gradient
-from graphmeta.errors import InputError
-from graphmeta.nn.cluster import Prototypes
-from graphmeta.nn.head import Dot
-from graphmeta.nn.readout import Clustered, Last
-from graphmeta.published.session import attention_levels, features, if_san_recommender, sr_gnn
-from graphmeta.recommender import Recommender
+from graphmeta.nn.features import item_table
+from graphmeta.nn.memory import Remembering
+from graphmeta.nn.metapath import MetaPaths, PathContexts
+from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, scope_called, step_of
+from graphmeta.published.session import if_san, sr_gnn
+from graphmeta.recommender import Surrounded
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
@@ -24,10 +26,12 @@ def maml(
     items: EntityTable,
     *,
     users: EntityTable | None = None,
-    base: Callable[..., System] | str = sr_gnn,
+    base: Base = sr_gnn,
+    options: Mapping[str, Any] | None = None,
     width: int = 100,
     scope: Sequence[str] = ("encoder", "head"),
     lr: float = 0.05,
+    learned: bool = False,
     steps: int = 1,
     order: int = 1,
 ) -> System:
@@ -37,91 +41,148 @@ def maml(
 
     Args:
         users: the people, for a base that knows them.
-        base: builds the system whose recommender is wrapped (or its name in the catalogue).
+        base: builds the system whose recommender is wrapped (or its name in the catalogue); options: its arguments.
         scope: the parameters a session changes.
+        learned: a rate for each number, learned, of its own in each step; they begin at ``lr``.
 
-    Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1.
+    Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
+    (Meta-SGD) for the learned rates.
     """
-    from graphmeta.published import CATALOGUE, build  # which imports this module
-
-    name = base if isinstance(base, str) else base.__name__
-    known = name in CATALOGUE and (isinstance(base, str) or CATALOGUE[name].function is base)
-    if isinstance(base, str) and not known:
-        raise InputError(f"no system is called {name!r}; maml goes around one of {', '.join(CATALOGUE)}")
-    inner = build(name, items, users=users, width=width) if known else base(items, width=width)  # pyright: ignore
-    adaptation = Adaptation(Scope(*scope), step=Gradient(lr), steps=steps, order=order)
-    return System(inner.recommender, items, users=inner.users, adaptation=adaptation, max_length=inner.max_length)
+    inner = base_system(base, items, users=users, width=width, options=options)
+    adaptation = Adaptation(Scope(*scope), step=step_of(lr, learned=learned), steps=steps, order=order)
+    return adapting(inner, items, adaptation)
 
 
 def multi_ft(
     items: EntityTable,
     *,
+    users: EntityTable | None = None,
+    base: Base = if_san,
+    options: Mapping[str, Any] | None = None,
     width: int = 100,
-    layers: int = 2,
-    dropout: float = 0.2,
     lr: float = 1e-3,
     steps: int = 1,
 ) -> System:
-    """Multi-FT: IF-SAN trained as usual; a session's own clicks fine-tune all of it before it is asked.
+    """Multi-FT: the base trained as usual; a session's own clicks fine-tune all of it before it is asked.
+
+    Args: as :func:`maml`.
 
     Source: CBML §5 (baseline). Differs: the number of steps and the rate are not given there; one step at 1e-3.
     """
-    adaptation = Adaptation(Scope(""), step=Gradient(lr), steps=steps, trained=False)
-    return System(if_san_recommender(items, width=width, layers=layers, dropout=dropout), items, adaptation=adaptation)
+    inner = base_system(base, items, users=users, width=width, options=options)
+    return adapting(inner, items, Adaptation(Scope(""), step=Gradient(lr), steps=steps, trained=False))
 
 
 def melu(
     items: EntityTable,
     *,
+    users: EntityTable | None = None,
+    base: Base = if_san,
+    options: Mapping[str, Any] | None = None,
     width: int = 100,
-    layers: int = 2,
-    dropout: float = 0.2,
     lr: float = 1e-3,
     steps: int = 1,
     order: int = 1,
 ) -> System:
     """MeLU on sessions: the last layer is adapted, everything is meta-trained.
 
+    Args: as :func:`maml`.
+
     Source: Lee et al., MeLU, KDD 2019, Algorithm 1, on IF-SAN as in CBML §5. Differs: a true meta-gradient of the
     stated order; the released code copies its fast weights and has none.
     """
-    adaptation = Adaptation(Scope("head.project"), step=Gradient(lr), steps=steps, order=order)
-    return System(if_san_recommender(items, width=width, layers=layers, dropout=dropout), items, adaptation=adaptation)
+    inner = base_system(base, items, users=users, width=width, options=options)
+    return adapting(inner, items, Adaptation(Scope("head.project"), step=Gradient(lr), steps=steps, order=order))
 
 
-def cbml(
+def mamo(
     items: EntityTable,
     *,
+    users: EntityTable | None = None,
+    base: Base = if_san,
+    options: Mapping[str, Any] | None = None,
     width: int = 100,
-    layers: int = 2,
-    dropout: float = 0.2,
-    clusters: int = 8,
-    scope: Sequence[str] = ("",),
+    slots: int = 3,
+    rate: float = 0.1,
+    scope: Sequence[str] | str = "all",
     lr: float = 1e-3,
+    steps: int = 1,
     order: int = 1,
 ) -> System:
-    """CBML: a session's cluster gates the prediction layer, then one step on the session's own clicks.
+    """MAMO on sessions: a layer before the prediction layer begins, for each session, as what a memory holds for it.
 
-    ``o = σ(FC([S ; C]))``, ``θ_pre ← θ_pre · o``, ``θ ← θ − lr ∇ L_support(θ)``; score_i = ([S ; C] W + b) · e_i.
+    ``a = softmax(S · κ)``, ``M_S = Σ_k a_k M_k``, score_i = (W M_S S + b) · e_i; then steps of all of it on the
+    session's own clicks; after each training step the memory takes in what M_S has become.
 
     Args:
-        clusters: prototypes; scope: what a session changes, everything in the paper.
+        users, base, options: see :func:`maml`; the memory layer goes before the base's last layer.
+        slots: K; rate: γ, how fast the memory changes, see :class:`~graphmeta.nn.memory.MemoryLayer`.
+        scope: what a session changes, as :func:`~graphmeta.published.cbml.cbml` takes it; the memory's layer is part
+            of each of them.
 
-    Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
-    eqs 9–18.
-    Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value for each weight; the
-    gate reads the session as it stands before the query; the support is the last ten prefixes (``max_support``).
+    Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, its task
+    memory alone, as in CBML §5, where sessions have no profiles for the other two.
+    Differs: the slots are addressed by the session's vector and learned keys; a true meta-gradient of the stated
+    order; the memory is written once a meta-batch, with the mean over its tasks, and cannot fade; recommending and
+    evaluating leave it as it is. All as the public code does not.
     """
-    levels = 2 if items.attributes else 1
-    session, code = levels * width, width
-    readout = Clustered(Last(), Prototypes(session, code, clusters=clusters))
-    encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
-    recommender = Recommender(features(items, width), encoder, Dot(readout, nn.Linear(session + code, width)))
-    start = Gated("head.project", session + code, granularity=Full())
-    names = (
-        [n for n, _ in recommender.named_parameters() if not n.startswith("head.readout.prototypes")]
-        if tuple(scope) == ("",)
-        else scope
+    inner = base_system(base, items, users=users, width=width, options=options)
+    replace_last_layer(inner.recommender, Remembering(*last_layer(inner.recommender), slots=slots, rate=rate))
+    start = Remembered("head.project.memory")
+    adaptation = Adaptation(scope_called(scope), step=Gradient(lr), start=start, steps=steps, order=order)
+    return adapting(inner, items, adaptation)
+
+
+def meta_hin(
+    items: EntityTable,
+    *,
+    users: EntityTable | None = None,
+    base: Base = if_san,
+    options: Mapping[str, Any] | None = None,
+    width: int = 100,
+    size: int = 32,
+    neighbours: int = 20,
+    path_lr: float = 5e-3,
+    lr: float = 5e-3,
+    steps: int = 1,
+    order: int = 1,
+) -> System:
+    """MetaHIN on sessions: each meta-path gives a context, which gates the prediction layer; losses weigh the paths.
+
+    Paths lead from a session to its items, to those in the same training sessions, and to those with the same
+    attribute (one path each). Along path p: ``c^p = LeakyReLU(mean_j(e_j W_p + b_p))``, a step on ``W_p, b_p``,
+    ``θ^p = θ · σ(FC(c^p))``, steps on θ^p; then ``a = softmax(−ℓ_support)``, ``θ = Σ_p a_p θ^p``, ``c = Σ_p a_p c^p``,
+    score_i = ([S ; c] W + b) · e_i.
+
+    Args:
+        users, base, options: see :func:`maml`; the base's last layer is replaced by one that also reads c.
+        size: of a context; neighbours: of an item along a path, at most, see
+            :class:`~graphmeta.nn.metapath.MetaPaths`.
+        path_lr: rate of the step on the contexts; lr, steps: of those on the prediction layer.
+
+    Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,
+    on IF-SAN as in CBML §5.
+    Differs: the paths are weighed by the support's loss, where the public code takes the query's, which is what it is
+    asked; each path has weights of its own; a click's neighbours count as much as another's; a path through sessions
+    needs a second session; first order unless told otherwise. The session's own vector is read, as IF-SAN does.
+    """
+    inner = base_system(base, items, users=users, width=width, options=options)
+    model, paths = inner.recommender, 2 + len(items.attributes)
+    session, out = last_layer(model)
+    replace_last_layer(model, nn.Linear(session + size, out))
+    table = item_table(model.features)
+    model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=table.width, size=size)
+    around = MetaPaths(len(items), len(items.attributes), most=neighbours)
+    prefixes = [f"head.readout.paths.{number}" for number in range(paths)]
+    adaptation = CoAdaptation(
+        Scope("head.project"),
+        step=Gradient(lr),
+        start=Gated(Scope("head.project"), session + size, part=slice(session, None)),
+        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=order),
+        paths=prefixes,
+        mix="head.readout.mix",
+        steps=steps,
+        order=order,
     )
-    adaptation = Adaptation(Scope(*names), step=Gradient(lr), start=start, order=order)
-    return System(recommender, items, adaptation=adaptation)
+    inner.recommender = Surrounded(model.features, model.encoder, model.head, around)
+    return adapting(inner, items, adaptation)

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
 from torch import nn
 
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
+from graphmeta.nn.head import Cosine, Dot
 from graphmeta.nn.loss import RankingLoss, SoftmaxLoss
 from graphmeta.nn.ranking import RANKING
+from graphmeta.nn.target import TargetAttention
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+
+Base = Callable[..., System] | str
+
+SCOPES: dict[str, tuple[str, ...]] = {
+    "predictor": ("head.project",),
+    "attention": ("encoder", "head"),
+    "all": ("",),
+}
+FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys")  # what a task is known by
 
 
 def loss_called(name: str, negatives: nn.Module) -> nn.Module:
@@ -20,3 +41,80 @@ def loss_called(name: str, negatives: nn.Module) -> nn.Module:
     if name not in RANKING:
         raise InputError(f"no loss is called {name!r}; there are cross_entropy, {', '.join(RANKING)}")
     return RankingLoss(RANKING[name](), negatives)
+
+
+def base_system(
+    base: Base, items: EntityTable, *, users: EntityTable | None, width: int, options: Mapping[str, Any] | None = None
+) -> System:
+    """The system that another one goes around.
+
+    Args:
+        base: its name in the catalogue, or what builds it; options: its arguments besides ``width``.
+
+    Raises:
+        InputError: a name that is not in the catalogue.
+    """
+    from graphmeta.published import CATALOGUE, build  # which imports this module
+
+    name, given = base if isinstance(base, str) else base.__name__, dict(options or {})
+    if name in CATALOGUE and (isinstance(base, str) or CATALOGUE[name].function is base):
+        return build(name, items, users=users, width=width, **given)
+    if isinstance(base, str):
+        raise InputError(f"no system is called {name!r}; a base is one of {', '.join(CATALOGUE)}")
+    return base(items, width=width, **given)
+
+
+def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System:
+    """The recommender of ``base`` with an adaptation around it; what it knows of users and lengths stays."""
+    return System(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
+
+
+def step_of(lr: float, *, learned: bool) -> Gradient | LearnedRates:
+    """Plain gradient steps, or steps whose rates begin at ``lr`` and are learned, for each step anew."""
+    return LearnedRates(lr, per_step=True) if learned else Gradient(lr)
+
+
+def scope_called(scope: Sequence[str] | str) -> Scope:
+    """The scope of a short name in :data:`SCOPES`, or of these prefixes, always without :data:`FIXED`.
+
+    Raises:
+        InputError: no scope is called so.
+    """
+    if isinstance(scope, str) and scope not in SCOPES:
+        raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
+    prefixes = SCOPES[scope] if isinstance(scope, str) else scope
+    return Scope(*prefixes, without=FIXED)
+
+
+def last_layer(recommender: Recommender) -> tuple[int, int]:
+    """How many numbers the head's last layer reads (its readout) and how many it makes (an item's vector).
+
+    Raises:
+        InputError: a head that does not end in one linear layer, or none, before the product with items.
+    """
+    head = recommender.head
+    if isinstance(head, Dot | Cosine | TargetAttention):
+        if isinstance(head.project, nn.Linear):
+            return head.project.in_features, head.project.out_features
+        if isinstance(head.project, nn.Identity):
+            _, candidates = recommender.features(torch.zeros(0, dtype=torch.int64))
+            size = candidates.shape[1] - (isinstance(head, Dot) and head.bias)
+            return size, size
+    raise InputError(
+        f"{type(head).__name__} with {type(getattr(head, 'project', None)).__name__} does not end in one linear "
+        f"layer, which is what is replaced here; choose another base"
+    )
+
+
+@torch.no_grad()
+def replace_last_layer(recommender: Recommender, layer: nn.Linear) -> None:
+    """Put ``layer``, which reads more than the head's last layer, in its place.
+
+    Where there was none, or none of its weights is a bias, it begins as nothing: with the identity, without bias.
+    """
+    project = recommender.head.project
+    if isinstance(project, nn.Identity):
+        nn.init.eye_(layer.weight)
+    if getattr(project, "bias", None) is None:
+        nn.init.zeros_(layer.bias)
+    recommender.head.project = layer

@@ -436,7 +436,7 @@ def test_a_gate_on_the_encoder_reaches_the_support_under_a_head_scope():
     for stacked in (True, False):
         model = recommender(ENCODERS["SAGEConv"])
         torch.manual_seed(1)
-        start = Gated("encoder", 2 * WIDTH, bias=0.0)
+        start = Gated(Scope("encoder"), 2 * WIDTH, bias=0.0)
         adaptation = Adaptation(Scope("head"), step=Gradient(0.3), start=start, stacked=stacked)
         adaptation.bind(model)
         found.append(adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss()))

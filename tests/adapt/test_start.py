@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphmeta.adapt.start import Column, Full, Rank1, Row
+from graphmeta.nn.gate import Column, Full, Rank1, Row
 from graphmeta.published import build
 from graphmeta.testing import fake_log
 

@@ -1,81 +1,112 @@
-"""CBML's oracles: what it is when its parts are switched off."""
+"""What every meta-learned system keeps: the stack is the loop, in both orders; the order of tasks and their answers
+change nothing; every parameter learns."""
 
+import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, session_batch
+from graphmeta.batch import Samples, open_sessions
 from graphmeta.published import build
 from graphmeta.testing import fake_log
 
-LOG = fake_log(sessions=40)
+LOG = fake_log(sessions=16)
+
+# The rows of the family, and the forms of CBML that take other ways through the engine.
+SYSTEMS = {
+    "cbml": ("cbml", {}),
+    "cbml_g": ("cbml_g", {"scope": "predictor"}),
+    "cbml_c, rank1": ("cbml_c", {"granularity": "rank1", "scope": "predictor", "steps": 2}),
+    "cbml_s, row": ("cbml_s", {"granularity": "row", "scope": "predictor"}),
+    "cbml_f, column": ("cbml_f", {"granularity": "column", "scope": "predictor"}),
+    "cbml, gates of samples": ("cbml", {"gate_scope": "sample", "scope": "attention", "steps": 2}),
+    "cbml, learned rates": ("cbml", {"learned": True, "steps": 2, "scope": "attention"}),
+    "cbml around niser": ("cbml", {"base": "niser", "scope": "predictor"}),
+    "mamo": ("mamo", {}),
+    "mamo around niser": ("mamo", {"base": "niser", "scope": "predictor", "steps": 2}),
+    "meta_hin": ("meta_hin", {"size": 3, "path_lr": 0.5, "steps": 2, "neighbours": 4, "base": "sr_gnn"}),
+}
 
 
-def cbml_like(base, **arguments):
-    """CBML whose IF-SAN part holds the weights of ``base`` and whose cluster block is zero."""
-    system = build("cbml", LOG.items, width=6, **arguments)
-    own, others = system.recommender.state_dict(), base.recommender.state_dict()
-    for name in own:
-        if name in others and name != "head.project.weight":
-            own[name] = others[name]
-    own["head.project.weight"] = torch.cat([others["head.project.weight"], torch.zeros(6, 6)], 1)
-    system.recommender.load_state_dict(own)
+def made(name, *, order=1):
+    """The system in eval mode (no dropout), with rates that move, fitted."""
+    row, arguments = SYSTEMS.get(name, (name, {}))
+    torch.manual_seed(0)
+    system = build(row, LOG.items, width=4, lr=0.3, order=order, **arguments).eval()
+    system.fit(LOG)
     return system
 
 
-def open_gates(system):
-    for gate in system.adaptation.start.gates.values():
-        torch.nn.init.zeros_(gate.weight)
-        torch.nn.init.constant_(gate.bias, 100.0)
+def tasks():
+    """Sessions of one to four known clicks (the first has no support), with repeats, and their next items."""
+    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
+    return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 
-@torch.no_grad()
-def test_cbml_with_everything_off_is_if_san():
-    torch.manual_seed(0)
-    base = build("if_san", LOG.items, width=6)
-    system = cbml_like(base, lr=0.0)
-    open_gates(system)
-    samples = last_clicks(LOG)
-    torch.testing.assert_close(system.scores(samples), base.scores(samples))
+def answers(system, samples):
+    """Losses and the meta-gradient of every parameter."""
+    losses = system.losses(samples)
+    learned = [p for p in system.parameters() if p.requires_grad]
+    found = torch.autograd.grad(losses.mean(), learned, allow_unused=True)
+    gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(learned, found, strict=True)]
+    return [losses.detach(), *gradients]
 
 
-@torch.no_grad()
-def test_the_gate_is_what_differs():
-    torch.manual_seed(0)
-    base = build("if_san", LOG.items, width=6)
-    samples = last_clicks(LOG)
-    assert not torch.allclose(cbml_like(base, lr=0.0).scores(samples), base.scores(samples))
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_all_tasks_at_once_are_one_after_the_other(name, order):
+    system = made(name, order=order)
+    together = [*answers(system, tasks()), system.scores(tasks())]
+    assert system.adaptation.stacked
+    system.adaptation.stacked = False
+    for one, other in zip(together, [*answers(system, tasks()), system.scores(tasks())], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
-@torch.no_grad()
-def test_one_cluster_has_one_centre_for_all():
-    torch.manual_seed(0)
-    system = build("cbml", LOG.items, width=6, clusters=1)
-    batch = session_batch(last_clicks(LOG), num_items=LOG.num_items)
-    readout = system.recommender.head.readout
-    centre = readout(system.recommender.encode(batch)[0], batch)[:, -6:]
-    torch.testing.assert_close(centre, readout.prototypes.centres.expand_as(centre))
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_second_order_is_the_derivative(name):
+    system, samples = made(name, order=2), tasks()
+    learned = [p for p in system.parameters() if p.requires_grad]
+    direction = [torch.randn_like(p) for p in learned]
+    slope = sum((g * d).sum() for g, d in zip(answers(system, samples)[1:], direction, strict=True))
+    values = []
+    for step in (1e-6, -2e-6):
+        with torch.no_grad():
+            for parameter, d in zip(learned, direction, strict=True):
+                parameter += step * d
+        values.append(float(system.losses(samples).mean().detach()))
+    assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(slope), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["maml", "melu", "cbml"])
-def test_every_parameter_learns(name):
-    torch.manual_seed(0)
-    system = build(name, LOG.items, width=6)
-    before = {n: p.detach().clone() for n, p in system.named_parameters()}
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_order_of_tasks_only_permutes_answers(name):
+    system, order = made(name), np.array([2, 0, 1])
+    straight, mixed = system.losses(tasks()), system.losses(tasks().take(order))
+    torch.testing.assert_close(mixed, straight[torch.from_numpy(order)], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_is_asked_reaches_no_prediction(name):
+    system, samples = made(name), tasks()
+    other = Samples(samples.item, samples.begin, samples.end, (samples.target + 7) % LOG.num_items, samples.session)
+    assert torch.equal(system.scores(samples), system.scores(other))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [*SYSTEMS, "maml", "melu"])
+def test_every_parameter_gets_a_gradient(name):
+    system = made(name)
     optimizer = torch.optim.SGD(system.parameters(), lr=0.5)
-    for rows in (slice(0, 40), slice(0, 40)):
+    for _ in range(2):  # at first, what stands behind a zero gets none
         optimizer.zero_grad()
-        system.losses(system.training_samples(LOG).take(rows)).mean().backward()
+        system.losses(system.training_samples(LOG)).mean().backward()
         optimizer.step()
-    still = [n for n, p in system.named_parameters() if torch.equal(before[n], p)]
-    assert not still
+    learned = {n: p for n, p in system.named_parameters() if p.requires_grad}
+    assert not [n for n, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
 def test_melu_adapts_the_prediction_layer_alone():
     system = build("melu", LOG.items, width=6)
     assert system.adaptation.names == ["head.project.weight", "head.project.bias"]
-
-
-def test_cbml_adapts_all_of_the_recommender_but_the_clusters():
-    system = build("cbml", LOG.items, width=6)
-    left_out = {n for n, _ in system.recommender.named_parameters()} - set(system.adaptation.names)
-    assert left_out and all(name.startswith("head.readout.prototypes") for name in left_out)

@@ -1,0 +1,137 @@
+"""Meta-paths: which items lie around an item in the graph of the training log, and what a session makes of them.
+
+A path leads from a session's items to others: along no edge (S-I: the items themselves), through the sessions that
+also hold the item (S-I-S-I), through an attribute (S-I-C-I for the category C, and so on). Neighbours are found once,
+in :meth:`MetaPaths.fit`, from the training log alone; a session nobody has seen reaches them through its items.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import AddMetaPaths
+from torch_geometric.utils import coalesce
+
+from graphmeta.events import EventLog
+from graphmeta.graph import build_graph
+from graphmeta.nn.readout import Mean
+from graphmeta.nn.transitions import strongest
+
+THROUGH_SESSIONS = [("item", "in", "session"), ("session", "holds", "item")]
+
+
+class MetaPaths(nn.Module):
+    """For each path, the mean vector of an item's neighbours along it: ``[e_i ; mean_{j ∈ N_S(i)} e_j ; …]``.
+
+    Along S-I-S-I, neighbours are those that share most sessions with the item (itself included); along an
+    attribute, the items most clicked that have the same value. An item without neighbours is its own.
+
+    A training session is part of the graph that it is asked about: it alone would make its last item a neighbour of
+    the others. So ``discount`` sessions are taken off each count, and at 1 a pair needs a second session.
+
+    Args:
+        attributes: how many attributes the items have, each of them a path.
+        most: neighbours of an item along a path, at most.
+
+    Shapes: ``n_id [I]``, table ``[I] -> [I, D]``, -> ``[I, P·D]`` for the P = attributes + 2 paths.
+    """
+
+    def __init__(self, num_items: int, attributes: int, *, most: int = 20, discount: int = 1) -> None:
+        super().__init__()
+        self.most, self.discount = most, discount
+        own = torch.arange(num_items)[:, None].expand(attributes + 1, num_items, most)
+        self.neighbour: Tensor
+        self.number: Tensor
+        self.register_buffer("neighbour", own.clone())
+        self.register_buffer("number", torch.ones(attributes + 1, num_items, dtype=torch.int64))
+
+    def fit(self, log: EventLog) -> None:
+        """Find the neighbours in the training log."""
+        clicks = np.bincount(log.item, minlength=log.num_items)
+        for path, (pairs, weight) in enumerate(item_paths(build_graph(log), clicks, most=self.most)):
+            weight = weight - self.discount if path == 0 else clicks[pairs[1]]
+            near, share = strongest(pairs, weight, num_items=log.num_items, most=self.most)
+            self.neighbour[path] = torch.from_numpy(near)
+            self.number[path] = torch.from_numpy((share > 0).sum(1).clip(1))
+
+    def forward(self, n_id: Tensor, table: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean vectors of these items' neighbours, path after path."""
+        means = [table(n_id)]
+        for neighbour, number in zip(self.neighbour, self.number, strict=True):
+            count = number.index_select(0, n_id)[:, None]
+            share = (torch.arange(self.most, device=n_id.device) < count) / count
+            near = table(neighbour.index_select(0, n_id).flatten()).unflatten(0, share.shape)
+            means.append((near * share.to(near.dtype)[:, :, None]).sum(1))
+        return torch.cat(means, 1)
+
+
+def item_paths(graph: HeteroData, clicks: np.ndarray, *, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of items joined by a path, and by how many: through sessions first, then through each attribute.
+
+    Args:
+        graph: of :func:`~graphmeta.graph.build_graph`.
+        clicks: of each item; only the ``most`` clicked items of an attribute value are reached, so that a value
+            which thousands of items share does not join all of them with each other.
+
+    Shapes: pairs ``[2, N]``, their number of sessions (or attribute values) ``[N]``.
+    """
+    slim, paths = HeteroData(), [THROUGH_SESSIONS]
+    slim["item"].num_nodes, slim["session"].num_nodes = graph["item"].num_nodes, graph["session"].num_nodes
+    size = max(graph["item"].num_nodes or 0, graph["session"].num_nodes or 0)
+    holds = coalesce(graph["session", "contains", "item"].edge_index, num_nodes=size)
+    slim["session", "holds", "item"].edge_index = holds
+    slim["item", "in", "session"].edge_index = holds.flip(0).contiguous()
+    for owner, relation, kind in graph.edge_types:
+        if (owner, relation) == ("item", "has"):
+            slim[kind].num_nodes, has = graph[kind].num_nodes, graph[owner, relation, kind].edge_index
+            slim[owner, relation, kind].edge_index = has
+            slim[kind, "of", "item"].edge_index = _most_clicked(has, clicks, most)
+            paths.append([(owner, relation, kind), (kind, "of", "item")])
+    with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(False):
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        joined = AddMetaPaths(paths, weighted=True)(slim)
+    found = [joined["item", f"metapath_{number}", "item"] for number in range(len(paths))]
+    return [(edges.edge_index.numpy(), edges.edge_weight.numpy()) for edges in found]
+
+
+def _most_clicked(has: Tensor, clicks: np.ndarray, most: int) -> Tensor:
+    """Edges from each value to its most clicked items."""
+    item, value = has.numpy()
+    order = np.lexsort((item, -clicks[item], value))
+    item, value = item[order], value[order]
+    kept = np.arange(len(value)) - np.searchsorted(value, value) < most
+    return torch.from_numpy(np.stack([value[kept], item[kept]]))
+
+
+class PathContexts(nn.Module):
+    """A readout S beside the contexts of the paths, mixed: ``[S ; Σ_p m_p c^p]``, ``c^p = LeakyReLU(n_p W_p + b_p)``.
+
+    ``n_p`` is the mean, over the sample's clicks, of what :class:`MetaPaths` knows of them along path p; it stands at
+    the end of each click's state. ``mix`` holds the m_p, all equal unless an adaptation says otherwise.
+
+    Args:
+        readout: of the states that come before; paths: P; width: D, of an item vector; size: of a context.
+
+    Shapes: ``[E, H + P·D] -> [S, H' + size]``. Source: MetaHIN (Lu et al. 2020), its aggregator with a mean.
+    """
+
+    def __init__(self, readout: nn.Module, *, paths: int, width: int, size: int = 32) -> None:
+        super().__init__()
+        self.readout, self.mean = readout, Mean()
+        self.paths = nn.ModuleList(nn.Linear(width, size) for _ in range(paths))
+        self.around = paths * width
+        self.mix: Tensor
+        self.register_buffer("mix", torch.full((paths,), 1 / paths))
+
+    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """One vector a sample."""
+        near = self.mean(states[:, -self.around :], batch).chunk(len(self.paths), 1)
+        contexts = [F.leaky_relu(path(mean)) for path, mean in zip(self.paths, near, strict=True)]
+        mixed = torch.matmul(torch.stack(contexts, 2), self.mix)
+        return torch.cat([self.readout(states[:, : -self.around], batch), mixed], 1)
