@@ -14,7 +14,7 @@ from graphmeta.adapt.step import LearnedRates
 from graphmeta.batch import last_clicks
 from graphmeta.datasets import complete_journey
 from graphmeta.evaluate import evaluate
-from graphmeta.published.session import if_san_recommender
+from graphmeta.published.session import if_san
 from graphmeta.splits import split_by_time
 from graphmeta.system import System
 from graphmeta.train import Adam, train
@@ -26,7 +26,7 @@ split = split_by_time(log.before(log.starts[SESSIONS]), test=0.1, valid=0.1)
 items = split.train.items
 
 torch.manual_seed(0)
-recommender = if_san_recommender(items, width=WIDTH, layers=1, dropout=0.0)
+recommender = if_san(items, width=WIDTH, layers=1, dropout=0.0).recommender
 
 # Which weights a session changes (by name), how a step moves them, how many steps, and whether training looks
 # through the steps (order 2) or takes them as they are (order 1).

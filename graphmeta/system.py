@@ -20,7 +20,7 @@ from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, sessi
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.nn.dwell import DwellBins
-from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import EveryClick, SoftmaxLoss
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, save_state
@@ -129,7 +129,7 @@ class System(nn.Module):
     def scores_in_bf16(self) -> bool:
         """Whether training scores the whole catalogue by products that ``precision="bf16"`` is about."""
         loss = self.loss.loss if isinstance(self.loss, EveryClick) else self.loss
-        return isinstance(loss, SoftmaxLoss) and isinstance(self.recommender.head, Dot | Cosine)
+        return isinstance(loss, SoftmaxLoss) and isinstance(self.recommender.head, Dot)
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
         """What one epoch runs over."""

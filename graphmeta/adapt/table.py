@@ -22,7 +22,7 @@ from torch import Tensor
 
 from graphmeta.adapt.weight import GETTERS, TaskLayout
 from graphmeta.errors import UnsupportedOp
-from graphmeta.nn.scoring import CrossEntropyInPlace, score_cross_entropy
+from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus, score_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class TaskTable(Tensor):
         if func is F.linear and len(args) == 2 and not kwargs:
             return args[1].scored(args[0])
         if func is score_cross_entropy:
-            return args[1].cross_entropy(args[0], args[-1], (kwargs or {})["real"])
+            return args[1].cross_entropy(args[0], args[-1], **(kwargs or {}))
         if func is F.embedding and isinstance(args[1], cls):
             return args[1].looked_up(args[0])
         if func in (Tensor.__getitem__, Tensor.index_select) and isinstance(args[-1], Tensor):
@@ -145,12 +145,12 @@ class TaskTable(Tensor):
         self.seen.products.append((query, scores))
         return scores
 
-    def cross_entropy(self, query: Tensor, target: Tensor, real: Tensor | None) -> Tensor:
+    def cross_entropy(self, query: Tensor, target: Tensor, *, real: Tensor | None, extra: Extra | None) -> Tensor:
         """Cross-entropy of the real rows' targets under each task's own table, ``[T·Q, D] -> [R]``.
 
         In first order nothing but the gradient is made of the scores, so it takes their place.
         """
-        scores, target = self.scored(query), target.clamp(min=0)
+        scores, target = plus(self.scored(query), extra), target.clamp(min=0)
         changes = [change for pair in (*self.state.touched, *self.state.outer) for change in pair]
         once = not self.state.base.requires_grad or bool(changes) and not any(c.requires_grad for c in changes)
         losses = (

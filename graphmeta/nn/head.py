@@ -6,21 +6,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import real_samples
-from graphmeta.nn.scoring import score_cross_entropy
+from graphmeta.nn.scoring import Extra, plus, score_cross_entropy
 
 
 class Dot(nn.Module):
     """Score = inner product of the sample's query vector with the candidate: ``project(readout(h)) · e_i``.
 
-    With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``.
+    With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``. With
+    ``returns``, the session's own items have a number more, see :class:`~graphmeta.nn.returns.Returns`.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
 
-    def __init__(self, readout: nn.Module, project: nn.Module | None = None, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        readout: nn.Module,
+        project: nn.Module | None = None,
+        *,
+        bias: bool = False,
+        returns: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.readout, self.bias = readout, bias
+        self.readout, self.bias, self.returns = readout, bias, returns
         self.project = nn.Identity() if project is None else project
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
@@ -32,17 +39,22 @@ class Dot(nn.Module):
         """What the query is multiplied with: the candidates as they are."""
         return candidates
 
+    def extra(self, batch: HeteroData) -> Extra | None:
+        """What is added to single scores."""
+        return None if self.returns is None else (batch["item"].batch, batch["item"].n_id, self.returns(batch))
+
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        return F.linear(self.query(states, batch), candidates)
+        return plus(F.linear(self.query(states, batch), self.vectors(candidates)), self.extra(batch))
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples."""
-        sample = batch["sample"]
-        return score_cross_entropy(self.query(states, batch), candidates, sample.target, real=sample.get("real"))
+        sample, extra = batch["sample"], self.extra(batch)
+        query, vectors = self.query(states, batch), self.vectors(candidates)
+        return score_cross_entropy(query, vectors, sample.target, real=sample.get("real"), extra=extra)
 
 
-class Cosine(nn.Module):
+class Cosine(Dot):
     """Score = scaled cosine of the sample's query vector and the candidate: ``σ cos(project(readout(h)), e_i)``.
 
     No candidate can win by the length of its vector, as popular ones do under an inner product. Scores lie within
@@ -50,30 +62,27 @@ class Cosine(nn.Module):
     item table in an adaptation's scope, tasks are adapted one by one: lengths of a low-rank table are not low-rank.
 
     Args:
-        scale: σ.
+        scale: σ; returns: as :class:`Dot` has them.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     Source: NISER (Gupta et al. 2019).
     """
 
-    def __init__(self, readout: nn.Module, project: nn.Module | None = None, *, scale: float = 12.0) -> None:
-        super().__init__()
-        self.readout, self.scale = readout, scale
-        self.project = nn.Identity() if project is None else project
+    def __init__(
+        self,
+        readout: nn.Module,
+        project: nn.Module | None = None,
+        *,
+        scale: float = 12.0,
+        returns: nn.Module | None = None,
+    ) -> None:
+        super().__init__(readout, project, returns=returns)
+        self.scale = scale
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors, all of length σ, ``[S, D']``; their products with unit vectors are the scores."""
-        return self.scale * F.normalize(self.project(self.readout(states, batch)))
+        return self.scale * F.normalize(super().query(states, batch))
 
     def vectors(self, candidates: Tensor) -> Tensor:
         """The candidates, each divided by its length: ``[…, D'] -> […, D']``."""
         return F.normalize(candidates, dim=-1)
-
-    def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
-        """Scores of all candidates for all samples."""
-        return F.linear(self.query(states, batch), self.vectors(candidates))
-
-    def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
-        """``cross_entropy(scores, target)`` of the real samples."""
-        query = real_samples(batch, self.query(states, batch))
-        return score_cross_entropy(query, self.vectors(candidates), real_samples(batch, batch["sample"].target))

@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.batch import Samples, real_samples, session_batch
 from graphmeta.errors import InputError
-from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Last
 
 
@@ -57,8 +57,8 @@ class RankingLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if not isinstance(head, Dot | Cosine):
-            raise InputError(f"drawn items are compared under Dot or Cosine heads, not {type(head).__name__}")
+        if not isinstance(head, Dot) or head.returns is not None:
+            raise InputError(f"drawn items are compared under plain Dot or Cosine heads, not {type(head).__name__}")
         query = real_samples(batch, head.query(states, batch))
         target = real_samples(batch, batch["sample"].target)
         user = batch["sample"].get("user")
@@ -87,6 +87,8 @@ class EveryClick(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
+        if getattr(head, "returns", None) is not None:
+            raise InputError("a bonus for a session's own items cannot be told for each click of it; train on prefixes")
         if not isinstance(head.readout, Last):
             raise TypeError(f"EveryClick needs a head that reads the last click, not {type(head.readout).__name__}")
         views = [following(batch, step) for step in range(1, self.ahead + 1)]

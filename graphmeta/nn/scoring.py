@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.errors import InputError
 
+Extra = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there, each pair once
 _PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
 
 
@@ -35,7 +36,13 @@ def precision(name: str) -> Iterator[None]:
 
 
 def score_cross_entropy(
-    query: Tensor, candidates: Tensor, target: Tensor, *, real: Tensor | None = None, rows: int = 128
+    query: Tensor,
+    candidates: Tensor,
+    target: Tensor,
+    *,
+    real: Tensor | None = None,
+    extra: Extra | None = None,
+    rows: int = 128,
 ) -> Tensor:
     """``cross_entropy(query @ candidatesᵀ, target)`` a row, without a second and third matrix of that size.
 
@@ -45,17 +52,38 @@ def score_cross_entropy(
 
     Args:
         real: the rows that are asked about; all if not given.
+        extra: what is added to single scores.
         rows: queries at a time; the scores of 100 among 43,097 candidates (17 MB) stay near the cache.
 
     Shapes: query ``[S, D]``, candidates ``[C, D]``, target ``[S]``, real ``[R]`` -> ``[R]``.
     """
     if has_torch_function_unary(candidates):  # a table of its own for each task
-        return handle_torch_function(score_cross_entropy, (candidates,), query, candidates, target, real=real)
-    if real is not None:
-        query, target = query.index_select(0, real), target.index_select(0, real)
-    parts = zip(query.split(rows), target.split(rows), strict=True)
-    losses = [_ScoreCrossEntropy.apply(q, candidates, t) for q, t in parts]
-    return losses[0] if len(losses) == 1 else torch.cat(losses)
+        return handle_torch_function(
+            score_cross_entropy, (candidates,), query, candidates, target, real=real, extra=extra
+        )
+    real = torch.arange(len(query), device=query.device) if real is None else real
+    losses = []
+    for part in real.split(rows):
+        own = () if extra is None else _of_rows(extra, part, len(query))
+        losses.append(_ScoreCrossEntropy.apply(query[part], candidates, target[part], *own))
+    return losses[0] if len(losses) == 1 else torch.cat([query.new_zeros(0), *losses])
+
+
+def plus(scores: Tensor, extra: Extra | None) -> Tensor:
+    """The scores ``[S, C]`` with what is added to single ones."""
+    if extra is None:
+        return scores
+    row, column, value = extra
+    return scores.index_put((row, column), value.to(scores.dtype), accumulate=True)
+
+
+def _of_rows(extra: Extra, rows: Tensor, size: int) -> Extra:
+    """The part of ``extra`` in these rows, numbered by their place among them."""
+    place = torch.full((size,), -1, device=rows.device)
+    place[rows] = torch.arange(len(rows), device=rows.device)
+    row, column, value = extra
+    kept = (place[row] >= 0).nonzero().squeeze(1)
+    return place[row[kept]], column[kept], value.index_select(0, kept)
 
 
 class CrossEntropyInPlace(torch.autograd.Function):
@@ -98,32 +126,45 @@ def _product(a: Tensor, b: Tensor, low: bool) -> Tensor:
 
 class _ScoreCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, candidates: Tensor, target: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        query: Tensor,
+        candidates: Tensor,
+        target: Tensor,
+        row: Tensor | None = None,
+        column: Tensor | None = None,
+        value: Tensor | None = None,
+    ) -> Tensor:
         ctx.low = _PRECISION.get() == "bf16" and query.dtype == torch.float32
         scores = _product(query, candidates.t(), ctx.low)
+        if row is not None and column is not None and value is not None:
+            scores.index_put_((row, column), value.to(scores.dtype), accumulate=True)
         own = scores.gather(1, target[:, None]).squeeze(1)
         top = scores.amax(1)
         scores.sub_(top[:, None]).exp_()
         total = scores.sum(1)
         kept = (scores.bfloat16() if ctx.low else scores, total) if any(ctx.needs_input_grad) else ()
-        ctx.save_for_backward(query, candidates, target, *kept)
+        ctx.save_for_backward(query, candidates, target, row, column, value, *kept)
         return total.log() + top - own
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        query, candidates, target, scores, total = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        query, candidates, target, row, column, value, scores, total = ctx.saved_tensors
         if torch.is_grad_enabled():
-            weight, unit, low = torch.softmax(query @ candidates.t(), 1), grad, False
+            extra = None if row is None else (row, column, value)
+            weight, unit, low = torch.softmax(plus(query @ candidates.t(), extra), 1), grad, False
         else:
             weight, unit, low = scores, grad / total, ctx.low
-        to_query = to_candidates = None
+        to_query = to_candidates = to_value = None
         if ctx.needs_input_grad[0]:
             hit = grad[:, None] * candidates.index_select(0, target)
             to_query = unit[:, None] * _product(weight, candidates, low) - hit
         if ctx.needs_input_grad[1]:
             to_candidates = _product(weight.t(), unit[:, None] * query, low)
             to_candidates = _add_rows(to_candidates, target, -grad[:, None] * query)
-        return to_query, to_candidates, None
+        if ctx.needs_input_grad[5]:
+            to_value = unit[row] * weight[row, column].to(unit.dtype) - grad[row] * (column == target[row])
+        return to_query, to_candidates, None, None, None, to_value
 
 
 def _add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:

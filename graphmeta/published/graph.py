@@ -13,6 +13,7 @@ from graphmeta.nn.positions import Positions
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.nn.transitions import TransitionFeatures
 from graphmeta.nn.unit import UnitFeatures
+from graphmeta.published.parts import returning
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -71,13 +72,22 @@ def global_gnn(
     return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
 
 
-def niser(items: EntityTable, *, width: int = 100, steps: int = 1, scale: float = 12.0, dropout: float = 0.1) -> System:
+def niser(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    steps: int = 1,
+    scale: float = 12.0,
+    dropout: float = 0.1,
+    returns: bool = False,
+) -> System:
     """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
 
     ``score_i = σ s/‖s‖ · e_i/‖e_i‖``.
 
     Args:
         width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
+        returns: a bonus for the session's own items (not in the paper).
 
     Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.
     Differs: positions are counted from the last click; vectors are normalised after dropout; σ = 12 is our choice.
@@ -87,4 +97,4 @@ def niser(items: EntityTable, *, width: int = 100, steps: int = 1, scale: float 
     head = Cosine(SoftAttention(width), nn.Linear(2 * width, width), scale=scale)
     recommender = Recommender(features, encoder, head)
     uniform_(recommender, width)
-    return System(recommender, items)
+    return returning(System(recommender, items), returns)

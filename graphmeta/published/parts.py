@@ -12,9 +12,10 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
-from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import RankingLoss, SoftmaxLoss
 from graphmeta.nn.ranking import RANKING
+from graphmeta.nn.returns import Returns
 from graphmeta.nn.target import TargetAttention
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -23,7 +24,7 @@ from graphmeta.tables import EntityTable
 Base = Callable[..., System] | str
 
 SCOPES: dict[str, tuple[str, ...]] = {
-    "predictor": ("head.project",),
+    "predictor": ("head.project", "head.returns"),
     "attention": ("encoder", "head"),
     "all": ("",),
 }
@@ -41,6 +42,13 @@ def loss_called(name: str, negatives: nn.Module) -> nn.Module:
     if name not in RANKING:
         raise InputError(f"no loss is called {name!r}; there are cross_entropy, {', '.join(RANKING)}")
     return RankingLoss(RANKING[name](), negatives)
+
+
+def returning(system: System, wanted: bool) -> System:
+    """The system, if so wanted with a bonus for a session's own items (:class:`~graphmeta.nn.returns.Returns`)."""
+    if wanted:
+        system.recommender.head.returns = Returns()
+    return system
 
 
 def base_system(
@@ -93,7 +101,7 @@ def last_layer(recommender: Recommender) -> tuple[int, int]:
         InputError: a head that does not end in one linear layer, or none, before the product with items.
     """
     head = recommender.head
-    if isinstance(head, Dot | Cosine | TargetAttention):
+    if isinstance(head, Dot | TargetAttention):
         if isinstance(head.project, nn.Linear):
             return head.project.in_features, head.project.out_features
         if isinstance(head.project, nn.Identity):

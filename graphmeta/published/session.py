@@ -14,19 +14,20 @@ from graphmeta.nn.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.nn.recurrent import Recurrent
 from graphmeta.nn.target import TargetAttention
-from graphmeta.published.parts import loss_called
+from graphmeta.published.parts import loss_called, returning
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
-def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1) -> System:
+def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, returns: bool = False) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
     ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
 
     Args:
         width: d, of items and states; steps: rounds of message passing.
+        returns: a bonus for the session's own items (not in the paper).
 
     Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
     Differs: samples are ragged, so nothing is padded; the epoch is chosen on validation sessions.
@@ -34,7 +35,7 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1) -> System:
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
-    return System(recommender, items)
+    return returning(System(recommender, items), returns)
 
 
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
@@ -132,22 +133,24 @@ def gru4rec(
     )
 
 
-def if_san(items: EntityTable, *, width: int = 100, layers: int = 2, dropout: float = 0.2) -> System:
+def if_san(
+    items: EntityTable, *, width: int = 100, layers: int = 2, dropout: float = 0.2, returns: bool = False
+) -> System:
     """IF-SAN: self-attention over a session's items and over their attributes, side by side.
 
     ``S = [w F_x[last] + (1−w) e_last ; w F_a[last] + (1−w) a_last]``, score_i = (S W_p + b_p) · e_i.
 
+    Args:
+        width: d; layers: attention blocks at each level.
+        returns: a bonus for the session's own items (not in the paper).
+
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
     Differs: eqs 5 and 7 take the row of the last click; without attributes only the item half is left.
     """
-    return System(if_san_recommender(items, width=width, layers=layers, dropout=dropout), items)
-
-
-def if_san_recommender(items: EntityTable, *, width: int, layers: int, dropout: float) -> Recommender:
-    """The recommender of :func:`if_san`, for those that adapt it."""
     levels = 2 if items.attributes else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
-    return Recommender(features(items, width), attention_levels(levels, width, layers=layers, dropout=dropout), head)
+    encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
+    return returning(System(Recommender(features(items, width), encoder, head), items), returns)
 
 
 def features(items: EntityTable, width: int) -> nn.Module:

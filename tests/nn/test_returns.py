@@ -1,0 +1,142 @@
+"""A bonus for a session's own items: what it is, and that scores and losses have it, in every engine."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import Samples, last_clicks, open_sessions, session_batch, whole_sessions
+from graphmeta.errors import InputError
+from graphmeta.evaluate import evaluate
+from graphmeta.events import EventLog
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.loss import EveryClick, SoftmaxLoss
+from graphmeta.nn.readout import Last
+from graphmeta.nn.returns import COUNTS, LENGTHS, STEPS, Returns
+from graphmeta.published import build
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tasks import task_batch
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
+
+pytestmark = pytest.mark.usefixtures("float64")
+ITEMS, WIDTH = 11, 4
+
+
+def filled() -> Returns:
+    torch.manual_seed(5)
+    returns = Returns()
+    for table in (returns.ago, returns.often):
+        torch.nn.init.normal_(table.weight)
+    return returns
+
+
+def samples() -> Samples:
+    sessions = [[3], [1, 2, 1, 4], [5, 5, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1]]
+    known = open_sessions([np.array(s) for s in sessions])
+    return Samples(known.item, known.begin, known.end, np.array([3, 2, 6, 1]), known.session)
+
+
+def by_hand(returns: Returns, clicks: list[int]) -> dict[int, float]:
+    """The bonus of each item of one session."""
+    length, found = len(clicks), {}
+    bands = [1, 2, 4, 8, 16, math.inf]
+    for item in set(clicks):
+        ago = next(n for n in range(1, length + 1) if clicks[-n] == item)
+        band = next(n for n, most in enumerate(bands) if length <= most)
+        place = (min(ago, STEPS) - 1) * LENGTHS + band
+        found[item] = (returns.ago.weight[place] + returns.often.weight[min(clicks.count(item), COUNTS) - 1]).item()
+    return found
+
+
+def test_the_bonus_of_each_item_by_hand() -> None:
+    returns, batch = filled(), session_batch(samples(), num_items=ITEMS)
+    got = returns(batch)
+    for s in range(4):
+        clicks = samples().item[samples().begin[s] : samples().end[s]].tolist()
+        rows = (batch["item"].batch == s).nonzero().squeeze(1)
+        own = dict(zip(batch["item"].n_id[rows].tolist(), got[rows].tolist(), strict=True))
+        assert own == pytest.approx(by_hand(returns, clicks))
+
+
+@pytest.mark.parametrize("make", [Dot, Cosine])
+def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noqa: ANN001
+    torch.manual_seed(0)
+    features, encoder, asked = ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), samples()
+    with_it = Recommender(features, encoder, make(Last(), returns=filled()))
+    without = Recommender(features, encoder, make(Last()))
+    batch = session_batch(asked, num_items=ITEMS)
+    more = torch.zeros(4, ITEMS)
+    for s in range(4):
+        clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
+        for item, bonus in by_hand(with_it.head.returns, clicks).items():
+            more[s, item] = bonus
+    torch.testing.assert_close(with_it(batch), without(batch) + more)
+    target = batch["sample"].target
+    fused, plain = with_it(batch, SoftmaxLoss()), F.cross_entropy(with_it(batch), target, reduction="none")
+    torch.testing.assert_close(fused, plain)
+    every = list(with_it.parameters())
+    for one, other in zip(
+        torch.autograd.grad(fused.square().sum(), every, create_graph=True),
+        torch.autograd.grad(plain.square().sum(), every, create_graph=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+    twice = [torch.autograd.grad(g.square().sum(), every, retain_graph=True) for g in (
+        torch.autograd.grad(fused.sum(), with_it.head.returns.ago.weight, create_graph=True)[0],
+        torch.autograd.grad(plain.sum(), with_it.head.returns.ago.weight, create_graph=True)[0],
+    )]  # fmt: skip
+    torch.testing.assert_close(twice[0], twice[1])
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
+def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
+    found = []
+    for stacked in (True, False):
+        torch.manual_seed(0)
+        model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Dot(Last(), returns=filled()))
+        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
+        adaptation.bind(model)
+        losses = adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
+        assert adaptation.stacked == stacked
+        found.append([losses, *torch.autograd.grad(losses.sum(), list(model.parameters()))])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_it_learns_that_people_return(returns: bool) -> None:
+    """Sessions of random items that end where they began: nothing else tells what is next."""
+    random = np.random.default_rng(0)
+    first = random.integers(0, 200, (300, 3))
+    clicks = np.concatenate([first, first[:, :1]], 1)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(300), 4), "i": clicks.ravel(), "t": np.arange(1200)})
+    log = EventLog.read(frame, session="s", item="i", time="t")
+    learn, asked = (
+        log.of_sessions(part).aligned_to(log.items) for part in (np.arange(300) < 200, np.arange(300) >= 200)
+    )
+    torch.manual_seed(0)
+    system = build("sr_gnn", log.items, width=8, returns=returns)
+    system.samples = last_clicks
+    for _ in train(system, learn, epochs=3, optimizer=Adam(lr=0.1), batch_size=10):
+        pass
+    found = evaluate(system, last_clicks(asked), ks=(1,)).metrics["hit@1"]
+    assert found > 0.95 if returns else found < 0.5
+
+
+def test_where_it_has_no_meaning_it_is_refused() -> None:
+    log = fake_log(sessions=20)
+    head = Dot(Last(), returns=Returns())
+    model = Recommender(ItemFeatures(log.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
+    system = System(model, log.items, loss=EveryClick(SoftmaxLoss()), samples=whole_sessions)
+    with pytest.raises(InputError, match="train on prefixes|looks ahead"):
+        list(train(system, log, epochs=1))
