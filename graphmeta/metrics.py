@@ -1,4 +1,5 @@
 """Ranks and what is read off them. One target a sample; ranks count from 1; ties share their mean rank.
+For ratings: errors, and nDCG of short lists whose every entry has a rating.
 
 A score that is NaN never helps: as the target it ranks last, as a competitor it ranks first.
 """
@@ -51,3 +52,45 @@ def summary(rank: Tensor, ks: tuple[int, ...]) -> dict[str, float]:
         return {}
     measures = {"hit": hit, "mrr": mrr, "ndcg": ndcg}
     return {f"{name}@{k}": float(measure(rank, k).mean()) for k in ks for name, measure in measures.items()}
+
+
+def list_ndcg(scores: Tensor, ratings: Tensor, ptr: Tensor, k: int) -> Tensor:
+    """nDCG@k of each list ranked by ``scores``: ``DCG / best DCG``, ``DCG = Σ_{r ≤ k} (2^rating − 1) / log2(1 + r)``.
+
+    Entries with equal scores share the mean of their gains, which is the expectation over their random order, so that
+    constant scores give chance level. A list without any gain counts 1: no order of it is better than another.
+
+    Args:
+        ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
+
+    Shapes: scores, ratings ``[N]``, ptr ``[L + 1]`` -> ``[L]`` float64.
+
+    >>> list_ndcg(torch.tensor([2.0, 1.0]), torch.tensor([1, 2]), torch.tensor([0, 2]), 1).tolist()
+    [0.3333333333333333]
+    """
+    owner = torch.arange(len(ptr) - 1).repeat_interleave(ptr.diff())
+    gain = torch.exp2(ratings.double()) - 1
+    found, best = _dcg(_shared(gain, scores, owner), scores, owner, ptr, k), _dcg(gain, gain, owner, ptr, k)
+    return torch.where(best > 0, found / best, 1.0)
+
+
+def _in_order(scores: Tensor, owner: Tensor) -> Tensor:
+    """Rows list by list, the best score first."""
+    best_first = scores.argsort(descending=True, stable=True)
+    return best_first[owner[best_first].argsort(stable=True)]
+
+
+def _shared(gain: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
+    """Each entry's gain, or the mean over the entries of its list that have the same score."""
+    order = _in_order(scores, owner)
+    step = (scores[order].diff() != 0) | (owner[order].diff() != 0)
+    group = torch.cat([step.new_zeros(min(len(order), 1)), step]).cumsum(0)
+    mean = torch.zeros(len(gain), dtype=gain.dtype).index_reduce(0, group, gain[order], "mean", include_self=False)
+    return torch.empty_like(gain).index_copy(0, order, mean[group])
+
+
+def _dcg(gain: Tensor, scores: Tensor, owner: Tensor, ptr: Tensor, k: int) -> Tensor:
+    order = _in_order(scores, owner)
+    rank = 1 + torch.arange(len(order)) - ptr[:-1][owner[order]]
+    part = torch.where(rank <= k, gain[order] / torch.log2(1.0 + rank.double()), 0.0)
+    return torch.zeros(len(ptr) - 1, dtype=gain.dtype).index_add(0, owner[order], part)

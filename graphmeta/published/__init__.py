@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, graph, meta, sequence, session
+from graphmeta.published import asars, cold_user, graph, meta, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -18,7 +18,11 @@ _GIVEN = {"items", "users"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with."""
+    """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with.
+
+    ``rates`` says that it answers what rating a person would give an item (:func:`~graphmeta.evaluate.evaluate_ratings`),
+    and not which item comes next.
+    """
 
     name: str
     family: str
@@ -27,6 +31,7 @@ class Entry:
     adapts: str
     function: Callable[..., System]
     encoder: str | None = None
+    rates: bool = False
 
     @property
     def needs_users(self) -> bool:
@@ -94,9 +99,19 @@ _ROWS = (
         "if_san",
     ),
     Entry("melu", "meta", "Lee et al. 2019, MeLU", "Algorithm 1", "the prediction layer", meta.melu, "if_san"),
+    Entry(
+        "melu_rating",
+        "cold_user",
+        "Lee et al. 2019, MeLU",
+        "1-3, Algorithm 1",
+        "the decision layers",
+        cold_user.melu_rating,
+        rates=True,
+    ),
     Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", meta.cbml, "if_san"),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}
+RANKING = [row.name for row in _ROWS if not row.rates]
 
 
 def build(name: str, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:
