@@ -20,8 +20,7 @@ _GIVEN = {"items", "users"}
 class Entry:
     """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with.
 
-    ``rates`` says that it answers what rating a person would give an item (:func:`~graphmeta.evaluate.evaluate_ratings`),
-    and not which item comes next.
+    ``rates`` says that it answers what rating a person would give an item, and not which item comes next.
     """
 
     name: str
