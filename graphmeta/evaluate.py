@@ -111,8 +111,8 @@ class Rater(Protocol):
 class RatingResult:
     """Errors in points of the rating's scale, nDCG as a fraction, and what they are measured over.
 
-    ``metrics`` has ``mae`` and ``rmse`` over all queries, and ``ndcg@k`` as the mean over tasks; ``predictions [Q]``
-    are in the order of the queries.
+    ``metrics`` has ``mae`` and ``rmse`` over all queries, and as means over tasks ``ndcg@k`` (gains ``2^rating − 1``)
+    and ``ndcg_linear@k`` (gains are the ratings); ``predictions [Q]`` are in the order of the queries.
     """
 
     metrics: dict[str, float]
@@ -128,13 +128,13 @@ class RatingResult:
 def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3), batch_size: int = 64) -> RatingResult:
     """How far predicted ratings are from the true ones, and how well they order each task's own queries.
 
-    nDCG (gains ``2^rating − 1``) ranks the few items that a task is asked about, not the catalogue: with ten queries
-    even a random order has a high one. Never compare it with figures of :func:`evaluate`.
+    nDCG ranks the few items that a task is asked about, not the catalogue: with ten queries even a random order has a
+    high one, above all under linear gains. Never compare it with figures of :func:`evaluate`.
 
     Raises:
         InputError: queries without ratings, or predictions that are not finite.
 
-    Source: MeLU, section 4.2.
+    Source: MeLU, section 4.2, with gains ``2^rating − 1``; its figures are near those that linear gains give here.
     """
     if tasks.query.value is None:
         raise InputError("the tasks have no ratings to compare with; name the log's column of ratings (value=)")
@@ -149,5 +149,6 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
         raise InputError("the model's ratings are not finite numbers; its training diverged, train it again")
     true, ptr = torch.from_numpy(tasks.query.value), torch.from_numpy(tasks.query_ptr)
     metrics = {"mae": float((found - true).abs().mean()), "rmse": float((found - true).square().mean().sqrt())}
-    metrics |= {f"ndcg@{k}": float(list_ndcg(found, true, ptr, k).mean()) for k in ks}
+    for name, gains in {"ndcg": torch.exp2(true) - 1, "ndcg_linear": true}.items():
+        metrics |= {f"{name}@{k}": float(list_ndcg(found, gains, ptr, k).mean()) for k in ks}
     return RatingResult(metrics, len(tasks), len(found), time.perf_counter() - began, found)

@@ -54,23 +54,22 @@ def summary(rank: Tensor, ks: tuple[int, ...]) -> dict[str, float]:
     return {f"{name}@{k}": float(measure(rank, k).mean()) for k in ks for name, measure in measures.items()}
 
 
-def list_ndcg(scores: Tensor, ratings: Tensor, ptr: Tensor, k: int) -> Tensor:
-    """nDCG@k of each list ranked by ``scores``: ``DCG / best DCG``, ``DCG = Σ_{r ≤ k} (2^rating − 1) / log2(1 + r)``.
+def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
+    """nDCG@k of each list ranked by ``scores``: ``DCG / best DCG``, ``DCG = Σ_{r ≤ k} gain_r / log2(1 + r)``.
 
     Entries with equal scores share the mean of their gains, which is the expectation over their random order, so that
     constant scores give chance level. A list without any gain counts 1: no order of it is better than another.
 
     Args:
-        ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
+        gains: what each entry is worth, e.g. ``2^rating − 1``; ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
 
-    Shapes: scores, ratings ``[N]``, ptr ``[L + 1]`` -> ``[L]`` float64.
+    Shapes: scores, gains ``[N]``, ptr ``[L + 1]`` -> ``[L]`` float64.
 
-    >>> list_ndcg(torch.tensor([2.0, 1.0]), torch.tensor([1, 2]), torch.tensor([0, 2]), 1).tolist()
-    [0.3333333333333333]
+    >>> list_ndcg(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 4.0]), torch.tensor([0, 2]), 1).tolist()
+    [0.25]
     """
-    owner = torch.arange(len(ptr) - 1).repeat_interleave(ptr.diff())
-    gain = torch.exp2(ratings.double()) - 1
-    found, best = _dcg(_shared(gain, scores, owner), scores, owner, ptr, k), _dcg(gain, gain, owner, ptr, k)
+    owner, gains = torch.arange(len(ptr) - 1).repeat_interleave(ptr.diff()), gains.double()
+    found, best = _dcg(_shared(gains, scores, owner), scores, owner, ptr, k), _dcg(gains, gains, owner, ptr, k)
     return torch.where(best > 0, found / best, 1.0)
 
 
@@ -85,7 +84,7 @@ def _shared(gain: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
     order = _in_order(scores, owner)
     step = (scores[order].diff() != 0) | (owner[order].diff() != 0)
     group = torch.cat([step.new_zeros(min(len(order), 1)), step]).cumsum(0)
-    mean = torch.zeros(len(gain), dtype=gain.dtype).index_reduce(0, group, gain[order], "mean", include_self=False)
+    mean = torch.zeros_like(gain).index_add(0, group, gain[order]) / group.bincount(minlength=len(gain)).clamp(min=1)
     return torch.empty_like(gain).index_copy(0, order, mean[group])
 
 
