@@ -111,7 +111,7 @@ def _log(frame: pd.DataFrame, items: EntityTable, users: EntityTable) -> EventLo
 
 def _movies(folder: Path | None) -> EntityTable:
     movies = double_colons(folder, "movies_extrainfos.dat", names=_EXTRA, encoding="utf-8")
-    several = dict.fromkeys(("genre", "director", "actor"), ",")
+    several: dict[str, str] = dict.fromkeys(("genre", "director", "actor"), ",")
     return EntityTable.read(movies, key="item", attributes=["rate"], label="title", several=several, complete=False)
 
 
@@ -123,18 +123,18 @@ def _people(folder: Path | None) -> EntityTable:
 def _books(folder: Path | None, ratings: pd.DataFrame) -> tuple[EntityTable, EntityTable]:
     books = pd.DataFrame({"item": ratings["item"].unique()})
     people = pd.DataFrame({"user": ratings["user"].unique()})
-    for name in ("author", "publisher", "year"):
-        books[name] = books["item"].map(_pairs(folder, f"book_{name}"))
-    people["location"] = people["user"].map(_pairs(folder, "user_location"))
-    several = dict.fromkeys(("author", "publisher", "year"), ",")
+    for frame, name in ((books, "author"), (books, "publisher"), (books, "year"), (people, "location")):
+        known = _pairs(folder, f"{'book' if frame is books else 'user'}_{name}")
+        frame[name] = [known.get(one) for one in frame.iloc[:, 0]]
+    several: dict[str, str] = dict.fromkeys(("author", "publisher", "year"), ",")
     return (
         EntityTable.read(books, key="item", several=several),
         EntityTable.read(people, key="user", several={"location": ","}),
     )
 
 
-def _pairs(folder: Path | None, name: str) -> pd.Series:
-    """The values of each id in a file of two columns between tabs."""
+def _pairs(folder: Path | None, name: str) -> dict[int, list[int]]:
+    """The values of each id in a file of two columns."""
     path = file_below(folder, f"metahin/dbook/original/{name}.dat", source=_METAHIN)
     pairs = pd.read_csv(path, sep=r"\s+", names=["id", "value"], usecols=[0, 1])
-    return pairs.groupby("id")["value"].agg(list)
+    return {key: own["value"].tolist() for key, own in pairs.groupby("id")}  # pyright: ignore[reportReturnType]

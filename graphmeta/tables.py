@@ -200,7 +200,7 @@ def _categorical(values: pd.Series) -> Attribute:
 
 
 def _several(cells: pd.Series, mark: str) -> Several:
-    parts = [_values_of(cell, mark) for cell in cells]
+    parts = [_values_of(cell if known else None, mark) for cell, known in zip(cells, cells.notna(), strict=True)]
     count = np.array([len(part) for part in parts], dtype=np.int64)
     found = _categorical(pd.Series([value for part in parts for value in part], dtype=object))
     return Several(found.codes, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), found.values)
@@ -211,7 +211,7 @@ def _values_of(cell: object, mark: str) -> list[object]:
     if isinstance(cell, list | tuple | set | np.ndarray):
         values = [value.item() if isinstance(value, np.generic) else value for value in cell]
     else:
-        values = [] if pd.isna(cell) else [part.strip() for part in spelled(cell).split(mark)]
+        values = [] if cell is None else [part.strip() for part in spelled(cell).split(mark)]
     return list(dict.fromkeys(value for value in values if value not in ("", None))) or [None]
 
 
