@@ -97,12 +97,12 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
     return "\n".join([*lines, "", *sliced(ordered, mrr, cut), *commands(ordered)])
 
 
-RATINGS = """nDCG orders the task's own query items only, a handful; it is no ranking of the catalogue, and a random order
-(`global_mean`) already has a high one. "nDCG" has gains 2^R − 1, as MeLU's paper defines it; "linear" has gains R.
-MeLU's printed figures stand beside "linear": its weakest rows lie at the chance level of linear gains and far above
-that of 2^R − 1, which better models here do not reach either. "As trained" asks the training tasks themselves, as the
-paper's warm-warm cell does; "warm" asks ten held-out ratings each of warm people. The epoch is chosen by the MAE on
-150 people taken out of training.
+RATINGS = """nDCG orders the task's own query items only, a handful; it is no ranking of the catalogue, and a random
+order (`global_mean`) already has a high one. "nDCG" has gains 2^R − 1, as MeLU's paper defines it; "linear" has gains
+R. MeLU's printed figures stand under "linear": the weakest rows of its table lie at the chance level of linear gains,
+and its best far above what any model here reaches under 2^R − 1. "As trained" asks the training tasks themselves, as
+the paper's warm-warm cell does; "warm" asks ten held-out ratings each of warm people. The epoch is chosen by the MAE on
+150 people taken out of training (who are among the people of "as trained").
 """
 
 
