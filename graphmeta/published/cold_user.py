@@ -36,7 +36,9 @@ def melu_rating(
     Source: Lee et al., MeLU: Meta-Learned User Preference Estimator for Cold-Start Recommendation, KDD 2019,
     eqs 1–3, Algorithm 1.
     Differs: a true meta-gradient of the stated order (the released code's is neither); the step goes down the mean
-    error of the known ratings.
+    error of the known ratings; what :class:`~graphmeta.nn.content.Field` and :class:`~graphmeta.nn.rating.Decision`
+    say. The paper's rate, 5e-6 beside an outer Adam at 5e-5, is the default and hardly moves a person's weights;
+    ``lr=0.05, steps=5`` beside Adam at 1e-3 had the least error on held-out people of MovieLens-1M.
     """
     features, readout = ContentFeatures(items, width), UserContent(users, width)
     head = Decision(readout, readout.width + features.width, hidden=(hidden, hidden))
