@@ -31,7 +31,7 @@ from graphmeta import datasets, neighbours
 from graphmeta.batch import Samples, last_clicks, prefixes
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
-from graphmeta.published import CATALOGUE, build
+from graphmeta.published import RANKING, build
 from graphmeta.storage import write_json
 from graphmeta.system import System
 from graphmeta.train import Adagrad, Adam, Checkpoint, train
@@ -138,7 +138,7 @@ def main() -> None:
     """Run one row from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("system", choices=[*CATALOGUE, *BASELINES])
+    parser.add_argument("system", choices=[*RANKING, *BASELINES])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
@@ -223,10 +223,10 @@ def hold_out(log: EventLog, last: int) -> tuple[EventLog, EventLog]:
     return learn, valid
 
 
-def provenance() -> dict[str, str]:
+def provenance(module: str = "benchmarks.accuracy") -> dict[str, str]:
     """The command, the commit it ran at and the day."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    command = "python -m " + " ".join(["benchmarks.accuracy", *sys.argv[1:]])
+    command = "python -m " + " ".join([module, *sys.argv[1:]])
     return {"command": command, "commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 

@@ -224,7 +224,7 @@ def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
         "item": np.bincount(item_task, minlength=num_tasks),
         "edge": np.bincount(edge_task, minlength=num_tasks),
     }
-    size = _sizes(count, int(lengths.max(initial=1)))
+    size = _sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
     sample_at = _spread(task, count["sample"], size["sample"])
     item_at = _spread(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
@@ -252,6 +252,8 @@ def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
         of_event={k: _filled(len(real_event), _FILL[k], real_event, v) for k, v in rows.of_event.items()},
         of_sample={k: _filled(len(dummy), _FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
     )
+    if "known" in filled.of_sample:
+        filled.of_sample["known"] = new_lengths > 0
     return _hetero(filled, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
@@ -262,16 +264,16 @@ def _filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_va
     return out
 
 
-def _sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
-    """Rows a task. Equal tasks need no dummies; else every task gets one dummy sample, event and item at least,
-    and no dummy sample is longer than the longest real one."""
+def _sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
+    """Rows a task. Equal tasks need no dummies; else every task gets one dummy sample, event and item at least, and no
+    dummy sample is longer than the longest real one, or shorter than ``shortest``, 1 or, where a real one is, 0."""
     if count["sample"].any() and all((numbers == numbers[0]).all() for numbers in count.values()):
         return {name: int(numbers[0]) for name, numbers in count.items()}
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1
     while True:
         spare = per_sample - samples
-        per_event = int((events + spare).max(initial=1))
+        per_event = int((events + spare * shortest).max(initial=1))
         lacking = int((per_event - events - spare * longest).max(initial=0))
         if lacking <= 0:
             break
@@ -328,7 +330,7 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own["event"].batch = batch["event"].batch[event] - sample.start
     own["event"].order = batch["event"].order[event]
     own["sample"].ptr = ptr - ptr[0]
-    own["sample"].last = batch["sample"].last[sample] - event.start
+    own["sample"].last = (batch["sample"].last[sample] - event.start).clamp(min=0)
     own["sample"].real = real
     for store, rows in (("event", event), ("sample", sample)):
         for name in _FILL.keys() & batch[store].keys():

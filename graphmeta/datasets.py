@@ -74,7 +74,7 @@ def diginetica(folder: Path | None = None, *, categories: bool = True) -> tuple[
     if not categories:
         return _train_and_test(folder, "diginetica", source=_DIGINETICA)
     source = _DIGINETICA.removesuffix(_LINES) + "; or do without it: categories=False"
-    path = _file(folder, "diginetica/item_category.csv", source=source)
+    path = file_below(folder, "diginetica/item_category.csv", source=source)
     items = EntityTable.read(path, key="item", attributes=["category"], complete=False)
     return _train_and_test(folder, "diginetica", source=_DIGINETICA, items=items)
 
@@ -111,7 +111,7 @@ def yoochoose_times(folder: Path | None = None) -> EventLog:
     """
     names = ("train_full.txt", "test.txt")
     source = _YOOCHOOSE + ", tab-separated SessionId, ItemId, Time"
-    frames = [read_frame(_file(folder, f"yoochoose_times_100k/{name}", source=source)) for name in names]
+    frames = [read_frame(file_below(folder, f"yoochoose_times_100k/{name}", source=source)) for name in names]
     frame = pd.concat(frames, ignore_index=True).drop_duplicates()
     return EventLog.read(frame, session="SessionId", item="ItemId", time="Time")
 
@@ -133,8 +133,8 @@ def movielens_1m(folder: Path | None = None) -> EventLog:
 
     Source: Harper & Konstan 2015.
     """
-    users = _double_colons(folder, "users.dat", names=["user_id", "gender", "age", "occupation", "zip"])
-    movies = _double_colons(folder, "movies.dat", names=["item_id", "title", "genres"])
+    users = double_colons(folder, "users.dat", names=["user_id", "gender", "age", "occupation", "zip"])
+    movies = double_colons(folder, "movies.dat", names=["item_id", "title", "genres"])
     movies["year"] = movies["title"].str.extract(r"\((\d{4})\)$", expand=False)
     ratings = _ratings(folder)
     return EventLog.read(
@@ -163,7 +163,7 @@ def eshop_clothing(folder: Path | None = None) -> EventLog:
 
     Source: UCI Machine Learning Repository, data set 553 (CC BY 4.0).
     """
-    path = _file(folder, "eshop_clothing_2008/e-shop clothing 2008.csv", source=_CLOTHING)
+    path = file_below(folder, "eshop_clothing_2008/e-shop clothing 2008.csv", source=_CLOTHING)
     frame = read_frame(path).rename(columns=_CLOTHING_COLUMNS)
     frame["time"] = _clothing_times(frame)
     frame["category"] = column(frame, "category", "category").replace(_CLOTHING_CATEGORIES)
@@ -179,7 +179,7 @@ def _path(folder: Path | None, name: str) -> Path | None:
     return Path(root) / name if root else None
 
 
-def _file(folder: Path | None, name: str, *, source: str) -> Path:
+def file_below(folder: Path | None, name: str, *, source: str) -> Path:
     """The path of a file below ``folder`` or GRAPHMETA_DATA, or an error that says where to get it."""
     path = _path(folder, name)
     if path is None or not path.is_file():
@@ -193,8 +193,8 @@ def _file(folder: Path | None, name: str, *, source: str) -> Path:
 def _train_and_test(
     folder: Path | None, name: str, *, source: str, items: EntityTable | None = None
 ) -> tuple[EventLog, EventLog]:
-    lines, clicks = _sessions(_file(folder, f"{name}/train_sessions.txt", source=source))
-    later_lines, later_clicks = _sessions(_file(folder, f"{name}/test_sessions.txt", source=source))
+    lines, clicks = _sessions(file_below(folder, f"{name}/train_sessions.txt", source=source))
+    later_lines, later_clicks = _sessions(file_below(folder, f"{name}/test_sessions.txt", source=source))
     session = np.concatenate([lines, lines[-1] + later_lines])
     frame = pd.DataFrame({"session": session, "item": np.concatenate([clicks, later_clicks])})
     log = EventLog.read(frame, session="session", item="item", items=items)
@@ -220,13 +220,13 @@ def _ratings(folder: Path | None) -> pd.DataFrame:
     table = _path(folder, "ml-1m/ratings.csv")
     if table is not None and table.is_file():
         return read_frame(table)
-    return _double_colons(folder, "ratings.dat", names=["user_id", "item_id", "rating", "timestamp"])
+    return double_colons(folder, "ratings.dat", names=["user_id", "item_id", "rating", "timestamp"])
 
 
-def _double_colons(folder: Path | None, name: str, *, names: list[str]) -> pd.DataFrame:
-    """A GroupLens table: no header, columns between ``::``, Latin-1."""
-    path = _file(folder, f"ml-1m/{name}", source=_MOVIELENS)
-    text = path.read_text(encoding="latin-1").replace("::", "\t")
+def double_colons(folder: Path | None, name: str, *, names: list[str], encoding: str = "latin-1") -> pd.DataFrame:
+    """A table in GroupLens's form: no header, columns between ``::``."""
+    path = file_below(folder, f"ml-1m/{name}", source=_MOVIELENS)
+    text = path.read_text(encoding=encoding).replace("::", "\t")
     width = [row.count("\t") + 1 for row in text.split("\n")[:-1]]
     bad = next((line for line, found in enumerate(width, 1) if found != len(names)), 0 if width else 1)
     if bad:

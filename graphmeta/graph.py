@@ -12,6 +12,7 @@ from torch_geometric.transforms import ToUndirected
 
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
+from graphmeta.tables import Several
 
 
 def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
@@ -21,7 +22,8 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
 
     * ``(session, contains, item)``: one a click, with ``position`` in the session and ``time`` in seconds;
     * ``(item, follows, item)``: from a click to the next in its session, with ``weight`` = how often;
-    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: unknown has no edge.
+    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: unknown has no edge,
+      a row with several values has one for each.
 
     An attribute whose name is taken gets its owner's in front: ``user_category`` beside the items' ``category``.
 
@@ -41,11 +43,14 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
         owned = np.flatnonzero(log.session_user >= 0)
         graph["user", "owns", "session"].edge_index = _edges(log.session_user[owned], owned)
     for owner, table in (("item", log.items), ("user", log.users)):
-        for name, attribute in table.attributes.items() if table is not None else ():
+        for name, column in {**table.attributes, **table.several}.items() if table is not None else ():
             node = _free_name(graph, owner, name)
-            known = np.flatnonzero(attribute.codes > 0)
-            graph[node].num_nodes = attribute.size
-            graph[owner, "has", node].edge_index = _edges(known, attribute.codes[known])
+            row = np.arange(len(column.codes))
+            if isinstance(column, Several):
+                row = np.repeat(np.arange(len(column.ptr) - 1), np.diff(column.ptr))
+            known = column.codes > 0
+            graph[node].num_nodes = column.size
+            graph[owner, "has", node].edge_index = _edges(row[known], column.codes[known])
     graph.validate()
     return ToUndirected(merge=False)(graph) if reverse else graph
 

@@ -107,6 +107,8 @@ def check_system(name: str, *, users: bool) -> None:
     if name not in CATALOGUE:
         build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))
     CATALOGUE[name].check_users(users)
+    if CATALOGUE[name].rates:
+        raise InputError(f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.scenarios")
 
 
 def check_folder(folder: Path) -> None:

@@ -1,4 +1,5 @@
 """Ranks and what is read off them. One target a sample; ranks count from 1; ties share their mean rank.
+For ratings: errors, and nDCG of short lists whose every entry has a rating.
 
 A score that is NaN never helps: as the target it ranks last, as a competitor it ranks first.
 """
@@ -51,3 +52,44 @@ def summary(rank: Tensor, ks: tuple[int, ...]) -> dict[str, float]:
         return {}
     measures = {"hit": hit, "mrr": mrr, "ndcg": ndcg}
     return {f"{name}@{k}": float(measure(rank, k).mean()) for k in ks for name, measure in measures.items()}
+
+
+def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
+    """nDCG@k of each list ranked by ``scores``: ``DCG / best DCG``, ``DCG = Σ_{r ≤ k} gain_r / log2(1 + r)``.
+
+    Entries with equal scores share the mean of their gains, which is the expectation over their random order, so that
+    constant scores give chance level. A list without any gain counts 1: no order of it is better than another.
+
+    Args:
+        gains: what each entry is worth, e.g. ``2^rating − 1``; ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
+
+    Shapes: scores, gains ``[N]``, ptr ``[L + 1]`` -> ``[L]`` float64.
+
+    >>> list_ndcg(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 4.0]), torch.tensor([0, 2]), 1).tolist()
+    [0.25]
+    """
+    owner, gains = torch.arange(len(ptr) - 1).repeat_interleave(ptr.diff()), gains.double()
+    found, best = _dcg(_shared(gains, scores, owner), scores, owner, ptr, k), _dcg(gains, gains, owner, ptr, k)
+    return torch.where(best > 0, found / best, 1.0)
+
+
+def _in_order(scores: Tensor, owner: Tensor) -> Tensor:
+    """Rows list by list, the best score first."""
+    best_first = scores.argsort(descending=True, stable=True)
+    return best_first[owner[best_first].argsort(stable=True)]
+
+
+def _shared(gain: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
+    """Each entry's gain, or the mean over the entries of its list that have the same score."""
+    order = _in_order(scores, owner)
+    step = (scores[order].diff() != 0) | (owner[order].diff() != 0)
+    group = torch.cat([step.new_zeros(min(len(order), 1)), step]).cumsum(0)
+    mean = torch.zeros_like(gain).index_add(0, group, gain[order]) / group.bincount(minlength=len(gain)).clamp(min=1)
+    return torch.empty_like(gain).index_copy(0, order, mean[group])
+
+
+def _dcg(gain: Tensor, scores: Tensor, owner: Tensor, ptr: Tensor, k: int) -> Tensor:
+    order = _in_order(scores, owner)
+    rank = 1 + torch.arange(len(order)) - ptr[:-1][owner[order]]
+    part = torch.where(rank <= k, gain[order] / torch.log2(1.0 + rank.double()), 0.0)
+    return torch.zeros(len(ptr) - 1, dtype=gain.dtype).index_add(0, owner[order], part)

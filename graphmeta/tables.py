@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,37 @@ class Attribute:
 
 
 @dataclass(frozen=True, eq=False)
+class Several:
+    """A categorical column with any number of values a row: row r's are ``codes[ptr[r]:ptr[r + 1]]``.
+
+    A row without any value has the one code 0, "unknown", so that every row has one at least.
+
+    Shapes: codes ``[N]`` int64; ptr ``[rows + 1]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
+    """
+
+    codes: np.ndarray
+    ptr: np.ndarray
+    values: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """How many values there are, "unknown" included."""
+        return len(self.values)
+
+    def take(self, rows: np.ndarray) -> Several:
+        """The column of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
+        codes, begin = np.append(self.codes, 0), np.append(self.ptr[:-1], len(self.codes))
+        count = np.append(np.diff(self.ptr), 1)[rows]
+        ptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        where = np.arange(ptr[-1]) + np.repeat(begin[rows] - ptr[:-1], count)
+        return Several(codes[where], ptr, self.values)
+
+
+@dataclass(frozen=True, eq=False)
 class EntityTable:
     """Items or users: their original ids in the order of their numbers, attributes and readable labels.
+
+    ``attributes`` have one value a row, the columns in ``several`` any number.
 
     >>> table = EntityTable.read(pd.DataFrame({"sku": ["a", "b"], "brand": ["X", None]}), key="sku")
     >>> table.ids.tolist(), table.attributes["brand"].codes.tolist()
@@ -49,6 +78,7 @@ class EntityTable:
     attributes: Mapping[str, Attribute]
     labels: np.ndarray | None = None
     complete: bool = True
+    several: Mapping[str, Several] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -59,6 +89,7 @@ class EntityTable:
         attributes: Sequence[str] | None = None,
         label: str | None = None,
         complete: bool = True,
+        several: Mapping[str, str] | None = None,
     ) -> EntityTable:
         """Read a table of items or users.
 
@@ -69,6 +100,8 @@ class EntityTable:
             label: a column with readable names, for people only; no model sees it.
             complete: every id with events must have a row, or reading the log is an error; if False, an id
                 without a row is "unknown" in every attribute.
+            several: the columns with several values a row, and what stands between the values in text, e.g.
+                ``{"genres": "|"}``; a cell may also be a list or an array.
 
         Raises:
             InputError: a missing column, a missing id or an id that stands twice.
@@ -79,11 +112,14 @@ class EntityTable:
         if twice.any():
             again = shown(keys[np.argmax(twice)])
             raise InputError(f"column {key!r}, row {np.argmax(twice) + 1}: {again} stands twice; keep one row an id")
-        names = [c for c in frame.columns if c not in (key, label)] if attributes is None else attributes
+        many = several or {}
+        others = (key, label, *many)
+        names = [c for c in frame.columns if c not in others] if attributes is None else attributes
         names = [names] if isinstance(names, str) else names
         columns = {str(name): _categorical(column(frame, name, "attribute")) for name in names}
         labels = None if label is None else _text(column(frame, label, "label")).to_numpy(dtype=object)
-        return cls(keys, columns, labels, complete)
+        lists = {name: _several(column(frame, name, "attribute"), mark) for name, mark in many.items()}
+        return cls(keys, columns, labels, complete, lists)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,8 +130,15 @@ class EntityTable:
 
     def take(self, rows: np.ndarray) -> EntityTable:
         """The table of these rows, in this order."""
+        labels = None if self.labels is None else self.labels[rows]
+        return self._of(rows, self.ids[rows], labels)
+
+    def _of(self, rows: np.ndarray, ids: np.ndarray, labels: np.ndarray | None) -> EntityTable:
+        """The columns of these rows (-1: unknown), under these ids."""
         columns = {name: attribute.take(rows) for name, attribute in self.attributes.items()}
-        return EntityTable(self.ids[rows], columns, None if self.labels is None else self.labels[rows], self.complete)
+        return EntityTable(
+            ids, columns, labels, self.complete, {name: many.take(rows) for name, many in self.several.items()}
+        )
 
     def aligned(self, wanted: np.ndarray, role: str = "item") -> EntityTable:
         """One row for each wanted id, in that order; without a row there is "unknown" everywhere.
@@ -109,11 +152,10 @@ class EntityTable:
                 f"{role} table: no row for {shown(wanted[np.argmax(rows < 0)])}, which has events "
                 f"({(rows < 0).sum()} such ids); add the rows, or allow them as unknown (complete=False)"
             )
-        columns = {name: attribute.take(rows) for name, attribute in self.attributes.items()}
         labels = None
         if self.labels is not None:
             labels = np.where(rows >= 0, self.labels[rows], "") if len(self.labels) else np.full(len(rows), "", object)
-        return EntityTable(wanted, columns, labels, self.complete)
+        return self._of(rows, wanted, labels)
 
     def to_json(self) -> dict[str, Any]:
         """The table in plain lists, for a file."""
@@ -122,6 +164,10 @@ class EntityTable:
             "labels": None if self.labels is None else self.labels.tolist(),
             "attributes": {
                 name: {"codes": a.codes.tolist(), "values": a.values.tolist()} for name, a in self.attributes.items()
+            },
+            "several": {
+                name: {"codes": a.codes.tolist(), "ptr": a.ptr.tolist(), "values": a.values.tolist()}
+                for name, a in self.several.items()
             },
         }
 
@@ -133,9 +179,13 @@ class EntityTable:
             name: Attribute(np.array(a["codes"], dtype=np.int64), np.array(a["values"], dtype=object))
             for name, a in stored["attributes"].items()
         }
+        several = {
+            name: Several(np.array(a["codes"]), np.array(a["ptr"]), np.array(a["values"], dtype=object))
+            for name, a in stored.get("several", {}).items()
+        }
         labels = None if stored["labels"] is None else np.array(stored["labels"], dtype=object)
         ids = np.array(stored["ids"]) if numbers else np.array(stored["ids"], dtype=object)
-        return cls(ids, attributes, labels, complete=False)
+        return cls(ids, attributes, labels, complete=False, several=several)
 
     def describe(self, row: int) -> str:
         """A readable name for one row: its label if there is one, with its id."""
@@ -147,6 +197,22 @@ def _categorical(values: pd.Series) -> Attribute:
     text = _text(values)
     codes, distinct = pd.factorize(text.where(text != "", None))
     return Attribute(codes.astype(np.int64) + 1, np.concatenate([[""], np.asarray(distinct, dtype=object)]))
+
+
+def _several(cells: pd.Series, mark: str) -> Several:
+    parts = [_values_of(cell if known else None, mark) for cell, known in zip(cells, cells.notna(), strict=True)]
+    count = np.array([len(part) for part in parts], dtype=np.int64)
+    found = _categorical(pd.Series([value for part in parts for value in part], dtype=object))
+    return Several(found.codes, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), found.values)
+
+
+def _values_of(cell: object, mark: str) -> list[object]:
+    """The distinct values of a cell, in their order; one missing value where there is none."""
+    if isinstance(cell, list | tuple | set | np.ndarray):
+        values = [value.item() if isinstance(value, np.generic) else value for value in cell]
+    else:
+        values = [] if cell is None else [part.strip() for part in spelled(cell).split(mark)]
+    return list(dict.fromkeys(value for value in values if value not in ("", None))) or [None]
 
 
 def _text(values: pd.Series) -> pd.Series:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -133,6 +133,48 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
 def _pointer(session: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Where the rows of each wanted session begin, in rows sorted by session."""
     return np.concatenate([np.searchsorted(session, wanted), [len(session)]]).astype(np.int64)
+
+
+def random_queries(
+    log: EventLog, among: np.ndarray, *, queries: int = 10, least: int = 13, most: int = 100, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which events are known and which are asked about: of each session, ``queries`` events at random are asked.
+
+    Only sessions with ``least`` to ``most`` events among those allowed take part.
+
+    Args:
+        among: the events that may be either, ``[N]`` bool.
+
+    Source: MeLU, section 4.1 (ten of 13 to 100 ratings). Differs: the draw has a seed.
+    """
+    count = np.bincount(log.session[among], minlength=log.num_sessions)
+    among = among & ((count >= least) & (count <= most))[log.session]
+    lot = np.where(among, np.random.default_rng(seed).random(log.num_events), 2.0)
+    order = np.lexsort((lot, log.session))
+    place = np.empty(log.num_events, dtype=np.int64)
+    place[order] = np.arange(log.num_events) - log.ptr[log.session]
+    query = among & (place < queries)
+    return among & ~query, query
+
+
+@dataclass(frozen=True)
+class RandomQueries:
+    """The tasks of a log by :func:`random_queries`; ``System(samples=RandomQueries())`` trains on them."""
+
+    queries: int = 10
+    least: int = 13
+    most: int = 100
+    seed: int = 0
+
+    def __call__(self, log: EventLog, *, max_length: int = 50) -> Tasks:
+        """One task for each session with enough events; a sample knows the ``max_length`` clicks before it."""
+        if log.value is None:
+            raise InputError("the log has no ratings; name their column when reading it (value=)")
+        return self.of(log, np.ones(log.num_events, dtype=bool)).latest(max_length)
+
+    def of(self, log: EventLog, among: np.ndarray) -> Tasks:
+        """The tasks of these events (a mask ``[N]``) alone."""
+        return tasks_of(log, *random_queries(log, among, **asdict(self)))
 
 
 def task_batch(query: Samples | Tasks, *, num_items: int, max_support: int | None = None) -> TaskBatch:

@@ -61,6 +61,37 @@ def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int
     return EventLog.read(frame, session="session", item="item", time="time", user="user", items=known)
 
 
+def fake_ratings(*, people: int = 40, items: int = 30, each: int = 16, seed: int = 0) -> EventLog:
+    """Ratings 1 to 5 of items by people, a session a person, with a known rule behind them.
+
+    Item n has the genres ``g{n % 5}`` and ``g{n % 3}`` (in the column ``genre`` of ``items.several``) and a ``rate``;
+    person p has an ``age`` and likes one genre: 5 for items that have it, else 1 + p mod 3.
+
+    >>> log = fake_ratings(people=3)
+    >>> log.num_sessions, log.lengths.tolist(), sorted(log.items.several)
+    (3, [16, 16, 16], ['genre'])
+    """
+    random = np.random.default_rng(seed)
+    rated = np.concatenate([random.permutation(items)[:each] for _ in range(people)])
+    person = np.repeat(np.arange(people), each)
+    taste = person % 5
+    likes = (rated % 5 == taste) | (rated % 3 == taste)
+    frame = pd.DataFrame({"person": person, "item": rated, "rating": np.where(likes, 5, 1 + person % 3)})
+    numbers = range(items)
+    known = pd.DataFrame({"item": numbers, "rate": [f"r{n % 2}" for n in numbers]})
+    known["genre"] = [[f"g{n % 5}", f"g{n % 3}"] for n in numbers]
+    told = pd.DataFrame({"person": range(people), "age": [f"a{n % 4}" for n in range(people)]})
+    return EventLog.read(
+        frame,
+        session="person",
+        user="person",
+        item="item",
+        value="rating",
+        items=EntityTable.read(known, key="item", several={"genre": ","}),
+        users=EntityTable.read(told, key="person"),
+    )
+
+
 @dataclass(frozen=True)
 class Check:
     """One property of an encoder: whether it holds, and what was found."""

@@ -136,3 +136,10 @@ def test_a_neighbourhood_is_the_ego_graph(around: tuple[str, int], hops: int, re
 def test_a_node_that_is_not_there_is_refused(around: tuple[str, int]) -> None:
     with pytest.raises(InputError, match=rf"no node {around[0]} {around[1]} in the graph; it has session \(3\)"):
         to_networkx(build_graph(log()), around=around)
+
+
+def test_an_item_with_several_values_has_an_edge_to_each() -> None:
+    movies = pd.DataFrame({"i": ["b", "a", "c"], "genre": ["p|q", "q", None]})
+    items = EntityTable.read(movies, key="i", several={"genre": "|"})
+    graph = build_graph(EventLog.read(EVENTS, session="s", item="i", time="t", items=items))
+    assert edges(graph, "item", "has", "genre") == [(0, 2), (1, 1), (1, 2)] and graph["genre"].num_nodes == 3

@@ -14,7 +14,7 @@ from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published import CATALOGUE, build
+from graphmeta.published import CATALOGUE, RANKING, build
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.system import System
@@ -98,7 +98,7 @@ def test_k_must_be_below_the_number_of_items(system, k):
         system.recommend(["i3"], k=k)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", RANKING)
 def test_saved_is_loaded(name, tmp_path):
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users, width=6)
@@ -175,7 +175,7 @@ def test_unknown_system_names_the_nearest():
         build("srgnn", LOG.items)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", RANKING)
 def test_every_system_trains(name):
     torch.manual_seed(0)
     history = list(

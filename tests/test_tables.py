@@ -1,6 +1,7 @@
 """Raw columns become clean ids, times and categories, or one line that names the row and the column."""
 
 import gzip
+import json
 import warnings
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from graphmeta.columns import column, ids, numbers, read_frame, seconds
 from graphmeta.errors import InputError
-from graphmeta.tables import EntityTable, locate
+from graphmeta.tables import EntityTable, Several, locate
 
 NOON = 1714564800.0  # 2024-05-01 12:00:00 UTC
 
@@ -387,3 +388,42 @@ def test_categories_are_equal_exactly_where_their_text_is(values: list) -> None:
     text = ["" if v is None or v != v else str(v) for v in values]
     assert [attribute.values[code] for code in attribute.codes] == text
     assert len(set(attribute.values)) == attribute.size
+
+
+MOVIES = pd.DataFrame({"sku": [1, 2, 3, 4], "genre": ["a|b", None, "b | c|b", ""], "year": ["x", "y", "x", "y"]})
+
+
+def read_several(column: Several) -> list[list[str]]:
+    return [
+        [str(column.values[c]) for c in column.codes[a:b]] for a, b in zip(column.ptr[:-1], column.ptr[1:], strict=True)
+    ]
+
+
+def test_a_column_may_hold_several_values_a_row() -> None:
+    table = EntityTable.read(MOVIES, key="sku", several={"genre": "|"})
+    assert list(table.attributes) == ["year"] and list(table.several) == ["genre"]
+    genre = table.several["genre"]
+    assert read_several(genre) == [["a", "b"], [""], ["b", "c"], [""]] and genre.size == 4
+
+
+def test_several_values_may_be_lists_and_arrays() -> None:
+    cells = [[1, 2], np.array([2]), [], ("x", None)]
+    table = EntityTable.read(MOVIES.assign(genre=cells), key="sku", several={"genre": ","})
+    assert read_several(table.several["genre"]) == [["1", "2"], ["2"], [""], ["x"]]
+
+
+@given(st.lists(st.integers(-1, 3), max_size=7))
+def test_rows_with_several_values_are_taken_like_any(rows: list[int]) -> None:
+    genre = EntityTable.read(MOVIES, key="sku", several={"genre": "|"}).several["genre"]
+    every = [*read_several(genre), [""]]
+    assert read_several(genre.take(np.array(rows, dtype=np.int64))) == [every[row] for row in rows]
+
+
+def test_several_values_survive_alignment_and_a_file() -> None:
+    table = EntityTable.read(MOVIES, key="sku", several={"genre": "|"}, complete=False)
+    moved = table.aligned(np.array([3, 9, 1]))
+    again = EntityTable.from_json(json.loads(json.dumps(moved.take(np.array([0, 1, 2])).to_json())))
+    assert read_several(again.several["genre"]) == [["b", "c"], [""], ["a", "b"]]
+    old = table.to_json()
+    del old["several"]  # as files of earlier versions are
+    assert EntityTable.from_json(old).several == {}

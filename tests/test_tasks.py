@@ -292,3 +292,18 @@ def test_an_event_cannot_be_known_and_asked() -> None:
         tasks_of(log, every, every)
     with pytest.raises(InputError, match="no event is asked"):
         tasks_of(log, every, ~every)
+
+
+def test_tasks_that_know_no_clicks_stay_small() -> None:
+    """Dummy rows may be empty where real samples are: tasks of 1 and of 40 samples make 41 rows each."""
+    many = np.repeat([0, 1], [1, 40])
+    nothing = Samples(np.arange(9), np.zeros(41, int), np.zeros(41, int), np.arange(41) % 9, many)
+    batch = session_batch(nothing, num_items=9, task=many, num_tasks=2)
+    assert batch.rows["sample"] == 41 and batch.rows["event"] <= 1
+    assert not batch["sample"].known[batch["sample"].real].any()
+    one, other = split_tasks(batch)
+    assert len(one["sample"].real) == 1 and other["sample"].target[other["sample"].real].tolist() == [
+        n % 9 for n in range(1, 41)
+    ]
+    for readout in (Last(), Mean()):
+        assert not readout(torch.randn(other["event"].num_nodes, 4), other)[other["sample"].real].any()

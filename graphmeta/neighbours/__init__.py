@@ -13,7 +13,19 @@ is L + 1 − place, so that the last click has step 1. Validation figures in the
 
 from graphmeta.neighbours.counts import NoRepeats, Popularity, SessionPopularity, repeats
 from graphmeta.neighbours.items import ItemKNN
+from graphmeta.neighbours.means import GlobalMean, ItemMean, ItemUserMean
 from graphmeta.neighbours.sessions import SessionKNN
 from graphmeta.neighbours.stan import Stan
 
-__all__ = ["ItemKNN", "NoRepeats", "Popularity", "SessionKNN", "SessionPopularity", "Stan", "repeats"]
+__all__ = [
+    "GlobalMean",
+    "ItemKNN",
+    "ItemMean",
+    "ItemUserMean",
+    "NoRepeats",
+    "Popularity",
+    "SessionKNN",
+    "SessionPopularity",
+    "Stan",
+    "repeats",
+]

@@ -1,4 +1,4 @@
-"""Encoders without an order of clicks: their running mean, their user, and several encoders side by side."""
+"""Encoders without an order of clicks: the clicks, their running mean, their user, several encoders side by side."""
 
 from __future__ import annotations
 
@@ -53,3 +53,14 @@ class Beside(nn.Module):
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
         return torch.cat([encoder(x, batch) for encoder in self.encoders], 1)
+
+
+class Clicks(nn.Module):
+    """The state of a click is the vector of its item, whatever came before.
+
+    Shapes: ``x [I, D] -> [E, D]``.
+    """
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        return x.index_select(0, batch["event"].item)

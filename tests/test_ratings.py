@@ -1,0 +1,118 @@
+"""Measures of ratings against loops, and the baselines without training."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphmeta.errors import InputError
+from graphmeta.evaluate import evaluate_ratings
+from graphmeta.metrics import list_ndcg
+from graphmeta.neighbours import GlobalMean, ItemMean, ItemUserMean
+from graphmeta.tasks import RandomQueries, Tasks
+from graphmeta.testing import fake_log, fake_ratings
+
+LOG = fake_ratings()
+TASKS = RandomQueries(queries=5)(LOG)
+
+
+def dcg(gains: list[float], k: int) -> float:
+    return sum(gain / math.log2(place + 2) for place, gain in enumerate(gains[:k]))
+
+
+def ndcg_over_orders(scores: list[int], gains: list[float], k: int) -> float:
+    """The mean over all orders that sort the scores, ties in every way."""
+    orders = [o for o in itertools.permutations(range(len(scores))) if [scores[i] for i in o] == sorted(scores)[::-1]]
+    best = dcg(sorted(gains)[::-1], k)
+    return 1.0 if best == 0 else sum(dcg([gains[i] for i in o], k) for o in orders) / len(orders) / best
+
+
+lists = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=5)
+
+
+@settings(max_examples=60)
+@given(st.lists(lists, min_size=1, max_size=4), st.integers(1, 6))
+def test_ndcg_of_lists_is_the_mean_over_the_orders_of_ties(groups: list[list[tuple[int, int]]], k: int) -> None:
+    ptr = torch.tensor([0, *np.cumsum([len(group) for group in groups])])
+    rows = torch.tensor([pair for group in groups for pair in group])
+    found = list_ndcg(rows[:, 0].double(), rows[:, 1].double(), ptr, k)
+    expected = [ndcg_over_orders([s for s, _ in g], [float(r) for _, r in g], k) for g in groups]
+    assert found.tolist() == pytest.approx(expected)
+
+
+class Noisy:
+    """Ratings that depend on person and item alone."""
+
+    def scores(self, samples: Tasks) -> torch.Tensor:
+        asked = samples.query
+        return torch.from_numpy(asked.value + np.sin(7.0 * asked.user + 3.0 * asked.target))[:, None]
+
+
+def test_measures_against_a_loop_over_people() -> None:
+    result = evaluate_ratings(Noisy(), TASKS, batch_size=7)
+    true, guess = TASKS.query.value, Noisy().scores(TASKS).squeeze(1).numpy()
+    assert result.predictions.tolist() == guess.tolist()
+    errors, lists = [], {1: [], 3: []}
+    for t in range(len(TASKS)):
+        own = range(TASKS.query_ptr[t], TASKS.query_ptr[t + 1])
+        errors += [guess[i] - true[i] for i in own]
+        ranked = [2.0 ** true[i] - 1 for i in sorted(own, key=lambda i: -guess[i])]
+        for k in lists:
+            lists[k].append(dcg(ranked, k) / dcg(sorted(ranked)[::-1], k))
+    assert result.metrics["mae"] == pytest.approx(np.mean(np.abs(errors)))
+    assert result.metrics["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+    assert [result.metrics[f"ndcg@{k}"] for k in lists] == pytest.approx([np.mean(lists[k]) for k in lists])
+    assert (result.tasks, result.samples, result.candidates) == (40, 200, "the task's own query items")
+
+
+def test_the_order_of_tasks_changes_no_measure() -> None:
+    moved = TASKS.take(np.random.default_rng(0).permutation(len(TASKS)))
+    one, two = (evaluate_ratings(Noisy(), tasks, batch_size=9).metrics for tasks in (TASKS, moved))
+    assert one == pytest.approx(two)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    unrated = RandomQueries(queries=2, least=3).of(fake_log(), np.ones(fake_log().num_events, dtype=bool))
+    with pytest.raises(InputError, match="no ratings to compare with"):
+        evaluate_ratings(Noisy(), unrated)
+    with pytest.raises(InputError, match="name their column"):
+        RandomQueries()(fake_log())
+
+    class Broken(Noisy):
+        def scores(self, samples: Tasks) -> torch.Tensor:
+            return super().scores(samples) * torch.nan
+
+    with pytest.raises(InputError, match="not finite"):
+        evaluate_ratings(Broken(), TASKS)
+
+
+@pytest.mark.parametrize("damping", [0.5, 5.0])
+def test_means_against_a_loop(damping: float) -> None:
+    train = LOG.select(LOG.session < 25).aligned_to(LOG.items, LOG.users)
+    mean = float(np.mean(train.value))
+    item = np.zeros(LOG.num_items)
+    for i in range(LOG.num_items):
+        rated = train.value[train.item == i]
+        item[i] = sum(rated - mean) / (len(rated) + damping)
+    person = []
+    for t in range(len(TASKS)):
+        own = slice(TASKS.support_ptr[t], TASKS.support_ptr[t + 1])
+        rest = TASKS.support.value[own] - mean - item[TASKS.support.target[own]]
+        person += [sum(rest) / (len(rest) + damping)] * int(np.diff(TASKS.query_ptr)[t])
+    asked = mean + item[TASKS.query.target]
+    assert GlobalMean(train).scores(TASKS).squeeze(1).tolist() == pytest.approx([mean] * len(asked))
+    assert ItemMean(train, damping=damping).scores(TASKS).squeeze(1).tolist() == pytest.approx(asked.tolist())
+    found = ItemUserMean(train, damping=damping).scores(TASKS).squeeze(1)
+    assert found.tolist() == pytest.approx((asked + person).tolist())
+
+
+def test_constant_ratings_order_nothing() -> None:
+    """What a list is worth in a random order: the mean gain over the best."""
+    true = TASKS.query.value.reshape(-1, 5)
+    gains = 2.0**true - 1
+    chance = (gains.mean(1) / gains.max(1)).mean()
+    assert evaluate_ratings(GlobalMean(LOG), TASKS).metrics["ndcg@1"] == pytest.approx(chance)
