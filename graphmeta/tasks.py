@@ -130,6 +130,49 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
     return Tasks(before, samples(query, begin[task], (begin + size)[task]), support_ptr, query_ptr)
 
 
+def known_clicks(query: Samples) -> Tasks:
+    """One task a sample, whose support is all its known clicks: the first is predicted from none, then as above.
+
+    For systems that see a set where others see a session, so that a single known click is something to learn from.
+    """
+    at, ptr = ragged(query.begin, query.lengths)
+    task = np.repeat(np.arange(len(query)), query.lengths)
+    support = replace(query.take(task), end=at, target=query.item[at], value=None)
+    return Tasks(support, query, ptr, np.arange(len(query) + 1))
+
+
+def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0, max_length: int = 50) -> Tasks:
+    """A few records of each session drawn at random; half of them, rounded down, are known, the others are asked.
+
+    ``n`` is drawn evenly from ``least`` to ``most`` (or what there is); a session of fewer different items is left
+    out. Each item counts once, at its first event.
+
+    Args:
+        log: a "session" is a person's history; max_length: of it, the last records are looked at.
+
+    Raises:
+        InputError: no session of two different items, or limits that make no task.
+
+    Source: MetaCF (Wei et al. 2020), section on data.
+    """
+    if not 2 <= least <= most:
+        raise InputError(f"least={least} and most={most} records of a person: 2 at least, and no more least than most")
+    random = np.random.default_rng(seed)
+    recent = np.flatnonzero(np.arange(log.num_events) >= log.ptr[1:][log.session] - max_length)
+    _, first = np.unique(log.session[recent] * log.num_items + log.item[recent], return_index=True)
+    rows = recent[np.sort(first)]
+    count = np.bincount(log.session[rows], minlength=log.num_sessions)
+    wanted = random.integers(least, np.maximum(np.minimum(most, count), least), endpoint=True)
+    wanted[count < least] = 0
+    shuffled_rows = rows[np.lexsort((random.random(len(rows)), log.session[rows]))]
+    session = log.session[shuffled_rows]
+    place = np.arange(len(rows)) - (np.cumsum(count) - count)[session]
+    known, asked = np.zeros((2, log.num_events), dtype=bool)
+    known[shuffled_rows[place < wanted[session] // 2]] = True
+    asked[shuffled_rows[(place >= wanted[session] // 2) & (place < wanted[session])]] = True
+    return tasks_of(log, known, asked)
+
+
 def _pointer(session: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Where the rows of each wanted session begin, in rows sorted by session."""
     return np.concatenate([np.searchsorted(session, wanted), [len(session)]]).astype(np.int64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, graph, meta, sequence, session
+from graphmeta.published import asars, cold_user, graph, meta, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -63,6 +63,7 @@ class Entry:
             raise InputError(f"{self.name} needs to know the users; name the log's user column (--user)")
 
 
+_META_CF = "Wei et al. 2020, MetaCF"
 _ROWS = (
     Entry("sr_gnn", "session", "Wu et al. 2019, SR-GNN", "1-8", "nothing", session.sr_gnn),
     Entry("tagnn", "session", "Yu et al. 2020, TAGNN", "1-10", "nothing", session.tagnn),
@@ -94,6 +95,19 @@ _ROWS = (
         "if_san",
     ),
     Entry("melu", "meta", "Lee et al. 2019, MeLU", "Algorithm 1", "the prediction layer", meta.melu, "if_san"),
+    Entry("bpr_fold_in", "cold_user", _META_CF, "2-3", "the user, when recommending", cold_user.bpr_fold_in),
+    Entry("meta_cf_g", "cold_user", _META_CF, "8", "the user", cold_user.meta_cf_g, "bpr_fold_in"),
+    Entry("meta_cf_linear", "cold_user", _META_CF, "9-10", "the user", cold_user.meta_cf_linear, "bpr_fold_in"),
+    Entry("meta_cf_neural", "cold_user", _META_CF, "9-10", "the user", cold_user.meta_cf_neural, "bpr_fold_in"),
+    Entry(
+        "melu_id",
+        "cold_user",
+        f"{_META_CF} (baseline, reconstructed)",
+        "-",
+        "the prediction layers",
+        cold_user.melu_id,
+        "bpr_fold_in",
+    ),
     Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", meta.cbml, "if_san"),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}
