@@ -13,7 +13,9 @@ from torch import Tensor
 
 from graphmeta.batch import Samples
 from graphmeta.errors import InputError
-from graphmeta.metrics import ranks, summary
+from graphmeta.metrics import of_lists, ranks, summary
+from graphmeta.system import System
+from graphmeta.tasks import Tasks
 
 KNOWN_CLICKS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
@@ -94,4 +96,54 @@ def _sliced(
     for name, (low, high) in bounds.items():
         inside = torch.from_numpy((value >= low) & (value <= high))
         out[name] = {"samples": int(inside.sum()), **summary(found[inside], ks)}
+    return out
+
+
+def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), batch_size: int = 100) -> Result:
+    """Rank what each task is asked among all items but those of its support; means over tasks.
+
+    :func:`graphmeta.metrics.of_lists` says what the measures are. A task's other targets are candidates too.
+
+    Args:
+        model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
+
+    Raises:
+        InputError: k not below the number of candidates, or a task that asks for an item twice, or one it knows.
+    """
+    began = time.perf_counter()
+    known, counts = tasks.lengths, np.diff(tasks.query_ptr)
+    candidates = model.num_items - int(known.max(initial=0))
+    if max(ks) >= candidates:
+        raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
+    task = np.repeat(np.arange(len(tasks)), counts)
+    _check_asked(tasks, task, model.num_items)
+    found = torch.empty(len(task), dtype=torch.float64)
+    first = tasks.first_queries()
+    for at in range(0, len(tasks), batch_size):
+        rows = np.arange(at, min(at + batch_size, len(tasks)))
+        one, chunk = first.take(rows), tasks.take(rows)
+        scores = model.scores(one if isinstance(model, System) else one.query).clone()  # pyright: ignore
+        scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
+        scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
+        target = torch.from_numpy(chunk.query.target).to(scores.device)
+        found[torch.from_numpy(np.isin(task, rows))] = ranks(scores, target).cpu()
+    measures = {f"{n}@{k}": v for k in ks for n, v in of_lists(found, torch.from_numpy(task), k).items()}
+    slices = {"known clicks": _sliced_means(measures, known)}
+    means = {name: float(values.mean()) for name, values in measures.items()}
+    return Result(means, slices, len(tasks), candidates, time.perf_counter() - began, found)
+
+
+def _check_asked(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
+    asked = task * num_items + tasks.query.target
+    known = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
+    if len(np.unique(asked)) < len(asked) or np.isin(asked, known).any():
+        raise InputError("a task asks for an item twice, or for one that it knows; ask for each item once")
+
+
+def _sliced_means(measures: dict[str, Tensor], value: np.ndarray) -> dict[str, dict[str, float]]:
+    out = {}
+    for name, (low, high) in KNOWN_CLICKS.items():
+        inside = torch.from_numpy((value >= low) & (value <= high))
+        means = {m: float(v[inside].mean()) for m, v in measures.items()} if inside.any() else {}
+        out[name] = {"samples": int(inside.sum()), **means}
     return out

@@ -84,6 +84,10 @@ class Tasks:
         query, query_ptr = ragged(self.query_ptr[:-1][rows], np.diff(self.query_ptr)[rows])
         return Tasks(self.support.take(support), self.query.take(query), support_ptr, query_ptr)
 
+    def first_queries(self) -> Tasks:
+        """The same tasks with the first of their queries alone."""
+        return replace(self, query=self.query.take(self.query_ptr[:-1]), query_ptr=np.arange(len(self) + 1))
+
     def latest(self, length: int) -> Tasks:
         """The same tasks with at most the last ``length`` clicks of each sample."""
         return replace(self, support=self.support.latest(length), query=self.query.latest(length))
