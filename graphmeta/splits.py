@@ -118,7 +118,9 @@ def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: 
     owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
     people, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
     if min(shares, default=0) <= 0 or len(people) < len(shares):
-        raise InputError(f"{len(people)} people in shares {shares}: shares must be positive, with somebody in each part")
+        raise InputError(
+            f"{len(people)} people in shares {shares}: shares must be positive, with somebody in each part"
+        )
     ends = np.round(np.cumsum(shares) / sum(shares) * len(people)).astype(np.int64)
     part = np.empty(len(people), dtype=np.int64)
     part[np.random.default_rng(seed).permutation(len(people))] = np.searchsorted(ends, np.arange(len(people)), "right")
