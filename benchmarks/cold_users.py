@@ -42,7 +42,7 @@ DATASETS: dict[str, Callable[[], EventLog]] = {
 META = ("meta_cf_g", "meta_cf_linear", "meta_cf_neural", "melu_id")
 BASELINES = {"popularity": neighbours.Popularity, "item_knn": neighbours.ItemKNN}
 FOLD_IN = ("bpr_fold_in", "bpr_fold_in_best")
-RATES, FOLD_IN_RATES = (1e-2, 5e-2), (1e-2, 5e-2, 2e-1)
+RATES, FOLD_IN_RATES = (1e-2, 5e-2, 2e-1), (5e-2, 2e-1, 1.0)
 AT_ONCE = 200  # people whose scores are in memory together
 STEPS = (*range(6), 7, 10, 15, 20, 30, 40, 50)
 
@@ -209,6 +209,10 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
     """The inner rate that is best for validation people, then the test."""
     presets = [Preset(lr, False, DEFAULT.optimizer) for lr in RATES] if options.preset == "default" else [PAPER[name]]
     best: tuple[float, System, Preset, list[dict[str, Any]]] | None = None
+
+    def valid(of: System) -> dict[str, float]:
+        return evaluate_tasks(of, protocol.valid, batch_size=AT_ONCE).metrics
+
     for preset in presets:
         torch.manual_seed(options.seed)
         system = build(name, protocol.seen.items, **preset.arguments())
@@ -216,11 +220,9 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
         system.samples = lambda log, max_length: protocol.learn
         print(f"{name} {preset.arguments()}", flush=True)
         batch = len(protocol.learn) if preset.sums else 256
-        found = trained(
-            system, protocol.seen, lambda of: evaluate_tasks(of, protocol.valid, batch_size=AT_ONCE).metrics, preset.optimizer,
-            epochs=options.epochs, seed=options.seed, batch=batch,
-        )  # fmt: skip
-        score = hit(evaluate_tasks(system, protocol.valid, batch_size=AT_ONCE))
+        many = {"epochs": options.epochs, "seed": options.seed, "batch": batch}
+        found = trained(system, protocol.seen, valid, preset.optimizer, **many)
+        score = valid(system)["hit@10"]
         if best is None or score > best[0]:
             best = score, system, preset, found
     assert best is not None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graphmeta.batch import Samples
 from graphmeta.errors import InputError
+from graphmeta.events import EventLog
 from graphmeta.metrics import of_lists, ranks, summary
 from graphmeta.system import System
 from graphmeta.tasks import Tasks
@@ -96,6 +97,53 @@ def _sliced(
     for name, (low, high) in bounds.items():
         inside = torch.from_numpy((value >= low) & (value <= high))
         out[name] = {"samples": int(inside.sum()), **summary(found[inside], ks)}
+    return out
+
+
+def evaluate_sampled(
+    model: Scorer, samples: Samples, against: np.ndarray, *, ks: tuple[int, ...] = (1, 5, 10), batch_size: int = 100
+) -> Result:
+    """Rank each sample's target among a few items that were drawn for it: much easier than among all.
+
+    Figures found so are comparable with others found so, with as many items drawn alike, and with nothing else.
+
+    Args:
+        against: of each sample, the other items ``[S, N]``, see :func:`drawn_against`.
+
+    Raises:
+        InputError: no samples, k not below the number of candidates, or a target among the others.
+    """
+    began, size = time.perf_counter(), against.shape[1] + 1
+    if max(ks) >= size:
+        raise InputError(f"k={max(ks)} is not below the number of candidates, {size}: every model would score 1")
+    if len(samples) == 0 or (against == samples.target[:, None]).any():
+        raise InputError("there is no sample, or one whose target stands among the items it is compared with")
+    found = torch.empty(len(samples), dtype=torch.float64)
+    chosen = torch.from_numpy(np.concatenate([samples.target[:, None], against], 1))
+    for at in range(0, len(samples), batch_size):
+        rows = slice(at, at + batch_size)
+        scores = model.scores(samples.take(rows))
+        few = scores.gather(1, chosen[rows].to(scores.device))
+        found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
+    slices = {"known clicks": _sliced(found, samples.lengths, KNOWN_CLICKS, ks)}
+    return Result(summary(found, ks), slices, len(samples), size, time.perf_counter() - began, found)
+
+
+def drawn_against(samples: Samples, log: EventLog, *, count: int = 100, seed: int = 0) -> np.ndarray:
+    """``count`` items for each sample that its session never clicked, each as likely and none twice: ``[S, count]``.
+
+    Args:
+        log: the samples' own, whose sessions say what was clicked, also after the target.
+
+    Raises:
+        InputError: a session that clicked nearly everything.
+    """
+    random, out = np.random.default_rng(seed), np.empty((len(samples), count), dtype=np.int64)
+    for row, session in enumerate(samples.session):
+        others = np.setdiff1d(np.arange(log.num_items), log.item[log.ptr[session] : log.ptr[session + 1]])
+        if len(others) < count:
+            raise InputError(f"a session leaves {len(others)} items, not {count}, to compare with; draw fewer")
+        out[row] = random.choice(others, count, replace=False)
     return out
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from graphmeta.batch import click_after
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate_tasks
+from graphmeta.evaluate import drawn_against, evaluate_sampled, evaluate_tasks
 from graphmeta.neighbours import Popularity
 from graphmeta.published import build
 from graphmeta.tasks import drawn_tasks
@@ -97,3 +98,37 @@ def test_what_cannot_be_measured_is_refused():
     twice = replace(TASKS, query=replace(TASKS.query, target=np.zeros_like(TASKS.query.target)))
     with pytest.raises(InputError, match="twice, or for one that it knows"):
         evaluate_tasks(Rounded(), twice)
+
+
+def test_the_first_clicks_are_known_and_the_next_is_asked():
+    samples = click_after(LOG, 4)
+    assert len(samples) == LOG.num_sessions and (samples.lengths == 4).all()
+    for row in range(0, len(samples), 9):
+        first = LOG.ptr[samples.session[row]]
+        assert samples.item[samples.begin[row] : samples.end[row]].tolist() == LOG.item[first : first + 4].tolist()
+        assert samples.target[row] == LOG.item[first + 4]
+    assert len(click_after(LOG, 6)) == 0
+
+
+def test_against_a_few_the_rank_is_counted_among_them():
+    samples = click_after(LOG, 3)
+    against = drawn_against(samples, LOG, count=12, seed=2)
+    assert (against == drawn_against(samples, LOG, count=12, seed=2)).all()
+    assert (against != drawn_against(samples, LOG, count=12, seed=3)).any()
+    found = evaluate_sampled(Rounded(), samples, against, ks=(1, 3), batch_size=9)
+    scores, hits, reciprocal = Rounded().scores(samples).numpy(), [], []
+    for row, others in enumerate(against):
+        session = samples.session[row]
+        assert len(set(others)) == 12 and not set(others) & set(LOG.item[LOG.session == session].tolist())
+        own, rest = scores[row, samples.target[row]], scores[row, others]
+        rank = 1 + (rest > own).sum() + (rest == own).sum() / 2
+        hits.append(rank <= 3)
+        reciprocal.append((rank <= 3) / rank)
+    assert found.metrics["hit@3"] == pytest.approx(np.mean(hits))
+    assert found.metrics["mrr@3"] == pytest.approx(np.mean(reciprocal)) and found.candidates == 13
+    with pytest.raises(InputError, match="k=13 is not below the number of candidates, 13"):
+        evaluate_sampled(Rounded(), samples, against, ks=(13,))
+    with pytest.raises(InputError, match="whose target stands among"):
+        evaluate_sampled(Rounded(), samples, samples.target[:, None].repeat(12, 1))
+    with pytest.raises(InputError, match="leaves 34 items, not 35"):
+        drawn_against(samples, LOG, count=35)

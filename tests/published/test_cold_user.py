@@ -14,8 +14,8 @@ from graphmeta.testing import fake_log
 from graphmeta.train import Adam, Sgd, train
 
 LOG = fake_log(sessions=60)
-FAMILY = [row.name for row in CATALOGUE.values() if row.family == "cold_user"]
-META = [name for name in FAMILY if name != "bpr_fold_in"]
+META = [row.name for row in CATALOGUE.values() if row.encoder == "bpr_fold_in"]
+FAMILY = ["bpr_fold_in", *META]
 PEOPLE = [[3], [1, 2, 7, 9, 4], [4, 8, 0]]
 
 pytestmark = pytest.mark.usefixtures("float64")
