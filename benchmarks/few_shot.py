@@ -20,13 +20,13 @@ import torch
 
 from benchmarks.accuracy import BASELINES, RESULTS, provenance
 from graphmeta import datasets
-from graphmeta.batch import click_after
 from graphmeta.evaluate import Result, drawn_against, evaluate, evaluate_sampled
 from graphmeta.events import EventLog
 from graphmeta.published import CATALOGUE, build
 from graphmeta.splits import split_people
 from graphmeta.storage import write_json
 from graphmeta.system import System
+from graphmeta.tasks import click_after
 from graphmeta.train import Adam, train
 
 DATASETS: dict[str, Callable[[], EventLog]] = {"amazon_beauty": lambda: datasets.amazon_histories("Beauty")}

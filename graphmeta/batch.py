@@ -85,13 +85,6 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
     return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
 
 
-def click_after(log: EventLog, known: int) -> Samples:
-    """The first ``known`` clicks of each session with more of them, the next one the target: few-shot tasks."""
-    chosen = np.flatnonzero(log.lengths > known)
-    at = log.ptr[chosen] + known
-    return _samples(log, log.ptr[chosen], at, chosen)
-
-
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
     """Each session once, its last click the target; one longer than that in pieces of ``max_length`` clicks.
 

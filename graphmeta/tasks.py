@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import Samples, ragged, session_batch, whole_sessions
+from graphmeta.batch import Samples, last_clicks, ragged, session_batch, whole_sessions
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 
@@ -143,6 +143,13 @@ def known_clicks(query: Samples) -> Tasks:
     task = np.repeat(np.arange(len(query)), query.lengths)
     support = replace(query.take(task), end=at, target=query.item[at], value=None)
     return Tasks(support, query, ptr, np.arange(len(query) + 1))
+
+
+def click_after(log: EventLog, known: int) -> Samples:
+    """The first ``known`` clicks of each session that has more, the next one the target: few-shot questions."""
+    longer = last_clicks(log, min_length=known + 1, max_length=int(log.lengths.max(initial=1)))
+    end = longer.begin + known
+    return replace(longer, end=end, target=longer.item[end])
 
 
 def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0, max_length: int = 50) -> Tasks:

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import click_after
 from graphmeta.errors import InputError
 from graphmeta.evaluate import drawn_against, evaluate_sampled, evaluate_tasks
 from graphmeta.neighbours import Popularity
 from graphmeta.published import build
-from graphmeta.tasks import drawn_tasks
+from graphmeta.tasks import click_after, drawn_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=70)
@@ -27,7 +26,7 @@ class Rounded:
     def scores(self, samples):
         rows = [samples.item[b:e].sum() for b, e in zip(samples.begin, samples.end, strict=True)]
         return torch.tensor(
-            [[math.floor(4 * math.sin(row * (item + 1))) for item in range(40)] for row in rows]
+            [[math.floor(15 * math.sin(row * (item + 1))) for item in range(40)] for row in rows]
         ).float()
 
 
