@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.accuracy import RESULTS, provenance
 from graphmeta import datasets, neighbours
+from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples
 from graphmeta.evaluate import Result, evaluate_tasks
 from graphmeta.events import EventLog
@@ -191,12 +192,11 @@ def known_held_out(tasks: Tasks) -> Tasks:
 
 def stepped(system: System, tasks: Tasks, steps: int, *, lr: float | None = None) -> Result:
     """The test after so many steps."""
-    assert system.adaptation is not None
-    before = system.adaptation.steps, system.adaptation.step.lr
-    system.adaptation.steps = steps
-    system.adaptation.step.lr = before[1] if lr is None else lr
+    assert system.adaptation is not None and isinstance(step := system.adaptation.step, Gradient)
+    before = system.adaptation.steps, step.lr
+    system.adaptation.steps, step.lr = steps, step.lr if lr is None else lr
     result = evaluate_tasks(system, tasks, batch_size=AT_ONCE)
-    system.adaptation.steps, system.adaptation.step.lr = before
+    system.adaptation.steps, step.lr = before
     return result
 
 

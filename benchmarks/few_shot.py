@@ -49,7 +49,7 @@ def main() -> None:
     print("people and events:", [(log.num_sessions, log.num_events) for log in logs], flush=True)
     for name in wanted:
         began = time.perf_counter()
-        model, history = fitted(name, *logs[:2], options)
+        model, history = fitted(name, logs[0], logs[1], options)
         seconds = time.perf_counter() - began
         asked = click_after(logs[2], SHOTS)
         against = drawn_against(asked, logs[2], seed=options.seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Preset:
     sums: bool
     optimizer: Adam
 
-    def arguments(self) -> dict[str, float | bool]:
+    def arguments(self) -> dict[str, Any]:
         """What the system is built with."""
         return {"lr": self.lr, "sums": self.sums}
 
