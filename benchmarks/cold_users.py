@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=15, help="of meta-training, at most")
     parser.add_argument("--pretrain-epochs", type=int, default=12, help="of the item factors, at most")
+    parser.add_argument("--rates", type=json.loads, default=RATES, help="inner rates to choose from, as JSON")
     parser.add_argument("--preset", choices=("default", "paper"), default="default")
     options = parser.parse_args()
     wanted = options.systems.split(",")
@@ -207,7 +208,9 @@ def hit(result: Result) -> float:
 
 def meta_trained(name: str, protocol: Protocol, factors: System, options: argparse.Namespace) -> Row:
     """The inner rate that is best for validation people, then the test."""
-    presets = [Preset(lr, False, DEFAULT.optimizer) for lr in RATES] if options.preset == "default" else [PAPER[name]]
+    presets = (
+        [Preset(lr, False, DEFAULT.optimizer) for lr in options.rates] if options.preset == "default" else [PAPER[name]]
+    )
     best: tuple[float, System, Preset, list[dict[str, Any]]] | None = None
 
     def valid(of: System) -> dict[str, float]:
@@ -235,7 +238,10 @@ def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[di
     """The row's file."""
     ran = provenance()
     special = "" if options.preset == "default" else f" --preset {options.preset}"
-    command = f"python -m benchmarks.cold_users {options.dataset} --systems {name}{special} --seed {options.seed}"
+    limits = f"--epochs {options.epochs} --pretrain-epochs {options.pretrain_epochs} --rates '{list(options.rates)}'"
+    command = (
+        f"python -m benchmarks.cold_users {options.dataset} --systems {name} {limits}{special} --seed {options.seed}"
+    )
     document = {
         "dataset": options.dataset,
         "protocol": "metacf",
