@@ -176,7 +176,8 @@ def folded_in(system: System, protocol: Protocol, *, steps: tuple[int, ...]) -> 
     held_out = known_held_out(protocol.test)
     tried = {(lr, n): hit(stepped(system, held_out, n, lr=lr)) for lr in FOLD_IN_RATES for n in steps}
     lr, best = max(tried, key=lambda one: tried[one])
-    by_steps = {str(n): stepped(system, protocol.test, n, lr=lr).metrics for n in STEPS}
+    told = steps if len(steps) > 1 else range(6)
+    by_steps = {str(n): stepped(system, protocol.test, n, lr=lr).metrics for n in told}
     arguments = {"lr": lr, "steps": best}
     print(f"  chosen {arguments}: {tried[lr, best]:.4f} on held-out items", flush=True)
     return Row(arguments, [], stepped(system, protocol.test, best, lr=lr), by_steps)
