@@ -38,7 +38,7 @@ def main() -> None:
     """Run rows from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--systems", default="popularity,item_knn,gru4rec,melu,cluster_seq")
+    parser.add_argument("--systems", default="popularity,item_knn,gru4rec,melu,meta_tl,cluster_seq")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--width", type=int, default=64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, cluster_seq, cold_user, graph, meta, sequence, session
+from graphmeta.published import asars, cold_user, few_shot, graph, meta, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -108,13 +108,14 @@ _ROWS = (
         cold_user.melu_id,
         "bpr_fold_in",
     ),
+    Entry("meta_tl", "cold_user", "Wang et al. 2021, MetaTL", "1-6", "the relation of items", few_shot.meta_tl),
     Entry(
         "cluster_seq",
         "cold_user",
         "arXiv 2307.13766, ClusterSeq (reconstruction)",
         "-",
         "the decoder, from a gated start",
-        cluster_seq.cluster_seq,
+        few_shot.cluster_seq,
     ),
     Entry("cbml", "meta", "Song et al. 2021, CBML", "9-18", "everything, from a gated start", meta.cbml, "if_san"),
 )

@@ -1,20 +1,28 @@
-"""ClusterSeq, reconstructed: its text could not be had, only its abstract; what is not known is chosen here."""
+"""New people and their first few items in order: MetaTL, and ClusterSeq reconstructed.
+
+ClusterSeq's text could not be had, only its abstract; what is not known is chosen here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.generated import Generated
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Gated, Row
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples, last_clicks, real_samples
+from graphmeta.nn.attention import Clicks
 from graphmeta.nn.cluster import Autoencoders
 from graphmeta.nn.decoder import AttentionDecoder, DecoderHead, RecurrentBeside
+from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.people import ClusterCode, PeopleFeatures, Person
-from graphmeta.nn.ranking import SampledSoftmax
+from graphmeta.nn.ranking import Hinge, SampledSoftmax
+from graphmeta.nn.translation import MeanTransition, Translation
 from graphmeta.nn.unseen import AgainstUnseen
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -78,3 +86,34 @@ def cluster_seq(
     system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples)
     system.weight = weight
     return system
+
+
+def meta_tl(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    hidden: Sequence[int] = (500, 200),
+    dropout: float = 0.5,
+    negatives: int = 1,
+    lr: float = 5.0,
+    steps: int = 1,
+    order: int = 2,
+) -> System:
+    """MetaTL: a person's first steps from item to item are a translation, which one gradient step makes their own.
+
+    ``r = mean_i MLP([e_i ; e_{i+1}])``, ``r ← r − β ∇ L_support(r)``, ``score_j = −‖e_last + r − e_j‖``, with
+    ``max(0, 1 + d(target) − d(other))`` as the loss.
+
+    Args:
+        width: of items and relations; hidden, dropout: of the MLP; lr: β.
+
+    Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
+    SIGIR 2021, eqs 1–6.
+    Differs: no batch norm (see :class:`~graphmeta.nn.translation.MeanTransition`); one task a person, the last click
+    asked, where the public code also draws sub-sequences; r is not kept from one evaluation to the next.
+    """
+    readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
+    recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
+    start = Generated("head.relation", nn.Identity())
+    adaptation = Adaptation(Scope("head.relation"), step=Gradient(lr), start=start, steps=steps, order=order)
+    return System(recommender, items, adaptation=adaptation, loss=AgainstUnseen(Hinge(), count=negatives))
