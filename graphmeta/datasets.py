@@ -24,6 +24,7 @@ _LINES = ", one session a line"
 _DIGINETICA = "CIKM Cup 2016, track 2 (https://competitions.codalab.org/competitions/11161)" + _LINES
 _YOOCHOOSE = "the RecSys Challenge 2015 (https://recsys.acm.org/recsys15/challenge/)"
 _MOVIELENS = "https://grouplens.org/datasets/movielens/1m/"
+_AMAZON = "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, as user, item, seconds a line"
 _CLOTHING = "https://archive.ics.uci.edu/dataset/553"
 _CLOTHING_COLUMNS = {
     "session ID": "session",
@@ -146,6 +147,43 @@ def movielens_1m(folder: Path | None = None) -> EventLog:
         items=EntityTable.read(movies, key="item_id", label="title"),
         users=EntityTable.read(users, key="user_id"),
     )
+
+
+def movielens_1m_histories(folder: Path | None = None) -> EventLog:
+    """The same ratings, all of them, as one session a user: whoever rated a movie clicked it.
+
+    Reads the ratings as :func:`movielens_1m` does, and leaves times out (half of the ratings in some copies have
+    none): a history is in the order of the file. Users and movies are known by their ids alone.
+
+    Args:
+        folder: the folder above ``ml-1m``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+    """
+    ratings = _ratings(folder)
+    return EventLog.read(ratings, session="user_id", user="user_id", item="item_id", value="rating")
+
+
+def amazon_histories(name: str, folder: Path | None = None) -> EventLog:
+    """Who reviewed what in a category of a shop, 2014, one session a user; everybody and everything five times.
+
+    Reads ``amazon/NAME/train.txt``, ``valid.txt`` and ``test.txt`` as one log: user, item and seconds between tabs,
+    no header. Reviews carry the day alone; those of one day stay in the order of the files.
+
+    Args:
+        name: of the category's folder, e.g. ``Beauty``; folder: the one above ``amazon``, GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+
+    Source: McAuley et al. 2015 (5-core).
+    """
+    names = [f"amazon/{name}/{part}.txt" for part in ("train", "valid", "test")]
+    paths = [file_below(folder, one, source=_AMAZON) for one in names]
+    columns = ["user", "item", "time"]
+    frame = pd.concat([pd.read_csv(path, sep="\t", names=columns) for path in paths], ignore_index=True)
+    return EventLog.read(frame, session="user", user="user", item="item", time="time")
 
 
 def eshop_clothing(folder: Path | None = None) -> EventLog:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from graphmeta.batch import Samples, ragged
 from graphmeta.errors import InputError
-from graphmeta.metrics import list_ndcg, ranks, summary
+from graphmeta.events import EventLog
+from graphmeta.metrics import list_ndcg, of_lists, ranks, summary
+from graphmeta.system import System
 from graphmeta.tasks import Tasks
 
 KNOWN_CLICKS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
@@ -152,3 +154,100 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     for name, gains in {"ndcg": torch.exp2(true) - 1, "ndcg_linear": true}.items():
         metrics |= {f"{name}@{k}": float(list_ndcg(found, gains, ptr, k).mean()) for k in ks}
     return RatingResult(metrics, len(tasks), len(found), time.perf_counter() - began, found)
+
+
+def evaluate_sampled(
+    model: Scorer, samples: Samples, against: np.ndarray, *, ks: tuple[int, ...] = (1, 5, 10), batch_size: int = 100
+) -> Result:
+    """Rank each sample's target among a few items that were drawn for it: much easier than among all.
+
+    Figures found so are comparable with others found so, with as many items drawn alike, and with nothing else.
+
+    Args:
+        against: of each sample, the other items ``[S, N]``, see :func:`drawn_against`.
+
+    Raises:
+        InputError: no samples, k not below the number of candidates, or a target among the others.
+    """
+    began, size = time.perf_counter(), against.shape[1] + 1
+    if max(ks) >= size:
+        raise InputError(f"k={max(ks)} is not below the number of candidates, {size}: every model would score 1")
+    if len(samples) == 0 or (against == samples.target[:, None]).any():
+        raise InputError("there is no sample, or one whose target stands among the items it is compared with")
+    found = torch.empty(len(samples), dtype=torch.float64)
+    chosen = torch.from_numpy(np.concatenate([samples.target[:, None], against], 1))
+    for at in range(0, len(samples), batch_size):
+        rows = slice(at, at + batch_size)
+        scores = model.scores(samples.take(rows))
+        few = scores.gather(1, chosen[rows].to(scores.device))
+        found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
+    slices = {"known clicks": _sliced(found, samples.lengths, KNOWN_CLICKS, ks)}
+    return Result(summary(found, ks), slices, len(samples), size, time.perf_counter() - began, found)
+
+
+def drawn_against(samples: Samples, log: EventLog, *, count: int = 100, seed: int = 0) -> np.ndarray:
+    """``count`` items for each sample that its session never clicked, each as likely and none twice: ``[S, count]``.
+
+    Args:
+        log: the samples' own, whose sessions say what was clicked, also after the target.
+
+    Raises:
+        InputError: a session that clicked nearly everything.
+    """
+    random, out = np.random.default_rng(seed), np.empty((len(samples), count), dtype=np.int64)
+    for row, session in enumerate(samples.session):
+        others = np.setdiff1d(np.arange(log.num_items), log.item[log.ptr[session] : log.ptr[session + 1]])
+        if len(others) < count:
+            raise InputError(f"a session leaves {len(others)} items, not {count}, to compare with; draw fewer")
+        out[row] = random.choice(others, count, replace=False)
+    return out
+
+
+def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), batch_size: int = 100) -> Result:
+    """Rank what each task is asked among all items but those of its support; means over tasks.
+
+    :func:`graphmeta.metrics.of_lists` says what the measures are. A task's other targets are candidates too.
+
+    Args:
+        model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
+
+    Raises:
+        InputError: k not below the number of candidates, or a task that asks for an item twice, or one it knows.
+    """
+    began = time.perf_counter()
+    known, counts = tasks.lengths, np.diff(tasks.query_ptr)
+    candidates = model.num_items - int(known.max(initial=0))
+    if max(ks) >= candidates:
+        raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
+    task = np.repeat(np.arange(len(tasks)), counts)
+    _check_asked(tasks, task, model.num_items)
+    found = torch.empty(len(task), dtype=torch.float64)
+    first = tasks.first_queries()
+    for at in range(0, len(tasks), batch_size):
+        rows = np.arange(at, min(at + batch_size, len(tasks)))
+        one, chunk = first.take(rows), tasks.take(rows)
+        scores = model.scores(one if isinstance(model, System) else one.query).clone()  # pyright: ignore
+        scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
+        scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
+        target = torch.from_numpy(chunk.query.target).to(scores.device)
+        found[torch.from_numpy(np.isin(task, rows))] = ranks(scores, target).cpu()
+    measures = {f"{n}@{k}": v for k in ks for n, v in of_lists(found, torch.from_numpy(task), k).items()}
+    slices = {"known clicks": _sliced_means(measures, known)}
+    means = {name: float(values.mean()) for name, values in measures.items()}
+    return Result(means, slices, len(tasks), candidates, time.perf_counter() - began, found)
+
+
+def _check_asked(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
+    asked = task * num_items + tasks.query.target
+    known = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
+    if len(np.unique(asked)) < len(asked) or np.isin(asked, known).any():
+        raise InputError("a task asks for an item twice, or for one that it knows; ask for each item once")
+
+
+def _sliced_means(measures: dict[str, Tensor], value: np.ndarray) -> dict[str, dict[str, float]]:
+    out = {}
+    for name, (low, high) in KNOWN_CLICKS.items():
+        inside = torch.from_numpy((value >= low) & (value <= high))
+        means = {m: float(v[inside].mean()) for m, v in measures.items()} if inside.any() else {}
+        out[name] = {"samples": int(inside.sum()), **means}
+    return out

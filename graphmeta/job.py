@@ -106,7 +106,8 @@ def check_system(name: str, *, users: bool) -> None:
     """Raise an InputError unless the catalogue has this system and there are users if it needs to know them."""
     if name not in CATALOGUE:
         build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))
-    CATALOGUE[name].check_users(users)
+    for part in filter(None, (name, CATALOGUE[name].encoder)):
+        CATALOGUE[part].check_users(users)
     if CATALOGUE[name].rates:
         raise InputError(f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.scenarios")
 

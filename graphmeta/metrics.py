@@ -93,3 +93,18 @@ def _dcg(gain: Tensor, scores: Tensor, owner: Tensor, ptr: Tensor, k: int) -> Te
     rank = 1 + torch.arange(len(order)) - ptr[:-1][owner[order]]
     part = torch.where(rank <= k, gain[order] / torch.log2(1.0 + rank.double()), 0.0)
     return torch.zeros(len(ptr) - 1, dtype=gain.dtype).index_add(0, owner[order], part)
+
+
+def of_lists(rank: Tensor, task: Tensor, k: int) -> dict[str, Tensor]:
+    """Measures of tasks with several targets each, from the rank of every target.
+
+    With n targets of which h rank at most k: hit = h / n; hit_of_best = h / min(k, n), which a perfect list brings to
+    1; hit_any = [h > 0]; ndcg = Σ [r <= k] / log2(1 + r) over the same sum for ranks 1 … min(k, n).
+
+    Shapes: rank, task ``[Q]``, tasks numbered from 0 without a gap -> each ``[T]``.
+    """
+    size = task.bincount()
+    hits, gain = (size.new_zeros(len(size), dtype=rank.dtype).index_add(0, task, of(rank, k)) for of in (hit, ndcg))
+    best = size.clamp(max=k)
+    ideal = (1 / torch.log2(torch.arange(k, device=rank.device, dtype=rank.dtype) + 2)).cumsum(0)[best - 1]
+    return {"hit": hits / size, "ndcg": gain / ideal, "hit_of_best": hits / best, "hit_any": (hits > 0).to(rank.dtype)}

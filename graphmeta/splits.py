@@ -105,6 +105,29 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     return Split(train, valid_log, test_log)
 
 
+def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:
+    """The log in parts of different people, drawn at random, in sizes that go like ``shares``; items stay numbered.
+
+    For factors of the first part's people, meta-training on the second's and a test on the third's. A person is a
+    user with all sessions, or a session where users are not known. No part knows the users of another: a part's
+    users are numbered anew.
+
+    Raises:
+        InputError: shares that are not positive, or a part without anybody.
+    """
+    owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
+    people, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
+    if min(shares, default=0) <= 0 or len(people) < len(shares):
+        raise InputError(
+            f"{len(people)} people in shares {shares}: shares must be positive, with somebody in each part"
+        )
+    ends = np.round(np.cumsum(shares) / sum(shares) * len(people)).astype(np.int64)
+    part = np.empty(len(people), dtype=np.int64)
+    part[np.random.default_rng(seed).permutation(len(people))] = np.searchsorted(ends, np.arange(len(people)), "right")
+    logs = [log.of_sessions(part[owner] == number) for number in range(len(shares))]
+    return tuple(one.aligned_to(log.items, one.users) for one in logs)
+
+
 def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
     """How many of ``count`` things are for test and validation."""
     if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import Samples, ragged, session_batch, whole_sessions
+from graphmeta.batch import Samples, last_clicks, ragged, session_batch
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 
@@ -84,6 +84,10 @@ class Tasks:
         query, query_ptr = ragged(self.query_ptr[:-1][rows], np.diff(self.query_ptr)[rows])
         return Tasks(self.support.take(support), self.query.take(query), support_ptr, query_ptr)
 
+    def first_queries(self) -> Tasks:
+        """The same tasks with the first of their queries alone."""
+        return replace(self, query=self.query.take(self.query_ptr[:-1]), query_ptr=np.arange(len(self) + 1))
+
     def latest(self, length: int) -> Tasks:
         """The same tasks with at most the last ``length`` clicks of each sample."""
         return replace(self, support=self.support.latest(length), query=self.query.latest(length))
@@ -128,6 +132,56 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
 
     before = samples(known, np.repeat(begin, size), own)
     return Tasks(before, samples(query, begin[task], (begin + size)[task]), support_ptr, query_ptr)
+
+
+def known_clicks(query: Samples) -> Tasks:
+    """One task a sample, whose support is all its known clicks: the first is predicted from none, then as above.
+
+    For systems that see a set where others see a session, so that a single known click is something to learn from.
+    """
+    at, ptr = ragged(query.begin, query.lengths)
+    task = np.repeat(np.arange(len(query)), query.lengths)
+    support = replace(query.take(task), end=at, target=query.item[at], value=None)
+    return Tasks(support, query, ptr, np.arange(len(query) + 1))
+
+
+def click_after(log: EventLog, known: int) -> Samples:
+    """The first ``known`` clicks of each session that has more, the next one the target: few-shot questions."""
+    longer = last_clicks(log, min_length=known + 1, max_length=int(log.lengths.max(initial=1)))
+    end = longer.begin + known
+    return replace(longer, end=end, target=longer.item[end])
+
+
+def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0, max_length: int = 50) -> Tasks:
+    """A few records of each session drawn at random; half of them, rounded down, are known, the others are asked.
+
+    ``n`` is drawn evenly from ``least`` to ``most`` (or what there is); a session of fewer different items is left
+    out. Each item counts once, at its first event.
+
+    Args:
+        log: a "session" is a person's history; max_length: of it, the last records are looked at.
+
+    Raises:
+        InputError: no session of two different items, or limits that make no task.
+
+    Source: MetaCF (Wei et al. 2020), section on data.
+    """
+    if not 2 <= least <= most:
+        raise InputError(f"least={least} and most={most} records of a person: 2 at least, and no more least than most")
+    random = np.random.default_rng(seed)
+    recent = np.flatnonzero(np.arange(log.num_events) >= log.ptr[1:][log.session] - max_length)
+    _, first = np.unique(log.session[recent] * log.num_items + log.item[recent], return_index=True)
+    rows = recent[np.sort(first)]
+    count = np.bincount(log.session[rows], minlength=log.num_sessions)
+    wanted = random.integers(least, np.maximum(np.minimum(most, count), least), endpoint=True)
+    wanted[count < least] = 0
+    shuffled_rows = rows[np.lexsort((random.random(len(rows)), log.session[rows]))]
+    session = log.session[shuffled_rows]
+    place = np.arange(len(rows)) - (np.cumsum(count) - count)[session]
+    known, asked = np.zeros((2, log.num_events), dtype=bool)
+    known[shuffled_rows[place < wanted[session] // 2]] = True
+    asked[shuffled_rows[(place >= wanted[session] // 2) & (place < wanted[session])]] = True
+    return tasks_of(log, known, asked)
 
 
 def _pointer(session: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -247,55 +301,3 @@ def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -
         heapq.heappush(free, begins + many)
     by_step = np.argsort(step, kind="stable")
     return iter(np.split(by_step, np.flatnonzero(np.diff(step[by_step])) + 1) if size else [])
-
-
-def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
-    """All clicks of each user as one session, in pieces as :func:`~graphmeta.batch.whole_sessions` makes them.
-
-    Sessions without a user stay by themselves. For encoders whose state runs on over a user's sessions.
-
-    Raises:
-        InputError: a log without users.
-    """
-    return whole_sessions(_by_user(log)[0], max_length=max_length)
-
-
-def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Samples:
-    """The same samples, each beginning with the clicks of its user's earlier sessions; ``max_length`` clicks at most.
-
-    Args:
-        samples: of this log, e.g. ``last_clicks(log)`` or some of its rows.
-
-    Raises:
-        InputError: a log without users.
-    """
-    rows, order = _by_user(log)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    end = place[samples.end - 1] + 1
-    begin = np.maximum(rows.ptr[rows.session[end - 1]], end - max_length)
-    return replace(samples, item=rows.item, time=rows.time if log.has_time else None, begin=begin, end=end)
-
-
-def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:
-    """The log with each user's clicks as one session, and the old row of each event."""
-    if log.session_user is None:
-        raise InputError("nobody knows whose sessions these are; name the log's user column")
-    nobody = -1 - np.arange(log.num_sessions)
-    _, first, owner = np.unique(
-        np.where(log.session_user >= 0, log.session_user, nobody), return_index=True, return_inverse=True
-    )
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))  # by each user's first session, as sessions are numbered
-    session = rank[owner][log.session]
-    order, first = np.lexsort((log.time, session)), np.sort(first)  # by time also where sessions overlap
-    whole = replace(
-        log,
-        session=session[order],
-        item=log.item[order],
-        time=log.time[order],
-        sessions=log.sessions[first],
-        session_user=log.session_user[first],
-        value=None if log.value is None else log.value[order],
-    )
-    return whole, order

@@ -63,6 +63,19 @@ class Adagrad(Adam):
 
 
 @dataclass(frozen=True)
+class Sgd(Adam):
+    """Plain gradient descent at a constant rate."""
+
+    lr: float = 0.1
+    weight_decay: float = 0.0
+    final: float = 1.0
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
 class Report:
     """What an epoch brought: mean training loss, seconds, metrics on the validation log, whether it is the best."""
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,25 @@ def test_ratings_as_the_owner_ships_them(tmp_path) -> None:
     assert datasets.movielens_1m(write(tmp_path, files)).num_events == 3
 
 
+def test_histories_of_movies_keep_ratings_without_a_time(tmp_path) -> None:
+    log = datasets.movielens_1m_histories(write(tmp_path, MOVIES))
+    assert sessions_of(log) == [[5], [4, 5], [4]] and log.sessions.tolist() == [2, 1, 9]
+    assert log.users is not None and log.session_user is not None
+    assert log.users.ids[log.session_user].tolist() == [2, 1, 9]
+    assert log.value is not None and log.value.tolist() == [4, 5, 3, 1]
+
+
+def test_histories_of_reviews_are_in_time_order(tmp_path) -> None:
+    rows = {"train": "7\t30\t200\n8\t31\t100\n7\t32\t100\n", "valid": "7\t33\t300\n", "test": "8\t30\t100\n"}
+    (tmp_path / "amazon").mkdir()
+    folder = write(tmp_path, {f"amazon/Beauty/{name}.txt": text for name, text in rows.items()})
+    log = datasets.amazon_histories("Beauty", folder)
+    found = dict(zip(log.sessions.tolist(), sessions_of(log), strict=True))
+    assert found == {7: [32, 30, 33], 8: [31, 30]} and log.has_time
+    with pytest.raises(InputError, match="amazon/Books/train.txt: no such file"):
+        datasets.amazon_histories("Books", folder)
+
+
 def test_a_row_with_a_column_too_few_is_named(tmp_path) -> None:
     folder = write(tmp_path, MOVIES | {"ml-1m/users.dat": "1::F::25::3::01234\n2::M\n"})
     with pytest.raises(InputError, match="users.dat: line 2 .* 5 columns"):
@@ -206,6 +226,8 @@ def test_counts_are_the_published_ones(
         (datasets.yoochoose_times, 83_845, 2_933),
         (datasets.movielens_1m, 487_650, 3_615),
         (datasets.eshop_clothing, 165_474, 217),
+        (partial(datasets.amazon_histories, "Beauty"), 198_502, 12_101),
+        (partial(datasets.amazon_histories, "Cell_Phones_and_Accessories"), 194_439, 10_429),
     ],
 )
 def test_logs_with_times_are_whole(load: Callable[[], EventLog], events: int, items: int) -> None:

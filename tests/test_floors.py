@@ -17,7 +17,7 @@ FLOORS = [
     ["events"],
     ["splits", "metrics", "storage"],
     ["graph", "batch"],
-    ["tasks"],
+    ["histories", "tasks"],
     ["nn", "scenarios"],
     ["recommender"],
     ["adapt"],

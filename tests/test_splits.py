@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.splits import Split, split_at, split_by_item, split_by_time, split_by_user
+from graphmeta.splits import Split, split_at, split_by_item, split_by_time, split_by_user, split_people
 from graphmeta.tables import EntityTable
+from graphmeta.testing import fake_log
 
 
 def log_of(events: list[tuple[int, int, int]], items: int = 30) -> EventLog:
@@ -196,3 +197,29 @@ def test_new_items_are_on_sale_but_training_never_saw_them_clicked(seed: int) ->
 def test_a_part_without_sessions_is_refused() -> None:
     with pytest.raises(InputError, match="no session is left to train on"):
         split_by_item(log_of([(s, i, 10 * s + i) for s in range(5) for i in range(10)]))
+
+
+def test_people_are_dealt_by_shares_and_nobody_is_in_two_parts() -> None:
+    log = fake_log(sessions=100)
+    parts = split_people(log, shares=(1, 2, 1), seed=4)
+    owners = [set(part.users.ids[part.session_user].tolist()) for part in parts]
+    assert [len(people) for people in owners] == [5, 10, 5]
+    assert len(set.union(*owners)) == 20 and sum(part.num_sessions for part in parts) == 100
+    for part, people in zip(parts, owners, strict=True):
+        assert part.items.ids.tolist() == log.items.ids.tolist()
+        assert set(part.users.ids.tolist()) == people  # a part knows nobody else's name
+        mine = np.isin(log.users.ids[log.session_user[log.session]], list(people))
+        assert part.item.tolist() == log.item[mine].tolist()
+    again, other = (split_people(log, seed=seed)[0].sessions.tolist() for seed in (4, 5))
+    assert again == parts[0].sessions.tolist() != other
+
+
+def test_sessions_without_users_are_people() -> None:
+    log = fake_log(sessions=8).aligned_to(fake_log(sessions=8).items)
+    parts = split_people(log, shares=(1, 1))
+    assert [part.num_sessions for part in parts] == [4, 4]
+    assert not set(parts[0].sessions) & set(parts[1].sessions)
+    with pytest.raises(InputError, match="shares must be positive"):
+        split_people(log, shares=(1, 0))
+    with pytest.raises(InputError, match="8 people"):
+        split_people(log, shares=(1,) * 9)

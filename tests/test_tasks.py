@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions, session_batch, split_tasks, without_targets
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
+from graphmeta.histories import user_histories, with_history
 from graphmeta.nn.readout import Last, Mean, SoftAttention
 from graphmeta.tasks import (
     Tasks,
     TaskSampler,
+    drawn_tasks,
+    known_clicks,
     support_of,
     task_batch,
     tasks_of,
-    user_histories,
     user_parallel,
-    with_history,
 )
 
 
@@ -307,3 +308,57 @@ def test_tasks_that_know_no_clicks_stay_small() -> None:
     ]
     for readout in (Last(), Mean()):
         assert not readout(torch.randn(other["event"].num_nodes, 4), other)[other["sample"].real].any()
+
+
+def test_all_that_a_sample_knows_is_its_support() -> None:
+    log = ratings()
+    samples = last_clicks(log, max_length=3)
+    tasks = known_clicks(dataclasses.replace(samples, value=samples.target.astype(float)))
+    assert tasks.support.value is None
+
+    def rows(part: Samples) -> list[tuple[str, str]]:
+        known = ["".join(log.items.ids[part.item[b:e]]) for b, e in zip(part.begin, part.end, strict=True)]
+        return list(zip(known, log.items.ids[part.target], strict=True))
+
+    assert rows(tasks.query) == rows(samples) == [("bcd", "e"), ("ca", "b"), ("d", "e")]
+    assert rows(tasks.support) == [("", "b"), ("b", "c"), ("bc", "d"), ("", "c"), ("c", "a"), ("", "d")]
+    assert tasks.support_ptr.tolist() == [0, 3, 5, 6] and tasks.query_ptr.tolist() == [0, 1, 2, 3]
+
+
+def histories_of(lengths: list[int]) -> EventLog:
+    """People with so many different items each, the first of them clicked again at the end."""
+    rows = [(who, n) for who, length in enumerate(lengths) for n in [*range(length), 0]]
+    return EventLog.read(pd.DataFrame(rows, columns=["who", "what"]), session="who", item="what")
+
+
+def test_drawn_records_are_half_known_and_half_asked() -> None:
+    log = histories_of([1, 2, 3, 7, 40] * 60)
+    tasks = drawn_tasks(log, most=6, seed=3)
+    known, asked = tasks.lengths, np.diff(tasks.query_ptr)
+    person = tasks.query.session[tasks.query_ptr[:-1]]
+    assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
+    drawn = known + asked
+    assert (known == drawn // 2).all()
+    for number, most in ((1, 2), (2, 3), (3, 6), (4, 6)):
+        sizes = drawn[person % 5 == number]
+        assert set(sizes) == set(range(2, most + 1))
+    for t in range(len(tasks)):
+        support = tasks.support.target[tasks.support_ptr[t] : tasks.support_ptr[t + 1]].tolist()
+        query = tasks.query.target[tasks.query_ptr[t] : tasks.query_ptr[t + 1]].tolist()
+        assert len(set(support + query)) == len(support + query) and support == sorted(support)
+        assert set(support + query) <= set(log.item[log.session == person[t]].tolist())
+    # Any record may be known or asked: the forty's items are spread over their whole history.
+    forty = np.isin(tasks.support.session, np.flatnonzero(np.arange(300) % 5 == 4))
+    assert len(set(tasks.support.target[forty].tolist())) > 30
+    assert tasks.first_queries().query.target.tolist() == tasks.query.target[tasks.query_ptr[:-1]].tolist()
+
+
+def test_draws_go_by_the_seed_and_the_limits() -> None:
+    log = histories_of([12] * 9)
+    one, same, other = (drawn_tasks(log, seed=seed) for seed in (1, 1, 2))
+    assert one.query.target.tolist() == same.query.target.tolist() != other.query.target.tolist()
+    assert set(drawn_tasks(log, most=12, max_length=4).support.item.tolist()) <= {0, 9, 10, 11}
+    with pytest.raises(InputError, match="least=1 and most=10"):
+        drawn_tasks(log, least=1)
+    with pytest.raises(InputError, match="no event is asked"):
+        drawn_tasks(histories_of([1, 1]))

@@ -39,7 +39,8 @@ class Table(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """Rows of the table: ``[I] -> [I, width]``."""
-        if self.taken is None or not torch.is_grad_enabled() or type(self.weight) is not nn.Parameter:
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if self.taken is None or not learns or type(self.weight) is not nn.Parameter:
             return F.embedding(index, self.weight)
         rows = self.weight.detach().index_select(0, index).requires_grad_()
         self.taken.append((index, rows))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, cbml, cold_user, graph, meta, sequence, session
+from graphmeta.published import asars, cbml, cold_user, few_shot, graph, meta, rating, sequence, session
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -67,6 +67,7 @@ class Entry:
             raise InputError(f"{self.name} needs to know the users; name the log's user column (--user)")
 
 
+_META_CF = "Wei et al. 2020, MetaCF"
 _ROWS = (
     Entry("sr_gnn", "session", "Wu et al. 2019, SR-GNN", "1-8", "nothing", session.sr_gnn),
     Entry("tagnn", "session", "Yu et al. 2020, TAGNN", "1-10", "nothing", session.tagnn),
@@ -111,8 +112,30 @@ _ROWS = (
         "Lee et al. 2019, MeLU",
         "1-3, Algorithm 1",
         "the decision layers",
-        cold_user.melu_rating,
+        rating.melu_rating,
         rates=True,
+    ),
+    Entry("bpr_fold_in", "cold_user", _META_CF, "2-3", "the user, when recommending", cold_user.bpr_fold_in),
+    Entry("meta_cf_g", "cold_user", _META_CF, "8", "the user", cold_user.meta_cf_g, "bpr_fold_in"),
+    Entry("meta_cf_linear", "cold_user", _META_CF, "9-10", "the user", cold_user.meta_cf_linear, "bpr_fold_in"),
+    Entry("meta_cf_neural", "cold_user", _META_CF, "9-10", "the user", cold_user.meta_cf_neural, "bpr_fold_in"),
+    Entry(
+        "melu_id",
+        "cold_user",
+        f"{_META_CF} (baseline, reconstructed)",
+        "-",
+        "the prediction layers",
+        cold_user.melu_id,
+        "bpr_fold_in",
+    ),
+    Entry("meta_tl", "cold_user", "Wang et al. 2021, MetaTL", "1-6", "the relation of items", few_shot.meta_tl),
+    Entry(
+        "cluster_seq",
+        "cold_user",
+        "arXiv 2307.13766, ClusterSeq (reconstruction)",
+        "-",
+        "the decoder, from a gated start",
+        few_shot.cluster_seq,
     ),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}

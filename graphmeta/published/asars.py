@@ -6,6 +6,7 @@ from torch import nn
 
 from graphmeta.batch import whole_sessions
 from graphmeta.errors import InputError
+from graphmeta.histories import user_histories
 from graphmeta.nn.dwell import Dwell, DwellBeside, DwellBins
 from graphmeta.nn.features import ItemFeatures, UserFeatures
 from graphmeta.nn.head import Dot
@@ -19,7 +20,7 @@ from graphmeta.published.parts import loss_called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
-from graphmeta.tasks import user_histories, user_parallel
+from graphmeta.tasks import user_parallel
 
 _LENGTH = 200
 

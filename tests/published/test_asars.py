@@ -9,10 +9,10 @@ from graphmeta.batch import last_clicks, open_sessions, session_batch, whole_ses
 from graphmeta.datasets import complete_journey
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
+from graphmeta.histories import user_histories, with_history
 from graphmeta.nn.loss import following
 from graphmeta.published import build
 from graphmeta.system import System
-from graphmeta.tasks import user_histories, with_history
 from graphmeta.testing import fake_log
 from graphmeta.train import Adam, train
 

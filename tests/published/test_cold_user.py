@@ -1,157 +1,219 @@
-"""MeLU on ratings: the engine's two ways agree, its gradients are right, and it cannot see what it is asked."""
-
-import dataclasses
+"""MetaCF and its rivals against formulas written out: what a step is, what a start is, what never moves."""
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.generated import Generated
+from graphmeta.batch import open_sessions, session_batch
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate_ratings
-from graphmeta.job import check_system
-from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.pooling import Clicks
-from graphmeta.nn.rating import Decision, SquaredError
-from graphmeta.published import build
-from graphmeta.recommender import Recommender
-from graphmeta.system import System
-from graphmeta.tasks import RandomQueries
-from graphmeta.testing import fake_ratings
-from graphmeta.train import Adam, train
+from graphmeta.published import CATALOGUE, build
+from graphmeta.published.cold_user import PAPER, each_click
+from graphmeta.tasks import drawn_tasks, known_clicks
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, Sgd, train
 
-LOG = fake_ratings()
-UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)
-TASKS = RandomQueries(queries=4, least=6)(UNEVEN, max_length=0).take(np.array([0, 3, 5, 20]))
+LOG = fake_log(sessions=60)
+META = [row.name for row in CATALOGUE.values() if row.encoder == "bpr_fold_in"]
+FAMILY = ["bpr_fold_in", *META]
+PEOPLE = [[3], [1, 2, 7, 9, 4], [4, 8, 0]]
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
-def melu(**arguments) -> System:
+def made(name, **arguments):
     torch.manual_seed(0)
-    system = build("melu_rating", LOG.items, users=LOG.users, width=3, hidden=5, **{"lr": 0.1, **arguments})
-    system.fit(LOG)
-    return system
+    users = {"users": LOG.users} if name == "bpr_fold_in" else {}
+    return build(name, LOG.items, width=5, **users, **arguments).eval()
 
 
-def meta_gradients(system: System) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(system.losses(TASKS).sum(), list(system.parameters())))
+def samples(people=PEOPLE):
+    return open_sessions([np.array(items) for items in people])
 
 
-@pytest.mark.usefixtures("float64")
+def table(system):
+    return system.recommender.features.item.weight.detach().numpy()
+
+
+def test_without_steps_the_constant_start_ranks_alike_for_all():
+    system = made("meta_cf_g", steps=0)
+    scores = system.scores(samples()).numpy()
+    assert (scores.argsort(1) == scores[0].argsort()).all()
+    wanted = np.tile(table(system) @ system.recommender.head.vector.detach().numpy(), (len(PEOPLE), 1))
+    np.testing.assert_allclose(scores, wanted, atol=1e-12)
+    assert np.abs(made("meta_cf_g", steps=1).scores(samples()).numpy() - scores).max(1).min() > 1e-3
+
+
+def test_without_steps_the_identity_scores_by_the_mean_of_the_items():
+    system, q = made("meta_cf_linear", steps=0), table(made("meta_cf_linear"))
+    torch.nn.init.eye_(system.adaptation.start.generator.weight)
+    wanted = [np.mean([[q[known] @ one for one in q] for known in items], 0) for items in PEOPLE]
+    np.testing.assert_allclose(system.scores(samples()).numpy(), wanted, atol=1e-12)
+
+
+def test_without_steps_the_neural_start_is_two_layers():
+    for residual in (False, True):
+        system = made("meta_cf_neural", steps=0, residual=residual)
+        layers = system.adaptation.start.generator
+        w1, b1, w2, b2 = (
+            p.detach().numpy() for p in (layers.inner.weight, layers.inner.bias, layers.outer.weight, layers.outer.bias)
+        )
+        mean = np.stack([table(system)[items].mean(0) for items in PEOPLE])
+        vectors = np.maximum(mean @ w1.T + b1, 0) @ w2.T + b2 + (mean if residual else 0)
+        np.testing.assert_allclose(system.scores(samples()).numpy(), vectors @ table(system).T, atol=1e-12)
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_the_steps_are_gradient_descent_by_hand(sums):
+    system = made("meta_cf_g", steps=3, lr=0.3, sums=sums)
+    q, support = table(system), known_clicks(samples()).batch(num_items=LOG.num_items).support
+    items, counts = (part.numpy() for part in system.loss.draw(support, LOG.num_items))
+    found, real = system.scores(samples()).numpy(), support["sample"].real.numpy()
+    assert counts[real].all()
+    for task, known in enumerate(PEOPLE):
+        rows = real[real // support.rows["sample"] == task]
+        p = system.recommender.head.vector.detach().numpy().copy()
+        for _ in range(3):
+            slope = np.zeros(5)
+            for row in rows:
+                target = q[int(support["sample"].target[row])]
+                slope -= target / (1 + np.exp(p @ target))
+                for negative in q[items[row]]:
+                    slope += negative / (1 + np.exp(-p @ negative))
+            p -= 0.3 * slope / (1 if sums else len(known))
+        np.testing.assert_allclose(found[task], q @ p, atol=1e-12)
+
+
+def test_melu_without_content_adapts_a_network_of_factor_and_noise():
+    system = made("melu_id", steps=0)
+    scores = system.scores(samples()).numpy()
+    first, last = system.recommender.head.layers[0], system.recommender.head.layers[2]
+    w, b, v, c = (p.detach().numpy() for p in (first.weight, first.bias, last.weight, last.bias))
+    batch = known_clicks(samples()).batch(num_items=LOG.num_items).query
+    noise = system.recommender.summary(batch).numpy()
+    for task in range(len(PEOPLE)):
+        pairs = np.concatenate([table(system), np.tile(noise[task], (LOG.num_items, 1))], 1)
+        np.testing.assert_allclose(scores[task], np.maximum(pairs @ w.T + b, 0) @ v[0] + c, atol=1e-12)
+    system.adaptation.steps = 2
+    assert system.adaptation.names == [f"head.layers.{n}.{p}" for n in (0, 2) for p in ("weight", "bias")]
+    assert not np.allclose(system.scores(samples()).numpy(), scores)
+
+
+def answers(system, tasks):
+    losses = system.losses(tasks)
+    trained = [p for p in system.parameters() if p.requires_grad]
+    return [losses.detach(), *torch.autograd.grad(losses.mean(), trained)]
+
+
+@pytest.mark.parametrize("name", META)
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_are_as_one_after_the_other(order: int) -> None:
-    assert len(set(TASKS.lengths)) > 1
-    one, two = melu(order=order, steps=2), melu(order=order, steps=2)
-    two.adaptation.stacked = False
-    torch.testing.assert_close(one.scores(TASKS), two.scores(TASKS), rtol=0, atol=1e-9)
-    for a, b in zip(meta_gradients(one), meta_gradients(two), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
-    assert one.adaptation.stacked
+def test_all_people_at_once_give_what_the_loop_gives(name, order):
+    system, tasks = made(name, steps=2, lr=0.5, order=order), drawn_tasks(LOG).take(slice(0, 7))
+    for training in (False, True):
+        system.train(training)
+        together = answers(system, tasks)
+        assert system.adaptation.stacked
+        system.adaptation.stacked = False
+        alone = answers(system, tasks)
+        system.adaptation.stacked = True
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
-@pytest.mark.usefixtures("float64")
-def test_second_order_gradients_are_those_of_finite_differences() -> None:
-    system = melu(order=2)
-    gradients = dict(zip((n for n, _ in system.named_parameters()), meta_gradients(system), strict=True))
-    first = dict(zip(gradients, meta_gradients(melu(order=1)), strict=True))
-    for name in ("recommender.head.layers.0.weight", "recommender.features.content.fields.field_genre.table.weight"):
-        weight, around = system.get_parameter(name), []
-        at = np.unravel_index(int(gradients[name].abs().argmax()), weight.shape)
+@pytest.mark.parametrize("name", META)
+def test_second_order_gradients_are_those_of_finite_differences(name):
+    system, tasks = made(name, steps=2, lr=0.5, order=2), drawn_tasks(LOG).take(slice(0, 7))
+    trained = [p for p in system.parameters() if p.requires_grad]
+    _, *slopes = answers(system, tasks)
+    assert all(slope.abs().sum() > 0 for slope in slopes)
+    random = torch.Generator().manual_seed(1)
+    direction = [torch.randn(p.shape, generator=random) for p in trained]
+    analytic = sum((slope * d).sum() for slope, d in zip(slopes, direction, strict=True))
+    values, small = [], 1e-6
+    for sign in (1, -2):
         with torch.no_grad():
-            for delta in (1e-5, -2e-5):
-                weight[at] += delta
-                around.append(float(system.losses(TASKS).sum()))
-            weight[at] += 1e-5
-        assert float(gradients[name][at]) == pytest.approx((around[0] - around[1]) / 2e-5, rel=1e-5)
-        assert not torch.allclose(gradients[name], first[name], rtol=1e-3)
+            for p, d in zip(trained, direction, strict=True):
+                p.add_(sign * small * d)
+            values.append(system.losses(tasks).mean())
+    torch.testing.assert_close((values[0] - values[1]) / (2 * small), analytic, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.usefixtures("float64")
-def test_one_step_of_a_linear_model_by_hand() -> None:
-    """θ' = θ − β · 2/n Σ (x·θ − r) x, and the answer x'·θ'."""
-    torch.manual_seed(0)
-    features, readout = ContentFeatures(LOG.items, 2), UserContent(LOG.users, 2)
-    head = Decision(readout, readout.width + features.width, hidden=())
-    adaptation = Adaptation(Scope("head.layers"), step=Gradient(0.3))
-    system = System(
-        Recommender(features, Clicks(), head), LOG.items, users=LOG.users, adaptation=adaptation, loss=SquaredError(),
-        max_length=0,
-    )  # fmt: skip
-    theta, bias = head.layers[0].weight[0], head.layers[0].bias[0]
-    found = system.scores(TASKS).squeeze(1)
-    for t in range(len(TASKS)):
-
-        def inputs(part, ptr, t=t):
-            own = slice(ptr[t], ptr[t + 1])
-            user, item = torch.from_numpy(part.user[own]), torch.from_numpy(part.target[own])
-            return torch.cat([readout.content(user), features.content(item)], 1), torch.from_numpy(part.value[own])
-
-        x, r = inputs(TASKS.support, TASKS.support_ptr)
-        wrong = x @ theta + bias - r
-        own_theta, own_bias = theta - 0.3 * 2 * (wrong @ x) / len(r), bias - 0.3 * 2 * wrong.mean()
-        asked, _ = inputs(TASKS.query, TASKS.query_ptr)
-        torch.testing.assert_close(found[TASKS.query_ptr[t] : TASKS.query_ptr[t + 1]], asked @ own_theta + own_bias)
+@pytest.mark.parametrize("name", FAMILY)
+def test_factors_stay_as_they_are_and_all_else_learns(name):
+    system = made(name)
+    before = {n: p.detach().clone() for n, p in system.named_parameters()}
+    list(train(system, LOG, epochs=2, optimizer=Adam(lr=1e-2), batch_size=30))
+    same = {n for n, p in system.named_parameters() if torch.equal(before[n], p)}
+    frozen = {"recommender.features.item.weight"} if name != "bpr_fold_in" else set()
+    unused = {"recommender.head.vector"} if name in ("meta_cf_linear", "meta_cf_neural") else set()
+    assert same == frozen | unused | ({"recommender.head.identity"} if name == "melu_id" else set())
 
 
-def test_a_step_leaves_the_contents_as_they_are() -> None:
-    system = melu()
-    assert set(system.adaptation.names) == {f"head.layers.{n}.{kind}" for n in (0, 2, 4) for kind in ("weight", "bias")}
-    adapted = system.adaptation.adapted(system.recommender, system._tasks(TASKS), system.loss)
-    assert set(adapted) == set(system.adaptation.names)
-    moved = adapted["head.layers.0.weight"]
-    assert moved.shape == (4, 5, 9) and all(
-        not torch.equal(own, system.recommender.head.layers[0].weight) for own in moved
-    )
+@pytest.mark.parametrize("name", META)
+def test_factors_come_from_matrix_factors_of_others(name):
+    factors, system = made("bpr_fold_in"), made(name)
+    torch.nn.init.normal_(factors.recommender.features.item.weight)
+    copied = system.start_from(factors)
+    assert "features.item.weight" in copied
+    assert torch.equal(system.recommender.features.item.weight, factors.recommender.features.item.weight)
+    if name == "meta_cf_g":
+        assert torch.equal(system.recommender.head.vector, factors.recommender.head.vector)
 
 
-def test_what_is_asked_influences_no_answer_and_what_is_known_does() -> None:
-    system, scores = melu(), melu().scores(TASKS)
-    random = np.random.default_rng(0)
-    asked = dataclasses.replace(TASKS.query, value=random.random(len(TASKS.query)))
-    assert torch.equal(system.scores(dataclasses.replace(TASKS, query=asked)), scores)
-    known = dataclasses.replace(TASKS.support, value=random.random(len(TASKS.support)))
-    assert not torch.allclose(system.scores(dataclasses.replace(TASKS, support=known)), scores)
+def test_matrix_factors_are_learned_from_every_click():
+    system = made("bpr_fold_in", negatives=2, penalty=0.1)
+    system.fit(LOG)
+    losses = system.losses(each_click(LOG)).detach().numpy()
+    q, head = table(system), system.recommender.head
+    user = LOG.session_user[LOG.session]
+    vectors = (head.vector + head.users.user.weight).detach().numpy()
+    assert len(losses) == LOG.num_events
+    items, counts = system.loss.draw(session_batch(each_click(LOG), num_items=LOG.num_items), LOG.num_items)
+    for row in range(0, LOG.num_events, 17):
+        p = vectors[user[row]]
+        wanted = np.log1p(np.exp(-p @ q[LOG.item[row]])) + 0.1 * p @ p
+        wanted += sum(np.log1p(np.exp(p @ q[item])) for item in items[row][counts[row]])
+        np.testing.assert_allclose(losses[row], wanted, atol=1e-12)
 
 
-def test_answers_do_not_depend_on_who_else_is_asked() -> None:
-    system, order = melu(), np.array([2, 0, 3, 1])
-    scores = system.scores(TASKS)
-    alone = torch.cat([system.scores(TASKS.take(np.array([t]))) for t in order])
-    torch.testing.assert_close(system.scores(TASKS.take(order)), alone)
-    one, two = (evaluate_ratings(system, tasks).metrics for tasks in (TASKS, TASKS.take(order)))
-    assert one == pytest.approx(two, abs=1e-6) and len(scores) == 16
+def test_a_new_person_is_folded_in_from_noise_whoever_they_are():
+    system = made("bpr_fold_in")
+    torch.nn.init.normal_(system.recommender.head.users.user.weight)
+    anybody = system.scores(samples())
+    known = open_sessions([np.array(items) for items in PEOPLE], users=np.array([0, 5, -1]))
+    assert torch.equal(system.scores(known), anybody)
+    assert (anybody[0] - system.scores(samples([[3]]))[0]).abs().max() < 1e-12
+    system.adaptation.steps = 0
+    start = system.scores(samples())
+    assert not torch.allclose(start[0], start[1]) and not torch.allclose(start, anybody)
 
 
-def test_it_is_saved_and_loaded_with_its_contents(tmp_path) -> None:
-    system = melu()
-    part = LOG.select(LOG.item % 3 == 0).aligned_to(LOG.items, LOG.users)
-    system.fit(part)
-    system.save(tmp_path)
-    again = System.load(tmp_path)
-    assert torch.equal(again.scores(TASKS), system.scores(TASKS))
-    assert float(again.recommender.head.mean) == pytest.approx(part.value.mean())
+def test_the_papers_preset_descends_on_sums():
+    name = "meta_cf_linear"
+    preset = PAPER[name]
+    assert preset.optimizer == Sgd(lr=1e-6) and preset.lr == 2e-3
+    summed, meant = (made(name, lr=0.1, sums=sums, steps=0).train() for sums in (True, False))
+    tasks = drawn_tasks(LOG)
+    torch.manual_seed(4)
+    total = answers(summed, tasks)
+    alone = answers(meant, tasks)
+    torch.testing.assert_close(total[0].mean(), alone[0].sum())
+    torch.testing.assert_close(total[1], alone[1] * len(alone[0]))
+    weight = summed.adaptation.start.generator.weight
+    before = weight.detach().clone()
+    torch.manual_seed(1_000_003 * 0 + 0)
+    slope = answers(summed, drawn_tasks(LOG, seed=0))[1]
+    list(train(summed, LOG, epochs=1, optimizer=preset.optimizer, batch_size=1000, seed=0))
+    torch.testing.assert_close(weight.detach(), before - 1e-6 * slope, rtol=0, atol=1e-12)
 
 
-def test_it_learns_and_adapting_helps() -> None:
-    """How generous people are is written nowhere: only their own ratings tell it."""
-    generous = dataclasses.replace(LOG, value=1.0 + LOG.session % 5)
-    learn, test = (
-        generous.select(part).aligned_to(LOG.items, LOG.users) for part in (LOG.session < 30, LOG.session >= 30)
-    )
-    asked, errors = RandomQueries(queries=5)(test, max_length=0), {}
-    for steps in (0, 2):
-        system = melu(steps=steps, lr=0.2)
-        history = list(train(system, learn, epochs=6, optimizer=Adam(lr=2e-2), batch_size=10))
-        assert history[-1].loss < history[0].loss
-        errors[steps] = evaluate_ratings(system, asked).metrics["mae"]
-    assert errors[2] < 0.6 * errors[0]
+@pytest.mark.parametrize("name", FAMILY)
+def test_one_known_item_is_enough(name):
+    system = made(name)
+    assert len(system.recommend([LOG.items.ids[3]], k=5, exclude_seen=True)) == 5
 
 
-def test_next_items_are_not_its_question() -> None:
-    with pytest.raises(InputError, match="no ratings to learn from|names none"):
-        melu().recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
-    with pytest.raises(InputError, match="melu_rating predicts ratings"):
-        check_system("melu_rating", users=True)
-    assert isinstance(melu().recommender.head.layers, nn.Sequential)
+def test_generating_what_does_not_exist_is_refused():
+    system = made("meta_cf_linear")
+    with pytest.raises(InputError, match=r"no parameter is called 'head.vektor'; there are: features.item.weight, "):
+        Generated("head.vektor", torch.nn.Identity()).bind(system.recommender, [])

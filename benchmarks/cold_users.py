@@ -1,0 +1,275 @@
+"""New people of whom a few items are known, under MetaCF's protocol: one row of results a system.
+
+    GRAPHMETA_DATA=… python -m benchmarks.cold_users movielens1m --systems meta_cf_g,melu_id --seed 0
+
+People are dealt 1:2:1 into pretraining, meta-training and test. Of everybody in the last two, 2 to 10 records are
+drawn; half are known, the others asked, among all items but the known ones. Item factors come from the pretraining
+people alone. A tenth of the meta-training people choose epoch and inner rate; the test is looked at once a row (and
+once for each number of steps, which are reported and not chosen by). Baselines count pretraining and meta-training
+people's whole histories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.accuracy import RESULTS, provenance
+from graphmeta import datasets, neighbours
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import Samples
+from graphmeta.evaluate import Result, evaluate_tasks
+from graphmeta.events import EventLog
+from graphmeta.published import build
+from graphmeta.published.cold_user import DEFAULT, PAPER, Preset
+from graphmeta.splits import split_people
+from graphmeta.storage import write_json
+from graphmeta.system import System
+from graphmeta.tasks import Tasks, drawn_tasks, tasks_of
+from graphmeta.train import Adam, train
+
+DATASETS: dict[str, Callable[[], EventLog]] = {
+    "movielens1m": datasets.movielens_1m_histories,
+    "amazon_cell": lambda: datasets.amazon_histories("Cell_Phones_and_Accessories"),
+}
+META = ("meta_cf_g", "meta_cf_linear", "meta_cf_neural", "melu_id")
+BASELINES = {"popularity": neighbours.Popularity, "item_knn": neighbours.ItemKNN}
+FOLD_IN = ("bpr_fold_in", "bpr_fold_in_best")
+RATES, FOLD_IN_RATES = (1e-2, 5e-2, 2e-1), (5e-2, 2e-1, 1.0)
+AT_ONCE = 200  # people whose scores are in memory together
+STEPS = (*range(6), 7, 10, 15, 20, 30, 40, 50)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Pretraining people's log, the tasks of the others, and everything that baselines may count."""
+
+    pretrain: EventLog
+    learn: Tasks
+    valid: Tasks
+    test: Tasks
+    seen: EventLog
+
+    @classmethod
+    def of(cls, log: EventLog, *, seed: int) -> Protocol:
+        """Deal the people of a log."""
+        pretrain, meta, test = split_people(log, seed=seed)
+        learn, valid = (drawn_tasks(part, seed=seed) for part in split_people(meta, shares=(9, 1), seed=seed))
+        people = np.concatenate([pretrain.sessions, meta.sessions])
+        seen = log.of_sessions(np.isin(log.sessions, people)).aligned_to(log.items)
+        return cls(pretrain, learn, valid, drawn_tasks(test.aligned_to(log.items), seed=seed), seen)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a system was chosen to be, how it learned, and how good it is, also after other numbers of steps."""
+
+    arguments: dict[str, Any]
+    history: list[dict[str, Any]]
+    result: Result
+    by_steps: dict[str, dict[str, float]]
+
+
+def main() -> None:
+    """Run rows from the command line."""
+    names = [*FOLD_IN, *META, *BASELINES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--systems", default=",".join(names), help="names with commas between them; all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=15, help="of meta-training, at most")
+    parser.add_argument("--pretrain-epochs", type=int, default=12, help="of the item factors, at most")
+    parser.add_argument("--rates", type=json.loads, default=RATES, help="inner rates to choose from, as JSON")
+    parser.add_argument("--preset", choices=("default", "paper"), default="default")
+    options = parser.parse_args()
+    wanted = options.systems.split(",")
+    if unknown := set(wanted) - set(names):
+        parser.error(f"no system here is called {sorted(unknown)[0]!r}")
+    protocol = Protocol.of(DATASETS[options.dataset](), seed=options.seed)
+    print(described(protocol), flush=True)
+    factors, pretraining = None, []
+    if set(wanted) - set(BASELINES):
+        factors, pretraining = pretrained(protocol.pretrain, epochs=options.pretrain_epochs, seed=options.seed)
+    for name in wanted:
+        began = time.perf_counter()
+        row = run(name, protocol, factors, options)
+        write(name, row, options, pretraining, time.perf_counter() - began)
+
+
+def described(protocol: Protocol) -> str:
+    """Sizes of all parts."""
+    parts = {"meta-training": protocol.learn, "validation": protocol.valid, "test": protocol.test}
+    told = [f"{n}: {len(t):,} people, {len(t.support):,} known, {len(t.query):,} asked" for n, t in parts.items()]
+    log = protocol.pretrain
+    return "; ".join([f"pretraining: {log.num_sessions:,} people, {log.num_events:,} records", *told])
+
+
+def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[dict[str, Any]]]:
+    """Item factors; one record of everybody is held out to choose the epoch."""
+    held_out = tasks_of(log, *one_held_out(log, seed=seed))
+    learn = log.select(~one_held_out(log, seed=seed)[1]).aligned_to(log.items, log.users)
+    torch.manual_seed(seed)
+    system = build("bpr_fold_in", log.items, users=log.users)
+
+    def valid(of: System) -> dict[str, float]:
+        return evaluate_tasks(KnownUsers(of), held_out, batch_size=AT_ONCE).metrics
+
+    return system, trained(system, learn, valid, Adam(lr=1e-2, weight_decay=1e-5), epochs=epochs, seed=seed, batch=4096)
+
+
+def one_held_out(log: EventLog, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of all events but a random one of each session, and of these."""
+    key = np.random.default_rng(seed).random(log.num_events)
+    order = np.lexsort((key, log.session))
+    asked = np.zeros(log.num_events, dtype=bool)
+    asked[order[log.ptr[:-1]]] = True
+    return ~asked, asked
+
+
+class KnownUsers:
+    """The trained vectors of known users as a scorer, without fitting anything."""
+
+    def __init__(self, system: System) -> None:
+        self.system, self.num_items = system, system.num_items
+
+    @torch.no_grad()
+    def scores(self, samples: Samples) -> torch.Tensor:
+        """Scores of all items."""
+        assert self.system.recommender is not None
+        return self.system.recommender(self.system._asked(samples))
+
+
+def trained(
+    system: System, log: EventLog, valid: Callable[[System], dict[str, float]], optimizer: Adam, *,
+    epochs: int, seed: int, batch: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train to the best epoch, four epochs of patience; what every epoch brought."""
+    reports = []
+    for report in train(
+        system, log, epochs=epochs, optimizer=optimizer, batch_size=batch, valid=valid, patience=4, seed=seed
+    ):
+        print(f"  {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
+        reports.append({"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid})
+    return reports
+
+
+def run(name: str, protocol: Protocol, factors: System | None, options: argparse.Namespace) -> Row:
+    """One system."""
+    if name in BASELINES:
+        return Row({}, [], evaluate_tasks(BASELINES[name](protocol.seen), protocol.test), {})
+    assert factors is not None
+    if name in FOLD_IN:
+        return folded_in(factors, protocol, steps=STEPS if name.endswith("best") else (5,))
+    return meta_trained(name, protocol, factors, options)
+
+
+def folded_in(system: System, protocol: Protocol, *, steps: tuple[int, ...]) -> Row:
+    """Rate (and steps, if several) that are best for a known item that is held out; then the test with all known."""
+    held_out = known_held_out(protocol.test)
+    tried = {(lr, n): hit(stepped(system, held_out, n, lr=lr)) for lr in FOLD_IN_RATES for n in steps}
+    lr, best = max(tried, key=lambda one: tried[one])
+    told = steps if len(steps) > 1 else range(6)
+    by_steps = {str(n): stepped(system, protocol.test, n, lr=lr).metrics for n in told}
+    arguments = {"lr": lr, "steps": best}
+    print(f"  chosen {arguments}: {tried[lr, best]:.4f} on held-out items", flush=True)
+    return Row(arguments, [], stepped(system, protocol.test, best, lr=lr), by_steps)
+
+
+def known_held_out(tasks: Tasks) -> Tasks:
+    """Tasks that know two items or more, the last of which is asked instead."""
+    some = tasks.take(np.flatnonzero(tasks.lengths > 1))
+    last = some.support_ptr[1:] - 1
+    keep = np.delete(np.arange(len(some.support)), last)
+    ptr = some.support_ptr - np.arange(len(some) + 1)
+    return Tasks(some.support.take(keep), some.support.take(last), ptr, np.arange(len(some) + 1))
+
+
+def stepped(system: System, tasks: Tasks, steps: int, *, lr: float | None = None) -> Result:
+    """The test after so many steps."""
+    assert system.adaptation is not None and isinstance(step := system.adaptation.step, Gradient)
+    before = system.adaptation.steps, step.lr
+    system.adaptation.steps, step.lr = steps, step.lr if lr is None else lr
+    result = evaluate_tasks(system, tasks, batch_size=AT_ONCE)
+    system.adaptation.steps, step.lr = before
+    return result
+
+
+def hit(result: Result) -> float:
+    """What everything is chosen by."""
+    return result.metrics["hit@10"]
+
+
+def meta_trained(name: str, protocol: Protocol, factors: System, options: argparse.Namespace) -> Row:
+    """The inner rate that is best for validation people, then the test."""
+    presets = (
+        [Preset(lr, False, DEFAULT.optimizer) for lr in options.rates] if options.preset == "default" else [PAPER[name]]
+    )
+    best: tuple[float, System, Preset, list[dict[str, Any]]] | None = None
+
+    def valid(of: System) -> dict[str, float]:
+        return evaluate_tasks(of, protocol.valid, batch_size=AT_ONCE).metrics
+
+    for preset in presets:
+        torch.manual_seed(options.seed)
+        system = build(name, protocol.seen.items, **preset.arguments())
+        system.start_from(factors)
+        system.samples = lambda log, max_length: protocol.learn
+        print(f"{name} {preset.arguments()}", flush=True)
+        batch = len(protocol.learn) if preset.sums else 256
+        many = {"epochs": options.epochs, "seed": options.seed, "batch": batch}
+        found = trained(system, protocol.seen, valid, preset.optimizer, **many)
+        score = valid(system)["hit@10"]
+        if best is None or score > best[0]:
+            best = score, system, preset, found
+    assert best is not None
+    _, system, preset, history = best
+    by_steps = {str(n): stepped(system, protocol.test, n).metrics for n in range(6)}
+    return Row(preset.arguments(), history, stepped(system, protocol.test, 5), by_steps)
+
+
+def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[dict[str, Any]], seconds: float) -> None:
+    """The row's file."""
+    ran = provenance()
+    special = "" if options.preset == "default" else f" --preset {options.preset}"
+    limits = f"--epochs {options.epochs} --pretrain-epochs {options.pretrain_epochs} --rates '{list(options.rates)}'"
+    command = (
+        f"python -m benchmarks.cold_users {options.dataset} --systems {name} {limits}{special} --seed {options.seed}"
+    )
+    document = {
+        "dataset": options.dataset,
+        "protocol": "metacf",
+        "system": name,
+        "arguments": row.arguments | ({} if options.preset == "default" else {"preset": options.preset}),
+        "metrics": row.result.metrics,
+        "by_steps": row.by_steps,
+        "slices": row.result.slices,
+        "samples": row.result.samples,
+        "candidates": row.result.candidates,
+        "ties": row.result.ties,
+        "seed": options.seed,
+        "epochs": len(row.history),
+        "history": row.history,
+        "pretraining": pretraining,
+        "wall_s": round(seconds, 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **ran,
+        "command": command,
+    }
+    tag = "" if options.preset == "default" else options.preset
+    file = "-".join(filter(None, [options.dataset, "metacf", name, tag, f"seed{options.seed}"]))
+    write_json(RESULTS / f"{file}.json", document)
+    print(json.dumps({"system": name, **row.arguments, **row.result.metrics}), flush=True)
+    if row.by_steps:
+        print("  by steps", {n: round(m["hit@10"], 4) for n, m in row.by_steps.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

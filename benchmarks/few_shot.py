@@ -1,0 +1,131 @@
+"""New people and their first three items, what comes fourth: MetaTL's protocol, and all items ranked beside it.
+
+    GRAPHMETA_DATA=… python -m benchmarks.few_shot amazon_beauty --systems gru4rec,cluster_seq --epochs 5
+
+People are dealt 80:6:14 into training, validation and test, so that of new people 30 % validate and 70 % test. The
+fourth item is ranked among 100 that the person never bought (``metatl``) and among all (``metatl-all``). The epoch is
+chosen by MRR among all for validation people; the test is looked at once. Systems that adapt train on everybody's last
+three clicks before the last, the others on every click of whole histories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.accuracy import BASELINES, RESULTS, provenance
+from graphmeta import datasets
+from graphmeta.evaluate import Result, drawn_against, evaluate, evaluate_sampled
+from graphmeta.events import EventLog
+from graphmeta.neighbours import NoRepeats
+from graphmeta.published import CATALOGUE, build
+from graphmeta.splits import split_people
+from graphmeta.storage import write_json
+from graphmeta.system import System
+from graphmeta.tasks import click_after
+from graphmeta.train import Adam, train
+
+DATASETS: dict[str, Callable[[], EventLog]] = {"amazon_beauty": lambda: datasets.amazon_histories("Beauty")}
+SHOTS, KS = 3, (1, 5, 10)
+
+
+def main() -> None:
+    """Run rows from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--systems", default="popularity,item_knn,gru4rec,melu,meta_tl,cluster_seq")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--width", type=int, default=64)
+    options = parser.parse_args()
+    wanted = options.systems.split(",")
+    if unknown := set(wanted) - set(CATALOGUE) - set(BASELINES):
+        parser.error(f"no system is called {sorted(unknown)[0]!r}")
+    logs = dealt(DATASETS[options.dataset](), seed=options.seed)
+    print("people and events:", [(log.num_sessions, log.num_events) for log in logs], flush=True)
+    for name in wanted:
+        began = time.perf_counter()
+        model, history = fitted(name, logs[0], logs[1], options)
+        seconds = time.perf_counter() - began
+        asked = click_after(logs[2], SHOTS)
+        against = drawn_against(asked, logs[2], seed=options.seed)
+        write(name, "metatl", evaluate_sampled(model, asked, against, ks=KS), history, options, seconds)
+        write(name, "metatl-all", evaluate(model, asked, ks=KS), history, options, seconds)
+
+
+def dealt(log: EventLog, *, seed: int) -> tuple[EventLog, ...]:
+    """Training, validation and test people, none of whom another part's model may know."""
+    return tuple(part.aligned_to(log.items) for part in split_people(log, shares=(80, 6, 14), seed=seed))
+
+
+def fitted(
+    name: str, learn: EventLog, valid: EventLog, options: argparse.Namespace
+) -> tuple[Any, list[dict[str, Any]]]:
+    """The model, and what its epochs brought; one that adapts begins with its encoder, trained alone."""
+    if name in BASELINES:  # nobody reviews a thing twice, which a trained model learns and a baseline must be told
+        return NoRepeats(BASELINES[name](learn)), []
+    encoder, history = CATALOGUE[name].encoder, []
+    alone = None if encoder is None else trained(encoder, learn, valid, options, history)
+    return trained(name, learn, valid, options, history, begin=alone), history
+
+
+def trained(
+    name: str, learn: EventLog, valid: EventLog, options: argparse.Namespace, history: list[dict[str, Any]],
+    *, begin: System | None = None,
+) -> System:  # fmt: skip
+    """The system with its best epoch's weights; its epochs are added to the history."""
+    torch.manual_seed(options.seed)
+    system = build(name, learn.items, width=options.width)
+    if begin is not None:
+        system.start_from(begin)
+    if system.episodic:  # training tasks know as much as those of the test
+        system.max_length = SHOTS
+    asked = click_after(valid, SHOTS)
+
+    def score(of: System) -> dict[str, float]:
+        return evaluate(of, asked, ks=KS).metrics
+
+    optimizer, batch = Adam(weight_decay=1e-6), 1024 if system.episodic else 128
+    for report in train(
+        system, learn, epochs=options.epochs, optimizer=optimizer, batch_size=batch, valid=score, seed=options.seed
+    ):
+        print(f"  {name} {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
+        history.append({"system": name, "epoch": report.epoch, "loss": report.loss, "seconds": report.seconds})
+    return system
+
+
+def write(
+    name: str, protocol: str, result: Result, history: list[dict[str, Any]], options: argparse.Namespace, seconds: float
+) -> None:
+    """The row's file."""
+    command = f"python -m benchmarks.few_shot {options.dataset} --systems {name} --epochs {options.epochs}"
+    document = {
+        "dataset": options.dataset,
+        "protocol": protocol,
+        "system": name,
+        "arguments": {} if name in BASELINES else {"width": options.width},
+        "metrics": result.metrics,
+        "slices": result.slices,
+        "samples": result.samples,
+        "candidates": result.candidates,
+        "ties": result.ties,
+        "seed": options.seed,
+        "epochs": sum(epoch["system"] == name for epoch in history),
+        "history": history,
+        "wall_s": round(seconds, 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **provenance(),
+        "command": f"{command} --width {options.width} --seed {options.seed}",
+    }
+    write_json(RESULTS / f"{options.dataset}-{protocol}-{name}-seed{options.seed}.json", document)
+    print(json.dumps({"protocol": protocol, "system": name, **result.metrics}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""A start that is computed: a task's weight is made of what the task shows, not shared and then changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.errors import InputError
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.engine import Weights
+    from graphmeta.recommender import Encoded, Recommender
+
+
+class Generated(nn.Module):
+    """One parameter starts from a function of the task's context: ``θ_t = g(c_t)``.
+
+    The context ``c_t`` is what the head's readout makes of the task's known clicks (averaged over its queries). The
+    shared value of the parameter is not used, and need not have a gradient.
+
+    Args:
+        name: of the parameter; generator: ``[T, D'] -> [T, …]``, as many numbers as the parameter has.
+
+    Source: MetaCF (Wei et al. 2020), eqs 9–10.
+    """
+
+    def __init__(self, name: str, generator: nn.Module) -> None:
+        super().__init__()
+        self.name, self.generator = name, generator
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Make sure that there is such a parameter.
+
+        Raises:
+            InputError: there is none.
+        """
+        every = [name for name, _ in recommender.named_parameters()]
+        if self.name not in every:
+            raise InputError(f"no parameter is called {self.name!r}; there are: {', '.join(every)}")
+
+    def changes(self) -> list[str]:
+        """The generated parameter."""
+        return [self.name]
+
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """Its value for every task, ``[T, *shape]``."""
+        made = self.generator(recommender.summary(context, encoded))
+        return {self.name: made.reshape(-1, *recommender.get_parameter(self.name).shape)}
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """Nothing to learn from it."""

@@ -1,0 +1,120 @@
+"""New people and their first few items in order: MetaTL, and ClusterSeq reconstructed.
+
+ClusterSeq's text could not be had, only its abstract; what is not known is chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.generated import Generated
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.start import Gated
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import Samples, last_clicks, real_samples
+from graphmeta.nn.attention import Clicks
+from graphmeta.nn.cluster import Autoencoders
+from graphmeta.nn.decoder import AttentionDecoder, DecoderHead, RecurrentBeside
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.gate import Row
+from graphmeta.nn.people import ClusterCode, PeopleFeatures, Person
+from graphmeta.nn.ranking import Hinge, SampledSoftmax
+from graphmeta.nn.translation import MeanTransition, Translation
+from graphmeta.nn.unseen import AgainstUnseen
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+from graphmeta.tasks import Tasks
+
+
+class ClusteredSystem(System):
+    """A system whose training loss also asks the clusters of its people to be good: ``L_rank + λ_c L_cluster``."""
+
+    weight: float = 0.1
+
+    def losses(self, samples: Samples | Tasks) -> Tensor:
+        """The ranking loss of each query and, on top of each, the batch's clustering loss, ``[S]``."""
+        return super().losses(samples) + self.weight * self.clustering(samples)
+
+    def clustering(self, samples: Samples | Tasks) -> Tensor:
+        """How well the clusters describe the people of a batch, one number."""
+        code = self.recommender.head.get_submodule("readout")
+        assert isinstance(code, ClusterCode)
+        batch = self._tasks(samples).query
+        people = real_samples(batch, code.person(self.recommender.encode(batch)[0], batch))
+        return code.clusters.loss(people)
+
+
+def cluster_seq(
+    items: EntityTable,
+    *,
+    width: int = 64,
+    graph: int = 64,
+    code: int = 16,
+    clusters: int = 5,
+    negatives: int = 100,
+    lr: float = 1e-2,
+    steps: int = 1,
+    order: int = 1,
+    weight: float = 0.1,
+) -> System:
+    """ClusterSeq (reconstruction): a person's cluster gates a recurrent decoder, which then adapts to their clicks.
+
+    Item vectors pass through the graph of people and items, a person is the sum of theirs, and the code of their
+    cluster (K autoencoders) gates the decoder, a value a row. The decoder adapts on the first clicks and is asked the
+    last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
+
+    Args:
+        width: of items and states; graph: of people; code: of clusters' codes; clusters: K.
+        negatives: items drawn for each target; weight: λ_c.
+
+    Source: ClusterSeq (arXiv 2307.13766), of which the abstract alone was at hand: meta-learning over users by their
+    first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
+    autoencoders, weights conditioned on the cluster, a ranking and a clustering loss.
+    Differs: nobody outside knows by how much. The graph, the gates, sizes (the paper's best width is 256), both
+    losses and all rates are choices of this library; no figure here speaks for the paper.
+    """
+    readout = ClusterCode(Person(graph), Autoencoders(graph, code, clusters=clusters))
+    head = DecoderHead(AttentionDecoder(width, width), readout)
+    recommender = Recommender(PeopleFeatures(len(items), width, graph=graph), RecurrentBeside(width, width), head)
+    start = Gated(Scope("head.decoder"), code, granularity=Row())
+    adaptation = Adaptation(Scope("head.decoder"), step=Gradient(lr), start=start, steps=steps, order=order)
+    loss, samples = AgainstUnseen(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
+    system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples)
+    system.weight = weight
+    return system
+
+
+def meta_tl(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    hidden: Sequence[int] = (500, 200),
+    dropout: float = 0.5,
+    negatives: int = 1,
+    lr: float = 5.0,
+    steps: int = 1,
+    order: int = 2,
+) -> System:
+    """MetaTL: a person's first steps from item to item are a translation, which one gradient step makes their own.
+
+    ``r = mean_i MLP([e_i ; e_{i+1}])``, ``r ← r − β ∇ L_support(r)``, ``score_j = −‖e_last + r − e_j‖``, with
+    ``max(0, 1 + d(target) − d(other))`` as the loss.
+
+    Args:
+        width: of items and relations; hidden, dropout: of the MLP; lr: β.
+
+    Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
+    SIGIR 2021, eqs 1–6.
+    Differs: no batch norm (see :class:`~graphmeta.nn.translation.MeanTransition`); one task a person, the last click
+    asked, where the public code also draws sub-sequences; r is not kept from one evaluation to the next.
+    """
+    readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
+    recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
+    start = Generated("head.relation", nn.Identity())
+    adaptation = Adaptation(Scope("head.relation"), step=Gradient(lr), start=start, steps=steps, order=order)
+    return System(recommender, items, adaptation=adaptation, loss=AgainstUnseen(Hinge(), count=negatives))

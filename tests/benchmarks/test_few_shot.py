@@ -1,0 +1,31 @@
+"""The few-shot protocol: new people, their first three items, and training that knows as much."""
+
+import argparse
+
+import numpy as np
+
+from benchmarks.few_shot import SHOTS, dealt, fitted
+from graphmeta.tasks import click_after
+from graphmeta.testing import fake_log
+
+LOG = fake_log(sessions=100, length=6).aligned_to(fake_log(sessions=100).items)
+
+
+def test_test_people_are_new():
+    learn, valid, test = dealt(LOG, seed=1)
+    assert [part.num_sessions for part in (learn, valid, test)] == [80, 6, 14]
+    every = np.concatenate([part.sessions for part in (learn, valid, test)])
+    assert len(set(every.tolist())) == 100
+    asked = click_after(test, SHOTS)
+    assert len(asked) == 14 and (asked.lengths == 3).all() and (asked.begin == test.ptr[:-1]).all()
+
+
+def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
+    learn, valid, _ = dealt(LOG, seed=1)
+    options = argparse.Namespace(seed=0, epochs=1, width=4)
+    system, history = fitted("meta_tl", learn, valid, options)
+    samples = system.training_samples(learn)
+    assert (samples.lengths == SHOTS).all() and (samples.target == learn.item[learn.ptr[1:] - 1]).all()
+    assert [epoch["system"] for epoch in history] == ["meta_tl"]
+    system, history = fitted("melu", learn, valid, options)
+    assert [epoch["system"] for epoch in history] == ["if_san", "melu"]

@@ -1,0 +1,152 @@
+"""Negatives by hash: nothing that a task has shown, the same whoever is beside it, others every epoch."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphmeta.batch import open_sessions, session_batch
+from graphmeta.nn.head import Dot
+from graphmeta.nn.ranking import Binary
+from graphmeta.nn.readout import Mean
+from graphmeta.nn.unseen import AgainstUnseen, Fingerprint, scrambled
+from graphmeta.tasks import drawn_tasks, known_clicks
+from graphmeta.testing import fake_log
+
+ITEMS = 15
+PEOPLE = [[3], [1, 2, 7, 9, 4], [4, 4, 0], list(range(8))]
+
+
+def support(people):
+    samples = open_sessions([np.array(items) for items in people])
+    return known_clicks(samples).batch(num_items=ITEMS).support
+
+
+def drawn(loss, batch):
+    """The drawn items of each task and target: {(task, target): items that count}."""
+    items, counts = loss.draw(batch, ITEMS)
+    sample, found = batch["sample"], {}
+    for row in sample.real.tolist():
+        kept = items[row][counts[row]].tolist()
+        found.setdefault(row // batch.rows["sample"], {})[int(sample.target[row])] = kept
+    return found
+
+
+def test_scrambling_is_splitmix64():
+    def finalised(x):
+        x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+        x = ((x ^ x >> 27) * 0x94D049BB133111EB) % 2**64
+        return x ^ x >> 31
+
+    numbers = [0, 1, 2, 12345, 2**40 + 7, -1, -(2**50)]
+    found = [x % 2**64 for x in scrambled(torch.tensor(numbers)).tolist()]
+    assert found == [finalised(x % 2**64) for x in numbers]
+
+
+def test_what_a_person_knows_is_never_drawn():
+    found = drawn(AgainstUnseen(Binary(), count=6).eval(), support(PEOPLE))
+    for number, items in enumerate(PEOPLE):
+        assert set(found[number]) == set(items)  # a click that is repeated is asked for again
+        for negatives in found[number].values():
+            assert len(negatives) == 6 and not set(negatives) & set(items)
+
+
+def test_somebody_who_knows_everything_has_no_negatives():
+    found = drawn(AgainstUnseen(Binary(), count=4).eval(), support([list(range(ITEMS))]))
+    assert all(negatives == [] for negatives in found[0].values())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_draws_do_not_depend_on_who_is_beside(training):
+    loss = AgainstUnseen(Binary(), count=4).train(training)
+    together = drawn(loss, support(PEOPLE))
+    for number, items in enumerate(PEOPLE):
+        assert drawn(loss, support([items]))[0] == together[number]
+
+
+def test_an_epoch_draws_anew_and_again_the_same():
+    loss, batch = AgainstUnseen(Binary(), count=4).train(), support(PEOPLE)
+    with torch.random.fork_rng():
+        epochs = []
+        for seed in (5, 6, 5):
+            torch.manual_seed(seed)
+            torch.rand(seed)  # a generator that others have used says the same
+            epochs.append(drawn(loss, batch))
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert drawn(loss.eval(), batch) == drawn(loss.eval(), batch)
+
+
+def test_a_support_does_not_know_what_will_be_asked():
+    log = fake_log(sessions=30, items=ITEMS)
+    tasks = drawn_tasks(log)
+    batch = tasks.batch(num_items=ITEMS)
+    shown = drawn(AgainstUnseen(Binary(), count=12).eval(), batch.support)
+    asked = [set(tasks.query.target[a:b]) for a, b in zip(tasks.query_ptr, tasks.query_ptr[1:], strict=False)]
+    assert any(set(negatives) & asked[t] for t, of in shown.items() for negatives in of.values())
+    known = [set(tasks.support.target[a:b]) for a, b in zip(tasks.support_ptr, tasks.support_ptr[1:], strict=False)]
+    for t, of in drawn(AgainstUnseen(Binary(), count=12).eval(), batch.query).items():
+        assert all(not set(negatives) & (known[t] | asked[t]) for negatives in of.values())
+
+
+def test_every_unseen_item_is_as_likely():
+    people = [[n % 3] for n in range(3)]
+    loss, count = AgainstUnseen(Binary(), count=50).train(), np.zeros((3, ITEMS))
+    with torch.random.fork_rng():
+        for seed in range(80):
+            torch.manual_seed(seed)
+            for person, of in drawn(loss, support(people)).items():
+                count[person] += np.bincount(of[person], minlength=ITEMS)
+    for person in range(3):
+        others = np.delete(count[person], person)
+        assert count[person, person] == 0
+        expected = others.mean()
+        assert ((others - expected) ** 2 / expected).sum() < 34.5  # chi-square, 13 degrees: one in a thousand
+
+
+def test_plain_training_leaves_a_users_history_out():
+    log = fake_log(sessions=60, items=ITEMS)
+    at = np.arange(0, log.num_events, 7)
+    user = log.session_user[log.session]
+    samples = open_sessions([np.array([], dtype=np.int64) for _ in at], users=user[at])
+    samples.target[:] = log.item[at]
+    loss = AgainstUnseen(Binary(), count=8).eval()
+    loss.fit(log)
+    items, counts = loss.draw(session_batch(samples, num_items=ITEMS), ITEMS)
+    assert counts.any()
+    for row, (whose, target) in enumerate(zip(user[at], log.item[at], strict=True)):
+        assert not set(items[row][counts[row]].tolist()) & ({int(target)} | set(log.item[user == whose].tolist()))
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_loss_is_the_formula():
+    batch, width = support(PEOPLE), 4
+    table, head = torch.randn(ITEMS, width), Dot(Mean(), nn.Linear(width, width))
+    states = torch.randn(batch["event"].num_nodes, width)
+    plain, summed = (AgainstUnseen(Binary(), count=3, penalty=0.1, sums=sums).eval() for sums in (False, True))
+    items, counts = plain.draw(batch, ITEMS)
+    query, wanted = head.query(states, batch), []
+    for row in batch["sample"].real.tolist():
+        score = table @ query[row]
+        loss = -torch.sigmoid(score[batch["sample"].target[row]]).log() + 0.1 * (query[row] ** 2).sum()
+        for item, real in zip(items[row], counts[row], strict=True):
+            loss = loss - real * torch.sigmoid(-score[item]).log()
+        wanted.append(loss)
+    found = plain(head, states, batch, table)
+    torch.testing.assert_close(found, torch.stack(wanted))
+    sizes = torch.tensor([len(items) for items in PEOPLE for _ in items])
+    torch.testing.assert_close(summed(head, states, batch, table), found * sizes)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_fingerprint_is_normal_noise_of_a_set():
+    people = [[1, 2, 3], [3, 1, 2], [4], [1, 2]]
+    batch = session_batch(open_sessions([np.array(items) for items in people]), num_items=ITEMS)
+    states = torch.zeros(batch["event"].num_nodes, 1)
+    found = Fingerprint(4000, scale=2.0)(states, batch)
+    assert torch.equal(found[0], found[1])
+    alone = session_batch(open_sessions([np.array([4])]), num_items=ITEMS)
+    assert torch.equal(Fingerprint(4000, scale=2.0)(states[:1], alone)[0], found[2])
+    different = found[1:]
+    assert (different.mean(1).abs() < 0.13).all() and ((different.std(1) - 2).abs() < 0.1).all()  # four deviations
+    correlation = torch.corrcoef(different) - torch.eye(3)
+    assert (correlation.abs() < 0.07).all()
