@@ -129,7 +129,8 @@ def variant(row: Row) -> str:
 def label(row: Row) -> str:
     """The system and what is special about the run."""
     words = shlex.split(row["command"])
-    notes = [f"{name}={value}" for name, value in row.get("arguments", {}).items()]
+    notes = [row["note"]] if row.get("note") else []
+    notes += [f"{name}={value}" for name, value in row.get("arguments", {}).items()]
     notes += [f"begins with {Path(words[words.index(w) + 1]).name}" for w in words if w == "--start-from"]
     notes += [words[words.index(w) + 1] for w in words if w in ("--precision", "--optimizer")]
     notes += [f"last {float(words[words.index(w) + 1]):.0%} of training" for w in words if w == "--share"]

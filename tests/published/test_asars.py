@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch, whole_sessions
+from graphmeta.batch import last_clicks, open_sessions, prefixes, session_batch, whole_sessions
 from graphmeta.datasets import complete_journey
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
@@ -143,9 +143,25 @@ def test_an_unknown_user_is_a_vector_of_zeros():
     assert states[:2, 5:].eq(0).all() and states[2:, 5:].ne(0).any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_click_s_loss_is_the_cross_entropy_of_the_prefix_before_it(name):
+    system, asked = system_of(name), prefixes(LOG, max_length=200)
+    wanted = torch.nn.functional.cross_entropy(system.scores(asked), torch.from_numpy(asked.target), reduction="none")
+    torch.testing.assert_close(system.losses(system.training_samples(LOG)), wanted, rtol=0, atol=1e-10)
+
+
+def test_the_users_with_most_sessions_get_no_batches_to_themselves():
+    users = np.array([0] * 40 + [1, 2, 3, 4] * 2)
+    samples = open_sessions([np.array([0])] * 48, users=users)
+    batches = list(system_of("asars_user_cat").batches(samples, batch_size=8, seed=0, epoch=0))
+    assert [len(rows) for rows in batches] == [8] * 6
+    assert sum(set(users[rows]) != {0} for rows in batches) > 2
+
+
 def test_every_click_is_compared_with_one_that_the_user_never_clicked():
     log = fake_log(sessions=40)
-    system = system_of("asars_user_cat", log)
+    system = system_of("asars_user_cat", log, loss="hinge")
     batch = following(session_batch(whole_sessions(log), num_items=log.num_items))
     negatives, history = system.loss.loss.negatives, {u: set() for u in range(20)}
     for event, item in enumerate(log.item):
