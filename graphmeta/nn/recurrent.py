@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
-from graphmeta.nn.attention import from_dense, to_dense
+from graphmeta.nn.attention import in_blocks
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrent(nn.Module):
     """The state after each click, beginning with zeros at each session's first: it looks back only.
-
-    Sessions of like length run together: in one padded block, one session of 200 clicks among 63 of 3 would cost
-    as much as 64 of 200.
 
     Args:
         cell: ``gru`` or ``lstm``; layers: how many, one above the other; dropout: before each.
@@ -41,33 +35,10 @@ class Recurrent(nn.Module):
 
     def over_clicks(self, clicks: Tensor, batch: HeteroData) -> Tensor:
         """The same for one vector a click, ``[E, width] -> [E, hidden]``."""
-        if batch.rows:  # task-major: weights that differ by task need blocks that are alike for all tasks
-            return from_dense(self._run(to_dense(clicks, batch)[0]), batch)
-        blocks = [(self._run(clicks[place])[inside], place[inside]) for place, inside in alike(batch["sample"].ptr)]
-        states, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-        return states[rows.argsort()]
+        return in_blocks(self._run, clicks, batch)
 
     def _run(self, states: Tensor) -> Tensor:
         """``[S, L, width] -> [S, L, hidden]``."""
         for layer in self.layers:
             states = layer(self.dropout(states))[0]
         return states
-
-
-def alike(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples in groups, none of them half as long as the group's longest or less: their clicks as a block.
-
-    Yields the row of each click ``[G, L]``, a shorter sample's last one repeated, and whether it is none of the
-    repeated ones ``[G, L]``.
-
-    >>> [place.tolist() for place, _ in alike(torch.tensor([0, 1, 4, 6]))]
-    [[[1, 2, 3], [4, 5, 5]], [[0]]]
-    """
-    length, order = ptr.diff().sort(descending=True, stable=True)
-    left = length.tolist()
-    while left and left[0] > 0:
-        size = next((n for n, other in enumerate(left) if 2 * other <= left[0]), len(left))
-        at = torch.arange(left[0], device=ptr.device)
-        inside = at < length[:size, None]
-        yield ptr[order[:size], None] + torch.minimum(at, length[:size, None] - 1), inside
-        left, length, order = left[size:], length[size:], order[size:]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.recurrent import Recurrent, alike
+from graphmeta.nn.attention import alike
+from graphmeta.nn.recurrent import Recurrent
 
 LENGTHS = (1, 7, 3, 3, 40, 2, 19, 21, 1)
 

@@ -8,6 +8,7 @@ import torch
 from graphmeta.batch import last_clicks, open_sessions, prefixes, session_batch, whole_sessions
 from graphmeta.datasets import complete_journey
 from graphmeta.errors import InputError
+from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
 from graphmeta.nn.loss import following
 from graphmeta.published import build
@@ -141,6 +142,21 @@ def test_an_unknown_user_is_a_vector_of_zeros():
     asked = open_sessions([np.array([1, 2])] * 2, users=np.array([-1, 3]))
     states = system.recommender.encode(session_batch(asked, num_items=LOG.num_items))[0]
     assert states[:2, 5:].eq(0).all() and states[2:, 5:].ne(0).any()
+
+
+def test_what_follows_what_is_learned_and_not_only_whose_it_is():
+    """Each user has six items, clicked in a circle. Negatives outside the history are beaten without knowing it."""
+    steps = np.arange(4)
+    rows = [(6 * u + s, u, 6 * u + (s + step) % 6, 10 * s + step) for u in range(4) for s in range(6) for step in steps]
+    log = EventLog.read(pd.DataFrame(rows, columns=["s", "u", "i", "t"]), session="s", user="u", item="i", time="t")
+    found = {}
+    for loss in ("cross_entropy", "hinge"):
+        torch.manual_seed(0)
+        system = build("asars_user_cat", log.items, users=log.users, width=16, hidden=16, dropout=0.0, loss=loss)
+        *_, last = train(system, log, epochs=60, optimizer=Adam(lr=0.03), batch_size=12)
+        found[loss] = last.loss, evaluate(system, last_clicks(log), ks=(1, 6)).metrics
+    assert found["cross_entropy"][1]["hit@1"] == 1.0
+    assert found["hinge"][0] < 0.01 and found["hinge"][1]["hit@6"] == 1.0 and found["hinge"][1]["hit@1"] < 0.6
 
 
 @torch.no_grad()
