@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
     parser.add_argument("--tag", default="", help="a word for the file name of a variant")
+    parser.add_argument("--note", default="", help="what RESULTS.md says of it, beside the system's name")
     options = parser.parse_args()
     dataset = DATASETS[options.dataset]
     train_log, valid_log, test_log = dataset.parts()
@@ -166,6 +168,7 @@ def main() -> None:
             "protocol": protocol,
             "system": options.system,
             "arguments": options.arguments,
+            "note": options.note,
             "metrics": result.metrics,
             "slices": result.slices,
             "samples": result.samples,
@@ -226,7 +229,7 @@ def hold_out(log: EventLog, last: int) -> tuple[EventLog, EventLog]:
 def provenance(module: str = "benchmarks.accuracy") -> dict[str, str]:
     """The command, the commit it ran at and the day."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    command = "python -m " + " ".join([module, *sys.argv[1:]])
+    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     return {"command": command, "commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 

@@ -284,7 +284,8 @@ def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -
     """Each of ``batch_size`` rows walks one user's samples in order; the row that is free first takes the next user.
 
     Batch n holds what the rows read in step n, so a user's sessions come one after another, never two in a batch.
-    Users come in an order that depends on ``(seed, epoch)`` alone; a sample without a user is one of its own.
+    Users come in an order that depends on ``(seed, epoch)`` alone; a sample without a user is one of its own. The
+    last batches belong to the few users with most samples: where these are few and have many, take :func:`shuffled`.
 
     Source: ASARS, section 3.3.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,40 @@ def to_dense(x: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
 def from_dense(dense: Tensor, batch: HeteroData) -> Tensor:
     """The click rows of a padded block: ``[S, L, D] -> [E, D]``."""
     return dense.flatten(0, 1).index_select(0, batch["event"].batch * batch.longest + batch["event"].order)
+
+
+def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
+    """What ``run`` makes of each sample's clicks, ``[S, L, D] -> [S, L, D']``, if it looks back only.
+
+    Samples of like length run together: in one padded block, a session of 200 clicks among 63 of 3 would cost as
+    much as 64 of 200.
+
+    Shapes: ``x [E, D] -> [E, D']``.
+    """
+    if batch.rows:  # task-major: weights that differ by task need blocks that are alike for all tasks
+        return from_dense(run(to_dense(x, batch)[0]), batch)
+    blocks = [(run(x[place])[inside], place[inside]) for place, inside in alike(batch["sample"].ptr)]
+    states, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return states[rows.argsort()]
+
+
+def alike(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Samples in groups, none of them half as long as the group's longest or less: their clicks as a block.
+
+    Yields the row of each click ``[G, L]``, a shorter sample's last one repeated, and whether it is none of the
+    repeated ones ``[G, L]``.
+
+    >>> [place.tolist() for place, _ in alike(torch.tensor([0, 1, 4, 6]))]
+    [[[1, 2, 3], [4, 5, 5]], [[0]]]
+    """
+    length, order = ptr.diff().sort(descending=True, stable=True)
+    left = length.tolist()
+    while left and left[0] > 0:
+        size = next((n for n, other in enumerate(left) if 2 * other <= left[0]), len(left))
+        at = torch.arange(left[0], device=ptr.device)
+        inside = at < length[:size, None]
+        yield ptr[order[:size], None] + torch.minimum(at, length[:size, None] - 1), inside
+        left, length, order = left[size:], length[size:], order[size:]
 
 
 class SelfAttentionBlock(nn.Module):
@@ -45,14 +80,6 @@ class SelfAttentionBlock(nn.Module):
         weight = torch.softmax(weight.masked_fill(~known[:, None, None, :], -torch.inf), 3)
         attended = from_dense((weight @ v).transpose(1, 2).flatten(2), batch)
         return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
-
-
-class Clicks(nn.Module):
-    """The state of a click is its item's vector. Shapes: ``x [I, D] -> [E, D]``."""
-
-    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        """States of the clicks."""
-        return x.index_select(0, batch["event"].item)
 
 
 class SelfAttentionStack(nn.Module):

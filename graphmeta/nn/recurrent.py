@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
-from graphmeta.nn.attention import from_dense, to_dense
+from graphmeta.nn.attention import in_blocks
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -35,7 +35,10 @@ class Recurrent(nn.Module):
 
     def over_clicks(self, clicks: Tensor, batch: HeteroData) -> Tensor:
         """The same for one vector a click, ``[E, width] -> [E, hidden]``."""
-        states, _ = to_dense(clicks, batch)
+        return in_blocks(self._run, clicks, batch)
+
+    def _run(self, states: Tensor) -> Tensor:
+        """``[S, L, width] -> [S, L, hidden]``."""
         for layer in self.layers:
             states = layer(self.dropout(states))[0]
-        return from_dense(states, batch)
+        return states

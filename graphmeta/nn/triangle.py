@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.attention import from_dense, to_dense
+from graphmeta.nn.attention import in_blocks
 from graphmeta.nn.dwell import Dwell
 from graphmeta.nn.features import UserFeatures
 from graphmeta.nn.recurrent import Recurrent
@@ -74,8 +74,8 @@ class TriangleAttention(nn.Module):
     def forward(self, states: Tensor, batch: HeteroData, *, keys: Tensor, against: Tensor) -> Tensor:
         """New states of the clicks."""
         scores = (torch.tanh(self.key(keys)) * against).sum(1, keepdim=True)
-        dense, _ = to_dense(torch.cat([scores, states], 1), batch)  # what fills up comes after the clicks
-        return from_dense(running_mean(dense[:, :, 0], dense[:, :, 1:]), batch)
+        both = torch.cat([scores, states], 1)
+        return in_blocks(lambda block: running_mean(block[:, :, 0], block[:, :, 1:]), both, batch)
 
 
 class DwellAttention(nn.Module):

@@ -1,6 +1,14 @@
-"""The ASARS family: recurrent session models that know the user, the pauses between clicks, or both."""
+"""The ASARS family: recurrent session models that know the user, the pauses between clicks, or both.
+
+Trained otherwise than in the paper, which compares each click with a single item that another click of the batch
+went to (hinge), in batches whose rows walk one user each, under Adagrad with rate 0.2: on MovieLens-1M that comes out
+near popularity. Here every click is compared with the whole catalogue, in batches at random. The paper's are
+``loss="hinge"`` and ``system.batches = user_parallel`` (:func:`~graphmeta.tasks.user_parallel`); RESULTS.md has both.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -20,7 +28,6 @@ from graphmeta.published.parts import loss_called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
-from graphmeta.tasks import user_parallel
 
 _LENGTH = 200
 
@@ -34,7 +41,7 @@ def asars_user_cat(
     user_width: int = 32,
     cell: str = "lstm",
     dropout: float = 0.5,
-    loss: str = "hinge",
+    loss: str = "cross_entropy",
     negatives: int = 1,
     carry_state: bool = False,
     temporal: bool = False,
@@ -43,21 +50,21 @@ def asars_user_cat(
 
     Args:
         width: of items; hidden: of states; user_width: of users; cell: ``lstm`` or ``gru``; dropout: before it.
-        loss: one of :data:`~graphmeta.nn.ranking.RANKING` against ``negatives`` items that other clicks of the batch
-            went to, outside the user's history (the max forms want several, 5 say); or ``cross_entropy`` over the
-            whole catalogue.
+        loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.ranking.RANKING` against
+            ``negatives`` items that other clicks of the batch went to, outside the user's history (the max forms
+            want several, 5 say).
         carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
             (:func:`~graphmeta.tasks.with_history` makes such samples for evaluation; to recommend, pass the user's
             earlier clicks before the session's).
         temporal: score with users' drift and item biases a period, :class:`~graphmeta.nn.temporal.TemporalDot`.
 
     Source: ASARS, sections 3.1–3.4 (user, concatenated).
-    Differs: the paper gives the item width as 64 and as 32; the 32 is taken as the user's. A user that training
-    did not see is a vector of zeros.
+    Differs: loss and batches, as said above. The paper gives the item width as 64 and as 32; the 32 is taken as
+    the user's. A user that training did not see is a vector of zeros.
     """
     encoder = WithUser(Recurrent(width, hidden, cell=cell, dropout=dropout), UserFeatures(len(users), user_width))
-    recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
-    return _system(recommender, items, users=users, loss=loss, negatives=negatives, carry_state=carry_state)
+    asked = _Asked(loss, negatives, carry_state)
+    return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
 
 
 def asars_user_att(
@@ -69,7 +76,7 @@ def asars_user_att(
     user_width: int = 32,
     cell: str = "lstm",
     dropout: float = 0.5,
-    loss: str = "hinge",
+    loss: str = "cross_entropy",
     negatives: int = 1,
     carry_state: bool = False,
     temporal: bool = False,
@@ -80,16 +87,13 @@ def asars_user_att(
     for :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (user, attention).
-    Differs: see :class:`~graphmeta.nn.triangle.TriangleAttention`; the keys of eq 19, which the paper defines for
-    pauses alone, are made from item states.
+    Differs: loss and batches; see :class:`~graphmeta.nn.triangle.TriangleAttention`; the keys of eq 19, which the
+    paper defines for pauses alone, are made from item states.
     """
-    encoder = WithUser(
-        Recurrent(width, hidden, cell=cell, dropout=dropout),
-        UserFeatures(len(users), user_width),
-        TriangleAttention(hidden, user_width),
-    )
-    recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
-    return _system(recommender, items, users=users, loss=loss, negatives=negatives, carry_state=carry_state)
+    network, attention = Recurrent(width, hidden, cell=cell, dropout=dropout), TriangleAttention(hidden, user_width)
+    encoder = WithUser(network, UserFeatures(len(users), user_width), attention)
+    asked = _Asked(loss, negatives, carry_state)
+    return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
 
 
 def asars_time_cat(
@@ -100,7 +104,7 @@ def asars_time_cat(
     time_width: int = 16,
     cell: str = "lstm",
     dropout: float = 0.5,
-    loss: str = "hinge",
+    loss: str = "cross_entropy",
     negatives: int = 1,
     dwell_lag: int = 1,
     carry_state: bool = False,
@@ -115,17 +119,12 @@ def asars_time_cat(
     The other arguments are those of :func:`asars_user_cat`.
 
     Source: ASARS, sections 3.1–3.4 (time, concatenated).
-    Differs: ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest there is.
+    Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest
+    there is.
     """
     dwell = Dwell(DwellBins(lag=dwell_lag), time_width)
     encoder = DwellBeside(dwell, Recurrent(width + time_width, hidden, cell=cell, dropout=dropout))
-    return _system(
-        _recommender(items, encoder, hidden, width=width),
-        items,
-        loss=loss,
-        negatives=negatives,
-        carry_state=carry_state,
-    )
+    return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)
 
 
 def asars_time_att(
@@ -136,7 +135,7 @@ def asars_time_att(
     time_width: int = 16,
     cell: str = "lstm",
     dropout: float = 0.5,
-    loss: str = "hinge",
+    loss: str = "cross_entropy",
     negatives: int = 1,
     dwell_lag: int = 1,
     carry_state: bool = False,
@@ -146,16 +145,10 @@ def asars_time_att(
     h^time is a second LSTM's state over the pauses; arguments as for :func:`asars_time_cat`.
 
     Source: ASARS, eqs 15–20 (time, attention).
-    Differs: ``dwell_lag``; see :class:`~graphmeta.nn.triangle.TriangleAttention`.
+    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.triangle.TriangleAttention`.
     """
     encoder = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
-    return _system(
-        _recommender(items, encoder, hidden, width=width),
-        items,
-        loss=loss,
-        negatives=negatives,
-        carry_state=carry_state,
-    )
+    return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)
 
 
 def asars_time_user(
@@ -168,7 +161,7 @@ def asars_time_user(
     user_width: int = 32,
     cell: str = "lstm",
     dropout: float = 0.5,
-    loss: str = "hinge",
+    loss: str = "cross_entropy",
     negatives: int = 1,
     dwell_lag: int = 1,
     carry_state: bool = False,
@@ -183,8 +176,8 @@ def asars_time_user(
     """
     states = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
     encoder = WithUser(states, UserFeatures(len(users), user_width))
-    recommender = _recommender(items, encoder, hidden + user_width, width=width, users=users if temporal else None)
-    return _system(recommender, items, users=users, loss=loss, negatives=negatives, carry_state=carry_state)
+    asked = _Asked(loss, negatives, carry_state)
+    return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
 
 
 def _over_dwell(
@@ -199,35 +192,38 @@ def _over_dwell(
     )
 
 
-def _recommender(
-    items: EntityTable, encoder: nn.Module, read: int, *, width: int, users: EntityTable | None = None
-) -> Recommender:
-    """FC from what is read to the items' width, and their biases; with ``users``, the temporal head."""
-    project = nn.Linear(read, width)
-    if users is None:
-        return Recommender(ItemFeatures(len(items), width, bias=True), encoder, Dot(Last(), project, bias=True))
-    head = TemporalDot(Last(), project, num_users=len(users), width=width)
-    return Recommender(TemporalItems(len(items), width), encoder, head)
+@dataclass(frozen=True)
+class _Asked:
+    """What the variants have in common: how a state is scored, and how that is learned."""
 
+    loss: str
+    negatives: int
+    carry_state: bool
 
-def _system(
-    recommender: Recommender,
-    items: EntityTable,
-    *,
-    loss: str,
-    negatives: int,
-    carry_state: bool,
-    users: EntityTable | None = None,
-) -> System:
-    """Every click a target against others of the batch, users in parallel."""
-    if negatives < (2 if loss.endswith("_max") else 1):
-        raise InputError(f"loss={loss!r} looks for the worst of several negatives; pass negatives=5 or so")
-    return System(
-        recommender,
-        items,
-        users=users,
-        loss=EveryClick(loss_called(loss, OwnNegatives(local, count=negatives))),
-        samples=user_histories if carry_state else whole_sessions,
-        batches=user_parallel,
-        max_length=_LENGTH,
-    )
+    def of(
+        self,
+        encoder: nn.Module,
+        items: EntityTable,
+        *,
+        read: int,
+        width: int,
+        users: EntityTable | None = None,
+        temporal: bool = False,
+    ) -> System:
+        """FC from the ``read`` numbers of a state to the items' width, a bias an item; every click is a target."""
+        if self.negatives < (2 if self.loss.endswith("_max") else 1):
+            raise InputError(f"loss={self.loss!r} looks for the worst of several negatives; pass negatives=5 or so")
+        project = nn.Linear(read, width)
+        if users is not None and temporal:
+            features = TemporalItems(len(items), width)
+            head = TemporalDot(Last(), project, num_users=len(users), width=width)
+        else:
+            features, head = ItemFeatures(len(items), width, bias=True), Dot(Last(), project, bias=True)
+        return System(
+            Recommender(features, encoder, head),
+            items,
+            users=users,
+            loss=EveryClick(loss_called(self.loss, OwnNegatives(local, count=self.negatives))),
+            samples=user_histories if self.carry_state else whole_sessions,
+            max_length=_LENGTH,
+        )

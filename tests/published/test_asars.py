@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch, whole_sessions
+from graphmeta.batch import last_clicks, open_sessions, prefixes, session_batch, whole_sessions
 from graphmeta.datasets import complete_journey
 from graphmeta.errors import InputError
+from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
 from graphmeta.histories import user_histories, with_history
 from graphmeta.nn.loss import following
@@ -143,9 +144,40 @@ def test_an_unknown_user_is_a_vector_of_zeros():
     assert states[:2, 5:].eq(0).all() and states[2:, 5:].ne(0).any()
 
 
+def test_what_follows_what_is_learned_and_not_only_whose_it_is():
+    """Each user has six items, clicked in a circle. Negatives outside the history are beaten without knowing it."""
+    steps = np.arange(4)
+    rows = [(6 * u + s, u, 6 * u + (s + step) % 6, 10 * s + step) for u in range(4) for s in range(6) for step in steps]
+    log = EventLog.read(pd.DataFrame(rows, columns=["s", "u", "i", "t"]), session="s", user="u", item="i", time="t")
+    found = {}
+    for loss in ("cross_entropy", "hinge"):
+        torch.manual_seed(0)
+        system = build("asars_user_cat", log.items, users=log.users, width=16, hidden=16, dropout=0.0, loss=loss)
+        *_, last = train(system, log, epochs=60, optimizer=Adam(lr=0.03), batch_size=12)
+        found[loss] = last.loss, evaluate(system, last_clicks(log), ks=(1, 6)).metrics
+    assert found["cross_entropy"][1]["hit@1"] == 1.0
+    assert found["hinge"][0] < 0.01 and found["hinge"][1]["hit@6"] == 1.0 and found["hinge"][1]["hit@1"] < 0.6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_click_s_loss_is_the_cross_entropy_of_the_prefix_before_it(name):
+    system, asked = system_of(name), prefixes(LOG, max_length=200)
+    wanted = torch.nn.functional.cross_entropy(system.scores(asked), torch.from_numpy(asked.target), reduction="none")
+    torch.testing.assert_close(system.losses(system.training_samples(LOG)), wanted, rtol=0, atol=1e-10)
+
+
+def test_the_users_with_most_sessions_get_no_batches_to_themselves():
+    users = np.array([0] * 40 + [1, 2, 3, 4] * 2)
+    samples = open_sessions([np.array([0])] * 48, users=users)
+    batches = list(system_of("asars_user_cat").batches(samples, batch_size=8, seed=0, epoch=0))
+    assert [len(rows) for rows in batches] == [8] * 6
+    assert sum(set(users[rows]) != {0} for rows in batches) > 2
+
+
 def test_every_click_is_compared_with_one_that_the_user_never_clicked():
     log = fake_log(sessions=40)
-    system = system_of("asars_user_cat", log)
+    system = system_of("asars_user_cat", log, loss="hinge")
     batch = following(session_batch(whole_sessions(log), num_items=log.num_items))
     negatives, history = system.loss.loss.negatives, {u: set() for u in range(20)}
     for event, item in enumerate(log.item):
