@@ -82,6 +82,14 @@ class SelfAttentionBlock(nn.Module):
         return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
 
 
+class Clicks(nn.Module):
+    """The state of a click is its item's vector, whatever came before. Shapes: ``x [I, D] -> [E, D]``."""
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        return x.index_select(0, batch["event"].item)
+
+
 class SelfAttentionStack(nn.Module):
     """Self-attention blocks with weights of their own, one after the other; no positions, as in GC-SAN.
 

@@ -53,14 +53,3 @@ class Beside(nn.Module):
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
         return torch.cat([encoder(x, batch) for encoder in self.encoders], 1)
-
-
-class Clicks(nn.Module):
-    """The state of a click is the vector of its item, whatever came before.
-
-    Shapes: ``x [I, D] -> [E, D]``.
-    """
-
-    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        """States of the clicks."""
-        return x.index_select(0, batch["event"].item)

@@ -64,7 +64,7 @@ def score_cross_entropy(
     real = torch.arange(len(query), device=query.device) if real is None else real
     losses = []
     for part in real.split(rows):
-        own = () if extra is None else _of_rows(extra, part, len(query))
+        own = (None, None, None) if extra is None else _of_rows(extra, part, len(query))
         losses.append(_ScoreCrossEntropy.apply(query[part], candidates, target[part], *own))
     return losses[0] if len(losses) == 1 else torch.cat([query.new_zeros(0), *losses])
 
@@ -131,9 +131,9 @@ class _ScoreCrossEntropy(torch.autograd.Function):
         query: Tensor,
         candidates: Tensor,
         target: Tensor,
-        row: Tensor | None = None,
-        column: Tensor | None = None,
-        value: Tensor | None = None,
+        row: Tensor | None,
+        column: Tensor | None,
+        value: Tensor | None,
     ) -> Tensor:
         ctx.low = _PRECISION.get() == "bf16" and query.dtype == torch.float32
         scores = _product(query, candidates.t(), ctx.low)

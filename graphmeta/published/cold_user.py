@@ -23,9 +23,9 @@ from graphmeta.adapt.start import Start
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples
 from graphmeta.events import EventLog
+from graphmeta.nn.attention import Clicks
 from graphmeta.nn.features import ItemFeatures, UserFeatures, scaled_normal_
 from graphmeta.nn.person import PairNetwork, PersonVector
-from graphmeta.nn.pooling import Clicks
 from graphmeta.nn.ranking import Binary
 from graphmeta.nn.readout import Mean
 from graphmeta.nn.unseen import AgainstUnseen, Fingerprint

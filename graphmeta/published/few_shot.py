@@ -16,12 +16,12 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Gated
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples, last_clicks, real_samples
+from graphmeta.nn.attention import Clicks
 from graphmeta.nn.cluster import Autoencoders
 from graphmeta.nn.decoder import AttentionDecoder, DecoderHead, RecurrentBeside
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.gate import Row
 from graphmeta.nn.people import ClusterCode, PeopleFeatures, Person
-from graphmeta.nn.pooling import Clicks
 from graphmeta.nn.ranking import Hinge, SampledSoftmax
 from graphmeta.nn.translation import MeanTransition, Translation
 from graphmeta.nn.unseen import AgainstUnseen

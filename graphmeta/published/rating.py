@@ -5,8 +5,8 @@ from __future__ import annotations
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
+from graphmeta.nn.attention import Clicks
 from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.pooling import Clicks
 from graphmeta.nn.rating import Decision, SquaredError
 from graphmeta.recommender import Recommender
 from graphmeta.system import System

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from graphmeta.batch import open_sessions, session_batch
+from graphmeta.nn.attention import Clicks
 from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.pooling import Clicks
 from graphmeta.nn.positions import Positions, clicks_left
 from graphmeta.testing import check_encoder
 

@@ -13,8 +13,8 @@ from graphmeta.adapt.step import Gradient
 from graphmeta.errors import InputError
 from graphmeta.evaluate import evaluate_ratings
 from graphmeta.job import check_system
+from graphmeta.nn.attention import Clicks
 from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.pooling import Clicks
 from graphmeta.nn.rating import Decision, SquaredError
 from graphmeta.published import build
 from graphmeta.recommender import Recommender
