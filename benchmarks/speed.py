@@ -11,7 +11,10 @@
 * ``session_knn``: queries/s against 180,000 sessions.
 * ``inner_loop_head``, ``inner_loop_all``: tasks/s of the stacked engine over the per-task loop, meta-update
   included (64 tasks of 3 support and 1 query prefixes, a two-block attention encoder, 10,000 items), for first and
-  second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too.
+  second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too. ``inner_loop_few``: "all" with
+  100 items instead of 10,000.
+* ``cbml_table``: a meta-update of CBML (64 tasks, 43,097 items) that adapts everything, the item table too, over one
+  that adapts the prediction layer alone. ``adapt_one``: milliseconds from a new session's clicks to its ten best items.
 
 The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported. Each job runs in
 a process of its own, whose peak memory stands beside it.
@@ -33,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 
-from benchmarks import steps
+from benchmarks import adapting, steps
 from benchmarks.timing import Row, paired, row, sessions
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
@@ -147,6 +150,9 @@ JOBS: dict[str, Callable[[], list[Row]]] = {
     "session_knn": steps.session_knn,
     "inner_loop_head": lambda: inner_loop("inner_loop_head", ("head",)),
     "inner_loop_all": lambda: inner_loop("inner_loop_all", ("encoder", "head")),
+    "inner_loop_few": lambda: inner_loop("inner_loop_few", ("encoder", "head"), items=100),
+    "cbml_table": adapting.cbml_table,
+    "adapt_one": adapting.adapt_one,
 }
 
 
