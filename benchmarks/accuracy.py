@@ -29,6 +29,7 @@ import torch
 from tqdm import tqdm
 
 from graphmeta import datasets, neighbours
+from graphmeta.adapt.scope import Scope
 from graphmeta.batch import Samples, last_clicks, prefixes
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
     parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
+    parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
     parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
     parser.add_argument("--tag", default="", help="a word for the file name of a variant")
@@ -198,6 +200,10 @@ def fitted(
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
     if options.start_from:
         print("begins with", system.start_from(System.load(options.start_from)), flush=True)
+    if options.only:
+        chosen = Scope(*options.only).names(system)
+        for name, weight in system.named_parameters():
+            weight.requires_grad_(name in chosen)
     reports = []
     for report in train(
         system,
