@@ -165,6 +165,17 @@ class EventLog:
             value=None if self.value is None else self.value[rows],
         )
 
+    def without_last_clicks(self) -> EventLog:
+        """What training knows when it asks for the last click of each session; ids keep their numbers.
+
+        For parts that count in the training log and are then asked about its sessions: what they are asked must not
+        be among what they counted.
+        """
+        known = np.ones(self.num_events, dtype=bool)
+        known[self.ptr[1:][self.lengths > 0] - 1] = False
+        value = None if self.value is None else self.value[known]
+        return replace(self, session=self.session[known], item=self.item[known], time=self.time[known], value=value)
+
     def before(self, cut: float) -> EventLog:
         """Events with time < ``cut`` (seconds); a session that runs across the cut keeps its first part."""
         return self.select(self.time < cut)

@@ -61,6 +61,8 @@ class System(nn.Module):
         max_support: support samples a task, the last ones.
     """
 
+    sums = False  # whether a batch's losses are added up, and not averaged
+
     def __init__(
         self,
         recommender: Recommender,

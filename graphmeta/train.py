@@ -230,16 +230,14 @@ def _epoch(
 
 
 def _gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:
-    """Gradients of the batch's mean loss, made part by part; returns that loss and of how many it is the mean."""
+    """Gradients of the batch's loss, made part by part; returns it, and of how many losses it is the mean (or sum)."""
     parts = system.parts(batch) if system.episodic else [batch]
     with row_gradients(system):
-        if len(parts) == 1:
-            losses = system.losses(batch)
-            (mean := losses.mean()).backward()
-            return float(mean.detach()), len(losses)
         size, value = len(batch.query if isinstance(batch, Tasks) else batch), 0.0
         for part in parts:
-            (share := system.losses(part).sum() / size).backward()
+            losses = system.losses(part)
+            size = len(losses) if len(parts) == 1 else size
+            (share := losses.sum() / (1 if system.sums else size)).backward()
             value += float(share.detach())
     return value, size
 

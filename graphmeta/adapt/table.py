@@ -30,12 +30,14 @@ class TableState:
     """A table ``base [V, D]`` that T tasks have changed a little, as the sum of the changes.
 
     Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]``; each of
-    ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over S is added to the task's table.
+    ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over S is added to the task's table. In ``first_order``
+    the changes are constants.
     """
 
     base: Tensor
     touched: tuple[tuple[Tensor, Tensor], ...] = ()
     outer: tuple[tuple[Tensor, Tensor], ...] = ()
+    first_order: bool = False
 
     def rows(self, index: Tensor, tasks: TaskLayout) -> Tensor:
         """Rows ``index`` (task-major ``[T·R]``) of each task's table -> ``[T·R, D]``."""
@@ -76,6 +78,7 @@ class TableState:
         return replace(
             self,
             base=self.base.detach(),
+            first_order=True,
             touched=tuple((keys, change.detach()) for keys, change in self.touched),
             outer=tuple((a.detach(), b.detach()) for a, b in self.outer),
         )
@@ -151,11 +154,10 @@ class TaskTable(Tensor):
         In first order nothing but the gradient is made of the scores, so it takes their place.
         """
         scores, target = plus(self.scored(query), extra), target.clamp(min=0)
-        changes = [change for pair in (*self.state.touched, *self.state.outer) for change in pair]
-        once = not self.state.base.requires_grad or bool(changes) and not any(c.requires_grad for c in changes)
-        losses = (
-            CrossEntropyInPlace.apply(scores, target) if once else F.cross_entropy(scores, target, reduction="none")
-        )
+        if self.state.first_order:
+            losses = CrossEntropyInPlace.apply(scores, target)
+        else:
+            losses = F.cross_entropy(scores, target, reduction="none")
         return losses if real is None else losses.index_select(0, real)
 
     def read(self) -> list[Tensor]:
@@ -174,9 +176,11 @@ class TaskTable(Tensor):
         for (query, _), grad in zip(self.seen.products, grads[count:], strict=True):
             if grad is not None:
                 vectors = query if keep_graph else query.detach()
-                moved = -rate * grad if keep_graph or isinstance(rate, Tensor) else grad.mul_(-rate)
+                own = len(grads) == count + 1 and grad.is_contiguous()  # nobody else's: two products may share one
+                constant = own and not keep_graph and not isinstance(rate, Tensor)
+                moved = grad.mul_(-rate) if constant else -rate * grad
                 outer.append((self.tasks.blocks(moved), self.tasks.blocks(vectors)))
-        return replace(state, touched=tuple(touched), outer=tuple(outer))
+        return replace(state, touched=tuple(touched), outer=tuple(outer), first_order=not keep_graph)
 
     def _at_rows(self, index: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         task = torch.arange(len(index), device=index.device) // (len(index) // self.tasks.num_tasks)

@@ -33,7 +33,7 @@ class MetaPaths(nn.Module):
     attribute, the items most clicked that have the same value. An item without neighbours is its own.
 
     A training session is part of the graph that it is asked about: it alone would make its last item a neighbour of
-    the others. So ``discount`` sessions are taken off each count, and at 1 a pair needs a second session.
+    the others. So the graph is that of the training log without the last click of each session.
 
     Args:
         attributes: how many attributes the items have, each of them a path.
@@ -42,9 +42,9 @@ class MetaPaths(nn.Module):
     Shapes: ``n_id [I]``, table ``[I] -> [I, D]``, -> ``[I, P·D]`` for the P = attributes + 2 paths.
     """
 
-    def __init__(self, num_items: int, attributes: int, *, most: int = 20, discount: int = 1) -> None:
+    def __init__(self, num_items: int, attributes: int, *, most: int = 20) -> None:
         super().__init__()
-        self.most, self.discount = most, discount
+        self.most = most
         own = torch.arange(num_items)[:, None].expand(attributes + 1, num_items, most)
         self.neighbour: Tensor
         self.number: Tensor
@@ -52,10 +52,11 @@ class MetaPaths(nn.Module):
         self.register_buffer("number", torch.ones(attributes + 1, num_items, dtype=torch.int64))
 
     def fit(self, log: EventLog) -> None:
-        """Find the neighbours in the training log."""
+        """Find the neighbours in the training log, whose last clicks are left out."""
+        log = log.without_last_clicks()
         clicks = np.bincount(log.item, minlength=log.num_items)
         for path, (pairs, weight) in enumerate(item_paths(build_graph(log), clicks, most=self.most)):
-            weight = weight - self.discount if path == 0 else clicks[pairs[1]]
+            weight = weight if path == 0 else clicks[pairs[1]]
             near, share = strongest(pairs, weight, num_items=log.num_items, most=self.most)
             self.neighbour[path] = torch.from_numpy(near)
             self.number[path] = torch.from_numpy((share > 0).sum(1).clip(1))

@@ -41,9 +41,8 @@ class PeopleFeatures(ItemFeatures):
 
     def fit(self, log: EventLog) -> None:
         """Note who clicked what; the last click of each session is left out."""
-        asked = np.zeros(log.num_events, dtype=bool)
-        asked[log.ptr[1:] - 1] = True
-        edges = np.unique(np.stack([log.session, log.item])[:, ~asked], axis=1)
+        known = log.without_last_clicks()
+        edges = np.unique(np.stack([known.session, known.item]), axis=1)
         self.edges = torch.from_numpy(edges).to(self.edges.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -105,7 +105,10 @@ class CrossEntropyInPlace(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(softmax(scores) − onehot(target)) · grad``."""
-        weight = ctx.weight.mul_((grad / ctx.total)[:, None])
+        if ctx.weight is None:
+            raise RuntimeError("these losses have given their gradient away; differentiate their weighted sum, once")
+        weight, ctx.weight = ctx.weight, None
+        weight.mul_((grad / ctx.total)[:, None])
         return weight.scatter_add_(1, ctx.target[:, None], -grad[:, None]), None
 
 

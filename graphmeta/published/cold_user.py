@@ -43,16 +43,21 @@ class PersonSystem(System):
     the sum over all queries, as the support loss of a task is.
     """
 
+    @property
+    def sums(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the loss adds up, of a task and so of a batch."""
+        return self.episodic and bool(self.loss.sums)
+
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         return super()._tasks(samples if isinstance(samples, Tasks) else known_clicks(samples))
 
     def losses(self, samples: Samples | Tasks) -> Tensor:
-        """The training loss of each query ``[S]``, whose mean (with ``sums``, whose sum over the batch) is trained."""
+        """The training loss of each query ``[S]``; with ``sums``, a person's are the shares of one sum."""
         losses = super().losses(samples)
-        if not (self.episodic and self.loss.sums):
+        if not self.sums:
             return losses
         size = np.diff(samples.query_ptr) if isinstance(samples, Tasks) else np.ones(len(samples), dtype=np.int64)
-        return losses * len(losses) / torch.from_numpy(np.repeat(size, size)).to(losses)
+        return losses / torch.from_numpy(np.repeat(size, size)).to(losses)
 
 
 @dataclass(frozen=True)

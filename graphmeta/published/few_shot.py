@@ -37,7 +37,10 @@ class ClusteredSystem(System):
     weight: float = 0.1
 
     def losses(self, samples: Samples | Tasks) -> Tensor:
-        """The ranking loss of each query and, on top of each, the batch's clustering loss, ``[S]``."""
+        """The ranking loss of each query and, on top of each, the batch's clustering loss, ``[S]``.
+
+        The batch is what is adapted at a time: where ``task_chunk`` parts it, each part is balanced by itself.
+        """
         return super().losses(samples) + self.weight * self.clustering(samples)
 
     def clustering(self, samples: Samples | Tasks) -> Tensor:

@@ -468,3 +468,29 @@ def test_a_chunk_is_what_its_memory_lets_in():
     assert Adaptation(Scope(""), step=Gradient(0.3), task_chunk=3).chunk(5) == 3
     with pytest.raises(InputError, match="task_chunk must be at least 1"):
         Adaptation(Scope(""), step=Gradient(0.3), task_chunk=0)
+
+
+class TwoProducts(nn.Module):
+    """Scores with the table twice, and once through their mean: gradients that are shared, and not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, states, batch, candidates):
+        last = states[batch["sample"].last]
+        return nn.functional.linear(self.one(last), candidates) + nn.functional.linear(self.other(last), candidates)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_head_that_reads_the_table_twice(order):
+    found = []
+    for stacked in (True, False):
+        torch.manual_seed(3)
+        model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), TwoProducts())
+        adaptation = Adaptation(Scope(""), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
+        adaptation.bind(model)
+        losses = adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
+        assert adaptation.stacked == stacked
+        found.append([losses.detach(), *torch.autograd.grad(losses.sum(), list(model.parameters()))])
+    assert_equal(*found)

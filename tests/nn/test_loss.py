@@ -62,6 +62,10 @@ def test_scores_that_become_their_own_gradient(view):
 
     want = slopes(lambda scores, target: F.cross_entropy(scores, target, reduction="none"))
     torch.testing.assert_close(slopes(CrossEntropyInPlace.apply), want)
+    losses = CrossEntropyInPlace.apply(query.clone().requires_grad_() @ table.t(), target)
+    losses[0].backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        losses[1].backward()
 
 
 def test_bf16_is_near_and_its_gradients_too():

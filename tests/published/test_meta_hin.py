@@ -31,13 +31,14 @@ def random_log(seed=3, sessions=60, items=12):
     return EventLog.read(frame, session="s", item="i").aligned_to(known, None)
 
 
-def by_hand(log, most, discount=1):
-    """Neighbours of each path and item, by counting sets of sessions."""
-    sessions = [set(log.item[log.session == s].tolist()) for s in range(log.num_sessions)]
-    clicks = np.bincount(log.item, minlength=log.num_items)
+def by_hand(log, most):
+    """Neighbours of each path and item, by counting sets of sessions, each without its last click."""
+    known = [log.item[log.session == s].tolist()[:-1] for s in range(log.num_sessions)]
+    sessions, clicks = [set(clicked) for clicked in known], np.zeros(log.num_items, dtype=int)
+    np.add.at(clicks, [i for clicked in known for i in clicked], 1)
     paths = [[], *([] for _ in log.items.attributes)]
     for i in range(log.num_items):
-        shared = {j: sum({i, j} <= s for s in sessions) - discount for j in range(log.num_items)}
+        shared = {j: sum({i, j} <= s for s in sessions) for j in range(log.num_items)}
         paths[0].append(sorted((j for j in shared if shared[j] > 0), key=lambda j: (-shared[j], j))[:most] or [i])
         for path, attribute in zip(paths[1:], log.items.attributes.values(), strict=True):
             code = attribute.codes[i]
