@@ -117,6 +117,7 @@ def adapting(
             axes.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
         last = max((number for curve in named.values() for number in curve.results), default=1)
         _axes(axes, f"{_shown(metric)} by {kind}", (kind, "%"), (0, last))
+    sides[0].set_ylim(0, 1.12 * max(0.1, *(axes.dataLim.y1 for axes in sides)))
     _save(picture, path)
 
 
