@@ -1,67 +1,80 @@
-"""Your own encoder, meta-trained: a plain module around PyG's GATv2Conv, checked, then wrapped by an adaptation.
+"""Plug your own encoder into meta-training: check it, adapt it in three ways, and see what adapting brings.
 
     python examples/custom_encoder.py
 
-An encoder is any module with ``forward(x, batch)``: vectors of the batch's item rows in, one state a click out.
-There is nothing to inherit from and nothing to register.
+An encoder is a module with ``forward(x, batch)``, nothing to inherit or register. Writes ``out/adaptations.png``.
 """
 
+from pathlib import Path
+
 import torch
-from torch import Tensor, nn
-from torch_geometric.data import HeteroData
+from torch import nn
 from torch_geometric.nn import GATv2Conv
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.start import Gated
+from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.batch import last_clicks
+from graphmeta.curves import by_steps, by_support
 from graphmeta.datasets import complete_journey
 from graphmeta.evaluate import evaluate
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import SoftAttention
+from graphmeta.plots import adapting
 from graphmeta.recommender import Recommender
 from graphmeta.splits import split_by_time
 from graphmeta.system import System
 from graphmeta.testing import check_encoder
 from graphmeta.train import Adam, train
 
-SESSIONS, EPOCHS, WIDTH = 1_500, 1, 16
+SESSIONS, WIDTH = 1_500, 16
 
 
 class GATv2Encoder(nn.Module):
     """Attention along the clicks of a session, added to the item vectors."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width):
         super().__init__()
         self.convolution = GATv2Conv(width, width, heads=2, concat=False)
 
-    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        """Vectors of the item rows ``[I, width]`` to states of the clicks ``[E, width]``."""
-        edges = batch["item", "next", "item"].edge_index
-        x = x + torch.relu(self.convolution(x, edges))
-        return x[batch["event"].item]
+    def forward(self, x, batch):  # the vectors of the item rows [I, width] to states of the clicks [E, width]
+        return (x + self.convolution(x, batch["item", "next", "item"].edge_index).relu())[batch["event"].item]
 
 
 # Shapes, no leak between samples, all tasks at once = one by one, right second-order gradients.
-check = check_encoder(GATv2Encoder)
-print(check)
+print(check := check_encoder(GATv2Encoder))
 assert check.ok
-
 log = complete_journey()
-split = split_by_time(log.before(log.starts[SESSIONS]), test=0.1, valid=0.1)
-items = split.train.items
+split = split_by_time(log.before(log.starts[SESSIONS]), test=0.2)
+items, asked = split.train.items, last_clicks(split.test)
 
-torch.manual_seed(0)
-head = Dot(SoftAttention(WIDTH), nn.Linear(2 * WIDTH, WIDTH, bias=False))
-recommender = Recommender(ItemFeatures(len(items), WIDTH), GATv2Encoder(WIDTH), head)
 
-# Every session gets an encoder and a head of its own, one gradient step away from the shared ones.
-adaptation = Adaptation(Scope("encoder", "head"), step=Gradient(0.05), steps=1, order=2)
-system = System(recommender, items, adaptation=adaptation)
+def system(adaptation=None):
+    torch.manual_seed(0)
+    head = Dot(SoftAttention(WIDTH), nn.Linear(2 * WIDTH, WIDTH, bias=False))
+    recommender = Recommender(ItemFeatures(len(items), WIDTH), GATv2Encoder(WIDTH), head)
+    return System(recommender, items, adaptation=adaptation)
 
-for report in train(system, split.train, epochs=EPOCHS, optimizer=Adam(lr=5e-3), valid=split.valid, seed=0):
-    print(f"epoch {report.epoch + 1}: query loss {report.loss:.3f}, validation MRR@20 {report.valid['mrr@20']:.4f}")
 
-found = evaluate(system, last_clicks(split.test), ks=(5, 20))
-print(f"{found.samples} test sessions: Hit@20 {found.metrics['hit@20']:.4f}, MRR@20 {found.metrics['mrr@20']:.4f}")
+# What a session changes, by what steps, and from where. None: an epoch more of plain training.
+head, both, gate = Scope("head"), Scope("encoder", "head"), Gated(Scope("head.project"), 2 * WIDTH)
+systems = {
+    "none": system(),
+    "head (ANIL)": system(Adaptation(head, step=Gradient(0.1), steps=2, order=2)),
+    "encoder, head, learned rates": system(Adaptation(both, step=LearnedRates(0.1), steps=2, order=2)),
+    "head, gated start": system(Adaptation(head, step=Gradient(0.1), start=gate, steps=2, order=2)),
+}
+plain, found, steps, support = system(), {}, {}, {}
+list(train(plain, split.train, epochs=3, optimizer=Adam(lr=5e-3), seed=0))
+print(f"\n{len(asked)} test sessions, in %        Hit@20   MRR@20   MRR@20 after 0, 1 … 5 steps")
+for name, each in systems.items():
+    each.start_from(plain)  # they all go on from one training
+    list(train(each, split.train, epochs=1, optimizer=Adam(lr=2e-3), seed=0))
+    found[name], curve = evaluate(each, asked).metrics, ""
+    if each.adaptation is not None:
+        steps[name], support[name] = by_steps(each, asked), by_support(each, asked, support=(0, 1, 2, 5, 10))
+        curve = "  ".join(f"{100 * value:.2f}" for value in steps[name].values("mrr@20").values())
+    print(f"{name:30} {100 * found[name]['hit@20']:6.2f}   {100 * found[name]['mrr@20']:6.2f}   {curve}")
+adapting(steps, support, Path("out/adaptations.png"), baselines={"none": found["none"]})

@@ -1,4 +1,4 @@
-"""Pictures: how a training went, and what one session is connected to in the graph.
+"""Pictures: how a training went, what adapting brings, and what one session is connected to in the graph.
 
 Needs matplotlib (the extra ``plots``). Figures are drawn off screen; nothing here opens a window or changes
 matplotlib's settings.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphmeta.curves import Curve
 from graphmeta.errors import InputError
 from graphmeta.graph import to_networkx
 from graphmeta.storage import write_bytes
@@ -77,14 +78,51 @@ def curves(
             _validation(right, name, history, metric, colour)
     for (name, found), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
         right.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
-    _axes(left, "Training loss", "mean loss a sample", max(len(h) for h in histories.values()))
-    shown = metric.replace("mrr", "MRR").replace("hit", "Hit").replace("ndcg", "NDCG")
-    _axes(right, f"{shown} on the validation sessions", "%", max(len(h) for h in histories.values()))
+    last = max(2, *(len(history) for history in histories.values()))
+    _axes(left, "Training loss", ("epoch", "mean loss a sample"), (1, last))
+    _axes(right, f"{_shown(metric)} on the validation sessions", ("epoch", "%"), (1, last))
     if right.lines:
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
         right.text(0.5, 0.5, "no validation sessions", ha="center", color=GREY, transform=right.transAxes)
     _save(picture, path)
+
+
+def adapting(
+    by_steps: Mapping[str, Curve],
+    by_support: Mapping[str, Curve],
+    path: Path,
+    *,
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+    metric: str = "mrr@20",
+) -> None:
+    """A metric by the number of inner steps and by the number of support samples, side by side.
+
+    A ring stands around the number of steps, or of support samples, that a system itself has.
+
+    Args:
+        by_steps, by_support: the curves of each system, by its name; see :mod:`graphmeta.curves`.
+        baselines: metrics on the same samples of what does not adapt, by name; lines across both sides.
+        metric: which one is drawn.
+    """
+    picture = figure(10, 4)
+    sides = picture.subplots(1, 2, sharey=True)
+    for axes, kind, named in zip(sides, ("inner steps", "support samples"), (by_steps, by_support), strict=True):
+        for (name, curve), colour in zip(named.items(), itertools.cycle((BLUE, ORANGE, GREEN, PINK))):
+            values = {number: 100 * value for number, value in sorted(curve.values(metric).items())}
+            axes.plot(list(values), list(values.values()), "o-", color=colour, label=name)
+            if curve.own in values:
+                axes.plot(curve.own, values[curve.own], "o", ms=13, mfc="none", mec=colour, mew=1.5)
+        for (name, found), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
+            axes.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
+        last = max((number for curve in named.values() for number in curve.results), default=1)
+        _axes(axes, f"{_shown(metric)} by {kind}", (kind, "%"), (0, last))
+    sides[0].set_ylim(0, 1.12 * max(0.1, *(axes.dataLim.y1 for axes in sides)))
+    _save(picture, path)
+
+
+def _shown(metric: str) -> str:
+    return metric.replace("mrr", "MRR").replace("hit", "Hit").replace("ndcg", "NDCG")
 
 
 def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, colour: str) -> None:
@@ -103,13 +141,14 @@ def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, c
     )
 
 
-def _axes(axes: Axes, title: str, unit: str, epochs: int) -> None:
+def _axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int]) -> None:
+    """Title, the names of x and y, and the first and last whole number on x."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title, loc="left", color=INK, fontweight="bold")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(unit)
-    axes.set_xlim(0.7, max(epochs, 2) + 0.3)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_xlim(ends[0] - 0.3, ends[1] + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E6E8EB")

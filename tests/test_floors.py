@@ -23,7 +23,7 @@ FLOORS = [
     ["adapt"],
     ["system"],
     ["evaluate"],
-    ["train", "retrain", "neighbours"],
+    ["train", "retrain", "neighbours", "curves"],
     ["published"],
     ["datasets", "testing"],
     ["rating_datasets"],

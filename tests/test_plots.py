@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from graphmeta import plots
+from graphmeta.curves import Curve
 from graphmeta.errors import InputError
+from graphmeta.evaluate import Result
 from graphmeta.graph import build_graph
 from graphmeta.report import node_names
 from graphmeta.testing import fake_log
@@ -44,6 +48,26 @@ def test_curves_draw_each_training_and_each_baseline(tmp_path: Path, drawn: list
 def test_curves_of_a_training_without_validation(tmp_path: Path, drawn: list):
     plots.curves({"sr_gnn": [Report(0, 7.0, 1.0, {}, True)]}, tmp_path / "curves.png")
     assert drawn[0].axes[1].texts[0].get_text() == "no validation sessions"
+
+
+def curve(values: dict[int, float], own: int) -> Curve:
+    """A curve of these values of MRR@20."""
+    return Curve({at: Result({"mrr@20": v}, {}, 9, 40, 0.0, torch.ones(9)) for at, v in values.items()}, own)
+
+
+def test_what_adapting_brings_is_drawn_by_steps_and_by_support(tmp_path: Path, drawn: list):
+    steps = {"maml": curve({2: 0.3, 0: 0.1, 1: 0.2}, 1), "anil": curve({0: 0.15, 1: 0.25}, 5)}
+    support = {"maml": curve({0: 0.1, 10: 0.2}, 10)}
+    plots.adapting(steps, support, tmp_path / "adapting.png", baselines={"none": {"mrr@20": 0.05}})
+    assert (tmp_path / "adapting.png").read_bytes().startswith(PNG)
+    left, right = drawn[0].axes
+    maml, ring, anil, none = left.lines  # 5 steps of anil were not measured: no ring
+    assert maml.get_xydata() == pytest.approx(np.array([[0, 10], [1, 20], [2, 30]]))
+    assert ring.get_xydata().tolist() == [[1, 20]] and anil.get_label() == "anil"
+    assert set(none.get_ydata()) == {5.0}
+    assert left.get_legend_handles_labels()[1] == ["maml", "anil", "none"]
+    assert [axes.get_xlabel() for axes in (left, right)] == ["inner steps", "support samples"]
+    assert right.lines[1].get_xydata().tolist() == [[10, 20]]
 
 
 def test_a_neighbourhood_shows_the_session_its_user_items_and_attributes(tmp_path: Path, drawn: list):

@@ -1,0 +1,106 @@
+"""Adaptation curves: what a trained system's answers gain by another step, or by another click to learn from.
+
+Both ask the same weights the same questions again and again; nothing is trained, and the system is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.batch import Samples
+from graphmeta.errors import InputError
+from graphmeta.evaluate import Result, evaluate
+from graphmeta.system import System
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Results by a number of steps or of support samples; ``own`` is the number that the system itself has."""
+
+    results: dict[int, Result]
+    own: int
+
+    def values(self, metric: str) -> dict[int, float]:
+        """One metric of each result, as a fraction."""
+        return {number: result.metrics[metric] for number, result in self.results.items()}
+
+
+def by_steps(
+    system: System, samples: Samples, *, steps: Iterable[int] = range(6), ks: tuple[int, ...] = (5, 10, 20)
+) -> Curve:
+    """How well the system answers after 0, 1, 2 … steps on each session's own clicks: :func:`evaluate` at each.
+
+    0 steps is the start itself, which for a gated or generated start is not the shared weights.
+
+    Args:
+        samples: as :func:`~graphmeta.evaluate.evaluate` takes them.
+        steps: at least 0 each; also more than the system was trained with, unless each step has rates of its own.
+
+    Raises:
+        InputError: a system that does not adapt, a negative number, or one that no rates were learned for.
+    """
+    adaptation, numbers = _adaptation(system), _numbers(steps, "steps")
+    if getattr(adaptation.step, "per_step", False) and max(numbers) > adaptation.steps:
+        raise InputError(
+            f"there are rates for {adaptation.steps} steps, not for {max(numbers)}; ask for no more, or learn rates "
+            f"that all steps share (per_step=False)"
+        )
+    own = adaptation.steps
+
+    def put(number: int) -> None:
+        adaptation.steps = number
+
+    return Curve(_measured(system, samples, numbers, put, own, ks), own)
+
+
+def by_support(
+    system: System, samples: Samples, *, support: Iterable[int] = range(11), ks: tuple[int, ...] = (5, 10, 20)
+) -> Curve:
+    """How well the system answers when its steps see only the last 0, 1, 2 … clicks of a session as targets.
+
+    The session itself stays as it is: the encoder still reads all its clicks, the steps learn from fewer of them. A
+    session of n known clicks has ``n − 1`` such targets at most, so its answer stays the same from there on.
+
+    Args:
+        samples: as :func:`~graphmeta.evaluate.evaluate` takes them.
+        support: how many support samples a task may have (``System.max_support``), at least 0 each.
+
+    Raises:
+        InputError: a system that does not adapt, or a negative number.
+    """
+    _adaptation(system)
+    numbers, own = _numbers(support, "support samples"), system.max_support
+
+    def put(number: int) -> None:
+        system.max_support = number
+
+    return Curve(_measured(system, samples, numbers, put, own, ks), own)
+
+
+def _measured(
+    system: System, samples: Samples, numbers: list[int], put: Callable[[int], None], own: int, ks: tuple[int, ...]
+) -> dict[int, Result]:
+    """The results under each number; ``own`` is put back, whatever happens."""
+    found = {}
+    try:
+        for number in numbers:
+            put(number)
+            found[number] = evaluate(system, samples, ks=ks)
+    finally:
+        put(own)
+    return found
+
+
+def _adaptation(system: System) -> Adaptation:
+    if system.adaptation is None:
+        raise InputError("this system does not adapt, so it has no curve; evaluate it, or give it an adaptation")
+    return system.adaptation
+
+
+def _numbers(wanted: Iterable[int], what: str) -> list[int]:
+    numbers = list(wanted)
+    if not numbers or min(numbers) < 0:
+        raise InputError(f"a curve needs numbers of {what} that are not negative, not {numbers}")
+    return numbers

@@ -1,0 +1,125 @@
+"""Adaptation curves are what evaluating by hand gives at each number, and leave the system as it was."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient, LearnedRates
+from graphmeta.batch import Samples, last_clicks, session_batch
+from graphmeta.curves import by_steps, by_support
+from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluate import evaluate
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.readout import Last
+from graphmeta.recommender import Recommender
+from graphmeta.storage import state_hash
+from graphmeta.system import System
+from graphmeta.testing import fake_log
+
+LOG = fake_log(sessions=16, length=7)
+ASKED = last_clicks(LOG)
+
+
+def made(step=None, *, steps=2, stacked=True) -> System:
+    """A small system whose steps are large enough to change ranks."""
+    torch.manual_seed(0)
+    recommender = Recommender(ItemFeatures(len(LOG.items), 6), GatedSessionGraph(6), Dot(Last(), nn.Linear(6, 6)))
+    adaptation = Adaptation(Scope("encoder", "head"), step=step or Gradient(2.0), steps=steps, stacked=stacked)
+    return System(recommender, LOG.items, adaptation=adaptation, max_support=4)
+
+
+def after(system: System, samples: Samples, *, steps: int, support: int) -> torch.Tensor:
+    """Scores of each sample by plain descent: a copy of the weights, autograd, one session after the other."""
+    begin = {name: weight.clone() for name, weight in system.recommender.state_dict().items()}
+    moved, found = [n for n, _ in system.recommender.named_parameters() if not n.startswith("features")], []
+    for s in range(len(samples)):
+        clicks = samples.item[samples.begin[s] : samples.end[s]]
+        ends = np.arange(1, len(clicks))[-support:] if support else np.zeros(0, np.int64)
+        none = np.zeros_like(ends)
+        known = session_batch(Samples(clicks, none, ends, clicks[ends], none), num_items=system.num_items)
+        for _ in range(steps if len(ends) else 0):
+            scores = system.recommender(known)
+            loss = nn.functional.cross_entropy(scores, torch.from_numpy(clicks[ends]))
+            weights = [system.recommender.get_parameter(name) for name in moved]
+            with torch.no_grad():
+                for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                    weight -= system.adaptation.step.lr * slope
+        with torch.no_grad():
+            found.append(system.recommender(session_batch(samples.take(slice(s, s + 1)), num_items=system.num_items)))
+        system.recommender.load_state_dict(begin)
+    return torch.cat(found)
+
+
+def places(scores: torch.Tensor, target: np.ndarray) -> torch.Tensor:
+    """1 + how many items score more than the target."""
+    own = scores[torch.arange(len(scores)), torch.from_numpy(target)]
+    return 1.0 + (scores > own[:, None]).sum(1).double()
+
+
+def test_each_number_of_steps_is_that_many_steps_of_descent(float64):
+    system = made()
+    curve = by_steps(system, ASKED, steps=(0, 1, 3))
+    for steps, result in curve.results.items():
+        assert torch.equal(result.ranks, places(after(system, ASKED, steps=steps, support=4), ASKED.target))
+    assert not torch.equal(curve.results[0].ranks, curve.results[3].ranks)
+
+
+def test_each_number_of_support_samples_is_learned_from_the_last_so_many(float64):
+    system = made()
+    curve = by_support(system, ASKED, support=(0, 1, 3, 9))  # a session has five
+    for support, result in curve.results.items():
+        assert torch.equal(result.ranks, places(after(system, ASKED, steps=2, support=support), ASKED.target))
+    assert not torch.equal(curve.results[1].ranks, curve.results[3].ranks)
+
+
+def test_the_curves_pass_through_the_system_as_it_is_and_meet_where_nothing_is_learned():
+    system = made()
+    steps, support = by_steps(system, ASKED), by_support(system, ASKED)
+    assert list(steps.results) == list(range(6)) and list(support.results) == list(range(11))
+    assert (steps.own, support.own) == (2, 4)
+    usual = evaluate(system, ASKED).metrics
+    assert steps.results[2].metrics == support.results[4].metrics == usual
+    assert steps.results[0].metrics == support.results[0].metrics == evaluate(made(steps=0), ASKED).metrics
+    assert steps.values("mrr@20")[2] == usual["mrr@20"]
+
+
+@pytest.mark.parametrize("curve", [by_steps, by_support])
+def test_the_system_is_left_as_it_was(curve):
+    system = made().train()
+    before = state_hash(system)
+    curve(system, ASKED)
+    assert (system.adaptation.steps, system.max_support, system.training) == (2, 4, True)
+    assert state_hash(system) == before
+
+
+@pytest.mark.parametrize("curve", [by_steps, by_support])
+def test_the_system_is_left_as_it_was_when_a_step_diverges(curve):
+    system = made(Gradient(float("nan")), steps=3)
+    with pytest.raises(DivergedError):
+        curve(system, ASKED)
+    assert (system.adaptation.steps, system.max_support) == (3, 4)
+
+
+def test_rates_that_all_steps_share_go_on_and_rates_a_step_end():
+    assert 4 in by_steps(made(LearnedRates(0.5)), ASKED, steps=[4]).results
+    own = made(LearnedRates(0.5, per_step=True))
+    assert list(by_steps(own, ASKED, steps=range(3)).results) == [0, 1, 2]
+    with pytest.raises(InputError, match=r"rates for 2 steps, not for 3.*per_step=False"):
+        by_steps(own, ASKED, steps=range(4))
+
+
+def test_what_has_no_curve_says_so():
+    plain = made()
+    plain.adaptation = None
+    for curve in (by_steps, by_support):
+        with pytest.raises(InputError, match="does not adapt"):
+            curve(plain, ASKED)
+    with pytest.raises(InputError, match=r"steps that are not negative, not \[-1\]"):
+        by_steps(made(), ASKED, steps=[-1])
+    with pytest.raises(InputError, match=r"not \[\]"):
+        by_support(made(), ASKED, support=[])
