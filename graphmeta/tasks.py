@@ -164,7 +164,7 @@ def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0,
     Raises:
         InputError: no session of two different items, or limits that make no task.
 
-    Source: MetaCF (Wei et al. 2020), section on data.
+    Source: MetaCF (Wei et al. 2020), section on data. Differs: there from all of a person's records.
     """
     if not 2 <= least <= most:
         raise InputError(f"least={least} and most={most} records of a person: 2 at least, and no more least than most")

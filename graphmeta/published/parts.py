@@ -64,17 +64,25 @@ def base_system(
     """
     from graphmeta.published import CATALOGUE, build  # which imports this module
 
-    name, given = base if isinstance(base, str) else base.__name__, dict(options or {})
+    name, given = base if isinstance(base, str) else getattr(base, "__name__", ""), dict(options or {})
     if name in CATALOGUE and (isinstance(base, str) or CATALOGUE[name].function is base):
         return build(name, items, users=users, width=width, **given)
     if isinstance(base, str):
         raise InputError(f"no system is called {name!r}; a base is one of {', '.join(CATALOGUE)}")
-    return base(items, width=width, **given)
+    whose = {} if users is None else {"users": users}
+    return base(items, width=width, **whose, **given)
 
 
 def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System:
-    """The recommender of ``base`` with an adaptation around it; what it knows of users and lengths stays."""
-    return System(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
+    """The recommender of ``base`` with an adaptation around it; what it knows of users and lengths stays.
+
+    If it is trained without the adaptation, it is trained as the base is. Meta-training has tasks of its own, and the
+    full softmax as its loss, whatever the base's are.
+    """
+    system = System(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
+    if not adaptation.trained:
+        system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
+    return system
 
 
 def step_of(lr: float, *, learned: bool) -> Gradient | LearnedRates:
