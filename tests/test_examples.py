@@ -22,7 +22,10 @@ def test_every_example_is_tested():
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_an_example_runs_and_is_short(name: str, capsys: pytest.CaptureFixture):
+def test_an_example_runs_and_is_short(
+    name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)  # where some of them write
     path = EXAMPLES / f"{name}.py"
     assert len(path.read_text().splitlines()) <= 80
     runpy.run_path(str(path), run_name="__main__")
