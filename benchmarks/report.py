@@ -46,8 +46,8 @@ outside the history are beaten by knowing whose an item is, without what follows
 of an epoch's steps hold 17 sessions or fewer, of the users with most. `benchmarks.asars` has what was tried on the
 validation log: loss, batches and optimiser each account for a part. The other rows of the family, gru4rec, youtube_dnn
 and wavenet compare each click with the whole catalogue, in batches at random, with Adam; rates 0.003 and 0.01 were
-tried, for `asars_time_cat` alone. The standard error of a Hit@20 of 5 is 0.8 points, and
-seeds differ by more, so the order of the variants is not settled. Published figures are of another cut of the log, about 129 sequences, and of
+tried, for `asars_time_cat` alone. The standard error of a Hit@20 of 5 is 0.8 points, and seeds differ by more, so the
+order of the variants is not settled. Published figures are of another cut of the log, about 129 sequences, and of
 models that know when the next click comes (`dwell_lag=0`).
 """,
     ("complete_journey", "asars"): """\
