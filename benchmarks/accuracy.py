@@ -12,14 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +23,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.rows import cost, measured, provenance, told, write
 from graphmeta import datasets, neighbours
 from graphmeta.adapt.scope import Scope
 from graphmeta.batch import Samples, last_clicks, prefixes
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
 from graphmeta.published import RANKING, build
-from graphmeta.storage import write_json
 from graphmeta.system import System
 from graphmeta.train import Adagrad, Adam, Checkpoint, train
 
-RESULTS = Path(__file__).parent / "results"
 OPTIMIZERS = {"adam": Adam, "adagrad": Adagrad}
 Parts = tuple[EventLog, EventLog | None, EventLog]
 Protocol = Callable[[EventLog], Samples]
@@ -160,7 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset = DATASETS[options.dataset]
     train_log, valid_log, test_log = dataset.parts()
-    ran, began = provenance(), time.perf_counter()
+    ran, began = provenance("benchmarks.accuracy"), time.perf_counter()
     model, history = fitted(options, train_log, valid_log)
     seconds = time.perf_counter() - began
     for protocol, samples_of in dataset.protocols.items():
@@ -171,21 +165,14 @@ def main() -> None:
             "system": options.system,
             "arguments": options.arguments,
             "note": options.note,
-            "metrics": result.metrics,
-            "slices": result.slices,
-            "samples": result.samples,
-            "candidates": result.candidates,
-            "ties": result.ties,
+            **measured(result),
             "seed": options.seed,
             "epochs": options.epochs,
             "history": history,
-            "wall_s": round(seconds, 1),
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            **cost(seconds),
             **ran,
         }
-        name = "-".join(filter(None, [options.dataset, protocol, options.system, options.tag, f"seed{options.seed}"]))
-        write_json(RESULTS / f"{name}.json", row)
-        print(json.dumps({"protocol": protocol, "system": options.system, **result.metrics}))
+        write(row, tag=options.tag)
 
 
 def fitted(
@@ -219,7 +206,7 @@ def fitted(
         progress=lambda batches: tqdm(batches, mininterval=10),
     ):
         print(report, flush=True)
-        reports.append({"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid})
+        reports.append(told(report))
     if options.save:
         system.save(options.save)
     return system, reports
@@ -230,13 +217,6 @@ def hold_out(log: EventLog, last: int) -> tuple[EventLog, EventLog]:
     held_out = np.arange(log.num_sessions) >= log.num_sessions - last
     learn, valid = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~held_out, held_out))
     return learn, valid
-
-
-def provenance(module: str = "benchmarks.accuracy") -> dict[str, str]:
-    """The command, the commit it ran at and the day."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
-    return {"command": command, "commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from benchmarks.steps import ITEMS, WIDTH
+from benchmarks.steps import ITEMS, WIDTH, update
 from benchmarks.timing import Row, paired, row, sessions
-from graphmeta.nn.features import row_gradients
 from graphmeta.published import build
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -33,10 +32,7 @@ def meta_step(system: System) -> Callable[[], None]:
     batches = iter(list(system.batches(samples, batch_size=TASKS, seed=0, epoch=0)))
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with row_gradients(system):
-            system.losses(samples.take(next(batches))).mean().backward()
-        optimizer.step()
+        update(system, optimizer, samples.take(next(batches)))
 
     return step
 

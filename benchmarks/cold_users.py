@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.accuracy import RESULTS, provenance
+from benchmarks import rows
+from benchmarks.rows import cost, measured, provenance, told
 from graphmeta import datasets, neighbours
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples
@@ -33,7 +33,6 @@ from graphmeta.events import EventLog
 from graphmeta.published import build
 from graphmeta.published.cold_user import DEFAULT, PAPER, Preset
 from graphmeta.splits import split_people
-from graphmeta.storage import write_json
 from graphmeta.system import System
 from graphmeta.tasks import Tasks, drawn_tasks, tasks_of
 from graphmeta.train import Adam, train
@@ -116,8 +115,8 @@ def described(protocol: Protocol) -> str:
 
 def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[dict[str, Any]]]:
     """Item factors; one record of everybody is held out to choose the epoch."""
-    held_out = tasks_of(log, *one_held_out(log, seed=seed))
-    learn = log.select(~one_held_out(log, seed=seed)[1]).aligned_to(log.items, log.users)
+    known, asked = one_held_out(log, seed=seed)
+    held_out, learn = tasks_of(log, known, asked), log.select(known).aligned_to(log.items, log.users)
     torch.manual_seed(seed)
     system = build("bpr_fold_in", log.items, users=log.users)
 
@@ -159,7 +158,7 @@ def trained(
         system, log, epochs=epochs, optimizer=optimizer, batch_size=batch, valid=valid, patience=4, seed=seed
     ):
         print(f"  {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
-        reports.append({"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid})
+        reports.append(told(report))
     return reports
 
 
@@ -239,7 +238,6 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
 
 def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[dict[str, Any]], seconds: float) -> None:
     """The row's file."""
-    ran = provenance()
     special = "" if options.preset == "default" else f" --preset {options.preset}"
     limits = f"--epochs {options.epochs} --pretrain-epochs {options.pretrain_epochs} --rates '{list(options.rates)}'"
     command = (
@@ -250,25 +248,17 @@ def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[di
         "protocol": "metacf",
         "system": name,
         "arguments": row.arguments | ({} if options.preset == "default" else {"preset": options.preset}),
-        "metrics": row.result.metrics,
+        **measured(row.result),
         "by_steps": row.by_steps,
-        "slices": row.result.slices,
-        "samples": row.result.samples,
-        "candidates": row.result.candidates,
-        "ties": row.result.ties,
         "seed": options.seed,
         "epochs": len(row.history),
         "history": row.history,
         "pretraining": pretraining,
-        "wall_s": round(seconds, 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        **ran,
+        **cost(seconds),
+        **provenance("benchmarks.cold_users"),
         "command": command,
     }
-    tag = "" if options.preset == "default" else options.preset
-    file = "-".join(filter(None, [options.dataset, "metacf", name, tag, f"seed{options.seed}"]))
-    write_json(RESULTS / f"{file}.json", document)
-    print(json.dumps({"system": name, **row.arguments, **row.result.metrics}), flush=True)
+    rows.write(document, tag="" if options.preset == "default" else options.preset)
     if row.by_steps:
         print("  by steps", {n: round(m["hit@10"], 4) for n, m in row.by_steps.items()}, flush=True)
 

@@ -11,22 +11,21 @@ three clicks before the last, the others on every click of whole histories.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.accuracy import BASELINES, RESULTS, provenance
+from benchmarks import rows
+from benchmarks.accuracy import BASELINES
+from benchmarks.rows import cost, measured, provenance
 from graphmeta import datasets
 from graphmeta.evaluate import Result, drawn_against, evaluate, evaluate_sampled
 from graphmeta.events import EventLog
 from graphmeta.neighbours import NoRepeats
 from graphmeta.published import CATALOGUE, build
 from graphmeta.splits import split_people
-from graphmeta.storage import write_json
 from graphmeta.system import System
 from graphmeta.tasks import click_after
 from graphmeta.train import Adam, train
@@ -110,21 +109,15 @@ def write(
         "protocol": protocol,
         "system": name,
         "arguments": {} if name in BASELINES else {"width": options.width},
-        "metrics": result.metrics,
-        "slices": result.slices,
-        "samples": result.samples,
-        "candidates": result.candidates,
-        "ties": result.ties,
+        **measured(result),
         "seed": options.seed,
         "epochs": sum(epoch["system"] == name for epoch in history),
         "history": history,
-        "wall_s": round(seconds, 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        **provenance(),
+        **cost(seconds),
+        **provenance("benchmarks.few_shot"),
         "command": f"{command} --width {options.width} --seed {options.seed}",
     }
-    write_json(RESULTS / f"{options.dataset}-{protocol}-{name}-seed{options.seed}.json", document)
-    print(json.dumps({"protocol": protocol, "system": name, **result.metrics}), flush=True)
+    rows.write(document)
 
 
 if __name__ == "__main__":

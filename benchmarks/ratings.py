@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,14 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.accuracy import RESULTS, provenance
+from benchmarks.rows import cost, provenance, told, write
 from graphmeta.evaluate import evaluate_ratings
 from graphmeta.events import EventLog
 from graphmeta.neighbours import means
 from graphmeta.published import CATALOGUE, build
 from graphmeta.rating_datasets import melu_movielens, metahin
 from graphmeta.scenarios import ColdStart
-from graphmeta.storage import write_json
 from graphmeta.tasks import Tasks
 from graphmeta.train import Adam, train
 
@@ -59,6 +57,7 @@ def main() -> None:
     print(options.dataset, *scenarios, sep="\n  ", flush=True)
     began = time.perf_counter()
     model, history = fitted(options, cut)
+    seconds = time.perf_counter() - began
     row: dict[str, Any] = {
         "dataset": options.dataset,
         "protocol": "cold-start",
@@ -67,7 +66,6 @@ def main() -> None:
         "history": history,
         "seed": options.seed,
         "epochs": options.epochs,
-        "wall_s": round(time.perf_counter() - began, 1),
         "scenarios": {},
     }
     for scenario in scenarios:
@@ -82,9 +80,7 @@ def main() -> None:
             "rule": scenario.rule,
         }
         row |= {"candidates": result.candidates, "ties": result.ties}
-    row |= {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), **ran}
-    name = "-".join(filter(None, [options.dataset, "cold-start", options.system, options.tag, f"seed{options.seed}"]))
-    write_json(RESULTS / f"{name}.json", row)
+    write(row | cost(seconds) | ran, tag=options.tag)
 
 
 def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[str, Any]]]:
@@ -106,7 +102,7 @@ def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[
         seed=options.seed,
     ):
         print(report, flush=True)
-        reports.append({"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid})
+        reports.append(told(report))
     return system, reports
 
 

@@ -36,18 +36,17 @@ TITLES = {
 }
 TEXTS = {
     ("movielens1m", "asars"): """\
-179 users with 78,210 training ratings, nearly half of whose pauses are 0 seconds. Nobody rates a film twice, so what a
-user has rated is never right; it stays a candidate, and takes a third to a half of the twenty places in most lists.
-One hit is 0.15 points of Hit@20.
+Few users, many of whose pauses are 0 seconds. Nobody rates a film twice, so what a user has rated is never right; it
+stays a candidate, and takes places in most lists: the third column of `benchmarks.asars` leaves it out.
 
 The paper's setting is one item against each click (hinge), drawn from what the batch clicked outside the user's
 history, Adagrad with rate 0.2, and batches whose rows walk one user each. It comes out near popularity. Negatives
-outside the history are beaten by knowing whose an item is, without what follows what (a test shows it), and nearly half
-of an epoch's steps hold 17 sessions or fewer, of the users with most. `benchmarks.asars` has what was tried on the
-validation log: loss, batches and optimiser each account for a part. The other rows of the family, gru4rec, youtube_dnn
-and wavenet compare each click with the whole catalogue, in batches at random, with Adam; rates 0.003 and 0.01 were
-tried, for `asars_time_cat` alone. The standard error of a Hit@20 of 5 is 0.8 points, and seeds differ by more, so the
-order of the variants is not settled. Published figures are of another cut of the log, about 129 sequences, and of
+outside the history are beaten by knowing whose an item is, without what follows what (a test shows it), and the last
+steps of an epoch hold sessions of the few users with most. `benchmarks.asars` compares on the validation log: loss,
+batches and optimiser each account for a part. The other rows of the family, gru4rec, youtube_dnn and wavenet compare
+each click with the whole catalogue, in batches at random, with Adam; rates 0.003 and 0.01 were tried, for
+`asars_time_cat` alone. Seeds differ by a point or two of Hit@20, so the order of the variants is not settled.
+Published figures are of another cut of the log, about 129 sequences, and of
 models that know when the next click comes (`dwell_lag=0`).
 """,
     ("complete_journey", "asars"): """\
@@ -65,9 +64,8 @@ Figures are in percent (ratings apart), over the full catalogue: what was clicke
 as the mean of its best and worst rank. The epoch is chosen on the last training sessions, which are held out; the test
 log is looked at once.
 "Begins with sr_gnn2" is the row `sr_gnn --epochs 2` beside it: such runs came out no better than their start, so they
-say little about the system (TAGNN gained four points trained from scratch). "Published" is what the system's paper (or,
-under CBML's protocol, CBML's tables; under ASARS's, its tables) prints. One seed unless ± says otherwise: differences
-of a few tenths of a point mean nothing.
+say little about the system. "Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
+ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a few tenths of a point mean nothing.
 Under MetaCF's protocol records are drawn from a person's last 50 (the paper: from all), and bpr_fold_in's rate and
 steps are chosen on known items of the test people. The known items are no candidates, Hit@10 is the share of a person's
 asked items among the first ten, and everything is a mean over people; MovieLens has 3,706 rated movies there (the paper
@@ -110,10 +108,7 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
     cut = CUTS[rows[0]["protocol"]]
     second = SECOND.get(rows[0]["protocol"], "mrr")
     hit, mrr = f"hit@{cut}", f"{second}@{cut}"
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[variant(row)].append(row)
-    ordered = sorted(groups.values(), key=lambda runs: -mean(run["metrics"][hit] for run in runs))
+    ordered = sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][hit] for run in runs))
     first = rows[0]
     lines = [
         f"## {title}\n",
@@ -143,17 +138,14 @@ the paper's warm-warm cell does; "warm" asks ten held-out ratings each of warm p
 
 def ratings_section(title: str, rows: list[Row], published: dict[str, dict[str, float]]) -> str:
     """Ratings in each scenario: the systems, least error first."""
-    lines = [f"## {title}\n", RATINGS]
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[variant(row)].append(row)
+    lines, groups = [f"## {title}\n", RATINGS], by_variant(rows)
     for name, first in rows[0]["scenarios"].items():
         lines += [
             f"**{name}**: {first['tasks']:,} people, {first['known']:,} ratings known, {first['samples']:,} asked.\n",
             "| system | MAE | RMSE | nDCG@1 | nDCG@3 | linear nDCG@1 | linear nDCG@3 | epochs | seeds | train min |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
-        scored = [(runs, [run["scenarios"][name] for run in runs]) for runs in groups.values()]
+        scored = [(runs, [run["scenarios"][name] for run in runs]) for runs in groups]
         for runs, found in sorted(scored, key=lambda pair: mean(run["metrics"]["mae"] for run in pair[1])):
             values = [points(found, measure) for measure in MEASURES]
             epochs = len(runs[0]["history"]) or "–"
@@ -163,7 +155,7 @@ def ratings_section(title: str, rows: list[Row], published: dict[str, dict[str, 
             printed = [f"{published[name][m]:.4f}" if m in published[name] else "–" for m in MEASURES]
             lines.append(f"| *MeLU-5, published* | {' | '.join(printed)} | | | |")
         lines.append("")
-    return "\n".join([*lines, *commands(list(groups.values()))])
+    return "\n".join([*lines, *commands(groups)])
 
 
 MEASURES = ("mae", "rmse", "ndcg@1", "ndcg@3", "ndcg_linear@1", "ndcg_linear@3")
@@ -233,6 +225,14 @@ def figure(runs: list[Row], name: str) -> str:
     """A metric in percent, with its spread over seeds."""
     values = [100 * run["metrics"][name] for run in runs]
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def by_variant(rows: list[Row]) -> list[list[Row]]:
+    """The rows that differ in the seed alone, together."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[variant(row)].append(row)
+    return list(groups.values())
 
 
 def variant(row: Row) -> str:

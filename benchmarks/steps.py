@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, paired, row, sessions
-from graphmeta.batch import last_clicks, session_batch
+from graphmeta.batch import Samples, last_clicks, session_batch
 from graphmeta.events import EventLog
 from graphmeta.neighbours import SessionKNN
 from graphmeta.nn.features import row_gradients
@@ -19,10 +19,19 @@ from graphmeta.nn.scoring import has_bf16, precision
 from graphmeta.nn.target import Reading, attended_cross_entropy
 from graphmeta.nn.triangle import running_mean
 from graphmeta.published import build
+from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 ITEMS, WIDTH, SIZE = 43_097, 100, 100
 FLOOR = "x floor (lower is better)"
+
+
+def update(system: System, optimizer: torch.optim.Optimizer, samples: Samples) -> None:
+    """One step of training, as :mod:`graphmeta.train` takes it."""
+    optimizer.zero_grad(set_to_none=True)
+    with row_gradients(system):
+        system.losses(samples).mean().backward()
+    optimizer.step()
 
 
 def step_of(name: str, *, size: int = SIZE, products: str = "fp32", **arguments: Any) -> Callable[[], None]:
@@ -33,10 +42,8 @@ def step_of(name: str, *, size: int = SIZE, products: str = "fp32", **arguments:
     samples, random = sessions(20_000, ITEMS), np.random.default_rng(1)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with row_gradients(system), precision(products):
-            system.losses(samples.take(random.integers(0, len(samples), size))).mean().backward()
-        optimizer.step()
+        with precision(products):
+            update(system, optimizer, samples.take(random.integers(0, len(samples), size)))
 
     return step
 

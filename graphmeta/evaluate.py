@@ -71,10 +71,7 @@ def evaluate(
     Raises:
         InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model).
     """
-    if max(ks) >= model.num_items:
-        raise InputError(
-            f"k={max(ks)} is not below the number of candidates, {model.num_items}: every model would score 1"
-        )
+    _check_ks(ks, model.num_items)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate on; bring sessions of at least two known items")
     began = time.perf_counter()
@@ -85,19 +82,29 @@ def evaluate(
         chunk = samples.take(rows)
         scores = model.scores(chunk)
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
-    slices = {"known clicks": _sliced(found, samples.lengths, KNOWN_CLICKS, ks)}
+
+    def measured(inside: Tensor) -> dict[str, float]:
+        return summary(found[inside], ks)
+
+    slices = {"known clicks": _sliced(measured, samples.lengths, KNOWN_CLICKS)}
     if support is not None:
-        slices["item events"] = _sliced(found, support[samples.target], ITEM_EVENTS, ks)
+        slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     return Result(summary(found, ks), slices, len(samples), model.num_items, time.perf_counter() - began, found)
 
 
+def _check_ks(ks: tuple[int, ...], candidates: int) -> None:
+    if max(ks) >= candidates:
+        raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
+
+
 def _sliced(
-    found: Tensor, value: np.ndarray, bounds: dict[str, tuple[float, float]], ks: tuple[int, ...]
+    of: Callable[[Tensor], dict[str, float]], value: np.ndarray, bounds: dict[str, tuple[float, float]]
 ) -> dict[str, dict[str, float]]:
+    """What ``of`` says of the samples (a mask) whose value lies within each of the bounds, and their number."""
     out = {}
     for name, (low, high) in bounds.items():
         inside = torch.from_numpy((value >= low) & (value <= high))
-        out[name] = {"samples": int(inside.sum()), **summary(found[inside], ks)}
+        out[name] = {"samples": int(inside.sum()), **of(inside)}
     return out
 
 
@@ -170,8 +177,7 @@ def evaluate_sampled(
         InputError: no samples, k not below the number of candidates, or a target among the others.
     """
     began, size = time.perf_counter(), against.shape[1] + 1
-    if max(ks) >= size:
-        raise InputError(f"k={max(ks)} is not below the number of candidates, {size}: every model would score 1")
+    _check_ks(ks, size)
     if len(samples) == 0 or (against == samples.target[:, None]).any():
         raise InputError("there is no sample, or one whose target stands among the items it is compared with")
     found = torch.empty(len(samples), dtype=torch.float64)
@@ -181,7 +187,7 @@ def evaluate_sampled(
         scores = model.scores(samples.take(rows))
         few = scores.gather(1, chosen[rows].to(scores.device))
         found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
-    slices = {"known clicks": _sliced(found, samples.lengths, KNOWN_CLICKS, ks)}
+    slices = {"known clicks": _sliced(lambda inside: summary(found[inside], ks), samples.lengths, KNOWN_CLICKS)}
     return Result(summary(found, ks), slices, len(samples), size, time.perf_counter() - began, found)
 
 
@@ -217,8 +223,7 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
     began = time.perf_counter()
     known, counts = tasks.lengths, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
-    if max(ks) >= candidates:
-        raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
+    _check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
     _check_asked(tasks, task, model.num_items)
     found = torch.empty(len(task), dtype=torch.float64)
@@ -232,9 +237,19 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
         target = torch.from_numpy(chunk.query.target).to(scores.device)
         found[torch.from_numpy(np.isin(task, rows))] = ranks(scores, target).cpu()
     measures = {f"{n}@{k}": v for k in ks for n, v in of_lists(found, torch.from_numpy(task), k).items()}
-    slices = {"known clicks": _sliced_means(measures, known)}
-    means = {name: float(values.mean()) for name, values in measures.items()}
-    return Result(means, slices, len(tasks), candidates, time.perf_counter() - began, found)
+
+    def means(inside: Tensor) -> dict[str, float]:
+        return {name: float(values[inside].mean()) for name, values in measures.items()} if inside.any() else {}
+
+    slices = {"known clicks": _sliced(means, known, KNOWN_CLICKS)}
+    return Result(
+        means(torch.ones(len(tasks), dtype=torch.bool)),
+        slices,
+        len(tasks),
+        candidates,
+        time.perf_counter() - began,
+        found,
+    )
 
 
 def _check_asked(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
@@ -242,12 +257,3 @@ def _check_asked(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
     known = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
     if len(np.unique(asked)) < len(asked) or np.isin(asked, known).any():
         raise InputError("a task asks for an item twice, or for one that it knows; ask for each item once")
-
-
-def _sliced_means(measures: dict[str, Tensor], value: np.ndarray) -> dict[str, dict[str, float]]:
-    out = {}
-    for name, (low, high) in KNOWN_CLICKS.items():
-        inside = torch.from_numpy((value >= low) & (value <= high))
-        means = {m: float(v[inside].mean()) for m, v in measures.items()} if inside.any() else {}
-        out[name] = {"samples": int(inside.sum()), **means}
-    return out

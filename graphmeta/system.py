@@ -149,6 +149,8 @@ class System(nn.Module):
             return [samples]
         longest = int(samples.lengths.max())
         size = self.adaptation.chunk(longest if isinstance(samples, Tasks) else min(longest - 1, self.max_support))
+        if size >= len(samples):
+            return [samples]
         return [samples.take(np.arange(at, min(at + size, len(samples)))) for at in range(0, len(samples), size)]
 
     def losses(self, samples: Samples | Tasks) -> Tensor:

@@ -61,12 +61,14 @@ def score_cross_entropy(
         return handle_torch_function(
             score_cross_entropy, (candidates,), query, candidates, target, real=real, extra=extra
         )
-    real = torch.arange(len(query), device=query.device) if real is None else real
-    losses = []
-    for part in real.split(rows):
+    if real is not None:
+        extra = None if extra is None else _of_rows(extra, real, len(query))
+        query, target = query.index_select(0, real), target.index_select(0, real)
+    losses, every = [], torch.arange(len(query), device=query.device)
+    for q, t, part in zip(query.split(rows), target.split(rows), every.split(rows), strict=True):
         own = (None, None, None) if extra is None else _of_rows(extra, part, len(query))
-        losses.append(_ScoreCrossEntropy.apply(query[part], candidates, target[part], *own))
-    return losses[0] if len(losses) == 1 else torch.cat([query.new_zeros(0), *losses])
+        losses.append(_ScoreCrossEntropy.apply(q, candidates, t, *own))
+    return losses[0] if len(losses) == 1 else torch.cat(losses)
 
 
 def plus(scores: Tensor, extra: Extra | None) -> Tensor:
