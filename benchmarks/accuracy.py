@@ -144,6 +144,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
+    parser.add_argument(
+        "--uncounted", type=int, help="learn on so many sessions before these alone, which neighbours do not count"
+    )
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
     parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
     parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
@@ -182,6 +185,9 @@ def fitted(
     if options.system in BASELINES:
         return BASELINES[options.system](train_log), []
     learn, valid = (train_log, valid_log) if valid_log is not None else hold_out(train_log, options.held_out)
+    counted = learn
+    if options.uncounted:
+        counted, learn = hold_out(learn, options.uncounted)
     _, learn = hold_out(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
@@ -199,6 +205,7 @@ def fitted(
         optimizer=OPTIMIZERS[options.optimizer](lr=options.lr),
         batch_size=options.batch_size,
         valid=valid,
+        counted=counted,
         patience=options.patience,
         seed=options.seed,
         precision=options.precision,
@@ -207,6 +214,8 @@ def fitted(
     ):
         print(report, flush=True)
         reports.append(told(report))
+    if options.uncounted:
+        system.fit(train_log)  # what is counted may be counted on all that is known by now
     if options.save:
         system.save(options.save)
     return system, reports

@@ -102,6 +102,7 @@ def train(
     optimizer: Adam | None = None,
     batch_size: int = 100,
     valid: Valid | None = None,
+    counted: EventLog | None = None,
     patience: int | None = None,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -119,6 +120,8 @@ def train(
         batch_size: samples (or tasks) a step.
         valid: a log, the samples, or a function ``system -> {measure: value}`` to choose the epoch by; more is better,
             except for measures named in :data:`ERRORS`.
+        counted: the log that parts which count (neighbours, transitions, means) are fitted to; ``log`` if not given. A
+            model that is to learn how far to trust a count must learn it on sessions that were not counted.
         patience: end the training after so many epochs in a row without a better one.
         precision: ``bf16`` takes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.scoring.precision`.
@@ -133,7 +136,7 @@ def train(
         raise InputError("patience counts epochs that do not improve: at least 1, and pass valid to measure it on")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
-    samples = _prepared(system, log, valid, precision)
+    samples = _prepared(system, log, valid, counted=counted or log, precision=precision)
     run = _Run(
         system,
         optimizer.build(system.parameters()),
@@ -149,7 +152,7 @@ def train(
             **asdict(optimizer),
         },
     )
-    system.notes["item_events"] = log.support.tolist()
+    system.notes["item_events"] = (counted or log).support.tolist()
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     yield from run.history
@@ -169,16 +172,18 @@ def train(
     run.restore_best()
 
 
-def _prepared(system: System, log: EventLog, valid: Valid | None, precision: str) -> Samples | Tasks:
+def _prepared(
+    system: System, log: EventLog, valid: Valid | None, *, counted: EventLog, precision: str
+) -> Samples | Tasks:
     """What an epoch runs over, after a look at whether system and logs fit each other."""
-    for part, name in ((log, "training"), (valid, "validation")):
+    for part, name in ((log, "training"), (counted, "counted"), (valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
     if precision == "bf16" and not system.scores_in_bf16:
         raise InputError(
             "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
         )
-    system.fit(log)
+    system.fit(counted)
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")

@@ -114,7 +114,7 @@ def dense(sample: np.ndarray, item: np.ndarray, *, weight: np.ndarray, shape: tu
     Summed in double precision and in the order given, so a row is the same in every batch.
     """
     cell, term = np.unique(sample * shape[1] + item, return_inverse=True)
-    scores = torch.zeros(shape)
+    scores = torch.zeros(shape, dtype=torch.float32)
     scores.view(-1)[torch.from_numpy(cell)] = torch.from_numpy(np.bincount(term, weight)).float()
     return scores
 

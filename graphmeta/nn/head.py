@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -10,10 +13,15 @@ from graphmeta.nn.scoring import Extra, plus, score_cross_entropy
 
 
 class Dot(nn.Module):
-    """Score = inner product of the sample's query vector with the candidate: ``project(readout(h)) · e_i``.
+    """Score = inner product of the sample's query vector with the candidate: ``σ project(readout(h)) · e_i``.
 
-    With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``. With
-    ``returns``, the session's own items have a number more, see :class:`~graphmeta.nn.returns.Returns`.
+    With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``.
+
+    Args:
+        scale: σ, a constant, unless :meth:`weigh` makes it a parameter.
+        extras: modules ``batch -> (row, column, value)`` by name, of what is added to single scores: for a session's
+            own items (:class:`~graphmeta.nn.returns.Returns`), for what shares sessions with them
+            (:class:`~graphmeta.neighbours.evidence.Evidence`).
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
@@ -24,16 +32,26 @@ class Dot(nn.Module):
         project: nn.Module | None = None,
         *,
         bias: bool = False,
-        returns: nn.Module | None = None,
+        scale: float = 1.0,
+        extras: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.readout, self.bias, self.returns = readout, bias, returns
-        self.project = nn.Identity() if project is None else project
+        self.readout, self.project = readout, nn.Identity() if project is None else project
+        self.bias, self.extras = bias, nn.ModuleDict(dict(extras or {}))
+        self.scale: float | nn.Parameter = scale
+
+    def weigh(self) -> None:
+        """Make σ a parameter: the weight of the products beside what is added to them."""
+        self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors ``[S, D']``."""
-        query = self.project(self.readout(states, batch))
+        query = self.directed(self.project(self.readout(states, batch))) * self.scale
         return F.pad(query, (0, 1), value=1.0) if self.bias else query
+
+    def directed(self, query: Tensor) -> Tensor:
+        """What σ scales: the query vectors as they are."""
+        return query
 
     def vectors(self, candidates: Tensor) -> Tensor:
         """What the query is multiplied with: the candidates as they are."""
@@ -41,7 +59,11 @@ class Dot(nn.Module):
 
     def extra(self, batch: HeteroData) -> Extra | None:
         """What is added to single scores."""
-        return None if self.returns is None else (batch["item"].batch, batch["item"].n_id, self.returns(batch))
+        added = [extra(batch) for extra in self.extras.values()]
+        if len(added) < 2:
+            return added[0] if added else None
+        row, column, value = (torch.cat(parts) for parts in zip(*added, strict=True))
+        return row, column, value
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
@@ -62,7 +84,7 @@ class Cosine(Dot):
     item table in an adaptation's scope, tasks are adapted one by one: lengths of a low-rank table are not low-rank.
 
     Args:
-        scale: σ; returns: as :class:`Dot` has them.
+        scale: σ; extras: as :class:`Dot` has them.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     Source: NISER (Gupta et al. 2019).
@@ -74,14 +96,13 @@ class Cosine(Dot):
         project: nn.Module | None = None,
         *,
         scale: float = 12.0,
-        returns: nn.Module | None = None,
+        extras: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        super().__init__(readout, project, returns=returns)
-        self.scale = scale
+        super().__init__(readout, project, scale=scale, extras=extras)
 
-    def query(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """The query vectors, all of length σ, ``[S, D']``; their products with unit vectors are the scores."""
-        return self.scale * F.normalize(super().query(states, batch))
+    def directed(self, query: Tensor) -> Tensor:
+        """Unit vectors; their products with the candidates' are cosines."""
+        return F.normalize(query)
 
     def vectors(self, candidates: Tensor) -> Tensor:
         """The candidates, each divided by its length: ``[…, D'] -> […, D']``."""

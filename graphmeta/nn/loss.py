@@ -57,7 +57,7 @@ class RankingLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if not isinstance(head, Dot) or head.returns is not None:
+        if not isinstance(head, Dot) or head.extras:
             raise InputError(f"drawn items are compared under plain Dot or Cosine heads, not {type(head).__name__}")
         query = real_samples(batch, head.query(states, batch))
         target = real_samples(batch, batch["sample"].target)
@@ -87,7 +87,7 @@ class EveryClick(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if getattr(head, "returns", None) is not None:
+        if getattr(head, "extras", None):
             raise InputError("a bonus for a session's own items cannot be told for each click of it; train on prefixes")
         if not isinstance(head.readout, Last):
             raise TypeError(f"EveryClick needs a head that reads the last click, not {type(head.readout).__name__}")

@@ -14,7 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.errors import InputError
 
-Extra = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there, each pair once
+Extra = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there
 _PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
 
 

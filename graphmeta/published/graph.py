@@ -13,7 +13,7 @@ from graphmeta.nn.positions import Positions
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.nn.transitions import TransitionFeatures
 from graphmeta.nn.unit import UnitFeatures
-from graphmeta.published.parts import returning
+from graphmeta.published.parts import adding
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -80,6 +80,7 @@ def niser(
     scale: float = 12.0,
     dropout: float = 0.1,
     returns: bool = False,
+    evidence: bool = False,
 ) -> System:
     """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
 
@@ -87,7 +88,7 @@ def niser(
 
     Args:
         width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
-        returns: a bonus for the session's own items (not in the paper).
+        returns: a bonus for the session's own items; evidence: what neighbours say (neither in the paper).
 
     Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.
     Differs: positions are counted from the last click; vectors are normalised after dropout; σ = 12 is our choice.
@@ -97,4 +98,4 @@ def niser(
     head = Cosine(SoftAttention(width), nn.Linear(2 * width, width), scale=scale)
     recommender = Recommender(features, encoder, head)
     uniform_(recommender, width)
-    return returning(System(recommender, items), returns)
+    return adding(System(recommender, items), returns=returns, evidence=evidence)

@@ -12,6 +12,7 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
+from graphmeta.neighbours.evidence import Evidence
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import RankingLoss, SoftmaxLoss
 from graphmeta.nn.ranking import RANKING
@@ -24,7 +25,7 @@ from graphmeta.tables import EntityTable
 Base = Callable[..., System] | str
 
 SCOPES: dict[str, tuple[str, ...]] = {
-    "predictor": ("head.project", "head.returns"),
+    "predictor": ("head.project", "head.extras", "head.scale"),
     "attention": ("encoder", "head"),
     "all": ("",),
 }
@@ -44,10 +45,15 @@ def loss_called(name: str, negatives: nn.Module) -> nn.Module:
     return RankingLoss(RANKING[name](), negatives)
 
 
-def returning(system: System, wanted: bool) -> System:
-    """The system, if so wanted with a bonus for a session's own items (:class:`~graphmeta.nn.returns.Returns`)."""
-    if wanted:
-        system.recommender.head.returns = Returns()
+def adding(system: System, *, returns: bool, evidence: bool) -> System:
+    """The system with what is added to single scores: a bonus for a session's own items, what neighbours say."""
+    head = system.recommender.head
+    assert isinstance(head, Dot)
+    if returns:
+        head.extras["returns"] = Returns()
+    if evidence:
+        head.extras["evidence"] = Evidence(system.num_items)
+        head.weigh()
     return system
 
 

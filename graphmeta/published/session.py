@@ -14,20 +14,22 @@ from graphmeta.nn.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.nn.recurrent import Recurrent
 from graphmeta.nn.target import TargetAttention
-from graphmeta.published.parts import loss_called, returning
+from graphmeta.published.parts import adding, loss_called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
-def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, returns: bool = False) -> System:
+def sr_gnn(
+    items: EntityTable, *, width: int = 100, steps: int = 1, returns: bool = False, evidence: bool = False
+) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
     ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
 
     Args:
         width: d, of items and states; steps: rounds of message passing.
-        returns: a bonus for the session's own items (not in the paper).
+        returns: a bonus for the session's own items; evidence: what neighbours say (neither in the paper).
 
     Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
     Differs: samples are ragged, so nothing is padded; the epoch is chosen on validation sessions.
@@ -35,7 +37,7 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, returns: boo
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
-    return returning(System(recommender, items), returns)
+    return adding(System(recommender, items), returns=returns, evidence=evidence)
 
 
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
@@ -134,7 +136,13 @@ def gru4rec(
 
 
 def if_san(
-    items: EntityTable, *, width: int = 100, layers: int = 2, dropout: float = 0.2, returns: bool = False
+    items: EntityTable,
+    *,
+    width: int = 100,
+    layers: int = 2,
+    dropout: float = 0.2,
+    returns: bool = False,
+    evidence: bool = False,
 ) -> System:
     """IF-SAN: self-attention over a session's items and over their attributes, side by side.
 
@@ -142,7 +150,7 @@ def if_san(
 
     Args:
         width: d; layers: attention blocks at each level.
-        returns: a bonus for the session's own items (not in the paper).
+        returns: a bonus for the session's own items; evidence: what neighbours say (neither in the paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
     Differs: eqs 5 and 7 take the row of the last click; without attributes only the item half is left.
@@ -150,7 +158,7 @@ def if_san(
     levels = 2 if items.attributes else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
     encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
-    return returning(System(Recommender(features(items, width), encoder, head), items), returns)
+    return adding(System(Recommender(features(items, width), encoder, head), items), returns=returns, evidence=evidence)
 
 
 def features(items: EntityTable, width: int) -> nn.Module:

@@ -60,7 +60,7 @@ def by_hand(returns: Returns, clicks: list[int]) -> dict[int, float]:
 
 def test_the_bonus_of_each_item_by_hand() -> None:
     returns, batch = filled(), session_batch(samples(), num_items=ITEMS)
-    got = returns(batch)
+    got = returns(batch)[2]
     for s in range(4):
         clicks = samples().item[samples().begin[s] : samples().end[s]].tolist()
         rows = (batch["item"].batch == s).nonzero().squeeze(1)
@@ -72,19 +72,19 @@ def test_the_bonus_of_each_item_by_hand() -> None:
 def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
     features, encoder, asked = ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), samples()
-    with_it = Recommender(features, encoder, make(Last(), returns=filled()))
+    with_it = Recommender(features, encoder, make(Last(), extras={"returns": filled()}))
     without = Recommender(features, encoder, make(Last()))
     batch = session_batch(asked, num_items=ITEMS)
     more = torch.zeros(4, ITEMS)
     for s in range(4):
         clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
-        for item, bonus in by_hand(with_it.head.returns, clicks).items():
+        for item, bonus in by_hand(with_it.head.extras.returns, clicks).items():
             more[s, item] = bonus
     torch.testing.assert_close(with_it(batch), without(batch) + more)
     target = batch["sample"].target
     fused, plain = with_it(batch, SoftmaxLoss()), F.cross_entropy(with_it(batch), target, reduction="none")
     torch.testing.assert_close(fused, plain)
-    every = list(with_it.parameters())
+    every = [weight for weight in with_it.parameters() if weight.requires_grad]
     for one, other in zip(
         torch.autograd.grad(fused.square().sum(), every, create_graph=True),
         torch.autograd.grad(plain.square().sum(), every, create_graph=True),
@@ -92,8 +92,8 @@ def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noq
     ):
         torch.testing.assert_close(one, other)
     twice = [torch.autograd.grad(g.square().sum(), every, retain_graph=True) for g in (
-        torch.autograd.grad(fused.sum(), with_it.head.returns.ago.weight, create_graph=True)[0],
-        torch.autograd.grad(plain.sum(), with_it.head.returns.ago.weight, create_graph=True)[0],
+        torch.autograd.grad(fused.sum(), with_it.head.extras.returns.ago.weight, create_graph=True)[0],
+        torch.autograd.grad(plain.sum(), with_it.head.extras.returns.ago.weight, create_graph=True)[0],
     )]  # fmt: skip
     torch.testing.assert_close(twice[0], twice[1])
 
@@ -104,7 +104,9 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     found = []
     for stacked in (True, False):
         torch.manual_seed(0)
-        model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Dot(Last(), returns=filled()))
+        model = Recommender(
+            ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Dot(Last(), extras={"returns": filled()})
+        )
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
         adaptation.bind(model)
         losses = adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
@@ -135,7 +137,7 @@ def test_it_learns_that_people_return(returns: bool) -> None:
 
 def test_where_it_has_no_meaning_it_is_refused() -> None:
     log = fake_log(sessions=20)
-    head = Dot(Last(), returns=Returns())
+    head = Dot(Last(), extras={"returns": Returns()})
     model = Recommender(ItemFeatures(log.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
     system = System(model, log.items, loss=EveryClick(SoftmaxLoss()), samples=whole_sessions)
     with pytest.raises(InputError, match="train on prefixes|looks ahead"):

@@ -1,0 +1,83 @@
+"""What neighbours say, inside a model's softmax: a trained model and a count of sessions err differently."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.neighbours.items import ItemKNN
+from graphmeta.nn.returns import LENGTHS, STEPS, Own, length_band
+from graphmeta.nn.scoring import Extra
+
+
+class Evidence(nn.Module):
+    """Added to the scores of items that share training sessions with the clicked ones:
+    ``w[length] · log(1 + p_i / ε[length])``.
+
+    ``p`` is what :class:`~graphmeta.neighbours.items.ItemKNN` says of the session, as shares that add up to 1, the
+    weight of a click being learned: ``p_i ∝ Σ_{j ∈ s} a[how long ago] sim(j, i)``. The weights ``w`` begin at zero, so
+    that a model begins as it is without; ``a`` begins at 1/step, as ItemKNN has it, ``ε`` at 0.001.
+
+    A model of a log must not learn ``w`` on the sessions that were counted: there, what follows a click always shares
+    a session with it. Count some sessions and learn on others (``train(…, counted=earlier)``).
+
+    Args:
+        neighbours, alpha: see ItemKNN.
+
+    Shapes: what is added for each sample and item that has a neighbour in it.
+    Source: a log-linear pool of two forecasts, with the counts in the place of one; ours.
+    """
+
+    def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.weight, self.floor = nn.Embedding(LENGTHS, 1), nn.Embedding(LENGTHS, 1)
+        self.ago = nn.Embedding(STEPS, 1)
+        with torch.no_grad():
+            self.weight.weight.zero_()
+            self.floor.weight.fill_(0.001).log_()
+            self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
+        self.similar: Tensor
+        self.similarity: Tensor
+        self.register_buffer("similar", torch.arange(num_items)[:, None].repeat(1, neighbours))
+        self.register_buffer("similarity", torch.zeros(num_items, neighbours))
+
+    def fit(self, log: EventLog) -> None:
+        """Count the training log; an empty place holds the item itself with similarity 0.
+
+        Raises:
+            InputError: a log whose items are not numbered like the system's.
+        """
+        size, most = self.similar.shape
+        if log.num_items != size:
+            raise InputError(
+                f"the log has {log.num_items} items, the system {size}; number the log like the system: "
+                f"log.aligned_to(items, users)"
+            )
+        found = ItemKNN(log, neighbours=most, alpha=self.alpha)
+        row, lengths = torch.from_numpy(found.similar.rows), torch.from_numpy(found.similar.lengths)
+        place = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
+        self.similar.copy_(torch.arange(size)[:, None])
+        self.similarity.zero_()
+        self.similar[row, place] = torch.from_numpy(found.similar.value)
+        self.similarity[row, place] = torch.from_numpy(found.similarity).to(self.similarity.dtype)
+
+    def forward(self, batch: HeteroData) -> Extra:
+        """Which scores get how much more."""
+        n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
+        said = self.similarity.index_select(0, n_id)
+        row, place = said.nonzero(as_tuple=True)
+        cell = owner[row] * size + self.similar[n_id[row], place]
+        cell, where = torch.unique(cell, return_inverse=True)
+        sample, item = cell // size, cell % size
+        given = torch.exp(self.ago(Own.of(batch).ago)).squeeze(1).index_select(0, row) * said[row, place]
+        total = given.new_zeros(len(cell)).index_add(0, where, given)
+        every = given.new_zeros(batch["sample"].num_nodes).index_add(0, sample, total)
+        share = total / every.index_select(0, sample)
+        # What a sample has of its own is looked up once each, in the order of the batch.
+        band = length_band(batch)
+        weight, unit = self.weight(band).squeeze(1), torch.exp(-self.floor(band)).squeeze(1)
+        return sample, item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))

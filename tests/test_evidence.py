@@ -1,0 +1,190 @@
+"""What neighbours say inside a model: by hand, beside ItemKNN, in scores, losses, gradients and every engine."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import Samples, last_clicks, session_batch
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.neighbours import ItemKNN
+from graphmeta.neighbours.evidence import Evidence
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.readout import Last
+from graphmeta.nn.returns import Returns
+from graphmeta.nn.scoring import plus
+from graphmeta.published import build
+from graphmeta.recommender import Recommender
+from graphmeta.system import System
+from graphmeta.tasks import task_batch
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
+
+pytestmark = pytest.mark.usefixtures("float64")
+WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
+
+
+def fitted() -> Evidence:
+    torch.manual_seed(5)
+    evidence = Evidence(LOG.num_items, neighbours=5)
+    evidence.fit(LOG)
+    for table in (evidence.weight, evidence.ago):
+        torch.nn.init.normal_(table.weight)
+    torch.nn.init.normal_(evidence.floor.weight, mean=-3)
+    return evidence
+
+
+def asked() -> Samples:
+    return last_clicks(LOG, min_length=2).take(np.arange(12))
+
+
+def by_hand(evidence: Evidence, clicks: list[int]) -> dict[int, float]:
+    """What is added to the scores of one session, click by click."""
+    knn, length = ItemKNN(LOG, neighbours=5), len(clicks)
+    band = next(n for n, most in enumerate([1, 2, 4, 8, 16, math.inf]) if length <= most)
+    click, weight, floor = (table.weight.exp().tolist() for table in (evidence.ago, evidence.weight, evidence.floor))
+    given: dict[int, float] = {}
+    for item in set(clicks):
+        ago = next(n for n in range(1, length + 1) if clicks[-n] == item)
+        for at in range(knn.similar.ptr[item], knn.similar.ptr[item + 1]):
+            other = int(knn.similar.value[at])
+            given[other] = given.get(other, 0.0) + click[min(ago, 8) - 1][0] * knn.similarity[at]
+    total = sum(given.values())
+    return {i: math.log(weight[band][0]) * math.log1p(p / total / floor[band][0]) for i, p in given.items()}
+
+
+def test_what_is_added_by_hand() -> None:
+    evidence, samples = fitted(), asked()
+    row, column, value = evidence(session_batch(samples, num_items=LOG.num_items))
+    assert len(value) > 20
+    for s in range(len(samples)):
+        got = dict(zip(column[row == s].tolist(), value[row == s].tolist(), strict=True))
+        expected = by_hand(evidence, samples.item[samples.begin[s] : samples.end[s]].tolist())
+        assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_untrained_it_ranks_as_item_knn_does() -> None:
+    """Beside scores of zero, with weight 1."""
+    evidence, samples = Evidence(LOG.num_items, neighbours=5), asked()
+    evidence.fit(LOG)
+    batch = session_batch(samples, num_items=LOG.num_items)
+    assert not evidence(batch)[2].any()
+    torch.nn.init.ones_(evidence.weight.weight)
+    short = samples.lengths <= 8  # older clicks share a weight here
+    knn = ItemKNN(LOG, neighbours=5).scores(samples).double()
+    found = plus(torch.zeros_like(knn), evidence(batch))
+    expected = torch.log1p(knn / knn.sum(1, keepdim=True) / 0.001)
+    torch.testing.assert_close(found[short], expected[short], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [Dot, Cosine])
+def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
+    torch.manual_seed(0)
+    items, samples = LOG.num_items, asked()
+    extras = {"returns": Returns(), "evidence": fitted()}
+    torch.nn.init.normal_(extras["returns"].ago.weight)
+    model = Recommender(ItemFeatures(items, WIDTH), GatedSessionGraph(WIDTH), make(Last(), extras=extras))
+    without = Recommender(model.features, model.encoder, make(Last()))
+    batch = session_batch(samples, num_items=items)
+    more = torch.zeros(len(samples), items)
+    for extra in extras.values():
+        row, column, value = extra(batch)
+        for r, c, v in zip(row.tolist(), column.tolist(), value.tolist(), strict=True):
+            more[r, c] += v
+    torch.testing.assert_close(model(batch), without(batch) + more)
+    fused, plain = model(batch, SoftmaxLoss()), F.cross_entropy(model(batch), batch["sample"].target, reduction="none")
+    torch.testing.assert_close(fused, plain)
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    one, other = (torch.autograd.grad(losses.square().sum(), learned) for losses in (fused, plain))
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
+def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
+    found = []
+    for stacked in (True, False):
+        torch.manual_seed(0)
+        head = Dot(Last(), extras={"evidence": fitted(), "returns": Returns()})
+        head.weigh()
+        model = Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
+        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
+        adaptation.bind(model)
+        losses = adaptation.run(model, task_batch(asked(), num_items=LOG.num_items), SoftmaxLoss())
+        assert adaptation.stacked == stacked
+        found.append([losses, *torch.autograd.grad(losses.sum(), list(model.parameters()))])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+
+
+def test_a_session_nobody_shares_items_with_changes_nothing() -> None:
+    """Neither its scores nor, through its gradient, those of others."""
+    frame = pd.DataFrame({"s": [0, 0, 1, 1, 2], "i": [0, 1, 0, 1, 3]})
+    whole = EventLog.read(frame, session="s", item="i")
+    counted = whole.of_sessions(np.arange(3) < 2).aligned_to(whole.items)
+    evidence = Evidence(3)
+    evidence.fit(counted)
+    torch.nn.init.ones_(evidence.weight.weight)
+    asked = Samples(np.array([2, 0]), np.array([0, 1]), np.array([1, 2]), np.array([1, 1]), np.array([0, 1]))
+    row, column, value = evidence(session_batch(asked, num_items=3))
+    assert row.tolist() == [1, 1]
+    assert column.tolist() == [0, 1]
+    value.sum().backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in evidence.parameters() if weight.grad is not None)
+
+
+def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
+    early = np.arange(LOG.num_sessions) < 40
+    counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
+    torch.manual_seed(0)
+    system = build("sr_gnn", LOG.items, width=WIDTH, evidence=True)
+    for _ in train(system, learn, epochs=1, counted=counted):
+        pass
+    alone = Evidence(LOG.num_items)
+    alone.fit(counted)
+    found = system.recommender.get_submodule("head.extras.evidence")
+    torch.testing.assert_close(found.similarity, alone.similarity)
+    assert found.weight.weight.any()
+
+
+def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    system = build("niser", LOG.items, width=WIDTH, evidence=True, returns=True)
+    for _ in train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)):
+        pass
+    system.save(tmp_path / "saved")
+    torch.testing.assert_close(System.load(tmp_path / "saved").scores(asked()), system.scores(asked()))
+
+
+def test_another_numbering_is_refused() -> None:
+    with pytest.raises(InputError, match="aligned_to"):
+        Evidence(LOG.num_items + 1).fit(LOG)
+
+
+def test_weights_learned_on_counted_sessions_trust_too_much() -> None:
+    """Pairs of items drawn at random: what shared a session says nothing of a new one."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(400), 2), "i": random.integers(0, 40, 800), "t": np.arange(800)})
+    log = EventLog.read(frame, session="s", item="i", time="t")
+    half = np.arange(log.num_sessions) < 200
+    counted, learn = (log.of_sessions(part).aligned_to(log.items) for part in (half, ~half))
+    trust = []
+    for fitted_to in (counted, learn):
+        torch.manual_seed(0)
+        system = build("sr_gnn", log.items, width=WIDTH, evidence=True)
+        for name, weight in system.named_parameters():
+            weight.requires_grad_("evidence" in name)
+        for _ in train(system, learn, counted=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20):
+            pass
+        trust.append(system.recommender.get_submodule("head.extras.evidence").weight.weight[0].item())
+    assert abs(trust[0]) < 0.2 < 0.5 < trust[1], trust
