@@ -147,7 +147,7 @@ def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
     early = np.arange(LOG.num_sessions) < 40
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
-    system = build("sr_gnn", LOG.items, width=WIDTH, evidence=True)
+    system = build("sr_gnn", LOG.items, width=WIDTH, extras=["evidence"])
     for _ in train(system, learn, epochs=1, counted=counted):
         pass
     alone = Evidence(LOG.num_items)
@@ -159,7 +159,7 @@ def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
 
 def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    system = build("niser", LOG.items, width=WIDTH, evidence=True, returns=True)
+    system = build("niser", LOG.items, width=WIDTH, extras=["evidence", "returns"])
     for _ in train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)):
         pass
     system.save(tmp_path / "saved")
@@ -181,7 +181,7 @@ def test_weights_learned_on_counted_sessions_trust_too_much() -> None:
     trust = []
     for fitted_to in (counted, learn):
         torch.manual_seed(0)
-        system = build("sr_gnn", log.items, width=WIDTH, evidence=True)
+        system = build("sr_gnn", log.items, width=WIDTH, extras=["evidence"])
         for name, weight in system.named_parameters():
             weight.requires_grad_("evidence" in name)
         for _ in train(system, learn, counted=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20):

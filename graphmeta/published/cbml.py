@@ -18,7 +18,7 @@ from graphmeta.published.session import if_san
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
-PREDICTOR = ("head.project.weight", "head.project.bias")
+PREDICTOR = ("head.project.weight", "head.project.bias", "head.extras", "head.scale")
 SEEN = {"both": lambda session: slice(None), "session": slice, "cluster": lambda session: slice(session, None)}
 
 

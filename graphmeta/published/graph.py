@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from graphmeta.errors import InputError
@@ -79,8 +81,7 @@ def niser(
     steps: int = 1,
     scale: float = 12.0,
     dropout: float = 0.1,
-    returns: bool = False,
-    evidence: bool = False,
+    extras: Sequence[str] = (),
 ) -> System:
     """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
 
@@ -88,7 +89,7 @@ def niser(
 
     Args:
         width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
-        returns: a bonus for the session's own items; evidence: what neighbours say (neither in the paper).
+        extras: what is added to single scores, see :func:`~graphmeta.published.parts.adding` (not in the paper).
 
     Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.
     Differs: positions are counted from the last click; vectors are normalised after dropout; σ = 12 is our choice.
@@ -98,4 +99,4 @@ def niser(
     head = Cosine(SoftAttention(width), nn.Linear(2 * width, width), scale=scale)
     recommender = Recommender(features, encoder, head)
     uniform_(recommender, width)
-    return adding(System(recommender, items), returns=returns, evidence=evidence)
+    return adding(System(recommender, items), extras)

@@ -13,7 +13,9 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
 from graphmeta.neighbours.evidence import Evidence
+from graphmeta.nn.features import field_name
 from graphmeta.nn.head import Dot
+from graphmeta.nn.kin import Kin
 from graphmeta.nn.loss import RankingLoss, SoftmaxLoss
 from graphmeta.nn.ranking import RANKING
 from graphmeta.nn.returns import Returns
@@ -45,14 +47,27 @@ def loss_called(name: str, negatives: nn.Module) -> nn.Module:
     return RankingLoss(RANKING[name](), negatives)
 
 
-def adding(system: System, *, returns: bool, evidence: bool) -> System:
-    """The system with what is added to single scores: a bonus for a session's own items, what neighbours say."""
-    head = system.recommender.head
+def adding(system: System, extras: Sequence[str]) -> System:
+    """The system with what is added to single scores, by name.
+
+    ``returns``: a bonus for the session's own items; ``kin``: one for the items that share an attribute's value with a
+    clicked one; ``evidence``: what neighbours say, beside which the products get a weight too.
+
+    Raises:
+        InputError: nothing is called so.
+    """
+    head, items = system.recommender.head, system.items
     assert isinstance(head, Dot)
-    if returns:
-        head.extras["returns"] = Returns()
-    if evidence:
-        head.extras["evidence"] = Evidence(system.num_items)
+    made: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
+        "returns": lambda: {"returns": Returns()},
+        "kin": lambda: {f"kin_{field_name(name)}": Kin(attribute) for name, attribute in items.attributes.items()},
+        "evidence": lambda: {"evidence": Evidence(len(items))},
+    }
+    for name in extras:
+        if name not in made:
+            raise InputError(f"nothing to add to scores is called {name!r}; there are {', '.join(made)}")
+        head.extras.update(made[name]())
+    if "evidence" in extras:
         head.weigh()
     return system
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from graphmeta.batch import whole_sessions
@@ -20,16 +22,14 @@ from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
-def sr_gnn(
-    items: EntityTable, *, width: int = 100, steps: int = 1, returns: bool = False, evidence: bool = False
-) -> System:
+def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, extras: Sequence[str] = ()) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
     ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
 
     Args:
         width: d, of items and states; steps: rounds of message passing.
-        returns: a bonus for the session's own items; evidence: what neighbours say (neither in the paper).
+        extras: what is added to single scores, see :func:`~graphmeta.published.parts.adding` (not in the paper).
 
     Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
     Differs: samples are ragged, so nothing is padded; the epoch is chosen on validation sessions.
@@ -37,7 +37,7 @@ def sr_gnn(
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
-    return adding(System(recommender, items), returns=returns, evidence=evidence)
+    return adding(System(recommender, items), extras)
 
 
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
@@ -141,8 +141,7 @@ def if_san(
     width: int = 100,
     layers: int = 2,
     dropout: float = 0.2,
-    returns: bool = False,
-    evidence: bool = False,
+    extras: Sequence[str] = (),
 ) -> System:
     """IF-SAN: self-attention over a session's items and over their attributes, side by side.
 
@@ -150,7 +149,7 @@ def if_san(
 
     Args:
         width: d; layers: attention blocks at each level.
-        returns: a bonus for the session's own items; evidence: what neighbours say (neither in the paper).
+        extras: what is added to single scores, see :func:`~graphmeta.published.parts.adding` (not in the paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
     Differs: eqs 5 and 7 take the row of the last click; without attributes only the item half is left.
@@ -158,7 +157,7 @@ def if_san(
     levels = 2 if items.attributes else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
     encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
-    return adding(System(Recommender(features(items, width), encoder, head), items), returns=returns, evidence=evidence)
+    return adding(System(Recommender(features(items, width), encoder, head), items), extras)
 
 
 def features(items: EntityTable, width: int) -> nn.Module:

@@ -127,7 +127,7 @@ def test_it_learns_that_people_return(returns: bool) -> None:
         log.of_sessions(part).aligned_to(log.items) for part in (np.arange(300) < 200, np.arange(300) >= 200)
     )
     torch.manual_seed(0)
-    system = build("sr_gnn", log.items, width=8, returns=returns)
+    system = build("sr_gnn", log.items, width=8, extras=["returns"] if returns else [])
     system.samples = last_clicks
     for _ in train(system, learn, epochs=10, optimizer=Adam(lr=0.1, weight_decay=1e-3), batch_size=10):
         pass
