@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
     parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
+    parser.add_argument("--protocols", nargs="+", help="to be asked under; all of the dataset if not given")
     parser.add_argument("--tag", default="", help="a word for the file name of a variant")
     parser.add_argument("--note", default="", help="what RESULTS.md says of it, beside the system's name")
     options = parser.parse_args()
@@ -160,7 +161,8 @@ def main() -> None:
     ran, began = provenance("benchmarks.accuracy"), time.perf_counter()
     model, history = fitted(options, train_log, valid_log)
     seconds = time.perf_counter() - began
-    for protocol, samples_of in dataset.protocols.items():
+    for protocol in options.protocols or dataset.protocols:
+        samples_of = dataset.protocols[protocol]
         result = evaluate(model, samples_of(test_log), support=train_log.support, progress=tqdm)
         row = {
             "dataset": options.dataset,
