@@ -89,7 +89,7 @@ class TransferredTable(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.embedding and isinstance(args[1], cls) and len(args) == 2 and not kwargs:
+        if func is F.embedding and isinstance(args[1], cls):
             return args[1].looked_up(args[0])
         if func in _ABOUT:
             with torch._C.DisableTorchFunctionSubclass():

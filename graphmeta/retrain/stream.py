@@ -31,7 +31,7 @@ class PeriodReport:
     """What the model in service was worth on a period, and what it took to retrain it on that period.
 
     ``sampled`` and ``full`` hold the metrics among drawn items and among all that had appeared; ``rows`` is how many
-    clicks were asked about, ``begin`` the time of the period's first. CPU seconds are those of all this process's threads.
+    clicks were asked about, ``begin`` the time of the first of them. CPU seconds add up over threads.
     """
 
     period: int
