@@ -137,8 +137,8 @@ class Untouched:
         ahead = (where[self.place[inside]] - begin[row]) % self.size
         taken = np.zeros((len(samples), width), dtype=bool)
         taken[row[ahead < width], ahead[ahead < width]] = True
-        free = np.argsort(taken, 1, kind="stable")[:, :count]
-        return ring[(begin[:, None] + free) % self.size]
+        free = ~taken & ((~taken).cumsum(1) <= count)
+        return ring[(begin[:, None] + free.nonzero()[1].reshape(-1, count)) % self.size]
 
 
 def stream(
