@@ -114,7 +114,7 @@ class AmongSeen(nn.Module):
 
     def fit(self, log: EventLog) -> None:
         """Note which items there are."""
-        self.items = torch.from_numpy(np.unique(log.item[log.time >= self.since]))
+        self.items = torch.from_numpy(np.flatnonzero(np.bincount(log.item[log.time >= self.since])))
 
     def forward(self, target: Tensor, count: int, num_items: int) -> Tensor:
         """``[count]``."""

@@ -106,7 +106,8 @@ class TransferredTable(Tensor):
 
     def dense(self) -> Tensor:
         """The whole transferred table."""
+        whole = self.net(self.old, self.new) if self.whole is None else self.whole
         if self.whole is None:
-            self.whole = self.net(self.old, self.new)
+            self.whole = whole
             self.rows.append(slice(None))
-        return self.whole
+        return whole

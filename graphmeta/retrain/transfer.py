@@ -47,10 +47,10 @@ class Through(nn.Module):
     def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
         """As the recommender."""
         own = {name: self.body.get_parameter(name) for name in self.old}
-        tables = {name: TransferredTable(self.nets[_key(name)], self.old[name], new) for name, new in own.items()}
-        found = functional_call(self.body, tables, (batch, loss, encoded))
+        made = {name: TransferredTable(self.nets[_key(name)], self.old[name], new) for name, new in own.items()}
+        found = functional_call(self.body, dict[str, Tensor](made), (batch, loss, encoded))
         if loss is not None and self.penalty and any(new.requires_grad for new in own.values()):
-            touched = [own[name][rows].square().sum() for name, table in tables.items() for rows in table.rows]
+            touched = [own[name][rows].square().sum() for name, table in made.items() for rows in table.rows]
             found = found + 0.5 * self.penalty * torch.stack(touched).sum()
         return found
 
@@ -105,7 +105,8 @@ class Transfer:
         tables: which tables, by the beginning of their names in the recommender; tuned: which other weights step 1
             changes, likewise. The rest stays as pretrained.
         net: makes the net of a table from its width.
-        phases: steps 2 and 1 a period; epochs: of each step.
+        phases: steps 2 and 1 a period; epochs: of each step; warm_up: phases of the first period, before anything that
+            untrained nets have made is passed on, or as many as of any other.
         offline: so many periods of the stream are taken in offline.
         restart_from: step 1 begins at Ŵ as it is (``hat``), or at what was transferred (``transferred``), as the
             public code does.
@@ -125,6 +126,7 @@ class Transfer:
     net: Callable[[int], nn.Module] = TransferNet
     phases: int = 10
     epochs: int = 1
+    warm_up: int | None = None
     offline: int = 0
     restart_from: str = "hat"
     weights: Adam = ADAM
@@ -154,7 +156,9 @@ class Transfer:
             _assign(system, _part(state, "hat/"))
             began = float(state["began"])
             before = every.take(period.is_new(every, began, period.begin).nonzero()[0])
-            self._alternate(system, through, (before, new), period, online=taken_in >= self.offline)
+            phases = self.phases if self.warm_up is None or taken_in > 1 else self.warm_up
+            kinds = [True, False] * phases if taken_in >= self.offline else ([True, False] * phases)[:-1]
+            self._alternate(system, through, (before, new), period, kinds=kinds)
             _assign(system, self._served(through, kept))
         through.old = _tables(system, through.old)
         optimizer = Lasting(self.weights)
@@ -184,17 +188,14 @@ class Transfer:
         return Through(system.recommender, old, nets, penalty=self.penalty)
 
     def _alternate(
-        self, system: System, through: Through, samples: tuple[Samples, Samples], period: Period, *, online: bool
+        self, system: System, through: Through, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
     ) -> None:
-        """Steps 2 and 1 in turn; offline, the last step 1 is left out."""
+        """Steps in this order, those of the nets on the new samples, the others on those before."""
         optimizers = Lasting(self.weights), Lasting(self.theta)
-        for phase in range(self.phases):
-            number = 2 * phase + 1
-            self._step(system, through, samples[1], period, optimizer=optimizers[1], nets=True, number=number)
-            if self.restart_from == "transferred":
+        for number, nets in enumerate(kinds, 1):
+            self._step(system, through, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
+            if nets and self.restart_from == "transferred":
                 _assign(system, through.transferred())
-            if online or phase < self.phases - 1:
-                self._step(system, through, samples[0], period, optimizer=optimizers[0], nets=False, number=number + 1)
 
     def _step(
         self,
@@ -211,7 +212,8 @@ class Transfer:
         if len(samples) == 0:
             return
         through.learn(nets=nets, tuned=self.tuned)
-        learner = _Learner(through, system.items, users=system.users, loss=system.loss, max_length=system.max_length)
+        like = {"users": system.users, "loss": system.loss, "max_length": system.max_length}
+        learner = _Learner(through, system.items, **like)  # pyright: ignore[reportArgumentType]
         for part in system.modules():
             if isinstance(part, AmongSeen):
                 part.since = period.begin if nets else -np.inf
