@@ -8,7 +8,7 @@ A row is every click of a period, ranked before anything is learned from the per
 that have appeared; what is known of its user are their clicks before. The first periods pretrain, the next are taken in
 by everybody (SML: offline) and not reported, the rest are. Of a seed, all strategies around matrix factors begin with
 the same pretrained weights. Reduced against the paper: width 32 (64), a hidden layer of 128 (512), 3 phases of SML
-(7–10), 2 epochs of full retraining, which goes on from the last weights (up to 100), larger batches. GRU4Rec and Caser
+(7–10) in batches of 256 (1,024 in step 1), 2 epochs of full retraining, which goes on from the last weights (up to 100), larger batches. GRU4Rec and Caser
 are retrained on everything, for one epoch a period.
 """
 
@@ -75,12 +75,19 @@ STREAMS = {
     "amazon_beauty": Stream(lambda: datasets.amazon_histories("Beauty"), partial(months, since="2012-01"), 1, 13),
 }
 NET = partial(TransferNet, hidden=128)
+
+
+def transfer(net: Callable[[int], TransferNet], offline: int) -> Transfer:
+    """SML in batches that suit periods of a few thousand clicks."""
+    return Transfer(net=net, phases=3, offline=offline, batch_sizes=(256, 256))
+
+
 MATRIX = {
     "full_retrain": Served("mf", lambda offline: Full(2, 1024)),  # noqa: ARG005
     "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
     "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
-    "sml": Served("mf", lambda offline: Transfer(net=NET, phases=3, offline=offline)),
-    "sml_residual": Served("mf", lambda offline: Transfer(net=partial(NET, residual=True), phases=3, offline=offline)),
+    "sml": Served("mf", partial(transfer, NET)),
+    "sml_residual": Served("mf", partial(transfer, partial(NET, residual=True))),
 }
 SLOWER = Adam(lr=5e-3, weight_decay=0.0, final=1.0)
 SEQUENCE = {

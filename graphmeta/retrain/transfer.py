@@ -105,8 +105,7 @@ class Transfer:
         tables: which tables, by the beginning of their names in the recommender; tuned: which other weights step 1
             changes, likewise. The rest stays as pretrained.
         net: makes the net of a table from its width.
-        phases: steps 2 and 1 a period; epochs: of each step; warm_up: phases of the first period, before anything that
-            untrained nets have made is passed on, or as many as of any other.
+        phases: steps 2 and 1 a period; epochs: of each step.
         offline: so many periods of the stream are taken in offline.
         restart_from: step 1 begins at Ŵ as it is (``hat``), or at what was transferred (``transferred``), as the
             public code does.
@@ -126,7 +125,6 @@ class Transfer:
     net: Callable[[int], nn.Module] = TransferNet
     phases: int = 10
     epochs: int = 1
-    warm_up: int | None = None
     offline: int = 0
     restart_from: str = "hat"
     weights: Adam = ADAM
@@ -156,8 +154,7 @@ class Transfer:
             _assign(system, _part(state, "hat/"))
             began = float(state["began"])
             before = every.take(period.is_new(every, began, period.begin).nonzero()[0])
-            phases = self.phases if self.warm_up is None or taken_in > 1 else self.warm_up
-            kinds = [True, False] * phases if taken_in >= self.offline else ([True, False] * phases)[:-1]
+            kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
             self._alternate(system, through, (before, new), period, kinds=kinds)
             _assign(system, self._served(through, kept))
         through.old = _tables(system, through.old)

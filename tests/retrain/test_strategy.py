@@ -28,7 +28,7 @@ def mf():
 
 
 def test_the_reservoir_holds_every_event_of_the_stream_as_likely():
-    random, runs, size, stream = np.random.default_rng(0), 3000, 10, np.arange(40)
+    random, runs, size, stream = np.random.default_rng(0), 1500, 10, np.arange(40)
     count = np.zeros(len(stream))
     for _ in range(runs):
         pool = np.full(size, -1)

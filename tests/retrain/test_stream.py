@@ -21,8 +21,8 @@ from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 from graphmeta.train import Checkpoint
 
-LOG = fake_log(sessions=50, items=40)
-EDGES = period_edges(LOG, events=50)
+LOG = fake_log(sessions=40, items=40)
+EDGES = period_edges(LOG, events=48)
 ASKING = Asking(negatives=6, ks=(1, 5))
 QUICK = Full(epochs=1, batch_size=64)
 SMALL = partial(TransferNet, hidden=6)
@@ -31,7 +31,7 @@ STRATEGIES = {
     "scratch": Full(epochs=1, batch_size=64, from_scratch=True),
     "fine_tune": FineTune(epochs=1),
     "reservoir": Reservoir(size=20, epochs=1),
-    "transfer": Transfer(net=SMALL, phases=2, offline=1),
+    "transfer": Transfer(net=SMALL, phases=1, offline=1),
 }
 
 
@@ -137,12 +137,12 @@ def test_a_session_encoder_goes_through_every_strategy(name):
 
 
 def test_what_is_learned_shows():
-    """On a ring of items whose order is the rule, a recurrent encoder gets better as it is retrained."""
-    asking = replace(ASKING, samples=prefixes)
-    reports = list(
-        stream(built("sr_gnn"), LOG, edges=EDGES, strategy=Full(epochs=25), first=2, pretraining=QUICK, asking=asking)
+    """On a ring of items whose order is the rule, an encoder gets better as it is retrained."""
+    asking, learned = replace(ASKING, samples=prefixes), Full(epochs=15, batch_size=32)
+    before, after = stream(
+        built("sr_gnn"), LOG, edges=EDGES[1:5], strategy=learned, first=1, pretraining=QUICK, asking=asking
     )
-    assert reports[-1].full["hit@5"] > reports[0].full["hit@5"] + 0.3
+    assert after.full["hit@5"] > before.full["hit@5"] + 0.2
 
 
 def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
@@ -172,7 +172,7 @@ def test_drawn_items_are_untouched_distinct_and_each_as_likely():
     touched = set(np.searchsorted(seen, log.item[log.session == 0]))
     free, count = sorted(set(range(len(seen))) - touched), np.zeros(len(seen))
     draw = Untouched(log, seen, np.random.default_rng(0))
-    runs, each = 4000, 5
+    runs, each = 1500, 5
     for _ in range(runs):
         (drawn,) = draw(rows, each)
         assert len(set(drawn)) == each
@@ -186,7 +186,7 @@ def test_drawn_items_are_untouched_distinct_and_each_as_likely():
 def test_too_few_to_draw_from_is_said_before_anything_is_trained():
     with pytest.raises(InputError, match="in period 3 somebody leaves .* draw fewer"):
         next(through(built(), QUICK, asking=replace(ASKING, negatives=39)))
-    with pytest.raises(InputError, match="of 6 periods, the first 6 are to begin with"):
+    with pytest.raises(InputError, match="of 5 periods, the first 5 are to begin with"):
         next(stream(built(), LOG, edges=EDGES, strategy=QUICK, first=len(EDGES) - 1, asking=ASKING))
 
 
