@@ -7,21 +7,21 @@
 A row is every click of a period, ranked before anything is learned from the period among 999 drawn items and among all
 that have appeared; what is known of its user are their clicks before. The first periods pretrain, the next are taken in
 by everybody (SML: offline) and not reported, the rest are. Of a seed, all strategies around matrix factors begin with
-the same pretrained weights. Reduced against the paper: width 32 (64), a hidden layer of 128 (512), 3 phases of SML
-(7–10) in batches of 256 (1,024 in step 1), 2 epochs of full retraining, which goes on from the last weights (up to 100), larger batches. GRU4Rec and Caser
-are retrained on everything, for one epoch a period.
+the same pretrained weights; "frozen" stays with them. Reduced against the paper: width 32 (64), a hidden layer of 128
+(512), 3 phases of SML (7–10) in batches of 256 (1,024 in step 1), 2 epochs of full retraining, which goes on from the
+last weights (up to 100), larger batches. GRU4Rec and Caser are retrained on everything, for one epoch a period.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from graphmeta.events import EventLog
 from graphmeta.histories import by_user
 from graphmeta.nn.transfer import TransferNet
 from graphmeta.published import build
+from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.stream import Asking, PeriodReport, overall, stream
 from graphmeta.retrain.transfer import Transfer
@@ -82,7 +83,16 @@ def transfer(net: Callable[[int], TransferNet], offline: int) -> Transfer:
     return Transfer(net=net, phases=3, offline=offline, batch_sizes=(256, 256))
 
 
+class Frozen(Full):
+    """No retraining, or no pretraining, for it has been done."""
+
+    def retrain(self, system: System, state: State, period: Period) -> State:
+        """The state as it is."""
+        return state
+
+
 MATRIX = {
+    "frozen": Served("mf", lambda offline: Frozen()),  # noqa: ARG005
     "full_retrain": Served("mf", lambda offline: Full(2, 1024)),  # noqa: ARG005
     "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
     "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
@@ -122,20 +132,10 @@ def main() -> None:
             write(options.dataset, name, reports, seed=seed, since=of.since, seconds=time.perf_counter() - began)
 
 
-class Nothing(Full):
-    """No pretraining: it has been done."""
-
-    def retrain(self, system: System, state: Any, period: Any) -> Any:
-        """The state as it is."""
-        return state
-
-
 def pretrained(
     of: Served, log: EventLog, edges: np.ndarray, begun: dict[str, System], *, first: int, seed: int
 ) -> System:
     """The system after the first periods, made once for all its strategies."""
-    from graphmeta.retrain.period import Period
-
     if of.base not in begun:
         torch.manual_seed(seed)
         system = build(of.base, log.items, users=log.users, width=WIDTH)
@@ -156,7 +156,7 @@ def served(
         edges=edges,
         strategy=SYSTEMS[name].strategy(of.since - of.first),
         first=of.first,
-        pretraining=Nothing(),
+        pretraining=Frozen(),
         asking=ASKING,
         seed=seed,
         checkpoint=checkpoint,
@@ -183,7 +183,7 @@ def write(dataset: str, name: str, reports: list[PeriodReport], *, seed: int, si
         "dataset": dataset,
         "protocol": "stream",
         "system": name,
-        "arguments": {"width": WIDTH, "strategy": repr(SYSTEMS[name].strategy(0)).split("(")[0]},
+        "arguments": {"width": WIDTH, "strategy": re.sub(r" at 0x\w+", "", repr(SYSTEMS[name].strategy(since)))},
         "metrics": means["sampled"],
         "full": means["full"],
         "samples": sum(report.rows for report in chosen),

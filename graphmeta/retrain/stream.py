@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -176,7 +177,11 @@ def stream(
             f"of {len(edges) - 1} periods, the first {first} are to begin with: that leaves none; make periods shorter"
         )
     asking.check(log, edges, first)
-    setting = _setting(system, log, edges, strategy) | {"seed": seed, "first": first, "asking": str(asking)}
+    setting = _setting(system, log, edges, strategy) | {
+        "seed": seed,
+        "first": first,
+        "asking": re.sub(r" at 0x\w+", "", repr(asking)),
+    }
     run = _Service(system, setting)
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
@@ -220,7 +225,7 @@ def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strateg
         digest.update(b"-" if column is None else column.tobytes())
     return {
         "log": digest.hexdigest()[:16],
-        "strategy": repr(strategy),
+        "strategy": re.sub(r" at 0x\w+", "", repr(strategy)),  # where a function lies in memory
         "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
         "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
     }
