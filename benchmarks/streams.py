@@ -78,9 +78,10 @@ STREAMS = {
 NET = partial(TransferNet, hidden=128)
 
 
-def transfer(net: Callable[[int], TransferNet], offline: int) -> Transfer:
-    """SML in batches that suit periods of a few thousand clicks."""
-    return Transfer(net=net, phases=3, offline=offline, batch_sizes=(256, 256))
+def transfer(net: Callable[[int], TransferNet], lr: float, offline: int) -> Transfer:
+    """SML in batches that suit periods of a few thousand clicks; ``lr`` is that of its nets."""
+    theta = Adam(lr=lr, weight_decay=1e-4, final=1.0)
+    return Transfer(net=net, phases=3, offline=offline, theta=theta, batch_sizes=(256, 256))
 
 
 class Frozen(Full):
@@ -96,8 +97,8 @@ MATRIX = {
     "full_retrain": Served("mf", lambda offline: Full(2, 1024)),  # noqa: ARG005
     "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
     "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
-    "sml": Served("mf", partial(transfer, NET)),
-    "sml_residual": Served("mf", partial(transfer, partial(NET, residual=True))),
+    "sml": Served("mf", partial(transfer, NET, 1e-3)),
+    "sml_residual": Served("mf", partial(transfer, partial(NET, residual=True), 1e-4)),
 }
 SLOWER = Adam(lr=5e-3, weight_decay=0.0, final=1.0)
 SEQUENCE = {

@@ -225,10 +225,15 @@ def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strateg
         digest.update(b"-" if column is None else column.tobytes())
     return {
         "log": digest.hexdigest()[:16],
-        "strategy": re.sub(r" at 0x\w+", "", repr(strategy)),  # where a function lies in memory
+        "strategy": _named(strategy),
         "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
         "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
     }
+
+
+def _named(thing: object) -> str:
+    """What it is, without the places in memory where its functions lie."""
+    return re.sub(r" at 0x\w+", "", repr(thing))
 
 
 class _Service:
