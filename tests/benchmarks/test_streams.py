@@ -9,7 +9,6 @@ import torch
 from benchmarks import rows, streams
 from benchmarks.report import report
 from benchmarks.stream_report import grown
-from graphmeta.retrain.stream import Asking
 from graphmeta.splits import period_edges
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
@@ -38,13 +37,13 @@ def test_strategies_of_a_seed_begin_with_the_same_weights():
 
 
 def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(streams, "ASKING", Asking(negatives=20))
+    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
     of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 4)
     system = streams.pretrained(streams.SYSTEMS["fine_tune"], LOG, EDGES, {}, first=2, seed=0)
     reports = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     again = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
-    assert again == reports
+    assert again == reports and [bool(report.rows) for report in reports] == [False, False, True, True]
     streams.write("complete_journey", "fine_tune", reports, seed=0, since=4, seconds=1.0)
     row = json.loads((tmp_path / "complete_journey-stream-fine_tune-seed0.json").read_text())
     chosen = [r for r in reports if r.period >= 4]
