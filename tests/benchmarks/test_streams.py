@@ -53,3 +53,12 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     assert "| fine_tune |" in page and "Adressa and SML's Yelp are not to be had" in page
     row["periods"] = {str(n): {"train_cpu_s": float(n)} for n in range(10, 30)}
     assert grown({"sml": [row]}) == {"sml": {10: 11.0, 20: 20.0}}
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "caser", "sml_residual"])
+def test_every_system_goes_through_a_stream(name, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 3)
+    system = streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, {}, first=2, seed=0)
+    reports = streams.served(name, system, LOG, EDGES, of=of, seed=0, state=None)
+    assert len(reports) == 4 and all(0 < report.full["hit@20"] <= 1 for report in reports[1:])
