@@ -55,10 +55,13 @@ class Through(nn.Module):
         return found
 
     @torch.no_grad()
-    def transferred(self) -> Tables:
-        """The tables to serve with."""
-        own = {name: self.body.get_parameter(name) for name in self.old}
-        return {name: self.nets[_key(name)](self.old[name], new) for name, new in own.items()}
+    def served(self, kept: Tables) -> Tables:
+        """The tables to serve with: transferred rows, and those of the last period where ``kept [rows, 1]`` says so."""
+        made = {}
+        for name, old in self.old.items():
+            new = self.nets[_key(name)](old, self.body.get_parameter(name))
+            made[name] = torch.where(kept[name].to(new.device), old, new) if name in kept else new
+        return made
 
     def learn(self, *, nets: bool, tuned: tuple[str, ...] = ("",)) -> None:
         """From now on the nets learn, or the tables and the other weights whose names begin so; never both."""
@@ -74,7 +77,22 @@ def _key(name: str) -> str:
 class _Learner(System):
     """The system that learns through the nets; what is counted, the system itself has counted for it."""
 
-    def fit(self, log: object) -> None:
+    def __init__(self, like: System, through: Through) -> None:
+        super().__init__(
+            through,  # pyright: ignore[reportArgumentType]
+            like.items,
+            users=like.users,
+            loss=like.loss,
+            batches=like.batches,
+            max_length=like.max_length,
+        )
+
+    @property
+    def through(self) -> Through:
+        """Its recommender."""
+        return self.recommender  # pyright: ignore[reportReturnType]
+
+    def fit(self, log: EventLog) -> None:
         """Nothing to count."""
 
 
@@ -147,21 +165,20 @@ class Transfer:
         """Learn from the new period how the last one should have been taken in, then take it in."""
         system.fit(period.past)
         learns = {weight: weight.requires_grad for weight in system.parameters()}
-        through, every = self._through(system, state), period.samples(system)
+        learner, every = self._learner(system, state), period.samples(system)
+        through, body = learner.through, system.recommender
         new = every.take(period.is_new(every).nonzero()[0])
-        taken_in, kept = int(state["taken in"]), _unmet(system, period.past)
+        taken_in, kept = int(state["taken in"]), _unmet(body, period.past)
         if "began" in state:
-            _assign(system, _part(state, "hat/"))
-            began = float(state["began"])
-            before = every.take(period.is_new(every, began, period.begin).nonzero()[0])
+            _assign(body, _part(state, "hat/"))
+            before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
             kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
-            self._alternate(system, through, (before, new), period, kinds=kinds)
-            _assign(system, self._served(through, kept))
-        through.old = _tables(system, through.old)
-        optimizer = Lasting(self.weights)
-        self._step(system, through, new, period, optimizer=optimizer, nets=False, number=0)
-        hat = _tables(system, through.old)
-        _assign(system, self._served(through, kept))
+            self._alternate(learner, (before, new), period, kinds=kinds)
+            _assign(body, through.served(kept))
+        through.old = _tables(body, through.old)
+        self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
+        hat = _tables(body, through.old)
+        _assign(body, through.served(kept))
         for weight, learned in learns.items():
             weight.requires_grad_(learned)
         remembered = {f"old/{name}": table for name, table in through.old.items()}
@@ -176,66 +193,48 @@ class Transfer:
             raise InputError(f"no table of vectors has a name that begins with {', '.join(self.tables)}")
         return names
 
-    def _through(self, system: System, state: State) -> Through:
+    def _learner(self, system: System, state: State) -> _Learner:
         old, nets = _part(state, "old/"), {}
         for name in self._names(system):
             old.setdefault(name, system.recommender.get_parameter(name).detach().clone())
             nets[name] = self.net(old[name].shape[1]).to(old[name])
             nets[name].load_state_dict(_part(state, f"net/{name}/"))
-        return Through(system.recommender, old, nets, penalty=self.penalty)
+        return _Learner(system, Through(system.recommender, old, nets, penalty=self.penalty))
 
     def _alternate(
-        self, system: System, through: Through, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
+        self, learner: _Learner, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
     ) -> None:
         """Steps in this order, those of the nets on the new samples, the others on those before."""
         optimizers = Lasting(self.weights), Lasting(self.theta)
         for number, nets in enumerate(kinds, 1):
-            self._step(system, through, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
+            self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets and self.restart_from == "transferred":
-                _assign(system, through.transferred())
+                _assign(learner.through.body, learner.through.served({}))
 
     def _step(
-        self,
-        system: System,
-        through: Through,
-        samples: Samples,
-        period: Period,
-        *,
-        optimizer: Adam,
-        nets: bool,
-        number: int,
+        self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
     ) -> None:
         """An epoch or more of one of the two."""
         if len(samples) == 0:
             return
-        through.learn(nets=nets, tuned=self.tuned)
-        like = {"users": system.users, "loss": system.loss, "max_length": system.max_length}
-        learner = _Learner(through, system.items, **like)  # pyright: ignore[reportArgumentType]
-        for part in system.modules():
+        learner.through.learn(nets=nets, tuned=self.tuned)
+        for part in learner.modules():
             if isinstance(part, AmongSeen):
                 part.since = period.begin if nets else -np.inf
                 part.fit(period.past)
-        view, size = learning(learner, samples, system.batches), self.batch_sizes[nets]
         seed = period.seed_for(3, number)
-        run(train(view, period.past, epochs=self.epochs, batch_size=size, optimizer=optimizer, seed=seed))
-
-    def _served(self, through: Through, kept: Tables) -> Tables:
-        """What goes into service: transferred rows, and those nobody has met as they were."""
-        made = through.transferred()
-        return {
-            name: torch.where(kept[name].to(new.device), through.old[name], new) if name in kept else new
-            for name, new in made.items()
-        }
+        options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
+        run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))
 
 
-def _tables(system: System, names: Tables) -> Tables:
-    return {name: system.recommender.get_parameter(name).detach().clone() for name in names}
+def _tables(body: Recommender, names: Tables) -> Tables:
+    return {name: body.get_parameter(name).detach().clone() for name in names}
 
 
 @torch.no_grad()
-def _assign(system: System, tables: Tables) -> None:
+def _assign(body: Recommender, tables: Tables) -> None:
     for name, table in tables.items():
-        system.recommender.get_parameter(name).copy_(table)
+        body.get_parameter(name).copy_(table)
 
 
 def _packed(nets: dict[str, nn.Module]) -> State:
@@ -248,14 +247,14 @@ def _part(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
-def _unmet(system: System, past: EventLog) -> Tables:
+def _unmet(body: Recommender, past: EventLog) -> Tables:
     """Of the tables of items and of users, which rows had no event so far, ``[rows, 1]``."""
     met = np.zeros(0 if past.users is None else len(past.users), dtype=bool)
     if past.session_user is not None:
         met[past.session_user[past.session_user >= 0]] = True
     by = {"item": torch.from_numpy(past.support == 0)[:, None], "user": torch.from_numpy(~met)[:, None]}
     found = {}
-    for name, part in system.recommender.named_modules():
+    for name, part in body.named_modules():
         if isinstance(part, ItemFeatures | UntiedFeatures):
             found |= {f"{name}.{table}.weight": by["item"] for table in ("item", "output")}
         if isinstance(part, UserFeatures | OfUser):

@@ -47,10 +47,10 @@ def steps(monkeypatch, name: str) -> list[tuple[bool, set[str], set[str]]]:
     """Of each step of two periods: whether it is the nets', which weights of the nets it moved, and of the system."""
     found, original = [], Transfer._step
 
-    def noted(self, system, between, *rest, **options):
-        nets, body = snapshot(between.nets), snapshot(system)
-        original(self, system, between, *rest, **options)
-        found.append((options["nets"], moved(nets, between.nets), moved(body, system)))
+    def noted(self, learner, *rest, **options):
+        nets, body = snapshot(learner.through.nets), snapshot(system)
+        original(self, learner, *rest, **options)
+        found.append((options["nets"], moved(nets, learner.through.nets), moved(body, system)))
 
     monkeypatch.setattr(Transfer, "_step", noted)
     system, one = built(name), Transfer(net=SMALL, phases=2, tuned=("head",))
@@ -88,7 +88,7 @@ def test_losses_and_gradients_are_those_of_a_plain_transferred_system(name):
         for weight in system.recommender.parameters():
             weight.add_(0.1)
     other.load_state_dict(system.state_dict())
-    made = between.transferred()
+    made = between.served({})
     with torch.no_grad():
         for table, rows in made.items():
             other.recommender.get_parameter(table).copy_(rows)
@@ -151,7 +151,7 @@ def test_a_frozen_weight_is_frozen_afterwards():
 
 def test_restarts_from_what_was_transferred(monkeypatch):
     assigned, original = [], transfer._assign
-    monkeypatch.setattr(transfer, "_assign", lambda system, tables: assigned.append(tables) or original(system, tables))
+    monkeypatch.setattr(transfer, "_assign", lambda body, tables: assigned.append(tables) or original(body, tables))
     for choice, more in (("hat", 0), ("transferred", 3)):
         assigned.clear()
         system, one = built("mf"), Transfer(net=SMALL, phases=3, restart_from=choice)
