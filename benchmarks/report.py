@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.stream_report import stream_section
+
 HERE = Path(__file__).parent
 Row = dict[str, Any]
 
@@ -33,6 +35,9 @@ TITLES = {
     ("amazon_cell", "metacf"): "Amazon Cell Phones, new people of whom one to five items are known (MetaCF's protocol)",
     ("amazon_beauty", "metatl"): "Amazon Beauty, new people's fourth item among 100 drawn (MetaTL's protocol)",
     ("amazon_beauty", "metatl-all"): "Amazon Beauty, new people's fourth item among all",
+    ("complete_journey", "stream"): "The embedded log by week, retrained every week (SML's protocol)",
+    ("movielens1m", "stream"): "MovieLens-1M, users with times, retrained every 10,000 ratings (SML's protocol)",
+    ("amazon_beauty", "stream"): "Amazon Beauty by month, retrained every month (SML's protocol)",
 }
 TEXTS = {
     ("movielens1m", "asars"): """\
@@ -95,6 +100,8 @@ def report(rows: list[Row]) -> str:
         chosen = [row for row in rows if (row["dataset"], row["protocol"]) == key]
         if chosen and "scenarios" in chosen[0]:
             parts.append(ratings_section(title, chosen, published.get(key[0], {}).get(key[1], {})))
+        elif chosen and key[1] == "stream":
+            parts.append(stream_section(title, chosen))
         elif chosen:
             parts.append(section(title, chosen, published.get(key[0], {}).get(key[1], {})))
     unknown = {(row["dataset"], row["protocol"]) for row in rows} - TITLES.keys()

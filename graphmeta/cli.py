@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RUN_EPOCHS, RUN_WIDTH, RUN_BATCH, RUN_LR = 4, 48, 256, 1e-2
 FIT_EPOCHS, FIT_WIDTH, FIT_BATCH, FIT_LR = 5, 64, 100, 3e-3
 RUN_SYSTEM = "cbml"
+STREAM_SYSTEMS = ["full_retrain", "fine_tune", "spmf", "sml"]
 
 app = typer.Typer(
     add_completion=False,
@@ -85,15 +86,14 @@ class _Interrupted(Exception):
 
 
 @contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
+def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.json") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        place = out / "checkpoint"
-        if not any(place.rglob("training.json")):
-            raise _Interrupted("interrupted before the first epoch was done; nothing is kept") from None
+        if not any(place.rglob(mark)):
+            raise _Interrupted(f"interrupted before the first {what} was done; nothing is kept") from None
         raise _Interrupted(
-            f"interrupted; {place} keeps the finished epochs: repeat the command with --resume to go on"
+            f"interrupted; {place} keeps the finished {what}s: repeat the command with --resume to go on"
         ) from None
 
 
@@ -249,6 +249,37 @@ def graph(
 
 
 @app.command()
+@unfolded
+def stream(
+    reading: Reading,
+    out: Out,
+    period: Annotated[str, typer.Option(help="How long a period is: 7d, 12h, 90min, 2w, 30s or 5000events.")],
+    system: Annotated[list[str], typer.Option("--system", help="Which systems; may be repeated.")] = STREAM_SYSTEMS,
+    base: Annotated[str, typer.Option(help="What full_retrain, fine_tune, spmf and sml go around.")] = "mf",
+    first: Annotated[int, typer.Option(min=1, help="Periods to pretrain on; all after them are tested on.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Times through those.")] = 10,
+    negatives: Annotated[int, typer.Option(min=1, help="Items drawn for each click, beside a ranking of all.")] = 999,
+    seed: Seed = 0,
+    width: Width = FIT_WIDTH,
+    resume: Resume = False,
+) -> None:
+    """Retrain systems every period of your log.
+
+    Each is tested on a period before it learns from it; users and items may appear at any time.
+    """
+    from graphmeta import job, plots, stream_job
+
+    names = tuple(dict.fromkeys(system))
+    stream_job.check_systems(names, base, users=reading.user is not None)
+    job.check_folder(out)
+    plots.figure(1, 1)
+    work = stream_job.StreamJob(names, out, period, base, first, epochs, width, negatives, seed, resume)
+    with _interruptible(out, what="period", mark="stream.json"):
+        console.periods(stream_job.carry_out(work, reading.log(), say=console.say))
+    console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
+
+
+@app.command()
 def systems(as_json: Json = False) -> None:
     """List the systems: name, family, paper, equations, what adapts."""
     from graphmeta.published import CATALOGUE
@@ -302,7 +333,7 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     """Do the work and print how good the result is."""
     from graphmeta.job import carry_out
 
-    with _interruptible(work.folder):
+    with _interruptible(work.folder / "checkpoint"):
         outcome = carry_out(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} holds the result of this very training; to train anew, drop --resume")

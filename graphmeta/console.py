@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphmeta.evaluate import Result
     from graphmeta.events import EventLog
     from graphmeta.report import Example
+    from graphmeta.retrain.stream import PeriodReport
     from graphmeta.splits import Split
 
 
@@ -101,6 +102,22 @@ def results(found: Mapping[str, Result], system: str) -> None:
 
 def _both(found: Mapping[str, float]) -> str:
     return f"{100 * found['hit@20']:.1f} / {100 * found['mrr@20']:.1f}" if found["samples"] else "-"
+
+
+def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
+    """Print how good systems are over all periods, weighted by their clicks, and what retraining took."""
+    from graphmeta.retrain.stream import overall
+
+    shown = ("hit@5", "ndcg@5", "hit@20", "ndcg@20")
+    header = ("", *(name.replace("hit", "Recall").replace("ndcg", "NDCG") for name in shown), "train s a period")
+    for kind, among in (("sampled", "among drawn items"), ("full", "among all")):
+        rows = []
+        for name, reports in found.items():
+            mean = overall(reports)[kind]
+            cost = sum(report.train_seconds for report in reports) / len(reports)
+            rows.append((name, *(f"{100 * mean[measure]:.2f}" for measure in shown), f"{cost:.1f}"))
+        clicks = sum(report.rows for report in next(iter(found.values())))
+        table(f"{clicks:,} clicks of {len(reports)} periods, ranked {among}, in %", header, rows)
 
 
 def examples(told: Sequence[Example], candidates: int) -> None:

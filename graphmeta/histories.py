@@ -22,6 +22,23 @@ def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
     return whole_sessions(_by_user(log)[0], max_length=max_length)
 
 
+def by_user(log: EventLog) -> EventLog:
+    """The log with all clicks of each user as one session, by time; sessions without a user stay by themselves.
+
+    Raises:
+        InputError: a log without users.
+    """
+    return _by_user(log)[0]
+
+
+def every_click(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Every click as a target, the first of its session too, of which nothing is known before; in the log's order."""
+    at = np.arange(log.num_events)
+    begin = np.maximum(log.ptr[:-1][log.session], at - max_length)
+    user = None if log.session_user is None else log.session_user[log.session]
+    return Samples(log.item, begin, at, log.item, log.session, log.time if log.has_time else None, user)
+
+
 def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Samples:
     """The same samples, each beginning with the clicks of its user's earlier sessions; ``max_length`` clicks at most.
 

@@ -128,6 +128,30 @@ def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: 
     return tuple(one.aligned_to(log.items, one.users) for one in logs)
 
 
+def period_edges(log: EventLog, *, seconds: float | None = None, events: int | None = None) -> np.ndarray:
+    """Where the periods of a log begin, and the last one ends: period p has times in ``[edges[p], edges[p + 1])``.
+
+    By time, a period lasts ``seconds``, counted from the first event on; one without any event is none. By count, it
+    has ``events`` of them and all others that have the time of its last one; the last period may have fewer.
+
+    Shapes: ``[periods + 1]`` seconds, rising; each but the last is the time of a period's first event.
+
+    Raises:
+        InputError: not one of the two, one that is not positive, or a log without events.
+    """
+    if (seconds is None) == (events is None) or not (seconds or events or 0) > 0 or log.num_events == 0:
+        raise InputError("periods need a log with events, and are so many seconds or so many events long, more than 0")
+    times = np.sort(log.time)
+    if seconds is not None:
+        begins = np.unique(np.floor((times - times[0]) / seconds), return_index=True)[1].tolist()
+    else:
+        begins = [0]
+        while (end := begins[-1] + (events or 0)) < len(times):
+            begins.append(int(np.searchsorted(times, times[end - 1], "right")))
+    inside = [at for at in begins if at < len(times)]
+    return np.append(times[inside], np.nextafter(times[-1], np.inf))
+
+
 def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
     """How many of ``count`` things are for test and validation."""
     if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):

@@ -62,6 +62,7 @@ class System(nn.Module):
     """
 
     sums = False  # whether a batch's losses are added up, and not averaged
+    retraining: Any = None  # how it takes in a new period, see graphmeta.retrain; a training does not look at it
 
     def __init__(
         self,

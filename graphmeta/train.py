@@ -143,7 +143,7 @@ def train(
         {
             "epochs": epochs,
             "seed": seed,
-            "samples": _digest(samples, log),
+            "samples": None if checkpoint is None else _digest(samples, log),
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "precision": precision,

@@ -100,3 +100,24 @@ def uniform(target: Tensor, count: int, num_items: int) -> Tensor:
 def local(target: Tensor, count: int, num_items: int) -> Tensor:
     """So many of the batch's targets, so by popularity. Source: ASARS, section 3."""
     return target[torch.randint(max(len(target), 1), (count,)).to(target.device)]
+
+
+class AmongSeen(nn.Module):
+    """So many of the items that the training log has events of, each as likely; of the catalogue before it is fitted.
+
+    ``since`` (seconds) leaves only those with an event at that time or later.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since, self.items = -np.inf, torch.zeros(0, dtype=torch.int64)
+
+    def fit(self, log: EventLog) -> None:
+        """Note which items there are."""
+        self.items = torch.from_numpy(np.flatnonzero(np.bincount(log.item[log.time >= self.since])))
+
+    def forward(self, target: Tensor, count: int, num_items: int) -> Tensor:
+        """``[count]``."""
+        if len(self.items) == 0:
+            return uniform(target, count, num_items)
+        return self.items[torch.randint(len(self.items), (count,))].to(target.device)

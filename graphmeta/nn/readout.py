@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.nn.features import Table
+
 
 class Last(nn.Module):
     """The state of the last click, zero for a sample without clicks. ``[E, D] -> [S, D]``."""
@@ -25,6 +27,26 @@ class Mean(nn.Module):
         """One vector a sample."""
         total = states.new_zeros(batch["sample"].num_nodes, states.shape[1])
         return total.index_add(0, batch["event"].batch, states) / batch["sample"].ptr.diff().clamp(min=1)[:, None]
+
+
+class OfUser(nn.Module):
+    """Whose sample it is: the user's row in a table, whatever was clicked; zero for users nobody knows.
+
+    Unlike :class:`~graphmeta.nn.features.UserFeatures`, a user without events keeps the row it began with.
+
+    Shapes: ``[E, D] -> [S, width]``.
+    """
+
+    def __init__(self, num_users: int, width: int) -> None:
+        super().__init__()
+        self.user = Table(num_users, width)
+
+    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """One vector a sample."""
+        user = batch["sample"].get("user")
+        if user is None:
+            return states.new_zeros(batch["sample"].num_nodes, self.user.width)
+        return self.user(user.clamp(min=0)) * (user >= 0)[:, None]
 
 
 class SoftAttention(nn.Module):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, cbml, cold_user, few_shot, graph, meta, rating, sequence, session
+from graphmeta.published import asars, cbml, cold_user, few_shot, graph, meta, rating, sequence, session, streaming
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -68,6 +68,7 @@ class Entry:
 
 
 _META_CF = "Wei et al. 2020, MetaCF"
+_SML = "Zhang et al. 2020, SML"
 _ROWS = (
     Entry("sr_gnn", "session", "Wu et al. 2019, SR-GNN", "1-8", "nothing", session.sr_gnn),
     Entry("tagnn", "session", "Yu et al. 2020, TAGNN", "1-10", "nothing", session.tagnn),
@@ -137,6 +138,11 @@ _ROWS = (
         "the decoder, from a gated start",
         few_shot.cluster_seq,
     ),
+    Entry("mf", "streaming", f"{_SML} (base)", "-", "nothing", streaming.mf),
+    Entry("full_retrain", "streaming", f"{_SML} (baseline)", "-", "nothing; retrained", streaming.full_retrain),
+    Entry("fine_tune", "streaming", f"{_SML} (baseline)", "-", "nothing; retrained", streaming.fine_tune),
+    Entry("spmf", "streaming", "Wang et al. 2018, SPMF", "-", "nothing; retrained", streaming.spmf),
+    Entry("sml", "streaming", _SML, "3-8, Algorithms 1, 2", "the tables, by retraining", streaming.sml),
 )
 CATALOGUE: dict[str, Entry] = {row.name: row for row in _ROWS}
 RANKING = [row.name for row in _ROWS if not row.rates]

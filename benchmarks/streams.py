@@ -1,0 +1,219 @@
+"""Systems in service that are retrained every period: SML's protocol on streams that can be had.
+
+    python -m benchmarks.streams complete_journey --seeds 0,1,2
+    GRAPHMETA_DATA=… python -m benchmarks.streams movielens1m --systems full_retrain,fine_tune,spmf,sml
+    GRAPHMETA_DATA=… python -m benchmarks.streams amazon_beauty
+
+A row is every click of a period, ranked before anything is learned from the period among 999 drawn items and among all
+that have appeared; what is known of its user are their clicks before. The first periods pretrain, the next are taken in
+by everybody (SML: offline) and not reported, the rest are. Of a seed, all strategies around matrix factors begin with
+the same pretrained weights; "frozen" stays with them. Reduced against the paper: width 32 (64), a hidden layer of 128
+(512), 3 phases of SML (7–10) in batches of 256 (1,024 in step 1), 2 epochs of full retraining, which goes on from the
+last weights (up to 100), larger batches. GRU4Rec and Caser are retrained on everything, for one epoch a period.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import rows
+from benchmarks.rows import cost, provenance
+from graphmeta import datasets
+from graphmeta.events import EventLog
+from graphmeta.histories import by_user
+from graphmeta.nn.transfer import TransferNet
+from graphmeta.published import build
+from graphmeta.retrain.period import Period, State
+from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
+from graphmeta.retrain.stream import Asking, PeriodReport, overall, stream
+from graphmeta.retrain.transfer import Transfer
+from graphmeta.splits import period_edges
+from graphmeta.system import System
+from graphmeta.train import Adam, Checkpoint
+
+
+@dataclass(frozen=True)
+class Reported(Asking):
+    """Asks about the periods that are reported, and takes no time over those before."""
+
+    since: int = 0
+
+    def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
+        """No clicks of the earlier periods."""
+        return super().measure(system, period) if period.number >= self.since else (0, {}, {})
+
+
+WIDTH, ASKING = 32, Reported(max_length=20)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A log in periods: so many to begin with, results from number ``since`` on."""
+
+    load: Callable[[], EventLog]
+    edges: Callable[[EventLog], np.ndarray]
+    first: int
+    since: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """A system, and how it is pretrained and retrained."""
+
+    base: str
+    strategy: Callable[[int], Strategy]
+    pretraining: Full = Full(20, 1024)
+
+
+def months(log: EventLog, *, since: str) -> np.ndarray:
+    """Everything before a month as one period, then each month."""
+    last = np.datetime64(int(log.time.max()), "s").astype("datetime64[M]") + 1
+    begins = np.arange(np.datetime64(since, "M"), last).astype("datetime64[s]").astype(np.float64)
+    return np.concatenate([[log.time.min()], begins, np.nextafter(log.time.max(keepdims=True), np.inf)])
+
+
+STREAMS = {
+    "complete_journey": Stream(datasets.complete_journey, partial(period_edges, seconds=7 * 86400), 10, 30),
+    "movielens1m": Stream(datasets.movielens_1m, partial(period_edges, events=10_000), 10, 30),
+    "amazon_beauty": Stream(lambda: datasets.amazon_histories("Beauty"), partial(months, since="2012-01"), 1, 13),
+}
+NET = partial(TransferNet, hidden=128)
+
+
+def transfer(net: Callable[[int], TransferNet], lr: float, offline: int) -> Transfer:
+    """SML in batches that suit periods of a few thousand clicks; ``lr`` is that of its nets."""
+    theta = Adam(lr=lr, weight_decay=1e-4, final=1.0)
+    return Transfer(net=net, phases=3, offline=offline, theta=theta, batch_sizes=(256, 256))
+
+
+class Frozen(Full):
+    """No retraining, or no pretraining, for it has been done."""
+
+    def retrain(self, system: System, state: State, period: Period) -> State:
+        """The state as it is."""
+        return state
+
+
+MATRIX = {
+    "frozen": Served("mf", lambda offline: Frozen()),  # noqa: ARG005
+    "full_retrain": Served("mf", lambda offline: Full(2, 1024)),  # noqa: ARG005
+    "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
+    "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
+    "sml": Served("mf", partial(transfer, NET, 1e-3)),
+    "sml_residual": Served("mf", partial(transfer, partial(NET, residual=True), 1e-4)),
+}
+SLOWER = Adam(lr=5e-3, weight_decay=0.0, final=1.0)
+SEQUENCE = {
+    name: Served(name, lambda offline: Full(1, 64, SLOWER), Full(5, 64, SLOWER))  # noqa: ARG005
+    for name in ("gru4rec", "caser")
+}
+SYSTEMS = MATRIX | SEQUENCE
+
+
+def main() -> None:
+    """Run rows from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=STREAMS)
+    parser.add_argument("--systems", default=",".join(SYSTEMS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--state", type=Path, help="folder to save after each period; taken up again if it is there")
+    options = parser.parse_args()
+    wanted = options.systems.split(",")
+    if unknown := set(wanted) - set(SYSTEMS):
+        parser.error(f"no system is called {sorted(unknown)[0]!r}; there are {', '.join(SYSTEMS)}")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # squares of gradients that are nearly nothing make Adam many times slower
+    of = STREAMS[options.dataset]
+    log = by_user(of.load())
+    edges = of.edges(log)
+    print(f"{log.num_events:,} events, {len(log.users or [])} users, {len(edges) - 1} periods", flush=True)
+    for seed in map(int, options.seeds.split(",")):
+        begun: dict[str, System] = {}
+        for name in wanted:
+            began = time.perf_counter()
+            system = pretrained(SYSTEMS[name], log, edges, begun, first=of.first, seed=seed)
+            reports = served(name, system, log, edges, of=of, seed=seed, state=options.state)
+            write(options.dataset, name, reports, seed=seed, since=of.since, seconds=time.perf_counter() - began)
+
+
+def pretrained(
+    of: Served, log: EventLog, edges: np.ndarray, begun: dict[str, System], *, first: int, seed: int
+) -> System:
+    """The system after the first periods, made once for all its strategies."""
+    if of.base not in begun:
+        torch.manual_seed(seed)
+        system = build(of.base, log.items, users=log.users, width=WIDTH)
+        of.pretraining.retrain(system, {}, Period.of(log, edges, first - 1, seed=seed))
+        begun[of.base] = system
+    return copy.deepcopy(begun[of.base])
+
+
+def served(
+    name: str, system: System, log: EventLog, edges: np.ndarray, *, of: Stream, seed: int, state: Path | None
+) -> list[PeriodReport]:
+    """The reports of all periods, a line each on the screen."""
+    found: list[PeriodReport] = []
+    checkpoint = None if state is None else Checkpoint(state / f"{name}-{seed}", resume=True)
+    for report in stream(
+        system,
+        log,
+        edges=edges,
+        strategy=SYSTEMS[name].strategy(of.since - of.first),
+        first=of.first,
+        pretraining=Frozen(),
+        asking=replace(ASKING, since=of.since),
+        seed=seed,
+        checkpoint=checkpoint,
+    ):
+        found.append(report)
+        shown = f"{100 * report.sampled['hit@20']:.2f} / {100 * report.full['hit@20']:.2f}" if report.rows else "-"
+        print(f"  {name} {seed} {report.period} {report.rows} {shown} {report.train_cpu_seconds:.2f} s", flush=True)
+    return found
+
+
+def write(dataset: str, name: str, reports: list[PeriodReport], *, seed: int, since: int, seconds: float) -> None:
+    """The row's file."""
+    means, chosen = overall(reports, since=since), [report for report in reports if report.period >= since]
+    periods = {
+        str(r.period): {
+            "rows": r.rows,
+            "hit@20": r.sampled.get("hit@20"),
+            "full hit@20": r.full.get("hit@20"),
+            "train_cpu_s": round(r.train_cpu_seconds, 3),
+        }
+        for r in reports
+    }
+    document = {
+        "dataset": dataset,
+        "protocol": "stream",
+        "system": name,
+        "arguments": {"width": WIDTH, "strategy": re.sub(r" at 0x\w+", "", repr(SYSTEMS[name].strategy(since)))},
+        "metrics": means["sampled"],
+        "full": means["full"],
+        "samples": sum(report.rows for report in chosen),
+        "candidates": ASKING.negatives + 1,
+        "periods": periods,
+        "since": since,
+        "train_cpu_s": round(float(np.mean([report.train_cpu_seconds for report in chosen])), 3),
+        "seed": seed,
+        "epochs": 0,
+        "history": [],
+        **cost(seconds),
+        **provenance("benchmarks.streams"),
+        "command": f"python -m benchmarks.streams {dataset} --systems {name} --seeds {seed}",
+    }
+    rows.write(document)
+
+
+if __name__ == "__main__":
+    main()

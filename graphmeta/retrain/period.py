@@ -1,0 +1,65 @@
+"""A period of a stream as a retraining sees it: what has happened until its end, and which of that is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from graphmeta.batch import Samples
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.system import System
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Period:
+    """Number ``number`` of a stream, which began at ``begin`` (seconds).
+
+    Args:
+        past: all events before its end, none after; items and users are numbered as in the whole stream, so that
+            those to come have their rows in the tables already.
+        seed: of the stream; all chance comes from it and the period's number.
+    """
+
+    number: int
+    past: EventLog
+    begin: float
+    seed: int = 0
+
+    @classmethod
+    def of(cls, log: EventLog, edges: np.ndarray, number: int, *, seed: int = 0) -> Period:
+        """The period ``[edges[number], edges[number + 1])`` of a log."""
+        past = log.before(float(edges[number + 1])).aligned_to(log.items, log.users)
+        return cls(number, past, float(edges[number]), seed)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The number of each event in the stream, by time; later periods do not change it. ``[N]``."""
+        number = np.empty(self.past.num_events, dtype=np.int64)
+        number[np.argsort(self.past.time, kind="stable")] = np.arange(self.past.num_events)
+        return number
+
+    def is_new(self, samples: Samples, begin: float | None = None, end: float = np.inf) -> np.ndarray:
+        """Which samples of the past have a target of this period (or one of the times given), ``[S]``."""
+        time = self.past.time[samples.end]
+        return (time >= (self.begin if begin is None else begin)) & (time < end)
+
+    def samples(self, system: System) -> Samples:
+        """What the system can learn from all of the past.
+
+        Raises:
+            InputError: a system whose training does not run over samples with one target each.
+        """
+        found = system.training_samples(self.past)
+        if not isinstance(found, Samples):
+            raise InputError("a system that learns from drawn tasks has no samples of a period; train it by itself")
+        return found
+
+    def seed_for(self, *purpose: int) -> int:
+        """A seed for one purpose within this period."""
+        return int(np.random.SeedSequence([self.seed, self.number, *purpose]).generate_state(1)[0])

@@ -1,0 +1,262 @@
+"""Learning how to retrain: a network that combines a table's last rows with what the new period makes of them.
+
+Serving period t + 1 well is what ``f_Θ(W_{t-1}, Ŵ_t)`` is for, and period t + 1 itself says how well it did: Ŵ is
+learned on the period that has passed (step 1, Θ fixed), Θ on the one that follows it (step 2, Ŵ fixed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch_geometric.data import HeteroData
+
+from graphmeta.batch import Samples
+from graphmeta.errors import InputError
+from graphmeta.events import EventLog
+from graphmeta.nn.features import ItemFeatures, UntiedFeatures, UserFeatures, table_names
+from graphmeta.nn.negatives import AmongSeen
+from graphmeta.nn.readout import OfUser
+from graphmeta.nn.transfer import TransferNet, TransferredTable
+from graphmeta.recommender import Encoded, Recommender
+from graphmeta.retrain.period import Period, State
+from graphmeta.retrain.strategy import ADAM, learning, run
+from graphmeta.system import System
+from graphmeta.train import Adam, train
+
+Tables = dict[str, Tensor]
+
+
+class Through(nn.Module):
+    """A recommender whose tables are ``f_Θ(old, its own)``: what the losses are taken of in both steps.
+
+    Args:
+        old: the tables of the last period, by name; nets: what transfers each of them.
+        penalty: λ of ``½ λ Σ ŵ²`` over the rows that a batch touches, while Ŵ is learned.
+    """
+
+    def __init__(self, body: Recommender, old: Tables, nets: dict[str, nn.Module], *, penalty: float = 0.0) -> None:
+        super().__init__()
+        self.body, self.old, self.penalty = body, old, penalty
+        self.nets = nn.ModuleDict({_key(name): net for name, net in nets.items()})
+
+    def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
+        """As the recommender."""
+        own = {name: self.body.get_parameter(name) for name in self.old}
+        made = {name: TransferredTable(self.nets[_key(name)], self.old[name], new) for name, new in own.items()}
+        found = functional_call(self.body, dict[str, Tensor](made), (batch, loss, encoded))
+        if loss is not None and self.penalty and any(new.requires_grad for new in own.values()):
+            touched = [own[name][rows].square().sum() for name, table in made.items() for rows in table.rows]
+            found = found + 0.5 * self.penalty * torch.stack(touched).sum()
+        return found
+
+    @torch.no_grad()
+    def served(self, kept: Tables) -> Tables:
+        """The tables to serve with: transferred rows, and those of the last period where ``kept [rows, 1]`` says so."""
+        made = {}
+        for name, old in self.old.items():
+            new = self.nets[_key(name)](old, self.body.get_parameter(name))
+            made[name] = torch.where(kept[name].to(new.device), old, new) if name in kept else new
+        return made
+
+    def learn(self, *, nets: bool, tuned: tuple[str, ...] = ("",)) -> None:
+        """From now on the nets learn, or the tables and the other weights whose names begin so; never both."""
+        self.nets.requires_grad_(nets)
+        for name, weight in self.body.named_parameters():
+            weight.requires_grad_(not nets and (name in self.old or name.startswith(tuned)))
+
+
+def _key(name: str) -> str:
+    return name.replace(".", ":")
+
+
+class _Learner(System):
+    """The system that learns through the nets; what is counted, the system itself has counted for it."""
+
+    def __init__(self, like: System, through: Through) -> None:
+        super().__init__(
+            through,  # pyright: ignore[reportArgumentType]
+            like.items,
+            users=like.users,
+            loss=like.loss,
+            batches=like.batches,
+            max_length=like.max_length,
+        )
+
+    @property
+    def through(self) -> Through:
+        """Its recommender."""
+        return self.recommender  # pyright: ignore[reportReturnType]
+
+    def fit(self, log: EventLog) -> None:
+        """Nothing to count."""
+
+
+class Lasting(Adam):
+    """An optimiser whose moments outlive a training and go on in the next one."""
+
+    def __init__(self, like: Adam) -> None:
+        super().__init__(like.lr, like.weight_decay, like.final)
+        vars(self).update(like=like, built=None)
+
+    def build(self, parameters: object) -> torch.optim.Optimizer:
+        """The optimiser of these parameters, the same every time."""
+        if vars(self)["built"] is None:
+            vars(self)["built"] = vars(self)["like"].build(parameters)
+        return vars(self)["built"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every table of vectors, one net a table; other weights are fine-tuned.
+
+    When period t + 1 has been tested on, ``phases`` times: Θ learns on t + 1 with Ŵ_t fixed (step 2), Ŵ_t on t with Θ
+    fixed (step 1); then ``W_t`` is made anew, Ŵ_{t+1} learned from t + 1 beginning at W_t, and
+    ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})`` goes into service. That is the online algorithm; the offline one leaves out the last
+    step 1 and is otherwise the same, because Ŵ_t has had its first step 1 when period t was there.
+
+    Args:
+        tables: which tables, by the beginning of their names in the recommender; tuned: which other weights step 1
+            changes, likewise. The rest stays as pretrained.
+        net: makes the net of a table from its width.
+        phases: steps 2 and 1 a period; epochs: of each step.
+        offline: so many periods of the stream are taken in offline.
+        restart_from: step 1 begins at Ŵ as it is (``hat``), or at what was transferred (``transferred``), as the
+            public code does.
+        weights, theta: the optimisers of Ŵ and Θ; batch_sizes: of steps 1 and 2.
+        penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
+
+    Adam's moments, of Ŵ and of Θ, live as long as a period is worked on: between periods there is nothing to keep but
+    weights. Rows of users and items that nobody has met are not transferred: they keep what they began with. In step 2
+    a loss that draws by :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
+
+    Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
+    Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream.
+    """
+
+    tables: tuple[str, ...] = ("",)
+    tuned: tuple[str, ...] = ("",)
+    net: Callable[[int], nn.Module] = TransferNet
+    phases: int = 10
+    epochs: int = 1
+    offline: int = 0
+    restart_from: str = "hat"
+    weights: Adam = ADAM
+    theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
+    batch_sizes: tuple[int, int] = (1024, 256)
+    penalty: float = 1e-6
+
+    def begin(self, system: System, period: Period) -> State:
+        """Untrained nets; no period is waiting for its successor."""
+        if self.restart_from not in ("hat", "transferred"):
+            raise InputError(f"restart_from={self.restart_from!r} must be hat or transferred")
+        if system.adaptation is not None:
+            raise InputError("a system that adapts is not retrained by transfer; take the one it goes around")
+        with torch.random.fork_rng():
+            torch.manual_seed(period.seed_for(2))
+            nets = {name: self.net(system.recommender.get_parameter(name).shape[1]) for name in self._names(system)}
+        return _packed(nets) | {"taken in": torch.tensor(0)}
+
+    def retrain(self, system: System, state: State, period: Period) -> State:
+        """Learn from the new period how the last one should have been taken in, then take it in."""
+        system.fit(period.past)
+        learns = {weight: weight.requires_grad for weight in system.parameters()}
+        learner, every = self._learner(system, state), period.samples(system)
+        through, body = learner.through, system.recommender
+        new = every.take(period.is_new(every).nonzero()[0])
+        taken_in, kept = int(state["taken in"]), _unmet(body, period.past)
+        if "began" in state:
+            _assign(body, _part(state, "hat/"))
+            before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
+            kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
+            self._alternate(learner, (before, new), period, kinds=kinds)
+            _assign(body, through.served(kept))
+        through.old = _tables(body, through.old)
+        self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
+        hat = _tables(body, through.old)
+        _assign(body, through.served(kept))
+        for weight, learned in learns.items():
+            weight.requires_grad_(learned)
+        remembered = {f"old/{name}": table for name, table in through.old.items()}
+        remembered |= {f"hat/{name}": table for name, table in hat.items()}
+        counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
+        nets = {name: through.nets[_key(name)] for name in through.old}
+        return _packed(nets) | remembered | counts
+
+    def _names(self, system: System) -> list[str]:
+        names = sorted(name for name in table_names(system.recommender) if name.startswith(self.tables))
+        if not names:
+            raise InputError(f"no table of vectors has a name that begins with {', '.join(self.tables)}")
+        return names
+
+    def _learner(self, system: System, state: State) -> _Learner:
+        old, nets = _part(state, "old/"), {}
+        for name in self._names(system):
+            old.setdefault(name, system.recommender.get_parameter(name).detach().clone())
+            nets[name] = self.net(old[name].shape[1]).to(old[name])
+            nets[name].load_state_dict(_part(state, f"net/{name}/"))
+        return _Learner(system, Through(system.recommender, old, nets, penalty=self.penalty))
+
+    def _alternate(
+        self, learner: _Learner, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
+    ) -> None:
+        """Steps in this order, those of the nets on the new samples, the others on those before."""
+        optimizers = Lasting(self.weights), Lasting(self.theta)
+        for number, nets in enumerate(kinds, 1):
+            self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
+            if nets and self.restart_from == "transferred":
+                _assign(learner.through.body, learner.through.served({}))
+
+    def _step(
+        self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
+    ) -> None:
+        """An epoch or more of one of the two."""
+        if len(samples) == 0:
+            return
+        learner.through.learn(nets=nets, tuned=self.tuned)
+        for part in learner.modules():
+            if isinstance(part, AmongSeen):
+                part.since = period.begin if nets else -np.inf
+                part.fit(period.past)
+        seed = period.seed_for(3, number)
+        options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
+        run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))
+
+
+def _tables(body: Recommender, names: Tables) -> Tables:
+    return {name: body.get_parameter(name).detach().clone() for name in names}
+
+
+@torch.no_grad()
+def _assign(body: Recommender, tables: Tables) -> None:
+    for name, table in tables.items():
+        body.get_parameter(name).copy_(table)
+
+
+def _packed(nets: dict[str, nn.Module]) -> State:
+    return {
+        f"net/{name}/{key}": w.detach().clone() for name, net in nets.items() for key, w in net.state_dict().items()
+    }
+
+
+def _part(state: State, prefix: str) -> State:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def _unmet(body: Recommender, past: EventLog) -> Tables:
+    """Of the tables of items and of users, which rows had no event so far, ``[rows, 1]``."""
+    met = np.zeros(0 if past.users is None else len(past.users), dtype=bool)
+    if past.session_user is not None:
+        met[past.session_user[past.session_user >= 0]] = True
+    by = {"item": torch.from_numpy(past.support == 0)[:, None], "user": torch.from_numpy(~met)[:, None]}
+    found = {}
+    for name, part in body.named_modules():
+        if isinstance(part, ItemFeatures | UntiedFeatures):
+            found |= {f"{name}.{table}.weight": by["item"] for table in ("item", "output")}
+        if isinstance(part, UserFeatures | OfUser):
+            found[f"{name}.user.weight"] = by["user"]
+    return found

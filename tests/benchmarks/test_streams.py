@@ -1,0 +1,64 @@
+"""Streams of the benchmark: months, one pretraining for all strategies, and what a row says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import rows, streams
+from benchmarks.report import report
+from benchmarks.stream_report import grown
+from graphmeta.splits import period_edges
+from graphmeta.storage import state_hash
+from graphmeta.testing import fake_log
+
+LOG = fake_log(sessions=50)
+EDGES = period_edges(LOG, events=50)
+
+
+def test_months_begin_on_the_first():
+    time = np.array(["2011-05-03", "2012-01-31T23:59:59", "2012-02-01", "2012-03-15"], dtype="datetime64[s]")
+    log = fake_log(sessions=1, length=4)
+    vars(log)["time"] = time.astype(np.float64)
+    edges = streams.months(log, since="2012-01")
+    number = np.searchsorted(edges, log.time, "right") - 1
+    assert number.tolist() == [0, 1, 2, 3] and len(edges) == 5
+
+
+def test_strategies_of_a_seed_begin_with_the_same_weights():
+    begun = {}
+    found = [
+        streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, begun, first=2, seed=0) for name in ("sml", "fine_tune")
+    ]
+    assert state_hash(found[0]) == state_hash(found[1]) and list(begun) == ["mf"]
+    torch.nn.init.zeros_(found[0].recommender.features.item.weight)
+    assert begun["mf"].recommender.features.item.weight.any()
+
+
+def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 4)
+    system = streams.pretrained(streams.SYSTEMS["fine_tune"], LOG, EDGES, {}, first=2, seed=0)
+    reports = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
+    again = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
+    assert again == reports and [bool(report.rows) for report in reports] == [False, False, True, True]
+    streams.write("complete_journey", "fine_tune", reports, seed=0, since=4, seconds=1.0)
+    row = json.loads((tmp_path / "complete_journey-stream-fine_tune-seed0.json").read_text())
+    chosen = [r for r in reports if r.period >= 4]
+    assert row["samples"] == sum(r.rows for r in chosen) == 100
+    assert row["metrics"]["hit@20"] == pytest.approx(sum(r.rows * r.sampled["hit@20"] for r in chosen) / 100)
+    page = report([row])
+    assert "| fine_tune |" in page and "Adressa and SML's Yelp are not to be had" in page
+    row["periods"] = {str(n): {"train_cpu_s": float(n)} for n in range(10, 30)}
+    assert grown({"sml": [row]}) == {"sml": {10: 11.0, 20: 20.0}}
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "caser", "sml_residual"])
+def test_every_system_goes_through_a_stream(name, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 3)
+    system = streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, {}, first=2, seed=0)
+    reports = streams.served(name, system, LOG, EDGES, of=of, seed=0, state=None)
+    assert len(reports) == 4 and all(0 < report.full["hit@20"] <= 1 for report in reports[1:])

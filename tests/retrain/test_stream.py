@@ -1,0 +1,209 @@
+"""A stream: tested before trained, blind to the future, taken up where it was put down; its questions by hand."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from graphmeta.batch import prefixes
+from graphmeta.errors import InputError
+from graphmeta.histories import by_user, every_click
+from graphmeta.nn.transfer import TransferNet
+from graphmeta.published import build
+from graphmeta.retrain.period import Period
+from graphmeta.retrain.strategy import FineTune, Full, Reservoir
+from graphmeta.retrain.stream import Asking, PeriodReport, Untouched, overall, stream
+from graphmeta.retrain.transfer import Transfer
+from graphmeta.splits import period_edges
+from graphmeta.storage import state_hash
+from graphmeta.testing import fake_log
+from graphmeta.train import Checkpoint
+
+LOG = fake_log(sessions=40, items=40)
+EDGES = period_edges(LOG, events=48)
+ASKING = Asking(negatives=6, ks=(1, 5))
+QUICK = Full(epochs=1, batch_size=64)
+SMALL = partial(TransferNet, hidden=6)
+STRATEGIES = {
+    "full": QUICK,
+    "scratch": Full(epochs=1, batch_size=64, from_scratch=True),
+    "fine_tune": FineTune(epochs=1),
+    "reservoir": Reservoir(size=20, epochs=1),
+    "transfer": Transfer(net=SMALL, phases=1, offline=1),
+}
+
+
+def built(name: str = "mf", log=LOG):
+    torch.manual_seed(0)
+    return build(name, log.items, users=log.users, width=4)
+
+
+def through(system, strategy, log=LOG, *, asking=ASKING, **options):
+    return stream(system, log, edges=EDGES, strategy=strategy, first=2, pretraining=QUICK, asking=asking, **options)
+
+
+def told(report: PeriodReport) -> PeriodReport:
+    """A report but for its times."""
+    return replace(report, test_seconds=0, train_seconds=0, train_cpu_seconds=0)
+
+
+def with_other_end(log=LOG):
+    """The same log, but for which items the last period's clicks are on."""
+    item, last = log.item.copy(), log.time >= EDGES[-2]
+    item[last] = (item[last] + 7) % log.num_items
+    return replace(log, item=item)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_later_period_changes_nothing_before_it(name):
+    runs = [list(map(told, through(built(log=log), STRATEGIES[name], log))) for log in (LOG, with_other_end())]
+    assert runs[0][:-1] == runs[1][:-1] and len(runs[0]) == len(EDGES) - 3
+    assert runs[0][-1] != runs[1][-1]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_taken_up_again_it_is_as_if_never_put_down(name, tmp_path):
+    whole, parts = built(), built()
+    expected = list(map(told, through(whole, STRATEGIES[name])))
+    place = Checkpoint(tmp_path)
+    first = through(parts, STRATEGIES[name], checkpoint=place)
+    for _ in range(2):
+        next(first)
+    other = built()
+    found = list(map(told, through(other, STRATEGIES[name], checkpoint=replace(place, resume=True))))
+    assert found == expected
+    assert state_hash(other) == state_hash(whole)
+
+
+def test_another_stream_is_not_taken_up(tmp_path):
+    next(through(built(), QUICK, checkpoint=Checkpoint(tmp_path)))
+    with pytest.raises(InputError, match="a checkpoint of another stream .different: strategy."):
+        next(through(built(), FineTune(), checkpoint=Checkpoint(tmp_path, resume=True)))
+
+
+def test_it_is_tested_before_it_is_trained():
+    order = []
+
+    class Noted(Asking):
+        def measure(self, system, period):
+            order.append(("test", period.number, state_hash(system)))
+            return super().measure(system, period)
+
+    class Trained(FineTune):
+        def retrain(self, system, state, period):
+            order.append(("train", period.number, state_hash(system)))
+            state = super().retrain(system, state, period)
+            order.append(("trained", period.number, state_hash(system)))
+            return state
+
+    asking = Noted(ASKING.negatives, ASKING.ks)
+    list(through(built(), Trained(epochs=1), asking=asking))
+    numbers = range(2, len(EDGES) - 1)
+    assert [step[:2] for step in order] == [(what, n) for n in numbers for what in ("test", "train", "trained")]
+    hashes = [step[2] for step in order]
+    assert hashes[0::3] == hashes[1::3]  # what is tested is what training begins with
+    assert hashes[3::3] == hashes[2:-1:3]  # and what it made is tested next
+    assert len(set(hashes)) == len(numbers) + 1
+
+
+def test_new_users_and_items_have_their_rows_from_the_beginning_and_keep_them():
+    torch.manual_seed(0)
+    log = fake_log(sessions=24, items=200)
+    edges = period_edges(log, events=30)
+    system = build("mf", log.items, users=log.users, width=4)
+    tables = [system.recommender.get_parameter(f"{n}.weight") for n in ("features.item", "head.readout.user")]
+    began, number = [table.detach().clone() for table in tables], np.searchsorted(edges, log.time, "right") - 1
+    since = [np.full(len(table), len(edges)) for table in tables]
+    for first, whom in zip(since, (log.item, log.session_user[log.session]), strict=True):
+        np.minimum.at(first, whom, number)
+        assert ((first > 2) & (first < len(edges))).any()
+    reports = stream(system, log, edges=edges, strategy=FineTune(epochs=1), first=1, pretraining=QUICK, asking=ASKING)
+    for report in reports:  # all of a period's clicks are asked about, also those by and on the new
+        assert report.rows == (number == report.period).sum()
+        for table, before, first in zip(tables, began, since, strict=True):
+            same = (table == before).all(1).numpy()
+            assert (same == (first > report.period)).all()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_session_encoder_goes_through_every_strategy(name):
+    asking = replace(ASKING, samples=prefixes, max_length=5)
+    reports = list(through(built("sr_gnn"), STRATEGIES[name], asking=asking))
+    assert len(reports) == len(EDGES) - 3
+    for report in reports:
+        assert all(0 <= value <= 1 for value in (*report.sampled.values(), *report.full.values()))
+
+
+def test_what_is_learned_shows():
+    """On a ring of items whose order is the rule, an encoder gets better as it is retrained."""
+    asking, learned = replace(ASKING, samples=prefixes), Full(epochs=15, batch_size=32)
+    before, after = stream(
+        built("sr_gnn"), LOG, edges=EDGES[1:5], strategy=learned, first=1, pretraining=QUICK, asking=asking
+    )
+    assert after.full["hit@5"] > before.full["hit@5"] + 0.2
+
+
+def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
+    period = Period.of(LOG, EDGES, 3)
+    rows = ASKING.rows(period)
+    inside = (LOG.time >= EDGES[3]) & (LOG.time < EDGES[4])
+    assert sorted(rows.target) == sorted(LOG.item[inside])
+
+    class Fixed:
+        """Scores that are known: the higher the number, the better."""
+
+        @staticmethod
+        def scores(samples):
+            return torch.arange(LOG.num_items, dtype=torch.float32).expand(len(samples), -1)
+
+    count, sampled, full = ASKING.measure(Fixed(), period)
+    seen = np.flatnonzero(period.past.support)
+    rank = np.array([1 + (seen > target).sum() for target in rows.target])
+    assert count == len(rows) and full["hit@5"] == pytest.approx((rank <= 5).mean())
+    assert full["ndcg@5"] == pytest.approx(np.where(rank <= 5, 1 / np.log2(1 + rank), 0).mean())
+    assert sampled["hit@5"] > full["hit@5"]
+
+
+def test_drawn_items_are_untouched_distinct_and_each_as_likely():
+    log = by_user(fake_log(sessions=12, items=20))
+    seen, rows = np.flatnonzero(log.support), every_click(log).take(np.array([0]))
+    touched = set(np.searchsorted(seen, log.item[log.session == 0]))
+    free, count = sorted(set(range(len(seen))) - touched), np.zeros(len(seen))
+    draw = Untouched(log, seen, np.random.default_rng(0))
+    runs, each = 1500, 5
+    for _ in range(runs):
+        (drawn,) = draw(rows, each)
+        assert len(set(drawn)) == each
+        count[drawn] += 1
+    assert set(np.flatnonzero(count)) == set(free)
+    expected = runs * each / len(free)
+    chi_square = ((count[free] - expected) ** 2 / expected).sum() / (1 - each / len(free))
+    assert chi_square < len(free) - 1 + 4 * np.sqrt(2 * (len(free) - 1))
+
+
+def test_too_few_to_draw_from_is_said_before_anything_is_trained():
+    with pytest.raises(InputError, match="in period 3 somebody leaves .* draw fewer"):
+        next(through(built(), QUICK, asking=replace(ASKING, negatives=39)))
+    with pytest.raises(InputError, match="of 5 periods, the first 5 are to begin with"):
+        next(stream(built(), LOG, edges=EDGES, strategy=QUICK, first=len(EDGES) - 1, asking=ASKING))
+
+
+def test_means_are_weighted_by_rows():
+    one = PeriodReport(0, 0.0, 10, {"hit@5": 0.1}, {"hit@5": 0.0}, 0, 0, 0)
+    reports = [one, replace(one, period=1, rows=30, sampled={"hit@5": 0.5}), replace(one, period=2, rows=0, sampled={})]
+    assert overall(reports)["sampled"]["hit@5"] == pytest.approx(0.4)
+    assert overall(reports, since=1)["sampled"]["hit@5"] == pytest.approx(0.5)
+
+
+def test_periods_by_time_and_by_count():
+    times = np.array([0.0, 1, 1, 1, 5, 20, 21, 22])
+    log = replace(LOG, time=times, item=LOG.item[:8], session=np.zeros(8, np.int64))
+    assert period_edges(log, seconds=5)[:-1].tolist() == [0, 5, 20]
+    assert period_edges(log, events=2)[:-1].tolist() == [0, 5, 21]  # what happens at once stays together
+    assert period_edges(log, events=100)[:-1].tolist() == [0]
+    assert period_edges(log, seconds=5)[-1] > 22
+    for wrong in ({}, {"seconds": 1, "events": 1}, {"seconds": 0}, {"events": -1}):
+        with pytest.raises(InputError, match="so many seconds or so many events"):
+            period_edges(log, **wrong)

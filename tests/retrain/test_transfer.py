@@ -1,0 +1,193 @@
+"""Learning how to retrain: which step moves what, which rows are transferred, and that it learns to."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphmeta.batch import session_batch
+from graphmeta.errors import InputError
+from graphmeta.nn.transfer import TransferNet
+from graphmeta.published import build
+from graphmeta.retrain import transfer
+from graphmeta.retrain.period import Period
+from graphmeta.retrain.strategy import Full
+from graphmeta.retrain.transfer import Through, Transfer
+from graphmeta.splits import period_edges
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam
+
+LOG = fake_log(sessions=40, items=30)
+EDGES = period_edges(LOG, events=60)
+SMALL = partial(TransferNet, hidden=6)
+
+
+def built(name: str):
+    torch.manual_seed(0)
+    return build(name, LOG.items, users=LOG.users, width=4)
+
+
+def through(system, **options) -> Through:
+    torch.manual_seed(1)
+    old = {n: system.recommender.get_parameter(n).detach().clone() for n in Transfer()._names(system)}
+    return Through(system.recommender, old, {n: SMALL(old[n].shape[1]) for n in old}, **options)
+
+
+def snapshot(module: nn.Module) -> dict:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def moved(before: dict, module: nn.Module) -> set[str]:
+    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def steps(monkeypatch, name: str) -> list[tuple[bool, set[str], set[str]]]:
+    """Of each step of two periods: whether it is the nets', which weights of the nets it moved, and of the system."""
+    found, original = [], Transfer._step
+
+    def noted(self, learner, *rest, **options):
+        nets, body = snapshot(learner.through.nets), snapshot(system)
+        original(self, learner, *rest, **options)
+        found.append((options["nets"], moved(nets, learner.through.nets), moved(body, system)))
+
+    monkeypatch.setattr(Transfer, "_step", noted)
+    system, one = built(name), Transfer(net=SMALL, phases=2, tuned=("head",))
+    state = one.begin(system, Period.of(LOG, EDGES, 0))
+    for number in (1, 2):
+        state = one.retrain(system, state, Period.of(LOG, EDGES, number))
+    return found
+
+
+@pytest.mark.parametrize("name", ["mf", "sr_gnn"])
+def test_step_1_leaves_theta_untouched_and_step_2_all_else(monkeypatch, name):
+    found = steps(monkeypatch, name)
+    assert [nets for nets, _, _ in found] == [False, True, False, True, False, False]
+    for nets, theta, body in found:
+        assert bool(theta) == nets and bool(body) != nets
+        allowed = ("recommender.features.item", "recommender.head")  # "encoder" is not among the tuned
+        assert all(weight.startswith(allowed) for weight in body)
+
+
+def test_offline_leaves_out_the_last_step_1(monkeypatch):
+    kinds, original = [], Transfer._step
+    monkeypatch.setattr(Transfer, "_step", lambda *a, **o: kinds.append(1 + o["nets"]) or original(*a, **o))
+    system, one = built("mf"), Transfer(net=SMALL, phases=2, offline=2)
+    state = one.begin(system, Period.of(LOG, EDGES, 0))
+    for number in (1, 2, 3):
+        state = one.retrain(system, state, Period.of(LOG, EDGES, number))
+    assert kinds == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["mf", "sr_gnn"])
+def test_losses_and_gradients_are_those_of_a_plain_transferred_system(name):
+    system, other = built(name), built(name)
+    between = through(system)
+    with torch.no_grad():
+        for weight in system.recommender.parameters():
+            weight.add_(0.1)
+    other.load_state_dict(system.state_dict())
+    made = between.served({})
+    with torch.no_grad():
+        for table, rows in made.items():
+            other.recommender.get_parameter(table).copy_(rows)
+    samples = system.training_samples(LOG).take(np.arange(12))
+    batch = session_batch(samples.latest(system.max_length), num_items=LOG.num_items)
+    between.learn(nets=False)
+    losses = []
+    for recommender, of in ((between, system), (other.recommender, other)):
+        of.fit(LOG)
+        torch.manual_seed(5)  # the same negatives
+        losses.append(recommender(batch, of.loss))
+    torch.testing.assert_close(*losses)
+    for one in losses:
+        one.sum().backward()
+    for table in made:  # chain rule: the gradient of the plain table, through the net
+        own = system.recommender.get_parameter(table).detach().clone().requires_grad_()
+        rows = between.nets[table.replace(".", ":")](between.old[table], own)
+        rows.backward(other.recommender.get_parameter(table).grad)
+        torch.testing.assert_close(system.recommender.get_parameter(table).grad, own.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_is_on_the_rows_that_a_batch_touches():
+    system = built("mf")
+    samples = system.training_samples(LOG).take(np.array([3]))
+    batch = session_batch(samples.latest(0), num_items=LOG.num_items)
+    found = []
+    for penalty in (0.0, 2.0):
+        between = through(system, penalty=penalty)
+        between.learn(nets=False)
+        torch.manual_seed(5)
+        found.append(between(batch, system.loss))
+    torch.manual_seed(5)
+    other, _ = system.loss.negatives(batch["sample"].target, batch["sample"].user, LOG.num_items)
+    items, users = (system.recommender.get_parameter(f"{n}.weight") for n in ("features.item", "head.readout.user"))
+    rows = items[batch["sample"].target], items[other[0]], users[batch["sample"].user]
+    torch.testing.assert_close(found[1] - found[0], sum(row.square().sum() for row in rows)[None])
+
+
+def test_rows_of_those_nobody_has_met_stay_as_they_began():
+    torch.manual_seed(0)
+    log = fake_log(sessions=24, items=200)
+    edges = period_edges(log, events=40)
+    system, one = build("mf", log.items, users=log.users, width=4), Transfer(net=SMALL, phases=1)
+    began, state = snapshot(system), one.begin(system, Period.of(log, edges, 0))
+    for number in (0, 1):
+        state = one.retrain(system, state, now := Period.of(log, edges, number))
+    users = np.isin(np.arange(len(log.users)), now.past.session_user)
+    for name, met in (("features.item.weight", now.past.support > 0), ("head.readout.user.weight", users)):
+        same = (system.recommender.get_parameter(name) == began[f"recommender.{name}"]).all(1).numpy()
+        assert (same == ~met).all() and same.any()
+
+
+def test_a_frozen_weight_is_frozen_afterwards():
+    system, one = built("sr_gnn"), Transfer(net=SMALL, phases=1)
+    system.recommender.encoder.requires_grad_(False)
+    flags = [weight.requires_grad for weight in system.parameters()]
+    one.retrain(system, one.begin(system, Period.of(LOG, EDGES, 0)), Period.of(LOG, EDGES, 1))
+    assert [weight.requires_grad for weight in system.parameters()] == flags
+
+
+def test_restarts_from_what_was_transferred(monkeypatch):
+    assigned, original = [], transfer._assign
+    monkeypatch.setattr(transfer, "_assign", lambda body, tables: assigned.append(tables) or original(body, tables))
+    for choice, more in (("hat", 0), ("transferred", 3)):
+        assigned.clear()
+        system, one = built("mf"), Transfer(net=SMALL, phases=3, restart_from=choice)
+        state = one.begin(system, Period.of(LOG, EDGES, 0))
+        for number in (1, 2):
+            state = one.retrain(system, state, Period.of(LOG, EDGES, number))
+        assert len(assigned) == 1 + 3 + more  # served; hat put back, recomputed, served; and after each step 2
+    with pytest.raises(InputError, match="restart_from='w' must be hat or transferred"):
+        Transfer(restart_from="w").begin(system, Period.of(LOG, EDGES, 0))
+
+
+class Blend(nn.Module):
+    """A net with one weight: how much of the new row."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, old, new):
+        return self.share * new + (1 - self.share) * old
+
+
+def test_theta_learns_which_rows_to_trust():
+    """Where the last period's rows are good and the new ones spoiled, step 2 turns from the new to the old."""
+    system, still = built("mf"), Adam(lr=0.0, weight_decay=0.0)
+    Full(epochs=40, batch_size=64).retrain(system, {}, Period.of(LOG, EDGES, 1))
+    one = Transfer(net=Blend, phases=4, weights=still, theta=Adam(lr=0.05, weight_decay=0.0, final=1))
+    state = one.retrain(system, one.begin(system, Period.of(LOG, EDGES, 1)), Period.of(LOG, EDGES, 2))
+    assert state["net/features.item.weight/share"] == 1.0  # no successor yet, nothing learned
+    state |= {name: -table for name, table in state.items() if name.startswith("hat/")}
+    state = one.retrain(system, state, Period.of(LOG, EDGES, 3))
+    assert state["net/features.item.weight/share"] < 0.9
+
+
+def test_what_it_cannot_transfer_it_names():
+    with pytest.raises(InputError, match="no table of vectors has a name that begins with encoder"):
+        Transfer(tables=("encoder",)).begin(built("mf"), Period.of(LOG, EDGES, 0))
+    with pytest.raises(InputError, match="a system that adapts is not retrained by transfer"):
+        Transfer().begin(built("maml"), Period.of(LOG, EDGES, 0))
