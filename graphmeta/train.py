@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphmeta.batch import Samples, last_clicks
 from graphmeta.errors import DivergedError, InputError
@@ -134,7 +134,7 @@ def train(
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
     samples = _prepared(system, log, valid, precision)
-    run = _Run(
+    run = Run(
         system,
         optimizer.build(system.parameters()),
         {
@@ -206,7 +206,7 @@ def _validate(system: System, valid: Valid) -> dict[str, float]:
 
 
 def _epoch(
-    run: _Run,
+    run: Run,
     optimizer: Adam,
     batches: list[Any],
     begin: float,
@@ -252,10 +252,10 @@ def _settle(system: System) -> None:
             part.settle()  # pyright: ignore[reportCallIssue]
 
 
-class _Run:
-    """The state of a training: what a checkpoint holds."""
+class Run:
+    """The state of a training: what a checkpoint holds, and which epoch is the best."""
 
-    def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
+    def __init__(self, system: nn.Module, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
         self.system, self.optimizer, self.setting = system, optimizer, setting
         self.history: list[Report] = []
         self.best: dict[str, Tensor] | None = None
