@@ -159,13 +159,17 @@ def _mean(log: ReviewLog) -> Tensor:
     return torch.from_numpy(means).to(torch.get_default_dtype())
 
 
-def review_graph(cut: CrossDomain, *, aspects: int = 5) -> HeteroData:
+def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | None = None) -> HeteroData:
     """What is known, as a graph: users, the reviews they wrote, the items of two domains, and nodes for aspects.
 
     Node types: ``user`` (with ``role``), ``item_source``, ``item_target``, ``review`` (with ``rating``, ``time`` and
     ``domain``; the source's come first, each domain's in the order of time), ``aspect_source``, ``aspect_target``. Edge
     types: ``(user, writes, review)``, ``(review, about, item_source)`` and ``(review, about, item_target)``, in the
-    order of the reviews. How aspects belong together is learned and dense, so no edges say it.
+    order of the reviews, and ``(aspect_source, goes_with, aspect_target)``, each with each.
+
+    Args:
+        aspects: of each domain; correlation: how they belong together, as a model has learned it (``Catn.correlation``),
+            for ``weight`` of their edges.
     """
     graph, first = HeteroData(), 0
     graph["user"].num_nodes, graph["user"].role = len(cut.users), torch.from_numpy(cut.role)
@@ -179,6 +183,10 @@ def review_graph(cut: CrossDomain, *, aspects: int = 5) -> HeteroData:
     graph["review"].rating, graph["review"].time = torch.from_numpy(rating), torch.from_numpy(time)
     graph["review"].domain = torch.arange(2).repeat_interleave(torch.tensor([len(log) for log in cut.known]))
     graph["user", "writes", "review"].edge_index = torch.stack([torch.from_numpy(user), torch.arange(first)])
+    pairs = graph["aspect_source", "goes_with", "aspect_target"]
+    pairs.edge_index = torch.cartesian_prod(torch.arange(aspects), torch.arange(aspects)).T
+    if correlation is not None:
+        pairs.weight = correlation.detach().flatten()
     graph.validate()
     return graph
 

@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphmeta.nn.text import AspectGate, StateConvolution, WordConvolution, WordVectors, attention, pooled, uniform
+from graphmeta.nn.text import (
+    AspectGate,
+    StateConvolution,
+    WordConvolution,
+    WordVectors,
+    asked,
+    attention,
+    in_windows,
+    pooled,
+    uniform,
+)
 
 
 class Read(NamedTuple):
@@ -43,7 +53,7 @@ class AspectExtractor(nn.Module):
         if auxiliary and self.deeper is not None:
             states = self.deeper(states, word)
         said = self.gate(states)
-        weights = attention(said, ask, word) if self.attend else uniform(word, len(ask))
+        weights = attention(asked(said, ask), word) if self.attend else uniform(word, len(ask))
         return Read(pooled(said, weights), weights)
 
 
@@ -104,18 +114,15 @@ class WindowAspects(nn.Module):
 
     def __init__(self, width: int, *, aspects: int, size: int, window: int = 3) -> None:
         super().__init__()
-        self.project = nn.Linear(width, aspects * size, bias=False)
-        self.ask = nn.Parameter(torch.empty(aspects, window * size))
-        nn.init.uniform_(self.project.weight, -0.01, 0.01)
-        nn.init.uniform_(self.ask, -0.01, 0.01)
-        self.shape, self.window = (aspects, size), window
+        self.project = nn.Parameter(torch.empty(width, aspects * size).uniform_(-0.01, 0.01))
+        self.ask = nn.Parameter(torch.empty(window, aspects, size).uniform_(-0.01, 0.01))
 
     def forward(self, word: Tensor, vectors: WordVectors) -> Read:
         """The aspects of these documents."""
-        said = F.embedding(word, self.project(vectors.weight), padding_idx=0).unflatten(2, self.shape)
-        around = F.pad(said, (0, 0, 0, 0, self.window // 2, (self.window - 1) // 2)).unfold(1, self.window, 1)
-        weights = attention(around.transpose(3, 4).flatten(3), self.ask, word)  # [N, L, M, window · size]
-        return Read(pooled(said, weights), weights)
+        said = vectors.weight @ self.project  # of each word of the vocabulary
+        scores = torch.stack([asked(said.unsqueeze(0), one).squeeze(0) for one in self.ask])
+        weights = attention(in_windows(word, scores), word)
+        return Read(pooled(F.embedding(word, said, padding_idx=0), weights), weights)
 
 
 class CoAttention(nn.Module):
