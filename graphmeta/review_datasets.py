@@ -114,14 +114,14 @@ class Planted:
 
 
 def planted_reviews(
-    *, common: int = 400, alone: int = 150, items: int = 60, each: int = 8, noise: float = 0.5, seed: int = 0
+    *, common: int = 500, alone: int = 150, items: int = 60, each: int = 6, noise: float = 0.5, seed: int = 0
 ) -> Planted:
     """Reviews whose words say what a person cares for, and whose ratings depend on how good the item is at that.
 
     Of four aspects of books and films a person cares for two, and of each domain's two own aspects for one: C. An item
     is good or bad (q = ±1) at each aspect of its domain. The rating is ``3 + 2 mean_{a ∈ C} q_{i,a} + ε``, ε normal,
     rounded and cut to 1 … 5; the text has for each a in C two words for the aspect and a word of praise or blame, as
-    q says, and eight words that mean nothing. So a book's reader tells two thirds of why they will like a film, in
+    q says, and four words that mean nothing. So a book's reader tells two thirds of why they will like a film, in
     words of which half are not those that films are described with, and the rest nobody can know.
 
     Args:
@@ -143,7 +143,7 @@ def planted_reviews(
             for item in random.permutation(items)[:each]:
                 score = 3 + 2 * good[domain, item, liked].mean() + random.normal(0, noise)
                 said = [_sentence(random, table[aspects[a]], domain, good[domain, item, a] > 0) for a in liked]
-                said += random.choice(_FILLER.split(), (4, 2)).tolist()
+                said += random.choice(_FILLER.split(), (2, 2)).tolist()
                 text = " ".join(" ".join(said[n]) for n in random.permutation(len(said)))
                 reviews.append((f"u{user}", f"{what}{item}", float(np.clip(np.rint(score), 1, 5)), text))
         frame = pd.DataFrame(reviews, columns=["user", "item", "rating", "text"])
