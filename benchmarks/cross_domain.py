@@ -102,7 +102,9 @@ def main() -> None:
         texts = read_texts(cut, length=data.length, min_count=data.min_count, seed=seed)
         for system in options.systems:
             row = {"dataset": options.dataset, "protocol": "cross-domain", "system": system, "seed": seed}
-            row |= ran | {"command": f"python -m benchmarks.cross_domain {options.dataset} {system} {given} --seed {seed}"}
+            row |= ran | {
+                "command": f"python -m benchmarks.cross_domain {options.dataset} {system} {given} --seed {seed}"
+            }
             write(row | facts(cut) | one(options, seed, partial(SYSTEMS[system], cut, texts, data), cut))
 
 

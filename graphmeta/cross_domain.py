@@ -149,10 +149,10 @@ class CrossDomain:
 
     def means(self) -> tuple[Tensor, Tensor]:
         """The mean known rating of each item of the two domains; of all, where an item has none."""
-        return _mean(self.known[SOURCE]), _mean(self.known[TARGET])
+        return _means(self.known[SOURCE]), _means(self.known[TARGET])
 
 
-def _mean(log: ReviewLog) -> Tensor:
+def _means(log: ReviewLog) -> Tensor:
     count = np.bincount(log.item, minlength=len(log.items))
     total = np.bincount(log.item, log.rating, minlength=len(log.items))
     means = np.where(count > 0, total / np.maximum(count, 1), log.rating.mean())
@@ -168,8 +168,9 @@ def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | No
     order of the reviews, and ``(aspect_source, goes_with, aspect_target)``, each with each.
 
     Args:
-        aspects: of each domain; correlation: how they belong together, as a model has learned it (``Catn.correlation``),
-            for ``weight`` of their edges.
+        aspects: of each domain.
+        correlation: how they belong together, as a model has learned it (``Catn.correlation``), for ``weight`` of
+            their edges.
     """
     graph, first = HeteroData(), 0
     graph["user"].num_nodes, graph["user"].role = len(cut.users), torch.from_numpy(cut.role)
@@ -207,9 +208,7 @@ class Texts:
     said: np.ndarray
 
 
-def read_texts(
-    cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_count: int = 1, seed: int = 0
-) -> Texts:
+def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_count: int = 1, seed: int = 0) -> Texts:
     """Words and documents of what is known, in the order of the graph's edges.
 
     Args:

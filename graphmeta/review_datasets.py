@@ -1,5 +1,5 @@
-"""Reviews of two domains: Amazon's public files, items of one file cut into two domains by their texts, and invented ones
-whose aspects are known."""
+"""Reviews of two domains: Amazon's public files, items of one file cut in two by their texts, and invented ones whose
+aspects are known."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def halves(log: ReviewLog, *, seed: int = 0) -> np.ndarray:
     table = TfidfVectorizer(stop_words="english", max_df=0.5, min_df=3 if len(said) > 100 else 1).fit_transform(said)
     width = min(50, min(table.shape) - 1)
     found = normalize(TruncatedSVD(width, random_state=seed).fit_transform(table))
-    group = KMeans(2, n_init=10, random_state=seed).fit_predict(found)
+    group = KMeans(2, n_init=10, random_state=seed).fit_predict(found)  # pyright: ignore[reportArgumentType]
     return group == np.bincount(group, minlength=2).argmin()
 
 

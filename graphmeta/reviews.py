@@ -58,7 +58,8 @@ class ReviewLog:
         what, items = pd.factorize(ids(column(frame, item, "item"), "item")[order])
         stars = numbers(column(frame, rating, "rating"), "rating")[order]
         said = column(frame, text, "text").fillna("").astype(str).to_numpy(dtype=object)[order]
-        return cls(who.astype(np.int64), what.astype(np.int64), stars, times[order], said, users, items)
+        numbered = who.astype(np.int64), what.astype(np.int64)
+        return cls(*numbered, stars, times[order], said, np.asarray(users), np.asarray(items))
 
     def __len__(self) -> int:
         return len(self.user)
@@ -195,7 +196,7 @@ class Documents:
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, *, seed: int = 0) -> np.ndarray:
-    """Vectors of the vocabulary's words from a text file in the form of word2vec or GloVe: a word and its numbers a line.
+    """Vectors of the vocabulary's words from a text file like word2vec's or GloVe's: a word and its numbers a line.
 
     Row 0 is padding, zeros; a word that the file does not have gets noise of the spread of those it has.
 

@@ -58,7 +58,7 @@ def people(count: int, width: int) -> nn.Embedding:
 
 
 class AlikeFactors(Factors):
-    """Factors that are pulled together where users are alike: ``+ α Σ_w s_{u,w} ‖u_u − u_w‖²``, the s of a row sum to 1.
+    """Factors pulled together where users are alike: ``+ α Σ_w s_{u,w} ‖u_u − u_w‖²``, the s of a row sum to 1.
 
     Args:
         alike: ``s [U, U]``.
@@ -219,8 +219,8 @@ def _affine(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def alike(ratings: Tensor, there: Tensor) -> Tensor:
-    """How alike users rate: a third each of the cosine of centred ratings, the overlap of what they rated, and how often
-    they give which rating.
+    """How alike users rate: a third each of the cosine of centred ratings, the overlap of what they rated, and how
+    often they give which rating.
 
     ``s = (max(0, cos) + |I_u ∩ I_w| / |I_u ∪ I_w| + Σ_r min(h_u(r), h_w(r))) / 3``, 0 on the diagonal and for users
     without a rating.

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphmeta.cross_domain import TEST, VALID, CrossDomain, Rows, Texts
+from graphmeta.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
 from graphmeta.errors import InputError
 from graphmeta.metrics import rating_errors
 from graphmeta.nn.aspects import AspectExtractor, CoAttention, Fusion, Matching, Read, WindowAspects
@@ -72,63 +73,66 @@ class Means(nn.Module):
 
     def __init__(self, cut: CrossDomain, *, of_items: bool = True) -> None:
         super().__init__()
-        self.means = cut.means()
+        self.first, self.means = cut.num_items[0], torch.cat(cut.means())
         if not of_items:
-            self.means = tuple(torch.full((count,), mean) for count, mean in zip(cut.num_items, cut.mean, strict=True))
+            self.means = torch.tensor(cut.mean).repeat_interleave(torch.tensor(cut.num_items))
 
     def forward(self, rows: Rows) -> Tensor:
         """The means."""
-        return _of_domain(self.means, rows)
+        return self.means[rows.item + rows.domain * self.first]
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
         """None."""
         return []
 
 
-def _of_domain(tables: tuple[Tensor, Tensor] | nn.ParameterList, rows: Rows) -> Tensor:
-    """The entry of each row's item in the table of its domain."""
-    both = torch.cat([tables[0], tables[1]])
-    return both[rows.item + rows.domain * len(tables[0])]
-
-
 class Shelf(nn.Module):
-    """The documents as tensors: of users in a domain, what others wrote in their place, of items less what the asker
+    """The documents as tensors: of users in each domain, what others wrote in their place, of items less what the asker
     wrote."""
+
+    users: Tensor
+    auxiliary: Tensor
+    items: Tensor
+    writer: Tensor
 
     def __init__(self, texts: Texts) -> None:
         super().__init__()
-        for name in ("users", "items", "auxiliary"):
-            setattr(self, name, [torch.from_numpy(documents.word) for documents in getattr(texts, name)])
-        writer = torch.from_numpy(texts.writer)
-        self.writers = [
-            torch.where(at >= 0, writer[at], -1) for at in (torch.from_numpy(d.review) for d in texts.items)
-        ]
+        of_items = np.concatenate([documents.review for documents in texts.items])
+        tables = {
+            "users": np.stack([documents.word for documents in texts.users]),
+            "auxiliary": np.stack([documents.word for documents in texts.auxiliary]),
+            "items": np.concatenate([documents.word for documents in texts.items]),
+            "writer": np.where(of_items >= 0, texts.writer[of_items], -1),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
-    def item(self, domain: int, item: Tensor, asker: Tensor) -> Tensor:
+    def item(self, number: Tensor, asker: Tensor) -> Tensor:
         """Documents of items; the asker's own review, which tells the rating, is taken out: ``[N] -> [N, L]``."""
-        own = self.writers[domain][item] == asker.unsqueeze(1)
-        return self.items[domain][item].masked_fill(own, 0)
+        return self.items[number].masked_fill(self.writer[number] == asker.unsqueeze(1), 0)
 
 
 class Reviewed(nn.Module):
     """A rating from documents: biases of user and item, and what a match of aspects adds.
 
-    The item's bias begins with its mean known rating and is trained; the user's begins with 0.
+    The item's bias begins with its mean known rating and is trained; the user's begins with 0. Items are numbered
+    through both domains, the source's first.
     """
 
     def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors) -> None:
         super().__init__()
         self.shelf, self.words = Shelf(texts), words
-        self.bias = nn.ParameterList(cut.means())
+        self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.means()))
         self.of_user = nn.Parameter(torch.zeros(len(cut.users)))
 
     def forward(self, rows: Rows) -> Tensor:
         """The ratings, ``[N]``."""
-        found = self.of_user[rows.user] + _of_domain(self.bias, rows)
-        for domain in (0, 1):
+        item = rows.item + rows.domain * self.first
+        found = self.of_user[rows.user] + self.bias[item]
+        for domain in (SOURCE, TARGET):
             at = (rows.domain == domain).nonzero().flatten()
             if len(at):
-                found = found.index_add(0, at, self.match(rows.user[at], rows.item[at], domain))
+                found = found.index_add(0, at, self.match(rows.user[at], item[at], domain))
         return found
 
     def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
@@ -162,11 +166,10 @@ class Catn(Reviewed):
     ) -> None:
         super().__init__(cut, texts, words)
         self.extractors, self.matching = nn.ModuleList(extractors), matching
-        size = matching.weight.shape[0]
-        aspects = extractors[0].gate.shape[0]
+        aspects, size = extractors[0].gate.shape
         self.ask = nn.Parameter(torch.randn(2, aspects, size) / size**0.5)
         self.fusion = Fusion(size) if extractors[0].deeper is not None else None
-        self.by_flow, self.cost = False, 1e-5
+        self.by_flow = False
 
     def read(self, word: Tensor, domain: int, *, flow: int, auxiliary: bool = False) -> Read:
         """Aspects of documents of a domain; ``flow`` is the domain of the items that are asked."""
@@ -186,8 +189,8 @@ class Catn(Reviewed):
         """What each pair of aspects, the user's by the item's, adds to the rating, ``[N, M, M]``."""
         distinct, row = user.unique(return_inverse=True)
         of_user = self.user(distinct, domain).aspects[row]
-        of_item = self.read(self.shelf.item(domain, item, user), domain, flow=domain).aspects
-        found = self.matching(of_user, of_item, self.correlation, backwards=domain == 0)
+        of_item = self.read(self.shelf.item(item, user), domain, flow=domain).aspects
+        found = self.matching(of_user, of_item, self.correlation, backwards=domain == SOURCE)
         return found / found[0].numel()
 
     @property
@@ -202,7 +205,7 @@ class Catn(Reviewed):
     def penalty(self) -> Tensor:
         """The squares of all weights but words, biases and aspect vectors."""
         parts = [self.extractors, self.matching, *([self.fusion] if self.fusion is not None else [])]
-        return self.cost * torch.stack([w.square().sum() for part in parts for w in part.parameters()]).sum()
+        return 1e-5 * torch.stack([w.square().sum() for part in parts for w in part.parameters()]).sum()
 
 
 def catn(
@@ -275,7 +278,7 @@ class Anr(Reviewed):
         """The match of the aspects, weighed by what matters."""
         distinct, row = user.unique(return_inverse=True)
         of_user = self.extractor(self.shelf.users[1 - domain][distinct], self.words).aspects[row]
-        of_item = self.extractor(self.shelf.item(domain, item, user), self.words).aspects
+        of_item = self.extractor(self.shelf.item(item, user), self.words).aspects
         return self.importance(self.dropout(of_user), self.dropout(of_item))
 
     def penalty(self) -> Tensor:
@@ -285,7 +288,7 @@ class Anr(Reviewed):
     def learned(self, cut: CrossDomain) -> Rows:
         """Target ratings of linking users."""
         rows = cut.flows()
-        return rows.take(rows.domain == 1)
+        return rows.take(rows.domain == TARGET)
 
 
 def anr(

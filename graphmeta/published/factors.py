@@ -128,7 +128,7 @@ def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool 
 
 
 def cdlfm(cut: CrossDomain, *, width: int = 16, pull: float = 0.1, neighbours: int = 50) -> Mapped:
-    """CDLFM: factors that know who rates alike, and for each cold user a map learned on the linking users most like them.
+    """CDLFM: factors that know who rates alike, and for each cold user a map learned on linking users most like them.
 
     Args:
         width: of the vectors; pull: α of the regulariser; neighbours: linking users a map is learned on.
@@ -194,9 +194,7 @@ class Described(nn.Module):
         return self.words.mean(self.documents[number])
 
 
-def _denoised(
-    cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float
-) -> Mapped:
+def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float) -> Mapped:
     sides = []
     for domain in (SOURCE, TARGET):
         ratings, there = _table(cut, domain, centred=True)
