@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("systems", nargs="+", choices=SYSTEMS)
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is kept (η)")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--patience", type=int, default=6)
