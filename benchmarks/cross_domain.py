@@ -54,8 +54,8 @@ def planted() -> tuple[ReviewLog, ReviewLog]:
 
 
 DATASETS = {
-    "planted": Dataset(planted, length=80, min_count=1, width=16),
-    "musical_instruments": Dataset(musical_instruments, length=100, min_count=5, width=32),
+    "planted": Dataset(planted, length=64, min_count=1, width=16),
+    "musical_instruments": Dataset(musical_instruments, length=80, min_count=5, width=16),
 }
 
 
@@ -88,10 +88,10 @@ def main() -> None:
     parser.add_argument("systems", nargs="+", choices=SYSTEMS)
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is kept (η)")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--patience", type=int, default=6)
+    parser.add_argument("--patience", type=int, default=4)
     options = parser.parse_args()
     data, ran = DATASETS[options.dataset], provenance("benchmarks.cross_domain")
     given = f"--linking {options.linking:g} --epochs {options.epochs} --lr {options.lr:g}"

@@ -47,7 +47,8 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _save(picture: Figure, path: Path) -> None:
+def save(picture: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
@@ -85,7 +86,7 @@ def curves(
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
         right.text(0.5, 0.5, "no validation sessions", ha="center", color=GREY, transform=right.transAxes)
-    _save(picture, path)
+    save(picture, path)
 
 
 def adapting(
@@ -118,7 +119,7 @@ def adapting(
         last = max((number for curve in named.values() for number in curve.results), default=1)
         _axes(axes, f"{_shown(metric)} by {kind}", (kind, "%"), (0, last))
     sides[0].set_ylim(0, 1.12 * max(0.1, *(axes.dataLim.y1 for axes in sides)))
-    _save(picture, path)
+    save(picture, path)
 
 
 def _shown(metric: str) -> str:
@@ -191,7 +192,7 @@ def neighbourhood(
     axes.text(0.1, 0.75, title, color=INK, fontweight="bold", fontsize=13, va="center", parse_math=False)
     about = "Orange arrows: how often sessions of this graph went from one item straight to the other."
     axes.text(0.1, 0.45, about, color=GREY, fontsize=9, va="center")
-    _save(picture, path)
+    save(picture, path)
 
 
 @dataclass(frozen=True)

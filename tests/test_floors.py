@@ -30,7 +30,7 @@ FLOORS = [
     ["rating_datasets", "review_datasets"],
     ["report"],
     ["card", "plots"],
-    ["job"],
+    ["job", "aspects"],
     ["console", "options", "serve"],
     ["cli"],
     ["__main__", "__init__"],

@@ -167,7 +167,7 @@ class Catn(Reviewed):
         super().__init__(cut, texts, words)
         self.extractors, self.matching = nn.ModuleList(extractors), matching
         aspects, size = extractors[0].gate.shape
-        self.ask = nn.Parameter(torch.randn(2, aspects, size) / size**0.5)
+        self.ask = nn.Parameter(torch.randn(2, aspects, size))
         self.fusion = Fusion(size) if extractors[0].deeper is not None else None
         self.by_flow = False
 
