@@ -1,4 +1,4 @@
-"""What CATN has understood of a cold user: their aspects, the words it read them from, and the reviews of these words."""
+"""What CATN has understood of a cold user: their aspects, the words they were read from, and the reviews of these."""
 
 from __future__ import annotations
 
