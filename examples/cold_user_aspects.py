@@ -2,8 +2,8 @@
 
     python examples/cold_user_aspects.py
 
-Books and films are invented, and so are their reviews: each person cares for a few aspects and writes about these alone,
-so that one can see whether the model found them. Writes out/aspects.png.
+Books and films are invented, and so are their reviews: each person cares for a few aspects and writes about these
+alone, so that one can see whether the model found them. Writes out/aspects.png.
 """
 
 from pathlib import Path

@@ -205,7 +205,7 @@ class Catn(Reviewed):
     def penalty(self) -> Tensor:
         """The squares of all weights but words, biases and aspect vectors."""
         parts = [self.extractors, self.matching, *([self.fusion] if self.fusion is not None else [])]
-        return 1e-5 * torch.stack([w.square().sum() for part in parts for w in part.parameters()]).sum()
+        return 1e-5 * torch.cat([weight.flatten() for part in parts for weight in part.parameters()]).square().sum()
 
 
 def catn(
