@@ -196,14 +196,15 @@ def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | No
 class Texts:
     """The documents of a graph: of each user and each item in both domains, and what others wrote in a user's place.
 
-    ``users[d]``, ``items[d]`` and ``auxiliary[d]`` are those of domain d; ``writer [R]`` and ``said [R]`` are who wrote
-    each review of the graph, and what.
+    ``users[d]``, ``items[d]`` and ``auxiliary[d]`` are those of domain d; ``words``, ``writer [R]`` and ``said [R]``
+    are the known words of each review of the graph, who wrote it, and its text.
     """
 
     vocabulary: Vocabulary
     users: tuple[Documents, Documents]
     items: tuple[Documents, Documents]
     auxiliary: tuple[Documents, Documents]
+    words: Words
     writer: np.ndarray
     said: np.ndarray
 
@@ -232,7 +233,7 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
         instead = stand_ins(cut, domain, seed=seed)
         instead[1] += about[0].min(initial=0)
         others.append(documents(instead, len(cut.users)))
-    return Texts(vocabulary, (*users,), (*items,), (*others,), writes[0], said)  # pyright: ignore[reportArgumentType]
+    return Texts(vocabulary, (*users,), (*items,), (*others,), words, writes[0], said)  # pyright: ignore
 
 
 def stand_ins(cut: CrossDomain, domain: int, *, seed: int = 0) -> np.ndarray:

@@ -114,7 +114,7 @@ class Planted:
 
 
 def planted_reviews(
-    *, common: int = 800, alone: int = 200, items: int = 60, each: int = 4, noise: float = 0.3, seed: int = 0
+    *, common: int = 800, alone: int = 200, items: int = 60, each: int = 5, noise: float = 0.3, seed: int = 0
 ) -> Planted:
     """Reviews whose words say what a person cares for, and whose ratings depend on how good the item is at that.
 

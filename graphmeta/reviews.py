@@ -195,6 +195,30 @@ class Documents:
         return cls(word, source)
 
 
+def latent_vectors(words: Words, vocabulary: Vocabulary, width: int, *, seed: int = 0) -> np.ndarray:
+    """Vectors of the vocabulary's words from the reviews themselves, where no file has any: words that stand in the
+    same reviews are near each other.
+
+    The first singular vectors, as wide as their singular values, of the words' frequencies in reviews times their
+    inverse document frequencies, each word's brought to the length √D. Row 0 is padding, zeros.
+
+    Shapes: returns ``[words + 1, D]`` float32.
+    Source: Deerwester et al. 1990 (latent semantic analysis).
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.linalg import svds
+
+    review = np.repeat(np.arange(len(words.ptr) - 1), np.diff(words.ptr))
+    shape = len(vocabulary), len(words.ptr) - 1
+    table = csr_array((vocabulary.weights[words.word - 1], (words.word - 1, review)), shape=shape)
+    if not 0 < width < min(shape):
+        raise InputError(f"{shape[0]} words in {shape[1]} reviews have no {width} latent dimensions; ask for fewer")
+    left, values, _ = svds(table, k=width, rng=np.random.default_rng(seed))
+    found = left * values
+    found *= np.sqrt(width) / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return np.concatenate([np.zeros((1, width)), found]).astype(np.float32)
+
+
 def read_vectors(path: Path, vocabulary: Vocabulary, *, seed: int = 0) -> np.ndarray:
     """Vectors of the vocabulary's words from a text file like word2vec's or GloVe's: a word and its numbers a line.
 
