@@ -4,8 +4,8 @@
     GRAPHMETA_DATA=… python -m benchmarks.cross_domain musical_instruments catn --seed 0
 
 A seed draws who is cold and who links, and begins the training. Half of the common users are cold: 40 % of them choose
-the epoch, the rest is asked once. Documents, vectors and filters are narrower than CATN's, for two cores; all that read texts
-begin with vectors made of the known reviews. Every system has the same optimiser and patience.
+the epoch, the rest is asked once. Documents, vectors and filters are narrower than CATN's, for two cores; all that read
+texts begin with vectors made of the known reviews. Every system has the same optimiser and patience.
 """
 
 from __future__ import annotations
@@ -44,11 +44,6 @@ class Dataset:
     filters: int = 16
     size: int = 8
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """CATN's arguments."""
-        return {"filters": self.filters, "size": self.size}
-
 
 def planted() -> tuple[ReviewLog, ReviewLog]:
     """The invented reviews."""
@@ -67,7 +62,9 @@ Factory = Callable[[CrossDomain, Texts, Dataset], CrossDomainModel]
 
 def by_catn(variant: str) -> Factory:
     """CATN's variant of that name."""
-    return lambda cut, texts, data: catn(cut, texts, variant=variant, vectors=vectors(texts, data), **data.sizes)
+    return lambda cut, texts, data: catn(
+        cut, texts, variant=variant, vectors=vectors(texts, data), filters=data.filters, size=data.size
+    )
 
 
 SYSTEMS: dict[str, Factory] = {

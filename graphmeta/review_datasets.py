@@ -28,7 +28,7 @@ def amazon_reviews(path: Path) -> ReviewLog:
     if not path.is_file():
         raise InputError(f"{path}: no such file; get it from {_AMAZON}")
     try:
-        frame = pd.read_json(path, lines=True, dtype=False)
+        frame = pd.read_json(path, lines=True, dtype=False)  # pyright: ignore[reportArgumentType]
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: no JSON object a line ({error}); get it from {_AMAZON}") from None
     return ReviewLog.read(frame, **_COLUMNS)

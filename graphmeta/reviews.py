@@ -205,8 +205,11 @@ def latent_vectors(words: Words, vocabulary: Vocabulary, width: int, *, seed: in
     Shapes: returns ``[words + 1, D]`` float32.
     Source: Deerwester et al. 1990 (latent semantic analysis).
     """
-    from scipy.sparse import csr_array
-    from scipy.sparse.linalg import svds
+    try:
+        from scipy.sparse import csr_array
+        from scipy.sparse.linalg import svds
+    except ImportError:
+        raise InputError("vectors of words need scipy; pip install 'graphmeta[text]'") from None
 
     review = np.repeat(np.arange(len(words.ptr) - 1), np.diff(words.ptr))
     shape = len(vocabulary), len(words.ptr) - 1

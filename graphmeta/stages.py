@@ -59,7 +59,8 @@ def train_stages(
     """
     optimizer = optimizer or Adam(weight_decay=0.0)
     for stage in stages:
-        run = Run(stage.weights, optimizer.build(stage.weights.parameters()), {})
+        # Of a system, a run uses no more than its weights.
+        run = Run(stage.weights, optimizer.build(stage.weights.parameters()), {})  # pyright: ignore[reportArgumentType]
         while (epoch := len(run.history)) < epochs and run.since_best() < patience:
             began = time.perf_counter()
             with torch.random.fork_rng():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphmeta.batch import Samples, last_clicks
 from graphmeta.errors import DivergedError, InputError
@@ -255,7 +255,7 @@ def _settle(system: System) -> None:
 class Run:
     """The state of a training: what a checkpoint holds, and which epoch is the best."""
 
-    def __init__(self, system: nn.Module, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
+    def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
         self.system, self.optimizer, self.setting = system, optimizer, setting
         self.history: list[Report] = []
         self.best: dict[str, Tensor] | None = None

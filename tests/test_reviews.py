@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from graphmeta.errors import InputError
-from graphmeta.reviews import Documents, ReviewLog, Vocabulary, Words, read_vectors
+from graphmeta.reviews import Documents, ReviewLog, Vocabulary, Words, latent_vectors, read_vectors
 
 FRAME = pd.DataFrame(
     {
@@ -80,6 +80,27 @@ def test_documents_equal_a_loop(seed: int) -> None:
         own = [review for who, review in edges.T if who == owner]
         said = [int(w) for review in own for w in words.word[words.ptr[review] : words.ptr[review + 1]]][:8]
         assert found.word[owner].tolist() == said + [0] * (8 - len(said))
+
+
+def test_latent_vectors_are_near_for_words_of_the_same_reviews_and_equal_a_dense_decomposition() -> None:
+    texts = ["drum loud", "loud drum drum", "string pick", "pick string", "capo string"]
+    vocabulary = Vocabulary.fit(texts, max_share=1.0)
+    words = Words.of(np.array(texts), vocabulary)
+    found = latent_vectors(words, vocabulary, 2)
+    table = np.zeros((len(vocabulary), len(texts)))
+    for review, text in enumerate(texts):
+        for word in text.split():
+            number = vocabulary.words.tolist().index(word)
+            table[number, review] += vocabulary.weights[number]
+    left, values, _ = np.linalg.svd(table)
+    dense = left[:, :2] * values[:2]
+    unit = dense / np.linalg.norm(dense, axis=1, keepdims=True)
+    assert found[1:] @ found[1:].T == pytest.approx(2 * unit @ unit.T, abs=1e-5)  # alike up to a rotation
+    assert not found[0].any()
+    drum, loud, pick = (found[vocabulary.encode(word)[0]] for word in ("drum", "loud", "pick"))
+    assert drum @ loud > 1.9 and abs(drum @ pick) < 0.1
+    with pytest.raises(InputError, match="no 9 latent dimensions"):
+        latent_vectors(words, vocabulary, 9)
 
 
 def test_vectors_are_read_from_word2vecs_and_gloves_text(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from graphmeta.aspects import user_aspects
 from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
 from graphmeta.errors import InputError
 from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.review_datasets import planted_reviews
+from graphmeta.reviews import latent_vectors
 from graphmeta.train import Adam
 
 TINY = {"width": 6, "filters": 5, "aspects": 3, "size": 4}
@@ -169,6 +171,50 @@ def fit_mapping(model, cut: CrossDomain):  # noqa: ANN001, ANN201
 
     stage = replace(model.stages(cut)[1], valid=dict)
     yield from train_stages([stage], epochs=200, optimizer=Adam(lr=0.05, weight_decay=0.0), patience=200)
+
+
+def test_planted_aspects_are_recovered() -> None:
+    """What a cold user cares for, known from their words about books alone, decides what they are predicted to give to
+    films; and attention goes to words for aspects, not to those that mean nothing."""
+    planted = planted_reviews(common=320, alone=30, items=30, each=6, noise=0.0)
+    cut = CrossDomain.split(planted.source, planted.target, cold=0.15)
+    texts = read_texts(cut, length=64)
+    torch.manual_seed(0)
+    vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
+    model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
+    list(fit(model, cut, epochs=5, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
+    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut), cut)["mse"]
+
+    cold, items = torch.from_numpy(np.flatnonzero(cut.is_cold)), torch.arange(30)
+    every = torch.cartesian_prod(cold, items).T
+    rows = Rows(*every, torch.full((len(every[0]),), TARGET), torch.zeros(len(every[0])))
+    found = predict(model, rows).view(len(cold), 30).numpy()
+    good = planted.good[TARGET][[int(name[4:]) for name in cut.logs[TARGET].items], : planted.shared]
+    effect = (found - found.mean(0)) @ (good - good.mean(0))  # how much each aspect of films matters to each
+    cares = planted.cares[[int(name[1:]) for name in cut.users[cold.numpy()]], : planted.shared]
+    above = (effect[cares][:, None] > effect[~cares]).mean()
+    assert above > 0.75  # chance: 0.5
+
+    meant = frozenset().union(*planted.words)
+    means = np.array([0.0, *(word in meant for word in texts.vocabulary.words)])
+    word = texts.users[SOURCE].word[cold.numpy()]
+    weights = model.user(cold, TARGET).weights.detach().numpy()
+    attended = (weights * means[word][:, :, None]).sum(1).mean()
+    assert attended > means[word].sum() / (word > 0).sum() + 0.1
+
+    user = str(cut.users[cold[0]])
+    aspects = user_aspects(model, cut, texts, user)
+    assert [a.points for a in aspects] == sorted((a.points for a in aspects), reverse=True)
+    own = cut.known[SOURCE].text[cut.users[cut.known[SOURCE].user] == user]
+    for aspect in aspects:
+        assert {text for text, _ in aspect.reviews} <= set(own)
+        assert all(any(word in text.split() for text in own) for word, _ in aspect.words)
+        assert 0.5 < sum(share for _, share in aspect.reviews) <= 1.0 + 1e-6
+    parts = model.parts(cold[:1].expand(30), items + cut.num_items[SOURCE], TARGET).detach()
+    by_hand = parts.sum(2).std(0)
+    assert aspects[0].points == pytest.approx(float(by_hand.max()))
+    with pytest.raises(InputError, match="no known review"):
+        user_aspects(model, cut, texts, "nobody")
 
 
 def test_means_are_means() -> None:
