@@ -82,9 +82,9 @@ def _epoch(run: Run, stage: Stage, optimizer: Adam, batch_size: int, progress: t
             group["lr"] = optimizer.rate(progress[0] + progress[1] * number / len(batches))
         run.optimizer.zero_grad(set_to_none=True)
         loss = stage.losses(rows).mean()
-        if not math.isfinite(float(loss.detach())):
-            raise DivergedError(f"batch {number}: the loss is {float(loss)}; lower the learning rate")
+        if not math.isfinite(value := float(loss.detach())):
+            raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         loss.backward()
         run.optimizer.step()
-        total += float(loss.detach()) * len(rows)
+        total += value * len(rows)
     return total / stage.count
