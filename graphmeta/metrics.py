@@ -108,3 +108,10 @@ def of_lists(rank: Tensor, task: Tensor, k: int) -> dict[str, Tensor]:
     best = size.clamp(max=k)
     ideal = (1 / torch.log2(torch.arange(k, device=rank.device, dtype=rank.dtype) + 2)).cumsum(0)[best - 1]
     return {"hit": hits / size, "ndcg": gain / ideal, "hit_of_best": hits / best, "hit_any": (hits > 0).to(rank.dtype)}
+
+
+def rating_errors(found: Tensor, true: Tensor) -> dict[str, float]:
+    """MSE, RMSE and MAE over all ratings at once; ``[N], [N]``, in points of the scale (MSE: squared)."""
+    wrong = found.double() - true.double()
+    mse = float(wrong.square().mean())
+    return {"mse": mse, "rmse": mse**0.5, "mae": float(wrong.abs().mean())}

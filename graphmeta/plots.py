@@ -47,7 +47,8 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _save(picture: Figure, path: Path) -> None:
+def save(picture: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
@@ -79,13 +80,13 @@ def curves(
     for (name, found), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
         right.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
     last = max(2, *(len(history) for history in histories.values()))
-    _axes(left, "Training loss", ("epoch", "mean loss a sample"), (1, last))
-    _axes(right, f"{_shown(metric)} on the validation sessions", ("epoch", "%"), (1, last))
+    label_axes(left, "Training loss", ("epoch", "mean loss a sample"), (1, last))
+    label_axes(right, f"{shown(metric)} on the validation sessions", ("epoch", "%"), (1, last))
     if right.lines:
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
         right.text(0.5, 0.5, "no validation sessions", ha="center", color=GREY, transform=right.transAxes)
-    _save(picture, path)
+    save(picture, path)
 
 
 def adapting(
@@ -116,12 +117,12 @@ def adapting(
         for (name, found), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
             axes.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
         last = max((number for curve in named.values() for number in curve.results), default=1)
-        _axes(axes, f"{_shown(metric)} by {kind}", (kind, "%"), (0, last))
+        label_axes(axes, f"{shown(metric)} by {kind}", (kind, "%"), (0, last))
     sides[0].set_ylim(0, 1.12 * max(0.1, *(axes.dataLim.y1 for axes in sides)))
-    _save(picture, path)
+    save(picture, path)
 
 
-def _shown(metric: str) -> str:
+def shown(metric: str) -> str:
     return metric.replace("mrr", "MRR").replace("hit", "Hit").replace("ndcg", "NDCG")
 
 
@@ -141,7 +142,7 @@ def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, c
     )
 
 
-def _axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int]) -> None:
+def label_axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int]) -> None:
     """Title, the names of x and y, and the first and last whole number on x."""
     from matplotlib.ticker import MaxNLocator
 
@@ -191,7 +192,7 @@ def neighbourhood(
     axes.text(0.1, 0.75, title, color=INK, fontweight="bold", fontsize=13, va="center", parse_math=False)
     about = "Orange arrows: how often sessions of this graph went from one item straight to the other."
     axes.text(0.1, 0.45, about, color=GREY, fontsize=9, va="center")
-    _save(picture, path)
+    save(picture, path)
 
 
 @dataclass(frozen=True)

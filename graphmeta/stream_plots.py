@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphmeta.plots import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, _axes, _save, _shown, figure
+from graphmeta.plots import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, figure, label_axes, save, shown
 from graphmeta.retrain.stream import PeriodReport
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)
@@ -28,9 +28,9 @@ def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metr
             asked = [report for report in history if report.rows]
             values = [100 * getattr(report, kind)[metric] for report in asked]
             axes.plot([report.period + 1 for report in asked], values, ".-", color=colour, label=name, lw=1.2)
-        _axes(axes, f"{_shown(metric)} among {among}", ("period", "%"), (first, last))
+        label_axes(axes, f"{shown(metric)} among {among}", ("period", "%"), (first, last))
         axes.set_ylim(0, 1.12 * max(0.1, axes.dataLim.y1))
-    _save(picture, path)
+    save(picture, path)
 
 
 def costs(histories: Mapping[str, Mapping[int, float]], path: Path) -> None:
@@ -44,6 +44,6 @@ def costs(histories: Mapping[str, Mapping[int, float]], path: Path) -> None:
     for (name, found), colour in zip(histories.items(), itertools.cycle(_COLOURS)):
         axes.plot(list(found), list(found.values()), "o-", color=colour, label=name)
     last = max(number for found in histories.values() for number in found)
-    _axes(axes, "Retraining on one period", ("periods of history", "CPU seconds"), (0, last))
+    label_axes(axes, "Retraining on one period", ("periods of history", "CPU seconds"), (0, last))
     axes.set_ylim(0, 1.12 * axes.dataLim.y1)
-    _save(picture, path)
+    save(picture, path)

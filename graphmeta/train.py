@@ -137,7 +137,7 @@ def train(
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
     samples = _prepared(system, log, valid, counted=counted or log, precision=precision)
-    run = _Run(
+    run = Run(
         system,
         optimizer.build(system.parameters()),
         {
@@ -211,7 +211,7 @@ def _validate(system: System, valid: Valid) -> dict[str, float]:
 
 
 def _epoch(
-    run: _Run,
+    run: Run,
     optimizer: Adam,
     batches: list[Any],
     begin: float,
@@ -257,8 +257,8 @@ def _settle(system: System) -> None:
             part.settle()  # pyright: ignore[reportCallIssue]
 
 
-class _Run:
-    """The state of a training: what a checkpoint holds."""
+class Run:
+    """The state of a training: what a checkpoint holds, and which epoch is the best."""
 
     def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
         self.system, self.optimizer, self.setting = system, optimizer, setting

@@ -120,8 +120,8 @@ def test_matrix_factors_need_users_and_lengths_need_times(log: Path, tmp_path: P
 
 
 def test_pictures_draw_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    drawn, save = [], stream_plots._save
-    monkeypatch.setattr(stream_plots, "_save", lambda picture, path: (drawn.append(picture), save(picture, path)))
+    drawn, save = [], stream_plots.save
+    monkeypatch.setattr(stream_plots, "save", lambda picture, path: (drawn.append(picture), save(picture, path)))
     reports = [PeriodReport(n, 0.0, 9 * (n != 3), {"hit@20": n / 10}, {"hit@20": n / 20}, 0, 0, 0) for n in (2, 3, 4)]
     stream_plots.periods({"sml": reports, "spmf": reports[:1]}, tmp_path / "a.png")
     left, right = drawn[0].axes

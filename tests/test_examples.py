@@ -14,6 +14,7 @@ SAID = {
     "meta_train": "not adapted",
     "custom_encoder": "the stacked engine knows every operation",
     "recommend_new_session": "after one item only",
+    "cold_user_aspects": "was read from",
 }
 
 

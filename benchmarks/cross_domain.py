@@ -1,0 +1,138 @@
+"""Ask what cold users rate in a second domain, of one or several systems, and write a row of results for each seed.
+
+    python -m benchmarks.cross_domain planted catn item_mean --seed 0 1 2
+    GRAPHMETA_DATA=… python -m benchmarks.cross_domain musical_instruments catn --seed 0
+
+A seed draws who is cold and who links, and begins the training. Half of the common users are cold: 40 % of them choose
+the epoch, the rest is asked once. Documents, vectors and filters are narrower than CATN's, for two cores; all that read
+texts begin with vectors made of the known reviews. Every system has the same optimiser and patience.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.rows import cost, provenance, told, write
+from graphmeta.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
+from graphmeta.published.cross_domain import CrossDomainModel, Means, anr, catn, cold_errors, fit
+from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
+from graphmeta.review_datasets import musical_instruments, planted_reviews
+from graphmeta.reviews import ReviewLog, latent_vectors
+from graphmeta.train import Adam
+
+
+def vectors(texts: Texts, data: Dataset) -> torch.Tensor:
+    """Word vectors that all who read texts begin with, made of the known reviews."""
+    return torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, data.width))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the reviews are from, how long documents are, and how wide what reads them is."""
+
+    read: Callable[[], tuple[ReviewLog, ReviewLog]]
+    length: int
+    min_count: int
+    width: int
+    filters: int = 16
+    size: int = 8
+
+
+def planted() -> tuple[ReviewLog, ReviewLog]:
+    """The invented reviews."""
+    found = planted_reviews()
+    return found.source, found.target
+
+
+DATASETS = {
+    "planted": Dataset(planted, length=64, min_count=1, width=16),
+    "musical_instruments": Dataset(musical_instruments, length=80, min_count=5, width=16),
+}
+
+
+Factory = Callable[[CrossDomain, Texts, Dataset], CrossDomainModel]
+
+
+def by_catn(variant: str) -> Factory:
+    """CATN's variant of that name."""
+    return lambda cut, texts, data: catn(
+        cut, texts, variant=variant, vectors=vectors(texts, data), filters=data.filters, size=data.size
+    )
+
+
+SYSTEMS: dict[str, Factory] = {
+    "global_mean": lambda cut, texts, data: Means(cut, of_items=False),
+    "item_mean": lambda cut, texts, data: Means(cut),
+    "cmf": lambda cut, texts, data: cmf(cut),
+    "emcdr": lambda cut, texts, data: emcdr(cut),
+    "emcdr_mlp": lambda cut, texts, data: emcdr(cut, mlp=True),
+    "cdlfm": lambda cut, texts, data: cdlfm(cut),
+    "dfm": lambda cut, texts, data: dfm(cut),
+    "r_dfm": lambda cut, texts, data: r_dfm(cut, texts, vectors=vectors(texts, data)),
+    "anr": lambda cut, texts, data: anr(cut, texts, vectors=vectors(texts, data)),
+    "catn_simple": by_catn("simple"),
+    "catn_share": by_catn("share"),
+    "catn_doubleS": by_catn("doubleS"),
+    "catn": by_catn("full"),
+}
+
+
+def main() -> None:
+    """Run rows from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("systems", nargs="+", choices=SYSTEMS)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is kept (η)")
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--patience", type=int, default=8)
+    options = parser.parse_args()
+    data, ran = DATASETS[options.dataset], provenance("benchmarks.cross_domain")
+    given = f"--linking {options.linking:g} --epochs {options.epochs} --lr {options.lr:g}"
+    given += f" --batch-size {options.batch_size} --patience {options.patience}"
+    source, target = data.read()
+    for seed in options.seed:
+        cut = CrossDomain.split(source, target, linking=options.linking, seed=seed)
+        texts = read_texts(cut, length=data.length, min_count=data.min_count, seed=seed)
+        for system in options.systems:
+            row = {"dataset": options.dataset, "protocol": "cross-domain", "system": system, "seed": seed}
+            row |= ran | {
+                "command": f"python -m benchmarks.cross_domain {options.dataset} {system} {given} --seed {seed}"
+            }
+            write(row | facts(cut) | one(options, seed, partial(SYSTEMS[system], cut, texts, data), cut))
+
+
+def one(
+    options: argparse.Namespace, seed: int, make: Callable[[], CrossDomainModel], cut: CrossDomain
+) -> dict[str, Any]:
+    """Train a system and ask it."""
+    torch.manual_seed(seed)
+    began, model = time.perf_counter(), make()
+    optimizer = Adam(lr=options.lr, weight_decay=0.0)
+    asked = {"epochs": options.epochs, "batch_size": options.batch_size, "patience": options.patience}
+    history = [told(report) for report in fit(model, cut, optimizer=optimizer, seed=seed, **asked)]
+    return {"metrics": cold_errors(model, cut), "history": history} | cost(time.perf_counter() - began)
+
+
+def facts(cut: CrossDomain) -> dict[str, Any]:
+    """What was asked, of whom, by how much knowledge."""
+    return {
+        "samples": len(cut.asked()),
+        "cold": int((cut.role == TEST).sum()),
+        "linking": int((cut.role == LINKING).sum()),
+        "known": [len(log) for log in cut.known],
+        "items": list(cut.num_items),
+    }
+
+
+if __name__ == "__main__":
+    main()

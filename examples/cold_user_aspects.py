@@ -1,0 +1,50 @@
+"""A reader of books who is new to films: what CATN has understood of them, from which words and which reviews.
+
+    python examples/cold_user_aspects.py
+
+Books and films are invented, and so are their reviews: each person cares for a few aspects and writes about these
+alone, so that one can see whether the model found them. Writes out/aspects.png.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graphmeta.aspects import draw_aspects, user_aspects
+from graphmeta.cross_domain import TEST, CrossDomain, read_texts, review_graph
+from graphmeta.published.cross_domain import Means, catn, cold_errors, fit
+from graphmeta.review_datasets import planted_reviews
+from graphmeta.reviews import latent_vectors
+from graphmeta.train import Adam
+
+EPOCHS, SEED = 5, 0
+
+# Most people write in both domains; a few of these are cold: what they said of films is hidden.
+planted = planted_reviews(common=320, alone=30, items=30, each=6, noise=0.0, seed=SEED)
+cut = CrossDomain.split(planted.source, planted.target, cold=0.15, seed=SEED)
+print(review_graph(cut, aspects=4).metadata()[0])
+
+# Vocabulary, documents and the vectors that words begin with are made of what is known alone.
+texts = read_texts(cut, length=64)
+vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
+torch.manual_seed(SEED)
+model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
+optimizer = Adam(lr=8e-3, final=0.3, weight_decay=0.0)
+for report in fit(model, cut, epochs=EPOCHS, optimizer=optimizer, batch_size=64, seed=SEED):
+    print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}, cold users' MSE {report.valid['mse']:.3f}")
+print(
+    f"asked in the end: MSE {cold_errors(model, cut)['mse']:.3f}, item mean {cold_errors(Means(cut), cut)['mse']:.3f}"
+)
+
+# One of them, with the aspects that decide most about films first.
+user = cut.users[np.flatnonzero(cut.role == TEST)[0]]
+cares = [name for name, care in zip(planted.aspects, planted.cares[int(user[1:])], strict=True) if care]
+print(f"\n{user} cares for {', '.join(cares)}")
+aspects = user_aspects(model, cut, texts, user)
+for aspect in aspects:
+    print(f"aspect {aspect.number + 1} moves ratings of films by {aspect.points:.2f} and was read from")
+    print("   ", ", ".join(f"{word} {share:.0%}" for word, share in aspect.words))
+    for text, share in aspect.reviews:
+        print(f"    {share:4.0%} of it in: {text}")
+draw_aspects(aspects, Path("out/aspects.png"), title=f"{user}, who cares for {', '.join(cares)}")

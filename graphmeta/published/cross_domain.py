@@ -1,0 +1,319 @@
+"""Ratings by users who are new in one domain and known in another: CATN and ANR by their reviews, the rest by factors.
+
+Each function gives a module that predicts ratings, ``model(rows) -> [N]``, and says how it is trained,
+``model.stages(cut)``; :func:`fit` trains any of them. They are no :class:`~graphmeta.system.System`: that answers a
+session by scoring the items of one table, these answer for a user and an item of different domains, and a user is a
+text or a vector mapped from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphmeta.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
+from graphmeta.errors import InputError
+from graphmeta.metrics import rating_errors
+from graphmeta.nn.aspects import AspectExtractor, CoAttention, Fusion, Matching, Read, WindowAspects
+from graphmeta.nn.text import WordVectors
+from graphmeta.stages import Stage, train_stages
+from graphmeta.train import Adam, Report
+
+VARIANTS = ("simple", "share", "doubleS", "full")
+
+
+class CrossDomainModel(Protocol):
+    """What predicts ratings across domains."""
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """A rating for each row, ``[N]``."""
+        ...
+
+    def stages(self, cut: CrossDomain) -> list[Stage]:
+        """How it is trained; nothing for what learns nothing."""
+        ...
+
+
+def fit(
+    model: CrossDomainModel,
+    cut: CrossDomain,
+    *,
+    epochs: int = 200,
+    optimizer: Adam | None = None,
+    batch_size: int = 256,
+    patience: int = 4,
+    seed: int = 0,
+) -> Iterator[Report]:
+    """Train a model; arguments as :func:`~graphmeta.stages.train_stages`. Run it to the end."""
+    return train_stages(
+        model.stages(cut), epochs=epochs, optimizer=optimizer, batch_size=batch_size, patience=patience, seed=seed
+    )
+
+
+def cold_errors(model: CrossDomainModel, cut: CrossDomain, role: int = TEST) -> dict[str, float]:
+    """MSE, RMSE and MAE of what cold users rated in the target domain, over all these ratings at once."""
+    rows = cut.asked(role)
+    return rating_errors(predict(model, rows), rows.rating)
+
+
+@torch.no_grad()
+def predict(model: CrossDomainModel, rows: Rows, *, batch_size: int = 256) -> Tensor:
+    """Ratings of these rows, with the model's dropout off, ``[N]``."""
+    if isinstance(model, nn.Module):
+        model.eval()
+    return torch.cat([model(rows.take(at)) for at in torch.arange(len(rows)).split(batch_size)])
+
+
+class Means(nn.Module):
+    """The mean known rating of the item (or of its whole domain): what any model must beat; learns nothing."""
+
+    def __init__(self, cut: CrossDomain, *, of_items: bool = True) -> None:
+        super().__init__()
+        self.first, self.means = cut.num_items[0], torch.cat(cut.means())
+        if not of_items:
+            self.means = torch.tensor(cut.mean).repeat_interleave(torch.tensor(cut.num_items))
+
+    def forward(self, rows: Rows) -> Tensor:
+        """The means."""
+        return self.means[rows.item + rows.domain * self.first]
+
+    def stages(self, cut: CrossDomain) -> list[Stage]:
+        """None."""
+        return []
+
+
+class Shelf(nn.Module):
+    """The documents as tensors: of users in each domain, what others wrote in their place, of items less what the asker
+    wrote."""
+
+    users: Tensor
+    auxiliary: Tensor
+    items: Tensor
+    writer: Tensor
+
+    def __init__(self, texts: Texts) -> None:
+        super().__init__()
+        of_items = np.concatenate([documents.review for documents in texts.items])
+        tables = {
+            "users": np.stack([documents.word for documents in texts.users]),
+            "auxiliary": np.stack([documents.word for documents in texts.auxiliary]),
+            "items": np.concatenate([documents.word for documents in texts.items]),
+            "writer": np.where(of_items >= 0, texts.writer[of_items], -1),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+
+    def item(self, number: Tensor, asker: Tensor) -> Tensor:
+        """Documents of items; the asker's own review, which tells the rating, is taken out: ``[N] -> [N, L]``."""
+        return self.items[number].masked_fill(self.writer[number] == asker.unsqueeze(1), 0)
+
+
+class Reviewed(nn.Module):
+    """A rating from documents: biases of user and item, and what a match of aspects adds.
+
+    The item's bias begins with its mean known rating and is trained; the user's begins with 0. Items are numbered
+    through both domains, the source's first.
+    """
+
+    def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors) -> None:
+        super().__init__()
+        self.shelf, self.words = Shelf(texts), words
+        self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.means()))
+        self.of_user = nn.Parameter(torch.zeros(len(cut.users)))
+
+    def forward(self, rows: Rows) -> Tensor:
+        """The ratings, ``[N]``."""
+        item = rows.item + rows.domain * self.first
+        found = self.of_user[rows.user] + self.bias[item]
+        for domain in (SOURCE, TARGET):
+            at = (rows.domain == domain).nonzero().flatten()
+            if len(at):
+                found = found.index_add(0, at, self.match(rows.user[at], item[at], domain))
+        return found
+
+    def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
+        """What the user's document in the other domain and the item's in this one add, ``[N]``."""
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """What large weights cost."""
+        raise NotImplementedError
+
+    def learned(self, cut: CrossDomain) -> Rows:
+        """The ratings it is trained on."""
+        return cut.flows()
+
+    def stages(self, cut: CrossDomain) -> list[Stage]:
+        """Squared errors of ratings by linking users; the epoch is chosen on cold users."""
+        learned = self.learned(cut)
+
+        def losses(at: Tensor) -> Tensor:
+            rows = learned.take(at)
+            return (self(rows) - rows.rating).square() + self.penalty()
+
+        return [Stage(self, len(learned), losses, lambda: cold_errors(self, cut, VALID))]
+
+
+class Catn(Reviewed):
+    """See :func:`catn`."""
+
+    def __init__(
+        self, cut: CrossDomain, texts: Texts, words: WordVectors, extractors: list[AspectExtractor], matching: Matching
+    ) -> None:
+        super().__init__(cut, texts, words)
+        self.extractors, self.matching = nn.ModuleList(extractors), matching
+        aspects, size = extractors[0].gate.shape
+        self.ask = nn.Parameter(torch.randn(2, aspects, size))
+        self.fusion = Fusion(size) if extractors[0].deeper is not None else None
+        self.by_flow = False
+
+    def read(self, word: Tensor, domain: int, *, flow: int, auxiliary: bool = False) -> Read:
+        """Aspects of documents of a domain; ``flow`` is the domain of the items that are asked."""
+        extractor = self.extractors[(flow if self.by_flow else domain) % len(self.extractors)]
+        return extractor(word, self.words, self.ask[domain], auxiliary=auxiliary)
+
+    def user(self, user: Tensor, domain: int) -> Read:
+        """Aspects of users by what they (and others in their place) wrote in the domain that is not asked about."""
+        other = 1 - domain
+        own = self.read(self.shelf.users[other][user], other, flow=domain)
+        if self.fusion is None:
+            return own
+        others = self.read(self.shelf.auxiliary[other][user], other, flow=domain, auxiliary=True)
+        return Read(self.fusion(own.aspects, others.aspects), own.weights)
+
+    def parts(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
+        """What each pair of aspects, the user's by the item's, adds to the rating, ``[N, M, M]``."""
+        distinct, row = user.unique(return_inverse=True)
+        of_user = self.user(distinct, domain).aspects[row]
+        of_item = self.read(self.shelf.item(item, user), domain, flow=domain).aspects
+        found = self.matching(of_user, of_item, self.correlation, backwards=domain == SOURCE)
+        return found / found[0].numel()
+
+    @property
+    def correlation(self) -> Tensor:
+        """How the source's aspects belong with the target's, ``[M, M]``."""
+        return self.matching.correlation(*self.ask)
+
+    def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
+        """The mean over pairs of aspects."""
+        return self.parts(user, item, domain).sum((1, 2))
+
+    def penalty(self) -> Tensor:
+        """The squares of all weights but words, biases and aspect vectors."""
+        parts = [self.extractors, self.matching, *([self.fusion] if self.fusion is not None else [])]
+        return 1e-5 * torch.cat([weight.flatten() for part in parts for weight in part.parameters()]).square().sum()
+
+
+def catn(
+    cut: CrossDomain,
+    texts: Texts,
+    *,
+    variant: str = "full",
+    width: int = 300,
+    filters: int = 50,
+    aspects: int = 5,
+    size: int = 32,
+    vectors: Tensor | None = None,
+    extractor_by: str = "document",
+) -> Catn:
+    """CATN: aspects of what a user wrote in one domain against aspects of what was written of an item in the other.
+
+    ``r̂ = mean_{p,q} (S ⊙ A_u W A_iᵀ)_{p,q} + b_u + b_i`` with ``S = LeakyReLU(V_s W V_tᵀ)``; for an item of the source
+    domain ``Wᵀ``. ``A`` are convolution, gate and attention over a document (:mod:`graphmeta.nn.aspects`); in ``full``
+    the user's is joined with that of an auxiliary document by people of like mind. Both flows, source documents to
+    target items and back, are trained on linking users.
+
+    Args:
+        variant: ``simple`` (all words count alike, no S, one extractor), ``share`` (attention and S, one extractor),
+            ``doubleS`` (an extractor for each domain), ``full`` (and auxiliary documents).
+        width: of word vectors, where none are given; filters: of the convolution; aspects: a document; size: of each.
+        vectors: of the words, see :func:`~graphmeta.reviews.read_vectors`; trained further.
+        extractor_by: ``document`` reads each document by the extractor of its domain; ``flow`` reads both documents by
+            that of the item's domain, as the released code does.
+
+    Raises:
+        InputError: no such variant or way.
+
+    Source: Zhao et al., CATN: Cross-Domain Recommendation for Cold-Start Users via Aspect Transfer Network, SIGIR 2020.
+    Differs: auxiliary documents exist for those who are asked about; padding takes no part in the softmax; what the
+    asker wrote about the item is no part of its document; one step for both flows, whose rows are mixed in a batch; a
+    user's bias begins with 0, for nothing is learned about a cold user's; an unseen item's with the mean of its domain.
+    """
+    if variant not in VARIANTS or extractor_by not in ("document", "flow"):
+        raise InputError(
+            f"variant {variant!r}, extractor_by {extractor_by!r}: the variants are {', '.join(VARIANTS)}, read by "
+            f"'document' or 'flow'"
+        )
+    words = WordVectors(len(texts.vocabulary), width, vectors=vectors)
+    extractors = [
+        AspectExtractor(
+            words.width,
+            filters=filters,
+            aspects=aspects,
+            size=size,
+            attend=variant != "simple",
+            deep=variant == "full",
+        )
+        for _ in range(2 if variant in ("doubleS", "full") else 1)
+    ]
+    model = Catn(cut, texts, words, extractors, Matching(size, related=variant != "simple"))
+    model.by_flow = extractor_by == "flow"
+    return model
+
+
+class Anr(Reviewed):
+    """See :func:`anr`."""
+
+    def __init__(
+        self, cut: CrossDomain, texts: Texts, words: WordVectors, extractor: WindowAspects, match: CoAttention
+    ) -> None:
+        super().__init__(cut, texts, words)
+        self.extractor, self.importance, self.dropout = extractor, match, nn.Dropout(0.5)
+
+    def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
+        """The match of the aspects, weighed by what matters."""
+        distinct, row = user.unique(return_inverse=True)
+        of_user = self.extractor(self.shelf.users[1 - domain][distinct], self.words).aspects[row]
+        of_item = self.extractor(self.shelf.item(item, user), self.words).aspects
+        return self.importance(self.dropout(of_user), self.dropout(of_item))
+
+    def penalty(self) -> Tensor:
+        """The squares of the users' biases."""
+        return 1e-6 * self.of_user.square().sum()
+
+    def learned(self, cut: CrossDomain) -> Rows:
+        """Target ratings of linking users."""
+        rows = cut.flows()
+        return rows.take(rows.domain == TARGET)
+
+
+def anr(
+    cut: CrossDomain,
+    texts: Texts,
+    *,
+    width: int = 300,
+    aspects: int = 5,
+    size: int = 10,
+    hidden: int = 50,
+    vectors: Tensor | None = None,
+) -> Anr:
+    """ANR: aspects by projection and attention, compared with each other as co-attention finds them important.
+
+    ``r̂ = Σ_m p_{u,m} p_{i,m} (a_{u,m} · a_{i,m}) + b_u + b_i``, the user's document from the source domain, the item's
+    from the target; one extractor for all.
+
+    Args:
+        width: of word vectors, where none are given; aspects: a document; size: of each; hidden: of the co-attention.
+        vectors: of the words; they stay as they are. Without, words begin as noise and are trained.
+
+    Source: Chin et al., ANR: Aspect-based Neural Recommender, CIKM 2018.
+    Differs: across domains, which ANR is not made for; no training of the extractor beforehand; what the asker wrote
+    about the item is no part of its document; ``b_i`` begins with the item's mean and so holds μ.
+    """
+    words = WordVectors(len(texts.vocabulary), width, vectors=vectors, frozen=vectors is not None)
+    extractor = WindowAspects(words.width, aspects=aspects, size=size)
+    return Anr(cut, texts, words, extractor, CoAttention(size, hidden))

@@ -1,0 +1,232 @@
+"""Ratings across domains by factors: one table of users for both domains, or a map between two."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts
+from graphmeta.errors import InputError
+from graphmeta.metrics import rating_errors
+from graphmeta.nn.factors import (
+    AlikeFactors,
+    DenoisingFactors,
+    Factors,
+    Mapping,
+    PersonalMapping,
+    alike,
+    people,
+)
+from graphmeta.nn.text import WordVectors
+from graphmeta.published.cross_domain import cold_errors
+from graphmeta.stages import Stage
+
+Side = Factors | DenoisingFactors
+
+
+class TwoSided(nn.Module):
+    """Factors of two domains; rates within a domain."""
+
+    def __init__(self, sides: tuple[Side, Side]) -> None:
+        super().__init__()
+        self.sides = nn.ModuleList(sides)
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Each row by the factors of its domain, ``[N]``."""
+        return self._each(rows, lambda side, own: side.rate(side.vectors(own.user), own.item))
+
+    def losses(self, rows: Rows) -> Tensor:
+        """What the factors of each row's domain lose on it, ``[N]``."""
+        return self._each(rows, lambda side, own: side.losses(own.user, own.item, own.rating))
+
+    def _each(self, rows: Rows, answer) -> Tensor:  # noqa: ANN001
+        found = rows.rating.new_zeros(len(rows))
+        for domain, side in enumerate(self.sides):
+            at = (rows.domain == domain).nonzero().flatten()
+            if len(at):
+                found = found.index_add(0, at, answer(side, rows.take(at)))
+        return found
+
+    def stages(self, cut: CrossDomain) -> list[Stage]:
+        """All known ratings; the epoch is chosen on cold users, whose vector is what the source made of it."""
+        rows = cut.ratings()
+        return [Stage(self, len(rows), lambda at: self.losses(rows.take(at)), lambda: cold_errors(self, cut, VALID))]
+
+
+class Mapped(nn.Module):
+    """Factors of each domain, then a map from the source's vectors of users to the target's."""
+
+    def __init__(self, factors: TwoSided, mapping: Mapping | PersonalMapping) -> None:
+        super().__init__()
+        self.factors, self.mapping = factors, mapping
+
+    def forward(self, rows: Rows) -> Tensor:
+        """What cold users give to items of the target domain, ``[N]``.
+
+        Raises:
+            InputError: an item of the source domain, into which nothing is mapped.
+        """
+        if (rows.domain == SOURCE).any():
+            raise InputError("maps lead from source to target; ask for items of the target domain")
+        source, target = self.factors.sides
+        return target.rate(self.mapping(rows.user, source.vectors), rows.item)  # pyright: ignore
+
+    def stages(self, cut: CrossDomain) -> list[Stage]:
+        """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them; then the map,
+        whose epoch is chosen on cold users."""
+        rows = cut.ratings()
+        kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
+        learned, held = rows.take(~kept), rows.take(kept)
+        learners, (source, target) = self.mapping.learners, self.factors.sides
+
+        def held_out() -> dict[str, float]:
+            with torch.no_grad():
+                return rating_errors(self.factors(held), held.rating)
+
+        def losses(at: Tensor) -> Tensor:
+            with torch.no_grad():
+                vectors = source.eval().vectors, target.eval().vectors  # pyright: ignore
+            return self.mapping.losses(learners[at], *vectors)  # pyright: ignore
+
+        return [
+            Stage(self.factors, len(learned), lambda at: self.factors.losses(learned.take(at)), held_out),
+            Stage(self.mapping, len(learners), losses, lambda: cold_errors(self, cut, VALID)),
+        ]
+
+
+def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoSided:
+    """CMF: the ratings of both domains factorised at once, with one vector for each user.
+
+    ``Σ_s (r − r̂)² + Σ_t (r − r̂)² + λ(…)`` with ``r̂ = b_i + u·v_i + u_0``.
+
+    Args:
+        width: of the vectors; shrink: λ.
+
+    Source: Singh & Gordon, Relational Learning via Collective Matrix Factorization, KDD 2008.
+    """
+    one = people(len(cut.users), width)
+    means = zip(cut.means(), cut.mean, strict=True)
+    first, second = (Factors(one, of_items, mean=mean, shrink=shrink) for of_items, mean in means)
+    return TwoSided((first, second))
+
+
+def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool = False) -> Mapped:
+    """EMCDR: factors of each domain by itself, then a map learned on linking users, ``min ‖f(u^s) − u^t‖²``.
+
+    Args:
+        width: of the vectors; shrink: λ of their L2 term.
+        mlp: ``f`` has a hidden layer of twice the width with tanh; else it is a matrix.
+
+    Source: Man et al., Cross-Domain Recommendation: An Embedding and Mapping Approach, IJCAI 2017.
+    """
+    first, second = (
+        Factors(people(len(cut.users), width), of_items, mean=mean, shrink=shrink)
+        for of_items, mean in zip(cut.means(), cut.mean, strict=True)
+    )
+    return Mapped(TwoSided((first, second)), _mapping(cut, width + 1, mlp=mlp))
+
+
+def cdlfm(cut: CrossDomain, *, width: int = 16, pull: float = 0.1, neighbours: int = 50) -> Mapped:
+    """CDLFM: factors that know who rates alike, and for each cold user a map learned on linking users most like them.
+
+    Args:
+        width: of the vectors; pull: α of the regulariser; neighbours: linking users a map is learned on.
+
+    Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
+    DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.factors.alike`'s; maps are networks, not
+    boosted trees, all cold users' learned at once.
+    """
+    both = [alike(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
+    first, second = (
+        AlikeFactors(people(len(cut.users), width), of_items, of_users, mean=mean, pull=pull)
+        for of_items, of_users, mean in zip(cut.means(), both, cut.mean, strict=True)
+    )
+    cold, linking = (torch.from_numpy(np.flatnonzero(who)) for who in (cut.is_cold, cut.role == LINKING))
+    weight, near = both[SOURCE][cold][:, linking].topk(min(neighbours, len(linking)), 1)
+    mapping = PersonalMapping(cold, linking[near], weight, users=len(cut.users), width=width + 1)
+    return Mapped(TwoSided((first, second)), mapping)
+
+
+def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> Mapped:
+    """DFM: vectors are codes of denoising autoencoders over rows and columns of the ratings; a network maps them.
+
+    Args:
+        width: of the codes; shrink: weight of their size.
+
+    Source: Fu et al., Deeply Fusing Reviews and Contents for Cold Start Users in Cross-Domain Recommendation Systems
+    (RC-DFM), AAAI 2019: its variant of ratings alone.
+    Differs: tables of ratings are dense, for up to some ten thousand users and items.
+    """
+    return _denoised(cut, None, None, width=width, shrink=shrink)
+
+
+def r_dfm(
+    cut: CrossDomain,
+    texts: Texts,
+    *,
+    width: int = 32,
+    shrink: float = 0.05,
+    word_width: int = 64,
+    vectors: Tensor | None = None,
+) -> Mapped:
+    """R-DFM: :func:`dfm` with the mean word vector of the user's (the item's) reviews in every layer.
+
+    Args:
+        width, shrink: as there; word_width: of word vectors, where none are given; vectors: of the words, trained
+            further.
+
+    Source: Fu et al. 2019 (RC-DFM) without contents. Differs: word vectors begin as noise where none are given.
+    """
+    words = WordVectors(len(texts.vocabulary), word_width, vectors=vectors)
+    return _denoised(cut, texts, words, width=width, shrink=shrink)
+
+
+class Described(nn.Module):
+    """The mean word vector of each document, ``[N] -> [N, D]``."""
+
+    def __init__(self, words: WordVectors, documents: Tensor) -> None:
+        super().__init__()
+        self.words, self.documents = words, documents
+
+    def forward(self, number: Tensor) -> Tensor:
+        """The means."""
+        return self.words.mean(self.documents[number])
+
+
+def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float) -> Mapped:
+    sides = []
+    for domain in (SOURCE, TARGET):
+        ratings, there = _table(cut, domain, centred=True)
+        side, side_width = (), 0
+        if texts is not None and words is not None:
+            documents = texts.users[domain].word, texts.items[domain].word
+            side, side_width = [Described(words, torch.from_numpy(d)) for d in documents], words.width
+        sides.append(
+            DenoisingFactors(
+                ratings,
+                there,
+                cut.means()[domain],
+                width=width,
+                side=side,
+                side_width=side_width,
+                shrink=shrink,
+            )
+        )
+    return Mapped(TwoSided((sides[0], sides[1])), _mapping(cut, width + 1, mlp=True))
+
+
+def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:
+    layers: nn.Module = nn.Linear(width, width, bias=False)
+    if mlp:
+        layers = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, width))
+    return Mapping(layers, torch.from_numpy(np.flatnonzero(cut.role == LINKING)))
+
+
+def _table(cut: CrossDomain, domain: int, *, centred: bool) -> tuple[Tensor, Tensor]:
+    """The known ratings of a domain ``[U, I]``, 0 where there are none, and where there are (1 or 0)."""
+    rows, shape = Rows.of(cut.known[domain], domain), (len(cut.users), cut.num_items[domain])
+    ratings, there = torch.zeros(shape), torch.zeros(shape)
+    ratings[rows.user, rows.item] = rows.rating - (cut.mean[domain] if centred else 0.0)
+    there[rows.user, rows.item] = 1.0
+    return ratings, there

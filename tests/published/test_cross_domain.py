@@ -1,0 +1,236 @@
+"""Systems across domains: no leak, both directions alike, what is planted is found."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphmeta.aspects import user_aspects
+from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
+from graphmeta.errors import InputError
+from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
+from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
+from graphmeta.review_datasets import planted_reviews
+from graphmeta.reviews import latent_vectors
+from graphmeta.train import Adam
+
+TINY = {"width": 6, "filters": 5, "aspects": 3, "size": 4}
+SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
+    **{f"catn {name}": lambda cut, texts, name=name: catn(cut, texts, variant=name, **TINY) for name in VARIANTS},
+    "catn by flow": lambda cut, texts: catn(cut, texts, extractor_by="flow", **TINY),
+    "anr": lambda cut, texts: anr(cut, texts, width=6),
+    "cmf": lambda cut, texts: cmf(cut, width=4),
+    "emcdr": lambda cut, texts: emcdr(cut, width=4),
+    "emcdr mlp": lambda cut, texts: emcdr(cut, width=4, mlp=True),
+    "cdlfm": lambda cut, texts: cdlfm(cut, width=4, neighbours=5),
+    "dfm": lambda cut, texts: dfm(cut, width=4),
+    "r_dfm": lambda cut, texts: r_dfm(cut, texts, width=4, word_width=5),
+}
+
+
+def small(*, seed: int = 0) -> CrossDomain:
+    planted = planted_reviews(common=30, alone=10, items=10, each=4, seed=seed)
+    return CrossDomain.split(planted.source, planted.target)
+
+
+def with_target(cut: CrossDomain, change: str) -> CrossDomain:
+    """The cut after what cold users who are asked in the end did in the target is rewritten, or taken away.
+
+    Those who choose the epoch are asked while training; what they gave may choose it, and nothing else.
+    """
+    target = cut.logs[TARGET]
+    hidden = cut.is_cold[target.user] & (cut.role[target.user] != VALID)
+    if change == "removed":
+        return replace(cut, logs=(cut.logs[SOURCE], target.select(~hidden)))
+    text = np.where(hidden, "funny funny war", target.text).astype(object)
+    return replace(
+        cut, logs=(cut.logs[SOURCE], replace(target, text=text, rating=np.where(hidden, 1.0, target.rating)))
+    )
+
+
+def trained(make: Callable[[CrossDomain, Texts], nn.Module], cut: CrossDomain) -> nn.Module:
+    torch.manual_seed(0)
+    model = make(cut, read_texts(cut, length=24))
+    list(fit(model, cut, epochs=2, batch_size=64, optimizer=Adam(lr=0.01, weight_decay=0.0)))
+    return model
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_predictions(name: str) -> None:
+    cut, make = small(), SYSTEMS[name]
+    rows = cut.asked()
+    model = trained(make, cut)
+    found = predict(model, rows)
+    assert found.isfinite().all() and found.std() > 0
+    before = torch.cat([w.flatten() for w in make(cut, read_texts(cut, length=24)).state_dict().values()])
+    assert not torch.equal(before, torch.cat([w.flatten() for w in model.state_dict().values()]))
+    for change in ("rewritten", "removed"):
+        other = trained(make, with_target(cut, change))
+        for key, weight in model.state_dict().items():
+            assert torch.equal(weight, other.state_dict()[key]), (change, key)
+        assert torch.equal(found, predict(other, rows)), change
+
+
+def swapped(cut: CrossDomain) -> CrossDomain:
+    return replace(cut, logs=(cut.logs[1], cut.logs[0]))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("variant", ["simple", "share", "full"])
+def test_swapping_the_domains_with_the_transposed_matching_changes_nothing(variant: str) -> None:
+    planted = planted_reviews(common=30, alone=10, items=10, each=4)
+    cut = CrossDomain.split(planted.source, planted.target)
+    # Everybody in both is linking, so that both domains are known alike.
+    cut = replace(cut, role=np.where(cut.role == 0, 0, LINKING))
+    other = swapped(cut)
+    texts = read_texts(cut, length=24)
+    turned = {name: getattr(texts, name)[::-1] for name in ("users", "items", "auxiliary")}
+    model = catn(cut, texts, variant=variant, **TINY).eval()
+    twin = catn(other, replace(texts, **turned), variant=variant, **TINY).eval()
+    twin.words.load_state_dict(model.words.state_dict())
+    twin.matching.weight.data = model.matching.weight.data.T.clone()
+    twin.ask.data = model.ask.data.flip(0)
+    for one, two in zip(model.extractors, reversed(twin.extractors), strict=True):
+        two.load_state_dict(one.state_dict())
+    if model.fusion is not None:
+        twin.fusion.load_state_dict(model.fusion.state_dict())
+    for rows in (cut.flows(), Rows.of(cut.known[TARGET], TARGET)):
+        mirrored = Rows(rows.user, rows.item, 1 - rows.domain, rows.rating)
+        torch.testing.assert_close(predict(model, rows), predict(twin, mirrored))
+    torch.testing.assert_close(model.correlation, twin.correlation.T)
+    plain = Rows(rows.user, rows.item % 10, 1 - rows.domain, rows.rating)
+    assert not torch.allclose(predict(model, rows), predict(model, plain))
+
+
+def test_an_askers_own_review_is_no_part_of_the_items_document() -> None:
+    cut = small()
+    texts = read_texts(cut, length=400)
+    shelf = catn(cut, texts, **TINY).shelf
+    for domain in (SOURCE, TARGET):
+        log = cut.known[domain]
+        user, item = int(log.user[5]), int(log.item[5])
+        number = torch.tensor([item + domain * cut.num_items[SOURCE]])
+        rest = shelf.item(number, torch.tensor([user]))[0]
+        others = [t for t, u, i in zip(log.text, log.user, log.item, strict=True) if i == item and u != user]
+        expected = [w for text in others for w in texts.vocabulary.encode(text)]
+        assert rest[rest > 0].tolist() == expected
+        assert (shelf.item(number, torch.tensor([-5])) > 0).sum() == len(expected) + len(
+            texts.vocabulary.encode(log.text[5])
+        )
+
+
+def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> None:
+    cut = small()
+    texts = read_texts(cut, length=24)
+    for documents in (*texts.users, *texts.items[1:], *texts.auxiliary):
+        documents.word[:] = 0
+        documents.review[:] = -1
+    for make in (SYSTEMS["catn full"], SYSTEMS["catn simple"], SYSTEMS["anr"]):
+        model = make(cut, texts)
+        rows = cut.flows()
+        model(rows).sum().backward()
+        assert predict(model, cut.asked()).isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
+    cut = small()
+    texts, user = read_texts(cut, length=24), torch.arange(10)
+    for way, changed in (("document", TARGET), ("flow", SOURCE)):
+        torch.manual_seed(0)
+        model = catn(cut, texts, extractor_by=way, **TINY).eval()
+        before = model.user(user, SOURCE).aspects  # documents of the target, for items of the source
+        for parameter in model.extractors[1 - changed].parameters():
+            parameter.data += 1.0
+        assert torch.equal(model.user(user, SOURCE).aspects, before)
+        for parameter in model.extractors[changed].parameters():
+            parameter.data += 1.0
+        assert not torch.equal(model.user(user, SOURCE).aspects, before)
+    with pytest.raises(InputError, match="variant 'half'"):
+        catn(cut, texts, variant="half")
+
+
+def test_emcdr_on_identical_domains_learns_the_identity() -> None:
+    planted = planted_reviews(common=60, alone=10, items=10, each=4)
+    twin = replace(planted.source, items=np.array([f"twin {i}" for i in planted.source.items], dtype=object))
+    cut = CrossDomain.split(planted.source, twin)
+    torch.manual_seed(0)
+    model = emcdr(cut, width=3)
+    source, target = model.factors.sides
+    nn.init.normal_(source.people.weight)
+    target.load_state_dict(source.state_dict())
+    list(fit_mapping(model, cut))
+    torch.testing.assert_close(model.mapping.layers.weight.data, torch.eye(4), atol=0.02, rtol=0)
+
+
+def fit_mapping(model, cut: CrossDomain):  # noqa: ANN001, ANN201
+    from graphmeta.stages import train_stages
+
+    stage = replace(model.stages(cut)[1], valid=dict)
+    yield from train_stages([stage], epochs=200, optimizer=Adam(lr=0.05, weight_decay=0.0), patience=200)
+
+
+def test_planted_aspects_are_recovered() -> None:
+    """What a cold user cares for, known from their words about books alone, decides what they are predicted to give to
+    films; and attention goes to words for aspects, not to those that mean nothing."""
+    planted = planted_reviews(common=320, alone=30, items=30, each=6, noise=0.0)
+    cut = CrossDomain.split(planted.source, planted.target, cold=0.15)
+    texts = read_texts(cut, length=64)
+    torch.manual_seed(0)
+    vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
+    model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
+    list(fit(model, cut, epochs=5, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
+    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut), cut)["mse"]
+
+    cold, items = torch.from_numpy(np.flatnonzero(cut.is_cold)), torch.arange(30)
+    every = torch.cartesian_prod(cold, items).T
+    rows = Rows(*every, torch.full((len(every[0]),), TARGET), torch.zeros(len(every[0])))
+    found = predict(model, rows).view(len(cold), 30).numpy()
+    good = planted.good[TARGET][[int(name[4:]) for name in cut.logs[TARGET].items], : planted.shared]
+    effect = (found - found.mean(0)) @ (good - good.mean(0))  # how much each aspect of films matters to each
+    cares = planted.cares[[int(name[1:]) for name in cut.users[cold.numpy()]], : planted.shared]
+    above = (effect[cares][:, None] > effect[~cares]).mean()
+    assert above > 0.75  # chance: 0.5
+
+    meant = frozenset().union(*planted.words)
+    means = np.array([0.0, *(word in meant for word in texts.vocabulary.words)])
+    word = texts.users[SOURCE].word[cold.numpy()]
+    weights = model.user(cold, TARGET).weights.detach().numpy()
+    attended = (weights * means[word][:, :, None]).sum(1).mean()
+    assert attended > means[word].sum() / (word > 0).sum() + 0.1
+
+    user = str(cut.users[cold[0]])
+    aspects = user_aspects(model, cut, texts, user)
+    assert [a.points for a in aspects] == sorted((a.points for a in aspects), reverse=True)
+    own = cut.known[SOURCE].text[cut.users[cut.known[SOURCE].user] == user]
+    for aspect in aspects:
+        assert {text for text, _ in aspect.reviews} <= set(own)
+        assert all(any(word in text.split() for text in own) for word, _ in aspect.words)
+        assert 0.5 < sum(share for _, share in aspect.reviews) <= 1.0 + 1e-6
+    parts = model.parts(cold[:1].expand(30), items + cut.num_items[SOURCE], TARGET).detach()
+    by_hand = parts.sum(2).std(0)
+    assert aspects[0].points == pytest.approx(float(by_hand.max()))
+    with pytest.raises(InputError, match="no known review"):
+        user_aspects(model, cut, texts, "nobody")
+
+
+def test_means_are_means() -> None:
+    cut = small()
+    rows, log = cut.asked(), cut.known[TARGET]
+    expected = [log.rating[log.item == item].mean() for item in rows.item.tolist()]
+    assert predict(Means(cut), rows).tolist() == pytest.approx(expected)
+    assert predict(Means(cut, of_items=False), rows).tolist() == pytest.approx([log.rating.mean()] * len(rows))
+    wrong = np.array(expected) - rows.rating.numpy()
+    errors = cold_errors(Means(cut), cut)
+    assert errors == pytest.approx(
+        {"mse": (wrong**2).mean(), "rmse": (wrong**2).mean() ** 0.5, "mae": abs(wrong).mean()}
+    )
+
+
+def test_maps_lead_only_to_the_target() -> None:
+    cut = small()
+    with pytest.raises(InputError, match="ask for items of the target"):
+        emcdr(cut)(cut.flows())

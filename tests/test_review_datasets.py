@@ -1,0 +1,74 @@
+"""Amazon's review files: small ones of their form, invented here; and the reviews whose aspects are known."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphmeta.errors import InputError
+from graphmeta.review_datasets import amazon_reviews, halves, musical_instruments, planted_reviews
+from graphmeta.reviews import ReviewLog
+
+LINES = [
+    {"reviewerID": "A2", "asin": "0007", "overall": 4.0, "reviewText": "Fine \"capo\".", "unixReviewTime": 1400000000},
+    {"reviewerID": "A1", "asin": "B01", "overall": 5.0, "reviewText": "", "unixReviewTime": 1300000000, "helpful": [0]},
+]  # fmt: skip
+
+
+def test_amazons_form_is_read_plain_and_packed(tmp_path: Path) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in LINES)
+    (tmp_path / "plain.json").write_text(text)
+    (tmp_path / "packed.json.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("plain.json", "packed.json.gz"):
+        log = amazon_reviews(tmp_path / name)
+        assert log.users.tolist() == ["A1", "A2"] and log.items.tolist() == ["B01", "0007"]  # in the order of time
+        assert log.rating.tolist() == [5, 4] and log.time.tolist() == [1.3e9, 1.4e9]
+        assert log.text.tolist() == ["", 'Fine "capo".']
+
+
+def test_what_is_no_such_file_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.json"
+    with pytest.raises(InputError, match="no such file; get it from"):
+        amazon_reviews(path)
+    path.write_text("user,item\n1,2\n")
+    with pytest.raises(InputError, match="no JSON object a line"):
+        amazon_reviews(path)
+    path.write_text(json.dumps({"asin": "B"}) + "\n")
+    with pytest.raises(InputError, match="no column .unixReviewTime."):
+        amazon_reviews(path)
+
+
+def test_items_fall_into_halves_by_their_words() -> None:
+    random = np.random.default_rng(0)
+    words = (["string", "pick", "capo", "strap"], ["cable", "amp", "pedal", "volt"])
+    group = np.arange(30) % 5 < 2
+    text = np.array([" ".join(random.choice(words[int(g)], 4)) for g in group], dtype=object)
+    rows = np.arange(30)
+    log = ReviewLog(rows, rows, np.ones(30), rows.astype(float), text, rows, rows)
+    assert halves(log).tolist() == group.tolist()
+
+
+def test_planted_ratings_and_words_follow_the_formula() -> None:
+    planted = planted_reviews(common=30, alone=10, items=20, each=5, noise=0.0)
+    for domain, log in enumerate((planted.source, planted.target)):
+        assert len(log) == 40 * 5
+        other = range(planted.shared + 2 * (1 - domain), planted.shared + 2 * (1 - domain) + 2)
+        for row in range(len(log)):
+            user, item = int(log.users[log.user[row]][1:]), int(log.items[log.item[row]][4:])
+            cared = [a for a in np.flatnonzero(planted.cares[user]) if a not in other]
+            good = planted.good[domain][item, cared]
+            assert log.rating[row] == np.rint(3 + 2 * good.mean()) and len(cared) == 3
+            said = set(log.text[row].split())
+            assert [a for a, words in enumerate(planted.words) if words & said] == cared
+
+
+@pytest.mark.skipif(not os.environ.get("GRAPHMETA_DATA"), reason="GRAPHMETA_DATA names no folder with public logs")
+def test_musical_instruments_are_two_domains_of_many_users_in_common() -> None:
+    source, target = musical_instruments()
+    assert len(source) + len(target) == 10_261 and len(source.items) + len(target.items) == 900
+    assert not set(source.items) & set(target.items)
+    assert len(set(source.users) & set(target.users)) > 700
+    assert np.mean(["string" in text for text in source.text]) > np.mean(["string" in text for text in target.text])
