@@ -141,14 +141,15 @@ class Adaptation(nn.Module):
     ) -> Tensor:
         begin = self._begin(recommender, tasks, None)
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        ends, answers = [], []
+        problems, ends = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            problem = self._problem(recommender, TaskBatch(support, query), loss, None)
-            weights = self._descend(problem, {name: stacked[t] for name, stacked in begin.items()})
-            ends.append({name: weight for name, weight in weights.items() if name in begin})
-            answers.append(problem.answered(weights, answer))
-        self.start.reached(recommender, {name: torch.stack([end[name] for end in ends]) for name in begin})
-        return torch.cat(answers)
+            problems.append(self._problem(recommender, TaskBatch(support, query), loss, None))
+            ends.append(self._descend(problems[t], {name: stacked[t] for name, stacked in begin.items()}))
+        reached = {name: torch.stack([end[name] for end in ends]) for name in begin}
+        self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
+        for t, end in enumerate(ends):
+            end |= {name: stacked[t] for name, stacked in reached.items()}
+        return torch.cat([p.answered(end, answer) for p, end in zip(problems, ends, strict=True)])
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return self.start(recommender, self.names, without_targets(tasks.query), encoded)

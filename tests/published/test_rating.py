@@ -15,7 +15,7 @@ from graphmeta.evaluate import evaluate_ratings
 from graphmeta.job import check_system
 from graphmeta.nn.attention import Clicks
 from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.rating import Decision, SquaredError
+from graphmeta.nn.rating import Decision, SquaredError, decision_layers
 from graphmeta.published import build
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -73,7 +73,7 @@ def test_one_step_of_a_linear_model_by_hand() -> None:
     """θ' = θ − β · 2/n Σ (x·θ − r) x, and the answer x'·θ'."""
     torch.manual_seed(0)
     features, readout = ContentFeatures(LOG.items, 2), UserContent(LOG.users, 2)
-    head = Decision(readout, readout.width + features.width, hidden=())
+    head = Decision(readout, decision_layers(readout.width + features.width, ()))
     adaptation = Adaptation(Scope("head.layers"), step=Gradient(0.3))
     system = System(
         Recommender(features, Clicks(), head), LOG.items, users=LOG.users, adaptation=adaptation, loss=SquaredError(),
