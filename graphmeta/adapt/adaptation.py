@@ -105,6 +105,13 @@ class Adaptation(nn.Module):
         """How many tasks of so many support samples are adapted at a time."""
         return self.task_chunk or max(1, _MEMORY // max(1, self.memory(1, support)))
 
+    def estimate(self, tasks: int, support: int) -> str:
+        """Steps, adapted numbers and tasks at a time, and what :meth:`memory` makes of them, in words."""
+        at_once, (numbers, rows) = min(tasks, self.chunk(support)), self.sizes
+        tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
+        size = self.memory(at_once, support) / 1e6
+        return f"steps {self.steps} × {numbers:,} numbers{tables} × {at_once} tasks at a time, about {size:,.1f} MB"
+
     def run(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False) -> Tensor:
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
 

@@ -194,6 +194,10 @@ def test_paths_are_those_named() -> None:
 
 
 def test_what_it_changes() -> None:
-    adaptation = made().adaptation
+    system = made()
+    adaptation, recommender = system.adaptation, system.recommender
     assert adaptation.names == [f"head.layers.{n}.{kind}" for n in (0, 2, 4) for kind in ("weight", "bias")]
+    moved = (adaptation.names, adaptation.own[0])
+    decision, own = (sum(recommender.get_parameter(n).numel() for n in names) for names in moved)
+    assert adaptation.memory(7, 20) == 4 * 7 * 4 * 2 * (decision + 4 * own)  # four paths, each with weights and slopes
     assert adaptation.own[3] == ["head.readout.paths.3.weight", "head.readout.paths.3.bias"]
