@@ -83,15 +83,14 @@ class MetaPaths(nn.Module):
             means.append((near * share.to(near.dtype)[:, :, None]).sum(1))
         return torch.cat(means, 1)
 
-    def of_all(self, vectors: Tensor) -> Tensor:
-        """The same for all items at once, from their vectors: ``[num_items, D] -> [num_items, P·D]``.
-
-        It can be differentiated once.
-        """
-        place, means = torch.arange(self.most, device=vectors.device), [vectors]
+    def among(self, n_id: Tensor, vectors: Tensor) -> Tensor:
+        """The same from the vectors of all items ``[num_items, D]``, in one pass; it can be differentiated once."""
+        place, means = torch.arange(self.most, device=n_id.device), [vectors.index_select(0, n_id)]
         for neighbour, number in zip(self.neighbour, self.number, strict=True):
-            share = ((place < number[:, None]) / number[:, None]).to(vectors.dtype)
-            means.append(F.embedding_bag(neighbour, vectors, mode="sum", per_sample_weights=share))
+            count = number.index_select(0, n_id)[:, None]
+            share = ((place < count) / count).to(vectors.dtype)
+            near = neighbour.index_select(0, n_id)
+            means.append(F.embedding_bag(near, vectors, mode="sum", per_sample_weights=share))
         return torch.cat(means, 1)
 
 
@@ -117,8 +116,9 @@ class PathFeatures(nn.Module):
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Contents around these items, and the contents of all."""
-        _, every = self.contents(n_id)
-        return self.around.of_all(every).index_select(0, n_id), every
+        distinct, at = n_id.unique(return_inverse=True)  # an item is known to many samples, and looked at once
+        _, every = self.contents(distinct)
+        return self.around.among(distinct, every).index_select(0, at), every
 
 
 def item_paths(graph: HeteroData, clicks: np.ndarray, *, most: int) -> list[tuple[np.ndarray, np.ndarray]]:

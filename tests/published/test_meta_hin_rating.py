@@ -81,7 +81,7 @@ def test_what_training_asks_is_no_edge_of_the_graph() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_features_of_all_items_at_once_are_those_one_by_one() -> None:
+def test_features_are_means_over_neighbours() -> None:
     contents, around = ContentFeatures(LOG.items, 2), MetaPaths(LOG.num_items, ["genre"], most=4)
     around.fit(LOG)
     rows = torch.tensor([4, 4, 29, 0])
