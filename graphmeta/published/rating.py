@@ -86,7 +86,8 @@ def mamo_rating(
     loop (the code: Adam), a true meta-gradient of the stated order, Adam outside (the code: SGD); the vectors of
     contents are shared and never a person's own, as in MeLU; recommending writes nothing; what
     :class:`~graphmeta.nn.memory.Slots`, :class:`~graphmeta.nn.memory.Profiles` and
-    :class:`~graphmeta.adapt.start.RememberedPeople` say.
+    :class:`~graphmeta.adapt.start.RememberedPeople` say. The code clips slopes and this does not: five steps at 0.02
+    ran away for a held-out person of MovieLens-1M, at 0.01 they did not.
     """
     features, readout = ContentFeatures(items, width), UserContent(users, width)
     own = [nn.Sequential(nn.Linear(n, size), nn.ReLU(), nn.Linear(size, size)) for n in (readout.width, features.width)]
