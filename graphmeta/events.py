@@ -171,8 +171,13 @@ class EventLog:
         For parts that count in the training log and are then asked about its sessions: what they are asked must not
         be among what they counted.
         """
-        known = np.ones(self.num_events, dtype=bool)
-        known[self.ptr[1:][self.lengths > 0] - 1] = False
+        last = np.zeros(self.num_events, dtype=bool)
+        last[self.ptr[1:][self.lengths > 0] - 1] = True
+        return self.without(last)
+
+    def without(self, events: np.ndarray) -> EventLog:
+        """The log without these events (a mask ``[N]``); ids keep their numbers."""
+        known = ~events
         value = None if self.value is None else self.value[known]
         return replace(self, session=self.session[known], item=self.item[known], time=self.time[known], value=value)
 

@@ -167,8 +167,11 @@ def _trained(
         system = build(plan.system, split.train.items, users=split.train.users, width=plan.width)
     if begin is not None:
         system.start_from(begin)
-    if len(system.training_samples(split.train)) == 0:
+    samples = system.training_samples(split.train)
+    if len(samples) == 0:
         raise InputError(f"no training session is long enough for {plan.system}; it needs three clicks in one")
+    if system.adaptation is not None and system.episodic:
+        say(f"memory of adapting: {system.adaptation.estimate(plan.batch_size, system.support(samples))}")
     request, folder = _request(plan, split), checkpoint.folder
     history: list[Report] = []
     reports = train(

@@ -144,12 +144,16 @@ class System(nn.Module):
             if part is not self and hasattr(part, "fit"):
                 part.fit(log)  # pyright: ignore[reportCallIssue]
 
+    def support(self, samples: Samples | Tasks) -> int:
+        """Support samples of the largest task."""
+        longest = int(samples.lengths.max())
+        return longest if isinstance(samples, Tasks) else min(longest - 1, self.max_support)
+
     def parts(self, samples: Samples | Tasks) -> list[Samples | Tasks]:
         """The samples, or as many tasks of them at a time as the adaptation takes."""
         if self.adaptation is None or not len(samples):
             return [samples]
-        longest = int(samples.lengths.max())
-        size = self.adaptation.chunk(longest if isinstance(samples, Tasks) else min(longest - 1, self.max_support))
+        size = self.adaptation.chunk(self.support(samples))
         if size >= len(samples):
             return [samples]
         return [samples.take(np.arange(at, min(at + size, len(samples)))) for at in range(0, len(samples), size)]

@@ -226,6 +226,11 @@ class RandomQueries:
             raise InputError("the log has no ratings; name their column when reading it (value=)")
         return self.of(log, np.ones(log.num_events, dtype=bool)).latest(max_length)
 
+    def known(self, log: EventLog) -> EventLog:
+        """The log without what the tasks of it ask about; ids keep their numbers."""
+        _, asked = random_queries(log, np.ones(log.num_events, dtype=bool), **asdict(self))
+        return log.without(asked)
+
     def of(self, log: EventLog, among: np.ndarray) -> Tasks:
         """The tasks of these events (a mask ``[N]``) alone."""
         return tasks_of(log, *random_queries(log, among, **asdict(self)))

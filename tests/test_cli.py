@@ -18,6 +18,7 @@ from typer.main import get_command
 from graphmeta import train as training
 from graphmeta.cli import app, main
 from graphmeta.options import Reading
+from graphmeta.published import CATALOGUE
 from graphmeta.report import load_graph
 from graphmeta.storage import load_state, state_hash
 from graphmeta.system import System
@@ -102,6 +103,18 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     card = (fitted / "model" / "README.md").read_text()
     assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
     assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
+
+
+def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *SMALL, "--batch-size", "80"]
+    assert main([*command, "--system", "melu", "--out", str(tmp_path / "one")]) == 0
+    layer = System.load(tmp_path / "one/model").recommender.head.project
+    numbers = sum(weight.numel() for weight in layer.parameters())
+    size = 4 * 20 * 2 * numbers / 1e6  # the weights and one step's gradient, for the 20 tasks of a batch
+    told = f"memory of adapting: steps 1 × {numbers} numbers × 20 tasks at a time, about {size:.1f} MB\n"
+    assert capsys.readouterr().err.count(told) == 1
+    assert main(plain(files / "events.csv", tmp_path / "two", "--time", "at")) == 0
+    assert "memory of adapting" not in capsys.readouterr().err
 
 
 def test_the_model_remembers_how_it_was_made(fitted: Path):
@@ -440,7 +453,7 @@ def test_graph_writes_what_can_be_read_back(files: Path, tmp_path: Path, capsys:
 def test_systems_lists_the_catalogue(capsys: pytest.CaptureFixture):
     assert main(["systems", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {"sr_gnn", "cbml"} <= {row["name"] for row in rows}
+    assert {row["name"] for row in rows} == set(CATALOGUE)
     assert all(row.keys() == {"name", "family", "paper", "equations", "adapts"} for row in rows)
     assert main(["systems"]) == 0
     assert "sr_gnn" in capsys.readouterr().out

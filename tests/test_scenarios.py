@@ -100,3 +100,17 @@ def test_what_cannot_be_cut_is_refused() -> None:
     every = np.ones(LOG.num_events, dtype=bool)
     with pytest.raises(InputError, match="by a warm person of a warm item"):
         ColdStart(LOG, random_people(LOG, 0.5), Cold(np.zeros(50, dtype=bool), "none"), every, QUERIES)
+
+
+def test_what_tasks_know_is_the_log_without_what_they_ask() -> None:
+    log = fake_ratings()
+    queries = RandomQueries(queries=4, least=6, seed=3)
+    known, tasks = queries.known(log), queries(log)
+
+    def pairs(session: np.ndarray, item: np.ndarray, value: np.ndarray) -> list[tuple[float, ...]]:
+        return sorted(zip(session.tolist(), item.tolist(), value.tolist(), strict=True))
+
+    asked, support = (pairs(part.session, part.target, part.value) for part in (tasks.query, tasks.support))
+    assert pairs(known.session, known.item, known.value) == support
+    assert sorted(support + asked) == pairs(log.session, log.item, log.value)
+    assert known.num_items == log.num_items and known.num_sessions == log.num_sessions

@@ -105,6 +105,13 @@ class Adaptation(nn.Module):
         """How many tasks of so many support samples are adapted at a time."""
         return self.task_chunk or max(1, _MEMORY // max(1, self.memory(1, support)))
 
+    def estimate(self, tasks: int, support: int) -> str:
+        """Steps, adapted numbers and tasks at a time, and what :meth:`memory` makes of them, in words."""
+        at_once, (numbers, rows) = min(tasks, self.chunk(support)), self.sizes
+        tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
+        size = self.memory(at_once, support) / 1e6
+        return f"steps {self.steps} × {numbers:,} numbers{tables} × {at_once} tasks at a time, about {size:,.1f} MB"
+
     def run(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False) -> Tensor:
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
 
@@ -141,14 +148,15 @@ class Adaptation(nn.Module):
     ) -> Tensor:
         begin = self._begin(recommender, tasks, None)
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        ends, answers = [], []
+        problems, ends = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            problem = self._problem(recommender, TaskBatch(support, query), loss, None)
-            weights = self._descend(problem, {name: stacked[t] for name, stacked in begin.items()})
-            ends.append({name: weight for name, weight in weights.items() if name in begin})
-            answers.append(problem.answered(weights, answer))
-        self.start.reached(recommender, {name: torch.stack([end[name] for end in ends]) for name in begin})
-        return torch.cat(answers)
+            problems.append(self._problem(recommender, TaskBatch(support, query), loss, None))
+            ends.append(self._descend(problems[t], {name: stacked[t] for name, stacked in begin.items()}))
+        reached = {name: torch.stack([end[name] for end in ends]) for name in begin}
+        self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
+        for t, end in enumerate(ends):
+            end |= {name: stacked[t] for name, stacked in reached.items()}
+        return torch.cat([p.answered(end, answer) for p, end in zip(problems, ends, strict=True)])
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return self.start(recommender, self.names, without_targets(tasks.query), encoded)

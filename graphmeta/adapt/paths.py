@@ -62,6 +62,10 @@ class CoAdaptation(Adaptation):
         self.semantic.bind(recommender)
         self.own = [Scope(path).names(recommender) for path in self.paths]
 
+    def memory(self, tasks: int, support: int) -> int:
+        """Bytes: those of both adaptations, for each path."""
+        return len(self.paths) * (super().memory(tasks, support) + self.semantic.memory(tasks, support))
+
     @property
     def _moves_states(self) -> bool:
         return super()._moves_states or self.semantic._moves_states

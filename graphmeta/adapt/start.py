@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.gate import Gates, Granularity
-from graphmeta.nn.memory import MemoryLayer
+from graphmeta.nn.memory import MemoryLayer, Profiles, SlopeSlots, SlotLayer
 
 if TYPE_CHECKING:
     from graphmeta.adapt.engine import Weights
@@ -153,4 +155,69 @@ class Remembered(nn.Module):
     def _memory(self, recommender: Recommender) -> MemoryLayer:
         memory = recommender.get_submodule(self.layer)
         assert isinstance(memory, MemoryLayer)
+        return memory
+
+
+class RememberedPeople(nn.Module):
+    """A task begins as those before it with a profile like its own ended; what it makes of it is remembered too.
+
+    With the profile p and three memories, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each
+    parameter of the scope, and the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P takes in the
+    profiles, M_UI the weights where tasks ended, and M_U the slopes of their query losses there.
+
+    Args:
+        scope: φ_u, the parameters whose start is personal.
+        layer: name of the :class:`~graphmeta.nn.memory.SlotLayer`.
+        profiles: M_P; the profile is the recommender's summary.
+        bias: τ; rate: β, of M_U's moving average, see :class:`~graphmeta.nn.memory.Slots`.
+
+    Source: MAMO (Dong et al. 2020). Differs: M_U begins as zeros; slopes are not clipped.
+    """
+
+    def __init__(self, scope: Scope, layer: str, *, profiles: Profiles, bias: float = 0.01, rate: float = 0.05) -> None:
+        super().__init__()
+        self.scope, self.layer, self.profiles, self.bias, self.rate = scope, layer, profiles, bias, rate
+        self.slopes = nn.ModuleDict()
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Slots for the slope of each parameter of the scope."""
+        for name in self.scope.names(recommender):
+            begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
+            self.slopes[name.replace(".", "/")] = SlopeSlots(begin, rate=self.rate)
+
+    def changes(self) -> list[str]:
+        """The scope, and the layer's weight."""
+        return [*self._slopes(), f"{self.layer}.weight"]
+
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """The personal weights ``[T, *shape]``."""
+        profile = recommender.summary(context, encoded)
+        address = self.profiles.address(profile)
+        self.seen = (address.detach(), profile.detach()) if self.training else None
+        own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._slopes().items()}
+        return own | {f"{self.layer}.weight": self._task_memory(recommender).read(address)}
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """In training, note profiles and weights; and the slopes, once the query's loss has gone backwards."""
+        if self.seen is None:
+            return
+        (address, profile), self.seen = self.seen, None
+        self.profiles.note(address, profile)
+        for name, memory in {**self._slopes(), f"{self.layer}.weight": self._task_memory(recommender)}.items():
+            end = weights[name]
+            assert isinstance(end, Tensor)
+            if not isinstance(memory, SlopeSlots):
+                memory.note(address, end)
+            elif end.requires_grad:
+                end.register_hook(partial(memory.note, address))
+
+    def _slopes(self) -> dict[str, SlopeSlots]:
+        return {key.replace("/", "."): m for key, m in self.slopes.items() if isinstance(m, SlopeSlots)}
+
+    def _task_memory(self, recommender: Recommender) -> SlotLayer:
+        memory = recommender.get_submodule(self.layer)
+        assert isinstance(memory, SlotLayer)
         return memory

@@ -8,7 +8,8 @@ in :meth:`MetaPaths.fit`, from the training log alone; a session nobody has seen
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,10 +19,13 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import AddMetaPaths
 from torch_geometric.utils import coalesce
 
+from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.graph import build_graph
+from graphmeta.nn.content import ContentFeatures
 from graphmeta.nn.readout import Mean
 from graphmeta.nn.transitions import strongest
+from graphmeta.tables import EntityTable
 
 THROUGH_SESSIONS = [("item", "in", "session"), ("session", "holds", "item")]
 
@@ -33,27 +37,35 @@ class MetaPaths(nn.Module):
     attribute, the items most clicked that have the same value. An item without neighbours is its own.
 
     A training session is part of the graph that it is asked about: it alone would make its last item a neighbour of
-    the others. So the graph is that of the training log without the last click of each session.
+    the others. So the graph is that of what the tasks of the training log know, without what they are asked.
 
     Args:
-        attributes: how many attributes the items have, each of them a path.
+        attributes: the items' attributes that are paths, with one value an item or several.
         most: neighbours of an item along a path, at most.
+        known: from the training log to what its tasks know; all but the last click of each session if not given.
 
     Shapes: ``n_id [I]``, table ``[I] -> [I, D]``, -> ``[I, P·D]`` for the P = attributes + 2 paths.
     """
 
-    def __init__(self, num_items: int, attributes: int, *, most: int = 20) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        attributes: Sequence[str],
+        *,
+        most: int = 20,
+        known: Callable[[EventLog], EventLog] = EventLog.without_last_clicks,
+    ) -> None:
         super().__init__()
-        self.most = most
-        own = torch.arange(num_items)[:, None].expand(attributes + 1, num_items, most)
+        self.attributes, self.most, self.known = list(attributes), most, known
+        own = torch.arange(num_items)[:, None].expand(len(attributes) + 1, num_items, most)
         self.neighbour: Tensor
         self.number: Tensor
         self.register_buffer("neighbour", own.clone())
-        self.register_buffer("number", torch.ones(attributes + 1, num_items, dtype=torch.int64))
+        self.register_buffer("number", torch.ones(len(own), num_items, dtype=torch.int64))
 
     def fit(self, log: EventLog) -> None:
-        """Find the neighbours in the training log, whose last clicks are left out."""
-        log = log.without_last_clicks()
+        """Find the neighbours in the training log, less what its tasks are asked."""
+        log = self.known(replace(log, items=_with_only(log.items, self.attributes)))
         clicks = np.bincount(log.item, minlength=log.num_items)
         for path, (pairs, weight) in enumerate(item_paths(build_graph(log), clicks, most=self.most)):
             weight = weight if path == 0 else clicks[pairs[1]]
@@ -70,6 +82,43 @@ class MetaPaths(nn.Module):
             near = table(neighbour.index_select(0, n_id).flatten()).unflatten(0, share.shape)
             means.append((near * share.to(near.dtype)[:, :, None]).sum(1))
         return torch.cat(means, 1)
+
+    def among(self, n_id: Tensor, vectors: Tensor) -> Tensor:
+        """The same from the vectors of all items ``[num_items, D]``, in one pass; it can be differentiated once."""
+        place, means = torch.arange(self.most, device=n_id.device), [vectors.index_select(0, n_id)]
+        for neighbour, number in zip(self.neighbour, self.number, strict=True):
+            count = number.index_select(0, n_id)[:, None]
+            share = ((place < count) / count).to(vectors.dtype)
+            near = neighbour.index_select(0, n_id)
+            means.append(F.embedding_bag(near, vectors, mode="sum", per_sample_weights=share))
+        return torch.cat(means, 1)
+
+
+def _with_only(items: EntityTable, attributes: Sequence[str]) -> EntityTable:
+    """The items with these attributes alone."""
+    strange = [name for name in attributes if name not in items.attributes and name not in items.several]
+    if strange:
+        there = ", ".join([*items.attributes, *items.several]) or "none"
+        raise InputError(f"items have no attribute {strange[0]!r} to make a path of; there are: {there}")
+    one, several = ({n: own[n] for n in attributes if n in own} for own in (items.attributes, items.several))
+    return replace(items, attributes=one, several=several)
+
+
+class PathFeatures(nn.Module):
+    """An item is its content; what is read of it is that and, beside it, its neighbours' along each path.
+
+    Shapes: ``n_id [I] -> (x [I, P·D], candidates [num_items, D])``, the x of :class:`MetaPaths`.
+    """
+
+    def __init__(self, contents: ContentFeatures, around: MetaPaths) -> None:
+        super().__init__()
+        self.contents, self.around, self.width = contents, around, contents.width
+
+    def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Contents around these items, and the contents of all."""
+        distinct, at = n_id.unique(return_inverse=True)  # an item is known to many samples, and looked at once
+        _, every = self.contents(distinct)
+        return self.around.among(distinct, every).index_select(0, at), every
 
 
 def item_paths(graph: HeteroData, clicks: np.ndarray, *, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -118,13 +167,16 @@ class PathContexts(nn.Module):
 
     Args:
         readout: of the states that come before; paths: P; width: D, of an item vector; size: of a context.
+        mean: from states to n, for states that are more than their click's; the mean over clicks if not given.
 
     Shapes: ``[E, H + P·D] -> [S, H' + size]``. Source: MetaHIN (Lu et al. 2020), its aggregator with a mean.
     """
 
-    def __init__(self, readout: nn.Module, *, paths: int, width: int, size: int = 32) -> None:
+    def __init__(
+        self, readout: nn.Module, *, paths: int, width: int, size: int = 32, mean: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.readout, self.mean = readout, Mean()
+        self.readout, self.mean = readout, mean or Mean()
         self.paths = nn.ModuleList(nn.Linear(width, size) for _ in range(paths))
         self.around = paths * width
         self.mix: Tensor

@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.nn.attention import from_dense, to_dense
 from graphmeta.nn.features import UserFeatures
+from graphmeta.nn.readout import Mean
 
 
 class RunningMean(nn.Module):
@@ -23,6 +24,18 @@ class RunningMean(nn.Module):
         clicks, _ = to_dense(x.index_select(0, batch["event"].item), batch)
         total = from_dense(clicks.cumsum(1), batch)
         return total / (batch["event"].order + 2)[:, None]
+
+
+class SampleMean(nn.Module):
+    """The state of every click is the mean over all clicks of its sample, in whatever order they came.
+
+    Shapes: ``x [I, D] -> [E, D]``.
+    """
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        clicks = x.index_select(0, batch["event"].item)
+        return Mean()(clicks, batch).index_select(0, batch["event"].batch)
 
 
 class UserStates(nn.Module):

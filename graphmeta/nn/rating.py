@@ -19,20 +19,24 @@ from graphmeta.events import EventLog
 
 
 class Decision(nn.Module):
-    """Rating = mean of all + layers on who asks and what is asked about: ``μ + FC(… relu(FC([u ; e_i])))``.
+    """Rating = mean of all + layers on who asks and what is asked about: ``μ + layers([f(u) ; g(e_i)])``.
 
     Args:
-        readout: ``(states, batch) -> [S, D]``, who asks.
-        width: of readout and candidate together, ``D + D'``; hidden: of the layers between.
+        readout: ``(states, batch) -> [S, D]``, who asks, u.
+        layers: from both together to one number, see :func:`decision_layers`.
+        user, item: f and g, layers of each side's own; none if not given.
 
     Shapes: states ``[E, ·]``, candidates ``[C, D']`` -> ``[S, 1]``.
     Source: MeLU eq 3. Differs: the training log's mean rating μ is a constant beside the layers, which then learn
     differences from it.
     """
 
-    def __init__(self, readout: nn.Module, width: int, *, hidden: Sequence[int] = (64, 64)) -> None:
+    def __init__(
+        self, readout: nn.Module, layers: nn.Module, *, user: nn.Module | None = None, item: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.readout, self.layers = readout, decision_layers(width, hidden)
+        self.readout, self.layers = readout, layers
+        self.user, self.item = user or nn.Identity(), item or nn.Identity()
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))
 
@@ -43,8 +47,8 @@ class Decision(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The ratings."""
-        asked = asked_about(batch, candidates)
-        return self.mean + self.layers(torch.cat([self.readout(states, batch), asked], 1))
+        asks, asked = self.user(self.readout(states, batch)), self.item(asked_about(batch, candidates))
+        return self.mean + self.layers(torch.cat([asks, asked], 1))
 
 
 def decision_layers(width: int, hidden: Sequence[int]) -> nn.Sequential:

@@ -172,7 +172,7 @@ def meta_hin(
     replace_last_layer(model, nn.Linear(session + size, out))
     table = item_table(model.features)
     model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=table.width, size=size)
-    around = MetaPaths(len(items), len(items.attributes), most=neighbours)
+    around = MetaPaths(len(items), list(items.attributes), most=neighbours)
     prefixes = [f"head.readout.paths.{number}" for number in range(paths)]
     adaptation = CoAdaptation(
         Scope("head.project"),

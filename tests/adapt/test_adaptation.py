@@ -465,6 +465,11 @@ def test_a_chunk_is_what_its_memory_lets_in():
     per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + 2 * 5 * ITEMS)
     assert adaptation.memory(7, 5) == 7 * per_task
     assert adaptation.chunk(5) == 2**28 // per_task
+    numbers, size = 2 * WIDTH * WIDTH + WIDTH, f"{7 * per_task / 1e6:,.1f} MB"
+    tables = f"{ITEMS} rows of tables (of 5 support samples)"
+    assert adaptation.estimate(7, 5) == f"steps 2 × {numbers} numbers and {tables} × 7 tasks at a time, about {size}"
+    adaptation.task_chunk = 3
+    assert "× 3 tasks at a time" in adaptation.estimate(7, 5)
     assert Adaptation(Scope(""), step=Gradient(0.3), task_chunk=3).chunk(5) == 3
     with pytest.raises(InputError, match="task_chunk must be at least 1"):
         Adaptation(Scope(""), step=Gradient(0.3), task_chunk=0)

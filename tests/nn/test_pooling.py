@@ -6,7 +6,7 @@ import torch
 
 from graphmeta.batch import Samples, session_batch
 from graphmeta.nn.features import ItemFeatures, Table, UntiedFeatures, scaled_normal_
-from graphmeta.nn.pooling import Beside, RunningMean, UserStates
+from graphmeta.nn.pooling import Beside, RunningMean, SampleMean, UserStates
 from graphmeta.nn.recurrent import Recurrent
 from graphmeta.testing import check_encoder
 
@@ -38,6 +38,19 @@ def test_the_running_mean_is_the_loop():
             torch.testing.assert_close(found[row], sum(clicks) / (len(clicks) + 1), rtol=0, atol=1e-14)
             row += 1
     assert row == len(found)
+
+
+@pytest.mark.parametrize("task", [None, np.array([0, 0, 1])])
+def test_the_mean_of_a_sample_is_the_loop(task):
+    batch = batch_of(task=task)
+    table, x = vectors(batch)
+    real = batch["sample"].get("real", torch.arange(3)).tolist()
+    found = SampleMean()(x, batch)
+    for sample, begin, end in zip(real, BEGIN, END, strict=True):
+        wanted = sum(table[ITEM[at]] for at in range(begin, end)) / (end - begin)
+        own = found[batch["event"].batch == sample]
+        assert len(own) == end - begin
+        torch.testing.assert_close(own, wanted.expand_as(own))
 
 
 @pytest.mark.parametrize("task", [None, np.array([0, 0, 1])])

@@ -10,7 +10,7 @@ from torch import nn
 from graphmeta.batch import session_batch
 from graphmeta.errors import InputError
 from graphmeta.nn.content import UserContent
-from graphmeta.nn.rating import Decision, SquaredError
+from graphmeta.nn.rating import Decision, SquaredError, decision_layers
 from graphmeta.tasks import RandomQueries
 from graphmeta.testing import fake_ratings
 
@@ -22,7 +22,7 @@ ASKED = RandomQueries()(LOG, max_length=0).query
 
 def head() -> Decision:
     torch.manual_seed(0)
-    decision = Decision(UserContent(LOG.users, 2), 5, hidden=(4, 3))
+    decision = Decision(UserContent(LOG.users, 2), decision_layers(5, (4, 3)))
     decision.fit(LOG)
     return decision
 

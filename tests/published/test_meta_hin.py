@@ -15,6 +15,7 @@ from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=30)
 WIDTH, SIZE = 4, 3
+NAMES = ["colour", "size"]  # the attributes of random_log
 
 
 def random_log(seed=3, sessions=60, items=12):
@@ -50,7 +51,7 @@ def by_hand(log, most):
 @pytest.mark.parametrize("most", [2, 5, 20])
 def test_neighbours_are_those_counted_by_hand(most):
     log = random_log()
-    paths = MetaPaths(log.num_items, 2, most=most)
+    paths = MetaPaths(log.num_items, NAMES, most=most)
     paths.fit(log)
     for path, wanted in enumerate(by_hand(log, most)):
         for item, near in enumerate(wanted):
@@ -60,7 +61,7 @@ def test_neighbours_are_those_counted_by_hand(most):
 
 def test_vectors_are_means_over_neighbours():
     log, table = random_log(), torch.randn(12, WIDTH)
-    paths = MetaPaths(12, 2, most=5)
+    paths = MetaPaths(12, NAMES, most=5)
     before = paths(torch.arange(12), lambda index: table[index])
     torch.testing.assert_close(before, table.repeat(1, 4))  # before it is fitted, an item has itself alone
     paths.fit(log)
@@ -74,7 +75,7 @@ def test_neighbours_come_from_the_training_log_alone():
     log = random_log()
     early = log.of_sessions(np.arange(log.num_sessions) < 40)
     early, whole = early.aligned_to(log.items, None), log
-    found = [MetaPaths(12, 2, most=5) for _ in range(2)]
+    found = [MetaPaths(12, NAMES, most=5) for _ in range(2)]
     found[0].fit(early)
     found[1].fit(whole)
     assert not torch.equal(found[0].neighbour, found[1].neighbour)
@@ -86,7 +87,7 @@ def test_neighbours_come_from_the_training_log_alone():
 
 
 def fitted(log):
-    paths = MetaPaths(12, 2, most=20)
+    paths = MetaPaths(12, NAMES, most=20)
     paths.fit(log)
     return paths
 
@@ -95,7 +96,7 @@ def test_a_session_alone_makes_no_neighbours():
     """What a training session asks about is its neighbour only if another session says so."""
     frame = pd.DataFrame({"s": [0, 0, 0, 1, 1, 2, 2], "i": list("abcabxy")})
     log = EventLog.read(frame, session="s", item="i")
-    paths = MetaPaths(log.num_items, 0, most=5)
+    paths = MetaPaths(log.num_items, [], most=5)
     paths.fit(log)
     near = [paths.neighbour[0, i, : int(paths.number[0, i])].tolist() for i in range(5)]
     assert near == [[0, 1], [0, 1], [2], [3], [4]]

@@ -1,11 +1,11 @@
-"""MeLU on ratings: the engine's two ways agree, its gradients are right, and it cannot see what it is asked."""
+"""What every rating system of the catalogue keeps: the engine's two ways agree, its gradients are right, it learns, it
+is saved, and it cannot see what it is asked. And MeLU by hand."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
@@ -15,8 +15,9 @@ from graphmeta.evaluate import evaluate_ratings
 from graphmeta.job import check_system
 from graphmeta.nn.attention import Clicks
 from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.rating import Decision, SquaredError
-from graphmeta.published import build
+from graphmeta.nn.memory import SlopeSlots
+from graphmeta.nn.rating import Decision, SquaredError, decision_layers
+from graphmeta.published import CATALOGUE, build
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tasks import RandomQueries
@@ -24,26 +25,46 @@ from graphmeta.testing import fake_ratings
 from graphmeta.train import Adam, train
 
 LOG = fake_ratings()
+GENEROUS = dataclasses.replace(LOG, value=1.0 + LOG.session % 5)
 UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)
-TASKS = RandomQueries(queries=4, least=6)(UNEVEN, max_length=0).take(np.array([0, 3, 5, 20]))
+TASKS = RandomQueries(queries=4, least=6)(UNEVEN).take(np.array([0, 3, 5, 20]))
+SMALL = {
+    "melu_rating": {"hidden": 5},
+    "mamo_rating": {"size": 4, "bias": 0.3},
+    "meta_hin_rating": {"hidden": 5, "size": 3, "path_lr": 0.3, "neighbours": 4, "known": 3},
+}
+every = pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.rates])
 
 
-def melu(**arguments) -> System:
+def made(name: str, **arguments) -> System:
+    """The system in eval mode, with rates that move; memories, if it has some, hold something."""
     torch.manual_seed(0)
-    system = build("melu_rating", LOG.items, users=LOG.users, width=3, hidden=5, **{"lr": 0.1, **arguments})
+    system = build(name, LOG.items, users=LOG.users, width=3, **{"lr": 0.1, **SMALL[name], **arguments}).eval()
     system.fit(LOG)
+    for memory in system.modules():
+        if isinstance(memory, SlopeSlots):
+            memory.slots.normal_()
     return system
 
 
+def melu(**arguments) -> System:
+    return made("melu_rating", **arguments)
+
+
+def learned(system: System) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in system.named_parameters() if weight.requires_grad}
+
+
 def meta_gradients(system: System) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(system.losses(TASKS).sum(), list(system.parameters())))
+    return list(torch.autograd.grad(system.losses(TASKS).sum(), list(learned(system).values())))
 
 
+@every
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_are_as_one_after_the_other(order: int) -> None:
+def test_all_people_at_once_are_as_one_after_the_other(name: str, order: int) -> None:
     assert len(set(TASKS.lengths)) > 1
-    one, two = melu(order=order, steps=2), melu(order=order, steps=2)
+    one, two = made(name, order=order, steps=2), made(name, order=order, steps=2)
     two.adaptation.stacked = False
     torch.testing.assert_close(one.scores(TASKS), two.scores(TASKS), rtol=0, atol=1e-9)
     for a, b in zip(meta_gradients(one), meta_gradients(two), strict=True):
@@ -51,8 +72,40 @@ def test_all_people_at_once_are_as_one_after_the_other(order: int) -> None:
     assert one.adaptation.stacked
 
 
+@every
 @pytest.mark.usefixtures("float64")
-def test_second_order_gradients_are_those_of_finite_differences() -> None:
+def test_second_order_is_the_derivative(name: str) -> None:
+    system = made(name, order=2)
+    weights = list(learned(system).values())
+    direction = [torch.randn_like(weight) for weight in weights]
+    slope, first = (
+        sum((g * d).sum() for g, d in zip(meta_gradients(one), direction, strict=True))
+        for one in (system, made(name, order=1))
+    )
+    values = []
+    for step in (1e-6, -2e-6):
+        with torch.no_grad():
+            for weight, d in zip(weights, direction, strict=True):
+                weight += step * d
+        values.append(float(system.losses(TASKS).sum().detach()))
+    assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(slope), rel=1e-5)
+    assert float(first) != pytest.approx(float(slope), rel=1e-3)
+
+
+@every
+@pytest.mark.usefixtures("float64")
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    system = made(name).train()
+    optimizer = torch.optim.SGD(system.parameters(), lr=0.1)
+    for _ in range(2):  # at first, what stands behind a zero gets none
+        optimizer.zero_grad()
+        system.losses(system.training_samples(LOG)).mean().backward()
+        optimizer.step()
+    assert not [n for n, p in learned(system).items() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.usefixtures("float64")
+def test_second_order_gradients_of_melu_are_those_of_finite_differences() -> None:
     system = melu(order=2)
     gradients = dict(zip((n for n, _ in system.named_parameters()), meta_gradients(system), strict=True))
     first = dict(zip(gradients, meta_gradients(melu(order=1)), strict=True))
@@ -73,7 +126,7 @@ def test_one_step_of_a_linear_model_by_hand() -> None:
     """θ' = θ − β · 2/n Σ (x·θ − r) x, and the answer x'·θ'."""
     torch.manual_seed(0)
     features, readout = ContentFeatures(LOG.items, 2), UserContent(LOG.users, 2)
-    head = Decision(readout, readout.width + features.width, hidden=())
+    head = Decision(readout, decision_layers(readout.width + features.width, ()))
     adaptation = Adaptation(Scope("head.layers"), step=Gradient(0.3))
     system = System(
         Recommender(features, Clicks(), head), LOG.items, users=LOG.users, adaptation=adaptation, loss=SquaredError(),
@@ -106,8 +159,10 @@ def test_a_step_leaves_the_contents_as_they_are() -> None:
     )
 
 
-def test_what_is_asked_influences_no_answer_and_what_is_known_does() -> None:
-    system, scores = melu(), melu().scores(TASKS)
+@every
+def test_what_is_asked_influences_no_answer_and_what_is_known_does(name: str) -> None:
+    system = made(name)
+    scores = system.scores(TASKS)
     random = np.random.default_rng(0)
     asked = dataclasses.replace(TASKS.query, value=random.random(len(TASKS.query)))
     assert torch.equal(system.scores(dataclasses.replace(TASKS, query=asked)), scores)
@@ -115,8 +170,10 @@ def test_what_is_asked_influences_no_answer_and_what_is_known_does() -> None:
     assert not torch.allclose(system.scores(dataclasses.replace(TASKS, support=known)), scores)
 
 
-def test_answers_do_not_depend_on_who_else_is_asked() -> None:
-    system, order = melu(), np.array([2, 0, 3, 1])
+@every
+@pytest.mark.usefixtures("float64")
+def test_answers_do_not_depend_on_who_else_is_asked(name: str) -> None:
+    system, order = made(name), np.array([2, 0, 3, 1])
     scores = system.scores(TASKS)
     alone = torch.cat([system.scores(TASKS.take(np.array([t]))) for t in order])
     torch.testing.assert_close(system.scores(TASKS.take(order)), alone)
@@ -124,8 +181,9 @@ def test_answers_do_not_depend_on_who_else_is_asked() -> None:
     assert one == pytest.approx(two, abs=1e-6) and len(scores) == 16
 
 
-def test_it_is_saved_and_loaded_with_its_contents(tmp_path) -> None:
-    system = melu()
+@every
+def test_it_is_saved_and_loaded_with_its_contents(name: str, tmp_path) -> None:
+    system = made(name)
     part = LOG.select(LOG.item % 3 == 0).aligned_to(LOG.items, LOG.users)
     system.fit(part)
     system.save(tmp_path)
@@ -134,11 +192,16 @@ def test_it_is_saved_and_loaded_with_its_contents(tmp_path) -> None:
     assert float(again.recommender.head.mean) == pytest.approx(part.value.mean())
 
 
+@every
+def test_it_learns_on_ratings(name: str) -> None:
+    history = list(train(made(name), GENEROUS, epochs=4, optimizer=Adam(lr=2e-2), batch_size=20))
+    assert history[-1].loss < 0.9 * history[0].loss
+
+
 def test_it_learns_and_adapting_helps() -> None:
     """How generous people are is written nowhere: only their own ratings tell it."""
-    generous = dataclasses.replace(LOG, value=1.0 + LOG.session % 5)
     learn, test = (
-        generous.select(part).aligned_to(LOG.items, LOG.users) for part in (LOG.session < 30, LOG.session >= 30)
+        GENEROUS.select(part).aligned_to(LOG.items, LOG.users) for part in (LOG.session < 30, LOG.session >= 30)
     )
     asked, errors = RandomQueries(queries=5)(test, max_length=0), {}
     for steps in (0, 2):
@@ -149,9 +212,11 @@ def test_it_learns_and_adapting_helps() -> None:
     assert errors[2] < 0.6 * errors[0]
 
 
-def test_next_items_are_not_its_question() -> None:
+@every
+def test_next_items_are_not_its_question(name: str) -> None:
     with pytest.raises(InputError, match="no ratings to learn from|names none"):
-        melu().recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
-    with pytest.raises(InputError, match="melu_rating predicts ratings"):
-        check_system("melu_rating", users=True)
-    assert isinstance(melu().recommender.head.layers, nn.Sequential)
+        made(name).recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
+    with pytest.raises(InputError, match=f"{name} predicts ratings"):
+        check_system(name, users=True)
+    with pytest.raises(InputError, match=f"{name} needs to know the users"):
+        build(name, LOG.items)
