@@ -174,7 +174,8 @@ first k by that of the best order of the same items, and is a mean over people; 
 mean of their gains. It is no ranking of the catalogue, and a random order (`global_mean`) already has a high one.
 "nDCG" has gains 2^R − 1, as MeLU's paper defines it; "linear" has gains R. "As trained" asks the training tasks
 themselves, as MeLU's warm-warm cell does; "warm" asks held-out ratings of warm people. The epoch is chosen by the MAE
-on 150 people taken out of training (who are among the people of "as trained").
+on 150 people taken out of training (who are among the people of "as trained"). Rows of two or three epochs were cut
+short, while that error still fell: they tell what the system reaches at least.
 """
 MELU = """MeLU's printed nDCG stands under "linear". The released code computes none, and others who tried its paper's
 2^R − 1 report far less than printed (waterhorse1/MELU_pytorch, issue 2). Of new items PPR knows nothing: its MAE is
