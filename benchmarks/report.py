@@ -101,8 +101,8 @@ Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/
 Figures are in percent (ratings apart), over the full catalogue: what was clicked before stays a candidate, a tie counts
 as the mean of its best and worst rank. The epoch is chosen on the last training sessions, which are held out; the test
 log is looked at once.
-"Begins with sr_gnn2" is the row `sr_gnn --epochs 2` beside it: such runs came out no better than their start, so they
-say little about the system. "Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
+A run that begins with another reads the folder that the other was told to save in, as the commands say.
+"Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
 ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a few tenths of a point mean nothing.
 Under MetaCF's protocol records are drawn from a person's last 50 (the paper: from all), and bpr_fold_in's rate and
 steps are chosen on known items of the test people. The known items are no candidates, Hit@10 is the share of a person's
