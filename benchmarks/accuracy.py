@@ -5,7 +5,8 @@
 Protocols: ``sr-gnn`` ranks the target of every test prefix, ``cbml`` the last click of test sessions of at least
 three clicks, ``asars`` that of all test sessions; all among the items of the training log. The epoch is chosen on
 the validation log, or where the protocol has none on the last training sessions, which are held out; the test log
-is looked at once, at the end.
+is looked at once, at the end. With ``--uncounted``, neighbours are counted without the sessions that are learned on,
+and once more on the whole training log before the test.
 """
 
 from __future__ import annotations

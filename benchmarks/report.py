@@ -75,12 +75,12 @@ reviews (300, from elsewhere), filters 16 (50), aspects 8 numbers (32), for two 
 """,
     ("diginetica", "cbml"): """\
 **What adaptation adds.** The niser row with `returns` is the base: an encoder trained on every prefix, and a bonus for
-a session's own items. It has not seen the last 10,000 training sessions. All rows that begin with it or with what came
-of it learn on 9,000 of these alone, which neighbours do not count either. In the order of the gains: what neighbours
-and categories say, inside the same softmax (niser with `evidence` and `kin`), is nearly all; asking last clicks in
-training, as the test does, a little (cbml without gate and step); the gate by cluster a little; one step on the
-session's own clicks, with learned rates in second order, less than the standard error (0.44 points at a Hit@5 of a
-third). Counting alone (item_knn) is level with all of that up to four known clicks, and falls behind after. Tried on
+a session's own items. It has not learned from the last 10,000 training sessions (its epoch was chosen on them). The
+rows that begin with it, or with what came of it, learn on 9,000 of these alone, which neighbours do not count either.
+What neighbours and categories say, inside the same softmax (niser with `evidence` and `kin`), is nearly all of it.
+Asking last clicks in training, as the test does (cbml without gate and step), a gate by cluster, and one step on the
+session's own clicks with learned rates in second order each add less than the standard error, 0.44 points at a Hit@5 of
+a third. Counting alone (item_knn) is level with all of that up to four known clicks, and falls behind after. Tried on
 held-out sessions: a fixed rate of 0.03 was as good as no step, 0.1 and more worse, without training for them or with
 it. A session's own clicks say little that its encoder, the bonus and the neighbours have not said; on Yoochoose,
 below, it is the same.
@@ -101,7 +101,8 @@ Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/
 Figures are in percent (ratings apart), over the full catalogue: what was clicked before stays a candidate, a tie counts
 as the mean of its best and worst rank. The epoch is chosen on the last training sessions, which are held out; the test
 log is looked at once.
-A run that begins with another reads the folder that the other was told to save in, as the commands say.
+A run that begins with another reads the folder that the other was told to save in, as the commands say (spelled as of
+now, whatever the commit); its minutes are its own.
 "Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
 ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a few tenths of a point mean nothing.
 Under MetaCF's protocol records are drawn from a person's last 50 (the paper: from all), and bpr_fold_in's rate and

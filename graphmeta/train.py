@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def train(
         {
             "epochs": epochs,
             "seed": seed,
-            "samples": None if checkpoint is None else _digest(samples, log),
+            "samples": None if checkpoint is None else _digest(samples, log, counted or log),
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "precision": precision,
@@ -183,6 +184,11 @@ def _prepared(
         raise InputError(
             "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
         )
+    if counted is log and any(getattr(part, "trusts_counts", False) for part in system.modules()):
+        warnings.warn(
+            "how far to trust a count is learned on the very sessions that are counted; pass earlier ones as counted=",
+            stacklevel=3,
+        )
     system.fit(counted)
     samples = system.training_samples(log)
     if len(samples) == 0:
@@ -192,9 +198,9 @@ def _prepared(
     return samples
 
 
-def _digest(samples: Samples | Tasks, log: EventLog) -> str:
-    """A few letters that differ where the samples do, their times, users or values."""
-    digest = hashlib.sha256()
+def _digest(samples: Samples | Tasks, log: EventLog, counted: EventLog) -> str:
+    """A few letters that differ where the samples do, their times, users or values, or what is counted."""
+    digest = hashlib.sha256(counted.item.tobytes() + counted.ptr.tobytes())
     for part in (samples,) if isinstance(samples, Samples) else (samples.support, samples.query):
         for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
             digest.update(b"-" if column is None else column.tobytes())

@@ -1,6 +1,7 @@
 """What neighbours say inside a model: by hand, beside ItemKNN, in scores, losses, gradients and every engine."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.train import Adam, Checkpoint, train
 
 pytestmark = pytest.mark.usefixtures("float64")
 WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
@@ -157,11 +158,20 @@ def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
     assert found.weight.weight.any()
 
 
+def test_a_checkpoint_of_other_counts_is_not_taken_up(tmp_path: Path) -> None:
+    early = np.arange(LOG.num_sessions) < 40
+    counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
+    place = Checkpoint(tmp_path, resume=True)
+    list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, counted=counted, checkpoint=place))
+    with pytest.raises(InputError, match="another training"):
+        list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, counted=LOG, checkpoint=place))
+
+
 def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     torch.manual_seed(0)
     system = build("niser", LOG.items, width=WIDTH, extras=["evidence", "returns"])
-    for _ in train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)):
-        pass
+    with pytest.warns(UserWarning, match="counted="):
+        list(train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)))
     system.save(tmp_path / "saved")
     torch.testing.assert_close(System.load(tmp_path / "saved").scores(asked()), system.scores(asked()))
 
@@ -184,7 +194,7 @@ def test_weights_learned_on_counted_sessions_trust_too_much() -> None:
         system = build("sr_gnn", log.items, width=WIDTH, extras=["evidence"])
         for name, weight in system.named_parameters():
             weight.requires_grad_("evidence" in name)
-        for _ in train(system, learn, counted=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20):
-            pass
+        with pytest.warns(UserWarning, match="counted=") if fitted_to is learn else nullcontext():
+            list(train(system, learn, counted=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20))
         trust.append(system.recommender.get_submodule("head.extras.evidence").weight.weight[0].item())
     assert abs(trust[0]) < 0.2 < 0.5 < trust[1], trust

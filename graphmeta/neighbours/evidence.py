@@ -19,10 +19,11 @@ class Evidence(nn.Module):
 
     ``p`` is what :class:`~graphmeta.neighbours.items.ItemKNN` says of the session, as shares that add up to 1, the
     weight of a click being learned: ``p_i ∝ Σ_{j ∈ s} a[how long ago] sim(j, i)``. The weights ``w`` begin at zero, so
-    that a model begins as it is without; ``a`` begins at 1/step, as ItemKNN has it, ``ε`` at 0.001.
+    that a model begins as it is without; ``a`` begins at 1/step, as ItemKNN has it, from the eighth click back at 1/8;
+    ``ε`` at 0.001.
 
     A model of a log must not learn ``w`` on the sessions that were counted: there, what follows a click always shares
-    a session with it. Count some sessions and learn on others (``train(…, counted=earlier)``).
+    a session with it. Count some sessions and learn on others, ``train(…, counted=earlier)``; training warns otherwise.
 
     Args:
         neighbours, alpha: see ItemKNN.
@@ -30,6 +31,8 @@ class Evidence(nn.Module):
     Shapes: what is added for each sample and item that has a neighbour in it.
     Source: a log-linear pool of two forecasts, with the counts in the place of one; ours.
     """
+
+    trusts_counts = True  # training asks for sessions that were not counted
 
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__()
@@ -42,7 +45,7 @@ class Evidence(nn.Module):
             self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
         self.similar: Tensor
         self.similarity: Tensor
-        self.register_buffer("similar", torch.arange(num_items)[:, None].repeat(1, neighbours))
+        self.register_buffer("similar", torch.arange(num_items, dtype=torch.int32)[:, None].repeat(1, neighbours))
         self.register_buffer("similarity", torch.zeros(num_items, neighbours))
 
     def fit(self, log: EventLog) -> None:
@@ -60,10 +63,12 @@ class Evidence(nn.Module):
         found = ItemKNN(log, neighbours=most, alpha=self.alpha)
         row, lengths = torch.from_numpy(found.similar.rows), torch.from_numpy(found.similar.lengths)
         place = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
-        self.similar.copy_(torch.arange(size)[:, None])
-        self.similarity.zero_()
-        self.similar[row, place] = torch.from_numpy(found.similar.value)
-        self.similarity[row, place] = torch.from_numpy(found.similarity).to(self.similarity.dtype)
+        similar = torch.arange(size, dtype=torch.int32)[:, None].repeat(1, most)
+        similarity = torch.zeros(size, most, dtype=self.similarity.dtype)
+        similar[row, place] = torch.from_numpy(found.similar.value).int()
+        similarity[row, place] = torch.from_numpy(found.similarity).to(similarity.dtype)
+        self.similar.copy_(similar)
+        self.similarity.copy_(similarity)
 
     def forward(self, batch: HeteroData) -> Extra:
         """Which scores get how much more."""

@@ -74,7 +74,8 @@ class Mapped(nn.Module):
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
         """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them; then the map,
-        whose epoch is chosen on cold users."""
+        whose epoch is chosen on cold users. Means, and the rating rows that autoencoders and likeness are made of, hold
+        that tenth too: its error chooses an epoch and is no estimate."""
         rows = cut.ratings()
         kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
         learned, held = rows.take(~kept), rows.take(kept)
@@ -176,7 +177,8 @@ def r_dfm(
         width, shrink: as there; word_width: of word vectors, where none are given; vectors: of the words, trained
             further.
 
-    Source: Fu et al. 2019 (RC-DFM) without contents. Differs: word vectors begin as noise where none are given.
+    Source: Fu et al. 2019 (RC-DFM) without contents. Differs: word vectors begin as noise where none are given; the
+    documents of a rating that is learned hold the asker's own review of the item, which catn and anr leave out.
     """
     words = WordVectors(len(texts.vocabulary), word_width, vectors=vectors)
     return _denoised(cut, texts, words, width=width, shrink=shrink)

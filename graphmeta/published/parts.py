@@ -51,10 +51,11 @@ def adding(system: System, extras: Sequence[str]) -> System:
     """The system with what is added to single scores, by name.
 
     ``returns``: a bonus for the session's own items; ``kin``: one for the items that share an attribute's value with a
-    clicked one; ``evidence``: what neighbours say, beside which the products get a weight too.
+    clicked one (attributes with one value an item); ``evidence``: what neighbours say, beside which the products get a
+    weight too.
 
     Raises:
-        InputError: nothing is called so.
+        InputError: nothing is called so, or ``kin`` for items without attributes.
     """
     head, items = system.recommender.head, system.items
     assert isinstance(head, Dot)
@@ -66,6 +67,8 @@ def adding(system: System, extras: Sequence[str]) -> System:
     for name in extras:
         if name not in made:
             raise InputError(f"nothing to add to scores is called {name!r}; there are {', '.join(made)}")
+        if name == "kin" and not items.attributes:
+            raise InputError("kin needs an attribute of the items (category, brand); name one, or leave kin out")
         head.extras.update(made[name]())
     if "evidence" in extras:
         head.weigh()

@@ -95,3 +95,9 @@ def test_it_learns_that_people_stay_with_a_kind(extras: list[str]) -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match="there are returns, kin, evidence"):
         build("niser", fake_log().items, extras=["more"])
+
+
+def test_items_without_attributes_have_no_kin() -> None:
+    items = EntityTable.read(pd.DataFrame({"i": range(4)}), key="i")
+    with pytest.raises(InputError, match="needs an attribute"):
+        build("niser", items, extras=["kin"])
