@@ -173,6 +173,7 @@ def fit_mapping(model, cut: CrossDomain):  # noqa: ANN001, ANN201
     yield from train_stages([stage], epochs=200, optimizer=Adam(lr=0.05, weight_decay=0.0), patience=200)
 
 
+@pytest.mark.slow  # 7 seconds
 def test_planted_aspects_are_recovered() -> None:
     """What a cold user cares for, known from their words about books alone, decides what they are predicted to give to
     films; and attention goes to words for aspects, not to those that mean nothing."""
