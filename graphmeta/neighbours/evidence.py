@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.neighbours.items import ItemKNN
+from graphmeta.neighbours.lists import rank
 from graphmeta.nn.returns import LENGTHS, STEPS, Own, length_band
 from graphmeta.nn.scoring import Extra
 
@@ -61,8 +62,8 @@ class Evidence(nn.Module):
                 f"log.aligned_to(items, users)"
             )
         found = ItemKNN(log, neighbours=most, alpha=self.alpha)
-        row, lengths = torch.from_numpy(found.similar.rows), torch.from_numpy(found.similar.lengths)
-        place = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
+        row = found.similar.rows
+        place = rank(row)
         similar = torch.arange(size, dtype=torch.int32)[:, None].repeat(1, most)
         similarity = torch.zeros(size, most, dtype=self.similarity.dtype)
         similar[row, place] = torch.from_numpy(found.similar.value).int()
