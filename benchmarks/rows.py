@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from graphmeta.evaluate import Result
 from graphmeta.storage import write_json
 from graphmeta.train import Report
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("GRAPHMETA_RESULTS", Path(__file__).parent / "results"))
 
 
 def provenance(module: str) -> dict[str, str]:

@@ -1,0 +1,85 @@
+"""The tables know every result, run only what is missing, and first what a row begins with."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import tables
+from benchmarks.tables import HERE, Job, jobs, plain, results, run
+
+TABLES = json.loads((HERE / "tables.json").read_text())
+
+
+def test_every_result_comes_from_a_command_of_a_table():
+    known = {job.key[:-1] for commands in TABLES.values() for job in jobs(commands, 1)}
+    assert {command[:-1] for command in results(HERE / "results")} <= known
+
+
+def test_every_command_is_one_that_its_benchmark_takes():
+    modules = {Job(tuple(shlex.split(command)), 0).module for commands in TABLES.values() for command in commands}
+    for module in modules:
+        assert (HERE / f"{module}.py").exists()
+
+
+def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
+    one = plain(shlex.split("python -m benchmarks.accuracy a b --save saved/x --seed 2 --lr 1"))
+    assert one == plain(shlex.split("python -m benchmarks.accuracy a b --lr 1 --seed 2 --checkpoint c"))
+    assert one != plain(shlex.split("python -m benchmarks.accuracy a b --lr 1"))
+    assert one != plain(shlex.split("python -m benchmarks.accuracy a b --lr 2 --seed 2"))
+
+
+def test_each_seed_begins_with_what_its_own_seed_saved():
+    job = Job(("accuracy", "a", "b", "--start-from", "saved/x"), 1)
+    assert job.command[-3:] == ("saved/x-1", "--seed", "1")
+    assert Job(job.words, 0).after("--start-from") == "saved/x"
+
+
+@pytest.fixture
+def ran(monkeypatch, tmp_path):
+    """Runs rows in a folder, where each only writes that it has been run, and what it was told to save."""
+    order = []
+
+    def instead(job, folder, where, *, quick):
+        order.append(shlex.join(job.words))
+        if job.after("--save"):
+            (folder / job.after("--save")).mkdir(parents=True)
+        where.mkdir(exist_ok=True)
+        command = shlex.join(["python", "-m", f"benchmarks.{job.module}", *job.command[1:]])
+        (where / f"{len(order)}.json").write_text(json.dumps({"command": command}))
+
+    monkeypatch.setattr(tables, "start", instead)
+    return order
+
+
+def test_a_stopped_table_goes_on_where_it_stopped(ran, tmp_path):
+    known = jobs(["accuracy d base --save saved/base", "accuracy d other --start-from saved/base"], 1)
+    run(known[:1], known, tmp_path, quick=True)
+    run(known, known, tmp_path, quick=True)
+    assert ran == ["accuracy d base --save saved/base", "accuracy d other --start-from saved/base"]
+
+
+def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
+    known = jobs(
+        [
+            "accuracy d c --start-from saved/b",
+            "accuracy d b --start-from saved/a --save saved/b",
+            "accuracy d a --save saved/a",
+        ],
+        1,
+    )
+    run(known[:1], known, tmp_path, quick=True)
+    assert [words.split()[2] for words in ran] == ["a", "b", "c"]
+    with pytest.raises(SystemExit, match="no row of the table saves saved/a"):
+        run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
+
+
+@pytest.mark.slow
+def test_a_quick_row_runs_and_keeps_nothing():
+    before = results(HERE / "results")
+    command = [sys.executable, "-m", "benchmarks.tables", "asars-embedded", "--systems", "bpr_mf", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
+    assert '"system": "bpr_mf"' in done.stdout
+    assert results(HERE / "results") == before
