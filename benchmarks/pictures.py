@@ -1,0 +1,132 @@
+"""Draw the pictures of RESULTS.md from ``benchmarks/results/*.json``.
+
+    python -m benchmarks.pictures
+
+For each data set and protocol: how good each system is against the minutes it learned, and by the number of clicks
+that were known. Under CBML's protocol also what a system that adapts adds to the one that it began with.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from benchmarks.rows import RESULTS
+from graphmeta import plots
+
+Row = dict[str, Any]
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION, plots.INK)
+CUTS = {"sr-gnn": 20, "cbml": 5, "asars": 20}
+SECONDS = 5  # what took less is drawn there
+
+
+def main() -> None:
+    """Draw all."""
+    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row["protocol"] in CUTS}):
+        of = [row for row in rows if (row["dataset"], row["protocol"]) == key]
+        compared(of, CUTS[key[1]], RESULTS / f"{'-'.join(key)}.png")
+        if key[1] == "cbml":
+            gains(of, RESULTS / f"{'-'.join(key)}-adapting.png")
+
+
+def best(rows: list[Row], cut: int) -> list[Row]:
+    """The best row of each system, and of all that adapt around a base, best first."""
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: -row["metrics"][f"mrr@{cut}"]):
+        found.setdefault("adapts" if adapts(row) else row["system"], row)
+    return list(found.values())
+
+
+def adapts(row: Row) -> bool:
+    """Whether the row is a system around another."""
+    return "base" in row["arguments"]
+
+
+def compared(rows: list[Row], cut: int, path: Path) -> None:
+    """MRR against minutes of learning, and by known clicks for the first few."""
+    measure, start, rows = f"mrr@{cut}", makers(rows), best(rows, cut)
+    picture = plots.figure(11, 4.5)
+    left, right = picture.subplots(1, 2)
+    for row in rows:
+        minutes, value = max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]
+        left.plot(minutes, value, "o", color=plots.BLUE if row["history"] else plots.ORANGE, ms=5)
+        left.annotate(row["system"], (minutes, value), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    left.set_xscale("log")
+    left.margins(x=0.2)
+    titled(left, f"MRR@{cut} against minutes of learning (orange: counts)", "minutes, on two shared cores")
+    for row, colour in zip(rows[: len(COLOURS)], COLOURS, strict=False):
+        found = {n: s for n, s in row["slices"]["known clicks"].items() if s["samples"]}
+        right.plot(list(found), [100 * s[measure] for s in found.values()], "o-", color=colour, label=row["system"])
+    titled(right, f"MRR@{cut} by known clicks, the first {min(len(rows), len(COLOURS))}", "known clicks")
+    right.legend(frameon=False, fontsize=8)
+    plots.save(picture, path)
+
+
+def gains(rows: list[Row], path: Path) -> None:
+    """Points of MRR@5 that systems add to the one whose weights they began with, by known clicks."""
+    start = makers(rows)
+    added = [(row, start[folder]) for row in rows if adapts(row) and (folder := begun_with(row)) in start]
+    if not added:
+        return
+    added.sort(key=lambda pair: pair[0]["metrics"]["mrr@5"] - pair[1]["metrics"]["mrr@5"])
+    picture = plots.figure(8, 1.2 + 0.32 * len(added))
+    axes = picture.subplots()
+    slices = [n for n, s in added[0][0]["slices"]["known clicks"].items() if s["samples"]]
+    for part, colour, mark in zip((None, *slices), COLOURS, "oD^vs", strict=False):
+        told = [100 * (of(row, part) - of(base, part)) for row, base in added]
+        axes.plot(told, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
+    axes.set_yticks(range(len(added)), [named(row) for row, _ in added], fontsize=8)
+    axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
+    titled(axes, "What adapting adds to the row that it begins with", "points of MRR@5, by known clicks")
+    axes.set_ylabel("")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    plots.save(picture, path)
+
+
+def of(row: Row, clicks: str | None) -> float:
+    """MRR@5 of the samples with so many known clicks, or of all."""
+    return (row["metrics"] if clicks is None else row["slices"]["known clicks"][clicks])["mrr@5"]
+
+
+def makers(rows: list[Row]) -> dict[str, Row]:
+    """The row that saved each folder."""
+    return {row["command"].split("--save ")[1].split()[0]: row for row in rows if "--save " in row["command"]}
+
+
+def seconds(row: Row, start: dict[str, Row]) -> float:
+    """What a row took, and what it begins with before it."""
+    before = start.get(begun_with(row))
+    return row["wall_s"] + (seconds(before, start) if before else 0)
+
+
+def begun_with(row: Row) -> str:
+    """The folder that a row begins with, or nothing."""
+    return row["command"].split("--start-from ")[1].split()[0] if "--start-from " in row["command"] else ""
+
+
+def named(row: Row) -> str:
+    """A short name: the system, what it is around, and what is left out."""
+    given = row["arguments"]
+    without = [
+        f"no {word}"
+        for word, value in (("step", given.get("steps")), ("gate", given.get("gate")))
+        if value in (0, "none")
+    ]
+    return ", ".join([f"{row['system']} around {given.get('base', 'if_san')}", *without])
+
+
+def titled(axes: Axes, title: str, below: str) -> None:
+    """Title, axis and a light grid."""
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(below)
+    axes.set_ylabel("%")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+if __name__ == "__main__":
+    main()
