@@ -157,17 +157,25 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
         f"## {title}\n",
         *([text] if (text := TEXTS.get((first["dataset"], first["protocol"]))) else []),
         f"{first['samples']:,} samples, {first['candidates']:,} candidates.\n",
-        f"| system | Hit@{cut} | {second.upper()}@{cut} | published | epochs | seeds | train min | peak MB | date |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+        f"| system | Hit@{cut} | {second.upper()}@{cut} | published | difference "
+        "| epochs | seeds | train min | peak MB | date |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for runs in ordered:
         theirs = published.get(runs[0]["system"])
-        printed = "–" if theirs is None else f"{100 * theirs[hit]:.2f} / {100 * theirs[mrr]:.2f}"
+        ours = [mean(run["metrics"][measure] for run in runs) for measure in (hit, mrr)]
+        printed = "– | –" if theirs is None else against(ours, [theirs[hit], theirs[mrr]])
         epochs = runs[0]["epochs"] if runs[0]["history"] else "–"
         minutes, peak = mean(r["wall_s"] for r in runs) / 60, max(r["peak_mb"] for r in runs)
         cells = [label(runs[0]), figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
     return "\n".join([*lines, "", *stepped(ordered), *sliced(ordered, mrr), *commands(ordered)])
+
+
+def against(ours: list[float], theirs: list[float]) -> str:
+    """What was published, and how far we are from it."""
+    printed = " / ".join(f"{100 * value:.2f}" for value in theirs)
+    return f"{printed} | {' / '.join(f'{100 * (a - b):+.2f}' for a, b in zip(ours, theirs, strict=True))}"
 
 
 RATINGS = """nDCG@k orders a person's own query items by predicted rating, divides Σ gain / log₂(1 + place) over the
@@ -312,12 +320,27 @@ def variant(row: Row) -> str:
 def label(row: Row) -> str:
     """The system and what is special about the run."""
     words = shlex.split(row["command"])
+    given = dict(row.get("arguments", {}))
+    around = given.pop("base", None), given.pop("options", {})
     notes = [row["note"]] if row.get("note") else []
-    notes += [f"{name}={value}" for name, value in row.get("arguments", {}).items()]
+    notes += [f"around {around[0]} with {told(around[1])}".removesuffix(" with ")] if around[0] else []
+    notes += [told(given)] if given else []
     notes += [f"begins with {Path(words[words.index(w) + 1]).name}" for w in words if w == "--start-from"]
     notes += [words[words.index(w) + 1] for w in words if w in ("--precision", "--optimizer")]
+    notes += [
+        f"rate {float(words[words.index(w) + 1]):g}" for w in words if w == "--lr" and row["protocol"] == "sr-gnn"
+    ]
     notes += [f"last {float(words[words.index(w) + 1]):.0%} of training" for w in words if w == "--share"]
-    return row["system"] + (f" ({', '.join(notes)})" if notes else "")
+    return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def told(arguments: dict[str, Any]) -> str:
+    """Arguments in words: a list by its members, a switch by its name."""
+    parts = []
+    for name, value in arguments.items():
+        shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
+        parts.append(shown if name == "extras" else name if value is True else f"{name} {shown}")
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":
