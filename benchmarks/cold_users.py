@@ -3,8 +3,7 @@
     GRAPHMETA_DATA=… python -m benchmarks.cold_users movielens1m --systems meta_cf_g,melu_id --seed 0
 
 People are dealt 1:2:1 into pretraining, meta-training and test. Of everybody in the last two, 2 to 10 records are
-drawn (from their last 50, where the paper draws from all); half are known, the others asked, among all items but the
-known ones. Item factors come from the pretraining
+drawn; half are known, the others asked, among all items but the known ones. Item factors come from the pretraining
 people alone. A tenth of the meta-training people choose epoch and inner rate (those of
 ``bpr_fold_in`` are chosen on held-out known items of the test people); the test is looked at once a row (and
 once for each number of steps, which are reported and not chosen by). Baselines count pretraining and meta-training

@@ -105,11 +105,10 @@ A run that begins with another reads the folder that the other was told to save 
 now, whatever the commit); its minutes are its own.
 "Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
 ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a few tenths of a point mean nothing.
-Under MetaCF's protocol records are drawn from a person's last 50 (the paper: from all), and bpr_fold_in's rate and
-steps are chosen on known items of the test people. The known items are no candidates, Hit@10 is the share of a person's
-asked items among the first ten, and everything is a mean over people; MovieLens has 3,706 rated movies there (the paper
-counts 3,952), and the Amazon rows learned for few epochs at one inner rate, as their commands say. Steps are those of a
-system that was trained for five.
+Under MetaCF's protocol bpr_fold_in's rate and steps are chosen on known items of the test people. The known items are
+no candidates, Hit@10 is the share of a person's asked items among the first ten, and everything is a mean over people;
+MovieLens has 3,706 rated movies there (the paper counts 3,952), and the Amazon rows learned for few epochs at one inner
+rate, as their commands say. Steps are those of a system that was trained for five.
 Under MetaTL's protocol there are 101 candidates a person, which makes figures far higher than among
 all; they compare with each other alone.
 Training minutes are those of a shared machine with two cores and say little about speed; `benchmarks/speed.py` does.

@@ -159,19 +159,19 @@ def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0,
     out. Each item counts once, at its first event.
 
     Args:
-        log: a "session" is a person's history; max_length: of it, the last records are looked at.
+        log: a "session" is a person's history, drawn from as a whole.
+        max_length: of what is known, the last so many are looked at.
 
     Raises:
         InputError: no session of two different items, or limits that make no task.
 
-    Source: MetaCF (Wei et al. 2020), section on data. Differs: there from all of a person's records.
+    Source: MetaCF (Wei et al. 2020), section on data.
     """
     if not 2 <= least <= most:
         raise InputError(f"least={least} and most={most} records of a person: 2 at least, and no more least than most")
     random = np.random.default_rng(seed)
-    recent = np.flatnonzero(np.arange(log.num_events) >= log.ptr[1:][log.session] - max_length)
-    _, first = np.unique(log.session[recent] * log.num_items + log.item[recent], return_index=True)
-    rows = recent[np.sort(first)]
+    _, first = np.unique(log.session * log.num_items + log.item, return_index=True)
+    rows = np.sort(first)
     count = np.bincount(log.session[rows], minlength=log.num_sessions)
     wanted = random.integers(least, np.maximum(np.minimum(most, count), least), endpoint=True)
     wanted[count < least] = 0
@@ -181,7 +181,7 @@ def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0,
     known, asked = np.zeros((2, log.num_events), dtype=bool)
     known[shuffled_rows[place < wanted[session] // 2]] = True
     asked[shuffled_rows[(place >= wanted[session] // 2) & (place < wanted[session])]] = True
-    return tasks_of(log, known, asked)
+    return tasks_of(log, known, asked).latest(max_length)
 
 
 def _pointer(session: np.ndarray, wanted: np.ndarray) -> np.ndarray:
