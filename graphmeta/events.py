@@ -6,6 +6,7 @@ from ``log.before(t)`` is the same whatever happened after ``t``. Original ids c
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -224,6 +225,15 @@ class EventLog:
                 f"{min_session_length}{users}; lower the limits"
             )
         return log
+
+    def fingerprint(self) -> str:
+        """Sixteen letters that differ where the events, their times or values, or items or users do."""
+        digest = hashlib.sha256()
+        for part in (self.session, self.item, self.time, self.session_user, self.value):
+            digest.update(b"-" if part is None else part.tobytes())
+        for table in (self.items, self.users):
+            digest.update(b"-" if table is None else table.fingerprint())
+        return digest.hexdigest()[:16]
 
     def aligned_to(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
         """The same events numbered by another log's items; events on items unknown there are left out.

@@ -6,7 +6,6 @@ training runs, also ``checkpoint/``. All input is checked before the folder is m
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -206,16 +205,8 @@ _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 
 def _request(plan: Plan, split: Split) -> dict[str, Any]:
     """What a training depends on: its plan, and a few letters that differ where the data do."""
-    digest = hashlib.sha256()
-    for log in (split.train, split.valid, split.test):
-        digest.update(log.item.tobytes() + log.ptr.tobytes())
-        digest.update(log.time.tobytes())
-        if log.session_user is not None and log.users is not None:
-            digest.update(log.session_user.tobytes() + repr(log.users.ids.tolist()).encode())
-    digest.update(repr(split.train.items.ids.tolist()).encode())
-    for name, attribute in split.train.items.attributes.items():
-        digest.update(name.encode() + attribute.codes.tobytes())
-    return {**asdict(plan), "data": digest.hexdigest()[:16]}
+    data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
+    return {**asdict(plan), "data": data}
 
 
 def _goes_on(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:

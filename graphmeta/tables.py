@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,6 +124,15 @@ class EntityTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fingerprint(self) -> bytes:
+        """Bytes that differ where ids or what is known of them do; labels are for people and do not count."""
+        digest = hashlib.sha256(repr(self.ids.tolist()).encode())
+        for name, one in self.attributes.items():
+            digest.update(f"{name} {one.values.tolist()}".encode() + one.codes.tobytes())
+        for name, many in self.several.items():
+            digest.update(f"{name} {many.values.tolist()}".encode() + many.codes.tobytes() + many.ptr.tobytes())
+        return digest.digest()
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
         """The row of each id, -1 where it is not known."""

@@ -144,7 +144,8 @@ def train(
         {
             "epochs": epochs,
             "seed": seed,
-            "samples": None if checkpoint is None else _digest(samples, log, counted or log),
+            "samples": None if checkpoint is None else _digest(samples),
+            "counted": None if checkpoint is None else (counted or log).fingerprint(),
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "precision": precision,
@@ -198,13 +199,12 @@ def _prepared(
     return samples
 
 
-def _digest(samples: Samples | Tasks, log: EventLog, counted: EventLog) -> str:
-    """A few letters that differ where the samples do, their times, users or values, or what is counted."""
-    digest = hashlib.sha256(counted.item.tobytes() + counted.ptr.tobytes())
+def _digest(samples: Samples | Tasks) -> str:
+    """A few letters that differ where the samples do, in their times, users or values too."""
+    digest = hashlib.sha256()
     for part in (samples,) if isinstance(samples, Samples) else (samples.support, samples.query):
         for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
             digest.update(b"-" if column is None else column.tobytes())
-    digest.update(repr(None if log.users is None else log.users.ids.tolist()).encode())
     return digest.hexdigest()[:16]
 
 

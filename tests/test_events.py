@@ -531,3 +531,18 @@ def test_unknown_users_stay_unknown_when_a_log_is_numbered_again() -> None:
         assert (once.session_user >= count).sum() == 0 and (once.session_user == -1).sum() > 0
         assert np.array_equal(again.session_user, once.session_user)
     assert log.aligned_to(log.items).session_user is None
+
+
+@pytest.mark.parametrize(
+    ("column", "last"), [("basket", "x"), ("sku", 20), ("when", 201.0), ("who", "bob"), ("paid", 5.0)]
+)
+def test_a_fingerprint_tells_logs_apart(column: str, last: object) -> None:
+    other = FRAME.assign(**{column: [*FRAME[column][:-1], last]})
+    assert full(other).fingerprint() != full().fingerprint() == full(FRAME.iloc[::-1]).fingerprint()
+
+
+def test_a_fingerprint_knows_what_items_are_but_not_what_people_call_them() -> None:
+    log = full()
+    renamed = replace(log, items=replace(log.items, labels=None))
+    without = replace(log, items=replace(log.items, attributes={}))
+    assert renamed.fingerprint() == log.fingerprint() != without.fingerprint()

@@ -220,11 +220,9 @@ def overall(reports: Sequence[PeriodReport], *, since: int = 0) -> dict[str, dic
 
 def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strategy) -> dict[str, Any]:
     """What a stream depends on."""
-    digest = hashlib.sha256(edges.tobytes())
-    for column in (log.item, log.session, log.time, log.session_user):
-        digest.update(b"-" if column is None else column.tobytes())
     return {
-        "log": digest.hexdigest()[:16],
+        "log": log.fingerprint(),
+        "edges": edges.tolist(),
         "strategy": _named(strategy),
         "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
         "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
