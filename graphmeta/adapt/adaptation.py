@@ -138,10 +138,17 @@ class Adaptation(nn.Module):
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
-        problem = self._problem(recommender, tasks, loss, addresses(recommender))
-        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
-        self.start.reached(recommender, weights)
-        return problem.answered(weights, answer)
+        alone = (
+            tasks.num_tasks == 1 and not self.tables
+        )  # a table is better kept low-rank
+        problem = self._problem(recommender, tasks, loss, None if alone else addresses(recommender))
+        begin = self._begin(recommender, tasks, problem.encoded)
+        if not alone:
+            weights = self._descend(problem, begin)
+            self.start.reached(recommender, weights)
+            return problem.answered(weights, answer)
+        end = self._descend(problem, {name: stacked[0] for name, stacked in begin.items()})
+        return self._answers(recommender, [problem], [end], list(begin), answer)
 
     def _one_by_one(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
@@ -152,7 +159,18 @@ class Adaptation(nn.Module):
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
             problems.append(self._problem(recommender, TaskBatch(support, query), loss, None))
             ends.append(self._descend(problems[t], {name: stacked[t] for name, stacked in begin.items()}))
-        reached = {name: torch.stack([end[name] for end in ends]) for name in begin}
+        return self._answers(recommender, problems, ends, list(begin), answer)
+
+    def _answers(
+        self,
+        recommender: Recommender,
+        problems: list[Problem],
+        ends: list[Weights],
+        begun: list[str],
+        answer: nn.Module | None,
+    ) -> Tensor:
+        """The answers of tasks on their own, after the start is told where those have ended that it began."""
+        reached = {name: torch.stack([end[name] for end in ends]) for name in begun}
         self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
         for t, end in enumerate(ends):
             end |= {name: stacked[t] for name, stacked in reached.items()}
@@ -170,7 +188,9 @@ class Adaptation(nn.Module):
             encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
                 with torch.set_grad_enabled(self._second):
-                    seen = recommender.encode(tasks.support)
+                    states, candidates = recommender.encode(tasks.support)
+                # A table is a parameter wherever it comes from: in first order nobody asks for its gradient here.
+                seen = (states, candidates if self._second else candidates.detach())
         return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, shared)
 
     @property
