@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import Weight, Weights, addresses, call, detached, wrap
+from graphmeta.adapt.engine import LowRank, Weight, Weights, addresses, call, detached, wrap
+from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
@@ -133,14 +134,13 @@ class Adaptation(nn.Module):
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
         problem = self._problem(recommender, tasks, loss, addresses(recommender))
-        return self._descend(problem, self._begin(recommender, tasks, problem.encoded))
+        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
+        return {name: problem.written(weight) for name, weight in weights.items()}
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
-        alone = (
-            tasks.num_tasks == 1 and not self.tables
-        )  # a table is better kept low-rank
+        alone = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
         problem = self._problem(recommender, tasks, loss, None if alone else addresses(recommender))
         begin = self._begin(recommender, tasks, problem.encoded)
         if not alone:
@@ -212,13 +212,19 @@ class Adaptation(nn.Module):
             if name in self.tables and problem.shared is not None:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = problem.each(own)
+                weights[name] = MatrixState(own) if self._is_matrix(problem, name, own) else problem.each(own)
         support = _Support(
             problem, problem.support, self._second, {} if self._second else detached(problem.recommender)
         )
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
+
+    def _is_matrix(self, problem: Problem, name: str, weight: Tensor) -> bool:
+        """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
+        rate = self.step.rate(name, 0)
+        one = not isinstance(rate, Tensor) or rate.dim() == 0
+        return problem.shared is not None and weight.dim() == 2 and one
 
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
@@ -236,7 +242,7 @@ class Adaptation(nn.Module):
             grads = iter(_slopes(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         for name in self.names:
-            if slopes[name] == [None] and getattr(own[name], "used", False):
+            if all(slope is None for slope in slopes[name]) and getattr(own[name], "used", False):
                 raise UnsupportedOp(f"{name} is used, but in a way that hides its gradient")
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
@@ -249,14 +255,17 @@ class Adaptation(nn.Module):
         self,
         name: str,
         number: int,
-        weight: Tensor | TableState,
+        weight: Weight,
         own: Tensor,
         slope: list[Tensor | None],
         second: bool,
-    ) -> Tensor | TableState:
+    ) -> Weight:
         rate = self.step.rate(name, number)
         if isinstance(weight, TableState):
             assert isinstance(own, TaskTable)
+            return own.stepped(weight, rate, slope, keep_graph=second)
+        if isinstance(weight, MatrixState):
+            assert isinstance(own, TaskMatrix)
             return own.stepped(weight, rate, slope, keep_graph=second)
         return weight if slope[0] is None else weight - rate * slope[0]
 
@@ -283,6 +292,10 @@ class Problem:
         """
         return weight.expand(*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape)
 
+    def written(self, weight: Weight) -> Weight:
+        """A matrix of low rank as ``[T, *shape]``, anything else as it is."""
+        return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
+
     def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
         """Losses by ``answer`` (or scores) of the query under these weights."""
         own, layout = wrap(weights, self.query, shared=self.shared)
@@ -299,16 +312,16 @@ class _Support:
     fixed: dict[str, Tensor]
 
 
-def _leaf(weight: Tensor | TableState) -> Tensor | TableState:
-    return weight.detach() if isinstance(weight, TableState) else weight.detach().requires_grad_()
+def _leaf(weight: Weight) -> Weight:
+    return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
 
 
-def _read(own: Tensor, begin: Tensor | TableState) -> list[Tensor]:
-    """What the support loss is differentiated by: the weight itself, or what was read from a table."""
-    if isinstance(begin, TableState):
-        assert isinstance(own, TaskTable)
-        return own.read()
-    return [begin]
+def _read(own: Tensor, begin: Weight) -> list[Tensor]:
+    """What the support loss is differentiated by: the weight itself, or what was read from one of low rank."""
+    if isinstance(begin, Tensor):
+        return [begin]
+    assert isinstance(own, TaskTable | TaskMatrix)
+    return own.read()
 
 
 def _slopes(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:

@@ -94,7 +94,7 @@ class TaskWeight(Tensor):
         handler = HANDLERS.get(func)
         if handler is not None:
             for value in (*args, *kwargs.values()):
-                if isinstance(value, cls):
+                if isinstance(value, TaskWeight):
                     value.used = True
             try:
                 return handler(func, *args, **kwargs)
