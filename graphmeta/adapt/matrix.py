@@ -19,50 +19,46 @@ from torch import Tensor
 
 from graphmeta.adapt.weight import TaskLayout, TaskWeight
 
+Change = tuple[float | Tensor, Tensor, Tensor]  # a rate, slopes [T, N, out] and rows [T, N, in]
+
 
 @dataclass(frozen=True)
 class MatrixState:
-    """A matrix ``base [out, in]`` that T tasks have changed by ``slopesᵀ rows`` each.
-
-    Shapes: slopes ``[T, N, out]``, rows ``[T, N, in]``; None before the first step.
-    """
+    """A matrix ``base [out, in]`` that T tasks have changed by ``− rate · slopesᵀ rows`` each, for each change."""
 
     base: Tensor
-    slopes: Tensor | None = None
-    rows: Tensor | None = None
+    changes: tuple[Change, ...] = ()
 
     def product(self, x: Tensor, tasks: TaskLayout) -> Tensor:
         """Each row (task-major ``[T·R, …, in]``) times its own task's matrix -> ``[T·R, …, out]``."""
         out = F.linear(x, self.base)
-        if self.slopes is None or self.rows is None:
-            return out
-        close = torch.bmm(_rows(x, tasks), self.rows.transpose(1, 2))
-        return torch.baddbmm(_rows(out, tasks), close, self.slopes).reshape(out.shape)
+        for rate, slopes, rows in self.changes:
+            close = torch.bmm(_rows(x, tasks), rows.transpose(1, 2))
+            out = torch.baddbmm(_rows(out, tasks), close * -rate, slopes).reshape(out.shape)
+        return out
 
     def dense(self, num_tasks: int) -> Tensor:
         """Every task's matrix in full, ``[T, out, in]``."""
-        base = self.base.expand(num_tasks, *self.base.shape)
-        if self.slopes is None or self.rows is None:
-            return base
-        return torch.baddbmm(base, self.slopes.transpose(1, 2), self.rows)
-
-    def plus(self, slopes: Tensor, rows: Tensor) -> MatrixState:
-        """The same with more changes."""
-        if self.slopes is not None and self.rows is not None:
-            slopes, rows = torch.cat([self.slopes, slopes], 1), torch.cat([self.rows, rows], 1)
-        return replace(self, slopes=slopes, rows=rows)
+        dense = self.base.expand(num_tasks, *self.base.shape)
+        for rate, slopes, rows in self.changes:
+            dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
+        return dense
 
     @property
     def heavy(self) -> bool:
-        """Whether the rows hold more than twice the numbers of the matrix."""
-        out, into = self.base.shape
-        return self.rows is not None and self.rows.shape[1] * (out + into) > 2 * out * into
+        """Whether the changes hold more than twice the numbers of the matrix."""
+        return sum(part.shape[1] for _, part, _ in self.changes) * sum(self.base.shape) > 2 * self.base.numel()
 
     def detach(self) -> MatrixState:
         """The same state, cut from the autograd graph."""
-        if self.slopes is None or self.rows is None:
-            return replace(self, base=self.base.detach())
-        return MatrixState(self.base.detach(), self.slopes.detach(), self.rows.detach())
+        return MatrixState(
+            self.base.detach(),
+            tuple((_constant(rate), slopes.detach(), rows.detach()) for rate, slopes, rows in self.changes),
+        )
+
+
+def _constant(rate: float | Tensor) -> float | Tensor:
+    return rate.detach() if isinstance(rate, Tensor) else rate
 
 
 def _rows(x: Tensor, tasks: TaskLayout) -> Tensor:
@@ -111,13 +107,12 @@ class TaskMatrix(TaskWeight):
         self, state: MatrixState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
     ) -> Tensor | MatrixState:
         """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order."""
-        moves = [
-            (_rows(-rate * grad, self.tasks), _rows(x if keep_graph else x.detach(), self.tasks))
+        moves = tuple(
+            (rate, _rows(grad, self.tasks), _rows(x if keep_graph else x.detach(), self.tasks))
             for (x, _), grad in zip(self.products, grads, strict=False)
             if grad is not None
-        ]
-        if moves:
-            state = state.plus(*(torch.cat(parts, 1) for parts in zip(*moves, strict=True)))
+        )
+        state = replace(state, changes=state.changes + moves)
         slope = None if self.written is None else grads[-1]
         if slope is not None:
             return state.dense(self.tasks.num_tasks) - rate * slope
