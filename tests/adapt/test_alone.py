@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import last_clicks
-from graphmeta.nn import scoring
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
@@ -76,14 +76,19 @@ def test_one_task_trains_as_in_the_loop(order):
         torch.testing.assert_close(ours, loop, rtol=0, atol=1e-9)
 
 
-def test_a_step_of_the_head_makes_no_gradient_of_the_table(monkeypatch):
-    """Its products are the scores, those weighed by their softmax, and the ranking: no fourth pass over the table."""
-    passes = []
-    product = scoring._product
-    monkeypatch.setattr(scoring, "_product", lambda a, b, low: passes.append(product(a, b, low)) or passes[-1])
-    system = system_of("cbml", {"scope": "predictor"}).float()
-    system.scores(last_clicks(LOG).take([0]))
-    assert [tuple(one.shape) for one in passes] == [(4, LOG.num_items), (4, 6)]
+def test_a_session_costs_three_products_with_the_table():
+    """The support's scores, the gradient of its queries, the ranking; no gradient of the table."""
+    counts = []
+    logs = [fake_log(sessions=60, items=items) for items in (40, 100)]
+    for log in logs:
+        torch.manual_seed(0)
+        system = build("cbml", log.items, width=6, scope="predictor").eval()
+        samples = last_clicks(log).take([0])
+        with FlopCounterMode(display=False) as counter:
+            system.scores(samples)
+        counts.append(counter.get_total_flops())
+    support = int(samples.lengths[0]) - 1
+    assert counts[1] - counts[0] == 2 * 6 * (logs[1].num_items - logs[0].num_items) * (support + support + 1)
 
 
 def test_an_operation_that_the_stack_does_not_know_costs_one_session_nothing(recwarn):
