@@ -2,9 +2,10 @@
 
 An adaptation is a scope (what may change), a start (where a task begins) and a step (how it moves). The T tasks of
 a batch take their steps together: an adapted parameter is one tensor ``[T, *shape]``
-(:mod:`graphmeta.adapt.weight`), a table in scope is kept low-rank (:mod:`graphmeta.adapt.table`), everything
-outside the scope is evaluated once for all tasks. The per-task loop does the same one task after the other, with
-ordinary tensors; it is the reference, and takes over when a module uses an operation that the stack does not know.
+(:mod:`graphmeta.adapt.weight`), the changes of linear layers (:mod:`graphmeta.adapt.matrix`) and of a table in scope
+(:mod:`graphmeta.adapt.table`) are kept low-rank, everything outside the scope is evaluated once for all tasks. The
+per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and takes over when a
+module uses an operation that the stack does not know.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Adaptation(nn.Module):
         self.step.bind(recommender, self.names, self.tables, self.steps)
 
     def memory(self, tasks: int, support: int) -> int:
-        """Bytes (of 4-byte numbers) that the tasks' own weights take: what a batch costs beyond plain training.
+        """Bytes (of 4-byte numbers) that the tasks' own weights take at most: what a batch costs beyond plain training.
 
         ``tasks · ((copies + 1) · adapted numbers + steps · support · rows of tables in scope)``, with one copy a step
         in second order, which remembers them all, and one in first.
