@@ -274,9 +274,9 @@ def _check_second_order(encoder: nn.Module, width: int) -> Check:
     direction = [torch.randn_like(g) for g in gradients]
     analytic = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
     numeric, good = analytic, False
-    for width in (1e-6, 1e-4, 1e-8):  # a kink (ReLU) may lie inside the wider ones
+    for step in (1e-6, 1e-4, 1e-8):  # a kink (ReLU) may lie inside the wider ones
         if not good:
-            numeric = _slope(recommender, adaptation, tasks, direction, width)
+            numeric = _slope(recommender, adaptation, tasks, direction, step)
             good = abs(numeric - analytic) < 1e-4 * max(abs(analytic), 1e-2)
     return Check("second order", good, f"gradient {analytic:.6f}, finite difference {numeric:.6f}")
 

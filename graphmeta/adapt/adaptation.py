@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ class Adaptation(nn.Module):
         self,
         recommender: Recommender,
         problems: list[Problem],
-        ends: list[Weights],
+        ends: list[dict[str, Any]],  # plain tensors, as everything of a task on its own
         begun: list[str],
         answer: nn.Module | None,
     ) -> Tensor:
