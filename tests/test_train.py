@@ -65,9 +65,9 @@ def test_the_best_epoch_is_put_back():
 
 @pytest.mark.parametrize("name", ["sr_gnn", "cbml"])
 def test_resumed_is_uninterrupted(name, tmp_path):
-    whole, straight = trained(name, epochs=3)
-    trained(name, epochs=3, checkpoint=Checkpoint(tmp_path), stop_after=1)
-    resumed, history = trained(name, epochs=3, checkpoint=Checkpoint(tmp_path, resume=True))
+    whole, straight = trained(name, epochs=2)
+    trained(name, epochs=2, checkpoint=Checkpoint(tmp_path), stop_after=1)
+    resumed, history = trained(name, epochs=2, checkpoint=Checkpoint(tmp_path, resume=True))
     assert state_hash(resumed) == state_hash(whole)
     assert [(r.loss, r.valid) for r in history] == [(r.loss, r.valid) for r in straight]
 
