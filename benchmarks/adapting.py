@@ -47,7 +47,7 @@ def cbml_table() -> list[Row]:
 
 def adapt_one() -> list[Row]:
     """Adapt to one new session and score 43,097 items, over scoring alone; median, then 95th percentile."""
-    system, asked = cbml("predictor"), sessions(300, ITEMS, seed=1)
+    system, asked = cbml("predictor").eval(), sessions(300, ITEMS, seed=1)
     assert system.adaptation is not None
     times: dict[int, list[float]] = {1: [], 0: []}
     for at in range(len(asked)):

@@ -188,21 +188,22 @@ def _hetero(
     sample = np.repeat(np.arange(len(lengths)), lengths)
     of = torch.from_numpy(np.stack([np.arange(len(sample)), rows.item_row]))
     batch = HeteroData()
-    batch["item"].n_id, batch["item"].batch = torch.from_numpy(rows.n_id), torch.from_numpy(rows.owner)
-    batch["item"].num_nodes = len(rows.n_id)
-    batch["event"].item, batch["event"].batch = of[1], torch.from_numpy(sample)
-    batch["event"].order = torch.from_numpy(np.arange(len(sample)) - rows.ptr[sample])
-    batch["event"].num_nodes = len(sample)
-    batch["sample"].ptr = torch.from_numpy(rows.ptr)
-    batch["sample"].last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
-    for store, columns in (("event", rows.of_event), ("sample", rows.of_sample)):
+    item, event, asked, following = batch["item"], batch["event"], batch["sample"], batch[NEXT]
+    item.n_id, item.batch = torch.from_numpy(rows.n_id), torch.from_numpy(rows.owner)
+    item.num_nodes = len(rows.n_id)
+    event.item, event.batch = of[1], torch.from_numpy(sample)
+    event.order = torch.from_numpy(np.arange(len(sample)) - rows.ptr[sample])
+    event.num_nodes = len(sample)
+    asked.ptr = torch.from_numpy(rows.ptr)
+    asked.last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
+    for store, columns in ((event, rows.of_event), (asked, rows.of_sample)):
         for name, values in columns.items():
-            batch[store][name] = torch.from_numpy(values)
+            store[name] = torch.from_numpy(values)
     if real is not None:
-        batch["sample"].real = torch.from_numpy(real)
-    batch["sample"].num_nodes = len(lengths)
+        asked.real = torch.from_numpy(real)
+    asked.num_nodes = len(lengths)
     batch[OF].edge_index = of
-    batch[NEXT].edge_index, batch[NEXT].weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
+    following.edge_index, following.weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
     batch.rows, batch.num_tasks, batch.longest = per_task or {}, num_tasks, int(lengths.max(initial=1))
     return batch
 
@@ -215,6 +216,7 @@ def _transitions(item_row: np.ndarray, sample: np.ndarray, num_rows: int) -> tup
 
 
 def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
+    """The rows with dummies between, where the tasks differ in size."""
     lengths = np.diff(rows.ptr)
     item_task = task[rows.owner]
     edge_task = item_task[rows.edges[0]]
@@ -224,6 +226,9 @@ def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
         "item": np.bincount(item_task, minlength=num_tasks),
         "edge": np.bincount(edge_task, minlength=num_tasks),
     }
+    if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # laid out by task as they are
+        size = {name: int(numbers[0]) for name, numbers in count.items()}
+        return _hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
     size = _sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
     sample_at = _spread(task, count["sample"], size["sample"])
     item_at = _spread(item_task, count["item"], size["item"])
@@ -265,10 +270,8 @@ def _filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_va
 
 
 def _sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
-    """Rows a task. Equal tasks need no dummies; else every task gets one dummy sample, event and item at least, and no
-    dummy sample is longer than the longest real one, or shorter than ``shortest``, 1 or, where a real one is, 0."""
-    if count["sample"].any() and all((numbers == numbers[0]).all() for numbers in count.values()):
-        return {name: int(numbers[0]) for name, numbers in count.items()}
+    """Rows a task: one dummy sample, event and item at least, and no dummy sample is longer than the longest real
+    one, or shorter than ``shortest``, 1 or, where a real one is, 0."""
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1
     while True:

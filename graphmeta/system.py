@@ -168,11 +168,13 @@ class System(nn.Module):
     @torch.no_grad()
     def scores(self, samples: Samples | Tasks) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``."""
-        was_training, _ = self.training, self.eval()
+        learning = [part for part in self.modules() if part.training]
         try:
+            self.eval() if learning else None
             found = [self._answer(part) for part in self.parts(samples.latest(self.max_length))]
         finally:
-            self.train(was_training)
+            for part in learning:
+                part.training = True
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _answer(self, samples: Samples | Tasks) -> Tensor:

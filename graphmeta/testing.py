@@ -258,8 +258,10 @@ def _check_engines(encoder: nn.Module, width: int) -> Check:
                     losses, adaptation = _meta(recommender, order=order, stacked=stacked, tasks=tasks)
                 if stacked and not adaptation.stacked:
                     note = f"falls back to the per-task loop: {caught[0].message}"
+                    break  # there is nothing to compare the loop with
                 answers.append([losses.detach(), *_gradients(recommender, losses)])
-            worst = max(worst, *(float((a - b).detach().abs().max()) for a, b in zip(*answers, strict=True)))
+            if len(answers) == 2:
+                worst = max(worst, *(float((a - b).detach().abs().max()) for a, b in zip(*answers, strict=True)))
     return Check("stacked = loop", worst < _TOLERANCE, f"largest difference {worst:.1e}; {note}")
 
 
@@ -271,10 +273,12 @@ def _check_second_order(encoder: nn.Module, width: int) -> Check:
         return Check("second order", False, "a gradient is not finite")
     direction = [torch.randn_like(g) for g in gradients]
     analytic = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
-    numeric = [_slope(recommender, adaptation, tasks, direction, width) for width in (1e-4, 1e-6, 1e-8)]
-    best = min(numeric, key=lambda slope: abs(slope - analytic))  # a kink (ReLU) may lie inside the wider ones
-    error = abs(best - analytic) / max(abs(analytic), 1e-2)
-    return Check("second order", error < 1e-4, f"gradient {analytic:.6f}, finite difference {best:.6f}")
+    numeric, good = analytic, False
+    for step in (1e-6, 1e-4, 1e-8):  # a kink (ReLU) may lie inside the wider ones
+        if not good:
+            numeric = _slope(recommender, adaptation, tasks, direction, step)
+            good = abs(numeric - analytic) < 1e-4 * max(abs(analytic), 1e-2)
+    return Check("second order", good, f"gradient {analytic:.6f}, finite difference {numeric:.6f}")
 
 
 @torch.no_grad()

@@ -1,17 +1,24 @@
 """Settings that hold for every test."""
 
+import functools
 import os
 
 # One thread: the tests' tensors are tiny, and two threads that wait for each other on a busy machine take minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # where a test asks for two, they do not wait for each other for long
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-# A shared two-core machine is slow at times: no deadline for one example, and the same examples every run.
-settings.register_profile("graphmeta", deadline=None, derandomize=True)
+from graphmeta import datasets  # noqa: E402
+
+# A shared two-core machine is slow at times: no deadline for one example, and the same 50 examples every run.
+settings.register_profile("graphmeta", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("graphmeta")
+
+# Read once: it takes a second, a log cannot be assigned to, and many tests ask for it.
+datasets.complete_journey = functools.cache(datasets.complete_journey)
 
 
 @pytest.fixture

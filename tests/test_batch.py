@@ -182,7 +182,7 @@ def tasks_of(draw: st.DrawFn) -> tuple[Samples, np.ndarray, int]:
 NOTHING = Samples(np.zeros(1, np.int64), *(np.zeros(0, np.int64) for _ in range(4)))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(tasks_of())
 @example((NOTHING, np.zeros(0, np.int64), 3))
 @example((NOTHING, np.zeros(0, np.int64), 1))
@@ -264,7 +264,7 @@ def spelled(samples: Samples, log: EventLog) -> list[tuple[list[str], str, int]]
     ]
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(SESSIONS, st.integers(1, 8))
 def test_prefixes_against_a_plain_loop(sessions: list[list[int]], max_length: int) -> None:
     log = log_of(sessions)
@@ -276,7 +276,7 @@ def test_prefixes_against_a_plain_loop(sessions: list[list[int]], max_length: in
     assert spelled(prefixes(log, max_length=max_length), log) == expected
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(SESSIONS, st.integers(1, 8), st.integers(0, 5))
 def test_last_clicks_against_a_plain_loop(sessions: list[list[int]], max_length: int, min_length: int) -> None:
     log = log_of(sessions)
@@ -288,7 +288,7 @@ def test_last_clicks_against_a_plain_loop(sessions: list[list[int]], max_length:
     assert spelled(last_clicks(log, min_length=min_length, max_length=max_length), log) == expected
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=5), st.integers(1, 7))
 def test_open_sessions_are_cut_to_their_last_clicks(sessions: list[list[int]], max_length: int) -> None:
     samples = open_sessions([np.array(session, dtype=np.int64) for session in sessions], max_length=max_length)
@@ -321,7 +321,7 @@ def test_ten_thousand_clicks_in_one_session() -> None:
     assert batch[NEXT].weight.sum() == 9_999
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(SESSIONS, st.integers(1, 8))
 def test_whole_sessions_are_pieces_that_follow_on_each_other(sessions: list[list[int]], max_length: int) -> None:
     """Each click but a session's last is read once, and each but its first is asked for once."""

@@ -237,7 +237,7 @@ def test_a_table_in_text_fits_a_log_in_numbers() -> None:
 # Sessions by inactivity
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.sampled_from(["u", "v", "u#1"]), st.integers(0, 60)), min_size=1, max_size=25),
     st.sampled_from([1, 4, 10, 1000]),
@@ -279,7 +279,7 @@ def log_of(events: list[tuple[int, int, int]]) -> EventLog:
     )  # fmt: skip
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(EVENTS, st.integers(-1, 31))
 def test_before_and_after_against_a_plain_loop(events: list, cut: int) -> None:
     log = log_of(events)
@@ -292,7 +292,7 @@ def test_before_and_after_against_a_plain_loop(events: list, cut: int) -> None:
     assert set(after.users.ids) == {row[3] for row in rows(after)}
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(EVENTS, st.data())
 def test_select_keeps_ids_and_numbers_anew(events: list, data: st.DataObject) -> None:
     log = log_of(events)
@@ -307,7 +307,7 @@ def test_select_keeps_ids_and_numbers_anew(events: list, data: st.DataObject) ->
     assert rows(log.of_sessions(chosen)) == [row for row in rows(log) if row[0] in names]
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(EVENTS, st.integers(1, 12))
 def test_periods_leave_no_event_out(events: list, seconds: int) -> None:
     log = log_of(events)
@@ -326,7 +326,7 @@ def test_a_period_has_a_length(seconds: float) -> None:
         next(full().periods(seconds))
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(EVENTS, st.integers(1, 4), st.integers(1, 4))
 def test_filter_against_a_naive_loop(events: list, support: int, length: int) -> None:
     log = log_of(events)
@@ -362,7 +362,7 @@ def test_filter_drops_users_of_few_sessions_to_a_fixed_point() -> None:
         log.filter(min_user_sessions=3)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(EVENTS, EVENTS)
 def test_aligned_to_speaks_of_the_same_items(events: list, others: list) -> None:
     log, known = log_of(events), log_of(others)
@@ -383,7 +383,7 @@ def test_a_log_cut_to_nothing_is_still_a_log() -> None:
 # What must not matter
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(EVENTS, st.data())
 def test_other_names_give_the_same_numbers(events: list, data: st.DataObject) -> None:
     frame = frame_of(events)
@@ -396,7 +396,7 @@ def test_other_names_give_the_same_numbers(events: list, data: st.DataObject) ->
     assert [-1000 * s for s in log.sessions] == other.sessions.tolist()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.permutations(range(20)), st.permutations(range(20)), st.permutations(["s", "i", "t", "u", "v"]))
 def test_the_order_of_rows_and_columns_does_not_matter(times: list, order: list, columns: list) -> None:
     events = [(row % 5, (row * 7) % 8, time) for row, time in enumerate(times)]
@@ -480,7 +480,7 @@ def odd_frames(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(odd_frames(), st.sampled_from([("s", None), ("s", "u"), (None, "u")]), st.booleans(), st.booleans())
 def test_whatever_comes_in_is_a_log_or_an_input_error(frame, names, timed: bool, valued: bool) -> None:
     session, user = names
@@ -498,7 +498,7 @@ def test_whatever_comes_in_is_a_log_or_an_input_error(frame, names, timed: bool,
     session_batch(prefixes(log), num_items=log.num_items)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(odd_frames(), st.booleans())
 def test_whatever_comes_in_is_a_table_or_an_input_error(frame: pd.DataFrame, complete: bool) -> None:
     try:
@@ -512,7 +512,7 @@ def test_whatever_comes_in_is_a_table_or_an_input_error(frame: pd.DataFrame, com
         assert attribute.codes.max(initial=0) < attribute.size and attribute.values[0] == ""
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.binary(max_size=40) | st.text(alphabet="si,;\t\n\"'12aé", max_size=40).map(str.encode))
 def test_whatever_bytes_are_in_a_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "odd.csv"

@@ -2,9 +2,10 @@
 
 An adaptation is a scope (what may change), a start (where a task begins) and a step (how it moves). The T tasks of
 a batch take their steps together: an adapted parameter is one tensor ``[T, *shape]``
-(:mod:`graphmeta.adapt.weight`), a table in scope is kept low-rank (:mod:`graphmeta.adapt.table`), everything
-outside the scope is evaluated once for all tasks. The per-task loop does the same one task after the other, with
-ordinary tensors; it is the reference, and takes over when a module uses an operation that the stack does not know.
+(:mod:`graphmeta.adapt.weight`), the changes of linear layers (:mod:`graphmeta.adapt.matrix`) and of a table in scope
+(:mod:`graphmeta.adapt.table`) are kept low-rank, everything outside the scope is evaluated once for all tasks. The
+per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and takes over when a
+module uses an operation that the stack does not know.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import Weight, Weights, addresses, call, detached, wrap
+from graphmeta.adapt.engine import LowRank, Weight, Weights, addresses, call, detached, wrap
+from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
@@ -92,7 +95,7 @@ class Adaptation(nn.Module):
         self.step.bind(recommender, self.names, self.tables, self.steps)
 
     def memory(self, tasks: int, support: int) -> int:
-        """Bytes (of 4-byte numbers) that the tasks' own weights take: what a batch costs beyond plain training.
+        """Bytes (of 4-byte numbers) that the tasks' own weights take at most: what a batch costs beyond plain training.
 
         ``tasks · ((copies + 1) · adapted numbers + steps · support · rows of tables in scope)``, with one copy a step
         in second order, which remembers them all, and one in first.
@@ -133,15 +136,21 @@ class Adaptation(nn.Module):
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
         problem = self._problem(recommender, tasks, loss, addresses(recommender))
-        return self._descend(problem, self._begin(recommender, tasks, problem.encoded))
+        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
+        return {name: problem.written(weight) for name, weight in weights.items()}
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
-        problem = self._problem(recommender, tasks, loss, addresses(recommender))
-        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
-        self.start.reached(recommender, weights)
-        return problem.answered(weights, answer)
+        alone = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
+        problem = self._problem(recommender, tasks, loss, None if alone else addresses(recommender))
+        begin = self._begin(recommender, tasks, problem.encoded)
+        if not alone:
+            weights = self._descend(problem, begin)
+            self.start.reached(recommender, weights)
+            return problem.answered(weights, answer)
+        end = self._descend(problem, {name: stacked[0] for name, stacked in begin.items()})
+        return self._answers(recommender, [problem], [end], list(begin), answer)
 
     def _one_by_one(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
@@ -152,7 +161,18 @@ class Adaptation(nn.Module):
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
             problems.append(self._problem(recommender, TaskBatch(support, query), loss, None))
             ends.append(self._descend(problems[t], {name: stacked[t] for name, stacked in begin.items()}))
-        reached = {name: torch.stack([end[name] for end in ends]) for name in begin}
+        return self._answers(recommender, problems, ends, list(begin), answer)
+
+    def _answers(
+        self,
+        recommender: Recommender,
+        problems: list[Problem],
+        ends: list[dict[str, Any]],  # plain tensors, as everything of a task on its own
+        begun: list[str],
+        answer: nn.Module | None,
+    ) -> Tensor:
+        """The answers of tasks on their own, after the start is told where those have ended that it began."""
+        reached = {name: torch.stack([end[name] for end in ends]) for name in begun}
         self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
         for t, end in enumerate(ends):
             end |= {name: stacked[t] for name, stacked in reached.items()}
@@ -170,7 +190,9 @@ class Adaptation(nn.Module):
             encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
                 with torch.set_grad_enabled(self._second):
-                    seen = recommender.encode(tasks.support)
+                    states, candidates = recommender.encode(tasks.support)
+                # A table is a parameter wherever it comes from: in first order nobody asks for its gradient here.
+                seen = (states, candidates if self._second else candidates.detach())
         return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, shared)
 
     @property
@@ -192,13 +214,19 @@ class Adaptation(nn.Module):
             if name in self.tables and problem.shared is not None:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = problem.each(own)
+                weights[name] = MatrixState(own) if self._is_matrix(problem, name, own) else problem.each(own)
         support = _Support(
             problem, problem.support, self._second, {} if self._second else detached(problem.recommender)
         )
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
+
+    def _is_matrix(self, problem: Problem, name: str, weight: Tensor) -> bool:
+        """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
+        rate = self.step.rate(name, 0)
+        one = not isinstance(rate, Tensor) or rate.dim() == 0
+        return problem.shared is not None and weight.dim() == 2 and one
 
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
@@ -216,7 +244,7 @@ class Adaptation(nn.Module):
             grads = iter(_slopes(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         for name in self.names:
-            if slopes[name] == [None] and getattr(own[name], "used", False):
+            if all(slope is None for slope in slopes[name]) and getattr(own[name], "used", False):
                 raise UnsupportedOp(f"{name} is used, but in a way that hides its gradient")
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
@@ -229,14 +257,17 @@ class Adaptation(nn.Module):
         self,
         name: str,
         number: int,
-        weight: Tensor | TableState,
+        weight: Weight,
         own: Tensor,
         slope: list[Tensor | None],
         second: bool,
-    ) -> Tensor | TableState:
+    ) -> Weight:
         rate = self.step.rate(name, number)
         if isinstance(weight, TableState):
             assert isinstance(own, TaskTable)
+            return own.stepped(weight, rate, slope, keep_graph=second)
+        if isinstance(weight, MatrixState):
+            assert isinstance(own, TaskMatrix)
             return own.stepped(weight, rate, slope, keep_graph=second)
         return weight if slope[0] is None else weight - rate * slope[0]
 
@@ -263,6 +294,10 @@ class Problem:
         """
         return weight.expand(*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape)
 
+    def written(self, weight: Weight) -> Weight:
+        """A matrix of low rank as ``[T, *shape]``, anything else as it is."""
+        return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
+
     def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
         """Losses by ``answer`` (or scores) of the query under these weights."""
         own, layout = wrap(weights, self.query, shared=self.shared)
@@ -279,16 +314,16 @@ class _Support:
     fixed: dict[str, Tensor]
 
 
-def _leaf(weight: Tensor | TableState) -> Tensor | TableState:
-    return weight.detach() if isinstance(weight, TableState) else weight.detach().requires_grad_()
+def _leaf(weight: Weight) -> Weight:
+    return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
 
 
-def _read(own: Tensor, begin: Tensor | TableState) -> list[Tensor]:
-    """What the support loss is differentiated by: the weight itself, or what was read from a table."""
-    if isinstance(begin, TableState):
-        assert isinstance(own, TaskTable)
-        return own.read()
-    return [begin]
+def _read(own: Tensor, begin: Weight) -> list[Tensor]:
+    """What the support loss is differentiated by: the weight itself, or what was read from one of low rank."""
+    if isinstance(begin, Tensor):
+        return [begin]
+    assert isinstance(own, TaskTable | TaskMatrix)
+    return own.read()
 
 
 def _slopes(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:

@@ -12,12 +12,14 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
 from graphmeta.adapt import operations as operations  # registers what per-task weights can do
+from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.table import TableState, TaskTable
 from graphmeta.adapt.weight import TaskLayout, TaskWeight, address
 from graphmeta.recommender import Encoded, Recommender
 
-Weight = Tensor | TableState
-Weights = dict[str, Weight]  # by name: [T, *shape] and TableState when stacked, the plain shape for one task
+LowRank = TableState | MatrixState
+Weight = Tensor | LowRank
+Weights = dict[str, Weight]  # by name: [T, *shape] or low-rank when stacked, the plain shape for one task
 
 
 def wrap(
@@ -32,11 +34,13 @@ def wrap(
     if shared is None:
         return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}, None
     layout = TaskLayout(batch.num_tasks, frozenset(batch.rows.values()), shared=shared)
-    own: dict[str, Tensor] = {
-        name: TaskTable(weight, layout) if isinstance(weight, TableState) else TaskWeight(weight, layout)
-        for name, weight in weights.items()
-    }
-    return own, layout
+    return {name: _own(weight, layout) for name, weight in weights.items()}, layout
+
+
+def _own(weight: Weight, layout: TaskLayout) -> Tensor:
+    if isinstance(weight, TableState):
+        return TaskTable(weight, layout)
+    return TaskMatrix(weight, layout) if isinstance(weight, MatrixState) else TaskWeight(weight, layout)
 
 
 def call(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphmeta.adapt.matrix import TaskMatrix
 from graphmeta.adapt.weight import Handler, TaskLayout, TaskWeight, align, handles, product
 from graphmeta.errors import UnsupportedOp
 
@@ -37,6 +38,9 @@ def _of_rows(handler: Handler) -> Handler:
 @handles(F.linear)
 @_of_rows
 def _linear(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if isinstance(weight, TaskMatrix) and not weight.tasks.on_edges(input):
+        out = weight.linear(input)
+        return out.clone() if bias is None else out + bias  # a module may write into what it gets
     if isinstance(weight, TaskWeight):
         out = product(input, weight.stacked.transpose(-1, -2), weight.tasks)
     else:

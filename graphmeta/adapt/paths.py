@@ -78,7 +78,7 @@ class CoAdaptation(Adaptation):
         walks = [self._walk(problem, problem.each(choice)) for choice in choices]
         share = torch.softmax(-torch.stack([self._loss(problem, walk) for walk in walks], -1), -1)
         mixed = [name for name in self.names if name in walks[0]]
-        fused: Weights = {name: _weighed([walk[name] for walk in walks], share) for name in mixed}
+        fused: Weights = {name: _weighed([problem.written(walk[name]) for walk in walks], share) for name in mixed}
         for walk, names in zip(walks, self.own, strict=True):
             fused |= {name: walk[name] for name in names if name in walk}
         return fused | {self.mix: share}

@@ -3,7 +3,8 @@
 A parameter adapted by T tasks is a tensor ``[T, *shape]``. Wrapped as a :class:`TaskWeight` it reports the shape
 ``shape`` that its module expects, and takes over each operation it meets. The rows of every activation are laid
 out task-major (:mod:`graphmeta.batch`), so a product with it is one ``bmm`` over ``[T, rows, …]``, an addition a
-broadcast over the same view. No vmap, no loop, no copy of the module; autograd sees ordinary tensors, to any order.
+broadcast over the same view; linear layers that begin alike do better (:mod:`graphmeta.adapt.matrix`). No vmap, no
+loop, no copy of the module; autograd sees ordinary tensors, to any order.
 
 An operation that is not listed here raises :class:`~graphmeta.errors.UnsupportedOp`; the adaptation then falls
 back to the per-task loop. What belongs to which task is read off the number of rows: an encoder that reorders rows
@@ -94,7 +95,7 @@ class TaskWeight(Tensor):
         handler = HANDLERS.get(func)
         if handler is not None:
             for value in (*args, *kwargs.values()):
-                if isinstance(value, cls):
+                if isinstance(value, TaskWeight):
                     value.used = True
             try:
                 return handler(func, *args, **kwargs)

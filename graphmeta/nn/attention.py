@@ -74,8 +74,8 @@ class SelfAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """New states of the clicks."""
-        (q, known), (k, _), (v, _) = (to_dense(part(x), batch) for part in (self.query, self.key, self.value))
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        dense, known = to_dense(torch.cat([self.query(x), self.key(x), self.value(x)], 1), batch)
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in dense.chunk(3, 2))
         weight = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
         weight = torch.softmax(weight.masked_fill(~known[:, None, None, :], -torch.inf), 3)
         attended = from_dense((weight @ v).transpose(1, 2).flatten(2), batch)

@@ -47,8 +47,9 @@ def score_cross_entropy(
     """``cross_entropy(query @ candidatesᵀ, target)`` a row, without a second and third matrix of that size.
 
     The scores turn into probabilities in place, and their gradient ``p − onehot`` is never written out: the two
-    products of the backward pass take ``p`` and correct single rows. Differentiable any number of times; under
-    ``create_graph`` the probabilities are computed again from ``query`` and ``candidates``.
+    products of the backward pass take ``p`` and correct single rows. Where the candidates are constants (the inner
+    step of a head), the gradient is made in the same pass over them as the scores. Differentiable any number of times;
+    under ``create_graph`` the probabilities are computed again from ``query`` and ``candidates``.
 
     Args:
         real: the rows that are asked about; all if not given.
@@ -129,6 +130,21 @@ def _product(a: Tensor, b: Tensor, low: bool) -> Tensor:
     return (a @ b).float() if has_bf16(a.device) else (a.float() @ b.float()).bfloat16().float()
 
 
+def _mix(query: Tensor, candidates: Tensor, block: int = 4096) -> tuple[Tensor, Tensor, Tensor]:
+    """``m = max_c s_c``, ``Σ_c exp(s_c − m)`` and ``Σ_c exp(s_c − m) e_c`` of the scores ``s = query · e``.
+
+    In one pass: each block of candidates serves both products while it is in the cache, and no score outlives it.
+    """
+    top, total = query.new_full((len(query), 1), -torch.inf), query.new_zeros(len(query), 1)
+    mix = torch.zeros_like(query)
+    for part in candidates.split(block):
+        scores = query @ part.t()
+        new = torch.maximum(top, scores.amax(1, keepdim=True))
+        scores, shrunk = scores.sub_(new).exp_(), (top - new).exp_()
+        top, total, mix = new, total * shrunk + scores.sum(1, keepdim=True), mix * shrunk + scores @ part
+    return top.squeeze(1), total.squeeze(1), mix
+
+
 class _ScoreCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -140,7 +156,11 @@ class _ScoreCrossEntropy(torch.autograd.Function):
         column: Tensor | None,
         value: Tensor | None,
     ) -> Tensor:
-        ctx.low = _PRECISION.get() == "bf16" and query.dtype == torch.float32
+        ctx.low, ctx.mixed = _PRECISION.get() == "bf16" and query.dtype == torch.float32, False
+        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1] and row is None and not ctx.low:
+            ctx.mixed, (top, total, mix) = True, _mix(query, candidates)
+            ctx.save_for_backward(query, candidates, target, None, None, None, mix, total)
+            return total.log() + top - (query * candidates.index_select(0, target)).sum(1)
         scores = _product(query, candidates.t(), ctx.low)
         if row is not None and column is not None and value is not None:
             scores.index_put_((row, column), value.to(scores.dtype), accumulate=True)
@@ -160,6 +180,8 @@ class _ScoreCrossEntropy(torch.autograd.Function):
             weight, unit, low = torch.softmax(plus(query @ candidates.t(), extra), 1), grad, False
         else:
             weight, unit, low = scores, grad / total, ctx.low
+            if ctx.mixed:
+                return unit[:, None] * scores - grad[:, None] * candidates.index_select(0, target), *[None] * 5
         to_query = to_candidates = to_value = None
         if ctx.needs_input_grad[0]:
             hit = grad[:, None] * candidates.index_select(0, target)

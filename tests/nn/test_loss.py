@@ -34,6 +34,23 @@ def test_value_and_derivatives():
     assert torch.autograd.gradgradcheck(loss, (query, table))
 
 
+@pytest.mark.parametrize("size", [6, 4096, 9000])
+def test_constant_candidates_in_blocks(size):
+    """Scores that grow from block to block, so that what was added up before shrinks each time."""
+    query, table, target = problem()
+    table = table.detach().repeat(size // 6 + 1, 1)[:size] * torch.linspace(1, 300, size)[:, None]
+    weight = torch.tensor([0.3, 2.0, 0.0, -1.0])
+    found, wanted = (
+        score_cross_entropy(query, table, target),
+        F.cross_entropy(query @ table.t(), target, reduction="none"),
+    )
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+    slopes = [torch.autograd.grad((weight * losses).sum(), query)[0] for losses in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
+    if size == 6:
+        assert torch.autograd.gradgradcheck(lambda query: score_cross_entropy(query, table / 100, target), query)
+
+
 def test_large_scores_stay_finite():
     query, table, target = problem()
     losses = score_cross_entropy(1e4 * query, table, target)

@@ -153,7 +153,7 @@ def test_what_follows_what_is_learned_and_not_only_whose_it_is():
     for loss in ("cross_entropy", "hinge"):
         torch.manual_seed(0)
         system = build("asars_user_cat", log.items, users=log.users, width=16, hidden=16, dropout=0.0, loss=loss)
-        *_, last = train(system, log, epochs=60, optimizer=Adam(lr=0.03), batch_size=12)
+        *_, last = train(system, log, epochs=30, optimizer=Adam(lr=0.03), batch_size=12)
         found[loss] = last.loss, evaluate(system, last_clicks(log), ks=(1, 6)).metrics
     assert found["cross_entropy"][1]["hit@1"] == 1.0
     assert found["hinge"][0] < 0.01 and found["hinge"][1]["hit@6"] == 1.0 and found["hinge"][1]["hit@1"] < 0.6
@@ -193,7 +193,7 @@ def test_every_click_is_compared_with_one_that_the_user_never_clicked():
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_on_the_embedded_log_and_is_saved_with_its_bins(name, tmp_path):
     log = complete_journey()
-    log = log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 150)
+    log = log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 80)
     torch.manual_seed(0)
     system = build(name, log.items, users=log.users, width=8, dropout=0.0)
     history = list(train(system, log, epochs=3, optimizer=Adam(lr=1e-2), batch_size=32))

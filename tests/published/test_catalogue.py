@@ -18,9 +18,9 @@ FAKE = fake_log(sessions=60)
 
 @pytest.fixture(scope="module")
 def baskets():
-    """The last two hundred sessions of the embedded log, and those before its end to test on."""
+    """The last 130 sessions of the embedded log, cut in time."""
     log = complete_journey()
-    return split_by_time(log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 240))
+    return split_by_time(log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 130))
 
 
 def untrained(name: str, log=FAKE) -> System:
@@ -57,7 +57,7 @@ def test_it_learns_on_the_embedded_log(name, baskets):
 def test_scores_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
     system = untrained(name).eval()
     system.fit(FAKE)
-    samples = last_clicks(FAKE).take(slice(0, 12))
+    samples = last_clicks(FAKE).take(slice(0, 7))
     together = system.scores(samples)
     alone = torch.cat([system.scores(samples.take(slice(s, s + 1))) for s in range(len(samples))])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)

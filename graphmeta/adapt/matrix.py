@@ -1,0 +1,119 @@
+"""The weight of a linear layer in scope, without a matrix for each task.
+
+After one step on task t the weight is ``W_t = W − β ∂L_t/∂W``, and that gradient is a sum over the rows the layer
+worked on: ``Σ_j δ_j ⊗ x_j`` (x = a row, δ = ∂L/∂(W x)). A task has few rows and a layer many numbers, so rows are kept:
+
+    ``W_t x = W x − β Σ_j (x_j·x) δ_j``
+
+The product with W is one for all tasks. Exact, for any number of steps and to any order; where a task's rows come to
+more numbers than the matrix has, or where the weight is used in another way than ``F.linear``, it is written out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphmeta.adapt.weight import TaskLayout, TaskWeight
+
+Change = tuple[float | Tensor, Tensor, Tensor]  # a rate, slopes [T, N, out] and rows [T, N, in]
+
+
+@dataclass(frozen=True)
+class MatrixState:
+    """A matrix ``base [out, in]`` that T tasks have changed by ``− rate · slopesᵀ rows`` each, for each change."""
+
+    base: Tensor
+    changes: tuple[Change, ...] = ()
+
+    def product(self, x: Tensor, tasks: TaskLayout) -> Tensor:
+        """Each row (task-major ``[T·R, …, in]``) times its own task's matrix -> ``[T·R, …, out]``."""
+        out = F.linear(x, self.base)
+        for rate, slopes, rows in self.changes:
+            close = torch.bmm(_rows(x, tasks), rows.transpose(1, 2))
+            out = torch.baddbmm(_rows(out, tasks), close * -rate, slopes).reshape(out.shape)
+        return out
+
+    def dense(self, num_tasks: int) -> Tensor:
+        """Every task's matrix in full, ``[T, out, in]``."""
+        dense = self.base.expand(num_tasks, *self.base.shape)
+        for rate, slopes, rows in self.changes:
+            dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
+        return dense
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the changes hold more than twice the numbers of the matrix."""
+        return sum(part.shape[1] for _, part, _ in self.changes) * sum(self.base.shape) > 2 * self.base.numel()
+
+    def detach(self) -> MatrixState:
+        """The same state, cut from the autograd graph."""
+        return MatrixState(
+            self.base.detach(),
+            tuple((_constant(rate), slopes.detach(), rows.detach()) for rate, slopes, rows in self.changes),
+        )
+
+
+def _constant(rate: float | Tensor) -> float | Tensor:
+    return rate.detach() if isinstance(rate, Tensor) else rate
+
+
+def _rows(x: Tensor, tasks: TaskLayout) -> Tensor:
+    """``[T·R, …, D] -> [T, R·…, D]``."""
+    return tasks.blocks(x).flatten(1, -2)
+
+
+class TaskMatrix(TaskWeight):
+    """A :class:`MatrixState` in the place of a linear layer's weight; it notes what was read, for the next step."""
+
+    state: MatrixState
+    products: list[tuple[Tensor, Tensor]]
+    written: Tensor | None
+
+    @staticmethod
+    def __new__(cls, state: MatrixState, layout: TaskLayout) -> TaskMatrix:  # pyright: ignore[reportIncompatibleMethodOverride]
+        matrix = state.base.detach().as_subclass(cls)
+        matrix.state, matrix.tasks, matrix.used = state, layout, False
+        matrix.products, matrix.written = [], None
+        return matrix
+
+    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return f"TaskMatrix({self.tasks.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
+
+    @property
+    def stacked(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The matrices written out, for whatever is not a linear layer."""
+        if self.written is None:
+            dense = self.state.dense(self.tasks.num_tasks)
+            self.written = dense if dense.requires_grad else dense.requires_grad_(torch.is_grad_enabled())
+        return self.written
+
+    def linear(self, x: Tensor) -> Tensor:
+        """``[T·R, …, in] -> [T·R, …, out]``; not to be written into."""
+        self.tasks.blocks(x)
+        out = self.state.product(x, self.tasks)
+        out = out if out.requires_grad else out.requires_grad_(torch.is_grad_enabled())
+        self.products.append((x, out))
+        return out
+
+    def read(self) -> list[Tensor]:
+        """The tensors made of this matrix so far; their gradients make up the matrix's gradient."""
+        return [out for _, out in self.products] + ([] if self.written is None else [self.written])
+
+    def stepped(
+        self, state: MatrixState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
+    ) -> Tensor | MatrixState:
+        """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order."""
+        moves = tuple(
+            (rate, _rows(grad, self.tasks), _rows(x if keep_graph else x.detach(), self.tasks))
+            for (x, _), grad in zip(self.products, grads, strict=False)
+            if grad is not None
+        )
+        state = replace(state, changes=state.changes + moves)
+        slope = None if self.written is None else grads[-1]
+        if slope is not None:
+            return state.dense(self.tasks.num_tasks) - rate * slope
+        return state.dense(self.tasks.num_tasks) if state.heavy else state

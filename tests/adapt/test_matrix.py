@@ -1,0 +1,113 @@
+"""Linear weights that keep their changes low-rank: as a matrix for each task, and written out where need be."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.matrix import MatrixState, TaskMatrix
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.weight import TaskLayout
+from graphmeta.batch import last_clicks, split_tasks
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.readout import Last
+from graphmeta.recommender import Recommender
+from graphmeta.tasks import task_batch
+from graphmeta.testing import check_encoder, fake_log
+
+pytestmark = pytest.mark.usefixtures("float64")
+LOG = fake_log(sessions=12, length=7)
+WIDTH = 5
+
+
+class Layers(nn.Module):
+    """One weight met three times, twice as a layer and once transposed; and a layer whose output is written into."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.twice, self.plain = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+
+    def forward(self, x, batch):
+        once = torch.tanh(self.twice(x))[batch["event"].item]
+        again = self.twice(once) @ self.twice.weight.t()
+        return torch.relu_(self.plain(again)) + again
+
+
+def model_of(encoder=Layers):
+    torch.manual_seed(0)
+    head = Dot(Last(), nn.Linear(WIDTH, WIDTH))
+    return Recommender(ItemFeatures(LOG.num_items, WIDTH), encoder(WIDTH), head)
+
+
+def states(model, tasks, *, steps, order=2, scope=("encoder", "head")):
+    adaptation = Adaptation(Scope(*scope), step=Gradient(0.4), steps=steps, order=order)
+    adaptation.bind(model)
+    kept = []
+    descend = adaptation._descend
+    adaptation._descend = lambda problem, begin: kept.append(descend(problem, begin)) or kept[-1]
+    weights = adaptation.adapted(model, tasks, SoftmaxLoss())
+    return kept[0], weights
+
+
+@pytest.mark.parametrize("most", [1, 10])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_it_is_the_matrix_of_each_task(steps, most):
+    """Against plain gradient descent on each task alone."""
+    model = model_of()
+    tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=LOG.num_items, max_support=most)
+    assert tasks.support is not None
+    _, found = states(model, tasks, steps=steps)
+    for task, support in enumerate(split_tasks(tasks.support)):
+        weights = {name: model.get_parameter(name) for name in found}
+        for _ in range(steps):
+            loss = functional_call(model, weights, (support, SoftmaxLoss())).mean()
+            slopes = torch.autograd.grad(loss, list(weights.values()))
+            weights = {n: w - 0.4 * s for (n, w), s in zip(weights.items(), slopes, strict=True)}
+        for name, weight in weights.items():
+            torch.testing.assert_close(found[name][task], weight, rtol=0, atol=1e-12)
+
+
+def test_rows_are_kept_while_they_are_fewer_than_the_numbers_of_the_matrix():
+    model = model_of()
+    for most, kept in ((1, {"encoder.plain.weight", "head.project.weight"}), (10, {"head.project.weight"})):
+        tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=LOG.num_items, max_support=most)
+        weights, _ = states(model, tasks, steps=1)  # what is used transposed is written out in any case
+        assert {name for name, weight in weights.items() if isinstance(weight, MatrixState)} == kept
+
+
+def test_products_and_what_is_written_out_agree():
+    torch.manual_seed(1)
+    layout = TaskLayout(3, frozenset({4}))
+    state = MatrixState(torch.randn(2, 5), ((0.3, torch.randn(3, 6, 2), torch.randn(3, 6, 5)),) * 2)
+    x = torch.randn(12, 7, 5)
+    wanted = torch.stack([row @ w.t() for w, rows in zip(state.dense(3), x.chunk(3), strict=True) for row in rows])
+    torch.testing.assert_close(TaskMatrix(state, layout).linear(x), wanted)
+    one = state.base - 0.6 * sum(s.t() @ r for s, r in [(state.changes[0][1][1], state.changes[0][2][1])])
+    torch.testing.assert_close(state.dense(3)[1], one)
+
+
+def test_the_encoder_keeps_the_contract_stacked():
+    report = check_encoder(Layers, width=WIDTH)
+    assert report.ok and "falls back" not in str(report), report
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_memory_of_a_step_has_no_matrix_for_each_task(order):
+    """Nothing that is kept for the backward pass is as large as the tasks' matrices."""
+    width, count = 60, 8
+    log = fake_log(sessions=count, length=5)
+    torch.manual_seed(0)
+    head = Dot(Last(), nn.Linear(width, width, bias=False))
+    model = Recommender(ItemFeatures(log.num_items, width), nn.Sequential(), head)
+    model.encoder.forward = lambda x, batch: x[batch["event"].item]
+    adaptation = Adaptation(Scope("head"), step=Gradient(0.4), steps=2, order=order)
+    adaptation.bind(model)
+    tasks, largest = task_batch(last_clicks(log), num_items=log.num_items), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: largest.append(t.numel()) or t, lambda t: t):
+        adaptation.run(model, tasks, SoftmaxLoss()).mean().backward()
+    assert np.max(largest) < count * width * width / 2
