@@ -68,8 +68,10 @@ def by_catn(variant: str) -> Factory:
 
 
 SYSTEMS: dict[str, Factory] = {
-    "global_mean": lambda cut, texts, data: Means(cut, of_items=False),
-    "item_mean": lambda cut, texts, data: Means(cut),
+    "global_mean": lambda cut, texts, data: Means(cut),
+    "item_mean": lambda cut, texts, data: Means(cut, cut.means()),
+    "damped_mean": lambda cut, texts, data: Means(cut, cut.damped()),
+    "user_item_mean": lambda cut, texts, data: Means(cut, cut.damped(), cut.lenience()),
     "cmf": lambda cut, texts, data: cmf(cut),
     "emcdr": lambda cut, texts, data: emcdr(cut),
     "emcdr_mlp": lambda cut, texts, data: emcdr(cut, mlp=True),

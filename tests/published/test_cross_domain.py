@@ -74,6 +74,18 @@ def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_prediction
         assert torch.equal(found, predict(other, rows)), change
 
 
+@pytest.mark.parametrize("name", [*SYSTEMS, "means"])
+def test_all_that_a_model_holds_moves_with_it(name: str) -> None:
+    """A tensor that is neither weight nor buffer would stay behind on the old device."""
+    cut = small()
+    texts = read_texts(cut, length=24)
+    model = Means(cut, cut.damped(), cut.lenience()) if name == "means" else SYSTEMS[name](cut, texts)
+    left = [(part, key) for part in model.modules() for key, value in vars(part).items() if torch.is_tensor(value)]
+    assert not left
+    held = [*model.to("meta").parameters(), *model.buffers()]
+    assert {tensor.device.type for tensor in held} == {"meta"}
+
+
 def swapped(cut: CrossDomain) -> CrossDomain:
     return replace(cut, logs=(cut.logs[1], cut.logs[0]))
 
@@ -184,7 +196,7 @@ def test_planted_aspects_are_recovered() -> None:
     vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
     model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
     list(fit(model, cut, epochs=5, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
-    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut), cut)["mse"]
+    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut, cut.means()), cut)["mse"]
 
     cold, items = torch.from_numpy(np.flatnonzero(cut.is_cold)), torch.arange(30)
     every = torch.cartesian_prod(cold, items).T
@@ -222,10 +234,15 @@ def test_means_are_means() -> None:
     cut = small()
     rows, log = cut.asked(), cut.known[TARGET]
     expected = [log.rating[log.item == item].mean() for item in rows.item.tolist()]
-    assert predict(Means(cut), rows).tolist() == pytest.approx(expected)
-    assert predict(Means(cut, of_items=False), rows).tolist() == pytest.approx([log.rating.mean()] * len(rows))
+    assert predict(Means(cut, cut.means()), rows).tolist() == pytest.approx(expected)
+    assert predict(Means(cut), rows).tolist() == pytest.approx([log.rating.mean()] * len(rows))
+    both = [
+        float(cut.damped()[TARGET][item] + cut.lenience()[SOURCE, user])
+        for item, user in zip(rows.item.tolist(), rows.user.tolist(), strict=True)
+    ]
+    assert predict(Means(cut, cut.damped(), cut.lenience()), rows).tolist() == pytest.approx(both)
     wrong = np.array(expected) - rows.rating.numpy()
-    errors = cold_errors(Means(cut), cut)
+    errors = cold_errors(Means(cut, cut.means()), cut)
     assert errors == pytest.approx(
         {"mse": (wrong**2).mean(), "rmse": (wrong**2).mean() ** 0.5, "mae": abs(wrong).mean()}
     )
