@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from graphmeta.aspects import user_aspects
+from graphmeta.aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
 from graphmeta.errors import InputError
 from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
@@ -228,6 +229,24 @@ def test_planted_aspects_are_recovered() -> None:
     assert aspects[0].points == pytest.approx(float(by_hand.max()))
     with pytest.raises(InputError, match="no known review"):
         user_aspects(model, cut, texts, "nobody")
+
+
+def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        UserAspect(2, 0.4, [("loud", 0.7), ("drum", 0.2)], [("Loud for $20 or $30.", 0.9)]),
+        UserAspect(0, 0.1, [("pick", 1.0)], [("word " * 99, 0.6), ("A pick.", 0.4)]),
+    ]
+    drawn = []
+    monkeypatch.setattr("graphmeta.aspects.save", lambda picture, path: drawn.append(picture))
+    draw_aspects(found, Path("unused.png"), title="u0")
+    axes = drawn[0].axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.4, 0.1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["aspect 3", "aspect 1"]
+    words, reviews = axes.texts[::2], axes.texts[1::2]
+    assert [text.get_text() for text in words] == ["loud  drum", "pick"]
+    assert reviews[0].get_text() == "90% in: Loud for $20 or $30." and not reviews[0].get_parse_math()
+    long, short = reviews[1].get_text().split("\n")
+    assert long.startswith("60% in: word word") and len(long) < 125 and short == "40% in: A pick."
 
 
 def test_means_are_means() -> None:
