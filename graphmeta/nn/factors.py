@@ -78,8 +78,10 @@ class AlikeFactors(Factors):
 
     def losses(self, user: Tensor, item: Tensor, rating: Tensor) -> Tensor:
         """The losses of factors, and the pull."""
-        distance = torch.cdist(self.people(user), self.people.weight).square()
-        return super().losses(user, item, rating) + self.pull * (self.alike[user] * distance).sum(1)
+        of_user, share, everybody = self.people(user), self.alike[user], self.people.weight
+        # ‖u − w‖² = ‖u‖² − 2 u·w + ‖w‖², summed over w without a table of distances
+        own = of_user.square().sum(1) * share.sum(1) - 2 * (of_user * (share @ everybody)).sum(1)
+        return super().losses(user, item, rating) + self.pull * (own + share @ everybody.square().sum(1))
 
 
 class Autoencoder(nn.Module):

@@ -73,12 +73,9 @@ class Mapped(nn.Module):
         return target.rate(self.mapping(rows.user, source.vectors), rows.item)  # pyright: ignore
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them; then the map,
-        whose epoch is chosen on cold users. Means, and the rating rows that autoencoders and likeness are made of, hold
-        that tenth too: its error chooses an epoch and is no estimate."""
-        rows = cut.ratings().to(device_of(self))
-        kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
-        learned, held = rows.take(~kept), rows.take(kept)
+        """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them and from the rows
+        of ratings that they read (not from the means of items); then the map, whose epoch is chosen on cold users."""
+        learned, held = (rows.to(device_of(self)) for rows in _parted(cut.ratings()))
         learners, (source, target) = self.mapping.learners, self.factors.sides
 
         def held_out() -> dict[str, float]:
@@ -226,9 +223,16 @@ def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:
     return Mapping(layers, torch.from_numpy(np.flatnonzero(cut.role == LINKING)))
 
 
+def _parted(rows: Rows) -> tuple[Rows, Rows]:
+    """Nine tenths of the ratings to learn from, and a tenth to choose the epoch of factors by; always the same."""
+    kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
+    return rows.take(~kept), rows.take(kept)
+
+
 def _table(cut: CrossDomain, domain: int, *, centred: bool) -> tuple[Tensor, Tensor]:
-    """The known ratings of a domain ``[U, I]``, 0 where there are none, and where there are (1 or 0)."""
-    rows, shape = Rows.of(cut.known[domain], domain), (len(cut.users), cut.num_items[domain])
+    """The ratings of a domain to learn from ``[U, I]``, 0 where there are none, and where there are (1 or 0)."""
+    learned, _ = _parted(cut.ratings())
+    rows, shape = learned.take(learned.domain == domain), (len(cut.users), cut.num_items[domain])
     ratings, there = torch.zeros(shape), torch.zeros(shape)
     ratings[rows.user, rows.item] = rows.rating - (cut.mean[domain] if centred else 0.0)
     there[rows.user, rows.item] = 1.0

@@ -12,6 +12,7 @@ from torch import nn
 from graphmeta.aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
 from graphmeta.errors import InputError
+from graphmeta.nn.factors import alike
 from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.review_datasets import planted_reviews
@@ -265,6 +266,33 @@ def test_means_are_means() -> None:
     assert errors == pytest.approx(
         {"mse": (wrong**2).mean(), "rmse": (wrong**2).mean() ** 0.5, "mae": abs(wrong).mean()}
     )
+
+
+@pytest.mark.parametrize("make", [cdlfm, dfm], ids=["cdlfm", "dfm"])
+def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> None:
+    """Of the known ratings nine tenths are in the rows that autoencoders read, and in who rates alike."""
+    cut = small()
+    there = [torch.zeros(len(cut.users), count) for count in cut.num_items]
+    model = make(cut)
+    held = model.stages(cut)[0]
+    for domain, known in enumerate(there):
+        known[cut.known[domain].user, cut.known[domain].item] = 1
+    asked = []
+    model.factors.forward = lambda rows: asked.append(rows) or rows.rating
+    held.valid()
+    (rows,) = asked
+    assert len(rows) + held.count == len(cut.ratings()) and 0 < len(rows) < 0.25 * len(cut.ratings())
+    for domain, side in enumerate(model.factors.sides):
+        own = rows.take(rows.domain == domain)
+        there[domain][own.user, own.item] = 0
+        if make is dfm:
+            assert torch.equal(side.there, there[domain]) and not side.ratings[there[domain] == 0].any()
+        else:
+            ratings = torch.zeros_like(there[domain])
+            every = cut.ratings().take(cut.ratings().domain == domain)
+            ratings[every.user, every.item] = every.rating
+            expected = alike(ratings * there[domain], there[domain])
+            torch.testing.assert_close(side.alike, expected / expected.sum(1, keepdim=True).clamp(min=1e-12))
 
 
 def test_maps_lead_only_to_the_target() -> None:
