@@ -5,7 +5,7 @@
 
 A seed draws who is cold and who links, and begins the training. Half of the common users are cold: 40 % of them choose
 the epoch, the rest is asked once. Documents, vectors and filters are narrower than CATN's, for two cores; all that read
-texts begin with vectors made of the known reviews. Every system has the same optimiser and patience.
+texts begin with vectors made of the known reviews. The means learn nothing and take no options.
 """
 
 from __future__ import annotations

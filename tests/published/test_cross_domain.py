@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,24 @@ SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
 }
 
 
-def small(*, seed: int = 0) -> CrossDomain:
-    planted = planted_reviews(common=30, alone=10, items=10, each=4, seed=seed)
+@cache
+def small() -> CrossDomain:
+    planted = planted_reviews(common=30, alone=10, items=10, each=4)
     return CrossDomain.split(planted.source, planted.target)
 
 
-def with_target(cut: CrossDomain, change: str) -> CrossDomain:
-    """The cut after what cold users who are asked in the end did in the target is rewritten, or taken away.
+@cache
+def told(change: str = "") -> tuple[CrossDomain, Texts]:
+    """A cut, after what cold users who are asked in the end did in the target is rewritten, or taken away; and its
+    documents.
 
     Those who choose the epoch are asked while training; what they gave may choose it, and nothing else.
     """
+    cut = with_target(small(), change) if change else small()
+    return cut, read_texts(cut, length=24)
+
+
+def with_target(cut: CrossDomain, change: str) -> CrossDomain:
     target = cut.logs[TARGET]
     hidden = cut.is_cold[target.user] & (cut.role[target.user] != VALID)
     if change == "removed":
@@ -53,24 +62,24 @@ def with_target(cut: CrossDomain, change: str) -> CrossDomain:
     )
 
 
-def trained(make: Callable[[CrossDomain, Texts], nn.Module], cut: CrossDomain) -> nn.Module:
+def trained(make: Callable[[CrossDomain, Texts], nn.Module], cut: CrossDomain, texts: Texts) -> nn.Module:
     torch.manual_seed(0)
-    model = make(cut, read_texts(cut, length=24))
+    model = make(cut, texts)
     list(fit(model, cut, epochs=2, batch_size=64, optimizer=Adam(lr=0.01, weight_decay=0.0)))
     return model
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_predictions(name: str) -> None:
-    cut, make = small(), SYSTEMS[name]
+    (cut, texts), make = told(), SYSTEMS[name]
     rows = cut.asked()
-    model = trained(make, cut)
+    model = trained(make, cut, texts)
     found = predict(model, rows)
     assert found.isfinite().all() and found.std() > 0
-    before = torch.cat([w.flatten() for w in make(cut, read_texts(cut, length=24)).state_dict().values()])
+    before = torch.cat([w.flatten() for w in make(cut, texts).state_dict().values()])
     assert not torch.equal(before, torch.cat([w.flatten() for w in model.state_dict().values()]))
     for change in ("rewritten", "removed"):
-        other = trained(make, with_target(cut, change))
+        other = trained(make, *told(change))
         for key, weight in model.state_dict().items():
             assert torch.equal(weight, other.state_dict()[key]), (change, key)
         assert torch.equal(found, predict(other, rows)), change
@@ -79,8 +88,7 @@ def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_prediction
 @pytest.mark.parametrize("name", [*SYSTEMS, "means"])
 def test_all_that_a_model_holds_moves_with_it(name: str) -> None:
     """A tensor that is neither weight nor buffer would stay behind on the old device."""
-    cut = small()
-    texts = read_texts(cut, length=24)
+    cut, texts = told()
     model = Means(cut, cut.damped(), cut.lenience()) if name == "means" else SYSTEMS[name](cut, texts)
     left = [(part, key) for part in model.modules() for key, value in vars(part).items() if torch.is_tensor(value)]
     assert not left
@@ -142,10 +150,10 @@ def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> No
     for documents in (*texts.users, *texts.items[1:], *texts.auxiliary):
         documents.word[:] = 0
         documents.review[:] = -1
-    for make in (SYSTEMS["catn full"], SYSTEMS["catn simple"], SYSTEMS["anr"]):
-        model = make(cut, texts)
+    for name in ("catn full", "catn simple", "anr", "r_dfm"):
+        model = SYSTEMS[name](cut, texts)
         rows = cut.flows()
-        model(rows).sum().backward()
+        (model.factors if name == "r_dfm" else model)(rows).sum().backward()
         assert predict(model, cut.asked()).isfinite().all()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
