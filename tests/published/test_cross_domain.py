@@ -158,6 +158,21 @@ def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> No
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_domain_not_asked_about() -> None:
+    cut, texts = told()
+    model, rows = catn(cut, texts, **TINY), cut.flows()
+    nn.init.zeros_(model.matching.weight)
+    assert torch.equal(model.of_user, cut.lenience()) and torch.equal(model.bias, torch.cat(cut.damped()))
+    nn.init.normal_(model.of_user)
+    source, target = model.of_user.detach()
+    of_source, of_target = model.bias.detach().split(cut.num_items)
+    expected = [
+        target[user] + of_source[item] if domain == SOURCE else source[user] + of_target[item]
+        for user, item, domain in zip(rows.user, rows.item, rows.domain, strict=True)
+    ]
+    torch.testing.assert_close(predict(model, rows), torch.stack(expected))
+
+
 def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
     cut = small()
     texts, user = read_texts(cut, length=24), torch.arange(10)
