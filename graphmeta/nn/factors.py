@@ -161,10 +161,12 @@ class DenoisingFactors(nn.Module):
         return wrong + one_wrong + other_wrong + self.shrink * (one.square().sum(1) + other.square().sum(1))
 
     def _read(self, part: Autoencoder, rows: Tensor, there: Tensor, at: Tensor, whose: int) -> tuple[Tensor, Tensor]:
-        row, known = rows[at], there[at]
-        beside = self.side[whose](at) if len(self.side) else row.new_zeros(len(at), 0)
+        distinct, place = at.unique(return_inverse=True)  # of items there are few, and their rows are long
+        row, known = rows[distinct], there[distinct]
+        beside = self.side[whose](distinct) if len(self.side) else row.new_zeros(len(distinct), 0)
         code, back = part(row, beside)
-        return code, ((back - row).square() * known).sum(1) / known.sum(1).clamp(min=1)
+        wrong = ((back - row).square() * known).sum(1) / known.sum(1).clamp(min=1)
+        return code[place], wrong[place]
 
 
 class Mapping(nn.Module):
