@@ -244,10 +244,12 @@ def test_planted_aspects_are_recovered() -> None:
     aspects = user_aspects(model, cut, texts, user)
     assert [a.points for a in aspects] == sorted((a.points for a in aspects), reverse=True)
     own = cut.known[SOURCE].text[cut.users[cut.known[SOURCE].user] == user]
+    from_review = texts.users[SOURCE].review[cold[0]]
     for aspect in aspects:
         assert {text for text, _ in aspect.reviews} <= set(own)
         assert all(any(word in text.split() for text in own) for word, _ in aspect.words)
-        assert 0.5 < sum(share for _, share in aspect.reviews) <= 1.0 + 1e-6
+        shares = [float(weights[0, from_review == r, aspect.number].sum()) for r in np.unique(from_review) if r >= 0]
+        assert [share for _, share in aspect.reviews] == pytest.approx(sorted(shares, reverse=True)[:2], abs=1e-6)
     parts = model.parts(cold[:1].expand(30), items + cut.num_items[SOURCE], TARGET).detach()
     by_hand = parts.sum(2).std(0)
     assert aspects[0].points == pytest.approx(float(by_hand.max()))
