@@ -320,6 +320,14 @@ def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> N
             torch.testing.assert_close(side.alike, expected / expected.sum(1, keepdim=True).clamp(min=1e-12))
 
 
+def test_maps_are_learned_on_linking_users_alone() -> None:
+    cut = CrossDomain.split(*small().logs, linking=0.5)
+    assert set(cut.role[emcdr(cut).mapping.learners]) == {LINKING}
+    personal = cdlfm(cut, neighbours=5).mapping
+    assert set(cut.role[personal.near.flatten()]) == {LINKING}
+    assert personal.learners.tolist() == np.flatnonzero(cut.is_cold).tolist()
+
+
 def test_maps_lead_only_to_the_target() -> None:
     cut = small()
     with pytest.raises(InputError, match="ask for items of the target"):
