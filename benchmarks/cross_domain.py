@@ -41,7 +41,7 @@ class Dataset:
     length: int
     min_count: int
     width: int
-    shrink: float  # of factors
+    shrink: float = 0.05  # of factors
     filters: int = 16
     size: int = 8
 
