@@ -5,7 +5,7 @@
 
 A seed draws who is cold and who links, and begins the training. Half of the common users are cold: 40 % of them choose
 the epoch, the rest is asked once. Documents, vectors and filters are narrower than CATN's, for two cores; all that read
-texts begin with vectors made of the known reviews. Every system has the same optimiser and patience.
+texts begin with vectors made of the known reviews. The means learn nothing and take no options.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Dataset:
     length: int
     min_count: int
     width: int
+    shrink: float = 0.05  # of factors
     filters: int = 16
     size: int = 8
 
@@ -52,8 +53,8 @@ def planted() -> tuple[ReviewLog, ReviewLog]:
 
 
 DATASETS = {
-    "planted": Dataset(planted, length=64, min_count=1, width=16),
-    "musical_instruments": Dataset(musical_instruments, length=80, min_count=5, width=16),
+    "planted": Dataset(planted, length=64, min_count=1, width=16, shrink=0.05),
+    "musical_instruments": Dataset(musical_instruments, length=80, min_count=5, width=16, shrink=0.5),
 }
 
 
@@ -68,14 +69,16 @@ def by_catn(variant: str) -> Factory:
 
 
 SYSTEMS: dict[str, Factory] = {
-    "global_mean": lambda cut, texts, data: Means(cut, of_items=False),
-    "item_mean": lambda cut, texts, data: Means(cut),
-    "cmf": lambda cut, texts, data: cmf(cut),
-    "emcdr": lambda cut, texts, data: emcdr(cut),
-    "emcdr_mlp": lambda cut, texts, data: emcdr(cut, mlp=True),
-    "cdlfm": lambda cut, texts, data: cdlfm(cut),
-    "dfm": lambda cut, texts, data: dfm(cut),
-    "r_dfm": lambda cut, texts, data: r_dfm(cut, texts, vectors=vectors(texts, data)),
+    "global_mean": lambda cut, texts, data: Means(cut),
+    "item_mean": lambda cut, texts, data: Means(cut, cut.means()),
+    "damped_mean": lambda cut, texts, data: Means(cut, cut.damped()),
+    "user_item_mean": lambda cut, texts, data: Means(cut, cut.damped(), cut.lenience()),
+    "cmf": lambda cut, texts, data: cmf(cut, shrink=data.shrink),
+    "emcdr": lambda cut, texts, data: emcdr(cut, shrink=data.shrink),
+    "emcdr_mlp": lambda cut, texts, data: emcdr(cut, shrink=data.shrink, mlp=True),
+    "cdlfm": lambda cut, texts, data: cdlfm(cut, shrink=data.shrink),
+    "dfm": lambda cut, texts, data: dfm(cut, shrink=data.shrink),
+    "r_dfm": lambda cut, texts, data: r_dfm(cut, texts, shrink=data.shrink, vectors=vectors(texts, data)),
     "anr": lambda cut, texts, data: anr(cut, texts, vectors=vectors(texts, data)),
     "catn_simple": by_catn("simple"),
     "catn_share": by_catn("share"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,11 @@ def user_aspects(
     if number < 0 or not texts.users[SOURCE].word[number].any():
         raise InputError(f"user {user!r} has no known review in the source domain; name one of those in cut.users")
     model.eval()
-    who, items = torch.tensor([number]), torch.arange(cut.num_items[TARGET])
+    device = model.bias.device
+    who, items = torch.tensor([number], device=device), torch.arange(cut.num_items[TARGET], device=device)
     asker = who.expand(len(items))
     parts = model.parts(asker, items + cut.num_items[SOURCE], TARGET).sum(2)  # [items, aspects of the user]
-    weights = model.user(who, TARGET).weights[0].double().numpy()
+    weights = model.user(who, TARGET).weights[0].double().cpu().numpy()
     points, document = parts.std(0).tolist(), (texts.users[SOURCE].word[number], texts.users[SOURCE].review[number])
     return [
         UserAspect(
@@ -71,21 +73,34 @@ def _most(key: np.ndarray, weight: np.ndarray, count: int) -> list[tuple[int, fl
 
 
 def draw_aspects(found: Sequence[UserAspect], path: Path, *, title: str = "") -> None:
-    """Bars of how much each aspect decides, with its words beside them, as PNG.
+    """Bars of how much each aspect decides, with its words beside them and its reviews below, as PNG.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    picture = figure(8, 0.6 * len(found) + 1.2)
+    lines = max((len(aspect.reviews) for aspect in found), default=0)
+    picture = figure(9, (0.45 + 0.2 * lines) * len(found) + 1.2)
     axes = picture.subplots()
     place = np.arange(len(found))[::-1]
-    axes.barh(place, [aspect.points for aspect in found], color=BLUE, height=0.6)
+    axes.barh(place, [aspect.points for aspect in found], color=BLUE, height=0.8 / (1 + lines), align="edge")
     axes.set_yticks(place, [f"aspect {aspect.number + 1}" for aspect in found])
-    axes.margins(x=1.2)
     for at, aspect in zip(place, found, strict=True):
         said = "  ".join(word for word, _ in aspect.words)
-        axes.annotate(said, (aspect.points, at), (6, 0), textcoords="offset points", va="center", color=INK)
-    axes.set_xlim(left=0)
+        below = [f"{share:.0%} in: {textwrap.shorten(text, 110)}" for text, share in aspect.reviews]
+        axes.annotate(said, (aspect.points, at), (6, 4), textcoords="offset points", color=INK, parse_math=False)
+        axes.annotate(
+            "\n".join(below),
+            (0, at),
+            (4, -4),
+            textcoords="offset points",
+            va="top",
+            color=INK,
+            fontsize=8,
+            linespacing=1.5,
+            parse_math=False,  # a review may name a price
+        )
+    axes.set_xlim(0, 2.2 * max((aspect.points for aspect in found), default=1.0) or 1.0)
+    axes.set_ylim(-0.8, len(found) - 0.4)
     axes.set_xlabel("points of rating that it moves from item to item")
     axes.set_title(title, loc="left", color=INK)
     axes.spines[["top", "right"]].set_visible(False)

@@ -42,6 +42,10 @@ class Rows:
         """These rows (a mask or numbers)."""
         return Rows(*(getattr(self, column.name)[at] for column in fields(self)))
 
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on another device."""
+        return Rows(*(getattr(self, column.name).to(device) for column in fields(self)))
+
     @classmethod
     def of(cls, log: ReviewLog, domain: int) -> Rows:
         """A row for each review."""
@@ -149,14 +153,47 @@ class CrossDomain:
 
     def means(self) -> tuple[Tensor, Tensor]:
         """The mean known rating of each item of the two domains; of all, where an item has none."""
-        return _means(self.known[SOURCE]), _means(self.known[TARGET])
+        first, second = (_means(log.item, log.rating, len(log.items)) for log in self.known)
+        return _tensor(first), _tensor(second)
+
+    def damped(self) -> tuple[Tensor, Tensor]:
+        """The mean known rating of each item of the two domains, nearer to that of all the fewer ratings there are."""
+        first, second = (damped_means(log.item, log.rating, len(log.items)) for log in self.known)
+        return _tensor(first), _tensor(second)
+
+    def lenience(self) -> Tensor:
+        """How much more each user is known to give in each domain than its items get, damped likewise, ``[2, U]``."""
+        found = []
+        for log in self.known:
+            above = log.rating - damped_means(log.item, log.rating, len(log.items))[log.item]
+            found.append(damped_means(log.user, above, len(self.users)))
+        return _tensor(np.stack(found))
 
 
-def _means(log: ReviewLog) -> Tensor:
-    count = np.bincount(log.item, minlength=len(log.items))
-    total = np.bincount(log.item, log.rating, minlength=len(log.items))
-    means = np.where(count > 0, total / np.maximum(count, 1), log.rating.mean())
-    return torch.from_numpy(means).to(torch.get_default_dtype())
+def damped_means(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
+    """Means of groups, drawn towards the mean of all as far as chance alone would spread them.
+
+    ``μ + n a / (n a + s) · (m − μ)`` for a group of n values with mean m, where s is how much values differ within a
+    group and a how much groups differ beyond what s explains, both estimated from the values. Nothing is to be set.
+
+    Shapes: group, value ``[N]`` -> ``[count]``; a group without a value has the mean of all.
+    Source: Bühlmann & Straub 1970 (credibility), with the moment estimates of one-way random effects.
+    """
+    size, mean, middle = np.bincount(group, minlength=count), _means(group, value, count), value.mean()
+    spare, groups = len(value) - (size > 0).sum(), (size > 0).sum()
+    within = np.square(value - mean[group]).sum() / spare if spare else np.inf
+    between = (size @ np.square(mean - middle)) / max(within, 1e-12) - (groups - 1)  # 0 were it chance alone
+    ratio = max(between / max(len(value) - (size @ size) / len(value), 1e-12), 0.0)  # a / s
+    return middle + size * ratio / (size * ratio + 1) * (mean - middle)
+
+
+def _means(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
+    size, total = np.bincount(group, minlength=count), np.bincount(group, value, minlength=count)
+    return np.where(size > 0, total / np.maximum(size, 1), value.mean())
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).to(torch.get_default_dtype())
 
 
 def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | None = None) -> HeteroData:

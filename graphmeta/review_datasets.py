@@ -3,6 +3,8 @@ aspects are known."""
 
 from __future__ import annotations
 
+import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +25,28 @@ def amazon_reviews(path: Path) -> ReviewLog:
     CATN's pairs are ``Books``, ``Movies_and_TV`` and ``CDs_and_Vinyl``, each ``.filter()``-ed.
 
     Raises:
-        InputError: no such file, a line that is no JSON, or one without the user, item, rating or time.
+        InputError: no such file, one that is cut off, a line that is no JSON object, or one without the user, item,
+            rating or time; names line or row and remedy.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; get it from {_AMAZON}")
     try:
-        frame = pd.read_json(path, lines=True, dtype=False)  # pyright: ignore[reportArgumentType]
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: no JSON object a line ({error}); get it from {_AMAZON}") from None
-    return ReviewLog.read(frame, **_COLUMNS)
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+            rows = [_fields(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if not line.isspace()]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); get it from {_AMAZON}") from None
+    return ReviewLog.read(pd.DataFrame(rows), **_COLUMNS)
+
+
+def _fields(line: str, where: str) -> dict[str, object]:
+    """Of a line, what is read of a review; the rest would fill the memory."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: no JSON object; mend or drop the line, or get the file from {_AMAZON}")
+    return {name: found[name] for name in _COLUMNS.values() if name in found}
 
 
 def musical_instruments(folder: Path | None = None, *, seed: int = 0) -> tuple[ReviewLog, ReviewLog]:

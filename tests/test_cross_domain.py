@@ -15,6 +15,7 @@ from graphmeta.cross_domain import (
     TEST,
     VALID,
     CrossDomain,
+    damped_means,
     read_texts,
     review_graph,
     stand_ins,
@@ -76,6 +77,35 @@ def test_an_unseen_items_mean_is_its_domains() -> None:
     assert float(unseen.means()[TARGET][3]) == pytest.approx(unseen.mean[TARGET])
 
 
+def test_few_ratings_say_less_than_many() -> None:
+    """Ratings drawn with a spread of 2 between items and 1 within: what is estimated is near the best there is,
+    ``μ + n 4 / (n 4 + 1) (m − μ)``; and means that differ by chance alone are all the same."""
+    random = np.random.default_rng(0)
+    size = random.integers(1, 5, 3000)
+    group = np.repeat(np.arange(3000), size)
+    value = 3 + random.normal(0, 2, 3000)[group] + random.normal(0, 1, len(group))
+    mean = np.bincount(group, value) / size
+    best = value.mean() + size * 4 / (size * 4 + 1) * (mean - value.mean())
+    found = damped_means(group, value, 3001)
+    assert found[:3000] == pytest.approx(best, abs=0.05) and found[3000] == pytest.approx(value.mean())
+    chance = damped_means(group, random.normal(0, 1, len(group)), 3000)
+    assert chance.std() < 0.1 * np.sqrt(1 / 2)
+    # By hand: μ = 3, s = 4 · 1² / 2 = 2, a / s = ((2 · 2² + 2 · 2²) / 2 − 1) / (4 − 8/4) = 3.5, 7/8 of the way.
+    assert damped_means(np.array([0, 0, 1, 1]), np.array([0.0, 2, 4, 6]), 2) == pytest.approx([1.25, 4.75])
+    assert damped_means(np.array([0, 1]), np.array([1.0, 5.0]), 2).tolist() == [3, 3]  # nobody knows s
+    assert damped_means(np.array([0, 0]), np.array([1.0, 5.0]), 1).tolist() == [3]
+
+
+def test_lenience_is_what_somebody_gives_beyond_others_in_that_domain() -> None:
+    cut = small()
+    source, target = (replace(log, rating=log.rating.copy()) for log in cut.logs)
+    who = int(np.flatnonzero(cut.role == LINKING)[0])
+    source.rating[source.user == who] += 40
+    found = replace(cut, logs=(source, target)).lenience()
+    assert found[SOURCE].argmax() == who and found[SOURCE, who] > 10
+    assert torch.equal(found[TARGET], cut.lenience()[TARGET])
+
+
 @pytest.mark.parametrize("change", [rewritten, removed])
 def test_no_target_review_or_rating_of_a_cold_user_reaches_anything(change) -> None:
     cut = small()
@@ -92,6 +122,8 @@ def test_no_target_review_or_rating_of_a_cold_user_reaches_anything(change) -> N
         for one_domain, other_domain in zip(getattr(texts, kind), getattr(others, kind), strict=True):
             assert (one_domain.word == other_domain.word).all() and (one_domain.review == other_domain.review).all()
     assert all(torch.equal(a, b) for a, b in zip(cut.means(), other.means(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(cut.damped(), other.damped(), strict=True))
+    assert torch.equal(cut.lenience(), other.lenience())
     assert torch.equal(cut.ratings().rating, other.ratings().rating)
 
 

@@ -19,7 +19,7 @@ LINES = [
 
 
 def test_amazons_form_is_read_plain_and_packed(tmp_path: Path) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in LINES)
+    text = "".join(json.dumps(line) + "\n" for line in LINES) + "\n"  # an empty line says nothing
     (tmp_path / "plain.json").write_text(text)
     (tmp_path / "packed.json.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("plain.json", "packed.json.gz"):
@@ -33,8 +33,23 @@ def test_what_is_no_such_file_is_said_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "reviews.json"
     with pytest.raises(InputError, match="no such file; get it from"):
         amazon_reviews(path)
-    path.write_text("user,item\n1,2\n")
-    with pytest.raises(InputError, match="no JSON object a line"):
+    for wrong in ("user,item", "{'asin': 'B'}", "[1, 2]", "5", json.dumps(LINES[0])[:-9]):
+        path.write_text(f"{json.dumps(LINES[0])}\n{wrong}\n")
+        with pytest.raises(InputError, match="json, line 2: no JSON object; mend or drop the line"):
+            amazon_reviews(path)
+    packed = tmp_path / "reviews.json.gz"
+    for bad in (b"no gzip", gzip.compress(b"{}\n" * 99)[:-9]):
+        packed.write_bytes(bad)
+        with pytest.raises(InputError, match="cannot be read .* get it from"):
+            amazon_reviews(packed)
+
+
+@pytest.mark.parametrize(("name", "said"), [("overall", "rating"), ("asin", "item"), ("unixReviewTime", "time")])
+def test_a_review_without_what_it_needs_is_named_by_its_row(tmp_path: Path, name: str, said: str) -> None:
+    path = tmp_path / "reviews.json"
+    lines = [*LINES, {key: value for key, value in LINES[0].items() if key != name}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=f"column '{name}', row 3: the {said} is missing; fill it in or drop the row"):
         amazon_reviews(path)
     path.write_text(json.dumps({"asin": "B"}) + "\n")
     with pytest.raises(InputError, match="no column .unixReviewTime."):

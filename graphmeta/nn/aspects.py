@@ -61,6 +61,8 @@ class Fusion(nn.Module):
     """What a user wrote with what others wrote instead: ``g = σ([A − A'; A ⊙ A'] W_1 + b_1)``, then
     ``tanh([A; g ⊙ A'] W_2 + b_2)``.
 
+    It begins with ``W_2 = [1; 0]``, ``b_2 = 0``, the user's own aspects: what others wrote comes in as far as it helps.
+
     Shapes: own, others ``[N, M, D]`` -> ``[N, M, D]``.
     Source: CATN, auxiliary reviews.
     """
@@ -68,6 +70,8 @@ class Fusion(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gate, self.join = nn.Linear(2 * width, width), nn.Linear(2 * width, width)
+        nn.init.eye_(self.join.weight)
+        nn.init.zeros_(self.join.bias)
 
     def forward(self, own: Tensor, others: Tensor) -> Tensor:
         """The aspects of both."""

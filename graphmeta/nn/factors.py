@@ -20,17 +20,20 @@ def rated(vectors: Tensor, items: Tensor, bias: Tensor) -> Tensor:
 
 
 class Factors(nn.Module):
-    """Matrix factors of one domain, with an L2 term ``λ (‖u‖² + ‖v‖² + (b_i − μ)²)`` for each rating.
+    """Matrix factors of one domain, with an L2 term ``λ (‖u‖² + ‖v‖² + (b_i − m_i)²)`` for each rating.
 
     Args:
         people: the table of users ``[U, D + 1]``; share it between domains, and it is collective factorisation.
-        means: mean rating of each item ``[I]``, from which the biases begin; mean: of all.
+        means: what each item gets on average, ``m [I]``, damped; the biases begin there and are drawn back to it.
         shrink: λ.
     """
 
-    def __init__(self, people: nn.Embedding, means: Tensor, *, mean: float, shrink: float = 0.05) -> None:
+    means: Tensor
+
+    def __init__(self, people: nn.Embedding, means: Tensor, *, shrink: float = 0.05) -> None:
         super().__init__()
-        self.people, self.mean, self.shrink = people, mean, shrink
+        self.people, self.shrink = people, shrink
+        self.register_buffer("means", means, persistent=False)
         self.items = nn.Embedding(len(means), people.embedding_dim - 1)
         nn.init.normal_(self.items.weight, std=0.1)
         self.bias = nn.Parameter(means.clone())
@@ -46,7 +49,7 @@ class Factors(nn.Module):
     def losses(self, user: Tensor, item: Tensor, rating: Tensor) -> Tensor:
         """The squared errors and what they are regularised by, ``[N]``."""
         vectors, items = self.vectors(user), self.items(item)
-        size = vectors.square().sum(1) + items.square().sum(1) + (self.bias[item] - self.mean).square()
+        size = vectors.square().sum(1) + items.square().sum(1) + (self.bias[item] - self.means[item]).square()
         return (self.rate(vectors, item) - rating).square() + self.shrink * size
 
 
@@ -64,14 +67,21 @@ class AlikeFactors(Factors):
         alike: ``s [U, U]``.
     """
 
-    def __init__(self, people: nn.Embedding, means: Tensor, alike: Tensor, *, mean: float, pull: float = 0.1) -> None:
-        super().__init__(people, means, mean=mean)
-        self.pull, self.alike = pull, alike / alike.sum(1, keepdim=True).clamp(min=1e-12)
+    alike: Tensor
+
+    def __init__(
+        self, people: nn.Embedding, means: Tensor, alike: Tensor, *, pull: float = 0.1, shrink: float = 0.05
+    ) -> None:
+        super().__init__(people, means, shrink=shrink)
+        self.pull = pull
+        self.register_buffer("alike", alike / alike.sum(1, keepdim=True).clamp(min=1e-12), persistent=False)
 
     def losses(self, user: Tensor, item: Tensor, rating: Tensor) -> Tensor:
         """The losses of factors, and the pull."""
-        distance = torch.cdist(self.people(user), self.people.weight).square()
-        return super().losses(user, item, rating) + self.pull * (self.alike[user] * distance).sum(1)
+        of_user, share, everybody = self.people(user), self.alike[user], self.people.weight
+        # ‖u − w‖² = ‖u‖² − 2 u·w + ‖w‖², summed over w without a table of distances
+        own = of_user.square().sum(1) * share.sum(1) - 2 * (of_user * (share @ everybody)).sum(1)
+        return super().losses(user, item, rating) + self.pull * (own + share @ everybody.square().sum(1))
 
 
 class Autoencoder(nn.Module):
@@ -111,6 +121,9 @@ class DenoisingFactors(nn.Module):
     Source: Fu et al. 2019 (RC-DFM). Differs: a user's code has a coordinate for their mean, as all vectors here.
     """
 
+    ratings: Tensor
+    there: Tensor
+
     def __init__(
         self,
         ratings: Tensor,
@@ -123,7 +136,9 @@ class DenoisingFactors(nn.Module):
         shrink: float = 0.05,
     ) -> None:
         super().__init__()
-        self.ratings, self.there, self.shrink = ratings, there, shrink
+        self.shrink = shrink
+        self.register_buffer("ratings", ratings, persistent=False)
+        self.register_buffer("there", there, persistent=False)
         self.side = nn.ModuleList(side)
         self.people = Autoencoder(ratings.shape[1], width + 1, side=side_width)
         self.items = Autoencoder(ratings.shape[0], width, side=side_width)
@@ -146,10 +161,12 @@ class DenoisingFactors(nn.Module):
         return wrong + one_wrong + other_wrong + self.shrink * (one.square().sum(1) + other.square().sum(1))
 
     def _read(self, part: Autoencoder, rows: Tensor, there: Tensor, at: Tensor, whose: int) -> tuple[Tensor, Tensor]:
-        row, known = rows[at], there[at]
-        beside = self.side[whose](at) if len(self.side) else row.new_zeros(len(at), 0)
+        distinct, place = at.unique(return_inverse=True)  # of items there are few, and their rows are long
+        row, known = rows[distinct], there[distinct]
+        beside = self.side[whose](distinct) if len(self.side) else row.new_zeros(len(distinct), 0)
         code, back = part(row, beside)
-        return code, ((back - row).square() * known).sum(1) / known.sum(1).clamp(min=1)
+        wrong = ((back - row).square() * known).sum(1) / known.sum(1).clamp(min=1)
+        return code[place], wrong[place]
 
 
 class Mapping(nn.Module):
@@ -161,9 +178,12 @@ class Mapping(nn.Module):
     Source: Man et al. 2017 (EMCDR).
     """
 
+    learners: Tensor
+
     def __init__(self, layers: nn.Module, learners: Tensor) -> None:
         super().__init__()
-        self.layers, self.learners = layers, learners
+        self.layers = layers
+        self.register_buffer("learners", learners, persistent=False)
 
     def forward(self, user: Tensor, source: Ask) -> Tensor:
         """Target vectors of users from their source vectors."""
@@ -185,11 +205,21 @@ class PersonalMapping(nn.Module):
     Source: Wang et al. 2018 (CDLFM).
     """
 
+    learners: Tensor
+    near: Tensor
+    weight: Tensor
+    place: Tensor
+
     def __init__(self, learners: Tensor, near: Tensor, weight: Tensor, *, users: int, width: int) -> None:
         super().__init__()
-        self.learners, self.near = learners, near
-        self.weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        self.place = torch.zeros(users, dtype=torch.int64).scatter(0, learners, torch.arange(len(learners)))
+        tables = {
+            "learners": learners,
+            "near": near,
+            "weight": weight / weight.sum(1, keepdim=True).clamp(min=1e-12),
+            "place": torch.zeros(users, dtype=torch.int64).scatter(0, learners, torch.arange(len(learners))),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
         first, second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         for name, layer in (("first", first), ("second", second)):
             start = torch.cat([layer.weight.data.T, layer.bias.data[None]])

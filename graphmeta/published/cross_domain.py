@@ -9,6 +9,7 @@ text or a vector mapped from elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -65,21 +66,39 @@ def predict(model: CrossDomainModel, rows: Rows, *, batch_size: int = 256) -> Te
     """Ratings of these rows, with the model's dropout off, ``[N]``."""
     if isinstance(model, nn.Module):
         model.eval()
-    return torch.cat([model(rows.take(at)) for at in torch.arange(len(rows)).split(batch_size)])
+        rows = rows.to(device_of(model))
+    return torch.cat([model(rows.take(at)) for at in torch.arange(len(rows)).split(batch_size)]).cpu()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its weights (or, without weights, its tables) are."""
+    return next(chain(model.parameters(), model.buffers())).device
 
 
 class Means(nn.Module):
-    """The mean known rating of the item (or of its whole domain): what any model must beat; learns nothing."""
+    """What is given on average, which any model must beat; learns nothing.
 
-    def __init__(self, cut: CrossDomain, *, of_items: bool = True) -> None:
+    Args:
+        of_items: what each item of the two domains gets, ``cut.means()`` or ``cut.damped()``; if not given, what all
+            of its domain get. of_users: what each user gives beyond that, ``cut.lenience()``, read from the domain that
+            is not asked about.
+    """
+
+    items: Tensor
+    users: Tensor
+
+    def __init__(
+        self, cut: CrossDomain, of_items: tuple[Tensor, Tensor] | None = None, of_users: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.first, self.means = cut.num_items[0], torch.cat(cut.means())
-        if not of_items:
-            self.means = torch.tensor(cut.mean).repeat_interleave(torch.tensor(cut.num_items))
+        self.first = cut.num_items[0]
+        domains = torch.tensor(cut.mean).repeat_interleave(torch.tensor(cut.num_items))
+        self.register_buffer("items", domains if of_items is None else torch.cat(of_items))
+        self.register_buffer("users", torch.zeros(2, len(cut.users)) if of_users is None else of_users)
 
     def forward(self, rows: Rows) -> Tensor:
         """The means."""
-        return self.means[rows.item + rows.domain * self.first]
+        return self.items[rows.item + rows.domain * self.first] + self.users[1 - rows.domain, rows.user]
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
         """None."""
@@ -115,20 +134,21 @@ class Shelf(nn.Module):
 class Reviewed(nn.Module):
     """A rating from documents: biases of user and item, and what a match of aspects adds.
 
-    The item's bias begins with its mean known rating and is trained; the user's begins with 0. Items are numbered
-    through both domains, the source's first.
+    Both are trained. The item's begins with its damped mean known rating; the user's with how much more they are known
+    to give than others in the domain that is not asked about, which is all that a cold user's will ever know. Items are
+    numbered through both domains, the source's first.
     """
 
     def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors) -> None:
         super().__init__()
         self.shelf, self.words = Shelf(texts), words
-        self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.means()))
-        self.of_user = nn.Parameter(torch.zeros(len(cut.users)))
+        self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.damped()))
+        self.of_user = nn.Parameter(cut.lenience())
 
     def forward(self, rows: Rows) -> Tensor:
         """The ratings, ``[N]``."""
         item = rows.item + rows.domain * self.first
-        found = self.of_user[rows.user] + self.bias[item]
+        found = self.of_user[1 - rows.domain, rows.user] + self.bias[item]
         for domain in (SOURCE, TARGET):
             at = (rows.domain == domain).nonzero().flatten()
             if len(at):
@@ -149,7 +169,7 @@ class Reviewed(nn.Module):
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
         """Squared errors of ratings by linking users; the epoch is chosen on cold users."""
-        learned = self.learned(cut)
+        learned = self.learned(cut).to(self.bias.device)
 
         def losses(at: Tensor) -> Tensor:
             rows = learned.take(at)

@@ -19,7 +19,7 @@ from graphmeta.nn.factors import (
     people,
 )
 from graphmeta.nn.text import WordVectors
-from graphmeta.published.cross_domain import cold_errors
+from graphmeta.published.cross_domain import cold_errors, device_of, predict
 from graphmeta.stages import Stage
 
 Side = Factors | DenoisingFactors
@@ -50,7 +50,7 @@ class TwoSided(nn.Module):
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
         """All known ratings; the epoch is chosen on cold users, whose vector is what the source made of it."""
-        rows = cut.ratings()
+        rows = cut.ratings().to(device_of(self))
         return [Stage(self, len(rows), lambda at: self.losses(rows.take(at)), lambda: cold_errors(self, cut, VALID))]
 
 
@@ -73,17 +73,13 @@ class Mapped(nn.Module):
         return target.rate(self.mapping(rows.user, source.vectors), rows.item)  # pyright: ignore
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them; then the map,
-        whose epoch is chosen on cold users. Means, and the rating rows that autoencoders and likeness are made of, hold
-        that tenth too: its error chooses an epoch and is no estimate."""
-        rows = cut.ratings()
-        kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
-        learned, held = rows.take(~kept), rows.take(kept)
+        """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them and from the rows
+        of ratings that they read (not from the means of items); then the map, whose epoch is chosen on cold users."""
+        learned, held = (rows.to(device_of(self)) for rows in _parted(cut.ratings()))
         learners, (source, target) = self.mapping.learners, self.factors.sides
 
         def held_out() -> dict[str, float]:
-            with torch.no_grad():
-                return rating_errors(self.factors(held), held.rating)
+            return rating_errors(predict(self.factors, held), held.rating.cpu())
 
         def losses(at: Tensor) -> Tensor:
             with torch.no_grad():
@@ -107,8 +103,7 @@ def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoSided:
     Source: Singh & Gordon, Relational Learning via Collective Matrix Factorization, KDD 2008.
     """
     one = people(len(cut.users), width)
-    means = zip(cut.means(), cut.mean, strict=True)
-    first, second = (Factors(one, of_items, mean=mean, shrink=shrink) for of_items, mean in means)
+    first, second = (Factors(one, of_items, shrink=shrink) for of_items in cut.damped())
     return TwoSided((first, second))
 
 
@@ -121,18 +116,18 @@ def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool 
 
     Source: Man et al., Cross-Domain Recommendation: An Embedding and Mapping Approach, IJCAI 2017.
     """
-    first, second = (
-        Factors(people(len(cut.users), width), of_items, mean=mean, shrink=shrink)
-        for of_items, mean in zip(cut.means(), cut.mean, strict=True)
-    )
+    first, second = (Factors(people(len(cut.users), width), of_items, shrink=shrink) for of_items in cut.damped())
     return Mapped(TwoSided((first, second)), _mapping(cut, width + 1, mlp=mlp))
 
 
-def cdlfm(cut: CrossDomain, *, width: int = 16, pull: float = 0.1, neighbours: int = 50) -> Mapped:
+def cdlfm(
+    cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, pull: float = 0.1, neighbours: int = 50
+) -> Mapped:
     """CDLFM: factors that know who rates alike, and for each cold user a map learned on linking users most like them.
 
     Args:
-        width: of the vectors; pull: α of the regulariser; neighbours: linking users a map is learned on.
+        width: of the vectors; shrink: λ of their L2 term; pull: α of the regulariser; neighbours: linking users a map
+            is learned on.
 
     Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
     DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.factors.alike`'s; maps are networks, not
@@ -140,8 +135,8 @@ def cdlfm(cut: CrossDomain, *, width: int = 16, pull: float = 0.1, neighbours: i
     """
     both = [alike(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
     first, second = (
-        AlikeFactors(people(len(cut.users), width), of_items, of_users, mean=mean, pull=pull)
-        for of_items, of_users, mean in zip(cut.means(), both, cut.mean, strict=True)
+        AlikeFactors(people(len(cut.users), width), of_items, of_users, pull=pull, shrink=shrink)
+        for of_items, of_users in zip(cut.damped(), both, strict=True)
     )
     cold, linking = (torch.from_numpy(np.flatnonzero(who)) for who in (cut.is_cold, cut.role == LINKING))
     weight, near = both[SOURCE][cold][:, linking].topk(min(neighbours, len(linking)), 1)
@@ -187,9 +182,12 @@ def r_dfm(
 class Described(nn.Module):
     """The mean word vector of each document, ``[N] -> [N, D]``."""
 
+    documents: Tensor
+
     def __init__(self, words: WordVectors, documents: Tensor) -> None:
         super().__init__()
-        self.words, self.documents = words, documents
+        self.words = words
+        self.register_buffer("documents", documents, persistent=False)
 
     def forward(self, number: Tensor) -> Tensor:
         """The means."""
@@ -208,7 +206,7 @@ def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, 
             DenoisingFactors(
                 ratings,
                 there,
-                cut.means()[domain],
+                cut.damped()[domain],
                 width=width,
                 side=side,
                 side_width=side_width,
@@ -225,9 +223,16 @@ def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:
     return Mapping(layers, torch.from_numpy(np.flatnonzero(cut.role == LINKING)))
 
 
+def _parted(rows: Rows) -> tuple[Rows, Rows]:
+    """Nine tenths of the ratings to learn from, and a tenth to choose the epoch of factors by; always the same."""
+    kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
+    return rows.take(~kept), rows.take(kept)
+
+
 def _table(cut: CrossDomain, domain: int, *, centred: bool) -> tuple[Tensor, Tensor]:
-    """The known ratings of a domain ``[U, I]``, 0 where there are none, and where there are (1 or 0)."""
-    rows, shape = Rows.of(cut.known[domain], domain), (len(cut.users), cut.num_items[domain])
+    """The ratings of a domain to learn from ``[U, I]``, 0 where there are none, and where there are (1 or 0)."""
+    learned, _ = _parted(cut.ratings())
+    rows, shape = learned.take(learned.domain == domain), (len(cut.users), cut.num_items[domain])
     ratings, there = torch.zeros(shape), torch.zeros(shape)
     ratings[rows.user, rows.item] = rows.rating - (cut.mean[domain] if centred else 0.0)
     there[rows.user, rows.item] = 1.0

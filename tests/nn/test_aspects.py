@@ -90,6 +90,9 @@ def test_empty_documents_stay_finite_with_their_gradients() -> None:
 def test_fusion_is_its_formula() -> None:
     torch.manual_seed(0)
     part, own, others = Fusion(3), torch.randn(1, 2, 3), torch.randn(1, 2, 3)
+    torch.testing.assert_close(part(own, others), own.tanh())  # as it begins
+    for weight in part.join.parameters():
+        torch.nn.init.normal_(weight)
     for m in range(2):
         a, b = own[0, m], others[0, m]
         gate = sigmoid(part.gate.weight @ torch.cat([a - b, a * b]) + part.gate.bias)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from graphmeta.aspects import user_aspects
+from graphmeta.aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
 from graphmeta.errors import InputError
+from graphmeta.nn.factors import alike
 from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.review_datasets import planted_reviews
@@ -31,16 +34,24 @@ SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
 }
 
 
-def small(*, seed: int = 0) -> CrossDomain:
-    planted = planted_reviews(common=30, alone=10, items=10, each=4, seed=seed)
+@cache
+def small() -> CrossDomain:
+    planted = planted_reviews(common=30, alone=10, items=10, each=4)
     return CrossDomain.split(planted.source, planted.target)
 
 
-def with_target(cut: CrossDomain, change: str) -> CrossDomain:
-    """The cut after what cold users who are asked in the end did in the target is rewritten, or taken away.
+@cache
+def told(change: str = "") -> tuple[CrossDomain, Texts]:
+    """A cut, after what cold users who are asked in the end did in the target is rewritten, or taken away; and its
+    documents.
 
     Those who choose the epoch are asked while training; what they gave may choose it, and nothing else.
     """
+    cut = with_target(small(), change) if change else small()
+    return cut, read_texts(cut, length=24)
+
+
+def with_target(cut: CrossDomain, change: str) -> CrossDomain:
     target = cut.logs[TARGET]
     hidden = cut.is_cold[target.user] & (cut.role[target.user] != VALID)
     if change == "removed":
@@ -51,27 +62,38 @@ def with_target(cut: CrossDomain, change: str) -> CrossDomain:
     )
 
 
-def trained(make: Callable[[CrossDomain, Texts], nn.Module], cut: CrossDomain) -> nn.Module:
+def trained(make: Callable[[CrossDomain, Texts], nn.Module], cut: CrossDomain, texts: Texts) -> nn.Module:
     torch.manual_seed(0)
-    model = make(cut, read_texts(cut, length=24))
+    model = make(cut, texts)
     list(fit(model, cut, epochs=2, batch_size=64, optimizer=Adam(lr=0.01, weight_decay=0.0)))
     return model
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_predictions(name: str) -> None:
-    cut, make = small(), SYSTEMS[name]
+    (cut, texts), make = told(), SYSTEMS[name]
     rows = cut.asked()
-    model = trained(make, cut)
+    model = trained(make, cut, texts)
     found = predict(model, rows)
     assert found.isfinite().all() and found.std() > 0
-    before = torch.cat([w.flatten() for w in make(cut, read_texts(cut, length=24)).state_dict().values()])
+    before = torch.cat([w.flatten() for w in make(cut, texts).state_dict().values()])
     assert not torch.equal(before, torch.cat([w.flatten() for w in model.state_dict().values()]))
     for change in ("rewritten", "removed"):
-        other = trained(make, with_target(cut, change))
+        other = trained(make, *told(change))
         for key, weight in model.state_dict().items():
             assert torch.equal(weight, other.state_dict()[key]), (change, key)
         assert torch.equal(found, predict(other, rows)), change
+
+
+@pytest.mark.parametrize("name", [*SYSTEMS, "means"])
+def test_all_that_a_model_holds_moves_with_it(name: str) -> None:
+    """A tensor that is neither weight nor buffer would stay behind on the old device."""
+    cut, texts = told()
+    model = Means(cut, cut.damped(), cut.lenience()) if name == "means" else SYSTEMS[name](cut, texts)
+    left = [(part, key) for part in model.modules() for key, value in vars(part).items() if torch.is_tensor(value)]
+    assert not left
+    held = [*model.to("meta").parameters(), *model.buffers()]
+    assert {tensor.device.type for tensor in held} == {"meta"}
 
 
 def swapped(cut: CrossDomain) -> CrossDomain:
@@ -128,12 +150,27 @@ def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> No
     for documents in (*texts.users, *texts.items[1:], *texts.auxiliary):
         documents.word[:] = 0
         documents.review[:] = -1
-    for make in (SYSTEMS["catn full"], SYSTEMS["catn simple"], SYSTEMS["anr"]):
-        model = make(cut, texts)
+    for name in ("catn full", "catn simple", "anr", "r_dfm"):
+        model = SYSTEMS[name](cut, texts)
         rows = cut.flows()
-        model(rows).sum().backward()
+        (model.factors if name == "r_dfm" else model)(rows).sum().backward()
         assert predict(model, cut.asked()).isfinite().all()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_domain_not_asked_about() -> None:
+    cut, texts = told()
+    model, rows = catn(cut, texts, **TINY), cut.flows()
+    nn.init.zeros_(model.matching.weight)
+    assert torch.equal(model.of_user, cut.lenience()) and torch.equal(model.bias, torch.cat(cut.damped()))
+    nn.init.normal_(model.of_user)
+    source, target = model.of_user.detach()
+    of_source, of_target = model.bias.detach().split(cut.num_items)
+    expected = [
+        target[user] + of_source[item] if domain == SOURCE else source[user] + of_target[item]
+        for user, item, domain in zip(rows.user, rows.item, rows.domain, strict=True)
+    ]
+    torch.testing.assert_close(predict(model, rows), torch.stack(expected))
 
 
 def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
@@ -184,7 +221,7 @@ def test_planted_aspects_are_recovered() -> None:
     vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
     model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
     list(fit(model, cut, epochs=5, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
-    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut), cut)["mse"]
+    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut, cut.means()), cut)["mse"]
 
     cold, items = torch.from_numpy(np.flatnonzero(cut.is_cold)), torch.arange(30)
     every = torch.cartesian_prod(cold, items).T
@@ -207,10 +244,12 @@ def test_planted_aspects_are_recovered() -> None:
     aspects = user_aspects(model, cut, texts, user)
     assert [a.points for a in aspects] == sorted((a.points for a in aspects), reverse=True)
     own = cut.known[SOURCE].text[cut.users[cut.known[SOURCE].user] == user]
+    from_review = texts.users[SOURCE].review[cold[0]]
     for aspect in aspects:
         assert {text for text, _ in aspect.reviews} <= set(own)
         assert all(any(word in text.split() for text in own) for word, _ in aspect.words)
-        assert 0.5 < sum(share for _, share in aspect.reviews) <= 1.0 + 1e-6
+        shares = [float(weights[0, from_review == r, aspect.number].sum()) for r in np.unique(from_review) if r >= 0]
+        assert [share for _, share in aspect.reviews] == pytest.approx(sorted(shares, reverse=True)[:2], abs=1e-6)
     parts = model.parts(cold[:1].expand(30), items + cut.num_items[SOURCE], TARGET).detach()
     by_hand = parts.sum(2).std(0)
     assert aspects[0].points == pytest.approx(float(by_hand.max()))
@@ -218,17 +257,75 @@ def test_planted_aspects_are_recovered() -> None:
         user_aspects(model, cut, texts, "nobody")
 
 
+def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        UserAspect(2, 0.4, [("loud", 0.7), ("drum", 0.2)], [("Loud for $20 or $30.", 0.9)]),
+        UserAspect(0, 0.1, [("pick", 1.0)], [("word " * 99, 0.6), ("A pick.", 0.4)]),
+    ]
+    drawn = []
+    monkeypatch.setattr("graphmeta.aspects.save", lambda picture, path: drawn.append(picture))
+    draw_aspects(found, Path("unused.png"), title="u0")
+    axes = drawn[0].axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.4, 0.1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["aspect 3", "aspect 1"]
+    words, reviews = axes.texts[::2], axes.texts[1::2]
+    assert [text.get_text() for text in words] == ["loud  drum", "pick"]
+    assert reviews[0].get_text() == "90% in: Loud for $20 or $30." and not reviews[0].get_parse_math()
+    long, short = reviews[1].get_text().split("\n")
+    assert long.startswith("60% in: word word") and len(long) < 125 and short == "40% in: A pick."
+
+
 def test_means_are_means() -> None:
     cut = small()
     rows, log = cut.asked(), cut.known[TARGET]
     expected = [log.rating[log.item == item].mean() for item in rows.item.tolist()]
-    assert predict(Means(cut), rows).tolist() == pytest.approx(expected)
-    assert predict(Means(cut, of_items=False), rows).tolist() == pytest.approx([log.rating.mean()] * len(rows))
+    assert predict(Means(cut, cut.means()), rows).tolist() == pytest.approx(expected)
+    assert predict(Means(cut), rows).tolist() == pytest.approx([log.rating.mean()] * len(rows))
+    both = [
+        float(cut.damped()[TARGET][item] + cut.lenience()[SOURCE, user])
+        for item, user in zip(rows.item.tolist(), rows.user.tolist(), strict=True)
+    ]
+    assert predict(Means(cut, cut.damped(), cut.lenience()), rows).tolist() == pytest.approx(both)
     wrong = np.array(expected) - rows.rating.numpy()
-    errors = cold_errors(Means(cut), cut)
+    errors = cold_errors(Means(cut, cut.means()), cut)
     assert errors == pytest.approx(
         {"mse": (wrong**2).mean(), "rmse": (wrong**2).mean() ** 0.5, "mae": abs(wrong).mean()}
     )
+
+
+@pytest.mark.parametrize("make", [cdlfm, dfm], ids=["cdlfm", "dfm"])
+def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> None:
+    """Of the known ratings nine tenths are in the rows that autoencoders read, and in who rates alike."""
+    cut = small()
+    there = [torch.zeros(len(cut.users), count) for count in cut.num_items]
+    model = make(cut)
+    held = model.stages(cut)[0]
+    for domain, known in enumerate(there):
+        known[cut.known[domain].user, cut.known[domain].item] = 1
+    asked = []
+    model.factors.forward = lambda rows: asked.append(rows) or rows.rating
+    held.valid()
+    (rows,) = asked
+    assert len(rows) + held.count == len(cut.ratings()) and 0 < len(rows) < 0.25 * len(cut.ratings())
+    for domain, side in enumerate(model.factors.sides):
+        own = rows.take(rows.domain == domain)
+        there[domain][own.user, own.item] = 0
+        if make is dfm:
+            assert torch.equal(side.there, there[domain]) and not side.ratings[there[domain] == 0].any()
+        else:
+            ratings = torch.zeros_like(there[domain])
+            every = cut.ratings().take(cut.ratings().domain == domain)
+            ratings[every.user, every.item] = every.rating
+            expected = alike(ratings * there[domain], there[domain])
+            torch.testing.assert_close(side.alike, expected / expected.sum(1, keepdim=True).clamp(min=1e-12))
+
+
+def test_maps_are_learned_on_linking_users_alone() -> None:
+    cut = CrossDomain.split(*small().logs, linking=0.5)
+    assert set(cut.role[emcdr(cut).mapping.learners]) == {LINKING}
+    personal = cdlfm(cut, neighbours=5).mapping
+    assert set(cut.role[personal.near.flatten()]) == {LINKING}
+    assert personal.learners.tolist() == np.flatnonzero(cut.is_cold).tolist()
 
 
 def test_maps_lead_only_to_the_target() -> None:
