@@ -18,9 +18,8 @@ from torch_geometric.data import HeteroData
 from graphmeta.batch import Samples
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.nn.features import ItemFeatures, UntiedFeatures, UserFeatures, table_names
+from graphmeta.nn.features import table_names
 from graphmeta.nn.negatives import AmongSeen
-from graphmeta.nn.readout import OfUser
 from graphmeta.nn.transfer import TransferNet, TransferredTable
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
@@ -55,13 +54,9 @@ class Through(nn.Module):
         return found
 
     @torch.no_grad()
-    def served(self, kept: Tables) -> Tables:
-        """The tables to serve with: transferred rows, and those of the last period where ``kept [rows, 1]`` says so."""
-        made = {}
-        for name, old in self.old.items():
-            new = self.nets[_key(name)](old, self.body.get_parameter(name))
-            made[name] = torch.where(kept[name].to(new.device), old, new) if name in kept else new
-        return made
+    def served(self) -> Tables:
+        """The tables to serve with: every row transferred."""
+        return {name: self.nets[_key(name)](old, self.body.get_parameter(name)) for name, old in self.old.items()}
 
     def learn(self, *, nets: bool, tuned: tuple[str, ...] = ("",)) -> None:
         """From now on the nets learn, or the tables and the other weights whose names begin so; never both."""
@@ -131,8 +126,9 @@ class Transfer:
         penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
 
     Adam's moments, of Ŵ and of Θ, live as long as a period is worked on: between periods there is nothing to keep but
-    weights. Rows of users and items that nobody has met are not transferred: they keep what they began with. In step 2
-    a loss that draws by :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
+    weights. Rows of users and items that nobody has met are transferred like all others: step 2 meets them when they
+    come, so that Θ learns what to make of newcomers. In step 2 a loss that draws by
+    :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
     Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream.
@@ -168,17 +164,17 @@ class Transfer:
         learner, every = self._learner(system, state), period.samples(system)
         through, body = learner.through, system.recommender
         new = every.take(period.is_new(every).nonzero()[0])
-        taken_in, kept = int(state["taken in"]), _unmet(body, period.past)
+        taken_in = int(state["taken in"])
         if "began" in state:
             _assign(body, _part(state, "hat/"))
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
             kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
             self._alternate(learner, (before, new), period, kinds=kinds)
-            _assign(body, through.served(kept))
+            _assign(body, through.served())
         through.old = _tables(body, through.old)
         self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
         hat = _tables(body, through.old)
-        _assign(body, through.served(kept))
+        _assign(body, through.served())
         for weight, learned in learns.items():
             weight.requires_grad_(learned)
         remembered = {f"old/{name}": table for name, table in through.old.items()}
@@ -209,7 +205,7 @@ class Transfer:
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets and self.restart_from == "transferred":
-                _assign(learner.through.body, learner.through.served({}))
+                _assign(learner.through.body, learner.through.served())
 
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
@@ -245,18 +241,3 @@ def _packed(nets: dict[str, nn.Module]) -> State:
 
 def _part(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-
-
-def _unmet(body: Recommender, past: EventLog) -> Tables:
-    """Of the tables of items and of users, which rows had no event so far, ``[rows, 1]``."""
-    met = np.zeros(0 if past.users is None else len(past.users), dtype=bool)
-    if past.session_user is not None:
-        met[past.session_user[past.session_user >= 0]] = True
-    by = {"item": torch.from_numpy(past.support == 0)[:, None], "user": torch.from_numpy(~met)[:, None]}
-    found = {}
-    for name, part in body.named_modules():
-        if isinstance(part, ItemFeatures | UntiedFeatures):
-            found |= {f"{name}.{table}.weight": by["item"] for table in ("item", "output")}
-        if isinstance(part, UserFeatures | OfUser):
-            found[f"{name}.user.weight"] = by["user"]
-    return found

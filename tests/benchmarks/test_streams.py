@@ -1,6 +1,7 @@
 """Streams of the benchmark: months, one pretraining for all strategies, and what a row says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=50)
 EDGES = period_edges(LOG, events=50)
+OF = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 3, epochs=3)
 
 
 def test_months_begin_on_the_first():
@@ -28,9 +30,7 @@ def test_months_begin_on_the_first():
 
 def test_strategies_of_a_seed_begin_with_the_same_weights():
     begun = {}
-    found = [
-        streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, begun, first=2, seed=0) for name in ("sml", "fine_tune")
-    ]
+    found = [streams.pretrained(name, LOG, EDGES, begun, of=OF, seed=0) for name in ("sml", "fine_tune")]
     assert state_hash(found[0]) == state_hash(found[1]) and list(begun) == ["mf"]
     torch.nn.init.zeros_(found[0].recommender.features.item.weight)
     assert begun["mf"].recommender.features.item.weight.any()
@@ -39,8 +39,8 @@ def test_strategies_of_a_seed_begin_with_the_same_weights():
 def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
-    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 4)
-    system = streams.pretrained(streams.SYSTEMS["fine_tune"], LOG, EDGES, {}, first=2, seed=0)
+    of = replace(OF, since=4)
+    system = streams.pretrained("fine_tune", LOG, EDGES, {}, of=of, seed=0)
     reports = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     again = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     assert again == reports and [bool(report.rows) for report in reports] == [False, False, True, True]
@@ -58,7 +58,6 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
 @pytest.mark.parametrize("name", ["gru4rec", "caser", "sml_residual"])
 def test_every_system_goes_through_a_stream(name, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
-    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 3)
-    system = streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, {}, first=2, seed=0)
-    reports = streams.served(name, system, LOG, EDGES, of=of, seed=0, state=None)
+    system = streams.pretrained(name, LOG, EDGES, {}, of=OF, seed=0)
+    reports = streams.served(name, system, LOG, EDGES, of=OF, seed=0, state=None)
     assert len(reports) == 4 and all(0 < report.full["hit@20"] <= 1 for report in reports[1:])
