@@ -1,6 +1,6 @@
-"""The part of RESULTS.md on streams: tables, cost as history grows, and its picture.
+"""The part of RESULTS.md on streams: tables, cost as history grows, and pictures.
 
-python -m benchmarks.stream_report    # draws benchmarks/results/complete_journey-cost.png from the result files
+python -m benchmarks.stream_report    # draws benchmarks/results/*-periods.png and complete_journey-cost.png
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.rows import RESULTS
 from graphmeta import stream_plots
+from graphmeta.retrain.stream import PeriodReport
 
 Row = dict[str, Any]
 SHOWN = ("hit@5", "hit@10", "hit@20", "ndcg@5", "ndcg@10", "ndcg@20")
@@ -36,7 +37,8 @@ def stream_section(title: str, rows: list[Row]) -> str:
     lines = [
         f"## {title}\n",
         TEXT,
-        f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}.\n",
+        f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; [their Recall@20, period by "
+        f"period](benchmarks/results/{first['dataset']}-periods.png), drawn by `python -m benchmarks.stream_report`.\n",
         "| system | drawn R@5 | R@10 | R@20 | N@5 | N@10 | N@20 | all R@20 | N@20 | CPU s | seeds | date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
@@ -76,6 +78,21 @@ def grown(groups: dict[str, list[Row]]) -> dict[str, dict[int, float]]:
     return found
 
 
+def over_time(groups: dict[str, list[Row]]) -> dict[str, list[PeriodReport]]:
+    """Of each system, how good it is on each reported period: means over seeds."""
+    return {name: [_period(number, runs) for number in _asked(runs[0])] for name, runs in groups.items()}
+
+
+def _asked(row: Row) -> list[str]:
+    return [number for number, period in row["periods"].items() if period["rows"]]
+
+
+def _period(number: str, runs: list[Row]) -> PeriodReport:
+    drawn, every = (mean(run["periods"][number][measure] for run in runs) for measure in ("hit@20", "full hit@20"))
+    rows = runs[0]["periods"][number]["rows"]
+    return PeriodReport(int(number), 0.0, rows, {"hit@20": drawn}, {"hit@20": every}, 0.0, 0.0, 0.0)
+
+
 def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
     """What a period takes as history grows, for the stream that says it best."""
     if dataset != COST:
@@ -99,9 +116,13 @@ def commands(groups: dict[str, list[Row]]) -> list[str]:
 
 
 def main() -> None:
-    """Draw the picture."""
-    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{COST}-stream-*.json"))]
-    stream_plots.costs(grown(by_system(rows)), RESULTS / f"{COST}-cost.png")
+    """Draw the pictures."""
+    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-stream-*.json"))]
+    for dataset in {row["dataset"] for row in rows}:
+        groups = by_system([row for row in rows if row["dataset"] == dataset])
+        stream_plots.periods(over_time(groups), RESULTS / f"{dataset}-periods.png")
+        if dataset == COST:
+            stream_plots.costs(grown(groups), RESULTS / f"{dataset}-cost.png")
 
 
 if __name__ == "__main__":

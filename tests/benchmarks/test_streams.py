@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import rows, streams
 from benchmarks.report import report
-from benchmarks.stream_report import grown
+from benchmarks.stream_report import grown, over_time
 from graphmeta.splits import period_edges
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
@@ -51,6 +51,12 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     assert row["metrics"]["hit@20"] == pytest.approx(sum(r.rows * r.sampled["hit@20"] for r in chosen) / 100)
     page = report([row])
     assert "| fine_tune |" in page and "Adressa and SML's Yelp are not to be had" in page
+    other = json.loads(json.dumps(row))
+    other["periods"]["4"]["hit@20"] += 0.25
+    drawn = over_time({"fine_tune": [row, other]})["fine_tune"]
+    assert [(r.period, r.rows) for r in drawn] == [(r.period, r.rows) for r in chosen]
+    assert [r.full["hit@20"] for r in drawn] == pytest.approx([r.full["hit@20"] for r in chosen])
+    assert drawn[0].sampled["hit@20"] == pytest.approx(chosen[0].sampled["hit@20"] + 0.125)
     row["periods"] = {str(n): {"train_cpu_s": float(n)} for n in range(10, 30)}
     assert grown({"sml": [row]}) == {"sml": {10: 11.0, 20: 20.0}}
 

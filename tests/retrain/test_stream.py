@@ -63,15 +63,15 @@ def test_a_later_period_changes_nothing_before_it(name):
     assert runs[0][-1] != runs[1][-1]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_taken_up_again_it_is_as_if_never_put_down(name, tmp_path):
-    whole, parts = built(), built()
+@pytest.mark.parametrize(("name", "around"), [*((name, "mf") for name in STRATEGIES), ("transfer", "sr_gnn")])
+def test_taken_up_again_it_is_as_if_never_put_down(name, around, tmp_path):
+    whole, parts = built(around), built(around)
     expected = list(map(told, through(whole, STRATEGIES[name])))
     place = Checkpoint(tmp_path)
     first = through(parts, STRATEGIES[name], checkpoint=place)
     for _ in range(2):
         next(first)
-    other = built()
+    other = built(around)
     found = list(map(told, through(other, STRATEGIES[name], checkpoint=replace(place, resume=True))))
     assert found == expected
     assert state_hash(other) == state_hash(whole)
