@@ -67,3 +67,16 @@ def test_every_system_goes_through_a_stream(name, monkeypatch: pytest.MonkeyPatc
     system = streams.pretrained(name, LOG, EDGES, {}, of=OF, seed=0)
     reports = streams.served(name, system, LOG, EDGES, of=OF, seed=0, state=None)
     assert len(reports) == 4 and all(0 < report.full["hit@20"] <= 1 for report in reports[1:])
+
+
+def test_popular_is_what_the_last_period_clicked_most_then_all_before():
+    system, now = streams.build("mf", LOG.items, users=LOG.users, width=3), streams.Period.of(LOG, EDGES, 2)
+    streams.Popular().retrain(system, {}, now)
+    number = np.searchsorted(EDGES, LOG.time, "right") - 1
+    last, every = (np.bincount(LOG.item[chosen], minlength=LOG.num_items) for chosen in (number == 2, number <= 2))
+    expected = sorted(range(LOG.num_items), key=lambda i: (last[i], every[i]))
+    (scores,) = system.scores(streams.ASKING.rows(now).take(np.array([0]))).numpy()
+    order = np.lexsort((every, last))
+    assert (np.diff(scores[order]) >= 0).all() and [last[i] for i in np.argsort(scores)] == [last[i] for i in expected]
+    tied = np.diff(last[order] + every[order] / 1e6) == 0
+    assert ((np.diff(scores[order]) == 0) == tied).all()
