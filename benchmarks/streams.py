@@ -103,10 +103,11 @@ STREAMS = {
 NET = partial(TransferNet, hidden=128)
 
 
-def transfer(net: Callable[[int], TransferNet], lr: float, offline: int) -> Transfer:
+def transfer(net: Callable[[int], TransferNet], lr: float, offline: int, *, warm_up: int = 0) -> Transfer:
     """SML in batches that suit periods of a few thousand clicks; ``lr`` is that of its nets."""
     theta = Adam(lr=lr, weight_decay=1e-4, final=1.0)
-    return Transfer(net=net, phases=3, offline=offline, theta=theta, batch_sizes=(256, 256))
+    sizes = (256, 64 if warm_up else 256)
+    return Transfer(net=net, phases=3, offline=offline, warm_up=warm_up, theta=theta, batch_sizes=sizes)
 
 
 class Frozen(Full):
@@ -144,6 +145,7 @@ MATRIX = {
     "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
     "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
     "sml": Served("mf", partial(transfer, NET, 1e-3)),
+    "sml_warm": Served("mf", partial(transfer, NET, 1e-3, warm_up=8)),
     "sml_residual": Served("mf", partial(transfer, partial(NET, residual=True), 1e-4)),
 }
 SLOWER = Adam(lr=5e-3, weight_decay=0.0, final=1.0)

@@ -6,8 +6,9 @@ learned on the period that has passed (step 1, Θ fixed), Θ on the one that fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,6 +121,9 @@ class Transfer:
         net: makes the net of a table from its width.
         phases: steps 2 and 1 a period; epochs: of each step.
         offline: so many periods of the stream are taken in offline.
+        warm_up: epochs of step 2 before the stream, on what came before it, with ``Ŵ = W``. Where periods are of a few
+            thousand events, Θ begun at random learns which items are popular and no more; so it learns whose row is
+            whose before it transfers any.
         restart_from: step 1 begins at Ŵ as it is (``hat``), or at what was transferred (``transferred``), as the
             public code does.
         weights, theta: the optimisers of Ŵ and Θ; batch_sizes: of steps 1 and 2.
@@ -131,7 +135,8 @@ class Transfer:
     :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
-    Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream.
+    Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream; a
+    warm-up is ours.
     """
 
     tables: tuple[str, ...] = ("",)
@@ -140,6 +145,7 @@ class Transfer:
     phases: int = 10
     epochs: int = 1
     offline: int = 0
+    warm_up: int = 0
     restart_from: str = "hat"
     weights: Adam = ADAM
     theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
@@ -147,7 +153,7 @@ class Transfer:
     penalty: float = 1e-6
 
     def begin(self, system: System, period: Period) -> State:
-        """Untrained nets; no period is waiting for its successor."""
+        """Nets, untrained or warmed up; no period is waiting for its successor."""
         if self.restart_from not in ("hat", "transferred"):
             raise InputError(f"restart_from={self.restart_from!r} must be hat or transferred")
         if system.adaptation is not None:
@@ -155,12 +161,16 @@ class Transfer:
         with torch.random.fork_rng():
             torch.manual_seed(period.seed_for(2))
             nets = {name: self.net(system.recommender.get_parameter(name).shape[1]) for name in self._names(system)}
-        return _packed(nets) | {"taken in": torch.tensor(0)}
+        state = _packed(nets) | {"taken in": torch.tensor(0)}
+        return state | (self._warmed(system, state, replace(period, begin=-np.inf)) if self.warm_up else {})
 
     def retrain(self, system: System, state: State, period: Period) -> State:
         """Learn from the new period how the last one should have been taken in, then take it in."""
+        with _flags_kept(system):
+            return self._retrained(system, state, period)
+
+    def _retrained(self, system: System, state: State, period: Period) -> State:
         system.fit(period.past)
-        learns = {weight: weight.requires_grad for weight in system.parameters()}
         learner, every = self._learner(system, state), period.samples(system)
         through, body = learner.through, system.recommender
         new = every.take(period.is_new(every).nonzero()[0])
@@ -175,13 +185,20 @@ class Transfer:
         self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
         hat = _tables(body, through.old)
         _assign(body, through.served())
-        for weight, learned in learns.items():
-            weight.requires_grad_(learned)
         remembered = {f"old/{name}": table for name, table in through.old.items()}
         remembered |= {f"hat/{name}": table for name, table in hat.items()}
         counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
         nets = {name: through.nets[_key(name)] for name in through.old}
         return _packed(nets) | remembered | counts
+
+    def _warmed(self, system: System, state: State, period: Period) -> State:
+        """The nets after epochs in which all there is to learn from is new, and Ŵ is what W was."""
+        system.fit(period.past)
+        with _flags_kept(system):
+            learner, many = self._learner(system, state), replace(self, epochs=self.warm_up)
+            samples, theta = period.samples(system), Lasting(self.theta)
+            many._step(learner, samples, period, optimizer=theta, nets=True, number=0)
+        return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
 
     def _names(self, system: System) -> list[str]:
         names = sorted(name for name in table_names(system.recommender) if name.startswith(self.tables))
@@ -221,6 +238,15 @@ class Transfer:
         seed = period.seed_for(3, number)
         options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
         run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))
+
+
+@contextmanager
+def _flags_kept(system: System) -> Iterator[None]:
+    """Afterwards the weights that are frozen are those that were."""
+    learns = {weight: weight.requires_grad for weight in system.parameters()}
+    yield
+    for weight, learned in learns.items():
+        weight.requires_grad_(learned)
 
 
 def _tables(body: Recommender, names: Tables) -> Tables:

@@ -145,6 +145,27 @@ def test_newcomers_are_served_what_theta_makes_of_rows_like_theirs():
     assert not (made == before[unmet]).all(1).any()
 
 
+def test_a_warm_up_moves_theta_alone_and_teaches_it_to_read_rows():
+    """Through untrained nets nothing is known of a past that the rows know; through warm ones, no less."""
+    system, now = built("mf"), Period.of(LOG, EDGES, 1)
+    Full(epochs=40, batch_size=64).retrain(system, {}, now)
+    before, samples = snapshot(system), now.samples(system)
+
+    def loss(of) -> float:
+        torch.manual_seed(5)
+        return float(of.losses(samples).detach().mean())
+
+    found = []
+    for epochs in (0, 10):
+        one = Transfer(
+            net=partial(TransferNet, hidden=64), warm_up=epochs, theta=Adam(1e-2, 0.0, 1.0), batch_sizes=(64, 16)
+        )
+        state = one.begin(system, now)
+        assert not moved(before, system) and all(weight.requires_grad for weight in system.parameters())
+        found.append(loss(one._learner(system, state)))
+    assert found[1] < loss(system) < found[0] - 0.2
+
+
 def test_a_frozen_weight_is_frozen_afterwards():
     system, one = built("sr_gnn"), Transfer(net=SMALL, phases=1)
     system.recommender.encoder.requires_grad_(False)
