@@ -10,6 +10,7 @@ from graphmeta.plots import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, fig
 from graphmeta.retrain.stream import PeriodReport
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)
+_LINES = [(colour, line) for line in ("-", "--", ":") for colour in _COLOURS]
 
 
 def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metric: str = "hit@20") -> None:
@@ -24,10 +25,11 @@ def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metr
     for axes, kind, among in zip(
         picture.subplots(1, 2), ("sampled", "full"), ("drawn items", "all items"), strict=True
     ):
-        for (name, history), colour in zip(histories.items(), itertools.cycle(_COLOURS)):
+        for (name, history), (colour, line) in zip(histories.items(), itertools.cycle(_LINES)):
             asked = [report for report in history if report.rows]
             values = [100 * getattr(report, kind)[metric] for report in asked]
-            axes.plot([report.period + 1 for report in asked], values, ".-", color=colour, label=name, lw=1.2)
+            numbers = [report.period + 1 for report in asked]
+            axes.plot(numbers, values, marker=".", ls=line, color=colour, label=name, lw=1.2)
         label_axes(axes, f"{shown(metric)} among {among}", ("period", "%"), (first, last))
         axes.set_ylim(0, 1.12 * max(0.1, axes.dataLim.y1))
     save(picture, path)
@@ -41,8 +43,8 @@ def costs(histories: Mapping[str, Mapping[int, float]], path: Path) -> None:
     """
     picture = figure(6, 4)
     axes = picture.subplots()
-    for (name, found), colour in zip(histories.items(), itertools.cycle(_COLOURS)):
-        axes.plot(list(found), list(found.values()), "o-", color=colour, label=name)
+    for (name, found), (colour, line) in zip(histories.items(), itertools.cycle(_LINES)):
+        axes.plot(list(found), list(found.values()), marker="o", ls=line, color=colour, label=name)
     last = max(number for found in histories.values() for number in found)
     label_axes(axes, "Retraining on one period", ("periods of history", "CPU seconds"), (0, last))
     axes.set_ylim(0, 1.12 * axes.dataLim.y1)

@@ -126,8 +126,10 @@ def test_pictures_draw_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     stream_plots.periods({"sml": reports, "spmf": reports[:1]}, tmp_path / "a.png")
     left, right = drawn[0].axes
     assert left.lines[0].get_xydata().tolist() == [[3, 20], [5, 40]] and len(left.lines) == len(right.lines) == 2
-    stream_plots.costs({"sml": {10: 1.0, 20: 1.5}}, tmp_path / "b.png")
-    assert drawn[1].axes[0].lines[0].get_xydata().tolist() == [[10, 1.0], [20, 1.5]]
+    stream_plots.costs({str(n): {10: 1.0, 20: 1.5} for n in range(12)}, tmp_path / "b.png")
+    lines = drawn[1].axes[0].lines
+    assert lines[0].get_xydata().tolist() == [[10, 1.0], [20, 1.5]]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12  # no two look alike
 
 
 def test_lengths_of_periods():

@@ -53,14 +53,19 @@ class TransferNet(nn.Module):
     def forward(self, old: Tensor, new: Tensor) -> Tensor:
         """The rows of this period."""
         dot = old * new / (torch.linalg.vector_norm(old, dim=1, keepdim=True) + 1e-8)
-        stacked = torch.stack([old, new, dot.detach() if self.detach_dot else dot], 2)  # [R, width, 3]
-        mixed = _gelu(self.second(_gelu(self.first(stacked))))
-        made = self.out(_gelu(self.full(mixed.transpose(1, 2).flatten(1))))
+        stacked = torch.stack([old, new, dot.detach() if self.detach_dot else dot]).flatten(1)  # [3, R * width]
+        mixed = _filtered(self.second, _filtered(self.first, stacked)).unflatten(1, old.shape)  # [n_2, R, width]
+        made = self.out(_gelu(self.full(mixed.transpose(0, 1).flatten(1))))
         return new + made if self.residual else made
 
 
+def _filtered(filters: nn.Linear, rows: Tensor) -> Tensor:
+    """Rows mixed by each filter, ``[rows, M] -> [filters, M]``: a few long rows are faster than many short ones."""
+    return _gelu(torch.addmm(filters.bias[:, None], filters.weight, rows))
+
+
 def _gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
+    return F.silu(1.702 * x) / 1.702
 
 
 class TransferredTable(Tensor):

@@ -121,6 +121,7 @@ def sml(
     phases: int = 10,
     epochs: int = 1,
     offline: int = 20,
+    warm_up: int = 0,
     hidden: int = 512,
     detach_dot: bool = True,
     residual: bool = False,
@@ -132,13 +133,17 @@ def sml(
     Args:
         users: for bases that know them; base: a name in the catalogue; options: its arguments besides ``width``.
         phases: steps of both kinds a period; epochs: of each; offline: periods of the stream taken in offline.
+        warm_up: epochs of the networks on what came before the stream; as printed there is none, which takes far more
+            than some thousand events a period: see RESULTS.md.
         hidden, detach_dot, residual: see :class:`~graphmeta.nn.transfer.TransferNet`.
         restart_from: ``hat`` as printed, ``transferred`` as in the public code.
 
     Source: Zhang et al. 2020, equations 3–8, algorithms 1 and 2; :class:`~graphmeta.retrain.transfer.Transfer`.
     """
     net = partial(TransferNet, hidden=hidden, detach_dot=detach_dot, residual=residual)
-    strategy = Transfer(net=net, phases=phases, epochs=epochs, offline=offline, restart_from=restart_from)
+    strategy = Transfer(
+        net=net, phases=phases, epochs=epochs, offline=offline, warm_up=warm_up, restart_from=restart_from
+    )
     return _served(base_system(base, items, users=users, width=width, options=options), strategy)
 
 

@@ -158,7 +158,7 @@ def stream(
 
     The first periods pretrain it; all that follow are tested on. Nothing a model learns, and nothing it is asked,
     depends on a later period; users and items of the whole log have their rows from the beginning, which stay as they
-    began until somebody meets them.
+    began until somebody meets them (but :class:`~graphmeta.retrain.transfer.Transfer` transfers all rows).
 
     Args:
         edges: where the periods begin and the last one ends, see :func:`~graphmeta.splits.period_edges`.

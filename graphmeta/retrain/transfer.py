@@ -6,8 +6,9 @@ learned on the period that has passed (step 1, Θ fixed), Θ on the one that fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,9 +19,8 @@ from torch_geometric.data import HeteroData
 from graphmeta.batch import Samples
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.nn.features import ItemFeatures, UntiedFeatures, UserFeatures, table_names
+from graphmeta.nn.features import table_names
 from graphmeta.nn.negatives import AmongSeen
-from graphmeta.nn.readout import OfUser
 from graphmeta.nn.transfer import TransferNet, TransferredTable
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
@@ -55,13 +55,9 @@ class Through(nn.Module):
         return found
 
     @torch.no_grad()
-    def served(self, kept: Tables) -> Tables:
-        """The tables to serve with: transferred rows, and those of the last period where ``kept [rows, 1]`` says so."""
-        made = {}
-        for name, old in self.old.items():
-            new = self.nets[_key(name)](old, self.body.get_parameter(name))
-            made[name] = torch.where(kept[name].to(new.device), old, new) if name in kept else new
-        return made
+    def served(self) -> Tables:
+        """The tables to serve with: every row transferred."""
+        return {name: self.nets[_key(name)](old, self.body.get_parameter(name)) for name, old in self.old.items()}
 
     def learn(self, *, nets: bool, tuned: tuple[str, ...] = ("",)) -> None:
         """From now on the nets learn, or the tables and the other weights whose names begin so; never both."""
@@ -125,17 +121,22 @@ class Transfer:
         net: makes the net of a table from its width.
         phases: steps 2 and 1 a period; epochs: of each step.
         offline: so many periods of the stream are taken in offline.
+        warm_up: epochs of step 2 before the stream, on what came before it, with ``Ŵ = W``. Where periods are of a few
+            thousand events, Θ begun at random learns which items are popular and no more; so it learns whose row is
+            whose before it transfers any.
         restart_from: step 1 begins at Ŵ as it is (``hat``), or at what was transferred (``transferred``), as the
             public code does.
         weights, theta: the optimisers of Ŵ and Θ; batch_sizes: of steps 1 and 2.
         penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
 
     Adam's moments, of Ŵ and of Θ, live as long as a period is worked on: between periods there is nothing to keep but
-    weights. Rows of users and items that nobody has met are not transferred: they keep what they began with. In step 2
-    a loss that draws by :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
+    weights. Rows of users and items that nobody has met are transferred like all others: step 2 meets them when they
+    come, so that Θ learns what to make of newcomers. In step 2 a loss that draws by
+    :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
-    Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream.
+    Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream; a
+    warm-up is ours.
     """
 
     tables: tuple[str, ...] = ("",)
@@ -144,6 +145,7 @@ class Transfer:
     phases: int = 10
     epochs: int = 1
     offline: int = 0
+    warm_up: int = 0
     restart_from: str = "hat"
     weights: Adam = ADAM
     theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
@@ -151,7 +153,7 @@ class Transfer:
     penalty: float = 1e-6
 
     def begin(self, system: System, period: Period) -> State:
-        """Untrained nets; no period is waiting for its successor."""
+        """Nets, untrained or warmed up; no period is waiting for its successor."""
         if self.restart_from not in ("hat", "transferred"):
             raise InputError(f"restart_from={self.restart_from!r} must be hat or transferred")
         if system.adaptation is not None:
@@ -159,33 +161,44 @@ class Transfer:
         with torch.random.fork_rng():
             torch.manual_seed(period.seed_for(2))
             nets = {name: self.net(system.recommender.get_parameter(name).shape[1]) for name in self._names(system)}
-        return _packed(nets) | {"taken in": torch.tensor(0)}
+        state = _packed(nets) | {"taken in": torch.tensor(0)}
+        return state | (self._warmed(system, state, replace(period, begin=-np.inf)) if self.warm_up else {})
 
     def retrain(self, system: System, state: State, period: Period) -> State:
         """Learn from the new period how the last one should have been taken in, then take it in."""
+        with _flags_kept(system):
+            return self._retrained(system, state, period)
+
+    def _retrained(self, system: System, state: State, period: Period) -> State:
         system.fit(period.past)
-        learns = {weight: weight.requires_grad for weight in system.parameters()}
         learner, every = self._learner(system, state), period.samples(system)
         through, body = learner.through, system.recommender
         new = every.take(period.is_new(every).nonzero()[0])
-        taken_in, kept = int(state["taken in"]), _unmet(body, period.past)
+        taken_in = int(state["taken in"])
         if "began" in state:
             _assign(body, _part(state, "hat/"))
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
             kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
             self._alternate(learner, (before, new), period, kinds=kinds)
-            _assign(body, through.served(kept))
+            _assign(body, through.served())
         through.old = _tables(body, through.old)
         self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
         hat = _tables(body, through.old)
-        _assign(body, through.served(kept))
-        for weight, learned in learns.items():
-            weight.requires_grad_(learned)
+        _assign(body, through.served())
         remembered = {f"old/{name}": table for name, table in through.old.items()}
         remembered |= {f"hat/{name}": table for name, table in hat.items()}
         counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
         nets = {name: through.nets[_key(name)] for name in through.old}
         return _packed(nets) | remembered | counts
+
+    def _warmed(self, system: System, state: State, period: Period) -> State:
+        """The nets after epochs in which all there is to learn from is new, and Ŵ is what W was."""
+        system.fit(period.past)
+        with _flags_kept(system):
+            learner, many = self._learner(system, state), replace(self, epochs=self.warm_up)
+            samples, theta = period.samples(system), Lasting(self.theta)
+            many._step(learner, samples, period, optimizer=theta, nets=True, number=0)
+        return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
 
     def _names(self, system: System) -> list[str]:
         names = sorted(name for name in table_names(system.recommender) if name.startswith(self.tables))
@@ -209,7 +222,7 @@ class Transfer:
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets and self.restart_from == "transferred":
-                _assign(learner.through.body, learner.through.served({}))
+                _assign(learner.through.body, learner.through.served())
 
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
@@ -225,6 +238,15 @@ class Transfer:
         seed = period.seed_for(3, number)
         options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
         run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))
+
+
+@contextmanager
+def _flags_kept(system: System) -> Iterator[None]:
+    """Afterwards the weights that are frozen are those that were."""
+    learns = {weight: weight.requires_grad for weight in system.parameters()}
+    yield
+    for weight, learned in learns.items():
+        weight.requires_grad_(learned)
 
 
 def _tables(body: Recommender, names: Tables) -> Tables:
@@ -245,18 +267,3 @@ def _packed(nets: dict[str, nn.Module]) -> State:
 
 def _part(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-
-
-def _unmet(body: Recommender, past: EventLog) -> Tables:
-    """Of the tables of items and of users, which rows had no event so far, ``[rows, 1]``."""
-    met = np.zeros(0 if past.users is None else len(past.users), dtype=bool)
-    if past.session_user is not None:
-        met[past.session_user[past.session_user >= 0]] = True
-    by = {"item": torch.from_numpy(past.support == 0)[:, None], "user": torch.from_numpy(~met)[:, None]}
-    found = {}
-    for name, part in body.named_modules():
-        if isinstance(part, ItemFeatures | UntiedFeatures):
-            found |= {f"{name}.{table}.weight": by["item"] for table in ("item", "output")}
-        if isinstance(part, UserFeatures | OfUser):
-            found[f"{name}.user.weight"] = by["user"]
-    return found

@@ -1,6 +1,7 @@
 """Streams of the benchmark: months, one pretraining for all strategies, and what a row says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 
 from benchmarks import rows, streams
 from benchmarks.report import report
-from benchmarks.stream_report import grown
+from benchmarks.stream_report import grown, over_time
 from graphmeta.splits import period_edges
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=50)
 EDGES = period_edges(LOG, events=50)
+OF = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 3, epochs=3)
 
 
 def test_months_begin_on_the_first():
@@ -28,9 +30,7 @@ def test_months_begin_on_the_first():
 
 def test_strategies_of_a_seed_begin_with_the_same_weights():
     begun = {}
-    found = [
-        streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, begun, first=2, seed=0) for name in ("sml", "fine_tune")
-    ]
+    found = [streams.pretrained(name, LOG, EDGES, begun, of=OF, seed=0) for name in ("sml", "fine_tune")]
     assert state_hash(found[0]) == state_hash(found[1]) and list(begun) == ["mf"]
     torch.nn.init.zeros_(found[0].recommender.features.item.weight)
     assert begun["mf"].recommender.features.item.weight.any()
@@ -39,8 +39,8 @@ def test_strategies_of_a_seed_begin_with_the_same_weights():
 def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
-    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 4)
-    system = streams.pretrained(streams.SYSTEMS["fine_tune"], LOG, EDGES, {}, first=2, seed=0)
+    of = replace(OF, since=4)
+    system = streams.pretrained("fine_tune", LOG, EDGES, {}, of=of, seed=0)
     reports = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     again = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     assert again == reports and [bool(report.rows) for report in reports] == [False, False, True, True]
@@ -51,6 +51,12 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     assert row["metrics"]["hit@20"] == pytest.approx(sum(r.rows * r.sampled["hit@20"] for r in chosen) / 100)
     page = report([row])
     assert "| fine_tune |" in page and "Adressa and SML's Yelp are not to be had" in page
+    other = json.loads(json.dumps(row))
+    other["periods"]["4"]["hit@20"] += 0.25
+    drawn = over_time({"fine_tune": [row, other]})["fine_tune"]
+    assert [(r.period, r.rows) for r in drawn] == [(r.period, r.rows) for r in chosen]
+    assert [r.full["hit@20"] for r in drawn] == pytest.approx([r.full["hit@20"] for r in chosen])
+    assert drawn[0].sampled["hit@20"] == pytest.approx(chosen[0].sampled["hit@20"] + 0.125)
     row["periods"] = {str(n): {"train_cpu_s": float(n)} for n in range(10, 30)}
     assert grown({"sml": [row]}) == {"sml": {10: 11.0, 20: 20.0}}
 
@@ -58,7 +64,19 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
 @pytest.mark.parametrize("name", ["gru4rec", "caser", "sml_residual"])
 def test_every_system_goes_through_a_stream(name, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
-    of = streams.Stream(lambda: LOG, lambda log: EDGES, 2, 3)
-    system = streams.pretrained(streams.SYSTEMS[name], LOG, EDGES, {}, first=2, seed=0)
-    reports = streams.served(name, system, LOG, EDGES, of=of, seed=0, state=None)
+    system = streams.pretrained(name, LOG, EDGES, {}, of=OF, seed=0)
+    reports = streams.served(name, system, LOG, EDGES, of=OF, seed=0, state=None)
     assert len(reports) == 4 and all(0 < report.full["hit@20"] <= 1 for report in reports[1:])
+
+
+def test_popular_is_what_the_last_period_clicked_most_then_all_before():
+    system, now = streams.build("mf", LOG.items, users=LOG.users, width=3), streams.Period.of(LOG, EDGES, 2)
+    streams.Popular().retrain(system, {}, now)
+    number = np.searchsorted(EDGES, LOG.time, "right") - 1
+    last, every = (np.bincount(LOG.item[chosen], minlength=LOG.num_items) for chosen in (number == 2, number <= 2))
+    expected = sorted(range(LOG.num_items), key=lambda i: (last[i], every[i]))
+    (scores,) = system.scores(streams.ASKING.rows(now).take(np.array([0]))).numpy()
+    order = np.lexsort((every, last))
+    assert (np.diff(scores[order]) >= 0).all() and [last[i] for i in np.argsort(scores)] == [last[i] for i in expected]
+    tied = np.diff(last[order] + every[order] / 1e6) == 0
+    assert ((np.diff(scores[order]) == 0) == tied).all()

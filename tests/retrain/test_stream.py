@@ -28,7 +28,6 @@ QUICK = Full(epochs=1, batch_size=64)
 SMALL = partial(TransferNet, hidden=6)
 STRATEGIES = {
     "full": QUICK,
-    "scratch": Full(epochs=1, batch_size=64, from_scratch=True),
     "fine_tune": FineTune(epochs=1),
     "reservoir": Reservoir(size=20, epochs=1),
     "transfer": Transfer(net=SMALL, phases=1, offline=1),
@@ -63,16 +62,23 @@ def test_a_later_period_changes_nothing_before_it(name):
     assert runs[0][-1] != runs[1][-1]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_taken_up_again_it_is_as_if_never_put_down(name, tmp_path):
-    whole, parts = built(), built()
-    expected = list(map(told, through(whole, STRATEGIES[name])))
+SCRATCH = Full(epochs=1, batch_size=64, from_scratch=True)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "around"),
+    [*((one, "mf") for one in (*STRATEGIES.values(), SCRATCH)), (STRATEGIES["transfer"], "sr_gnn")],
+    ids=[*STRATEGIES, "scratch", "transfer around sr_gnn"],
+)
+def test_taken_up_again_it_is_as_if_never_put_down(strategy, around, tmp_path):
+    whole, parts = built(around), built(around)
+    expected = list(map(told, through(whole, strategy)))
     place = Checkpoint(tmp_path)
-    first = through(parts, STRATEGIES[name], checkpoint=place)
+    first = through(parts, strategy, checkpoint=place)
     for _ in range(2):
         next(first)
-    other = built()
-    found = list(map(told, through(other, STRATEGIES[name], checkpoint=replace(place, resume=True))))
+    other = built(around)
+    found = list(map(told, through(other, strategy, checkpoint=replace(place, resume=True))))
     assert found == expected
     assert state_hash(other) == state_hash(whole)
 

@@ -88,7 +88,7 @@ def test_losses_and_gradients_are_those_of_a_plain_transferred_system(name):
         for weight in system.recommender.parameters():
             weight.add_(0.1)
     other.load_state_dict(system.state_dict())
-    made = between.served({})
+    made = between.served()
     with torch.no_grad():
         for table, rows in made.items():
             other.recommender.get_parameter(table).copy_(rows)
@@ -127,18 +127,43 @@ def test_the_penalty_is_on_the_rows_that_a_batch_touches():
     torch.testing.assert_close(found[1] - found[0], sum(row.square().sum() for row in rows)[None])
 
 
-def test_rows_of_those_nobody_has_met_stay_as_they_began():
-    torch.manual_seed(0)
-    log = fake_log(sessions=24, items=200)
+def test_newcomers_are_served_what_theta_makes_of_rows_like_theirs():
+    """Rows that no step 1 has touched are what step 2 meets of a newcomer, so they are transferred in service too."""
+    log, name = fake_log(sessions=24, items=200), "features.item.weight"
     edges = period_edges(log, events=40)
+    torch.manual_seed(0)
     system, one = build("mf", log.items, users=log.users, width=4), Transfer(net=SMALL, phases=1)
-    began, state = snapshot(system), one.begin(system, Period.of(log, edges, 0))
+    state = one.begin(system, Period.of(log, edges, 0))
     for number in (0, 1):
+        before = system.recommender.get_parameter(name).detach().clone()
         state = one.retrain(system, state, now := Period.of(log, edges, number))
-    users = np.isin(np.arange(len(log.users)), now.past.session_user)
-    for name, met in (("features.item.weight", now.past.support > 0), ("head.readout.user.weight", users)):
-        same = (system.recommender.get_parameter(name) == began[f"recommender.{name}"]).all(1).numpy()
-        assert (same == ~met).all() and same.any()
+    unmet, net = now.past.support == 0, SMALL(4)
+    net.load_state_dict(transfer._part(state, f"net/{name}/"))
+    old, made = state[f"old/{name}"][unmet], system.recommender.get_parameter(name)[unmet]
+    assert unmet.any() and torch.equal(state[f"hat/{name}"][unmet], old)
+    torch.testing.assert_close(made, net(old, old))
+    assert not (made == before[unmet]).all(1).any()
+
+
+def test_a_warm_up_moves_theta_alone_and_teaches_it_to_read_rows():
+    """Through untrained nets nothing is known of a past that the rows know; through warm ones, no less."""
+    system, now = built("mf"), Period.of(LOG, EDGES, 1)
+    Full(epochs=40, batch_size=64).retrain(system, {}, now)
+    before, samples = snapshot(system), now.samples(system)
+
+    def loss(of) -> float:
+        torch.manual_seed(5)
+        return float(of.losses(samples).detach().mean())
+
+    found = []
+    for epochs in (0, 10):
+        one = Transfer(
+            net=partial(TransferNet, hidden=64), warm_up=epochs, theta=Adam(1e-2, 0.0, 1.0), batch_sizes=(64, 16)
+        )
+        state = one.begin(system, now)
+        assert not moved(before, system) and all(weight.requires_grad for weight in system.parameters())
+        found.append(loss(one._learner(system, state)))
+    assert found[1] < loss(system) < found[0] - 0.2
 
 
 def test_a_frozen_weight_is_frozen_afterwards():
