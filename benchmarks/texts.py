@@ -116,7 +116,8 @@ ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a
 Under MetaCF's protocol bpr_fold_in's rate and steps are chosen on known items of the test people. The known items are
 no candidates, Hit@10 is the share of a person's asked items among the first ten, and everything is a mean over people;
 MovieLens has 3,706 rated movies there (the paper counts 3,952), and the Amazon rows learned for few epochs at one inner
-rate, as their commands say. Steps are those of a system that was trained for five.
+rate, as their commands say. Steps are those of a system that was trained for five. Rows of 2026-11-21 (Amazon's, and
+melu_id's) drew a person's records from their last 50, later ones from all, as the paper does.
 Under MetaTL's protocol there are 101 candidates a person, which makes figures far higher than among
 all; they compare with each other alone.
 Training minutes are those of a shared machine with two cores and say little about speed; `benchmarks/speed.py` does.
