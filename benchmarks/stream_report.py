@@ -32,9 +32,7 @@ learns what to change. Both are ours.
 FOUND = {
     "complete_journey": """\
 The paper's order is not found here. Full retraining has the best Recall@20, fine-tuning comes before SPMF, sml last of
-what learns; sml_residual is first at the top of the lists (Recall@5 and @10, NDCG) and among all items. (sml and
-sml_residual of commit 5afb2e2 did not transfer the rows of newcomers, see MovieLens-1M, by whom 0.1 % of these clicks
-are.)
+what learns; sml_residual is first at the top of the lists (Recall@5 and @10, NDCG) and among all items.
 
 **Why sml comes last here.** It has learned which items are popular, and no more: on weeks 13 to 31 of seed 0 it has a
 Recall@20 among drawn of 22 to 24 (counts of all clicks so far: 23), with 3 or 10 phases, batches of 64 or 256, a hidden
