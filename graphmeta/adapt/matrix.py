@@ -87,8 +87,9 @@ class TaskMatrix(TaskWeight):
     def stacked(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The matrices written out, for whatever is not a linear layer."""
         if self.written is None:
-            dense = self.state.dense(self.tasks.num_tasks)
-            self.written = dense if dense.requires_grad else dense.requires_grad_(torch.is_grad_enabled())
+            with torch.enable_grad():  # a later use may have a gradient, where this one has none
+                dense = self.state.dense(self.tasks.num_tasks)
+            self.written = dense if dense.requires_grad else dense.requires_grad_()
         return self.written
 
     def linear(self, x: Tensor) -> Tensor:
@@ -96,7 +97,8 @@ class TaskMatrix(TaskWeight):
         self.tasks.blocks(x)
         out = self.state.product(x, self.tasks)
         out = out if out.requires_grad else out.requires_grad_(torch.is_grad_enabled())
-        self.products.append((x, out))
+        if out.requires_grad:
+            self.products.append((x, out))
         return out
 
     def read(self) -> list[Tensor]:
@@ -108,7 +110,7 @@ class TaskMatrix(TaskWeight):
     ) -> Tensor | MatrixState:
         """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order."""
         moves = tuple(
-            (rate, _rows(grad, self.tasks), _rows(x if keep_graph else x.detach(), self.tasks))
+            (rate, self._kept(grad), self._kept(x if keep_graph else x.detach()))
             for (x, _), grad in zip(self.products, grads, strict=False)
             if grad is not None
         )
@@ -117,3 +119,7 @@ class TaskMatrix(TaskWeight):
         if slope is not None:
             return state.dense(self.tasks.num_tasks) - rate * slope
         return state.dense(self.tasks.num_tasks) if state.heavy else state
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """The rows of each task, as precise as the matrix: under autocast a layer's may be less."""
+        return _rows(x, self.tasks).to(self.state.base.dtype)

@@ -96,6 +96,43 @@ def test_the_encoder_keeps_the_contract_stacked():
     assert report.ok and "falls back" not in str(report), report
 
 
+class SeenTwice(Layers):
+    """Each weight is first met where there is no gradient: as a gate, as a layer and transposed."""
+
+    def forward(self, x, batch):
+        with torch.no_grad():
+            gate = torch.sigmoid(self.twice(x) + x @ self.plain.weight.t())
+        return (gate * self.twice(x) @ self.plain.weight.t())[batch["event"].item]
+
+
+def test_a_use_without_gradient_is_no_hindrance():
+    report = check_encoder(SeenTwice, width=WIDTH)
+    engines = next(check for check in report.checks if check.name == "stacked = loop")
+    assert engines.ok and "falls back" not in engines.found, report
+
+
+class InBf16(nn.Linear):
+    def forward(self, x, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            made = super().forward(torch.tanh(super().forward(x)))
+        return made[batch["event"].item].to(x.dtype)
+
+
+def test_a_layer_in_bf16_changes_a_matrix_of_32_bits():
+    model = model_of(lambda width: InBf16(width, width)).float()
+    tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=LOG.num_items, max_support=1)
+    answers = []
+    for stacked in (True, False):
+        adaptation = Adaptation(Scope("encoder"), step=Gradient(0.4), steps=3, order=2, stacked=stacked)
+        adaptation.bind(model)
+        answers.append(adaptation.run(model, tasks, SoftmaxLoss()))
+        assert adaptation.stacked == stacked
+    torch.testing.assert_close(*answers, rtol=0.02, atol=0)
+    weights, _ = states(model, tasks, steps=2, scope=("encoder",))
+    made = weights["encoder.weight"]
+    assert (made.dense(3) if isinstance(made, MatrixState) else made).dtype == torch.float32
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_memory_of_a_step_has_no_matrix_for_each_task(order):
     """Nothing that is kept for the backward pass is as large as the tasks' matrices."""
