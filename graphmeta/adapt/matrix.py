@@ -109,12 +109,11 @@ class TaskMatrix(TaskWeight):
         self, state: MatrixState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
     ) -> Tensor | MatrixState:
         """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order."""
-        moves = tuple(
-            (rate, self._kept(grad), self._kept(x if keep_graph else x.detach()))
-            for (x, _), grad in zip(self.products, grads, strict=False)
-            if grad is not None
-        )
-        state = replace(state, changes=state.changes + moves)
+        moved = [(x, grad) for (x, _), grad in zip(self.products, grads, strict=False) if grad is not None]
+        if moved:  # one change a step, however often the layer was called in it
+            slopes = torch.cat([self._kept(grad) for _, grad in moved], 1)
+            rows = torch.cat([self._kept(x if keep_graph else x.detach()) for x, _ in moved], 1)
+            state = replace(state, changes=(*state.changes, (rate, slopes, rows)))
         slope = None if self.written is None else grads[-1]
         if slope is not None:
             return state.dense(self.tasks.num_tasks) - rate * slope

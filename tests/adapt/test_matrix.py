@@ -80,6 +80,35 @@ def test_rows_are_kept_while_they_are_fewer_than_the_numbers_of_the_matrix():
         assert {name for name, weight in weights.items() if isinstance(weight, MatrixState)} == kept
 
 
+def test_a_step_is_one_change_however_often_the_layer_is_called():
+    class Thrice(Layers):
+        def forward(self, x, batch):
+            for _ in range(3):
+                x = torch.tanh(self.plain(x))
+            return x[batch["event"].item]
+
+    width, log = 60, fake_log(sessions=3, length=5)
+    torch.manual_seed(0)
+    model = Recommender(ItemFeatures(log.num_items, width), Thrice(width), Dot(Last()))
+    weights, _ = states(model, task_batch(last_clicks(log), num_items=log.num_items, max_support=1), steps=2)
+    assert len(weights["encoder.plain.weight"].changes) == 2
+
+
+def test_a_later_step_may_have_a_rate_for_each_number():
+    class Rates(Gradient):
+        def rate(self, name, number):
+            return torch.linspace(0.1, 0.5, WIDTH**2).reshape(WIDTH, WIDTH) if number else 0.3
+
+    model = model_of()
+    tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=LOG.num_items, max_support=1)
+    answers = []
+    for stacked in (True, False):
+        adaptation = Adaptation(Scope("head.project.weight"), step=Rates(0.3), steps=2, stacked=stacked)
+        adaptation.bind(model)
+        answers.append(adaptation.run(model, tasks, SoftmaxLoss()))
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-12)
+
+
 def test_products_and_what_is_written_out_agree():
     torch.manual_seed(1)
     layout = TaskLayout(3, frozenset({4}))
