@@ -40,8 +40,9 @@ class MatrixState:
     def dense(self, num_tasks: int) -> Tensor:
         """Every task's matrix in full, ``[T, out, in]``."""
         dense = self.base.expand(num_tasks, *self.base.shape)
-        for rate, slopes, rows in self.changes:
-            dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
+        with torch.autocast(self.base.device.type, enabled=False):  # a weight is rounded where it is used, not here
+            for rate, slopes, rows in self.changes:
+                dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
         return dense
 
     @property

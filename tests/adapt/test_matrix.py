@@ -125,6 +125,14 @@ def test_the_encoder_keeps_the_contract_stacked():
     assert report.ok and "falls back" not in str(report), report
 
 
+def test_autocast_does_not_round_what_is_written_out():
+    torch.manual_seed(1)
+    state = MatrixState(torch.randn(2, 5).float(), ((0.3, torch.randn(3, 6, 2).float(), torch.randn(3, 6, 5).float()),))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = state.dense(3)
+    assert torch.equal(under, state.dense(3))
+
+
 class SeenTwice(Layers):
     """Each weight is first met where there is no gradient: as a gate, as a layer and transposed."""
 
