@@ -107,7 +107,8 @@ def systems(tables: dict[str, list[str]], options: argparse.Namespace) -> list[s
 def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: bool) -> None:
     """Run what has no result, one after the other, in ``folder``, where ``saved/`` lies."""
     where = folder / "results" if quick else RESULTS
-    missing = [job for job in wanted if job.key not in results(where)]
+    had = results(where)
+    missing = [job for job in wanted if job.key not in had]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows have results", flush=True)
     for job in tqdm(missing, unit="row", desc="table"):
         for one in (*begun_by(job, known, folder), job):

@@ -224,8 +224,8 @@ class Adaptation(nn.Module):
 
     def _is_matrix(self, problem: Problem, name: str, weight: Tensor) -> bool:
         """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
-        rate = self.step.rate(name, 0)
-        one = not isinstance(rate, Tensor) or rate.dim() == 0
+        rates = [self.step.rate(name, number) for number in range(self.steps)]
+        one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
         return problem.shared is not None and weight.dim() == 2 and one
 
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:

@@ -40,8 +40,9 @@ class MatrixState:
     def dense(self, num_tasks: int) -> Tensor:
         """Every task's matrix in full, ``[T, out, in]``."""
         dense = self.base.expand(num_tasks, *self.base.shape)
-        for rate, slopes, rows in self.changes:
-            dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
+        with torch.autocast(self.base.device.type, enabled=False):  # a weight is rounded where it is used, not here
+            for rate, slopes, rows in self.changes:
+                dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
         return dense
 
     @property
@@ -87,8 +88,9 @@ class TaskMatrix(TaskWeight):
     def stacked(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The matrices written out, for whatever is not a linear layer."""
         if self.written is None:
-            dense = self.state.dense(self.tasks.num_tasks)
-            self.written = dense if dense.requires_grad else dense.requires_grad_(torch.is_grad_enabled())
+            with torch.enable_grad():  # a later use may have a gradient, where this one has none
+                dense = self.state.dense(self.tasks.num_tasks)
+            self.written = dense if dense.requires_grad else dense.requires_grad_()
         return self.written
 
     def linear(self, x: Tensor) -> Tensor:
@@ -96,7 +98,8 @@ class TaskMatrix(TaskWeight):
         self.tasks.blocks(x)
         out = self.state.product(x, self.tasks)
         out = out if out.requires_grad else out.requires_grad_(torch.is_grad_enabled())
-        self.products.append((x, out))
+        if out.requires_grad:
+            self.products.append((x, out))
         return out
 
     def read(self) -> list[Tensor]:
@@ -107,13 +110,16 @@ class TaskMatrix(TaskWeight):
         self, state: MatrixState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
     ) -> Tensor | MatrixState:
         """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order."""
-        moves = tuple(
-            (rate, _rows(grad, self.tasks), _rows(x if keep_graph else x.detach(), self.tasks))
-            for (x, _), grad in zip(self.products, grads, strict=False)
-            if grad is not None
-        )
-        state = replace(state, changes=state.changes + moves)
+        moved = [(x, grad) for (x, _), grad in zip(self.products, grads, strict=False) if grad is not None]
+        if moved:  # one change a step, however often the layer was called in it
+            slopes = torch.cat([self._kept(grad) for _, grad in moved], 1)
+            rows = torch.cat([self._kept(x if keep_graph else x.detach()) for x, _ in moved], 1)
+            state = replace(state, changes=(*state.changes, (rate, slopes, rows)))
         slope = None if self.written is None else grads[-1]
         if slope is not None:
             return state.dense(self.tasks.num_tasks) - rate * slope
         return state.dense(self.tasks.num_tasks) if state.heavy else state
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """The rows of each task, as precise as the matrix: under autocast a layer's may be less."""
+        return _rows(x, self.tasks).to(self.state.base.dtype)

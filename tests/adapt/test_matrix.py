@@ -80,6 +80,35 @@ def test_rows_are_kept_while_they_are_fewer_than_the_numbers_of_the_matrix():
         assert {name for name, weight in weights.items() if isinstance(weight, MatrixState)} == kept
 
 
+def test_a_step_is_one_change_however_often_the_layer_is_called():
+    class Thrice(Layers):
+        def forward(self, x, batch):
+            for _ in range(3):
+                x = torch.tanh(self.plain(x))
+            return x[batch["event"].item]
+
+    width, log = 60, fake_log(sessions=3, length=5)
+    torch.manual_seed(0)
+    model = Recommender(ItemFeatures(log.num_items, width), Thrice(width), Dot(Last()))
+    weights, _ = states(model, task_batch(last_clicks(log), num_items=log.num_items, max_support=1), steps=2)
+    assert len(weights["encoder.plain.weight"].changes) == 2
+
+
+def test_a_later_step_may_have_a_rate_for_each_number():
+    class Rates(Gradient):
+        def rate(self, name, number):
+            return torch.linspace(0.1, 0.5, WIDTH**2).reshape(WIDTH, WIDTH) if number else 0.3
+
+    model = model_of()
+    tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=LOG.num_items, max_support=1)
+    answers = []
+    for stacked in (True, False):
+        adaptation = Adaptation(Scope("head.project.weight"), step=Rates(0.3), steps=2, stacked=stacked)
+        adaptation.bind(model)
+        answers.append(adaptation.run(model, tasks, SoftmaxLoss()))
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-12)
+
+
 def test_products_and_what_is_written_out_agree():
     torch.manual_seed(1)
     layout = TaskLayout(3, frozenset({4}))
@@ -94,6 +123,51 @@ def test_products_and_what_is_written_out_agree():
 def test_the_encoder_keeps_the_contract_stacked():
     report = check_encoder(Layers, width=WIDTH)
     assert report.ok and "falls back" not in str(report), report
+
+
+def test_autocast_does_not_round_what_is_written_out():
+    torch.manual_seed(1)
+    state = MatrixState(torch.randn(2, 5).float(), ((0.3, torch.randn(3, 6, 2).float(), torch.randn(3, 6, 5).float()),))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = state.dense(3)
+    assert torch.equal(under, state.dense(3))
+
+
+class SeenTwice(Layers):
+    """Each weight is first met where there is no gradient: as a gate, as a layer and transposed."""
+
+    def forward(self, x, batch):
+        with torch.no_grad():
+            gate = torch.sigmoid(self.twice(x) + x @ self.plain.weight.t())
+        return (gate * self.twice(x) @ self.plain.weight.t())[batch["event"].item]
+
+
+def test_a_use_without_gradient_is_no_hindrance():
+    report = check_encoder(SeenTwice, width=WIDTH)
+    engines = next(check for check in report.checks if check.name == "stacked = loop")
+    assert engines.ok and "falls back" not in engines.found, report
+
+
+class InBf16(nn.Linear):
+    def forward(self, x, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            made = super().forward(torch.tanh(super().forward(x)))
+        return made[batch["event"].item].to(x.dtype)
+
+
+def test_a_layer_in_bf16_changes_a_matrix_of_32_bits():
+    model = model_of(lambda width: InBf16(width, width)).float()
+    tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=LOG.num_items, max_support=1)
+    answers = []
+    for stacked in (True, False):
+        adaptation = Adaptation(Scope("encoder"), step=Gradient(0.4), steps=3, order=2, stacked=stacked)
+        adaptation.bind(model)
+        answers.append(adaptation.run(model, tasks, SoftmaxLoss()))
+        assert adaptation.stacked == stacked
+    torch.testing.assert_close(*answers, rtol=0.02, atol=0)
+    weights, _ = states(model, tasks, steps=2, scope=("encoder",))
+    made = weights["encoder.weight"]
+    assert (made.dense(3) if isinstance(made, MatrixState) else made).dtype == torch.float32
 
 
 @pytest.mark.parametrize("order", [1, 2])
