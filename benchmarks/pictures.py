@@ -57,11 +57,11 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
         left.annotate(row["system"], (minutes, value), xytext=(4, 3), textcoords="offset points", fontsize=7)
     left.set_xscale("log")
     left.margins(x=0.2)
-    titled(left, f"MRR@{cut} against minutes of learning (orange: counts)", "minutes, on two shared cores")
+    titled(left, f"MRR@{cut}, each system's best row, against minutes (orange: counts)", "minutes, on two shared cores")
     for row, colour in zip(rows[: len(COLOURS)], COLOURS, strict=False):
         found = {n: s for n, s in row["slices"]["known clicks"].items() if s["samples"]}
         right.plot(list(found), [100 * s[measure] for s in found.values()], "o-", color=colour, label=row["system"])
-    titled(right, f"MRR@{cut} by known clicks, the first {min(len(rows), len(COLOURS))}", "known clicks")
+    titled(right, f"MRR@{cut} by known clicks, the first {min(len(rows), len(COLOURS))} systems", "known clicks")
     right.legend(frameon=False, fontsize=8)
     plots.save(picture, path)
 
