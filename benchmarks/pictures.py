@@ -8,25 +8,23 @@ that were known. Under CBML's protocol also what a system that adapts adds to th
 
 from __future__ import annotations
 
-import json
+import shlex
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 
-from benchmarks.rows import RESULTS
+from benchmarks.rows import CUTS, RESULTS, Row, after, load
 from graphmeta import plots
 
-Row = dict[str, Any]
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION, plots.INK)
-CUTS = {"sr-gnn": 20, "cbml": 5, "asars": 20}
+DRAWN = ("sr-gnn", "cbml", "asars")  # protocols
 SECONDS = 5  # what took less is drawn there
 
 
 def main() -> None:
     """Draw all."""
-    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row["protocol"] in CUTS}):
+    rows = load()
+    for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row["protocol"] in DRAWN}):
         of = [row for row in rows if (row["dataset"], row["protocol"]) == key]
         compared(of, CUTS[key[1]], RESULTS / f"{'-'.join(key)}.png")
         if key[1] == "cbml":
@@ -94,7 +92,7 @@ def of(row: Row, clicks: str | None) -> float:
 
 def makers(rows: list[Row]) -> dict[str, Row]:
     """The row that saved each folder."""
-    return {row["command"].split("--save ")[1].split()[0]: row for row in rows if "--save " in row["command"]}
+    return {folder: row for row in rows if (folder := said(row, "--save"))}
 
 
 def seconds(row: Row, start: dict[str, Row]) -> float:
@@ -105,7 +103,12 @@ def seconds(row: Row, start: dict[str, Row]) -> float:
 
 def begun_with(row: Row) -> str:
     """The folder that a row begins with, or nothing."""
-    return row["command"].split("--start-from ")[1].split()[0] if "--start-from " in row["command"] else ""
+    return said(row, "--start-from")
+
+
+def said(row: Row, flag: str) -> str:
+    """The word of a row's command after a flag, or nothing."""
+    return after(shlex.split(row["command"]), flag) or ""
 
 
 def named(row: Row) -> str:

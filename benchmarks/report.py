@@ -12,18 +12,16 @@ import json
 import re
 import shlex
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from benchmarks.rows import RESULTS
+from benchmarks.rows import CUTS, RESULTS, Row, after, commands, load, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 
 HERE = Path(__file__).parent
-Row = dict[str, Any]
-
-CUTS = {"sr-gnn": 20, "cbml": 5, "asars": 20, "metacf": 10, "metatl": 10, "metatl-all": 10}
 KINDS = {"known clicks": "known clicks", "item events": "training clicks of the target"}
 SECOND = {"metacf": "ndcg"}  # the measure beside Hit, where it is not MRR
 
@@ -31,11 +29,6 @@ SECOND = {"metacf": "ndcg"}  # the measure beside Hit, where it is not MRR
 def main() -> None:
     """Write the file."""
     (HERE.parent / "RESULTS.md").write_text(report(load()))
-
-
-def load() -> list[Row]:
-    """All result files, by name."""
-    return [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
 
 
 def report(rows: list[Row]) -> str:
@@ -82,7 +75,7 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
         cells = [label(runs[0]), figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
     slices = [*sliced(ordered, mrr, "known clicks"), *sliced(ordered, mrr, "item events")]
-    return "\n".join([*lines, "", *pictures(first), *stepped(ordered), *slices, *commands(ordered)])
+    return "\n".join([*lines, "", *pictures(first), *stepped(ordered), *slices, *commands(chain(*ordered))])
 
 
 def pictures(first: Row) -> list[str]:
@@ -116,7 +109,7 @@ def ratings_section(title: str, rows: list[Row], published: dict[str, dict[str, 
             printed = [f"{theirs[m]:.4f}" if m in theirs else "–" for m in MEASURES]
             lines.append(f"| *{system}, published* | {' | '.join(printed)} | | | |")
         lines.append("")
-    return "\n".join([*lines, *commands(groups)])
+    return "\n".join([*lines, *commands(chain(*groups))])
 
 
 def cross_domain_section(title: str, rows: list[Row]) -> str:
@@ -136,7 +129,7 @@ def cross_domain_section(title: str, rows: list[Row]) -> str:
         epochs = f"{mean(len(run['history']) for run in runs):.0f}" if runs[0]["history"] else "–"
         minutes = f"{mean(run['wall_s'] for run in runs) / 60:.1f}"
         lines.append(f"| {' | '.join(map(str, [label(runs[0]), *values, epochs, len(runs), minutes]))} |")
-    return "\n".join([*lines, "", *commands(groups)])
+    return "\n".join([*lines, "", *commands(chain(*groups))])
 
 
 MEASURES = ("mae", "rmse", "ndcg@1", "ndcg@3", "ndcg_linear@1", "ndcg_linear@3")
@@ -144,8 +137,12 @@ MEASURES = ("mae", "rmse", "ndcg@1", "ndcg@3", "ndcg_linear@1", "ndcg_linear@3")
 
 def points(runs: list[Row], name: str) -> str:
     """A measure as it is, with its spread over seeds."""
-    values = [run["metrics"][name] for run in runs]
-    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+    return spread([run["metrics"][name] for run in runs], 4, unit=1)
+
+
+def figure(runs: list[Row], name: str) -> str:
+    """A measure in percent, with its spread over seeds."""
+    return spread([run["metrics"][name] for run in runs])
 
 
 def stepped(ordered: list[list[Row]]) -> list[str]:
@@ -198,19 +195,6 @@ def sliced(ordered: list[list[Row]], mrr: str, kind: str) -> list[str]:
     return [*lines, ""]
 
 
-def commands(ordered: list[list[Row]]) -> list[str]:
-    """What was run, and at which commit."""
-    lines = ["<details><summary>Commands</summary>\n", "```"]
-    lines += [f"{row['command']}  # {row['commit']}" for runs in ordered for row in runs]
-    return [*lines, "```", "</details>", ""]
-
-
-def figure(runs: list[Row], name: str) -> str:
-    """A metric in percent, with its spread over seeds."""
-    values = [100 * run["metrics"][name] for run in runs]
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
-
-
 def by_variant(rows: list[Row]) -> list[list[Row]]:
     """The rows that differ in the seed alone, together."""
     groups: dict[str, list[Row]] = defaultdict(list)
@@ -232,12 +216,14 @@ def label(row: Row) -> str:
     notes = [row["note"]] if row.get("note") else []
     notes += [f"around {around[0]} with {told(around[1])}".removesuffix(" with ")] if around[0] else []
     notes += [told(given)] if given else []
-    notes += [f"begins with {Path(words[words.index(w) + 1]).name}" for w in words if w == "--start-from"]
-    notes += [words[words.index(w) + 1] for w in words if w in ("--precision", "--optimizer")]
-    notes += [
-        f"rate {float(words[words.index(w) + 1]):g}" for w in words if w == "--lr" and row["protocol"] == "sr-gnn"
-    ]
-    notes += [f"last {float(words[words.index(w) + 1]):.0%} of training" for w in words if w == "--share"]
+    shown = {
+        "--start-from": lambda word: f"begins with {Path(word).name}",
+        "--precision": str,
+        "--optimizer": str,
+        "--lr": lambda word: f"rate {float(word):g}" if row["protocol"] == "sr-gnn" else "",
+        "--share": lambda word: f"last {float(word):.0%} of training",
+    }
+    notes += filter(None, (tell(word) for flag, tell in shown.items() if (word := after(words, flag))))
     return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
 
 

@@ -1,4 +1,4 @@
-"""What every row of results tells: how it was run, what was measured and what it took; and its file."""
+"""What every row of results tells: how it was run, what was measured and what it took; its file; how it is shown."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import resource
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from graphmeta.evaluate import Result
 from graphmeta.storage import write_json
 from graphmeta.train import Report
 
+Row = dict[str, Any]
 RESULTS = Path(os.environ.get("GRAPHMETA_RESULTS", Path(__file__).parent / "results"))
+CUTS = {"sr-gnn": 20, "cbml": 5, "asars": 20, "metacf": 10, "metatl": 10, "metatl-all": 10}  # the k of each protocol
 
 
 def provenance(module: str) -> dict[str, str]:
@@ -26,7 +30,7 @@ def provenance(module: str) -> dict[str, str]:
     return {"command": command, "commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 
-def measured(result: Result) -> dict[str, Any]:
+def measured(result: Result) -> Row:
     """How good it is, and among what."""
     return {
         "metrics": result.metrics,
@@ -37,20 +41,42 @@ def measured(result: Result) -> dict[str, Any]:
     }
 
 
-def cost(seconds: float) -> dict[str, Any]:
+def cost(seconds: float) -> Row:
     """What it took: seconds, and the peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"wall_s": round(seconds, 1), "peak_mb": round(peak / 1024)}
 
 
-def told(report: Report) -> dict[str, Any]:
+def told(report: Report) -> Row:
     """What an epoch brought."""
     return {"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid}
 
 
-def write(row: dict[str, Any], *, tag: str = "") -> None:
+def write(row: Row, *, tag: str = "") -> None:
     """The row's file, and its metrics on the screen."""
     words = [row["dataset"], row["protocol"], row["system"], tag, f"seed{row['seed']}"]
     write_json(RESULTS / f"{'-'.join(filter(None, words))}.json", row)
     if "metrics" in row:
         print(json.dumps({"protocol": row["protocol"], "system": row["system"], **row["metrics"]}), flush=True)
+
+
+def load(pattern: str = "*.json") -> list[Row]:
+    """All result files, or those whose names match, by name."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))]
+
+
+def after(words: Sequence[str], flag: str) -> str | None:
+    """The word of a command that follows a flag."""
+    return words[words.index(flag) + 1] if flag in words else None
+
+
+def spread(values: Sequence[float], digits: int = 2, *, unit: float = 100) -> str:
+    """Their mean, in percent if not told otherwise, with the standard deviation over seeds."""
+    parts = [mean(values), *([stdev(values)] if len(values) > 1 else [])]
+    return " ± ".join(f"{unit * part:.{digits}f}" for part in parts)
+
+
+def commands(rows: Iterable[Row]) -> list[str]:
+    """What was run, and at which commit, folded away."""
+    lines = [f"{row['command']}  # {row['commit']}" for row in rows]
+    return ["<details><summary>Commands</summary>\n", "```", *lines, "```", "</details>", ""]

@@ -5,16 +5,14 @@ python -m benchmarks.stream_report    # draws benchmarks/results/*-periods.png a
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from statistics import mean, stdev
-from typing import Any
+from itertools import chain
+from statistics import mean
 
-from benchmarks.rows import RESULTS
+from benchmarks.rows import RESULTS, Row, commands, load, spread
 from graphmeta import stream_plots
 from graphmeta.retrain.stream import PeriodReport
 
-Row = dict[str, Any]
 SHOWN = ("hit@5", "hit@10", "hit@20", "ndcg@5", "ndcg@10", "ndcg@20")
 AT = (10, 20, 40)  # periods of history
 COST = "complete_journey"  # the stream whose periods are of equal size
@@ -78,11 +76,11 @@ def stream_section(title: str, rows: list[Row]) -> str:
     ]
     for name in ordered:
         runs = groups[name]
-        cells = [figure([run["metrics"][measure] for run in runs]) for measure in SHOWN]
-        cells += [figure([run["full"][measure] for run in runs]) for measure in ("hit@20", "ndcg@20")]
+        cells = [spread([run["metrics"][measure] for run in runs]) for measure in SHOWN]
+        cells += [spread([run["full"][measure] for run in runs]) for measure in ("hit@20", "ndcg@20")]
         cells += [f"{mean(run['train_cpu_s'] for run in runs):.2f}", str(len(runs)), max(run["date"] for run in runs)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *costs_table(first["dataset"], groups), *commands(groups)])
+    return "\n".join([*lines, "", *costs_table(first["dataset"], groups), *commands(chain(*groups.values()))])
 
 
 def by_system(rows: list[Row]) -> dict[str, list[Row]]:
@@ -91,11 +89,6 @@ def by_system(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         groups[row["system"]].append(row)
     return dict(groups)
-
-
-def figure(values: list[float]) -> str:
-    """In percent, with the spread over seeds."""
-    return f"{100 * mean(values):.2f}" + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def grown(groups: dict[str, list[Row]]) -> dict[str, dict[int, float]]:
@@ -142,16 +135,9 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
     return [*lines, ""]
 
 
-def commands(groups: dict[str, list[Row]]) -> list[str]:
-    """What was run, and at which commit."""
-    lines = ["<details><summary>Commands</summary>\n", "```"]
-    lines += [f"{row['command']}  # {row['commit']}" for runs in groups.values() for row in runs]
-    return [*lines, "```", "</details>", ""]
-
-
 def main() -> None:
     """Draw the pictures."""
-    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-stream-*.json"))]
+    rows = load("*-stream-*.json")
     for dataset in {row["dataset"] for row in rows}:
         groups = by_system([row for row in rows if row["dataset"] == dataset])
         stream_plots.periods(over_time(groups), RESULTS / f"{dataset}-periods.png")

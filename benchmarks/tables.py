@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.rows import RESULTS
+from benchmarks.rows import RESULTS, after
 
 HERE = Path(__file__).parent
 QUICK = {"accuracy": "--epochs 1 --share 0.02", "cold_users": "--epochs 1 --pretrain-epochs 1", "streams": ""}
@@ -51,7 +51,7 @@ class Job:
 
     def after(self, flag: str) -> str | None:
         """The word that follows a flag."""
-        return self.command[self.command.index(flag) + 1] if flag in self.command else None
+        return after(self.command, flag)
 
     @property
     def key(self) -> tuple[str, ...]:

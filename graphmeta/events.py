@@ -235,6 +235,18 @@ class EventLog:
             digest.update(b"-" if table is None else table.fingerprint())
         return digest.hexdigest()[:16]
 
+    def must_have(self, items: int) -> None:
+        """Raise an error unless the log numbers so many items.
+
+        Raises:
+            InputError: it has others than what is to count or learn from it.
+        """
+        if self.num_items != items:
+            raise InputError(
+                f"the log has {self.num_items} items, the system {items}; number the log like the system: "
+                f"log.aligned_to(items, users)"
+            )
+
     def aligned_to(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
         """The same events numbered by another log's items; events on items unknown there are left out.
 

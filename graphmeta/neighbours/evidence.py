@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.neighbours.items import ItemKNN
 from graphmeta.neighbours.lists import rank
@@ -56,11 +55,7 @@ class Evidence(nn.Module):
             InputError: a log whose items are not numbered like the system's.
         """
         size, most = self.similar.shape
-        if log.num_items != size:
-            raise InputError(
-                f"the log has {log.num_items} items, the system {size}; number the log like the system: "
-                f"log.aligned_to(items, users)"
-            )
+        log.must_have(size)
         found = ItemKNN(log, neighbours=most, alpha=self.alpha)
         row = found.similar.rows
         place = rank(row)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.nn.features import ItemFeatures
 
@@ -105,11 +104,7 @@ class TransitionFeatures(ItemFeatures):
             InputError: a log whose items are not numbered like the table.
         """
         size, most = self.neighbour.shape
-        if log.num_items != size:
-            raise InputError(
-                f"the log has {log.num_items} items, the table {size}; number the log like the system: "
-                f"log.aligned_to(items, users)"
-            )
+        log.must_have(size)
         pairs, count = count_transitions(log, window=self.window)
         neighbour, weight = strongest(pairs, np.maximum(count - self.discount, 0), num_items=size, most=most)
         self.neighbour.copy_(torch.from_numpy(neighbour))

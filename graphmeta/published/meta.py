@@ -8,14 +8,22 @@ from typing import Any
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Gated, Remembered
+from graphmeta.adapt.start import Remembered
 from graphmeta.adapt.step import Gradient
 from graphmeta.nn.features import item_table
 from graphmeta.nn.memory import Remembering
 from graphmeta.nn.metapath import MetaPaths, PathContexts
-from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, scope_called, step_of
+from graphmeta.published.parts import (
+    Base,
+    adapting,
+    along_paths,
+    base_system,
+    last_layer,
+    replace_last_layer,
+    scope_called,
+    step_of,
+)
 from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.recommender import Surrounded
 from graphmeta.system import System
@@ -173,16 +181,8 @@ def meta_hin(
     table = item_table(model.features)
     model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=table.width, size=size)
     around = MetaPaths(len(items), list(items.attributes), most=neighbours)
-    prefixes = [f"head.readout.paths.{number}" for number in range(paths)]
-    adaptation = CoAdaptation(
-        Scope("head.project"),
-        step=Gradient(lr),
-        start=Gated(Scope("head.project"), session + size, part=slice(session, None)),
-        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=order),
-        paths=prefixes,
-        mix="head.readout.mix",
-        steps=steps,
-        order=order,
+    adaptation = along_paths(
+        Scope("head.project"), (session, size), count=paths, path_lr=path_lr, lr=lr, steps=steps, order=order
     )
     inner.recommender = Surrounded(model.features, model.encoder, model.head, around)
     return adapting(inner, items, adaptation)

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.start import Gated
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
 from graphmeta.neighbours.evidence import Evidence
@@ -107,6 +109,29 @@ def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System
     if not adaptation.trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
     return system
+
+
+def along_paths(
+    scope: Scope, read: tuple[int, int], *, count: int, path_lr: float, lr: float, steps: int, order: int
+) -> CoAdaptation:
+    """MetaHIN's adaptation: steps on the contexts of ``head.readout``, which gate ``scope``, then steps on that.
+
+    Args:
+        read: how many numbers the adapted layers read before the context, and how many are the context.
+        count: of paths; path_lr: rate of the step on the contexts; lr, steps: of those on ``scope``.
+    """
+    before, size = read
+    prefixes = [f"head.readout.paths.{number}" for number in range(count)]
+    return CoAdaptation(
+        scope,
+        step=Gradient(lr),
+        start=Gated(scope, before + size, part=slice(before, None)),
+        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=order),
+        paths=prefixes,
+        mix="head.readout.mix",
+        steps=steps,
+        order=order,
+    )
 
 
 def step_of(lr: float, *, learned: bool) -> Gradient | LearnedRates:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Gated, RememberedPeople
+from graphmeta.adapt.start import RememberedPeople
 from graphmeta.adapt.step import Gradient
 from graphmeta.nn.attention import Clicks
 from graphmeta.nn.content import ContentFeatures, UserContent
@@ -18,6 +17,7 @@ from graphmeta.nn.metapath import MetaPaths, PathContexts, PathFeatures
 from graphmeta.nn.pooling import SampleMean
 from graphmeta.nn.rating import Decision, SquaredError, decision_layers
 from graphmeta.nn.readout import Last
+from graphmeta.published.parts import along_paths
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -147,17 +147,8 @@ def meta_hin_rating(
     features, who = PathFeatures(ContentFeatures(items, width), around), UserContent(users, width)
     readout = PathContexts(who, paths=count, width=features.width, size=size, mean=Last())
     layers = decision_layers(who.width + size + features.width, (hidden, hidden))
-    prefixes, scope = [f"head.readout.paths.{number}" for number in range(count)], Scope("head.layers")
-    adaptation = CoAdaptation(
-        scope,
-        step=Gradient(lr),
-        start=Gated(scope, who.width + size, part=slice(who.width, None)),
-        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=order),
-        paths=prefixes,
-        mix="head.readout.mix",
-        steps=steps,
-        order=order,
-    )
+    scope, read = Scope("head.layers"), (who.width, size)
+    adaptation = along_paths(scope, read, count=count, path_lr=path_lr, lr=lr, steps=steps, order=order)
     model = Recommender(features, SampleMean(), Decision(readout, layers))
     return _rating(model, items, users=users, adaptation=adaptation, queries=queries, known=known)
 

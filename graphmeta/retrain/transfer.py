@@ -244,9 +244,11 @@ class Transfer:
 def _flags_kept(system: System) -> Iterator[None]:
     """Afterwards the weights that are frozen are those that were."""
     learns = {weight: weight.requires_grad for weight in system.parameters()}
-    yield
-    for weight, learned in learns.items():
-        weight.requires_grad_(learned)
+    try:
+        yield
+    finally:
+        for weight, learned in learns.items():
+            weight.requires_grad_(learned)
 
 
 def _tables(body: Recommender, names: Tables) -> Tables:
