@@ -10,26 +10,14 @@ from graphmeta.events import EventLog
 from graphmeta.neighbours.items import ItemKNN
 from graphmeta.neighbours.lists import rank
 from graphmeta.nn.returns import LENGTHS, STEPS, Own, length_band
-from graphmeta.nn.scoring import Extra
+from graphmeta.nn.scoring import Extra, Product
 
 
-class Evidence(nn.Module):
-    """Added to the scores of items that share training sessions with the clicked ones:
-    ``w[length] · log(1 + p_i / ε[length])``.
-
-    ``p`` is what :class:`~graphmeta.neighbours.items.ItemKNN` says of the session, as shares that add up to 1, the
-    weight of a click being learned: ``p_i ∝ Σ_{j ∈ s} a[how long ago] sim(j, i)``. The weights ``w`` begin at zero, so
-    that a model begins as it is without; ``a`` begins at 1/step, as ItemKNN has it, from the eighth click back at 1/8;
-    ``ε`` at 0.001.
-
-    A model of a log must not learn ``w`` on the sessions that were counted: there, what follows a click always shares
-    a session with it. Count some sessions and learn on others, ``train(…, counted=earlier)``; training warns otherwise.
+class Counted(nn.Module):
+    """What modules hold that read the counts of :class:`~graphmeta.neighbours.items.ItemKNN`: each item's neighbours.
 
     Args:
         neighbours, alpha: see ItemKNN.
-
-    Shapes: what is added for each sample and item that has a neighbour in it.
-    Source: a log-linear pool of two forecasts, with the counts in the place of one; ours.
     """
 
     trusts_counts = True  # training asks for sessions that were not counted
@@ -37,12 +25,6 @@ class Evidence(nn.Module):
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__()
         self.alpha = alpha
-        self.weight, self.floor = nn.Embedding(LENGTHS, 1), nn.Embedding(LENGTHS, 1)
-        self.ago = nn.Embedding(STEPS, 1)
-        with torch.no_grad():
-            self.weight.weight.zero_()
-            self.floor.weight.fill_(0.001).log_()
-            self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
         self.similar: Tensor
         self.similarity: Tensor
         self.register_buffer("similar", torch.arange(num_items, dtype=torch.int32)[:, None].repeat(1, neighbours))
@@ -66,7 +48,36 @@ class Evidence(nn.Module):
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
 
-    def forward(self, batch: HeteroData) -> Extra:
+
+class Evidence(Counted):
+    """Added to the scores of items that share training sessions with the clicked ones:
+    ``w[length] · log(1 + p_i / ε[length])``.
+
+    ``p`` is what :class:`~graphmeta.neighbours.items.ItemKNN` says of the session, as shares that add up to 1, the
+    weight of a click being learned: ``p_i ∝ Σ_{j ∈ s} a[how long ago] sim(j, i)``. The weights ``w`` begin at zero, so
+    that a model begins as it is without; ``a`` begins at 1/step, as ItemKNN has it, from the eighth click back at 1/8;
+    ``ε`` at 0.001.
+
+    A model of a log must not learn ``w`` on the sessions that were counted: there, what follows a click always shares
+    a session with it. Count some sessions and learn on others, ``train(…, counted=earlier)``; training warns otherwise.
+
+    Args:
+        neighbours, alpha: see ItemKNN.
+
+    Shapes: what is added for each sample and item that has a neighbour in it.
+    Source: a log-linear pool of two forecasts, with the counts in the place of one; ours.
+    """
+
+    def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
+        super().__init__(num_items, neighbours=neighbours, alpha=alpha)
+        self.weight, self.floor = nn.Embedding(LENGTHS, 1), nn.Embedding(LENGTHS, 1)
+        self.ago = nn.Embedding(STEPS, 1)
+        with torch.no_grad():
+            self.weight.weight.zero_()
+            self.floor.weight.fill_(0.001).log_()
+            self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
+
+    def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
         """Which scores get how much more."""
         n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
         said = self.similarity.index_select(0, n_id)

@@ -19,9 +19,9 @@ class Dot(nn.Module):
 
     Args:
         scale: σ, a constant, unless :meth:`weigh` makes it a parameter.
-        extras: modules ``batch -> (row, column, value)`` by name, of what is added to single scores: for a session's
-            own items (:class:`~graphmeta.nn.returns.Returns`), for what shares sessions with them
-            (:class:`~graphmeta.neighbours.evidence.Evidence`).
+        extras: modules ``(batch, product) -> (row, column, value)`` by name, of what is added to single scores: for a
+            session's own items (:class:`~graphmeta.nn.returns.Returns`), for what shares sessions with them
+            (:class:`~graphmeta.neighbours.evidence.Evidence`). ``product(row, column)`` are the scores there before.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
@@ -57,9 +57,13 @@ class Dot(nn.Module):
         """What the query is multiplied with: the candidates as they are."""
         return candidates
 
-    def extra(self, batch: HeteroData) -> Extra | None:
+    def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> Extra | None:
         """What is added to single scores."""
-        added = [extra(batch) for extra in self.extras.values()]
+
+        def product(row: Tensor, column: Tensor) -> Tensor:
+            return (query.index_select(0, row) * vectors.index_select(0, column)).sum(1)
+
+        added = [extra(batch, product) for extra in self.extras.values()]
         if len(added) < 2:
             return added[0] if added else None
         row, column, value = (torch.cat(parts) for parts in zip(*added, strict=True))
@@ -67,12 +71,13 @@ class Dot(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        return plus(F.linear(self.query(states, batch), self.vectors(candidates)), self.extra(batch))
+        query, vectors = self.query(states, batch), self.vectors(candidates)
+        return plus(F.linear(query, vectors), self.extra(batch, query, vectors))
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples."""
-        sample, extra = batch["sample"], self.extra(batch)
-        query, vectors = self.query(states, batch), self.vectors(candidates)
+        sample, query, vectors = batch["sample"], self.query(states, batch), self.vectors(candidates)
+        extra = self.extra(batch, query, vectors)
         return score_cross_entropy(query, vectors, sample.target, real=sample.get("real"), extra=extra)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.returns import STEPS, Own
-from graphmeta.nn.scoring import Extra
+from graphmeta.nn.scoring import Extra, Product
 from graphmeta.tables import Attribute
 
 
@@ -38,7 +38,7 @@ class Kin(nn.Module):
         for name, known in (("codes", attribute.codes), ("members", order), ("begin", begin)):
             self.register_buffer(name, torch.from_numpy(known), persistent=False)
 
-    def forward(self, batch: HeteroData) -> Extra:
+    def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
         """Which scores get how much more."""
         size, ago = len(self.begin) - 1, Own.of(batch).ago
         code, bonus = self.codes.index_select(0, batch["item"].n_id), self.ago(ago).squeeze(1)

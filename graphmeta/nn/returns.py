@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.scoring import Extra
+from graphmeta.nn.scoring import Extra, Product
 
 STEPS, LENGTHS, COUNTS = 8, 6, 3
 
@@ -56,7 +56,7 @@ class Returns(nn.Module):
         for table in (self.ago, self.often):
             nn.init.zeros_(table.weight)
 
-    def forward(self, batch: HeteroData) -> Extra:
+    def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
         """Which scores get how much more."""
         sample, own = batch["item"].batch, Own.of(batch)
         bonus = self.ago(own.ago * LENGTHS + length_band(batch).index_select(0, sample)) + self.often(own.count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,6 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from graphmeta.errors import InputError
 
 Extra = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there
+Product = Callable[[Tensor, Tensor], Tensor]  # rows, columns -> the scores there before anything is added
 _PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
 
 

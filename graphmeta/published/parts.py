@@ -15,6 +15,7 @@ from graphmeta.adapt.start import Gated
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import InputError
 from graphmeta.neighbours.evidence import Evidence
+from graphmeta.neighbours.second_look import SecondLook
 from graphmeta.nn.features import field_name
 from graphmeta.nn.head import Dot
 from graphmeta.nn.kin import Kin
@@ -54,7 +55,8 @@ def adding(system: System, extras: Sequence[str]) -> System:
 
     ``returns``: a bonus for the session's own items; ``kin``: one for the items that share an attribute's value with a
     clicked one (attributes with one value an item); ``evidence``: what neighbours say, beside which the products get a
-    weight too.
+    weight too; ``second_look``: what a network makes of all that, see
+    :class:`~graphmeta.neighbours.second_look.SecondLook`.
 
     Raises:
         InputError: nothing is called so, or ``kin`` for items without attributes.
@@ -65,6 +67,7 @@ def adding(system: System, extras: Sequence[str]) -> System:
         "returns": lambda: {"returns": Returns()},
         "kin": lambda: {f"kin_{field_name(name)}": Kin(attribute) for name, attribute in items.attributes.items()},
         "evidence": lambda: {"evidence": Evidence(len(items))},
+        "second_look": lambda: {"second_look": SecondLook(len(items), list(items.attributes.values()))},
     }
     for name in extras:
         if name not in made:
@@ -72,7 +75,7 @@ def adding(system: System, extras: Sequence[str]) -> System:
         if name == "kin" and not items.attributes:
             raise InputError("kin needs an attribute of the items (category, brand); name one, or leave kin out")
         head.extras.update(made[name]())
-    if "evidence" in extras:
+    if {"evidence", "second_look"} & set(extras):
         head.weigh()
     return system
 
