@@ -31,6 +31,7 @@ from graphmeta.batch import Samples, last_clicks, prefixes
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
 from graphmeta.published import RANKING, build
+from graphmeta.splits import last_sessions
 from graphmeta.system import System
 from graphmeta.train import Adagrad, Adam, Checkpoint, train
 
@@ -187,11 +188,11 @@ def fitted(
     """The trained model, and what its epochs brought."""
     if options.system in BASELINES:
         return BASELINES[options.system](train_log), []
-    learn, valid = (train_log, valid_log) if valid_log is not None else hold_out(train_log, options.held_out)
+    learn, valid = (train_log, valid_log) if valid_log is not None else last_sessions(train_log, options.held_out)
     counted = learn
     if options.uncounted:
-        counted, learn = hold_out(learn, options.uncounted)
-    _, learn = hold_out(learn, round(learn.num_sessions * options.share))
+        counted, learn = last_sessions(learn, options.uncounted)
+    _, learn = last_sessions(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
     if options.start_from:
@@ -222,13 +223,6 @@ def fitted(
     if options.save:
         system.save(options.save)
     return system, reports
-
-
-def hold_out(log: EventLog, last: int) -> tuple[EventLog, EventLog]:
-    """The log without its last sessions, and these."""
-    held_out = np.arange(log.num_sessions) >= log.num_sessions - last
-    learn, valid = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~held_out, held_out))
-    return learn, valid
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from graphmeta.report import (
     remember,
     unseen,
 )
-from graphmeta.splits import Split
+from graphmeta.splits import Split, last_sessions
 from graphmeta.storage import load_state, save_state, write_bytes, write_json
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -88,12 +88,17 @@ def stages(plan: Plan) -> tuple[Plan | None, Plan]:
     """How a system is trained: one that adapts begins with its encoder, trained alone to predict every click.
 
     Meta-training sees one query a session; the encoder alone sees every click, and learns faster. It is also what
-    adaptation is compared with.
+    adaptation is compared with. One that learns how far to trust counts begins likewise.
     """
     name = CATALOGUE[plan.system].encoder
     if name is None:
         return None, plan
-    return replace(plan, system=name), _meta(plan)
+    return replace(plan, system=name), _looking(plan) if CATALOGUE[plan.system].counts else _meta(plan)
+
+
+def _looking(plan: Plan) -> Plan:
+    """Batches and a rate for a network over counts, which is small."""
+    return replace(plan, batch_size=min(plan.batch_size, 100), lr=1e-2)
 
 
 def _meta(plan: Plan) -> Plan:
@@ -137,13 +142,15 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
         _drop(checkpoint / "alone")
         _drop(checkpoint)
     first, last = stages(job.plan)
+    earlier, later = _dealt(job.plan, split)
     if first is not None:
         say(f"the encoder alone ({first.system}), trained to predict every click:")
         place = Checkpoint(checkpoint / "alone", job.resume)
-        alone, histories[f"{first.system} alone"] = _trained(first, split, place, say=say, bar=bar)
+        alone, histories[f"{first.system} alone"] = _trained(first, earlier, place, say=say, bar=bar)
         say(f"{last.system}, beginning with what the encoder has learned:")
     place = Checkpoint(checkpoint, job.resume)
-    system, history = _trained(last, split, place, say=say, bar=bar, begin=alone)
+    system, history = _trained(last, later, place, say=say, bar=bar, begin=alone, counted=earlier.train)
+    system.fit(split.train)
     histories[job.plan.system] = history
     past = anonymous(split.train)
     results = compare(system, questions(split.test, job.rules), past=past, alone=alone, bar=bar)
@@ -157,8 +164,24 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
     return Outcome(system, results)
 
 
+def _dealt(plan: Plan, split: Split) -> tuple[Split, Split]:
+    """What the encoder learns on and is counted, and what the system learns on: all, or the last tenth apart."""
+    if not CATALOGUE[plan.system].counts:
+        return split, split
+    logs = last_sessions(split.train, max(split.train.num_sessions // 10, 1))
+    earlier, later = (replace(split, train=log) for log in logs)
+    return earlier, later
+
+
 def _trained(
-    plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar, begin: System | None = None
+    plan: Plan,
+    split: Split,
+    checkpoint: Checkpoint,
+    *,
+    say: Say,
+    bar: Bar,
+    begin: System | None = None,
+    counted: EventLog | None = None,
 ) -> tuple[System, list[Report]]:
     """The system with its best epoch's weights, and every epoch's report; it starts from ``begin``, if given."""
     with torch.random.fork_rng():
@@ -180,6 +203,7 @@ def _trained(
         optimizer=Adam(lr=plan.lr, weight_decay=1e-6),
         batch_size=plan.batch_size,
         valid=split.valid if split.valid.num_events else None,
+        counted=counted,
         seed=plan.seed,
         checkpoint=Checkpoint(folder, _goes_on(checkpoint, request)),
         progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{plan.epochs}"),

@@ -128,6 +128,13 @@ def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: 
     return tuple(one.aligned_to(log.items, one.users) for one in logs)
 
 
+def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
+    """The log without its last ``count`` sessions, and these; items and users stay numbered."""
+    last = np.arange(log.num_sessions) >= log.num_sessions - count
+    before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))
+    return before, after
+
+
 def period_edges(log: EventLog, *, seconds: float | None = None, events: int | None = None) -> np.ndarray:
     """Where the periods of a log begin, and the last one ends: period p has times in ``[edges[p], edges[p + 1])``.
 

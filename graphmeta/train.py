@@ -154,7 +154,6 @@ def train(
             **asdict(optimizer),
         },
     )
-    system.notes["item_events"] = (counted or log).support.tolist()
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     yield from run.history

@@ -20,7 +20,8 @@ _GIVEN = {"items", "users"}
 class Entry:
     """One row of the catalogue; ``encoder`` names the plain system that one that adapts begins with.
 
-    ``rates`` says that it answers what rating a person would give an item, and not which item comes next.
+    ``rates`` says that it answers what rating a person would give an item, and not which item comes next; ``counts``,
+    that it learns how far to trust counts, on later sessions than those that are counted.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Entry:
     function: Callable[..., System]
     encoder: str | None = None
     rates: bool = False
+    counts: bool = False
 
     @property
     def needs_users(self) -> bool:
@@ -89,6 +91,7 @@ _ROWS = (
     Entry("hetero_gnn", "graph", "Schlichtkrull et al. 2018, R-GCN (on sessions)", "2", "nothing", graph.hetero_gnn),
     Entry("global_gnn", "graph", "Wang et al. 2020, GCE-GNN (global level)", "-", "nothing", graph.global_gnn),
     Entry("niser", "graph", "Gupta et al. 2019, NISER+", "-", "nothing", graph.niser),
+    Entry("second_look", "graph", "ours, around NISER+", "-", "nothing", graph.second_look, "niser", counts=True),
     Entry("maml", "meta", "Finn et al. 2017, MAML", "1", "encoder and head", meta.maml, "sr_gnn"),
     Entry(
         "multi_ft",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from graphmeta.nn.positions import Positions
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.nn.transitions import TransitionFeatures
 from graphmeta.nn.unit import UnitFeatures
-from graphmeta.published.parts import adding
+from graphmeta.published.parts import Base, adding, base_system
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -72,6 +73,41 @@ def global_gnn(
     for part in (encoder, head):
         uniform_(part, width)
     return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
+
+
+def second_look(
+    items: EntityTable,
+    *,
+    users: EntityTable | None = None,
+    base: Base = "niser",
+    options: Mapping[str, Any] | None = None,
+    width: int = 100,
+) -> System:
+    """A trained recommender, and a network that looks once more at the items which counts speak for.
+
+    ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items (:class:`~graphmeta.nn.returns.Returns`), f
+    and x those of :class:`~graphmeta.neighbours.second_look.SecondLook`; σ, a and f learn, all else is the base's and
+    stays. Train the base on all but the last sessions, begin with it, and learn on these::
+
+        earlier, later = last_sessions(log, log.num_sessions // 10)
+        list(train(base := build("niser", log.items), earlier, epochs=4))
+        system = build("second_look", log.items)
+        system.start_from(base)
+        list(train(system, later, epochs=4, counted=earlier, optimizer=Adam(lr=1e-2)))
+        system.fit(log)
+
+    Args:
+        base: builds the system (or its name in the catalogue), one that scores by products; options: its arguments.
+
+    Source: ours.
+    """
+    system = base_system(base, items, users=users, width=width, options=options)
+    head = system.recommender.head
+    known = list(head.extras) if isinstance(head, Dot) else []
+    system = adding(system, [name for name in ("returns", "second_look") if name not in known])
+    for name, weight in system.named_parameters():
+        weight.requires_grad_(name.startswith(("recommender.head.extras", "recommender.head.scale")))
+    return system
 
 
 def niser(

@@ -59,10 +59,11 @@ def adding(system: System, extras: Sequence[str]) -> System:
     :class:`~graphmeta.neighbours.second_look.SecondLook`.
 
     Raises:
-        InputError: nothing is called so, or ``kin`` for items without attributes.
+        InputError: nothing is called so, ``kin`` for items without attributes, or a head that takes no products.
     """
     head, items = system.recommender.head, system.items
-    assert isinstance(head, Dot)
+    if not isinstance(head, Dot):
+        raise InputError(f"something is added to scores that are products, not to those of {type(head).__name__}")
     made: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "returns": lambda: {"returns": Returns()},
         "kin": lambda: {f"kin_{field_name(name)}": Kin(attribute) for name, attribute in items.attributes.items()},

@@ -30,7 +30,7 @@ def untrained(name: str, log=FAKE) -> System:
 
 @pytest.mark.parametrize("name", RANKING)
 def test_its_encoder_keeps_the_contract(name):
-    system = untrained(name)
+    system = untrained(name).requires_grad_()
     x, _ = system.recommender.features(torch.arange(3))
     report = check_encoder(lambda width: system.recommender.encoder, width=x.shape[1])
     assert report.ok, report
@@ -42,6 +42,7 @@ def training_loss(system: System, samples: Samples) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:.*next click")
+@pytest.mark.filterwarnings("ignore:.*counted=")
 @pytest.mark.parametrize("name", RANKING)
 def test_it_learns_on_the_embedded_log(name, baskets):
     system = untrained(name, baskets.train)

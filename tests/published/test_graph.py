@@ -8,6 +8,7 @@ from graphmeta.batch import last_clicks, open_sessions, session_batch
 from graphmeta.errors import InputError
 from graphmeta.published import build
 from graphmeta.published.graph import global_gnn, hetero_gnn, niser
+from graphmeta.splits import last_sessions
 from graphmeta.testing import fake_log
 from graphmeta.train import Adam, train
 
@@ -68,3 +69,27 @@ def test_other_messages_train(messages):
 def test_strange_messages_are_named():
     with pytest.raises(InputError, match="there are mean, attention, transformer"):
         build("hetero_gnn", LOG.items, messages="max")
+
+
+def test_a_second_look_learns_on_later_sessions_and_leaves_its_base_alone():
+    earlier, later = last_sessions(LOG, 20)
+    torch.manual_seed(0)
+    base = build("niser", LOG.items, width=6)
+    list(train(base, earlier, epochs=1))
+    system = build("second_look", LOG.items, width=6)
+    system.start_from(base)
+    scores = [system.scores(last_clicks(LOG)), base.scores(last_clicks(LOG))]
+    torch.testing.assert_close(*scores)
+    list(train(system, later, epochs=2, counted=earlier, optimizer=Adam(lr=1e-2)))
+    own = dict(system.recommender.named_parameters())
+    kept = {name: weight for name, weight in base.recommender.named_parameters()}
+    assert all(torch.equal(own[name], weight) for name, weight in kept.items())
+    changed = {
+        name.split(".")[2] for name in own.keys() - kept.keys() if name.startswith("head.extras") and own[name].any()
+    }
+    assert changed == {"returns", "second_look"}
+
+
+def test_what_takes_no_products_gets_no_second_look():
+    with pytest.raises(InputError, match="TargetAttention"):
+        build("second_look", LOG.items, width=6, base="tagnn")
