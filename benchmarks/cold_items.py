@@ -67,7 +67,7 @@ def main() -> None:
     parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, "alike"])
     parser.add_argument("--last", type=float, default=1.0, help="share of the log's sessions, the last ones")
     parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new to the test")
-    parser.add_argument("--asked", type=int, default=20_000, help="prefixes of the test that are asked, at random")
+    parser.add_argument("--asked", type=int, default=10_000, help="prefixes of the test that are asked, at random")
     parser.set_defaults(share=1.0)
     options = parser.parse_args()
     split = cut(DATASETS[options.dataset](), options)
