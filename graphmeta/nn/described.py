@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
@@ -24,7 +25,6 @@ class Described(Table):
     clicked are zero while training: they were not on sale then, and are no evidence against their attributes.
 
     Own vectors begin at zero, values as the table that is replaced began. A bias column is a sum like the others.
-    With these weights in the scope of an adaptation, tasks are adapted one by one.
 
     Args:
         table: the one that this takes the place of.
@@ -64,20 +64,32 @@ class Described(Table):
     def forward(self, index: Tensor) -> Tensor:
         """Vectors of these items."""
         parts = self.parts.index_select(0, index)
-        found = super().forward(parts.flatten()).unflatten(0, parts.shape)
+        # One look-up a part: each has a row for every item of the batch, as an adapted table wants it.
+        found = torch.stack([Table.forward(self, rows) for rows in parts.unbind(1)], 1)
         kept = self.seen[parts].to(found.dtype)
         kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:]], 1)
         return (found * kept[:, :, None]).sum(1)
 
     def every(self) -> Tensor:
         """Vectors of all items, ``[items, width]``, with the bias if there is one."""
-        own, values = self.weight.split([self.items, len(self.seen) - self.items])
-        known, used = self.seen.to(own.dtype)[:, None].split([len(own), len(values)])
-        total, values = own * self._own(known), values * used
-        for column in self.parts[:, 1:].unbind(1):
-            total = total + values.index_select(0, column - self.items)
-        return total * known if self.training else total
+        kept = self.seen.to(self.weight.dtype)[self.parts]
+        if self.training:
+            kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:] * kept[:, :1]], 1)
+        return sums(self.weight, self.parts, kept)
 
     def _own(self, known: Tensor) -> Tensor:
         """m, with some left out while training."""
         return known * (torch.rand_like(known) >= self.drop) if self.training else known
+
+
+def sums(weight: Tensor, parts: Tensor, kept: Tensor) -> Tensor:
+    """``e_i = Σ_p kept_ip weight[parts_ip]``, where the first part of row i is row i.
+
+    Shapes: weight ``[rows, D]``, parts ``[I, P]``, kept ``[I, P]`` -> ``[I, D]``.
+    """
+    if has_torch_function_unary(weight):  # a table of its own for each task
+        return handle_torch_function(sums, (weight,), weight, parts, kept)
+    total = weight.narrow(0, 0, len(parts)) * kept[:, :1]
+    for column, share in zip(parts.unbind(1)[1:], kept.unbind(1)[1:], strict=True):
+        total = torch.addcmul(total, weight.index_select(0, column), share[:, None])
+    return total

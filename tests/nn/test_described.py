@@ -142,23 +142,35 @@ def test_own_vectors_are_left_out_while_training():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("scope", ["head", "encoder", ""], ids=["head", "encoder", "everything"])
-def test_stacked_is_the_loop_or_falls_back_to_it(order, scope):
+@pytest.mark.parametrize(
+    ("scope", "base"), [("head", "sr_gnn"), ("encoder", "sr_gnn"), ("", "sr_gnn"), ("", "gru4rec"), ("", "tagnn")]
+)
+def test_stacked_is_the_loop(order, scope, base):
+    """With the table in scope, whose rows are read one by one and scored in sums, and without."""
     found = []
     for stacked in (True, False):
-        system = filled(build("dropout_net", LOG.items, width=4))
+        system = filled(build("dropout_net", LOG.items, base=base, width=4))
         adaptation = Adaptation(Scope(scope), step=Gradient(0.1), steps=2, order=order, stacked=stacked)
         adaptation.bind(system.recommender)
         tasks = task_batch(last_clicks(LOG).take(slice(0, 4)), num_items=LOG.num_items)
-        if stacked and scope == "":
-            with pytest.warns(UserWarning, match="adapting task by task"):
-                losses = adaptation.run(system.recommender, tasks, SoftmaxLoss())
-        else:
-            losses = adaptation.run(system.recommender, tasks, SoftmaxLoss())
-            assert adaptation.stacked == stacked
-        weights = list(system.recommender.parameters())
-        found.append([losses, *torch.autograd.grad(losses.sum(), weights)])
+        losses = adaptation.run(system.recommender, tasks, SoftmaxLoss())
+        scores = adaptation.run(system.recommender, tasks, SoftmaxLoss(), score=True)
+        assert adaptation.stacked == stacked and bool(adaptation.tables) == (scope == "")
+        found.append([losses, scores, *torch.autograd.grad(losses.sum(), list(system.recommender.parameters()))])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("inner", ["cbml", "maml", "melu"])
+def test_what_adapts_goes_around_it_and_is_saved(inner, tmp_path):
+    system = build(inner, LOG.items, base="dropout_net", options={"base": "sr_gnn"}, width=4)
+    for _ in train(system, known(), epochs=1, batch_size=8):
+        pass
+    assert system.adaptation is not None and system.adaptation.stacked
+    scores = system.scores(SESSIONS)
+    system.save(tmp_path)
+    torch.testing.assert_close(System.load(tmp_path).scores(SESSIONS), scores, rtol=0, atol=0)
+    system.adaptation.task_chunk = 1
+    torch.testing.assert_close(system.scores(SESSIONS), scores, rtol=0, atol=1e-10)
 
 
 def kinds(new: int) -> tuple[EventLog, EventLog]:
