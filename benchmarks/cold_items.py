@@ -24,7 +24,7 @@ from benchmarks.accuracy import BASELINES, arguments, fitted
 from benchmarks.rows import Row, cost, measured, provenance, write
 from graphmeta import datasets
 from graphmeta.batch import Samples, prefixes
-from graphmeta.evaluate import KNOWN_CLICKS, evaluate
+from graphmeta.evaluate import KNOWN_CLICKS, Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import summary
 from graphmeta.published import RANKING
@@ -75,7 +75,7 @@ def main() -> None:
     model, history = (Alike(split.train), []) if options.system == "alike" else learned(options, split)
     seconds = time.perf_counter() - began
     asked, support = drawn(split.test, options.asked, seed=options.seed), split.train.support
-    result = evaluate(model, asked, ks=KS, support=support, progress=partial(tqdm, mininterval=10))
+    result = ranked(model, asked, support)
     row = {
         "dataset": options.dataset,
         "protocol": "cold-items",
@@ -86,6 +86,7 @@ def main() -> None:
         "items": {name: int(inside(support, bounds).sum()) for name, bounds in TARGETS.items()},
         **measured(result),
         "targets": by_target(result.ranks, support[asked.target], asked.lengths),
+        "without_steps": without_steps(model, asked, support),
         "seed": options.seed,
         "epochs": options.epochs,
         "history": history,
@@ -115,6 +116,22 @@ def drawn(log: EventLog, most: int, *, seed: int) -> Samples:
     every = prefixes(log)
     rows = np.random.default_rng(seed).permutation(len(every))[:most]
     return every.take(np.sort(rows))
+
+
+def ranked(model: Any, asked: Samples, support: np.ndarray) -> Result:
+    """What the model makes of the prefixes."""
+    return evaluate(model, asked, ks=KS, support=support, progress=partial(tqdm, mininterval=10))
+
+
+def without_steps(model: Any, asked: Samples, support: np.ndarray) -> Row | None:
+    """The same of a system that adapts when it takes no step on a session's own clicks; None of any other."""
+    adaptation = getattr(model, "adaptation", None)
+    if adaptation is None or not adaptation.steps:
+        return None
+    steps, adaptation.steps = adaptation.steps, 0
+    found = ranked(model, asked, support)
+    adaptation.steps = steps
+    return by_target(found.ranks, support[asked.target], asked.lengths)
 
 
 def inside(value: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:

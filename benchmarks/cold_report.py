@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 from statistics import mean
 from typing import Any
 
@@ -15,7 +14,8 @@ SHOWN = ("hit@5", "hit@20", "mrr@20")
 def cold_section(title: str, rows: list[Row], text: str) -> str:
     """How well targets are found that are new, rare and any, and by known clicks: the best at new ones first."""
     first, targets = rows[0], list(rows[0]["targets"])
-    ordered = sorted(by_variant(rows), key=lambda runs: -mean(run["targets"]["new"]["hit@20"] for run in runs))
+    groups = [each for runs in by_variant(rows) for each in (runs, still(runs)) if each]
+    ordered = sorted(groups, key=lambda runs: -mean(run["targets"]["new"]["hit@20"] for run in runs))
     size, asked = first["learned_from"], {name: first["targets"][name]["samples"] for name in targets}
     lines = [
         f"## {title}\n",
@@ -32,7 +32,21 @@ def cold_section(title: str, rows: list[Row], text: str) -> str:
         lines.append(f"| {' | '.join(map(str, [label(runs[0]), *cells, epochs, len(runs), f'{minutes:.1f}']))} |")
     for name in targets:
         lines += ["", *by_clicks(ordered, name)]
-    return "\n".join([*lines, "", *commands(chain(*ordered))])
+    return "\n".join([*lines, "", *commands(rows)])
+
+
+def still(runs: list[Row]) -> list[Row]:
+    """The rows of what adapts as they are without its steps, if they tell."""
+    if not all(run.get("without_steps") for run in runs):
+        return []
+    return [
+        {
+            **run,
+            "targets": run["without_steps"],
+            "note": ", ".join(filter(None, (run.get("note"), "no step when asked"))),
+        }
+        for run in runs
+    ]
 
 
 def by_clicks(ordered: list[list[Row]], target: str) -> list[str]:

@@ -67,10 +67,18 @@ def test_rows_learn_from_the_same_and_are_asked_the_same(row):
         assert one["items"]["new"] >= 4 and one["samples"] == one["targets"]["all"]["samples"] == 150
     new = {one["system"]: one["targets"]["new"]["hit@20"] for one in rows}
     assert new["popularity"] == new["item_knn"] == 0.0 < new["dropout_net"]
+    adapts = ("--epochs", "1", "--arguments", '{"width": 8, "base": "dropout_net", "lr": 0.5}')
+    rows.append(row("melu", *adapts))
+    assert rows[-1]["without_steps"] != rows[-1]["targets"] and rows[0]["without_steps"] is None
     page = cold_section("Title", rows, "A text.\n")
     best = max(rows, key=lambda one: one["targets"]["new"]["hit@20"])["system"]
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert table[1].startswith(f"| {best}") and "gru4rec" in page and "Of rare targets" in page
+    assert (
+        table[1].startswith(f"| {best}")
+        and "gru4rec" in page
+        and page.count("no step when asked") == 4
+        and "Of rare targets" in page
+    )
     shown = rows[2]["targets"]["new"]
     figures = " / ".join(f"{100 * shown[m]:.1f}" for m in ("hit@5", "hit@20", "mrr@20"))
     assert next(line for line in table if line.startswith("| alike")).split("|")[2].strip() == figures
