@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, where nothing validates")
     options = parser.parse_args()
     space, first = space_of(options.system, options.arguments, lr=options.lr)
-    path = RESULTS / f"tuning-{options.dataset}-{options.system}.json"
+    other = f"-seed{options.seed}" if options.seed else ""
+    path = RESULTS / f"tuning-{options.dataset}-{options.system}{other}.json"
     document = {
         "dataset": options.dataset,
         "protocol": "tuning",
