@@ -44,7 +44,7 @@ class Described(Table):
         sizes = [attribute.size for attribute in attributes.values()]
         super().__init__(items + sum(sizes), table.width, bias=width > table.width)
         with torch.no_grad():
-            bound = float(table.weight.detach().abs().max()) if items else 0.0
+            bound = float(table.weight.detach().abs().max())
             self.weight[:items].zero_()
             self.weight[items:, : table.width].uniform_(-bound, bound)
         first = items + np.cumsum([0, *sizes[:-1]])
