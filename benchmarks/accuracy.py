@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,29 +134,10 @@ BASELINES = {
 
 def main() -> None:
     """Run one row from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("system", choices=[*RANKING, *BASELINES])
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
-    parser.add_argument("--batch-size", type=int, default=100)
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES])
     parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
-    parser.add_argument(
-        "--uncounted", type=int, help="learn on so many sessions before these alone, which neighbours do not count"
-    )
-    parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
-    parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
-    parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
-    parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
-    parser.add_argument("--save", type=Path, help="folder to save the trained system in")
     parser.add_argument("--protocols", nargs="+", help="to be asked under; all of the dataset if not given")
-    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
-    parser.add_argument("--note", default="", help="what RESULTS.md says of it, beside the system's name")
     options = parser.parse_args()
     dataset = DATASETS[options.dataset]
     train_log, valid_log, test_log = dataset.parts()
@@ -180,6 +161,29 @@ def main() -> None:
             **ran,
         }
         write(row, tag=options.tag)
+
+
+def arguments(description: str | None, names: Iterable[str], systems: Iterable[str]) -> argparse.ArgumentParser:
+    """The words of the command line that say what is trained and how."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=list(names))
+    parser.add_argument("system", choices=list(systems))
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
+    parser.add_argument("--uncounted", type=int, help="learn on the last so many alone, which neighbours do not count")
+    parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
+    parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
+    parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
+    parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
+    parser.add_argument("--save", type=Path, help="folder to save the trained system in")
+    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
+    parser.add_argument("--note", default="", help="what RESULTS.md says of it, beside the system's name")
+    return parser
 
 
 def fitted(

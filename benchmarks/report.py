@@ -9,20 +9,22 @@ that differ in the seed alone become one, with their mean and standard deviation
 from __future__ import annotations
 
 import json
-import re
-import shlex
-from collections import defaultdict
 from itertools import chain
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from benchmarks.rows import CUTS, RESULTS, Row, after, commands, load, spread
+from benchmarks.cold_report import cold_section, tuning_section
+from benchmarks.rows import CUTS, RESULTS, Row, by_variant, commands, label, load, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 
 HERE = Path(__file__).parent
 KINDS = {"known clicks": "known clicks", "item events": "training clicks of the target"}
+SECTIONS = {  # of protocols that have a table of their own
+    "stream": lambda title, rows, text: stream_section(title, rows),
+    "cold-items": cold_section,
+    "tuning": tuning_section,
+}
 SECOND = {"metacf": "ndcg"}  # the measure beside Hit, where it is not MRR
 
 
@@ -41,8 +43,8 @@ def report(rows: list[Row]) -> str:
             parts.append(cross_domain_section(title, chosen))
         elif chosen and "scenarios" in chosen[0]:
             parts.append(ratings_section(title, chosen, published.get(key[0], {}).get(key[1], {})))
-        elif chosen and key[1] == "stream":
-            parts.append(stream_section(title, chosen))
+        elif chosen and key[1] in SECTIONS:
+            parts.append(SECTIONS[key[1]](title, chosen, TEXTS.get(key, "")))
         elif chosen:
             parts.append(section(title, chosen, published.get(key[0], {}).get(key[1], {})))
     unknown = {(row["dataset"], row["protocol"]) for row in rows} - TITLES.keys()
@@ -193,47 +195,6 @@ def sliced(ordered: list[list[Row]], mrr: str, kind: str) -> list[str]:
             values = [f"{100 * mean(r['slices'][kind][n][mrr] for r in runs):.2f}" for n in names]
             lines.append(f"| {label(runs[0])} | {' | '.join(values)} |")
     return [*lines, ""]
-
-
-def by_variant(rows: list[Row]) -> list[list[Row]]:
-    """The rows that differ in the seed alone, together."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[variant(row)].append(row)
-    return list(groups.values())
-
-
-def variant(row: Row) -> str:
-    """What tells runs apart but for the seed."""
-    return re.sub(r" --seed \d+| --save \S+", "", row["command"])
-
-
-def label(row: Row) -> str:
-    """The system and what is special about the run."""
-    words = shlex.split(row["command"])
-    given = dict(row.get("arguments", {}))
-    around = given.pop("base", None), given.pop("options", {})
-    notes = [row["note"]] if row.get("note") else []
-    notes += [f"around {around[0]} with {told(around[1])}".removesuffix(" with ")] if around[0] else []
-    notes += [told(given)] if given else []
-    shown = {
-        "--start-from": lambda word: f"begins with {Path(word).name}",
-        "--precision": str,
-        "--optimizer": str,
-        "--lr": lambda word: f"rate {float(word):g}" if row["protocol"] == "sr-gnn" else "",
-        "--share": lambda word: f"last {float(word):.0%} of training",
-    }
-    notes += filter(None, (tell(word) for flag, tell in shown.items() if (word := after(words, flag))))
-    return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
-
-
-def told(arguments: dict[str, Any]) -> str:
-    """Arguments in words: a list by its members, a switch by its name."""
-    parts = []
-    for name, value in arguments.items():
-        shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
-        parts.append(shown if name == "extras" else name if value is True else f"{name} {shown}")
-    return ", ".join(parts)
 
 
 if __name__ == "__main__":

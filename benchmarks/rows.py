@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
@@ -20,6 +22,7 @@ from graphmeta.train import Report
 
 Row = dict[str, Any]
 RESULTS = Path(os.environ.get("GRAPHMETA_RESULTS", Path(__file__).parent / "results"))
+MEASURE, RATE = "mrr@20", "--lr"  # what searches compare, and the outer rate beside a system's own arguments
 CUTS = {"sr-gnn": 20, "cbml": 5, "asars": 20, "metacf": 10, "metatl": 10, "metatl-all": 10}  # the k of each protocol
 
 
@@ -80,3 +83,44 @@ def commands(rows: Iterable[Row]) -> list[str]:
     """What was run, and at which commit, folded away."""
     lines = [f"{row['command']}  # {row['commit']}" for row in rows]
     return ["<details><summary>Commands</summary>\n", "```", *lines, "```", "</details>", ""]
+
+
+def by_variant(rows: list[Row]) -> list[list[Row]]:
+    """The rows that differ in the seed alone, together."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[variant(row)].append(row)
+    return list(groups.values())
+
+
+def variant(row: Row) -> str:
+    """What tells runs apart but for the seed."""
+    return re.sub(r" --seed \d+| --save \S+", "", row["command"])
+
+
+def label(row: Row) -> str:
+    """The system and what is special about the run."""
+    words = shlex.split(row["command"])
+    given = dict(row.get("arguments", {}))
+    around = given.pop("base", None), given.pop("options", {})
+    notes = [row["note"]] if row.get("note") else []
+    notes += [f"around {around[0]} with {in_words(around[1])}".removesuffix(" with ")] if around[0] else []
+    notes += [in_words(given)] if given else []
+    shown = {
+        "--start-from": lambda word: f"begins with {Path(word).name}",
+        "--precision": str,
+        "--optimizer": str,
+        "--lr": lambda word: f"rate {float(word):g}" if row["protocol"] == "sr-gnn" else "",
+        "--share": lambda word: f"last {float(word):.0%} of training",
+    }
+    notes += filter(None, (tell(word) for flag, tell in shown.items() if (word := after(words, flag))))
+    return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def in_words(arguments: dict[str, Any]) -> str:
+    """Arguments in words: a list by its members, a switch by its name."""
+    parts = []
+    for name, value in arguments.items():
+        shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
+        parts.append(shown if name == "extras" else name if value is True else f"{name} {shown}")
+    return ", ".join(parts)

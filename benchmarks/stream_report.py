@@ -30,7 +30,7 @@ learns what to change. Both are ours.
 FOUND = {
     "complete_journey": """\
 The paper's order is not found here. Full retraining has the best Recall@20 among drawn items; sml_residual is first at
-the top of the lists and among all items; fine-tuning comes before SPMF; sml is last of what learns, level with counting.
+the top of the lists and among all items; fine-tuning comes before SPMF; sml, last of what learns, is level with counts.
 
 **Why sml comes last here.** It has learned which items are popular, and no more. Phases, batch sizes, the hidden layer,
 the kind of negatives and longer pretraining of the factors were tried on weeks 13 to 31 of seed 0, and none helped. It

@@ -27,7 +27,13 @@ from tqdm import tqdm
 from benchmarks.rows import RESULTS, after
 
 HERE = Path(__file__).parent
-QUICK = {"accuracy": "--epochs 1 --share 0.02", "cold_users": "--epochs 1 --pretrain-epochs 1", "streams": ""}
+QUICK = {
+    "accuracy": "--epochs 1 --share 0.02",
+    "cold_items": "--epochs 1 --asked 100",
+    "cold_users": "--epochs 1 --pretrain-epochs 1",
+    "streams": "",
+    "tune": "--epochs 1 --share 0.02 --trials 2",
+}
 SEED = {"streams": "--seeds"}
 
 

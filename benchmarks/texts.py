@@ -12,6 +12,9 @@ TITLES = {
     ("metahin_ml1m", "cold-start"): "MovieLens-1M ratings, four cold-start scenarios (MetaHIN's split)",
     ("metahin_dbook", "cold-start"): "Douban book ratings, four cold-start scenarios (MetaHIN's split)",
     ("complete_journey", "asars"): "The embedded log, last click of every session (ASARS's protocol)",
+    ("complete_journey", "tuning"): "The embedded log, settings found on validation sessions",
+    ("complete_journey", "cold-items"): "The embedded log, items nobody has clicked",
+    ("diginetica", "cold-items"): "Diginetica, items nobody has clicked",
     ("movielens1m", "metacf"): "MovieLens-1M, new people of whom one to five movies are known (MetaCF's protocol)",
     ("amazon_cell", "metacf"): "Amazon Cell Phones, new people of whom one to five items are known (MetaCF's protocol)",
     ("amazon_beauty", "metatl"): "Amazon Beauty, new people's fourth item among 100 drawn (MetaTL's protocol)",
@@ -22,7 +25,29 @@ TITLES = {
     ("planted", "cross-domain"): "Invented reviews of books and films, ratings by users new in films (CATN's protocol)",
     ("musical_instruments", "cross-domain"): "Amazon Musical Instruments in two parts, ratings by users new in one",
 }
+COLD = """\
+Items drawn at random are new: training has none of the sessions that hold one, and knows what they are (category,
+brand, seller) from the vocabulary alone. The test asks prefixes of sessions with a new item of its own, whose target
+may be any item; the epoch is chosen on sessions with other new items. What counts clicks cannot find what nobody
+clicked, and an encoder as published scores it by a vector that was never right. `alike` counts shared attributes and
+nothing else. `dropout_net` adds the vectors of an item's attributes to its own, which it leaves out at random while it
+learns and which a new item does not have; `kin` is a learned bonus for what shares an attribute with a click.
+"""
 TEXTS = {
+    ("diginetica", "cold-items"): COLD
+    + """\
+The last 15 % of SR-GNN's training sessions; its test stays out of this. Half of what is asked is new or rare.
+""",
+    ("complete_journey", "cold-items"): COLD
+    + """\
+Sessions with a new item are the longer ones, so training has a third of the clicks, and three epochs of it end early:
+these rows compare with each other alone. A basket never holds a product twice, which `alike` does not know.
+""",
+    ("complete_journey", "tuning"): """\
+`python -m benchmarks.tune`: learning rate, width, dropout, layers, steps and, for what adapts, inner rate and steps,
+as far as a system takes them; the first trial is the defaults. Every system has the same trials, epochs and share of
+the log, and the test log is not looked at. What was drawn and found is in `benchmarks/results/tuning-*.json`.
+""",
     ("movielens1m", "asars"): """\
 Few users, many of whose pauses are 0 seconds. Nobody rates a film twice, so what a user has rated is never right; it
 stays a candidate, and takes places in most lists: the third column of `benchmarks.asars` leaves it out.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from graphmeta.adapt.weight import GETTERS, TaskLayout
 from graphmeta.errors import UnsupportedOp
+from graphmeta.nn.described import sums
 from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus, score_cross_entropy
 
 
@@ -124,6 +125,8 @@ class TaskTable(Tensor):
             return args[1].scored(args[0])
         if func is score_cross_entropy:
             return args[1].cross_entropy(args[0], args[-1], **(kwargs or {}))
+        if func is sums:
+            return TaskSums(*args)
         if func is F.embedding and isinstance(args[1], cls):
             return args[1].looked_up(args[0])
         if func in (Tensor.__getitem__, Tensor.index_select) and isinstance(args[-1], Tensor):
@@ -186,6 +189,37 @@ class TaskTable(Tensor):
         task = torch.arange(len(index), device=index.device) // (len(index) // self.tasks.num_tasks)
         keys, place = torch.unique(task * len(self.state.base) + index, return_inverse=True)
         return keys, change.new_zeros(len(keys), change.shape[1]).index_add(0, place, change)
+
+
+class TaskSums(TaskTable):
+    """Each task's items where an item is a sum of rows of the task's table (:func:`~graphmeta.nn.described.sums`).
+
+    Its score is the sum of theirs, so the table's change stays low-rank.
+    """
+
+    table: TaskTable
+    parts: Tensor
+    kept: Tensor
+
+    @staticmethod
+    def __new__(cls, table: TaskTable, parts: Tensor, kept: Tensor) -> TaskSums:
+        own = table.state.base.detach().narrow(0, 0, len(parts)).as_subclass(cls)
+        own.table, own.state, own.tasks = table, table.state, table.tasks
+        own.parts, own.kept = parts, kept
+        return own
+
+    def __init__(self, table: TaskTable, parts: Tensor, kept: Tensor) -> None:
+        super().__init__()
+
+    def looked_up(self, index: Tensor) -> Tensor:
+        """Not known: features look rows up in the table itself."""
+        raise UnsupportedOp("a look-up in sums of an item table in scope")
+
+    def scored(self, query: Tensor) -> Tensor:
+        """Scores against each task's own items, ``[T·Q, D] -> [T·Q, I]``."""
+        scores = self.table.scored(query)
+        parts, kept = self.parts.unbind(1), self.kept.unbind(1)
+        return torch.stack([scores.index_select(1, row) * share for row, share in zip(parts, kept, strict=True)]).sum(0)
 
 
 @dataclass

@@ -46,6 +46,10 @@ class Table(nn.Module):
         self.taken.append((index, rows))
         return rows
 
+    def every(self) -> Tensor:
+        """All rows, as heads score against them: with the bias if there is one."""
+        return self.weight
+
 
 @contextmanager
 def row_gradients(module: nn.Module) -> Iterator[None]:
@@ -103,7 +107,7 @@ class ItemFeatures(nn.Module):
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items, and the table of all."""
-        return self.item(n_id)[:, : self.width], self.item.weight
+        return self.item(n_id)[:, : self.width], self.item.every()
 
 
 class UntiedFeatures(nn.Module):
@@ -122,7 +126,7 @@ class UntiedFeatures(nn.Module):
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items, and the table that scores all."""
-        return self.item(n_id), self.output.weight
+        return self.item(n_id), self.output.every()
 
 
 def field_name(attribute: str) -> str:
@@ -150,7 +154,7 @@ class AttributeFeatures(ItemFeatures):
         codes = self.codes.index_select(0, n_id)
         vectors = [table(codes[:, at]) for at, table in enumerate(self.fields.values())]
         fused = self.fuse(torch.stack(vectors, 1))
-        return torch.cat([self.item(n_id), fused], 1), self.item.weight
+        return torch.cat([self.item(n_id), fused], 1), self.item.every()
 
 
 class FieldAttention(nn.Module):

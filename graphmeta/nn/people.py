@@ -57,7 +57,7 @@ class PeopleFeatures(ItemFeatures):
     def neighbourhood(self) -> Tensor:
         """g of all items, ``[num_items, graph]``."""
         person, item = self.edges
-        own = self.project(self.item.weight)
+        own = self.project(self.item.every())
         people = int(person.max()) + 1 if len(person) else 0
         met = self.gather((own, own.new_zeros(people, own.shape[1])), torch.stack([item, person]))
         degree = torch.bincount(item, minlength=len(own)).clamp(min=1).to(own.dtype)

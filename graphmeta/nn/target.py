@@ -229,8 +229,10 @@ class _AttendedCrossEntropy(torch.autograd.Function):
         *parts, candidates, target = ctx.saved_tensors
         reading = Reading(*parts)
         if torch.is_grad_enabled():
-            losses = F.cross_entropy(attended_scores(reading, candidates), target, reduction="none")
-            inputs = (*reading[:3], candidates)
+            # Aliases: a query is made of states and these of items, and no gradient here is to go that way.
+            query, keys, values, items = inputs = [part.view_as(part) for part in (*reading[:3], candidates)]
+            scores = attended_scores(Reading(query, keys, values, reading.ptr, reading.count), items)
+            losses = F.cross_entropy(scores, target, reduction="none")
             *to_reading, to_candidates = torch.autograd.grad(losses, inputs, grad, create_graph=True)
             return (*to_reading, None, None, to_candidates, None)
         to_rows, to_candidates = _products(ctx, candidates, grad.index_select(0, ctx.columns.order))

@@ -117,7 +117,7 @@ class TransitionFeatures(ItemFeatures):
         near = torch.stack([self.item(place) for place in self.neighbour.index_select(0, n_id).unbind(1)], 1)
         weight = self.attention(own, near, self.weight.index_select(0, n_id))
         around = torch.matmul(weight[:, None, :], near).squeeze(1)
-        return own + self.dropout(self.mix(around)), self.item.weight
+        return own + self.dropout(self.mix(around)), self.item.every()
 
     def attention(self, own: Tensor, near: Tensor, weight: Tensor) -> Tensor:
         """π of each place, zero where there is no neighbour: ``[I, D], [I, k, D], [I, k] -> [I, k]``."""

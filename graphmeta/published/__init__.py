@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.published import asars, cbml, cold_user, few_shot, graph, meta, rating, sequence, session, streaming
+from graphmeta.published import (
+    asars,
+    cbml,
+    cold_item,
+    cold_user,
+    few_shot,
+    graph,
+    meta,
+    rating,
+    sequence,
+    session,
+    streaming,
+)
 from graphmeta.system import Recipe, System
 from graphmeta.tables import EntityTable
 
@@ -92,6 +104,7 @@ _ROWS = (
     Entry("global_gnn", "graph", "Wang et al. 2020, GCE-GNN (global level)", "-", "nothing", graph.global_gnn),
     Entry("niser", "graph", "Gupta et al. 2019, NISER+", "-", "nothing", graph.niser),
     Entry("second_look", "graph", "ours, around NISER+", "-", "nothing", graph.second_look, "niser", counts=True),
+    Entry("dropout_net", "cold_item", "Volkovs et al. 2017, DropoutNet", "-", "nothing", cold_item.dropout_net),
     Entry("maml", "meta", "Finn et al. 2017, MAML", "1", "encoder and head", meta.maml, "sr_gnn"),
     Entry(
         "multi_ft",

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.accuracy import LAST, Dataset, by_session_end, hold_out, without_validation
+from benchmarks.accuracy import LAST, Dataset, by_session_end, without_validation
 from graphmeta.events import EventLog
+from graphmeta.splits import last_sessions
 from graphmeta.testing import fake_log
 
 # Session, first click, last click, user, items; by its end a session's rank is its number.
@@ -46,7 +47,7 @@ def test_other_data_than_the_published_is_refused(capsys):
 
 def test_the_last_training_sessions_are_held_out():
     log = fake_log(sessions=20)
-    learn, valid = hold_out(log, 5)
+    learn, valid = last_sessions(log, 5)
     assert (
         learn.sessions.tolist() == log.sessions[:15].tolist() and valid.sessions.tolist() == log.sessions[15:].tolist()
     )

@@ -80,6 +80,20 @@ def test_first_and_second_derivatives():
     assert torch.autograd.gradgradcheck(losses, (*reading[:3], table))
 
 
+def test_gradients_that_remember_their_graph_are_the_gradients():
+    """Queries, keys and values made of each other and of the candidates, as encoders make them: none counts twice."""
+    torch.manual_seed(0)
+    table, mixed = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((7, 3), (3, 3)))
+    ptr, clicks, target = torch.tensor([0, 3, 4]), torch.tensor([0, 5, 2, 5]), torch.tensor([1, 6])
+    states = torch.tanh(table[clicks] @ mixed)
+    reading = Reading(states[ptr[1:] - 1] @ mixed, states @ mixed, states, ptr, torch.ones_like(clicks))
+    losses = attended_cross_entropy(reading, table, target)
+    wanted = torch.autograd.grad(F.cross_entropy(dense(reading, table), target) * 2, (table, mixed), retain_graph=True)
+    for remembered in (True, False):
+        found = torch.autograd.grad(losses.sum(), (table, mixed), create_graph=remembered, retain_graph=True)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11)
+
+
 def test_large_scores_stay_finite():
     reading, table, target = problem()
     large = Reading(*(1e3 * part for part in reading[:3]), *reading[3:])

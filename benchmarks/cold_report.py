@@ -1,0 +1,100 @@
+"""What RESULTS.md shows of items nobody had clicked, and of searches for settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any
+
+from benchmarks.rows import MEASURE, RATE, Row, by_variant, commands, label, spread
+
+SHOWN = ("hit@5", "hit@20", "mrr@20")
+
+
+def cold_section(title: str, rows: list[Row], text: str) -> str:
+    """How well targets are found that are new, rare and any, and by known clicks: the best at new ones first."""
+    first, targets = rows[0], list(rows[0]["targets"])
+    groups = [each for runs in by_variant(rows) for each in (runs, still(runs)) if each]
+    ordered = sorted(groups, key=lambda runs: -mean(run["targets"]["new"]["hit@20"] for run in runs))
+    size, asked = first["learned_from"], {name: first["targets"][name]["samples"] for name in targets}
+    lines = [
+        f"## {title}\n",
+        text,
+        f"Seed {first['seed']}: {size['sessions']:,} sessions ({size['events']:,} clicks) to learn from; "
+        f"{first['candidates']:,} candidates, {first['items']['new']:,} of them new (no training click) and "
+        f"{first['items']['rare']:,} rare (1 to 5); {first['samples']:,} prefixes asked. Hit@5 / Hit@20 / MRR@20.\n",
+        f"| system | {' | '.join(f'{name} ({asked[name]:,})' for name in targets)} | epochs | seeds | train min |",
+        "|---" + "|--:" * (len(targets) + 3) + "|",
+    ]
+    for runs in ordered:
+        cells = [figures([run["targets"][name] for run in runs]) for name in targets]
+        epochs, minutes = len(runs[0]["history"]) or "–", mean(run["wall_s"] for run in runs) / 60
+        lines.append(f"| {' | '.join(map(str, [label(runs[0]), *cells, epochs, len(runs), f'{minutes:.1f}']))} |")
+    for name in targets:
+        lines += ["", *by_clicks(ordered, name)]
+    return "\n".join([*lines, "", *commands(rows)])
+
+
+def still(runs: list[Row]) -> list[Row]:
+    """The rows of what adapts as they are without its steps, if they tell."""
+    if not all(run.get("without_steps") for run in runs):
+        return []
+    return [
+        {
+            **run,
+            "targets": run["without_steps"],
+            "note": ", ".join(filter(None, (run.get("note"), "no step when asked"))),
+        }
+        for run in runs
+    ]
+
+
+def by_clicks(ordered: list[list[Row]], target: str) -> list[str]:
+    """The same for one kind of target, by known clicks."""
+    parts = ordered[0][0]["targets"][target]["known clicks"]
+    names = [name for name, part in parts.items() if part["samples"]]
+    counted = [f"{name} ({parts[name]['samples']:,})" for name in names]
+    lines = [
+        f"Of {target} targets, by known clicks (samples):\n",
+        f"| system | {' | '.join(counted)} |",
+        "|---" + "|--:" * len(names) + "|",
+    ]
+    for runs in ordered:
+        cells = [figures([run["targets"][target]["known clicks"][name] for run in runs]) for name in names]
+        lines.append(f"| {label(runs[0])} | {' | '.join(cells)} |")
+    return lines
+
+
+def figures(found: list[Row]) -> str:
+    """Hit@5, Hit@20 and MRR@20 in percent, with their spread over seeds; nothing where nothing was asked."""
+    if not all(one["samples"] for one in found):
+        return "–"
+    return " / ".join(spread([one[name] for one in found], 1) for name in SHOWN)
+
+
+def tuning_section(title: str, rows: list[Row], text: str) -> str:
+    """What was found: each system's defaults, its best trial and that one's settings."""
+    budget = rows[0]["budget"]
+    lines = [
+        f"## {title}\n",
+        text,
+        f"Up to {budget['trials']} trials of {budget['epochs']} epochs on the last {budget['share']:.0%} of training, "
+        f"seed {rows[0]['seed']}; MRR@20 on validation sessions, in %.\n",
+        "| system | trials | defaults | best | settings of the best | minutes |",
+        "|---|--:|--:|--:|---|--:|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["best"]["valid"][MEASURE]):
+        values = [spread([each["valid"][MEASURE]]) for each in (row["trials"][0], row["best"])]
+        minutes = sum(each["seconds"] for each in row["trials"]) / 60
+        cells = [label(row), len(row["trials"]), *values, shown(row["best"]["settings"]), f"{minutes:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", *commands(rows)])
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """Settings in words."""
+    named = {RATE: "rate", "lr": "inner rate"}
+    return ", ".join(
+        f"{named.get(name, name)} {f'{value:.2g}' if isinstance(value, float) else value}"
+        for name, value in settings.items()
+    )

@@ -1,0 +1,46 @@
+"""Items nobody has clicked, in any system that scores item vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphmeta.errors import InputError
+from graphmeta.nn.described import Described
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.published.parts import Base, base_system
+from graphmeta.published.session import sr_gnn
+from graphmeta.system import System
+from graphmeta.tables import EntityTable
+
+
+def dropout_net(
+    items: EntityTable,
+    *,
+    users: EntityTable | None = None,
+    base: Base = sr_gnn,
+    options: Mapping[str, Any] | None = None,
+    width: int = 100,
+    drop: float = 0.5,
+) -> System:
+    """DropoutNet around any base: an item is its own vector and its attributes', and a new one these alone.
+
+    ``e_i = m_i o_i + Σ_a v_a(i)``, ``m_i = 0`` for an item without training clicks and, in training, at random.
+
+    Args:
+        users, base, options: see :func:`~graphmeta.published.meta.maml`; an adaptation goes around this
+            (``base="dropout_net"``), not into it.
+        drop: how many own vectors are left out in training.
+
+    Source: Volkovs, Yu, Poutanen, DropoutNet: Addressing Cold Start in Recommender Systems, NeurIPS 2017.
+    Differs: see :class:`~graphmeta.nn.described.Described`; items alone, not users.
+    """
+    system = base_system(base, items, users=users, width=width, options=options)
+    if system.adaptation is not None:
+        raise InputError("what adapts goes around items known by attributes: cbml with base='dropout_net'")
+    tables = [part for part in system.recommender.features.modules() if isinstance(part, ItemFeatures)]
+    if not tables:
+        raise InputError(f"{type(system.recommender.features).__name__} has no table of items; choose another base")
+    for part in tables:
+        part.item = Described(part.item, items.attributes, drop=drop)
+    return system

@@ -1,0 +1,84 @@
+"""Items nobody clicked: who is asked, the slices by a loop, the likeness by hand, and what the page says of it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import cold_items
+from benchmarks.cold_items import Alike, by_target
+from benchmarks.cold_report import cold_section
+from graphmeta.batch import open_sessions
+from graphmeta.testing import fake_log
+
+LOG = fake_log(sessions=300)
+
+
+def test_likeness_is_counted_from_the_last_click():
+    sessions = [[3], [1, 2, 1, 38], [4, 4]]
+    found = Alike(LOG).scores(open_sessions([np.array(s) for s in sessions]))
+    for row, session in zip(found.tolist(), sessions, strict=True):
+        for item in range(LOG.num_items):
+            wanted = 0.0
+            for ago, click in enumerate(reversed(session), start=1):
+                for attribute in LOG.items.attributes.values():
+                    wanted += (attribute.codes[item] == attribute.codes[click]) / ago
+            assert row[item] == pytest.approx(wanted)
+
+
+def test_each_slice_by_a_loop():
+    random = np.random.default_rng(0)
+    ranks = torch.from_numpy(random.integers(1, 40, 200)).double()
+    events, clicks = random.integers(0, 9, 200), random.integers(1, 8, 200)
+    found = by_target(ranks, events, clicks)
+    targets = {"new": range(1), "rare": range(1, 6), "all": range(100)}
+    known = {"1": (1,), "2": (2,), "3-4": (3, 4), "5+": range(5, 100)}
+    for name, few in targets.items():
+        for slot, lengths in {None: range(100), **known}.items():
+            of = [float(r) for r, e, c in zip(ranks, events, clicks, strict=True) if e in few and c in lengths]
+            told = found[name] if slot is None else found[name]["known clicks"][slot]
+            assert told["samples"] == len(of)
+            assert told["hit@5"] == pytest.approx(np.mean([r <= 5 for r in of]))
+            assert told["mrr@20"] == pytest.approx(np.mean([(r <= 20) / r for r in of]))
+
+
+@pytest.fixture
+def row(monkeypatch, tmp_path):
+    """Runs a row on a fake log and returns it."""
+
+    def run(*words):
+        monkeypatch.setattr(cold_items, "DATASETS", {"complete_journey": lambda: LOG})
+        monkeypatch.setattr("benchmarks.rows.RESULTS", tmp_path)
+        monkeypatch.setattr(sys, "argv", ["cold_items", "complete_journey", *words, "--asked", "150"])
+        cold_items.main()
+        return json.loads((tmp_path / f"complete_journey-cold-items-{words[0]}-seed0.json").read_text())
+
+    return run
+
+
+def test_rows_learn_from_the_same_and_are_asked_the_same(row):
+    small = ("--epochs", "10", "--lr", "2e-2", "--arguments", '{"width": 16, "base": "gru4rec"}')
+    rows = [row("popularity"), row("item_knn"), row("alike"), row("dropout_net", *small)]
+    for one in rows:
+        assert one["learned_from"] == rows[0]["learned_from"] and one["items"] == rows[0]["items"]
+        assert [t["samples"] for t in one["targets"].values()] == [t["samples"] for t in rows[0]["targets"].values()]
+        assert one["items"]["new"] >= 4 and one["samples"] == one["targets"]["all"]["samples"] == 150
+    new = {one["system"]: one["targets"]["new"]["hit@20"] for one in rows}
+    assert new["popularity"] == new["item_knn"] == 0.0 < new["dropout_net"]
+    adapts = ("--epochs", "1", "--arguments", '{"width": 8, "base": "dropout_net", "lr": 0.5}')
+    rows.append(row("melu", *adapts))
+    assert rows[-1]["without_steps"] != rows[-1]["targets"] and rows[0]["without_steps"] is None
+    page = cold_section("Title", rows, "A text.\n")
+    best = max(rows, key=lambda one: one["targets"]["new"]["hit@20"])["system"]
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert (
+        table[1].startswith(f"| {best}")
+        and "gru4rec" in page
+        and page.count("no step when asked") == 4
+        and "Of rare targets" in page
+    )
+    shown = rows[2]["targets"]["new"]
+    figures = " / ".join(f"{100 * shown[m]:.1f}" for m in ("hit@5", "hit@20", "mrr@20"))
+    assert next(line for line in table if line.startswith("| alike")).split("|")[2].strip() == figures
