@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, help="1024 tasks, or 128 whole histories, if not given")
     options = parser.parse_args()
     wanted = options.systems.split(",")
     if unknown := set(wanted) - set(CATALOGUE) - set(BASELINES):
@@ -90,7 +92,8 @@ def trained(
     def score(of: System) -> dict[str, float]:
         return evaluate(of, asked, ks=KS).metrics
 
-    optimizer, batch = Adam(weight_decay=1e-6), 1024 if system.episodic else 128
+    optimizer = Adam(lr=options.lr, weight_decay=1e-6)
+    batch = options.batch_size or (1024 if system.episodic else 128)
     for report in train(
         system, learn, epochs=options.epochs, optimizer=optimizer, batch_size=batch, valid=score, seed=options.seed
     ):
@@ -104,6 +107,8 @@ def write(
 ) -> None:
     """The row's file."""
     command = f"python -m benchmarks.few_shot {options.dataset} --systems {name} --epochs {options.epochs}"
+    command += f" --lr {options.lr:g}" if options.lr != 1e-3 else ""
+    command += f" --batch-size {options.batch_size}" if options.batch_size else ""
     document = {
         "dataset": options.dataset,
         "protocol": protocol,
