@@ -22,7 +22,7 @@ def test_test_people_are_new():
 
 def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
     learn, valid, _ = dealt(LOG, seed=1)
-    options = argparse.Namespace(seed=0, epochs=1, width=4)
+    options = argparse.Namespace(seed=0, epochs=1, width=4, lr=1e-3, batch_size=None)
     system, history = fitted("meta_tl", learn, valid, options)
     samples = system.training_samples(learn)
     assert (samples.lengths == SHOTS).all() and (samples.target == learn.item[learn.ptr[1:] - 1]).all()
