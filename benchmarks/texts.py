@@ -75,9 +75,10 @@ Who knew which aspects of both domains somebody cares for would still be wrong b
 that nobody can know, 0.09 of noise and 1/12 of rounding, less what cutting at 1 and 5 takes off. CATN is far ahead of
 all that read no reviews and of anr. Its variants come in the paper's order: attention and the correlation of aspects do
 most (catn_share beside catn_simple), an extractor a domain (doubleS) and auxiliary reviews add less than the spread of
-seeds each. It is level with r_dfm, and does not win there (with `--epochs 120 --patience 20 --seed 0` catn has
-.480, r_dfm .523; its rows have the 40 epochs that suit it). r_dfm learns from the ratings of everybody in each domain before it maps, catn and anr from those of linking
-users alone, and mean word vectors lose nothing of texts whose order means nothing.
+seeds each. It is level with r_dfm, and does not win there (with `--epochs 120 --patience 20 --seed 0` catn has .480,
+r_dfm .523; its rows have the 40 epochs that suit it). r_dfm learns from the ratings of everybody in each domain before
+it maps, catn and anr from those of linking users alone, and mean word vectors lose nothing of texts whose order means
+nothing.
 Factors stay at item means for ten to thirty epochs before they find more, so they have 150
 epochs (dfm 20, for it is slow) and a patience of 30; with fewer they seem to be worth no more than item means, and one
 seed of cmf still ends there.

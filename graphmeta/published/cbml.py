@@ -13,7 +13,16 @@ from graphmeta.adapt.start import Gated
 from graphmeta.errors import InputError
 from graphmeta.nn.cluster import Clustered, SampleGated
 from graphmeta.nn.gate import Gates, Granularity, granularity_called
-from graphmeta.published.parts import Base, adapting, base_system, last_layer, replace_last_layer, scope_called, step_of
+from graphmeta.published.parts import (
+    FIXED,
+    Base,
+    adapting,
+    base_system,
+    last_layer,
+    replace_last_layer,
+    scope_called,
+    step_of,
+)
 from graphmeta.published.session import if_san
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -81,7 +90,7 @@ def cbml(
     if gate != "none":
         part = SEEN[gate](session)
         if gate_scope == "session":
-            start = Gated(Scope(*PREDICTOR), session + out, part=part, granularity=kind)
+            start = Gated(Scope(*PREDICTOR, without=FIXED), session + out, part=part, granularity=kind)
         else:
             gates = Gates(len(range(session + out)[part]), granularity=kind)
             layer = SampleGated(session, out, gate=gates, part=part, clusters=clusters)

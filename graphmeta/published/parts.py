@@ -34,7 +34,8 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "attention": ("encoder", "head"),
     "all": ("",),
 }
-FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys")  # what a task is known by
+# What no session changes: what it is known by, and a network over counts, whose rows are not laid out by task.
+FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.extras.second_look")
 
 
 def loss_called(name: str, negatives: nn.Module) -> nn.Module:

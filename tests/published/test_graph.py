@@ -90,6 +90,19 @@ def test_a_second_look_learns_on_later_sessions_and_leaves_its_base_alone():
     assert changed == {"returns", "second_look"}
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("order", [1, 2])
+def test_what_adapts_goes_around_a_second_look_in_one_stack(order):
+    """The network over counts stays as it is: it has as many rows as a session has neighbours."""
+    torch.manual_seed(0)
+    system = build("cbml", LOG.items, width=6, base="second_look", scope="predictor", order=order).eval()
+    system.fit(LOG)
+    assert not [name for name in system.adaptation.names if "second_look" in name]
+    losses = system.losses(system.training_samples(LOG).take(slice(0, 6)))
+    system.adaptation.stacked = False
+    torch.testing.assert_close(losses, system.losses(system.training_samples(LOG).take(slice(0, 6))))
+
+
 def test_what_takes_no_products_gets_no_second_look():
     with pytest.raises(InputError, match="TargetAttention"):
         build("second_look", LOG.items, width=6, base="tagnn")
