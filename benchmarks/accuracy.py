@@ -30,7 +30,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.batch import Samples, last_clicks, prefixes
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
-from graphmeta.published import RANKING, build
+from graphmeta.published import CATALOGUE, RANKING, build
 from graphmeta.splits import last_sessions
 from graphmeta.system import System
 from graphmeta.train import Adagrad, Adam, Checkpoint, train
@@ -196,9 +196,12 @@ def fitted(
     counted = learn
     if options.uncounted:
         counted, learn = last_sessions(learn, options.uncounted)
-    _, learn = last_sessions(learn, round(learn.num_sessions * options.share))
+    if options.share < 1:
+        _, learn = last_sessions(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
+    if CATALOGUE[options.system].counts and not (options.start_from and options.uncounted):
+        raise SystemExit(f"{options.system} needs a trained base (--start-from) and sessions to learn on (--uncounted)")
     if options.start_from:
         print("begins with", system.start_from(System.load(options.start_from)), flush=True)
     if options.only:

@@ -105,6 +105,7 @@ def label(row: Row) -> str:
     around = given.pop("base", None), given.pop("options", {})
     notes = [row["note"]] if row.get("note") else []
     notes += [f"around {around[0]} with {in_words(around[1])}".removesuffix(" with ")] if around[0] else []
+    notes += [f"with {in_words(around[1])}"] if around[1] and not around[0] else []
     notes += [in_words(given)] if given else []
     shown = {
         "--start-from": lambda word: f"begins with {Path(word).name}",

@@ -36,12 +36,13 @@ learns and which a new item does not have; `kin` is a learned bonus for what sha
 TEXTS = {
     ("diginetica", "cold-items"): COLD
     + """\
-The last 15 % of SR-GNN's training sessions; its test stays out of this. Half of what is asked is new or rare.
+The last 15 % of SR-GNN's training sessions; its test stays out of this. Seven in ten targets are new or rare.
 """,
     ("complete_journey", "cold-items"): COLD
     + """\
 Sessions with a new item are the longer ones, so training has a third of the clicks, and three epochs of it end early:
-these rows compare with each other alone. A basket never holds a product twice, which `alike` does not know.
+these rows compare with each other alone, and `alike`, which learns nothing, finds more of the new items than what
+learns. A basket never holds a product twice, which `alike` does not know.
 """,
     ("complete_journey", "tuning"): """\
 `python -m benchmarks.tune`: learning rate, width, dropout, layers, steps and, for what adapts, inner rate and steps,

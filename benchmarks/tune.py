@@ -42,6 +42,7 @@ TAKEN: Space = {
     "steps": IntDistribution(1, 3),
     "lr": FloatDistribution(1e-3, 0.3, log=True),
 }
+FIXED = ("epochs", "share", "batch_size", "held_out", "optimizer", "precision", "patience")  # the same for all trials
 RANDOM = 4  # trials at random, the defaults among them, before what was found guides the draws
 Try = Callable[[Mapping[str, Any]], Row]
 
@@ -64,7 +65,7 @@ def main() -> None:
         "arguments": options.arguments,
         "note": options.note,
         "space": {name: distribution_to_json(each) for name, each in space.items()},
-        "budget": {name: getattr(options, name) for name in ("trials", "minutes", "epochs", "share", "batch_size")},
+        "budget": {name: getattr(options, name) for name in ("trials", "minutes", *FIXED)},
         "measure": MEASURE,
         "seed": options.seed,
         **provenance("benchmarks.tune"),
@@ -133,9 +134,8 @@ def begun(path: Path, document: Row) -> list[Row]:
         return []
     stored = load(path.name)[0]
     same = ("space", "arguments", "seed", "measure")
-    limits = ("epochs", "share", "batch_size")
     changed = [name for name in same if stored[name] != document[name]]
-    changed += [name for name in limits if stored["budget"][name] != document["budget"][name]]
+    changed += [name for name in FIXED if stored["budget"].get(name) != document["budget"][name]]
     if changed:
         raise SystemExit(f"{path}: trials of another search (different: {', '.join(changed)}); move it away first")
     return stored["trials"]

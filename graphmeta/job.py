@@ -97,8 +97,8 @@ def stages(plan: Plan) -> tuple[Plan | None, Plan]:
 
 
 def _looking(plan: Plan) -> Plan:
-    """Batches and a rate for a network over counts, which is small."""
-    return replace(plan, batch_size=min(plan.batch_size, 100), lr=1e-2)
+    """Small batches: there are few sessions to learn on."""
+    return replace(plan, batch_size=min(plan.batch_size, 100))
 
 
 def _meta(plan: Plan) -> Plan:
@@ -168,6 +168,8 @@ def _dealt(plan: Plan, split: Split) -> tuple[Split, Split]:
     """What the encoder learns on and is counted, and what the system learns on: all, or the last tenth apart."""
     if not CATALOGUE[plan.system].counts:
         return split, split
+    if split.train.num_sessions < 2:
+        raise InputError(f"{plan.system} counts some sessions and learns on others, and there is one; bring more")
     logs = last_sessions(split.train, max(split.train.num_sessions // 10, 1))
     earlier, later = (replace(split, train=log) for log in logs)
     return earlier, later
@@ -191,7 +193,8 @@ def _trained(
         system.start_from(begin)
     samples = system.training_samples(split.train)
     if len(samples) == 0:
-        raise InputError(f"no training session is long enough for {plan.system}; it needs three clicks in one")
+        clicks = "three" if system.episodic else "two"
+        raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")
     if system.adaptation is not None and system.episodic:
         say(f"memory of adapting: {system.adaptation.estimate(plan.batch_size, system.support(samples))}")
     request, folder = _request(plan, split), checkpoint.folder

@@ -62,6 +62,10 @@ def check_systems(names: tuple[str, ...], base: str, *, users: bool) -> None:
     for name in names:
         needed = CATALOGUE[base if _around(name) else name]
         needed.check_users(users)
+        if needed.counts:
+            raise InputError(
+                f"{needed.name} learns on sessions that were not counted, and its base stays; retrain that base"
+            )
         if needed.rates:
             raise InputError(f"{needed.name} predicts ratings, not the next item; it cannot be in service here")
 

@@ -153,6 +153,17 @@ def test_an_item_that_no_session_had_is_no_error() -> None:
     assert bool(value.isfinite().all())
 
 
+def test_nobody_clicked_anything() -> None:
+    system = build("niser", LOG.items, width=WIDTH, extras=["second_look"])
+    system.fit(LOG)
+    torch.nn.init.ones_(system.recommender.get_submodule("head.extras.second_look").direct.weight)
+    whole = system.scores(asked())
+    empty = Samples(np.array([0]), np.array([0, 0]), np.array([0, 1]), np.array([1, 1]), np.array([0, 1]))
+    assert bool(system.scores(empty.take(np.array([0]))).isfinite().all())
+    assert bool(system.scores(empty).isfinite().all())
+    assert whole.shape == (len(asked()), ITEMS)
+
+
 def test_learned_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     early = np.arange(LOG.num_sessions) < 25
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))

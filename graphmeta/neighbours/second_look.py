@@ -46,7 +46,7 @@ class SecondLook(Counted):
     many rows as a session has neighbours, so tasks adapt one by one; leave it out of the scope.
 
     Args:
-        attributes: of the items, whose values are kinds.
+        attributes: of the items, one value an item, which is its kind.
         neighbours, alpha: see ItemKNN; hidden: width of the two layers.
 
     Shapes: what is added for each sample and item that has a neighbour in it, or was clicked.
@@ -67,6 +67,7 @@ class SecondLook(Counted):
         self.forth: Tensor
         self.back: Tensor
         self.known: Tensor
+        self.values = [attribute.size for attribute in attributes]
         codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
         self.register_buffer("kinds", torch.from_numpy(codes.astype(np.int64)), persistent=False)
         self.register_buffer("forth", torch.zeros(num_items, neighbours))
@@ -94,8 +95,11 @@ class SecondLook(Counted):
 
     def forward(self, batch: HeteroData, product: Product) -> Extra:
         """Which scores get how much more."""
-        cells = self._cells(batch)
-        x = torch.cat([self._scored(cells, product), self._counted(cells, batch), self._own(cells, batch)], 1)
+        if len(nothing := batch["item"].n_id) == 0:
+            return nothing, nothing, self.known.new_zeros(0)
+        cells, samples = self._cells(batch), batch["sample"].num_nodes
+        said, counted = self._scored(cells, product, samples), self._counted(cells, batch)
+        x = torch.cat([said, counted, self._own(cells, batch)], 1)
         return cells.sample, cells.item, (self.direct(x) + self.net(x)).squeeze(1)
 
     def _cells(self, batch: HeteroData) -> Cells:
@@ -105,10 +109,10 @@ class SecondLook(Counted):
         cell, where = torch.unique(cell, return_inverse=True)
         return Cells(cell // size, cell % size, where, row, place)
 
-    def _scored(self, cells: Cells, product: Product) -> Tensor:
+    def _scored(self, cells: Cells, product: Product, samples: int) -> Tensor:
         """What the model says: ``[N, 3]``."""
         said = product(cells.sample, cells.item) / 4
-        top = said.new_full((int(cells.sample.max()) + 1,), -torch.inf)
+        top = said.new_full((samples,), -torch.inf)
         top = top.scatter_reduce(0, cells.sample, said, "amax").index_select(0, cells.sample)
         return torch.stack([said, said - top, top], 1)
 
@@ -144,17 +148,17 @@ class SecondLook(Counted):
         last = n_id[batch["event"].item[sample.last]]
         length, distinct, support = (column.to(clicked.dtype) for column in (length, distinct, self.known[last, 3]))
         of_session = torch.stack([length.log(), distinct.log(), (length - distinct) / length, support], 1)
-        kinds = [self._kin(codes, cells, (owner, n_id), last) for codes in self.kinds]
+        each = zip(self.kinds, self.values, strict=True)
+        kinds = [self._kin(codes, values, cells, (owner, n_id), last) for codes, values in each]
         columns = [clicked[:, :2], clicked[:, 2:].log1p(), self.known[cells.item], of_session[cells.sample], *kinds]
         return torch.cat([*columns, ((cells.item == last[cells.sample]).to(clicked.dtype))[:, None]], 1)
 
-    def _kin(self, codes: Tensor, cells: Cells, rows: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
+    @staticmethod
+    def _kin(codes: Tensor, values: int, cells: Cells, rows: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
         """The share of a session's items that are of an item's kind, and whether the last one is: ``[N, 2]``."""
         owner, n_id = rows
         kind, mine = codes[cells.item], codes[n_id]
-        values = int(codes.max()) + 1 if len(codes) else 1
-        of_session = torch.zeros(len(last) * values, dtype=self.known.dtype, device=kind.device)
-        of_session = of_session.index_add(0, owner * values + mine, torch.ones_like(of_session[:1]).expand(len(mine)))
+        of_session = torch.bincount(owner * values + mine, minlength=len(last) * values)
         items = torch.bincount(owner, minlength=len(last)).clamp(min=1)
         share = of_session[cells.sample * values + kind] / items[cells.sample]
         same = kind == codes[last][cells.sample]

@@ -36,6 +36,10 @@ def dropout_net(
     Differs: see :class:`~graphmeta.nn.described.Described`; items alone, not users.
     """
     system = base_system(base, items, users=users, width=width, options=options)
+    if not 0 <= drop < 1:
+        raise InputError(f"drop={drop} is the share of own vectors that are left out: at least 0, below 1")
+    if any(isinstance(part, Described) for part in system.modules()):
+        raise InputError("the base's items are known by their attributes already; name the base inside it")
     if system.adaptation is not None:
         raise InputError("what adapts goes around items known by attributes: cbml with base='dropout_net'")
     tables = [part for part in system.recommender.features.modules() if isinstance(part, ItemFeatures)]
