@@ -142,6 +142,7 @@ MATRIX = {
     "popular": Served("mf", lambda offline: Popular()),  # noqa: ARG005
     "frozen": Served("mf", lambda offline: Frozen()),  # noqa: ARG005
     "full_retrain": Served("mf", lambda offline: Full(2, 1024)),  # noqa: ARG005
+    "full_retrain_8": Served("mf", lambda offline: Full(8, 1024)),  # noqa: ARG005
     "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
     "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
     "sml": Served("mf", partial(transfer, NET, 1e-3)),
