@@ -32,6 +32,7 @@ def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
     assert not counted & second
     assert counted | second == whole
     assert min(second) > max(first)
+    assert len(second) == len(whole) // 10
     assert outcome is not None
     look = outcome.system.recommender.get_submodule("head.extras.second_look")
     clicks = np.bincount(split.train.item, minlength=split.train.num_items)

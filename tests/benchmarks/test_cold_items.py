@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,14 +18,18 @@ LOG = fake_log(sessions=300)
 
 
 def test_likeness_is_counted_from_the_last_click():
-    sessions = [[3], [1, 2, 1, 38], [4, 4]]
-    found = Alike(LOG).scores(open_sessions([np.array(s) for s in sessions]))
+    sessions, known = [[3], [1, 2, 1, 38], [4, 4]], LOG.items.attributes
+    some = {
+        name: replace(a, codes=np.where(np.arange(LOG.num_items) % 4 == 1, 0, a.codes)) for name, a in known.items()
+    }
+    log = replace(LOG, items=replace(LOG.items, attributes=some))
+    found = Alike(log).scores(open_sessions([np.array(s) for s in sessions]))
     for row, session in zip(found.tolist(), sessions, strict=True):
         for item in range(LOG.num_items):
             wanted = 0.0
             for ago, click in enumerate(reversed(session), start=1):
-                for attribute in LOG.items.attributes.values():
-                    wanted += (attribute.codes[item] == attribute.codes[click]) / ago
+                for a in some.values():
+                    wanted += (a.codes[item] == a.codes[click] > 0) / ago
             assert row[item] == pytest.approx(wanted)
 
 
