@@ -175,6 +175,7 @@ def test_unknown_system_names_the_nearest():
         build("srgnn", LOG.items)
 
 
+@pytest.mark.filterwarnings("ignore:.*counted=")
 @pytest.mark.parametrize("name", RANKING)
 def test_every_system_trains(name):
     torch.manual_seed(0)
