@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
-from benchmarks.rows import MEASURE, RATE, Row, by_variant, commands, label, spread
+from benchmarks.rows import MEASURE, RATE, Row, by_variant, commands, heading, label, spread
 
 SHOWN = ("hit@5", "hit@20", "mrr@20")
 
@@ -23,8 +23,7 @@ def cold_section(title: str, rows: list[Row], text: str) -> str:
         f"Seed {first['seed']}: {size['sessions']:,} sessions ({size['events']:,} clicks) to learn from; "
         f"{first['candidates']:,} candidates, {first['items']['new']:,} of them new (no training click) and "
         f"{first['items']['rare']:,} rare (1 to 5); {first['samples']:,} prefixes asked. Hit@5 / Hit@20 / MRR@20.\n",
-        f"| system | {' | '.join(f'{name} ({asked[name]:,})' for name in targets)} | epochs | seeds | train min |",
-        "|---" + "|--:" * (len(targets) + 3) + "|",
+        *heading([*(f"{name} ({asked[name]:,})" for name in targets), "epochs", "seeds", "train min"]),
     ]
     for runs in ordered:
         cells = [figures([run["targets"][name] for run in runs]) for name in targets]
@@ -56,8 +55,7 @@ def by_clicks(ordered: list[list[Row]], target: str) -> list[str]:
     counted = [f"{name} ({parts[name]['samples']:,})" for name in names]
     lines = [
         f"Of {target} targets, by known clicks (samples):\n",
-        f"| system | {' | '.join(counted)} |",
-        "|---" + "|--:" * len(names) + "|",
+        *heading(counted),
     ]
     for runs in ordered:
         cells = [figures([run["targets"][target]["known clicks"][name] for run in runs]) for name in names]

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.cold_report import cold_section, tuning_section
-from benchmarks.rows import CUTS, RESULTS, Row, by_variant, commands, label, load, spread
+from benchmarks.rows import CUTS, RESULTS, Row, by_variant, commands, heading, label, load, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 
@@ -155,8 +155,7 @@ def stepped(ordered: list[list[Row]]) -> list[str]:
     steps = [n for n in told[0][0]["by_steps"] if all(n in runs[0]["by_steps"] for runs in told)]
     lines = [
         "Hit@10 by steps of adaptation:\n",
-        f"| system | {' | '.join(steps)} |",
-        "|---" + "|--:" * len(steps) + "|",
+        *heading(steps),
     ]
     for runs in told:
         values = [f"{100 * mean(run['by_steps'][n]['hit@10'] for run in runs):.2f}" for n in steps]
@@ -187,8 +186,7 @@ def sliced(ordered: list[list[Row]], mrr: str, kind: str) -> list[str]:
     head = [f"{n} ({first[n]['samples']:,})" for n in names]
     lines = [
         f"{mrr.upper()} by {KINDS[kind]} (samples):\n",
-        f"| system | {' | '.join(head)} |",
-        "|---" + "|--:" * len(names) + "|",
+        *heading(head),
     ]
     for runs in ordered:
         if all(kind in run["slices"] for run in runs):

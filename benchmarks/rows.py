@@ -63,9 +63,14 @@ def write(row: Row, *, tag: str = "") -> None:
         print(json.dumps({"protocol": row["protocol"], "system": row["system"], **row["metrics"]}), flush=True)
 
 
-def load(pattern: str = "*.json") -> list[Row]:
+def load(pattern: str = "*.json", folder: Path | None = None) -> list[Row]:
     """All result files, or those whose names match, by name."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))]
+    return [json.loads(path.read_text()) for path in sorted((folder or RESULTS).glob(pattern))]
+
+
+def heading(names: Sequence[str]) -> list[str]:
+    """The head of a table of systems, with a column of figures for each name."""
+    return [f"| system | {' | '.join(names)} |", "|---" + "|--:" * len(names) + "|"]
 
 
 def after(words: Sequence[str], flag: str) -> str | None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from itertools import chain
 from statistics import mean
 
-from benchmarks.rows import RESULTS, Row, commands, load, spread
+from benchmarks.rows import RESULTS, Row, commands, heading, load, spread
 from graphmeta import stream_plots
 from graphmeta.retrain.stream import PeriodReport
 
@@ -127,8 +127,7 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
     lines = [
         "CPU seconds of retraining on one period by the periods of history before it ([picture]"
         f"(benchmarks/results/{dataset}-cost.png), drawn by `python -m benchmarks.stream_report`):\n",
-        f"| system | {' | '.join(map(str, AT))} |",
-        "|---" + "|--:" * len(AT) + "|",
+        *heading([str(history) for history in AT]),
     ]
     for name, seconds in grown(groups).items():
         lines.append(f"| {name} | {' | '.join(f'{seconds[n]:.2f}' if n in seconds else '–' for n in AT)} |")

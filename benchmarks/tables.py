@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.rows import RESULTS, after
+from benchmarks.rows import RESULTS, after, load
 
 HERE = Path(__file__).parent
 QUICK = {
@@ -145,7 +145,7 @@ def start(job: Job, folder: Path, where: Path, *, quick: bool) -> None:
 
 def results(folder: Path) -> set[tuple[str, ...]]:
     """The commands that have a result."""
-    return {plain(shlex.split(json.loads(path.read_text())["command"])) for path in folder.glob("*.json")}
+    return {plain(shlex.split(row["command"])) for row in load(folder=folder)}
 
 
 def plain(words: Sequence[str]) -> tuple[str, ...]:

@@ -150,7 +150,8 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
         say(f"{last.system}, beginning with what the encoder has learned:")
     place = Checkpoint(checkpoint, job.resume)
     system, history = _trained(last, later, place, say=say, bar=bar, begin=alone, counted=earlier.train)
-    system.fit(split.train)
+    if later is not earlier:
+        system.fit(split.train)  # in the end, all is counted
     histories[job.plan.system] = history
     past = anonymous(split.train)
     results = compare(system, questions(split.test, job.rules), past=past, alone=alone, bar=bar)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -11,6 +13,23 @@ from graphmeta.neighbours.items import ItemKNN
 from graphmeta.neighbours.lists import rank
 from graphmeta.nn.returns import LENGTHS, STEPS, Own, length_band
 from graphmeta.nn.scoring import Extra, Product
+
+
+class Cells(NamedTuple):
+    """Pairs of a sample and an item that some count speaks for, and who speaks: row ``row`` of the batch's items, for
+    cell ``where``, from place ``place`` of its list of neighbours."""
+
+    sample: Tensor
+    item: Tensor
+    where: Tensor
+    row: Tensor
+    place: Tensor
+
+    def shares(self, given: Tensor, samples: int) -> Tensor:
+        """What each cell is given in all, as a share of its sample's: ``[rows that speak] -> [cells]``."""
+        total = given.new_zeros(len(self.item)).index_add(0, self.where[: len(self.row)], given)
+        every = total.new_zeros(samples).index_add(0, self.sample, total).clamp(min=1e-9)
+        return total / every.index_select(0, self.sample)
 
 
 class Counted(nn.Module):
@@ -48,6 +67,14 @@ class Counted(nn.Module):
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
 
+    def cells(self, batch: HeteroData, *, own: bool = False) -> Cells:
+        """What the neighbours of a batch's items are; with ``own`` the items themselves too, last in ``where``."""
+        n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
+        row, place = self.similarity.index_select(0, n_id).nonzero(as_tuple=True)
+        cell = owner[row] * size + self.similar[n_id[row], place]
+        cell, where = torch.unique(torch.cat([cell, owner * size + n_id]) if own else cell, return_inverse=True)
+        return Cells(cell // size, cell % size, where, row, place)
+
 
 class Evidence(Counted):
     """Added to the scores of items that share training sessions with the clicked ones:
@@ -79,17 +106,11 @@ class Evidence(Counted):
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
         """Which scores get how much more."""
-        n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
-        said = self.similarity.index_select(0, n_id)
-        row, place = said.nonzero(as_tuple=True)
-        cell = owner[row] * size + self.similar[n_id[row], place]
-        cell, where = torch.unique(cell, return_inverse=True)
-        sample, item = cell // size, cell % size
-        given = torch.exp(self.ago(Own.of(batch).ago)).squeeze(1).index_select(0, row) * said[row, place]
-        total = given.new_zeros(len(cell)).index_add(0, where, given)
-        every = given.new_zeros(batch["sample"].num_nodes).index_add(0, sample, total)
-        share = total / every.index_select(0, sample)
+        cells = self.cells(batch)
+        said = self.similarity[batch["item"].n_id[cells.row], cells.place]
+        given = torch.exp(self.ago(Own.of(batch).ago)).squeeze(1).index_select(0, cells.row) * said
+        sample, share = cells.sample, cells.shares(given, batch["sample"].num_nodes)
         # What a sample has of its own is looked up once each, in the order of the batch.
         band = length_band(batch)
         weight, unit = self.weight(band).squeeze(1), torch.exp(-self.floor(band)).squeeze(1)
-        return sample, item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))
+        return sample, cells.item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,23 +10,12 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.events import EventLog
-from graphmeta.neighbours.evidence import Counted
+from graphmeta.neighbours.evidence import Cells, Counted
 from graphmeta.nn.returns import Own
 from graphmeta.nn.scoring import Extra, Product
 from graphmeta.tables import Attribute
 
 NEAR = 3  # so many last clicks say each for itself what they are near to
-
-
-class Cells(NamedTuple):
-    """Pairs of a sample and an item that some count speaks for, and who speaks: row r of the batch's items, for cell
-    ``where``, from place ``place`` of its list of neighbours."""
-
-    sample: Tensor
-    item: Tensor
-    where: Tensor
-    row: Tensor
-    place: Tensor
 
 
 class SecondLook(Counted):
@@ -97,17 +85,10 @@ class SecondLook(Counted):
         """Which scores get how much more."""
         if len(nothing := batch["item"].n_id) == 0:
             return nothing, nothing, self.known.new_zeros(0)
-        cells, samples = self._cells(batch), batch["sample"].num_nodes
-        said, counted = self._scored(cells, product, samples), self._counted(cells, batch)
-        x = torch.cat([said, counted, self._own(cells, batch)], 1)
+        cells, own, samples = self.cells(batch, own=True), Own.of(batch), batch["sample"].num_nodes
+        said, counted = self._scored(cells, product, samples), self._counted(cells, batch, own)
+        x = torch.cat([said, counted, self._own(cells, batch, own)], 1)
         return cells.sample, cells.item, (self.direct(x) + self.net(x)).squeeze(1)
-
-    def _cells(self, batch: HeteroData) -> Cells:
-        n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
-        row, place = self.similarity.index_select(0, n_id).nonzero(as_tuple=True)
-        cell = torch.cat([owner[row] * size + self.similar[n_id[row], place], owner * size + n_id])
-        cell, where = torch.unique(cell, return_inverse=True)
-        return Cells(cell // size, cell % size, where, row, place)
 
     def _scored(self, cells: Cells, product: Product, samples: int) -> Tensor:
         """What the model says: ``[N, 3]``."""
@@ -116,16 +97,14 @@ class SecondLook(Counted):
         top = top.scatter_reduce(0, cells.sample, said, "amax").index_select(0, cells.sample)
         return torch.stack([said, said - top, top], 1)
 
-    def _counted(self, cells: Cells, batch: HeteroData) -> Tensor:
+    def _counted(self, cells: Cells, batch: HeteroData, own: Own) -> Tensor:
         """What the clicks' neighbours say: ``[N, 8 + NEAR]``, constants."""
-        n_id, spoken, ago = batch["item"].n_id, cells.where[: len(cells.row)], Own.of(batch).ago[cells.row]
+        n_id, spoken, ago = batch["item"].n_id, cells.where[: len(cells.row)], own.ago[cells.row]
         similarity, forth, back = (
             table[n_id[cells.row], cells.place] for table in (self.similarity, self.forth, self.back)
         )
         size, samples = len(cells.sample), batch["sample"].num_nodes
-        total = similarity.new_zeros(size).index_add(0, spoken, similarity / (ago + 1))
-        every = total.new_zeros(samples).index_add(0, cells.sample, total).clamp(min=1e-9)
-        share = total / every.index_select(0, cells.sample)
+        share = cells.shares(similarity / (ago + 1), samples)
         most = share.new_zeros(samples).scatter_reduce(0, cells.sample, share, "amax").index_select(0, cells.sample)
 
         def of_click(told: Tensor, number: int) -> Tensor:
@@ -137,30 +116,31 @@ class SecondLook(Counted):
         columns += [5 * second, 5 * last, (last + 1e-3).log() / 4, *(of_click(similarity, n) for n in range(NEAR))]
         return torch.stack(columns, 1)
 
-    def _own(self, cells: Cells, batch: HeteroData) -> Tensor:
+    def _own(self, cells: Cells, batch: HeteroData, own: Own) -> Tensor:
         """What is known of item and session: ``[N, 12 + 2 · attributes]``, constants."""
-        n_id, owner, sample, own = batch["item"].n_id, batch["item"].batch, batch["sample"], Own.of(batch)
+        n_id, owner, sample = batch["item"].n_id, batch["item"].batch, batch["sample"]
         place = cells.where[len(cells.row) :]
         clicked = self.known.new_zeros(len(cells.item), 3)
         clicked[place] = torch.stack([torch.ones_like(own.ago), own.count + 1, own.ago], 1).to(clicked.dtype)
         length = sample.ptr.diff().clamp(min=1)
         distinct = torch.zeros_like(length).index_add(0, owner, torch.ones_like(owner)).clamp(min=1)
         last = n_id[batch["event"].item[sample.last]]
+        each = zip(self.kinds, self.values, strict=True)
+        kinds = [self._kin(codes, values, cells, (owner, n_id), (last, distinct)) for codes, values in each]
         length, distinct, support = (column.to(clicked.dtype) for column in (length, distinct, self.known[last, 3]))
         of_session = torch.stack([length.log(), distinct.log(), (length - distinct) / length, support], 1)
-        each = zip(self.kinds, self.values, strict=True)
-        kinds = [self._kin(codes, values, cells, (owner, n_id), last) for codes, values in each]
         columns = [clicked[:, :2], clicked[:, 2:].log1p(), self.known[cells.item], of_session[cells.sample], *kinds]
         return torch.cat([*columns, ((cells.item == last[cells.sample]).to(clicked.dtype))[:, None]], 1)
 
     @staticmethod
-    def _kin(codes: Tensor, values: int, cells: Cells, rows: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
+    def _kin(
+        codes: Tensor, values: int, cells: Cells, rows: tuple[Tensor, Tensor], of: tuple[Tensor, Tensor]
+    ) -> Tensor:
         """The share of a session's items that are of an item's kind, and whether the last one is: ``[N, 2]``."""
-        owner, n_id = rows
+        (owner, n_id), (last, distinct) = rows, of
         kind, mine = codes[cells.item], codes[n_id]
         of_session = torch.bincount(owner * values + mine, minlength=len(last) * values)
-        items = torch.bincount(owner, minlength=len(last)).clamp(min=1)
-        share = of_session[cells.sample * values + kind] / items[cells.sample]
+        share = of_session[cells.sample * values + kind] / distinct[cells.sample]
         same = kind == codes[last][cells.sample]
         return torch.stack([share, same.to(share.dtype)], 1) * (kind > 0)[:, None]
 
