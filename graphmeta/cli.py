@@ -113,13 +113,14 @@ def run(
     from graphmeta import job, report
     from graphmeta.datasets import complete_journey
     from graphmeta.graph import build_graph
+    from graphmeta.plan import Plan
 
     _ready(system, out, users=True)
     log, rules = complete_journey(), report.Rules(min_item_support=1)
     split = report.cut(log, rules)
     console.say("the embedded log: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = job.Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR)
+    plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR)
     columns = report.Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -157,13 +158,14 @@ def fit(
     The last sessions are kept back to compare it with baselines, those before them to choose the epoch.
     """
     from graphmeta import job, report
+    from graphmeta.plan import Plan
 
     _ready(system, out, users=reading.user is not None)
     rules = report.Rules(test, valid, min_item_support, min_session_length)
     log, name = reading.log(), reading.events.name
     split = report.cut(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    plan = job.Plan(system, epochs, seed, width, batch_size, lr)
+    plan = Plan(system, epochs, seed, width, batch_size, lr)
     _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 

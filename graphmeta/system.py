@@ -101,15 +101,17 @@ class System(nn.Module):
         return self.adaptation is not None and self.adaptation.trained
 
     @torch.no_grad()
-    def start_from(self, other: System) -> list[str]:
-        """Begin with what another system has learned: every weight of the same name is copied, and returned.
+    def start_from(self, other: System, *, fixed: bool = False) -> list[str]:
+        """Begin with what another system has learned: every weight of the same name is copied, and returned; with
+        ``fixed``, those alone that our own training leaves as they are (``requires_grad`` is off).
 
         Where ours is larger (a layer that also reads a cluster), theirs fills the leading block and the rest
         is zero, so that before it trains the copy answers nearly as the other does (a gate still scales it).
         """
         theirs, copied = other.recommender.state_dict(), []
+        kept = {name for name, own in self.recommender.named_parameters() if fixed and own.requires_grad}
         for name, own in self.recommender.state_dict().items():
-            if name in theirs and own.dim() == theirs[name].dim():
+            if name in theirs and name not in kept and own.dim() == theirs[name].dim():
                 block = tuple(slice(0, min(a, b)) for a, b in zip(own.shape, theirs[name].shape, strict=True))
                 own.zero_()[block] = theirs[name][block]  # block is () for a single number
                 copied.append(name)
@@ -239,12 +241,8 @@ class System(nn.Module):
         asked = [list(session) for session in sessions]
         numbers = [self._rows(session, unknown) for session in asked]
         rows = [row[row >= 0] for row in numbers]
-        samples = open_sessions(
-            rows,
-            max_length=self.max_length,
-            times=None if times is None else _times_of(times, numbers),
-            users=self._users_of(users, len(rows)),
-        )
+        when, whose = None if times is None else _times_of(times, numbers), self._users_of(users, len(rows))
+        samples = open_sessions(rows, max_length=self.max_length, times=when, users=whose)
         if times is None and any(isinstance(part, DwellBins) for part in self.modules()):
             warnings.warn("this system reads the pauses between clicks; pass times to tell it", stacklevel=2)
         scores = self.scores(samples)

@@ -29,7 +29,7 @@ FLOORS = [
     ["datasets", "testing"],
     ["rating_datasets", "review_datasets"],
     ["report"],
-    ["card", "plots"],
+    ["card", "plots", "plan"],
     ["job", "stream_plots", "aspects"],
     ["stream_job"],
     ["console", "options", "serve"],

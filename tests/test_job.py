@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from graphmeta import job, report
+from graphmeta import job, plan, report
 from graphmeta.testing import fake_log
 from graphmeta.train import train
 
@@ -13,27 +14,39 @@ from graphmeta.train import train
 def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The base learns on the earlier sessions, the second look on the last tenth; in the end all are counted."""
-    ran = []
+    """The base learns on the earlier sessions, the second look on the last tenth; in the end all are counted, and the
+    base that is looked at learns on all."""
+    ran, trained = [], []
 
     def noted(system, learn, **options):  # noqa: ANN001, ANN003, ANN202
+        trained.append(system)
         ran.append((set(learn.sessions.tolist()), set((options["counted"] or learn).sessions.tolist())))
         return train(system, learn, **options)
 
-    monkeypatch.setattr(job, "train", noted)
+    monkeypatch.setattr(plan, "train", noted)
     log, rules = fake_log(sessions=150), report.Rules(min_item_support=1)
     split = report.cut(log, rules)
     columns = report.Columns("session", "item", "time", None)
-    work = job.Job(job.Plan("second_look", 1, 0, 4), columns, rules, "invented", tmp_path)
+    work = job.Job(plan.Plan("second_look", 1, 0, 4), columns, rules, "invented", tmp_path)
     outcome = job.carry_out(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
-    (first, _), (second, counted) = ran
+    (first, _), (second, counted), (third, _) = ran
     whole = set(split.train.sessions.tolist())
     assert first == counted
     assert not counted & second
     assert counted | second == whole
     assert min(second) > max(first)
     assert len(second) == len(whole) // 10
+    assert third == whole
     assert outcome is not None
+    last, theirs = outcome.system.recommender.state_dict(), trained[2].recommender.state_dict()
+    looked = trained[1].recommender.state_dict()
+    own = {name for name in last if name.startswith(("head.extras", "head.scale"))}
+    assert own < set(last)
+    for name in set(last) - own:
+        torch.testing.assert_close(last[name], theirs[name], rtol=0, atol=0)
+    assert any("second_look.net" in name for name in own)
+    assert all(torch.equal(last[name], looked[name]) for name in own if "net" in name)
+    assert any(not torch.equal(first, theirs[name]) for name, first in trained[0].recommender.state_dict().items())
     look = outcome.system.recommender.get_submodule("head.extras.second_look")
     clicks = np.bincount(split.train.item, minlength=split.train.num_items)
     np.testing.assert_allclose(look.known[:, 0].numpy(), np.log1p(clicks) / 8, rtol=1e-6)
