@@ -6,7 +6,8 @@ Protocols: ``sr-gnn`` ranks the target of every test prefix, ``cbml`` the last c
 three clicks, ``asars`` that of all test sessions; all among the items of the training log. The epoch is chosen on
 the validation log, or where the protocol has none on the last training sessions, which are held out; the test log
 is looked at once, at the end. With ``--uncounted``, neighbours are counted without the sessions that are learned on,
-and once more on the whole training log before the test.
+and once more on the whole training log before the test; with ``--then``, the weights that did not learn are those of a
+base that has learned from it all by then.
 """
 
 from __future__ import annotations
@@ -178,6 +179,7 @@ def arguments(description: str | None, names: Iterable[str], systems: Iterable[s
     parser.add_argument("--uncounted", type=int, help="learn on the last so many alone, which neighbours do not count")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
     parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
+    parser.add_argument("--then", type=Path, help="folder of a saved base, learned on all: its weights in the end")
     parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
     parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
@@ -225,6 +227,8 @@ def fitted(
     ):
         print(report, flush=True)
         reports.append(told(report))
+    if options.then:
+        print("ends with", system.start_from(System.load(options.then), fixed=True), flush=True)
     if options.uncounted:
         system.fit(train_log)  # what is counted may be counted on all that is known by now
     if options.save:

@@ -99,8 +99,8 @@ def by_variant(rows: list[Row]) -> list[list[Row]]:
 
 
 def variant(row: Row) -> str:
-    """What tells runs apart but for the seed."""
-    return re.sub(r" --seed \d+| --save \S+", "", row["command"])
+    """What tells runs apart but for the seed, which also tells the folders of what it begins with apart."""
+    return re.sub(r" --seed \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
 
 
 def label(row: Row) -> str:
@@ -114,6 +114,7 @@ def label(row: Row) -> str:
     notes += [in_words(given)] if given else []
     shown = {
         "--start-from": lambda word: f"begins with {Path(word).name}",
+        "--then": lambda word: f"ends with {Path(word).name}",
         "--precision": str,
         "--optimizer": str,
         "--lr": lambda word: f"rate {float(word):g}" if row["protocol"] == "sr-gnn" else "",

@@ -123,15 +123,15 @@ def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: boo
 
 
 def begun_by(job: Job, known: Sequence[Job], folder: Path) -> Iterator[Job]:
-    """The jobs whose saved weights this one begins with, where they are not there, the first one first."""
-    needed = job.after("--start-from")
-    if needed is None or (folder / needed).exists():
-        return
-    maker = next((one for one in known if one.after("--save") == needed), None)
-    if maker is None:
-        raise SystemExit(f"no row of the table saves {needed}, which {shlex.join(job.words)} begins with")
-    yield from begun_by(maker, known, folder)
-    yield maker
+    """The jobs whose saved weights this one begins or ends with, where they are not there, the first one first."""
+    for needed in filter(None, (job.after("--start-from"), job.after("--then"))):
+        if (folder / needed).exists():
+            continue
+        maker = next((one for one in known if one.after("--save") == needed), None)
+        if maker is None:
+            raise SystemExit(f"no row of the table saves {needed}, which {shlex.join(job.words)} needs")
+        yield from begun_by(maker, known, folder)
+        yield maker
 
 
 def start(job: Job, folder: Path, where: Path, *, quick: bool) -> None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks import tables
+from benchmarks.rows import by_variant
 from benchmarks.tables import HERE, Job, jobs, plain, results, run
 
 TABLES = json.loads((HERE / "tables.json").read_text())
@@ -72,8 +73,17 @@ def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
     )
     run(known[:1], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran] == ["a", "b", "c"]
+    known += jobs(["accuracy d e --start-from saved/b --then saved/d", "accuracy d d --save saved/d"], 1)
+    run(known[3:4], known, tmp_path, quick=True)
+    assert [words.split()[2] for words in ran[3:]] == ["d", "e"]
     with pytest.raises(SystemExit, match="no row of the table saves saved/a"):
         run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
+
+
+def test_seeds_of_a_variant_go_together_and_rates_do_not():
+    told = "accuracy d a --start-from saved/{} --lr {} --save saved/{} --seed {}"
+    rows = [{"command": told.format(*words)} for words in (("a", "2e-3", "b", 0), ("a-1", "2e-3", "b-1", 1))]
+    assert [len(group) for group in by_variant([*rows, {"command": told.format("a", "2e-4", "b", 0)}])] == [2, 1]
 
 
 @pytest.mark.slow
