@@ -87,13 +87,16 @@ def second_look(
 
     ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items (:class:`~graphmeta.nn.returns.Returns`), f
     and x those of :class:`~graphmeta.neighbours.second_look.SecondLook`; σ, a and f learn, all else is the base's and
-    stays. Train the base on all but the last sessions, begin with it, and learn on these::
+    stays. Train the base on all but the last sessions, begin with it, and learn on these; then let a base that has
+    learned from all sessions take its place::
 
         earlier, later = last_sessions(log, log.num_sessions // 10)
         list(train(base := build("niser", log.items), earlier, epochs=4))
+        list(train(whole := build("niser", log.items), log, epochs=4))
         system = build("second_look", log.items)
         system.start_from(base)
         list(train(system, later, epochs=4, counted=earlier, optimizer=Adam(lr=1e-2)))
+        system.start_from(whole, fixed=True)
         system.fit(log)
 
     Args:
