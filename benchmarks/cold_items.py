@@ -24,6 +24,7 @@ from benchmarks.accuracy import BASELINES, arguments, fitted
 from benchmarks.rows import Row, cost, measured, provenance, write
 from graphmeta import datasets
 from graphmeta.batch import Samples, prefixes
+from graphmeta.curves import by_steps
 from graphmeta.evaluate import KNOWN_CLICKS, Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import summary
@@ -128,9 +129,7 @@ def without_steps(model: Any, asked: Samples, support: np.ndarray) -> Row | None
     adaptation = getattr(model, "adaptation", None)
     if adaptation is None or not adaptation.steps:
         return None
-    steps, adaptation.steps = adaptation.steps, 0
-    found = ranked(model, asked, support)
-    adaptation.steps = steps
+    found = by_steps(model, asked, steps=[0], ks=KS).results[0]
     return by_target(found.ranks, support[asked.target], asked.lengths)
 
 

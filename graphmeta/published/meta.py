@@ -37,7 +37,7 @@ def maml(
     base: Base = sr_gnn,
     options: Mapping[str, Any] | None = None,
     width: int = 100,
-    scope: Sequence[str] = ("encoder", "head"),
+    scope: Sequence[str] | str = "attention",
     lr: float = 0.05,
     learned: bool = False,
     steps: int = 1,
@@ -50,14 +50,14 @@ def maml(
     Args:
         users: the people, for a base that knows them.
         base: builds the system whose recommender is wrapped (or its name in the catalogue); options: its arguments.
-        scope: the parameters a session changes.
+        scope: the parameters a session changes, as :func:`~graphmeta.published.cbml.cbml` takes them.
         learned: a rate for each number, learned, of its own in each step; they begin at ``lr``.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
     (Meta-SGD) for the learned rates.
     """
     inner = base_system(base, items, users=users, width=width, options=options)
-    adaptation = Adaptation(Scope(*scope), step=step_of(lr, learned=learned), steps=steps, order=order)
+    adaptation = Adaptation(scope_called(scope), step=step_of(lr, learned=learned), steps=steps, order=order)
     return adapting(inner, items, adaptation)
 
 
@@ -78,7 +78,7 @@ def multi_ft(
     Source: CBML §5 (baseline). Differs: the number of steps and the rate are not given there; one step at 1e-3.
     """
     inner = base_system(base, items, users=users, width=width, options=options)
-    return adapting(inner, items, Adaptation(Scope(""), step=Gradient(lr), steps=steps, trained=False))
+    return adapting(inner, items, Adaptation(scope_called("all"), step=Gradient(lr), steps=steps, trained=False))
 
 
 def melu(

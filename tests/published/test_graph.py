@@ -103,6 +103,13 @@ def test_what_adapts_goes_around_a_second_look_in_one_stack(order):
     torch.testing.assert_close(losses, system.losses(system.training_samples(LOG).take(slice(0, 6))))
 
 
+@pytest.mark.parametrize("name", ["maml", "multi_ft", "mamo", "cbml"])
+def test_no_session_changes_the_second_look(name):
+    system = build(name, LOG.items, width=6, base="second_look")
+    assert not [name for name in system.adaptation.names if "second_look" in name]
+    assert "head.scale" in system.adaptation.names
+
+
 def test_what_takes_no_products_gets_no_second_look():
     with pytest.raises(InputError, match="TargetAttention"):
         build("second_look", LOG.items, width=6, base="tagnn")
