@@ -23,8 +23,9 @@ from graphmeta.adapt.engine import LowRank, Weight, Weights, addresses, call, de
 from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
+from graphmeta.adapt.state import TableState
 from graphmeta.adapt.step import Step
-from graphmeta.adapt.table import TableState, TaskTable
+from graphmeta.adapt.table import TaskTable
 from graphmeta.batch import split_tasks, without_targets
 from graphmeta.errors import DivergedError, InputError, UnsupportedOp
 from graphmeta.nn.features import table_names
