@@ -163,7 +163,7 @@ def _own(read: Tensor) -> Tensor:
 class TaskSums(TaskTable):
     """Each task's items where an item is a sum of rows of the task's table (:func:`~graphmeta.nn.described.sums`).
 
-    Its score is the sum of theirs, so the table's change stays low-rank.
+    Its score is the sum of theirs, so the table's change stays low-rank. Its length is not made of theirs: unknown.
     """
 
     table: TaskTable

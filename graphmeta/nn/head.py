@@ -87,7 +87,8 @@ class Cosine(Dot):
 
     No candidate can win by the length of its vector, as popular ones do under an inner product. Scores lie within
     ±σ, so the softmax stays as flat as σ makes it. Candidates are divided by their lengths once a step. With the
-    item table in an adaptation's scope, tasks are adapted one by one: lengths of a low-rank table are not low-rank.
+    item table in an adaptation's scope each task divides by lengths of its own, all tasks at once; only where items
+    are sums of rows (:class:`~graphmeta.nn.described.Described`) do tasks adapt one by one then.
 
     Args:
         scale: σ; extras: as :class:`Dot` has them.

@@ -74,7 +74,7 @@ def score_cross_entropy(
 
 
 def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """``query[row] · candidates[column]``: query ``[S, D]``, candidates ``[C, D]``, row and column ``[N]`` -> ``[N]``."""
+    """``query[row] · candidates[column]``: ``[S, D]``, ``[C, D]`` and two of ``[N]`` -> ``[N]``."""
     if has_torch_function_unary(candidates):  # a table of its own for each task
         return handle_torch_function(products_at, (candidates,), query, candidates, row, column)
     return (query.index_select(0, row) * candidates.index_select(0, column)).sum(1)

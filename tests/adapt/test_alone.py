@@ -29,6 +29,7 @@ SYSTEMS = [
     ("cbml", {"scope": "predictor"}),
     ("cbml", {"scope": "attention", "steps": 2}),
     ("cbml", {"scope": "all"}),  # with the item table
+    ("multi_ft", {"base": "niser"}),  # with the item table, and cosines
     ("cbml", {"scope": "predictor", "gate_scope": "sample"}),
 ]
 
