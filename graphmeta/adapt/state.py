@@ -7,7 +7,7 @@ row itself, ``2 g_i e_i`` with ``g = ∂L/∂‖e‖²``. So nothing but those i
 
     ``e_ti = a_ti e_i + Σ_j c_tji h_j + (what was added to row i)``
     ``h'·e_ti = a_ti h'·e_i + Σ_j (h'·h_j) c_tji + …``
-    ``‖e_ti‖² = a_ti² ‖e_i‖² + Σ_j c_tji (2 a_ti h_j·e_i + Σ_k (h_j·h_k) c_tki)``, rows that were added to as they are
+    ``‖e_ti‖² = a_ti² ‖e_i‖² + Σ_j c_tji (2 a_ti h_j·e_i + Σ_k (h_j·h_k) c_tki)``; of rows added to, one by one
 
 Exact for any number of steps (each scales what there was and adds its terms), in first and second order. Source:
 papers on CBML §4.3 (its local update covers the embeddings); the low-rank form and the lengths are ours.

@@ -33,10 +33,13 @@ def samples():
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 
-def model(base="niser", extras=()):
+def model(base="niser", extras=(), around=None):
     """In eval mode, with extras that have something to say."""
     torch.manual_seed(3)
-    system = build(base, LOG.items, width=WIDTH, extras=extras).eval()
+    options = {"extras": extras}
+    if around is not None:
+        base, options = around, {"base": base, "options": options}
+    system = build(base, LOG.items, width=WIDTH, **options).eval()
     system.fit(LOG)
     for name, weight in system.named_parameters():
         if "extras" in name:
@@ -84,9 +87,10 @@ def test_with_what_is_added_to_single_scores(extras, order):
     assert_stacked_is_loop(model(extras=extras), steps=2, order=order)
 
 
-def test_single_products_of_plain_scores_too():
+@pytest.mark.parametrize("around", [None, "dropout_net"], ids=["rows", "sums of rows"])
+def test_single_products_of_plain_scores_too(around):
     """A network that reads the products of a session's neighbours, a ragged number of them, beside a plain head."""
-    assert_stacked_is_loop(model("sr_gnn", ["second_look"]), steps=2, order=2)
+    assert_stacked_is_loop(model("sr_gnn", ["second_look"], around=around), steps=2, order=2)
 
 
 @pytest.mark.parametrize("name", ["maml", "multi_ft", "cbml_f"])
