@@ -3,7 +3,7 @@
 An adaptation is a scope (what may change), a start (where a task begins) and a step (how it moves). The T tasks of
 a batch take their steps together: an adapted parameter is one tensor ``[T, *shape]``
 (:mod:`graphmeta.adapt.weight`), the changes of linear layers (:mod:`graphmeta.adapt.matrix`) and of a table in scope
-(:mod:`graphmeta.adapt.table`) are kept low-rank, everything outside the scope is evaluated once for all tasks. The
+(:mod:`graphmeta.adapt.state`) are kept low-rank, everything outside the scope is evaluated once for all tasks. The
 per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and takes over when a
 module uses an operation that the stack does not know.
 """
@@ -23,8 +23,9 @@ from graphmeta.adapt.engine import LowRank, Weight, Weights, addresses, call, de
 from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
+from graphmeta.adapt.state import TableState
 from graphmeta.adapt.step import Step
-from graphmeta.adapt.table import TableState, TaskTable
+from graphmeta.adapt.table import TaskTable
 from graphmeta.batch import split_tasks, without_targets
 from graphmeta.errors import DivergedError, InputError, UnsupportedOp
 from graphmeta.nn.features import table_names
@@ -97,12 +98,14 @@ class Adaptation(nn.Module):
     def memory(self, tasks: int, support: int) -> int:
         """Bytes (of 4-byte numbers) that the tasks' own weights take at most: what a batch costs beyond plain training.
 
-        ``tasks · ((copies + 1) · adapted numbers + steps · support · rows of tables in scope)``, with one copy a step
-        in second order, which remembers them all, and one in first.
+        ``tasks · ((copies + 1) · adapted numbers + changes · rows of tables in scope)``, with one copy a step in second
+        order, which remembers them all, and one in first. A table has ``k · support + 1`` changes a row after k steps
+        (the one is its scaling, where scores are cosines), and in second order those of all steps.
         """
         numbers, rows = self.sizes
         copies = self.steps if self.order == 2 else 1
-        return 4 * tasks * ((copies + 1) * numbers + self.steps * support * rows)
+        changes = [number * support + 1 for number in range(1, self.steps + 1)][-copies:]
+        return 4 * tasks * ((copies + 1) * numbers + sum(changes) * rows)
 
     def chunk(self, support: int) -> int:
         """How many tasks of so many support samples are adapted at a time."""

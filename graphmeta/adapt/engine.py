@@ -13,7 +13,8 @@ from torch_geometric.nn import MessagePassing
 
 from graphmeta.adapt import operations as operations  # registers what per-task weights can do
 from graphmeta.adapt.matrix import MatrixState, TaskMatrix
-from graphmeta.adapt.table import TableState, TaskTable
+from graphmeta.adapt.state import TableState
+from graphmeta.adapt.table import TaskTable
 from graphmeta.adapt.weight import TaskLayout, TaskWeight, address
 from graphmeta.recommender import Encoded, Recommender
 

@@ -1,13 +1,7 @@
-"""The item table in an adaptation's scope, without a table for each task.
+"""An item table in scope, as modules see it: a weight like any other, of which each task has its own.
 
-After one step on task t the table is ``E_t = E − β ∂L_t/∂E``. That gradient is a sum of few things: for each
-scored support sample j an outer product ``δ_j ⊗ h_j`` (δ = ∂L/∂scores, h = its query vector), and for each row
-that was looked up the gradient of that row. So nothing but those is kept:
-
-    ``h' E_tᵀ = h' Eᵀ − β Σ_j (h'·h_j) δ_jᵀ − β Σ_r (h'·g_r) onehot(id_r)ᵀ``
-
-Exact for any number of steps (each adds its terms), in first and second order. Source: papers on CBML §4.3 (its
-local update covers the embeddings); the low-rank form is ours.
+It answers look-ups, products and lengths from a :class:`~graphmeta.adapt.state.TableState`, and notes what was read:
+the gradients of that make up the table's own gradient, which is never written out.
 """
 
 from __future__ import annotations
@@ -19,85 +13,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from graphmeta.adapt.state import TableState
 from graphmeta.adapt.weight import GETTERS, TaskLayout
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.described import sums
-from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus, score_cross_entropy
-
-
-@dataclass(frozen=True)
-class TableState:
-    """A table ``base [V, D]`` that T tasks have changed a little, as the sum of the changes.
-
-    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]``; each of
-    ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over S is added to the task's table. In ``first_order``
-    the changes are constants.
-    """
-
-    base: Tensor
-    touched: tuple[tuple[Tensor, Tensor], ...] = ()
-    outer: tuple[tuple[Tensor, Tensor], ...] = ()
-    first_order: bool = False
-
-    def rows(self, index: Tensor, tasks: TaskLayout) -> Tensor:
-        """Rows ``index`` (task-major ``[T·R]``) of each task's table -> ``[T·R, D]``."""
-        found = self.base.index_select(0, index)
-        task = torch.arange(len(index), device=index.device) // (len(index) // tasks.num_tasks)
-        for keys, change in self.touched:
-            wanted = task * len(self.base) + index
-            at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-            found = found + change.index_select(0, at) * (keys[at] == wanted)[:, None]
-        for coefficient, vectors in self.outer:
-            columns = tasks.blocks(index)[:, None, :].expand(-1, coefficient.shape[1], -1)
-            change = torch.bmm(coefficient.gather(2, columns).transpose(1, 2), vectors)
-            found = found + change.reshape(found.shape)
-        return found
-
-    def scores(self, query: Tensor, tasks: TaskLayout) -> Tensor:
-        """Each query vector (task-major ``[T·Q, D]``) against its own task's table -> ``[T·Q, V]``."""
-        blocks = tasks.blocks(query)
-        scores = torch.matmul(blocks, self.base.t())
-        for coefficient, vectors in self.outer:
-            scores = scores.baddbmm_(torch.bmm(blocks, vectors.transpose(1, 2)), coefficient)
-        scores = scores.flatten(0, 1)
-        for keys, change in self.touched:
-            scores = _add_columns(scores, blocks, keys, change)
-        return scores
-
-    def dense(self, num_tasks: int) -> Tensor:
-        """Every task's table in full, ``[T, V, D]``: for tests and small tables only."""
-        table = self.base.expand(num_tasks, *self.base.shape)
-        for coefficient, vectors in self.outer:
-            table = table + coefficient.transpose(1, 2) @ vectors
-        for keys, change in self.touched:
-            table = table.flatten(0, 1).index_add(0, keys, change).reshape(table.shape)
-        return table
-
-    def detach(self) -> TableState:
-        """The same state, cut from the autograd graph."""
-        return replace(
-            self,
-            base=self.base.detach(),
-            first_order=True,
-            touched=tuple((keys, change.detach()) for keys, change in self.touched),
-            outer=tuple((a.detach(), b.detach()) for a, b in self.outer),
-        )
-
-
-def _add_columns(scores: Tensor, blocks: Tensor, keys: Tensor, change: Tensor) -> Tensor:
-    size, per_task = scores.shape[1], blocks.shape[1]
-    task, row = keys // size, keys % size
-    values = torch.bmm(blocks.index_select(0, task), change[:, :, None]).squeeze(2)
-    place = (task[:, None] * per_task + torch.arange(per_task, device=keys.device)) * size + row[:, None]
-    return scores.reshape(-1).index_add(0, place.reshape(-1), values.reshape(-1)).reshape(scores.shape)
+from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus, products_at, score_cross_entropy
 
 
 class TaskTable(Tensor):
     """A :class:`TableState` in the place of an embedding's weight; it notes what was read, for the next step.
 
-    Knows ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)`` and the cross-entropy of that
-    (:func:`~graphmeta.nn.scoring.score_cross_entropy`).
+    Knows ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)``, the cross-entropy of that
+    (:func:`~graphmeta.nn.scoring.score_cross_entropy`), single ones of it
+    (:func:`~graphmeta.nn.scoring.products_at`), and ``F.normalize(table, dim=-1)``, which knows the same.
     """
 
     state: TableState
@@ -125,8 +55,12 @@ class TaskTable(Tensor):
             return args[1].scored(args[0])
         if func is score_cross_entropy:
             return args[1].cross_entropy(args[0], args[-1], **(kwargs or {}))
+        if func is products_at:
+            return args[1].scored_at(args[0], *args[2:])
         if func is sums:
             return TaskSums(*args)
+        if func is F.normalize:
+            return _units(*args, **(kwargs or {}))
         if func is F.embedding and isinstance(args[1], cls):
             return args[1].looked_up(args[0])
         if func in (Tensor.__getitem__, Tensor.index_select) and isinstance(args[-1], Tensor):
@@ -139,62 +73,97 @@ class TaskTable(Tensor):
     def looked_up(self, index: Tensor) -> Tensor:
         """Rows of each task's own table, ``[T·R] -> [T·R, D]``."""
         self.tasks.blocks(index)
-        rows = self.state.rows(index, self.tasks)
-        rows = rows if rows.requires_grad else rows.requires_grad_(torch.is_grad_enabled())
-        self.seen.lookups.append((index, rows))
+        rows = _own(self.state.rows(index, self._task(index)))
+        if rows.requires_grad:
+            self.seen.lookups.append((index, rows))
         return rows
 
     def scored(self, query: Tensor) -> Tensor:
         """Scores against each task's own table, ``[T·Q, D] -> [T·Q, V]``."""
-        scores = self.state.scores(query, self.tasks)
-        scores = scores if scores.requires_grad else scores.requires_grad_(torch.is_grad_enabled())
-        self.seen.products.append((query, scores))
+        kept, self.seen.kept = self.seen.kept, None
+        if kept is not None and kept[0] is query:
+            return kept[1]
+        scores = _own(self.state.scores(query, self.tasks))
+        if scores.requires_grad:
+            self.seen.products.append((query, scores))
         return scores
+
+    def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Single ones of the scores, ``[N]``: any number of them from any row."""
+        scores = self.scored(query)
+        self.seen.kept = query, scores  # whoever asks for single ones asks for all of them next
+        return scores[row, column]
+
+    def squares(self) -> Tensor:
+        """The squared length of every row, ``[T, V]``."""
+        if self.seen.squares is None:
+            squares = _own(self.state.squares(self.tasks.num_tasks))
+            if not squares.requires_grad:
+                return squares
+            self.seen.squares = squares
+        return self.seen.squares
 
     def cross_entropy(self, query: Tensor, target: Tensor, *, real: Tensor | None, extra: Extra | None) -> Tensor:
         """Cross-entropy of the real rows' targets under each task's own table, ``[T·Q, D] -> [R]``.
 
         In first order nothing but the gradient is made of the scores, so it takes their place.
         """
-        scores, target = plus(self.scored(query), extra), target.clamp(min=0)
+        scores, target = plus(self._scored_once(query), extra), target.clamp(min=0)
         if self.state.first_order:
             losses = CrossEntropyInPlace.apply(scores, target)
         else:
             losses = F.cross_entropy(scores, target, reduction="none")
         return losses if real is None else losses.index_select(0, real)
 
+    def _scored_once(self, query: Tensor) -> Tensor:
+        """The scores, for one whose gradient of them is nobody else's in first order."""
+        return self.scored(query)
+
     def read(self) -> list[Tensor]:
         """The tensors read from this table so far; their gradients make up the table's gradient."""
-        return [rows for _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products]
+        squares = [] if self.seen.squares is None else [self.seen.squares]
+        return [rows for _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products] + squares
 
     def stepped(
         self, state: TableState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
     ) -> TableState:
         """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order."""
-        count = len(self.seen.lookups)
+        lookups, products = self.seen.lookups, self.seen.products
+        state = replace(state, first_order=not keep_graph)
+        stretch = grads[len(lookups) + len(products)] if self.seen.squares is not None else None
+        if stretch is not None:  # the gradient of ‖e‖² is 2 e
+            state = state.shrunk(2 * rate * stretch)
         touched, outer = list(state.touched), list(state.outer)
-        for (index, _), grad in zip(self.seen.lookups, grads[:count], strict=True):
+        for (index, _), grad in zip(lookups, grads, strict=False):
             if grad is not None:
                 touched.append(self._at_rows(index, -rate * grad))
-        for (query, _), grad in zip(self.seen.products, grads[count:], strict=True):
+        for (query, _), grad in zip(products, grads[len(lookups) :], strict=False):
             if grad is not None:
                 vectors = query if keep_graph else query.detach()
-                own = len(grads) == count + 1 and grad.is_contiguous()  # nobody else's: two products may share one
+                own = len(products) == 1 and grad.is_contiguous()  # nobody else's: two products may share one
                 constant = own and not keep_graph and not isinstance(rate, Tensor)
                 moved = grad.mul_(-rate) if constant else -rate * grad
                 outer.append((self.tasks.blocks(moved), self.tasks.blocks(vectors)))
-        return replace(state, touched=tuple(touched), outer=tuple(outer), first_order=not keep_graph)
+        return replace(state, touched=tuple(touched), outer=tuple(outer))
 
     def _at_rows(self, index: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        task = torch.arange(len(index), device=index.device) // (len(index) // self.tasks.num_tasks)
-        keys, place = torch.unique(task * len(self.state.base) + index, return_inverse=True)
+        keys, place = torch.unique(self._task(index) * len(self.state.base) + index, return_inverse=True)
         return keys, change.new_zeros(len(keys), change.shape[1]).index_add(0, place, change)
+
+    def _task(self, rows: Tensor) -> Tensor:
+        """The task of each of these rows."""
+        return torch.arange(len(rows), device=rows.device) // (len(rows) // self.tasks.num_tasks)
+
+
+def _own(read: Tensor) -> Tensor:
+    """What was read, as a thing that a gradient can be asked of."""
+    return read if read.requires_grad else read.requires_grad_(torch.is_grad_enabled())
 
 
 class TaskSums(TaskTable):
     """Each task's items where an item is a sum of rows of the task's table (:func:`~graphmeta.nn.described.sums`).
 
-    Its score is the sum of theirs, so the table's change stays low-rank.
+    Its score is the sum of theirs, so the table's change stays low-rank. Its length is not made of theirs: unknown.
     """
 
     table: TaskTable
@@ -221,8 +190,79 @@ class TaskSums(TaskTable):
         parts, kept = self.parts.unbind(1), self.kept.unbind(1)
         return torch.stack([scores.index_select(1, row) * share for row, share in zip(parts, kept, strict=True)]).sum(0)
 
+    def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Single ones of them."""
+        return self.scored(query)[row, column]
+
+
+class TaskUnits(TaskTable):
+    """Each task's table with every row divided by its length, for cosines.
+
+    Its scores are the table's, divided by the lengths, of which the table keeps the squares; both are read.
+    """
+
+    table: TaskTable
+    inverse: Tensor
+    eps: float
+
+    @staticmethod
+    def __new__(cls, table: TaskTable, eps: float) -> TaskUnits:
+        own = table.state.base.detach().as_subclass(cls)
+        own.table, own.state, own.tasks, own.eps = table, table.state, table.tasks, eps
+        own.inverse = table.squares().clamp(min=eps**2).rsqrt()
+        return own
+
+    def __init__(self, table: TaskTable, eps: float) -> None:
+        super().__init__()
+
+    def looked_up(self, index: Tensor) -> Tensor:
+        """Rows of each task's own table, divided by their lengths: ``[T·R] -> [T·R, D]``."""
+        return F.normalize(self.table.looked_up(index), eps=self.eps)
+
+    def scored(self, query: Tensor) -> Tensor:
+        """Products with each task's own unit vectors, ``[T·Q, D] -> [T·Q, V]``."""
+        return (self.tasks.blocks(self.table.scored(query)) * self.inverse[:, None]).flatten(0, 1)
+
+    def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Single ones of them."""
+        task = row // (len(query) // self.tasks.num_tasks)
+        return self.table.scored_at(query, row, column) * self.inverse[task, column]
+
+    def _scored_once(self, query: Tensor) -> Tensor:
+        if not self.state.first_order:
+            return self.scored(query)
+        return _Shortened.apply(self.tasks.blocks(self.table.scored(query)), self.inverse).flatten(0, 1)
+
+
+def _units(table: TaskTable, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> TaskUnits:
+    if type(table) is not TaskTable or p != 2 or dim not in (1, -1) or out is not None:
+        raise UnsupportedOp("normalize of sums of rows of an item table in scope, or by other lengths")
+    return TaskUnits(table, eps)
+
+
+class _Shortened(torch.autograd.Function):
+    """Products times inverse lengths, ``[T, Q, V]`` and ``[T, V]``, whose gradient takes the place of the scores'."""
+
+    @staticmethod
+    def forward(ctx: Any, products: Tensor, inverse: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``[T, Q, V]``."""
+        ctx.save_for_backward(products, inverse)
+        return products * inverse[:, None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """To the products, in the memory of ``grad``, and to the inverse lengths."""
+        products, inverse = ctx.saved_tensors
+        to_inverse = torch.zeros_like(inverse)
+        for own, product in zip(grad.unbind(1), products.unbind(1), strict=True):
+            to_inverse.addcmul_(own, product)
+        return grad.mul_(inverse[:, None]), to_inverse
+
 
 @dataclass
 class _Seen:
     lookups: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     products: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    squares: Tensor | None = None
+    kept: tuple[Tensor, Tensor] | None = None

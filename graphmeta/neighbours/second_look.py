@@ -30,8 +30,9 @@ class SecondLook(Counted):
     depend on all the others, which a weighted sum (:class:`~graphmeta.neighbours.evidence.Evidence`) cannot say.
 
     The last layer begins at zero, so that a model begins as it is without. As with Evidence, a model must not learn it
-    on the sessions that were counted: ``train(…, counted=earlier)``. In an adaptation's scope its products are of as
-    many rows as a session has neighbours, so tasks adapt one by one; leave it out of the scope.
+    on the sessions that were counted: ``train(…, counted=earlier)``. In an adaptation's scope its layers are asked
+    about as many rows as a session has neighbours, so tasks adapt one by one; leave it out of the scope. All else may
+    be in it, the item table too.
 
     Args:
         attributes: of the items, one value an item, which is its kind.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.scoring import Extra, plus, score_cross_entropy
+from graphmeta.nn.scoring import Extra, plus, products_at, score_cross_entropy
 
 
 class Dot(nn.Module):
@@ -61,7 +61,7 @@ class Dot(nn.Module):
         """What is added to single scores."""
 
         def product(row: Tensor, column: Tensor) -> Tensor:
-            return (query.index_select(0, row) * vectors.index_select(0, column)).sum(1)
+            return products_at(query, vectors, row, column)
 
         added = [extra(batch, product) for extra in self.extras.values()]
         if len(added) < 2:
@@ -72,7 +72,8 @@ class Dot(nn.Module):
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
         query, vectors = self.query(states, batch), self.vectors(candidates)
-        return plus(F.linear(query, vectors), self.extra(batch, query, vectors))
+        extra = self.extra(batch, query, vectors)
+        return plus(F.linear(query, vectors), extra)
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples."""
@@ -86,7 +87,8 @@ class Cosine(Dot):
 
     No candidate can win by the length of its vector, as popular ones do under an inner product. Scores lie within
     ±σ, so the softmax stays as flat as σ makes it. Candidates are divided by their lengths once a step. With the
-    item table in an adaptation's scope, tasks are adapted one by one: lengths of a low-rank table are not low-rank.
+    item table in an adaptation's scope each task divides by lengths of its own, all tasks at once; only where items
+    are sums of rows (:class:`~graphmeta.nn.described.Described`) do tasks adapt one by one then.
 
     Args:
         scale: σ; extras: as :class:`Dot` has them.

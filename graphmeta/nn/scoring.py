@@ -73,6 +73,13 @@ def score_cross_entropy(
     return losses[0] if len(losses) == 1 else torch.cat(losses)
 
 
+def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """``query[row] · candidates[column]``: ``[S, D]``, ``[C, D]`` and two of ``[N]`` -> ``[N]``."""
+    if has_torch_function_unary(candidates):  # a table of its own for each task
+        return handle_torch_function(products_at, (candidates,), query, candidates, row, column)
+    return (query.index_select(0, row) * candidates.index_select(0, column)).sum(1)
+
+
 def plus(scores: Tensor, extra: Extra | None) -> Tensor:
     """The scores ``[S, C]`` with what is added to single ones."""
     if extra is None:

@@ -462,9 +462,12 @@ def test_a_chunk_is_what_its_memory_lets_in():
     model = recommender(ENCODERS["GatedSessionGraph"])
     adaptation = Adaptation(Scope("head.project", "features"), step=Gradient(0.3), steps=2, order=2)
     adaptation.bind(model)
-    per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + 2 * 5 * ITEMS)
+    per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + (5 + 1 + 2 * 5 + 1) * ITEMS)
     assert adaptation.memory(7, 5) == 7 * per_task
     assert adaptation.chunk(5) == 2**28 // per_task
+    adaptation.order = 1
+    assert adaptation.memory(1, 5) == 4 * (2 * (2 * WIDTH * WIDTH + WIDTH) + (2 * 5 + 1) * ITEMS)
+    adaptation.order = 2
     numbers, size = 2 * WIDTH * WIDTH + WIDTH, f"{7 * per_task / 1e6:,.1f} MB"
     tables = f"{ITEMS} rows of tables (of 5 support samples)"
     assert adaptation.estimate(7, 5) == f"steps 2 × {numbers} numbers and {tables} × 7 tasks at a time, about {size}"

@@ -21,6 +21,7 @@ SYSTEMS = {
     "cbml, gates of samples": ("cbml", {"gate_scope": "sample", "scope": "attention", "steps": 2}),
     "cbml, learned rates": ("cbml", {"learned": True, "steps": 2, "scope": "attention"}),
     "cbml around niser": ("cbml", {"base": "niser", "scope": "predictor"}),
+    "cbml_f around niser, all": ("cbml_f", {"base": "niser", "steps": 2}),  # lengths of each task's own table
     "mamo": ("mamo", {}),
     "mamo around niser": ("mamo", {"base": "niser", "scope": "predictor", "steps": 2}),
     "meta_hin": ("meta_hin", {"size": 3, "path_lr": 0.5, "steps": 2, "neighbours": 4, "base": "sr_gnn"}),

@@ -1,0 +1,164 @@
+"""What an item table in scope has become for each task, without a table for each task.
+
+After one step on task t the table is ``E_t = E − β ∂L_t/∂E``. That gradient is a sum of few things: for each
+scored support sample j an outer product ``δ_j ⊗ h_j`` (h = its query vector, δ = ∂L/∂(products with h)), for each row
+that was looked up the gradient of that row, and, where the rows' lengths were read too (cosines), a multiple of the
+row itself, ``2 g_i e_i`` with ``g = ∂L/∂‖e‖²``. So nothing but those is kept:
+
+    ``e_ti = a_ti e_i + Σ_j c_tji h_j + (what was added to row i)``
+    ``h'·e_ti = a_ti h'·e_i + Σ_j (h'·h_j) c_tji + …``
+    ``‖e_ti‖² = a_ti² ‖e_i‖² + Σ_j c_tji (2 a_ti h_j·e_i + Σ_k (h_j·h_k) c_tki)``; of rows added to, one by one
+
+Exact for any number of steps (each scales what there was and adds its terms), in first and second order. Source:
+papers on CBML §4.3 (its local update covers the embeddings); the low-rank form and the lengths are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from graphmeta.adapt.weight import TaskLayout
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table ``base [V, D]`` that T tasks have changed a little: scaled row by row, then added to.
+
+    In ``first_order`` a step's gradient is a constant: the base is read as if each task's table were ``base`` plus
+    constants, whatever the scaling.
+
+    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]``; each of
+    ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over S is added to the task's table; scale ``[T, V]``.
+    """
+
+    base: Tensor
+    touched: tuple[tuple[Tensor, Tensor], ...] = ()
+    outer: tuple[tuple[Tensor, Tensor], ...] = ()
+    scale: Tensor | None = None
+    first_order: bool = False
+
+    def rows(self, index: Tensor, task: Tensor) -> Tensor:
+        """Row ``index [K]`` of the table of ``task [K]`` -> ``[K, D]``."""
+        found = self.base.index_select(0, index)
+        if self.scale is not None:
+            found = found + (self.scale[task, index] - 1)[:, None] * self._fixed(found)
+        for keys, change in self.touched:
+            wanted = task * len(self.base) + index
+            at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+            found = found + change.index_select(0, at) * (keys[at] == wanted)[:, None]
+        for coefficient, vectors in self.outer:
+            share = coefficient[task, :, index]
+            found = found + torch.bmm(share[:, None], vectors.index_select(0, task)).squeeze(1)
+        return found
+
+    def scores(self, query: Tensor, tasks: TaskLayout) -> Tensor:
+        """Each query vector (task-major ``[T·Q, D]``) against its own task's table -> ``[T·Q, V]``."""
+        blocks = tasks.blocks(query)
+        scores = self._scaled(blocks)
+        for coefficient, vectors in self.outer:
+            scores = scores.baddbmm_(torch.bmm(blocks, vectors.transpose(1, 2)), coefficient)
+        scores = scores.flatten(0, 1)
+        for keys, change in self.touched:
+            scores = _add_columns(scores, blocks, keys, change)
+        return scores
+
+    def squares(self, num_tasks: int) -> Tensor:
+        """The squared length of each row of each task's table, ``[T, V]``."""
+        found = self.base.square().sum(1).expand(num_tasks, -1)
+        if self.scale is not None:
+            found = self.scale * (found + (self.scale - 1) * self._fixed(found))
+        for coefficient, vectors in self.outer:
+            close = self._scaled(vectors).mul_(2)
+            for others, other in self.outer:
+                close = close.baddbmm_(torch.bmm(vectors, other.transpose(1, 2)), others)
+            found = found + (coefficient * close).sum(1)
+        if self.touched:
+            keys = torch.cat([keys for keys, _ in self.touched]).unique()
+            own = self.rows(keys % len(self.base), keys // len(self.base)).square().sum(1)
+            found = found.flatten().index_copy(0, keys, own).reshape(found.shape)
+        return found
+
+    def shrunk(self, by: Tensor) -> TableState:
+        """The state after ``e_ti − by_ti e_ti``, for ``by [T, V]``."""
+
+        def less(x: Tensor, share: Tensor) -> Tensor:
+            return x - share * self._fixed(x)
+
+        at = [by.flatten().index_select(0, keys)[:, None] for keys, _ in self.touched]
+        return replace(
+            self,
+            scale=1 - by if self.scale is None else less(self.scale, by),
+            touched=tuple((keys, less(change, share)) for (keys, change), share in zip(self.touched, at, strict=True)),
+            outer=tuple((less(coefficient, by[:, None]), vectors) for coefficient, vectors in self.outer),
+        )
+
+    def dense(self, num_tasks: int) -> Tensor:
+        """Every task's table in full, ``[T, V, D]``: for tests and small tables only."""
+        table = self.base.expand(num_tasks, *self.base.shape)
+        if self.scale is not None:
+            table = table + (self.scale - 1)[:, :, None] * self._fixed(table)
+        for coefficient, vectors in self.outer:
+            table = table + coefficient.transpose(1, 2) @ vectors
+        for keys, change in self.touched:
+            table = table.flatten(0, 1).index_add(0, keys, change).reshape(table.shape)
+        return table
+
+    def detach(self) -> TableState:
+        """The same state, cut from the autograd graph."""
+        return replace(
+            self,
+            base=self.base.detach(),
+            first_order=True,
+            touched=tuple((keys, change.detach()) for keys, change in self.touched),
+            outer=tuple((a.detach(), b.detach()) for a, b in self.outer),
+            scale=None if self.scale is None else self.scale.detach(),
+        )
+
+    def _fixed(self, x: Tensor) -> Tensor:
+        """What a step scales: in first order a constant."""
+        return x.detach() if self.first_order else x
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        """``[T, Q, D]`` against the scaled base -> ``[T, Q, V]``, new memory."""
+        if self.scale is None:
+            return torch.matmul(vectors, self.base.t())
+        if self.first_order:
+            return _ScaledByConstant.apply(vectors, self.base, self.scale)
+        return torch.matmul(vectors, self.base.t()) * self.scale[:, None]
+
+
+class _ScaledByConstant(torch.autograd.Function):
+    """``a_ti h·e_i``, where ``(a_ti − 1) e_i`` is a constant to ``e_i``: its gradient is that of ``h·e_i``."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, base: Tensor, scale: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``[T, Q, D]``, ``[V, D]`` and ``[T, V]`` -> ``[T, Q, V]``."""
+        ctx.save_for_backward(vectors, base, scale)
+        return torch.matmul(vectors, base.t()).mul_(scale[:, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """To each of them, if it asks."""
+        vectors, base, scale = ctx.saved_tensors
+        to_vectors = to_base = to_scale = None
+        if ctx.needs_input_grad[0]:
+            to_vectors = torch.matmul(grad * scale[:, None], base)
+        if ctx.needs_input_grad[1]:
+            to_base = grad.flatten(0, 1).t() @ vectors.flatten(0, 1)
+        if ctx.needs_input_grad[2]:
+            to_scale = (grad * torch.matmul(vectors, base.t())).sum(1)
+        return to_vectors, to_base, to_scale
+
+
+def _add_columns(scores: Tensor, blocks: Tensor, keys: Tensor, change: Tensor) -> Tensor:
+    size, per_task = scores.shape[1], blocks.shape[1]
+    task, row = keys // size, keys % size
+    values = torch.bmm(blocks.index_select(0, task), change[:, :, None]).squeeze(2)
+    place = (task[:, None] * per_task + torch.arange(per_task, device=keys.device)) * size + row[:, None]
+    return scores.reshape(-1).index_add(0, place.reshape(-1), values.reshape(-1)).reshape(scores.shape)
