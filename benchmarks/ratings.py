@@ -107,7 +107,8 @@ def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[
 
 
 def hold_out(cut: ColdStart, people: int) -> tuple[EventLog, Tasks]:
-    """The training log without so many people, none of whom the warm scenario asks, and their tasks."""
+    """The training log without so many people, and their tasks; people whom the warm scenario does not ask, if there are
+    as many."""
     log = cut.training
     asked = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
     enough = (log.lengths >= cut.queries.least) & (log.lengths <= cut.queries.most)

@@ -108,12 +108,14 @@ Documents have 80 words (the paper: 500), word vectors 16 numbers made of the re
 held-out sessions) are the ablation. Item vectors that also hear of what is clicked together in all training sessions
 (global_gnn, counts less one), and sessions whose items exchange messages with their categories (hetero_gnn), are both
 behind SR-GNN after as much training, at every number of known clicks. What a global graph knows helps where it is added
-to scores (`evidence`, `kin` in the first row), not where it is mixed into the vectors.
+to scores (`second_look`; `evidence` and `kin` around niser), not where it is mixed into the vectors.
 
 **Products with the item table in 16 bits** (`--precision bf16`): the three sr_gnn rows on the last 30 % of training
 compare. On one seed bf16 is .07 (P@20) and .01 (MRR@20) below fp32, where another seed of fp32 is .35 and .07 away.
 
-A rate of 2e-3 instead of 1e-3 makes GC-SAN a point better in as many epochs; the other encoders were trained at 1e-3.
+A rate of 2e-3 instead of 1e-3 makes GC-SAN a point better in as many epochs; SR-GNN, TAGNN and NISER were trained at
+1e-3, in 2 or 3 epochs, at whose end the error on held-out sessions still falls (NISER's apart: a third epoch of it is
+worse). So the rows of encoders tell what they reach at least.
 """,
     ("diginetica", "cbml"): """\
 **What adaptation adds.** The niser row with `returns` is the base: an encoder trained on every prefix, and a bonus for
