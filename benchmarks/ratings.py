@@ -107,8 +107,10 @@ def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[
 
 
 def hold_out(cut: ColdStart, people: int) -> tuple[EventLog, Tasks]:
-    """The training log without so many people, and their tasks; people whom the warm scenario does not ask, if there are
-    as many."""
+    """The training log without so many people, and their tasks.
+
+    People whom the warm scenario does not ask, if there are as many.
+    """
     log = cut.training
     asked = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
     enough = (log.lengths >= cut.queries.least) & (log.lengths <= cut.queries.most)
