@@ -193,7 +193,8 @@ def fitted(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model, and what its epochs brought."""
     if options.system in BASELINES:
-        return BASELINES[options.system](train_log), []
+        # what never comes twice in a session, a system that learns has learned; what counts is told
+        return neighbours.as_in(train_log, BASELINES[options.system](train_log)), []
     learn, valid = (train_log, valid_log) if valid_log is not None else last_sessions(train_log, options.held_out)
     counted = learn
     if options.uncounted:

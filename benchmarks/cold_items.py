@@ -28,6 +28,7 @@ from graphmeta.curves import by_steps
 from graphmeta.evaluate import KNOWN_CLICKS, Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import summary
+from graphmeta.neighbours import as_in
 from graphmeta.published import RANKING
 from graphmeta.splits import Split, split_by_item
 
@@ -73,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     split = cut(DATASETS[options.dataset](), options)
     ran, began = provenance("benchmarks.cold_items"), time.perf_counter()
-    model, history = (Alike(split.train), []) if options.system == "alike" else learned(options, split)
+    model, history = learned(options, split)
     seconds = time.perf_counter() - began
     asked, support = drawn(split.test, options.asked, seed=options.seed), split.train.support
     result = ranked(model, asked, support)
@@ -109,6 +110,8 @@ def cut(log: EventLog, options: argparse.Namespace) -> Split:
 
 def learned(options: argparse.Namespace, split: Split) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model, and what its epochs brought."""
+    if options.system == "alike":
+        return as_in(split.train, Alike(split.train)), []
     return fitted(options, split.train, split.valid)
 
 

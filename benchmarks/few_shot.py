@@ -23,7 +23,7 @@ from benchmarks.rows import cost, measured, provenance
 from graphmeta import datasets
 from graphmeta.evaluate import Result, drawn_against, evaluate, evaluate_sampled
 from graphmeta.events import EventLog
-from graphmeta.neighbours import NoRepeats
+from graphmeta.neighbours import as_in
 from graphmeta.published import CATALOGUE, build
 from graphmeta.splits import split_people
 from graphmeta.system import System
@@ -70,7 +70,7 @@ def fitted(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The model, and what its epochs brought; one that adapts begins with its encoder, trained alone."""
     if name in BASELINES:  # nobody reviews a thing twice, which a trained model learns and a baseline must be told
-        return NoRepeats(BASELINES[name](learn)), []
+        return as_in(learn, BASELINES[name](learn)), []
     encoder, history = CATALOGUE[name].encoder, []
     alone = None if encoder is None else trained(encoder, learn, valid, options, history)
     return trained(name, learn, valid, options, history, begin=alone), history

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.accuracy import LAST, Dataset, by_session_end, without_validation
+from benchmarks.accuracy import BASELINES, LAST, Dataset, arguments, by_session_end, fitted, without_validation
+from graphmeta.batch import prefixes
 from graphmeta.events import EventLog
 from graphmeta.splits import last_sessions
 from graphmeta.testing import fake_log
@@ -52,3 +53,15 @@ def test_the_last_training_sessions_are_held_out():
         learn.sessions.tolist() == log.sessions[:15].tolist() and valid.sessions.tolist() == log.sessions[15:].tolist()
     )
     assert np.array_equal(learn.items.ids, log.items.ids) and np.array_equal(valid.users.ids, log.users.ids)
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "session_popularity"])
+def test_a_baseline_knows_whether_items_come_twice_in_a_session(name):
+    once, (model, _) = whole(), fitted(arguments("", ["d"], BASELINES).parse_args(["d", name]), whole(), None)
+    asked = prefixes(once)
+    scores = model.scores(asked)
+    assert all(scores[row, item] == -1 for row, item in enumerate(once.item[asked.begin]))
+    clicks = pd.DataFrame({"s": [0, 0, 0, 1, 1], "i": list("xyxyz")})
+    twice = EventLog.read(clicks, session="s", item="i")
+    model, _ = fitted(arguments("", ["d"], BASELINES).parse_args(["d", name]), twice, None)
+    assert (model.scores(prefixes(twice)) >= 0).all()
