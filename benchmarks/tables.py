@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -117,9 +118,12 @@ def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: boo
     missing = [job for job in wanted if job.key not in had]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows have results", flush=True)
     for job in tqdm(missing, unit="row", desc="table"):
-        for one in (*begun_by(job, known, folder), job):
+        if job.key in had:  # by now: another row began with it
+            continue
+        for one in chain(begun_by(job, known, folder), [job]):  # each is found when the one before it has ended
             print(f"\n> python -m benchmarks.{shlex.join(one.command)}", flush=True)
             start(one, folder, where, quick=quick)
+            had.add(one.key)
 
 
 def begun_by(job: Job, known: Sequence[Job], folder: Path) -> Iterator[Job]:

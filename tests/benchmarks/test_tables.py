@@ -76,6 +76,9 @@ def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
     known += jobs(["accuracy d e --start-from saved/b --then saved/d", "accuracy d d --save saved/d"], 1)
     run(known[3:4], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran[3:]] == ["d", "e"]
+    alone = jobs(["accuracy d g --start-from saved/f --then saved/f", "accuracy d f --save saved/f"], 1)
+    run(alone, alone, tmp_path, quick=True)
+    assert [words.split()[2] for words in ran[5:]] == ["f", "g"]
     with pytest.raises(SystemExit, match="no row of the table saves saved/a"):
         run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
 
