@@ -51,6 +51,11 @@ class Job:
         return self.words[0]
 
     @property
+    def system(self) -> str:
+        """Whom it is about: the word after ``--systems``, or after the data set."""
+        return after(self.words, "--systems") or self.words[2]
+
+    @property
     def command(self) -> tuple[str, ...]:
         """All words, with the seed; what another seed saves lies in a folder of its own."""
         own = [w if self.seed == 0 else re.sub(r"^saved/(.+)$", rf"saved/\1-{self.seed}", w) for w in self.words]
@@ -77,14 +82,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.table is None:
         return overview(tables)
-    found = [job for job in jobs(tables[options.table], options.seeds) if chosen(job, options.systems)]
-    if not found:
-        parser.error(f"{options.table} has no system {options.systems!r}; it has {', '.join(systems(tables, options))}")
+    known = jobs(tables[options.table], options.seeds)
+    systems = sorted({job.system for job in known})
+    wanted = systems if options.systems is None else options.systems.split(",")
+    if unknown := set(wanted) - set(systems):
+        parser.error(f"{options.table} has no system {sorted(unknown)[0]!r}; it has {', '.join(systems)}")
+    found = [job for job in known if job.system in wanted]
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            run(found, jobs(tables[options.table], options.seeds), Path(folder), quick=True)
+            run(found, known, Path(folder), quick=True)
     else:
-        run(found, jobs(tables[options.table], options.seeds), HERE.parent, quick=False)
+        run(found, known, HERE.parent, quick=False)
 
 
 def overview(tables: dict[str, list[str]]) -> None:
@@ -98,17 +106,6 @@ def overview(tables: dict[str, list[str]]) -> None:
 def jobs(commands: Sequence[str], seeds: int) -> list[Job]:
     """Each command with each seed."""
     return [Job(tuple(shlex.split(command)), seed) for seed in range(seeds) for command in commands]
-
-
-def chosen(job: Job, wanted: str | None) -> bool:
-    """Whether the job is about one of the systems."""
-    return wanted is None or bool(set(wanted.split(",")) & set(job.words))
-
-
-def systems(tables: dict[str, list[str]], options: argparse.Namespace) -> list[str]:
-    """What can be asked for: the word after the data set, or after ``--systems``."""
-    named = [Job(tuple(shlex.split(command)), 0) for command in tables[options.table]]
-    return sorted({job.after("--systems") or job.words[2] for job in named})
 
 
 def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: bool) -> None:

@@ -89,6 +89,25 @@ def test_seeds_of_a_variant_go_together_and_rates_do_not():
     assert [len(group) for group in by_variant([*rows, {"command": told.format("a", "2e-4", "b", 0)}])] == [2, 1]
 
 
+def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, capsys):
+    def words(*systems):
+        monkeypatch.setattr(sys, "argv", ["tables", "cbml-diginetica", "--quick", "--systems", ",".join(systems)])
+        found = []
+        monkeypatch.setattr(tables, "run", lambda wanted, known, folder, quick: found.extend(wanted))
+        tables.main()
+        return found
+
+    wanted = words("cbml", "stan")
+    assert {job.words[2] for job in wanted} == {"cbml", "stan"} and len(wanted) > 4
+    assert len(words("second_look")) == 1  # though others have it for a base
+    for strange in (("sr_gnn", "typo"), ("share-fp32",)):
+        with pytest.raises(SystemExit):
+            words(*strange)
+        told = capsys.readouterr().err
+        assert f"has no system {strange[-1]!r}" in told and "cbml, cbml_c" in told
+    assert Job(("streams", "d", "--systems", "sml"), 0).system == "sml"
+
+
 @pytest.mark.slow
 def test_a_quick_row_runs_and_keeps_nothing():
     before = results(HERE / "results")
