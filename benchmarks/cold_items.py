@@ -66,12 +66,7 @@ class Alike:
 
 def main() -> None:
     """Run one row from the command line."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, "alike"])
-    parser.add_argument("--last", type=float, default=1.0, help="share of the log's sessions, the last ones")
-    parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new to the test")
-    parser.add_argument("--asked", type=int, default=10_000, help="prefixes of the test that are asked, at random")
-    parser.set_defaults(share=1.0)
-    options = parser.parse_args()
+    options = parser().parse_args()
     split = cut(DATASETS[options.dataset](), options)
     ran, began = provenance("benchmarks.cold_items"), time.perf_counter()
     model, history = learned(options, split)
@@ -97,6 +92,16 @@ def main() -> None:
     }
     write(row, tag=options.tag)
     print({name: told["hit@20"] for name, told in row["targets"].items()}, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, "alike"])
+    parser.add_argument("--last", type=float, default=1.0, help="share of the log's sessions, the last ones")
+    parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new to the test")
+    parser.add_argument("--asked", type=int, default=10_000, help="prefixes of the test that are asked, at random")
+    parser.set_defaults(share=1.0)
+    return parser
 
 
 def cut(log: EventLog, options: argparse.Namespace) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -66,6 +67,19 @@ def write(row: Row, *, tag: str = "") -> None:
 def load(pattern: str = "*.json", folder: Path | None = None) -> list[Row]:
     """All result files, or those whose names match, by name."""
     return [json.loads(path.read_text()) for path in sorted((folder or RESULTS).glob(pattern))]
+
+
+def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Reads names with commas between them, none but these: the type of an option."""
+    known = list(names)
+
+    def read(words: str) -> list[str]:
+        found = words.split(",")
+        if unknown := sorted(set(found) - set(known)):
+            raise argparse.ArgumentTypeError(f"no system here is called {unknown[0]!r}; there are {', '.join(known)}")
+        return found
+
+    return read
 
 
 def heading(names: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.rows import cost, provenance
+from benchmarks.rows import cost, provenance, some_of
 from graphmeta import datasets
 from graphmeta.events import EventLog
 from graphmeta.histories import by_user
@@ -159,15 +159,7 @@ SYSTEMS = MATRIX | SEQUENCE
 
 def main() -> None:
     """Run rows from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=STREAMS)
-    parser.add_argument("--systems", default=",".join(SYSTEMS))
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--state", type=Path, help="folder to save after each period; taken up again if it is there")
-    options = parser.parse_args()
-    wanted = options.systems.split(",")
-    if unknown := set(wanted) - set(SYSTEMS):
-        parser.error(f"no system is called {sorted(unknown)[0]!r}; there are {', '.join(SYSTEMS)}")
+    options = parser().parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # squares of gradients that are nearly nothing make Adam many times slower
     of = STREAMS[options.dataset]
@@ -176,11 +168,21 @@ def main() -> None:
     print(f"{log.num_events:,} events, {len(log.users or [])} users, {len(edges) - 1} periods", flush=True)
     for seed in map(int, options.seeds.split(",")):
         begun: dict[str, System] = {}
-        for name in wanted:
+        for name in options.systems:
             began = time.perf_counter()
             system = pretrained(name, log, edges, begun, of=of, seed=seed)
             reports = served(name, system, log, edges, of=of, seed=seed, state=options.state)
             write(options.dataset, name, reports, seed=seed, since=of.since, seconds=time.perf_counter() - began)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=STREAMS)
+    parser.add_argument("--systems", type=some_of(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--state", type=Path, help="folder to save after each period; taken up again if it is there")
+    return parser
 
 
 def pretrained(

@@ -50,12 +50,7 @@ Try = Callable[[Mapping[str, Any]], Row]
 
 def main() -> None:
     """Search from the command line."""
-    parser = arguments(__doc__, DATASETS, RANKING)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=60.0, help="of all trials; none begins after")
-    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
-    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, where nothing validates")
-    options = parser.parse_args()
+    options = parser().parse_args()
     space, first = space_of(options.system, options.arguments, lr=options.lr)
     other = f"-seed{options.seed}" if options.seed else ""
     path = RESULTS / f"tuning-{options.dataset}-{options.system}{other}.json"
@@ -76,6 +71,16 @@ def main() -> None:
     for found in search(space, first, tried, trials, seed=options.seed, most=options.trials, minutes=options.minutes):
         print({name: found[name] for name in ("settings", "valid", "seconds")}, flush=True)
         write_json(path, {**document, "trials": trials, "best": best(trials)})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = arguments(__doc__, DATASETS, RANKING)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of all trials; none begins after")
+    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
+    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, where nothing validates")
+    return parser
 
 
 def space_of(system: str, given: Mapping[str, Any], *, lr: float) -> tuple[Space, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The tables know every result, run only what is missing, and first what a row begins with."""
 
+import importlib
 import json
 import shlex
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.rows import by_variant
-from benchmarks.tables import HERE, Job, jobs, plain, results, run
+from benchmarks.tables import HERE, QUICK, Job, jobs, plain, results, run
 
 TABLES = json.loads((HERE / "tables.json").read_text())
 
@@ -19,10 +20,20 @@ def test_every_result_comes_from_a_command_of_a_table():
     assert {command[:-1] for command in results(HERE / "results")} <= known
 
 
-def test_every_command_is_one_that_its_benchmark_takes():
-    modules = {Job(tuple(shlex.split(command)), 0).module for commands in TABLES.values() for command in commands}
-    for module in modules:
-        assert (HERE / f"{module}.py").exists()
+COMMANDS = [job for commands in TABLES.values() for job in jobs(commands, 2)]
+
+
+@pytest.mark.parametrize("module", sorted({job.module for job in COMMANDS}))
+def test_every_command_is_one_that_its_benchmark_takes(module):
+    if module == "tune":
+        pytest.importorskip("optuna")
+    parser, own = importlib.import_module(f"benchmarks.{module}").parser(), [j for j in COMMANDS if j.module == module]
+    for job in own:
+        given = parser.parse_args([*job.command[1:], *QUICK.get(module, "--epochs 1").split()])
+        asked = given.systems if hasattr(given, "systems") else [given.system]
+        assert given.dataset == job.words[1] and job.system in asked
+        with pytest.raises(SystemExit):
+            parser.parse_args([word if word != job.system else "nobody" for word in job.command[1:]])
 
 
 def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
