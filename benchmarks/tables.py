@@ -32,7 +32,7 @@ QUICK = {
     "accuracy": "--epochs 1 --share 0.02",
     "cold_items": "--epochs 1 --asked 100",
     "cold_users": "--epochs 1 --pretrain-epochs 1",
-    "streams": "",
+    "streams": "--periods 3",
     "tune": "--epochs 1 --share 0.02 --trials 2",
 }
 SEED = {"streams": "--seeds"}
