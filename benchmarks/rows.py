@@ -115,33 +115,3 @@ def by_variant(rows: list[Row]) -> list[list[Row]]:
 def variant(row: Row) -> str:
     """What tells runs apart but for the seed, which also tells the folders of what it begins with apart."""
     return re.sub(r" --seed \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
-
-
-def label(row: Row) -> str:
-    """The system and what is special about the run."""
-    words = shlex.split(row["command"])
-    given = dict(row.get("arguments", {}))
-    around = given.pop("base", None), given.pop("options", {})
-    notes = [row["note"]] if row.get("note") else []
-    notes += [f"around {around[0]} with {in_words(around[1])}".removesuffix(" with ")] if around[0] else []
-    notes += [f"with {in_words(around[1])}"] if around[1] and not around[0] else []
-    notes += [in_words(given)] if given else []
-    shown = {
-        "--start-from": lambda word: f"begins with {Path(word).name}",
-        "--then": lambda word: f"ends with {Path(word).name}",
-        "--precision": str,
-        "--optimizer": str,
-        "--lr": lambda word: f"rate {float(word):g}" if row["protocol"] == "sr-gnn" else "",
-        "--share": lambda word: f"last {float(word):.0%} of training",
-    }
-    notes += filter(None, (tell(word) for flag, tell in shown.items() if (word := after(words, flag))))
-    return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
-
-
-def in_words(arguments: dict[str, Any]) -> str:
-    """Arguments in words: a list by its members, a switch by its name."""
-    parts = []
-    for name, value in arguments.items():
-        shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
-        parts.append(shown if name == "extras" else name if value is True else f"{name} {shown}")
-    return ", ".join(parts)
