@@ -94,6 +94,13 @@ def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
         run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
 
 
+@pytest.mark.parametrize("table", [name for name, commands in TABLES.items() if "--start-from" in str(commands)])
+def test_a_fresh_table_runs_each_of_its_rows_once(ran, tmp_path, table):
+    known = jobs(TABLES[table], 1)
+    run(known, known, tmp_path, quick=True)
+    assert sorted(ran) == sorted(shlex.join(job.words) for job in known)
+
+
 def test_seeds_of_a_variant_go_together_and_rates_do_not():
     told = "accuracy d a --start-from saved/{} --lr {} --save saved/{} --seed {}"
     rows = [{"command": told.format(*words)} for words in (("a", "2e-3", "b", 0), ("a-1", "2e-3", "b-1", 1))]
