@@ -135,11 +135,7 @@ BASELINES = {
 
 def main() -> None:
     """Run one row from the command line."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES])
-    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
-    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
-    parser.add_argument("--protocols", nargs="+", help="to be asked under; all of the dataset if not given")
-    options = parser.parse_args()
+    options = parser().parse_args()
     dataset = DATASETS[options.dataset]
     train_log, valid_log, test_log = dataset.parts()
     ran, began = provenance("benchmarks.accuracy"), time.perf_counter()
@@ -162,6 +158,15 @@ def main() -> None:
             **ran,
         }
         write(row, tag=options.tag)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES])
+    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
+    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
+    parser.add_argument("--protocols", nargs="+", help="to be asked under; all of the dataset if not given")
+    return parser
 
 
 def arguments(description: str | None, names: Iterable[str], systems: Iterable[str]) -> argparse.ArgumentParser:
@@ -193,7 +198,8 @@ def fitted(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model, and what its epochs brought."""
     if options.system in BASELINES:
-        return BASELINES[options.system](train_log), []
+        # what never comes twice in a session, a system that learns has learned; what counts is told
+        return neighbours.as_in(train_log, BASELINES[options.system](train_log)), []
     learn, valid = (train_log, valid_log) if valid_log is not None else last_sessions(train_log, options.held_out)
     counted = learn
     if options.uncounted:

@@ -1,7 +1,15 @@
-"""What adaptation costs at Diginetica's size: with the item table in scope, and for one new session alone."""
+"""What adaptation costs at Diginetica's size: with the item table in scope, and for one new session alone.
+
+    python -m benchmarks.adapting everything 256    # peak MB of three meta-updates on 256 tasks
+
+A process is asked for the memory of one arm alone, for a peak is one of a whole process.
+"""
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,8 +22,11 @@ from graphmeta.published import build
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
-TASKS = 64
-TABLE = ("features.item", "encoder", "head.project.weight", "head.project.bias")
+TASKS, SIZES = 64, (16, 64, 256)
+SCOPES = {
+    "everything": ("features.item", "encoder", "head.project.weight", "head.project.bias"),
+    "predictor": "predictor",
+}
 
 
 def cbml(scope: Sequence[str] | str) -> System:
@@ -24,12 +35,12 @@ def cbml(scope: Sequence[str] | str) -> System:
     return build("cbml", EntityTable(np.arange(ITEMS), {}), width=WIDTH, scope=scope)
 
 
-def meta_step(system: System) -> Callable[[], None]:
-    """A closure that takes one meta-update on 64 sessions, each time others, of like length as in training."""
+def meta_step(system: System, *, tasks: int = TASKS) -> Callable[[], None]:
+    """A closure that takes one meta-update on so many sessions, each time others, of like length as in training."""
     optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, fused=True)
     samples = sessions(20_000, ITEMS)
     samples = samples.take(np.flatnonzero(samples.lengths >= 2))
-    batches = iter(list(system.batches(samples, batch_size=TASKS, seed=0, epoch=0)))
+    batches = iter(list(system.batches(samples, batch_size=tasks, seed=0, epoch=0)))
 
     def step() -> None:
         update(system, optimizer, samples.take(next(batches)))
@@ -39,10 +50,26 @@ def meta_step(system: System) -> Callable[[], None]:
 
 def cbml_table() -> list[Row]:
     """A step of CBML that adapts everything, the item table too, over one that adapts the prediction layer alone."""
-    everything, predictor = (meta_step(cbml(scope)) for scope in (TABLE, "predictor"))
-    ours, other = paired(everything, predictor, rounds=15)
     against = "x predictor only (lower is better)"
-    return [row("cbml_table", ours / other, against, ours=TASKS / ours, other=TASKS / other, unit="tasks/s")]
+    peaks = [cbml_memory(tasks) for tasks in SIZES]  # before this process grows: its peak would be its children's too
+    ours, other = paired(*(meta_step(cbml(scope)) for scope in SCOPES.values()), rounds=15)
+    return [row("cbml_table", ours / other, against, ours=TASKS / ours, other=TASKS / other, unit="tasks/s"), *peaks]
+
+
+def cbml_memory(tasks: int) -> Row:
+    """Peak memory of the same arms, each in a process of its own.
+
+    The table in scope costs a few numbers a row, task and support sample; a copied row would have a hundred.
+    """
+    ours, other = (peak_of(arm, tasks) for arm in SCOPES)
+    name = f"cbml_table, peak with {tasks} tasks"
+    return {**row(name, ours / other, "x predictor only", ours=ours, other=other, unit="MB"), "peak_mb": round(ours)}
+
+
+def peak_of(arm: str, tasks: int) -> float:
+    """MB of a process that takes a few meta-updates."""
+    command = [sys.executable, "-m", "benchmarks.adapting", arm, str(tasks)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def adapt_one() -> list[Row]:
@@ -64,3 +91,15 @@ def adapt_one() -> list[Row]:
         row(f"adapt_one, {name}", a / b, against, ours=a, other=b, unit="ms a session")
         for name, (a, b) in found.items()
     ]
+
+
+def main() -> None:
+    """Print the peak of one arm, in MB."""
+    step = meta_step(cbml(SCOPES[sys.argv[1]]), tasks=int(sys.argv[2]))
+    for _ in range(3):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()

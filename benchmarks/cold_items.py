@@ -28,6 +28,7 @@ from graphmeta.curves import by_steps
 from graphmeta.evaluate import KNOWN_CLICKS, Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import summary
+from graphmeta.neighbours import as_in
 from graphmeta.published import RANKING
 from graphmeta.splits import Split, split_by_item
 
@@ -65,15 +66,10 @@ class Alike:
 
 def main() -> None:
     """Run one row from the command line."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, "alike"])
-    parser.add_argument("--last", type=float, default=1.0, help="share of the log's sessions, the last ones")
-    parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new to the test")
-    parser.add_argument("--asked", type=int, default=10_000, help="prefixes of the test that are asked, at random")
-    parser.set_defaults(share=1.0)
-    options = parser.parse_args()
+    options = parser().parse_args()
     split = cut(DATASETS[options.dataset](), options)
     ran, began = provenance("benchmarks.cold_items"), time.perf_counter()
-    model, history = (Alike(split.train), []) if options.system == "alike" else learned(options, split)
+    model, history = learned(options, split)
     seconds = time.perf_counter() - began
     asked, support = drawn(split.test, options.asked, seed=options.seed), split.train.support
     result = ranked(model, asked, support)
@@ -98,6 +94,16 @@ def main() -> None:
     print({name: told["hit@20"] for name, told in row["targets"].items()}, flush=True)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, "alike"])
+    parser.add_argument("--last", type=float, default=1.0, help="share of the log's sessions, the last ones")
+    parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new to the test")
+    parser.add_argument("--asked", type=int, default=10_000, help="prefixes of the test that are asked, at random")
+    parser.set_defaults(share=1.0)
+    return parser
+
+
 def cut(log: EventLog, options: argparse.Namespace) -> Split:
     """The last sessions of a log, split by item; a fifth as many items as are new to the test are for validation."""
     last = np.arange(log.num_sessions) >= log.num_sessions - round(log.num_sessions * options.last)
@@ -109,6 +115,8 @@ def cut(log: EventLog, options: argparse.Namespace) -> Split:
 
 def learned(options: argparse.Namespace, split: Split) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model, and what its epochs brought."""
+    if options.system == "alike":
+        return as_in(split.train, Alike(split.train)), []
     return fitted(options, split.train, split.valid)
 
 

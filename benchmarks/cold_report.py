@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
-from benchmarks.rows import MEASURE, RATE, Row, by_variant, commands, heading, label, spread
+from benchmarks.labels import called, named, spanned, special
+from benchmarks.rows import MEASURE, RATE, Row, by_variant, commands, heading, spread
 
 SHOWN = ("hit@5", "hit@20", "mrr@20")
 
@@ -15,7 +16,7 @@ def cold_section(title: str, rows: list[Row], text: str) -> str:
     """How well targets are found that are new, rare and any, and by known clicks: the best at new ones first."""
     first, targets = rows[0], list(rows[0]["targets"])
     groups = [each for runs in by_variant(rows) for each in (runs, still(runs)) if each]
-    ordered = sorted(groups, key=lambda runs: -mean(run["targets"]["new"]["hit@20"] for run in runs))
+    ordered = named(sorted(groups, key=lambda runs: -mean(run["targets"]["new"]["hit@20"] for run in runs)))
     size, asked = first["learned_from"], {name: first["targets"][name]["samples"] for name in targets}
     lines = [
         f"## {title}\n",
@@ -25,10 +26,10 @@ def cold_section(title: str, rows: list[Row], text: str) -> str:
         f"{first['items']['rare']:,} rare (1 to 5); {first['samples']:,} prefixes asked. Hit@5 / Hit@20 / MRR@20.\n",
         *heading([*(f"{name} ({asked[name]:,})" for name in targets), "epochs", "seeds", "train min"]),
     ]
-    for runs in ordered:
+    for label, runs in ordered.items():
         cells = [figures([run["targets"][name] for run in runs]) for name in targets]
-        epochs, minutes = len(runs[0]["history"]) or "–", mean(run["wall_s"] for run in runs) / 60
-        lines.append(f"| {' | '.join(map(str, [label(runs[0]), *cells, epochs, len(runs), f'{minutes:.1f}']))} |")
+        epochs, minutes = spanned([len(run["history"]) for run in runs]), mean(run["wall_s"] for run in runs) / 60
+        lines.append(f"| {' | '.join(map(str, [label, *cells, epochs, len(runs), f'{minutes:.1f}']))} |")
     for name in targets:
         lines += ["", *by_clicks(ordered, name)]
     return "\n".join([*lines, "", *commands(rows)])
@@ -48,18 +49,18 @@ def still(runs: list[Row]) -> list[Row]:
     ]
 
 
-def by_clicks(ordered: list[list[Row]], target: str) -> list[str]:
+def by_clicks(ordered: dict[str, list[Row]], target: str) -> list[str]:
     """The same for one kind of target, by known clicks."""
-    parts = ordered[0][0]["targets"][target]["known clicks"]
+    parts = next(iter(ordered.values()))[0]["targets"][target]["known clicks"]
     names = [name for name, part in parts.items() if part["samples"]]
     counted = [f"{name} ({parts[name]['samples']:,})" for name in names]
     lines = [
         f"Of {target} targets, by known clicks (samples):\n",
         *heading(counted),
     ]
-    for runs in ordered:
+    for label, runs in ordered.items():
         cells = [figures([run["targets"][target]["known clicks"][name] for run in runs]) for name in names]
-        lines.append(f"| {label(runs[0])} | {' | '.join(cells)} |")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return lines
 
 
@@ -84,7 +85,8 @@ def tuning_section(title: str, rows: list[Row], text: str) -> str:
     for row in sorted(rows, key=lambda row: -row["best"]["valid"][MEASURE]):
         values = [spread([each["valid"][MEASURE]]) for each in (row["trials"][0], row["best"])]
         minutes = sum(each["seconds"] for each in row["trials"]) / 60
-        cells = [label(row), len(row["trials"]), *values, shown(row["best"]["settings"]), f"{minutes:.1f}"]
+        found = [len(row["trials"]), *values, shown(row["best"]["settings"]), f"{minutes:.1f}"]
+        cells = [called(row, special([row])), *found]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", *commands(rows)])
 

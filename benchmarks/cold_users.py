@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.rows import cost, measured, provenance, told
+from benchmarks.rows import cost, measured, provenance, some_of, told
 from graphmeta import datasets, neighbours
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples
@@ -80,28 +80,30 @@ class Row:
 
 def main() -> None:
     """Run rows from the command line."""
+    options = parser().parse_args()
+    protocol = Protocol.of(DATASETS[options.dataset](), seed=options.seed)
+    print(described(protocol), flush=True)
+    factors, pretraining = None, []
+    if set(options.systems) - set(BASELINES):
+        factors, pretraining = pretrained(protocol.pretrain, epochs=options.pretrain_epochs, seed=options.seed)
+    for name in options.systems:
+        began = time.perf_counter()
+        row = run(name, protocol, factors, options)
+        write(name, row, options, pretraining, time.perf_counter() - began)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
     names = [*FOLD_IN, *META, *BASELINES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--systems", default=",".join(names), help="names with commas between them; all")
+    parser.add_argument("--systems", type=some_of(names), default=names, help="names with commas between them; all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=15, help="of meta-training, at most")
     parser.add_argument("--pretrain-epochs", type=int, default=12, help="of the item factors, at most")
     parser.add_argument("--rates", type=json.loads, default=RATES, help="inner rates to choose from, as JSON")
     parser.add_argument("--preset", choices=("default", "paper"), default="default")
-    options = parser.parse_args()
-    wanted = options.systems.split(",")
-    if unknown := set(wanted) - set(names):
-        parser.error(f"no system here is called {sorted(unknown)[0]!r}")
-    protocol = Protocol.of(DATASETS[options.dataset](), seed=options.seed)
-    print(described(protocol), flush=True)
-    factors, pretraining = None, []
-    if set(wanted) - set(BASELINES):
-        factors, pretraining = pretrained(protocol.pretrain, epochs=options.pretrain_epochs, seed=options.seed)
-    for name in wanted:
-        began = time.perf_counter()
-        row = run(name, protocol, factors, options)
-        write(name, row, options, pretraining, time.perf_counter() - began)
+    return parser
 
 
 def described(protocol: Protocol) -> str:

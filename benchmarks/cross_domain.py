@@ -89,16 +89,7 @@ SYSTEMS: dict[str, Factory] = {
 
 def main() -> None:
     """Run rows from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("systems", nargs="+", choices=SYSTEMS)
-    parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is kept (η)")
-    parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--lr", type=float, default=5e-3)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--patience", type=int, default=8)
-    options = parser.parse_args()
+    options = parser().parse_args()
     data, ran = DATASETS[options.dataset], provenance("benchmarks.cross_domain")
     given = f"--linking {options.linking:g} --epochs {options.epochs} --lr {options.lr:g}"
     given += f" --batch-size {options.batch_size} --patience {options.patience}"
@@ -112,6 +103,20 @@ def main() -> None:
                 "command": f"python -m benchmarks.cross_domain {options.dataset} {system} {given} --seed {seed}"
             }
             write(row | facts(cut) | one(options, seed, partial(SYSTEMS[system], cut, texts, data), cut))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("systems", nargs="+", choices=SYSTEMS)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is kept (η)")
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--patience", type=int, default=8)
+    return parser
 
 
 def one(

@@ -19,11 +19,11 @@ import torch
 
 from benchmarks import rows
 from benchmarks.accuracy import BASELINES
-from benchmarks.rows import cost, measured, provenance
+from benchmarks.rows import cost, measured, provenance, some_of
 from graphmeta import datasets
 from graphmeta.evaluate import Result, drawn_against, evaluate, evaluate_sampled
 from graphmeta.events import EventLog
-from graphmeta.neighbours import NoRepeats
+from graphmeta.neighbours import as_in
 from graphmeta.published import CATALOGUE, build
 from graphmeta.splits import split_people
 from graphmeta.system import System
@@ -36,21 +36,10 @@ SHOTS, KS = 3, (1, 5, 10)
 
 def main() -> None:
     """Run rows from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--systems", default="popularity,item_knn,gru4rec,melu,meta_tl,cluster_seq")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--batch-size", type=int, help="1024 tasks, or 128 whole histories, if not given")
-    options = parser.parse_args()
-    wanted = options.systems.split(",")
-    if unknown := set(wanted) - set(CATALOGUE) - set(BASELINES):
-        parser.error(f"no system is called {sorted(unknown)[0]!r}")
+    options = parser().parse_args()
     logs = dealt(DATASETS[options.dataset](), seed=options.seed)
     print("people and events:", [(log.num_sessions, log.num_events) for log in logs], flush=True)
-    for name in wanted:
+    for name in options.systems:
         began = time.perf_counter()
         model, history = fitted(name, logs[0], logs[1], options)
         seconds = time.perf_counter() - began
@@ -58,6 +47,20 @@ def main() -> None:
         against = drawn_against(asked, logs[2], seed=options.seed)
         write(name, "metatl", evaluate_sampled(model, asked, against, ks=KS), history, options, seconds)
         write(name, "metatl-all", evaluate(model, asked, ks=KS), history, options, seconds)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    some = "popularity,item_knn,gru4rec,melu,meta_tl,cluster_seq"
+    parser.add_argument("--systems", type=some_of([*CATALOGUE, *BASELINES]), default=some)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, help="1024 tasks, or 128 whole histories, if not given")
+    return parser
 
 
 def dealt(log: EventLog, *, seed: int) -> tuple[EventLog, ...]:
@@ -70,7 +73,7 @@ def fitted(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The model, and what its epochs brought; one that adapts begins with its encoder, trained alone."""
     if name in BASELINES:  # nobody reviews a thing twice, which a trained model learns and a baseline must be told
-        return NoRepeats(BASELINES[name](learn)), []
+        return as_in(learn, BASELINES[name](learn)), []
     encoder, history = CATALOGUE[name].encoder, []
     alone = None if encoder is None else trained(encoder, learn, valid, options, history)
     return trained(name, learn, valid, options, history, begin=alone), history

@@ -96,9 +96,14 @@ def makers(rows: list[Row]) -> dict[str, Row]:
 
 
 def seconds(row: Row, start: dict[str, Row]) -> float:
-    """What a row took, and what it begins with before it."""
-    before = start.get(begun_with(row))
-    return row["wall_s"] + (seconds(before, start) if before else 0)
+    """What a row took, and before it what it begins with, and what it ends with; what went into both counts once."""
+    return sum(one["wall_s"] for one in ancestry(row, start).values())
+
+
+def ancestry(row: Row, start: dict[str, Row]) -> dict[str, Row]:
+    """The row, and all that it begins and ends with, by command."""
+    before = [start[folder] for folder in (begun_with(row), said(row, "--then")) if folder in start]
+    return {row["command"]: row} | {name: one for each in before for name, one in ancestry(each, start).items()}
 
 
 def begun_with(row: Row) -> str:

@@ -39,19 +39,7 @@ SYSTEMS = [name for name, entry in CATALOGUE.items() if entry.rates]
 
 def main() -> None:
     """Run one row from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("system", choices=[*SYSTEMS, *BASELINES])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--weight-decay", type=float, default=1e-5)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
-    parser.add_argument("--held-out", type=int, default=150, help="training people, for choosing the epoch")
-    parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"lr\": 0.01}'")
-    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
-    options = parser.parse_args()
+    options = parser().parse_args()
     ran, cut = provenance("benchmarks.ratings"), DATASETS[options.dataset]()
     scenarios = list(cut.scenarios())
     print(options.dataset, *scenarios, sep="\n  ", flush=True)
@@ -81,6 +69,23 @@ def main() -> None:
         }
         row |= {"candidates": result.candidates, "ties": result.ties}
     write(row | cost(seconds) | ran, tag=options.tag)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("system", choices=[*SYSTEMS, *BASELINES])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--weight-decay", type=float, default=1e-5)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
+    parser.add_argument("--held-out", type=int, default=150, help="training people, for choosing the epoch")
+    parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"lr\": 0.01}'")
+    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
+    return parser
 
 
 def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[str, Any]]]:

@@ -9,14 +9,17 @@ that differ in the seed alone become one, with their mean and standard deviation
 from __future__ import annotations
 
 import json
+import shlex
 from itertools import chain
 from pathlib import Path
 from statistics import mean
 
 from benchmarks.cold_report import cold_section, tuning_section
-from benchmarks.rows import CUTS, RESULTS, Row, by_variant, commands, heading, label, load, spread
+from benchmarks.labels import named, spanned
+from benchmarks.rows import CUTS, RESULTS, Row, after, by_variant, commands, heading, load, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
+from graphmeta.published import CATALOGUE
 
 HERE = Path(__file__).parent
 KINDS = {"known clicks": "known clicks", "item events": "training clicks of the target"}
@@ -58,7 +61,7 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
     cut = CUTS[rows[0]["protocol"]]
     second = SECOND.get(rows[0]["protocol"], "mrr")
     hit, mrr = f"hit@{cut}", f"{second}@{cut}"
-    ordered = sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][hit] for run in runs))
+    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][hit] for run in runs)))
     first = rows[0]
     lines = [
         f"## {title}\n",
@@ -68,16 +71,27 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
         "| epochs | seeds | train min | peak MB | date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    for runs in ordered:
-        theirs = published.get(runs[0]["system"])
+    for name, runs in ordered.items():
+        theirs = published.get(runs[0]["system"]) if as_published(runs[0]) else None
         ours = [mean(run["metrics"][measure] for run in runs) for measure in (hit, mrr)]
         printed = "– | –" if theirs is None else against(ours, [theirs[hit], theirs[mrr]])
-        epochs = runs[0]["epochs"] if runs[0]["history"] else "–"
+        epochs = spanned([run["epochs"] if run["history"] else 0 for run in runs])
         minutes, peak = mean(r["wall_s"] for r in runs) / 60, max(r["peak_mb"] for r in runs)
-        cells = [label(runs[0]), figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
+        cells = [name, figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
     slices = [*sliced(ordered, mrr, "known clicks"), *sliced(ordered, mrr, "item events")]
-    return "\n".join([*lines, "", *pictures(first), *stepped(ordered), *slices, *commands(chain(*ordered))])
+    return "\n".join([*lines, "", *pictures(first), *stepped(ordered), *slices, *commands(chain(*ordered.values()))])
+
+
+def as_published(row: Row) -> bool:
+    """Whether the row is the system that was published: all of training, its own base, and nothing added.
+
+    Rates, epochs and batches may be others.
+    """
+    given, entry = row["arguments"], CATALOGUE.get(row["system"])
+    base = entry.encoder if entry else None
+    whole = float(after(shlex.split(row["command"]), "--share") or 1) == 1
+    return whole and given.get("base", base) == base and not given.get("options") and not given.get("extras")
 
 
 def pictures(first: Row) -> list[str]:
@@ -94,29 +108,31 @@ def against(ours: list[float], theirs: list[float]) -> str:
 
 def ratings_section(title: str, rows: list[Row], published: dict[str, dict[str, dict[str, float]]]) -> str:
     """Ratings in each scenario: the systems, least error first."""
-    lines, groups = [f"## {title}\n", RATINGS, *([MELU] if published else [])], by_variant(rows)
+    lines, groups = [f"## {title}\n", RATINGS, *([MELU] if published else [])], named(by_variant(rows))
     for name, first in rows[0]["scenarios"].items():
         lines += [
             f"**{name}**: {first['tasks']:,} people, {first['known']:,} ratings known, {first['samples']:,} asked.\n",
             "| system | MAE | RMSE | nDCG@1 | nDCG@3 | linear nDCG@1 | linear nDCG@3 | epochs | seeds | train min |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
-        scored = [(runs, [run["scenarios"][name] for run in runs]) for runs in groups]
-        for runs, found in sorted(scored, key=lambda pair: mean(run["metrics"]["mae"] for run in pair[1])):
+        scored = {label: [run["scenarios"][name] for run in runs] for label, runs in groups.items()}
+        for label, found in sorted(scored.items(), key=lambda pair: mean(run["metrics"]["mae"] for run in pair[1])):
+            runs = groups[label]
             values = [points(found, measure) for measure in MEASURES]
-            epochs = len(runs[0]["history"]) or "–"
+            epochs = spanned([len(run["history"]) for run in runs])
             minutes = f"{mean(run['wall_s'] for run in runs) / 60:.1f}"
-            lines.append(f"| {' | '.join(map(str, [label(runs[0]), *values, epochs, len(runs), minutes]))} |")
+            lines.append(f"| {' | '.join(map(str, [label, *values, epochs, len(runs), minutes]))} |")
         for system, theirs in published.get(name, {}).items():
             printed = [f"{theirs[m]:.4f}" if m in theirs else "–" for m in MEASURES]
             lines.append(f"| *{system}, published* | {' | '.join(printed)} | | | |")
         lines.append("")
-    return "\n".join([*lines, *commands(chain(*groups))])
+    return "\n".join([*lines, *commands(chain(*groups.values()))])
 
 
 def cross_domain_section(title: str, rows: list[Row]) -> str:
     """Errors of ratings by cold users in the target domain: the systems, least error first."""
     first, groups = rows[0], by_variant(rows)
+    ordered = named(sorted(groups, key=lambda runs: mean(run["metrics"]["mse"] for run in runs)))
     lines = [
         f"## {title}\n",
         TEXTS[first["dataset"], first["protocol"]],
@@ -126,11 +142,11 @@ def cross_domain_section(title: str, rows: list[Row]) -> str:
         "| system | MSE | RMSE | MAE | epochs | seeds | train min |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for runs in sorted(groups, key=lambda runs: mean(run["metrics"]["mse"] for run in runs)):
+    for name, runs in ordered.items():
         values = [points(runs, measure) for measure in ("mse", "rmse", "mae")]
-        epochs = f"{mean(len(run['history']) for run in runs):.0f}" if runs[0]["history"] else "–"
+        epochs = spanned([len(run["history"]) for run in runs])
         minutes = f"{mean(run['wall_s'] for run in runs) / 60:.1f}"
-        lines.append(f"| {' | '.join(map(str, [label(runs[0]), *values, epochs, len(runs), minutes]))} |")
+        lines.append(f"| {' | '.join(map(str, [name, *values, epochs, len(runs), minutes]))} |")
     return "\n".join([*lines, "", *commands(chain(*groups))])
 
 
@@ -147,20 +163,21 @@ def figure(runs: list[Row], name: str) -> str:
     return spread([run["metrics"][name] for run in runs])
 
 
-def stepped(ordered: list[list[Row]]) -> list[str]:
+def stepped(ordered: dict[str, list[Row]]) -> list[str]:
     """Hit by the number of steps that a system adapts by, for rows that tell."""
-    told = [runs for runs in ordered if all(run.get("by_steps") for run in runs)]
+    told = {name: runs for name, runs in ordered.items() if all(run.get("by_steps") for run in runs)}
     if not told:
         return []
-    steps = [n for n in told[0][0]["by_steps"] if all(n in runs[0]["by_steps"] for runs in told)]
+    first = next(iter(told.values()))[0]
+    steps = [n for n in first["by_steps"] if all(n in runs[0]["by_steps"] for runs in told.values())]
     lines = [
         "Hit@10 by steps of adaptation:\n",
         *heading(steps),
     ]
-    for runs in told:
+    for name, runs in told.items():
         values = [f"{100 * mean(run['by_steps'][n]['hit@10'] for run in runs):.2f}" for n in steps]
-        lines.append(f"| {label(runs[0])} | {' | '.join(values)} |")
-    return [*lines, "", *oracles(told)]
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    return [*lines, "", *oracles(list(told.values()))]
 
 
 def oracles(told: list[list[Row]]) -> list[str]:
@@ -177,9 +194,9 @@ def oracles(told: list[list[Row]]) -> list[str]:
     return lines
 
 
-def sliced(ordered: list[list[Row]], mrr: str, kind: str) -> list[str]:
+def sliced(ordered: dict[str, list[Row]], mrr: str, kind: str) -> list[str]:
     """The second measure by number of known clicks, or by how often the target was clicked in training."""
-    first = ordered[0][0]["slices"].get(kind, {})
+    first = next(iter(ordered.values()))[0]["slices"].get(kind, {})
     names = [n for n, s in first.items() if s["samples"]]
     if len(names) < 2:
         return []
@@ -188,10 +205,10 @@ def sliced(ordered: list[list[Row]], mrr: str, kind: str) -> list[str]:
         f"{mrr.upper()} by {KINDS[kind]} (samples):\n",
         *heading(head),
     ]
-    for runs in ordered:
+    for name, runs in ordered.items():
         if all(kind in run["slices"] for run in runs):
             values = [f"{100 * mean(r['slices'][kind][n][mrr] for r in runs):.2f}" for n in names]
-            lines.append(f"| {label(runs[0])} | {' | '.join(values)} |")
+            lines.append(f"| {name} | {' | '.join(values)} |")
     return [*lines, ""]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -68,6 +69,19 @@ def load(pattern: str = "*.json", folder: Path | None = None) -> list[Row]:
     return [json.loads(path.read_text()) for path in sorted((folder or RESULTS).glob(pattern))]
 
 
+def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Reads names with commas between them, none but these: the type of an option."""
+    known = list(names)
+
+    def read(words: str) -> list[str]:
+        found = words.split(",")
+        if unknown := sorted(set(found) - set(known)):
+            raise argparse.ArgumentTypeError(f"no system here is called {unknown[0]!r}; there are {', '.join(known)}")
+        return found
+
+    return read
+
+
 def heading(names: Sequence[str]) -> list[str]:
     """The head of a table of systems, with a column of figures for each name."""
     return [f"| system | {' | '.join(names)} |", "|---" + "|--:" * len(names) + "|"]
@@ -101,33 +115,3 @@ def by_variant(rows: list[Row]) -> list[list[Row]]:
 def variant(row: Row) -> str:
     """What tells runs apart but for the seed, which also tells the folders of what it begins with apart."""
     return re.sub(r" --seed \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
-
-
-def label(row: Row) -> str:
-    """The system and what is special about the run."""
-    words = shlex.split(row["command"])
-    given = dict(row.get("arguments", {}))
-    around = given.pop("base", None), given.pop("options", {})
-    notes = [row["note"]] if row.get("note") else []
-    notes += [f"around {around[0]} with {in_words(around[1])}".removesuffix(" with ")] if around[0] else []
-    notes += [f"with {in_words(around[1])}"] if around[1] and not around[0] else []
-    notes += [in_words(given)] if given else []
-    shown = {
-        "--start-from": lambda word: f"begins with {Path(word).name}",
-        "--then": lambda word: f"ends with {Path(word).name}",
-        "--precision": str,
-        "--optimizer": str,
-        "--lr": lambda word: f"rate {float(word):g}" if row["protocol"] == "sr-gnn" else "",
-        "--share": lambda word: f"last {float(word):.0%} of training",
-    }
-    notes += filter(None, (tell(word) for flag, tell in shown.items() if (word := after(words, flag))))
-    return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
-
-
-def in_words(arguments: dict[str, Any]) -> str:
-    """Arguments in words: a list by its members, a switch by its name."""
-    parts = []
-    for name, value in arguments.items():
-        shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
-        parts.append(shown if name == "extras" else name if value is True else f"{name} {shown}")
-    return ", ".join(parts)

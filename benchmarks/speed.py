@@ -14,7 +14,8 @@
   second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too. ``inner_loop_few``: "all" with
   100 items instead of 10,000.
 * ``cbml_table``: a meta-update of CBML (64 tasks, 43,097 items) that adapts everything, the item table too, over one
-  that adapts the prediction layer alone. ``adapt_one``: milliseconds from a new session's clicks to its ten best items.
+  that adapts the prediction layer alone, and the peak memory of either with 16, 64 and 256 tasks, each in a process of
+  its own. ``adapt_one``: milliseconds from a new session's clicks to its ten best items.
 
 The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported. Each job runs in
 a process of its own, whose peak memory stands beside it.
@@ -180,10 +181,10 @@ def main() -> None:
 
 
 def measured(name: str) -> list[Row]:
-    """A job's rows, with the peak memory of this process."""
+    """A job's rows, with the peak memory of this process where they do not tell another's."""
     found = JOBS[name]()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return [{**line, "peak_mb": peak} for line in found]
+    return [{"peak_mb": peak, **line} for line in found]
 
 
 def apart(name: str, threads: int) -> list[Row]:

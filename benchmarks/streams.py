@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.rows import cost, provenance
+from benchmarks.rows import cost, provenance, some_of
 from graphmeta import datasets
 from graphmeta.events import EventLog
 from graphmeta.histories import by_user
@@ -72,6 +72,10 @@ class Stream:
     since: int
     until: int | None = None
     epochs: int = 20
+
+    def brief(self, periods: int) -> Stream:
+        """The first few periods, to see that it runs: one to begin with, for one epoch, and the last is reported."""
+        return replace(self, first=1, since=periods - 1, until=periods, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -159,28 +163,33 @@ SYSTEMS = MATRIX | SEQUENCE
 
 def main() -> None:
     """Run rows from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=STREAMS)
-    parser.add_argument("--systems", default=",".join(SYSTEMS))
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--state", type=Path, help="folder to save after each period; taken up again if it is there")
-    options = parser.parse_args()
-    wanted = options.systems.split(",")
-    if unknown := set(wanted) - set(SYSTEMS):
-        parser.error(f"no system is called {sorted(unknown)[0]!r}; there are {', '.join(SYSTEMS)}")
+    options = parser().parse_args()
+    special = f" --periods {options.periods}" if options.periods else ""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # squares of gradients that are nearly nothing make Adam many times slower
-    of = STREAMS[options.dataset]
+    of = STREAMS[options.dataset] if options.periods is None else STREAMS[options.dataset].brief(options.periods)
     log = by_user(of.load())
     edges = of.edges(log)[: None if of.until is None else of.until + 1]
     print(f"{log.num_events:,} events, {len(log.users or [])} users, {len(edges) - 1} periods", flush=True)
     for seed in map(int, options.seeds.split(",")):
         begun: dict[str, System] = {}
-        for name in wanted:
+        for name in options.systems:
             began = time.perf_counter()
             system = pretrained(name, log, edges, begun, of=of, seed=seed)
             reports = served(name, system, log, edges, of=of, seed=seed, state=options.state)
-            write(options.dataset, name, reports, seed=seed, since=of.since, seconds=time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            write(options.dataset, name, reports, seed=seed, since=of.since, seconds=seconds, special=special)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=STREAMS)
+    parser.add_argument("--systems", type=some_of(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--periods", type=int, help="the first so many alone: one to begin with, the last is reported")
+    parser.add_argument("--state", type=Path, help="folder to save after each period; taken up again if it is there")
+    return parser
 
 
 def pretrained(
@@ -220,7 +229,9 @@ def served(
     return found
 
 
-def write(dataset: str, name: str, reports: list[PeriodReport], *, seed: int, since: int, seconds: float) -> None:
+def write(
+    dataset: str, name: str, reports: list[PeriodReport], *, seed: int, since: int, seconds: float, special: str = ""
+) -> None:
     """The row's file."""
     means, chosen = overall(reports, since=since), [report for report in reports if report.period >= since]
     periods = {
@@ -249,7 +260,7 @@ def write(dataset: str, name: str, reports: list[PeriodReport], *, seed: int, si
         "history": [],
         **cost(seconds),
         **provenance("benchmarks.streams"),
-        "command": f"python -m benchmarks.streams {dataset} --systems {name} --seeds {seed}",
+        "command": f"python -m benchmarks.streams {dataset} --systems {name}{special} --seeds {seed}",
     }
     rows.write(document)
 

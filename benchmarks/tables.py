@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,7 +32,7 @@ QUICK = {
     "accuracy": "--epochs 1 --share 0.02",
     "cold_items": "--epochs 1 --asked 100",
     "cold_users": "--epochs 1 --pretrain-epochs 1",
-    "streams": "",
+    "streams": "--periods 3",
     "tune": "--epochs 1 --share 0.02 --trials 2",
 }
 SEED = {"streams": "--seeds"}
@@ -48,6 +49,11 @@ class Job:
     def module(self) -> str:
         """Which of the benchmarks."""
         return self.words[0]
+
+    @property
+    def system(self) -> str:
+        """Whom it is about: the word after ``--systems``, or after the data set."""
+        return after(self.words, "--systems") or self.words[2]
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -76,14 +82,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.table is None:
         return overview(tables)
-    found = [job for job in jobs(tables[options.table], options.seeds) if chosen(job, options.systems)]
-    if not found:
-        parser.error(f"{options.table} has no system {options.systems!r}; it has {', '.join(systems(tables, options))}")
+    known = jobs(tables[options.table], options.seeds)
+    systems = sorted({job.system for job in known})
+    wanted = systems if options.systems is None else options.systems.split(",")
+    if unknown := set(wanted) - set(systems):
+        parser.error(f"{options.table} has no system {sorted(unknown)[0]!r}; it has {', '.join(systems)}")
+    found = [job for job in known if job.system in wanted]
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            run(found, jobs(tables[options.table], options.seeds), Path(folder), quick=True)
+            run(found, known, Path(folder), quick=True)
     else:
-        run(found, jobs(tables[options.table], options.seeds), HERE.parent, quick=False)
+        run(found, known, HERE.parent, quick=False)
 
 
 def overview(tables: dict[str, list[str]]) -> None:
@@ -99,17 +108,6 @@ def jobs(commands: Sequence[str], seeds: int) -> list[Job]:
     return [Job(tuple(shlex.split(command)), seed) for seed in range(seeds) for command in commands]
 
 
-def chosen(job: Job, wanted: str | None) -> bool:
-    """Whether the job is about one of the systems."""
-    return wanted is None or bool(set(wanted.split(",")) & set(job.words))
-
-
-def systems(tables: dict[str, list[str]], options: argparse.Namespace) -> list[str]:
-    """What can be asked for: the word after the data set, or after ``--systems``."""
-    named = [Job(tuple(shlex.split(command)), 0) for command in tables[options.table]]
-    return sorted({job.after("--systems") or job.words[2] for job in named})
-
-
 def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: bool) -> None:
     """Run what has no result, one after the other, in ``folder``, where ``saved/`` lies."""
     where = folder / "results" if quick else RESULTS
@@ -117,9 +115,12 @@ def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: boo
     missing = [job for job in wanted if job.key not in had]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows have results", flush=True)
     for job in tqdm(missing, unit="row", desc="table"):
-        for one in (*begun_by(job, known, folder), job):
+        if job.key in had:  # by now: another row began with it
+            continue
+        for one in chain(begun_by(job, known, folder), [job]):  # each is found when the one before it has ended
             print(f"\n> python -m benchmarks.{shlex.join(one.command)}", flush=True)
             start(one, folder, where, quick=quick)
+            had.add(one.key)
 
 
 def begun_by(job: Job, known: Sequence[Job], folder: Path) -> Iterator[Job]:

@@ -146,7 +146,10 @@ log is looked at once.
 A run that begins with another reads the folder that the other was told to save in, as the commands say (spelled as of
 now, whatever the commit); its minutes are its own.
 "Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
-ASARS's, its tables) prints. One seed unless ± says otherwise: differences of a few tenths of a point mean nothing.
+ASARS's, its tables) prints. It stands beside that system alone, trained on all of the log, at whatever rate and for
+however many epochs: not where it is around another encoder, has something added, or learned on a share.
+One seed, unless a ± follows, which is the standard deviation over seeds: differences of a few tenths of a point mean
+nothing. Settings and epochs that seeds chose for themselves are told one by one, or as a range.
 Under MetaCF's protocol bpr_fold_in's rate and steps are chosen on known items of the test people. The known items are
 no candidates, Hit@10 is the share of a person's asked items among the first ten, and everything is a mean over people;
 MovieLens has 3,706 rated movies there (the paper counts 3,952), and the Amazon rows learned for few epochs at one inner

@@ -3,10 +3,11 @@
     GRAPHMETA_DATA=… python -m benchmarks.tune complete_journey gc_san --trials 8 --minutes 20
 
 What is searched follows from what the system takes: the learning rate always, its width, dropout, layers and steps,
-and for one that adapts its inner rate (its steps are inner ones). The first trial has the system's own defaults; the
-others are drawn by optuna's tree of Parzen estimators. A trial is a training of so many epochs on a share of the log,
-and worth the MRR@20 of its best epoch on the protocol's validation log, or where there is none on the last training
-sessions. The test log is not looked at. Every trial is written down when it ends; a stopped search goes on there.
+and for one that adapts its inner rate (its steps are inner ones). The first trial has the system's own defaults, which
+widen what is searched if they lie outside; the others are drawn by optuna's tree of Parzen estimators. A trial is a
+training of so many epochs on a share of the log, and worth the MRR@20 of its best epoch on the protocol's validation
+log, or where there is none on the last training sessions. The test log is not looked at. Every trial is written down
+when it ends; a stopped search goes on there.
 """
 
 from __future__ import annotations
@@ -49,12 +50,7 @@ Try = Callable[[Mapping[str, Any]], Row]
 
 def main() -> None:
     """Search from the command line."""
-    parser = arguments(__doc__, DATASETS, RANKING)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=60.0, help="of all trials; none begins after")
-    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
-    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, where nothing validates")
-    options = parser.parse_args()
+    options = parser().parse_args()
     space, first = space_of(options.system, options.arguments, lr=options.lr)
     other = f"-seed{options.seed}" if options.seed else ""
     path = RESULTS / f"tuning-{options.dataset}-{options.system}{other}.json"
@@ -77,11 +73,34 @@ def main() -> None:
         write_json(path, {**document, "trials": trials, "best": best(trials)})
 
 
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    parser = arguments(__doc__, DATASETS, RANKING)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of all trials; none begins after")
+    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
+    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, where nothing validates")
+    return parser
+
+
 def space_of(system: str, given: Mapping[str, Any], *, lr: float) -> tuple[Space, dict[str, Any]]:
-    """What is searched, and the defaults; an argument that is given is not searched."""
+    """What is searched, and the defaults, which lie in it; an argument that is given is not searched."""
     takes = inspect.signature(CATALOGUE[system].function).parameters
     open_to = {name: each for name, each in TAKEN.items() if name in takes and name not in given}
-    return {**OUTER, **open_to}, {RATE: lr, **{name: takes[name].default for name in open_to}}
+    first = {RATE: lr, **{name: takes[name].default for name in open_to}}
+    return {name: holding(each, first[name]) for name, each in {**OUTER, **open_to}.items()}, first
+
+
+def holding(each: BaseDistribution, value: Any) -> BaseDistribution:
+    """The distribution, wide enough to draw the value too."""
+    if isinstance(each, CategoricalDistribution):
+        return each if value in each.choices else CategoricalDistribution((*each.choices, value))
+    assert isinstance(each, FloatDistribution | IntDistribution)
+    low, high = min(each.low, value), max(each.high, value)
+    if isinstance(each, IntDistribution):
+        return IntDistribution(int(low), int(high))
+    between = each.step is not None and abs((value - low) / each.step - round((value - low) / each.step)) > 1e-6
+    return FloatDistribution(low, high, log=each.log and low > 0, step=None if between else each.step)
 
 
 def search(

@@ -18,7 +18,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluate import Result, evaluate
 from graphmeta.events import EventLog
 from graphmeta.metrics import ranks
-from graphmeta.neighbours import NoRepeats, Popularity, SessionKNN, Stan, repeats
+from graphmeta.neighbours import Popularity, SessionKNN, Stan, as_in
 from graphmeta.splits import Split, split_by_time
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import Recommendation, System
@@ -202,7 +202,7 @@ def unadapted(system: System) -> Iterator[System]:
 def baselines(past: EventLog) -> dict[str, Any]:
     """Popularity, session kNN and STAN; where no session of the log repeats an item, they do not either."""
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
-    return models if repeats(past) else {name: NoRepeats(model) for name, model in models.items()}
+    return {name: as_in(past, model) for name, model in models.items()}
 
 
 def compare(

@@ -16,7 +16,7 @@ from graphmeta.batch import Samples, open_sessions, prefixes
 from graphmeta.errors import InputError
 from graphmeta.evaluate import evaluate
 from graphmeta.events import EventLog
-from graphmeta.neighbours import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, repeats
+from graphmeta.neighbours import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, as_in, repeats
 
 Sessions = list[list[int]]
 MODELS = [Popularity, SessionPopularity, ItemKNN, SessionKNN, Stan]
@@ -251,8 +251,10 @@ def test_no_repeats_leaves_out_what_was_seen_and_nothing_else(logs) -> None:
 
 
 @pytest.mark.parametrize(("sessions", "expected"), [([[0, 1], [1, 2]], False), ([[0, 1], [1, 2, 1]], True)])
-def test_repeats_are_found(sessions, expected) -> None:
-    assert repeats(log_of(sessions)) is expected
+def test_repeats_are_found_and_a_baseline_does_as_its_log(sessions, expected) -> None:
+    log = log_of(sessions)
+    assert repeats(log) is expected
+    assert isinstance(as_in(log, Popularity(log)), Popularity if expected else NoRepeats)
 
 
 @pytest.mark.parametrize("build", MODELS)

@@ -11,7 +11,7 @@ is L + 1 − place, so that the last click has step 1. Validation figures in the
 ``python -m benchmarks.neighbours``.
 """
 
-from graphmeta.neighbours.counts import NoRepeats, Popularity, SessionPopularity, repeats
+from graphmeta.neighbours.counts import NoRepeats, Popularity, SessionPopularity, as_in, repeats
 from graphmeta.neighbours.items import ItemKNN
 from graphmeta.neighbours.means import GlobalMean, ItemMean, ItemUserMean
 from graphmeta.neighbours.sessions import SessionKNN
@@ -27,5 +27,6 @@ __all__ = [
     "SessionKNN",
     "SessionPopularity",
     "Stan",
+    "as_in",
     "repeats",
 ]

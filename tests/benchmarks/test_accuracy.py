@@ -1,13 +1,18 @@
-"""The cut by the end of sessions, and the refusal to report on other data than the published."""
+"""The cut by the end of sessions, the refusal of other data than the published, and what a row is trained on."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks.accuracy import LAST, Dataset, by_session_end, without_validation
+from benchmarks import accuracy
+from benchmarks.accuracy import BASELINES, LAST, Dataset, by_session_end, fitted, parser, without_validation
+from graphmeta.batch import prefixes
 from graphmeta.events import EventLog
+from graphmeta.published import build
 from graphmeta.splits import last_sessions
 from graphmeta.testing import fake_log
+from graphmeta.train import train
 
 # Session, first click, last click, user, items; by its end a session's rank is its number.
 ROWS = [
@@ -52,3 +57,61 @@ def test_the_last_training_sessions_are_held_out():
         learn.sessions.tolist() == log.sessions[:15].tolist() and valid.sessions.tolist() == log.sessions[15:].tolist()
     )
     assert np.array_equal(learn.items.ids, log.items.ids) and np.array_equal(valid.users.ids, log.users.ids)
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "session_popularity"])
+def test_a_baseline_knows_whether_items_come_twice_in_a_session(name):
+    once, (model, _) = whole(), fitted(parser().parse_args(["diginetica", name]), whole(), None)
+    asked = prefixes(once)
+    scores = model.scores(asked)
+    assert all(scores[row, item] == -1 for row, item in enumerate(once.item[asked.begin]))
+    clicks = pd.DataFrame({"s": [0, 0, 0, 1, 1], "i": list("xyxyz")})
+    twice = EventLog.read(clicks, session="s", item="i")
+    model, _ = fitted(parser().parse_args(["diginetica", name]), twice, None)
+    assert (model.scores(prefixes(twice)) >= 0).all()
+
+
+LOG, LEARNED = fake_log(sessions=80), "recommender.head.extras."
+
+
+@pytest.fixture
+def row(monkeypatch):
+    """Trains as the words of a command say: the weights, and the logs that were learned from, counted and chosen by."""
+    logs = []
+
+    def seen(system, learn, **rest):
+        logs[:] = [learn, rest["counted"], rest["valid"]]
+        return train(system, learn, **rest)
+
+    def run(name, *words):
+        small = ["--arguments", '{"width": 4}', "--epochs", "1", "--held-out", "10"]
+        system, history = fitted(parser().parse_args(["diginetica", name, *small, *words]), LOG, None)
+        assert len(history) == 1
+        return {name: weight.clone() for name, weight in system.state_dict().items()}, list(logs)
+
+    monkeypatch.setattr(accuracy, "train", seen)
+    return run
+
+
+def test_a_second_look_learns_on_what_is_not_counted_around_a_base_that_another_replaces(row, tmp_path):
+    saved = [str(tmp_path / name) for name in ("base", "whole")]
+    base, whole = (row("niser", "--save", path, "--seed", str(seed))[0] for seed, path in enumerate(saved))
+    begun = ("second_look", "--start-from", saved[0], "--uncounted", "20", "--lr", "0.1")
+    first, logs = row(*begun)
+    assert [log.sessions.tolist() for log in logs] == [[*range(50, 70)], [*range(50)], [*range(70, 80)]]
+    last, _ = row(*begun, "--then", saved[1], "--only", f"{LEARNED}returns", f"{LEARNED}second_look.direct")
+    scale = "recommender.head.scale"
+    for name in base:
+        assert torch.equal(first[name], base[name]) is (name != scale)  # all but the scale stays as it began
+        assert torch.equal(last[name], whole[name])  # the scale too: --only leaves it out
+    fresh = build("second_look", LOG.items, width=4)
+    fresh.fit(LOG)
+    alike = {name for name, weight in fresh.state_dict().items() if torch.equal(weight, last[name])}
+    tables = {f"{LEARNED}second_look.{name}" for name in ("similar", "similarity", "forth", "back", "known")}
+    assert tables <= alike  # in the end all is counted
+    assert alike.isdisjoint({f"{LEARNED}returns.ago.weight", f"{LEARNED}second_look.direct.weight"})  # they learned
+
+
+def test_what_learns_to_trust_counts_needs_a_base_and_sessions_of_its_own(row):
+    with pytest.raises(SystemExit, match="second_look needs a trained base .--start-from. and sessions to learn on"):
+        row("second_look", "--uncounted", "20")

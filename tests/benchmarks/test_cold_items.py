@@ -71,7 +71,8 @@ def test_rows_learn_from_the_same_and_are_asked_the_same(row):
         assert [t["samples"] for t in one["targets"].values()] == [t["samples"] for t in rows[0]["targets"].values()]
         assert one["items"]["new"] >= 4 and one["samples"] == one["targets"]["all"]["samples"] == 150
     new = {one["system"]: one["targets"]["new"]["hit@20"] for one in rows}
-    assert new["popularity"] == new["item_knn"] == 0.0 < new["dropout_net"]
+    assert new["popularity"] == 0.0 < new["dropout_net"]
+    assert rows[1]["targets"]["new"]["hit@5"] == 0.0  # of so few items, those at 0 tie within the first twenty
     adapts = ("--epochs", "1", "--arguments", '{"width": 8, "base": "dropout_net", "lr": 0.5}')
     rows.append(row("melu", *adapts))
     assert rows[-1]["without_steps"] != rows[-1]["targets"] and rows[0]["without_steps"] is None

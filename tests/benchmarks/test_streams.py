@@ -1,6 +1,7 @@
 """Streams of the benchmark: months, one pretraining for all strategies, and what a row says."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from benchmarks import rows, streams
 from benchmarks.report import report
 from benchmarks.stream_report import grown, over_time
+from benchmarks.tables import QUICK
 from graphmeta.splits import period_edges
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
@@ -59,6 +61,21 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     assert drawn[0].sampled["hit@20"] == pytest.approx(chosen[0].sampled["hit@20"] + 0.125)
     row["periods"] = {str(n): {"train_cpu_s": float(n)} for n in range(10, 30)}
     assert grown({"sml": [row]}) == {"sml": {10: 11.0, 20: 20.0}}
+
+
+def test_a_brief_run_asks_about_its_last_period_alone_and_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streams, "STREAMS", {"fake": replace(OF, since=5)})
+    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    for name in ("set_num_threads", "set_flush_denormal"):
+        monkeypatch.setattr(torch, name, lambda value: None)
+    words = ["fake", "--systems", "fine_tune,popular", *QUICK["streams"].split(), "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", ["streams", *words])
+    streams.main()
+    for name in ("fine_tune", "popular"):
+        row = json.loads((tmp_path / f"fake-stream-{name}-seed1.json").read_text())
+        assert {number: period["rows"] for number, period in row["periods"].items()} == {"1": 0, "2": 50}
+        assert row["samples"] == 50 and row["command"].endswith(f"fake --systems {name} --periods 3 --seeds 1")
 
 
 @pytest.mark.parametrize("name", ["gru4rec", "caser", "sml_residual"])

@@ -1,5 +1,6 @@
 """The tables know every result, run only what is missing, and first what a row begins with."""
 
+import importlib
 import json
 import shlex
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.rows import by_variant
-from benchmarks.tables import HERE, Job, jobs, plain, results, run
+from benchmarks.tables import HERE, QUICK, Job, jobs, plain, results, run
 
 TABLES = json.loads((HERE / "tables.json").read_text())
 
@@ -19,10 +20,20 @@ def test_every_result_comes_from_a_command_of_a_table():
     assert {command[:-1] for command in results(HERE / "results")} <= known
 
 
-def test_every_command_is_one_that_its_benchmark_takes():
-    modules = {Job(tuple(shlex.split(command)), 0).module for commands in TABLES.values() for command in commands}
-    for module in modules:
-        assert (HERE / f"{module}.py").exists()
+COMMANDS = [job for commands in TABLES.values() for job in jobs(commands, 2)]
+
+
+@pytest.mark.parametrize("module", sorted({job.module for job in COMMANDS}))
+def test_every_command_is_one_that_its_benchmark_takes(module):
+    if module == "tune":
+        pytest.importorskip("optuna")
+    parser, own = importlib.import_module(f"benchmarks.{module}").parser(), [j for j in COMMANDS if j.module == module]
+    for job in own:
+        given = parser.parse_args([*job.command[1:], *QUICK.get(module, "--epochs 1").split()])
+        asked = given.systems if hasattr(given, "systems") else [given.system]
+        assert given.dataset == job.words[1] and job.system in asked
+        with pytest.raises(SystemExit):
+            parser.parse_args([word if word != job.system else "nobody" for word in job.command[1:]])
 
 
 def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
@@ -76,14 +87,43 @@ def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
     known += jobs(["accuracy d e --start-from saved/b --then saved/d", "accuracy d d --save saved/d"], 1)
     run(known[3:4], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran[3:]] == ["d", "e"]
+    alone = jobs(["accuracy d g --start-from saved/f --then saved/f", "accuracy d f --save saved/f"], 1)
+    run(alone, alone, tmp_path, quick=True)
+    assert [words.split()[2] for words in ran[5:]] == ["f", "g"]
     with pytest.raises(SystemExit, match="no row of the table saves saved/a"):
         run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
+
+
+@pytest.mark.parametrize("table", [name for name, commands in TABLES.items() if "--start-from" in str(commands)])
+def test_a_fresh_table_runs_each_of_its_rows_once(ran, tmp_path, table):
+    known = jobs(TABLES[table], 1)
+    run(known, known, tmp_path, quick=True)
+    assert sorted(ran) == sorted(shlex.join(job.words) for job in known)
 
 
 def test_seeds_of_a_variant_go_together_and_rates_do_not():
     told = "accuracy d a --start-from saved/{} --lr {} --save saved/{} --seed {}"
     rows = [{"command": told.format(*words)} for words in (("a", "2e-3", "b", 0), ("a-1", "2e-3", "b-1", 1))]
     assert [len(group) for group in by_variant([*rows, {"command": told.format("a", "2e-4", "b", 0)}])] == [2, 1]
+
+
+def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, capsys):
+    def words(*systems):
+        monkeypatch.setattr(sys, "argv", ["tables", "cbml-diginetica", "--quick", "--systems", ",".join(systems)])
+        found = []
+        monkeypatch.setattr(tables, "run", lambda wanted, known, folder, quick: found.extend(wanted))
+        tables.main()
+        return found
+
+    wanted = words("cbml", "stan")
+    assert {job.words[2] for job in wanted} == {"cbml", "stan"} and len(wanted) > 4
+    assert len(words("second_look")) == 1  # though others have it for a base
+    for strange in (("sr_gnn", "typo"), ("share-fp32",)):
+        with pytest.raises(SystemExit):
+            words(*strange)
+        told = capsys.readouterr().err
+        assert f"has no system {strange[-1]!r}" in told and "cbml, cbml_c" in told
+    assert Job(("streams", "d", "--systems", "sml"), 0).system == "sml"
 
 
 @pytest.mark.slow

@@ -7,11 +7,15 @@ import pytest
 
 pytest.importorskip("optuna")
 
+from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json  # noqa: E402
+
 from benchmarks import tune  # noqa: E402
 from benchmarks.accuracy import Dataset  # noqa: E402
 from benchmarks.cold_report import tuning_section  # noqa: E402
-from benchmarks.rows import MEASURE, RATE  # noqa: E402
-from benchmarks.tune import begun, best, search, space_of  # noqa: E402
+from benchmarks.rows import MEASURE, RATE, load  # noqa: E402
+from benchmarks.tables import HERE  # noqa: E402
+from benchmarks.tune import TAKEN, begun, best, holding, search, space_of  # noqa: E402
+from graphmeta.published import RANKING  # noqa: E402
 from graphmeta.splits import last_sessions  # noqa: E402
 from graphmeta.testing import fake_log  # noqa: E402
 
@@ -39,6 +43,31 @@ def test_what_is_searched_is_what_the_system_takes():
     space, first = space_of("gc_san", {"layers": 2}, lr=2e-3)
     assert first == {RATE: 2e-3, "width": 100, "dropout": 0.2, "steps": 1} and space.keys() == first.keys()
     assert "lr" in space_of("cbml", {}, lr=1e-3)[0] and "dropout" not in space_of("sr_gnn", {}, lr=1e-3)[0]
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_every_system_can_be_searched_from_its_defaults(name):
+    for lr in (1e-3, 0.05):
+        space, first = space_of(name, {}, lr=lr)
+        trials = []
+        list(search(space, first, parabola, trials, seed=0, most=2, minutes=1.0))
+        assert trials[0]["settings"] == first and trials[1]["settings"].keys() == first.keys()
+
+
+def test_a_space_is_widened_by_what_lies_outside_alone():
+    assert holding(TAKEN["steps"], 3) == TAKEN["steps"] and holding(TAKEN["steps"], 5) == IntDistribution(1, 5)
+    assert holding(TAKEN["width"], 64).choices == (50, 100, 150, 64)
+    assert holding(TAKEN["dropout"], 0.3) == TAKEN["dropout"]
+    assert holding(TAKEN["dropout"], 0.7) == FloatDistribution(0.0, 0.7, step=0.1)
+    assert holding(TAKEN["dropout"], 0.25) == FloatDistribution(0.0, 0.5)
+    assert holding(TAKEN["lr"], 5.0) == FloatDistribution(1e-3, 5.0, log=True)
+    assert holding(TAKEN["lr"], 0.0) == FloatDistribution(0.0, 0.3)
+
+
+def test_the_search_that_is_kept_can_go_on():
+    (stored,) = load("tuning-complete_journey-sr_gnn.json", HERE / "results")
+    space, _ = space_of("sr_gnn", {}, lr=1e-3)
+    assert stored["space"] == {name: distribution_to_json(each) for name, each in space.items()}
 
 
 def test_a_stopped_search_goes_on_as_if_it_had_not_been():
