@@ -22,7 +22,7 @@ from graphmeta.published import build
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
-TASKS, SIZES = 64, (16, 64, 256)
+TASKS, SIZES = 64, (64, 256, 1024)
 SCOPES = {
     "everything": ("features.item", "encoder", "head.project.weight", "head.project.bias"),
     "predictor": "predictor",
@@ -59,7 +59,8 @@ def cbml_table() -> list[Row]:
 def cbml_memory(tasks: int) -> Row:
     """Peak memory of the same arms, each in a process of its own.
 
-    The table in scope costs a few numbers a row, task and support sample; a copied row would have a hundred.
+    The table in scope costs a few numbers a row, task and support sample, where a copied row would have a hundred; and
+    training takes as many tasks at once as fit into 256 MB, so that the peak stays where it is from there on.
     """
     ours, other = (peak_of(arm, tasks) for arm in SCOPES)
     name = f"cbml_table, peak with {tasks} tasks"

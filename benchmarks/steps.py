@@ -14,13 +14,13 @@ from benchmarks.timing import Row, paired, row, sessions
 from graphmeta.batch import Samples, last_clicks, session_batch
 from graphmeta.events import EventLog
 from graphmeta.neighbours import SessionKNN
-from graphmeta.nn.features import row_gradients
 from graphmeta.nn.scoring import has_bf16, precision
 from graphmeta.nn.target import Reading, attended_cross_entropy
 from graphmeta.nn.triangle import running_mean
 from graphmeta.published import build
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
+from graphmeta.train import gradients
 
 ITEMS, WIDTH, SIZE = 43_097, 100, 100
 FLOOR = "x floor (lower is better)"
@@ -29,8 +29,7 @@ FLOOR = "x floor (lower is better)"
 def update(system: System, optimizer: torch.optim.Optimizer, samples: Samples) -> None:
     """One step of training, as :mod:`graphmeta.train` takes it."""
     optimizer.zero_grad(set_to_none=True)
-    with row_gradients(system):
-        system.losses(samples).mean().backward()
+    gradients(system, samples)
     optimizer.step()
 
 

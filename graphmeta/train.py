@@ -230,7 +230,7 @@ def _epoch(
         for group in run.optimizer.param_groups:
             group["lr"] = optimizer.rate(begin + share * number / len(batches))
         run.optimizer.zero_grad(set_to_none=True)
-        value, size = _gradients(run.system, batch)
+        value, size = gradients(run.system, batch)
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         run.optimizer.step()
@@ -239,8 +239,11 @@ def _epoch(
     return total / count
 
 
-def _gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:
-    """Gradients of the batch's loss, made part by part; returns it, and of how many losses it is the mean (or sum)."""
+def gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:
+    """Gradients of the batch's loss, made part by part; returns it, and of how many losses it is the mean (or sum).
+
+    Parts are as many tasks as the adaptation takes at once, so what they keep does not grow with the batch.
+    """
     parts = system.parts(batch) if system.episodic else [batch]
     with row_gradients(system):
         size, value = len(batch.query if isinstance(batch, Tasks) else batch), 0.0
