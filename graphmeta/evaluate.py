@@ -69,9 +69,13 @@ def evaluate(
         progress: wraps the batches, e.g. ``tqdm``.
 
     Raises:
-        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model).
+        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks.
     """
     _check_ks(ks, model.num_items)
+    if isinstance(samples, Tasks):
+        raise InputError(
+            "these are tasks, not samples; evaluate_tasks ranks what tasks ask, evaluate_ratings compares its ratings"
+        )
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate on; bring sessions of at least two known items")
     began = time.perf_counter()
