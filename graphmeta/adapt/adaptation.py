@@ -295,7 +295,7 @@ class Problem:
 
         A start may have been computed from that: a step must not be taken on it.
         """
-        return weight.expand(*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape)
+        return weight.expand([*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape])
 
     def written(self, weight: Weight) -> Weight:
         """A matrix of low rank as ``[T, *shape]``, anything else as it is."""
