@@ -109,7 +109,12 @@ def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System
 
     If it is trained without the adaptation, it is trained as the base is. Meta-training has tasks of its own, and the
     full softmax as its loss, whatever the base's are.
+
+    Raises:
+        InputError: a base that adapts itself, whose start and step would be lost.
     """
+    if base.adaptation is not None:
+        raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
     system = System(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
     if not adaptation.trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches

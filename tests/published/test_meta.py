@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graphmeta.batch import Samples, open_sessions
+from graphmeta.errors import InputError
 from graphmeta.published import build
 from graphmeta.testing import fake_log
 
@@ -106,6 +107,13 @@ def test_every_parameter_gets_a_gradient(name):
         optimizer.step()
     learned = {n: p for n, p in system.named_parameters() if p.requires_grad}
     assert not [n for n, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize("name", ["maml", "multi_ft", "melu", "cbml", "mamo", "meta_hin"])
+@pytest.mark.parametrize("base", ["cbml", "maml"])
+def test_one_adaptation_is_not_lost_in_another(name, base):
+    with pytest.raises(InputError, match="the base adapts itself.*; name the base inside it"):
+        build(name, LOG.items, width=4, base=base)
 
 
 def test_melu_adapts_the_prediction_layer_alone():
