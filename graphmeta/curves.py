@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples
@@ -102,6 +103,6 @@ def _adaptation(system: System) -> Adaptation:
 
 def _numbers(wanted: Iterable[int], what: str) -> list[int]:
     numbers = list(wanted)
-    if not numbers or min(numbers) < 0:
-        raise InputError(f"a curve needs numbers of {what} that are not negative, not {numbers}")
+    if not numbers or not all(isinstance(number, Integral) and number >= 0 for number in numbers):
+        raise InputError(f"a curve needs whole numbers of {what} that are not negative, not {numbers}")
     return numbers

@@ -125,7 +125,7 @@ def test_the_system_is_left_as_it_was(curve):
 
 @pytest.mark.parametrize("curve", [by_steps, by_support])
 def test_the_system_is_left_as_it_was_when_a_step_diverges(curve):
-    system = made(Gradient(float("nan")), steps=3)
+    system = made(Gradient(1e30), steps=3)
     with pytest.raises(DivergedError):
         curve(system, ASKED)
     assert (system.adaptation.steps, system.max_support) == (3, 4)
@@ -147,5 +147,7 @@ def test_what_has_no_curve_says_so():
             curve(plain, ASKED)
     with pytest.raises(InputError, match=r"steps that are not negative, not \[-1\]"):
         by_steps(made(), ASKED, steps=[-1])
+    with pytest.raises(InputError, match=r"whole numbers of steps .*, not \[0, 1.5\]"):
+        by_steps(made(), ASKED, steps=[0, 1.5])
     with pytest.raises(InputError, match=r"not \[\]"):
         by_support(made(), ASKED, support=[])
