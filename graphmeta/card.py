@@ -18,8 +18,8 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
         "session_knn": "session kNN",
         "stan": "STAN",
         "encoder_alone": f"{CATALOGUE[system].encoder}, trained alone",
-        "without_adaptation": f"{system}, adaptation off",
-        "system": f"{system}, adapted" if "without_adaptation" in found else system,
+        "without_steps": f"{system}, without its steps",
+        "system": f"{system}, with its steps" if "without_steps" in found else system,
     }
     return {name: every[name] for name in found}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples
@@ -39,7 +40,7 @@ def by_steps(
         steps: at least 0 each; also more than the system was trained with, unless each step has rates of its own.
 
     Raises:
-        InputError: a system that does not adapt, a negative number, or one that no rates were learned for.
+        InputError: a system that does not adapt, a negative number, one that no rates were learned for, or tasks.
     """
     adaptation, numbers = _adaptation(system), _numbers(steps, "steps")
     if getattr(adaptation.step, "per_step", False) and max(numbers) > adaptation.steps:
@@ -61,14 +62,15 @@ def by_support(
     """How well the system answers when its steps see only the last 0, 1, 2 … clicks of a session as targets.
 
     The session itself stays as it is: the encoder still reads all its clicks, the steps learn from fewer of them. A
-    session of n known clicks has ``n − 1`` such targets at most, so its answer stays the same from there on.
+    session of n known clicks has ``n − 1`` such targets at most (n where the first is one too, as in MetaCF), so its
+    answer stays the same from there on.
 
     Args:
         samples: as :func:`~graphmeta.evaluate.evaluate` takes them.
         support: how many support samples a task may have (``System.max_support``), at least 0 each.
 
     Raises:
-        InputError: a system that does not adapt, or a negative number.
+        InputError: a system that does not adapt, a negative number, or tasks, whose support is given.
     """
     _adaptation(system)
     numbers, own = _numbers(support, "support samples"), system.max_support
@@ -101,6 +103,6 @@ def _adaptation(system: System) -> Adaptation:
 
 def _numbers(wanted: Iterable[int], what: str) -> list[int]:
     numbers = list(wanted)
-    if not numbers or min(numbers) < 0:
-        raise InputError(f"a curve needs numbers of {what} that are not negative, not {numbers}")
+    if not numbers or not all(isinstance(number, Integral) and number >= 0 for number in numbers):
+        raise InputError(f"a curve needs whole numbers of {what} that are not negative, not {numbers}")
     return numbers

@@ -69,9 +69,13 @@ def evaluate(
         progress: wraps the batches, e.g. ``tqdm``.
 
     Raises:
-        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model).
+        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks.
     """
     _check_ks(ks, model.num_items)
+    if isinstance(samples, Tasks):
+        raise InputError(
+            "these are tasks, not samples; evaluate_tasks ranks what tasks ask, evaluate_ratings compares its ratings"
+        )
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate on; bring sessions of at least two known items")
     began = time.perf_counter()
@@ -141,7 +145,7 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     high one, above all under linear gains. Never compare it with figures of :func:`evaluate`.
 
     Raises:
-        InputError: queries without ratings, or predictions that are not finite.
+        InputError: queries without ratings, a model that ranks, or predictions that are not finite.
 
     Source: MeLU, section 4.2, with gains ``2^rating − 1``; its figures are near those that linear gains give here.
     """
@@ -153,7 +157,13 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     for at in range(0, len(order), batch_size):
         rows = order[at : at + batch_size]
         where, _ = ragged(tasks.query_ptr[rows], np.diff(tasks.query_ptr)[rows])
-        found[torch.from_numpy(where)] = model.scores(tasks.take(rows)).double().squeeze(1).cpu()
+        scores = model.scores(tasks.take(rows))
+        if scores.shape != (len(where), 1):
+            raise InputError(
+                f"scores of {tuple(scores.shape)} for {len(where)} queries are no ratings, one each; evaluate and "
+                f"evaluate_tasks are for models that rank"
+            )
+        found[torch.from_numpy(where)] = scores.double().squeeze(1).cpu()
     if not found.isfinite().all():
         raise InputError("the model's ratings are not finite numbers; its training diverged, train it again")
     true, ptr = torch.from_numpy(tasks.query.value), torch.from_numpy(tasks.query_ptr)

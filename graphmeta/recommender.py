@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import real_samples
+from graphmeta.errors import InputError
 from graphmeta.nn.features import item_table
 
 Encoded = tuple[Tensor, Tensor]
@@ -41,9 +42,37 @@ class Recommender(nn.Module):
             return loss(self.head, states, batch, candidates)
         return real_samples(batch, self.head(states, batch, candidates))
 
+    @torch.no_grad()
+    def start_from(self, other: Recommender, *, fixed: bool = False) -> list[str]:
+        """Copy weights, see :meth:`graphmeta.system.System.start_from`; what was counted, where it has the same shape.
+
+        Raises:
+            InputError: a weight that is larger there, or nothing to copy.
+        """
+        ours, theirs = self.state_dict(), other.state_dict()
+        weights = dict(self.named_parameters())
+        names = [n for n in ours if n in theirs and not (fixed and n in weights and weights[n].requires_grad)]
+        names = [n for n in names if _fits(ours[n], theirs[n], n in weights)]
+        larger = [n for n in names if any(a < b for a, b in zip(ours[n].shape, theirs[n].shape, strict=True))]
+        if larger:
+            own, there = (tuple(state[larger[0]].shape) for state in (ours, theirs))
+            raise InputError(f"{larger[0]} is {there} there and {own} here; build ours as wide as the other")
+        if not names:
+            kind = "the same name that training leaves as they are" if fixed else "the same name"
+            raise InputError(f"the other system has no weights of {kind}, so there is nothing to begin with")
+        for name in names:
+            block = tuple(slice(0, size) for size in theirs[name].shape)
+            ours[name].zero_()[block] = theirs[name]  # block is () for a single number
+        return names
+
     def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
         """What the head's last layer reads of each task, ``[T, D']``; see :class:`Summary`."""
         return self(batch, Summary(), encoded)
+
+
+def _fits(own: Tensor, other: Tensor, learned: bool) -> bool:
+    """Whether there is anything to copy: a weight of as many dimensions, or a count of the same shape."""
+    return own.dim() == other.dim() if learned else own.shape == other.shape
 
 
 class Surrounded(Recommender):

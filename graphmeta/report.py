@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
+from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples, last_clicks
 from graphmeta.errors import InputError
 from graphmeta.evaluate import Result, evaluate
@@ -190,13 +191,13 @@ def _sequences(item: np.ndarray, ptr: np.ndarray, items: EntityTable) -> EventLo
 
 
 @contextmanager
-def unadapted(system: System) -> Iterator[System]:
-    """Within it, the system answers from its shared weights, whatever the session."""
-    adaptation, system.adaptation = system.adaptation, None
+def stepless(adaptation: Adaptation) -> Iterator[None]:
+    """Within it, a session takes no step on its own clicks; where it starts from (a gate, a memory) is as trained."""
+    steps, adaptation.steps = adaptation.steps, 0
     try:
-        yield system
+        yield
     finally:
-        system.adaptation = adaptation
+        adaptation.steps = steps
 
 
 def baselines(past: EventLog) -> dict[str, Any]:
@@ -209,6 +210,8 @@ def compare(
     system: System, asked: Samples, *, past: EventLog, alone: System | None = None, bar: Bar
 ) -> dict[str, Result]:
     """How well the system and its rivals answer the same questions, by their names in JSON.
+
+    Of a system that adapts, ``without_steps`` says what its sessions' own steps are worth.
 
     Args:
         past: the training log, which the baselines count in and the slices by item frequency refer to.
@@ -223,8 +226,8 @@ def compare(
     if alone is not None:
         found["encoder_alone"] = measured(alone, "encoder alone")
     if system.adaptation is not None:
-        with unadapted(system):
-            found["without_adaptation"] = measured(system, "adaptation off")
+        with stepless(system.adaptation):
+            found["without_steps"] = measured(system, "without steps")
     return found | {"system": measured(system, "system")}
 
 
@@ -232,7 +235,7 @@ def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[st
     """The flat object of ``metrics.json``: fractions in [0, 1], and what they are fractions of."""
     own = results["system"]
     rivals = [name for name in ("popularity", "session_knn", "stan", "encoder_alone") if name in results]
-    off = [name for name in ("without_adaptation",) if name in results]
+    off = [name for name in ("without_steps",) if name in results]
     return {
         "system": system,
         "candidates": own.candidates,

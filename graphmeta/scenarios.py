@@ -37,10 +37,25 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Cold:
-    """Which people or items count as new, ``rows [n]`` bool, and why."""
+    """Which people or items count as new, ``rows [n]`` bool, and why.
+
+    Raises:
+        InputError: rows that are no mask.
+    """
 
     rows: np.ndarray
     rule: str
+
+    def __post_init__(self) -> None:
+        if self.rows.dtype != bool or self.rows.ndim != 1:
+            raise InputError(
+                f"rows of {self.rows.dtype} {self.rows.shape}: a mask says of each whether it is new, bool"
+            )
+
+    def check(self, number: int, things: str) -> None:
+        """Refuse a mask that is not one of so many things."""
+        if len(self.rows) != number:
+            raise InputError(f"a mask of {len(self.rows)} for {number} {things}; say of each whether it is new")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +69,8 @@ class ColdStart:
         queries: how the ratings of a person become known and asked.
 
     Raises:
-        InputError: a log without ratings, or held-out ratings that are not by warm people of warm items.
+        InputError: a log without ratings, masks of another size, or held-out ratings that are not by warm people of
+            warm items.
     """
 
     log: EventLog
@@ -66,8 +82,11 @@ class ColdStart:
     def __post_init__(self) -> None:
         if self.log.value is None:
             raise InputError("scenarios are made of ratings; name the log's column of ratings (value=)")
-        if (self.held_out & ~self._cell(False, False)).any():
-            raise InputError("a held-out rating is one by a warm person of a warm item")
+        _check_masks(self.log, self.users, self.items)
+        if len(self.held_out) != self.log.num_events or (self.held_out & ~self._cell(False, False)).any():
+            raise InputError(
+                "a held-out rating is one by a warm person of a warm item; say of each rating whether it is"
+            )
 
     def _cell(self, cold_user: bool, cold_item: bool) -> np.ndarray:
         """The events by such people of such items, ``[N]``."""
@@ -115,7 +134,12 @@ def cold_start(
         share: of the warm people with enough ratings, those of whom as many ratings as a task has queries are held
             out; with what is left they still make a task to train on.
         queries: how the ratings of a person become known and asked.
+
+    Raises:
+        InputError: as :class:`ColdStart` does; a share that is none.
     """
+    _check_share(share)
+    _check_masks(log, users, items)
     queries = queries or RandomQueries()
     warm = ~users.rows[log.session] & ~items.rows[log.item]
     count = np.bincount(log.session[warm], minlength=log.num_sessions)
@@ -127,8 +151,19 @@ def cold_start(
     return ColdStart(log, users, items, held_out, queries)
 
 
+def _check_masks(log: EventLog, users: Cold, items: Cold) -> None:
+    users.check(log.num_sessions, "sessions")
+    items.check(log.num_items, "items")
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"share={share} must lie between 0 and 1")
+
+
 def random_people(log: EventLog, share: float, *, seed: int = 0) -> Cold:
     """This share of the sessions, at random."""
+    _check_share(share)
     rows = np.zeros(log.num_sessions, dtype=bool)
     rows[np.random.default_rng(seed).permutation(log.num_sessions)[: round(log.num_sessions * share)]] = True
     return Cold(rows, f"{share:.0%} at random")
@@ -136,12 +171,19 @@ def random_people(log: EventLog, share: float, *, seed: int = 0) -> Cold:
 
 def late_people(log: EventLog, share: float) -> Cold:
     """The sessions that begin in the last ``share`` of all events. Source: MAMO, section 5.1 (0.2)."""
+    _check_share(share)
     point = np.quantile(log.time, 1 - share)
     return Cold(log.starts > point, f"first rating in the last {share:.0%} of all")
 
 
 def released_from(items: EntityTable, year: int, *, attribute: str = "year") -> Cold:
-    """Items of that year or later; one without a year is not new. Source: MeLU, section 4.1 (1998)."""
+    """Items of that year or later; one without a year is not new. Source: MeLU, section 4.1 (1998).
+
+    Raises:
+        InputError: items without that attribute (one value an item).
+    """
+    if attribute not in items.attributes:
+        raise InputError(f"items have no attribute {attribute!r}; there are: {', '.join(items.attributes) or 'none'}")
     column = items.attributes[attribute]
     years = np.array([int(value) if str(value).isdigit() else -1 for value in column.values])
     return Cold(years[column.codes] >= year, f"{attribute} {year} or later")

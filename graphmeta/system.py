@@ -100,22 +100,21 @@ class System(nn.Module):
         """Whether training runs over tasks (support, then query) rather than over single samples."""
         return self.adaptation is not None and self.adaptation.trained
 
-    @torch.no_grad()
     def start_from(self, other: System, *, fixed: bool = False) -> list[str]:
         """Begin with what another system has learned: every weight of the same name is copied, and returned; with
         ``fixed``, those alone that our own training leaves as they are (``requires_grad`` is off).
 
         Where ours is larger (a layer that also reads a cluster), theirs fills the leading block and the rest
         is zero, so that before it trains the copy answers nearly as the other does (a gate still scales it).
+
+        Raises:
+            InputError: other items or users, a weight that is larger there, or nothing to copy; nothing is changed.
         """
-        theirs, copied = other.recommender.state_dict(), []
-        kept = {name for name, own in self.recommender.named_parameters() if fixed and own.requires_grad}
-        for name, own in self.recommender.state_dict().items():
-            if name in theirs and name not in kept and own.dim() == theirs[name].dim():
-                block = tuple(slice(0, min(a, b)) for a, b in zip(own.shape, theirs[name].shape, strict=True))
-                own.zero_()[block] = theirs[name][block]  # block is () for a single number
-                copied.append(name)
-        return copied
+        users = self.users is None or other.users is None or np.array_equal(self.users.ids, other.users.ids)
+        if not users or not np.array_equal(self.items.ids, other.items.ids):
+            what = "items" if users else "users"
+            raise InputError(f"the other system's {what} are not ours; build both from one log, or one aligned to it")
+        return self.recommender.start_from(other.recommender, fixed=fixed)
 
     def check(self, log: EventLog, name: str) -> None:
         """Refuse a log that is numbered by other items or users than the system.

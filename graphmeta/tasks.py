@@ -134,13 +134,15 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
     return Tasks(before, samples(query, begin[task], (begin + size)[task]), support_ptr, query_ptr)
 
 
-def known_clicks(query: Samples) -> Tasks:
+def known_clicks(query: Samples, *, max_support: int | None = None) -> Tasks:
     """One task a sample, whose support is all its known clicks: the first is predicted from none, then as above.
 
     For systems that see a set where others see a session, so that a single known click is something to learn from.
+    With ``max_support``, only the last so many are targets.
     """
-    at, ptr = ragged(query.begin, query.lengths)
-    task = np.repeat(np.arange(len(query)), query.lengths)
+    count = query.lengths if max_support is None else np.minimum(query.lengths, max_support)
+    at, ptr = ragged(query.end - count, count)
+    task = np.repeat(np.arange(len(query)), count)
     support = replace(query.take(task), end=at, target=query.item[at], value=None)
     return Tasks(support, query, ptr, np.arange(len(query) + 1))
 

@@ -20,6 +20,7 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
 from graphmeta.batch import Samples, open_sessions, session_batch
+from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot
@@ -30,6 +31,7 @@ from graphmeta.tables import EntityTable
 from graphmeta.tasks import TaskBatch, task_batch
 
 _ITEMS, _TOLERANCE = 23, 1e-9
+Found = tuple[bool, str]  # whether a check holds, and what was found
 
 
 def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int = 0) -> EventLog:
@@ -120,44 +122,56 @@ def check_encoder(factory: Callable[[int], nn.Module], *, width: int = 8) -> Che
     """Whether an encoder keeps the contract, and what the stacked engine makes of it. Runs in float64, in seconds.
 
     * one finite state for each click;
-    * a sample's states do not depend on the other samples of its batch, nor on the dummy rows of task batches;
+    * the states are the same whatever the batch says of the answers, in training too;
+    * a sample's states do not depend on the other samples of its batch, nor on the dummy rows of task batches; nor in
+      training, where batch normalisation makes them (seen by gradients, so that dropout does not matter);
     * all tasks at once give what the per-task loop gives, to 1e-9, in first and second order, for scores and for
       the gradient of every parameter; an operation that the stack does not know is named (not a failure: the
       adaptation falls back to the loop, several times slower);
     * second-order gradients are finite and agree with finite differences.
 
     Args:
-        factory: makes the encoder for item vectors of this width; its module is used in eval mode.
+        factory: makes the encoder for item vectors of this width; its module is left in eval mode.
+
+    Raises:
+        InputError: a factory that raises, or makes something else.
     """
     with _float64():
         torch.manual_seed(0)
-        encoder = factory(width).double().eval()
-        checks = [_guarded(_check_shape, encoder, width)]
+        encoder = _made(factory, width).double().eval()
+        checks = [_guarded("shape", _check_shape, encoder, width)]
         if checks[0].ok:
-            rest = (_check_alone, _check_dummies, _check_engines, _check_second_order)
-            checks += [_guarded(check, encoder, width) for check in rest]
+            checks += [_guarded(name, check, encoder, width) for name, check in _FURTHER.items()]
     return CheckReport(tuple(checks))
 
 
-def _guarded(check: Callable[[nn.Module, int], Check], encoder: nn.Module, width: int) -> Check:
+def _made(factory: Callable[[int], nn.Module], width: int) -> nn.Module:
+    wanted = "a factory takes the width of item vectors and returns a module, forward(x, batch)"
+    try:
+        encoder = factory(width)
+    except Exception as error:
+        raise InputError(f"no encoder of width {width}: {_told(error)}; {wanted}") from error
+    if not isinstance(encoder, nn.Module):
+        raise InputError(f"no encoder of width {width}, but {type(encoder).__name__}; {wanted}")
+    return encoder
+
+
+def _guarded(name: str, check: Callable[[nn.Module, int], Found], encoder: nn.Module, width: int) -> Check:
     """A check's answer; an exception of the encoder is an answer too."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return check(encoder, width)
+            return Check(name, *check(encoder, width))
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        name = _NAMES[check.__name__]
-        return Check(name, False, f"{type(error).__name__}: {reason[0] if reason else ''}")
+        return Check(name, False, _told(error))
+    finally:
+        encoder.eval()
 
 
-_NAMES = {
-    "_check_shape": "shape",
-    "_check_alone": "samples do not see each other",
-    "_check_dummies": "dummy rows change nothing",
-    "_check_engines": "stacked = loop",
-    "_check_second_order": "second order",
-}
+def _told(error: Exception) -> str:
+    """The kind of the error, and its first line."""
+    reason = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {reason[0] if reason else ''}"
 
 
 @contextmanager
@@ -191,35 +205,61 @@ def _states(encoder: nn.Module, batch, width: int) -> Tensor:  # noqa: ANN001
     return encoder(_table(width)[batch["item"].n_id], batch)
 
 
-def _check_shape(encoder: nn.Module, width: int) -> Check:
+def _check_shape(encoder: nn.Module, width: int) -> Found:
     batch = session_batch(_samples(), num_items=_ITEMS)
     states = _states(encoder, batch, width)
     clicks = batch["event"].num_nodes
     good = states.dim() == 2 and len(states) == clicks and bool(states.isfinite().all())
-    return Check("shape", good, f"{tuple(states.shape)} for {clicks} clicks (wanted: one finite row each)")
+    return good, f"{tuple(states.shape)} for {clicks} clicks (wanted: one finite row each)"
 
 
-def _check_alone(encoder: nn.Module, width: int) -> Check:
+def _check_answers(encoder: nn.Module, width: int) -> Found:
+    samples = _samples()
+    others = replace(samples, target=(samples.target + 1) % _ITEMS)
+    batches = [session_batch(one, num_items=_ITEMS) for one in (samples, others)]
+    found = []
+    for training in (False, True):
+        for batch in batches:
+            torch.manual_seed(3)  # the same dropout in both
+            found.append(_states(encoder.train(training), batch, width))
+    return _compare(torch.cat(found[::2]), torch.cat(found[1::2]))
+
+
+def _check_training(encoder: nn.Module, width: int) -> Found:
+    """By the slope of each sample's states in the item vectors of the others, which is 0 under any dropout."""
+    batch = session_batch(_samples(), num_items=_ITEMS)
+    x = _table(width)[batch["item"].n_id].requires_grad_()
+    states = encoder.train()(x, batch)
+    worst = 0.0
+    for sample in range(batch["sample"].num_nodes if states.requires_grad else 0):
+        own = states[batch["event"].batch == sample]
+        (slope,) = torch.autograd.grad((own * torch.randn_like(own)).sum(), x, retain_graph=True, allow_unused=True)
+        if slope is not None:
+            worst = max(worst, float(slope[batch["item"].batch != sample].abs().max()))
+    return worst < _TOLERANCE, f"largest slope in another's items {worst:.1e}"
+
+
+def _check_alone(encoder: nn.Module, width: int) -> Found:
     samples = _samples()
     together = _states(encoder, session_batch(samples, num_items=_ITEMS), width)
     alone = [
         _states(encoder, session_batch(samples.take(slice(s, s + 1)), num_items=_ITEMS), width)
         for s in range(len(samples))
     ]
-    return _compare("samples do not see each other", together, torch.cat(alone))
+    return _compare(together, torch.cat(alone))
 
 
-def _check_dummies(encoder: nn.Module, width: int) -> Check:
+def _check_dummies(encoder: nn.Module, width: int) -> Found:
     samples = _samples()
     ragged = session_batch(samples, num_items=_ITEMS)
     filled = session_batch(samples, num_items=_ITEMS, task=np.arange(len(samples)), num_tasks=len(samples))
     real = torch.isin(filled["event"].batch, filled["sample"].real)
-    return _compare("dummy rows change nothing", _states(encoder, ragged, width), _states(encoder, filled, width)[real])
+    return _compare(_states(encoder, ragged, width), _states(encoder, filled, width)[real])
 
 
-def _compare(name: str, one: Tensor, other: Tensor) -> Check:
+def _compare(one: Tensor, other: Tensor) -> Found:
     error = float((one - other).detach().abs().max())
-    return Check(name, error < _TOLERANCE, f"largest difference {error:.1e}")
+    return error < _TOLERANCE, f"largest difference {error:.1e}"
 
 
 def _recommender(encoder: nn.Module, width: int) -> Recommender:
@@ -242,9 +282,9 @@ def _gradients(recommender: Recommender, losses: Tensor) -> list[Tensor]:
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
-def _check_engines(encoder: nn.Module, width: int) -> Check:
+def _check_engines(encoder: nn.Module, width: int) -> Found:
     if not list(encoder.parameters()):
-        return Check("stacked = loop", True, "no parameters to adapt")
+        return True, "no parameters to adapt"
     recommender = _recommender(encoder, width)
     worst, note = 0.0, "the stacked engine knows every operation"
     # In the even batch, rows in a wrong order look right.
@@ -262,15 +302,15 @@ def _check_engines(encoder: nn.Module, width: int) -> Check:
                 answers.append([losses.detach(), *_gradients(recommender, losses)])
             if len(answers) == 2:
                 worst = max(worst, *(float((a - b).detach().abs().max()) for a, b in zip(*answers, strict=True)))
-    return Check("stacked = loop", worst < _TOLERANCE, f"largest difference {worst:.1e}; {note}")
+    return worst < _TOLERANCE, f"largest difference {worst:.1e}; {note}"
 
 
-def _check_second_order(encoder: nn.Module, width: int) -> Check:
+def _check_second_order(encoder: nn.Module, width: int) -> Found:
     recommender, tasks = _recommender(encoder, width), task_batch(_samples(), num_items=_ITEMS)
     losses, adaptation = _meta(recommender, order=2, stacked=True, tasks=tasks)
     gradients = _gradients(recommender, losses)
     if not all(bool(g.isfinite().all()) for g in gradients):
-        return Check("second order", False, "a gradient is not finite")
+        return False, "a gradient is not finite"
     direction = [torch.randn_like(g) for g in gradients]
     analytic = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
     numeric, good = analytic, False
@@ -278,7 +318,7 @@ def _check_second_order(encoder: nn.Module, width: int) -> Check:
         if not good:
             numeric = _slope(recommender, adaptation, tasks, direction, step)
             good = abs(numeric - analytic) < 1e-4 * max(abs(analytic), 1e-2)
-    return Check("second order", good, f"gradient {analytic:.6f}, finite difference {numeric:.6f}")
+    return good, f"gradient {analytic:.6f}, finite difference {numeric:.6f}"
 
 
 @torch.no_grad()
@@ -295,3 +335,13 @@ def _slope(
     for parameter, start in zip(recommender.parameters(), begin, strict=True):
         parameter.copy_(start)
     return (values[0] - values[1]) / (2 * width)
+
+
+_FURTHER: dict[str, Callable[[nn.Module, int], Found]] = {
+    "answers are not read": _check_answers,
+    "samples do not see each other": _check_alone,
+    "dummy rows change nothing": _check_dummies,
+    "stacked = loop": _check_engines,
+    "second order": _check_second_order,
+    "samples do not see each other in training": _check_training,
+}

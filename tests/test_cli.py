@@ -98,7 +98,7 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     document = json.loads((fitted / "metrics.json").read_text())
     assert_metrics(document)
     assert (document["system"], document["seed"], document["samples"]) == ("melu", 0, 12)
-    assert document["without_adaptation"].keys() >= METRICS
+    assert document["without_steps"].keys() >= METRICS
     assert (fitted / "curves.png").read_bytes().startswith(b"\x89PNG")
     card = (fitted / "model" / "README.md").read_text()
     assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
@@ -463,7 +463,9 @@ def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture
     monkeypatch.setattr("graphmeta.datasets.complete_journey", lambda: fake_log(sessions=120, length=5))
     assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
     told = capsys.readouterr().out
-    assert all(text in told for text in ("session contains item", "session kNN", "melu, adaptation off", "Example 3"))
+    assert all(
+        text in told for text in ("session contains item", "session kNN", "melu, without its steps", "Example 3")
+    )
     assert told.count("<- bought") == 3 and "if_san, trained alone" in told
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert_metrics(document)

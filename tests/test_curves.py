@@ -16,9 +16,11 @@ from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.graph import GatedSessionGraph
 from graphmeta.nn.head import Dot
 from graphmeta.nn.readout import Last
+from graphmeta.published import build
 from graphmeta.recommender import Recommender
 from graphmeta.storage import state_hash
 from graphmeta.system import System
+from graphmeta.tasks import Tasks, drawn_tasks, known_clicks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=16, length=7)
@@ -77,6 +79,30 @@ def test_each_number_of_support_samples_is_learned_from_the_last_so_many(float64
     assert not torch.equal(curve.results[1].ranks, curve.results[3].ranks)
 
 
+def test_people_are_learned_from_their_last_items_the_first_among_them(float64):
+    system = build("meta_cf_g", LOG.items, width=6, lr=2.0, steps=2)
+    curve, every = by_support(system, ASKED, support=(0, 1, 3, 6, 9)), known_clicks(ASKED)
+    for support, result in curve.results.items():
+        last = np.concatenate(
+            [np.arange(max(b, e - support), e) for b, e in zip(every.support_ptr, every.support_ptr[1:], strict=False)]
+        )
+        count = np.minimum(np.diff(every.support_ptr), support)
+        tasks = Tasks(every.support.take(last), every.query, np.append(0, np.cumsum(count)), every.query_ptr)
+        assert torch.equal(result.ranks, places(system.scores(tasks), ASKED.target))
+        assert system.support(tasks) == min(support, 6)
+    assert not torch.equal(curve.results[1].ranks, curve.results[3].ranks)
+    assert not torch.equal(curve.results[3].ranks, curve.results[6].ranks)
+    assert torch.equal(curve.results[6].ranks, curve.results[9].ranks)
+    assert torch.equal(curve.results[6].ranks, evaluate(system, ASKED).ranks)
+    assert system.support(ASKED) == 6  # what the memory is estimated by
+
+
+@pytest.mark.parametrize("curve", [by_steps, by_support])
+def test_tasks_have_no_curve_and_are_told_what_measures_them(curve):
+    with pytest.raises(InputError, match="these are tasks, not samples; evaluate_tasks"):
+        curve(made(), drawn_tasks(LOG))
+
+
 def test_the_curves_pass_through_the_system_as_it_is_and_meet_where_nothing_is_learned():
     system = made()
     steps, support = by_steps(system, ASKED), by_support(system, ASKED)
@@ -99,7 +125,7 @@ def test_the_system_is_left_as_it_was(curve):
 
 @pytest.mark.parametrize("curve", [by_steps, by_support])
 def test_the_system_is_left_as_it_was_when_a_step_diverges(curve):
-    system = made(Gradient(float("nan")), steps=3)
+    system = made(Gradient(1e30), steps=3)
     with pytest.raises(DivergedError):
         curve(system, ASKED)
     assert (system.adaptation.steps, system.max_support) == (3, 4)
@@ -121,5 +147,7 @@ def test_what_has_no_curve_says_so():
             curve(plain, ASKED)
     with pytest.raises(InputError, match=r"steps that are not negative, not \[-1\]"):
         by_steps(made(), ASKED, steps=[-1])
+    with pytest.raises(InputError, match=r"whole numbers of steps .*, not \[0, 1.5\]"):
+        by_steps(made(), ASKED, steps=[0, 1.5])
     with pytest.raises(InputError, match=r"not \[\]"):
         by_support(made(), ASKED, support=[])

@@ -13,6 +13,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluate import evaluate_ratings
 from graphmeta.metrics import list_ndcg
 from graphmeta.neighbours import GlobalMean, ItemMean, ItemUserMean
+from graphmeta.published import build
 from graphmeta.tasks import RandomQueries, Tasks
 from graphmeta.testing import fake_log, fake_ratings
 
@@ -88,6 +89,12 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
     with pytest.raises(InputError, match="not finite"):
         evaluate_ratings(Broken(), TASKS)
+
+
+def test_a_model_that_ranks_says_no_ratings() -> None:
+    system = build("sr_gnn", LOG.items, width=4)
+    with pytest.raises(InputError, match=r"scores of \(200, 30\) for 200 queries are no ratings"):
+        evaluate_ratings(system, TASKS)
 
 
 @pytest.mark.parametrize("damping", [0.5, 5.0])

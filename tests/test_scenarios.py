@@ -102,6 +102,30 @@ def test_what_cannot_be_cut_is_refused() -> None:
         ColdStart(LOG, random_people(LOG, 0.5), Cold(np.zeros(50, dtype=bool), "none"), every, QUERIES)
 
 
+MASK, NONE = np.zeros(60, dtype=bool), Cold(np.zeros(50, dtype=bool), "none")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: random_people(LOG, 2.0), "share=2.0 must lie between 0 and 1"),
+        (lambda: random_people(LOG, -1), "share=-1 must lie"),
+        (lambda: late_people(LOG, 2.0), "share=2.0 must lie"),
+        (lambda: late_people(LOG, float("nan")), "share=nan must lie"),
+        (lambda: cold_start(LOG, Cold(MASK, "none"), NONE, share=5), "share=5 must lie"),
+        (lambda: released_from(LOG.items, 1998), "no attribute 'year'; there are: rate"),
+        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\): a mask"),
+        (lambda: cold_start(LOG, Cold(MASK[:9], "none"), NONE), "a mask of 9 for 60 sessions"),
+        (lambda: cold_start(LOG, Cold(MASK, "none"), Cold(MASK, "none")), "a mask of 60 for 50 items"),
+        (lambda: ColdStart(LOG, Cold(MASK[:9], "none"), NONE, MASK, QUERIES), "a mask of 9 for 60 sessions"),
+        (lambda: ColdStart(LOG, Cold(MASK, "none"), NONE, MASK, QUERIES), "say of each rating"),
+    ],
+)
+def test_shares_and_masks_that_are_none_are_refused(wrong, told) -> None:
+    with pytest.raises(InputError, match=told):
+        wrong()
+
+
 def test_what_tasks_know_is_the_log_without_what_they_ask() -> None:
     log = fake_ratings()
     queries = RandomQueries(queries=4, least=6, seed=3)

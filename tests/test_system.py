@@ -218,6 +218,55 @@ def test_maml_keeps_what_its_base_knows_of_users_and_lengths():
         build("maml", LOG.items, width=6, base="bpr_mf")
 
 
+def test_a_larger_weight_takes_the_others_as_its_leading_block():
+    base, system = build("sr_gnn", LOG.items, width=5), build("cbml", LOG.items, width=5, base="sr_gnn")
+    copied = system.start_from(base)
+    ours, theirs = system.recommender.state_dict(), base.recommender.state_dict()
+    assert set(copied) == set(ours) & set(theirs)
+    (wider,) = [name for name in copied if ours[name].shape != theirs[name].shape]
+    rows, columns = theirs[wider].shape
+    assert torch.equal(ours[wider][:rows, :columns], theirs[wider])
+    assert rows == len(ours[wider]) and not ours[wider][:, columns:].any()
+
+
+OTHERS = fake_log(sessions=12).users
+
+
+def strangers(name, log=LOG, **arguments):
+    return build(name, log.items, users=log.users, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("system", "other", "fixed", "told"),
+    [
+        (strangers("sr_gnn"), strangers("sr_gnn", fake_log(items=41)), False, "items are not ours"),
+        (strangers("bpr_mf"), build("bpr_mf", LOG.items, users=OTHERS), False, "users are not ours"),
+        (strangers("sr_gnn", width=5), strangers("sr_gnn", width=6), False, r"\(40, 6\) there and \(40, 5\) here"),
+        (strangers("sr_gnn", width=5), strangers("cbml", base="sr_gnn", width=5), False, "there and .* here; build"),
+        (strangers("sr_gnn"), strangers("sr_gnn"), True, "that training leaves as they are"),
+    ],
+)
+def test_what_it_cannot_start_from_is_refused_and_nothing_is_copied(system, other, fixed, told):
+    before = state_hash(system)
+    with pytest.raises(InputError, match=told):
+        system.start_from(other, fixed=fixed)
+    assert state_hash(system) == before
+
+
+def test_factors_of_other_people_are_what_people_start_from():
+    assert build("meta_cf_g", LOG.items).start_from(build("bpr_fold_in", LOG.items, users=OTHERS))
+
+
+def test_what_was_counted_is_copied_whole_or_not_at_all():
+    base, system = (build("cluster_seq", LOG.items, width=4, graph=4, code=3, clusters=2) for _ in range(2))
+    base.fit(LOG)
+    assert "features.edges" not in system.start_from(base)
+    system.fit(LOG)
+    base.recommender.features.edges.zero_()
+    assert "features.edges" in system.start_from(base)
+    assert not system.recommender.features.edges.any()
+
+
 def test_what_it_starts_from_includes_single_numbers():
     base, system = (build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2) for _ in range(2))
     base.fit(LOG)

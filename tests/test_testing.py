@@ -6,6 +6,7 @@ from torch import nn
 from torch_geometric.nn import GATv2Conv
 
 from graphmeta.batch import NEXT
+from graphmeta.errors import InputError
 from graphmeta.nn.attention import from_dense, to_dense
 from graphmeta.testing import check_encoder, fake_log
 
@@ -22,6 +23,48 @@ class Sound(nn.Module):
 class Leaks(Sound):
     def forward(self, x, batch):
         return super().forward(x, batch) - x.mean(0)
+
+
+class ReadsTheAnswer(Sound):
+    def forward(self, x, batch):
+        return super().forward(x, batch) + batch["sample"].target[batch["event"].batch, None]
+
+
+class ReadsItInTraining(ReadsTheAnswer):
+    """Teacher forcing: nothing is wrong until it is trained."""
+
+    def forward(self, x, batch):
+        return super().forward(x, batch) if self.training else Sound.forward(self, x, batch)
+
+
+class BatchNorm(Sound):
+    """In eval mode a sample is on its own, in training it is not."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, x, batch):
+        return self.norm(super().forward(x, batch))
+
+
+class CentredInTraining(Sound):
+    """The same by hand: no module tells."""
+
+    def forward(self, x, batch):
+        states = super().forward(x, batch)
+        return states - states.mean(0) if self.training else states
+
+
+class Dropping(Sound):
+    """Chance within a sample is no other sample."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.conv, self.drop = GATv2Conv(width, width, dropout=0.3), nn.Dropout(0.3)
+
+    def forward(self, x, batch):
+        return nn.functional.dropout(super().forward(self.drop(x), batch), 0.2, self.training)
 
 
 class ItemRows(Sound):
@@ -74,8 +117,9 @@ class FusedAttention(Sound):
         return nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=same)[0, 0]
 
 
-def test_a_sound_encoder_passes():
-    report = check_encoder(Sound)
+@pytest.mark.parametrize("sound", [Sound, Dropping])
+def test_a_sound_encoder_passes(sound):
+    report = check_encoder(sound)
     assert report.ok, str(report)
     assert "falls back" not in str(report)
 
@@ -84,6 +128,10 @@ def test_a_sound_encoder_passes():
     ("broken", "name", "found"),
     [
         (Leaks, "samples do not see each other", "difference"),
+        (ReadsTheAnswer, "answers are not read", "difference 1.0e+00"),
+        (ReadsItInTraining, "answers are not read", "difference 1.0e+00"),
+        (BatchNorm, "samples do not see each other in training", "slope"),
+        (CentredInTraining, "samples do not see each other in training", "slope"),
         (ItemRows, "shape", "14, 8) for 17 clicks"),
         (NotFinite, "shape", "finite"),
         (Breaks, "shape", "RuntimeError"),
@@ -103,6 +151,33 @@ def test_an_unknown_operation_is_named_but_allowed():
     report = check_encoder(UnknownOp)
     assert report.ok, str(report)
     assert "einsum" in str(report)
+
+
+@pytest.mark.parametrize("trap", [ReadsItInTraining, BatchNorm, CentredInTraining])
+def test_what_shows_in_training_alone_fails_no_other_check(trap):
+    failed = [check.name for check in check_encoder(trap).checks if not check.ok]
+    assert len(failed) == 1, failed
+
+
+def test_the_encoder_is_left_in_eval_mode():
+    encoder = BatchNorm(8)
+    check_encoder(lambda width: encoder)
+    assert not any(part.training for part in encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        (lambda: Sound(8), "TypeError: .*takes 0 positional arguments"),
+        (lambda width: GATv2Conv(width, 1 // 0), "ZeroDivisionError: integer division"),
+        (lambda width: None, "but NoneType"),
+        (lambda width: Sound, "but type"),
+    ],
+)
+def test_a_factory_that_makes_no_encoder_is_told_what_one_is(factory, told):
+    with pytest.raises(InputError, match=rf"no encoder of width 8.*{told}.*; a factory takes the width") as raised:
+        check_encoder(factory)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_default_dtype_and_the_random_state_come_back():

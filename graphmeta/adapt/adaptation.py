@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -68,12 +69,12 @@ class Adaptation(nn.Module):
         super().__init__()
         if order not in (1, 2):
             raise InputError(f"order must be 1 or 2, not {order}")
-        if steps < 0:
-            raise InputError(f"steps must not be negative: {steps}")
+        if not isinstance(steps, Integral) or steps < 0:
+            raise InputError(f"steps must be a whole number, 0 or more, not {steps}")
         if task_chunk is not None and task_chunk < 1:
             raise InputError(f"task_chunk must be at least 1, not {task_chunk}")
         self.scope, self.step, self.start = scope, step, Shared() if start is None else start
-        self.steps, self.order, self.trained, self.stacked = steps, order, trained, stacked
+        self.steps, self.order, self.trained, self.stacked = int(steps), order, trained, stacked
         self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
         self.tables: frozenset[str] = frozenset()
@@ -295,7 +296,7 @@ class Problem:
 
         A start may have been computed from that: a step must not be taken on it.
         """
-        return weight.expand(*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape)
+        return weight.expand([*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape])
 
     def written(self, weight: Weight) -> Weight:
         """A matrix of low rank as ``[T, *shape]``, anything else as it is."""

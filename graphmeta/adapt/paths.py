@@ -28,6 +28,8 @@ class CoAdaptation(Adaptation):
 
     The paths are walked one after the other, each for all tasks at once. Only the support decides on a: the query is
     read for its context, never for its target. At order 1, a is a constant; at order 2 it is differentiated too.
+    With 0 steps, as for a task without support, ``semantic`` takes none either, and the paths weigh alike: that is the
+    start alone.
 
     Args:
         scope, step, start, steps, order, stacked: as for every adaptation; start gates by context.
@@ -74,6 +76,8 @@ class CoAdaptation(Adaptation):
         return {}  # each path has a start of its own
 
     def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
+        if self.steps == 0:  # nor is anything else learned from the support
+            problem = replace(problem, support=None, seen=None)
         choices = torch.eye(len(self.paths)).to(problem.recommender.get_buffer(self.mix))
         walks = [self._walk(problem, problem.each(choice)) for choice in choices]
         share = torch.softmax(-torch.stack([self._loss(problem, walk) for walk in walks], -1), -1)

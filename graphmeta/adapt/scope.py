@@ -29,10 +29,16 @@ class Scope:
         """Names of the chosen parameters, in the module's order.
 
         Raises:
-            InputError: if there is none; the message lists what there is.
+            InputError: if there is none; the message lists what there is, or what is left out.
         """
         every = [name for name, _ in module.named_parameters()]
-        chosen = [name for name in every if self._among(self.prefixes, name) and not self._among(self.without, name)]
+        below = [name for name in every if self._among(self.prefixes, name)]
+        chosen = [name for name in below if not self._among(self.without, name)]
+        if below and not chosen:
+            raise InputError(
+                f"all parameters that the scope {self.prefixes} selects are left out of it, as no task changes "
+                f"them: {', '.join(below)}; name others"
+            )
         if not chosen:
             raise InputError(f"the scope {self.prefixes} selects no parameter; there are: {', '.join(every)}")
         return chosen

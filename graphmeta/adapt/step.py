@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from graphmeta.errors import InputError
 
 if TYPE_CHECKING:
     from graphmeta.recommender import Recommender
@@ -23,6 +26,12 @@ class Step(Protocol):
         ...
 
 
+def _rate(lr: float) -> float:
+    if not 0 <= lr < math.inf:
+        raise InputError(f"a rate of {lr} is no step; it must be a finite number, 0 or more")
+    return lr
+
+
 class Gradient(nn.Module):
     """Plain gradient descent: ``θ − β ∇``, the same β for every parameter and step.
 
@@ -31,7 +40,7 @@ class Gradient(nn.Module):
 
     def __init__(self, lr: float) -> None:
         super().__init__()
-        self.lr = lr
+        self.lr = _rate(lr)
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
         """Nothing to make."""
@@ -53,7 +62,7 @@ class LearnedRates(nn.Module):
 
     def __init__(self, lr: float, *, per_step: bool = False) -> None:
         super().__init__()
-        self.lr, self.per_step, self.rates = lr, per_step, nn.ParameterDict()
+        self.lr, self.per_step, self.rates = _rate(lr), per_step, nn.ParameterDict()
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
         """A tensor of rates ``[steps or 1, *shape]`` for each name."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from graphmeta.errors import InputError
 from graphmeta.nn.gate import Gates
+
+
+def _check(clusters: int) -> None:
+    if not isinstance(clusters, Integral) or clusters < 1:
+        raise InputError(f"clusters={clusters} must be a whole number, 1 or more")
 
 
 class Prototypes(nn.Module):
@@ -19,6 +26,7 @@ class Prototypes(nn.Module):
 
     def __init__(self, width: int, code: int, *, clusters: int = 8) -> None:
         super().__init__()
+        _check(clusters)
         self.ask = nn.Linear(width, code)
         self.centres = nn.Parameter(torch.randn(clusters, code) / math.sqrt(code))
 
@@ -89,6 +97,7 @@ class Autoencoders(nn.Module):
         self, width: int, code: int, *, hidden: int | None = None, clusters: int = 5, temperature: float = 0.1
     ) -> None:
         super().__init__()
+        _check(clusters)
         hidden = 2 * code if hidden is None else hidden
         self.temperature = temperature
         sizes = [width, hidden, code, hidden, width]

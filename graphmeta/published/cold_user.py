@@ -37,7 +37,8 @@ from graphmeta.train import Adam, Sgd
 
 
 class PersonSystem(System):
-    """A system whose tasks are people: every known item is support, the first too; ``Tasks`` are taken as they are.
+    """A system whose tasks are people: every known item is support, the first too (with ``max_support``, the last so
+    many); ``Tasks`` are taken as they are.
 
     Its loss is an :class:`~graphmeta.nn.unseen.AgainstUnseen`; with its ``sums``, the training loss of a batch is
     the sum over all queries, as the support loss of a task is.
@@ -48,8 +49,15 @@ class PersonSystem(System):
         """Whether the loss adds up, of a task and so of a batch."""
         return self.episodic and bool(self.loss.sums)
 
+    def support(self, samples: Samples | Tasks) -> int:
+        """Support samples of the largest task."""
+        return super().support(self._known(samples))
+
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        return super()._tasks(samples if isinstance(samples, Tasks) else known_clicks(samples))
+        return super()._tasks(self._known(samples))
+
+    def _known(self, samples: Samples | Tasks) -> Tasks:
+        return samples if isinstance(samples, Tasks) else known_clicks(samples, max_support=self.max_support)
 
     def losses(self, samples: Samples | Tasks) -> Tensor:
         """The training loss of each query ``[S]``; with ``sums``, a person's are the shares of one sum."""
@@ -79,6 +87,7 @@ def paper_preset(rate: float) -> Preset:
 
 
 PAPER = {"meta_cf_g": paper_preset(1e-7), "meta_cf_linear": paper_preset(1e-6), "meta_cf_neural": paper_preset(1e-5)}
+_KNOWN = 50  # support: all the items of a person that are looked at
 DEFAULT = Preset(5e-2, False, Adam(lr=1e-3, weight_decay=0.0))
 
 
@@ -114,7 +123,9 @@ def bpr_fold_in(
     start = Generated("head.vector", nn.Identity())
     adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, trained=False)
     loss = AgainstUnseen(Binary(), count=negatives, penalty=penalty)
-    return PersonSystem(recommender, items, users=users, adaptation=adaptation, loss=loss, samples=each_click)
+    return PersonSystem(
+        recommender, items, users=users, adaptation=adaptation, loss=loss, samples=each_click, max_support=_KNOWN
+    )
 
 
 def each_click(log: EventLog, *, max_length: int = 50) -> Samples:
@@ -252,7 +263,8 @@ def _meta(
     adaptation = Adaptation(scope, step=step, start=start, steps=adapted.steps, order=adapted.order)
     loss = AgainstUnseen(Binary(), count=negatives, sums=adapted.sums)
     recommender = Recommender(features, Clicks(), head)
-    return PersonSystem(recommender, items, adaptation=adaptation, loss=loss, samples=partial(drawn_tasks, seed=0))
+    samples = partial(drawn_tasks, seed=0)
+    return PersonSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples, max_support=_KNOWN)
 
 
 class _Layers(nn.Module):

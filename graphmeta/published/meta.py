@@ -75,7 +75,8 @@ def multi_ft(
 
     Args: as :func:`maml`.
 
-    Source: CBML §5 (baseline). Differs: the number of steps and the rate are not given there; one step at 1e-3.
+    Source: CBML §5 (baseline). Differs: the number of steps and the rate are not given there; one step at 1e-3. Steps
+    go down the full softmax of the session's prefixes, also where the base is trained on drawn items.
     """
     inner = base_system(base, items, users=users, width=width, options=options)
     return adapting(inner, items, Adaptation(scope_called("all"), step=Gradient(lr), steps=steps, trained=False))

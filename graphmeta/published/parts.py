@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Gated
 from graphmeta.adapt.step import Gradient, LearnedRates
+from graphmeta.batch import Samples
 from graphmeta.errors import InputError
 from graphmeta.neighbours.evidence import Evidence
 from graphmeta.neighbours.second_look import SecondLook
@@ -26,6 +27,7 @@ from graphmeta.nn.target import TargetAttention
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
+from graphmeta.tasks import Tasks
 
 Base = Callable[..., System] | str
 
@@ -104,13 +106,30 @@ def base_system(
     return base(items, width=width, **whose, **given)
 
 
+class FineTuned(System):
+    """A system trained as it is, whatever its loss; before it answers, a session's steps go down the full softmax.
+
+    A loss with items drawn from the batch would let a session's answer depend on who is beside it, and on chance.
+    """
+
+    def _answer(self, samples: Samples | Tasks) -> Tensor:
+        assert self.adaptation is not None
+        return self.adaptation.run(self.recommender, self._tasks(samples), SoftmaxLoss(), score=True)
+
+
 def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System:
     """The recommender of ``base`` with an adaptation around it; what it knows of users and lengths stays.
 
-    If it is trained without the adaptation, it is trained as the base is. Meta-training has tasks of its own, and the
-    full softmax as its loss, whatever the base's are.
+    If it is trained without the adaptation, it is trained as the base is (:class:`FineTuned`). Meta-training has tasks
+    of its own, and the full softmax as its loss, whatever the base's are.
+
+    Raises:
+        InputError: a base that adapts itself, whose start and step would be lost.
     """
-    system = System(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
+    if base.adaptation is not None:
+        raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
+    kind = System if adaptation.trained else FineTuned
+    system = kind(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
     if not adaptation.trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
     return system

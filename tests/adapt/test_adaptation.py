@@ -317,7 +317,20 @@ def test_diverged_support_names_task_and_step():
         adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
 
 
-@pytest.mark.parametrize("wrong", [{"order": 3}, {"steps": -1}])
+def test_scope_of_what_is_left_out_says_so():
+    scope = Scope("head.project", without=["head"])
+    with pytest.raises(InputError, match="left out of it.*: head.project.weight.*; name others"):
+        scope.names(recommender(ENCODERS["SAGEConv"]))
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -0.1])
+@pytest.mark.parametrize("step", [Gradient, LearnedRates])
+def test_rates_that_are_no_steps_are_refused(step, rate):
+    with pytest.raises(InputError, match=f"a rate of {rate} is no step"):
+        step(rate)
+
+
+@pytest.mark.parametrize("wrong", [{"order": 3}, {"steps": -1}, {"steps": 1.5}])
 def test_wrong_arguments(wrong):
     with pytest.raises(InputError):
         Adaptation(Scope(""), step=Gradient(0.1), **wrong)

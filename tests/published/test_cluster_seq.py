@@ -191,6 +191,21 @@ def test_all_people_at_once_give_what_the_loop_gives_and_everything_learns(order
     assert [n for n, slope in zip(names, answers[0][1:], strict=True) if not slope.abs().sum() > 0] == []
 
 
+def test_second_order_gradients_are_those_of_finite_differences():
+    system, samples = made(steps=2, lr=0.2, order=2), last_clicks(LOG).take(slice(0, 5))
+    learned, random = list(system.parameters()), torch.Generator().manual_seed(1)
+    slopes = torch.autograd.grad(system.losses(samples).mean(), learned)
+    direction = [torch.randn(p.shape, generator=random) for p in learned]
+    analytic = sum((slope * d).sum() for slope, d in zip(slopes, direction, strict=True))
+    values, small = [], 1e-6
+    for sign in (1, -2):
+        with torch.no_grad():
+            for p, d in zip(learned, direction, strict=True):
+                p.add_(sign * small * d)
+            values.append(system.losses(samples).mean())
+    torch.testing.assert_close((values[0] - values[1]) / (2 * small), analytic, rtol=1e-5, atol=1e-8)
+
+
 def test_the_graph_is_saved(tmp_path):
     system = made()
     list(train(system, LOG, epochs=1, optimizer=Adam(lr=1e-2)))

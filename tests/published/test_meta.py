@@ -1,13 +1,17 @@
 """What every meta-learned system keeps: the stack is the loop, in both orders; the order of tasks and their answers
 change nothing; every parameter learns."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import Samples, open_sessions
+from graphmeta.batch import Samples, open_sessions, session_batch
+from graphmeta.errors import InputError
 from graphmeta.published import build
 from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
 
 LOG = fake_log(sessions=16)
 
@@ -106,6 +110,49 @@ def test_every_parameter_gets_a_gradient(name):
         optimizer.step()
     learned = {n: p for n, p in system.named_parameters() if p.requires_grad}
     assert not [n for n, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("base", ["sr_gnn", "if_san", "gru4rec", "youtube_dnn", "caser"])  # the last three draw items
+def test_multi_ft_goes_down_the_softmax_of_the_sessions_own_prefixes(base):
+    torch.manual_seed(0)
+    system = build("multi_ft", LOG.items, users=LOG.users, width=5, base=base, lr=0.5, steps=2).eval()
+    found, sessions = system.scores(tasks()), [[3], [1, 2, 1, 5], [4, 9, 4]]
+    for row, clicks in zip(found, sessions, strict=True):
+        own = copy.deepcopy(system.recommender)
+        for _ in range(2 if len(clicks) > 1 else 0):
+            losses = []
+            for end in range(1, len(clicks)):
+                scores = own(session_batch(open_sessions([np.array(clicks[:end])]), num_items=LOG.num_items))[0]
+                losses.append(torch.logsumexp(scores, 0) - scores[clicks[end]])
+            slopes = torch.autograd.grad(torch.stack(losses).mean(), list(own.parameters()))
+            with torch.no_grad():
+                for parameter, slope in zip(own.parameters(), slopes, strict=True):
+                    parameter -= 0.5 * slope
+        wanted = own(session_batch(open_sessions([np.array(clicks)]), num_items=LOG.num_items))[0].detach()
+        torch.testing.assert_close(row, wanted, rtol=0, atol=1e-9)
+    assert not torch.allclose(found[1], system.recommender(session_batch(tasks(), num_items=LOG.num_items))[1])
+
+
+@pytest.mark.parametrize(
+    "base", ["sr_gnn", "gru4rec"]
+)  # the loss of one is of every prefix, of the other of every click
+def test_multi_ft_trains_as_its_base(base):
+    states = []
+    for name, options in ((base, {}), ("multi_ft", {"base": base})):
+        torch.manual_seed(0)
+        system = build(name, LOG.items, width=5, **options)
+        list(train(system, LOG, epochs=1, optimizer=Adam(lr=1e-2), batch_size=20))
+        states.append(system.recommender.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
+
+
+@pytest.mark.parametrize("name", ["maml", "multi_ft", "melu", "cbml", "mamo", "meta_hin"])
+@pytest.mark.parametrize("base", ["cbml", "maml"])
+def test_one_adaptation_is_not_lost_in_another(name, base):
+    with pytest.raises(InputError, match="the base adapts itself.*; name the base inside it"):
+        build(name, LOG.items, width=4, base=base)
 
 
 def test_melu_adapts_the_prediction_layer_alone():

@@ -109,8 +109,8 @@ def made(**arguments):
     return system
 
 
-def session_by_hand(system, clicks, around):
-    """Scores of one session: each path by itself, prefix by prefix, in plain tensors."""
+def session_by_hand(system, clicks, around, *, steps=True):
+    """Scores of one session: each path by itself, prefix by prefix, in plain tensors; ``steps=False`` is the start."""
     model = system.recommender
     head, gates, paths = model.head, system.adaptation.start.gates, list(model.head.readout.paths)
     table = model.features.item.weight
@@ -134,13 +134,13 @@ def session_by_hand(system, clicks, around):
     for p, path in enumerate(paths):
         layer, shared = [path.weight, path.bias], [head.project.weight, head.project.bias]
         slopes = torch.autograd.grad(loss(p, layer, shared), layer)
-        layer = [w - 0.7 * slope for w, slope in zip(layer, slopes, strict=True)]
+        layer = [w - 0.7 * steps * slope for w, slope in zip(layer, slopes, strict=True)]
         context = read(clicks, p, layer)[1]
         opened = [torch.sigmoid(gates[f"head/project/{name}"](context)) for name in ("weight", "bias")]
         weights = [w * o.reshape(w.shape) for w, o in zip(shared, opened, strict=True)]
         slopes = torch.autograd.grad(loss(p, layer, weights), weights)
-        weights = [w - 0.4 * slope for w, slope in zip(weights, slopes, strict=True)]
-        ends.append((float(loss(p, layer, weights).detach()), layer, weights))
+        weights = [w - 0.4 * steps * slope for w, slope in zip(weights, slopes, strict=True)]
+        ends.append((float(loss(p, layer, weights).detach()) if steps else 0.0, layer, weights))
     share = torch.softmax(-torch.tensor([end[0] for end in ends]), 0)
     weight, bias = (sum(a * end[2][k] for a, end in zip(share, ends, strict=True)) for k in (0, 1))
     contexts = [read(clicks, p, end[1])[1] for p, end in enumerate(ends)]
@@ -156,6 +156,24 @@ def test_it_is_the_formulas_session_by_session():
         wanted, share = session_by_hand(system, clicks, around)
         assert share.max() - share.min() > 1e-4, "the paths should differ here"
         torch.testing.assert_close(row, wanted, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("stacked", [True, False])
+def test_without_steps_it_is_the_start_whatever_the_support_says(stacked):
+    system, sessions = made(steps=0), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
+    system.adaptation.stacked = stacked
+    found, around = system.scores(open_sessions(sessions)), by_hand(LOG, 20)
+    for row, clicks in zip(found, sessions, strict=True):
+        wanted, share = session_by_hand(system, clicks, around, steps=False)
+        torch.testing.assert_close(share, torch.full_like(share, 0.25))
+        torch.testing.assert_close(row, wanted, rtol=0, atol=1e-9)
+
+
+def test_one_click_alone_is_answered_as_among_others():
+    system, sessions = made(), [np.array(clicks) for clicks in ([5], [1, 2, 1], [4, 4])]
+    alone, among = system.scores(open_sessions(sessions[:1])), system.scores(open_sessions(sessions))
+    torch.testing.assert_close(alone[0], among[0])
 
 
 def test_paths_follow_the_attributes_there_are():
