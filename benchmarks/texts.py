@@ -42,7 +42,7 @@ The last 15 % of SR-GNN's training sessions; its test stays out of this. Seven i
     + """\
 Sessions with a new item are the longer ones, so training has a third of the clicks, and three epochs of it end early:
 these rows compare with each other alone, and `alike`, which learns nothing, finds more of the new items than what
-learns. A basket never holds a product twice, which `alike` does not know.
+learns. A basket never holds a product twice, which what counts is told, and what learns can find.
 """,
     ("complete_journey", "tuning"): """\
 `python -m benchmarks.tune`: learning rate, width, dropout, layers, steps and, for what adapts, inner rate and steps,
@@ -50,8 +50,9 @@ as far as a system takes them; the first trial is the defaults. Every system has
 the log, and the test log is not looked at. What was drawn and found is in `benchmarks/results/tuning-*.json`.
 """,
     ("movielens1m", "asars"): """\
-Few users, many of whose pauses are 0 seconds. Nobody rates a film twice, so what a user has rated is never right; it
-stays a candidate, and takes places in most lists: the third column of `benchmarks.asars` leaves it out.
+Few users, many of whose pauses are 0 seconds. Nobody rates a film twice, so what a user has rated is never right. What
+counts is told so; for what learns it stays a candidate, and takes places in most lists: the third column of
+`benchmarks.asars` leaves it out.
 
 The paper's setting is one item against each click (hinge), drawn from what the batch clicked outside the user's
 history, Adagrad with rate 0.2, and batches whose rows walk one user each. It comes out near popularity. Negatives
@@ -140,9 +141,9 @@ HEAD = """# Results
 
 Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results); do not edit by hand.
 
-Figures are in percent (ratings apart), over the full catalogue: what was clicked before stays a candidate, a tie counts
-as the mean of its best and worst rank. The epoch is chosen on the last training sessions, which are held out; the test
-log is looked at once.
+Figures are in percent (ratings apart), over the full catalogue: what was clicked before stays a candidate (but for what
+counts, where no training session holds an item twice), a tie counts as the mean of its best and worst rank. The epoch
+is chosen on the last training sessions, which are held out; the test log is looked at once.
 A run that begins with another reads the folder that the other was told to save in, as the commands say (spelled as of
 now, whatever the commit); its minutes are its own.
 "Published" is what the system's paper (or, under CBML's protocol, CBML's tables; under
@@ -153,8 +154,8 @@ nothing. Settings and epochs that seeds chose for themselves are told one by one
 Under MetaCF's protocol bpr_fold_in's rate and steps are chosen on known items of the test people. The known items are
 no candidates, Hit@10 is the share of a person's asked items among the first ten, and everything is a mean over people;
 MovieLens has 3,706 rated movies there (the paper counts 3,952), and the Amazon rows learned for few epochs at one inner
-rate, as their commands say. Steps are those of a system that was trained for five. Rows of 2026-11-21 (Amazon's, and
-melu_id's) drew a person's records from their last 50, later ones from all, as the paper does.
+rate, as their commands say. Steps are those of a system that was trained for five. The row of
+melu_id drew a person's records from their last 50, the others from all, as the paper does.
 Under MetaTL's protocol there are 101 candidates a person, which makes figures far higher than among
 all; they compare with each other alone.
 Training minutes are those of a shared machine with two cores and say little about speed; `benchmarks/speed.py` does.
