@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from benchmarks.labels import within
 from benchmarks.rows import CUTS, RESULTS, Row, after, load
 from graphmeta import plots
 
@@ -49,10 +50,11 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
     measure, start, rows = f"mrr@{cut}", makers(rows), best(rows, cut)
     picture = plots.figure(11, 4.5)
     left, right = picture.subplots(1, 2)
-    for row in rows:
-        minutes, value = max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]
-        left.plot(minutes, value, "o", color=plots.BLUE if row["history"] else plots.ORANGE, ms=5)
-        left.annotate(row["system"], (minutes, value), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    points = [(max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]) for row in rows]
+    for row, point, height in zip(rows, points, heights(points), strict=True):
+        learned = row["history"] or begun_with(row)
+        left.plot(*point, "o", color=plots.BLUE if learned else plots.ORANGE, ms=5)
+        left.text(1.1 * point[0], height, row["system"], fontsize=7)
     left.set_xscale("log")
     left.margins(x=0.2)
     titled(left, f"MRR@{cut}, each system's best row, against minutes (orange: counts)", "minutes, on two shared cores")
@@ -64,10 +66,20 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
     plots.save(picture, path)
 
 
+def heights(points: list[tuple[float, float]], apart: float = 0.035) -> list[float]:
+    """Where the names of these points (minutes, %) stand so that none lies on another: theirs, or a bit above."""
+    gap = apart * max(max(value for _, value in points) - min(value for _, value in points), 1e-9)
+    found: dict[int, float] = {}
+    for at in sorted(range(len(points)), key=lambda at: points[at][1]):
+        near = [height for other, height in found.items() if 0.15 < points[at][0] / points[other][0] < 6.5]
+        found[at] = max([points[at][1] + gap / 4, *(height + gap for height in near)])
+    return [found[at] for at in range(len(points))]
+
+
 def gains(rows: list[Row], path: Path) -> None:
     """Points of MRR@5 that systems add to the one whose weights they began with, by known clicks."""
-    start = makers(rows)
-    added = [(row, start[folder]) for row in rows if adapts(row) and (folder := begun_with(row)) in start]
+    plain = plains(rows)
+    added = [(row, plain[ends]) for row in rows if adapts(row) and (ends := ends_of(row)) in plain]
     if not added:
         return
     added.sort(key=lambda pair: pair[0]["metrics"]["mrr@5"] - pair[1]["metrics"]["mrr@5"])
@@ -79,7 +91,7 @@ def gains(rows: list[Row], path: Path) -> None:
         axes.plot(told, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
     axes.set_yticks(range(len(added)), [named(row) for row, _ in added], fontsize=8)
     axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
-    titled(axes, "What adapting adds to the row that it begins with", "points of MRR@5, by known clicks")
+    titled(axes, "What adapting adds to what it goes around", "points of MRR@5, by known clicks")
     axes.set_ylabel("")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     plots.save(picture, path)
@@ -93,6 +105,17 @@ def of(row: Row, clicks: str | None) -> float:
 def makers(rows: list[Row]) -> dict[str, Row]:
     """The row that saved each folder."""
     return {folder: row for row in rows if (folder := said(row, "--save"))}
+
+
+def plains(rows: list[Row]) -> dict[tuple[str, str], Row]:
+    """What does not adapt, by the folders that one around it begins and ends with."""
+    ending = {ends_of(row): row for row in rows if not adapts(row) and said(row, "--then")}
+    return {(folder, ""): row for folder, row in makers(rows).items()} | ending
+
+
+def ends_of(row: Row) -> tuple[str, str]:
+    """The folders that a row begins and ends with, or nothing."""
+    return begun_with(row), said(row, "--then")
 
 
 def seconds(row: Row, start: dict[str, Row]) -> float:
@@ -124,7 +147,9 @@ def named(row: Row) -> str:
         for word, value in (("step", given.get("steps")), ("gate", given.get("gate")))
         if value in (0, "none")
     ]
-    return ", ".join([f"{row['system']} around {given.get('base', 'if_san')}", *without])
+    around = within({"base": "if_san", **given})
+    again = ["on all sessions"] if said(row, "--then") else []
+    return ", ".join([f"{row['system']} {around}", *again, *without])
 
 
 def titled(axes: Axes, title: str, below: str) -> None:
