@@ -3,7 +3,7 @@
     python -m benchmarks.pictures
 
 For each data set and protocol: how good each system is against the minutes it learned, and by the number of clicks
-that were known. Under CBML's protocol also what a system that adapts adds to the one that it began with.
+that were known. Under CBML's protocol also what a system that adapts adds to what it goes around.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def heights(points: list[tuple[float, float]], apart: float = 0.035) -> list[flo
 
 
 def gains(rows: list[Row], path: Path) -> None:
-    """Points of MRR@5 that systems add to the one whose weights they began with, by known clicks."""
+    """Points of MRR@5 that systems add to what they go around, which began and ended alike, by known clicks."""
     plain = plains(rows)
     added = [(row, plain[ends]) for row in rows if adapts(row) and (ends := ends_of(row)) in plain]
     if not added:
@@ -125,7 +125,7 @@ def seconds(row: Row, start: dict[str, Row]) -> float:
 
 def ancestry(row: Row, start: dict[str, Row]) -> dict[str, Row]:
     """The row, and all that it begins and ends with, by command."""
-    before = [start[folder] for folder in (begun_with(row), said(row, "--then")) if folder in start]
+    before = [start[folder] for folder in ends_of(row) if folder in start]
     return {row["command"]: row} | {name: one for each in before for name, one in ancestry(each, start).items()}
 
 
