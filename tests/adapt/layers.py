@@ -321,7 +321,7 @@ conv("GeneralConv dot", lambda d: pyg.GeneralConv(d, d, heads=2, attention=True,
 conv(
     "HEATConv",
     lambda d: pyg.HEATConv(d, d // 2, 2, 2, 3, 2, 3, heads=2),
-    lambda c, x, b: c(x, edges(b), b["item"].n_id % 2, kinds(b), attributes(x, b, 2)),
+    lambda c, x, b: heat(c, x, b),  # which cannot do without any edge
 )
 conv("LGConv", lambda d: pyg.LGConv(), weighted, first=True)
 conv(
@@ -374,6 +374,12 @@ def hyper(batch: HeteroData) -> Tensor:
 
 def of_samples(x: Tensor, batch: HeteroData) -> Tensor:
     return scatter(x, owner(batch), 0, samples(batch), reduce="mean")
+
+
+def heat(conv: Any, x: Tensor, batch: HeteroData) -> Tensor:
+    n_id, both = batch["item"].n_id, looped(x, batch)
+    source, end = both
+    return conv(x, both, n_id % 2, (n_id[source] + n_id[end]) % 2, torch.sigmoid((x[source] - x[end])[:, :2]))
 
 
 def looped(x: Tensor, batch: HeteroData) -> Tensor:
