@@ -45,8 +45,15 @@ def test_every_case_of_a_layer_is_never_silently_wrong(name):
     assert found.outcome in GOOD, found
 
 
+REENTRANT = {
+    "model DeepGCNLayer checkpointed",
+    "idiom checkpoint, reentrant",
+    "idiom checkpoint of a convolution, reentrant",
+}  # torch has no torch.autograd.grad for these, which any reference needs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith("idiom checkpoint")])
+@pytest.mark.parametrize("name", sorted(LAYERS.keys() - REENTRANT))
 def test_a_layer_has_something_to_learn(name):
     assert has_influence(name)
 
