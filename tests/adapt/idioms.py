@@ -703,6 +703,26 @@ clicks(
 )
 clicks("idiom clicks backwards", lambda m, h, b: m.linear(h.flip(0)).flip(0), lambda d: {"linear": nn.Linear(d, d)})
 clicks(
+    "idiom clicks both ways",  # whoever takes blocks for tasks gives them the weights of others
+    lambda m, h, b: m.linear(h.flip(0)).flip(0) + torch.tanh(m.linear(h)),
+    lambda d: {"linear": nn.Linear(d, d)},
+)
+clicks(
+    "idiom clicks rolled by one",
+    lambda m, h, b: m.linear(h.roll(1, 0)).roll(-1, 0) * m.bias,
+    lambda d: {"linear": nn.Linear(d, d), "bias": parameter(d)},
+)
+sessions(
+    "idiom session-major and time-major",
+    lambda m, h, k, b: torch.tanh(h @ m.w) + (h.transpose(0, 1) @ m.w).transpose(0, 1),
+    lambda d: {"w": parameter(d, d)},
+)
+sessions(
+    "idiom sessions in another order",
+    lambda m, h, k, b: m.linear(h[lengths(b).argsort()])[lengths(b).argsort().argsort()] + torch.tanh(m.linear(h)),
+    lambda d: {"linear": nn.Linear(d, d)},
+)
+clicks(
     "idiom clicks sorted by length",
     lambda m, h, b: by_length(m, h, b),
     lambda d: {"linear": nn.Linear(d, d), "bias": parameter(d)},
