@@ -26,7 +26,8 @@ REPRESENTATIVE = [
     "idiom one parameter of two modules", "idiom a learned token in front", "idiom where with a learned vector",
     "idiom einsum heads", "idiom recency decay to 50", "idiom sinusoids of learned scales to the longest",
     "idiom 7 computed prototypes", "idiom 16 computed prototypes", "idiom 30 computed prototypes", "idiom heads",
-    "idiom baddbmm", "idiom a function of one's own beside a product", "idiom checkpoint, not reentrant",
+    "idiom baddbmm", "idiom clicks both ways", "idiom a function of one's own beside a product",
+    "idiom checkpoint, not reentrant",
     "idiom a frozen weight", "idiom a scripted function", "idiom torch.func.grad", "idiom vmap over rows",
     "idiom message passing, w first", "idiom a layer on edges by hand", "idiom in place", "idiom a loop over sessions",
 ]  # fmt: skip
