@@ -10,12 +10,12 @@ from tests.oracles.weights import ITEMS, Reads, Weights, linear
 MIX = 0.5  # w_x and w_a of eqs 5 and 7
 
 
-def attribute_vector(w: Weights, fields: dict[str, list[int]], item: int) -> Tensor:
-    """Eqs 1–2: ``α = softmax_f(A W^f)``, ``e_a = Σ_f α_f ⊙ A_f``, dimension by dimension.
+def attribute_vectors(w: Weights, fields: dict[str, list[int]], clicks: list[int]) -> Tensor:
+    """Eqs 1–2: ``α = softmax_f(A W^f)``, ``e_a = Σ_f α_f ⊙ A_f``, dimension by dimension; a click a row.
 
     The printed ``b^f`` is the same for all fields and cancels. A single field is taken as it is.
     """
-    rows = [w[f"features.fields.field_{name}.weight"][codes[item]] for name, codes in fields.items()]
+    rows = [w[f"features.fields.field_{name}.weight"][[codes[i] for i in clicks]] for name, codes in fields.items()]
     if len(rows) == 1:
         return rows[0]
     logits = [torch.exp(linear(w, "features.fuse.score", row)) for row in rows]
@@ -48,9 +48,9 @@ def if_san(fields: dict[str, list[int]], *, layers: int) -> Reads:
     """
 
     def reads(w: Weights, clicks: list[int]) -> Tensor:
-        levels = [torch.stack([w[ITEMS][item] for item in clicks])]
+        levels = [w[ITEMS][clicks]]
         if fields:
-            levels.append(torch.stack([attribute_vector(w, fields, item) for item in clicks]))
+            levels.append(attribute_vectors(w, fields, clicks))
         return torch.cat([level(w, f"encoder.encoders.{at}", x, layers) for at, x in enumerate(levels)])
 
     return reads

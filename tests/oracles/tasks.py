@@ -73,10 +73,15 @@ class Oracle:
         """β of this parameter in this step."""
         return self.lr if isinstance(self.lr, float) else w[self.lr[name]][number]
 
-    def losses(self, w: Weights, sessions: list[list[int]]) -> Tensor:
-        """Eq 17's terms: each session's last click, asked after the steps on those before it."""
-        return torch.stack([self.mean_loss(self.reached(w, known), [(known, target)]) for *known, target in sessions])
-
     def scores(self, w: Weights, sessions: list[list[int]]) -> Tensor:
-        """Scores of all items after all but each session's last click."""
+        """Scores of all items for each session's last click, after the steps on those before it."""
         return torch.stack([self.scores_by(self.reached(w, known), known) for *known, _ in sessions])
+
+    def losses(self, w: Weights, sessions: list[list[int]]) -> Tensor:
+        """Eq 17's terms: the query's cross-entropy, a session each."""
+        return losses_of(self.scores(w, sessions), sessions)
+
+
+def losses_of(scores: Tensor, sessions: list[list[int]]) -> Tensor:
+    """The cross-entropy of each session's last click."""
+    return torch.stack([cross_entropy(row, session[-1]) for row, session in zip(scores, sessions, strict=True)])

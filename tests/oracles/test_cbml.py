@@ -41,10 +41,10 @@ def around_if_san(name="cbml", fields=FIELDS, layers=1, **arguments):
     return system, weights_of(system), if_san(fields, layers=layers)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("steps", "layers"), [(1, 2), (3, 1)])
 @pytest.mark.parametrize("order", [1, 2])
-def test_cbml(order, steps):
-    system, w, reads = around_if_san(layers=2, order=order, steps=steps)
+def test_cbml(order, steps, layers):
+    system, w, reads = around_if_san(layers=layers, order=order, steps=steps)
     check(system, oracle_of(reads, w, order=order, steps=steps), w)
 
 

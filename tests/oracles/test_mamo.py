@@ -73,11 +73,14 @@ def test_task_by_task(order):
     check(system, oracle_of(reads, w, order=order), w)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("order", [1, 2])
-def test_two_global_steps_and_what_they_write(order, steps):
-    """The write is of the addresses and of the layers that the weights before the step have led to."""
+@pytest.mark.parametrize(("order", "steps", "at_once"), [(1, 1, None), (1, 1, 2), (2, 1, None), (2, 3, None)])
+def test_two_global_steps_and_what_they_write(order, steps, at_once):
+    """The write is of the addresses and of the layers that the weights before the step have led to.
+
+    It is one for the batch, also where so many of its tasks are taken ``at_once``.
+    """
     system, w, reads = made(order=order, steps=steps)
+    system.adaptation.task_chunk = at_once
     begin = w[mamo.SLOTS]
     list(train(system, log_of(SESSIONS), epochs=2, batch_size=9, optimizer=Sgd(lr=0.1)))
     for _ in range(2):
