@@ -37,7 +37,7 @@ def built(name: str, **arguments: Any) -> System:
     with torch.no_grad():
         for tensor in system.parameters():
             if tensor.requires_grad:
-                tensor += 0.3 * torch.randn_like(tensor)
+                tensor += 0.4 * torch.randn_like(tensor)
     return system
 
 
@@ -61,10 +61,13 @@ def names_below(w: Weights, *prefixes: str) -> list[str]:
 
 
 def close(name: str, found: Tensor, wanted: Tensor) -> None:
-    """The largest difference is a 1e-10th of the largest number there should be, or less."""
+    """The largest difference is a 1e-10th of the largest number there should be, or less (of 1e-4, if that is less).
+
+    The last digits of a small gradient are rounding of the large numbers that it is a difference of.
+    """
     found, wanted = found.detach(), wanted.detach()
     assert found.shape == wanted.shape, name
-    share = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+    share = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-4))
     assert share < TOLERANCE, f"{name} differs by {share:.1e}"
 
 
@@ -92,7 +95,7 @@ def check_losses(system: System, losses: Tensor, wanted: Tensor, w: Weights, *, 
     right = slopes_of(wanted.mean(), {name: tensor for name, tensor in w.items() if tensor.requires_grad})
     assert found.keys() == right.keys()
     for name, slope in right.items():
-        assert not every or float(slope.abs().max()) > 1e-9, f"{name} has no part in the loss; nothing is compared"
+        assert not every or float(slope.abs().max()) > 1e-7, f"{name} has no part in the loss; nothing is compared"
         close(name, found[name], slope)
 
 

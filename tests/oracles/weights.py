@@ -25,4 +25,4 @@ def softmax(x: Tensor) -> Tensor:
 
 def cross_entropy(scores: Tensor, target: int) -> Tensor:
     """``−log softmax(scores)_target``, over all items (papers §2.2: the loss that eq 8 leaves out)."""
-    return torch.log(torch.exp(scores).sum()) - scores[target]
+    return torch.logsumexp(scores, 0) - scores[target]
