@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from graphmeta.adapt.ownership import ALWAYS, HANDLERS, Rows, Stack, name_of
+from graphmeta.adapt.ownership import ALWAYS, HANDLERS, Rows, Stack, TaskValue, name_of
 from graphmeta.errors import UnsupportedOp
 
 Mode = TorchFunctionMode
@@ -40,7 +40,9 @@ class ExactDerivatives(TorchFunctionMode):
 def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the parts know this form of the operation, and are needed."""
     if name == "multi_head_attention_forward":
-        return all(x is None for x in (*args[7:9], kwargs.get("bias_k"), kwargs.get("static_k")))
+        return args[0].dim() == 3 and kwargs.get("static_k") is None and len(args) <= 22
+    if name == "scaled_dot_product_attention":
+        return not kwargs.get("enable_gqa", False)
     if name in _RECURRENT:
         return args[0].is_cuda and _plain_sequence(args) is None
     return True
@@ -108,8 +110,8 @@ def multi_head_attention(
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """``torch.nn.functional.multi_head_attention_forward``: ``[L, B, E]`` -> ``[L, B, E]`` and ``[B, L, S]``."""
-    if bias_k is not None or static_k is not None or add_zero_attn:
-        raise UnsupportedOp("multi-head attention with added or static keys")
+    if static_k is not None or static_v is not None:
+        raise UnsupportedOp("multi-head attention with static keys")
     if query.dim() != 3:
         raise UnsupportedOp("multi-head attention without a batch dimension")
     projections = (q_proj_weight, k_proj_weight, v_proj_weight)
@@ -117,10 +119,15 @@ def multi_head_attention(
         assert in_proj_weight is not None
         projections = in_proj_weight.chunk(3)
     biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
-    q, k, v = (
-        F.linear(x, w, b).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)  # [B, H, L, E / H]
-        for x, w, b in zip((query, key, value), projections, biases, strict=True)
-    )
+    q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), projections, biases, strict=True))
+    extra = 0
+    if bias_k is not None and bias_v is not None:
+        k, v, extra = (*(torch.cat([x, b.expand(1, x.shape[1], -1)]) for x, b in ((k, bias_k), (v, bias_v))), 1)
+    if add_zero_attn:
+        k, v, extra = (*(torch.cat([x, torch.zeros_like(x[:1])]) for x in (k, v)), extra + 1)
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in (q, k, v))  # [B, H, L, E / H]
+    if extra:
+        attn_mask, key_padding_mask = (None if m is None else F.pad(m, (0, extra)) for m in (attn_mask, key_padding_mask))
     mask = _merged_mask(attn_mask, key_padding_mask, q, num_heads)
     weight = _attention_weights(q, k, mask)
     weight = F.dropout(weight, dropout_p) if training and dropout_p > 0 else weight
@@ -194,7 +201,7 @@ def rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 
 def _beside(mode: Mode, h: Tensor, x: Tensor) -> Tensor:
     """A state with one row for each row of ``x``, whose rows belong to the same tasks whatever it was made of."""
-    if isinstance(mode, Stack):
+    if isinstance(mode, Stack) and not isinstance(h, TaskValue):
         own, other = mode.note(x), mode.note(h)
         if type(own) is Rows and type(other) is not Rows:
             return mode.mark(h.view_as(h), Rows(mode, h.dim() - (x.dim() - own.dim), own.owner))
@@ -308,3 +315,11 @@ def _where_needed(name: str) -> Callable[..., Any]:
 
 HANDLERS.update({name: _in_parts(function) for name, function in (_PARTS | _CELLS).items()})
 ALWAYS.update({name: _where_needed(name) for name in _PARTS})
+
+
+def _derivative_inside(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The low-rank steps know a weight by what was made of it, and a derivative within the call is made otherwise."""
+    raise UnsupportedOp(f"torch.autograd ({name_of(func)}) inside of the recommender")
+
+
+ALWAYS.update({"grad": _derivative_inside, "backward": _derivative_inside})

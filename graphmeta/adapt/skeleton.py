@@ -66,7 +66,7 @@ class Twin:
         if isinstance(module, torch.jit.ScriptModule):
             self._memo[id(module)] = module
             return module
-        twin = module.__new__(type(module))
+        twin = object.__new__(type(module))
         self._memo[id(module)] = twin
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
@@ -94,12 +94,14 @@ class Twin:
             own[name] = tensor
         return own
 
-    def _value(self, value: Any, depth: int = 3) -> Any:
+    def _value(self, value: Any, depth: int = 6) -> Any:
         """An attribute, with modules replaced by their twins wherever it holds some."""
-        if isinstance(value, _PLAIN) or depth == 0:
+        if isinstance(value, _PLAIN):
             return value
         if isinstance(value, nn.Module):
             return self._module(value)
+        if depth == 0:
+            return value
         if isinstance(value, Tensor):
             if not isinstance(value, nn.Parameter) or id(value) not in self.places:
                 self.memory.add(value.untyped_storage().data_ptr())

@@ -58,7 +58,7 @@ def test_items_without_events_and_users_nobody_knows_have_vectors() -> None:
     features, readout = ContentFeatures(log.items, 2), UserContent(log.users, 2)
     x, every = features(torch.tensor([4, 4, 0]))
     assert every.shape == (log.num_items, 4) and torch.equal(x, every[[4, 4, 0]])
-    batch = HeteroData(sample={"user": torch.tensor([3, -1]), "num_nodes": 2})
+    batch = HeteroData(sample={"user": torch.tensor([3, -1]), "num_nodes": 2, "last": torch.tensor([0, 0])})
     known, unknown = readout(torch.zeros(0, 1), batch)
     torch.testing.assert_close(unknown, readout.content.fields["field_age"].table.weight[0])
     assert not torch.equal(known, unknown)
