@@ -73,7 +73,7 @@ def learned(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: 
         say(f"the encoder once more ({first.system}), on all sessions:")
         alone, histories[f"{first.system} once more"] = trained(first, split, _within(checkpoint, "again"))
         system.start_from(alone, fixed=True)
-        system.fit(split.train)
+        system.fit_statistics(split.train)
     return Learned(system, alone, {**histories, plan.system: history})
 
 

@@ -139,11 +139,14 @@ class System(nn.Module):
         """What one epoch runs over."""
         return self.samples(log, max_length=self.max_length)
 
-    def fit(self, log: EventLog) -> None:
-        """Let the parts that count before they learn (popularity, who clicked what, pauses) see the training log."""
+    def fit_statistics(self, log: EventLog) -> None:
+        """Let each part with a method ``fit_statistics(log)`` count what it needs (popularity, pauses, neighbours).
+
+        Counts are not learned: :func:`graphmeta.train.train` does this first, then moves the weights.
+        """
         for part in self.modules():
-            if part is not self and hasattr(part, "fit"):
-                part.fit(log)  # pyright: ignore[reportCallIssue]
+            if part is not self and hasattr(part, "fit_statistics"):
+                part.fit_statistics(log)  # pyright: ignore[reportCallIssue]
 
     def support(self, samples: Samples | Tasks) -> int:
         """Support samples of the largest task."""

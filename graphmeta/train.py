@@ -189,7 +189,7 @@ def _prepared(
             "how far to trust a count is learned on the very sessions that are counted; pass earlier ones as counted=",
             stacklevel=3,
         )
-    system.fit(counted)
+    system.fit_statistics(counted)
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")

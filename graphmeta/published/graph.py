@@ -97,7 +97,7 @@ def second_look(
         system.start_from(base)
         list(train(system, later, epochs=4, counted=earlier, optimizer=Adam(lr=1e-2)))
         system.start_from(whole, fixed=True)
-        system.fit(log)
+        system.fit_statistics(log)
 
     Args:
         base: builds the system (or its name in the catalogue), one that scores by products; options: its arguments.
