@@ -10,4 +10,4 @@ class UnsupportedOp(NotImplementedError):
 
 
 class DivergedError(FloatingPointError):
-    """A loss that is no longer a finite number: says where, and what to lower."""
+    """A loss or a weight that is no longer a finite number: says where, and what to lower."""
