@@ -15,7 +15,7 @@ from torch import Tensor
 from graphmeta.batch import Samples, ragged
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
-from graphmeta.metrics import list_ndcg, of_lists, ranks, summary
+from graphmeta.metrics import list_ndcg, of_lists, ranks, summary, usable
 from graphmeta.system import System
 from graphmeta.tasks import Tasks
 
@@ -69,7 +69,8 @@ def evaluate(
         progress: wraps the batches, e.g. ``tqdm``.
 
     Raises:
-        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks.
+        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks;
+            scores that are NaN or +inf.
     """
     _check_ks(ks, model.num_items)
     if isinstance(samples, Tasks):
@@ -84,7 +85,7 @@ def evaluate(
     for at in progress(range(0, len(order), batch_size)):
         rows = order[at : at + batch_size]
         chunk = samples.take(rows)
-        scores = model.scores(chunk)
+        scores = usable(model.scores(chunk))
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
 
     def measured(inside: Tensor) -> dict[str, float]:
@@ -184,7 +185,8 @@ def evaluate_sampled(
         against: of each sample, the other items ``[S, N]``, see :func:`drawn_against`.
 
     Raises:
-        InputError: no samples, k not below the number of candidates, or a target among the others.
+        InputError: no samples, k not below the number of candidates, a target among the others, or scores that are NaN
+            or +inf.
     """
     began, size = time.perf_counter(), against.shape[1] + 1
     _check_ks(ks, size)
@@ -194,7 +196,7 @@ def evaluate_sampled(
     chosen = torch.from_numpy(np.concatenate([samples.target[:, None], against], 1))
     for at in range(0, len(samples), batch_size):
         rows = slice(at, at + batch_size)
-        scores = model.scores(samples.take(rows))
+        scores = usable(model.scores(samples.take(rows)))
         few = scores.gather(1, chosen[rows].to(scores.device))
         found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
     slices = {"known clicks": _sliced(lambda inside: summary(found[inside], ks), samples.lengths, KNOWN_CLICKS)}
@@ -228,7 +230,8 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
         model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
 
     Raises:
-        InputError: k not below the number of candidates, or a task that asks for an item twice, or one it knows.
+        InputError: k not below the number of candidates, a task that asks for an item twice, or one it knows, or scores
+            that are NaN or +inf.
     """
     began = time.perf_counter()
     known, counts = tasks.lengths, np.diff(tasks.query_ptr)
@@ -241,7 +244,7 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
     for at in range(0, len(tasks), batch_size):
         rows = np.arange(at, min(at + batch_size, len(tasks)))
         one, chunk = first.take(rows), tasks.take(rows)
-        scores = model.scores(one if isinstance(model, System) else one.query).clone()  # pyright: ignore
+        scores = usable(model.scores(one if isinstance(model, System) else one.query)).clone()  # pyright: ignore
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)

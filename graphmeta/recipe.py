@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypedDict, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from graphmeta.system import System
 
 FORMAT = 3  # 1 had no users, 2 no max_support and max_length
-LIMITS = ("max_support", "max_length")
+
+
+class Limits(TypedDict):
+    """How much a system looks at: support samples a task, clicks of a session."""
+
+    max_support: int
+    max_length: int
+
+
+LIMITS = tuple(Limits.__annotations__)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from graphmeta.events import EventLog
 from graphmeta.nn.dwell import DwellBins
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import EveryClick, SoftmaxLoss
-from graphmeta.recipe import FORMAT, Recipe, load_weights, read_document, rebuilt
+from graphmeta.recipe import FORMAT, Limits, Recipe, load_weights, read_document, rebuilt
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, not_finite, save_state
 from graphmeta.tables import EntityTable, locate
@@ -87,7 +87,7 @@ class System(nn.Module):
         return len(self.items)
 
     @property
-    def limits(self) -> dict[str, int]:
+    def limits(self) -> Limits:
         """``max_support`` and ``max_length`` as they are now."""
         return {"max_support": self.max_support, "max_length": self.max_length}
 
@@ -325,7 +325,9 @@ class System(nn.Module):
         document = read_document(stored, str(folder))
         system = rebuilt(document, tensors) if build is None else build(document.items)
         load_weights(system, tensors, str(folder))
-        vars(system).update(document.limits, notes=document.notes)
+        system.notes = document.notes
+        for name, limit in document.limits.items():
+            setattr(system, name, limit)
         return system.eval()
 
 
