@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def recorded(function: Callable[..., System]) -> Callable[..., System]:
     your own), the system has no recipe, and loading it takes ``build=``.
 
     Raises:
-        InputError: (when called) a limit that is no whole number, or too small.
+        InputError: (when called) an argument of another type than the function's, or a limit that is too small.
     """
     inner = inspect.signature(function)
 
@@ -36,10 +37,10 @@ def recorded(function: Callable[..., System]) -> Callable[..., System]:
         bound.apply_defaults()
         if "base" in bound.arguments:
             bound.arguments |= _opened(**{name: bound.arguments[name] for name in ("base", "options")})
+        recipe = _recipe(built, {name: value for name, value in bound.arguments.items() if name not in GIVEN})
         system = function(*bound.args, **bound.kwargs)
         _limit(system, **limits)
-        arguments = {name: value for name, value in bound.arguments.items() if name not in GIVEN}
-        system.recipe = _recipe(built, arguments)
+        system.recipe = recipe
         return system
 
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
@@ -100,14 +101,38 @@ def _opened(base: Any, options: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _recipe(function: Callable[..., System], arguments: dict[str, Any]) -> Recipe | None:
-    """The recipe of a catalogue's function with these arguments; None if it is not in it, or they cannot be written."""
+    """The recipe of a catalogue's function with these arguments; None if it is not in it, or they cannot be written.
+
+    Raises:
+        InputError: an argument of another type than the function's.
+    """
     from graphmeta.published import CATALOGUE
 
     name = called(function)
     try:
-        return None if name is None else Recipe(CATALOGUE[name].family, name, written(complete(arguments)))
+        plain = written(complete(arguments))
     except InputError:
         return None
+    hints = get_type_hints(function)
+    for key, value in plain.items():
+        if not _accepts(hints[key], value):
+            wanted = function.__annotations__[key]
+            raise InputError(f"{function.__name__} takes no {key}={str(value)[:40]!r}; it must be {wanted}")
+    return None if name is None else Recipe(CATALOGUE[name].family, name, plain)
+
+
+def _accepts(hint: Any, value: Any) -> bool:
+    """Whether a value as JSON has it is of this type; of functions and objects, none is."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_accepts(one, value) for one in inner)
+    if origin is Sequence:
+        return isinstance(value, list) and all(_accepts(inner[0], one) for one in value)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)) or origin in (dict, Mapping):
+        return isinstance(value, dict if origin is Mapping else origin or hint)
+    return False
 
 
 def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +143,7 @@ def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return dict(arguments)
     opened = _opened(arguments["base"], arguments.get("options"))
     name = called(opened["base"])
-    if name is None:
+    if name is None or not isinstance(opened["options"], Mapping | None):
         return {**arguments, **opened}
     takes = inspect.signature(CATALOGUE[name].function).parameters.values()
     own = {p.name: p.default for p in takes if p.name not in (*GIVEN, "width")}
