@@ -9,5 +9,5 @@ class UnsupportedOp(NotImplementedError):
     """An operation on per-task weights that the stacked engine does not know."""
 
 
-class DivergedError(FloatingPointError):
-    """A loss or a weight that is no longer a finite number: says where, and what to lower."""
+class DivergedError(InputError, FloatingPointError):
+    """A loss, a weight or a score that is no longer a finite number: says where, and what to lower."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.batch import Samples, ragged
-from graphmeta.errors import InputError
+from graphmeta.errors import DivergedError, InputError
 from graphmeta.events import EventLog
 from graphmeta.metrics import list_ndcg, of_lists, ranks, summary, usable
 from graphmeta.system import System
@@ -69,8 +69,8 @@ def evaluate(
         progress: wraps the batches, e.g. ``tqdm``.
 
     Raises:
-        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks;
-            scores that are NaN or +inf.
+        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks.
+        DivergedError: scores that are NaN or +inf (an InputError too, as everywhere).
     """
     _check_ks(ks, model.num_items)
     if isinstance(samples, Tasks):
@@ -146,7 +146,8 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     high one, above all under linear gains. Never compare it with figures of :func:`evaluate`.
 
     Raises:
-        InputError: queries without ratings, a model that ranks, or predictions that are not finite.
+        InputError: queries without ratings, or a model that ranks.
+        DivergedError: predictions that are not finite.
 
     Source: MeLU, section 4.2, with gains ``2^rating − 1``; its figures are near those that linear gains give here.
     """
@@ -166,7 +167,7 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
             )
         found[torch.from_numpy(where)] = scores.double().squeeze(1).cpu()
     if not found.isfinite().all():
-        raise InputError("the model's ratings are not finite numbers; its training diverged, train it again")
+        raise DivergedError("the model's ratings are not finite numbers; its training diverged, train it again")
     true, ptr = torch.from_numpy(tasks.query.value), torch.from_numpy(tasks.query_ptr)
     metrics = {"mae": float((found - true).abs().mean()), "rmse": float((found - true).square().mean().sqrt())}
     for name, gains in {"ndcg": torch.exp2(true) - 1, "ndcg_linear": true}.items():
@@ -185,8 +186,8 @@ def evaluate_sampled(
         against: of each sample, the other items ``[S, N]``, see :func:`drawn_against`.
 
     Raises:
-        InputError: no samples, k not below the number of candidates, a target among the others, or scores that are NaN
-            or +inf.
+        InputError: no samples, k not below the number of candidates, or a target among the others.
+        DivergedError: scores that are NaN or +inf.
     """
     began, size = time.perf_counter(), against.shape[1] + 1
     _check_ks(ks, size)
@@ -230,8 +231,8 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
         model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
 
     Raises:
-        InputError: k not below the number of candidates, a task that asks for an item twice, or one it knows, or scores
-            that are NaN or +inf.
+        InputError: k not below the number of candidates, or a task that asks for an item twice, or one it knows.
+        DivergedError: scores that are NaN or +inf.
     """
     began = time.perf_counter()
     known, counts = tasks.lengths, np.diff(tasks.query_ptr)

@@ -9,17 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphmeta.errors import InputError
+from graphmeta.errors import DivergedError
 
 
 def usable(scores: Tensor) -> Tensor:
     """The scores ``[S, C]``, which a ranking can use; ``-inf`` is an item that a model leaves out.
 
     Raises:
-        InputError: NaN or +inf among them.
+        DivergedError: NaN or +inf among them.
     """
     if len(scores) and not bool(scores.amax() < torch.inf):  # the maximum of what holds NaN is NaN
-        raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
+        raise DivergedError("the model's scores are not finite numbers; its training diverged, train it again")
     return scores
 
 

@@ -22,6 +22,7 @@ from graphmeta.errors import InputError
 from graphmeta.tables import EntityTable
 
 if TYPE_CHECKING:
+    from graphmeta.published import Entry
     from graphmeta.system import System
 
 FORMAT = 3  # 1 had no users, 2 no max_support and max_length
@@ -123,8 +124,10 @@ def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
     Raises:
         InputError: no recipe, one that this version cannot follow, or weights of another system.
     """
-    build = _builder(document)
+    entry, arguments = _entry(document)
+    build = partial(entry.build, document.items, users=document.users, **arguments)
     try:
+        entry.check_types(arguments)
         shell = _without_memory(build, tensors)
     except InputError as error:
         raise InputError(f"{document.place}: {error}") from None
@@ -152,15 +155,15 @@ def _line(error: Exception) -> str:
     return line if len(line) <= 160 else f"{line[:160]}…"
 
 
-def _builder(document: Document) -> Callable[[], System]:
-    """What builds the system: an entry of the catalogue, which looks at the types of its arguments."""
+def _entry(document: Document) -> tuple[Entry, dict[str, Any]]:
+    """The row of the catalogue that builds the system, and its arguments."""
     recipe, place = document.recipe, document.place
     if recipe is None:
         raise InputError(f"{place}: a system of your own; pass build=, the function that makes it from the items")
     entry = importlib.import_module("graphmeta.published").CATALOGUE.get(recipe.name)
     if entry is None:
         raise InputError(f"{place}: the system {recipe.name!r} is not in this version's catalogue; update graphmeta")
-    return partial(entry.build, document.items, users=document.users, **recipe.arguments)
+    return entry, recipe.arguments
 
 
 class _Budget(TorchFunctionMode):

@@ -22,7 +22,7 @@ from graphmeta.published import (
     session,
     streaming,
 )
-from graphmeta.published.recipe import GIVEN, complete, written
+from graphmeta.published.recipe import GIVEN, check_types, complete, written
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
@@ -79,6 +79,10 @@ class Entry:
                 f"what it makes with build="
             ) from None
         return self.function(items, **whose, **arguments)
+
+    def check_types(self, arguments: Mapping[str, Any]) -> None:
+        """Raise an InputError if an argument as JSON has it is of another type than the system's."""
+        check_types(self.function, arguments)
 
     def check_users(self, known: bool) -> None:
         """Raise an InputError if the system needs users and there are none."""

@@ -37,10 +37,16 @@ def recorded(function: Callable[..., System]) -> Callable[..., System]:
         bound.apply_defaults()
         if "base" in bound.arguments:
             bound.arguments |= _opened(**{name: bound.arguments[name] for name in ("base", "options")})
-        recipe = _recipe(built, {name: value for name, value in bound.arguments.items() if name not in GIVEN})
-        system = function(*bound.args, **bound.kwargs)
+        arguments = {name: value for name, value in bound.arguments.items() if name not in GIVEN}
+        try:
+            system = function(*bound.args, **bound.kwargs)
+        except InputError:
+            raise
+        except Exception:
+            _recipe(built, arguments)  # if an argument's type is what is wrong, this says so
+            raise
         _limit(system, **limits)
-        system.recipe = recipe
+        system.recipe = _recipe(built, arguments)
         return system
 
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
@@ -113,12 +119,21 @@ def _recipe(function: Callable[..., System], arguments: dict[str, Any]) -> Recip
         plain = written(complete(arguments))
     except InputError:
         return None
-    hints = get_type_hints(function)
-    for key, value in plain.items():
-        if not _accepts(hints[key], value):
-            wanted = function.__annotations__[key]
-            raise InputError(f"{function.__name__} takes no {key}={str(value)[:40]!r}; it must be {wanted}")
+    check_types(function, plain)
     return None if name is None else Recipe(CATALOGUE[name].family, name, plain)
+
+
+def check_types(function: Callable[..., System], arguments: Mapping[str, Any]) -> None:
+    """Look at the types of arguments as a document holds them.
+
+    Raises:
+        InputError: one of another type than the function's.
+    """
+    hints = get_type_hints(function)
+    for name, value in arguments.items():
+        if name in hints and not _accepts(hints[name], value):
+            wanted = function.__annotations__[name]
+            raise InputError(f"{function.__name__} takes no {name}={str(value)[:40]!r}; it must be {wanted}")
 
 
 def _accepts(hint: Any, value: Any) -> bool:
