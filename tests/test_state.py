@@ -403,6 +403,7 @@ ONES = [1] * LOG.num_items
         (arguments(width="6"), "takes no width"),
         (arguments(width=6.0), "takes no width"),
         (arguments(width=True), "takes no width"),
+        (arguments(steps=1.5), "takes no steps"),  # said before anything is built
         (arguments(attributes=1), "takes no attributes"),
         (arguments(lr="1e-3"), "takes no lr"),
         (arguments(options=["layers"]), "takes no options"),
