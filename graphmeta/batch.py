@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 from torch_geometric.data import HeteroData
 
 from graphmeta.events import EventLog
@@ -301,6 +302,19 @@ def _shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
     owner = np.repeat(np.arange(len(samples)), samples)
     each = events // np.maximum(samples, 1)
     return each[owner] + (number < (events - each * samples)[owner])
+
+
+def rows_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """``x``, which has one row for each row of ``like``, in its order; for constants made by size, such as zeros.
+
+    The stacked engine carries whose rows a tensor holds, and a tensor of zeros holds nobody's. Where per-task weights
+    meet it as if it did, say so; without an adaptation this does nothing.
+
+    Shapes: ``[N, …]`` and ``[N, …]`` -> ``[N, …]``.
+    """
+    if has_torch_function_variadic(x, like):
+        return handle_torch_function(rows_like, (x, like), x, like)
+    return x
 
 
 def real_samples(batch: HeteroData, values: torch.Tensor) -> torch.Tensor:

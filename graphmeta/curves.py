@@ -5,9 +5,12 @@ Both ask the same weights the same questions again and again; nothing is trained
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
+
+from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples
@@ -48,12 +51,7 @@ def by_steps(
             f"there are rates for {adaptation.steps} steps, not for {max(numbers)}; ask for no more, or learn rates "
             f"that all steps share (per_step=False)"
         )
-    own = adaptation.steps
-
-    def put(number: int) -> None:
-        adaptation.steps = number
-
-    return Curve(_measured(system, samples, numbers, put, own, ks), own)
+    return _curve(system, samples, adaptation, "steps", numbers, ks)
 
 
 def by_support(
@@ -73,26 +71,29 @@ def by_support(
         InputError: a system that does not adapt, a negative number, or tasks, whose support is given.
     """
     _adaptation(system)
-    numbers, own = _numbers(support, "support samples"), system.max_support
-
-    def put(number: int) -> None:
-        system.max_support = number
-
-    return Curve(_measured(system, samples, numbers, put, own, ks), own)
+    return _curve(system, samples, system, "max_support", _numbers(support, "support samples"), ks)
 
 
-def _measured(
-    system: System, samples: Samples, numbers: list[int], put: Callable[[int], None], own: int, ks: tuple[int, ...]
-) -> dict[int, Result]:
-    """The results under each number; ``own`` is put back, whatever happens."""
-    found = {}
+@contextmanager
+def held_at(owner: nn.Module, name: str, value: int) -> Iterator[None]:
+    """Within it, this attribute has that value; after it its own again, whatever happens."""
+    own = getattr(owner, name)
     try:
-        for number in numbers:
-            put(number)
-            found[number] = evaluate(system, samples, ks=ks)
+        setattr(owner, name, value)
+        yield
     finally:
-        put(own)
-    return found
+        setattr(owner, name, own)
+
+
+def _curve(
+    system: System, samples: Samples, owner: nn.Module, name: str, numbers: list[int], ks: tuple[int, ...]
+) -> Curve:
+    """The results with the owner's attribute at each number."""
+    found = {}
+    for number in numbers:
+        with held_at(owner, name, number):
+            found[number] = evaluate(system, samples, ks=ks)
+    return Curve(found, getattr(owner, name))
 
 
 def _adaptation(system: System) -> Adaptation:

@@ -11,3 +11,7 @@ class UnsupportedOp(NotImplementedError):
 
 class DivergedError(InputError, FloatingPointError):
     """A loss, a weight or a score that is no longer a finite number: says where, and what to lower."""
+
+
+class MixedRows(UnsupportedOp):
+    """Rows of one task met another's in this batch; the next one may be different."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.batch import Samples, last_clicks
+from graphmeta.curves import held_at
 from graphmeta.errors import InputError
 from graphmeta.evaluate import Result, evaluate
 from graphmeta.events import EventLog
@@ -190,16 +189,6 @@ def _sequences(item: np.ndarray, ptr: np.ndarray, items: EntityTable) -> EventLo
     return EventLog(session, item, time, np.arange(len(ptr) - 1), items, has_time=False)
 
 
-@contextmanager
-def stepless(adaptation: Adaptation) -> Iterator[None]:
-    """Within it, a session takes no step on its own clicks; where it starts from (a gate, a memory) is as trained."""
-    steps, adaptation.steps = adaptation.steps, 0
-    try:
-        yield
-    finally:
-        adaptation.steps = steps
-
-
 def baselines(past: EventLog) -> dict[str, Any]:
     """Popularity, session kNN and STAN; where no session of the log repeats an item, they do not either."""
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
@@ -226,7 +215,7 @@ def compare(
     if alone is not None:
         found["encoder_alone"] = measured(alone, "encoder alone")
     if system.adaptation is not None:
-        with stepless(system.adaptation):
+        with held_at(system.adaptation, "steps", 0):  # where a session starts from (a gate, a memory) is as trained
             found["without_steps"] = measured(system, "without steps")
     return found | {"system": measured(system, "system")}
 

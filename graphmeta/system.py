@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.skeleton import Twin
 from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, session_batch
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.events import EventLog
@@ -26,6 +27,8 @@ from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, not_finite, save_state
 from graphmeta.tables import EntityTable, locate
 from graphmeta.tasks import Batches, TaskBatch, Tasks, shuffled, task_batch
+
+_SCORES = 2**25  # bytes of scores at a time when recommending
 
 
 @dataclass(frozen=True)
@@ -175,17 +178,22 @@ class System(nn.Module):
             return self.adaptation.run(self.recommender, self._tasks(samples), self.loss)
         return self.recommender(self._asked(samples), self.loss)
 
-    @torch.no_grad()
     def scores(self, samples: Samples | Tasks) -> Tensor:
-        """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``."""
-        learning = [part for part in self.modules() if part.training]
-        try:
-            self.eval() if learning else None
-            found = [self._answer(part) for part in self.parts(samples.latest(self.max_length))]
-        finally:
-            for part in learning:
-                part.training = True
-        return found[0] if len(found) == 1 else torch.cat(found)
+        """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``.
+
+        Asks a twin in eval mode (:mod:`graphmeta.adapt.skeleton`) and leaves no trace in the system: any number of
+        threads may ask at once, also while another one trains. Works under ``inference_mode`` and ``autocast``.
+        """
+        samples = samples.latest(self.max_length)
+        with torch.inference_mode(False), torch.no_grad():
+            asked = Twin(self, training=False).module
+            assert isinstance(asked, System)
+            if self.adaptation is None or isinstance(samples, Tasks) or len(self.parts(samples)) == 1:
+                found = [asked._answer(part) for part in self.parts(samples)]
+                return found[0] if len(found) == 1 else torch.cat(found)
+            order = np.argsort(samples.lengths, kind="stable")  # tasks of like length, so that little is padded
+            found = torch.cat([asked._answer(part) for part in self.parts(samples.take(order))])
+            return torch.empty_like(found).index_copy(0, torch.from_numpy(order).to(found.device), found)
 
     def _answer(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
@@ -239,7 +247,15 @@ class System(nn.Module):
         unknown: str = "raise",
         exclude_seen: bool = False,
     ) -> list[list[Recommendation]]:
-        """:meth:`recommend` for several sessions at once; the same answers."""
+        """:meth:`recommend` for any number of sessions; the same answers.
+
+        Works in batches of sessions of like length and keeps the k best of each, so that memory does not grow with
+        the number of sessions. A session without any known item has no recommendations where ``unknown`` is ``warn``
+        or ``ignore``.
+
+        Raises:
+            InputError: as :meth:`recommend`; names the session by its number, from 0.
+        """
         if not isinstance(k, int) or not 0 < k < self.num_items:
             raise InputError(
                 f"k={k} must be a whole number, at least 1 and below the number of items, {self.num_items}"
@@ -247,18 +263,39 @@ class System(nn.Module):
         if len(sessions) == 0:
             return []
         asked = [list(session) for session in sessions]
-        numbers = [self._rows(session, unknown) for session in asked]
+        numbers = [self._rows(session, unknown, at) for at, session in enumerate(asked)]
         rows = [row[row >= 0] for row in numbers]
         when, whose = None if times is None else _times_of(times, numbers), self._users_of(users, len(rows))
-        samples = open_sessions(rows, max_length=self.max_length, times=when, users=whose)
         if times is None and any(isinstance(part, DwellBins) for part in self.modules()):
             warnings.warn("this system reads the pauses between clicks; pass times to tell it", stacklevel=2)
+        known = np.array([at for at, row in enumerate(rows) if len(row)], dtype=np.int64)
+        lacking = np.setdiff1d(np.arange(len(rows)), known)
+        if len(lacking) and (unknown == "raise" or len(rows) == 1):
+            where = "" if len(rows) == 1 else f"session {lacking[0]}: "
+            raise InputError(f"{where}the session has no known item; give at least one, or recommend what is popular")
+        order = known[np.argsort([len(rows[at]) for at in known], kind="stable")]
+        size = max(1, _SCORES // (4 * self.num_items))
+        found: list[list[Recommendation]] = [[] for _ in rows]
+        for at in range(0, len(order), size):
+            chosen = order[at : at + size]
+            samples = open_sessions(
+                [rows[number] for number in chosen],
+                max_length=self.max_length,
+                times=None if when is None else [when[number] for number in chosen],
+                users=None if whose is None else whose[chosen],
+            )
+            best = self._best(samples, k, [rows[number] for number in chosen] if exclude_seen else None)
+            for number, one in zip(chosen, best, strict=True):
+                found[number] = one
+        return found
+
+    def _best(self, samples: Samples, k: int, seen: list[np.ndarray] | None) -> list[list[Recommendation]]:
+        """The k best items of each sample, without those seen."""
         scores = self.scores(samples)
         if not scores.isfinite().all():
             raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
-        if exclude_seen:
-            for at, seen in enumerate(rows):
-                scores[at, torch.from_numpy(seen)] = -torch.inf
+        for at, row in enumerate(seen or ()):
+            scores[at, torch.from_numpy(row)] = -torch.inf
         best = scores.topk(k, dim=1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [
@@ -269,21 +306,20 @@ class System(nn.Module):
         item = self.items.ids[row]
         return Recommendation(item.item() if isinstance(item, np.generic) else item, self.items.describe(row), score)
 
-    def _rows(self, session: list[Any], unknown: str) -> np.ndarray:
+    def _rows(self, session: list[Any], unknown: str, number: int) -> np.ndarray:
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
         wanted = np.array(session, dtype=object)
         rows = locate(self.items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session))
         missing = [session[at] for at in np.flatnonzero(rows < 0)]
         if missing and unknown == "raise":
+            where = f"session {number}: " if number else ""
             raise InputError(
-                f"item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass "
-                f"unknown='ignore' (--unknown ignore)"
+                f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or "
+                f"pass unknown='ignore' (--unknown ignore)"
             )
         if missing and unknown == "warn":
             warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4)
-        if not (rows >= 0).any():
-            raise InputError("the session has no known item; give at least one, or recommend what is popular")
         return rows
 
     def _users_of(self, users: Sequence[Any] | None, sessions: int) -> np.ndarray | None:

@@ -296,7 +296,7 @@ def _check_engines(encoder: nn.Module, width: int) -> Found:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     losses, adaptation = _meta(recommender, order=order, stacked=stacked, tasks=tasks)
-                if stacked and not adaptation.stacked:
+                if stacked and adaptation.fell_back:
                     note = f"falls back to the per-task loop: {caught[0].message}"
                     break  # there is nothing to compare the loop with
                 answers.append([losses.detach(), *_gradients(recommender, losses)])

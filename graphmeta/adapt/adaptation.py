@@ -4,15 +4,17 @@ An adaptation is a scope (what may change), a start (where a task begins) and a 
 a batch take their steps together: an adapted parameter is one tensor ``[T, *shape]``
 (:mod:`graphmeta.adapt.weight`), the changes of linear layers (:mod:`graphmeta.adapt.matrix`) and of a table in scope
 (:mod:`graphmeta.adapt.state`) are kept low-rank, everything outside the scope is evaluated once for all tasks. The
-per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and takes over when a
-module uses an operation that the stack does not know.
+per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and takes over where
+the stack refuses: for good where a module uses an operation that the stack does not know, for one batch where its rows
+are mixed. Both call a twin of the recommender (:mod:`graphmeta.adapt.skeleton`), so that the recommender itself is only
+read: any number of threads may ask at once.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import LowRank, Weight, Weights, addresses, call, detached, wrap
+from graphmeta.adapt.engine import Call, LowRank, Weight, Weights, detached
 from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Shared, Start
@@ -28,7 +30,7 @@ from graphmeta.adapt.state import TableState
 from graphmeta.adapt.step import Step
 from graphmeta.adapt.table import TaskTable
 from graphmeta.batch import split_tasks, without_targets
-from graphmeta.errors import DivergedError, InputError, UnsupportedOp
+from graphmeta.errors import DivergedError, InputError, MixedRows, UnsupportedOp
 from graphmeta.nn.features import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.tasks import TaskBatch
@@ -77,23 +79,32 @@ class Adaptation(nn.Module):
         self.steps, self.order, self.trained, self.stacked = int(steps), order, trained, stacked
         self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
+        self.frozen: list[str] = []
+        self.refusals: dict[tuple[bool, ...], str] = {}  # why the loop runs, by mode; shared by all twins
         self.tables: frozenset[str] = frozenset()
 
     def extra_repr(self) -> str:
         """Scope, steps and order."""
-        return f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, trained={self.trained}"
+        frozen = f", frozen={self.frozen}" if self.frozen else ""
+        return f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, trained={self.trained}{frozen}"
 
     def bind(self, recommender: Recommender) -> None:
         """Fix the names in scope and make the parameters that depend on their shapes; called once.
 
+        Parameters in scope that are frozen (``requires_grad`` is off) stay as they are and are listed in ``frozen``.
+
         Raises:
-            InputError: if the scope selects nothing.
+            InputError: if the scope selects nothing, or nothing but frozen parameters.
         """
-        self.names = self.scope.names(recommender)
+        self.start.bind(recommender, names := self.scope.names(recommender))
+        made = set(self.start.changes())  # of these the shared value is not what a task begins with
+        self.names = [name for name in names if name in made or recommender.get_parameter(name).requires_grad]
+        self.frozen = [name for name in names if name not in self.names]
+        if not self.names:
+            raise InputError(f"all parameters in the scope {self.scope.prefixes} are frozen: {', '.join(names)}")
         self.tables = table_names(recommender) & set(self.names)
         numbers = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
         self.sizes = sum(numbers), sum(len(recommender.get_parameter(name)) for name in self.tables)
-        self.start.bind(recommender, self.names)
         self.step.bind(recommender, self.names, self.tables, self.steps)
 
     def memory(self, tasks: int, support: int) -> int:
@@ -126,33 +137,58 @@ class Adaptation(nn.Module):
             DivergedError: a support loss that is not finite; names task and step.
         """
         answer = None if score else loss
-        if self.stacked:
+        mode = (recommender.training, self._second, score)
+        if self.stacked and mode not in self.refusals:
             try:
                 return self._together(recommender, tasks, loss, answer)
-            except UnsupportedOp as unknown:
-                warnings.warn(
-                    f"{unknown}: unknown to the stacked engine; adapting task by task, with the same result",
-                    stacklevel=2,
-                )
-                self.stacked = False
+            except (InputError, DivergedError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                found = error
+            # Outside of the handler, so that an error of the loop is told as what it is: the module's own.
+            answers = self._one_by_one(recommender, tasks, loss, answer)
+            self._refused(mode, found)
+            return answers
         return self._one_by_one(recommender, tasks, loss, answer)
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether the loop runs because the stack has refused the recommender, in one mode at least."""
+        return bool(self.refusals)
+
+    def _refused(self, mode: tuple[bool, ...], error: Exception) -> None:
+        """Note why the loop has run, and warn once a reason; a batch that is odd by itself decides for no other."""
+        if isinstance(error, UnsupportedOp):
+            reason = f"{_place(error)}{error}: unknown to the stacked engine"
+        else:
+            reason = f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
+        told = set(self.refusals.values())
+        if isinstance(error, MixedRows):
+            reason, told = f"{error} in this batch", set()
+        else:
+            self.refusals[mode] = reason
+        if reason not in told:
+            warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=3)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        problem = self._problem(recommender, tasks, loss, addresses(recommender))
+        problem = self._problem(recommender, tasks, loss, together=True)
         weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
+        problem.settle()
         return {name: problem.written(weight) for name, weight in weights.items()}
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
     ) -> Tensor:
         alone = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
-        problem = self._problem(recommender, tasks, loss, None if alone else addresses(recommender))
+        problem = self._problem(recommender, tasks, loss, together=not alone)
         begin = self._begin(recommender, tasks, problem.encoded)
         if not alone:
             weights = self._descend(problem, begin)
+            answers = problem.answered(weights, answer)
+            problem.settle()
             self.start.reached(recommender, weights)
-            return problem.answered(weights, answer)
+            return answers
         end = self._descend(problem, {name: stacked[0] for name, stacked in begin.items()})
         return self._answers(recommender, [problem], [end], list(begin), answer)
 
@@ -163,8 +199,9 @@ class Adaptation(nn.Module):
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
         problems, ends = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            problems.append(self._problem(recommender, TaskBatch(support, query), loss, None))
-            ends.append(self._descend(problems[t], {name: stacked[t] for name, stacked in begin.items()}))
+            problem = self._problem(recommender, TaskBatch(support, query), loss, together=False, number=t)
+            problems.append(problem)
+            ends.append(self._descend(problem, {name: stacked[t] for name, stacked in begin.items()}))
         return self._answers(recommender, problems, ends, list(begin), answer)
 
     def _answers(
@@ -177,6 +214,8 @@ class Adaptation(nn.Module):
     ) -> Tensor:
         """The answers of tasks on their own, after the start is told where those have ended that it began."""
         reached = {name: torch.stack([end[name] for end in ends]) for name in begun}
+        for problem in problems:
+            problem.settle()
         self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
         for t, end in enumerate(ends):
             end |= {name: stacked[t] for name, stacked in reached.items()}
@@ -186,7 +225,7 @@ class Adaptation(nn.Module):
         return self.start(recommender, self.names, without_targets(tasks.query), encoded)
 
     def _problem(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, shared: frozenset[int] | None
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, together: bool, number: int = 0
     ) -> Problem:
         """The tasks, encoded once if only their heads differ."""
         encoded = seen = None
@@ -197,7 +236,7 @@ class Adaptation(nn.Module):
                     states, candidates = recommender.encode(tasks.support)
                 # A table is a parameter wherever it comes from: in first order nobody asks for its gradient here.
                 seen = (states, candidates if self._second else candidates.detach())
-        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, shared)
+        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, together, number)
 
     @property
     def _second(self) -> bool:
@@ -215,7 +254,7 @@ class Adaptation(nn.Module):
             return weights
         for name in self.names:
             own = problem.recommender.get_parameter(name)
-            if name in self.tables and problem.shared is not None:
+            if name in self.tables and problem.together:
                 weights[name] = TableState(own)
             elif name not in weights:
                 weights[name] = MatrixState(own) if self._is_matrix(problem, name, own) else problem.each(own)
@@ -230,26 +269,22 @@ class Adaptation(nn.Module):
         """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
         rates = [self.step.rate(name, number) for number in range(self.steps)]
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
-        return problem.shared is not None and weight.dim() == 2 and one
+        return problem.together and weight.dim() == 2 and one
 
     def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
         begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
         problem, batch = support.problem, support.batch
-        own, layout = wrap({**weights, **begin}, batch, shared=problem.shared)
         with torch.enable_grad():
-            losses = call(
-                problem.recommender, {**support.fixed, **own}, layout, batch, loss=problem.loss, encoded=problem.seen
-            )
+            call = problem.call(batch, exact=support.second)
+            own = call.wrapped({**weights, **begin})
+            losses = call.run({**support.fixed, **own}, loss=problem.loss, encoded=problem.seen)
             per_task = task_mean(batch, losses)
-            _check_finite(per_task, number)
+            problem.finite.append(per_task.detach())
             read = {name: _read(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
             grads = iter(_slopes(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
-        for name in self.names:
-            if all(slope is None for slope in slopes[name]) and getattr(own[name], "used", False):
-                raise UnsupportedOp(f"{name} is used, but in a way that hides its gradient")
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
         return {
@@ -278,9 +313,10 @@ class Adaptation(nn.Module):
 
 @dataclass(frozen=True)
 class Problem:
-    """What tasks are adapted on and asked: all of them together, or one alone; ``shared`` as :func:`wrap` takes it.
+    """What tasks are adapted on and asked: all of them ``together``, or one alone, of which ``number`` is the place.
 
     ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
+    ``calls`` and ``finite`` gather what is checked once, after all steps: whose rows met, and each step's losses.
     """
 
     recommender: Recommender
@@ -289,23 +325,53 @@ class Problem:
     loss: nn.Module
     encoded: Encoded | None
     seen: Encoded | None
-    shared: frozenset[int] | None
+    together: bool
+    number: int = 0
+    calls: list[Call] = field(default_factory=list)
+    finite: list[Tensor] = field(default_factory=list)
 
     def each(self, weight: Tensor) -> Tensor:
         """The same weight for every task, ``[T, *shape]``, or for the one alone ``[*shape]``; never the tensor itself.
 
         A start may have been computed from that: a step must not be taken on it.
         """
-        return weight.expand([*(() if self.shared is None else (self.query.num_tasks,)), *weight.shape])
+        return weight.expand([*((self.query.num_tasks,) if self.together else ()), *weight.shape])
 
     def written(self, weight: Weight) -> Weight:
         """A matrix of low rank as ``[T, *shape]``, anything else as it is."""
         return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
 
+    def call(self, batch: HeteroData, *, exact: bool) -> Call:
+        """A call of the recommender for this batch."""
+        made = Call(self.recommender, batch, together=self.together, exact=exact)
+        self.calls.append(made)
+        return made
+
     def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
         """Losses by ``answer`` (or scores) of the query under these weights."""
-        own, layout = wrap(weights, self.query, shared=self.shared)
-        return call(self.recommender, own, layout, self.query, loss=answer, encoded=self.encoded)
+        call = self.call(self.query, exact=torch.is_grad_enabled())
+        return call.run(call.wrapped(weights), loss=answer, encoded=self.encoded)
+
+    def settle(self) -> None:
+        """Read what the calls have left to be checked.
+
+        Raises:
+            DivergedError: a support loss that is not finite; names task and step.
+            MixedRows: rows of one task met another's.
+        """
+        losses, calls = list(self.finite), list(self.calls)
+        self.finite.clear()
+        self.calls.clear()
+        if losses and not bool(torch.stack([loss.isfinite().all() for loss in losses]).all()):
+            number, loss = next((n, loss) for n, loss in enumerate(losses) if not bool(loss.isfinite().all()))
+            task = int((~loss.isfinite()).nonzero()[0])
+            raise DivergedError(
+                f"task {self.number + task}, step {number}: the support loss is {float(loss[task])}; lower the inner "
+                f"rate"
+            )
+        for call in calls:
+            if call.stack is not None:
+                call.stack.settle()
 
 
 @dataclass(frozen=True)
@@ -316,6 +382,25 @@ class _Support:
     batch: HeteroData
     second: bool
     fixed: dict[str, Tensor]
+
+
+def _place(error: BaseException) -> str:
+    """The innermost module that was running, by its name, and its line: ``encoder.conv (my_encoder.py:31): ``."""
+    names: dict[int, str] = {}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        code, own = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
+        if isinstance(own, Recommender) and not names:
+            names = {id(part): name for name, part in own.named_modules()}
+        if isinstance(own, nn.Module) and names.get(id(own)):
+            found = f"{names[id(own)]} ({code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}): "
+        trace = trace.tb_next
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
 
 
 def _leaf(weight: Weight) -> Weight:
@@ -334,12 +419,3 @@ def _slopes(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[T
     if not loss.requires_grad or not weights:
         return [None] * len(weights)
     return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)
-
-
-def _check_finite(per_task: Tensor, number: int) -> None:
-    good = per_task.detach().isfinite()
-    if not good.all():
-        task = int((~good).nonzero()[0])
-        raise DivergedError(
-            f"task {task}, step {number}: the support loss is {float(per_task.detach()[task])}; lower the inner rate"
-        )

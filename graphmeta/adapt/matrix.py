@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphmeta.adapt.weight import TaskLayout, TaskWeight
+from graphmeta.adapt.ownership import Stack
+from graphmeta.adapt.weight import TaskWeight, without_memory
 
 Change = tuple[float | Tensor, Tensor, Tensor]  # a rate, slopes [T, N, out] and rows [T, N, in]
 
@@ -29,12 +30,13 @@ class MatrixState:
     base: Tensor
     changes: tuple[Change, ...] = ()
 
-    def product(self, x: Tensor, tasks: TaskLayout) -> Tensor:
+    def product(self, x: Tensor, stack: Stack) -> Tensor:
         """Each row (task-major ``[T·R, …, in]``) times its own task's matrix -> ``[T·R, …, out]``."""
-        out = F.linear(x, self.base)
+        out, own = F.linear(x, self.base), _rows(x, stack)
         for rate, slopes, rows in self.changes:
-            close = torch.bmm(_rows(x, tasks), rows.transpose(1, 2))
-            out = torch.baddbmm(_rows(out, tasks), close * -rate, slopes).reshape(out.shape)
+            close = torch.bmm(own, rows.transpose(1, 2))
+            blocks = out.reshape(stack.num_tasks, -1, out.shape[-1])
+            out = torch.baddbmm(blocks, close * -rate, slopes).reshape(out.shape)
         return out
 
     def dense(self, num_tasks: int) -> Tensor:
@@ -62,9 +64,9 @@ def _constant(rate: float | Tensor) -> float | Tensor:
     return rate.detach() if isinstance(rate, Tensor) else rate
 
 
-def _rows(x: Tensor, tasks: TaskLayout) -> Tensor:
+def _rows(x: Tensor, stack: Stack) -> Tensor:
     """``[T·R, …, D] -> [T, R·…, D]``."""
-    return tasks.blocks(x).flatten(1, -2)
+    return x.reshape(stack.num_tasks, -1, x.shape[-1])
 
 
 class TaskMatrix(TaskWeight):
@@ -75,28 +77,30 @@ class TaskMatrix(TaskWeight):
     written: Tensor | None
 
     @staticmethod
-    def __new__(cls, state: MatrixState, layout: TaskLayout) -> TaskMatrix:  # pyright: ignore[reportIncompatibleMethodOverride]
-        matrix = state.base.detach().as_subclass(cls)
-        matrix.state, matrix.tasks, matrix.used = state, layout, False
+    def __new__(cls, state: MatrixState, stack: Stack) -> TaskMatrix:  # pyright: ignore[reportIncompatibleMethodOverride]
+        matrix = without_memory(cls, state.base.shape, state.base)
+        matrix.state, matrix.stack = state, stack
         matrix.products, matrix.written = [], None
         return matrix
 
+    def __init__(self, state: MatrixState, stack: Stack) -> None:
+        Tensor.__init__(self)
+
     def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return f"TaskMatrix({self.tasks.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
+        return f"TaskMatrix({self.stack.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
 
     @property
     def stacked(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The matrices written out, for whatever is not a linear layer."""
         if self.written is None:
             with torch.enable_grad():  # a later use may have a gradient, where this one has none
-                dense = self.state.dense(self.tasks.num_tasks)
+                dense = self.state.dense(self.stack.num_tasks)
             self.written = dense if dense.requires_grad else dense.requires_grad_()
         return self.written
 
     def linear(self, x: Tensor) -> Tensor:
-        """``[T·R, …, in] -> [T·R, …, out]``; not to be written into."""
-        self.tasks.blocks(x)
-        out = self.state.product(x, self.tasks)
+        """Rows in T blocks, ``[T·R, …, in] -> [T·R, …, out]``; not to be written into."""
+        out = self.state.product(x, self.stack)
         out = out if out.requires_grad else out.requires_grad_(torch.is_grad_enabled())
         if out.requires_grad:
             self.products.append((x, out))
@@ -117,9 +121,9 @@ class TaskMatrix(TaskWeight):
             state = replace(state, changes=(*state.changes, (rate, slopes, rows)))
         slope = None if self.written is None else grads[-1]
         if slope is not None:
-            return state.dense(self.tasks.num_tasks) - rate * slope
-        return state.dense(self.tasks.num_tasks) if state.heavy else state
+            return state.dense(self.stack.num_tasks) - rate * slope
+        return state.dense(self.stack.num_tasks) if state.heavy else state
 
     def _kept(self, x: Tensor) -> Tensor:
         """The rows of each task, as precise as the matrix: under autocast a layer's may be less."""
-        return _rows(x, self.tasks).to(self.state.base.dtype)
+        return _rows(x, self.stack).to(self.state.base.dtype)

@@ -92,7 +92,7 @@ class CoAdaptation(Adaptation):
         weights = self.semantic._descend(problem, {self.mix: choice})
         context = replace(problem, query=without_targets(problem.query)).answered(weights, Summary())
         gated = self.gate.under(problem.recommender, context)
-        alone = problem.shared is None
+        alone = not problem.together
         return super()._descend(problem, weights | {n: w[0] if alone else w for n, w in gated.items()})
 
     def _loss(self, problem: Problem, weights: Weights) -> Tensor:
@@ -102,7 +102,7 @@ class CoAdaptation(Adaptation):
         with torch.set_grad_enabled(self._second):
             asked = replace(problem, query=problem.support, encoded=problem.seen)
             losses = task_mean(problem.support, asked.answered(weights, problem.loss))
-        return losses[0] if problem.shared is None else losses
+        return losses if problem.together else losses[0]
 
 
 def _weighed(weights: list[Weight], share: Tensor) -> Tensor:

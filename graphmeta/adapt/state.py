@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from graphmeta.adapt.weight import TaskLayout
+from graphmeta.adapt.ownership import Stack
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class TableState:
     In ``first_order`` a step's gradient is a constant: the base is read as if each task's table were ``base`` plus
     constants, whatever the scaling.
 
-    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]``; each of
+    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]`` (the last row of
+    all may come several times, with nothing to add but once); each of
     ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over S is added to the task's table; scale ``[T, V]``.
     """
 
@@ -56,9 +58,9 @@ class TableState:
             found = found + torch.bmm(share[:, None], vectors.index_select(0, task)).squeeze(1)
         return found
 
-    def scores(self, query: Tensor, tasks: TaskLayout) -> Tensor:
+    def scores(self, query: Tensor, stack: Stack) -> Tensor:
         """Each query vector (task-major ``[T·Q, D]``) against its own task's table -> ``[T·Q, V]``."""
-        blocks = tasks.blocks(query)
+        blocks = stack.blocks(query)
         scores = self._scaled(blocks)
         for coefficient, vectors in self.outer:
             scores = scores.baddbmm_(torch.bmm(blocks, vectors.transpose(1, 2)), coefficient)
@@ -78,9 +80,12 @@ class TableState:
                 close = close.baddbmm_(torch.bmm(vectors, other.transpose(1, 2)), others)
             found = found + (coefficient * close).sum(1)
         if self.touched:
-            keys = torch.cat([keys for keys, _ in self.touched]).unique()
+            keys = torch.cat([keys for keys, _ in self.touched]).sort().values
             own = self.rows(keys % len(self.base), keys // len(self.base)).square().sum(1)
-            found = found.flatten().index_copy(0, keys, own).reshape(found.shape)
+            first = F.pad(keys[1:] != keys[:-1], (1, 0), value=True)
+            flat = found.flatten()
+            more = torch.where(first, own - flat.index_select(0, keys), 0)
+            found = flat.index_add(0, keys, more).reshape(found.shape)
         return found
 
     def shrunk(self, by: Tensor) -> TableState:

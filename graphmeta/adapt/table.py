@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.state import TableState
-from graphmeta.adapt.weight import GETTERS, TaskLayout
+from graphmeta.adapt.ownership import Rows, Stack, TaskValue, name_of
+from graphmeta.adapt.weight import without_memory
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.described import sums
 from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus, products_at, score_cross_entropy
 
 
-class TaskTable(Tensor):
+class TaskTable(TaskValue):
     """A :class:`TableState` in the place of an embedding's weight; it notes what was read, for the next step.
 
     Knows ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)``, the cross-entropy of that
@@ -31,59 +32,58 @@ class TaskTable(Tensor):
     """
 
     state: TableState
-    tasks: TaskLayout
     seen: _Seen
 
     @staticmethod
-    def __new__(cls, state: TableState, layout: TaskLayout) -> TaskTable:
-        table = state.base.detach().as_subclass(cls)
-        table.state, table.tasks, table.seen = state, layout, _Seen()
+    def __new__(cls, state: TableState, stack: Stack) -> TaskTable:
+        table = without_memory(cls, state.base.shape, state.base)
+        table.state, table.stack, table.seen = state, stack, _Seen()
         return table
 
-    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return f"TaskTable({self.tasks.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
+    def __init__(self, state: TableState, stack: Stack) -> None:
+        super().__init__()
 
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is F.linear and len(args) == 2 and not kwargs:
-            return args[1].scored(args[0])
-        if func is score_cross_entropy:
-            return args[1].cross_entropy(args[0], args[-1], **(kwargs or {}))
-        if func is products_at:
+    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return f"TaskTable({self.stack.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
+
+    @staticmethod
+    def operations(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What a table in scope knows, its results with a note of whose rows they hold."""
+        name = name_of(func)
+        if name == "linear" and len(args) == 2 and not kwargs and isinstance(args[1], TaskTable):
+            return stack.rows(args[1].scored(args[0]))
+        if name == "score_cross_entropy":
+            return args[1].cross_entropy(args[0], args[-1], **kwargs)
+        if name == "products_at":
             return args[1].scored_at(args[0], *args[2:])
-        if func is sums:
+        if name == "sums":
             return TaskSums(*args)
-        if func is F.normalize:
-            return _units(*args, **(kwargs or {}))
-        if func is F.embedding and isinstance(args[1], cls):
+        if name == "normalize":
+            return _units(*args, **kwargs)
+        if name == "embedding" and isinstance(args[1], TaskTable) and _plain(args[2:], kwargs):
             return args[1].looked_up(args[0])
-        if func in (Tensor.__getitem__, Tensor.index_select) and isinstance(args[-1], Tensor):
+        if name in ("getitem", "index_select") and isinstance(args[-1], Tensor) and isinstance(args[0], TaskTable):
             return args[0].looked_up(args[-1])
-        if func in GETTERS or func in (Tensor.dim, Tensor.size, Tensor.__len__):
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
-        raise UnsupportedOp(f"{getattr(func, '__name__', func)} on an item table in scope")
+        raise UnsupportedOp(f"{name} on an item table in scope")
 
     def looked_up(self, index: Tensor) -> Tensor:
-        """Rows of each task's own table, ``[T·R] -> [T·R, D]``."""
-        self.tasks.blocks(index)
-        rows = _own(self.state.rows(index, self._task(index)))
+        """Rows of each task's own table, ``[N] -> [N, D]``, for an index that holds rows of tasks."""
+        note = self.stack.note(index)
+        if type(note) is not Rows or index.dim() != 1:
+            raise UnsupportedOp(f"a look-up in an item table in scope by {self.stack.describe(index, note)}")
+        self.stack.use(note)
+        task = self.stack.task_of(index, note)
+        rows = _own(self.state.rows(index, task))
         if rows.requires_grad:
-            self.seen.lookups.append((index, rows))
-        return rows
+            self.seen.lookups.append((index, task, rows))
+        return self.stack.rows(rows, owner=note.owner)
 
     def scored(self, query: Tensor) -> Tensor:
         """Scores against each task's own table, ``[T·Q, D] -> [T·Q, V]``."""
         kept, self.seen.kept = self.seen.kept, None
         if kept is not None and kept[0] is query:
             return kept[1]
-        scores = _own(self.state.scores(query, self.tasks))
+        scores = _own(self.state.scores(query, self.stack))
         if scores.requires_grad:
             self.seen.products.append((query, scores))
         return scores
@@ -97,7 +97,7 @@ class TaskTable(Tensor):
     def squares(self) -> Tensor:
         """The squared length of every row, ``[T, V]``."""
         if self.seen.squares is None:
-            squares = _own(self.state.squares(self.tasks.num_tasks))
+            squares = _own(self.state.squares(self.stack.num_tasks))
             if not squares.requires_grad:
                 return squares
             self.seen.squares = squares
@@ -122,7 +122,7 @@ class TaskTable(Tensor):
     def read(self) -> list[Tensor]:
         """The tensors read from this table so far; their gradients make up the table's gradient."""
         squares = [] if self.seen.squares is None else [self.seen.squares]
-        return [rows for _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products] + squares
+        return [rows for _, _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products] + squares
 
     def stepped(
         self, state: TableState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
@@ -134,25 +134,38 @@ class TaskTable(Tensor):
         if stretch is not None:  # the gradient of ‖e‖² is 2 e
             state = state.shrunk(2 * rate * stretch)
         touched, outer = list(state.touched), list(state.outer)
-        for (index, _), grad in zip(lookups, grads, strict=False):
+        for (index, task, _), grad in zip(lookups, grads, strict=False):
             if grad is not None:
-                touched.append(self._at_rows(index, -rate * grad))
+                touched.append(self._at_rows(index, task, -rate * grad))
         for (query, _), grad in zip(products, grads[len(lookups) :], strict=False):
             if grad is not None:
                 vectors = query if keep_graph else query.detach()
                 own = len(products) == 1 and grad.is_contiguous()  # nobody else's: two products may share one
                 constant = own and not keep_graph and not isinstance(rate, Tensor)
                 moved = grad.mul_(-rate) if constant else -rate * grad
-                outer.append((self.tasks.blocks(moved), self.tasks.blocks(vectors)))
+                outer.append((self._blocks(moved), self._blocks(vectors)))
         return replace(state, touched=tuple(touched), outer=tuple(outer))
 
-    def _at_rows(self, index: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        keys, place = torch.unique(self._task(index) * len(self.state.base) + index, return_inverse=True)
-        return keys, change.new_zeros(len(keys), change.shape[1]).index_add(0, place, change)
+    def _at_rows(self, index: Tensor, task: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to each distinct row, as many entries as the index has, so that no size is waited for.
 
-    def _task(self, rows: Tensor) -> Tensor:
-        """The task of each of these rows."""
-        return torch.arange(len(rows), device=rows.device) // (len(rows) // self.tasks.num_tasks)
+        The last ones, where rows repeat, add nothing to the last row of all.
+        """
+        keys, order = (task * len(self.state.base) + index).sort()
+        place = F.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0)) if len(keys) else keys
+        distinct = torch.full_like(keys, self.stack.num_tasks * len(self.state.base) - 1).index_copy(0, place, keys)
+        return distinct, torch.zeros_like(change).index_add(0, place, change.index_select(0, order))
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """``[T·Q, …]`` as ``[T, Q, …]``."""
+        return x.reshape(self.stack.num_tasks, -1, *x.shape[1:])
+
+
+def _plain(options: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a look-up has no options that change it."""
+    return not any((*options[2:], *(v for k, v in kwargs.items() if k != "norm_type"))) and options[:2].count(None) == len(
+        options[:2]
+    )
 
 
 def _own(read: Tensor) -> Tensor:
@@ -172,13 +185,13 @@ class TaskSums(TaskTable):
 
     @staticmethod
     def __new__(cls, table: TaskTable, parts: Tensor, kept: Tensor) -> TaskSums:
-        own = table.state.base.detach().narrow(0, 0, len(parts)).as_subclass(cls)
-        own.table, own.state, own.tasks = table, table.state, table.tasks
+        own = without_memory(cls, torch.Size((len(parts), table.shape[1])), table.state.base)
+        own.table, own.state, own.stack = table, table.state, table.stack
         own.parts, own.kept = parts, kept
         return own
 
     def __init__(self, table: TaskTable, parts: Tensor, kept: Tensor) -> None:
-        super().__init__()
+        Tensor.__init__(self)
 
     def looked_up(self, index: Tensor) -> Tensor:
         """Not known: features look rows up in the table itself."""
@@ -207,31 +220,31 @@ class TaskUnits(TaskTable):
 
     @staticmethod
     def __new__(cls, table: TaskTable, eps: float) -> TaskUnits:
-        own = table.state.base.detach().as_subclass(cls)
-        own.table, own.state, own.tasks, own.eps = table, table.state, table.tasks, eps
+        own = without_memory(cls, table.shape, table.state.base)
+        own.table, own.state, own.stack, own.eps = table, table.state, table.stack, eps
         own.inverse = table.squares().clamp(min=eps**2).rsqrt()
         return own
 
     def __init__(self, table: TaskTable, eps: float) -> None:
-        super().__init__()
+        Tensor.__init__(self)
 
     def looked_up(self, index: Tensor) -> Tensor:
         """Rows of each task's own table, divided by their lengths: ``[T·R] -> [T·R, D]``."""
-        return F.normalize(self.table.looked_up(index), eps=self.eps)
+        return self.stack.mark(F.normalize(found := self.table.looked_up(index), eps=self.eps), self.stack.note(found))
 
     def scored(self, query: Tensor) -> Tensor:
         """Products with each task's own unit vectors, ``[T·Q, D] -> [T·Q, V]``."""
-        return (self.tasks.blocks(self.table.scored(query)) * self.inverse[:, None]).flatten(0, 1)
+        return (self._blocks(self.table.scored(query)) * self.inverse[:, None]).flatten(0, 1)
 
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Single ones of them."""
-        task = row // (len(query) // self.tasks.num_tasks)
+        task = row // (len(query) // self.stack.num_tasks)
         return self.table.scored_at(query, row, column) * self.inverse[task, column]
 
     def _scored_once(self, query: Tensor) -> Tensor:
         if not self.state.first_order:
             return self.scored(query)
-        return _Shortened.apply(self.tasks.blocks(self.table.scored(query)), self.inverse).flatten(0, 1)
+        return _Shortened.apply(self._blocks(self.table.scored(query)), self.inverse).flatten(0, 1)
 
 
 def _units(table: TaskTable, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> TaskUnits:
@@ -262,7 +275,7 @@ class _Shortened(torch.autograd.Function):
 
 @dataclass
 class _Seen:
-    lookups: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    lookups: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     products: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     squares: Tensor | None = None
     kept: tuple[Tensor, Tensor] | None = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.batch import rows_like
 from graphmeta.events import EventLog
 from graphmeta.nn.features import Table, field_name
 from graphmeta.tables import Attribute, EntityTable, Several
@@ -122,5 +123,5 @@ class UserContent(nn.Module):
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """Contents of the samples' users, "unknown" in every field for a user nobody knows."""
         user = batch["sample"].get("user")
-        nobody = torch.full((batch["sample"].num_nodes,), -1, device=states.device)
+        nobody = rows_like(torch.full((batch["sample"].num_nodes,), -1, device=states.device), batch["sample"].last)
         return self.content(nobody if user is None else user)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.batch import rows_like
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.tables import Attribute
@@ -35,15 +37,14 @@ class Table(nn.Module):
         self.width, bound = width, 1 / math.sqrt(width + bias)
         self.weight = nn.Parameter(torch.empty(rows, width + bias).uniform_(-bound, bound))
         nn.init.zeros_(self.weight[:, width:])
-        self.taken: list[tuple[Tensor, Tensor]] | None = None
 
     def forward(self, index: Tensor) -> Tensor:
         """Rows of the table: ``[I] -> [I, width]``."""
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if self.taken is None or not learns or type(self.weight) is not nn.Parameter:
+        taken = _TAKEN.get().get(id(self.weight))
+        if taken is None or not torch.is_grad_enabled() or not self.weight.requires_grad:
             return F.embedding(index, self.weight)
         rows = self.weight.detach().index_select(0, index).requires_grad_()
-        self.taken.append((index, rows))
+        taken.append((index, rows))
         return rows
 
     def every(self) -> Tensor:
@@ -51,28 +52,31 @@ class Table(nn.Module):
         return self.weight
 
 
+# Of each table whose rows are leaves of their own just now, by the id of its weight: what was looked up. One a thread.
+_TAKEN: ContextVar[dict[int, list[tuple[Tensor, Tensor]]]] = ContextVar("taken", default={})  # noqa: B039
+
+
 @contextmanager
 def row_gradients(module: nn.Module) -> Iterator[None]:
     """Within it, call ``backward``; when it ends, the gradients of looked-up rows are added to their tables'."""
-    tables = [part for part in module.modules() if isinstance(part, Table)]
-    for table in tables:
-        table.taken = []
+    weights = {id(part.weight): part.weight for part in module.modules() if isinstance(part, Table)}
+    taken: dict[int, list[tuple[Tensor, Tensor]]] = {key: [] for key in weights}
+    token = _TAKEN.set(taken)
     try:
         yield
-        for table in tables:
-            _collect(table)
+        for key, weight in weights.items():
+            _collect(weight, taken[key])
     finally:
-        for table in tables:
-            table.taken = None
+        _TAKEN.reset(token)
 
 
 @torch.no_grad()
-def _collect(table: Table) -> None:
-    for index, rows in table.taken or ():
+def _collect(weight: nn.Parameter, taken: list[tuple[Tensor, Tensor]]) -> None:
+    for index, rows in taken:
         if rows.grad is not None:
-            if table.weight.grad is None:
-                table.weight.grad = torch.zeros_like(table.weight)
-            table.weight.grad.index_add_(0, index, rows.grad)
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            weight.grad.index_add_(0, index, rows.grad)
 
 
 def table_names(module: nn.Module) -> frozenset[str]:
@@ -216,5 +220,5 @@ class UserFeatures(nn.Module):
         """Vectors of the samples' users ``[S, width]``; zeros if the log has no users."""
         size = batch["sample"].num_nodes
         user = batch["sample"].get("user")
-        unknown = torch.full((size,), -1, device=self.seen.device)
+        unknown = rows_like(torch.full((size,), -1, device=self.seen.device), batch["sample"].last)
         return self.forward(unknown if user is None else user)

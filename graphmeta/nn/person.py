@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.batch import rows_like
+
 from graphmeta.nn.features import UserFeatures
 from graphmeta.nn.head import Dot
 
@@ -29,7 +31,7 @@ class PersonVector(Dot):
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The vector, once for each sample ``[S, width]``."""
-        own = states.new_zeros(batch["sample"].num_nodes, 1) + self.vector
+        own = rows_like(states.new_zeros(batch["sample"].num_nodes, 1), batch["sample"].last) + self.vector
         return own if self.users is None or batch.rows else own + self.users.of_samples(batch)
 
 
@@ -49,12 +51,13 @@ class PairNetwork(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        return self._score(candidates.expand(batch["sample"].num_nodes, *candidates.shape))
+        every = candidates.expand(batch["sample"].num_nodes, *candidates.shape)
+        return self._score(rows_like(every, batch["sample"].last))
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
         """Scores of chosen candidates: items ``[S, N]`` -> ``[S, N]``."""
         return self._score(F.embedding(items, candidates))
 
     def _score(self, vectors: Tensor) -> Tensor:
-        own = vectors.new_zeros(len(vectors), 1, vectors.shape[2]) + self.identity
+        own = rows_like(vectors.new_zeros(len(vectors), 1, vectors.shape[2]), vectors) + self.identity
         return self.layers(torch.cat([vectors, own.expand_as(vectors)], 2)).squeeze(2)

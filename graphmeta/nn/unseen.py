@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import real_samples
+from graphmeta.batch import real_samples, rows_like
 from graphmeta.events import EventLog
 from graphmeta.nn.head import Cosine, Dot
 
@@ -83,7 +83,8 @@ class AgainstUnseen(nn.Module):
         key = signature[owner] + scrambled(target) + (0 if user is None else scrambled(user + 2))
         salt = torch.initial_seed() % (1 << 62) if self.training else 0
         key = scrambled(key[:, None] + torch.arange(self.count, device=key.device)) + salt
-        return self._unseen(key, owner[:, None] * num_items, user, seen, num_items)
+        items, unseen = self._unseen(key, owner[:, None] * num_items, user, seen, num_items)
+        return rows_like(items, target), rows_like(unseen, target)
 
     def _unseen(
         self, key: Tensor, base: Tensor, user: Tensor | None, seen: Tensor, num_items: int

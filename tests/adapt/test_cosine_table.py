@@ -11,7 +11,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.state import TableState
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.adapt.table import TaskTable
-from graphmeta.adapt.weight import TaskLayout
+from graphmeta.adapt.ownership import Stack
 from graphmeta.batch import Samples, open_sessions
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.loss import SoftmaxLoss
@@ -99,7 +99,7 @@ def test_no_system_around_niser_adapts_one_by_one(name):
     options = {"scope": [""]} if name == "maml" else {}
     system = build(name, LOG.items, base="niser", options={"extras": ["returns"]}, width=WIDTH, lr=0.3, **options)
     found = system.eval().scores(samples())
-    assert system.adaptation.stacked and "features.item.weight" in str(system.adaptation.tables)
+    assert not system.adaptation.fell_back and "features.item.weight" in str(system.adaptation.tables)
     system.adaptation.stacked = False
     torch.testing.assert_close(system.scores(samples()), found, rtol=0, atol=1e-9)
     system.adaptation.steps = 0
@@ -149,10 +149,11 @@ def changed(tasks=2, rows=7):
 def test_a_step_on_unit_vectors_is_that_of_the_table_written_out(eps):
     """Products with unit vectors, single ones and some of the vectors; rows shorter than eps are divided by it."""
     torch.manual_seed(1)
-    state, layout = changed(), TaskLayout(2, frozenset({2}))
+    state, stack = changed(), Stack(2)
     query, index, weight = torch.randn(4, WIDTH), torch.tensor([1, 6, 5, 5]), torch.randn(4, 7)
+    query, index = stack.rows(query), stack.rows(index)
     row, column = torch.tensor([0, 1, 1, 1, 3]), torch.tensor([1, 1, 2, 2, 5])
-    table = TaskTable(state, layout)
+    table = TaskTable(state, stack)
     units = F.normalize(table, dim=-1, eps=eps)
     read = [products_at(query, units, row, column), F.linear(query, units), units.index_select(0, index)]
 
@@ -177,4 +178,4 @@ def test_a_step_on_unit_vectors_is_that_of_the_table_written_out(eps):
 @pytest.mark.parametrize("options", [{"dim": 0}, {"dim": -1, "p": 1.0}])
 def test_other_lengths_are_unknown(options):
     with pytest.raises(UnsupportedOp, match="by other lengths"):
-        F.normalize(TaskTable(changed(), TaskLayout(2, frozenset({2}))), **options)
+        F.normalize(TaskTable(changed(), Stack(2)), **options)

@@ -157,7 +157,7 @@ def test_stacked_is_the_loop(order, scope, base):
         tasks = task_batch(last_clicks(LOG).take(slice(0, 4)), num_items=LOG.num_items)
         losses = adaptation.run(system.recommender, tasks, SoftmaxLoss())
         scores = adaptation.run(system.recommender, tasks, SoftmaxLoss(), score=True)
-        assert adaptation.stacked == stacked and bool(adaptation.tables) == (scope == "")
+        assert not adaptation.fell_back and bool(adaptation.tables) == (scope == "")
         found.append([losses, scores, *torch.autograd.grad(losses.sum(), list(system.recommender.parameters()))])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
@@ -167,7 +167,7 @@ def test_what_adapts_goes_around_it_and_is_saved(inner, tmp_path):
     system = build(inner, LOG.items, base="dropout_net", options={"base": "sr_gnn"}, width=4)
     for _ in train(system, known(), epochs=1, batch_size=8):
         pass
-    assert system.adaptation is not None and system.adaptation.stacked
+    assert system.adaptation is not None and not system.adaptation.fell_back
     scores = system.scores(SESSIONS)
     system.save(tmp_path)
     torch.testing.assert_close(System.load(tmp_path).scores(SESSIONS), scores, rtol=0, atol=0)

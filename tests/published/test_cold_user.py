@@ -112,7 +112,7 @@ def test_all_people_at_once_give_what_the_loop_gives(name, order):
     for training in (False, True):
         system.train(training)
         together = answers(system, tasks)
-        assert system.adaptation.stacked
+        assert not system.adaptation.fell_back
         system.adaptation.stacked = False
         alone = answers(system, tasks)
         system.adaptation.stacked = True

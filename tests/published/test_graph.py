@@ -55,7 +55,7 @@ def test_maml_around_it_trains_all_tasks_at_once(base):
     system = build("maml", LOG.items, width=6, base=base)
     reports = list(train(system, LOG, epochs=2, optimizer=Adam(lr=2e-2), batch_size=20))
     assert reports[-1].loss < reports[0].loss
-    assert system.adaptation.stacked
+    assert not system.adaptation.fell_back
 
 
 @pytest.mark.parametrize("messages", ["attention", "transformer"])

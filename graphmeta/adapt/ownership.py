@@ -1,0 +1,451 @@
+"""Whose rows a tensor holds: carried along every operation, or refused; never read off a size.
+
+While the stacked engine calls a recommender, a :class:`Stack` sees each torch function that runs (a
+``TorchFunctionMode``, one a thread) and notes on each result what it is:
+
+* :class:`Rows`: one dimension runs over rows of tasks, in T equal blocks or with the task of each row beside it;
+* :class:`Shared`: made of parameters and constants alone, so the same for every task;
+* :class:`Lost`: anything else, with the operation that lost the trace.
+
+Where a per-task weight meets Rows, each row gets its own task's weight. Where it meets Shared, the result is a
+per-task value again. Where it meets Lost, the call is refused (:class:`~graphmeta.errors.UnsupportedOp`) and the
+per-task loop takes over. Nothing is inferred from lengths, so a tensor that happens to have as many entries as the
+batch has rows, or a batch of as many sessions as a fixed length, cannot be mistaken.
+
+It cannot be fooled, because a tensor without a note counts as Lost unless its memory belongs to the recommender: what
+torch does unseen (``jit.script``, a custom ``autograd.Function``, NumPy) leaves no note. A note of Shared holds for one
+version of the memory, so that writing through a view ends it. What depends on the *values* of indices (a scatter whose
+target rows must belong to their sources' tasks) is collected as a check on the device and read once, after the call:
+a batch that fails one is computed again by the loop. Only an encoder that mixes samples on purpose is beyond this;
+:func:`graphmeta.testing.check_encoder` finds it.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch_geometric.data import HeteroData
+
+from graphmeta.errors import MixedRows, UnsupportedOp
+
+_NOTE = "_graphmeta_owner"
+
+
+class Term:
+    """Something that must hold of a batch for a note to be right: asked at most once, when the note is used."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask: Callable[[], None] | None = ask
+
+    def use(self) -> None:
+        """Ask."""
+        ask, self._ask = self._ask, None
+        if ask is not None:
+            ask()
+
+
+class Owner:
+    """The task of each of n rows, computed when first asked for, and the terms under which that is right.
+
+    Args:
+        make: ``() -> [n]`` int64; None where the rows are T equal blocks, under these terms.
+    """
+
+    def __init__(self, make: Callable[[], Tensor] | None, terms: tuple[Term, ...] = ()) -> None:
+        self._make, self.blocks, self.terms = make, make is None, terms
+        self._task: Tensor | None = None
+        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.operations.in_blocks
+
+    @property
+    def task(self) -> Tensor:
+        """``[n]`` int64."""
+        if self._task is None:
+            assert self._make is not None
+            self._task, self._make = self._make(), None
+        return self._task
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Dimension ``dim`` runs over rows of tasks: T equal blocks, or of the tasks that ``owner`` names.
+
+    ``points``: the values number rows of a store with so many rows a task, each within the blocks of its own task.
+    """
+
+    stack: Stack
+    dim: int = 0
+    owner: Owner | None = None
+    points: int | None = None
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the rows are T equal blocks."""
+        return self.owner is None or self.owner.blocks
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What must hold for this to be right."""
+        return () if self.owner is None else self.owner.terms
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """The same for every task, as long as the memory has this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lost:
+    """Not known whose rows these are, because of ``reason``."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fence:
+    """Where each sample's events begin, and where the last one's end: ``[S + 1]``, one more than there are samples."""
+
+    stack: Stack
+
+
+Note = Rows | Shared | Lost | Fence
+Rule = Callable[["Stack", str, tuple[Any, ...], dict[str, Any], Any], Note | tuple[Note, ...]]
+RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.rules: what becomes of the notes of plain tensors
+Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.operations: what per-task values do
+ALWAYS: dict[str, Handler] = {}  # what is computed in another way than torch does, per-task values or not
+
+_FOREIGN = Lost("a tensor from outside the recommender (register constants as buffers)")
+
+
+def address(x: Tensor) -> int:
+    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it."""
+    return x.untyped_storage().data_ptr()
+
+
+@cache
+def name_of(func: Callable[..., Any]) -> str:
+    """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``."""
+    name = getattr(func, "__name__", None) or str(func)
+    if name in ("__get__", "__set__"):
+        return ("." if name == "__get__" else "=.") + func.__self__.__name__  # pyright: ignore[reportFunctionMemberAccess]
+    if not (name.startswith("__") and name.endswith("__")):
+        return name
+    name = name[2:-2]
+    if name in _DUNDER:
+        return _DUNDER[name]
+    if name[1:] in _ARITHMETIC and name[0] == "r":
+        return _DUNDER.get(name[1:], name[1:])
+    if name[1:] in _ARITHMETIC and name[0] == "i":
+        return _DUNDER.get(name[1:], name[1:]) + "_"
+    return name
+
+
+_ARITHMETIC = {
+    "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",
+}  # fmt: skip
+_DUNDER = {
+    "truediv": "div", "floordiv": "floor_divide", "mod": "remainder", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor", "invert": "bitwise_not",
+}  # fmt: skip
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors among arguments, also within lists, tuples and slices."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)
+        elif isinstance(value, dict):
+            yield from tensors_in(value.values())
+
+
+class TaskValue(Tensor):
+    """A tensor of which each task has its own; see :class:`~graphmeta.adapt.weight.TaskWeight`."""
+
+    stack: Stack
+    operations: Handler | None = None  # of a kind that knows operations of its own alone
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        stack = next(value.stack for value in tensors_in((args, kwargs)) if isinstance(value, TaskValue))
+        return stack.handle(func, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What reaches a per-task value past every handler: a compiled or scripted function, for one."""
+        raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see")
+
+
+class Stack(TorchFunctionMode):
+    """Carries whose rows each tensor holds through one call of a recommender for T tasks at once.
+
+    Args:
+        num_tasks: T.
+        shared: addresses of the recommender's parameters, buffers and constants, see :func:`address`.
+        exact: whether every derivative must exist, as in second order.
+    """
+
+    def __init__(self, num_tasks: int, shared: frozenset[int] = frozenset(), *, exact: bool = True) -> None:
+        super().__init__()
+        self.num_tasks, self.shared, self.exact = num_tasks, shared, exact
+        self.grad = torch.is_grad_enabled()
+        self.hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # those around the whole call may stay
+        self.checks: list[tuple[Tensor, str]] = []
+        self.sizes: tuple[int, ...] = ()  # rows a task of each store
+        self._owners: dict[tuple[Any, ...], tuple[Tensor, Rows, Owner]] = {}
+        self._merged: dict[tuple[int, int], tuple[Owner, Owner | None, Owner | None]] = {}
+
+    # what a tensor is ------------------------------------------------------------------------------------------
+
+    def note(self, x: Tensor) -> Note:
+        """Whose rows ``x`` holds."""
+        note = x.__dict__.get(_NOTE)
+        if note is None:
+            return Shared(0) if isinstance(x, TaskValue) or address(x) in self.shared else _FOREIGN
+        if type(note) is Shared:
+            return note if note.version == x._version else Lost("a constant that was written into")
+        if type(note) in (Rows, Fence) and note.stack is not self:
+            return Lost("a tensor kept from another batch")
+        return note
+
+    def mark(self, x: Tensor, note: Note) -> Tensor:
+        """Note whose rows ``x`` holds; returns it."""
+        x.__dict__[_NOTE] = note
+        return x
+
+    def rows(self, x: Tensor, dim: int = 0, owner: Owner | None = None, points: int | None = None) -> Tensor:
+        """Note that ``x`` holds rows of tasks along ``dim``; returns it."""
+        return self.mark(x, Rows(self, dim, owner, points))
+
+    def constant(self, x: Tensor) -> Tensor:
+        """Note that ``x`` is the same for every task; returns it."""
+        return self.mark(x, Shared(x._version))
+
+    def task_of(self, x: Tensor, note: Rows) -> Tensor:
+        """The task of each row along ``note.dim``, ``[n]``."""
+        if note.owner is not None and not note.owner.blocks:
+            return note.owner.task
+        size = x.shape[note.dim]
+        return torch.arange(size, device=x.device) // max(size // self.num_tasks, 1)
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """``[T·R, …]`` as ``[T, R, …]``.
+
+        Raises:
+            UnsupportedOp: a tensor whose first dimension is not T equal blocks of rows.
+        """
+        note = self.note(x)
+        if type(note) is not Rows or note.dim != 0 or not note.in_blocks:
+            raise UnsupportedOp(f"a per-task weight met {self.describe(x, note)}, not rows laid out by task")
+        self.use(note)
+        return x.reshape(self.num_tasks, x.shape[0] // self.num_tasks, *x.shape[1:])
+
+    def describe(self, x: Tensor, note: Note) -> str:
+        """A tensor, and what is known of its rows, for a message."""
+        what = {Rows: "rows of tasks in another order", Shared: "a shared tensor", Fence: "pointers to events"}
+        return f"{what.get(type(note)) or getattr(note, 'reason', '')} of shape {tuple(x.shape)}"
+
+    def like_a_store(self, size: int) -> bool:
+        """Whether so many rows are those of a store of the batch, or several for each of them."""
+        return any(rows and size % (rows * self.num_tasks) == 0 for rows in self.sizes)
+
+    def use(self, note: Rows) -> None:
+        """Ask, after the call, whether what the note depends on holds: a per-task weight has met these rows."""
+        for term in note.terms:
+            term.use()
+
+    def merged(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> Owner | None:
+        """The owner of rows that are paired with others, of which each pair must be one task's."""
+        if one.owner is other.owner or other.owner is None and one.in_blocks:
+            return one.owner
+        if one.owner is None and other.in_blocks:
+            return other.owner
+        key = id(one.owner), id(other.owner)
+        if key not in self._merged:
+            terms = (*one.terms, *(term for term in other.terms if term not in one.terms))
+            if not (one.in_blocks and other.in_blocks):
+                reason = "rows of one task are paired with another's"
+                equal = Term(lambda: self.check(self.task_of(x, one) == self.task_of(y, other), reason))
+                terms = (*terms, equal)
+            of = (one, x) if not one.in_blocks else (other, y)
+            make = None if one.in_blocks or other.in_blocks else (lambda: self.task_of(of[1], of[0]))
+            self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept, so that the ids stay theirs
+        return self._merged[key][0]
+
+    def derived(self, note: Rows, make: Callable[[], Tensor]) -> Owner:
+        """The owner of rows made from others: right if theirs is."""
+        return Owner(make, note.terms)
+
+    def owner_by_value(self, index: Tensor, x: Tensor, note: Rows) -> Owner:
+        """The task of each row ``x[index]``, for an index of which nothing else is known."""
+        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
+        key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
+        if key not in self._owners:
+            base = index.detach()
+
+            def make() -> Tensor:
+                return base // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[base]
+
+            # Index and note are kept, so that memory and ids stay theirs.
+            self._owners[key] = base, note, self.derived(note, make)
+        return self._owners[key][2]
+
+    def check(self, holds: Tensor, reason: str) -> None:
+        """Ask, after the call, whether ``holds`` is true everywhere."""
+        self.checks.append((holds.all(), reason))
+
+    def settle(self) -> None:
+        """Read the checks of the call, all at once.
+
+        Raises:
+            MixedRows: one does not hold for this batch.
+        """
+        checks, self.checks = self.checks, []
+        if checks and not bool(torch.stack([holds for holds, _ in checks]).all()):
+            raise MixedRows(next(reason for holds, reason in checks if not bool(holds)))
+
+    # following operations --------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = name_of(func)
+        if name in PASSED:
+            return func(*args, **kwargs)
+        if any(issubclass(kind, TaskValue) for kind in types):
+            return self.handle(func, args, kwargs)
+        if name in ALWAYS:
+            return ALWAYS[name](self, func, args, kwargs)
+        if not name.endswith("_") and name != "setitem":
+            out = func(*args, **kwargs)
+            self.follow(name, args, kwargs, out)
+            return out
+        return self.write(func, name, args, kwargs)
+
+    def write(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation that writes into its first argument."""
+        before = self.note(args[0]) if args and isinstance(args[0], Tensor) else None
+        out = func(*args, **kwargs)
+        if before is not None:
+            self.mark(args[0], Shared(args[0]._version) if type(before) is Shared else before)
+            self.follow(name, args, kwargs, args[0] if out is None else out)
+        return out
+
+    def handle(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation in which a per-task value takes part."""
+        name = name_of(func)
+        if name in PASSED:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        own = next((x.operations for x in tensors_in((args, kwargs)) if isinstance(x, TaskValue) and x.operations), None)
+        handler = own or HANDLERS.get(name)
+        if handler is None:
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight")
+        if self.grad and not torch.is_grad_enabled() and _inside_a_function():
+            raise UnsupportedOp(
+                f"{_readable(name)} on a per-task weight inside a custom autograd.Function (or reentrant checkpointing)"
+            )
+        if torch._C._functorch.maybe_current_level() is not None:
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight inside a torch.func transform")
+        if self.grad and torch._C._autograd._top_saved_tensors_default_hooks(True) != self.hooks:
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight under checkpointing or saved-tensor hooks")
+        return handler(self, func, args, kwargs)
+
+    def follow(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Note on the results of a plain operation whose rows they hold."""
+        if isinstance(out, Tensor):
+            results: tuple[Any, ...] = (out,)
+        elif isinstance(out, (tuple, list)):
+            results = tuple(out)
+        else:
+            return
+        if all(type(self.note(x)) is Shared for x in tensors_in((args, kwargs))):
+            found: Note | tuple[Note, ...] | None = None
+        else:
+            rule = RULES.get(name) or (RULES.get(name[:-1]) if name.endswith("_") else None)
+            found = Lost(f"the result of {_readable(name)}")
+            if rule is not None:
+                try:
+                    found = rule(self, name, args, kwargs, out)
+                except (IndexError, KeyError, ValueError) as error:  # a signature that the rule does not read
+                    found = Lost(f"the result of {_readable(name)} ({type(error).__name__})")
+        for number, result in enumerate(results):
+            if isinstance(result, Tensor):
+                note = found[number] if isinstance(found, tuple) else found
+                self.mark(result, Shared(result._version) if note is None or type(note) is Shared else note)
+
+    # what a batch is -------------------------------------------------------------------------------------------
+
+    def declare(self, batch: HeteroData) -> HeteroData:
+        """The batch as a copy whose tensors say whose rows they hold."""
+        own = copy.copy(batch)
+        size = batch.rows or {store: batch[store].num_nodes for store in ("item", "event", "sample")}
+        self.sizes = tuple(size[store] for store in ("item", "event", "sample"))
+        points = {("item", "batch"): "sample", ("event", "item"): "item", ("event", "batch"): "sample"}
+        for store in own.stores:
+            for key, value in list(store.items()):
+                if not isinstance(value, Tensor):
+                    continue
+                name, value = store._key, value.view_as(value)
+                if isinstance(name, tuple):
+                    ends = {name[0], name[2]}
+                    same = size.get(name[0]) if len({size.get(end) for end in ends}) == 1 else None
+                    self.rows(value, 1, points=same) if key == "edge_index" else self.rows(value)
+                elif (name, key) == ("sample", "ptr"):
+                    self.mark(value, Fence(self))
+                elif (name, key) == ("sample", "real"):
+                    per_task = size["sample"]
+                    self.rows(value, owner=Owner(lambda real=value, per=per_task: real // per), points=per_task)
+                elif (name, key) == ("sample", "last"):
+                    self.rows(value, points=size["event"])
+                else:
+                    self.rows(value, points=size.get(points.get((name, key), "")))
+                store[key] = value
+        return own
+
+
+def _inside_a_function() -> bool:
+    """Whether the caller is the forward pass of a custom ``autograd.Function``, whose gradient is its own affair."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _readable(name: str) -> str:
+    return f"a tensor's {name[1:]}" if name.startswith(".") else name
+
+
+# What tells something of a tensor, and makes nothing of its values.
+PASSED = frozenset(
+    {
+        *(f".{name}" for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "is_cuda",
+          "is_sparse", "grad_fn", "is_meta", "is_cpu", "is_mps", "is_xpu", "is_quantized", "is_nested", "names",
+          "itemsize", "nbytes", "output_nr", "_version", "_backward_hooks", "retains_grad", "is_mkldnn", "_base",
+          "is_xla", "is_mtia", "is_ipu", "is_maia", "is_vulkan", "name")),
+        "size", "dim", "numel", "len", "stride", "is_contiguous", "element_size", "is_floating_point", "is_complex",
+        "hash", "storage_offset", "nelement", "get_device", "ndimension", "untyped_storage", "data_ptr", "is_signed",
+        "is_inference", "is_same_size", "result_type", "can_cast", "promote_types", "_is_view", "is_conj", "is_neg",
+        "is_pinned", "is_shared", "equal", "allclose", "item", "tolist", "numpy", "is_nonzero", "bool", "float__",
+    }
+)  # fmt: skip

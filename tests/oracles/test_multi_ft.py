@@ -1,0 +1,66 @@
+"""Multi-FT against its equations: trained as its base is, on all prefixes; fine-tuned before it is asked."""
+
+import pytest
+import torch
+
+from graphmeta.batch import last_clicks
+from graphmeta.train import Sgd, train
+from tests.oracles.compared import (
+    FIELDS,
+    SESSIONS,
+    built,
+    check_losses,
+    check_state,
+    close,
+    descended,
+    log_of,
+    names_below,
+    weights_of,
+)
+from tests.oracles.if_san import if_san
+from tests.oracles.sr_gnn import sr_gnn
+from tests.oracles.tasks import Oracle
+from tests.oracles.weights import linear
+
+pytestmark = pytest.mark.usefixtures("float64")
+LR = 0.3
+LOG = log_of(SESSIONS)
+PREFIXES = [(session[:t], session[t]) for session in SESSIONS for t in range(1, len(session))]
+BASES = {"if_san": ({"layers": 1, "dropout": 0.0}, if_san(FIELDS, layers=1)), "sr_gnn": ({}, sr_gnn)}
+
+
+def made(base, steps=1):
+    options, reads = BASES[base]
+    system = built("multi_ft", base=base, options=options, width=4, lr=LR, steps=steps)
+    w = weights_of(system)
+    return system, w, Oracle(reads, prediction, names_below(w, "features.", "encoder.", "head."), LR, steps=steps)
+
+
+def prediction(w, session):
+    """Eq 8: ``S W_p + b_p``; SR-GNN's ``S W_3``."""
+    return linear(w, "head.project", session)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_it_is_trained_as_its_base_is(base):
+    system, w, oracle = made(base)
+    wanted = torch.stack([oracle.mean_loss(w, [sample]) for sample in PREFIXES])
+    check_losses(system, system.losses(system.training_samples(LOG)), wanted, w)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("base", BASES)
+def test_it_is_fine_tuned_before_it_is_asked(base, steps):
+    system, w, oracle = made(base, steps)
+    close("scores", system.scores(last_clicks(LOG)), oracle.scores(w, SESSIONS))
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_two_global_steps_and_then_its_answers(base):
+    system, w, oracle = made(base)
+    list(train(system, LOG, epochs=2, batch_size=99, optimizer=Sgd(lr=0.2)))
+    for _ in range(2):
+        w = descended(w, oracle.mean_loss(w, PREFIXES), 0.2)
+    check_state(system, w)
+    close("scores", system.scores(last_clicks(LOG)), oracle.scores(w, SESSIONS))
+    check_state(system, w)  # what a session changes is its own
