@@ -236,7 +236,7 @@ def fitted(
     if options.then:
         print("ends with", system.start_from(System.load(options.then), fixed=True), flush=True)
     if options.uncounted:
-        system.fit(train_log)  # what is counted may be counted on all that is known by now
+        system.fit_statistics(train_log)  # what is counted may be counted on all that is known by now
     if options.save:
         system.save(options.save)
     return system, reports

@@ -18,7 +18,7 @@ import typer
 
 from graphmeta import console
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.options import Events, Reading, unfolded
+from graphmeta.options import Events, MaxLength, MaxSupport, Reading, unfolded
 
 if TYPE_CHECKING:
     from graphmeta.events import EventLog
@@ -104,6 +104,8 @@ def run(
     seed: Seed = 0,
     out: Out = Path("out/run"),
     width: Width = RUN_WIDTH,
+    max_support: MaxSupport = None,
+    max_length: MaxLength = None,
     resume: Resume = False,
 ) -> None:
     """Tell the whole story on the embedded log.
@@ -120,7 +122,7 @@ def run(
     split = report.cut(log, rules)
     console.say("the embedded log: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR)
+    plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR, max_support, max_length)
     columns = report.Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -151,6 +153,8 @@ def fit(
     valid: Annotated[float, typer.Option(help="Share of sessions to choose the epoch on, those before.")] = 0.1,
     min_item_support: Support = 5,
     min_session_length: Length = 2,
+    max_support: MaxSupport = None,
+    max_length: MaxLength = None,
     resume: Resume = False,
 ) -> None:
     """Train and measure a system on your log.
@@ -165,7 +169,7 @@ def fit(
     log, name = reading.log(), reading.events.name
     split = report.cut(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    plan = Plan(system, epochs, seed, width, batch_size, lr)
+    plan = Plan(system, epochs, seed, width, batch_size, lr, max_support, max_length)
     _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 

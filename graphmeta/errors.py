@@ -9,8 +9,8 @@ class UnsupportedOp(NotImplementedError):
     """An operation on per-task weights that the stacked engine does not know."""
 
 
-class DivergedError(FloatingPointError):
-    """A loss that is no longer a finite number: says where, and what to lower."""
+class DivergedError(InputError, FloatingPointError):
+    """A loss, a weight or a score that is no longer a finite number: says where, and what to lower."""
 
 
 class MixedRows(UnsupportedOp):

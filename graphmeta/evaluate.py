@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from graphmeta.batch import Samples, ragged
-from graphmeta.errors import InputError
+from graphmeta.errors import DivergedError, InputError
 from graphmeta.events import EventLog
-from graphmeta.metrics import list_ndcg, of_lists, ranks, summary
+from graphmeta.metrics import list_ndcg, of_lists, ranks, summary, usable
 from graphmeta.system import System
 from graphmeta.tasks import Tasks
 
@@ -70,6 +70,7 @@ def evaluate(
 
     Raises:
         InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks.
+        DivergedError: scores that are NaN or +inf (an InputError too, as everywhere).
     """
     _check_ks(ks, model.num_items)
     if isinstance(samples, Tasks):
@@ -84,7 +85,7 @@ def evaluate(
     for at in progress(range(0, len(order), batch_size)):
         rows = order[at : at + batch_size]
         chunk = samples.take(rows)
-        scores = model.scores(chunk)
+        scores = usable(model.scores(chunk))
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
 
     def measured(inside: Tensor) -> dict[str, float]:
@@ -145,7 +146,8 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     high one, above all under linear gains. Never compare it with figures of :func:`evaluate`.
 
     Raises:
-        InputError: queries without ratings, a model that ranks, or predictions that are not finite.
+        InputError: queries without ratings, or a model that ranks.
+        DivergedError: predictions that are not finite.
 
     Source: MeLU, section 4.2, with gains ``2^rating − 1``; its figures are near those that linear gains give here.
     """
@@ -165,7 +167,7 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
             )
         found[torch.from_numpy(where)] = scores.double().squeeze(1).cpu()
     if not found.isfinite().all():
-        raise InputError("the model's ratings are not finite numbers; its training diverged, train it again")
+        raise DivergedError("the model's ratings are not finite numbers; its training diverged, train it again")
     true, ptr = torch.from_numpy(tasks.query.value), torch.from_numpy(tasks.query_ptr)
     metrics = {"mae": float((found - true).abs().mean()), "rmse": float((found - true).square().mean().sqrt())}
     for name, gains in {"ndcg": torch.exp2(true) - 1, "ndcg_linear": true}.items():
@@ -185,6 +187,7 @@ def evaluate_sampled(
 
     Raises:
         InputError: no samples, k not below the number of candidates, or a target among the others.
+        DivergedError: scores that are NaN or +inf.
     """
     began, size = time.perf_counter(), against.shape[1] + 1
     _check_ks(ks, size)
@@ -194,7 +197,7 @@ def evaluate_sampled(
     chosen = torch.from_numpy(np.concatenate([samples.target[:, None], against], 1))
     for at in range(0, len(samples), batch_size):
         rows = slice(at, at + batch_size)
-        scores = model.scores(samples.take(rows))
+        scores = usable(model.scores(samples.take(rows)))
         few = scores.gather(1, chosen[rows].to(scores.device))
         found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
     slices = {"known clicks": _sliced(lambda inside: summary(found[inside], ks), samples.lengths, KNOWN_CLICKS)}
@@ -229,6 +232,7 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
 
     Raises:
         InputError: k not below the number of candidates, or a task that asks for an item twice, or one it knows.
+        DivergedError: scores that are NaN or +inf.
     """
     began = time.perf_counter()
     known, counts = tasks.lengths, np.diff(tasks.query_ptr)
@@ -241,7 +245,7 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
     for at in range(0, len(tasks), batch_size):
         rows = np.arange(at, min(at + batch_size, len(tasks)))
         one, chunk = first.take(rows), tasks.take(rows)
-        scores = model.scores(one if isinstance(model, System) else one.query).clone()  # pyright: ignore
+        scores = usable(model.scores(one if isinstance(model, System) else one.query)).clone()  # pyright: ignore
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)

@@ -9,6 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graphmeta.errors import DivergedError
+
+
+def usable(scores: Tensor) -> Tensor:
+    """The scores ``[S, C]``, which a ranking can use; ``-inf`` is an item that a model leaves out.
+
+    Raises:
+        DivergedError: NaN or +inf among them.
+    """
+    if len(scores) and not bool(scores.amax() < torch.inf):  # the maximum of what holds NaN is NaN
+        raise DivergedError("the model's scores are not finite numbers; its training diverged, train it again")
+    return scores
+
 
 def ranks(scores: Tensor, target: Tensor) -> Tensor:
     """Rank of each sample's target among all candidates: the mean of the best and the worst rank a tie allows.

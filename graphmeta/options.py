@@ -1,4 +1,7 @@
-"""The options that several commands share: how a log is read. Nothing here needs torch before it is called."""
+"""The options that several commands share: how a log is read, and what a system looks at.
+
+Nothing here needs torch before it is called.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
     from graphmeta.events import EventLog
     from graphmeta.report import Columns
 
+MaxSupport = Annotated[
+    int | None, typer.Option("--max-support", min=1, help="Support samples a session, the last ones.")
+]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", min=1, help="Clicks of a session that are looked at, the last ones.")
+]
 Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file with a row an event.")]
 
 

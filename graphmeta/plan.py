@@ -28,7 +28,11 @@ WITHIN = ("alone", "again")  # folders of a checkpoint, for the trainings of enc
 
 @dataclass(frozen=True)
 class Plan:
-    """A training: which system, how large, how long, from which seed."""
+    """A training: which system, how large, how long, from which seed.
+
+    Args:
+        max_support, max_length: see :class:`~graphmeta.system.System`; the system's own if None.
+    """
 
     system: str
     epochs: int
@@ -36,6 +40,8 @@ class Plan:
     width: int
     batch_size: int = 100
     lr: float = 1e-3
+    max_support: int | None = None
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def learned(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: 
         say(f"the encoder once more ({first.system}), on all sessions:")
         alone, histories[f"{first.system} once more"] = trained(first, split, _within(checkpoint, "again"))
         system.start_from(alone, fixed=True)
-        system.fit(split.train)
+        system.fit_statistics(split.train)
     return Learned(system, alone, {**histories, plan.system: history})
 
 
@@ -129,7 +135,8 @@ def _trained(
     """The system with its best epoch's weights, and every epoch's report; it starts from ``begin``, if given."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        system = build(plan.system, split.train.items, users=split.train.users, width=plan.width)
+        limits = {"max_support": plan.max_support, "max_length": plan.max_length}
+        system = build(plan.system, split.train.items, users=split.train.users, width=plan.width, **limits)
     if begin is not None:
         system.start_from(begin)
     samples = system.training_samples(split.train)
@@ -174,7 +181,7 @@ _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:
     """What a training depends on: its plan, and a few letters that differ where the data do."""
     data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
-    return {**asdict(plan), "data": data}
+    return {**{name: value for name, value in asdict(plan).items() if value is not None}, "data": data}
 
 
 def _within(checkpoint: Checkpoint, name: str) -> Checkpoint:

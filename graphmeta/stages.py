@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.errors import DivergedError
-from graphmeta.train import Adam, Report, Run
+from graphmeta.train import Adam, Report, Run, check_finite
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def train_stages(
         patience: a stage ends after so many epochs in a row without a better one.
 
     Raises:
-        DivergedError: a loss that is not finite.
+        DivergedError: a loss or, after an epoch, a weight that is not finite.
 
     Source: CATN (Adam at 1e-3, 256 rows, at most 200 epochs, patience 4).
     """
@@ -66,7 +66,7 @@ def train_stages(
             with torch.random.fork_rng():
                 torch.manual_seed(1_000_003 * seed + epoch)
                 loss = _epoch(run, stage, optimizer, batch_size, (epoch / epochs, 1 / epochs))
-            stage.weights.eval()
+            check_finite(stage.weights.eval(), epoch)
             scores = stage.valid()
             run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
             yield run.history[-1]

@@ -105,6 +105,11 @@ def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def not_finite(module: torch.nn.Module) -> str | None:
+    """The name of the first parameter or buffer that holds NaN or an infinity; None if all are finite."""
+    return next((name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()), None)
+
+
 def state_hash(module: torch.nn.Module) -> str:
     """SHA-256 over all parameters and buffers: equal if and only if the weights are, bit for bit."""
     digest = hashlib.sha256()

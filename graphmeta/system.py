@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from torch_geometric.data import HeteroData
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.skeleton import Twin
 from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, session_batch
-from graphmeta.errors import InputError
+from graphmeta.errors import DivergedError, InputError
 from graphmeta.events import EventLog
 from graphmeta.nn.dwell import DwellBins
 from graphmeta.nn.head import Dot
 from graphmeta.nn.loss import EveryClick, SoftmaxLoss
+from graphmeta.recipe import FORMAT, Limits, Recipe, load_weights, read_document, rebuilt
 from graphmeta.recommender import Recommender
-from graphmeta.storage import load_state, save_state
+from graphmeta.storage import load_state, not_finite, save_state
 from graphmeta.tables import EntityTable, locate
 from graphmeta.tasks import Batches, TaskBatch, Tasks, shuffled, task_batch
 
@@ -38,15 +38,6 @@ class Recommendation:
     item: Any
     name: str
     score: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a system was built, so that it can be built again: a function of :mod:`graphmeta.published`."""
-
-    family: str
-    name: str
-    arguments: dict[str, Any]
 
 
 class System(nn.Module):
@@ -88,7 +79,7 @@ class System(nn.Module):
         self.max_length, self.max_support = max_length, max_support
         if self.episodic and isinstance(self.loss, EveryClick):
             raise InputError("EveryClick has a loss a click, meta-training wants one a task; pass another loss")
-        self.recipe: Recipe | None = None
+        self._recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
             adaptation.bind(recommender)
@@ -97,6 +88,21 @@ class System(nn.Module):
     def num_items(self) -> int:
         """Size of the catalogue that is ranked."""
         return len(self.items)
+
+    @property
+    def limits(self) -> Limits:
+        """``max_support`` and ``max_length`` as they are now."""
+        return {"max_support": self.max_support, "max_length": self.max_length}
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How it was built, with the limits as they are now; None for a system of one's own."""
+        own = self._recipe
+        return None if own is None else replace(own, arguments={**own.arguments, **self.limits})
+
+    @recipe.setter
+    def recipe(self, recipe: Recipe | None) -> None:
+        self._recipe = recipe
 
     @property
     def episodic(self) -> bool:
@@ -142,11 +148,14 @@ class System(nn.Module):
         """What one epoch runs over."""
         return self.samples(log, max_length=self.max_length)
 
-    def fit(self, log: EventLog) -> None:
-        """Let the parts that count before they learn (popularity, who clicked what, pauses) see the training log."""
+    def fit_statistics(self, log: EventLog) -> None:
+        """Let each part with a method ``fit_statistics(log)`` count what it needs (popularity, pauses, neighbours).
+
+        Counts are not learned: :func:`graphmeta.train.train` does this first, then moves the weights.
+        """
         for part in self.modules():
-            if part is not self and hasattr(part, "fit"):
-                part.fit(log)  # pyright: ignore[reportCallIssue]
+            if part is not self and hasattr(part, "fit_statistics"):
+                part.fit_statistics(log)  # pyright: ignore[reportCallIssue]
 
     def support(self, samples: Samples | Tasks) -> int:
         """Support samples of the largest task."""
@@ -321,10 +330,17 @@ class System(nn.Module):
         return locate(self.users.ids, np.array(users, dtype=object))
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, vocabulary and notes to a folder: safetensors and JSON with checksums, whole or not at all."""
+        """Write weights, vocabulary and notes to a folder: safetensors and JSON with checksums, whole or not at all.
+
+        Raises:
+            DivergedError: a weight that is not finite; nothing is written.
+        """
+        if (name := not_finite(self)) is not None:
+            raise DivergedError(f"{name} is not finite, so nothing is saved; lower the learning rate and train again")
         document = {
-            "format": 2,
+            "format": FORMAT,
             "recipe": None if self.recipe is None else vars(self.recipe),
+            "limits": self.limits,
             "notes": self.notes,
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
@@ -333,7 +349,7 @@ class System(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, *, build: Callable[[EntityTable], System] | None = None) -> System:
-        """Read a system written by :meth:`save`; the file is data only, loading it runs no code from it.
+        """Read a system written by :meth:`save`, in eval mode; the file is data only, loading it runs no code from it.
 
         Args:
             build: makes the untrained system from the items; needed only for a system that is not in the catalogue.
@@ -341,22 +357,14 @@ class System(nn.Module):
         Raises:
             InputError: a file that is missing, damaged, changed, or of another system.
         """
-        tensors, document = load_state(Path(folder), "model")
-        if document.get("format") not in (1, 2):  # 1 had no users
-            raise InputError(
-                f"{folder}: format {document.get('format')!r} is not known to this version; update graphmeta"
-            )
-        items = EntityTable.from_json(document["items"])
-        users = None if document.get("users") is None else EntityTable.from_json(document["users"])
-        system = build(items) if build is not None else _rebuild(folder, document["recipe"], items, users)
-        try:
-            system.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise InputError(
-                f"{folder}: the weights do not fit the system ({str(error).splitlines()[-1].strip()})"
-            ) from None
-        system.notes = document["notes"]
-        return system
+        tensors, stored = load_state(Path(folder), "model")
+        document = read_document(stored, str(folder))
+        system = rebuilt(document, tensors) if build is None else build(document.items)
+        load_weights(system, tensors, str(folder))
+        system.notes = document.notes
+        for name, limit in document.limits.items():
+            setattr(system, name, limit)
+        return system.eval()
 
 
 def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> list[np.ndarray]:
@@ -367,17 +375,3 @@ def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> li
     if any(not np.isfinite(t).all() or (np.diff(t) < 0).any() for t in seconds):
         raise InputError("times must be numbers of seconds that never fall within a session")
     return [t[n >= 0] for t, n in zip(seconds, numbers, strict=True)]
-
-
-def _rebuild(
-    folder: str | Path, recipe: dict[str, Any] | None, items: EntityTable, users: EntityTable | None
-) -> System:
-    if recipe is None:
-        raise InputError(f"{folder}: a system of your own; pass build=, the function that makes it from the items")
-    module = importlib.import_module("graphmeta.published")
-    entry = module.CATALOGUE.get(recipe["name"])
-    if entry is None:
-        raise InputError(
-            f"{folder}: the system {recipe['name']!r} is not in this version's catalogue; update graphmeta"
-        )
-    return entry.build(items, users=users, **recipe["arguments"])

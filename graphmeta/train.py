@@ -22,7 +22,7 @@ from graphmeta.events import EventLog
 from graphmeta.nn import scoring
 from graphmeta.nn.features import row_gradients
 from graphmeta.nn.loss import EveryClick
-from graphmeta.storage import load_state, save_state
+from graphmeta.storage import load_state, not_finite, save_state
 from graphmeta.system import System
 from graphmeta.tasks import Tasks
 
@@ -114,7 +114,7 @@ def train(
 
     With ``valid``, the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the
     one whose first measure is best) and its weights are put back at the end; without, the last epoch stays. The order
-    of the data and all noise depend on ``(seed, epoch)`` alone.
+    of the data and all noise depend on ``(seed, epoch)`` alone. After each epoch the system is in eval mode.
 
     Args:
         log: the training log; its items must be the system's.
@@ -130,7 +130,7 @@ def train(
 
     Raises:
         InputError: a log with nothing to predict, a checkpoint of another training, or patience without ``valid``.
-        DivergedError: a loss that is not finite; the last checkpoint is intact.
+        DivergedError: a loss or, after an epoch, a weight that is not finite; the last checkpoint is intact.
     """
     optimizer = optimizer or Adam()
     if patience is not None and (valid is None or patience < 1):
@@ -156,6 +156,7 @@ def train(
     )
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
+    system.eval()
     yield from run.history
     while (epoch := len(run.history)) < epochs and (patience is None or run.since_best() < patience):
         began = time.perf_counter()
@@ -165,6 +166,7 @@ def train(
             loss = _epoch(
                 run, optimizer, [samples.take(rows) for rows in batches], epoch / epochs, 1 / epochs, progress
             )
+        check_finite(system, epoch)
         scores = {} if valid is None else _validate(system, valid)
         run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
         if checkpoint is not None:
@@ -189,7 +191,7 @@ def _prepared(
             "how far to trust a count is learned on the very sessions that are counted; pass earlier ones as counted=",
             stacklevel=3,
         )
-    system.fit(counted)
+    system.fit_statistics(counted)
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
@@ -236,7 +238,18 @@ def _epoch(
         run.optimizer.step()
         _settle(run.system)
         total, count = total + value * size, count + size
+    run.system.eval()
     return total / count
+
+
+def check_finite(system: torch.nn.Module, epoch: int) -> None:
+    """Refuse to go on from weights that are not finite, which the last step of an epoch may leave.
+
+    Raises:
+        DivergedError: such a weight; names it.
+    """
+    if (name := not_finite(system)) is not None:
+        raise DivergedError(f"epoch {epoch + 1}: {name} is not finite; lower the learning rate")
 
 
 def gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:

@@ -39,7 +39,7 @@ WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
 def fitted() -> Evidence:
     torch.manual_seed(5)
     evidence = Evidence(LOG.num_items, neighbours=5)
-    evidence.fit(LOG)
+    evidence.fit_statistics(LOG)
     for table in (evidence.weight, evidence.ago):
         torch.nn.init.normal_(table.weight)
     torch.nn.init.normal_(evidence.floor.weight, mean=-3)
@@ -78,7 +78,7 @@ def test_what_is_added_by_hand() -> None:
 def test_untrained_it_ranks_as_item_knn_does() -> None:
     """Beside scores of zero, with weight 1."""
     evidence, samples = Evidence(LOG.num_items, neighbours=5), asked()
-    evidence.fit(LOG)
+    evidence.fit_statistics(LOG)
     batch = session_batch(samples, num_items=LOG.num_items)
     assert not evidence(batch)[2].any()
     torch.nn.init.ones_(evidence.weight.weight)
@@ -134,7 +134,7 @@ def test_a_session_nobody_shares_items_with_changes_nothing() -> None:
     whole = EventLog.read(frame, session="s", item="i")
     counted = whole.of_sessions(np.arange(3) < 2).aligned_to(whole.items)
     evidence = Evidence(3)
-    evidence.fit(counted)
+    evidence.fit_statistics(counted)
     torch.nn.init.ones_(evidence.weight.weight)
     asked = Samples(np.array([2, 0]), np.array([0, 1]), np.array([1, 2]), np.array([1, 1]), np.array([0, 1]))
     row, column, value = evidence(session_batch(asked, num_items=3))
@@ -152,7 +152,7 @@ def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
     for _ in train(system, learn, epochs=1, counted=counted):
         pass
     alone = Evidence(LOG.num_items)
-    alone.fit(counted)
+    alone.fit_statistics(counted)
     found = system.recommender.get_submodule("head.extras.evidence")
     torch.testing.assert_close(found.similarity, alone.similarity)
     assert found.weight.weight.any()
@@ -178,7 +178,7 @@ def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
 
 def test_another_numbering_is_refused() -> None:
     with pytest.raises(InputError, match="aligned_to"):
-        Evidence(LOG.num_items + 1).fit(LOG)
+        Evidence(LOG.num_items + 1).fit_statistics(LOG)
 
 
 def test_weights_learned_on_counted_sessions_trust_too_much() -> None:

@@ -16,7 +16,7 @@ FLOORS = [
     ["tables"],
     ["events", "reviews"],
     ["splits", "metrics", "storage"],
-    ["graph", "batch", "cross_domain"],
+    ["graph", "batch", "cross_domain", "recipe"],
     ["histories", "tasks"],
     ["nn", "scenarios"],
     ["recommender"],

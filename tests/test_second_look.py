@@ -52,7 +52,7 @@ def asked() -> Samples:
 def fitted(**options: object) -> SecondLook:
     torch.manual_seed(5)
     look = SecondLook(ITEMS, list(LOG.items.attributes.values()), neighbours=5, hidden=3, **options)
-    look.fit(LOG)
+    look.fit_statistics(LOG)
     for weight in look.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     return look
@@ -137,7 +137,7 @@ def test_new_it_changes_nothing_and_a_batch_is_its_samples() -> None:
     plain = build("sr_gnn", LOG.items, width=WIDTH)
     system = build("sr_gnn", LOG.items, width=WIDTH, extras=["second_look"])
     system.start_from(plain)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     torch.testing.assert_close(system.scores(asked()), plain.scores(asked()))
     torch.nn.init.normal_(system.recommender.get_submodule("head.extras.second_look").direct.weight)
     each = torch.cat([system.scores(asked().take(np.array([n]))) for n in range(len(asked()))])
@@ -155,7 +155,7 @@ def test_an_item_that_no_session_had_is_no_error() -> None:
 
 def test_nobody_clicked_anything() -> None:
     system = build("niser", LOG.items, width=WIDTH, extras=["second_look"])
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     torch.nn.init.ones_(system.recommender.get_submodule("head.extras.second_look").direct.weight)
     whole = system.scores(asked())
     empty = Samples(np.array([0]), np.array([0, 0]), np.array([0, 1]), np.array([1, 1]), np.array([0, 1]))
@@ -178,4 +178,4 @@ def test_learned_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
 
 def test_another_numbering_is_refused() -> None:
     with pytest.raises(InputError, match="aligned_to"):
-        SecondLook(ITEMS + 1).fit(LOG)
+        SecondLook(ITEMS + 1).fit_statistics(LOG)

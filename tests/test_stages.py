@@ -51,3 +51,8 @@ def test_batches_cover_the_rows_once_and_depend_on_seed_and_epoch_alone() -> Non
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     with pytest.raises(DivergedError, match="lower the learning rate"):
         list(train_stages([stage(Number(float("nan")), [1])]))
+
+
+def test_a_weight_that_the_last_step_breaks_ends_the_training() -> None:
+    with pytest.raises(DivergedError, match="epoch 1: x is not finite"):
+        list(train_stages([stage(Number(10.0), [1])], epochs=1, optimizer=Sgd(lr=1e38)))

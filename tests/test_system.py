@@ -192,7 +192,7 @@ def test_every_system_trains(name):
 def test_pauses_are_asked_for_and_must_not_fall():
     torch.manual_seed(0)
     system = build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2).eval()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     clicks = [LOG.items.ids[n] for n in (0, 3)]
     with pytest.warns(UserWarning, match="pass times"):
         alone = system.recommend(clicks[:1], k=5)
@@ -259,9 +259,9 @@ def test_factors_of_other_people_are_what_people_start_from():
 
 def test_what_was_counted_is_copied_whole_or_not_at_all():
     base, system = (build("cluster_seq", LOG.items, width=4, graph=4, code=3, clusters=2) for _ in range(2))
-    base.fit(LOG)
+    base.fit_statistics(LOG)
     assert "features.edges" not in system.start_from(base)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     base.recommender.features.edges.zero_()
     assert "features.edges" in system.start_from(base)
     assert not system.recommender.features.edges.any()
@@ -269,7 +269,7 @@ def test_what_was_counted_is_copied_whole_or_not_at_all():
 
 def test_what_it_starts_from_includes_single_numbers():
     base, system = (build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2) for _ in range(2))
-    base.fit(LOG)
+    base.fit_statistics(LOG)
     system.start_from(base)
     ours, theirs = system.recommender.state_dict(), base.recommender.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -49,7 +49,7 @@ class Counted(nn.Module):
         self.register_buffer("similar", torch.arange(num_items, dtype=torch.int32)[:, None].repeat(1, neighbours))
         self.register_buffer("similarity", torch.zeros(num_items, neighbours))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Count the training log; an empty place holds the item itself with similarity 0.
 
         Raises:

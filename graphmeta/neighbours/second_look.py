@@ -70,13 +70,13 @@ class SecondLook(Counted):
         for weight in (*self.direct.parameters(), *self.net[-1].parameters()):
             nn.init.zeros_(weight)
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.
 
         Raises:
             InputError: a log whose items are not numbered like the system's.
         """
-        super().fit(log)
+        super().fit_statistics(log)
         similar = self.similar.numpy(force=True)
         for table, share in zip((self.forth, self.back), _next_share(log, similar), strict=True):
             table.copy_(torch.from_numpy(share))

@@ -94,7 +94,7 @@ class ContentFeatures(nn.Module):
         self.content, self.num_items = Content(items, width), len(items)
         self.width = self.content.width
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note what training sees: the values of items with events."""
         self.content.note(log.item)
 
@@ -115,7 +115,7 @@ class UserContent(nn.Module):
         self.content = Content(users, width)
         self.width = self.content.width
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note what training sees: the values of users with sessions."""
         if log.session_user is not None:
             self.content.note(log.session_user[log.session_user >= 0])

@@ -44,7 +44,7 @@ class Described(Table):
         sizes = [attribute.size for attribute in attributes.values()]
         super().__init__(items + sum(sizes), table.width, bias=width > table.width)
         with torch.no_grad():
-            bound = float(table.weight.detach().abs().max())
+            bound = 0.0 if table.weight.is_meta else float(table.weight.detach().abs().max())
             self.weight[:items].zero_()
             self.weight[items:, : table.width].uniform_(-bound, bound)
         first = items + np.cumsum([0, *sizes[:-1]])
@@ -55,7 +55,7 @@ class Described(Table):
         self.register_buffer("parts", torch.from_numpy(np.stack([np.arange(items), *rows], 1)), persistent=False)
         self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note which items have events to learn from, and which values have such items."""
         log.must_have(self.items)
         clicked = torch.from_numpy(np.unique(log.item)).to(self.seen.device)

@@ -35,12 +35,12 @@ def pauses(batch: HeteroData, *, lag: int = 1) -> Tensor:
 
 
 class DwellBins(nn.Module):
-    """The number of the bin that each click's pause falls in; :meth:`fit` makes the bins from training pauses.
+    """The number of the bin that each click's pause falls in; training pauses make the bins (:meth:`fit_statistics`).
 
     With pauses cut off at their 99th percentile, σ their standard deviation and n their number, Scott's rule gives
     ``h = 3.49 σ n^(−1/3)`` and ``min(⌈range / h⌉, max_bins)`` bins of equal width over the range; what lies outside
     belongs to the first or last. Id 0 is "no pause", ``max_bins + 1`` "unknown", ids between are bins. Before
-    ``fit`` a bin is a second.
+    ``fit_statistics`` a bin is a second.
 
     Args:
         lag: 1 for the pause before a click, over when it comes; 0 for the one after it, which ends with the next
@@ -69,7 +69,7 @@ class DwellBins(nn.Module):
         """How many ids there are, used or not."""
         return self.max_bins + 2
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Make the bins from the pauses of this log.
 
         Raises:

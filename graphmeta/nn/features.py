@@ -206,7 +206,7 @@ class UserFeatures(nn.Module):
         self.seen: Tensor
         self.register_buffer("seen", torch.ones(num_users, dtype=torch.bool))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note which users have sessions to learn from, of two clicks at least."""
         if log.session_user is not None:
             self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user[log.lengths > 1])))

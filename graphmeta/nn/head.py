@@ -41,8 +41,9 @@ class Dot(nn.Module):
         self.scale: float | nn.Parameter = scale
 
     def weigh(self) -> None:
-        """Make σ a parameter: the weight of the products beside what is added to them."""
-        self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
+        """Make σ a parameter, if it is none yet: the weight of the products beside what is added to them."""
+        if not isinstance(self.scale, nn.Parameter):
+            self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors ``[S, D']``."""

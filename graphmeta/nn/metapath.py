@@ -2,7 +2,8 @@
 
 A path leads from a session's items to others: along no edge (S-I: the items themselves), through the sessions that
 also hold the item (S-I-S-I), through an attribute (S-I-C-I for the category C, and so on). Neighbours are found once,
-in :meth:`MetaPaths.fit`, from the training log alone; a session nobody has seen reaches them through its items.
+in :meth:`MetaPaths.fit_statistics`, from the training log alone; a session nobody has seen reaches them through its
+items.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class MetaPaths(nn.Module):
         self.register_buffer("neighbour", own.clone())
         self.register_buffer("number", torch.ones(len(own), num_items, dtype=torch.int64))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Find the neighbours in the training log, less what its tasks are asked."""
         log = self.known(replace(log, items=_with_only(log.items, self.attributes)))
         clicks = np.bincount(log.item, minlength=log.num_items)

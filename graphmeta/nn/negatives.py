@@ -29,7 +29,7 @@ class SharedNegatives(nn.Module):
         self.in_batch, self.drawn, self.alpha = in_batch, drawn, alpha
         self.cumulated: Tensor | None = None
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Count how often each item was clicked."""
         weight = np.power(np.maximum(log.support, 1e-9), self.alpha)
         self.cumulated = torch.from_numpy(np.cumsum(weight) / weight.sum())
@@ -61,7 +61,7 @@ class OwnNegatives(nn.Module):
         self.draw, self.count = draw, count
         self.history: Tensor | None = None
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Remember what each user clicked."""
         if log.session_user is not None:
             user = log.session_user[log.session]
@@ -112,7 +112,7 @@ class AmongSeen(nn.Module):
         super().__init__()
         self.since, self.items = -np.inf, torch.zeros(0, dtype=torch.int64)
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note which items there are."""
         self.items = torch.from_numpy(np.flatnonzero(np.bincount(log.item[log.time >= self.since])))
 

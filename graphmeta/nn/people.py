@@ -39,7 +39,7 @@ class PeopleFeatures(ItemFeatures):
         self.edges: Tensor
         self.register_buffer("edges", torch.zeros(2, 0, dtype=torch.int64))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note who clicked what; the last click of each session is left out."""
         known = log.without_last_clicks()
         edges = np.unique(np.stack([known.session, known.item]), axis=1)

@@ -40,7 +40,7 @@ class Decision(nn.Module):
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Take the mean rating of the training log."""
         if log.value is not None:
             self.mean.fill_(log.value.mean())

@@ -25,8 +25,8 @@ class Recurrent(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise InputError(f"cell={cell!r} must be one of {', '.join(CELLS)}")
-        sizes = [width] + [hidden] * (layers - 1)
-        self.layers = nn.ModuleList(CELLS[cell](size, hidden, batch_first=True) for size in sizes)
+        made = (CELLS[cell](hidden if number else width, hidden, batch_first=True) for number in range(layers))
+        self.layers = nn.ModuleList(made)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:

@@ -62,7 +62,7 @@ class TemporalDot(Dot):
         self.register_buffer("length", torch.full((), _DAY, dtype=torch.float64))
         self.register_buffer("mean_time", torch.zeros(num_users + 1, dtype=torch.float64))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Note when the log begins and ends, and when each user's clicks were on average.
 
         Raises:

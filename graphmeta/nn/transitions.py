@@ -97,7 +97,7 @@ class TransitionFeatures(ItemFeatures):
         self.register_buffer("neighbour", torch.arange(num_items)[:, None].repeat(1, neighbours))
         self.register_buffer("weight", torch.zeros(num_items, neighbours))
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Count the transitions of the training log.
 
         Raises:

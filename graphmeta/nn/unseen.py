@@ -54,7 +54,7 @@ class AgainstUnseen(nn.Module):
         self.comparison, self.count, self.penalty, self.sums = comparison, count, penalty, sums
         self.history: Tensor | None = None
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Remember what each user clicked."""
         if log.session_user is not None:
             user = log.session_user[log.session]

@@ -22,10 +22,9 @@ from graphmeta.published import (
     session,
     streaming,
 )
-from graphmeta.system import Recipe, System
+from graphmeta.published.recipe import GIVEN, check_types, complete, written
+from graphmeta.system import System
 from graphmeta.tables import EntityTable
-
-_GIVEN = {"items", "users"}
 
 
 @dataclass(frozen=True)
@@ -60,20 +59,30 @@ class Entry:
         """The untrained system for these items (and users, if it looks at them); it remembers how it was built.
 
         Raises:
-            InputError: users are needed and not given, or an argument that the system does not take.
+            InputError: users are needed and not given, or an argument that the system does not take, or that could not
+                be loaded again.
         """
         known = self._takes
         strange = [name for name in arguments if name not in known]
         if strange:
             raise InputError(
-                f"{self.name} takes no {strange[0]!r}; it takes {', '.join(sorted(known.keys() - _GIVEN))}"
+                f"{self.name} takes no {strange[0]!r}; it takes {', '.join(sorted(known.keys() - set(GIVEN)))}"
             )
         self.check_users(users is not None)
         whose = {"users": users} if "users" in known and users is not None else {}
-        system = self.function(items, **whose, **arguments)
-        written = {name: getattr(value, "__name__", value) for name, value in arguments.items()}
-        system.recipe = Recipe(self.family, self.name, written)
-        return system
+        try:
+            written(complete(arguments))
+        except InputError as error:
+            function = f"{self.function.__module__}.{self.function.__name__}"
+            raise InputError(
+                f"{self.name}: {error}; pass a name of the catalogue (graphmeta systems), or call {function} and load "
+                f"what it makes with build="
+            ) from None
+        return self.function(items, **whose, **arguments)
+
+    def check_types(self, arguments: Mapping[str, Any]) -> None:
+        """Raise an InputError if an argument as JSON has it is of another type than the system's."""
+        check_types(self.function, arguments)
 
     def check_users(self, known: bool) -> None:
         """Raise an InputError if the system needs users and there are none."""

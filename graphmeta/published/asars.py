@@ -25,6 +25,7 @@ from graphmeta.nn.recurrent import Recurrent
 from graphmeta.nn.temporal import TemporalDot, TemporalItems
 from graphmeta.nn.triangle import DwellAttention, TriangleAttention, WithUser
 from graphmeta.published.parts import loss_called
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -32,6 +33,7 @@ from graphmeta.tables import EntityTable
 _LENGTH = 200
 
 
+@recorded
 def asars_user_cat(
     items: EntityTable,
     *,
@@ -67,6 +69,7 @@ def asars_user_cat(
     return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
 
 
+@recorded
 def asars_user_att(
     items: EntityTable,
     *,
@@ -96,6 +99,7 @@ def asars_user_att(
     return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
 
 
+@recorded
 def asars_time_cat(
     items: EntityTable,
     *,
@@ -127,6 +131,7 @@ def asars_time_cat(
     return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)
 
 
+@recorded
 def asars_time_att(
     items: EntityTable,
     *,
@@ -151,6 +156,7 @@ def asars_time_att(
     return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)
 
 
+@recorded
 def asars_time_user(
     items: EntityTable,
     *,

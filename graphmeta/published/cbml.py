@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from graphmeta.adapt.adaptation import Adaptation
@@ -23,6 +22,7 @@ from graphmeta.published.parts import (
     scope_called,
     step_of,
 )
+from graphmeta.published.recipe import recorded, variant
 from graphmeta.published.session import if_san
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -31,6 +31,7 @@ PREDICTOR = ("head.project.weight", "head.project.bias", "head.extras", "head.sc
 SEEN = {"both": lambda session: slice(None), "session": slice, "cluster": lambda session: slice(session, None)}
 
 
+@recorded
 def cbml(
     items: EntityTable,
     *,
@@ -101,7 +102,7 @@ def cbml(
     return adapting(inner, items, adaptation)
 
 
-cbml_g = partial(cbml, gate="none")
-cbml_c = partial(cbml, gate="session")
-cbml_s = partial(cbml, gate="cluster")
-cbml_f = partial(cbml, attributes=False)
+cbml_g = variant("cbml_g", cbml, gate="none")
+cbml_c = variant("cbml_c", cbml, gate="session")
+cbml_s = variant("cbml_s", cbml, gate="cluster")
+cbml_f = variant("cbml_f", cbml, attributes=False)

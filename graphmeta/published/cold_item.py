@@ -9,11 +9,13 @@ from graphmeta.errors import InputError
 from graphmeta.nn.described import Described
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.published.parts import Base, base_system
+from graphmeta.published.recipe import recorded
 from graphmeta.published.session import sr_gnn
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
+@recorded
 def dropout_net(
     items: EntityTable,
     *,

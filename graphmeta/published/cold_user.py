@@ -29,6 +29,7 @@ from graphmeta.nn.person import PairNetwork, PersonVector
 from graphmeta.nn.ranking import Binary
 from graphmeta.nn.readout import Mean
 from graphmeta.nn.unseen import AgainstUnseen, Fingerprint
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -91,6 +92,7 @@ _KNOWN = 50  # support: all the items of a person that are looked at
 DEFAULT = Preset(5e-2, False, Adam(lr=1e-3, weight_decay=0.0))
 
 
+@recorded
 def bpr_fold_in(
     items: EntityTable,
     *,
@@ -135,6 +137,7 @@ def each_click(log: EventLog, *, max_length: int = 50) -> Samples:
     return Samples(log.item, at, at, log.item, log.session, None, user)
 
 
+@recorded
 def meta_cf_g(
     items: EntityTable,
     *,
@@ -163,6 +166,7 @@ def meta_cf_g(
     return _meta_cf(items, head, None, negatives=negatives, adapted=_Adapted(lr, steps, order, sums))
 
 
+@recorded
 def meta_cf_linear(
     items: EntityTable,
     *,
@@ -185,6 +189,7 @@ def meta_cf_linear(
     return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(lr, steps, order, sums))
 
 
+@recorded
 def meta_cf_neural(
     items: EntityTable,
     *,
@@ -208,6 +213,7 @@ def meta_cf_neural(
     return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(lr, steps, order, sums))
 
 
+@recorded
 def melu_id(
     items: EntityTable,
     *,

@@ -25,6 +25,7 @@ from graphmeta.nn.people import ClusterCode, PeopleFeatures, Person
 from graphmeta.nn.ranking import Hinge, SampledSoftmax
 from graphmeta.nn.translation import MeanTransition, Translation
 from graphmeta.nn.unseen import AgainstUnseen
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -52,6 +53,7 @@ class ClusteredSystem(System):
         return code.clusters.loss(people)
 
 
+@recorded
 def cluster_seq(
     items: EntityTable,
     *,
@@ -92,6 +94,7 @@ def cluster_seq(
     return system
 
 
+@recorded
 def meta_tl(
     items: EntityTable,
     *,

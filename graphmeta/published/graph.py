@@ -17,11 +17,13 @@ from graphmeta.nn.readout import SoftAttention
 from graphmeta.nn.transitions import TransitionFeatures
 from graphmeta.nn.unit import UnitFeatures
 from graphmeta.published.parts import Base, adding, base_system
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
+@recorded
 def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: str = "mean") -> System:
     """Relational message passing over session, items and every attribute they have; SR-GNN's readout.
 
@@ -40,6 +42,7 @@ def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages
     return System(Recommender(ItemFeatures(len(items), width), encoder, head), items)
 
 
+@recorded
 def global_gnn(
     items: EntityTable,
     *,
@@ -75,6 +78,7 @@ def global_gnn(
     return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
 
 
+@recorded
 def second_look(
     items: EntityTable,
     *,
@@ -97,7 +101,7 @@ def second_look(
         system.start_from(base)
         list(train(system, later, epochs=4, counted=earlier, optimizer=Adam(lr=1e-2)))
         system.start_from(whole, fixed=True)
-        system.fit(log)
+        system.fit_statistics(log)
 
     Args:
         base: builds the system (or its name in the catalogue), one that scores by products; options: its arguments.
@@ -113,6 +117,7 @@ def second_look(
     return system
 
 
+@recorded
 def niser(
     items: EntityTable,
     *,

@@ -24,12 +24,14 @@ from graphmeta.published.parts import (
     scope_called,
     step_of,
 )
+from graphmeta.published.recipe import recorded
 from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.recommender import Surrounded
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
+@recorded
 def maml(
     items: EntityTable,
     *,
@@ -61,6 +63,7 @@ def maml(
     return adapting(inner, items, adaptation)
 
 
+@recorded
 def multi_ft(
     items: EntityTable,
     *,
@@ -82,6 +85,7 @@ def multi_ft(
     return adapting(inner, items, Adaptation(scope_called("all"), step=Gradient(lr), steps=steps, trained=False))
 
 
+@recorded
 def melu(
     items: EntityTable,
     *,
@@ -104,6 +108,7 @@ def melu(
     return adapting(inner, items, Adaptation(Scope("head.project"), step=Gradient(lr), steps=steps, order=order))
 
 
+@recorded
 def mamo(
     items: EntityTable,
     *,
@@ -142,6 +147,7 @@ def mamo(
     return adapting(inner, items, adaptation)
 
 
+@recorded
 def meta_hin(
     items: EntityTable,
     *,

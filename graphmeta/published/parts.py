@@ -24,6 +24,7 @@ from graphmeta.nn.loss import RankingLoss, SoftmaxLoss
 from graphmeta.nn.ranking import RANKING
 from graphmeta.nn.returns import Returns
 from graphmeta.nn.target import TargetAttention
+from graphmeta.published.recipe import called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
@@ -97,11 +98,11 @@ def base_system(
     """
     from graphmeta.published import CATALOGUE, build  # which imports this module
 
-    name, given = base if isinstance(base, str) else getattr(base, "__name__", ""), dict(options or {})
-    if name in CATALOGUE and (isinstance(base, str) or CATALOGUE[name].function is base):
+    name, given = called(base), dict(options or {})
+    if name is not None:
         return build(name, items, users=users, width=width, **given)
     if isinstance(base, str):
-        raise InputError(f"no system is called {name!r}; a base is one of {', '.join(CATALOGUE)}")
+        raise InputError(f"no system is called {base!r}; a base is one of {', '.join(CATALOGUE)}")
     whose = {} if users is None else {"users": users}
     return base(items, width=width, **whose, **given)
 
@@ -129,7 +130,7 @@ def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System
     if base.adaptation is not None:
         raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
     kind = System if adaptation.trained else FineTuned
-    system = kind(base.recommender, items, users=base.users, adaptation=adaptation, max_length=base.max_length)
+    system = kind(base.recommender, items, users=base.users, adaptation=adaptation, **base.limits)
     if not adaptation.trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
     return system

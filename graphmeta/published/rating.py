@@ -18,12 +18,14 @@ from graphmeta.nn.pooling import SampleMean
 from graphmeta.nn.rating import Decision, SquaredError, decision_layers
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import along_paths
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 from graphmeta.tasks import RandomQueries
 
 
+@recorded
 def melu_rating(
     items: EntityTable,
     *,
@@ -56,6 +58,7 @@ def melu_rating(
     return _rating(Recommender(features, Clicks(), head), items, users=users, adaptation=adaptation)
 
 
+@recorded
 def mamo_rating(
     items: EntityTable,
     *,
@@ -101,6 +104,7 @@ def mamo_rating(
     return _rating(Recommender(features, Clicks(), head), items, users=users, adaptation=adaptation)
 
 
+@recorded
 def meta_hin_rating(
     items: EntityTable,
     *,

@@ -17,11 +17,13 @@ from graphmeta.nn.pooling import Beside, RunningMean, UserStates
 from graphmeta.nn.ranking import Binary
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import loss_called
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
+@recorded
 def youtube_dnn(
     items: EntityTable,
     *,
@@ -53,6 +55,7 @@ def youtube_dnn(
     return _at_every_click(Recommender(features, RunningMean(), head), items, loss=loss, negatives=negatives)
 
 
+@recorded
 def wavenet(
     items: EntityTable,
     *,
@@ -98,6 +101,7 @@ def _at_every_click(recommender: Recommender, items: EntityTable, *, loss: str, 
     return System(recommender, items, loss=EveryClick(one), samples=whole_sessions)
 
 
+@recorded
 def caser(
     items: EntityTable,
     *,
@@ -133,6 +137,7 @@ def caser(
     return System(recommender, items, users=users, loss=loss, samples=whole_sessions)
 
 
+@recorded
 def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives: int = 1) -> System:
     """BPR-MF: a user's vector against the items'; what was clicked just now has no say.
 

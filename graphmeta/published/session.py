@@ -17,11 +17,13 @@ from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.nn.recurrent import Recurrent
 from graphmeta.nn.target import TargetAttention
 from graphmeta.published.parts import adding, loss_called
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
+@recorded
 def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, extras: Sequence[str] = ()) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
@@ -40,6 +42,7 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, extras: Sequ
     return adding(System(recommender, items), extras)
 
 
+@recorded
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
@@ -68,6 +71,7 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
     return System(recommender, items)
 
 
+@recorded
 def gc_san(
     items: EntityTable,
     *,
@@ -94,6 +98,7 @@ def gc_san(
     return System(recommender, items)
 
 
+@recorded
 def gru4rec(
     items: EntityTable,
     *,
@@ -135,6 +140,7 @@ def gru4rec(
     )
 
 
+@recorded
 def if_san(
     items: EntityTable,
     *,

@@ -18,6 +18,7 @@ from graphmeta.nn.negatives import AmongSeen, OwnNegatives
 from graphmeta.nn.readout import OfUser
 from graphmeta.nn.transfer import TransferNet
 from graphmeta.published.parts import Base, base_system, loss_called
+from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.transfer import Transfer
@@ -25,6 +26,7 @@ from graphmeta.system import System
 from graphmeta.tables import EntityTable
 
 
+@recorded
 def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "binary", negatives: int = 1) -> System:
     """Matrix factors without biases: ``score_i = p_u · q_i``; every click is a target, the first of a session too.
 
@@ -43,6 +45,7 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
     return System(recommender, items, users=users, loss=one, samples=every_click, max_length=0)
 
 
+@recorded
 def full_retrain(
     items: EntityTable,
     *,
@@ -67,6 +70,7 @@ def full_retrain(
     )
 
 
+@recorded
 def fine_tune(
     items: EntityTable,
     *,
@@ -87,6 +91,7 @@ def fine_tune(
     return _served(base_system(base, items, users=users, width=width, options=options), FineTune(epochs, batch_size))
 
 
+@recorded
 def spmf(
     items: EntityTable,
     *,
@@ -112,6 +117,7 @@ def spmf(
     return _served(base_system(base, items, users=users, width=width, options=options), strategy)
 
 
+@recorded
 def sml(
     items: EntityTable,
     *,

@@ -17,7 +17,7 @@ from graphmeta.batch import Samples, ragged
 from graphmeta.errors import InputError
 from graphmeta.events import EventLog
 from graphmeta.histories import every_click
-from graphmeta.metrics import ranks, summary
+from graphmeta.metrics import ranks, summary, usable
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
 from graphmeta.storage import load_state, save_state
@@ -79,7 +79,7 @@ class Asking:
         for at in range(0, len(rows), self.batch_size):
             part = slice(at, at + self.batch_size)
             chosen = torch.from_numpy(np.concatenate([place[part][:, None], draw(rows.take(part), self.negatives)], 1))
-            scores = system.scores(rows.take(part))[:, columns].cpu()
+            scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
             found[0, part] = ranks(scores.gather(1, chosen), torch.zeros(len(scores), dtype=torch.int64))
             found[1, part] = ranks(scores, torch.from_numpy(place[part]))
         return len(rows), summary(found[0], self.ks), summary(found[1], self.ks)
@@ -197,6 +197,7 @@ def stream(
         tested, cpu = time.perf_counter(), time.process_time()
         if period.is_new(period.samples(system)).any():
             run.state = strategy.retrain(system, run.state, period)
+        system.eval()
         times = tested - began, time.perf_counter() - tested, time.process_time() - cpu
         run.note(PeriodReport(run.next, period.begin, rows, sampled, full, *times))
         if checkpoint is not None:

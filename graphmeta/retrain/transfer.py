@@ -88,7 +88,7 @@ class _Learner(System):
         """Its recommender."""
         return self.recommender  # pyright: ignore[reportReturnType]
 
-    def fit(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog) -> None:
         """Nothing to count."""
 
 
@@ -170,7 +170,7 @@ class Transfer:
             return self._retrained(system, state, period)
 
     def _retrained(self, system: System, state: State, period: Period) -> State:
-        system.fit(period.past)
+        system.fit_statistics(period.past)
         learner, every = self._learner(system, state), period.samples(system)
         through, body = learner.through, system.recommender
         new = every.take(period.is_new(every).nonzero()[0])
@@ -193,7 +193,7 @@ class Transfer:
 
     def _warmed(self, system: System, state: State, period: Period) -> State:
         """The nets after epochs in which all there is to learn from is new, and Ŵ is what W was."""
-        system.fit(period.past)
+        system.fit_statistics(period.past)
         with _flags_kept(system):
             learner, many = self._learner(system, state), replace(self, epochs=self.warm_up)
             samples, theta = period.samples(system), Lasting(self.theta)
@@ -234,7 +234,7 @@ class Transfer:
         for part in learner.modules():
             if isinstance(part, AmongSeen):
                 part.since = period.begin if nets else -np.inf
-                part.fit(period.past)
+                part.fit_statistics(period.past)
         seed = period.seed_for(3, number)
         options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
         run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))

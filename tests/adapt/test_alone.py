@@ -37,7 +37,7 @@ SYSTEMS = [
 def system_of(name, options):
     torch.manual_seed(0)
     system = build(name, LOG.items, width=6, lr=0.3, **options).double()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     return system
 
 

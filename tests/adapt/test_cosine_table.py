@@ -40,7 +40,7 @@ def model(base="niser", extras=(), around=None):
     if around is not None:
         base, options = around, {"base": base, "options": options}
     system = build(base, LOG.items, width=WIDTH, **options).eval()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     for name, weight in system.named_parameters():
         if "extras" in name:
             nn.init.normal_(weight, std=0.3)

@@ -105,7 +105,7 @@ def test_a_second_look_learns_on_what_is_not_counted_around_a_base_that_another_
         assert torch.equal(first[name], base[name]) is (name != scale)  # all but the scale stays as it began
         assert torch.equal(last[name], whole[name])  # the scale too: --only leaves it out
     fresh = build("second_look", LOG.items, width=4)
-    fresh.fit(LOG)
+    fresh.fit_statistics(LOG)
     alike = {name for name, weight in fresh.state_dict().items() if torch.equal(weight, last[name])}
     tables = {f"{LEARNED}second_look.{name}" for name in ("similar", "similarity", "forth", "back", "known")}
     assert tables <= alike  # in the end all is counted

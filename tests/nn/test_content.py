@@ -68,8 +68,8 @@ def test_fitting_notes_what_the_training_log_has() -> None:
     log = fake_ratings()
     part = log.select((log.session < 1) & (log.items.ids[log.item] % 5 == 0)).aligned_to(log.items, log.users)
     features, readout = ContentFeatures(log.items, 2), UserContent(log.users, 2)
-    features.fit(part)
-    readout.fit(part)
+    features.fit_statistics(part)
+    readout.fit_statistics(part)
     genre, age = log.items.several["genre"].values, log.users.attributes["age"].values
     rated = log.items.ids[part.item]
     expected = {f"g{n % 5}" for n in rated} | {f"g{n % 3}" for n in rated}

@@ -41,7 +41,7 @@ def filled(system: System) -> System:
     torch.manual_seed(1)
     for weight in system.parameters():
         torch.nn.init.normal_(weight, std=0.5)
-    system.fit(known())
+    system.fit_statistics(known())
     return system.eval()
 
 
@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_base_with_vectors_made_by_hand(base):
     every_but_items = {name: theirs[name] for name in own if theirs[name].shape == own[name].shape}
     plain.recommender.load_state_dict(own | every_but_items)
     item_table(plain.recommender.features).weight.copy_(by_hand(table, log))
-    plain.fit(log)
+    plain.fit_statistics(log)
     wanted = plain.eval().scores(SESSIONS)
     torch.testing.assert_close(system.scores(SESSIONS), wanted, rtol=0, atol=1e-10)
 
@@ -87,7 +87,7 @@ def test_an_item_nobody_clicked_is_its_attributes(base):
     twins = replace(items, attributes=code)
     torch.manual_seed(0)
     system = filled(build("dropout_net", twins, base=base, width=6))
-    system.fit(replace(known(), items=twins))
+    system.fit_statistics(replace(known(), items=twins))
     asked = open_sessions([np.array([9, 12]), np.array([0, 30])])
     scores = system.scores(asked)
     torch.testing.assert_close(scores[:, 0], scores[:, 1], rtol=0, atol=1e-12)
@@ -98,7 +98,7 @@ def test_an_item_nobody_clicked_is_its_attributes(base):
     moved = twins.take(np.argsort(order))
     other = build("dropout_net", moved, base=base, width=6)
     other.load_state_dict(system.state_dict())
-    other.fit(replace(known(), items=moved))
+    other.fit_statistics(replace(known(), items=moved))
     again = other.eval().scores(open_sessions([np.array([9, 12]), np.array([order[0], 30])]))
     torch.testing.assert_close(again[:, order], scores, rtol=0, atol=1e-12)
 
@@ -109,7 +109,7 @@ def test_gradients_are_those_of_the_dense_formula():
     features = ItemFeatures(LOG.num_items, 4, bias=True)
     features.item = table = Described(features.item, LOG.items.attributes, drop=0.0)
     torch.nn.init.normal_(table.weight)
-    table.fit(known())
+    table.fit_statistics(known())
     table.eval()
     index, weight = torch.tensor([0, 7, 7, 39]), torch.randn(4, 4)
     found = []
@@ -131,7 +131,7 @@ def test_own_vectors_are_left_out_while_training():
     table.weight.zero_()
     table.weight[: LOG.num_items] = 1.0
     log = known(new=4)
-    table.fit(log)
+    table.fit_statistics(log)
     clicked = torch.from_numpy(log.support > 0)
     share = torch.stack([table.every()[:, 0] for _ in range(400)]).mean(0)
     assert not share[~clicked].any() and abs(float(share[clicked].mean()) - 0.75) < 0.02

@@ -57,7 +57,7 @@ def test_scotts_rule(logarithm):
     gaps[:4] = 50_000
     log = log_of({f"s{n}": [n * 1e6, n * 1e6 + gap] for n, gap in enumerate(gaps)})
     bins = DwellBins(logarithm=logarithm, max_bins=1000)
-    bins.fit(log)
+    bins.fit_statistics(log)
     seen = np.minimum(gaps, np.quantile(gaps, 0.99))
     seen = np.log1p(seen) if logarithm else seen
     width = 3.49 * math.sqrt(((seen - seen.mean()) ** 2).mean()) / len(seen) ** (1 / 3)
@@ -70,7 +70,8 @@ def test_scotts_rule(logarithm):
 
 def test_ids_by_hand():
     bins = DwellBins(max_bins=4)
-    bins.fit(log_of({f"s{n}": [n * 100, n * 100 + n % 41] for n in range(410)}))  # pauses 0 … 40, ten of each
+    sessions = {f"s{n}": [n * 100, n * 100 + n % 41] for n in range(410)}  # pauses 0 … 40, ten of each
+    bins.fit_statistics(log_of(sessions))
     assert int(bins.bins) == 4 and float(bins.low) == 0 and float(bins.size) == 10
     clicks = open_sessions([np.zeros(6, np.int64)], times=[np.cumsum([0, 9, 10, 39, 40, 5000]).astype(float)])
     assert bins(batch_of(clicks)).tolist() == [0, 1, 2, 4, 4, 4]
@@ -79,7 +80,7 @@ def test_ids_by_hand():
 
 def test_bins_come_from_the_log_that_is_fitted_and_are_saved():
     one, other = DwellBins(), DwellBins()
-    one.fit(log_of())
+    one.fit_statistics(log_of())
     assert float(one.low) == 1
     other.load_state_dict(one.state_dict())
     batch = batch_of(last_clicks(log_of()))
@@ -88,7 +89,7 @@ def test_bins_come_from_the_log_that_is_fitted_and_are_saved():
 
 def test_equal_pauses_are_one_bin():
     bins = DwellBins()
-    bins.fit(log_of({"a": [0, 7, 14]}))
+    bins.fit_statistics(log_of({"a": [0, 7, 14]}))
     assert int(bins.bins) == 1
     assert bins(batch_of(last_clicks(log_of({"a": [0, 7, 14]})))).tolist() == [0, 1]
 
@@ -103,11 +104,11 @@ def test_none_and_unknown_begin_as_zeros():
 def test_what_is_wrong_is_said():
     without = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     with pytest.raises(InputError, match="name the log's time column"):
-        DwellBins().fit(without)
+        DwellBins().fit_statistics(without)
     with pytest.raises(InputError, match="dwell_lag=2 must be 1.*or 0"):
         DwellBins(lag=2)
     with pytest.raises(InputError, match="no session has two clicks"):
-        DwellBins().fit(log_of({"a": [1], "b": [2]}))
+        DwellBins().fit_statistics(log_of({"a": [1], "b": [2]}))
     with pytest.warns(UserWarning, match="knows when the next click comes; dwell_lag=1") as caught:
-        DwellBins(lag=0).fit(log_of())
+        DwellBins(lag=0).fit_statistics(log_of())
     assert len(caught) == 1

@@ -23,7 +23,7 @@ ASKED = RandomQueries()(LOG, max_length=0).query
 def head() -> Decision:
     torch.manual_seed(0)
     decision = Decision(UserContent(LOG.users, 2), decision_layers(5, (4, 3)))
-    decision.fit(LOG)
+    decision.fit_statistics(LOG)
     return decision
 
 

@@ -28,7 +28,7 @@ def test_the_score_is_the_sum_of_its_terms():
     items = TemporalItems(4, 3, rank=2).double()
     for parameter in (*head.parameters(), *items.parameters()):
         parameter.normal_()
-    head.fit(log)
+    head.fit_statistics(log)
     samples = last_clicks(log)
     samples.user[0] = -1
     batch = session_batch(samples, num_items=4)
@@ -58,7 +58,7 @@ def test_what_is_missing_is_said():
     head = TemporalDot(Last(), nn.Linear(5, 3), num_users=3, width=3)
     without = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     with pytest.raises(InputError, match="name the log's time and user columns"):
-        head.fit(without)
+        head.fit_statistics(without)
     batch = session_batch(open_sessions([np.array([0])]), num_items=4)
     with pytest.raises(InputError, match="pass times"):
         head.query(torch.zeros(1, 5), batch)

@@ -72,7 +72,7 @@ def test_the_strongest_are_kept_ties_by_number():
 def fitted(log=LOG, **arguments):
     torch.manual_seed(0)
     features = TransitionFeatures(log.num_items, 4, neighbours=3, **arguments)
-    features.fit(log)
+    features.fit_statistics(log)
     return features
 
 
@@ -172,10 +172,10 @@ def test_the_discount_hides_a_samples_own_transition():
     """Where sessions have nothing in common, a graph that knows the answers of its own log knows no others."""
     seen, unseen = random_log(sessions=60, items=300), random_log(sessions=60, items=300, seed=9)
     features = TransitionFeatures(300, 4, neighbours=12, discount=0)
-    features.fit(seen)
+    features.fit_statistics(seen)
     assert targets_beside_last(features, seen) > 0.95 and targets_beside_last(features, unseen) < 0.05
     features.discount = 1
-    features.fit(seen)
+    features.fit_statistics(seen)
     assert targets_beside_last(features, seen) < 0.05
 
 
@@ -183,11 +183,11 @@ def test_an_edge_needs_a_second_session():
     frame = pd.DataFrame({"s": [1, 1, 1, 1, 2, 2, 3, 3], "i": list("ababbcbc"), "t": range(8)})
     log = EventLog.read(frame, session="s", item="i", time="t")
     features = TransitionFeatures(3, 4, neighbours=2)
-    features.fit(log)  # a-b twice, but in one session
+    features.fit_statistics(log)  # a-b twice, but in one session
     assert features.weight.tolist() == [[0, 0], [1, 0], [1, 0]]
     assert features.neighbour[1:, 0].tolist() == [2, 1]
 
 
 def test_a_log_that_is_numbered_otherwise_is_refused():
     with pytest.raises(InputError, match="aligned_to"):
-        TransitionFeatures(5, 4).fit(LOG)
+        TransitionFeatures(5, 4).fit_statistics(LOG)

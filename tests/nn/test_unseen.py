@@ -110,7 +110,7 @@ def test_plain_training_leaves_a_users_history_out():
     samples = open_sessions([np.array([], dtype=np.int64) for _ in at], users=user[at])
     samples.target[:] = log.item[at]
     loss = AgainstUnseen(Binary(), count=8).eval()
-    loss.fit(log)
+    loss.fit_statistics(log)
     items, counts = loss.draw(session_batch(samples, num_items=ITEMS), ITEMS)
     assert counts.any()
     for row, (whose, target) in enumerate(zip(user[at], log.item[at], strict=True)):

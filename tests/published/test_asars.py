@@ -25,7 +25,7 @@ LOG = fake_log(sessions=60)
 def system_of(name, log=LOG, **options):
     torch.manual_seed(0)
     system = build(name, log.items, users=log.users, **SMALL, **options).double().eval()
-    system.fit(log)
+    system.fit_statistics(log)
     torch.nn.init.normal_(system.recommender.features.item.weight)
     return system
 
@@ -111,7 +111,7 @@ def test_with_lag_0_the_pause_up_to_the_next_click_is_seen_and_said():
     with pytest.warns(UserWarning, match="knows when the next click comes"):
         system = system_of("asars_time_cat", dwell_lag=0)
     with pytest.warns(UserWarning, match="knows when the next click comes"):
-        system.fit(timed := jittered())
+        system.fit_statistics(timed := jittered())
     scores = [system.scores(last_clicks(log).take(slice(0, 1))) for log in (timed, jittered(last=-50.0))]
     assert not torch.equal(*scores)
     honest = system_of("asars_time_cat", timed)

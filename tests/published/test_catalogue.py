@@ -47,7 +47,7 @@ def training_loss(system: System, samples: Samples) -> float:
 def test_it_learns_on_the_embedded_log(name, baskets):
     system = untrained(name, baskets.train)
     samples = system.training_samples(baskets.train).take(slice(0, 200))
-    system.fit(baskets.train)
+    system.fit_statistics(baskets.train)
     before = training_loss(system, samples)
     list(train(system, baskets.train, epochs=2, optimizer=Adam(lr=1e-2), batch_size=32))
     assert training_loss(system, samples) < before
@@ -57,7 +57,7 @@ def test_it_learns_on_the_embedded_log(name, baskets):
 @pytest.mark.parametrize("name", RANKING)
 def test_scores_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
     system = untrained(name).eval()
-    system.fit(FAKE)
+    system.fit_statistics(FAKE)
     samples = last_clicks(FAKE).take(slice(0, 7))
     together = system.scores(samples)
     alone = torch.cat([system.scores(samples.take(slice(s, s + 1))) for s in range(len(samples))])

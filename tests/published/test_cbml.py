@@ -186,7 +186,7 @@ def test_cbml_goes_around_other_encoders(base):
     torch.manual_seed(0)
     system = build("cbml", LOG.items, users=LOG.users, width=WIDTH, base=base, scope="predictor")
     alone = build(base, LOG.items, users=LOG.users, width=WIDTH)
-    alone.fit(LOG)
+    alone.fit_statistics(LOG)
     copied = set(system.start_from(alone))
     wanted = {name for name in alone.recommender.state_dict() if name != "head.project.bias"}
     assert wanted <= copied

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def made(log=LOG, **arguments):
     torch.manual_seed(0)
     system = build("cluster_seq", log.items, width=5, graph=6, code=3, clusters=4, negatives=7, **arguments).eval()
-    system.fit(log)
+    system.fit_statistics(log)
     return system
 
 

@@ -162,7 +162,7 @@ def test_factors_come_from_matrix_factors_of_others(name):
 
 def test_matrix_factors_are_learned_from_every_click():
     system = made("bpr_fold_in", negatives=2, penalty=0.1)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     losses = system.losses(each_click(LOG)).detach().numpy()
     q, head = table(system), system.recommender.head
     user = LOG.session_user[LOG.session]

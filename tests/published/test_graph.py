@@ -22,7 +22,7 @@ def test_global_gnn_without_a_graph_is_sr_gnn():
     system, samples = build("global_gnn", LOG.items, width=6), last_clicks(LOG)
     system.start_from(base)
     torch.testing.assert_close(system.scores(samples), base.scores(samples))
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     assert not torch.allclose(system.scores(samples), base.scores(samples), atol=1e-3)
 
 
@@ -96,7 +96,7 @@ def test_what_adapts_goes_around_a_second_look_in_one_stack(order):
     """The network over counts stays as it is: it has as many rows as a session has neighbours."""
     torch.manual_seed(0)
     system = build("cbml", LOG.items, width=6, base="second_look", scope="predictor", order=order).eval()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     assert not [name for name in system.adaptation.names if "second_look" in name]
     losses = system.losses(system.training_samples(LOG).take(slice(0, 6)))
     system.adaptation.stacked = False

@@ -24,7 +24,7 @@ LR, BIAS = 0.1, 0.3
 def made(**arguments) -> System:
     torch.manual_seed(0)
     system = build("mamo_rating", LOG.items, users=LOG.users, width=3, size=4, bias=BIAS, lr=LR, **arguments)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     for memory in system.adaptation.start.slopes.values():
         memory.slots.normal_()
     return system

@@ -37,7 +37,7 @@ def made(name, *, order=1, width=4):
     row, arguments = SYSTEMS.get(name, (name, {}))
     torch.manual_seed(0)
     system = build(row, LOG.items, width=width, lr=0.3, order=order, **arguments).eval()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     return system
 
 

@@ -52,7 +52,7 @@ def by_hand(log, most):
 def test_neighbours_are_those_counted_by_hand(most):
     log = random_log()
     paths = MetaPaths(log.num_items, NAMES, most=most)
-    paths.fit(log)
+    paths.fit_statistics(log)
     for path, wanted in enumerate(by_hand(log, most)):
         for item, near in enumerate(wanted):
             assert paths.number[path, item] == len(near)
@@ -64,7 +64,7 @@ def test_vectors_are_means_over_neighbours():
     paths = MetaPaths(12, NAMES, most=5)
     before = paths(torch.arange(12), lambda index: table[index])
     torch.testing.assert_close(before, table.repeat(1, 4))  # before it is fitted, an item has itself alone
-    paths.fit(log)
+    paths.fit_statistics(log)
     found = paths(torch.tensor([3, 0, 11]), lambda index: table[index])
     for row, item in enumerate([3, 0, 11]):
         wanted = [table[item], *(table[near[item]].mean(0) for near in by_hand(log, 5))]
@@ -76,11 +76,11 @@ def test_neighbours_come_from_the_training_log_alone():
     early = log.of_sessions(np.arange(log.num_sessions) < 40)
     early, whole = early.aligned_to(log.items, None), log
     found = [MetaPaths(12, NAMES, most=5) for _ in range(2)]
-    found[0].fit(early)
-    found[1].fit(whole)
+    found[0].fit_statistics(early)
+    found[1].fit_statistics(whole)
     assert not torch.equal(found[0].neighbour, found[1].neighbour)
     system = build("meta_hin", log.items, width=WIDTH)
-    system.fit(early)
+    system.fit_statistics(early)
     system.scores(last_clicks(whole))
     system.losses(last_clicks(whole, min_length=3))
     assert torch.equal(system.recommender.around.neighbour[..., :5], fitted(early).neighbour[..., :5])
@@ -88,7 +88,7 @@ def test_neighbours_come_from_the_training_log_alone():
 
 def fitted(log):
     paths = MetaPaths(12, NAMES, most=20)
-    paths.fit(log)
+    paths.fit_statistics(log)
     return paths
 
 
@@ -97,7 +97,7 @@ def test_a_session_alone_makes_no_neighbours():
     frame = pd.DataFrame({"s": [0, 0, 0, 1, 1, 2, 2], "i": list("abcabxy")})
     log = EventLog.read(frame, session="s", item="i")
     paths = MetaPaths(log.num_items, [], most=5)
-    paths.fit(log)
+    paths.fit_statistics(log)
     near = [paths.neighbour[0, i, : int(paths.number[0, i])].tolist() for i in range(5)]
     assert near == [[0, 1], [0, 1], [2], [3], [4]]
 
@@ -105,7 +105,7 @@ def test_a_session_alone_makes_no_neighbours():
 def made(**arguments):
     torch.manual_seed(0)
     system = build("meta_hin", LOG.items, width=WIDTH, size=SIZE, path_lr=0.7, lr=0.4, **arguments).eval()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     return system
 
 

@@ -25,7 +25,7 @@ def made(**arguments) -> System:
         "meta_hin_rating", LOG.items, users=LOG.users, width=3, size=3, hidden=8, known=KNOWN, neighbours=MOST,
         path_lr=PATH_LR, lr=LR, **arguments,
     ).eval()  # fmt: skip
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     return system
 
 
@@ -71,19 +71,19 @@ def test_what_training_asks_is_no_edge_of_the_graph() -> None:
     found = []
     for log in (LOG, other):
         system = made()
-        system.fit(log)
+        system.fit_statistics(log)
         found.append(system.recommender.features.around)
     assert torch.equal(found[0].neighbour, found[1].neighbour) and torch.equal(found[0].number, found[1].number)
     known = dataclasses.replace(LOG, item=np.where(asked, LOG.item, (LOG.item + 11) % LOG.num_items))
     system = made()
-    system.fit(known)
+    system.fit_statistics(known)
     assert not torch.equal(found[0].neighbour, system.recommender.features.around.neighbour)
 
 
 @pytest.mark.usefixtures("float64")
 def test_features_are_means_over_neighbours() -> None:
     contents, around = ContentFeatures(LOG.items, 2), MetaPaths(LOG.num_items, ["genre"], most=4)
-    around.fit(LOG)
+    around.fit_statistics(LOG)
     rows = torch.tensor([4, 4, 29, 0])
     found, every = PathFeatures(contents, around)(rows)
     torch.testing.assert_close(found, around(rows, contents.content))

@@ -40,7 +40,7 @@ def made(name: str, **arguments) -> System:
     """The system in eval mode, with rates that move; memories, if it has some, hold something."""
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users, width=3, **{"lr": 0.1, **SMALL[name], **arguments}).eval()
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     for memory in system.modules():
         if isinstance(memory, SlopeSlots):
             memory.slots.normal_()
@@ -185,7 +185,7 @@ def test_answers_do_not_depend_on_who_else_is_asked(name: str) -> None:
 def test_it_is_saved_and_loaded_with_its_contents(name: str, tmp_path) -> None:
     system = made(name)
     part = LOG.select(LOG.item % 3 == 0).aligned_to(LOG.items, LOG.users)
-    system.fit(part)
+    system.fit_statistics(part)
     system.save(tmp_path)
     again = System.load(tmp_path)
     assert torch.equal(again.scores(TASKS), system.scores(TASKS))

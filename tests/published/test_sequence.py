@@ -159,7 +159,7 @@ def of_one(session, user=1):
 
 def test_caser_learns_from_three_targets_and_three_negatives_each():
     system, model, table = made("caser", width=4)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     session = [1, 2, 3, 4, 5]
     torch.manual_seed(3)
     losses = system.losses(of_one(session)).detach()
@@ -181,7 +181,7 @@ def test_caser_learns_from_three_targets_and_three_negatives_each():
 
 def test_bpr_mf_compares_every_click_but_the_first_with_one_the_user_never_made():
     system, model, table = made("bpr_mf", width=4)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     session = [1, 2, 3]
     torch.manual_seed(3)
     losses = system.losses(of_one(session)).detach()
@@ -197,7 +197,7 @@ def test_bpr_mf_compares_every_click_but_the_first_with_one_the_user_never_made(
 @pytest.mark.parametrize("loss", ["cross_entropy", "hinge_max", "bpr"])
 def test_losses_by_name(name, loss):
     system, _, _ = made(name, width=4, loss=loss, negatives=5)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     torch.manual_seed(3)
     losses = system.losses(of_one([1, 2, 3, 4]))
     scores = system.scores(open_sessions([np.arange(1, t + 2) for t in range(3)]))
@@ -227,7 +227,7 @@ def test_who_needs_users_says_so_and_who_can_do_without_does():
 @pytest.mark.parametrize(("name", "users"), [("caser", None), ("caser", LOG.users), ("bpr_mf", LOG.users)])
 def test_users_survive_saving(name, users, tmp_path):
     system, _, _ = made(name, users=users, width=4)
-    system.fit(LOG)
+    system.fit_statistics(LOG)
     system.save(tmp_path)
     again = System.load(tmp_path).double().eval()
     torch.testing.assert_close(found(again), found(system), rtol=0, atol=1e-6)

@@ -213,3 +213,20 @@ def test_periods_by_time_and_by_count():
     for wrong in ({}, {"seconds": 1, "events": 1}, {"seconds": 0}, {"events": -1}):
         with pytest.raises(InputError, match="so many seconds or so many events"):
             period_edges(log, **wrong)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_is_in_service_is_in_eval_mode(name):
+    system = built("gru4rec" if name == "full" else "mf").train()
+    for _ in through(system, STRATEGIES[name]):
+        assert not any(part.training for part in system.modules())
+
+
+def test_scores_that_are_not_finite_are_not_measured():
+    class Broken(Full):
+        def retrain(self, system, state, period):
+            torch.nn.init.constant_(system.recommender.features.item.weight, torch.nan)
+            return state
+
+    with pytest.raises(InputError, match="scores are not finite"):
+        list(through(built(), Broken()))

@@ -1,0 +1,540 @@
+"""The state of a model: whatever it was built with is loaded again; what is broken is neither saved nor loaded."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphmeta.batch import last_clicks
+from graphmeta.cli import main
+from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluate import drawn_against, evaluate, evaluate_sampled, evaluate_tasks
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.gate import Column, Full, Row
+from graphmeta.nn.graph import GatedSessionGraph
+from graphmeta.nn.head import Dot
+from graphmeta.nn.readout import Last
+from graphmeta.published import CATALOGUE, build
+from graphmeta.published.cbml import cbml, cbml_g
+from graphmeta.published.meta import maml
+from graphmeta.published.session import gru4rec, if_san, sr_gnn
+from graphmeta.recommender import Recommender
+from graphmeta.storage import load_state, not_finite, save_state, state_hash
+from graphmeta.system import System
+from graphmeta.tasks import RandomQueries, drawn_tasks
+from graphmeta.testing import fake_log, fake_ratings
+from graphmeta.train import Adam, Checkpoint, train
+
+LOG, RATED = fake_log(sessions=60, length=14), fake_ratings()
+every = pytest.mark.parametrize("name", CATALOGUE)
+
+# A value of every argument that is not its default; those of one system alone stand under its name.
+OTHER: dict[str, Any] = {
+    "width": 6, "steps": 2, "extras": ("returns", "kin"), "max_support": 3, "max_length": 4, "layers": 3,
+    "dropout": 0.3, "cell": "gru", "loss": "bpr", "negatives": 4, "weight": 0.4, "kernel": 2, "multiplier": 2,
+    "residual": False, "activation": "relu", "gated": True, "length": 3, "horizontal": 5, "vertical": 2, "ahead": 2,
+    "hidden": 7, "user_width": 5, "carry_state": True, "temporal": True, "time_width": 3, "dwell_lag": 0,
+    "messages": "attention", "neighbours": 5, "window": 2, "discount": 0, "normalised": True, "scale": 9.0,
+    "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,
+    "attributes": False, "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
+    "scope": ["head.project"], "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
+    "from_scratch": True, "phases": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
+    "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
+}  # fmt: skip
+NESTED = {"base": "dropout_net", "options": {"base": sr_gnn, "options": {"steps": 2}, "drop": 0.1}}
+OWN: dict[str, dict[str, Any]] = {
+    "gru4rec": {"cell": "lstm"}, "global_gnn": {"dropout": 0.2}, "sml": {"residual": True},
+    "mamo_rating": {"bias": 0.2}, "meta_tl": {"hidden": (9, 8), "order": 1}, "cluster_seq": {"weight": 0.3},
+    "second_look": {"base": "sr_gnn", "options": {"extras": ("evidence",), "steps": 2}},
+    "dropout_net": {"base": gru4rec, "options": {"cell": "lstm"}},
+    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8},
+    "multi_ft": {"base": "caser", "options": {"length": 3}}, "melu": NESTED,
+    "mamo": {"base": partial(if_san, layers=1), "options": {"dropout": 0.1}},
+    "meta_hin": {"base": partial(partial(if_san, layers=1), width=50), "options": None},
+    "cbml": {"base": partial(if_san, layers=1), "options": {"extras": ["returns"]}, "granularity": Row()},
+    "cbml_g": {"base": "niser", "options": {"scale": 8.0}, "gate": "both"},
+    "cbml_c": {"base": gru4rec, "options": {"layers": 2, "bias": False}, "gate": "both"},
+    "cbml_s": {"base": "gc_san", "options": {"layers": 2}, "gate": "session"},
+    "cbml_f": {"base": "sr_gnn", "options": {"steps": 2}, "attributes": True, "granularity": "rank1"},
+    "hetero_gnn": {"width": 8},
+    **{name: {"base": "bpr_mf", "options": {"negatives": 2}} for name in ("full_retrain", "fine_tune", "spmf", "sml")},
+}  # fmt: skip
+OWN["sml"]["residual"] = True
+UNCHANGED = {"meta_hin": {"options"}}  # the base is a partial with options of its own
+
+
+def log_of(name: str) -> Any:
+    return RATED if CATALOGUE[name].rates else LOG
+
+
+def asked_of(name: str) -> Any:
+    if CATALOGUE[name].rates:
+        return RandomQueries(queries=4, least=6)(RATED).take(np.arange(3))
+    return last_clicks(LOG).take(slice(0, 5))
+
+
+def built(name: str, **arguments: Any) -> System:
+    torch.manual_seed(0)
+    log = log_of(name)
+    system = build(name, log.items, users=log.users, **{"width": 6, **arguments}).eval()
+    system.fit_statistics(log)
+    return system
+
+
+def changed(name: str) -> dict[str, Any]:
+    """Every argument of the system, none as it is by default."""
+    takes = inspect.signature(CATALOGUE[name].function).parameters
+    values = {key: {**OTHER, **OWN.get(name, {})}[key] for key in takes if key not in ("items", "users")}
+    alike = {key for key, value in values.items() if value == takes[key].default}
+    assert alike == UNCHANGED.get(name, set()), alike
+    return values
+
+
+def reloaded(system: System, folder: Path) -> System:
+    system.save(folder)
+    return System.load(folder)
+
+
+pauses = pytest.mark.filterwarnings("ignore:dwell_lag=0")
+
+
+@every
+@pauses
+def test_whatever_it_is_built_with_is_loaded_again(name: str, tmp_path: Path) -> None:
+    arguments = changed(name)
+    system = built(name, **arguments)
+    again = reloaded(system, tmp_path)
+    assert again.recipe == system.recipe
+    assert system.recipe is not None and set(arguments) == set(system.recipe.arguments)
+    assert state_hash(again) == state_hash(system)
+    assert repr(again) == repr(system) and again.limits == system.limits == {"max_support": 3, "max_length": 4}
+    assert repr(again.retraining) == repr(system.retraining)
+    asked = asked_of(name)
+    torch.testing.assert_close(again.scores(asked), system.scores(asked), rtol=0, atol=0)
+
+
+@every
+@pauses
+def test_a_recipe_is_enough_to_build_it_again(name: str) -> None:
+    system = built(name, **changed(name))
+    assert system.recipe is not None
+    twin = built(name, **json.loads(json.dumps(system.recipe.arguments)))
+    assert twin.recipe == system.recipe and state_hash(twin) == state_hash(system)
+
+
+@every
+def test_both_doors_lead_to_the_same_system(name: str, tmp_path: Path) -> None:
+    entry, log = CATALOGUE[name], log_of(name)
+    people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
+    torch.manual_seed(0)
+    direct = entry.function(log.items, **people, width=6, max_length=5)
+    direct.fit_statistics(log)
+    assert state_hash(direct) == state_hash(built(name, max_length=5))
+    assert direct.recipe == built(name, max_length=5).recipe
+    assert state_hash(reloaded(direct, tmp_path)) == state_hash(direct)
+
+
+# How much a system looks at
+
+
+def test_more_support_changes_the_answers_and_is_kept(tmp_path: Path) -> None:
+    asked = last_clicks(LOG)
+    torch.manual_seed(0)
+    ten = cbml(LOG.items, width=6, lr=0.5)
+    torch.manual_seed(0)
+    more = cbml(LOG.items, width=6, lr=0.5, max_support=30)
+    assert (ten.max_support, more.max_support) == (10, 30)
+    scores = more.scores(asked)
+    assert (scores - ten.scores(asked)).abs().max() > 1e-4
+    assert torch.equal(reloaded(more, tmp_path).scores(asked), scores)
+
+
+def test_what_is_set_after_building_is_what_is_saved(tmp_path: Path) -> None:
+    system = build("cbml", LOG.items, width=6)
+    system.max_support, system.max_length = 2, 3
+    assert system.recipe is not None and system.recipe.arguments["max_support"] == 2
+    again = reloaded(system, tmp_path)
+    assert again.limits == {"max_support": 2, "max_length": 3} and again.recipe == system.recipe
+    own = mine(LOG.items)
+    own.max_length = 7
+    own.save(tmp_path)
+    assert System.load(tmp_path, build=mine).max_length == 7
+
+
+def test_a_base_says_how_much_is_looked_at_and_what_goes_around_it_may_say_otherwise() -> None:
+    options = {"max_length": 9}
+    assert build("cbml", LOG.items, width=6, options=options).max_length == 9
+    assert build("cbml", LOG.items, width=6, options=options, max_length=8).max_length == 8
+
+
+@pytest.mark.parametrize("limit", [{"max_support": -1}, {"max_length": 0}, {"max_length": 2.5}, {"max_support": True}])
+def test_limits_are_whole_numbers(limit: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="must be a whole number"):
+        build("cbml", LOG.items, **limit)
+
+
+def test_the_command_line_takes_them(tmp_path: Path) -> None:
+    command = ["fit", str(written(tmp_path)), "--session", "s", "--item", "i", "--out", str(tmp_path / "out")]
+    small = ["--system", "melu", "--width", "4", "--epochs", "1", "--max-support", "3", "--max-length", "4"]
+    assert main([*command, *small]) == 0
+    assert System.load(tmp_path / "out" / "model").limits == {"max_support": 3, "max_length": 4}
+    assert main([*command, *small, "--resume", "--max-length", "5"]) == 0
+    assert System.load(tmp_path / "out" / "model").max_length == 5
+
+
+def written(folder: Path) -> Path:
+    rows = zip(LOG.session, LOG.items.ids[LOG.item], strict=True)
+    (folder / "events.csv").write_text("s,i\n" + "".join(f"{session},{item}\n" for session, item in rows))
+    return folder / "events.csv"
+
+
+# What cannot be built again
+
+
+def mine(items: Any, *, width: int = 4) -> System:
+    return System(Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width), Dot(Last())), items)
+
+
+class Coarse(Full):
+    """A granularity of one's own, which has inherited a name."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"base": mine},
+        {"base": lambda items, width: mine(items, width=width)},
+        {"base": partial(mine, width=4)},
+        {"base": "dropout_net", "options": {"base": mine}},
+        {"granularity": Coarse()},
+    ],
+)
+def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"cbml: .*cannot be loaded again.*pass a name.*cbml\.cbml and load.*build="):
+        build("cbml", LOG.items, width=4, **arguments)
+
+
+def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_path: Path) -> None:
+    def around(items: Any) -> System:
+        return maml(items, width=4, base=mine)
+
+    system = around(LOG.items)
+    assert system.recipe is None
+    system.save(tmp_path)
+    with pytest.raises(InputError, match="pass build="):
+        System.load(tmp_path)
+    assert state_hash(System.load(tmp_path, build=around)) == state_hash(system)
+
+
+def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
+    from graphmeta.published.cold_item import dropout_net
+
+    assert dropout_net(LOG.items, width=4, base=lambda items, width: sr_gnn(items, width=width)).recipe is None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("gru4rec", {"whole": 1}),  # would be built, and not be loaded
+        ("gc_san", {"steps": 2.0}),
+        ("cbml", {"width": True}),
+        ("sr_gnn", {"width": "6"}),
+        ("cbml", {"options": {"layers": "2"}}),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, arguments: dict[str, Any]) -> None:
+    for door in (partial(build, name), CATALOGUE[name].function):
+        with pytest.raises(InputError, match="takes no .*; it must be "):
+            door(LOG.items, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    system = sr_gnn(LOG.items, width=np.int64(6), steps=np.arange(3)[2])
+    assert reloaded(system, tmp_path).recipe == system.recipe
+
+
+def test_a_variant_is_called_by_its_own_name() -> None:
+    recipe = cbml_g(LOG.items, width=4).recipe
+    assert recipe is not None and (recipe.name, recipe.arguments["gate"]) == ("cbml_g", "none")
+
+
+# Numbers that are not finite
+
+
+@every
+def test_all_that_a_new_system_holds_is_finite(name: str) -> None:
+    assert not_finite(built(name)) is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["recommender.head.project.weight", "recommender.features.weight"])
+def test_a_number_that_is_not_finite_is_never_saved(part: str, bad: float, tmp_path: Path) -> None:
+    system = build("global_gnn", LOG.items, width=4)  # features.weight is a buffer
+    system.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with torch.no_grad():
+        system.state_dict()[part][0, 0] = bad
+    with pytest.raises(DivergedError, match=f"{part} is not finite"):
+        system.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@dataclass(frozen=True)
+class Leap(Adam):
+    """A rate that is far too high in the second half of a training."""
+
+    def rate(self, progress: float) -> float:
+        return 0.01 if progress < 0.5 else 1e40
+
+
+def test_weights_that_the_last_step_of_an_epoch_breaks_end_the_training(tmp_path: Path) -> None:
+    def training(system: System, resume: bool = False) -> Any:
+        checkpoint = Checkpoint(tmp_path, resume)
+        return train(system, LOG, epochs=2, optimizer=Leap(), batch_size=10_000, checkpoint=checkpoint)
+
+    system = build("sr_gnn", LOG.items, width=4)
+    reports = training(system)
+    next(reports)
+    good = state_hash(system)
+    with pytest.raises(DivergedError, match=r"epoch 2: recommender.* is not finite; lower the learning rate"):
+        next(reports)
+    again = build("sr_gnn", LOG.items, width=4)
+    assert next(training(again, resume=True)).epoch == 0 and state_hash(again) == good
+
+
+def test_a_training_that_diverges_is_one_line_and_no_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["fit", str(written(tmp_path)), "--session", "s", "--item", "i", "--out", str(tmp_path / "out")]
+    code = main(
+        [*command, "--system", "sr_gnn", "--width", "4", "--epochs", "1", "--lr", "1e40", "--batch-size", "9999"]
+    )
+    said = capsys.readouterr().err.strip().splitlines()
+    assert code != 0 and "lower the learning rate" in said[-1] and "Traceback" not in "".join(said)
+    assert not (tmp_path / "out" / "model").exists()
+
+
+class Fixed:
+    """Scores that are all ``value`` for the first item, and 0 for the others."""
+
+    num_items = LOG.num_items
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def scores(self, samples: Any) -> torch.Tensor:
+        scores = torch.zeros(len(samples), self.num_items)
+        scores[:, 0] = self.value
+        return scores
+
+
+TASKS = drawn_tasks(LOG)
+MEASURES: dict[str, Callable[[Any], Any]] = {
+    "evaluate": lambda model: evaluate(model, last_clicks(LOG)),
+    "sampled": lambda model: evaluate_sampled(model, last_clicks(LOG), AGAINST),
+    "tasks": lambda model: evaluate_tasks(model, TASKS),
+}
+AGAINST = drawn_against(last_clicks(LOG), LOG, count=20)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_not_measured(measure: str, value: float) -> None:
+    with pytest.raises(InputError, match="scores are not finite numbers"):
+        MEASURES[measure](Fixed(value))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_an_item_may_be_left_out_by_minus_infinity(measure: str) -> None:
+    assert MEASURES[measure](Fixed(-float("inf"))).metrics
+
+
+# Forged documents
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("saved")
+    build("cbml", LOG.items, users=LOG.users, width=6).save(folder)
+    return load_state(folder, "model")
+
+
+def forged(saved: Any, folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    tensors, document = saved[0], json.loads(json.dumps(saved[1]))
+    change(document)
+    save_state(folder, "model", tensors, document)
+
+
+def arguments(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["recipe"]["arguments"].update(values)
+
+
+def brand(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["items"]["attributes"]["brand"].update(values)
+
+
+ONES = [1] * LOG.num_items
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (arguments(width=7), "do not fit"),
+        (arguments(width=10_000_000, granularity="row"), "do not fit"),
+        (arguments(width=10_000_000), "builds no system"),
+        (arguments(width=10**18), "builds no system"),
+        (arguments(width=-3), "builds no system"),
+        (arguments(clusters=10**12), "do not fit"),
+        (arguments(steps=10**9, learned=True), "do not fit"),
+        (arguments(options={"layers": 10**9}), "far larger system"),
+        (arguments(base="gru4rec", options={"layers": 10**9}), "far larger system"),
+        (arguments(base="gru4rec", options={}), "do not fit"),
+        (arguments(width="6"), "takes no width"),
+        (arguments(width=6.0), "takes no width"),
+        (arguments(width=True), "takes no width"),
+        (arguments(steps=1.5), "takes no steps"),  # said before anything is built
+        (arguments(attributes=1), "takes no attributes"),
+        (arguments(lr="1e-3"), "takes no lr"),
+        (arguments(options=["layers"]), "takes no options"),
+        (arguments(scope=[1, 2]), "takes no scope"),
+        (arguments(max_support=None, base=None), "takes no base"),
+        (arguments(base="os.system"), "no system is called"),
+        (arguments(depth=3), "takes no 'depth'"),
+        (arguments(options={"layers": "2"}), "takes no layers='2'; it must be int"),
+        (lambda d: d["recipe"].update(name="__import__"), "not in this version's catalogue"),
+        (lambda d: d["recipe"].update(name=5), "recipe is damaged"),
+        (lambda d: d.update(recipe="cbml"), "recipe is damaged"),
+        (lambda d: d["recipe"].pop("arguments"), "recipe is damaged"),
+        (lambda d: d.update(limits={"max_support": -1}), "limits are damaged"),
+        (lambda d: d.update(limits={"max_support": "9"}), "limits are damaged"),
+        (lambda d: d.update(limits={"eval": 9}), "limits are damaged"),
+        (lambda d: d.update(notes=[]), "notes are damaged"),
+        (lambda d: d.update(format=99), "update graphmeta"),
+        (lambda d: d.update(format="3"), "update graphmeta"),
+        (lambda d: d.pop("items"), "items or users are damaged"),
+        (lambda d: d.update(items=[]), "items or users are damaged"),
+        (lambda d: d["items"].update(ids=[[1], [2]]), "items or users are damaged"),
+        (lambda d: d["items"].update(ids=[{}] * LOG.num_items), "items or users are damaged"),
+        (lambda d: d["items"].update(labels=["one"]), "items or users are damaged"),
+        (lambda d: d["items"]["ids"].pop(), "items or users are damaged"),
+        (brand(codes=[10**15, *ONES[1:]]), "items or users are damaged"),
+        (brand(codes=[-1, *ONES[1:]]), "items or users are damaged"),
+        (brand(codes=ONES[1:]), "items or users are damaged"),
+        (brand(codes=["x", *ONES[1:]]), "items or users are damaged"),
+        (brand(values=[]), "items or users are damaged"),
+        (lambda d: d["items"].update(several={"tag": {"codes": [0], "ptr": [0, 1], "values": [""]}}), "damaged"),
+    ],
+)
+def test_a_forged_document_is_refused_in_one_line(saved: Any, change: Any, told: str, tmp_path: Path) -> None:
+    forged(saved, tmp_path, change)
+    with pytest.raises(InputError, match=told) as caught:
+        System.load(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+MEMORY = """
+import resource, sys
+from graphmeta.errors import InputError
+from graphmeta.system import System
+import graphmeta.published
+
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
+
+System.load(sys.argv[1])
+before = most()
+try:
+    System.load(sys.argv[2])
+except InputError as error:
+    print(int(most() - before), error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource")
+def test_a_forged_document_costs_no_memory(saved: Any, tmp_path: Path) -> None:
+    forged(saved, tmp_path / "good", lambda document: None)
+    forged(saved, tmp_path / "huge", arguments(width=10_000_000, granularity="row"))
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "good"), str(tmp_path / "huge")],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False,
+        env=os.environ | {"PYTHONPATH": "."},
+    )  # fmt: skip
+    assert "do not fit" in done.stdout, done.stderr
+    assert int(done.stdout.split()[0]) < 50  # MB; at that width a table of the 40 items alone has 1,600
+
+
+def test_loading_draws_no_more_random_numbers_than_building(tmp_path: Path) -> None:
+    for name in ("if_san", "dropout_net", "cluster_seq"):
+        built(name).save(tmp_path)
+        torch.manual_seed(3)
+        build(name, LOG.items, width=6)
+        wanted = torch.get_rng_state()
+        torch.manual_seed(3)
+        System.load(tmp_path)
+        assert torch.equal(torch.get_rng_state(), wanted)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("given", [{}, {"base": "sr_gnn", "granularity": "row", "scope": ["head.project"]}])
+def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any], tmp_path: Path) -> None:
+    system = build("cbml", LOG.items, width=6, **given)
+    system.save(tmp_path)
+    tensors, document = load_state(tmp_path, "model")
+    del document["limits"]
+    if number == 1:
+        del document["users"]
+    document["recipe"]["arguments"] = {"width": 6, **given}  # only what was given
+    save_state(tmp_path, "model", tensors, {**document, "format": number})
+    again = System.load(tmp_path)
+    assert state_hash(again) == state_hash(system) and again.limits == {"max_support": 10, "max_length": 50}
+
+
+# Modes, and what counts
+
+
+def test_a_loaded_system_answers_and_does_not_learn(tmp_path: Path) -> None:
+    system = build("cbml", LOG.items, width=6).train()
+    assert not any(part.training for part in reloaded(system, tmp_path).modules())
+
+
+@pytest.mark.parametrize("valid", [None, LOG])
+def test_training_leaves_the_system_in_eval_mode(valid: Any, tmp_path: Path) -> None:
+    def modes(system: System, resume: bool) -> list[bool]:
+        reports = train(system, LOG, epochs=2, valid=valid, checkpoint=Checkpoint(tmp_path, resume))
+        return [any(part.training for part in system.modules()) for _ in reports]
+
+    for resume in (False, True):
+        system = build("if_san", LOG.items, width=4).train()
+        assert modes(system, resume) == [False, False]
+        assert not any(part.training for part in system.modules())
+
+
+class Sklearnish(GatedSessionGraph):
+    """An encoder with a ``fit`` of another kind, and something to count."""
+
+    counted = 0
+
+    def fit(self, X: Any, y: Any) -> None:
+        raise AssertionError("nobody may call this")
+
+    def fit_statistics(self, log: Any) -> None:
+        self.counted = log.num_sessions
+
+
+def test_an_encoder_may_have_a_fit_of_its_own() -> None:
+    encoder: nn.Module = Sklearnish(4)
+    system = System(Recommender(ItemFeatures(LOG.num_items, 4), encoder, Dot(Last())), LOG.items)
+    list(train(system, LOG, epochs=1, optimizer=Adam()))
+    assert encoder.counted == LOG.num_sessions
+    assert not hasattr(system, "fit")
