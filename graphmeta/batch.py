@@ -26,6 +26,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from torch_geometric.data import HeteroData
 
 from graphmeta.events import EventLog
+from graphmeta.padding import filled, ragged, shares, sizes, spread
 
 NEXT = ("item", "next", "item")
 OF = ("event", "of", "item")
@@ -121,17 +122,6 @@ def open_sessions(
     begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
     time = None if times is None else np.concatenate([*times, np.zeros(0)])
     return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)), time, users)
-
-
-def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions ``begin[s] … begin[s] + lengths[s] - 1`` for all s in a row ``[sum]``, and their pointer ``[S + 1]``.
-
-    >>> ragged(np.array([5, 0]), np.array([2, 3]))[0].tolist()
-    [5, 6, 0, 1, 2]
-    """
-    ptr = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=ptr[1:])
-    return np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], lengths), ptr
 
 
 def session_batch(
@@ -230,78 +220,37 @@ def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
     if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # laid out by task as they are
         size = {name: int(numbers[0]) for name, numbers in count.items()}
         return _hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
-    size = _sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
-    sample_at = _spread(task, count["sample"], size["sample"])
-    item_at = _spread(item_task, count["item"], size["item"])
+    size = sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
+    sample_at = spread(task, count["sample"], size["sample"])
+    item_at = spread(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
     dummy[sample_at] = False
     new_lengths = np.zeros(len(dummy), dtype=np.int64)
-    new_lengths[dummy] = _shares(size["event"] - count["event"], size["sample"] - count["sample"])
+    new_lengths[dummy] = shares(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
-    edge_at = _spread(edge_task, count["edge"], size["edge"])
+    edge_at = spread(edge_task, count["edge"], size["edge"])
     edges[:, edge_at] = item_at[rows.edges]
-    filled = _Rows(
+    padded = _Rows(
         ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
-        n_id=_filled(num_tasks * size["item"], rows.n_id[:1].sum(), item_at, rows.n_id),
-        owner=_filled(
+        n_id=filled(num_tasks * size["item"], rows.n_id[:1].sum(), item_at, rows.n_id),
+        owner=filled(
             np.repeat(np.arange(1, num_tasks + 1) * size["sample"] - 1, size["item"]),
             None,
             item_at,
             sample_at[rows.owner],
         ),
-        item_row=_filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
+        item_row=filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
         edges=edges,
-        weight=_filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
-        of_event={k: _filled(len(real_event), _FILL[k], real_event, v) for k, v in rows.of_event.items()},
-        of_sample={k: _filled(len(dummy), _FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
+        weight=filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
+        of_event={k: filled(len(real_event), _FILL[k], real_event, v) for k, v in rows.of_event.items()},
+        of_sample={k: filled(len(dummy), _FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
     )
-    if "known" in filled.of_sample:
-        filled.of_sample["known"] = new_lengths > 0
-    return _hetero(filled, real=sample_at, per_task=size, num_tasks=num_tasks)
-
-
-def _filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
-    """``base`` (or so many times ``value``) with ``with_values`` written at ``at``."""
-    out = np.full(base, value) if isinstance(base, int) else base
-    out[at] = with_values
-    return out
-
-
-def _sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
-    """Rows a task: one dummy sample, event and item at least, and no dummy sample is longer than the longest real
-    one, or shorter than ``shortest``, 1 or, where a real one is, 0."""
-    samples, events = count["sample"], count["event"]
-    per_sample = int(samples.max(initial=0)) + 1
-    while True:
-        spare = per_sample - samples
-        per_event = int((events + spare * shortest).max(initial=1))
-        lacking = int((per_event - events - spare * longest).max(initial=0))
-        if lacking <= 0:
-            break
-        per_sample += max(1, lacking // (longest + 1))
-    return {
-        "sample": per_sample,
-        "event": per_event,
-        "item": int(count["item"].max(initial=0)) + 1,
-        "edge": int(count["edge"].max(initial=0)),
-    }
-
-
-def _spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
-    """New row of each row when every task gets ``per_task`` rows (rows sorted by task)."""
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return task * per_task + np.arange(len(task)) - first[task]
-
-
-def _shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Each task's dummy events dealt out evenly over its dummy samples, one row a dummy sample."""
-    number, _ = ragged(np.zeros_like(samples), samples)
-    owner = np.repeat(np.arange(len(samples)), samples)
-    each = events // np.maximum(samples, 1)
-    return each[owner] + (number < (events - each * samples)[owner])
+    if "known" in padded.of_sample:
+        padded.of_sample["known"] = new_lengths > 0
+    return _hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
 def rows_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.skeleton import Twin
-from graphmeta.batch import Samples, last_clicks, open_sessions, prefixes, session_batch
+from graphmeta.adapt.twin import Twin
+from graphmeta.asking import Recommendation, Sessions, best_of
+from graphmeta.batch import Samples, last_clicks, prefixes, session_batch
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.events import EventLog
 from graphmeta.nn.dwell import DwellBins
@@ -25,19 +26,10 @@ from graphmeta.nn.loss import EveryClick, SoftmaxLoss
 from graphmeta.recipe import FORMAT, Limits, Recipe, load_weights, read_document, rebuilt
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, not_finite, save_state
-from graphmeta.tables import EntityTable, locate
+from graphmeta.tables import EntityTable
 from graphmeta.tasks import Batches, TaskBatch, Tasks, shuffled, task_batch
 
 _SCORES = 2**25  # bytes of scores at a time when recommending
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One recommended item: its original id, a readable name, and its score."""
-
-    item: Any
-    name: str
-    score: float
 
 
 class System(nn.Module):
@@ -181,7 +173,7 @@ class System(nn.Module):
     def scores(self, samples: Samples | Tasks) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``.
 
-        Asks a twin in eval mode (:mod:`graphmeta.adapt.skeleton`) and leaves no trace in the system: any number of
+        Asks a twin in eval mode (:mod:`graphmeta.adapt.twin`) and leaves no trace in the system: any number of
         threads may ask at once, also while another one trains. Works under ``inference_mode`` and ``autocast``.
         """
         samples = samples.latest(self.max_length)
@@ -262,72 +254,15 @@ class System(nn.Module):
             )
         if len(sessions) == 0:
             return []
-        asked = [list(session) for session in sessions]
-        numbers = [self._rows(session, unknown, at) for at, session in enumerate(asked)]
-        rows = [row[row >= 0] for row in numbers]
-        when, whose = None if times is None else _times_of(times, numbers), self._users_of(users, len(rows))
+        asked = Sessions.of(self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown)
         if times is None and any(isinstance(part, DwellBins) for part in self.modules()):
             warnings.warn("this system reads the pauses between clicks; pass times to tell it", stacklevel=2)
-        known = np.array([at for at, row in enumerate(rows) if len(row)], dtype=np.int64)
-        lacking = np.setdiff1d(np.arange(len(rows)), known)
-        if len(lacking) and (unknown == "raise" or len(rows) == 1):
-            where = "" if len(rows) == 1 else f"session {lacking[0]}: "
-            raise InputError(f"{where}the session has no known item; give at least one, or recommend what is popular")
-        order = known[np.argsort([len(rows[at]) for at in known], kind="stable")]
-        size = max(1, _SCORES // (4 * self.num_items))
-        found: list[list[Recommendation]] = [[] for _ in rows]
-        for at in range(0, len(order), size):
-            chosen = order[at : at + size]
-            samples = open_sessions(
-                [rows[number] for number in chosen],
-                max_length=self.max_length,
-                times=None if when is None else [when[number] for number in chosen],
-                users=None if whose is None else whose[chosen],
-            )
-            best = self._best(samples, k, [rows[number] for number in chosen] if exclude_seen else None)
-            for number, one in zip(chosen, best, strict=True):
-                found[number] = one
+        found: list[list[Recommendation]] = [[] for _ in asked.rows]
+        for places, samples in asked.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
+            seen = [asked.rows[place] for place in places] if exclude_seen else None
+            for place, best in zip(places, best_of(self.scores(samples), k, self.items, seen), strict=True):
+                found[place] = best
         return found
-
-    def _best(self, samples: Samples, k: int, seen: list[np.ndarray] | None) -> list[list[Recommendation]]:
-        """The k best items of each sample, without those seen."""
-        scores = self.scores(samples)
-        if not scores.isfinite().all():
-            raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
-        for at, row in enumerate(seen or ()):
-            scores[at, torch.from_numpy(row)] = -torch.inf
-        best = scores.topk(k, dim=1)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [
-            [self._named(row, score) for row, score in zip(*pair, strict=True) if score > -np.inf] for pair in pairs
-        ]
-
-    def _named(self, row: int, score: float) -> Recommendation:
-        item = self.items.ids[row]
-        return Recommendation(item.item() if isinstance(item, np.generic) else item, self.items.describe(row), score)
-
-    def _rows(self, session: list[Any], unknown: str, number: int) -> np.ndarray:
-        if unknown not in ("raise", "warn", "ignore"):
-            raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
-        wanted = np.array(session, dtype=object)
-        rows = locate(self.items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session))
-        missing = [session[at] for at in np.flatnonzero(rows < 0)]
-        if missing and unknown == "raise":
-            where = f"session {number}: " if number else ""
-            raise InputError(
-                f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or "
-                f"pass unknown='ignore' (--unknown ignore)"
-            )
-        if missing and unknown == "warn":
-            warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=4)
-        return rows
-
-    def _users_of(self, users: Sequence[Any] | None, sessions: int) -> np.ndarray | None:
-        if self.users is None or users is None:
-            return None
-        if len(users) != sessions:
-            raise InputError(f"{len(users)} users for {sessions} sessions; give one a session")
-        return locate(self.users.ids, np.array(users, dtype=object))
 
     def save(self, folder: str | Path) -> None:
         """Write weights, vocabulary and notes to a folder: safetensors and JSON with checksums, whole or not at all.
@@ -365,13 +300,3 @@ class System(nn.Module):
         for name, limit in document.limits.items():
             setattr(system, name, limit)
         return system.eval()
-
-
-def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> list[np.ndarray]:
-    """Times of the clicks on known items."""
-    if len(times) != len(numbers) or any(len(t) != len(n) for t, n in zip(times, numbers, strict=True)):
-        raise InputError("times and clicks differ in number; give one time a click, in seconds")
-    seconds = [np.asarray(t, dtype=np.float64) for t in times]
-    if any(not np.isfinite(t).all() or (np.diff(t) < 0).any() for t in seconds):
-        raise InputError("times must be numbers of seconds that never fall within a session")
-    return [t[n >= 0] for t, n in zip(seconds, numbers, strict=True)]

@@ -11,13 +11,13 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # From the ground up. A package is one part, whose own modules may import each other; parts of one floor may not.
 FLOORS = [
-    ["errors"],
+    ["errors", "padding"],
     ["columns"],
     ["tables"],
     ["events", "reviews"],
     ["splits", "metrics", "storage"],
     ["graph", "batch", "cross_domain", "recipe"],
-    ["histories", "tasks"],
+    ["histories", "tasks", "asking"],
     ["nn", "scenarios"],
     ["recommender"],
     ["adapt"],
@@ -127,7 +127,7 @@ def test_no_file_and_no_function_is_too_long(path: Path) -> None:
         ("events", "def f():\n    from graphmeta.nn.graph import X", {"nn"}),
         ("graph", "from graphmeta.batch import NEXT", {"batch"}),
         ("batch", "from graphmeta.events import EventLog", set()),
-        ("adapt", "from graphmeta.adapt.weight import TaskWeight", set()),
+        ("adapt", "from graphmeta.adapt.stacked.task_weight import TaskWeight", set()),
         ("nn", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from graphmeta.system import System", set()),
         ("nn", "if TYPE_CHECKING:\n    pass\nelse:\n    from graphmeta.system import System", {"system"}),
     ],

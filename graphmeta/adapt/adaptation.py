@@ -1,34 +1,32 @@
 """Adaptation: from shared weights and a task's support to that task's own weights, for all tasks at once.
 
 An adaptation is a scope (what may change), a start (where a task begins) and a step (how it moves). The T tasks of
-a batch take their steps together: an adapted parameter is one tensor ``[T, *shape]``
-(:mod:`graphmeta.adapt.weight`), the changes of linear layers (:mod:`graphmeta.adapt.matrix`) and of a table in scope
-(:mod:`graphmeta.adapt.state`) are kept low-rank, everything outside the scope is evaluated once for all tasks. The
-per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and takes over where
-the stack refuses: for good where a module uses an operation that the stack does not know, for one batch where its rows
-are mixed. Both call a twin of the recommender (:mod:`graphmeta.adapt.skeleton`), so that the recommender itself is only
-read: any number of threads may ask at once.
+a batch take their steps together (:mod:`graphmeta.adapt.stacked`): an adapted parameter is one tensor ``[T, *shape]``,
+the changes of linear layers and of a table in scope are kept low-rank, everything outside the scope is evaluated once
+for all tasks. The per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and
+takes over where the stack refuses: for good where a module uses an operation that the stack does not know, for one
+batch where its rows are mixed. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`), so that the
+recommender itself is only read: any number of threads may ask at once.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.engine import Call, LowRank, Weight, Weights, detached
-from graphmeta.adapt.matrix import MatrixState, TaskMatrix
+from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.stacked.engine import LowRank, Weight, Weights, detached
+from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
+from graphmeta.adapt.stacked.task_table import TaskTable
 from graphmeta.adapt.start import Shared, Start
-from graphmeta.adapt.state import TableState
 from graphmeta.adapt.step import Step
-from graphmeta.adapt.table import TaskTable
 from graphmeta.batch import split_tasks, without_targets
 from graphmeta.errors import DivergedError, InputError, MixedRows, UnsupportedOp
 from graphmeta.nn.features import table_names
@@ -258,9 +256,7 @@ class Adaptation(nn.Module):
                 weights[name] = TableState(own)
             elif name not in weights:
                 weights[name] = MatrixState(own) if self._is_matrix(problem, name, own) else problem.each(own)
-        support = _Support(
-            problem, problem.support, self._second, {} if self._second else detached(problem.recommender)
-        )
+        support = Support(problem, problem.support, self._second, {} if self._second else detached(problem.recommender))
         for number in range(self.steps):
             weights = self._step(support, weights, number)
         return weights
@@ -271,7 +267,7 @@ class Adaptation(nn.Module):
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
         return problem.together and weight.dim() == 2 and one
 
-    def _step(self, support: _Support, weights: Weights, number: int) -> Weights:
+    def _step(self, support: Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
         begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
         problem, batch = support.problem, support.batch
@@ -309,79 +305,6 @@ class Adaptation(nn.Module):
             assert isinstance(own, TaskMatrix)
             return own.stepped(weight, rate, slope, keep_graph=second)
         return weight if slope[0] is None else weight - rate * slope[0]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What tasks are adapted on and asked: all of them ``together``, or one alone, of which ``number`` is the place.
-
-    ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
-    ``calls`` and ``finite`` gather what is checked once, after all steps: whose rows met, and each step's losses.
-    """
-
-    recommender: Recommender
-    support: HeteroData | None
-    query: HeteroData
-    loss: nn.Module
-    encoded: Encoded | None
-    seen: Encoded | None
-    together: bool
-    number: int = 0
-    calls: list[Call] = field(default_factory=list)
-    finite: list[Tensor] = field(default_factory=list)
-
-    def each(self, weight: Tensor) -> Tensor:
-        """The same weight for every task, ``[T, *shape]``, or for the one alone ``[*shape]``; never the tensor itself.
-
-        A start may have been computed from that: a step must not be taken on it.
-        """
-        return weight.expand([*((self.query.num_tasks,) if self.together else ()), *weight.shape])
-
-    def written(self, weight: Weight) -> Weight:
-        """A matrix of low rank as ``[T, *shape]``, anything else as it is."""
-        return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
-
-    def call(self, batch: HeteroData, *, exact: bool) -> Call:
-        """A call of the recommender for this batch."""
-        made = Call(self.recommender, batch, together=self.together, exact=exact)
-        self.calls.append(made)
-        return made
-
-    def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
-        """Losses by ``answer`` (or scores) of the query under these weights."""
-        call = self.call(self.query, exact=torch.is_grad_enabled())
-        return call.run(call.wrapped(weights), loss=answer, encoded=self.encoded)
-
-    def settle(self) -> None:
-        """Read what the calls have left to be checked.
-
-        Raises:
-            DivergedError: a support loss that is not finite; names task and step.
-            MixedRows: rows of one task met another's.
-        """
-        losses, calls = list(self.finite), list(self.calls)
-        self.finite.clear()
-        self.calls.clear()
-        if losses and not bool(torch.stack([loss.isfinite().all() for loss in losses]).all()):
-            number, loss = next((n, loss) for n, loss in enumerate(losses) if not bool(loss.isfinite().all()))
-            task = int((~loss.isfinite()).nonzero()[0])
-            raise DivergedError(
-                f"task {self.number + task}, step {number}: the support loss is {float(loss[task])}; lower the inner "
-                f"rate"
-            )
-        for call in calls:
-            if call.stack is not None:
-                call.stack.settle()
-
-
-@dataclass(frozen=True)
-class _Support:
-    """What every step is taken on, and the parameters outside the scope where they are constants."""
-
-    problem: Problem
-    batch: HeteroData
-    second: bool
-    fixed: dict[str, Tensor]
 
 
 def _place(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 
 if TYPE_CHECKING:
-    from graphmeta.adapt.engine import Weights
+    from graphmeta.adapt.stacked.engine import Weights
     from graphmeta.recommender import Encoded, Recommender
 
 

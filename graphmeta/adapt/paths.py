@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.adaptation import Adaptation, Problem
-from graphmeta.adapt.engine import Weight, Weights
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.problem import Problem
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.stacked.engine import Weight, Weights
 from graphmeta.adapt.start import Gated
 from graphmeta.adapt.step import Step
 from graphmeta.batch import without_targets

@@ -13,8 +13,8 @@ from graphmeta.nn.gate import Gates, Granularity
 from graphmeta.nn.memory import MemoryLayer, Profiles, SlopeSlots, SlotLayer
 
 if TYPE_CHECKING:
-    from graphmeta.adapt.engine import Weights
     from graphmeta.adapt.scope import Scope
+    from graphmeta.adapt.stacked.engine import Weights
     from graphmeta.recommender import Encoded, Recommender
 
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import rows_like
-
 from graphmeta.nn.features import UserFeatures
 from graphmeta.nn.head import Dot
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.state import TableState
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.task_table import TaskTable
 from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.adapt.table import TaskTable
-from graphmeta.adapt.ownership import Stack
 from graphmeta.batch import Samples, open_sessions
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.loss import SoftmaxLoss

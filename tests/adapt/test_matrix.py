@@ -7,10 +7,10 @@ from torch import nn
 from torch.func import functional_call
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.step import Gradient
-from graphmeta.adapt.ownership import Stack
 from graphmeta.batch import last_clicks, split_tasks
 from graphmeta.nn.features import ItemFeatures
 from graphmeta.nn.head import Dot

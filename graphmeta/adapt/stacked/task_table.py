@@ -1,7 +1,7 @@
 """An item table in scope, as modules see it: a weight like any other, of which each task has its own.
 
-It answers look-ups, products and lengths from a :class:`~graphmeta.adapt.state.TableState`, and notes what was read:
-the gradients of that make up the table's own gradient, which is never written out.
+It answers look-ups, products and lengths from a :class:`~graphmeta.adapt.stacked.table_state.TableState`, and notes
+what was read: the gradients of that make up the table's own gradient, which is never written out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from graphmeta.adapt.state import TableState
-from graphmeta.adapt.ownership import Rows, Stack, TaskValue, name_of
-from graphmeta.adapt.weight import without_memory
+from graphmeta.adapt.stacked.notes import Rows, name_of
+from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
-from graphmeta.nn.described import sums
-from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus, products_at, score_cross_entropy
+from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus
 
 
 class TaskTable(TaskValue):
@@ -162,10 +162,10 @@ class TaskTable(TaskValue):
 
 
 def _plain(options: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a look-up has no options that change it."""
-    return not any((*options[2:], *(v for k, v in kwargs.items() if k != "norm_type"))) and options[:2].count(None) == len(
-        options[:2]
-    )
+    """Whether a look-up has no options (padding, a maximal norm, …) that change it."""
+    padding_norm, rest = options[:2], (*options[3:], *(kwargs.get(name) for name in ("scale_grad_by_freq", "sparse")))
+    given = (*padding_norm, kwargs.get("padding_idx"), kwargs.get("max_norm"))
+    return all(option is None for option in given) and not any(rest)
 
 
 def _own(read: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphmeta.adapt.ownership import Stack
-from graphmeta.adapt.weight import TaskWeight, without_memory
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_weight import TaskWeight, without_memory
 
 Change = tuple[float | Tensor, Tensor, Tensor]  # a rate, slopes [T, N, out] and rows [T, N, in]
 

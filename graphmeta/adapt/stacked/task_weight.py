@@ -1,17 +1,19 @@
 """TaskWeight: one parameter in a different version for each task, inside modules that know nothing of tasks.
 
 A parameter adapted by T tasks is a tensor ``[T, *shape]``. Wrapped as a :class:`TaskWeight` it reports the shape
-``shape`` that its module expects, and :mod:`graphmeta.adapt.operations` says what becomes of it in each operation:
-with rows of tasks it is one ``bmm`` or a broadcast over ``[T, rows, …]``, with what all tasks share again a value of
-each task. No vmap, no loop, no copy of the module; autograd sees ordinary tensors, to any order.
+``shape`` that its module expects, and :mod:`graphmeta.adapt.stacked.operations` says what becomes of it in each
+operation: with rows of tasks it is one ``bmm`` or a broadcast over ``[T, rows, …]``, with what all tasks share again a
+value of each task. No vmap, no loop, no copy of the module; autograd sees ordinary tensors, to any order.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.ownership import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack, TaskValue
 
 
 class TaskWeight(TaskValue):
@@ -39,6 +41,9 @@ class TaskWeight(TaskValue):
         return f"TaskWeight({self.stack.num_tasks} tasks, shape={tuple(self.shape)})"
 
 
-def without_memory(cls: type[TaskValue], shape: torch.Size, like: Tensor):  # noqa: ANN201
+Value = TypeVar("Value", bound=TaskValue)
+
+
+def without_memory(cls: type[Value], shape: torch.Size, like: Tensor) -> Value:
     """A tensor of that class and shape, of the kind of ``like``, that has no memory."""
     return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)  # pyright: ignore

@@ -24,154 +24,41 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch._C._autograd import (
+    _top_saved_tensors_default_hooks as _saved_tensor_hooks,  # pyright: ignore[reportMissingImports]
+)
 from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
+from graphmeta.adapt.stacked.notes import (
+    ALWAYS,
+    FOREIGN,
+    HANDLERS,
+    NOTE,
+    RULES,
+    Fence,
+    Handler,
+    Lost,
+    Note,
+    Owner,
+    Rows,
+    Shared,
+    Term,
+    address,
+    name_of,
+    tensors_in,
+)
 from graphmeta.errors import MixedRows, UnsupportedOp
-
-_NOTE = "_graphmeta_owner"
-
-
-class Term:
-    """Something that must hold of a batch for a note to be right: asked at most once, when the note is used."""
-
-    def __init__(self, ask: Callable[[], None]) -> None:
-        self._ask: Callable[[], None] | None = ask
-
-    def use(self) -> None:
-        """Ask."""
-        ask, self._ask = self._ask, None
-        if ask is not None:
-            ask()
-
-
-class Owner:
-    """The task of each of n rows, computed when first asked for, and the terms under which that is right.
-
-    Args:
-        make: ``() -> [n]`` int64; None where the rows are T equal blocks, under these terms.
-    """
-
-    def __init__(self, make: Callable[[], Tensor] | None, terms: tuple[Term, ...] = ()) -> None:
-        self._make, self.blocks, self.terms = make, make is None, terms
-        self._task: Tensor | None = None
-        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.operations.in_blocks
-
-    @property
-    def task(self) -> Tensor:
-        """``[n]`` int64."""
-        if self._task is None:
-            assert self._make is not None
-            self._task, self._make = self._make(), None
-        return self._task
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Dimension ``dim`` runs over rows of tasks: T equal blocks, or of the tasks that ``owner`` names.
-
-    ``points``: the values number rows of a store with so many rows a task, each within the blocks of its own task.
-    """
-
-    stack: Stack
-    dim: int = 0
-    owner: Owner | None = None
-    points: int | None = None
-
-    @property
-    def in_blocks(self) -> bool:
-        """Whether the rows are T equal blocks."""
-        return self.owner is None or self.owner.blocks
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """What must hold for this to be right."""
-        return () if self.owner is None else self.owner.terms
-
-
-@dataclass(frozen=True, eq=False)
-class Shared:
-    """The same for every task, as long as the memory has this version."""
-
-    version: int
-
-
-@dataclass(frozen=True, eq=False)
-class Lost:
-    """Not known whose rows these are, because of ``reason``."""
-
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Fence:
-    """Where each sample's events begin, and where the last one's end: ``[S + 1]``, one more than there are samples."""
-
-    stack: Stack
-
-
-Note = Rows | Shared | Lost | Fence
-Rule = Callable[["Stack", str, tuple[Any, ...], dict[str, Any], Any], Note | tuple[Note, ...]]
-RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.rules: what becomes of the notes of plain tensors
-Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.operations: what per-task values do
-ALWAYS: dict[str, Handler] = {}  # what is computed in another way than torch does, per-task values or not
-
-_FOREIGN = Lost("a tensor from outside the recommender (register constants as buffers)")
-
-
-def address(x: Tensor) -> int:
-    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it."""
-    return x.untyped_storage().data_ptr()
-
-
-@cache
-def name_of(func: Callable[..., Any]) -> str:
-    """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``."""
-    name = getattr(func, "__name__", None) or str(func)
-    if name in ("__get__", "__set__"):
-        return ("." if name == "__get__" else "=.") + func.__self__.__name__  # pyright: ignore[reportFunctionMemberAccess]
-    if not (name.startswith("__") and name.endswith("__")):
-        return name
-    name = name[2:-2]
-    if name in _DUNDER:
-        return _DUNDER[name]
-    if name[1:] in _ARITHMETIC and name[0] == "r":
-        return _DUNDER.get(name[1:], name[1:])
-    if name[1:] in _ARITHMETIC and name[0] == "i":
-        return _DUNDER.get(name[1:], name[1:]) + "_"
-    return name
-
-
-_ARITHMETIC = {
-    "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",
-}  # fmt: skip
-_DUNDER = {
-    "truediv": "div", "floordiv": "floor_divide", "mod": "remainder", "and": "bitwise_and", "or": "bitwise_or",
-    "xor": "bitwise_xor", "invert": "bitwise_not",
-}  # fmt: skip
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """The tensors among arguments, also within lists, tuples and slices."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors_in(value)
-        elif isinstance(value, dict):
-            yield from tensors_in(value.values())
 
 
 class TaskValue(Tensor):
-    """A tensor of which each task has its own; see :class:`~graphmeta.adapt.weight.TaskWeight`."""
+    """A tensor of which each task has its own; see :class:`~graphmeta.adapt.stacked.task_weight.TaskWeight`."""
 
     stack: Stack
     operations: Handler | None = None  # of a kind that knows operations of its own alone
@@ -203,7 +90,7 @@ class Stack(TorchFunctionMode):
         super().__init__()
         self.num_tasks, self.shared, self.exact = num_tasks, shared, exact
         self.grad = torch.is_grad_enabled()
-        self.hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # those around the whole call may stay
+        self.hooks = _saved_tensor_hooks(True)  # those around the whole call may stay
         self.checks: list[tuple[Tensor, str]] = []
         self.sizes: tuple[int, ...] = ()  # rows a task of each store
         self._owners: dict[tuple[Any, ...], tuple[Tensor, Rows, Owner]] = {}
@@ -213,9 +100,9 @@ class Stack(TorchFunctionMode):
 
     def note(self, x: Tensor) -> Note:
         """Whose rows ``x`` holds."""
-        note = x.__dict__.get(_NOTE)
+        note = x.__dict__.get(NOTE)
         if note is None:
-            return Shared(0) if isinstance(x, TaskValue) or address(x) in self.shared else _FOREIGN
+            return Shared(0) if isinstance(x, TaskValue) or address(x) in self.shared else FOREIGN
         if type(note) is Shared:
             return note if note.version == x._version else Lost("a constant that was written into")
         if type(note) in (Rows, Fence) and note.stack is not self:
@@ -224,7 +111,7 @@ class Stack(TorchFunctionMode):
 
     def mark(self, x: Tensor, note: Note) -> Tensor:
         """Note whose rows ``x`` holds; returns it."""
-        x.__dict__[_NOTE] = note
+        setattr(x, NOTE, note)
         return x
 
     def rows(self, x: Tensor, dim: int = 0, owner: Owner | None = None, points: int | None = None) -> Tensor:
@@ -352,7 +239,9 @@ class Stack(TorchFunctionMode):
         if name in PASSED:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        own = next((x.operations for x in tensors_in((args, kwargs)) if isinstance(x, TaskValue) and x.operations), None)
+        own = next(
+            (x.operations for x in tensors_in((args, kwargs)) if isinstance(x, TaskValue) and x.operations), None
+        )
         handler = own or HANDLERS.get(name)
         if handler is None:
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight")
@@ -360,9 +249,9 @@ class Stack(TorchFunctionMode):
             raise UnsupportedOp(
                 f"{_readable(name)} on a per-task weight inside a custom autograd.Function (or reentrant checkpointing)"
             )
-        if torch._C._functorch.maybe_current_level() is not None:
+        if functorch.maybe_current_level() is not None:
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight inside a torch.func transform")
-        if self.grad and torch._C._autograd._top_saved_tensors_default_hooks(True) != self.hooks:
+        if self.grad and _saved_tensor_hooks(True) != self.hooks:
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight under checkpointing or saved-tensor hooks")
         return handler(self, func, args, kwargs)
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from graphmeta.adapt.ownership import ALWAYS, HANDLERS, Rows, Stack, TaskValue, name_of
+from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, Rows, name_of
+from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.errors import UnsupportedOp
 
 Mode = TorchFunctionMode
@@ -118,8 +119,12 @@ def multi_head_attention(
     if not use_separate_proj_weight:
         assert in_proj_weight is not None
         projections = in_proj_weight.chunk(3)
+    of_query, of_key, of_value = projections
+    assert of_query is not None and of_key is not None and of_value is not None
     biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
-    q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), projections, biases, strict=True))
+    q, k, v = (
+        F.linear(x, w, b) for x, w, b in zip((query, key, value), (of_query, of_key, of_value), biases, strict=True)
+    )
     extra = 0
     if bias_k is not None and bias_v is not None:
         k, v, extra = (*(torch.cat([x, b.expand(1, x.shape[1], -1)]) for x, b in ((k, bias_k), (v, bias_v))), 1)
@@ -127,7 +132,9 @@ def multi_head_attention(
         k, v, extra = (*(torch.cat([x, torch.zeros_like(x[:1])]) for x in (k, v)), extra + 1)
     q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in (q, k, v))  # [B, H, L, E / H]
     if extra:
-        attn_mask, key_padding_mask = (None if m is None else F.pad(m, (0, extra)) for m in (attn_mask, key_padding_mask))
+        attn_mask, key_padding_mask = (
+            None if m is None else F.pad(m, (0, extra)) for m in (attn_mask, key_padding_mask)
+        )
     mask = _merged_mask(attn_mask, key_padding_mask, q, num_heads)
     weight = _attention_weights(q, k, mask)
     weight = F.dropout(weight, dropout_p) if training and dropout_p > 0 else weight
@@ -260,7 +267,9 @@ def _run_layer(
 ) -> tuple[Tensor, Any]:
     projected = F.linear(x, layer.w_x, layer.b_x).unbind(time)
     out = []
-    state = tuple(_beside(mode, s, projected[0]) for s in state) if name == "lstm" else _beside(mode, state, projected[0])
+    state = (
+        tuple(_beside(mode, s, projected[0]) for s in state) if name == "lstm" else _beside(mode, state, projected[0])
+    )
     for step in reversed(projected) if backwards else projected:
         if name == "lstm":
             h, c = lstm_step(step + F.linear(state[0], layer.w_h, layer.b_h), state[1])

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from graphmeta.adapt.ownership import Stack
+from graphmeta.adapt.stacked.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class TableState:
     In ``first_order`` a step's gradient is a constant: the base is read as if each task's table were ``base`` plus
     constants, whatever the scaling.
 
-    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]`` (the last row of
-    all may come several times, with nothing to add but once); each of
-    ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over S is added to the task's table; scale ``[T, V]``.
+    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]`` (the last row
+    of all may come several times, with nothing to add but once); each of ``outer``: ``[T, S, V]`` and ``[T, S, D]``,
+    whose product over S is added to the task's table; scale ``[T, V]``.
     """
 
     base: Tensor

@@ -7,15 +7,15 @@ from contextlib import nullcontext
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt import operations as operations  # registers what per-task values can do
-from graphmeta.adapt import rules as rules  # registers what becomes of notes
-from graphmeta.adapt.derivatives import ExactDerivatives
-from graphmeta.adapt.matrix import MatrixState, TaskMatrix
-from graphmeta.adapt.ownership import Stack
-from graphmeta.adapt.skeleton import Twin
-from graphmeta.adapt.state import TableState
-from graphmeta.adapt.table import TaskTable
-from graphmeta.adapt.weight import TaskWeight
+from graphmeta.adapt.stacked import operations as operations  # registers what per-task values can do
+from graphmeta.adapt.stacked import rules as rules  # registers what becomes of notes
+from graphmeta.adapt.stacked.operations.fused import ExactDerivatives
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
+from graphmeta.adapt.stacked.task_table import TaskTable
+from graphmeta.adapt.stacked.task_weight import TaskWeight
+from graphmeta.adapt.twin import Twin
 from graphmeta.recommender import Encoded, Recommender
 
 LowRank = TableState | MatrixState

@@ -2,13 +2,13 @@
 
 A call with other weights, or in another mode, must leave no trace in the module that was called, whatever other threads
 do with it at the same time. So the call goes to a twin: each module copied shallowly, parameters and buffers shared,
-and weights put straight into the places of the twin. Nothing is swapped and put back, so nothing can be put back wrongly:
-modules registered twice stay one module, tied weights one weight. A twin costs microseconds a module and no memory of
-weights.
+and weights put straight into the places of the twin. Nothing is swapped and put back, so nothing can be put back
+wrongly: modules registered twice stay one module, tied weights one weight. A twin costs microseconds a module and no
+memory of weights.
 
 Lists, dictionaries, partial functions, bound methods and closures that hold modules are followed; an object of another
-kind that holds one is copied shallowly too. Compiled modules are taken as what they were compiled from, since a compiled
-graph has no second derivative. Scripted modules stay as they are.
+kind that holds one is copied shallowly too. Compiled modules are taken as what they were compiled from, since a
+compiled graph has no second derivative. Scripted modules stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from graphmeta.errors import InputError
 
 # What nn.Module keeps of its own besides parameters, buffers and modules: hooks and settings, shared as they are.
-_OWN = frozenset(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
+_OWN = frozenset(nn.Module().__dict__)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, type, range, slice)
 
 
@@ -73,9 +73,15 @@ class Twin:
         twin.__dict__ = entries
         entries["_parameters"] = self._tensors(module._parameters)
         entries["_buffers"] = self._tensors(module._buffers)
-        entries["_modules"] = {name: None if part is None else self._module(part) for name, part in module._modules.items()}
+        entries["_modules"] = {
+            name: None if part is None else self._module(part) for name, part in module._modules.items()
+        }
         for name, value in module.__dict__.items():
-            if name not in _OWN and name not in ("_parameters", "_buffers", "_modules") and not isinstance(value, _PLAIN):
+            if (
+                name not in _OWN
+                and name not in ("_parameters", "_buffers", "_modules")
+                and not isinstance(value, _PLAIN)
+            ):
                 entries[name] = self._value(value)
         if self._training is not None:
             entries["training"] = self._training

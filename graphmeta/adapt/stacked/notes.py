@@ -1,0 +1,146 @@
+"""Notes on tensors: whose rows they hold, see :mod:`graphmeta.adapt.stacked.stack`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.stacked.stack import Stack
+
+NOTE = "_graphmeta_owner"
+
+
+class Term:
+    """Something that must hold of a batch for a note to be right: asked at most once, when the note is used."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask: Callable[[], None] | None = ask
+
+    def use(self) -> None:
+        """Ask."""
+        ask, self._ask = self._ask, None
+        if ask is not None:
+            ask()
+
+
+class Owner:
+    """The task of each of n rows, computed when first asked for, and the terms under which that is right.
+
+    Args:
+        make: ``() -> [n]`` int64; None where the rows are T equal blocks, under these terms.
+    """
+
+    def __init__(self, make: Callable[[], Tensor] | None, terms: tuple[Term, ...] = ()) -> None:
+        self._make, self.blocks, self.terms = make, make is None, terms
+        self._task: Tensor | None = None
+        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.stacked.operations.in_blocks
+
+    @property
+    def task(self) -> Tensor:
+        """``[n]`` int64."""
+        if self._task is None:
+            assert self._make is not None
+            self._task, self._make = self._make(), None
+        return self._task
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Dimension ``dim`` runs over rows of tasks: T equal blocks, or of the tasks that ``owner`` names.
+
+    ``points``: the values number rows of a store with so many rows a task, each within the blocks of its own task.
+    """
+
+    stack: Stack
+    dim: int = 0
+    owner: Owner | None = None
+    points: int | None = None
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the rows are T equal blocks."""
+        return self.owner is None or self.owner.blocks
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What must hold for this to be right."""
+        return () if self.owner is None else self.owner.terms
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """The same for every task, as long as the memory has this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lost:
+    """Not known whose rows these are, because of ``reason``."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fence:
+    """Where each sample's events begin, and where the last one's end: ``[S + 1]``, one more than there are samples."""
+
+    stack: Stack
+
+
+Note = Rows | Shared | Lost | Fence
+Rule = Callable[["Stack", str, tuple[Any, ...], dict[str, Any], Any], Note | tuple[Note, ...]]
+RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.stacked.rules: what becomes of the notes of plain tensors
+Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.stacked.operations: what per-task values do
+ALWAYS: dict[str, Handler] = {}  # what is computed in another way than torch does, per-task values or not
+
+FOREIGN = Lost("a tensor from outside the recommender (register constants as buffers)")
+
+
+def address(x: Tensor) -> int:
+    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it."""
+    return x.untyped_storage().data_ptr()
+
+
+@cache
+def name_of(func: Callable[..., Any]) -> str:
+    """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``."""
+    name = getattr(func, "__name__", None) or str(func)
+    if name in ("__get__", "__set__"):
+        return ("." if name == "__get__" else "=.") + func.__self__.__name__  # pyright: ignore[reportFunctionMemberAccess]
+    if not (name.startswith("__") and name.endswith("__")):
+        return name
+    name = name[2:-2]
+    if name in _DUNDER:
+        return _DUNDER[name]
+    if name[1:] in _ARITHMETIC and name[0] == "r":
+        return _DUNDER.get(name[1:], name[1:])
+    if name[1:] in _ARITHMETIC and name[0] == "i":
+        return _DUNDER.get(name[1:], name[1:]) + "_"
+    return name
+
+
+_ARITHMETIC = {
+    "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",
+}  # fmt: skip
+_DUNDER = {
+    "truediv": "div", "floordiv": "floor_divide", "mod": "remainder", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor", "invert": "bitwise_not",
+}  # fmt: skip
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors among arguments, also within lists, tuples and slices."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)
+        elif isinstance(value, dict):
+            yield from tensors_in(value.values())

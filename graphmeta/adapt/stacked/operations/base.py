@@ -1,0 +1,111 @@
+"""What the handlers of per-task values share.
+
+The principle is one: an operation does for each task what the module wrote for one. So a per-task value ``[T, *shape]``
+and rows of tasks, cut into T blocks, get the dimension T in front, as one more dimension of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmeta.adapt.stacked.notes import HANDLERS, Handler, Rows, Shared
+from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.task_weight import TaskWeight
+from graphmeta.errors import UnsupportedOp
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def handles(*names: str) -> Callable[[Handler], Handler]:
+    """Register a handler ``(stack, func, args, kwargs)`` for the operations of these names."""
+
+    def register(handler: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys(names, handler))
+        return handler
+
+    return register
+
+
+def composed(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what an operation is in terms of others, which the stack then sees one by one."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        def handler(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+            with stack:
+                return function(stack, *args, **kwargs)
+
+        HANDLERS.update(dict.fromkeys(names, handler))
+        return function
+
+    return register
+
+
+def stacked(x: Any) -> Tensor:
+    """The T versions of a per-task value.
+
+    Raises:
+        UnsupportedOp: an item table in scope, which has none.
+    """
+    if not isinstance(x, TaskWeight):
+        raise UnsupportedOp("an operation between an item table in scope and a per-task weight")
+    return x.stacked
+
+
+def constant(stack: Stack, x: Tensor, of: str) -> Tensor:
+    """``x``, which must be the same for all tasks."""
+    note = stack.note(x)
+    if type(note) is not Shared:
+        raise UnsupportedOp(f"{of} of a per-task weight and {stack.describe(x, note)}")
+    return x
+
+
+def replaced(values: Any, by: Callable[[Tensor], Tensor]) -> Any:
+    """Arguments with every tensor replaced."""
+    if isinstance(values, Tensor):
+        return by(values)
+    if isinstance(values, (list, tuple)):
+        return type(values)(replaced(value, by) for value in values)
+    return {key: replaced(value, by) for key, value in values.items()} if isinstance(values, dict) else values
+
+
+def common_rows(stack: Stack, tensors: Sequence[Tensor]) -> tuple[Tensor, Rows] | None:
+    """The tensor among these whose rows all others go along with, at one place from the right; None without rows."""
+    first: tuple[Tensor, Rows] | None = None
+    for x in tensors:
+        note = None if isinstance(x, TaskValue) else stack.note(x)
+        if type(note) is not Rows:
+            continue
+        if first is None:
+            first = x, note
+            continue
+        if x.dim() - note.dim != first[0].dim() - first[1].dim or x.shape[note.dim] != first[0].shape[first[1].dim]:
+            raise UnsupportedOp("a per-task weight between rows of tasks along two dimensions")
+        first = first[0], Rows(stack, first[1].dim, stack.merged(*first, x, note))
+    if first is not None:
+        stack.use(first[1])
+    return first
+
+
+def as_rows(stack: Stack, value: Tensor, x: Tensor, note: Rows) -> Tensor:
+    """A per-task value that has an entry for every row of ``x``, as rows: each from its own task's version."""
+    at, size, own = value.dim() - (x.dim() - note.dim), x.shape[note.dim], stacked(value)
+    if at < 0 or value.shape[at] not in (1, size):
+        raise UnsupportedOp(f"a per-task weight of shape {tuple(value.shape)} beside rows of shape {tuple(x.shape)}")
+    if value.shape[at] == 1:
+        own = own.expand(-1, *value.shape[:at], size, *value.shape[at + 1 :])
+    if note.in_blocks:
+        blocks = own.unflatten(at + 1, (stack.num_tasks, -1)).diagonal(0, 0, at + 1)  # T comes last
+        return stack.rows(blocks.movedim(-1, at).flatten(at, at + 1), at, note.owner)
+    task = stack.task_of(x, note)
+    picked = own.movedim(at + 1, 1)[task, torch.arange(size, device=x.device)]
+    return stack.rows(picked.movedim(0, at), at, note.owner)
+
+
+def shift(dim: int) -> int:
+    """The dimension of the stacked tensor that is ``dim`` of the value."""
+    return dim if dim < 0 else dim + 1

@@ -1,0 +1,159 @@
+"""Rules of indexing: rows are where the index has them, or else belong to the task they were taken from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows
+from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.stack import Stack
+
+
+def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int, shift: int = 0) -> Note:
+    """The note of ``x`` with dimension ``dim`` replaced by those of ``index``: rows are where the index has them."""
+    of_index = stack.note(index)
+    if type(note) is Rows and note.dim != dim:
+        if type(of_index) is Rows:
+            return Lost("rows of tasks along two dimensions at once")
+        return Rows(stack, note.dim + (index.dim() - 1 if note.dim > dim else 0), note.owner, note.points)
+    points = note.points if type(note) is Rows else None
+    if type(of_index) is Rows:
+        return Rows(stack, dim + of_index.dim + shift, of_index.owner, points)
+    if type(note) is Rows and index.dim() == 1:
+        return Rows(stack, dim, stack.owner_by_value(index, x, note), points)
+    return Lost("an index of which nothing is known")
+
+
+@rule("index_select")
+def _index_selects(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, index = args[0], given(args, kwargs, 2, "index")
+    return taken(stack, x, stack.note(x), index, given(args, kwargs, 1, "dim") % max(x.dim(), 1))
+
+
+@rule("embedding")
+def _embeds(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    table = given(args, kwargs, 1, "weight")
+    return taken(stack, table, stack.note(table), given(args, kwargs, 0, "input"), 0)
+
+
+@rule("gather", "take_along_dim")
+def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, dim, index = args[0], given(args, kwargs, 1, "dim"), given(args, kwargs, 2, "index", kwargs.get("indices"))
+    if name == "take_along_dim":
+        index, dim = given(args, kwargs, 1, "indices"), given(args, kwargs, 2, "dim")
+    note, of_index = stack.note(x), stack.note(index)
+    if type(of_index) is Rows:
+        return Rows(stack, of_index.dim, of_index.owner)
+    if type(note) is Rows and dim % x.dim() != note.dim and out.shape[note.dim] == x.shape[note.dim]:
+        return Rows(stack, note.dim, note.owner)
+    return Lost(f"the result of {name}")
+
+
+@rule("getitem")
+def _getitem(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, index = args
+    note = stack.note(x)
+    if type(note) is Fence:
+        begins = isinstance(index, slice) and index in (slice(1, None, None), slice(None, -1, None))
+        return Rows(stack) if begins else Lost("some of the pointers to events")
+    return indexed(stack, x, note, index if isinstance(index, tuple) else (index,), out)
+
+
+def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Tensor) -> Note:
+    """The note of ``x[index]``."""
+    parts = expanded(index, x.dim())
+    advanced = [part for part in parts if isinstance(part, Tensor)]
+    if any(isinstance(part, (list, np.ndarray)) for part in parts):
+        return Lost("indexing by a list")
+    masks = [part for part in advanced if part.dtype == torch.bool]
+    if masks:
+        return masked(stack, x, note, parts, masks[0]) if len(advanced) == 1 else Lost("indexing by several masks")
+    dim, made, found, place = 0, 0, None, None  # the dimension of x, of the result, the rows' place, the first index's
+    for part in parts:
+        if part is None:
+            made += 1
+            continue
+        if isinstance(part, Tensor):
+            place = made if place is None else place
+        elif isinstance(part, slice):
+            if type(note) is Rows and note.dim == dim:
+                found = made, part
+            made += 1
+        elif type(note) is Rows and note.dim == dim:
+            return Lost("a single row of tasks")
+        dim += 1
+    if not advanced:
+        if type(note) is not Rows or found is None:
+            return note
+        return _sliced(stack, x, note, *found)
+    apart = _apart(parts)
+    place = 0 if apart or place is None else place
+    rank = max(part.dim() for part in advanced)
+    rows = [(part, n) for part in advanced if type(n := stack.note(part)) is Rows]
+    if rows:
+        part, of_index = rows[0]
+        if found is not None:
+            return Lost("rows of tasks along two dimensions at once")
+        points = note.points if type(note) is Rows and len(advanced) == 1 else None
+        return Rows(stack, place + rank - (part.dim() - of_index.dim), of_index.owner, points)
+    if found is not None:
+        return Lost("rows of tasks beside an index") if apart else _beside(stack, x, note, found, place, rank)
+    if type(note) is Rows and len(advanced) == 1 and rank == 1:
+        return Rows(stack, place, stack.owner_by_value(advanced[0], x, note), note.points)
+    return Lost("an index of which nothing is known")
+
+
+def _beside(stack: Stack, x: Tensor, note: Note, found: tuple[int, slice], place: int, rank: int) -> Note:
+    """Rows kept whole beside dimensions that an index picks from."""
+    made, part = found
+    assert type(note) is Rows
+    kept = _sliced(stack, x, note, made + (rank if made >= place else 0), part)
+    return Rows(stack, kept.dim, kept.owner) if type(kept) is Rows else kept
+
+
+def _sliced(stack: Stack, x: Tensor, note: Rows, dim: int, part: slice) -> Note:
+    size = x.shape[note.dim]
+    if part.indices(size) == (0, size, 1):
+        return Rows(stack, dim, note.owner, note.points)
+    return Rows(stack, dim, stack.derived(note, lambda: stack.task_of(x, note)[part]), note.points)
+
+
+def masked(stack: Stack, x: Tensor, note: Note, parts: list[Any], mask: Tensor) -> Note:
+    of_mask = stack.note(mask)
+    before = next(number for number, part in enumerate(parts) if part is mask)
+    if any(not isinstance(part, slice) or part != slice(None) for part in parts if part is not mask) or before:
+        return Lost("a mask beside other indices")
+    if type(note) is Rows and note.dim < mask.dim():
+        source, own = x, note
+    elif type(of_mask) is Rows:
+        source, own = mask, of_mask
+    else:
+        return Lost("rows chosen by a mask")
+    shape = [1] * mask.dim()
+    shape[own.dim] = -1
+    owner = stack.derived(own, lambda: stack.task_of(source, own).reshape(shape).expand(mask.shape)[mask])
+    return Rows(stack, 0, owner, note.points if type(note) is Rows else None)
+
+
+def expanded(index: tuple[Any, ...], rank: int) -> list[Any]:
+    """An index with ``...`` written out, one entry a dimension (a mask of n dimensions stands for n)."""
+    used = sum(
+        part.dim() if isinstance(part, Tensor) and part.dtype == torch.bool else part is not None
+        for part in index
+        if part is not Ellipsis
+    )
+    spare = [slice(None)] * (rank - used)
+    if any(part is Ellipsis for part in index):
+        at = next(number for number, part in enumerate(index) if part is Ellipsis)
+        return [*index[:at], *spare, *index[at + 1 :]]
+    return [*index, *spare]
+
+
+def _apart(parts: list[Any]) -> bool:
+    """Whether a dimension stands between the tensors of an index, which moves theirs to the front."""
+    places = [number for number, part in enumerate(parts) if isinstance(part, Tensor)]
+    return any(part is None or isinstance(part, slice) for part in parts[places[0] : places[-1]])

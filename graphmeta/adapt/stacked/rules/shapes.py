@@ -1,0 +1,185 @@
+"""Rules of what moves, cuts and joins dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows
+from graphmeta.adapt.stacked.rules.base import aligned, given, rule
+from graphmeta.adapt.stacked.stack import Stack
+
+
+@rule("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel", "_unsafe_view")
+def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x = args[0]
+    note = stack.note(x)
+    if type(note) is not Rows:
+        return note
+    if len(args) > 1 and isinstance(args[1], torch.dtype):
+        return Lost("a view in another dtype")
+    dim, size = note.dim, x.shape[note.dim]
+    if tuple(out.shape[:dim]) != tuple(x.shape[:dim]):
+        before, after = x.shape[:dim].numel(), 1
+        dim = 0
+        while dim < out.dim() and after < before:
+            after, dim = after * out.shape[dim], dim + 1
+        if after != before:
+            return Lost("a reshape across the rows of tasks")
+    while dim < out.dim() - 1 and out.shape[dim] == 1 and size != 1:
+        dim += 1
+    if dim >= out.dim():
+        return Lost("a reshape across the rows of tasks")
+    if note.in_blocks:
+        # Blocks are runs of memory: T equal runs stay T equal runs.
+        if out.shape[dim] % stack.num_tasks:
+            return Lost("a reshape across the rows of tasks")
+        return Rows(stack, dim, note.owner, note.points)
+    if out.shape[dim] == size:
+        return Rows(stack, dim, note.owner, note.points)
+    if out.shape[dim] % max(size, 1) == 0:
+        each = out.shape[dim] // max(size, 1)
+        owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(each))
+        return Rows(stack, dim, owner, note.points)
+    return Lost("a reshape across the rows of tasks")
+
+
+@rule("unsqueeze")
+def _unsqueeze(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    note, at = stack.note(args[0]), given(args, kwargs, 1, "dim") % out.dim()
+    return _moved(note, note.dim + (at <= note.dim)) if type(note) is Rows else note
+
+
+def _moved(note: Rows, dim: int) -> Rows:
+    return Rows(note.stack, dim, note.owner, note.points)
+
+
+@rule("squeeze")
+def _squeeze(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, note = args[0], stack.note(args[0])
+    if type(note) is not Rows:
+        return note
+    dim = given(args, kwargs, 1, "dim")
+    dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = [d % x.dim() for d in dims if x.shape[d] == 1]
+    if note.dim in gone:
+        return Lost("squeeze of the rows of tasks")
+    return _moved(note, note.dim - sum(d < note.dim for d in gone))
+
+
+@rule("transpose", "swapaxes", "swapdims", "t", ".T", ".mT", "movedim", "moveaxis", "permute")
+def _permutes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, note = args[0], stack.note(args[0])
+    if type(note) is not Rows:
+        return note
+    return _moved(note, permutation(name, args, kwargs, x.dim()).index(note.dim))
+
+
+def permutation(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> list[int]:
+    """Which old dimension each new one is."""
+    order = list(range(rank))
+    if name in (".T", "t"):
+        return order[::-1]
+    if name == "permute":
+        dims = given(args, kwargs, 1, "dims")
+        return [d % rank for d in (dims if isinstance(dims, (tuple, list)) else args[1:])]
+    if name in ("movedim", "moveaxis"):
+        source, target = given(args, kwargs, 1, "source"), given(args, kwargs, 2, "destination")
+        source, target = ([d] if isinstance(d, int) else list(d) for d in (source, target))
+        marked = torch.empty([0] * rank).movedim(source, target)  # checks the arguments
+        assert marked.dim() == rank
+        left = [d for d in order if d not in {s % rank for s in source}]
+        placed = {t % rank: s % rank for s, t in zip(source, target, strict=True)}
+        return [placed[d] if d in placed else left.pop(0) for d in order]
+    if name == ".mT":
+        one, other = rank - 2, rank - 1
+    else:
+        one = given(args, kwargs, 1, "dim0", kwargs.get("axis0")) % rank
+        other = given(args, kwargs, 2, "dim1", kwargs.get("axis1")) % rank
+    order[one], order[other] = order[other], order[one]
+    return order
+
+
+@rule("expand", "expand_as", "broadcast_to")
+def _expands(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, note = args[0], stack.note(args[0])
+    if type(note) is not Rows:
+        return note
+    dim = out.dim() - (x.dim() - note.dim)
+    return _moved(note, dim) if out.shape[dim] == x.shape[note.dim] else Lost("rows that expand has repeated")
+
+
+@rule("repeat", "tile")
+def _repeats(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, note = args[0], stack.note(args[0])
+    if type(note) is not Rows:
+        return note
+    dim = out.dim() - (x.dim() - note.dim)
+    return (
+        Rows(stack, dim, note.owner) if out.shape[dim] == x.shape[note.dim] else Lost("rows that repeat has repeated")
+    )
+
+
+@rule("repeat_interleave")
+def _interleaves(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, note, many = args[0], stack.note(args[0]), given(args, kwargs, 1, "repeats")
+    dim = given(args, kwargs, 2, "dim")
+    if type(note) is not Rows or dim is None and x.dim() != 1 or many is None:
+        return Lost("the result of repeat_interleave")
+    if (dim or 0) % x.dim() != note.dim:
+        return Rows(stack, note.dim, note.owner) if not isinstance(many, Tensor) else Lost("repeat_interleave")
+    if note.in_blocks and not (isinstance(many, Tensor) and many.numel() > 1):
+        return Rows(stack, note.dim, note.owner, note.points)
+    owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(many))
+    return Rows(stack, note.dim, owner, note.points)
+
+
+@rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split")
+def _splits(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    x, note = args[0], stack.note(args[0])
+    dim = given(args, kwargs, 2, "dim", 0) % x.dim()
+    if type(note) is not Rows or note.dim == dim and len(out) > 1:
+        return tuple(Lost(f"{name} of the rows of tasks") for _ in out)
+    return tuple(note for _ in out)
+
+
+@rule("unbind", "iter")
+def _unbinds(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    x, note = args[0], stack.note(args[0])
+    dim = given(args, kwargs, 1, "dim", 0) % x.dim()
+    if type(note) is not Rows or note.dim == dim:
+        return tuple(Lost("single rows of tasks") for _ in out)
+    return tuple(_moved(note, note.dim - (dim < note.dim)) for _ in out)
+
+
+@rule("select", "narrow")
+def _selects(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    note, dim = stack.note(args[0]), given(args, kwargs, 1, "dim") % args[0].dim()
+    if type(note) is not Rows or note.dim == dim:
+        return Lost(f"{name} of the rows of tasks")
+    return _moved(note, note.dim - (name == "select" and dim < note.dim))
+
+
+@rule("cat", "concat", "concatenate", "hstack", "vstack")
+def _cats(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    parts = [part for part in given(args, kwargs, 0, "tensors") if part.dim() == out.dim()]
+    dim = given(args, kwargs, 1, "dim", kwargs.get("axis", {"hstack": min(1, out.dim() - 1)}.get(name, 0))) % out.dim()
+    notes = [stack.note(part) for part in parts]
+    rows = [(part, note) for part, note in zip(parts, notes, strict=True) if type(note) is Rows]
+    if not rows or rows[0][1].dim != dim:
+        return aligned(stack, parts, parts[0]) if rows else Lost(f"the result of {name}")
+    if len(rows) < len(parts) or any(note.dim != dim for _, note in rows):
+        return Lost(f"{name} of rows of tasks and of other rows")
+    terms = tuple(term for _, note in rows for term in note.terms)
+    owner = Owner(lambda: torch.cat([stack.task_of(part, note) for part, note in rows]), terms)
+    points = {note.points for _, note in rows}
+    return Rows(stack, dim, owner if len(rows) > 1 else rows[0][1].owner, points.pop() if len(points) == 1 else None)
+
+
+@rule("stack")
+def _stacks(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    parts, dim = given(args, kwargs, 0, "tensors"), given(args, kwargs, 1, "dim", 0) % out.dim()
+    note = aligned(stack, parts, parts[0])
+    return _moved(note, note.dim + (dim <= note.dim)) if type(note) is Rows else note

@@ -1,0 +1,120 @@
+"""Rules of writing to rows by their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Term
+from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.rules.indexing import expanded, masked
+from graphmeta.adapt.stacked.stack import Stack
+
+
+def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, source: Any) -> Note:
+    """The note of ``out``, whose rows ``index`` along ``dim`` took in those of ``source``.
+
+    Into as many rows as a store has, or a multiple of it, every source row should go to a block of its own task: known
+    of a batch's own indices, and otherwise a check. Any other row belongs to the task whose rows it took in.
+    """
+    if type(base) is Rows and base.dim != dim:
+        return base if out.shape[base.dim] else Lost("a scatter")
+    of_index, of_source = stack.note(index), stack.note(source) if isinstance(source, Tensor) else Shared(0)
+    if type(base) is Rows and not base.in_blocks:
+        return base
+    sources = [
+        (x, note)
+        for x, note in ((source, of_source), (index, of_index))
+        if type(note) is Rows and note.dim == (dim if x.dim() > dim else 0)
+    ]
+    size = out.shape[dim]
+    if not sources:
+        if type(of_source) is Rows and of_source.dim != dim:
+            return Rows(stack, of_source.dim, of_source.owner) if type(base) is not Lost else Lost("a scatter")
+        return base if type(base) is Rows else Lost("a scatter whose rows are of no known task")
+    if type(base) is Lost:
+        return Lost("a scatter into rows of which nothing is known")
+    x, note = sources[0]
+    per_task = size // stack.num_tasks
+    trusted = type(of_index) is Rows and of_index.points == per_task and size % stack.num_tasks == 0
+    if len(sources) == 2:
+        note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1]))
+    if trusted and note.in_blocks:
+        return Rows(stack, dim, note.owner)
+    at = index if index.dim() == 1 else index.movedim(dim, 0).flatten(1)[:, 0]
+    if len(at) != x.shape[note.dim]:
+        return Lost("a scatter of rows by another number of indices")
+    if stack.like_a_store(size):
+
+        def inside() -> None:
+            own = at // max(per_task, 1) == stack.task_of(x, note)
+            stack.check(own, "a scatter writes rows of one task to another's")
+
+        return Rows(stack, dim, Owner(None, (*note.terms, Term(inside))))
+
+    def owners() -> Tensor:
+        task = stack.task_of(x, note)
+        found = torch.full((size,), -1, device=at.device).index_copy(0, at, task)
+        stack.check(found[at] == task, "a scatter writes rows of several tasks to one")
+        stack.check(found >= 0, "a scatter leaves rows of no task")
+        return found.clamp(min=0)
+
+    return Rows(stack, dim, stack.derived(note, owners))
+
+
+@rule("index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", "index_fill")
+def _scatters(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    source = given(args, kwargs, 3, "source", kwargs.get("src", kwargs.get("value")))
+    dim = given(args, kwargs, 1, "dim") % max(out.dim(), 1)
+    return scattered(stack, out, stack.note(args[0]), dim, given(args, kwargs, 2, "index"), source)
+
+
+@rule("index_put")
+def _puts(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    indices, values = given(args, kwargs, 1, "indices"), given(args, kwargs, 2, "values")
+    return _written(stack, args[0], stack.note(args[0]), tuple(indices), values, out)
+
+
+@rule("setitem")
+def _setitem(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    x, index, value = args
+    return _written(stack, x, stack.note(x), index if isinstance(index, tuple) else (index,), value, x)
+
+
+def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value: Any, out: Tensor) -> Note:
+    own = stack.note(value) if isinstance(value, Tensor) else Shared(0)
+    parts = expanded(index, out.dim())
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if type(base) is Rows:
+        return base  # a row of a task stays one, whatever is written into it
+    if type(own) is not Rows and not any(type(stack.note(part)) is Rows for part in tensors):
+        return Lost("written elements")
+    if tensors and isinstance(parts[0], Tensor):
+        first = parts[0]
+        if first.dtype == torch.bool:
+            of_mask = stack.note(first)
+            if type(of_mask) is not Rows or len(tensors) > 1:
+                return Lost("elements written through a mask")
+            if type(own) is not Rows:
+                return Rows(stack, of_mask.dim, of_mask.owner)
+            written = masked(stack, x, base, parts, first)
+            assert type(written) is Rows
+            terms = stack.merged(value, own, value, written)
+            owner = None if of_mask.in_blocks else (lambda: stack.task_of(first, of_mask))
+            return Rows(stack, of_mask.dim, Owner(owner, terms.terms if terms is not None else ()))
+        return scattered(stack, out, base, 0, first, value)
+    if tensors or type(own) is not Rows:
+        return Lost("written elements")
+    kept = [dim for dim, part in enumerate(p for p in parts if p is not None) if isinstance(part, slice)]
+    at = len(kept) - (value.dim() - own.dim)
+    if at < 0 or [p for p in parts if p is not None][kept[at]] != slice(None):
+        return Lost("some rows of tasks written among others")
+    return Rows(stack, kept[at], own.owner)
+
+
+@rule("bincount")
+def _bincounts(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    """Counts of rows that are pointed at are a scatter of ones."""
+    return scattered(stack, out, Shared(0), 0, args[0], given(args, kwargs, 1, "weights"))
