@@ -197,7 +197,7 @@ class System(nn.Module):
         """
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
-            asked = Twin(self, training=False).module
+            asked = Twin(self, training=False, apart=True).module
             assert isinstance(asked, System)
             parts = asked.parts(samples, score=True)
             if len(parts) == 1:
@@ -313,10 +313,11 @@ class System(nn.Module):
         Raises:
             InputError: a file that is missing, damaged, changed, or of another system.
         """
-        tensors, stored = load_state(Path(folder), "model")
-        document = read_document(stored, str(folder))
-        system = rebuilt(document, tensors) if build is None else build(document.items)
-        load_weights(system, tensors, str(folder))
+        with torch.inference_mode(False):  # weights that adapt and train, wherever they are loaded
+            tensors, stored = load_state(Path(folder), "model")
+            document = read_document(stored, str(folder))
+            system = rebuilt(document, tensors) if build is None else build(document.items)
+            load_weights(system, tensors, str(folder))
         system.notes = document.notes
         for name, limit in document.limits.items():
             setattr(system, name, limit)

@@ -35,11 +35,13 @@ class Twin:
     Args:
         module: what is called.
         training: the mode of the twin; if not given, that of each module.
+        apart: whether the weights are other tensors over the same memory, so that a training that writes into them
+            meanwhile does not stop autograd from differentiating what was asked; if not, the parameters themselves.
     """
 
-    def __init__(self, module: nn.Module, *, training: bool | None = None) -> None:
+    def __init__(self, module: nn.Module, *, training: bool | None = None, apart: bool = False) -> None:
         self._memo: dict[int, Any] = {}
-        self._training = training
+        self._training, self._apart = training, apart
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
@@ -92,13 +94,25 @@ class Twin:
     def _tensors(self, named: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
         own: dict[str, Tensor | None] = {}
         for name, tensor in named.items():
-            if tensor is not None:
+            if tensor is None:
+                own[name] = None
+            else:
                 self.memory.add(tensor.untyped_storage().data_ptr())
                 self.places.setdefault(id(tensor), []).append((own, name))
-                # A buffer's twin is a view, so that what is noted on it stays in the call.
-                tensor = tensor if isinstance(tensor, nn.Parameter) else tensor.view_as(tensor)
-            own[name] = tensor
+                own[name] = self._shared(tensor)
         return own
+
+    def _shared(self, tensor: Tensor) -> Tensor:
+        """The tensor for the twin: a parameter itself or another over its memory; of a buffer always another, so that
+        what is noted on it stays in the call."""
+        if not isinstance(tensor, nn.Parameter):
+            return tensor.data if self._apart else tensor.view_as(tensor)
+        if not self._apart:
+            return tensor
+        key = id(tensor)
+        if key not in self._memo:
+            self._memo[key] = nn.Parameter(tensor.data, requires_grad=tensor.requires_grad)
+        return self._memo[key]
 
     def _value(self, value: Any, depth: int = 6) -> Any:
         """An attribute, with modules replaced by their twins wherever it holds some."""
