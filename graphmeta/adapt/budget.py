@@ -120,8 +120,8 @@ def measure(
 def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, score: bool = False) -> list[slice]:
     """Tasks of these sizes, in their order, in runs that are adapted at a time.
 
-    A run's own weights (:meth:`~graphmeta.adapt.adaptation.Adaptation.memory`), what autograd keeps and the padding to its largest task come to 256 MB at
-    most, or it is one task.
+    A run's own weights (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), what autograd keeps
+    and the padding to its largest task come to 256 MB at most, or it is one task.
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
