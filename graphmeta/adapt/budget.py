@@ -111,6 +111,8 @@ def measure(
     own = Twin(recommender)
     model, twin = own.module, Twin(adaptation).module
     assert isinstance(model, Recommender)
+    for part in model.modules() if model.training else ():  # what training writes into is not written into here
+        part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
     with torch.random.fork_rng(devices=[]), counting(frozenset(own.memory)) as counter:
         answers = twin.run(model, tasks, loss, score=score)  # pyright: ignore[reportCallIssue]
     size = counter.peak + answers.numel() * answers.element_size()

@@ -42,6 +42,7 @@ class Twin:
     def __init__(self, module: nn.Module, *, training: bool | None = None, apart: bool = False) -> None:
         self._memo: dict[int, Any] = {}
         self._training, self._apart = training, apart
+        self._buffers: list[tuple[dict[str, Any], dict[str, Any], str, Tensor]] = []
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
@@ -53,9 +54,17 @@ class Twin:
         for name, weight in weights.items():
             for entries, key in self.places[id(_named(self.original, name))]:
                 entries[key] = weight
+                self._buffers = [own for own in self._buffers if own[1] is not entries or own[2] != key]
         for part in self.recurrent:
             names = part._flat_weights_names
             part.__dict__["_flat_weights"] = [part._parameters.get(name) for name in names]
+
+    def hand_back(self) -> None:
+        """Give the module the buffers that its twin has replaced in training (a running mean that is assigned)."""
+        for original, own, name, shared in self._buffers:
+            found = own[name]
+            if found is not shared and isinstance(found, Tensor):
+                original[name] = found.detach()
 
     def _module(self, module: nn.Module) -> nn.Module:
         found = self._memo.get(id(module))
@@ -73,7 +82,7 @@ class Twin:
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
         twin.__dict__ = entries
-        entries["_parameters"] = self._tensors(module._parameters)
+        entries["_parameters"] = self._tensors(module._parameters)  # pyright: ignore[reportArgumentType]
         entries["_buffers"] = self._tensors(module._buffers)
         entries["_modules"] = {
             name: None if part is None else self._module(part) for name, part in module._modules.items()
@@ -91,7 +100,7 @@ class Twin:
             self.recurrent.append(twin)  # pyright: ignore[reportArgumentType]
         return twin
 
-    def _tensors(self, named: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    def _tensors(self, named: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
         own: dict[str, Tensor | None] = {}
         for name, tensor in named.items():
             if tensor is None:
@@ -99,7 +108,9 @@ class Twin:
             else:
                 self.memory.add(tensor.untyped_storage().data_ptr())
                 self.places.setdefault(id(tensor), []).append((own, name))
-                own[name] = self._shared(tensor)
+                own[name] = shared = self._shared(tensor)
+                if not isinstance(tensor, nn.Parameter):
+                    self._buffers.append((named, own, name, shared))
         return own
 
     def _shared(self, tensor: Tensor) -> Tensor:

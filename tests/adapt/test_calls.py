@@ -352,3 +352,33 @@ def test_every_task_count_from_two_to_fifty_is_the_loop():
             system.adaptation.stacked = stacked
             found.append(system.adaptation.run(system.recommender, tasks, SoftmaxLoss(), score=True).detach())
         torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+
+
+class Running(nn.Module):
+    """Keeps a running mean by assigning to a buffer, and one by writing into it; training alone moves them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("assigned", torch.zeros(WIDTH))
+        self.register_buffer("written", torch.zeros(WIDTH))
+
+    def forward(self, x, batch):
+        if self.training:
+            self.assigned = 0.9 * self.assigned + 0.1 * x.detach().mean(0)
+            with torch.no_grad():
+                self.written.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        return self.linear(x)[batch["event"].item]
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_buffer_that_training_moves_is_moved_and_asking_leaves_it(stacked):
+    system = system_of(made(Running))
+    system.adaptation.stacked = stacked
+    list(train(system, LOG, epochs=1, batch_size=30))
+    assigned, written = system.recommender.encoder.assigned, system.recommender.encoder.written
+    assert assigned.abs().sum() > 0
+    torch.testing.assert_close(assigned, written)
+    before = assigned.clone()
+    system.train().recommend(ASKED[0], 3)
+    assert torch.equal(system.recommender.encoder.assigned, before)
