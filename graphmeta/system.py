@@ -30,7 +30,7 @@ from graphmeta.storage import load_state, not_finite, save_state
 from graphmeta.tables import EntityTable
 from graphmeta.tasks import Batches, Sizes, TaskBatch, Tasks, shuffled, sizes_of, task_batch
 
-_SCORES = 2**25  # bytes of scores at a time when recommending
+_SCORES = 2**24  # bytes of scores at a time when recommending
 
 
 class System(nn.Module):
@@ -205,8 +205,14 @@ class System(nn.Module):
             if isinstance(samples, Tasks):
                 return torch.cat([asked._answer(part) for part in parts])
             order = np.argsort(samples.lengths, kind="stable")  # tasks of like length, so that little is padded
-            found = torch.cat([asked._answer(part) for part in asked.parts(samples.take(order), score=True)])
-            return torch.empty_like(found).index_copy(0, torch.from_numpy(order).to(found.device), found)
+            scores, begin = None, 0
+            for part in asked.parts(samples.take(order), score=True):
+                found = asked._answer(part)
+                scores = found.new_empty(len(samples), found.shape[1]) if scores is None else scores
+                scores[torch.from_numpy(order[begin : begin + len(part)]).to(found.device)] = found
+                begin += len(part)
+            assert scores is not None
+            return scores
 
     def _answer(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:

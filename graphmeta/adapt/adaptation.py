@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphmeta.adapt.fallback import told
+from graphmeta.adapt.fallback import kind_of, told
 from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import LowRank, Weight, Weights, detached
@@ -29,7 +29,7 @@ from graphmeta.adapt.stacked.task_table import TaskTable
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
 from graphmeta.batch import split_tasks, without_targets
-from graphmeta.errors import DivergedError, InputError, MixedRows
+from graphmeta.errors import DivergedError, InputError, MixedRows, UnsupportedOp
 from graphmeta.nn.features import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.tasks import TaskBatch
@@ -79,6 +79,8 @@ class Adaptation(nn.Module):
         self.frozen: list[str] = []
         # By mode, and shared by all twins: why the loop runs; rows of the tasks measured, and bytes of each row.
         self.refusals: dict[tuple[bool, ...], str] = {}
+        self.failures: dict[tuple[bool, ...], tuple[str, int]] = {}  # the kind of the last ones, and how many
+        self.warned: set[str] = set()
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
 
@@ -128,7 +130,9 @@ class Adaptation(nn.Module):
         mode = self.mode(recommender, score)
         if self.stacked and mode not in self.refusals:
             try:
-                return self._together(recommender, tasks, loss, answer)
+                answers = self._together(recommender, tasks, loss, answer)
+                self.failures.pop(mode, None)
+                return answers
             except (InputError, DivergedError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -149,12 +153,19 @@ class Adaptation(nn.Module):
         return bool(self.refusals)
 
     def _refused(self, mode: tuple[bool, ...], error: Exception) -> None:
-        """Note why the loop has run, and warn once a reason; a batch that is odd by itself decides for no other."""
-        reason = told(error)
-        new = reason not in self.refusals.values()
-        if not isinstance(error, MixedRows):
+        """Note why the loop has run, and warn once a reason.
+
+        An operation that the stack does not know decides for the mode; a batch that is odd by itself (rows that are
+        mixed, an error in the stack alone) does so with the third of its kind in a row.
+        """
+        reason, kind = told(error), kind_of(error)
+        before, times = self.failures.get(mode, ("", 0))
+        times = times + 1 if before == kind else 1
+        self.failures[mode] = kind, times
+        if times >= 3 or (isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)):
             self.refusals[mode] = reason
-        if new or isinstance(error, MixedRows):
+        if kind not in self.warned:
+            self.warned.add(kind)
             warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=3)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:

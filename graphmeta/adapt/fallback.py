@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 
 from graphmeta.errors import MixedRows, UnsupportedOp
@@ -15,6 +17,12 @@ def told(error: Exception) -> str:
     if isinstance(error, UnsupportedOp):
         return f"{_place(error)}{error}: unknown to the stacked engine"
     return f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
+
+
+def kind_of(error: Exception) -> str:
+    """What two errors have in common that have one cause: place and kind, and what an operation is called."""
+    what = str(error) if isinstance(error, UnsupportedOp) else type(error).__name__
+    return _place(error) + re.sub(r"\d+", "#", what)
 
 
 def _place(error: BaseException) -> str:
