@@ -6,7 +6,7 @@ what was read: the gradients of that make up the table's own gradient, which is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,10 @@ from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus
+
+# Of look-ups: rows' places, tasks, rows and gradients [K, …]; of products: gradients [T, Q, V] and queries [T, Q, D];
+# of squared lengths: gradients and themselves [T, V].
+_Parts = tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, tuple[Tensor, Tensor] | None]
 
 
 class TaskTable(TaskValue):
@@ -125,14 +129,25 @@ class TaskTable(TaskValue):
         return [rows for _, _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products] + squares
 
     def stepped(
-        self, state: TableState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
+        self,
+        state: TableState,
+        rate: float | Tensor,
+        grads: Sequence[Tensor | None],
+        *,
+        keep_graph: bool,
+        held: float | Tensor | None = None,
     ) -> TableState:
-        """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order."""
+        """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order.
+
+        ``held`` is the share of what has changed since the start that is taken back.
+        """
         lookups, products = self.seen.lookups, self.seen.products
         state = replace(state, first_order=not keep_graph)
         stretch = grads[len(lookups) + len(products)] if self.seen.squares is not None else None
         if stretch is not None:  # the gradient of ‖e‖² is 2 e
-            state = state.shrunk(2 * rate * stretch)
+            stretch = 2 * rate * stretch
+        if stretch is not None or held is not None:
+            state = state.shrunk(stretch, 0.0 if held is None else held)
         touched, outer = list(state.touched), list(state.outer)
         for (index, task, _), grad in zip(lookups, grads, strict=False):
             if grad is not None:
@@ -145,6 +160,72 @@ class TaskTable(TaskValue):
                 moved = grad.mul_(-rate) if constant else -rate * grad
                 outer.append((self._blocks(moved), self._blocks(vectors)))
         return replace(state, touched=tuple(touched), outer=tuple(outer))
+
+    def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
+        """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, in its order.
+
+        The gradient is ``G = Σ_q δ_q ⊗ h_q + Σ_k 1_row(k) ⊗ r_k + diag(2 g) E`` (products, look-ups, lengths), so
+
+            ``‖G‖² = Σ_pq (δ_p·δ_q)(h_p·h_q) + Σ_i ‖Σ_{k: row(k) = i} r_k‖² + 4 Σ_i g_i² ‖e_i‖²``
+            ``+ 2 Σ_k r_k · Σ_q δ_q,row(k) h_q + 4 Σ_qi δ_qi g_i (h_q·e_i) + 4 Σ_k g_row(k) (r_k·e_row(k))``
+        """
+        lookups, products, stretch = self._parts(grads, keep_graph)
+        tasks, size = self.stack.num_tasks, len(self.state.base)
+        found = self.state.base.new_zeros(tasks)
+        if products is not None:
+            slopes, queries = products
+            close = torch.bmm(slopes, slopes.transpose(1, 2)) * torch.bmm(queries, queries.transpose(1, 2))
+            found = found + close.sum((1, 2))
+        if lookups is not None:
+            index, task, rows, slope = lookups
+            keys, change = self._at_rows(index, task, slope)
+            found = found.index_add(0, keys // size, change.square().sum(1))
+            if products is not None:
+                along = torch.bmm(products[0][task, :, index][:, None], products[1].index_select(0, task)).squeeze(1)
+                found = found.index_add(0, task, 2 * (along * slope).sum(1))
+            if stretch is not None:
+                found = found.index_add(0, task, 4 * stretch[0][task, index] * (rows * slope).sum(1))
+        if stretch is not None:
+            each, squares = stretch
+            found = found + 4 * (each.square() * squares).sum(1)
+            if products is not None:
+                # Computed again: in first order a loss has written its gradient over the scores.
+                scores = self._blocks(self.state.products(products[1]))
+                found = found + 4 * (products[0] * scores * each[:, None]).sum((1, 2))
+        return found.clamp(min=0)
+
+    def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+        """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
+        looked = len(self.seen.lookups)
+        own = [factor.index_select(0, task)[:, None] for _, task, _ in self.seen.lookups]
+        found = [None if g is None else g * one for g, one in zip(grads[:looked], own, strict=True)]
+        for grad in grads[looked:]:  # of products [T·Q, V], and of lengths [T, V]
+            every = None if grad is None else self._blocks(grad) * factor[:, None, None]
+            found.append(None if grad is None or every is None else every.reshape(grad.shape))
+        return found
+
+    def _parts(self, grads: Sequence[Tensor | None], keep_graph: bool) -> _Parts:
+        """The gradients of :meth:`read` with what they belong to, each kind as one."""
+
+        def fixed(x: Tensor) -> Tensor:
+            return x if keep_graph else x.detach()
+
+        seen, kind = self.seen, self.state.base.dtype
+        looked, scored = len(seen.lookups), len(seen.lookups) + len(seen.products)
+        rows = [
+            (i, t, fixed(r), g.to(kind)) for (i, t, r), g in zip(seen.lookups, grads, strict=False) if g is not None
+        ]
+        blocks = [
+            (self._blocks(grad.to(kind)), self._blocks(fixed(query).to(kind)))
+            for (query, _), grad in zip(seen.products, grads[looked:scored], strict=True)
+            if grad is not None
+        ]
+        stretch = None if seen.squares is None else grads[scored]
+        return (
+            tuple(torch.cat(part) for part in zip(*rows, strict=True)) if rows else None,
+            tuple(torch.cat(part, 1) for part in zip(*blocks, strict=True)) if blocks else None,
+            None if stretch is None or seen.squares is None else (stretch, fixed(seen.squares)),
+        )
 
     def _at_rows(self, index: Tensor, task: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to each distinct row, as many entries as the index has, so that no size is waited for.
