@@ -163,11 +163,15 @@ class System(nn.Module):
             return [samples]
         return [samples.take(np.arange(at, min(at + size, len(samples)))) for at in range(0, len(samples), size)]
 
-    def losses(self, samples: Samples | Tasks) -> Tensor:
-        """The training loss of each sample, or of each query of the tasks, ``[S]``."""
+    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
+        """The training loss of each sample, or of each query of the tasks, ``[S]``.
+
+        Args:
+            progress: the share of the training that is done, which the adaptation's schedules go by.
+        """
         if self.episodic:
             assert self.adaptation is not None
-            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss)
+            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, progress=progress)
         return self.recommender(self._asked(samples), self.loss)
 
     def scores(self, samples: Samples | Tasks) -> Tensor:
