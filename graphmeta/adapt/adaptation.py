@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.adapt.clipping import clipped
+from graphmeta.adapt.fallback import told
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
@@ -31,12 +32,10 @@ from graphmeta.adapt.stacked.task_table import TaskTable
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
 from graphmeta.batch import split_tasks, without_targets
-from graphmeta.errors import DivergedError, InputError, MixedRows, UnsupportedOp
+from graphmeta.errors import DivergedError, InputError, MixedRows
 from graphmeta.nn.features import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.tasks import TaskBatch
-
-_MEMORY = 2**28
 
 
 class Adaptation(nn.Module):
@@ -51,8 +50,8 @@ class Adaptation(nn.Module):
         trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
             as if there were no adaptation, and steps are taken only when recommending.
         stacked: all tasks at once; False runs the per-task loop.
-        task_chunk: so many tasks at a time, however many a batch has; if not given, as many as :meth:`memory` lets
-            into 256 MB.
+        task_chunk: so many tasks at a time, however many a batch has; if not given, as many as
+            :func:`~graphmeta.adapt.budget.chunks` lets into 256 MB.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
@@ -79,7 +78,9 @@ class Adaptation(nn.Module):
         self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
         self.frozen: list[str] = []
-        self.refusals: dict[tuple[bool, ...], str] = {}  # why the loop runs, by mode; shared by all twins
+        # By mode, and shared by all twins: why the loop runs; rows of the tasks measured, and bytes of each row.
+        self.refusals: dict[tuple[bool, ...], str] = {}
+        self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
 
     @property
@@ -139,17 +140,6 @@ class Adaptation(nn.Module):
         changes = [number * support + 1 for number in range(1, self.steps + 1)][-copies:]
         return 4 * tasks * ((copies + 1) * numbers + sum(changes) * rows)
 
-    def chunk(self, support: int) -> int:
-        """How many tasks of so many support samples are adapted at a time."""
-        return self.task_chunk or max(1, _MEMORY // max(1, self.memory(1, support)))
-
-    def estimate(self, tasks: int, support: int) -> str:
-        """Steps, adapted numbers and tasks at a time, and what :meth:`memory` makes of them, in words."""
-        at_once, (numbers, rows) = min(tasks, self.chunk(support)), self.sizes
-        tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
-        size = self.memory(at_once, support) / 1e6
-        return f"steps {self.steps} × {numbers:,} numbers{tables} × {at_once} tasks at a time, about {size:,.1f} MB"
-
     def run(
         self,
         recommender: Recommender,
@@ -169,7 +159,7 @@ class Adaptation(nn.Module):
             DivergedError: a support loss that is not finite; names task and step.
         """
         answer, progress = (None, 1.0) if score else (loss, progress)
-        mode = (recommender.training, self._second(progress), score)
+        mode = self.mode(recommender, score, progress)
         if self.stacked and mode not in self.refusals:
             try:
                 return self._together(recommender, tasks, loss, answer, progress)
@@ -183,6 +173,10 @@ class Adaptation(nn.Module):
             return answers
         return self._one_by_one(recommender, tasks, loss, answer, progress)
 
+    def mode(self, recommender: Recommender, score: bool, progress: float = 1.0) -> tuple[bool, ...]:
+        """What decides which code of the recommender runs, and what is kept of it."""
+        return recommender.training, self._second(progress), score
+
     @property
     def fell_back(self) -> bool:
         """Whether the loop runs because the stack has refused the recommender, in one mode at least."""
@@ -190,16 +184,11 @@ class Adaptation(nn.Module):
 
     def _refused(self, mode: tuple[bool, ...], error: Exception) -> None:
         """Note why the loop has run, and warn once a reason; a batch that is odd by itself decides for no other."""
-        if isinstance(error, UnsupportedOp):
-            reason = f"{_place(error)}{error}: unknown to the stacked engine"
-        else:
-            reason = f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
-        told = set(self.refusals.values())
-        if isinstance(error, MixedRows):
-            reason, told = f"{error} in this batch", set()
-        else:
+        reason = told(error)
+        new = reason not in self.refusals.values()
+        if not isinstance(error, MixedRows):
             self.refusals[mode] = reason
-        if reason not in told:
+        if new or isinstance(error, MixedRows):
             warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=3)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
@@ -375,25 +364,6 @@ class Adaptation(nn.Module):
         start = support.start[name]
         away = weight - (start.base if isinstance(start, LowRank) else start)
         return moved - held * (away if second else away.detach())
-
-
-def _place(error: BaseException) -> str:
-    """The innermost module that was running, by its name, and its line: ``encoder.conv (my_encoder.py:31): ``."""
-    names: dict[int, str] = {}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        code, own = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
-        if isinstance(own, Recommender) and not names:
-            names = {id(part): name for name, part in own.named_modules()}
-        if isinstance(own, nn.Module) and names.get(id(own)):
-            found = f"{names[id(own)]} ({code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}): "
-        trace = trace.tb_next
-    return found
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
 
 
 def _leaf(weight: Weight) -> Weight:

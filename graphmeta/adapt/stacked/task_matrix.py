@@ -158,8 +158,11 @@ class TaskMatrix(TaskWeight):
 
     def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
         """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
-        every = factor[:, None, None]
-        return [None if grad is None else (_rows(grad, self.stack) * every).reshape(grad.shape) for grad in grads]
+
+        def one(grad: Tensor) -> Tensor:
+            return (_rows(grad, self.stack) * factor[:, None, None]).reshape(grad.shape).to(grad.dtype)
+
+        return [None if grad is None else one(grad) for grad in grads]
 
     def _parts(
         self, grads: Sequence[Tensor | None], keep_graph: bool

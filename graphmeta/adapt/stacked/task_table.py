@@ -196,13 +196,16 @@ class TaskTable(TaskValue):
 
     def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
         """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
-        looked = len(self.seen.lookups)
-        own = [factor.index_select(0, task)[:, None] for _, task, _ in self.seen.lookups]
-        found = [None if g is None else g * one for g, one in zip(grads[:looked], own, strict=True)]
-        for grad in grads[looked:]:  # of products [T·Q, V], and of lengths [T, V]
-            every = None if grad is None else self._blocks(grad) * factor[:, None, None]
-            found.append(None if grad is None or every is None else every.reshape(grad.shape))
-        return found
+
+        def one(grad: Tensor, number: int) -> Tensor:
+            if number < len(self.seen.lookups):
+                _, task, _ = self.seen.lookups[number]
+                scaled = grad * factor.index_select(0, task)[:, None]
+            else:  # of products [T·Q, V], or of lengths [T, V]
+                scaled = (self._blocks(grad) * factor[:, None, None]).reshape(grad.shape)
+            return scaled.to(grad.dtype)
+
+        return [None if grad is None else one(grad, number) for number, grad in enumerate(grads)]
 
     def _parts(self, grads: Sequence[Tensor | None], keep_graph: bool) -> _Parts:
         """The gradients of :meth:`read` with what they belong to, each kind as one."""
