@@ -105,6 +105,12 @@ class InnerLoop:
         weights = () if self.multi_step is None else self.multi_step.weights(self.steps, progress)
         return weights if any(weights[:-1]) else ()
 
+    @property
+    def dearest(self) -> float:
+        """The share of the training that is done when a batch takes the most memory."""
+        second = self.order.first if isinstance(self.order, OrderSchedule) else 0.0
+        return second if self.multi_step is not None and second < self.multi_step.until else 1.0
+
 
 class Loop(TypedDict, total=False):
     """``steps`` and ``order`` of an :class:`InnerLoop`, for those who need no more."""

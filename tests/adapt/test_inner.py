@@ -371,6 +371,31 @@ def test_the_weights_of_steps_move_to_the_last_one():
 
 
 @pytest.mark.parametrize(
+    ("loop", "progress"),
+    [
+        (InnerLoop(2, 2), 1.0),
+        (InnerLoop(2, OrderSchedule(0.5)), 1.0),
+        (InnerLoop(2, 2, multi_step=MultiStep(0.4)), 0.0),
+        (InnerLoop(2, OrderSchedule(0.3), multi_step=MultiStep(0.4)), 0.3),  # second order and every step
+        (InnerLoop(2, OrderSchedule(0.5), multi_step=MultiStep(0.4)), 1.0),  # never both
+    ],
+)
+def test_when_a_batch_takes_the_most(loop, progress):
+    assert loop.dearest == progress
+
+
+def test_a_clipped_step_stays_stacked_under_autocast():
+    model, tasks = made("graph").float(), task_batch(samples(), num_items=ITEMS)
+    adaptation = Adaptation(Scope(""), step=Gradient(RATE), inner=InnerLoop(2, 1, clip=0.2, proximal=0.1))
+    adaptation.bind(model)
+    exact = adaptation.run(model, tasks, SoftmaxLoss())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = adaptation.run(model, tasks, SoftmaxLoss())
+    assert not adaptation.fell_back
+    torch.testing.assert_close(found.float(), exact, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
     ("wrong", "told"),
     [
         (lambda: InnerLoop(order=3), "order must be 1 or 2"),

@@ -93,6 +93,18 @@ def test_threads_that_ask_while_one_trains_get_the_same_scores():
         assert len({round(loss, 6) for loss in train_too.result()}) == 3  # each its own loss
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_memory_is_measured_where_a_batch_takes_the_most(order):
+    """With all steps' queries, where the last one alone would be less."""
+    samples, found = made().training_samples(SPLIT.train).take(slice(0, 12)), []
+    for inner in (None, {"multi_step": 0.75}):
+        system = made(inner=inner, order=order, steps=3)
+        system.parts(samples)
+        ((_, each),) = system.adaptation.activations.values()
+        found.append(each)
+    assert found[1] > 1.2 * found[0]
+
+
 def test_a_curve_ends_where_the_rates_do():
     system, samples = made().eval(), last_clicks(SPLIT.test)
     assert list(by_steps(system, samples, steps=range(3)).results) == [0, 1, 2]
