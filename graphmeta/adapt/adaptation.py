@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.adapt.clipping import clipped
+from graphmeta.adapt.descent import Move, leaf, moved, read_of, slopes_of
 from graphmeta.adapt.fallback import told
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.stacked.engine import LowRank, Weight, Weights, detached
+from graphmeta.adapt.stacked.engine import Weight, Weights, detached
 from graphmeta.adapt.stacked.table_state import TableState
-from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
-from graphmeta.adapt.stacked.task_table import TaskTable
+from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
 from graphmeta.batch import split_tasks, without_targets
@@ -322,7 +322,7 @@ class Adaptation(nn.Module):
 
     def _step(self, support: Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
-        begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
+        begin = {n: weights[n] if support.second else leaf(weights[n]) for n in self.names}
         problem, batch = support.problem, support.batch
         with torch.enable_grad():
             call = problem.call(batch, exact=support.second)
@@ -330,55 +330,15 @@ class Adaptation(nn.Module):
             losses = call.run({**support.fixed, **own}, loss=problem.loss, encoded=problem.seen)
             per_task = task_mean(batch, losses)
             problem.finite.append(per_task.detach())
-            read = {name: _read(own[name], begin[name]) for name in self.names}
+            read = {name: read_of(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            grads = iter(_slopes(per_task.sum(), flat, support.second))
+            grads = iter(slopes_of(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
         if self.inner.clip is not None:
             slopes = clipped(slopes, own, self.inner.clip, support)
-        return {**weights, **{n: self._moved(n, number, weights[n], own[n], slopes[n], support) for n in self.names}}
-
-    def _moved(
-        self,
-        name: str,
-        number: int,
-        weight: Weight,
-        own: Tensor,
-        slope: list[Tensor | None],
-        support: Support,
-    ) -> Weight:
-        """``θ_k − α g_k``, and with a proximal term ``− α λ (θ_k − θ_0)``."""
-        rate, second = self.step.rate(name, number), support.second
-        held = rate * self.inner.proximal if self.inner.proximal else None
-        if isinstance(weight, TableState):
-            assert isinstance(own, TaskTable)
-            return own.stepped(weight, rate, slope, keep_graph=second, held=held)
-        if isinstance(weight, MatrixState):
-            assert isinstance(own, TaskMatrix)
-            return own.stepped(weight, rate, slope, keep_graph=second, held=held)
-        moved = weight if slope[0] is None else weight - rate * slope[0]
-        if held is None:
-            return moved
-        start = support.start[name]
-        away = weight - (start.base if isinstance(start, LowRank) else start)
-        return moved - held * (away if second else away.detach())
-
-
-def _leaf(weight: Weight) -> Weight:
-    return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
-
-
-def _read(own: Tensor, begin: Weight) -> list[Tensor]:
-    """What the support loss is differentiated by: the weight itself, or what was read from one of low rank."""
-    if isinstance(begin, Tensor):
-        return [begin]
-    assert isinstance(own, TaskTable | TaskMatrix)
-    return own.read()
-
-
-def _slopes(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
-    if not loss.requires_grad or not weights:
-        return [None] * len(weights)
-    return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)
+        rates = {name: self.step.rate(name, number) for name in self.names}
+        shares = {name: rate * self.inner.proximal if self.inner.proximal else None for name, rate in rates.items()}
+        moves = {name: Move(rates[name], slopes[name], shares[name]) for name in self.names}
+        return {**weights, **{n: moved(weights[n], own[n], move, support, n) for n, move in moves.items()}}

@@ -179,3 +179,16 @@ def _add_columns(scores: Tensor, blocks: Tensor, keys: Tensor, change: Tensor) -
     values = torch.bmm(blocks.index_select(0, task), change[:, :, None]).squeeze(2)
     place = (task[:, None] * per_task + torch.arange(per_task, device=keys.device)) * size + row[:, None]
     return scores.reshape(-1).index_add(0, place.reshape(-1), values.reshape(-1)).reshape(scores.shape)
+
+
+def distinct(keys: Tensor, change: Tensor, *, last: int) -> tuple[Tensor, Tensor]:
+    """What is added at each distinct key, as many entries as there are keys, so that no size is waited for.
+
+    The last ones, where keys repeat, add nothing at the ``last`` key of all.
+
+    Shapes: keys ``[K]`` and changes ``[K, D]`` -> the same, keys sorted.
+    """
+    keys, order = keys.sort()
+    place = F.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0)) if len(keys) else keys
+    found = torch.full_like(keys, last).index_copy(0, place, keys)
+    return found, torch.zeros_like(change).index_add(0, place, change.index_select(0, order))

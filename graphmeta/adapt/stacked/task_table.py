@@ -17,14 +17,11 @@ from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.stacked.notes import Rows, name_of
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
-from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.table_gradient import TableGradient
+from graphmeta.adapt.stacked.table_state import TableState, distinct
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus
-
-# Of look-ups: rows' places, tasks, rows and gradients [K, …]; of products: gradients [T, Q, V] and queries [T, Q, D];
-# of squared lengths: gradients and themselves [T, V].
-_Parts = tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, tuple[Tensor, Tensor] | None]
 
 
 class TaskTable(TaskValue):
@@ -162,53 +159,7 @@ class TaskTable(TaskValue):
         return replace(state, touched=tuple(touched), outer=tuple(outer))
 
     def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
-        """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, in its order.
-
-        The gradient is ``G = Σ_q δ_q ⊗ h_q + Σ_k 1_row(k) ⊗ r_k + diag(2 g) E`` (products, look-ups, lengths), so
-
-            ``‖G‖² = Σ_pq (δ_p·δ_q)(h_p·h_q) + Σ_i ‖Σ_{k: row(k) = i} r_k‖² + 4 Σ_i g_i² ‖e_i‖²``
-            ``+ 2 Σ_k r_k · Σ_q δ_q,row(k) h_q + 4 Σ_qi δ_qi g_i (h_q·e_i) + 4 Σ_k g_row(k) (r_k·e_row(k))``
-        """
-        lookups, products, stretch = self._parts(grads, keep_graph)
-        tasks, size = self.stack.num_tasks, len(self.state.base)
-        found = self.state.base.new_zeros(tasks)
-        if products is not None:
-            slopes, queries = products
-            close = torch.bmm(slopes, slopes.transpose(1, 2)) * torch.bmm(queries, queries.transpose(1, 2))
-            found = found + close.sum((1, 2))
-        if lookups is not None:
-            index, task, rows, slope = lookups
-            keys, change = self._at_rows(index, task, slope)
-            found = found.index_add(0, keys // size, change.square().sum(1))
-            if products is not None:
-                along = torch.bmm(products[0][task, :, index][:, None], products[1].index_select(0, task)).squeeze(1)
-                found = found.index_add(0, task, 2 * (along * slope).sum(1))
-            if stretch is not None:
-                found = found.index_add(0, task, 4 * stretch[0][task, index] * (rows * slope).sum(1))
-        if stretch is not None:
-            each, squares = stretch
-            found = found + 4 * (each.square() * squares).sum(1)
-            if products is not None:
-                # Computed again: in first order a loss has written its gradient over the scores.
-                scores = self._blocks(self.state.products(products[1]))
-                found = found + 4 * (products[0] * scores * each[:, None]).sum((1, 2))
-        return found.clamp(min=0)
-
-    def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
-        """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
-
-        def one(grad: Tensor, number: int) -> Tensor:
-            if number < len(self.seen.lookups):
-                _, task, _ = self.seen.lookups[number]
-                scaled = grad * factor.index_select(0, task)[:, None]
-            else:  # of products [T·Q, V], or of lengths [T, V]
-                scaled = (self._blocks(grad) * factor[:, None, None]).reshape(grad.shape)
-            return scaled.to(grad.dtype)
-
-        return [None if grad is None else one(grad, number) for number, grad in enumerate(grads)]
-
-    def _parts(self, grads: Sequence[Tensor | None], keep_graph: bool) -> _Parts:
-        """The gradients of :meth:`read` with what they belong to, each kind as one."""
+        """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, in its order."""
 
         def fixed(x: Tensor) -> Tensor:
             return x if keep_graph else x.detach()
@@ -224,21 +175,26 @@ class TaskTable(TaskValue):
             if grad is not None
         ]
         stretch = None if seen.squares is None else grads[scored]
-        return (
-            tuple(torch.cat(part) for part in zip(*rows, strict=True)) if rows else None,
-            tuple(torch.cat(part, 1) for part in zip(*blocks, strict=True)) if blocks else None,
-            None if stretch is None or seen.squares is None else (stretch, fixed(seen.squares)),
-        )
+        lengths = None if stretch is None or seen.squares is None else (stretch, fixed(seen.squares))
+        return TableGradient(rows, blocks, lengths).square(self.state, self.stack.num_tasks)
+
+    def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+        """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
+
+        def one(grad: Tensor, number: int) -> Tensor:
+            if number < len(self.seen.lookups):
+                _, task, _ = self.seen.lookups[number]
+                scaled = grad * factor.index_select(0, task)[:, None]
+            else:  # of products [T·Q, V], or of lengths [T, V]
+                scaled = (self._blocks(grad) * factor[:, None, None]).reshape(grad.shape)
+            return scaled.to(grad.dtype)
+
+        return [None if grad is None else one(grad, number) for number, grad in enumerate(grads)]
 
     def _at_rows(self, index: Tensor, task: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to each distinct row, as many entries as the index has, so that no size is waited for.
-
-        The last ones, where rows repeat, add nothing to the last row of all.
-        """
-        keys, order = (task * len(self.state.base) + index).sort()
-        place = F.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0)) if len(keys) else keys
-        distinct = torch.full_like(keys, self.stack.num_tasks * len(self.state.base) - 1).index_copy(0, place, keys)
-        return distinct, torch.zeros_like(change).index_add(0, place, change.index_select(0, order))
+        """What is added to each distinct row of each task's table."""
+        size = len(self.state.base)
+        return distinct(task * size + index, change, last=self.stack.num_tasks * size - 1)
 
     def _blocks(self, x: Tensor) -> Tensor:
         """``[T·Q, …]`` as ``[T, Q, …]``."""
