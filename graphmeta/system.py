@@ -173,7 +173,8 @@ class System(nn.Module):
             few = np.argsort(-sizes.rows, kind="stable")[:2]
             tasks = self._tasks(samples.take(few))
             most = int(sizes.rows[few[0]])
-            measure(self.adaptation, self.recommender, tasks, self.loss, most, score=score)
+            loss = self.support_loss if score else self.loss
+            measure(self.adaptation, self.recommender, tasks, loss, most, score=score)
 
     def memory_estimate(self, samples: Samples | Tasks, batch_size: int) -> str:
         """What training batches of so many of these tasks take to adapt, in words."""
@@ -182,11 +183,15 @@ class System(nn.Module):
         self._measure(samples, sizes, score=False)
         return estimate(self.adaptation, self.recommender, sizes, min(batch_size, len(samples)))
 
-    def losses(self, samples: Samples | Tasks) -> Tensor:
-        """The training loss of each sample, or of each query of the tasks, ``[S]``."""
+    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
+        """The training loss of each sample, or of each query of the tasks, ``[S]``.
+
+        Args:
+            progress: the share of the training that is done, which the adaptation's schedules go by.
+        """
         if self.episodic:
             assert self.adaptation is not None
-            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss)
+            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, progress=progress)
         return self.recommender(self._asked(samples), self.loss)
 
     def scores(self, samples: Samples | Tasks) -> Tensor:
@@ -217,7 +222,7 @@ class System(nn.Module):
     def _answer(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
             return self.recommender(self._asked(samples))
-        return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, score=True)
+        return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
     def _asked(self, samples: Samples | Tasks) -> HeteroData:
         asked = samples.query if isinstance(samples, Tasks) else samples
@@ -225,6 +230,11 @@ class System(nn.Module):
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         return task_batch(samples, num_items=self.num_items, max_support=self.max_support).to(self.device)
+
+    @property
+    def support_loss(self) -> nn.Module:
+        """What the steps go down before the system answers."""
+        return self.loss
 
     @property
     def device(self) -> torch.device:

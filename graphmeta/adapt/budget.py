@@ -114,7 +114,8 @@ def measure(
     for part in model.modules() if model.training else ():  # what training writes into is not written into here
         part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
     with torch.random.fork_rng(devices=[]), counting(frozenset(own.memory)) as counter:
-        answers = twin.run(model, tasks, loss, score=score)  # pyright: ignore[reportCallIssue]
+        most = adaptation.inner.dearest
+        answers = twin.run(model, tasks, loss, score=score, progress=most)  # pyright: ignore[reportCallIssue]
     size = counter.peak + answers.numel() * answers.element_size()
     adaptation.activations[adaptation.mode(recommender, score)] = rows, size / max(tasks.num_tasks * rows, 1)
 

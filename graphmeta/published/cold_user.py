@@ -60,9 +60,9 @@ class PersonSystem(System):
     def _known(self, samples: Samples | Tasks) -> Tasks:
         return samples if isinstance(samples, Tasks) else known_clicks(samples, max_support=self.max_support)
 
-    def losses(self, samples: Samples | Tasks) -> Tensor:
+    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
         """The training loss of each query ``[S]``; with ``sums``, a person's are the shares of one sum."""
-        losses = super().losses(samples)
+        losses = super().losses(samples, progress=progress)
         if not self.sums:
             return losses
         size = np.diff(samples.query_ptr) if isinstance(samples, Tasks) else np.ones(len(samples), dtype=np.int64)
