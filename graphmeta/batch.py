@@ -245,12 +245,22 @@ def _task_major(rows: _Rows, task: np.ndarray, num_tasks: int) -> HeteroData:
         item_row=filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
         edges=edges,
         weight=filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
-        of_event={k: filled(len(real_event), _FILL[k], real_event, v) for k, v in rows.of_event.items()},
+        of_event={k: filled(_dummy_times(new_lengths, v), None, real_event, v) for k, v in rows.of_event.items()},
         of_sample={k: filled(len(dummy), _FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
     )
     if "known" in padded.of_sample:
         padded.of_sample["known"] = new_lengths > 0
     return _hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+
+
+def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """A time for each event, a second apart within a sample from the first real one on.
+
+    A logarithm of a time, or of the pause between two, is then finite in dummy rows too: a NaN there would reach the
+    gradients of weights that real rows share.
+    """
+    order, _ = ragged(np.zeros_like(lengths), lengths)
+    return order + (times[0] if len(times) else 0.0)
 
 
 def rows_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

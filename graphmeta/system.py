@@ -48,6 +48,7 @@ class System(nn.Module):
         max_support: support samples a task, the last ones.
     """
 
+    untwinned = ("items", "users", "notes", "samples", "batches")  # what no call changes, see graphmeta.adapt.twin
     sums = False  # whether a batch's losses are added up, and not averaged
     retraining: Any = None  # how it takes in a new period, see graphmeta.retrain; a training does not look at it
 

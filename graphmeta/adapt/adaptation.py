@@ -19,6 +19,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.descent import Move, leaf, moved, read_of, slopes_of
@@ -55,6 +56,8 @@ class Adaptation(nn.Module):
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
+
+    untwinned = ("refusals", "failures", "warned", "activations")  # what is learned of a recommender is learned once
 
     def __init__(
         self,
@@ -119,7 +122,11 @@ class Adaptation(nn.Module):
         Raises:
             InputError: if the scope selects nothing, or nothing but frozen parameters.
         """
-        self.start.bind(recommender, names := self.scope.names(recommender))
+        names = self.scope.names(recommender)
+        lazy = [name for name in names if is_lazy(recommender.get_parameter(name))]
+        if lazy:
+            raise InputError(f"{lazy[0]} has no shape yet; run the recommender on one batch before it is adapted")
+        self.start.bind(recommender, names)
         made = set(self.start.changes())  # of these the shared value is not what a task begins with
         self.names = [name for name in names if name in made or recommender.get_parameter(name).requires_grad]
         self.frozen = [name for name in names if name not in self.names]
@@ -329,7 +336,7 @@ class Adaptation(nn.Module):
         """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
         rates = [self.step.rate(name, number) for number in range(self.steps)]
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
-        return problem.together and weight.dim() == 2 and one
+        return problem.together and weight.dim() == 2 and one and not weight.is_complex()
 
     def _step(self, support: Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,7 +113,11 @@ def measure(
     assert isinstance(model, Recommender)
     for part in model.modules() if model.training else ():  # what training writes into is not written into here
         part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
-    with torch.random.fork_rng(devices=[]), counting(frozenset(own.memory)) as counter:
+    # Asking draws nothing, and must not touch the random numbers of a training beside it.
+    with (
+        torch.random.fork_rng(devices=[]) if model.training else nullcontext(),
+        counting(frozenset(own.memory)) as counter,
+    ):
         most = adaptation.inner.dearest
         answers = twin.run(model, tasks, loss, score=score, progress=most)  # pyright: ignore[reportCallIssue]
     size = counter.peak + answers.numel() * answers.element_size()

@@ -6,27 +6,38 @@ and weights put straight into the places of the twin. Nothing is swapped and put
 wrongly: modules registered twice stay one module, tied weights one weight. A twin costs microseconds a module and no
 memory of weights.
 
-Lists, dictionaries, partial functions, bound methods and closures that hold modules are followed; an object of another
-kind that holds one is copied shallowly too. Compiled modules are taken as what they were compiled from, since a
-compiled graph has no second derivative. Scripted modules stay as they are.
+Whatever an attribute holds is followed: lists, dictionaries, deques, partial functions, bound methods, closures and
+default arguments, weak references, hooks, and objects of any kind with attributes. A container of a module is the
+twin's own, one for all who share it, so that what forward keeps there stays in the call. Compiled modules are taken as
+what they were compiled from, since a compiled graph has no second derivative. Scripted modules stay as they are.
+
+In training, what forward assigns to its module is handed back: buffers that it replaces, and numbers (a counter, a
+temperature that anneals). Tensors that it keeps as plain attributes are not.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import types
+import weakref
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from graphmeta.errors import InputError
 
-# What nn.Module keeps of its own besides parameters, buffers and modules: hooks and settings, shared as they are.
-_OWN = frozenset(nn.Module().__dict__)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, type, range, slice)
+_TENSORS = ("_parameters", "_buffers", "_modules")
+_RECURRENT = ("_flat_weights", "_flat_weight_refs")  # rebuilt by put
+_DEPTH = 8
+# Objects of these packages hold no modules, and may be large.
+_OPAQUE = frozenset({"numpy", "pandas", "torch", "_thread", "threading", "logging", "re", "pathlib", "collections.abc"})
 
 
 class Twin:
@@ -42,29 +53,52 @@ class Twin:
     def __init__(self, module: nn.Module, *, training: bool | None = None, apart: bool = False) -> None:
         self._memo: dict[int, Any] = {}
         self._training, self._apart = training, apart
+        self._pairs: list[tuple[nn.Module, nn.Module]] = []
+        self._kept: list[Any] = []
+        self._loose: set[int] = set()
         self._buffers: list[tuple[dict[str, Any], dict[str, Any], str, Tensor]] = []
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
         self.original = module
         self.module: nn.Module = self._module(module)
+        self._attributes()
+
+    def of(self, module: nn.Module) -> nn.Module:
+        """The twin of another module (a loss), in which what it shares with this one is this one's."""
+        begin = len(self._pairs)
+        twin = self._module(module)
+        self._pairs, before = self._pairs[begin:], self._pairs[:begin]
+        self._attributes()
+        self._pairs = before + self._pairs
+        return twin
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Put tensors into the places of the parameters or buffers of these names, wherever these are registered."""
         for name, weight in weights.items():
-            for entries, key in self.places[id(_named(self.original, name))]:
+            own = _named(self.original, name)
+            if id(own) in self._loose:
+                raise InputError(
+                    f"{name} is also held in a list or a closure, which cannot have another for each task; read it "
+                    f"from its module"
+                )
+            for entries, key in self.places[id(own)]:
                 entries[key] = weight
-                self._buffers = [own for own in self._buffers if own[1] is not entries or own[2] != key]
+                self._buffers = [kept for kept in self._buffers if kept[1] is not entries or kept[2] != key]
         for part in self.recurrent:
             names = part._flat_weights_names
             part.__dict__["_flat_weights"] = [part._parameters.get(name) for name in names]
 
     def hand_back(self) -> None:
-        """Give the module the buffers that its twin has replaced in training (a running mean that is assigned)."""
+        """Give the module the buffers and numbers that its twin has assigned in training."""
         for original, own, name, shared in self._buffers:
             found = own[name]
             if found is not shared and isinstance(found, Tensor):
                 original[name] = found.detach()
+        for module, twin in self._pairs:
+            for name, value in twin.__dict__.items():
+                if isinstance(value, _PLAIN) and name != "training" and module.__dict__.get(name, value) is not value:
+                    module.__dict__[name] = value
 
     def _module(self, module: nn.Module) -> nn.Module:
         found = self._memo.get(id(module))
@@ -84,21 +118,25 @@ class Twin:
         twin.__dict__ = entries
         entries["_parameters"] = self._tensors(module._parameters)  # pyright: ignore[reportArgumentType]
         entries["_buffers"] = self._tensors(module._buffers)
-        entries["_modules"] = {
-            name: None if part is None else self._module(part) for name, part in module._modules.items()
-        }
-        for name, value in module.__dict__.items():
-            if (
-                name not in _OWN
-                and name not in ("_parameters", "_buffers", "_modules")
-                and not isinstance(value, _PLAIN)
-            ):
-                entries[name] = self._value(value)
+        entries["_modules"] = {n: None if part is None else self._module(part) for n, part in module._modules.items()}
+        self._pairs.append((module, twin))
         if self._training is not None:
             entries["training"] = self._training
         if isinstance(module, nn.RNNBase):
             self.recurrent.append(twin)  # pyright: ignore[reportArgumentType]
         return twin
+
+    def _attributes(self) -> None:
+        """Follow the attributes of the modules, once all of these have their twins."""
+        for module, twin in self._pairs:
+            shared = getattr(type(module), "untwinned", ()) + (_RECURRENT if isinstance(module, nn.RNNBase) else ())
+            for name, value in module.__dict__.items():
+                if name in _TENSORS or name in shared or isinstance(value, _PLAIN):
+                    continue
+                twin.__dict__[name] = self._value(value)
+            for name in _slots_of(module):
+                if hasattr(module, name):
+                    object.__setattr__(twin, name, self._value(getattr(module, name)))
 
     def _tensors(self, named: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
         own: dict[str, Tensor | None] = {}
@@ -106,7 +144,8 @@ class Twin:
             if tensor is None:
                 own[name] = None
             else:
-                self.memory.add(tensor.untyped_storage().data_ptr())
+                if not is_lazy(tensor):
+                    self.memory.add(tensor.untyped_storage().data_ptr())
                 self.places.setdefault(id(tensor), []).append((own, name))
                 own[name] = shared = self._shared(tensor)
                 if not isinstance(tensor, nn.Parameter):
@@ -125,46 +164,81 @@ class Twin:
             self._memo[key] = nn.Parameter(tensor.data, requires_grad=tensor.requires_grad)
         return self._memo[key]
 
-    def _value(self, value: Any, depth: int = 6) -> Any:
+    def _value(self, value: Any, depth: int = _DEPTH) -> Any:
         """An attribute, with modules replaced by their twins wherever it holds some."""
         if isinstance(value, _PLAIN):
             return value
         if isinstance(value, nn.Module):
-            return self._module(value)
+            new = id(value) not in self._memo
+            twin = self._module(value)
+            if new and self._pairs and self._pairs[-1][0] is value:  # held by an attribute alone
+                for name, held in value.__dict__.items():
+                    if name not in _TENSORS and not isinstance(held, _PLAIN):
+                        twin.__dict__[name] = self._value(held, depth - 1) if depth else held
+            return twin
+        if isinstance(value, Tensor):
+            return self._tensor(value)
         if depth == 0:
             return value
-        if isinstance(value, Tensor):
-            if not isinstance(value, nn.Parameter) or id(value) not in self.places:
-                self.memory.add(value.untyped_storage().data_ptr())
-            return value
-        if id(value) in self._memo:
-            return self._memo[id(value)]
-        return self._object(value, depth - 1)
+        if id(value) not in self._memo:
+            self._kept.append(value)  # so that its id stays its own
+            self._memo[id(value)] = value  # for what holds itself
+            self._memo[id(value)] = self._object(value, depth - 1)
+        return self._memo[id(value)]
+
+    def _tensor(self, value: Tensor) -> Tensor:
+        """A tensor that is a plain attribute: a constant of the module, or a parameter held twice."""
+        if id(value) in self.places and isinstance(value, nn.Parameter):
+            self._loose.add(id(value))
+            return self._shared(value)
+        if not is_lazy(value) and value.layout == torch.strided:
+            self.memory.add(value.untyped_storage().data_ptr())
+        return value
 
     def _object(self, value: Any, depth: int) -> Any:
-        if isinstance(value, (list, tuple, set, frozenset)):
-            made = [self._value(one, depth) for one in value]
-            same = all(one is other for one, other in zip(made, value, strict=True))
-            if same:
-                return value
-            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
         if isinstance(value, dict):
-            pairs = {key: self._value(one, depth) for key, one in value.items()}
-            if all(one is value[key] for key, one in pairs.items()):
-                return value
-            changed = copy.copy(value)
-            changed.update(pairs)
-            return changed
+            return self._mapping(value, depth)
+        if isinstance(value, (list, set, deque)):
+            made = copy.copy(value)
+            self._memo[id(value)] = made
+            parts = [self._value(one, depth) for one in value]
+            made.clear()
+            made.update(parts) if isinstance(made, set) else made.extend(parts)
+            return made
+        if isinstance(value, (tuple, frozenset)):
+            parts = [self._value(one, depth) for one in value]
+            same = all(one is other for one, other in zip(parts, value, strict=True))
+            return value if same else type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        if isinstance(value, types.MappingProxyType):
+            return types.MappingProxyType(self._mapping(dict(value), depth))
+        if isinstance(value, (type({}.values()), type({}.keys()))):
+            return [self._value(one, depth) for one in value]
+        if isinstance(value, weakref.ref):
+            target = value()
+            return value if target is None else weakref.ref(self._value(target, depth))
+        if isinstance(value, (types.MethodType, partial, types.FunctionType, functools._lru_cache_wrapper)):
+            return self._callable(value, depth)
+        return self._holder(value, depth)
+
+    def _mapping(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        made = copy.copy(value)
+        self._memo[id(value)] = made
+        pairs = [(self._value(key, depth), self._value(one, depth)) for key, one in value.items()]
+        made.clear()
+        made.update(pairs)
+        return made
+
+    def _callable(self, value: Any, depth: int) -> Any:
         if isinstance(value, types.MethodType):
             owner = self._value(value.__self__, depth)
             return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
         if isinstance(value, partial):
             func, args, options = (self._value(part, depth) for part in (value.func, value.args, value.keywords))
-            same = func is value.func and args is value.args and options is value.keywords
-            return value if same else partial(func, *args, **options)
-        if isinstance(value, types.FunctionType):
-            return self._closure(value, depth)
-        return self._holder(value, depth)
+            return partial(func, *args, **options)
+        if isinstance(value, functools._lru_cache_wrapper):
+            inner = self._value(value.__wrapped__, depth)
+            return value if inner is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(inner)
+        return self._closure(value, depth)
 
     def _closure(self, function: types.FunctionType, depth: int) -> Any:
         cells = function.__closure__ or ()
@@ -177,33 +251,55 @@ class Twin:
                 continue
             own = self._value(content, depth)
             made.append(cell if own is content else types.CellType(own))
-        if all(one is other for one, other in zip(made, cells, strict=True)):
+        defaults, keywords = (self._value(part, depth) for part in (function.__defaults__, function.__kwdefaults__))
+        same = all(one is other for one, other in zip(made, cells, strict=True))
+        if same and defaults is function.__defaults__ and keywords == function.__kwdefaults__:
             return function
-        twin = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(made)
-        )
-        twin.__kwdefaults__ = function.__kwdefaults__
+        twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, defaults, tuple(made))
+        twin.__kwdefaults__ = keywords
+        twin.__dict__.update(function.__dict__)
         return twin
 
     def _holder(self, value: Any, depth: int) -> Any:
-        """An object whose attributes hold a module, copied shallowly; any other object as it is."""
-        held = getattr(value, "__dict__", None)
-        if not held or depth == 0 or isinstance(value, (type, types.ModuleType)):
+        """An object with attributes, copied shallowly if any of them leads to a module; any other object as it is."""
+        kind = type(value)
+        if kind.__module__.split(".")[0] in _OPAQUE or isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
             return value
-        if not any(isinstance(one, (nn.Module, nn.Parameter, list, tuple, dict)) for one in held.values()):
-            return value
-        made = {name: self._value(one, depth) for name, one in held.items()}
-        if all(one is held[name] for name, one in made.items()):
+        held = {
+            **getattr(value, "__dict__", {}),
+            **{n: getattr(value, n) for n in _slots_of(value) if hasattr(value, n)},
+        }
+        made = {name: self._value(one, depth) for name, one in held.items() if not isinstance(one, _PLAIN)}
+        if not any(self._leads(one, held[name]) for name, one in made.items()):
             return value
         try:
             twin = copy.copy(value)
-            twin.__dict__.update(made)
+            for name, one in made.items():
+                object.__setattr__(twin, name, one)
         except Exception as error:
             raise InputError(
-                f"{type(value).__name__} holds a module and cannot be copied ({error}); register the module where it "
-                f"is used"
+                f"{kind.__name__} holds a module and cannot be copied ({error}); register the module where it is used"
             ) from error
         return twin
+
+    def _leads(self, made: Any, value: Any) -> bool:
+        """Whether a copied attribute holds a module somewhere: a container that was copied as it is does not."""
+        if made is value:
+            return False
+        if isinstance(value, (list, set, deque)):
+            return any(one is not other for one, other in zip(made, value, strict=True))
+        if isinstance(value, dict):
+            return any(one is not other for one, other in zip(made.values(), value.values(), strict=True))
+        return True
+
+
+def _slots_of(value: Any) -> list[str]:
+    """The names of an object's slots."""
+    names: list[str] = []
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else slots
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
 def _named(module: nn.Module, name: str) -> Tensor:

@@ -56,7 +56,7 @@ class Call:
                 candidates = self.stack.constant(candidates.view_as(candidates))
             encoded = self.stack.rows(states.view_as(states)), candidates
         with mode:
-            found = self.twin.module(self.batch, loss, encoded)
+            found = self.twin.module(self.batch, None if loss is None else self.twin.of(loss), encoded)
         if self.twin.module.training:
             self.twin.hand_back()
         return found

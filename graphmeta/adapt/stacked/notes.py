@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ class Term:
         self._ask: Callable[[], None] | None = ask
 
     def use(self) -> None:
-        """Ask."""
+        """Ask, unless it was asked before."""
         ask, self._ask = self._ask, None
         if ask is not None:
             ask()
@@ -38,7 +39,7 @@ class Owner:
     def __init__(self, make: Callable[[], Tensor] | None, terms: tuple[Term, ...] = ()) -> None:
         self._make, self.blocks, self.terms = make, make is None, terms
         self._task: Tensor | None = None
-        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.stacked.operations.in_blocks
+        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.stacked.operations.products.in_blocks
 
     @property
     def task(self) -> Tensor:
@@ -74,9 +75,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """The same for every task, as long as the memory has this version."""
-
-    version: int
+    """The same for every task."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]
 HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.stacked.operations: what per-task values do
 ALWAYS: dict[str, Handler] = {}  # what is computed in another way than torch does, per-task values or not
 
-FOREIGN = Lost("a tensor from outside the recommender (register constants as buffers)")
+FOREIGN = Lost("a tensor that no torch function of this call has made (register constants as buffers)")
 
 
 def address(x: Tensor) -> int:
@@ -112,6 +111,8 @@ def address(x: Tensor) -> int:
 def name_of(func: Callable[..., Any]) -> str:
     """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``."""
     name = getattr(func, "__name__", None) or str(func)
+    if isinstance(func, types.FunctionType) and func.__module__.split(".")[0] not in _KNOWN:
+        return f"{func.__module__}:{func.__qualname__}"  # somebody's own, whatever it is called
     if name in ("__get__", "__set__"):
         return ("." if name == "__get__" else "=.") + func.__self__.__name__  # pyright: ignore[reportFunctionMemberAccess]
     if not (name.startswith("__") and name.endswith("__")):
@@ -126,6 +127,7 @@ def name_of(func: Callable[..., Any]) -> str:
     return name
 
 
+_KNOWN = ("torch", "graphmeta", "torch_geometric", "torch_scatter")
 _ARITHMETIC = {
     "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",
 }  # fmt: skip

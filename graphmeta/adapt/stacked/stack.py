@@ -12,12 +12,15 @@ per-task value again. Where it meets Lost, the call is refused (:class:`~graphme
 per-task loop takes over. Nothing is inferred from lengths, so a tensor that happens to have as many entries as the
 batch has rows, or a batch of as many sessions as a fixed length, cannot be mistaken.
 
-It cannot be fooled, because a tensor without a note counts as Lost unless its memory belongs to the recommender: what
-torch does unseen (``jit.script``, a custom ``autograd.Function``, NumPy) leaves no note. A note of Shared holds for one
-version of the memory, so that writing through a view ends it. What depends on the *values* of indices (a scatter whose
-target rows must belong to their sources' tasks) is collected as a check on the device and read once, after the call:
-a batch that fails one is computed again by the loop. Only an encoder that mixes samples on purpose is beyond this;
-:func:`graphmeta.testing.check_encoder` finds it.
+A tensor without a note counts as Lost unless its memory belongs to the recommender, so what torch does unseen
+(``jit.script``, a custom ``autograd.Function``) is refused. A note holds for one version of the memory: a write by way
+of another tensor ends it. A function of the user's that torch calls by way of ``__torch_function__`` is known by no
+name of ours. What depends on the *values* of indices (a scatter whose target rows must belong to their sources' tasks)
+is collected as a check on the device and read once, after the call, if a per-task weight met the result: a batch that
+fails one is computed again by the loop.
+
+What it cannot see: writes that do not count as a new version (``.data``, the memory behind ``.numpy()``), and an
+encoder that mixes samples on purpose, which breaks the contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._C._autograd import (
     _top_saved_tensors_default_hooks as _saved_tensor_hooks,  # pyright: ignore[reportMissingImports]
@@ -100,18 +103,23 @@ class Stack(TorchFunctionMode):
 
     def note(self, x: Tensor) -> Note:
         """Whose rows ``x`` holds."""
-        note = x.__dict__.get(NOTE)
-        if note is None:
-            return Shared(0) if isinstance(x, TaskValue) or address(x) in self.shared else FOREIGN
-        if type(note) is Shared:
-            return note if note.version == x._version else Lost("a constant that was written into")
+        kept = x.__dict__.get(NOTE)
+        if kept is None:
+            return Shared() if isinstance(x, TaskValue) or address(x) in self.shared else FOREIGN
+        note, version = kept
+        if version != x._version:
+            return Lost("a tensor that was written into by way of another, or by code that torch functions do not see")
         if type(note) in (Rows, Fence) and note.stack is not self:
             return Lost("a tensor kept from another batch")
         return note
 
     def mark(self, x: Tensor, note: Note) -> Tensor:
-        """Note whose rows ``x`` holds; returns it."""
-        setattr(x, NOTE, note)
+        """Note whose rows ``x`` holds, as it is now; returns it. Parameters are known without a note."""
+        if isinstance(x, nn.Parameter):
+            return x
+        if type(note) is Rows and note.in_blocks and x.shape[note.dim] % self.num_tasks:
+            note = Lost("rows that are not as many for each task")
+        setattr(x, NOTE, (note, x._version))
         return x
 
     def rows(self, x: Tensor, dim: int = 0, owner: Owner | None = None, points: int | None = None) -> Tensor:
@@ -120,7 +128,7 @@ class Stack(TorchFunctionMode):
 
     def constant(self, x: Tensor) -> Tensor:
         """Note that ``x`` is the same for every task; returns it."""
-        return self.mark(x, Shared(x._version))
+        return self.mark(x, Shared())
 
     def task_of(self, x: Tensor, note: Rows) -> Tensor:
         """The task of each row along ``note.dim``, ``[n]``."""
@@ -227,9 +235,11 @@ class Stack(TorchFunctionMode):
     def write(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that writes into its first argument."""
         before = self.note(args[0]) if args and isinstance(args[0], Tensor) else None
+        if args and isinstance(args[0], nn.Parameter):
+            raise UnsupportedOp(f"{_readable(name)} into a parameter")
         out = func(*args, **kwargs)
         if before is not None:
-            self.mark(args[0], Shared(args[0]._version) if type(before) is Shared else before)
+            self.mark(args[0], before)
             self.follow(name, args, kwargs, args[0] if out is None else out)
         return out
 
@@ -276,7 +286,7 @@ class Stack(TorchFunctionMode):
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
                 note = found[number] if isinstance(found, tuple) else found
-                self.mark(result, Shared(result._version) if note is None or type(note) is Shared else note)
+                self.mark(result, Shared() if note is None or type(note) is Shared else note)
 
     # what a batch is -------------------------------------------------------------------------------------------
 
@@ -325,7 +335,7 @@ def _readable(name: str) -> str:
     return f"a tensor's {name[1:]}" if name.startswith(".") else name
 
 
-# What tells something of a tensor, and makes nothing of its values.
+# What reads a tensor and makes no tensor of it.
 PASSED = frozenset(
     {
         *(f".{name}" for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "is_cuda",
@@ -335,6 +345,6 @@ PASSED = frozenset(
         "size", "dim", "numel", "len", "stride", "is_contiguous", "element_size", "is_floating_point", "is_complex",
         "hash", "storage_offset", "nelement", "get_device", "ndimension", "untyped_storage", "data_ptr", "is_signed",
         "is_inference", "is_same_size", "result_type", "can_cast", "promote_types", "_is_view", "is_conj", "is_neg",
-        "is_pinned", "is_shared", "equal", "allclose", "item", "tolist", "numpy", "is_nonzero", "bool", "float__",
+        "is_pinned", "is_shared",
     }
 )  # fmt: skip

@@ -17,6 +17,7 @@ from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import UnsupportedOp
 
+_LARGEST = 2**24  # numbers of a constant that is computed for every task
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
@@ -61,6 +62,11 @@ def constant(stack: Stack, x: Tensor, of: str) -> Tensor:
     note = stack.note(x)
     if type(note) is not Shared:
         raise UnsupportedOp(f"{of} of a per-task weight and {stack.describe(x, note)}")
+    if x.numel() * stack.num_tasks > _LARGEST:
+        raise UnsupportedOp(
+            f"{of} of a per-task weight and a constant of shape {tuple(x.shape)}, {stack.num_tasks} times as large for "
+            f"all tasks (where it has a row for each row of the batch, declare it with graphmeta.batch.rows_like)"
+        )
     return x
 
 

@@ -99,7 +99,7 @@ def _joined(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         return out
     versions = [plain_side(stack, part) for part in parts]
     name = name_of(func)
-    dim = given((None, *rest), kwargs, 1, "dim", 0)
+    dim = given((None, *rest), kwargs, 1, "dim", kwargs.get("axis", 0))
     if name in ("hstack", "vstack"):
         raise UnsupportedOp(f"{name} of per-task weights")
     return TaskWeight((torch.stack if name == "stack" else torch.cat)(versions, shift(dim)), stack)

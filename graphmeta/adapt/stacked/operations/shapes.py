@@ -109,7 +109,10 @@ def _along(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -
     if name in ("max", "min") and isinstance(given(args, kwargs, 1, "other"), Tensor):
         return elementwise(stack, func, args, kwargs)
     weight = _only(args, kwargs)
-    dims = dims_of(name, args, kwargs, weight.dim())
+    try:
+        dims = dims_of(name, args, kwargs, weight.dim())
+    except ValueError as error:
+        raise UnsupportedOp(f"{name} of a per-task weight ({error})") from None
     if name in ("quantile", "unfold", "roll", "flip", "msort", "cross", "renorm", "diff") or weight.dim() == 0:
         raise UnsupportedOp(f"{name} of a per-task weight")
     shifted: Any = [d + 1 for d in (range(weight.dim()) if dims is None else sorted(dims))]

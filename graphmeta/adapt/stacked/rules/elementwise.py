@@ -16,17 +16,17 @@ bernoulli bitwise_and bitwise_not bitwise_or bitwise_xor bfloat16 bool byte ceil
 clip clone contiguous copy copysign cos cosh cpu cuda deg2rad digamma div divide double dropout feature_dropout
 alpha_dropout elu eq erf erfc erfinv exp exp2 expm1 fill fix float float_power floor floor_divide fmax fmin fmod
 frac ge gelu greater greater_equal gt half hardshrink hardsigmoid hardswish hardtanh heaviside hypot igamma
-index_fill int isclose isfinite isinf isnan isneginf isposinf ldexp le leaky_relu lerp less less_equal lgamma
+int isclose isfinite isinf isnan isneginf isposinf ldexp le leaky_relu lerp less less_equal lgamma
 log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logit logsigmoid long
 lshift lt masked_fill maximum minimum mish mul multiply nan_to_num ne neg negative not_equal polygamma positive
 pow rad2deg reciprocal relu relu6 remainder round rrelu rshift rsqrt rsub selu sgn sigmoid sign signbit silu sin
-sinc sinh softplus softshrink softsign sqrt square sub subtract tan tanh tanhshrink threshold to true_divide
+sinc sinh softplus softshrink softsign sqrt square sub subtract tan tanh tanhshrink threshold _threshold to true_divide
 trunc type type_as where xlogy zero requires_grad detach fake_quantize alias one_hot special_expit special_xlogy
-special_log1p special_expm1 threshold_ log_sigmoid clamp_ erf_ nan_to_num_ binary_cross_entropy_with_logits
-hardtanh_ leaky_relu_ elu_ relu_ rrelu_
+special_log1p special_expm1 log_sigmoid binary_cross_entropy_with_logits
+
 """
 _KEEPS_VALUES = """
-clone contiguous detach alias to cpu cuda long view reshape expand unsqueeze squeeze flatten
+clone contiguous detach alias to cpu cuda long
 """
 _CREATES = """
 zeros ones full empty arange eye rand randn randint linspace logspace tensor as_tensor scalar_tensor zeros_like
@@ -36,7 +36,6 @@ new_tensor tril_indices triu_indices randperm bartlett_window hann_window new
 _REDUCTIONS = """
 sum nansum mean nanmean prod any all amax amin argmax argmin logsumexp std var median nanmedian max min softmax
 log_softmax softmin cumsum cumprod cummax cummin logcumsumexp count_nonzero std_mean var_mean aminmax mode
-gumbel_softmax
 """
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())  # fmt: skip
 KEEPS_VALUES = frozenset(_KEEPS_VALUES.split())
@@ -52,8 +51,7 @@ ALONG: dict[str, tuple[int, Any]] = {
     **dict.fromkeys(["sort", "argsort", "glu"], (1, -1)),
     **dict.fromkeys(["topk", "kthvalue", "diff"], (2, -1)),
     "normalize": (2, 1), "cosine_similarity": (2, 1), "pairwise_distance": (99, -1), "roll": (2, _EVERY),
-    "flip": (1, _EVERY), "cross": (2, -1), "vecdot": (2, -1), "linalg_vecdot": (2, -1), "unfold": (1, _EVERY),
-    "quantile": (2, _EVERY), "msort": (99, 0),
+    "flip": (1, _EVERY), "gumbel_softmax": (3, -1), "vecdot": (2, -1), "linalg_vecdot": (2, -1), "msort": (99, 0),
 }  # fmt: skip
 
 
@@ -65,7 +63,7 @@ def _elementwise(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[st
     if name == "one_hot" and type(note) is Rows:
         return Rows(stack, note.dim, note.owner)
     if name in ("fill_", "zero_") and len(list(tensors_in(args))) == 1:
-        return note if type(note) is Rows else Shared(out._version)
+        return note if type(note) is Rows else Shared()
     if name in ("copy_", "set_") and type(note) is not Rows and isinstance(args[1], Tensor):
         return aligned(stack, [args[1]], out) if type(stack.note(args[1])) is Rows else stack.note(args[1])
     return aligned(stack, list(tensors_in((args, kwargs))), out)
@@ -77,7 +75,7 @@ def _creates(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
         values = list(tensors_in((args, kwargs)))[int(name.startswith("new_") or name == "full_like") :]
         if any(type(stack.note(value)) is not Shared for value in values):
             return stack.note(values[0]) if values[0] is out else Lost(f"the result of {name}")
-    return Shared(out._version)
+    return Shared()
 
 
 @rule(*ALONG)
@@ -110,6 +108,8 @@ def dims_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int)
     dim = given(args, kwargs, place, "dim", kwargs.get("dims", kwargs.get("axis", default)))
     if name == "flip" and len(args) > 2:
         dim = args[1:]
+    if isinstance(dim, bool):
+        raise ValueError("an unbiased estimate, by position")
     if dim is None or dim is _EVERY:
         return None
     return {d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim)}

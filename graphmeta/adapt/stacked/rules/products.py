@@ -12,7 +12,7 @@ from graphmeta.adapt.stacked.rules.base import given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
 
-@rule("matmul", "mm", "bmm", "mv", "rmatmul", "dot", "linalg_matmul", "inner")
+@rule("matmul", "mm", "bmm", "mv", "rmatmul", "dot", "linalg_matmul")
 def _matmuls(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     a, b = args[0], given(args, kwargs, 1, "other", kwargs.get("mat2", kwargs.get("vec")))
     return product_note(stack, *((b, a) if name == "rmatmul" else (a, b)), out)

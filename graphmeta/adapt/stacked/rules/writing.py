@@ -21,9 +21,7 @@ def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, so
     """
     if type(base) is Rows and base.dim != dim:
         return base if out.shape[base.dim] else Lost("a scatter")
-    of_index, of_source = stack.note(index), stack.note(source) if isinstance(source, Tensor) else Shared(0)
-    if type(base) is Rows and not base.in_blocks:
-        return base
+    of_index, of_source = stack.note(index), stack.note(source) if isinstance(source, Tensor) else Shared()
     sources = [
         (x, note)
         for x, note in ((source, of_source), (index, of_index))
@@ -37,22 +35,25 @@ def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, so
     if type(base) is Lost:
         return Lost("a scatter into rows of which nothing is known")
     x, note = sources[0]
+    if type(base) is Rows and not base.in_blocks:
+        return _into_rows(stack, out, base, index, x, note)
     per_task = size // stack.num_tasks
     trusted = type(of_index) is Rows and of_index.points == per_task and size % stack.num_tasks == 0
     if len(sources) == 2:
         note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1]))
+    before = base.terms if type(base) is Rows else ()
     if trusted and note.in_blocks:
-        return Rows(stack, dim, note.owner)
+        return Rows(stack, dim, Owner(None, (*note.terms, *before)))
     at = index if index.dim() == 1 else index.movedim(dim, 0).flatten(1)[:, 0]
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
-    if stack.like_a_store(size):
+    if stack.like_a_store(size) or type(base) is Rows:
 
         def inside() -> None:
             own = at // max(per_task, 1) == stack.task_of(x, note)
             stack.check(own, "a scatter writes rows of one task to another's")
 
-        return Rows(stack, dim, Owner(None, (*note.terms, Term(inside))))
+        return Rows(stack, dim, Owner(None, (*note.terms, *before, Term(inside))))
 
     def owners() -> Tensor:
         task = stack.task_of(x, note)
@@ -62,6 +63,19 @@ def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, so
         return found.clamp(min=0)
 
     return Rows(stack, dim, stack.derived(note, owners))
+
+
+def _into_rows(stack: Stack, out: Tensor, base: Rows, index: Tensor, x: Tensor, note: Rows) -> Note:
+    """Rows written into rows whose tasks are known one by one: each must be of the task that it meets."""
+    at = index if index.dim() == 1 else index.movedim(base.dim, 0).flatten(1)[:, 0]
+    if len(at) != x.shape[note.dim]:
+        return Lost("a scatter of rows by another number of indices")
+
+    def same() -> None:
+        stack.check(stack.task_of(out, base)[at] == stack.task_of(x, note), "a scatter mixes rows of tasks")
+
+    task = base.owner.task if base.owner is not None else torch.empty(0)
+    return Rows(stack, base.dim, Owner(lambda: task, (*base.terms, *note.terms, Term(same))))
 
 
 @rule("index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", "index_fill")
@@ -84,13 +98,13 @@ def _setitem(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value: Any, out: Tensor) -> Note:
-    own = stack.note(value) if isinstance(value, Tensor) else Shared(0)
+    own = stack.note(value) if isinstance(value, Tensor) else Shared()
     parts = expanded(index, out.dim())
     tensors = [part for part in parts if isinstance(part, Tensor)]
-    if type(base) is Rows:
-        return base  # a row of a task stays one, whatever is written into it
+    if not tensors:
+        return _written_part(stack, x, base, parts, value, own)
     if type(own) is not Rows and not any(type(stack.note(part)) is Rows for part in tensors):
-        return Lost("written elements")
+        return base if type(base) is Rows and type(own) is Shared else Lost("written elements")
     if tensors and isinstance(parts[0], Tensor):
         first = parts[0]
         if first.dtype == torch.bool:
@@ -103,18 +117,35 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
             assert type(written) is Rows
             terms = stack.merged(value, own, value, written)
             owner = None if of_mask.in_blocks else (lambda: stack.task_of(first, of_mask))
-            return Rows(stack, of_mask.dim, Owner(owner, terms.terms if terms is not None else ()))
+            found = Rows(stack, of_mask.dim, Owner(owner, terms.terms if terms is not None else ()))
+            if type(base) is Rows:
+                return (
+                    Rows(stack, base.dim, stack.merged(x, base, x, found)) if base.dim == found.dim else Lost("a mask")
+                )
+            return found
         return scattered(stack, out, base, 0, first, value)
-    if tensors or type(own) is not Rows:
+    return Lost("written elements")
+
+
+def _written_part(stack: Stack, x: Tensor, base: Note, parts: list[Any], value: Any, own: Note) -> Note:
+    """The note of ``x`` after a part of it, chosen by slices, was written."""
+    if type(own) is Shared:
+        return base  # what all tasks share goes with any row
+    if type(own) is not Rows:
         return Lost("written elements")
-    kept = [dim for dim, part in enumerate(p for p in parts if p is not None) if isinstance(part, slice)]
+    left = [part for part in parts if part is not None]
+    kept = [dim for dim, part in enumerate(left) if isinstance(part, slice)]
     at = len(kept) - (value.dim() - own.dim)
-    if at < 0 or [p for p in parts if p is not None][kept[at]] != slice(None):
+    if at < 0 or left[kept[at]].indices(x.shape[kept[at]]) != (0, x.shape[kept[at]], 1):
         return Lost("some rows of tasks written among others")
-    return Rows(stack, kept[at], own.owner)
+    if type(base) is not Rows:
+        return Rows(stack, kept[at], own.owner) if type(base) is Shared else Lost("written elements")
+    if base.dim != kept[at]:
+        return Lost("rows of tasks along two dimensions at once")
+    return Rows(stack, base.dim, stack.merged(x, base, value, own))
 
 
 @rule("bincount")
 def _bincounts(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     """Counts of rows that are pointed at are a scatter of ones."""
-    return scattered(stack, out, Shared(0), 0, args[0], given(args, kwargs, 1, "weights"))
+    return scattered(stack, out, Shared(), 0, args[0], given(args, kwargs, 1, "weights"))
