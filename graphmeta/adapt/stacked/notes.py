@@ -92,7 +92,15 @@ class Fence:
     stack: Stack
 
 
-Note = Rows | Shared | Lost | Fence
+@dataclass(frozen=True, eq=False)
+class Tailed:
+    """Rows of tasks in blocks along the first dimension, and one row behind them that is no task's (a waste slot)."""
+
+    stack: Stack
+    owner: Owner | None
+
+
+Note = Rows | Shared | Lost | Fence | Tailed
 Rule = Callable[["Stack", str, tuple[Any, ...], dict[str, Any], Any], Note | tuple[Note, ...]]
 RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.stacked.rules: what becomes of the notes of plain tensors
 Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -52,6 +52,7 @@ from graphmeta.adapt.stacked.notes import (
     Owner,
     Rows,
     Shared,
+    Tailed,
     Term,
     address,
     name_of,
@@ -109,7 +110,7 @@ class Stack(TorchFunctionMode):
         note, version = kept
         if version != x._version:
             return Lost("a tensor that was written into by way of another, or by code that torch functions do not see")
-        if type(note) in (Rows, Fence) and note.stack is not self:
+        if type(note) in (Rows, Fence, Tailed) and note.stack is not self:
             return Lost("a tensor kept from another batch")
         return note
 
@@ -151,7 +152,12 @@ class Stack(TorchFunctionMode):
 
     def describe(self, x: Tensor, note: Note) -> str:
         """A tensor, and what is known of its rows, for a message."""
-        what = {Rows: "rows of tasks in another order", Shared: "a shared tensor", Fence: "pointers to events"}
+        what = {
+            Rows: "rows that are not grouped by task",
+            Shared: "a shared tensor",
+            Fence: "sample.ptr",
+            Tailed: "rows with a waste slot",
+        }
         return f"{what.get(type(note)) or getattr(note, 'reason', '')} of shape {tuple(x.shape)}"
 
     def like_a_store(self, size: int) -> bool:
@@ -286,6 +292,8 @@ class Stack(TorchFunctionMode):
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
                 note = found[number] if isinstance(found, tuple) else found
+                if type(note) in (Fence, Tailed) and name not in _ALIKE and name != "setitem":
+                    note = Lost(f"{_readable(name)} of sample.ptr or of rows with a waste slot")
                 self.mark(result, Shared() if note is None or type(note) is Shared else note)
 
     # what a batch is -------------------------------------------------------------------------------------------
@@ -335,6 +343,7 @@ def _readable(name: str) -> str:
     return f"a tensor's {name[1:]}" if name.startswith(".") else name
 
 
+_ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})
 # What reads a tensor and makes no tensor of it.
 PASSED = frozenset(
     {

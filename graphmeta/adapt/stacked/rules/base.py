@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import RULES, Fence, Lost, Note, Rows, Rule
+from graphmeta.adapt.stacked.notes import RULES, Lost, Note, Rows, Rule, Shared
 from graphmeta.adapt.stacked.stack import Stack
 
 
@@ -38,7 +39,7 @@ def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
     for x in tensors:
         note = stack.note(x)
         if type(note) is not Rows:
-            lost += [(x, note)] if type(note) in (Lost, Fence) else []
+            lost += [] if type(note) is Shared else [(x, note)]
         elif first is None:
             first = x, note
         elif x.dim() - note.dim != first[0].dim() - first[1].dim or x.shape[note.dim] != first[0].shape[first[1].dim]:
@@ -46,11 +47,13 @@ def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
         else:
             first = first[0], Rows(stack, first[1].dim, stack.merged(*first, x, note))
     if first is None:
-        return next((note for _, note in lost if type(note) is Lost), Lost("arithmetic on pointers to events"))
+        return next((note for _, note in lost if type(note) is Lost), Lost("arithmetic on sample.ptr as a whole"))
     x, note = first
-    beside = next((other for y, other in lost if not _stands_by(y, x, note)), None)
+    # A lost number beside a row goes with that row; a lost row number may point anywhere.
+    numbers = not out.is_floating_point() and not out.is_complex() and out.dtype != torch.bool
+    beside = next((other for y, other in lost if numbers or not _stands_by(y, x, note)), None)
     if beside is not None:
-        return beside if type(beside) is Lost else Lost("arithmetic on pointers to events")
+        return beside if type(beside) is Lost else Lost("arithmetic on sample.ptr as a whole")
     dim = out.dim() - (x.dim() - note.dim)
     if dim < 0 or out.shape[dim] != x.shape[note.dim]:
         return Lost("rows that an operation has repeated")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows
+from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Tailed
 from graphmeta.adapt.stacked.rules.base import given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
@@ -57,9 +57,12 @@ def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
 def _getitem(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     x, index = args
     note = stack.note(x)
+    if type(note) is Tailed:
+        whole = isinstance(index, slice) and index.indices(len(x)) == (0, len(x) - 1, 1)
+        return Rows(stack, 0, note.owner) if whole else Lost("rows with a waste slot, cut in another way than [:-1]")
     if type(note) is Fence:
         begins = isinstance(index, slice) and index in (slice(1, None, None), slice(None, -1, None))
-        return Rows(stack) if begins else Lost("some of the pointers to events")
+        return Rows(stack) if begins else Lost("sample.ptr indexed in another way than [1:] or [:-1]")
     return indexed(stack, x, note, index if isinstance(index, tuple) else (index,), out)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Term
+from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Tailed, Term
 from graphmeta.adapt.stacked.rules.base import given, rule
 from graphmeta.adapt.stacked.rules.indexing import expanded, masked
 from graphmeta.adapt.stacked.stack import Stack
@@ -47,13 +47,17 @@ def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, so
     at = index if index.dim() == 1 else index.movedim(dim, 0).flatten(1)[:, 0]
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
-    if stack.like_a_store(size) or type(base) is Rows:
+    tail = type(base) is not Rows and dim == 0 and not stack.like_a_store(size) and stack.like_a_store(size - 1)
+    if stack.like_a_store(size) or type(base) is Rows or tail:
+        per_task = (size - tail) // stack.num_tasks
 
         def inside() -> None:
             own = at // max(per_task, 1) == stack.task_of(x, note)
+            own = own | (at == size - 1) if tail else own
             stack.check(own, "a scatter writes rows of one task to another's")
 
-        return Rows(stack, dim, Owner(None, (*note.terms, *before, Term(inside))))
+        owner = Owner(None, (*note.terms, *before, Term(inside)))
+        return Tailed(stack, owner) if tail else Rows(stack, dim, owner)
 
     def owners() -> Tensor:
         task = stack.task_of(x, note)
