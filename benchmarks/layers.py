@@ -20,7 +20,7 @@ import torch
 import torch_geometric
 from tqdm import tqdm
 
-from tests.adapt.idioms import ABSENT, LAYERS
+from tests.adapt.attacks import ABSENT, LAYERS
 from tests.adapt.sweep import OUTCOMES, TOLERANCE, Case, Finding, findings
 
 KINDS = {
@@ -30,6 +30,7 @@ KINDS = {
     "model": "Models of PyG",
     "torch": "Layers of torch",
     "idiom": "What people write themselves",
+    "attack": "Written to mislead an engine that guesses",
 }
 MEANING = {
     "stacked": "all tasks at once, equal to the reference",

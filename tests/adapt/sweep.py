@@ -22,7 +22,7 @@ from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.recommender import Recommender
 from graphmeta.tasks import task_batch
-from tests.adapt.idioms import EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS
+from tests.adapt.attacks import EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS
 from tests.adapt.reference import Inner, Reference
 
 WIDTH, TOLERANCE = 6, 1e-9

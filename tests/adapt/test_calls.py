@@ -1,6 +1,7 @@
 """What a call may not do: leave a trace, guess whose rows a tensor holds, or depend on who else is asked."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -387,3 +388,132 @@ def test_a_buffer_that_training_moves_is_moved_and_asking_leaves_it(stacked):
     before = assigned.clone()
     system.train().recommend(ASKED[0], 3)
     assert torch.equal(system.recommender.encoder.assigned, before)
+
+
+class Penalised(nn.Module):
+    """A loss that also reads a weight of the encoder."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.loss = encoder, SoftmaxLoss()
+
+    def forward(self, head, states, batch, candidates):
+        return self.loss(head, states, batch, candidates) + self.encoder.layers[0].weight.square().sum()
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.filterwarnings("ignore:.*task by task")
+def test_a_loss_sees_the_weights_of_its_task(stacked):
+    """One step at a rate of .1 down ``‖W‖²`` alone takes W to .8 W."""
+    system = system_of(made(partial(Twice, 1)), lr=0.1)
+    loss = Penalised(system.recommender.encoder)
+    loss.loss.forward = lambda head, states, batch, candidates: 0 * states[batch["sample"].real].sum(1)
+    system.adaptation.stacked = stacked
+    tasks = task_batch(last_clicks(LOG).take(slice(0, 3)), num_items=len(LOG.items), max_support=10)
+    before = float(system.recommender.encoder.layers[0].weight.detach().square().sum())
+    found = system.adaptation.run(system.recommender, tasks, loss)
+    np.testing.assert_allclose(found.detach(), [0.64 * before] * 3, rtol=1e-9)
+
+
+def test_asking_draws_no_random_numbers():
+    system = system_of(made(partial(Twice, 1)))
+    before = torch.get_rng_state()
+    system.recommend_many(ASKED[:9], 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Casting(nn.Module):
+    """Operations that return the parameter itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.linear = nn.Parameter(torch.ones(WIDTH)), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        return self.linear(x * self.scale.to(x.dtype).contiguous())[batch["event"].item]
+
+
+def test_nothing_is_left_on_a_parameter():
+    system = system_of(made(Casting), ("head",))
+    system.adaptation.scope = Scope("encoder.linear")
+    system.adaptation.bind(system.recommender)
+    list(train(system, LOG, epochs=1, batch_size=20))
+    system.recommend(ASKED[0], 3)
+    assert all(not p.__dict__ for p in system.parameters())
+    assert not system.adaptation.fell_back
+
+
+class Clocked(nn.Module):
+    """Reads logarithms of times and of pauses, which are finite for every real click."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, WIDTH)
+
+    def forward(self, x, batch):
+        time, order = batch["event"].time, batch["event"].order
+        pause = torch.where(order > 0, time - time.roll(1), torch.ones_like(time))
+        told = torch.stack([time.log(), pause.log()], 1).to(x.dtype)
+        return x[batch["event"].item] + torch.tanh(self.linear(told))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_times_of_dummy_rows_are_times(steps):
+    system = system_of(made(Clocked), steps=steps, order=2)
+    samples = last_clicks(LOG).take(slice(0, 6))
+    samples = replace(samples, begin=samples.end - np.array([2, 7, 3, 5, 2, 6]))
+    losses = system.losses(samples)
+    found = torch.autograd.grad(losses.mean(), list(system.recommender.encoder.parameters()))
+    assert losses.isfinite().all() and all(gradient.isfinite().all() for gradient in found)
+    together = system.scores(samples)
+    alone = torch.cat([system.scores(samples.take(slice(s, s + 1))) for s in range(6)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+
+class Annealed(Twice):
+    """A number and a count that forward changes in training."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.temperature, self.calls = 1.0, 0
+
+    def forward(self, x, batch):
+        if self.training:
+            self.temperature, self.calls = 0.9 * self.temperature, self.calls + 1
+        return super().forward(x, batch) / self.temperature
+
+
+def test_numbers_that_training_changes_are_kept():
+    system = system_of(made(Annealed))
+    list(train(system, LOG, epochs=1, batch_size=30))
+    encoder = system.recommender.encoder
+    assert encoder.calls >= 4  # two batches, a step and a query each
+    assert encoder.temperature == pytest.approx(0.9**encoder.calls)
+    before = encoder.calls
+    system.train().recommend(ASKED[0], 3)
+    assert encoder.calls == before
+
+
+def test_a_parameter_that_is_held_twice_is_refused():
+    encoder = made(partial(Twice, 1))
+    encoder.kept = [encoder.layers[0].weight]
+    with pytest.raises(ValueError, match=r"encoder.layers.0.weight is also held in a list"):
+        system_of(encoder).recommend(ASKED[0], 3)
+
+
+def test_a_lazy_layer_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match="run the recommender on one batch"):
+        system_of(nn.Sequential(nn.LazyLinear(WIDTH)))
+
+
+def test_a_constant_that_would_be_large_for_all_tasks_goes_to_the_loop(monkeypatch):
+    class Wide(Twice):
+        def forward(self, x, batch):
+            return x[batch["event"].item] + self.layers[0](x.new_ones(4000, WIDTH)).mean(0)
+
+    monkeypatch.setattr("graphmeta.adapt.stacked.operations.base._LARGEST", 2**16)
+    system, samples = system_of(made(partial(Wide, 1))), last_clicks(LOG)
+    with pytest.warns(UserWarning, match=r"60 times as large.*rows_like"):
+        tasks = task_batch(samples, num_items=len(LOG.items), max_support=1)
+        found = system.adaptation.run(system.recommender, tasks, SoftmaxLoss(), score=True)
+    assert found.isfinite().all()

@@ -10,7 +10,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch_geometric.nn import conv
 
-from tests.adapt.idioms import ABSENT, LAYERS
+from tests.adapt.attacks import ABSENT, LAYERS
 from tests.adapt.reference import Inner, Reference
 from tests.adapt.sweep import GOOD, ITEMS, QUICK, SESSIONS, examine, float64, has_influence, maker, tasks
 

@@ -1,0 +1,215 @@
+"""The catalogue's last part: encoders written to mislead an engine that guesses, each within the contract."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import wrap_torch_function
+from torch_geometric.data import HeteroData
+from torch_geometric.utils import to_dense_batch
+
+from tests.adapt.idioms import ABSENT, EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS, clicks, sessions
+
+__all__ = ["ABSENT", "EVAL_ONLY", "ITEMS", "LAYERS", "PLAIN", "THREE_STEPS"]
+
+
+def linear(d: int) -> dict[str, Any]:
+    return {"linear": nn.Linear(d, d)}
+
+
+# A module that is found in other places than its parent's list of modules.
+
+
+class Slotted:
+    __slots__ = ("layer",)
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+
+
+class Around:
+    """An object that holds an object that holds a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.inner = Slotted(layer)
+
+
+class Held(nn.Module):
+    def __init__(self, d: int, how: str) -> None:
+        super().__init__()
+        self.linear, self.other = nn.Linear(d, d), nn.Linear(d, d)
+        layer = self.linear
+        self.held: Any = {
+            "deque": lambda: deque([layer]),
+            "weakref": lambda: weakref.ref(layer),
+            "slots": lambda: Slotted(layer),
+            "holder in a holder": lambda: Around(layer),
+            "key of a dictionary": lambda: {layer: 1},
+            "default argument": lambda: lambda h, own=layer: own(h),
+            "keyword default": lambda: keyword_default(layer),
+            "set": lambda: {layer},
+        }[how]()
+        self.how = how
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        h, held = self.other(x[batch["event"].item]), self.held
+        if self.how in ("deque", "key of a dictionary", "set"):
+            return next(iter(held))(h)
+        if self.how == "weakref":
+            return held()(h)
+        if self.how == "slots":
+            return held.layer(h)
+        return held.inner.layer(h) if self.how == "holder in a holder" else held(h)
+
+
+def keyword_default(layer: nn.Module) -> Any:
+    def call(h: Tensor, *, own: nn.Module = layer) -> Tensor:
+        return own(h)
+
+    return call
+
+
+for _how in ("deque", "weakref", "slots", "holder in a holder", "key of a dictionary", "default argument",
+             "keyword default", "set"):  # fmt: skip
+    LAYERS[f"attack a module in a {_how}"] = lambda d, how=_how: Held(d, how)
+
+
+class Hooked(nn.Module):
+    """An adapter that hangs on a layer by a hook, and what a hook keeps for forward."""
+
+    def __init__(self, d: int, how: str) -> None:
+        super().__init__()
+        self.how, self.linear, self.adapter = how, nn.Linear(d, d), nn.Linear(d, d)
+        adapter = self.adapter
+        if how == "closure":
+            self.linear.register_forward_hook(lambda module, inputs, out: out + adapter(inputs[0]))
+        elif how == "method":
+            self.linear.register_forward_hook(self.keep)
+        else:
+            self.linear.register_forward_pre_hook(lambda module, inputs: (torch.tanh(adapter(inputs[0])),))
+
+    def keep(self, module: nn.Module, inputs: Any, out: Tensor) -> None:
+        self.kept = self.adapter(out)
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        out = self.linear(x[batch["event"].item])
+        return out + self.kept if self.how == "method" else out
+
+
+for _how in ("closure", "method", "before"):
+    LAYERS[f"attack a hook, {_how}"] = lambda d, how=_how: Hooked(d, how)
+
+
+# Rows that are written into rows in another order, and read back from there.
+
+
+def packed(m: Any, h: Tensor, b: HeteroData, how: str) -> Tensor:
+    """Clicks by their place first, as packed sequences have them: a layout across tasks."""
+    order = b["event"].order
+    rank = torch.argsort(torch.argsort(order, stable=True), stable=True)
+    places = torch.argsort(rank)
+    if how == "into a copy":
+        z = h.clone()
+        z[rank] = h
+    elif how == "index_put":
+        z = torch.index_put(h * 0, (rank,), h)
+    elif how == "by a slice":
+        z = h.clone()
+        z[:] = h[places]
+    else:
+        z = h.clone()
+        z.view(-1, h.shape[1]).copy_(h[places])
+    return torch.tanh(m.linear(z))[rank]
+
+
+for _how in ("into a copy", "index_put", "by a slice", "through a view"):
+    clicks(f"attack packed clicks, {_how}", lambda m, h, b, how=_how: packed(m, h, b, how), linear)
+
+
+# Operations whose rows stand elsewhere than a rule by analogy would say.
+
+
+def inner(m: Any, h: Tensor, k: Tensor, b: HeteroData) -> Tensor:
+    scores = torch.inner(m.codes, h)  # [K, S, L]
+    return m.linear(h) + m.out(scores.permute(1, 2, 0))
+
+
+for _size in (4, 5, 8, 10):
+    sessions(
+        f"attack inner products with {_size} codes",
+        inner,
+        lambda d, n=_size: linear(d) | {"codes": nn.Parameter(torch.randn(n, d)), "out": nn.Linear(n, d)},
+    )
+
+sessions(
+    "attack windows, time first",
+    lambda m, h, k, b: h + m.linear(
+        nn.functional.pad(h.transpose(0, 1), (0, 0, 0, 0, 2, 0)).unfold(0, 3, 1).mean(-1)
+    ).transpose(0, 1),
+    linear,
+)  # fmt: skip
+clicks(
+    "attack quantiles",
+    lambda m, h, b: m.linear(torch.quantile(h, torch.tensor([0.25, 0.5], dtype=h.dtype), dim=1).t() @ m.mix),
+    lambda d: linear(d) | {"mix": nn.Parameter(torch.randn(2, d))},
+)
+
+
+class Complex(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Linear(d, d, dtype=torch.complex128) for _ in range(2))
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        h = x[batch["event"].item]
+        return self.second(torch.tanh(self.first(torch.complex(h, h.sin())))).abs()
+
+
+LAYERS["attack complex layers"] = Complex
+
+
+# A weight's own operations, in their less usual forms.
+
+_FORMS = {
+    "index_fill": lambda w: w.index_fill(0, torch.tensor([1]), 0.0),
+    "std without correction": lambda w: w * w.std(False),
+    "var with correction": lambda w: w / (1 + w.var(True)),
+    "cat by axis": lambda w: torch.cat([w, w.sin()], axis=1)[:, ::2],
+    "maximum of rows": lambda w: w - w.max(0).values,
+    "sum by axis": lambda w: w - w.sum(axis=0),
+}
+for _name, _form in _FORMS.items():
+    clicks(
+        f"attack a weight's {_name}",
+        lambda m, h, b, form=_form: torch.tanh(h @ form(m.w)),
+        lambda d: {"w": nn.Parameter(torch.randn(d, d))},
+    )
+
+
+class _Named:
+    @staticmethod
+    @wrap_torch_function(lambda x, w: (x, w))
+    def linear(x: Tensor, w: Tensor) -> Tensor:
+        """Somebody's own function of a name that torch has too."""
+        return 2 * torch.tanh(x) @ w
+
+
+clicks(
+    "attack a function called linear",
+    lambda m, h, b: _Named.linear(h, m.w),
+    lambda d: {"w": nn.Parameter(torch.randn(d, d))},
+)
+
+
+def dense(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    """PyG's way to padded sessions, and back."""
+    block, known = to_dense_batch(h, b["event"].batch, batch_size=b["sample"].num_nodes)
+    weight = torch.softmax((block @ m.linear(block).transpose(1, 2)).masked_fill(~known[:, None], -torch.inf), 2)
+    return (weight @ block)[b["event"].batch, b["event"].order]
+
+
+clicks("attack to_dense_batch", dense, linear)
