@@ -37,6 +37,9 @@ class Call:
         self.stack = Stack(batch.num_tasks, frozenset(self.twin.memory), exact=exact) if together else None
         self.batch = batch if self.stack is None else self.stack.declare(batch)
         self.exact = exact
+        weight = next(recommender.parameters(), None)
+        # cuDNN's recurrent layers have no derivative in eval mode, and no second one in any.
+        self.in_parts = exact or (weight is not None and weight.is_cuda)
 
     def wrapped(self, weights: Weights) -> dict[str, Tensor]:
         """The weights as tensors that modules can hold; those of one task as they are."""
@@ -48,7 +51,7 @@ class Call:
         """The recommender's losses or scores under these weights."""
         self.twin.put(own)
         if self.stack is None:
-            with ExactDerivatives() if self.exact else nullcontext():
+            with ExactDerivatives(again=self.exact) if self.in_parts else nullcontext():
                 return self.twin.module(self.batch, loss, encoded)
         if encoded is not None:
             states, candidates = encoded

@@ -2,13 +2,15 @@
 
 Fused attention has no second derivative, and cuDNN's recurrent layers have none, nor a first one in eval mode. Within
 :class:`ExactDerivatives` attention is a product, a softmax and a product, and on a GPU recurrent layers are their
-equations. The stacked engine uses the same functions where weights differ by task.
+equations (packed sequences: PyTorch's own kernels). The stacked engine uses the same functions where weights differ by
+task.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,7 +26,15 @@ Mode = TorchFunctionMode
 
 
 class ExactDerivatives(TorchFunctionMode):
-    """Within it, what is fused is computed in parts wherever that is what it takes to differentiate it again."""
+    """Within it, what is fused is computed in parts wherever that is what it takes to differentiate it again.
+
+    Args:
+        again: whether it is differentiated again; if not, only recurrent layers on a GPU are computed in parts.
+    """
+
+    def __init__(self, *, again: bool = True) -> None:
+        super().__init__()
+        self.again = again
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -32,8 +42,10 @@ class ExactDerivatives(TorchFunctionMode):
         kwargs = kwargs or {}
         name = name_of(func)
         function = _PARTS.get(name)
-        if function is None or not _readable(name, args, kwargs):
+        if function is None or not (self.again or name in _RECURRENT):
             return func(*args, **kwargs)
+        if not _readable(name, args, kwargs):
+            return _without_cudnn(func, args, kwargs) if name in _RECURRENT else func(*args, **kwargs)
         with self:
             return function(self, *args, **kwargs)
 
@@ -47,6 +59,22 @@ def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if name in _RECURRENT:
         return args[0].is_cuda and _plain_sequence(args) is None
     return True
+
+
+def _without_cudnn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A recurrent layer by PyTorch's own kernels, which have every derivative."""
+    if not args[0].is_cuda:
+        return func(*args, **kwargs)
+    with _CUDNN:  # the switch is the process's: one thread at a time
+        before = torch._C._get_cudnn_enabled()
+        torch._C._set_cudnn_enabled(False)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            torch._C._set_cudnn_enabled(before)
+
+
+_CUDNN = Lock()
 
 
 def attention(
@@ -315,7 +343,7 @@ def _where_needed(name: str) -> Callable[..., Any]:
         needed = args[0].is_cuda if name in _RECURRENT else stack.exact or name == "multi_head_attention_forward"
         if needed and _readable(name, args, kwargs):
             return parts(stack, func, args, kwargs)
-        out = func(*args, **kwargs)
+        out = _without_cudnn(func, args, kwargs) if name in _RECURRENT else func(*args, **kwargs)
         stack.follow(name, args, kwargs, out)
         return out
 
