@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ROOT = str(Path(__file__).parents[1])
-_HERE = str(Path(__file__))
+_HERE = tuple(str(Path(__file__).with_name(name)) for name in ("sync.py", "pretend.py"))
 _SEES = str(Path(_ROOT, "graphmeta", "adapt", "stacked", "stack.py"))  # which stands between a line and what it calls
 
 # Operations whose result is a Python number, or has a size that depends on values. ``bincount`` has such a size even
@@ -48,8 +48,9 @@ class Wait:
 class HostWaits:
     """Within it, what would wait for a GPU is noted in ``found``.
 
-    Nothing is raised on the spot, as an adaptation takes what is raised inside of it for a reason to run the loop. Not
-    seen on a CPU: a copy between devices (``.cpu()`` by name is), as all tensors are on one.
+    Nothing is raised on the spot, as an adaptation takes what is raised inside of it for a reason to run the loop. A
+    copy between devices is seen only where there are two (:mod:`tests.pretend` is a second one), ``.cpu()`` by its
+    name.
     """
 
     def __init__(self) -> None:
@@ -78,11 +79,14 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in _WAITING or name.removesuffix("_") in ("index", "index_put", "_index_put_impl") and _masked(args[1]):
+        indexing = name.removesuffix("_") in ("index", "index_put", "_index_put_impl")
+        unsized = name == "repeat_interleave" and func._overloadname == "Tensor" and kwargs.get("output_size") is None
+        if name in _WAITING or unsized or indexing and _masked(args[1]):
             self.note(name)
-        elif name == "repeat_interleave" and kwargs.get("output_size") is None:
-            if any(isinstance(x, Tensor) for x in (*args[1:2], kwargs.get("repeats"))) or func._overloadname == "Tensor":
-                self.note(name)
+        elif name == "_to_copy" and kwargs.get("device", args[0].device) != args[0].device:
+            self.note(f"a copy to {kwargs['device']}")
+        elif name == "copy_" and args[0].device != args[1].device:
+            self.note(f"a copy to {args[0].device}")
         return func(*args, **kwargs)
 
 
@@ -102,7 +106,7 @@ def _masked(index: Any) -> bool:
 
 
 def _line() -> str:
-    frames = [frame for frame in traceback.extract_stack() if frame.filename not in (_HERE, _SEES)]
+    frames = [frame for frame in traceback.extract_stack() if frame.filename not in (*_HERE, _SEES)]
     own = [frame for frame in frames if frame.filename.startswith(_ROOT) and "/.venv/" not in frame.filename]
     frame = (own or frames)[-1]
     return f"{frame.filename.removeprefix(_ROOT + '/')}:{frame.lineno} ({frame.line})"

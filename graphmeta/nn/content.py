@@ -60,7 +60,6 @@ class Field(nn.Module):
         total = vectors.new_zeros(len(rows), self.table.width).index_add(0, owner, vectors)
         return total / count[:, None]
 
-
     def _padded(self, rows: Tensor) -> Tensor:
         """The same with as many places a row as the row with the most values has, so that no size is unknown."""
         begin, place = self.ptr.index_select(0, rows), torch.arange(self.most, device=rows.device)
