@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.paths import CoAdaptation
+
 _ROOT = str(Path(__file__).parents[1])
 _HERE = tuple(str(Path(__file__).with_name(name)) for name in ("sync.py", "pretend.py"))
 _SEES = str(Path(_ROOT, "graphmeta", "adapt", "stacked", "stack.py"))  # which stands between a line and what it calls
@@ -99,6 +102,27 @@ class _Reads(TorchFunctionMode):
         if getattr(func, "__name__", "") in _READING:
             self.note(func.__name__)
         return func(*args, **(kwargs or {}))
+
+
+def around_steps(monkeypatch: Any, context: Callable[[], Any]) -> None:
+    """Have adaptations take their steps, from the first forward pass to the last gradient, within ``context()``."""
+    inside: list[Any] = []
+
+    def within(descend: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: Any, *args: Any) -> Any:
+            if inside:  # an adaptation within another
+                return descend(self, *args)
+            inside.append(self)
+            try:
+                with context():
+                    return descend(self, *args)
+            finally:
+                inside.clear()
+
+        return run
+
+    for kind in (Adaptation, CoAdaptation):
+        monkeypatch.setattr(kind, "_descend", within(kind._descend))
 
 
 def _masked(index: Any) -> bool:

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.batch import last_clicks
 from graphmeta.published import CATALOGUE, build
 from graphmeta.published.parts import adding
 from graphmeta.testing import fake_log, fake_ratings
 from tests.pretend import DEVICE, Device, moved
-from tests.sync import HostWaits
+from tests.sync import HostWaits, around_steps
 
 LOG, RATINGS = fake_log(sessions=30, items=12), fake_ratings(people=6)
 BASES = ("sr_gnn", "if_san", "niser", "gru4rec", "gc_san", "tagnn")
@@ -52,23 +50,8 @@ WAITING = {
 @pytest.fixture
 def waits(monkeypatch):
     """What the steps wait for."""
-    found, inside = HostWaits(), []
-
-    def watched(descend):
-        def run(self, *args):
-            if inside:
-                return descend(self, *args)
-            inside.append(self)
-            try:
-                with found:
-                    return descend(self, *args)
-            finally:
-                inside.clear()
-
-        return run
-
-    for kind in (Adaptation, CoAdaptation):
-        monkeypatch.setattr(kind, "_descend", watched(kind._descend))
+    found = HostWaits()
+    around_steps(monkeypatch, lambda: found)
     return found
 
 
