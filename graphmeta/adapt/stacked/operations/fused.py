@@ -58,6 +58,8 @@ def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return not kwargs.get("enable_gqa", False)
     if name in _RECURRENT:
         return args[0].is_cuda and _plain_sequence(args) is None
+    if name in _SEGMENTS:  # every row in a segment, as with a batch's own pointers
+        return len(args) > 1 and args[1].dim() == 1 and (len(args) < 3 or args[2] is None) and not kwargs
     return True
 
 
@@ -313,11 +315,28 @@ def _run_layer(
     return torch.stack(out[::-1] if backwards else out, time), state
 
 
+# torch-scatter -----------------------------------------------------------------------------------------------------
+
+
+def segment_sum(mode: Mode, x: Tensor, ptr: Tensor, out: Tensor | None = None) -> Tensor:
+    """torch-scatter's sum over ``x[ptr[s]:ptr[s + 1]]``, whose own second derivative is wrong: ``[E, …] -> [S, …]``."""
+    owner = torch.repeat_interleave(torch.arange(len(ptr) - 1, device=x.device), ptr.diff(), output_size=len(x))
+    return torch.zeros(len(ptr) - 1, *x.shape[1:], dtype=x.dtype, device=x.device).index_add(0, owner, x)
+
+
+def segment_mean(mode: Mode, x: Tensor, ptr: Tensor, out: Tensor | None = None) -> Tensor:
+    """The mean, zero of none."""
+    size = ptr.diff().clamp(min=1).to(x.dtype)
+    return segment_sum(mode, x, ptr) / size.reshape(-1, *(1,) * (x.dim() - 1))
+
+
+_SEGMENTS = {"segment_sum_csr": segment_sum, "segment_mean_csr": segment_mean}
 _RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 _PARTS: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": attention,
     "multi_head_attention_forward": multi_head_attention,
     **{name: recurrent(name) for name in _RECURRENT},
+    **_SEGMENTS,
 }
 _CELLS: dict[str, Callable[..., Any]] = {
     "gru_cell": gru_cell,
