@@ -58,7 +58,7 @@ def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return not kwargs.get("enable_gqa", False)
     if name in _RECURRENT:
         return args[0].is_cuda and _plain_sequence(args) is None
-    if name in _SEGMENTS:  # every row in a segment, as with a batch's own pointers
+    if name in _SEGMENTS:
         return len(args) > 1 and args[1].dim() == 1 and (len(args) < 3 or args[2] is None) and not kwargs
     return True
 
@@ -320,8 +320,8 @@ def _run_layer(
 
 def segment_sum(mode: Mode, x: Tensor, ptr: Tensor, out: Tensor | None = None) -> Tensor:
     """torch-scatter's sum over ``x[ptr[s]:ptr[s + 1]]``, whose own second derivative is wrong: ``[E, …] -> [S, …]``."""
-    owner = torch.repeat_interleave(torch.arange(len(ptr) - 1, device=x.device), ptr.diff(), output_size=len(x))
-    return torch.zeros(len(ptr) - 1, *x.shape[1:], dtype=x.dtype, device=x.device).index_add(0, owner, x)
+    owner = torch.searchsorted(ptr, torch.arange(len(x), device=x.device), right=True)  # 0 and the last: of none
+    return torch.zeros(len(ptr) + 1, *x.shape[1:], dtype=x.dtype, device=x.device).index_add(0, owner, x)[1:-1]
 
 
 def segment_mean(mode: Mode, x: Tensor, ptr: Tensor, out: Tensor | None = None) -> Tensor:
