@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._mode_utils import no_dispatch
@@ -16,8 +17,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+if torch.cuda.is_available():  # of two accelerators PyTorch would take this one for everybody's
+    pytest.skip("there is a GPU, which tests/gpu is about", allow_module_level=True)
+
 
 class _Backend(_DummyBackendModule):
+    """What PyTorch asks of any device; nothing is drawn on this one, so it has no generator to keep the state of."""
+
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        pass
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
 
