@@ -6,7 +6,7 @@ first click of a session it reads zeros. A convolution is then one linear layer,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 
 
-def lagged(states: Tensor, batch: HeteroData, lags: range) -> Tensor:
+def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
     """Of each click, the states this many clicks before it in its session; zeros before the first.
 
     Shapes: ``[E, D] -> [E, len(lags), D]``.
     """
     order = batch["event"].order
-    steps = torch.arange(lags.start, lags.stop, lags.step, device=order.device)
+    steps = torch.cat([torch.full((1,), lag, device=order.device) for lag in lags])  # a list would be copied there
     at = (torch.arange(len(order), device=order.device)[:, None] - steps).clamp(min=0)
     found = states.index_select(0, at.reshape(-1)).reshape(*at.shape, states.shape[1])
     return torch.where((order[:, None] >= steps)[:, :, None], found, 0.0)
