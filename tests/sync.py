@@ -131,6 +131,6 @@ def _masked(index: Any) -> bool:
 
 def _line() -> str:
     frames = [frame for frame in traceback.extract_stack() if frame.filename not in (*_HERE, _SEES)]
-    own = [frame for frame in frames if frame.filename.startswith(_ROOT) and "/.venv/" not in frame.filename]
+    own = [frame for frame in frames if frame.filename.startswith(_ROOT) and "site-packages" not in frame.filename]
     frame = (own or frames)[-1]
     return f"{frame.filename.removeprefix(_ROOT + '/')}:{frame.lineno} ({frame.line})"
