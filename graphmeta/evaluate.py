@@ -242,14 +242,16 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
     _check_asked(tasks, task, model.num_items)
     found = torch.empty(len(task), dtype=torch.float64)
     first = tasks.first_queries()
+    order = np.argsort(known, kind="stable")  # of like size together, so that little is padded
     for at in range(0, len(tasks), batch_size):
-        rows = np.arange(at, min(at + batch_size, len(tasks)))
+        rows = order[at : at + batch_size]
         one, chunk = first.take(rows), tasks.take(rows)
+        where, _ = ragged(tasks.query_ptr[rows], counts[rows])
         scores = usable(model.scores(one if isinstance(model, System) else one.query)).clone()  # pyright: ignore
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)
-        found[torch.from_numpy(np.isin(task, rows))] = ranks(scores, target).cpu()
+        found[torch.from_numpy(where)] = ranks(scores, target).cpu()
     measures = {f"{n}@{k}": v for k in ks for n, v in of_lists(found, torch.from_numpy(task), k).items()}
 
     def means(inside: Tensor) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
 from graphmeta.adapt.twin import Twin
 from graphmeta.asking import Recommendation, Sessions, best_of
 from graphmeta.batch import Samples, last_clicks, prefixes, session_batch
@@ -27,9 +28,9 @@ from graphmeta.recipe import FORMAT, Limits, Recipe, load_weights, read_document
 from graphmeta.recommender import Recommender
 from graphmeta.storage import load_state, not_finite, save_state
 from graphmeta.tables import EntityTable
-from graphmeta.tasks import Batches, TaskBatch, Tasks, shuffled, task_batch
+from graphmeta.tasks import Batches, Sizes, TaskBatch, Tasks, shuffled, sizes_of, task_batch
 
-_SCORES = 2**25  # bytes of scores at a time when recommending
+_SCORES = 2**24  # bytes of scores at a time when recommending
 
 
 class System(nn.Module):
@@ -149,25 +150,48 @@ class System(nn.Module):
             if part is not self and hasattr(part, "fit_statistics"):
                 part.fit_statistics(log)  # pyright: ignore[reportCallIssue]
 
-    def support(self, samples: Samples | Tasks) -> int:
-        """Support samples of the largest task."""
-        longest = int(samples.lengths.max())
-        return longest if isinstance(samples, Tasks) else min(longest - 1, self.max_support)
+    def task_sizes(self, samples: Samples | Tasks) -> Sizes:
+        """Support samples and padded rows of each task."""
+        return sizes_of(samples, self.max_support)
 
-    def parts(self, samples: Samples | Tasks) -> list[Samples | Tasks]:
+    def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, or as many tasks of them at a time as the adaptation takes."""
-        if self.adaptation is None or not len(samples):
+        if self.adaptation is None or len(samples) < 2:
             return [samples]
-        size = self.adaptation.chunk(self.support(samples))
-        if size >= len(samples):
+        sizes = self.task_sizes(samples)
+        self._measure(samples, sizes, score=score)
+        runs = chunks(self.adaptation, self.recommender, sizes, score=score)
+        if len(runs) == 1:
             return [samples]
-        return [samples.take(np.arange(at, min(at + size, len(samples)))) for at in range(0, len(samples), size)]
+        rows = np.arange(len(samples))
+        return [samples.take(rows[run]) for run in runs]
 
-    def losses(self, samples: Samples | Tasks) -> Tensor:
-        """The training loss of each sample, or of each query of the tasks, ``[S]``."""
+    def _measure(self, samples: Samples | Tasks, sizes: Sizes, *, score: bool) -> None:
+        """Let the adaptation see what the largest tasks take, if it has not seen any like them."""
+        assert self.adaptation is not None
+        if needs_measuring(self.adaptation, self.recommender, int(sizes.rows.max()), score=score):
+            few = np.argsort(-sizes.rows, kind="stable")[:2]
+            tasks = self._tasks(samples.take(few))
+            most = int(sizes.rows[few[0]])
+            loss = self.support_loss if score else self.loss
+            measure(self.adaptation, self.recommender, tasks, loss, most, score=score)
+
+    def memory_estimate(self, samples: Samples | Tasks, batch_size: int) -> str:
+        """What training batches of so many of these tasks take to adapt, in words."""
+        assert self.adaptation is not None
+        sizes = self.task_sizes(samples)
+        self._measure(samples, sizes, score=False)
+        return estimate(self.adaptation, self.recommender, sizes, min(batch_size, len(samples)))
+
+    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
+        """The training loss of each sample, or of each query of the tasks, ``[S]``.
+
+        Args:
+            progress: the share of the training that is done, which the adaptation's schedules go by.
+        """
         if self.episodic:
             assert self.adaptation is not None
-            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss)
+            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, progress=progress)
         return self.recommender(self._asked(samples), self.loss)
 
     def scores(self, samples: Samples | Tasks) -> Tensor:
@@ -178,19 +202,27 @@ class System(nn.Module):
         """
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
-            asked = Twin(self, training=False).module
+            asked = Twin(self, training=False, apart=True).module
             assert isinstance(asked, System)
-            if self.adaptation is None or isinstance(samples, Tasks) or len(self.parts(samples)) == 1:
-                found = [asked._answer(part) for part in self.parts(samples)]
-                return found[0] if len(found) == 1 else torch.cat(found)
+            parts = asked.parts(samples, score=True)
+            if len(parts) == 1:
+                return asked._answer(parts[0])
+            if isinstance(samples, Tasks):
+                return torch.cat([asked._answer(part) for part in parts])
             order = np.argsort(samples.lengths, kind="stable")  # tasks of like length, so that little is padded
-            found = torch.cat([asked._answer(part) for part in self.parts(samples.take(order))])
-            return torch.empty_like(found).index_copy(0, torch.from_numpy(order).to(found.device), found)
+            scores, begin = None, 0
+            for part in asked.parts(samples.take(order), score=True):
+                found = asked._answer(part)
+                scores = found.new_empty(len(samples), found.shape[1]) if scores is None else scores
+                scores[torch.from_numpy(order[begin : begin + len(part)]).to(found.device)] = found
+                begin += len(part)
+            assert scores is not None
+            return scores
 
     def _answer(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
             return self.recommender(self._asked(samples))
-        return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, score=True)
+        return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
     def _asked(self, samples: Samples | Tasks) -> HeteroData:
         asked = samples.query if isinstance(samples, Tasks) else samples
@@ -198,6 +230,11 @@ class System(nn.Module):
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         return task_batch(samples, num_items=self.num_items, max_support=self.max_support).to(self.device)
+
+    @property
+    def support_loss(self) -> nn.Module:
+        """What the steps go down before the system answers."""
+        return self.loss
 
     @property
     def device(self) -> torch.device:
@@ -292,10 +329,11 @@ class System(nn.Module):
         Raises:
             InputError: a file that is missing, damaged, changed, or of another system.
         """
-        tensors, stored = load_state(Path(folder), "model")
-        document = read_document(stored, str(folder))
-        system = rebuilt(document, tensors) if build is None else build(document.items)
-        load_weights(system, tensors, str(folder))
+        with torch.inference_mode(False):  # weights that adapt and train, wherever they are loaded
+            tensors, stored = load_state(Path(folder), "model")
+            document = read_document(stored, str(folder))
+            system = rebuilt(document, tensors) if build is None else build(document.items)
+            load_weights(system, tensors, str(folder))
         system.notes = document.notes
         for name, limit in document.limits.items():
             setattr(system, name, limit)

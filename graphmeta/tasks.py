@@ -101,6 +101,31 @@ class Tasks:
         return TaskBatch(parts[0] if len(self.support) else None, parts[1])
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large tasks are: support samples, and rows (clicks of support and query samples) of each, both ``[T]``."""
+
+    support: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def sizes_of(samples: Samples | Tasks, max_support: int) -> Sizes:
+    """The sizes of these tasks, or of one task a sample with its own clicks as support (:func:`support_of`)."""
+    if isinstance(samples, Tasks):
+        clicks = [
+            np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
+            for part, ptr in ((samples.support, samples.support_ptr), (samples.query, samples.query_ptr))
+        ]
+        return Sizes(samples.lengths, clicks[0] + clicks[1])
+    length = samples.lengths
+    support = np.minimum(np.maximum(length - 1, 0), max_support)
+    shortest = length - support
+    return Sizes(support, support * (shortest + length - 1) // 2 + length)
+
+
 def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
     """One task for each session of the log with a query: what is known of it, and what it is asked.
 

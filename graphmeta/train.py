@@ -229,10 +229,11 @@ def _epoch(
     run.system.train()
     total, count = 0.0, 0
     for number, batch in enumerate(progress(batches)):
+        done = begin + share * number / len(batches)
         for group in run.optimizer.param_groups:
-            group["lr"] = optimizer.rate(begin + share * number / len(batches))
+            group["lr"] = optimizer.rate(done)
         run.optimizer.zero_grad(set_to_none=True)
-        value, size = gradients(run.system, batch)
+        value, size = gradients(run.system, batch, progress=done)
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         run.optimizer.step()
@@ -252,16 +253,17 @@ def check_finite(system: torch.nn.Module, epoch: int) -> None:
         raise DivergedError(f"epoch {epoch + 1}: {name} is not finite; lower the learning rate")
 
 
-def gradients(system: System, batch: Samples | Tasks) -> tuple[float, int]:
+def gradients(system: System, batch: Samples | Tasks, *, progress: float = 1.0) -> tuple[float, int]:
     """Gradients of the batch's loss, made part by part; returns it, and of how many losses it is the mean (or sum).
 
     Parts are as many tasks as the adaptation takes at once, so what they keep does not grow with the batch.
+    ``progress`` is the share of the training that is done.
     """
     parts = system.parts(batch) if system.episodic else [batch]
     with row_gradients(system):
         size, value = len(batch.query if isinstance(batch, Tasks) else batch), 0.0
         for part in parts:
-            losses = system.losses(part)
+            losses = system.losses(part, progress=progress)
             size = len(losses) if len(parts) == 1 else size
             (share := losses.sum() / (1 if system.sums else size)).backward()
             value += float(share.detach())

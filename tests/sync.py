@@ -121,8 +121,8 @@ def around_steps(monkeypatch: Any, context: Callable[[], Any]) -> None:
 
         return run
 
-    for kind in (Adaptation, CoAdaptation):
-        monkeypatch.setattr(kind, "_descend", within(kind._descend))
+    for kind, name in ((Adaptation, "_walk"), (Adaptation, "_descend"), (CoAdaptation, "_descend")):
+        monkeypatch.setattr(kind, name, within(getattr(kind, name)))
 
 
 def _masked(index: Any) -> bool:

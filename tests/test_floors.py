@@ -22,7 +22,7 @@ FLOORS = [
     ["recommender"],
     ["adapt"],
     ["system"],
-    ["evaluate"],
+    ["evaluate", "checking"],
     ["train", "neighbours", "curves"],
     ["retrain", "stages"],
     ["published"],

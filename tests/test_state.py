@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "attributes": False, "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
     "scope": ["head.project"], "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
     "from_scratch": True, "phases": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
+    "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
 }  # fmt: skip
 NESTED = {"base": "dropout_net", "options": {"base": sr_gnn, "options": {"steps": 2}, "drop": 0.1}}
@@ -60,7 +61,7 @@ OWN: dict[str, dict[str, Any]] = {
     "mamo_rating": {"bias": 0.2}, "meta_tl": {"hidden": (9, 8), "order": 1}, "cluster_seq": {"weight": 0.3},
     "second_look": {"base": "sr_gnn", "options": {"extras": ("evidence",), "steps": 2}},
     "dropout_net": {"base": gru4rec, "options": {"cell": "lstm"}},
-    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8},
+    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "group"},
     "multi_ft": {"base": "caser", "options": {"length": 3}}, "melu": NESTED,
     "mamo": {"base": partial(if_san, layers=1), "options": {"dropout": 0.1}},
     "meta_hin": {"base": partial(partial(if_san, layers=1), width=50), "options": None},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GATv2Conv
+from torch_geometric.nn import EGConv, GATv2Conv
 
 from graphmeta.batch import NEXT
 from graphmeta.errors import InputError
@@ -117,7 +117,7 @@ class FusedAttention(Sound):
         return nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=same)[0, 0]
 
 
-@pytest.mark.parametrize("sound", [Sound, Dropping])
+@pytest.mark.parametrize("sound", [Sound, Dropping, FusedAttention])
 def test_a_sound_encoder_passes(sound):
     report = check_encoder(sound)
     assert report.ok, str(report)
@@ -132,7 +132,7 @@ def test_a_sound_encoder_passes(sound):
         (ReadsItInTraining, "answers are not read", "difference 1.0e+00"),
         (BatchNorm, "samples do not see each other in training", "slope"),
         (CentredInTraining, "samples do not see each other in training", "slope"),
-        (ItemRows, "shape", "14, 8) for 17 clicks"),
+        (ItemRows, "shape", "15, 8) for 18 clicks"),
         (NotFinite, "shape", "finite"),
         (Breaks, "shape", "RuntimeError"),
     ],
@@ -145,13 +145,106 @@ def test_what_is_broken_is_named(broken, name, found):
     assert found in str(report)
 
 
+class OneClick(Sound):
+    """PyG's EGConv counts the nodes of its self-loops by the edges, of which a session of one click has none."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.conv = EGConv(width, width, num_heads=2, num_bases=2, aggregators=["sum"])
+
+    def forward(self, x, batch):
+        return self.conv(x, batch[NEXT].edge_index)[batch["event"].item]
+
+
+class StopGradient(Sound):
+    def forward(self, x, batch):
+        states = super().forward(x, batch)
+        return states + torch.tanh(states.detach())
+
+
+class Padded(Sound):
+    """A table whose row 0 is not learned, though it is read."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.position = nn.Embedding(9, width, padding_idx=0)
+        nn.init.ones_(self.position.weight)
+
+    def forward(self, x, batch):
+        return super().forward(x, batch) + self.position(batch["event"].order)
+
+
+class WeightNorm(Sound):
+    """torch's weight_norm has a wrong second derivative."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(width, width))
+
+    def forward(self, x, batch):
+        return self.normed(super().forward(x, batch))
+
+
+KEPT = {}
+
+
+class Remembers(Sound):
+    """Keeps what it has seen in a place that all calls share."""
+
+    def forward(self, x, batch):
+        states = super().forward(x, batch)
+        KEPT["calls"] = KEPT.get("calls", 0) + 1
+        return states + KEPT["calls"]
+
+
+class Global(Sound):
+    """Reads a weight around the module."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.beside = nn.Linear(width, width)
+        KEPT["layer"] = self.beside
+
+    def forward(self, x, batch):
+        return KEPT["layer"](super().forward(x, batch))
+
+
+@pytest.mark.parametrize("odd", [StopGradient, Padded])
+def test_what_may_be_on_purpose_is_a_note(odd):
+    report = check_encoder(odd)
+    assert report.ok, str(report)
+    (note,) = [check for check in report.checks if check.on_purpose]
+    assert note.name == "second order" and "stop-gradient, straight-through or padding" in note.found
+    assert str(report).count("note ") == 1
+
+
+def test_dropout_is_a_note():
+    (note,) = [check for check in check_encoder(Dropping).checks if check.on_purpose]
+    assert note.name == "training and eval" and "dropout" in note.found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "cause"),
+    [
+        (OneClick, "samples do not see each other", "a session of 1 click has other states alone"),
+        (WeightNorm, "second order", "double backward is wrong"),
+        (Global, "weights are reached", "encoder.beside.weight"),
+        (Remembers, "threads", "keeps something between calls"),
+    ],
+)
+def test_the_cause_is_named(wrong, name, cause):
+    report = check_encoder(wrong)
+    found = {check.name: check.found for check in report.checks if not check.ok}
+    assert not report.ok and cause in found[name] and "\n" not in found[name], str(report)
+
+
 def test_an_unknown_operation_is_named_but_allowed():
     report = check_encoder(UnknownOp)
     assert report.ok, str(report)
     assert "matrix_exp" in str(report)
 
 
-@pytest.mark.parametrize("odd", [FusedAttention, TimeMajor])
+@pytest.mark.parametrize("odd", [TimeMajor])
 def test_rows_that_cannot_be_followed_are_left_to_the_loop(odd):
     report = check_encoder(odd)
     assert report.ok, str(report)
@@ -160,7 +253,7 @@ def test_rows_that_cannot_be_followed_are_left_to_the_loop(odd):
 
 @pytest.mark.parametrize("trap", [ReadsItInTraining, BatchNorm, CentredInTraining])
 def test_what_shows_in_training_alone_fails_no_other_check(trap):
-    failed = [check.name for check in check_encoder(trap).checks if not check.ok]
+    failed = [check.name for check in check_encoder(trap).checks if not check.ok and not check.on_purpose]
     assert len(failed) == 1, failed
 
 

@@ -12,19 +12,23 @@ recommender itself is only read: any number of threads may ask at once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from numbers import Integral
-from typing import Any
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from graphmeta.adapt.clipping import clipped
+from graphmeta.adapt.descent import Move, leaf, moved, read_of, slopes_of
+from graphmeta.adapt.fallback import kind_of, told
+from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.stacked.engine import LowRank, Weight, Weights, detached
+from graphmeta.adapt.stacked.engine import Weight, Weights, detached
 from graphmeta.adapt.stacked.table_state import TableState
-from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
-from graphmeta.adapt.stacked.task_table import TaskTable
+from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
 from graphmeta.batch import split_tasks, without_targets
@@ -32,8 +36,6 @@ from graphmeta.errors import DivergedError, InputError, MixedRows, UnsupportedOp
 from graphmeta.nn.features import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.tasks import TaskBatch
-
-_MEMORY = 2**28
 
 
 class Adaptation(nn.Module):
@@ -43,13 +45,13 @@ class Adaptation(nn.Module):
         scope: the parameters a task changes.
         step: how one step moves them, see :mod:`graphmeta.adapt.step`.
         start: where they begin, see :mod:`graphmeta.adapt.start`; the shared weights if not given.
-        steps: how many steps a task takes; 0 is no adaptation beyond the start.
-        order: 2 differentiates through the steps, 1 takes each step's gradient as a constant.
+        inner: how many steps a task takes, of which order, how they are clipped, held back and trained, see
+            :class:`~graphmeta.adapt.inner.InnerLoop`; in its place, ``steps`` and ``order`` alone may be given.
         trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
             as if there were no adaptation, and steps are taken only when recommending.
         stacked: all tasks at once; False runs the per-task loop.
-        task_chunk: so many tasks at a time, however many a batch has; if not given, as many as :meth:`memory` lets
-            into 256 MB.
+        task_chunk: so many tasks at a time, however many a batch has; if not given, as many as
+            :func:`~graphmeta.adapt.budget.chunks` lets into 256 MB.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
@@ -60,31 +62,54 @@ class Adaptation(nn.Module):
         *,
         step: Step,
         start: Start | None = None,
-        steps: int = 1,
-        order: int = 1,
+        inner: InnerLoop | None = None,
         trained: bool = True,
         stacked: bool = True,
         task_chunk: int | None = None,
+        **loop: Unpack[Loop],
     ) -> None:
         super().__init__()
-        if order not in (1, 2):
-            raise InputError(f"order must be 1 or 2, not {order}")
-        if not isinstance(steps, Integral) or steps < 0:
-            raise InputError(f"steps must be a whole number, 0 or more, not {steps}")
+        if inner is not None and loop:
+            raise InputError(f"{' and '.join(loop)} belong to the inner loop; pass them there: InnerLoop(steps=…)")
         if task_chunk is not None and task_chunk < 1:
             raise InputError(f"task_chunk must be at least 1, not {task_chunk}")
         self.scope, self.step, self.start = scope, step, Shared() if start is None else start
-        self.steps, self.order, self.trained, self.stacked = int(steps), order, trained, stacked
+        self.inner, self.trained, self.stacked = InnerLoop(**loop) if inner is None else inner, trained, stacked
         self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
         self.frozen: list[str] = []
-        self.refusals: dict[tuple[bool, ...], str] = {}  # why the loop runs, by mode; shared by all twins
+        # By mode, and shared by all twins: why the loop runs; rows of the tasks measured, and bytes of each row.
+        self.refusals: dict[tuple[bool, ...], str] = {}
+        self.failures: dict[tuple[bool, ...], tuple[str, int]] = {}  # the kind of the last ones, and how many
+        self.warned: set[str] = set()
+        self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
 
+    @property
+    def steps(self) -> int:
+        """How many steps a task takes."""
+        return int(self.inner.steps)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.inner = replace(self.inner, steps=steps)
+
+    @property
+    def order(self) -> int:
+        """The order of the steps, 1 or 2; of a schedule, the one that it ends with."""
+        return self.inner.order_at(1.0)
+
+    @order.setter
+    def order(self, order: int | OrderSchedule) -> None:
+        self.inner = replace(self.inner, order=order)
+
     def extra_repr(self) -> str:
-        """Scope, steps and order."""
+        """Scope, steps and order, and what else is set."""
+        plain = self.inner == InnerLoop(self.inner.steps, self.order)
+        more = "" if plain else f", {self.inner}"
         frozen = f", frozen={self.frozen}" if self.frozen else ""
-        return f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, trained={self.trained}{frozen}"
+        shown = f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, trained={self.trained}"
+        return f"{shown}{more}{frozen}"
 
     def bind(self, recommender: Recommender) -> None:
         """Fix the names in scope and make the parameters that depend on their shapes; called once.
@@ -117,37 +142,44 @@ class Adaptation(nn.Module):
         changes = [number * support + 1 for number in range(1, self.steps + 1)][-copies:]
         return 4 * tasks * ((copies + 1) * numbers + sum(changes) * rows)
 
-    def chunk(self, support: int) -> int:
-        """How many tasks of so many support samples are adapted at a time."""
-        return self.task_chunk or max(1, _MEMORY // max(1, self.memory(1, support)))
-
-    def estimate(self, tasks: int, support: int) -> str:
-        """Steps, adapted numbers and tasks at a time, and what :meth:`memory` makes of them, in words."""
-        at_once, (numbers, rows) = min(tasks, self.chunk(support)), self.sizes
-        tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
-        size = self.memory(at_once, support) / 1e6
-        return f"steps {self.steps} × {numbers:,} numbers{tables} × {at_once} tasks at a time, about {size:,.1f} MB"
-
-    def run(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool = False) -> Tensor:
+    def run(
+        self,
+        recommender: Recommender,
+        tasks: TaskBatch,
+        loss: nn.Module,
+        *,
+        score: bool = False,
+        progress: float = 1.0,
+    ) -> Tensor:
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
+
+        Args:
+            progress: the share of the training that is done, which the schedules of the inner loop go by. Scores are
+                those of a finished training.
 
         Raises:
             DivergedError: a support loss that is not finite; names task and step.
         """
-        answer = None if score else loss
-        mode = (recommender.training, self._second, score)
+        answer, progress = (None, 1.0) if score else (loss, progress)
+        mode = self.mode(recommender, score, progress)
         if self.stacked and mode not in self.refusals:
             try:
-                return self._together(recommender, tasks, loss, answer)
+                answers = self._together(recommender, tasks, loss, answer, progress)
+                self.failures.pop(mode, None)
+                return answers
             except (InputError, DivergedError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 found = error
             # Outside of the handler, so that an error of the loop is told as what it is: the module's own.
-            answers = self._one_by_one(recommender, tasks, loss, answer)
+            answers = self._one_by_one(recommender, tasks, loss, answer, progress)
             self._refused(mode, found)
             return answers
-        return self._one_by_one(recommender, tasks, loss, answer)
+        return self._one_by_one(recommender, tasks, loss, answer, progress)
+
+    def mode(self, recommender: Recommender, score: bool, progress: float = 1.0) -> tuple[bool, ...]:
+        """What decides which code of the recommender runs, and what is kept of it."""
+        return recommender.training, self._second(progress), score
 
     @property
     def fell_back(self) -> bool:
@@ -155,17 +187,19 @@ class Adaptation(nn.Module):
         return bool(self.refusals)
 
     def _refused(self, mode: tuple[bool, ...], error: Exception) -> None:
-        """Note why the loop has run, and warn once a reason; a batch that is odd by itself decides for no other."""
-        if isinstance(error, UnsupportedOp):
-            reason = f"{_place(error)}{error}: unknown to the stacked engine"
-        else:
-            reason = f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
-        told = set(self.refusals.values())
-        if isinstance(error, MixedRows):
-            reason, told = f"{error} in this batch", set()
-        else:
+        """Note why the loop has run, and warn once a reason.
+
+        An operation that the stack does not know decides for the mode; a batch that is odd by itself (rows that are
+        mixed, an error in the stack alone) does so with the third of its kind in a row.
+        """
+        reason, kind = told(error), kind_of(error)
+        before, times = self.failures.get(mode, ("", 0))
+        times = times + 1 if before == kind else 1
+        self.failures[mode] = kind, times
+        if times >= 3 or (isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)):
             self.refusals[mode] = reason
-        if reason not in told:
+        if kind not in self.warned:
+            self.warned.add(kind)
             warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=3)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
@@ -176,69 +210,92 @@ class Adaptation(nn.Module):
         return {name: problem.written(weight) for name, weight in weights.items()}
 
     def _together(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None, progress: float
     ) -> Tensor:
         alone = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
-        problem = self._problem(recommender, tasks, loss, together=not alone)
+        problem = self._problem(recommender, tasks, loss, together=not alone, progress=progress)
         begin = self._begin(recommender, tasks, problem.encoded)
         if not alone:
-            weights = self._descend(problem, begin)
-            answers = problem.answered(weights, answer)
+            walk = self._walk(problem, begin)
+            answers = self._weighed(problem, walk, answer)
             problem.settle()
-            self.start.reached(recommender, weights)
+            self.start.reached(recommender, walk[-1])
             return answers
-        end = self._descend(problem, {name: stacked[0] for name, stacked in begin.items()})
-        return self._answers(recommender, [problem], [end], list(begin), answer)
+        walk = self._walk(problem, {name: stacked[0] for name, stacked in begin.items()})
+        return self._answers(recommender, [problem], [walk], list(begin), answer)
 
     def _one_by_one(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None, progress: float
     ) -> Tensor:
         begin = self._begin(recommender, tasks, None)
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        problems, ends = [], []
+        problems, walks = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            problem = self._problem(recommender, TaskBatch(support, query), loss, together=False, number=t)
-            problems.append(problem)
-            ends.append(self._descend(problem, {name: stacked[t] for name, stacked in begin.items()}))
-        return self._answers(recommender, problems, ends, list(begin), answer)
+            alone = self._problem(
+                recommender, TaskBatch(support, query), loss, together=False, number=t, progress=progress
+            )
+            problems.append(alone)
+            walks.append(self._walk(alone, {name: stacked[t] for name, stacked in begin.items()}))
+        return self._answers(recommender, problems, walks, list(begin), answer)
 
     def _answers(
         self,
         recommender: Recommender,
         problems: list[Problem],
-        ends: list[dict[str, Any]],  # plain tensors, as everything of a task on its own
+        walks: list[list[dict[str, Any]]],  # plain tensors, as everything of a task on its own
         begun: list[str],
         answer: nn.Module | None,
     ) -> Tensor:
         """The answers of tasks on their own, after the start is told where those have ended that it began."""
-        reached = {name: torch.stack([end[name] for end in ends]) for name in begun}
+        reached = {name: torch.stack([walk[-1][name] for walk in walks]) for name in begun}
         for problem in problems:
             problem.settle()
         self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
-        for t, end in enumerate(ends):
-            end |= {name: stacked[t] for name, stacked in reached.items()}
-        return torch.cat([p.answered(end, answer) for p, end in zip(problems, ends, strict=True)])
+        for t, walk in enumerate(walks):
+            walk[-1] |= {name: stacked[t] for name, stacked in reached.items()}
+        return torch.cat([self._weighed(p, walk, answer) for p, walk in zip(problems, walks, strict=True)])
+
+    def _walk(self, problem: Problem, begin: Mapping[str, Weight]) -> list[Weights]:
+        """The weights after every step whose query loss counts, see :class:`~graphmeta.adapt.inner.MultiStep`."""
+        if not self.inner.weights_at(problem.progress):
+            return [self._descend(problem, begin)]
+        return list(self._every_step(problem, begin))[-self.steps :]
+
+    def _weighed(self, problem: Problem, walk: list[Weights], answer: nn.Module | None) -> Tensor:
+        """The answers after the last step, or the weighted sum of those after every step."""
+        if len(walk) == 1:
+            return problem.answered(walk[0], answer)
+        shares = self.inner.weights_at(problem.progress)
+        each = [share * problem.answered(weights, answer) for share, weights in zip(shares, walk, strict=True)]
+        return torch.stack(each).sum(0)
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return self.start(recommender, self.names, without_targets(tasks.query), encoded)
 
     def _problem(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, together: bool, number: int = 0
+        self,
+        recommender: Recommender,
+        tasks: TaskBatch,
+        loss: nn.Module,
+        *,
+        together: bool,
+        number: int = 0,
+        progress: float = 1.0,
     ) -> Problem:
         """The tasks, encoded once if only their heads differ."""
-        encoded = seen = None
+        encoded, seen, second = None, None, self._second(progress)
         if not self._moves_states:
             encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
-                with torch.set_grad_enabled(self._second):
+                with torch.set_grad_enabled(second):
                     states, candidates = recommender.encode(tasks.support)
                 # A table is a parameter wherever it comes from: in first order nobody asks for its gradient here.
-                seen = (states, candidates if self._second else candidates.detach())
-        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, together, number)
+                seen = (states, candidates if second else candidates.detach())
+        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, together, number, progress)
 
-    @property
-    def _second(self) -> bool:
-        return self.order == 2 and torch.is_grad_enabled()
+    def _second(self, progress: float) -> bool:
+        """Whether steps are differentiated through, when this share of the training is done."""
+        return self.inner.order_at(progress) == 2 and torch.is_grad_enabled()
 
     @property
     def _moves_states(self) -> bool:
@@ -247,19 +304,26 @@ class Adaptation(nn.Module):
 
     def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
         """The weights after all steps, from ``begin`` and, for what is not in it, the shared weights."""
+        return deque(self._every_step(problem, begin), maxlen=1).pop()  # earlier ones are not kept
+
+    def _every_step(self, problem: Problem, begin: Mapping[str, Weight]) -> Iterator[Weights]:
+        """The weights at the start and after each step; without support, at the start alone."""
         weights: Weights = dict(begin)
         if problem.support is None or self.steps == 0:
-            return weights
+            yield weights
+            return
         for name in self.names:
             own = problem.recommender.get_parameter(name)
             if name in self.tables and problem.together:
                 weights[name] = TableState(own)
             elif name not in weights:
                 weights[name] = MatrixState(own) if self._is_matrix(problem, name, own) else problem.each(own)
-        support = Support(problem, problem.support, self._second, {} if self._second else detached(problem.recommender))
+        second = self._second(problem.progress)
+        support = Support(problem, problem.support, second, {} if second else detached(problem.recommender), weights)
+        yield weights
         for number in range(self.steps):
             weights = self._step(support, weights, number)
-        return weights
+            yield weights
 
     def _is_matrix(self, problem: Problem, name: str, weight: Tensor) -> bool:
         """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
@@ -269,7 +333,7 @@ class Adaptation(nn.Module):
 
     def _step(self, support: Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are as they were."""
-        begin = {n: weights[n] if support.second else _leaf(weights[n]) for n in self.names}
+        begin = {n: weights[n] if support.second else leaf(weights[n]) for n in self.names}
         problem, batch = support.problem, support.batch
         with torch.enable_grad():
             call = problem.call(batch, exact=support.second)
@@ -277,68 +341,15 @@ class Adaptation(nn.Module):
             losses = call.run({**support.fixed, **own}, loss=problem.loss, encoded=problem.seen)
             per_task = task_mean(batch, losses)
             problem.finite.append(per_task.detach())
-            read = {name: _read(own[name], begin[name]) for name in self.names}
+            read = {name: read_of(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            grads = iter(_slopes(per_task.sum(), flat, support.second))
+            grads = iter(slopes_of(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
-        return {
-            **weights,
-            **{n: self._moved(n, number, weights[n], own[n], slopes[n], support.second) for n in self.names},
-        }
-
-    def _moved(
-        self,
-        name: str,
-        number: int,
-        weight: Weight,
-        own: Tensor,
-        slope: list[Tensor | None],
-        second: bool,
-    ) -> Weight:
-        rate = self.step.rate(name, number)
-        if isinstance(weight, TableState):
-            assert isinstance(own, TaskTable)
-            return own.stepped(weight, rate, slope, keep_graph=second)
-        if isinstance(weight, MatrixState):
-            assert isinstance(own, TaskMatrix)
-            return own.stepped(weight, rate, slope, keep_graph=second)
-        return weight if slope[0] is None else weight - rate * slope[0]
-
-
-def _place(error: BaseException) -> str:
-    """The innermost module that was running, by its name, and its line: ``encoder.conv (my_encoder.py:31): ``."""
-    names: dict[int, str] = {}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        code, own = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
-        if isinstance(own, Recommender) and not names:
-            names = {id(part): name for name, part in own.named_modules()}
-        if isinstance(own, nn.Module) and names.get(id(own)):
-            found = f"{names[id(own)]} ({code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}): "
-        trace = trace.tb_next
-    return found
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
-
-
-def _leaf(weight: Weight) -> Weight:
-    return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
-
-
-def _read(own: Tensor, begin: Weight) -> list[Tensor]:
-    """What the support loss is differentiated by: the weight itself, or what was read from one of low rank."""
-    if isinstance(begin, Tensor):
-        return [begin]
-    assert isinstance(own, TaskTable | TaskMatrix)
-    return own.read()
-
-
-def _slopes(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
-    if not loss.requires_grad or not weights:
-        return [None] * len(weights)
-    return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)
+        if self.inner.clip is not None:
+            slopes = clipped(slopes, own, self.inner.clip, support)
+        rates = {name: self.step.rate(name, number) for name in self.names}
+        shares = {name: rate * self.inner.proximal if self.inner.proximal else None for name, rate in rates.items()}
+        moves = {name: Move(rates[name], slopes[name], shares[name]) for name in self.names}
+        return {**weights, **{n: moved(weights[n], own[n], move, support, n) for n, move in moves.items()}}

@@ -81,7 +81,7 @@ class CoAdaptation(Adaptation):
             problem = replace(problem, support=None, seen=None)
         mix = problem.recommender.get_buffer(self.mix)
         choices = torch.eye(len(self.paths), dtype=mix.dtype, device=mix.device)
-        walks = [self._walk(problem, problem.each(choice)) for choice in choices]
+        walks = [self._along(problem, problem.each(choice)) for choice in choices]
         share = torch.softmax(-torch.stack([self._loss(problem, walk) for walk in walks], -1), -1)
         mixed = [name for name in self.names if name in walks[0]]
         fused: Weights = {name: _weighed([problem.written(walk[name]) for walk in walks], share) for name in mixed}
@@ -89,7 +89,7 @@ class CoAdaptation(Adaptation):
             fused |= {name: walk[name] for name in names if name in walk}
         return fused | {self.mix: share}
 
-    def _walk(self, problem: Problem, choice: Tensor) -> Weights:
+    def _along(self, problem: Problem, choice: Tensor) -> Weights:
         """The weights at the end of one path."""
         weights = self.semantic._descend(problem, {self.mix: choice})
         context = replace(problem, query=without_targets(problem.query)).answered(weights, Summary())
@@ -101,7 +101,7 @@ class CoAdaptation(Adaptation):
         """The mean support loss of each task ``[T]`` (of one alone: a number); zero without support."""
         if problem.support is None:
             return problem.each(problem.recommender.get_buffer(self.mix).new_zeros(()))
-        with torch.set_grad_enabled(self._second):
+        with torch.set_grad_enabled(self._second(problem.progress)):
             asked = replace(problem, query=problem.support, encoded=problem.seen)
             losses = task_mean(problem.support, asked.answered(weights, problem.loss))
         return losses if problem.together else losses[0]

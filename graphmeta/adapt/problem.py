@@ -19,7 +19,8 @@ class Problem:
     """What tasks are adapted on and asked: all of them ``together``, or one alone, of which ``number`` is the place.
 
     ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
-    ``calls`` and ``finite`` gather what is checked once, after all steps: whose rows met, and each step's losses.
+    ``progress`` is the share of the training that is done. ``calls`` and ``finite`` gather what is checked once, after
+    all steps: whose rows met, and each step's losses.
     """
 
     recommender: Recommender
@@ -30,6 +31,7 @@ class Problem:
     seen: Encoded | None
     together: bool
     number: int = 0
+    progress: float = 1.0
     calls: list[Call] = field(default_factory=list)
     finite: list[Tensor] = field(default_factory=list)
 
@@ -79,9 +81,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Support:
-    """What every step is taken on, and the parameters outside the scope where they are constants."""
+    """What every step is taken on, the parameters outside the scope where they are constants, and the tasks' start."""
 
     problem: Problem
     batch: HeteroData
     second: bool
     fixed: dict[str, Tensor]
+    start: Weights

@@ -43,6 +43,10 @@ class Scope:
             raise InputError(f"the scope {self.prefixes} selects no parameter; there are: {', '.join(every)}")
         return chosen
 
+    def holds(self, name: str) -> bool:
+        """Whether a parameter of that name is chosen."""
+        return self._among(self.prefixes, name) and not self._among(self.without, name)
+
     @staticmethod
     def _among(prefixes: Sequence[str], name: str) -> bool:
         return any(prefix == "" or name == prefix or name.startswith(prefix + ".") for prefix in prefixes)

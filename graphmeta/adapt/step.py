@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from graphmeta.adapt.scope import Scope
 from graphmeta.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,4 +75,85 @@ class LearnedRates(nn.Module):
 
     def rate(self, name: str, number: int) -> Tensor:
         """α of this parameter in this step."""
-        return self.rates[name.replace(".", "/")][number if self.per_step else 0]
+        return _of_step(self.rates[name.replace(".", "/")], number, self.per_step)
+
+
+class GroupRates(nn.Module):
+    """One rate for each group of parameters and each step, learned in log: ``θ − α ∇``, ``α = lr · exp(ρ)``.
+
+    ρ begins at zero, so that weight decay draws a rate towards ``lr``. One rate for all numbers of a matrix or a table
+    keeps its change low-rank.
+
+    Args:
+        lr: the initial rate of every group, above 0.
+        groups: the beginnings of the names in each group (``("encoder", "head")``), as
+            :class:`~graphmeta.adapt.scope.Scope` takes them; a parameter belongs to the longest that fits. If not
+            given, each parameter is a group of its own.
+        per_step: rates of their own for each step.
+
+    Raises:
+        InputError: a rate that is not above 0; (from :meth:`bind`) a group without parameters, or a parameter in none.
+
+    Source: MAML++ (Antoniou et al. 2019), per-layer per-step learning rates.
+    Differs: learned in log, so that a rate stays positive.
+    """
+
+    def __init__(self, lr: float, *, groups: Sequence[str] | None = None, per_step: bool = True) -> None:
+        super().__init__()
+        if _rate(lr) == 0:
+            raise InputError("a rate learned in log cannot begin at 0; begin with a small one, such as 1e-3")
+        self.groups, self.per_step, self.rates = None if groups is None else tuple(groups), per_step, nn.ParameterDict()
+        self.initial: Tensor
+        self.register_buffer("initial", torch.tensor(float(lr)))
+        self.group_of: dict[str, str] = {}
+
+    def extra_repr(self) -> str:
+        """Groups, and whether each step has rates of its own."""
+        return f"groups={self.groups}, per_step={self.per_step}"
+
+    def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
+        """Numbers ρ ``[steps or 1]`` for each group."""
+        self.group_of = {name: name if self.groups is None else self._group(name, names) for name in names}
+        used = set(self.group_of.values())
+        for group in self.groups or ():
+            if group not in used:
+                raise InputError(f"no parameter is left for the group {group!r}; in scope are: {', '.join(names)}")
+        for group in sorted(used):
+            self.rates[_key(group)] = nn.Parameter(torch.zeros(steps if self.per_step else 1))
+
+    def rate(self, name: str, number: int) -> Tensor:
+        """α of this parameter's group in this step, one number.
+
+        Raises:
+            InputError: a step that no rate was learned for.
+        """
+        return self.initial * _of_step(self.rates[_key(self.group_of[name])], number, self.per_step).exp()
+
+    def _group(self, name: str, names: list[str]) -> str:
+        """The longest of the groups that the name is in."""
+        found = [group for group in self.groups or () if Scope(group).holds(name)]
+        if not found:
+            raise InputError(
+                f"{name} is in none of the groups {', '.join(self.groups or ())}; name one that it begins with, or "
+                f"leave groups out; in scope are: {', '.join(names)}"
+            )
+        return max(found, key=len)
+
+
+def _key(group: str) -> str:
+    """A name that torch takes, of a group that may be the empty beginning."""
+    return group.replace(".", "/") or "/"
+
+
+def _of_step(rates: Tensor, number: int, per_step: bool) -> Tensor:
+    """The rates of a step.
+
+    Raises:
+        InputError: a step that no rate was learned for.
+    """
+    if per_step and number >= len(rates):
+        raise InputError(
+            f"there are rates for {len(rates)} steps, not for {number + 1}; take no more steps, or learn rates that "
+            f"all steps share (per_step=False)"
+        )
+    return rates[number if per_step else 0]

@@ -35,11 +35,14 @@ class Twin:
     Args:
         module: what is called.
         training: the mode of the twin; if not given, that of each module.
+        apart: whether the weights are other tensors over the same memory, so that a training that writes into them
+            meanwhile does not stop autograd from differentiating what was asked; if not, the parameters themselves.
     """
 
-    def __init__(self, module: nn.Module, *, training: bool | None = None) -> None:
+    def __init__(self, module: nn.Module, *, training: bool | None = None, apart: bool = False) -> None:
         self._memo: dict[int, Any] = {}
-        self._training = training
+        self._training, self._apart = training, apart
+        self._buffers: list[tuple[dict[str, Any], dict[str, Any], str, Tensor]] = []
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
@@ -51,9 +54,17 @@ class Twin:
         for name, weight in weights.items():
             for entries, key in self.places[id(_named(self.original, name))]:
                 entries[key] = weight
+                self._buffers = [own for own in self._buffers if own[1] is not entries or own[2] != key]
         for part in self.recurrent:
             names = part._flat_weights_names
             part.__dict__["_flat_weights"] = [part._parameters.get(name) for name in names]
+
+    def hand_back(self) -> None:
+        """Give the module the buffers that its twin has replaced in training (a running mean that is assigned)."""
+        for original, own, name, shared in self._buffers:
+            found = own[name]
+            if found is not shared and isinstance(found, Tensor):
+                original[name] = found.detach()
 
     def _module(self, module: nn.Module) -> nn.Module:
         found = self._memo.get(id(module))
@@ -71,7 +82,7 @@ class Twin:
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
         twin.__dict__ = entries
-        entries["_parameters"] = self._tensors(module._parameters)
+        entries["_parameters"] = self._tensors(module._parameters)  # pyright: ignore[reportArgumentType]
         entries["_buffers"] = self._tensors(module._buffers)
         entries["_modules"] = {
             name: None if part is None else self._module(part) for name, part in module._modules.items()
@@ -89,16 +100,30 @@ class Twin:
             self.recurrent.append(twin)  # pyright: ignore[reportArgumentType]
         return twin
 
-    def _tensors(self, named: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    def _tensors(self, named: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
         own: dict[str, Tensor | None] = {}
         for name, tensor in named.items():
-            if tensor is not None:
+            if tensor is None:
+                own[name] = None
+            else:
                 self.memory.add(tensor.untyped_storage().data_ptr())
                 self.places.setdefault(id(tensor), []).append((own, name))
-                # A buffer's twin is a view, so that what is noted on it stays in the call.
-                tensor = tensor if isinstance(tensor, nn.Parameter) else tensor.view_as(tensor)
-            own[name] = tensor
+                own[name] = shared = self._shared(tensor)
+                if not isinstance(tensor, nn.Parameter):
+                    self._buffers.append((named, own, name, shared))
         return own
+
+    def _shared(self, tensor: Tensor) -> Tensor:
+        """The tensor for the twin: a parameter itself or another over its memory; of a buffer always another, so that
+        what is noted on it stays in the call."""
+        if not isinstance(tensor, nn.Parameter):
+            return tensor.data if self._apart else tensor.view_as(tensor)
+        if not self._apart:
+            return tensor
+        key = id(tensor)
+        if key not in self._memo:
+            self._memo[key] = nn.Parameter(tensor.data, requires_grad=tensor.requires_grad)
+        return self._memo[key]
 
     def _value(self, value: Any, depth: int = 6) -> Any:
         """An attribute, with modules replaced by their twins wherever it holds some."""

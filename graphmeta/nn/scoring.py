@@ -64,6 +64,13 @@ def score_cross_entropy(
         return handle_torch_function(
             score_cross_entropy, (candidates,), query, candidates, target, real=real, extra=extra
         )
+    with torch.autocast(query.device.type, enabled=False):  # precision() says how the products are rounded
+        return _score_cross_entropy(query.to(candidates.dtype), candidates, target, real, extra, rows)
+
+
+def _score_cross_entropy(
+    query: Tensor, candidates: Tensor, target: Tensor, real: Tensor | None, extra: Extra | None, rows: int
+) -> Tensor:
     if real is not None:
         extra = None if extra is None else _of_rows(extra, real, len(query))
         query, target = query.index_select(0, real), target.index_select(0, real)
@@ -186,6 +193,11 @@ class _ScoreCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with torch.autocast(grad.device.type, enabled=False):
+            return _ScoreCrossEntropy._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, candidates, target, row, column, value, scores, total = ctx.saved_tensors
         if torch.is_grad_enabled():
             extra = None if row is None else (row, column, value)

@@ -65,7 +65,8 @@ class TargetAttention(nn.Module):
         reading = self.read(states, batch)
         if torch.is_grad_enabled() or type(candidates) not in (Tensor, nn.Parameter):
             return attended_scores(reading, candidates)
-        return _Columns(reading).scores(candidates)
+        with torch.autocast(candidates.device.type, enabled=False):
+            return _Columns(_as_precise(reading, candidates)).scores(candidates)
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples, some candidates at a time."""
@@ -123,7 +124,14 @@ def attended_cross_entropy(reading: Reading, candidates: Tensor, target: Tensor)
 
     Memory is two numbers a click and candidate; under ``create_graph`` the gradient is that of the plain formula.
     """
-    return _AttendedCrossEntropy.apply(*reading, candidates, target)
+    with torch.autocast(candidates.device.type, enabled=False):
+        return _AttendedCrossEntropy.apply(*_as_precise(reading, candidates), candidates, target)
+
+
+def _as_precise(reading: Reading, candidates: Tensor) -> Reading:
+    """The reading in the dtype of the candidates, which layers under autocast do not keep."""
+    query, keys, values = (part.to(candidates.dtype) for part in reading[:3])
+    return Reading(query, keys, values, reading.ptr, reading.count)
 
 
 class _Columns:
@@ -231,6 +239,11 @@ class _AttendedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with torch.autocast(grad.device.type, enabled=False):
+            return _AttendedCrossEntropy._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *parts, candidates, target = ctx.saved_tensors
         reading = Reading(*parts)
         if torch.is_grad_enabled():

@@ -18,6 +18,7 @@ from graphmeta.published.parts import (
     adapting,
     base_system,
     last_layer,
+    loop_of,
     replace_last_layer,
     scope_called,
     step_of,
@@ -46,9 +47,10 @@ def cbml(
     gate_scope: str = "session",
     scope: Sequence[str] | str = "all",
     lr: float = 1e-3,
-    learned: bool = False,
+    learned: bool | str = False,
     steps: int = 1,
     order: int = 1,
+    inner: Mapping[str, Any] | None = None,
 ) -> System:
     """CBML: a session's cluster gates the prediction layer, then a step on the session's own clicks.
 
@@ -70,8 +72,8 @@ def cbml(
             moves the weights below the gates.
         scope: what a session changes: ``predictor`` (the last layer), ``attention`` (encoder and head) or ``all`` (the
             item table too), never clusters and gates; or names, as :class:`~graphmeta.adapt.scope.Scope` takes them.
-        learned: a rate for each number, learned, of its own in each step; they begin at ``lr``.
-        steps, order: see :class:`~graphmeta.adapt.adaptation.Adaptation`.
+        learned, inner: see :func:`~graphmeta.published.meta.maml`.
+        steps, order: see :class:`~graphmeta.adapt.inner.InnerLoop`.
 
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
     eqs 9–18; its variants CBML-G (``gate="none"``), CBML-C (``gate="session"``), CBML-S (``gate="cluster"``; the
@@ -81,8 +83,8 @@ def cbml(
     in all variants the prediction layer reads ``[S ; C]``.
     """
     seen = items if attributes else replace(items, attributes={})
-    inner = base_system(base, seen, users=users, width=width, options=options)
-    session, out = last_layer(inner.recommender)
+    wrapped = base_system(base, seen, users=users, width=width, options=options)
+    session, out = last_layer(wrapped.recommender)
     if gate not in (*SEEN, "none") or gate_scope not in ("session", "sample"):
         raise InputError(
             f"gate={gate!r} must be one of {', '.join(SEEN)}, none, and gate_scope={gate_scope!r} session or sample"
@@ -95,11 +97,9 @@ def cbml(
         else:
             gates = Gates(len(range(session + out)[part]), granularity=kind)
             layer = SampleGated(session, out, gate=gates, part=part, clusters=clusters)
-    replace_last_layer(inner.recommender, layer)
-    adaptation = Adaptation(
-        scope_called(scope), step=step_of(lr, learned=learned), start=start, steps=steps, order=order
-    )
-    return adapting(inner, items, adaptation)
+    replace_last_layer(wrapped.recommender, layer)
+    loop, step = loop_of(steps, order, inner), step_of(lr, learned=learned)
+    return adapting(wrapped, items, Adaptation(scope_called(scope), step=step, start=start, inner=loop))
 
 
 cbml_g = variant("cbml_g", cbml, gate="none")

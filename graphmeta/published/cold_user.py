@@ -33,7 +33,7 @@ from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
-from graphmeta.tasks import TaskBatch, Tasks, drawn_tasks, known_clicks
+from graphmeta.tasks import Sizes, TaskBatch, Tasks, drawn_tasks, known_clicks
 from graphmeta.train import Adam, Sgd
 
 
@@ -50,9 +50,9 @@ class PersonSystem(System):
         """Whether the loss adds up, of a task and so of a batch."""
         return self.episodic and bool(self.loss.sums)
 
-    def support(self, samples: Samples | Tasks) -> int:
-        """Support samples of the largest task."""
-        return super().support(self._known(samples))
+    def task_sizes(self, samples: Samples | Tasks) -> Sizes:
+        """Support samples and rows of each task."""
+        return super().task_sizes(self._known(samples))
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         return super()._tasks(self._known(samples))
@@ -60,9 +60,9 @@ class PersonSystem(System):
     def _known(self, samples: Samples | Tasks) -> Tasks:
         return samples if isinstance(samples, Tasks) else known_clicks(samples, max_support=self.max_support)
 
-    def losses(self, samples: Samples | Tasks) -> Tensor:
+    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
         """The training loss of each query ``[S]``; with ``sums``, a person's are the shares of one sum."""
-        losses = super().losses(samples)
+        losses = super().losses(samples, progress=progress)
         if not self.sums:
             return losses
         size = np.diff(samples.query_ptr) if isinstance(samples, Tasks) else np.ones(len(samples), dtype=np.int64)

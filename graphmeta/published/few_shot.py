@@ -37,12 +37,12 @@ class ClusteredSystem(System):
 
     weight: float = 0.1
 
-    def losses(self, samples: Samples | Tasks) -> Tensor:
+    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
         """The ranking loss of each query and, on top of each, the batch's clustering loss, ``[S]``.
 
         The batch is what is adapted at a time: where ``task_chunk`` parts it, each part is balanced by itself.
         """
-        return super().losses(samples) + self.weight * self.clustering(samples)
+        return super().losses(samples, progress=progress) + self.weight * self.clustering(samples)
 
     def clustering(self, samples: Samples | Tasks) -> Tensor:
         """How well the clusters describe the people of a batch, one number."""

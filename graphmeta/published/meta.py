@@ -20,6 +20,7 @@ from graphmeta.published.parts import (
     along_paths,
     base_system,
     last_layer,
+    loop_of,
     replace_last_layer,
     scope_called,
     step_of,
@@ -41,9 +42,10 @@ def maml(
     width: int = 100,
     scope: Sequence[str] | str = "attention",
     lr: float = 0.05,
-    learned: bool = False,
+    learned: bool | str = False,
     steps: int = 1,
     order: int = 1,
+    inner: Mapping[str, Any] | None = None,
 ) -> System:
     """MAML around any recommender: shared weights from which one step on a session's own clicks leads far.
 
@@ -53,14 +55,17 @@ def maml(
         users: the people, for a base that knows them.
         base: builds the system whose recommender is wrapped (or its name in the catalogue); options: its arguments.
         scope: the parameters a session changes, as :func:`~graphmeta.published.cbml.cbml` takes them.
-        learned: a rate for each number, learned, of its own in each step; they begin at ``lr``.
+        learned: whether rates are learned, of their own in each step, from ``lr`` on: ``number`` (or True) for a rate
+            for each number, ``group`` for one for each parameter, see :func:`~graphmeta.published.parts.step_of`.
+        inner: ``clip``, ``proximal``, ``multi_step``, ``first_order``, see
+            :func:`~graphmeta.published.parts.loop_of`.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
-    (Meta-SGD) for the learned rates.
+    (Meta-SGD) for a learned rate a number, Antoniou et al. 2019 (MAML++) for one a parameter.
     """
-    inner = base_system(base, items, users=users, width=width, options=options)
-    adaptation = Adaptation(scope_called(scope), step=step_of(lr, learned=learned), steps=steps, order=order)
-    return adapting(inner, items, adaptation)
+    wrapped = base_system(base, items, users=users, width=width, options=options)
+    loop, step = loop_of(steps, order, inner), step_of(lr, learned=learned)
+    return adapting(wrapped, items, Adaptation(scope_called(scope), step=step, inner=loop))
 
 
 @recorded

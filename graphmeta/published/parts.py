@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
 from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.start import Gated
-from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.batch import Samples
+from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates
 from graphmeta.errors import InputError
 from graphmeta.neighbours.evidence import Evidence
 from graphmeta.neighbours.second_look import SecondLook
@@ -28,7 +28,6 @@ from graphmeta.published.recipe import called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 from graphmeta.tables import EntityTable
-from graphmeta.tasks import Tasks
 
 Base = Callable[..., System] | str
 
@@ -113,9 +112,10 @@ class FineTuned(System):
     A loss with items drawn from the batch would let a session's answer depend on who is beside it, and on chance.
     """
 
-    def _answer(self, samples: Samples | Tasks) -> Tensor:
-        assert self.adaptation is not None
-        return self.adaptation.run(self.recommender, self._tasks(samples), SoftmaxLoss(), score=True)
+    @property
+    def support_loss(self) -> nn.Module:
+        """The full softmax."""
+        return SoftmaxLoss()
 
 
 def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System:
@@ -159,9 +159,53 @@ def along_paths(
     )
 
 
-def step_of(lr: float, *, learned: bool) -> Gradient | LearnedRates:
-    """Plain gradient steps, or steps whose rates begin at ``lr`` and are learned, for each step anew."""
-    return LearnedRates(lr, per_step=True) if learned else Gradient(lr)
+def step_of(lr: float, *, learned: bool | str) -> Gradient | LearnedRates | GroupRates:
+    """Plain gradient steps, or steps whose rates begin at ``lr`` and are learned, for each step anew.
+
+    Args:
+        learned: ``"number"`` (or True) for a rate for each number, ``"group"`` for one for each parameter.
+
+    Raises:
+        InputError: rates of another kind.
+    """
+    kinds: dict[bool | str, Callable[[], Gradient | LearnedRates | GroupRates]] = {
+        False: lambda: Gradient(lr),
+        True: lambda: LearnedRates(lr, per_step=True),
+        "number": lambda: LearnedRates(lr, per_step=True),
+        "group": lambda: GroupRates(lr, per_step=True),
+    }
+    if learned not in kinds:
+        raise InputError(f"learned={learned!r} must be False, True, 'number' or 'group'")
+    return kinds[learned]()
+
+
+def loop_of(steps: int, order: int, inner: Mapping[str, float] | None) -> InnerLoop:
+    """The inner loop with these options.
+
+    Args:
+        inner: ``clip`` (the largest norm of a task's gradient), ``proximal`` (λ), ``multi_step`` (the share of the
+            training after which the last step counts alone) and ``first_order`` (the share of the training before
+            order 2), each optional; see :class:`~graphmeta.adapt.inner.InnerLoop`.
+
+    Raises:
+        InputError: another option, a number that is none, or ``first_order`` where ``order`` is 1.
+    """
+    options = dict(inner or {})
+    known = ("clip", "proximal", "multi_step", "first_order")
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(f"the inner loop takes no {name!r}; it takes {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"inner[{name!r}] must be a number, not {value!r}")
+    if "first_order" in options and order != 2:
+        raise InputError("first_order says when order 2 begins; pass order=2 with it, or leave it out")
+    return InnerLoop(
+        steps=steps,
+        order=OrderSchedule(options["first_order"]) if "first_order" in options else order,
+        clip=options.get("clip"),
+        proximal=options.get("proximal", 0.0),
+        multi_step=MultiStep(options["multi_step"]) if "multi_step" in options else None,
+    )
 
 
 def scope_called(scope: Sequence[str] | str) -> Scope:

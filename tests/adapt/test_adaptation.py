@@ -19,6 +19,7 @@ from torch_geometric.nn import (
 )
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.budget import _costs, chunks, counting, cut, estimate
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions
@@ -31,7 +32,7 @@ from graphmeta.nn.loss import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-from graphmeta.tasks import task_batch
+from graphmeta.tasks import Sizes, task_batch
 from graphmeta.testing import fake_log
 from graphmeta.train import train
 
@@ -476,18 +477,55 @@ def test_a_chunk_is_what_its_memory_lets_in():
     adaptation.bind(model)
     per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + (5 + 1 + 2 * 5 + 1) * ITEMS)
     assert adaptation.memory(7, 5) == 7 * per_task
-    assert adaptation.chunk(5) == 2**28 // per_task
+    many = Sizes(np.full(2**28 // per_task + 1, 5), np.full(2**28 // per_task + 1, 20))
+    assert [run.stop - run.start for run in chunks(adaptation, model, many)] == [2**28 // per_task, 1]
     adaptation.order = 1
     assert adaptation.memory(1, 5) == 4 * (2 * (2 * WIDTH * WIDTH + WIDTH) + (2 * 5 + 1) * ITEMS)
     adaptation.order = 2
     numbers, size = 2 * WIDTH * WIDTH + WIDTH, f"{7 * per_task / 1e6:,.1f} MB"
     tables = f"{ITEMS} rows of tables (of 5 support samples)"
-    assert adaptation.estimate(7, 5) == f"steps 2 × {numbers} numbers and {tables} × 7 tasks at a time, about {size}"
+    told = estimate(adaptation, model, many, 7)
+    assert told == (f"steps 2 × {numbers} numbers and {tables} × 7 tasks at a time, about {size}, without activations")
     adaptation.task_chunk = 3
-    assert "× 3 tasks at a time" in adaptation.estimate(7, 5)
-    assert Adaptation(Scope(""), step=Gradient(0.3), task_chunk=3).chunk(5) == 3
+    assert "× 3 tasks at a time" in estimate(adaptation, model, many, 7)
     with pytest.raises(InputError, match="task_chunk must be at least 1"):
         Adaptation(Scope(""), step=Gradient(0.3), task_chunk=0)
+
+
+@pytest.mark.parametrize(("order", "score"), [(1, False), (2, False), (1, True), (2, True)])
+def test_the_estimate_is_what_is_kept(order, score):
+    """Measured on two tasks, told of many: the most that autograd keeps and what the tasks' weights take."""
+    log = fake_log(sessions=48, items=ITEMS, length=9)
+    model = recommender(ENCODERS["SelfAttentionStack"])
+    adaptation = Adaptation(Scope(""), step=Gradient(0.1), steps=2, order=order)
+    system = System(model, log.items, adaptation=adaptation)
+    asked = last_clicks(log)
+    before = [p.clone() for p in system.parameters()], torch.get_rng_state()
+    with torch.set_grad_enabled(not score):
+        (whole,) = system.parts(asked, score=score)
+        sizes = system.task_sizes(asked)
+        assert sizes.rows.tolist() == [8 * 9 // 2] * 48 and sizes.support.tolist() == [7] * 48
+        told = sum(_costs(adaptation, model, sizes, score)) - adaptation.memory(48, 7)
+        with counting(frozenset(p.data_ptr() for p in model.parameters())) as counter:
+            adaptation.run(model, system._tasks(whole), SoftmaxLoss(), score=score)
+    assert counter.peak <= told < 1.5 * counter.peak
+    after = [p.clone() for p in system.parameters()], torch.get_rng_state()
+    torch.testing.assert_close(before, after, rtol=0, atol=0)
+    # Five times the tasks of a third of the budget take turns.
+    assert len(cut(np.full(15, 2**28 / 3 - 1))) == 5
+
+
+def test_long_tasks_are_not_adapted_with_short_ones():
+    """One session of 51 clicks among 63 of 3 pads nobody: what is padded follows the runs."""
+    log = fake_log(sessions=1)
+    model = recommender(ENCODERS["GatedSessionGraph"])
+    adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
+    system = System(model, log.items, adaptation=adaptation)
+    sizes = Sizes(np.array([2] * 63 + [10]), np.array([6] * 63 + [511]))
+    adaptation.activations[model.training, False, False] = 511, 2**28 / 600
+    runs = chunks(adaptation, model, sizes)
+    assert [run.stop - run.start for run in runs] == [63, 1]
+    assert system.adaptation is adaptation
 
 
 class TwoProducts(nn.Module):

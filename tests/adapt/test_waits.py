@@ -27,6 +27,11 @@ CASES = [
         for order in (1, 2)
         if not (scope == "predictor" and base in ("gru4rec", "gc_san"))
     ),
+    *(
+        ("maml", {"scope": scope, "order": order, "steps": 2, "learned": True, "inner": {"clip": 0.1, "proximal": 0.1}})
+        for scope in ("attention", "all")
+        for order in (1, 2)
+    ),
     *((name, {"base": base}) for name in ("cbml", "mamo", "multi_ft") for base in BASES),
     *((name, {"base": base}) for name in ("melu", "meta_hin") for base in ("sr_gnn", "if_san", "niser")),
     *(("cbml", {"order": 1, "scope": scope}) for scope in ("predictor", "all")),
@@ -69,7 +74,7 @@ def made(name, arguments, extras):
 
 
 def called(case):
-    return " ".join(map(str, (case[0], *case[1].values())))
+    return " ".join(map(str, (case[0], *(value for value in case[1].values() if not isinstance(value, dict)))))
 
 
 def run(name, arguments, *, stacked, extras=()):

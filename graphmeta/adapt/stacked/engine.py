@@ -50,16 +50,19 @@ class Call:
     def run(self, own: dict[str, Tensor], *, loss: nn.Module | None, encoded: Encoded | None) -> Tensor:
         """The recommender's losses or scores under these weights."""
         self.twin.put(own)
-        if self.stack is None:
-            with ExactDerivatives(again=self.exact) if self.in_parts else nullcontext():
-                return self.twin.module(self.batch, loss, encoded)
-        if encoded is not None:
+        mode = nullcontext() if self.stack is None else self.stack
+        if self.stack is None and self.in_parts:
+            mode = ExactDerivatives(again=self.exact)
+        if self.stack is not None and encoded is not None:
             states, candidates = encoded
             if candidates.untyped_storage().data_ptr() not in self.stack.shared:
                 candidates = self.stack.constant(candidates.view_as(candidates))
             encoded = self.stack.rows(states.view_as(states)), candidates
-        with self.stack:
-            return self.twin.module(self.batch, loss, encoded)
+        with mode:
+            found = self.twin.module(self.batch, loss, encoded)
+        if self.twin.module.training:
+            self.twin.hand_back()
+        return found
 
 
 def _own(weight: Weight, stack: Stack) -> Tensor:

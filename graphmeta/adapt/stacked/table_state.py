@@ -60,7 +60,10 @@ class TableState:
 
     def scores(self, query: Tensor, stack: Stack) -> Tensor:
         """Each query vector (task-major ``[T·Q, D]``) against its own task's table -> ``[T·Q, V]``."""
-        blocks = stack.blocks(query)
+        return self.products(stack.blocks(query))
+
+    def products(self, blocks: Tensor) -> Tensor:
+        """The same for query vectors in blocks ``[T, Q, D]`` -> ``[T·Q, V]``."""
         scores = self._scaled(blocks)
         for coefficient, vectors in self.outer:
             scores = scores.baddbmm_(torch.bmm(blocks, vectors.transpose(1, 2)), coefficient)
@@ -88,18 +91,27 @@ class TableState:
             found = flat.index_add(0, keys, more).reshape(found.shape)
         return found
 
-    def shrunk(self, by: Tensor) -> TableState:
-        """The state after ``e_ti − by_ti e_ti``, for ``by [T, V]``."""
+    def shrunk(self, by: Tensor | None, held: float | Tensor = 0.0) -> TableState:
+        """The state after ``e_ti − by_ti e_ti − held (e_ti − e_i)``, for ``by [T, V]`` (zero if None).
 
-        def less(x: Tensor, share: Tensor) -> Tensor:
-            return x - share * self._fixed(x)
+        ``e_ti − e_i = (a_ti − 1) e_i + Σ_j c_tji h_j + …``, so all but the scale shrinks by ``by_ti + held``.
+        """
 
-        at = [by.flatten().index_select(0, keys)[:, None] for keys, _ in self.touched]
+        def less(x: Tensor, share: Tensor | float) -> Tensor:
+            return x - (share + held) * self._fixed(x)
+
+        at = [0.0 if by is None else by.flatten().index_select(0, keys)[:, None] for keys, _ in self.touched]
+        every, scale = 0.0 if by is None else by[:, None], self.scale
+        if scale is not None:
+            fixed = self._fixed(scale)
+            scale = scale - (0.0 if by is None else by * fixed) - held * (fixed - 1)
+        elif by is not None:
+            scale = 1 - by
         return replace(
             self,
-            scale=1 - by if self.scale is None else less(self.scale, by),
+            scale=scale,
             touched=tuple((keys, less(change, share)) for (keys, change), share in zip(self.touched, at, strict=True)),
-            outer=tuple((less(coefficient, by[:, None]), vectors) for coefficient, vectors in self.outer),
+            outer=tuple((less(coefficient, every), vectors) for coefficient, vectors in self.outer),
         )
 
     def dense(self, num_tasks: int) -> Tensor:
@@ -167,3 +179,16 @@ def _add_columns(scores: Tensor, blocks: Tensor, keys: Tensor, change: Tensor) -
     values = torch.bmm(blocks.index_select(0, task), change[:, :, None]).squeeze(2)
     place = (task[:, None] * per_task + torch.arange(per_task, device=keys.device)) * size + row[:, None]
     return scores.reshape(-1).index_add(0, place.reshape(-1), values.reshape(-1)).reshape(scores.shape)
+
+
+def distinct(keys: Tensor, change: Tensor, *, last: int) -> tuple[Tensor, Tensor]:
+    """What is added at each distinct key, as many entries as there are keys, so that no size is waited for.
+
+    The last ones, where keys repeat, add nothing at the ``last`` key of all.
+
+    Shapes: keys ``[K]`` and changes ``[K, D]`` -> the same, keys sorted.
+    """
+    keys, order = keys.sort()
+    place = F.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0)) if len(keys) else keys
+    found = torch.full_like(keys, last).index_copy(0, place, keys)
+    return found, torch.zeros_like(change).index_add(0, place, change.index_select(0, order))

@@ -11,6 +11,7 @@ more numbers than the matrix has, or where the weight is used in another way tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,6 +52,14 @@ class MatrixState:
     def heavy(self) -> bool:
         """Whether the changes hold more than twice the numbers of the matrix."""
         return sum(part.shape[1] for _, part, _ in self.changes) * sum(self.base.shape) > 2 * self.base.numel()
+
+    def held(self, by: float | Tensor, *, constant: bool) -> MatrixState:
+        """The state after ``W_t − by (W_t − W)``, a share of all changes, which has no gradient if ``constant``."""
+
+        def less(rate: float | Tensor) -> float | Tensor:
+            return rate - by * (_constant(rate) if constant else rate)
+
+        return replace(self, changes=tuple((less(rate), slopes, rows) for rate, slopes, rows in self.changes))
 
     def detach(self) -> MatrixState:
         """The same state, cut from the autograd graph."""
@@ -111,18 +120,61 @@ class TaskMatrix(TaskWeight):
         return [out for _, out in self.products] + ([] if self.written is None else [self.written])
 
     def stepped(
-        self, state: MatrixState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
+        self,
+        state: MatrixState,
+        rate: float | Tensor,
+        grads: Sequence[Tensor | None],
+        *,
+        keep_graph: bool,
+        held: float | Tensor | None = None,
     ) -> Tensor | MatrixState:
-        """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order."""
-        moved = [(x, grad) for (x, _), grad in zip(self.products, grads, strict=False) if grad is not None]
-        if moved:  # one change a step, however often the layer was called in it
-            slopes = torch.cat([self._kept(grad) for _, grad in moved], 1)
-            rows = torch.cat([self._kept(x if keep_graph else x.detach()) for x, _ in moved], 1)
-            state = replace(state, changes=(*state.changes, (rate, slopes, rows)))
-        slope = None if self.written is None else grads[-1]
+        """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order.
+
+        ``held`` is the share of what has changed since the start that is taken back.
+        """
+        state = state if held is None else state.held(held, constant=not keep_graph)
+        low, slope = self._parts(grads, keep_graph)
+        if low is not None:  # one change a step, however often the layer was called in it
+            state = replace(state, changes=(*state.changes, (rate, *low)))
         if slope is not None:
             return state.dense(self.stack.num_tasks) - rate * slope
         return state.dense(self.stack.num_tasks) if state.heavy else state
+
+    def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
+        """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, some not None.
+
+        ``‖Σ_j δ_j ⊗ x_j‖² = Σ_ij (δ_i·δ_j)(x_i·x_j)``, or of the gradient written out where that is the smaller.
+        """
+        low, slope = self._parts(grads, keep_graph)
+        if low is None:
+            assert slope is not None
+            return slope.square().sum((1, 2))
+        slopes, rows = low
+        if slope is None and slopes.shape[1] ** 2 <= self.state.base.numel():
+            close = torch.bmm(slopes, slopes.transpose(1, 2)) * torch.bmm(rows, rows.transpose(1, 2))
+            return close.sum((1, 2)).clamp(min=0)
+        full = torch.bmm(slopes.transpose(1, 2), rows)
+        return (full if slope is None else full + slope).square().sum((1, 2))
+
+    def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+        """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
+
+        def one(grad: Tensor) -> Tensor:
+            return (_rows(grad, self.stack) * factor[:, None, None]).reshape(grad.shape).to(grad.dtype)
+
+        return [None if grad is None else one(grad) for grad in grads]
+
+    def _parts(
+        self, grads: Sequence[Tensor | None], keep_graph: bool
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        """The gradient as slopes ``[T, N, out]`` and rows ``[T, N, in]``, and as matrices ``[T, out, in]``."""
+        moved = [(x, grad) for (x, _), grad in zip(self.products, grads, strict=False) if grad is not None]
+        slope = None if self.written is None else grads[-1]
+        if not moved:
+            return None, slope
+        slopes = torch.cat([self._kept(grad) for _, grad in moved], 1)
+        rows = torch.cat([self._kept(x if keep_graph else x.detach()) for x, _ in moved], 1)
+        return (slopes, rows), slope
 
     def _kept(self, x: Tensor) -> Tensor:
         """The rows of each task, as precise as the matrix: under autocast a layer's may be less."""

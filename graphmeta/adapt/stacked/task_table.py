@@ -6,7 +6,7 @@ what was read: the gradients of that make up the table's own gradient, which is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.stacked.notes import Rows, name_of
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
-from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.table_gradient import TableGradient
+from graphmeta.adapt.stacked.table_state import TableState, distinct
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus
@@ -125,14 +126,25 @@ class TaskTable(TaskValue):
         return [rows for _, _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products] + squares
 
     def stepped(
-        self, state: TableState, rate: float | Tensor, grads: list[Tensor | None], *, keep_graph: bool
+        self,
+        state: TableState,
+        rate: float | Tensor,
+        grads: Sequence[Tensor | None],
+        *,
+        keep_graph: bool,
+        held: float | Tensor | None = None,
     ) -> TableState:
-        """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order."""
+        """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order.
+
+        ``held`` is the share of what has changed since the start that is taken back.
+        """
         lookups, products = self.seen.lookups, self.seen.products
         state = replace(state, first_order=not keep_graph)
         stretch = grads[len(lookups) + len(products)] if self.seen.squares is not None else None
         if stretch is not None:  # the gradient of ‖e‖² is 2 e
-            state = state.shrunk(2 * rate * stretch)
+            stretch = 2 * rate * stretch
+        if stretch is not None or held is not None:
+            state = state.shrunk(stretch, 0.0 if held is None else held)
         touched, outer = list(state.touched), list(state.outer)
         for (index, task, _), grad in zip(lookups, grads, strict=False):
             if grad is not None:
@@ -146,15 +158,43 @@ class TaskTable(TaskValue):
                 outer.append((self._blocks(moved), self._blocks(vectors)))
         return replace(state, touched=tuple(touched), outer=tuple(outer))
 
-    def _at_rows(self, index: Tensor, task: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to each distinct row, as many entries as the index has, so that no size is waited for.
+    def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
+        """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, in its order."""
 
-        The last ones, where rows repeat, add nothing to the last row of all.
-        """
-        keys, order = (task * len(self.state.base) + index).sort()
-        place = F.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0)) if len(keys) else keys
-        distinct = torch.full_like(keys, self.stack.num_tasks * len(self.state.base) - 1).index_copy(0, place, keys)
-        return distinct, torch.zeros_like(change).index_add(0, place, change.index_select(0, order))
+        def fixed(x: Tensor) -> Tensor:
+            return x if keep_graph else x.detach()
+
+        seen, kind = self.seen, self.state.base.dtype
+        looked, scored = len(seen.lookups), len(seen.lookups) + len(seen.products)
+        rows = [
+            (i, t, fixed(r), g.to(kind)) for (i, t, r), g in zip(seen.lookups, grads, strict=False) if g is not None
+        ]
+        blocks = [
+            (self._blocks(grad.to(kind)), self._blocks(fixed(query).to(kind)))
+            for (query, _), grad in zip(seen.products, grads[looked:scored], strict=True)
+            if grad is not None
+        ]
+        stretch = None if seen.squares is None else grads[scored]
+        lengths = None if stretch is None or seen.squares is None else (stretch, fixed(seen.squares))
+        return TableGradient(rows, blocks, lengths).square(self.state, self.stack.num_tasks)
+
+    def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+        """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
+
+        def one(grad: Tensor, number: int) -> Tensor:
+            if number < len(self.seen.lookups):
+                _, task, _ = self.seen.lookups[number]
+                scaled = grad * factor.index_select(0, task)[:, None]
+            else:  # of products [T·Q, V], or of lengths [T, V]
+                scaled = (self._blocks(grad) * factor[:, None, None]).reshape(grad.shape)
+            return scaled.to(grad.dtype)
+
+        return [None if grad is None else one(grad, number) for number, grad in enumerate(grads)]
+
+    def _at_rows(self, index: Tensor, task: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to each distinct row of each task's table."""
+        size = len(self.state.base)
+        return distinct(task * size + index, change, last=self.stack.num_tasks * size - 1)
 
     def _blocks(self, x: Tensor) -> Tensor:
         """``[T·Q, …]`` as ``[T, Q, …]``."""

@@ -1,0 +1,159 @@
+"""What adapting takes of memory: the tasks' own weights by a formula, what autograd keeps by measuring it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphmeta.adapt.twin import Twin
+from graphmeta.recommender import Recommender
+from graphmeta.tasks import Sizes, TaskBatch
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.adaptation import Adaptation
+
+BUDGET = 2**28  # bytes, when training; half of it when asking, where scores stand beside
+
+
+class _Kept:
+    """A tensor that a backward pass waits for; counted from when it is kept until nobody does any more."""
+
+    def __init__(self, tensor: Tensor, counter: Counter) -> None:
+        self.tensor, self.counter = tensor, counter
+        self.key, self.size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+        counter.add(self.key, self.size)
+
+    def __del__(self) -> None:
+        self.counter.remove(self.key, self.size)
+
+
+class Counter:
+    """Bytes that autograd keeps, each memory once, and the most that it kept at a time."""
+
+    def __init__(self, own: frozenset[int]) -> None:
+        self.peak, self._live, self._own = 0, 0, own
+        self._times: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: int, size: int) -> None:
+        """One more use of the memory at ``key``."""
+        with self._lock:
+            self._times[key] = self._times.get(key, 0) + 1
+            if self._times[key] == 1:
+                self._live += size
+                self.peak = max(self.peak, self._live)
+
+    def remove(self, key: int, size: int) -> None:
+        """One use less."""
+        with self._lock:
+            self._times[key] -= 1
+            if not self._times[key]:
+                del self._times[key]
+                self._live -= size
+
+    def pack(self, tensor: Tensor) -> Tensor | _Kept:
+        """What autograd keeps in the place of a tensor; parameters are there anyway."""
+        there = tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._own
+        return tensor if there else _Kept(tensor, self)
+
+    @staticmethod
+    def unpack(kept: Tensor | _Kept) -> Tensor:
+        """The tensor again."""
+        return kept.tensor if isinstance(kept, _Kept) else kept
+
+
+@contextmanager
+def counting(own: frozenset[int]) -> Iterator[Counter]:
+    """Within it, count what autograd keeps.
+
+    Args:
+        own: addresses of memory that is not counted, that of the parameters.
+    """
+    counter = Counter(own)
+    with torch.autograd.graph.saved_tensors_hooks(counter.pack, counter.unpack):
+        yield counter
+
+
+def cut(costs: np.ndarray, budget: int = BUDGET) -> list[slice]:
+    """Tasks in their order in as few runs as the budget allows, a run costing as often as its dearest task as it has.
+
+    >>> cut(np.array([1, 1, 1, 4, 1]), budget=4)
+    [slice(0, 3, None), slice(3, 4, None), slice(4, 5, None)]
+    """
+    runs, at = [], 0
+    while at < len(costs):
+        dearest = np.maximum.accumulate(costs[at:])
+        size = max(1, int(np.searchsorted(dearest * np.arange(1, len(dearest) + 1), budget, side="right")))
+        runs.append(slice(at, at + size))
+        at += size
+    return runs
+
+
+def measure(
+    adaptation: Adaptation,
+    recommender: Recommender,
+    tasks: TaskBatch,
+    loss: nn.Module,
+    rows: int,
+    *,
+    score: bool = False,
+) -> None:
+    """Note what autograd keeps for these few tasks, of at most ``rows`` padded rows each; :func:`chunks` uses it.
+
+    Runs them once on twins, with a random state of its own, and leaves no other trace.
+    """
+    own = Twin(recommender)
+    model, twin = own.module, Twin(adaptation).module
+    assert isinstance(model, Recommender)
+    for part in model.modules() if model.training else ():  # what training writes into is not written into here
+        part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
+    with torch.random.fork_rng(devices=[]), counting(frozenset(own.memory)) as counter:
+        most = adaptation.inner.dearest
+        answers = twin.run(model, tasks, loss, score=score, progress=most)  # pyright: ignore[reportCallIssue]
+    size = counter.peak + answers.numel() * answers.element_size()
+    adaptation.activations[adaptation.mode(recommender, score)] = rows, size / max(tasks.num_tasks * rows, 1)
+
+
+def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, score: bool = False) -> list[slice]:
+    """Tasks of these sizes, in their order, in runs that are adapted at a time.
+
+    A run's own weights (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), what autograd keeps
+    and the padding to its largest task come to 256 MB at most (128 when asking), or it is one task.
+    """
+    if adaptation.task_chunk is not None:
+        return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
+    return cut(_costs(adaptation, recommender, sizes, score), BUDGET // 2 if score else BUDGET)
+
+
+def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int, *, score: bool = False) -> bool:
+    """Whether nothing is known yet of tasks of so many padded rows, or only of tasks of less than half of that."""
+    known = adaptation.activations.get(adaptation.mode(recommender, score))
+    return adaptation.task_chunk is None and (known is None or rows > 2 * known[0])
+
+
+def _costs(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, score: bool) -> np.ndarray:
+    """Bytes of each task ``[T]``."""
+    _, each = adaptation.activations.get(adaptation.mode(recommender, score), (0, 0.0))
+    most, place = np.unique(sizes.support, return_inverse=True)
+    own = np.array([adaptation.memory(1, int(support)) for support in most], dtype=np.float64)[place]
+    return own + each * sizes.rows
+
+
+def estimate(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, tasks: int) -> str:
+    """Steps, adapted numbers, tasks at a time and memory of batches of so many of the largest tasks, in words."""
+    largest = Sizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
+    at_once = chunks(adaptation, recommender, largest)[0].stop
+    support, (numbers, rows) = int(largest.support[0]), adaptation.sizes
+    tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
+    size = at_once * _costs(adaptation, recommender, largest, False)[0] / 1e6
+    measured = "" if adaptation.mode(recommender, False) in adaptation.activations else ", without activations"
+    return (
+        f"steps {adaptation.steps} × {numbers:,} numbers{tables} × {min(tasks, at_once)} tasks at a time, about "
+        f"{size:,.1f} MB{measured}"
+    )

@@ -1,0 +1,53 @@
+"""Each task's gradient scaled down to a largest norm over all its adapted parameters; low-rank ones stay low-rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from graphmeta.adapt.problem import Support
+from graphmeta.adapt.stacked.task_matrix import TaskMatrix
+from graphmeta.adapt.stacked.task_table import TaskTable
+
+Grads = list[Tensor | None]  # of one parameter: by what was read from it, or by the parameter itself
+
+
+def clipped(grads: Mapping[str, Grads], own: Mapping[str, Tensor], limit: float, support: Support) -> dict[str, Grads]:
+    """The gradients times ``min(1, limit / ‖g_t‖)``, a factor for each task t, which second order differentiates.
+
+    Args:
+        grads: by name, those of what was read from a low-rank weight, or of the weight, ``[T, *shape]``.
+        own: the weights that they belong to, as the step used them.
+
+    Source: Pascanu et al. 2013, gradient norm clipping; here of each task on its own.
+    """
+    some = next(grad for each in grads.values() for grad in each if grad is not None)
+    with torch.autocast(some.device.type, enabled=False):
+        squares = [
+            _square(own[name], each, support) for name, each in grads.items() if any(g is not None for g in each)
+        ]
+        factor = _factor(torch.stack(squares).sum(0), limit)
+        return {name: _scaled(own[name], each, factor) for name, each in grads.items()}
+
+
+def _factor(square: Tensor, limit: float) -> Tensor:
+    """``min(1, limit / √square)``; exactly 1, with derivative 0, at and below the limit, so also where all is zero."""
+    return torch.where(square > limit**2, limit * square.clamp(min=limit**2).rsqrt(), 1.0)
+
+
+def _square(own: Tensor, grads: Grads, support: Support) -> Tensor:
+    """The squared norm of each task's gradient of one parameter, ``[T]``; of a task alone, one number."""
+    if isinstance(own, TaskMatrix | TaskTable):
+        return own.square(grads, keep_graph=support.second)
+    (grad,) = grads
+    assert grad is not None
+    return grad.square().flatten(1).sum(1) if support.problem.together else grad.square().sum()
+
+
+def _scaled(own: Tensor, grads: Sequence[Tensor | None], factor: Tensor) -> Grads:
+    """The gradients times their task's factor."""
+    if isinstance(own, TaskMatrix | TaskTable):
+        return own.scaled(grads, factor)
+    return [None if grad is None else grad * factor.reshape(-1, *(1,) * (grad.dim() - 1)) for grad in grads]

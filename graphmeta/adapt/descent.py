@@ -1,0 +1,66 @@
+"""One step of one parameter: what the support loss is differentiated by, and where the step leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphmeta.adapt.problem import Support
+from graphmeta.adapt.stacked.engine import LowRank, Weight
+from graphmeta.adapt.stacked.table_state import TableState
+from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
+from graphmeta.adapt.stacked.task_table import TaskTable
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step of one parameter: its rate α, its gradients, and the share ``α λ`` of ``θ_k − θ_0`` taken back, if any."""
+
+    rate: float | Tensor
+    grads: list[Tensor | None]
+    held: float | Tensor | None
+
+
+def moved(weight: Weight, own: Tensor, move: Move, support: Support, name: str) -> Weight:
+    """``θ_k − α g_k``, and with a proximal term ``− α λ (θ_k − θ_0)``.
+
+    Args:
+        own: the weight as the step used it; name: its name, by which its start is found.
+    """
+    rate, held, second = move.rate, move.held, support.second
+    if isinstance(weight, TableState):
+        assert isinstance(own, TaskTable)
+        return own.stepped(weight, rate, move.grads, keep_graph=second, held=held)
+    if isinstance(weight, MatrixState):
+        assert isinstance(own, TaskMatrix)
+        return own.stepped(weight, rate, move.grads, keep_graph=second, held=held)
+    (grad,) = move.grads
+    end = weight if grad is None else weight - rate * grad
+    if held is None:
+        return end
+    start = support.start[name]
+    away = weight - (start.base if isinstance(start, LowRank) else start)
+    return end - held * (away if second else away.detach())
+
+
+def leaf(weight: Weight) -> Weight:
+    """The weight as a point to differentiate at, which remembers nothing."""
+    return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
+
+
+def read_of(own: Tensor, begin: Weight) -> list[Tensor]:
+    """What the support loss is differentiated by: the weight itself, or what was read from one of low rank."""
+    if isinstance(begin, Tensor):
+        return [begin]
+    assert isinstance(own, TaskTable | TaskMatrix)
+    return own.read()
+
+
+def slopes_of(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
+    """The gradients of the loss, None where a weight has no part in it."""
+    if not loss.requires_grad or not weights:
+        return [None] * len(weights)
+    return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)

@@ -1,0 +1,119 @@
+"""The inner loop: how many steps a task takes, of which order, and what else bounds or trains them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TypedDict
+
+from graphmeta.errors import InputError
+
+
+@dataclass(frozen=True)
+class MultiStep:
+    """The training loss is a weighted sum of the query losses after every step: ``Σ_k v_k L_query(θ_k)``, k = 1 … K.
+
+    The weights v begin uniform and move linearly to the last step alone, which they reach when ``until`` of the
+    training is done. Scores are always those after the last step.
+
+    Args:
+        until: a share of the training, above 0 and at most 1.
+
+    Raises:
+        InputError: another share.
+
+    Source: MAML++ (Antoniou et al. 2019), multi-step loss optimisation.
+    Differs: the released code keeps a small weight on earlier steps; here they reach zero.
+    """
+
+    until: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise InputError(f"until={self.until} must be a share of the training, above 0 and at most 1")
+
+    def weights(self, steps: int, progress: float) -> tuple[float, ...]:
+        """v, one number a step, which sum to 1, when this share of the training is done."""
+        early = max(0.0, 1 - progress / self.until) / max(steps, 1)
+        return (early,) * (steps - 1) + (1 - early * (steps - 1),) * (steps > 0)
+
+
+@dataclass(frozen=True)
+class OrderSchedule:
+    """First order for the share ``first`` of the training, second order after it.
+
+    Raises:
+        InputError: a share that is not above 0 and below 1.
+
+    Source: MAML++ (Antoniou et al. 2019), derivative-order annealing.
+    """
+
+    first: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first < 1:
+            raise InputError(f"first={self.first} must be a share of the training, above 0 and below 1")
+
+    def at(self, progress: float) -> int:
+        """The order, 1 or 2, when this share of the training is done."""
+        return 1 if progress < self.first else 2
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """What the steps of a task are, besides their rates: ``θ_{k+1} = θ_k − α (clip(∇L_support(θ_k)) + λ (θ_k − θ_0))``.
+
+    Args:
+        steps: how many steps a task takes; 0 is no adaptation beyond the start.
+        order: 2 differentiates through the steps, 1 takes each step's gradient as a constant; or a schedule.
+        clip: the largest norm of a task's support gradient, over all its adapted parameters; a larger gradient is
+            scaled down to it. No bound if not given. The proximal term is not clipped.
+        proximal: λ of the inner loss ``L_support(θ) + λ/2 ‖θ − θ_0‖²``, where θ_0 is the task's own start.
+        multi_step: train on the query losses after every step; after the last one alone if not given.
+
+    Raises:
+        InputError: another order, a negative or fractional number of steps, a bound or a λ that is no such number.
+
+    Source: MAML (Finn et al. 2017); order 1 is its first-order form; MAML++ (Antoniou et al. 2019) for the schedules;
+    iMAML (Rajeswaran et al. 2019) and FedProx (Li et al. 2020) for the proximal term.
+    Differs: iMAML solves the inner problem and differentiates implicitly; here it is descended step by step.
+    """
+
+    steps: int = 1
+    order: int | OrderSchedule = 1
+    clip: float | None = None
+    proximal: float = 0.0
+    multi_step: MultiStep | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.order, OrderSchedule) and self.order not in (1, 2):
+            raise InputError(f"order must be 1 or 2, not {self.order}")
+        if not isinstance(self.steps, Integral) or self.steps < 0:
+            raise InputError(f"steps must be a whole number, 0 or more, not {self.steps}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"clip={self.clip} must be a finite norm above 0, or None for no bound")
+        if not 0 <= self.proximal < math.inf:
+            raise InputError(f"proximal={self.proximal} must be a finite number, 0 or more")
+
+    def order_at(self, progress: float) -> int:
+        """The order, 1 or 2, when this share of the training is done."""
+        return self.order.at(progress) if isinstance(self.order, OrderSchedule) else self.order
+
+    def weights_at(self, progress: float) -> tuple[float, ...]:
+        """The weights of the query losses after each step; empty where the last one counts alone."""
+        weights = () if self.multi_step is None else self.multi_step.weights(self.steps, progress)
+        return weights if any(weights[:-1]) else ()
+
+    @property
+    def dearest(self) -> float:
+        """The share of the training that is done when a batch takes the most memory."""
+        second = self.order.first if isinstance(self.order, OrderSchedule) else 0.0
+        return second if self.multi_step is not None and second < self.multi_step.until else 1.0
+
+
+class Loop(TypedDict, total=False):
+    """``steps`` and ``order`` of an :class:`InnerLoop`, for those who need no more."""
+
+    steps: int
+    order: int | OrderSchedule

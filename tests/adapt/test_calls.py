@@ -1,0 +1,389 @@
+"""What a call may not do: leave a trace, guess whose rows a tensor holds, or depend on who else is asked."""
+
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_geometric.nn import GATv2Conv, MessagePassing
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient
+from graphmeta.batch import NEXT, last_clicks, rows_like
+from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.head import Dot
+from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.readout import Mean
+from graphmeta.recommender import Recommender
+from graphmeta.storage import state_hash
+from graphmeta.system import System
+from graphmeta.tasks import task_batch
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
+
+WIDTH = 6
+LOG = fake_log(sessions=60, items=23, length=8)
+ASKED = [LOG.items.ids[LOG.item[a:b]].tolist()[:3] for a, b in zip(LOG.ptr, LOG.ptr[1:], strict=False)]
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def system_of(encoder, scope=("encoder",), *, order=1, steps=1, lr=0.3):
+    torch.manual_seed(2)
+    model = Recommender(ItemFeatures(len(LOG.items), WIDTH), encoder, Dot(Mean(), nn.Linear(WIDTH, WIDTH)))
+    return System(model, LOG.items, adaptation=Adaptation(Scope(*scope), step=Gradient(lr), steps=steps, order=order))
+
+
+def made(factory):
+    torch.manual_seed(1)
+    return factory()
+
+
+class Twice(nn.Module):
+    """One layer under two names, or under one."""
+
+    def __init__(self, names):
+        super().__init__()
+        layer = nn.Linear(WIDTH, WIDTH)
+        self.layers = nn.ModuleList([layer] * names)
+
+    def forward(self, x, batch):
+        for _ in range(2):
+            x = torch.tanh(self.layers[-1](x))
+        return x[batch["event"].item]
+
+
+class Graph(nn.Module):
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x, batch):
+        return self.conv(x, batch[NEXT].edge_index)[batch["event"].item]
+
+
+TWICE = {
+    "one layer twice": partial(Twice, 2),
+    "shared weights of GATv2": lambda: Graph(GATv2Conv(WIDTH, WIDTH, share_weights=True)),
+}
+
+
+@pytest.mark.parametrize("scope", ["head", "encoder"])
+@pytest.mark.parametrize("factory", TWICE.values(), ids=TWICE)
+def test_after_any_call_every_parameter_is_what_it_was(factory, scope):
+    """Identity and value: a module under two names is no way to lose one."""
+    system = system_of(made(factory), (scope,))
+    places = [(part, name, p) for part in system.modules() for name, p in part._parameters.items()]
+    before = state_hash(system)
+    for _ in range(2):
+        system.recommend(ASKED[0], 5)
+        system.losses(last_clicks(LOG).take(slice(0, 5))).mean().backward()
+    assert all(part._parameters[name] is p for part, name, p in places)
+    assert state_hash(system) == before
+
+
+def test_a_module_under_two_names_trains_as_under_one():
+    def weight(names):
+        system = system_of(made(partial(Twice, names)), ("head",))
+        list(train(system, LOG, epochs=1, batch_size=60, optimizer=Adam(lr=1e-2)))
+        return system.recommender.encoder.layers[0].weight
+
+    torch.testing.assert_close(weight(2), weight(1), rtol=0, atol=1e-12)
+    assert (weight(2) - made(partial(Twice, 2)).layers[0].weight).abs().min() > 5e-3  # it learns
+
+
+# whose rows -------------------------------------------------------------------------------------------------------
+
+
+class Prototypes(nn.Module):
+    """K prototypes, computed; clicks attend to them."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.codes, self.w = nn.Parameter(torch.randn(size, WIDTH)), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        states, known = x[batch["event"].item], self.w(self.codes.tanh())
+        return states + torch.softmax(states @ known.t(), 1) @ known
+
+
+class Decay(nn.Module):
+    """Recency weights of a fixed length, or of that of the longest sample, by a learned rate."""
+
+    def __init__(self, longest):
+        super().__init__()
+        self.longest, self.rate = longest, nn.Parameter(torch.tensor([0.3]))
+
+    def forward(self, x, batch):
+        length = batch.longest if self.longest is None else self.longest
+        weight = torch.exp(-self.rate * torch.arange(length, device=x.device))
+        return x[batch["event"].item] * weight[batch["event"].order][:, None]
+
+
+class Sinusoids(Decay):
+    """Positions whose frequencies are scaled by a learned ``[1, D]``."""
+
+    def __init__(self, longest):
+        super().__init__(longest)
+        self.scale = nn.Parameter(torch.rand(1, WIDTH))
+
+    def forward(self, x, batch):
+        length = batch.longest if self.longest is None else self.longest
+        table = torch.sin(torch.arange(length, device=x.device, dtype=x.dtype)[:, None] * self.scale)
+        return x[batch["event"].item] + table[batch["event"].order]
+
+
+SIZED = {
+    **{f"{n} prototypes": partial(Prototypes, n) for n in (4, 7, 8, 16, 24, 30, 40)},
+    "decay over 50": partial(Decay, 50),
+    "decay over the longest": partial(Decay, None),
+    "sinusoids over 50": partial(Sinusoids, 50),
+    "sinusoids over the longest": partial(Sinusoids, None),
+}
+
+
+@pytest.mark.parametrize("factory", SIZED.values(), ids=SIZED)
+def test_an_answer_does_not_depend_on_how_many_others_are_asked(factory):
+    """3, 4, 5, 10, 25 and 50 sessions together, of three clicks each: the sizes meet those of the encoder."""
+    system = system_of(made(factory))
+    alone = [system.recommend(one, 5) for one in ASKED]
+    for size in (3, 4, 5, 10, 25, 50):
+        for one, other in zip(system.recommend_many(ASKED[:size], 5), alone, strict=False):
+            assert [r.item for r in one] == [r.item for r in other]
+            np.testing.assert_allclose([r.score for r in one], [r.score for r in other], rtol=0, atol=1e-10)
+    assert not system.adaptation.fell_back
+
+
+class Propagating(MessagePassing):
+    """Edges and nodes by keyword, in any order; more edges than items."""
+
+    def __init__(self, order):
+        super().__init__(aggr="add")
+        self.order, self.lin = order, nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        edges = torch.cat([batch[NEXT].edge_index] * 3, 1)
+        given = {"x": x, "w": torch.ones(edges.shape[1], dtype=x.dtype)}
+        return self.propagate(edges, **{name: given[name] for name in self.order})[batch["event"].item]
+
+    def message(self, x_j, w):
+        return self.lin(x_j) * w[:, None]
+
+
+@pytest.mark.parametrize("order", ["xw", "wx"])
+@pytest.mark.parametrize("second", [1, 2])
+def test_edges_and_nodes_are_told_apart_by_what_they_are(order, second):
+    found = []
+    for stacked in (True, False):
+        system = system_of(made(partial(Propagating, order)), ("encoder", "head"), order=second, steps=2)
+        system.adaptation.stacked = stacked
+        losses = system.losses(last_clicks(LOG).take(slice(0, 7)))
+        found.append([losses.detach(), *torch.autograd.grad(losses.mean(), list(system.parameters()))])
+        assert not system.adaptation.fell_back
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+class Gated(nn.Module):
+    """A per-task vector beside zeros of as many rows as there are samples, which are declared to be theirs or not."""
+
+    def __init__(self, declared):
+        super().__init__()
+        self.declared, self.vector, self.linear = declared, nn.Parameter(torch.randn(WIDTH)), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        state = x.new_zeros(batch["sample"].num_nodes, WIDTH)
+        state = rows_like(state, batch["sample"].last) if self.declared else state
+        state = torch.tanh(self.linear(state + self.vector))
+        return x[batch["event"].item] + state[batch["event"].batch]
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_zeros_made_by_size_are_nobodys_until_they_are_declared(declared):
+    found = []
+    for stacked in (True, False):
+        system = system_of(made(partial(Gated, declared)), steps=2)
+        system.adaptation.stacked = stacked
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found.append(system.scores(last_clicks(LOG).take(slice(0, 4))))
+        assert len(caught) == (stacked and system.adaptation.fell_back)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+
+
+# one odd batch, and reasons ----------------------------------------------------------------------------------------
+
+
+class Mixing(nn.Module):
+    """Adds up rows that a mask names: in some batches those of one task, in others those of several."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.mixed = nn.Linear(WIDTH, WIDTH), False
+
+    def forward(self, x, batch):
+        rows = len(x)
+        index = torch.arange(rows, device=x.device)
+        index = index.flip(0) if Mixing.mixed else index
+        moved = torch.zeros_like(x).index_add(0, index, x)
+        return self.linear(moved)[batch["event"].item]
+
+    mixed = False
+
+
+def test_an_odd_batch_goes_to_the_loop_alone():
+    system, samples = system_of(made(Mixing)), last_clicks(LOG).take(slice(0, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        system.scores(samples)
+    Mixing.mixed = True
+    try:
+        with pytest.warns(UserWarning, match="in this batch") as caught:
+            system.scores(samples)
+            system.scores(samples)
+        assert len(caught) == 1 and not system.adaptation.fell_back
+        Mixing.mixed = False
+        system.scores(samples)
+        assert not system.adaptation.failures
+        Mixing.mixed = True
+        for _ in range(3):  # three in a row are no odd batches any more
+            system.scores(samples)
+        assert system.adaptation.fell_back
+    finally:
+        Mixing.mixed = False
+
+
+class Exponential(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        return (x @ torch.linalg.matrix_exp(self.inner.weight / 9))[batch["event"].item]
+
+
+def test_a_reason_is_named_once_with_its_place():
+    system, samples = system_of(nn.Sequential(), ("head",)), last_clicks(LOG).take(slice(0, 4))
+    system = system_of(made(Exponential), order=2)
+    with pytest.warns(UserWarning, match=r"encoder \(test_calls.py:\d+\): linalg_matrix_exp") as caught:
+        for _ in range(3):
+            system.losses(samples)
+            system.scores(samples)
+    assert len(caught) == 1
+
+
+class Fails(nn.Module):
+    """An error of the module's own, in both engines."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, batch):
+        raise ZeroDivisionError("my own")
+
+
+def test_an_error_of_the_module_is_told_as_it_is(recwarn):
+    system = system_of(made(Fails))
+    with pytest.raises(ZeroDivisionError, match="my own"):
+        system.scores(last_clicks(LOG).take(slice(0, 4)))
+    assert not recwarn.list
+
+
+def test_a_last_output_that_nobody_reads_is_no_hindrance():
+    class Unread(Twice):
+        def forward(self, x, batch):
+            self.layers[0](x)
+            return torch.tanh(self.layers[1](x))[batch["event"].item]
+
+    encoder = made(partial(Unread, 2))
+    encoder.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)])
+    system = system_of(encoder, order=2)
+    system.losses(last_clicks(LOG).take(slice(0, 4)))
+    assert not system.adaptation.fell_back
+
+
+def test_memory_of_many_recommendations_does_not_grow(monkeypatch):
+    """Sessions come in batches of like length, whose scores take so many bytes; answers keep their order."""
+    system = system_of(made(partial(Twice, 1)))
+    sessions = [LOG.items.ids[LOG.item[a : a + 1 + n % 7]].tolist() for n, a in enumerate(LOG.ptr[:-1])]
+    whole, seen = system.recommend_many(sessions, 4), []
+    scores = System.scores
+    monkeypatch.setattr("graphmeta.system._SCORES", 10 * 4 * len(LOG.items))
+    monkeypatch.setattr(System, "scores", lambda self, samples: seen.append(samples.lengths) or scores(self, samples))
+    parts = system.recommend_many(sessions, 4)
+    assert [[r.item for r in one] for one in parts] == [[r.item for r in one] for one in whole]
+    assert [len(lengths) for lengths in seen] == [10] * 6
+    assert np.all(np.diff(np.concatenate(seen)) >= 0)
+
+
+def test_sessions_of_nothing_known_are_answered_with_nothing():
+    system = system_of(made(partial(Twice, 1)))
+    found = system.recommend_many([ASKED[0], ["gone"], ASKED[1]], 3, unknown="ignore")
+    assert [len(one) for one in found] == [3, 0, 3]
+    assert [r.item for r in found[2]] == [r.item for r in system.recommend(ASKED[1], 3)]
+    with pytest.raises(ValueError, match="session 1: item 'gone' is not known"):
+        system.recommend_many([ASKED[0], ["gone"], ASKED[1]], 3)
+    with pytest.raises(ValueError, match="session 1: the session has no known item"):
+        system.recommend_many([ASKED[0], []], 3)
+
+
+def test_frozen_parameters_in_scope_stay_and_are_listed():
+    encoder = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
+    encoder[0].requires_grad_(False)
+    encoder.forward = lambda x, batch: encoder[1](encoder[0](x))[batch["event"].item]
+    for order in (1, 2):
+        system = system_of(encoder, order=order)
+        assert system.adaptation.names == ["encoder.1.weight", "encoder.1.bias"]
+        assert system.adaptation.frozen == ["encoder.0.weight", "encoder.0.bias"]
+        assert "frozen=['encoder.0.weight'" in str(system.adaptation)
+        before = encoder[0].weight.clone()
+        list(train(system, LOG, epochs=1, batch_size=30, optimizer=Adam(lr=1e-2)))
+        assert torch.equal(encoder[0].weight, before)
+    encoder.requires_grad_(False)
+    with pytest.raises(ValueError, match="are frozen: encoder.0.weight"):
+        system_of(encoder)
+
+
+def test_every_task_count_from_two_to_fifty_is_the_loop():
+    encoder = made(partial(Decay, 50))
+    system = system_of(encoder, steps=2)
+    for size in (*range(2, 12), 17, 25, 50):
+        samples, found = last_clicks(LOG).take(slice(0, size)), []
+        tasks = task_batch(samples, num_items=len(LOG.items), max_support=10)
+        for stacked in (True, False):
+            system.adaptation.stacked = stacked
+            found.append(system.adaptation.run(system.recommender, tasks, SoftmaxLoss(), score=True).detach())
+        torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+
+
+class Running(nn.Module):
+    """Keeps a running mean by assigning to a buffer, and one by writing into it; training alone moves them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("assigned", torch.zeros(WIDTH))
+        self.register_buffer("written", torch.zeros(WIDTH))
+
+    def forward(self, x, batch):
+        if self.training:
+            self.assigned = 0.9 * self.assigned + 0.1 * x.detach().mean(0)
+            with torch.no_grad():
+                self.written.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        return self.linear(x)[batch["event"].item]
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_buffer_that_training_moves_is_moved_and_asking_leaves_it(stacked):
+    system = system_of(made(Running))
+    system.adaptation.stacked = stacked
+    list(train(system, LOG, epochs=1, batch_size=30))
+    assigned, written = system.recommender.encoder.assigned, system.recommender.encoder.written
+    assert assigned.abs().sum() > 0
+    torch.testing.assert_close(assigned, written)
+    before = assigned.clone()
+    system.train().recommend(ASKED[0], 3)
+    assert torch.equal(system.recommender.encoder.assigned, before)

@@ -1,0 +1,135 @@
+"""Any number of threads ask one model: the answers of one thread, and the model as it was."""
+
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from graphmeta.batch import last_clicks
+from graphmeta.published import build
+from graphmeta.storage import state_hash
+from graphmeta.system import System
+from graphmeta.testing import fake_log
+from graphmeta.train import Adam, train
+
+LOG = fake_log(sessions=60, items=23, length=7)
+OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "second_look": {}}
+ADAPTED = ["maml", "cbml", "melu", "mamo", "multi_ft", "meta_hin"]
+PLAIN = ["sr_gnn", "if_san", "gru4rec", "second_look"]
+WITH_USERS = ["asars_time_user"]
+ASKED = [
+    LOG.items.ids[LOG.item[a:b]].tolist()[: 1 + n % 6]
+    for n, (a, b) in enumerate(zip(LOG.ptr, LOG.ptr[1:], strict=False))
+]
+
+
+def trained(name):
+    torch.manual_seed(0)
+    system = build(name, LOG.items, users=LOG.users if name in WITH_USERS else None, width=6, **OPTIONS.get(name, {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        list(train(system, LOG, epochs=1, batch_size=30, optimizer=Adam(lr=1e-2)))
+    return system
+
+
+def ask(system, calls, threads):
+    """The recommendations of so many calls, in order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="this system reads the pauses")
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda n: system.recommend(ASKED[n % len(ASKED)], 5), range(calls)))
+
+
+@pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
+def test_threads_give_the_answers_of_one(name, tmp_path):
+    trained(name).save(tmp_path)
+    system = System.load(tmp_path)
+    assert not system.training
+    before, modes = state_hash(system), [part.training for part in system.modules()]
+    parameters = [id(p) for p in system.parameters()]
+    alone = ask(system, len(ASKED), 1)
+    assert ask(system, 2 * len(ASKED), 8) == alone * 2  # items and scores, bit for bit
+    assert ask(system, len(ASKED), 1) == alone
+    assert state_hash(system) == before and [part.training for part in system.modules()] == modes
+    assert [id(p) for p in system.parameters()] == parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
+def test_eight_threads_five_hundred_calls_each(name):
+    system = trained(name)
+    before, alone = state_hash(system), ask(system, len(ASKED), 1)
+    found = ask(system, 8 * 500, 8)
+    assert found == (alone * (8 * 500 // len(alone) + 1))[: 8 * 500]
+    assert state_hash(system) == before
+
+
+@pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
+def test_asking_beside_training_changes_nothing_in_training(name):
+    """Another thread asks all the time; weights, losses and the random state are those of training alone."""
+
+    def run(beside):
+        torch.manual_seed(0)
+        system, found = build(name, LOG.items, width=6), []
+        stop = threading.Event()
+
+        def keep_asking():
+            while not stop.is_set():
+                found.append(system.recommend(ASKED[3], 5))
+
+        asking = threading.Thread(target=keep_asking)
+        if beside:
+            asking.start()
+        try:
+            losses = [report.loss for report in train(system, LOG, epochs=2, batch_size=15)]
+        finally:
+            stop.set()
+        if beside:
+            asking.join()
+        return losses, state_hash(system), len(found)
+
+    losses, weights, _ = run(beside=False)
+    other_losses, other_weights, asked = run(beside=True)
+    assert asked > 3
+    assert losses == other_losses and weights == other_weights
+
+
+@pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_asking_works_within_any_grad_mode(name, context):
+    system = trained(name)
+    alone = [system.recommend(one, 5) for one in ASKED[:6]]
+    with context():
+        assert [system.recommend(one, 5) for one in ASKED[:6]] == alone
+        scores = system.scores(last_clicks(LOG).take(slice(0, 3)))
+    assert not scores.requires_grad and not scores.is_inference()
+
+
+BASES = {"maml around tagnn": "tagnn", "cbml around niser": "niser"}
+
+
+@pytest.mark.parametrize("name", ["maml", "cbml", "melu", "mamo", "sr_gnn", *BASES])
+def test_asking_and_training_work_under_autocast(name):
+    torch.manual_seed(0)
+    options = {"base": BASES[name]} if name in BASES else {}
+    system = build(name.split()[0], LOG.items, width=6, **options)
+    samples = last_clicks(LOG).take(slice(0, 6))
+    wanted = system.scores(samples)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = system.scores(samples)
+        losses = system.losses(samples)
+        losses.mean().backward()
+    assert (found.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
+    assert losses.isfinite().all() and all(p.grad is None or p.grad.isfinite().all() for p in system.parameters())
+
+
+def test_a_loaded_model_asks_after_being_loaded_in_inference_mode(tmp_path):
+    system = trained("maml")
+    system.save(tmp_path)
+    with torch.inference_mode():
+        loaded = System.load(tmp_path)
+        answers = loaded.recommend(ASKED[3], 5)
+    assert answers == system.recommend(ASKED[3], 5) == loaded.recommend(ASKED[3], 5)
