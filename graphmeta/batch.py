@@ -13,6 +13,9 @@ A *sample* is a run of clicks and the click that followed it. A batch of samples
 GNNs, RNNs, CNNs and attention all read this one form. With ``task`` given, the rows are laid out *task-major*:
 task t owns the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` edges, R the same for all tasks (kept in
 ``batch.rows``), the gap filled by dummy samples, which no loss and no score looks at (``sample.real``).
+
+What is asked of sizes is kept as plain numbers, so that nobody waits for a GPU to tell: ``batch.longest``, the clicks
+of the longest sample, and ``batch.asks``, whether each real sample has a target.
 """
 
 from __future__ import annotations
@@ -196,6 +199,7 @@ def _hetero(
     batch[OF].edge_index = of
     following.edge_index, following.weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
     batch.rows, batch.num_tasks, batch.longest = per_task or {}, num_tasks, int(lengths.max(initial=1))
+    batch.asks = bool((rows.of_sample["target"][slice(None) if real is None else real] >= 0).all())
     return batch
 
 
@@ -317,5 +321,5 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own[NEXT].weight = batch[NEXT].weight[edge]
     for name in ("item", "event", "sample"):
         own[name].num_nodes = batch.rows[name]
-    own.rows, own.num_tasks, own.longest = batch.rows, 1, batch.longest
+    own.rows, own.num_tasks, own.longest, own.asks = batch.rows, 1, batch.longest, batch.asks
     return own

@@ -268,7 +268,7 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
         about = graph["review", "about", f"item_{name}"].edge_index.numpy()
         items.append(documents(about[::-1], cut.num_items[domain]))
         instead = stand_ins(cut, domain, seed=seed)
-        instead[1] += about[0].min(initial=0)
+        instead[1] += domain * len(cut.known[SOURCE])  # numbered as the graph numbers reviews
         others.append(documents(instead, len(cut.users)))
     return Texts(vocabulary, (*users,), (*items,), (*others,), words, writes[0], said)  # pyright: ignore
 

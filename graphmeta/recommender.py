@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.batch import real_samples
 from graphmeta.errors import InputError
 from graphmeta.nn.features import item_table
+from graphmeta.nn.sizes import counts
 
 Encoded = tuple[Tensor, Tensor]
 
@@ -114,6 +115,6 @@ def task_mean(batch: HeteroData, values: Tensor) -> Tensor:
     if real is None:
         return values.mean(0, keepdim=True)
     task = real // batch.rows["sample"]
-    count = task.bincount(minlength=batch.num_tasks).clamp(min=1).to(values.dtype)
+    count = counts(task, batch.num_tasks).clamp(min=1).to(values.dtype)
     total = values.new_zeros(batch.num_tasks, *values.shape[1:]).index_add(0, task, values)
     return total / count.reshape(-1, *(1,) * (values.dim() - 1))

@@ -187,3 +187,19 @@ def test_a_stand_in_reviews_the_same_item_alike_and_is_never_of_both_domains() -
             assert user == log.user[row] and cut.role[log.user[other]] == ALONE
             assert (log.item[other], log.rating[other]) == (item, wanted)
         assert at == found.shape[1]
+
+
+def test_an_auxiliary_document_is_what_those_who_stand_in_wrote_in_its_own_domain() -> None:
+    cut = small()
+    texts, first = read_texts(cut, length=400), len(cut.known[SOURCE])
+    number = {word: n for n, word in enumerate(texts.vocabulary.words, 1)}
+    for domain, log in enumerate(cut.known):
+        instead, documents = stand_ins(cut, domain), texts.auxiliary[domain]
+        for user in range(len(cut.users)):
+            chosen = instead[1, instead[0] == user]
+            told = [(number[word], row) for row in chosen for word in log.text[row].split() if word in number]
+            word, review = documents.word[user], documents.review[user]
+            assert [(w, r - domain * first) for w, r in zip(word[word > 0], review[word > 0], strict=True)] == told
+        written = documents.review[documents.review >= 0]
+        assert len(written) > 100 and ((written >= first) == (domain == TARGET)).all()
+        assert (cut.role[texts.writer[written]] == ALONE).all()  # by nobody of both domains, least of all a cold user

@@ -79,7 +79,8 @@ class CoAdaptation(Adaptation):
     def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
         if self.steps == 0:  # nor is anything else learned from the support
             problem = replace(problem, support=None, seen=None)
-        choices = torch.eye(len(self.paths)).to(problem.recommender.get_buffer(self.mix))
+        mix = problem.recommender.get_buffer(self.mix)
+        choices = torch.eye(len(self.paths), dtype=mix.dtype, device=mix.device)
         walks = [self._along(problem, problem.each(choice)) for choice in choices]
         share = torch.softmax(-torch.stack([self._loss(problem, walk) for walk in walks], -1), -1)
         mixed = [name for name in self.names if name in walks[0]]

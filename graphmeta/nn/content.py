@@ -10,6 +10,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.batch import rows_like
 from graphmeta.events import EventLog
 from graphmeta.nn.features import Table, field_name
+from graphmeta.nn.sizes import is_waited_for
 from graphmeta.tables import Attribute, EntityTable, Several
 
 
@@ -26,7 +27,7 @@ class Field(nn.Module):
         rows = len(column.codes) if isinstance(column, Attribute) else len(column.ptr) - 1
         known = column.take(np.append(np.arange(rows), -1))  # the last row stands for whoever is unknown
         ptr = np.arange(rows + 2) if isinstance(known, Attribute) else known.ptr
-        self.table = Table(column.size, width)
+        self.table, self.most = Table(column.size, width), int(np.diff(ptr).max(initial=1))
         self.codes: Tensor
         self.ptr: Tensor
         self.seen: Tensor
@@ -49,6 +50,8 @@ class Field(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Vectors of these rows."""
         rows = torch.where(rows < 0, len(self.ptr) - 2, rows)
+        if self.most == 1 or is_waited_for(rows):
+            return self._padded(rows)
         codes, count = self._values(rows)
         vectors = self.table(codes) * self.seen.index_select(0, codes)[:, None]
         if len(codes) == len(rows):
@@ -56,6 +59,15 @@ class Field(nn.Module):
         owner = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
         total = vectors.new_zeros(len(rows), self.table.width).index_add(0, owner, vectors)
         return total / count[:, None]
+
+    def _padded(self, rows: Tensor) -> Tensor:
+        """The same with as many places a row as the row with the most values has, so that no size is unknown."""
+        begin, place = self.ptr.index_select(0, rows), torch.arange(self.most, device=rows.device)
+        count = (self.ptr.index_select(0, rows + 1) - begin)[:, None]
+        inside = (place < count).flatten()
+        codes = self.codes.index_select(0, torch.where(inside, (begin[:, None] + place).flatten(), 0))
+        vectors = self.table(codes) * (inside & self.seen.index_select(0, codes))[:, None]
+        return vectors if self.most == 1 else vectors.unflatten(0, (-1, self.most)).sum(1) / count
 
 
 class Content(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.batch import NEXT
+from graphmeta.nn.sizes import counts
 
 
 def mean_from(x: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -15,8 +16,7 @@ def mean_from(x: Tensor, source: Tensor, target: Tensor) -> Tensor:
     Written with ``index_add``, whose second derivative is exact with and without torch-scatter.
     """
     total = torch.zeros_like(x).index_add(0, target, x.index_select(0, source))
-    count = torch.bincount(target, minlength=len(x)).clamp(min=1).to(x.dtype)
-    return total / count[:, None]
+    return total / counts(target, len(x)).clamp(min=1).to(x.dtype)[:, None]
 
 
 class GatedSessionGraph(nn.Module):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
@@ -158,10 +159,13 @@ def first_alike(sample: Tensor, code: Tensor) -> Tensor:
     [0, 1, 0, 3, 4]
     """
     row = torch.arange(len(code), device=code.device)
-    span = int(code.max()) + 1 if len(code) else 1
-    group = torch.unique(sample * span + code, return_inverse=True)[1]
-    first = torch.full_like(row, len(code)).scatter_reduce(0, group, row, "amin")
-    return torch.where(code > 0, first.index_select(0, group), row)
+    order = code.argsort(stable=True)
+    order = order.index_select(0, sample.index_select(0, order).argsort(stable=True))
+    pair = torch.stack([sample, code]).index_select(1, order)
+    begins = F.pad((pair[:, 1:] != pair[:, :-1]).any(0), (1, 0), value=True)
+    begin = torch.where(begins, row, 0).cummax(0).values  # of the run of alike rows, whose first is the least
+    first = torch.empty_like(row).index_copy(0, order, order.index_select(0, begin))
+    return torch.where(code > 0, first, row)
 
 
 def _has(kind: str) -> Relation:

@@ -87,7 +87,9 @@ class OwnNegatives(nn.Module):
         known = items == target
         if self.history is None or user is None or len(self.history) == 0:
             return known
-        history, pair = self.history.to(items.device), user * num_items + items
+        if self.history.device != items.device:
+            self.history = self.history.to(items.device)
+        history, pair = self.history, user * num_items + items
         at = torch.searchsorted(history, pair).clamp(max=len(history) - 1)
         return known | ((history[at] == pair) & (user >= 0))
 

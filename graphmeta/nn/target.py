@@ -25,6 +25,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.batch import real_samples
 from graphmeta.errors import InputError
 from graphmeta.nn.readout import softmax_of
+from graphmeta.nn.sizes import is_waited_for
 
 _COLUMNS = 2048  # candidates at a time: the block of their logits stays near the cache
 
@@ -69,7 +70,11 @@ class TargetAttention(nn.Module):
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples, some candidates at a time."""
-        losses = attended_cross_entropy(self.read(states, batch), candidates, batch["sample"].target.clamp(min=0))
+        reading, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
+        if batch.rows and is_waited_for(target):  # within an adaptation: samples are not sorted by length
+            losses = F.cross_entropy(attended_scores(reading, candidates), target, reduction="none")
+        else:
+            losses = attended_cross_entropy(reading, candidates, target)
         return real_samples(batch, losses)
 
 
@@ -108,7 +113,7 @@ def distinct_states(states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor, 
 def attended_scores(reading: Reading, candidates: Tensor) -> Tensor:
     """The formula as it stands, ``[S, C]``; differentiable any number of times, for candidates of any kind."""
     base, logit, value = (F.linear(part, candidates) for part in reading[:3])
-    owner = torch.repeat_interleave(reading.ptr.diff())
+    owner = torch.repeat_interleave(reading.ptr.diff(), output_size=len(reading.keys))
     share = reading.count.to(logit.dtype).log()[:, None]
     weight = softmax_of(logit + share, owner, len(base))
     return base + torch.zeros_like(base).index_add(0, owner, weight * value)

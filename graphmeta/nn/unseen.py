@@ -17,6 +17,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.batch import real_samples, rows_like
 from graphmeta.events import EventLog
 from graphmeta.nn.head import Cosine, Dot
+from graphmeta.nn.sizes import counts
 
 _REDRAWS = 20
 _FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed numbers of 64 bits
@@ -74,30 +75,33 @@ class AgainstUnseen(nn.Module):
         """``items [S, count]``, and which of them are unseen (all, unless hardly an item is)."""
         target, real = batch["sample"].target.clamp(min=0), _is_real(batch)
         owner = torch.arange(len(target), device=target.device) // batch.rows.get("sample", 1)
-        clicked = real[batch["event"].batch]
-        click_owner = owner[batch["event"].batch][clicked]
-        click = batch["item"].n_id[batch["event"].item][clicked]
-        seen = torch.cat([click_owner * num_items + click, (owner * num_items + target)[real]]).unique()
-        signature = torch.zeros_like(target).index_add(0, owner[real], scrambled(target[real] + 1))
+        sample, click = batch["event"].batch, batch["item"].n_id[batch["event"].item]
+        seen = torch.where(  # -1 stands for nothing, so that no size depends on what is real
+            torch.cat([real[sample], real]),
+            torch.cat([owner[sample] * num_items + click, owner * num_items + target]),
+            -1,
+        )
+        signature = torch.zeros_like(target).index_add(0, owner, torch.where(real, scrambled(target + 1), 0))
         user = None if batch.rows else batch["sample"].get("user")
         key = signature[owner] + scrambled(target) + (0 if user is None else scrambled(user + 2))
         salt = torch.initial_seed() % (1 << 62) if self.training else 0
         key = scrambled(key[:, None] + torch.arange(self.count, device=key.device)) + salt
-        items, unseen = self._unseen(key, owner[:, None] * num_items, user, seen, num_items)
+        items, unseen = self._unseen(key, owner[:, None] * num_items, user, seen.sort().values, num_items)
         return rows_like(items, target), rows_like(unseen, target)
 
     def _unseen(
         self, key: Tensor, base: Tensor, user: Tensor | None, seen: Tensor, num_items: int
     ) -> tuple[Tensor, Tensor]:
-        items, wrong = torch.zeros_like(key), torch.ones_like(key, dtype=torch.bool)
-        for attempt in range(_REDRAWS):
-            items = torch.where(wrong, scrambled(scrambled(key) + attempt).remainder(num_items), items)
-            wrong = _among(seen, base + items)
-            if self.history is not None and user is not None:
-                wrong |= _among(self.history.to(items.device), user[:, None] * num_items + items)
-            if not wrong.any():
-                break
-        return items, ~wrong
+        """Of as many draws as there may be, the first that is unseen, or the last."""
+        attempt = torch.arange(_REDRAWS, device=key.device)
+        draws = scrambled(scrambled(key)[..., None] + attempt).remainder(num_items)
+        unseen = ~_among(seen, base[..., None] + draws)
+        if self.history is not None and user is not None:
+            if self.history.device != key.device:
+                self.history = self.history.to(key.device)
+            unseen &= ~_among(self.history, user[:, None, None] * num_items + draws)
+        first = torch.where(unseen, attempt, _REDRAWS - 1).amin(-1, keepdim=True)
+        return draws.gather(-1, first).squeeze(-1), unseen.any(-1)
 
 
 def _of_items(head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
@@ -120,7 +124,7 @@ def _task_sizes(batch: HeteroData, losses: Tensor) -> Tensor:
     if real is None:
         return torch.ones_like(losses)
     task = real // batch.rows["sample"]
-    return task.bincount()[task].to(losses.dtype)
+    return counts(task, batch.num_tasks)[task].to(losses.dtype)
 
 
 def _among(pairs: Tensor, wanted: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def fit_mapping(model, cut: CrossDomain):  # noqa: ANN001, ANN201
     yield from train_stages([stage], epochs=200, optimizer=Adam(lr=0.05, weight_decay=0.0), patience=200)
 
 
-@pytest.mark.slow  # 7 seconds
+@pytest.mark.slow  # 10 seconds
 def test_planted_aspects_are_recovered() -> None:
     """What a cold user cares for, known from their words about books alone, decides what they are predicted to give to
     films; and attention goes to words for aspects, not to those that mean nothing."""
@@ -220,8 +220,9 @@ def test_planted_aspects_are_recovered() -> None:
     torch.manual_seed(0)
     vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
     model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
-    list(fit(model, cut, epochs=5, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
-    assert cold_errors(model, cut)["mse"] < 0.9 * cold_errors(Means(cut, cut.means()), cut)["mse"]
+    # After five epochs the error still falls (.94, .81 and .90 of the means' with three seeds); here .69, .59 and .53.
+    list(fit(model, cut, epochs=12, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
+    assert cold_errors(model, cut)["mse"] < 0.8 * cold_errors(Means(cut, cut.means()), cut)["mse"]
 
     cold, items = torch.from_numpy(np.flatnonzero(cut.is_cold)), torch.arange(30)
     every = torch.cartesian_prod(cold, items).T

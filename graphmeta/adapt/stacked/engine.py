@@ -37,6 +37,9 @@ class Call:
         self.stack = Stack(batch.num_tasks, frozenset(self.twin.memory), exact=exact) if together else None
         self.batch = batch if self.stack is None else self.stack.declare(batch)
         self.exact = exact
+        weight = next(recommender.parameters(), None)
+        # cuDNN's recurrent layers have no derivative in eval mode, and no second one in any.
+        self.in_parts = exact or (weight is not None and weight.is_cuda)
 
     def wrapped(self, weights: Weights) -> dict[str, Tensor]:
         """The weights as tensors that modules can hold; those of one task as they are."""
@@ -48,8 +51,8 @@ class Call:
         """The recommender's losses or scores under these weights."""
         self.twin.put(own)
         mode = nullcontext() if self.stack is None else self.stack
-        if self.stack is None and self.exact:
-            mode = ExactDerivatives()
+        if self.stack is None and self.in_parts:
+            mode = ExactDerivatives(again=self.exact)
         if self.stack is not None and encoded is not None:
             states, candidates = encoded
             if candidates.untyped_storage().data_ptr() not in self.stack.shared:

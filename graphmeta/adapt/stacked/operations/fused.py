@@ -2,7 +2,8 @@
 
 Fused attention has no second derivative, and cuDNN's recurrent layers have none, nor a first one in eval mode. Within
 :class:`ExactDerivatives` attention is a product, a softmax and a product, and on a GPU recurrent layers are their
-equations. The stacked engine uses the same functions where weights differ by task.
+equations (packed sequences: PyTorch's own kernels). The stacked engine uses the same functions where weights differ by
+task.
 """
 
 from __future__ import annotations
@@ -16,15 +17,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, Rows, name_of
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, name_of
+from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
+from graphmeta.adapt.stacked.operations.segments import SEGMENTS
+from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.errors import UnsupportedOp
 
 Mode = TorchFunctionMode
 
 
 class ExactDerivatives(TorchFunctionMode):
-    """Within it, what is fused is computed in parts wherever that is what it takes to differentiate it again."""
+    """Within it, what is fused is computed in parts wherever that is what it takes to differentiate it again.
+
+    Args:
+        again: whether it is differentiated again; if not, only recurrent layers on a GPU are computed in parts.
+    """
+
+    def __init__(self, *, again: bool = True) -> None:
+        super().__init__()
+        self.again = again
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -32,8 +43,10 @@ class ExactDerivatives(TorchFunctionMode):
         kwargs = kwargs or {}
         name = name_of(func)
         function = _PARTS.get(name)
-        if function is None or not _readable(name, args, kwargs):
+        if function is None or not (self.again or name in RECURRENT):
             return func(*args, **kwargs)
+        if not _readable(name, args, kwargs):
+            return without_cudnn(func, args, kwargs) if name in RECURRENT else func(*args, **kwargs)
         with self:
             return function(self, *args, **kwargs)
 
@@ -44,8 +57,10 @@ def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return args[0].dim() == 3 and kwargs.get("static_k") is None and len(args) <= 22
     if name == "scaled_dot_product_attention":
         return not kwargs.get("enable_gqa", False)
-    if name in _RECURRENT:
-        return args[0].is_cuda and _plain_sequence(args) is None
+    if name in RECURRENT:
+        return args[0].is_cuda and plain_sequence(args) is None
+    if name in SEGMENTS:
+        return len(args) > 1 and args[1].dim() == 1 and (len(args) < 3 or args[2] is None) and not kwargs
     return True
 
 
@@ -161,141 +176,11 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, -math.inf) if mask.dtype == torch.bool else mask
 
 
-# recurrent layers --------------------------------------------------------------------------------------------------
-
-
-def gru_step(from_input: Tensor, from_state: Tensor, state: Tensor) -> Tensor:
-    """One GRU step from the projected input and state ``[…, 3·D]`` (reset, update, new), as ``torch.nn.GRUCell``."""
-    (xr, xz, xn), (hr, hz, hn) = from_input.chunk(3, -1), from_state.chunk(3, -1)
-    update = torch.sigmoid(xz + hz)
-    new = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
-    return new + update * (state - new)
-
-
-def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """One LSTM step from the summed gates ``[…, 4·D]`` (input, forget, cell, output), as ``torch.nn.LSTMCell``."""
-    i, f, g, o = gates.chunk(4, -1)
-    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(cell), cell
-
-
-def gru_cell(
-    mode: Mode, x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
-) -> Tensor:
-    """``torch.gru_cell``: ``[S, D]`` and ``[S, H]`` -> ``[S, H]``."""
-    h = _beside(mode, h, x)
-    return gru_step(F.linear(x, w_x, b_x), F.linear(h, w_h, b_h), h)
-
-
-def lstm_cell(
-    mode: Mode, x: Tensor, state: Any, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """``torch.lstm_cell``: ``[S, D]`` and two of ``[S, H]`` -> two of ``[S, H]``."""
-    h, c = (_beside(mode, part, x) for part in state)
-    return lstm_step(F.linear(x, w_x, b_x) + F.linear(h, w_h, b_h), c)
-
-
-def rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """``torch.rnn_tanh_cell`` or ``rnn_relu_cell``."""
-
-    def step(
-        mode: Mode, x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
-    ) -> Tensor:
-        return activation(F.linear(x, w_x, b_x) + F.linear(_beside(mode, h, x), w_h, b_h))
-
-    return step
-
-
-def _beside(mode: Mode, h: Tensor, x: Tensor) -> Tensor:
-    """A state with one row for each row of ``x``, whose rows belong to the same tasks whatever it was made of."""
-    if isinstance(mode, Stack) and not isinstance(h, TaskValue):
-        own, other = mode.note(x), mode.note(h)
-        if type(own) is Rows and type(other) is not Rows:
-            return mode.mark(h.view_as(h), Rows(mode, h.dim() - (x.dim() - own.dim), own.owner))
-    return h
-
-
-def _plain_sequence(args: tuple[Any, ...]) -> str | None:
-    """Why these arguments of a recurrent layer are not those of one padded sequence; None if they are."""
-    if len(args) != 9 or not isinstance(args[2], (list, tuple)):
-        return "packed"
-    return None if args[0].dim() == 3 else "without a batch dimension"
-
-
-def recurrent(name: str) -> Callable[..., Any]:
-    """``torch.gru``, ``lstm``, ``rnn_tanh`` or ``rnn_relu`` over a padded block ``[S, L, D]`` (or ``[L, S, D]``)."""
-
-    def run(mode: Mode, *args: Any, **kwargs: Any) -> Any:
-        reason = "called by keywords" if kwargs else _plain_sequence(args)
-        if reason is not None:
-            raise UnsupportedOp(f"a recurrent layer ({name}) that is {reason}")
-        x, state, weights, biased, layers, dropout, training, bidirectional, batch_first = args
-        sides, time = 1 + bool(bidirectional), 1 if batch_first else 0
-        each = len(weights) // (layers * sides)
-        ends: list[Any] = []
-        for layer in range(layers):
-            outs = []
-            for side in range(sides):
-                at = layer * sides + side
-                own = list(weights[at * each : (at + 1) * each])
-                first = tuple(part[at] for part in state) if name == "lstm" else state[at]
-                out, end = _run_layer(mode, name, x, first, _Layer(own, biased), time, backwards=side == 1)
-                outs.append(out)
-                ends.append(end)
-            x = outs[0] if sides == 1 else torch.cat(outs, -1)
-            if dropout and training and layer < layers - 1:
-                x = F.dropout(x, dropout)
-        if name == "lstm":
-            return x, torch.stack([h for h, _ in ends]), torch.stack([c for _, c in ends])
-        return x, torch.stack(ends)
-
-    return run
-
-
-class _Layer:
-    """The weights of one direction of one recurrent layer, in torch's order."""
-
-    def __init__(self, weights: list[Tensor], biased: bool) -> None:
-        self.w_x, self.w_h = weights[:2]
-        self.b_x, self.b_h = weights[2:4] if biased else (None, None)
-        rest = weights[4 if biased else 2 :]
-        self.project = rest[0] if rest else None
-
-
-def _run_layer(
-    mode: Mode, name: str, x: Tensor, state: Any, layer: _Layer, time: int, *, backwards: bool
-) -> tuple[Tensor, Any]:
-    projected = F.linear(x, layer.w_x, layer.b_x).unbind(time)
-    out = []
-    state = (
-        tuple(_beside(mode, s, projected[0]) for s in state) if name == "lstm" else _beside(mode, state, projected[0])
-    )
-    for step in reversed(projected) if backwards else projected:
-        if name == "lstm":
-            h, c = lstm_step(step + F.linear(state[0], layer.w_h, layer.b_h), state[1])
-            state = (h if layer.project is None else F.linear(h, layer.project)), c
-            out.append(state[0])
-            continue
-        from_state = F.linear(state, layer.w_h, layer.b_h)
-        if name == "gru":
-            state = gru_step(step, from_state, state)
-        else:
-            state = (torch.tanh if name == "rnn_tanh" else torch.relu)(step + from_state)
-        out.append(state)
-    return torch.stack(out[::-1] if backwards else out, time), state
-
-
-_RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 _PARTS: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": attention,
     "multi_head_attention_forward": multi_head_attention,
-    **{name: recurrent(name) for name in _RECURRENT},
-}
-_CELLS: dict[str, Callable[..., Any]] = {
-    "gru_cell": gru_cell,
-    "lstm_cell": lstm_cell,
-    "rnn_tanh_cell": rnn_cell(torch.tanh),
-    "rnn_relu_cell": rnn_cell(torch.relu),
+    **{name: recurrent(name) for name in RECURRENT},
+    **SEGMENTS,
 }
 
 
@@ -312,17 +197,17 @@ def _where_needed(name: str) -> Callable[..., Any]:
     parts = _in_parts(_PARTS[name])
 
     def handler(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        needed = args[0].is_cuda if name in _RECURRENT else stack.exact or name == "multi_head_attention_forward"
+        needed = args[0].is_cuda if name in RECURRENT else stack.exact or name == "multi_head_attention_forward"
         if needed and _readable(name, args, kwargs):
             return parts(stack, func, args, kwargs)
-        out = func(*args, **kwargs)
+        out = without_cudnn(func, args, kwargs) if name in RECURRENT else func(*args, **kwargs)
         stack.follow(name, args, kwargs, out)
         return out
 
     return handler
 
 
-HANDLERS.update({name: _in_parts(function) for name, function in (_PARTS | _CELLS).items()})
+HANDLERS.update({name: _in_parts(function) for name, function in (_PARTS | CELLS).items()})
 ALWAYS.update({name: _where_needed(name) for name in _PARTS})
 
 

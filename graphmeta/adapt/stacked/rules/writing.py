@@ -89,6 +89,19 @@ def _scatters(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
     return scattered(stack, out, stack.note(args[0]), dim, given(args, kwargs, 2, "index"), source)
 
 
+@rule("scatter_max", "scatter_min", "scatter_mul")
+def _scatters_of_torch_scatter(
+    stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> Note | tuple[Note, ...]:
+    """torch-scatter's own ``(src, index, dim, out, dim_size)``: the result, and which row it was taken from."""
+    results = (out,) if isinstance(out, Tensor) else out
+    given_out = given(args, kwargs, 3, "out")
+    base = Shared(0) if given_out is None else stack.note(given_out)
+    dim = given(args, kwargs, 2, "dim", -1) % results[0].dim()
+    note = scattered(stack, results[0], base, dim, given(args, kwargs, 1, "index"), args[0])
+    return note if isinstance(out, Tensor) else (note, *(note for _ in results[1:]))
+
+
 @rule("index_put")
 def _puts(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     indices, values = given(args, kwargs, 1, "indices"), given(args, kwargs, 2, "values")

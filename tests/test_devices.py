@@ -1,0 +1,67 @@
+"""What runs on a GPU, as far as that can be told without one: every tensor on one device, the CPU's numbers."""
+
+import warnings
+
+import pytest
+import torch
+
+from graphmeta.batch import last_clicks
+from graphmeta.published import CATALOGUE, build
+from graphmeta.published.parts import adding
+from graphmeta.testing import fake_log, fake_ratings
+from tests.pretend import Device, moved, numbers
+
+LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(people=6)
+EVERY = {name: (name, {}, ()) for name in CATALOGUE} | {
+    "maml around tagnn": ("maml", {"base": "tagnn"}, ()),
+    "maml around gru4rec": ("maml", {"base": "gru4rec", "order": 1}, ()),
+    "extras": ("niser", {}, ("returns", "kin")),
+    "cbml with extras": ("cbml", {"base": "niser"}, ("returns",)),
+}
+
+
+def made(name, arguments, extras):
+    torch.manual_seed(0)
+    log = RATINGS if CATALOGUE[name].rates else LOG
+    system = build(name, log.items, users=log.users, width=8, **arguments)
+    if extras:
+        adding(system, extras)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        system.fit_statistics(log)
+    samples = system.training_samples(log) if CATALOGUE[name].rates else last_clicks(log).take(slice(0, 5))
+    return system, samples
+
+
+def slopes(system, samples):
+    torch.manual_seed(1)  # dropout
+    losses = system.losses(samples)
+    losses.mean().backward()
+    return losses, {name: p.grad for name, p in system.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_losses_slopes_and_scores_are_those_of_the_cpu(case):
+    system, samples = made(*EVERY[case])
+    with Device():
+        there = moved(system)
+        losses, found = slopes(there, samples)
+        scores = there.eval().scores(samples)
+    wanted, right = slopes(system, samples)
+    torch.testing.assert_close(numbers(losses), wanted.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(numbers(scores), system.eval().scores(samples), rtol=1e-5, atol=1e-5)
+    assert found.keys() == right.keys()
+    for name, slope in right.items():
+        torch.testing.assert_close(numbers(found[name]), slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sr_gnn", "gru4rec", "cbml", "bpr_mf"])
+def test_recommendations_are_those_of_the_cpu(name):
+    system, _ = made(name, {}, ())
+    system.eval()
+    sessions = [list(LOG.items.ids[:3]), list(LOG.items.ids[4:5]), list(LOG.items.ids[[7, 7, 2, 9]])]
+    with Device():
+        found = moved(system).recommend_many(sessions, k=4)
+    for one, other in zip(found, system.recommend_many(sessions, k=4), strict=True):
+        assert [pick.item for pick in one] == [pick.item for pick in other]
+        assert [pick.score for pick in one] == pytest.approx([pick.score for pick in other], abs=1e-5)
