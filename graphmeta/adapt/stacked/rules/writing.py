@@ -96,7 +96,7 @@ def _scatters_of_torch_scatter(
     """torch-scatter's own ``(src, index, dim, out, dim_size)``: the result, and which row it was taken from."""
     results = (out,) if isinstance(out, Tensor) else out
     given_out = given(args, kwargs, 3, "out")
-    base = Shared(0) if given_out is None else stack.note(given_out)
+    base = Shared() if given_out is None else stack.note(given_out)
     dim = given(args, kwargs, 2, "dim", -1) % results[0].dim()
     note = scattered(stack, results[0], base, dim, given(args, kwargs, 1, "index"), args[0])
     return note if isinstance(out, Tensor) else (note, *(note for _ in results[1:]))
