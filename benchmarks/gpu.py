@@ -178,7 +178,7 @@ def measured(place: Place, system: System, tasks: int) -> Row:
                 raise
             at_once = -(-at_once // 2)
             continue
-        refusals = system.adaptation.refusals if system.adaptation is not None else {}
+        refusals = system.adaptation.fallback.refusals if system.adaptation is not None else {}
         return {
             "stacked": pace,
             "peak_mb": peak,

@@ -11,7 +11,6 @@ recommender itself is only read: any number of threads may ask at once.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.descent import Move, leaf, moved, read_of, slopes_of
-from graphmeta.adapt.fallback import kind_of, told
+from graphmeta.adapt.fallback import Fallback
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
@@ -33,7 +32,7 @@ from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.start import Shared, Start
 from graphmeta.adapt.step import Step
 from graphmeta.batch import split_tasks, without_targets
-from graphmeta.errors import DivergedError, InputError, MixedRows, UnsupportedOp
+from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.features import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.tasks import TaskBatch
@@ -57,7 +56,7 @@ class Adaptation(nn.Module):
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
 
-    untwinned = ("refusals", "failures", "warned", "activations")  # what is learned of a recommender is learned once
+    untwinned = ("fallback", "activations")  # what is learned of a recommender is learned once
 
     def __init__(
         self,
@@ -81,10 +80,8 @@ class Adaptation(nn.Module):
         self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
         self.frozen: list[str] = []
-        # By mode, and shared by all twins: why the loop runs; rows of the tasks measured, and bytes of each row.
-        self.refusals: dict[tuple[bool, ...], str] = {}
-        self.failures: dict[tuple[bool, ...], tuple[str, int]] = {}  # the kind of the last ones, and how many
-        self.warned: set[str] = set()
+        self.fallback = Fallback()
+        # By mode: rows of the tasks measured, and bytes of each row.
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
 
@@ -169,10 +166,10 @@ class Adaptation(nn.Module):
         """
         answer, progress = (None, 1.0) if score else (loss, progress)
         mode = self.mode(recommender, score, progress)
-        if self.stacked and mode not in self.refusals:
+        if self.stacked and mode not in self.fallback.refusals:
             try:
                 answers = self._together(recommender, tasks, loss, answer, progress)
-                self.failures.pop(mode, None)
+                self.fallback.worked(mode)
                 return answers
             except (InputError, DivergedError, MemoryError, torch.OutOfMemoryError):
                 raise
@@ -180,7 +177,7 @@ class Adaptation(nn.Module):
                 found = error
             # Outside of the handler, so that an error of the loop is told as what it is: the module's own.
             answers = self._one_by_one(recommender, tasks, loss, answer, progress)
-            self._refused(mode, found)
+            self.fallback.refused(mode, found)
             return answers
         return self._one_by_one(recommender, tasks, loss, answer, progress)
 
@@ -191,23 +188,7 @@ class Adaptation(nn.Module):
     @property
     def fell_back(self) -> bool:
         """Whether the loop runs because the stack has refused the recommender, in one mode at least."""
-        return bool(self.refusals)
-
-    def _refused(self, mode: tuple[bool, ...], error: Exception) -> None:
-        """Note why the loop has run, and warn once a reason.
-
-        An operation that the stack does not know decides for the mode; a batch that is odd by itself (rows that are
-        mixed, an error in the stack alone) does so with the third of its kind in a row.
-        """
-        reason, kind = told(error), kind_of(error)
-        before, times = self.failures.get(mode, ("", 0))
-        times = times + 1 if before == kind else 1
-        self.failures[mode] = kind, times
-        if times >= 3 or (isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)):
-            self.refusals[mode] = reason
-        if kind not in self.warned:
-            self.warned.add(kind)
-            warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=3)
+        return bool(self.fallback.refusals)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""

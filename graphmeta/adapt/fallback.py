@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 from torch import nn
 
 from graphmeta.errors import MixedRows, UnsupportedOp
 from graphmeta.recommender import Recommender
+
+Mode = tuple[bool, ...]  # see graphmeta.adapt.adaptation.Adaptation.mode
+
+
+class Fallback:
+    """Why the per-task loop runs in the place of the stack, by mode; shared by all twins of an adaptation.
+
+    An operation that the stack does not know decides for the mode; a batch that is odd by itself (rows that are mixed,
+    an error in the stack alone) does so with the third of its kind in a row.
+    """
+
+    def __init__(self) -> None:
+        self.refusals: dict[Mode, str] = {}
+        self.failures: dict[Mode, tuple[str, int]] = {}  # the kind of the last ones, and how many
+        self.warned: set[str] = set()
+
+    def worked(self, mode: Mode) -> None:
+        """Note that the stack has answered a batch."""
+        self.failures.pop(mode, None)
+
+    def refused(self, mode: Mode, error: Exception) -> None:
+        """Note why the loop has answered a batch, and warn once a reason."""
+        reason, kind = told(error), kind_of(error)
+        before, times = self.failures.get(mode, ("", 0))
+        times = times + 1 if before == kind else 1
+        self.failures[mode] = kind, times
+        if times >= 3 or (isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)):
+            self.refusals[mode] = reason
+        if kind not in self.warned:
+            self.warned.add(kind)
+            warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=4)
 
 
 def told(error: Exception) -> str:

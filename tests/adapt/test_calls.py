@@ -247,7 +247,7 @@ def test_an_odd_batch_goes_to_the_loop_alone():
         assert len(caught) == 1 and not system.adaptation.fell_back
         Mixing.mixed = False
         system.scores(samples)
-        assert not system.adaptation.failures
+        assert not system.adaptation.fallback.failures
         Mixing.mixed = True
         for _ in range(3):  # three in a row are no odd batches any more
             system.scores(samples)

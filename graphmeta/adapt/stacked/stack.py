@@ -44,6 +44,7 @@ from graphmeta.adapt.stacked.notes import (
     FOREIGN,
     HANDLERS,
     NOTE,
+    PASSED,
     RULES,
     Fence,
     Handler,
@@ -344,16 +345,3 @@ def _readable(name: str) -> str:
 
 
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})
-# What reads a tensor and makes no tensor of it.
-PASSED = frozenset(
-    {
-        *(f".{name}" for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "is_cuda",
-          "is_sparse", "grad_fn", "is_meta", "is_cpu", "is_mps", "is_xpu", "is_quantized", "is_nested", "names",
-          "itemsize", "nbytes", "output_nr", "_version", "_backward_hooks", "retains_grad", "is_mkldnn", "_base",
-          "is_xla", "is_mtia", "is_ipu", "is_maia", "is_vulkan", "name")),
-        "size", "dim", "numel", "len", "stride", "is_contiguous", "element_size", "is_floating_point", "is_complex",
-        "hash", "storage_offset", "nelement", "get_device", "ndimension", "untyped_storage", "data_ptr", "is_signed",
-        "is_inference", "is_same_size", "result_type", "can_cast", "promote_types", "_is_view", "is_conj", "is_neg",
-        "is_pinned", "is_shared",
-    }
-)  # fmt: skip
