@@ -36,11 +36,12 @@ def trained(name):
 
 def ask(system, calls, threads):
     """The recommendations of so many calls, in order."""
+    which = range(calls) if isinstance(calls, int) else calls
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="this system reads the pauses")
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda n: system.recommend(ASKED[n % len(ASKED)], 5), range(calls)))
+            return list(pool.map(lambda n: system.recommend(ASKED[n % len(ASKED)], 5), which))
 
 
 @pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
@@ -50,9 +51,10 @@ def test_threads_give_the_answers_of_one(name, tmp_path):
     assert not system.training
     before, modes = state_hash(system), [part.training for part in system.modules()]
     parameters = [id(p) for p in system.parameters()]
-    alone = ask(system, len(ASKED), 1)
-    assert ask(system, 2 * len(ASKED), 8) == alone * 2  # items and scores, bit for bit
-    assert ask(system, len(ASKED), 1) == alone
+    calls = 12 if name == "meta_hin" else 24
+    alone = ask(system, calls, 1)
+    asked = [n % calls for n in range(4 * calls)]
+    assert ask(system, asked, 8) == [alone[n] for n in asked]  # items and scores, bit for bit
     assert state_hash(system) == before and [part.training for part in system.modules()] == modes
     assert [id(p) for p in system.parameters()] == parameters
 

@@ -22,7 +22,7 @@ from graphmeta.nn.readout import Mean
 from graphmeta.recommender import Recommender
 from graphmeta.tasks import task_batch
 
-_TASKS = (2, 3, 4, 5, 8, 10, 16, 25, 50)
+_TASKS = (2, 3, 4, 5, 8, 10, 25, 50)
 
 
 def _recommender(encoder: nn.Module, width: int) -> Recommender:
@@ -33,8 +33,8 @@ def _recommender(encoder: nn.Module, width: int) -> Recommender:
     return Recommender(ItemFeatures(ITEMS, width), encoder, head).double()
 
 
-def _adaptation(recommender: Recommender, *, order: int, stacked: bool) -> Adaptation:
-    adaptation = Adaptation(Scope("encoder", "head"), step=Gradient(0.1), steps=2, order=order, stacked=stacked)
+def _adaptation(recommender: Recommender, *, order: int, stacked: bool, steps: int = 2) -> Adaptation:
+    adaptation = Adaptation(Scope("encoder", "head"), step=Gradient(0.1), steps=steps, order=order, stacked=stacked)
     adaptation.bind(recommender)
     return adaptation
 
@@ -95,15 +95,17 @@ def check_counts(encoder: nn.Module, width: int) -> Found:
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     recommender, every = _recommender(encoder, width), asked(count=max(_TASKS))
-    loop = _adaptation(recommender, order=1, stacked=False)
+    loop = _adaptation(recommender, order=1, stacked=False, steps=1)
     wanted = _scored(loop, recommender, every)
     worst, where = 0.0, ""
     for count in _TASKS:
-        found = _scored(_adaptation(recommender, order=1, stacked=True), recommender, every.take(slice(0, count)))
+        found = _scored(
+            _adaptation(recommender, order=1, stacked=True, steps=1), recommender, every.take(slice(0, count))
+        )
         worst, where = max((worst, where), (difference(found, wanted[:count]), f"{count} tasks"))
     for sample in range(6):
         alone = _scored(
-            _adaptation(recommender, order=1, stacked=True), recommender, every.take(slice(sample, sample + 1))
+            _adaptation(recommender, order=1, stacked=True, steps=1), recommender, every.take(slice(sample, sample + 1))
         )
         error = difference(alone, wanted[sample : sample + 1])
         worst, where = max((worst, where), (error, f"a session of {every.lengths[sample]} clicks alone"))

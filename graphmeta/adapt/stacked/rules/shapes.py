@@ -184,3 +184,12 @@ def _stacks(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, An
     parts, dim = given(args, kwargs, 0, "tensors"), given(args, kwargs, 1, "dim", 0) % out.dim()
     note = aligned(stack, parts, parts[0])
     return _moved(note, note.dim + (dim <= note.dim)) if type(note) is Rows else note
+
+
+@rule("unfold")
+def _unfolds(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    """``Tensor.unfold``: windows along one dimension, their entries in a new last one."""
+    x, note, dim = args[0], stack.note(args[0]), given(args, kwargs, 1, "dimension", kwargs.get("dim"))
+    if type(note) is not Rows or not isinstance(dim, int) or dim % x.dim() == note.dim or out.dim() != x.dim() + 1:
+        return Lost("windows over the rows of tasks")
+    return _moved(note, note.dim)
