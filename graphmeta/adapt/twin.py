@@ -33,7 +33,9 @@ from torch.nn.parameter import is_lazy
 from graphmeta.errors import InputError
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, type, range, slice)
+_EXACT = frozenset(_PLAIN)
 _TENSORS = ("_parameters", "_buffers", "_modules")
+_HOOKS = frozenset(name for name, value in nn.Module().__dict__.items() if isinstance(value, dict)) - {*_TENSORS}
 _RECURRENT = ("_flat_weights", "_flat_weight_refs")  # rebuilt by put
 _DEPTH = 8
 # Objects of these packages hold no modules, and may be large.
@@ -97,7 +99,7 @@ class Twin:
                 original[name] = found.detach()
         for module, twin in self._pairs:
             for name, value in twin.__dict__.items():
-                if isinstance(value, _PLAIN) and name != "training" and module.__dict__.get(name, value) is not value:
+                if type(value) in _EXACT and name != "training" and module.__dict__.get(name, value) is not value:
                     module.__dict__[name] = value
 
     def _module(self, module: nn.Module) -> nn.Module:
@@ -131,10 +133,10 @@ class Twin:
         for module, twin in self._pairs:
             shared = getattr(type(module), "untwinned", ()) + (_RECURRENT if isinstance(module, nn.RNNBase) else ())
             for name, value in module.__dict__.items():
-                if name in _TENSORS or name in shared or isinstance(value, _PLAIN):
+                if type(value) in _EXACT or name in _TENSORS or name in shared or (name in _HOOKS and not value):
                     continue
                 twin.__dict__[name] = self._value(value)
-            for name in _slots_of(module):
+            for name in _slots_of_kind(type(module)):
                 if hasattr(module, name):
                     object.__setattr__(twin, name, self._value(getattr(module, name)))
 
@@ -166,7 +168,7 @@ class Twin:
 
     def _value(self, value: Any, depth: int = _DEPTH) -> Any:
         """An attribute, with modules replaced by their twins wherever it holds some."""
-        if isinstance(value, _PLAIN):
+        if type(value) in _EXACT or isinstance(value, _PLAIN):
             return value
         if isinstance(value, nn.Module):
             new = id(value) not in self._memo
@@ -221,7 +223,7 @@ class Twin:
         return self._holder(value, depth)
 
     def _mapping(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
-        made = copy.copy(value)
+        made = {} if type(value) is dict else copy.copy(value)
         self._memo[id(value)] = made
         pairs = [(self._value(key, depth), self._value(one, depth)) for key, one in value.items()]
         made.clear()
@@ -293,13 +295,18 @@ class Twin:
         return True
 
 
-def _slots_of(value: Any) -> list[str]:
-    """The names of an object's slots."""
+def _slots_of(value: Any) -> tuple[str, ...]:
+    return _slots_of_kind(type(value))
+
+
+@functools.cache
+def _slots_of_kind(kind: type) -> tuple[str, ...]:
+    """The names of the slots of a class."""
     names: list[str] = []
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
         names += [slots] if isinstance(slots, str) else slots
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _named(module: nn.Module, name: str) -> Tensor:

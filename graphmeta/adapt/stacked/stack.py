@@ -217,6 +217,8 @@ class Stack(TorchFunctionMode):
             MixedRows: one does not hold for this batch.
         """
         checks, self.checks = self.checks, []
+        self._owners.clear()  # they hold tensors whose notes hold the stack: a circle that only the collector would end
+        self._merged.clear()
         if checks and not bool(torch.stack([holds for holds, _ in checks]).all()):
             raise MixedRows(next(reason for holds, reason in checks if not bool(holds)))
 
