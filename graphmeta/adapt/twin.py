@@ -99,7 +99,7 @@ class Twin:
                 original[name] = found.detach()
         for module, twin in self._pairs:
             for name, value in twin.__dict__.items():
-                if type(value) in _EXACT and name != "training" and module.__dict__.get(name, value) is not value:
+                if type(value) in _EXACT and name != "training" and getattr(module, name, None) is not value:
                     module.__dict__[name] = value
 
     def _module(self, module: nn.Module) -> nn.Module:

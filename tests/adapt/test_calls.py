@@ -471,11 +471,13 @@ def test_times_of_dummy_rows_are_times(steps):
 
 
 class Annealed(Twice):
-    """A number and a count that forward changes in training."""
+    """A number and a count (a default of the class) that forward changes in training."""
+
+    calls = 0
 
     def __init__(self):
         super().__init__(1)
-        self.temperature, self.calls = 1.0, 0
+        self.temperature = 1.0
 
     def forward(self, x, batch):
         if self.training:
