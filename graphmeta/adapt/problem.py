@@ -72,7 +72,7 @@ class Problem:
             task = int((~loss.isfinite()).nonzero()[0])
             raise DivergedError(
                 f"task {self.number + task}, step {number}: the support loss is {float(loss[task])}; lower the inner "
-                f"rate"
+                f"rate, or look for what the encoder makes of padding rows"
             )
         for call in calls:
             if call.stack is not None:

@@ -51,7 +51,9 @@ def product(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
         return rows_times_matrix(stack, a, note, stacked(b))
     stack.use(note)
     if not note.in_blocks:
-        raise UnsupportedOp("a product of edges, or other rows in no order, with per-task weights of several matrices")
+        raise UnsupportedOp(
+            "a batched product (a weight of three or more dimensions) with rows not grouped by task, such as edges"
+        )
     size, tasks = x.shape[note.dim], stack.num_tasks
 
     def front(y: Tensor) -> Tensor:
