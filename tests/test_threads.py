@@ -51,7 +51,7 @@ def test_threads_give_the_answers_of_one(name, tmp_path):
     assert not system.training
     before, modes = state_hash(system), [part.training for part in system.modules()]
     parameters = [id(p) for p in system.parameters()]
-    calls = 12 if name == "meta_hin" else 24
+    calls = 8 if name == "meta_hin" else 12
     alone = ask(system, calls, 1)
     asked = [n % calls for n in range(4 * calls)]
     assert ask(system, asked, 8) == [alone[n] for n in asked]  # items and scores, bit for bit

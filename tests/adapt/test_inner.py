@@ -219,15 +219,15 @@ both_orders = pytest.mark.parametrize("order", [1, 2])
 models = pytest.mark.parametrize(
     ("name", "scope"),
     [
-        ("graph", ("head",)),
+        pytest.param("graph", ("head",), marks=pytest.mark.slow),
         ("graph", ("encoder", "head")),
-        ("graph", ("",)),
+        pytest.param("graph", ("",), marks=pytest.mark.slow),
         ("layers", ("encoder", "head")),
         ("wide", ("",)),
         ("cosines", ("",)),
-        ("cosines", ("features",)),
+        pytest.param("cosines", ("features",), marks=pytest.mark.slow),
         ("raw_cosines", ("",)),
-        ("single_products", ("",)),
+        pytest.param("single_products", ("",), marks=pytest.mark.slow),
         ("sums", ("",)),
     ],
 )

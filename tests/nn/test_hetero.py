@@ -98,6 +98,7 @@ def test_it_keeps_the_contract_stacked(name):
     assert "falls back" not in str(report)
 
 
+@pytest.mark.slow
 def test_the_transformer_keeps_the_contract_task_by_task():
     one = {"price.band": ATTRIBUTES["price.band"]}
     report = check_encoder(lambda width: HeteroSession(width, one, messages=MESSAGES["transformer"]), width=4)

@@ -28,6 +28,7 @@ def untrained(name: str, log=FAKE) -> System:
     return build(name, log.items, users=log.users, width=WIDTH)
 
 
+@pytest.mark.slow  # tests/nn checks the encoders; here they are as the systems have them
 @pytest.mark.parametrize("name", [name for name in RANKING if CATALOGUE[name].encoder is None])  # the others wrap these
 def test_its_encoder_keeps_the_contract(name):
     system = untrained(name).requires_grad_()
