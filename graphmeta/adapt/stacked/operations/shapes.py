@@ -48,22 +48,12 @@ def _shapes(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
     if name in ("view", "reshape"):
         shape = rest[0] if len(rest) == 1 and not isinstance(rest[0], int) else rest or kwargs["shape"]
         return TaskWeight(weight.stacked.reshape(stack.num_tasks, *shape), stack)
-    place = {
-        "chunk": 1,
-        "split": 1,
-        "split_with_sizes": 1,
-        "repeat_interleave": 1,
-        "tril": 9,
-        "triu": 9,
-        "diagonal": 9,
-    }.get(name, 0)
+    place = 1 if name in ("chunk", "split", "split_with_sizes", "repeat_interleave") else 0
     if name == "squeeze" and not rest and not kwargs:
         return TaskWeight(weight.stacked.reshape(stack.num_tasks, *(n for n in weight.shape if n != 1)), stack)
     if name == "flatten":
         start, end = given(args, kwargs, 1, "start_dim", 0), given(args, kwargs, 2, "end_dim", -1)
-        return TaskWeight(
-            weight.stacked.flatten(start + 1 if start >= 0 else start, end + 1 if end >= 0 else end), stack
-        )
+        return TaskWeight(weight.stacked.flatten(shift(start), shift(end)), stack)
     if name in ("diagonal",) or (name == "repeat_interleave" and given(args, kwargs, 2, "dim") is None):
         raise UnsupportedOp(f"{name} of a per-task weight")
     if name not in ("tril", "triu"):

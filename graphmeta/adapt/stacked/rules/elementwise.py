@@ -37,7 +37,7 @@ _REDUCTIONS = """
 sum nansum mean nanmean prod any all amax amin argmax argmin logsumexp std var median nanmedian max min softmax
 log_softmax softmin cumsum cumprod cummax cummin logcumsumexp count_nonzero std_mean var_mean aminmax mode
 """
-ELEMENTWISE = frozenset(_ELEMENTWISE.split())  # fmt: skip
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 KEEPS_VALUES = frozenset(_KEEPS_VALUES.split())
 CREATES = frozenset(_CREATES.split())
 _EVERY = "every"  # a reduction without a dimension goes over all of them

@@ -13,7 +13,7 @@ from graphmeta.adapt.stacked.rules.base import given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
 
-def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int, shift: int = 0) -> Note:
+def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int) -> Note:
     """The note of ``x`` with dimension ``dim`` replaced by those of ``index``: rows are where the index has them."""
     of_index = stack.note(index)
     if type(note) is Rows and note.dim != dim:
@@ -22,7 +22,7 @@ def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int, shift: i
         return Rows(stack, note.dim + (index.dim() - 1 if note.dim > dim else 0), note.owner, note.points)
     points = note.points if type(note) is Rows else None
     if type(of_index) is Rows:
-        return Rows(stack, dim + of_index.dim + shift, of_index.owner, points)
+        return Rows(stack, dim + of_index.dim, of_index.owner, points)
     if type(note) is Rows and index.dim() == 1:
         return Rows(stack, dim, stack.owner_by_value(index, x, note), points)
     return Lost("an index of which nothing is known")
