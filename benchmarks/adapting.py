@@ -1,8 +1,9 @@
 """What adaptation costs at Diginetica's size: with the item table in scope, and for one new session alone.
 
     python -m benchmarks.adapting everything 256    # peak MB of three meta-updates on 256 tasks
+    python -m benchmarks.adapting asking maml       # MB that recommend_many takes above the model
 
-A process is asked for the memory of one arm alone, for a peak is one of a whole process.
+Each figure of memory is the peak of a process of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -67,10 +69,34 @@ def cbml_memory(tasks: int) -> Row:
     return {**row(name, ours / other, "x predictor only", ours=ours, other=other, unit="MB"), "peak_mb": round(ours)}
 
 
-def peak_of(arm: str, tasks: int) -> float:
-    """MB of a process that takes a few meta-updates."""
-    command = [sys.executable, "-m", "benchmarks.adapting", arm, str(tasks)]
+def recommend_many() -> list[Row]:
+    """Memory of 10,000 sessions over 40,000 items: ``maml`` (each session adapts) and ``sr_gnn`` (none does)."""
+    ours, other = (peak_of("asking", name) for name in ("maml", "sr_gnn"))
+    name = "recommend_many, above the model"
+    return [{**row(name, ours / other, "x sr_gnn", ours=ours, other=other, unit="MB"), "peak_mb": round(ours)}]
+
+
+def peak_of(arm: str, of: int | str) -> float:
+    """MB of a process that takes a few meta-updates on so many tasks, or asks a system of this name."""
+    command = [sys.executable, "-m", "benchmarks.adapting", arm, str(of)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def asking(name: str) -> float:
+    """MB that ``recommend_many`` takes above the model and the sessions."""
+    torch.manual_seed(0)
+    system = build(name, EntityTable(np.arange(40_000), {}), width=100).eval()
+    asked = sessions(10_000, 40_000)
+    items, ptr = asked.flat()
+    clicks = [items[begin:end].tolist() for begin, end in pairwise(ptr)]
+    system.recommend_many(clicks[:1], 10)  # what is imported when first asked is no session's memory
+    before = _peak()
+    system.recommend_many(clicks, 10)
+    return _peak() - before
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def adapt_one() -> list[Row]:
@@ -95,11 +121,14 @@ def adapt_one() -> list[Row]:
 
 
 def main() -> None:
-    """Print the peak of one arm, in MB."""
+    """Print the memory of one arm, in MB."""
+    if sys.argv[1] == "asking":
+        print(asking(sys.argv[2]))
+        return
     step = meta_step(cbml(SCOPES[sys.argv[1]]), tasks=int(sys.argv[2]))
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(_peak())
 
 
 if __name__ == "__main__":

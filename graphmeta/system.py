@@ -205,14 +205,14 @@ class System(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             asked = Twin(self, training=False, apart=True).module
             assert isinstance(asked, System)
-            parts = asked.parts(samples, score=True)
+            # Tasks of like length together, so that little is padded.
+            by_length = not isinstance(samples, Tasks) and self.adaptation is not None
+            order = np.argsort(samples.lengths, kind="stable") if by_length else np.arange(len(samples))
+            parts = asked.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
-                return asked._answer(parts[0])
-            if isinstance(samples, Tasks):
-                return torch.cat([asked._answer(part) for part in parts])
-            order = np.argsort(samples.lengths, kind="stable")  # tasks of like length, so that little is padded
+                return asked._answer(samples)
             scores, begin = None, 0
-            for part in asked.parts(samples.take(order), score=True):
+            for part in parts:
                 found = asked._answer(part)
                 scores = found.new_empty(len(samples), found.shape[1]) if scores is None else scores
                 scores[torch.from_numpy(order[begin : begin + len(part)]).to(found.device)] = found

@@ -1,36 +1,18 @@
 """What runs on a GPU, as far as that can be told without one: every tensor on one device, the CPU's numbers."""
 
-import warnings
-
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.published import CATALOGUE, build
-from graphmeta.published.parts import adding
-from graphmeta.testing import fake_log, fake_ratings
+from graphmeta.published import CATALOGUE
+from tests.catalogue import LOG, made
 from tests.pretend import Device, moved, numbers
 
-LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(people=6)
 EVERY = {name: (name, {}, ()) for name in CATALOGUE} | {
     "maml around tagnn": ("maml", {"base": "tagnn"}, ()),
     "maml around gru4rec": ("maml", {"base": "gru4rec", "order": 1}, ()),
     "extras": ("niser", {}, ("returns", "kin")),
     "cbml with extras": ("cbml", {"base": "niser"}, ("returns",)),
 }
-
-
-def made(name, arguments, extras):
-    torch.manual_seed(0)
-    log = RATINGS if CATALOGUE[name].rates else LOG
-    system = build(name, log.items, users=log.users, width=8, **arguments)
-    if extras:
-        adding(system, extras)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        system.fit_statistics(log)
-    samples = system.training_samples(log) if CATALOGUE[name].rates else last_clicks(log).take(slice(0, 5))
-    return system, samples
 
 
 def slopes(system, samples):

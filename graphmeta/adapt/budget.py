@@ -18,7 +18,7 @@ from graphmeta.tasks import Sizes, TaskBatch
 if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation
 
-BUDGET = 2**28  # bytes, when training; half of it when asking, where scores stand beside
+BUDGET = 2**28  # bytes, when training; a quarter of it when asking, where scores stand beside
 
 
 class _Kept:
@@ -128,11 +128,11 @@ def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, sc
     """Tasks of these sizes, in their order, in runs that are adapted at a time.
 
     A run's own weights (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), what autograd keeps
-    and the padding to its largest task come to 256 MB at most (128 when asking), or it is one task.
+    and the padding to its largest task come to 256 MB at most (64 when asking), or it is one task.
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
-    return cut(_costs(adaptation, recommender, sizes, score), BUDGET // 2 if score else BUDGET)
+    return cut(_costs(adaptation, recommender, sizes, score), BUDGET // 4 if score else BUDGET)
 
 
 def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int, *, score: bool = False) -> bool:

@@ -3,20 +3,13 @@
 On a device that is not there (:mod:`tests.pretend`): a machine with a GPU asks PyTorch itself (``tests/gpu``).
 """
 
-import warnings
-
-import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.published import CATALOGUE, build
-from graphmeta.published.parts import adding
-from graphmeta.testing import fake_log, fake_ratings
+from tests.catalogue import made
 from tests.pretend import DEVICE, Device, moved
 from tests.sync import HostWaits, around_steps
 
-LOG, RATINGS = fake_log(sessions=30, items=12), fake_ratings(people=6)
 BASES = ("sr_gnn", "if_san", "niser", "gru4rec", "gc_san", "tagnn")
 SCOPES = ("predictor", "attention", "all")  # the last with the item table
 CASES = [
@@ -60,19 +53,6 @@ def waits(monkeypatch):
     return found
 
 
-def made(name, arguments, extras):
-    torch.manual_seed(0)
-    log = RATINGS if CATALOGUE[name].rates else LOG
-    system = build(name, log.items, users=log.users, width=8, **arguments)
-    if extras:
-        adding(system, extras)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        system.fit_statistics(log)
-    every = system.training_samples(log) if CATALOGUE[name].rates else last_clicks(log)
-    return moved(system), every.take(np.arange(5))
-
-
 def called(case):
     return " ".join(map(str, (case[0], *(value for value in case[1].values() if not isinstance(value, dict)))))
 
@@ -80,6 +60,7 @@ def called(case):
 def run(name, arguments, *, stacked, extras=()):
     with Device():
         system, samples = made(name, arguments, extras)
+        system = moved(system)
         system.adaptation.stacked = stacked
         if system.episodic:
             system.losses(samples).sum().backward()

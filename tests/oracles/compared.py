@@ -13,13 +13,21 @@ from graphmeta.published import build
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from tests.oracles.tasks import Oracle, losses_of
-from tests.oracles.weights import Weights
+from tests.oracles.weights import Weights, linear
 
 TOLERANCE = 1e-10
 ITEM_TABLE = fake_log(items=12).items
 FIELDS = {name: [int(code) for code in attribute.codes] for name, attribute in ITEM_TABLE.attributes.items()}
 # One known click; an item twice in a row; a transition made twice; more support than the ten samples that are taken.
 SESSIONS = [[3, 7], [4, 4, 9], [0, 5, 0, 5, 2, 0], [1, 8, 3, 11, 10, 3, 8, 6, 2, 7, 4, 10, 5]]
+
+
+IF_SAN = {"base": "if_san", "options": {"layers": 1, "dropout": 0.0}}
+
+
+def prediction(w: Weights, session: Tensor) -> Tensor:
+    """Eq 8: ``S W_p + b_p``; SR-GNN's ``S W_3``."""
+    return linear(w, "head.project", session)
 
 
 def log_of(sessions: list[list[int]]) -> EventLog:

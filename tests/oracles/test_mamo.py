@@ -7,6 +7,7 @@ from graphmeta.train import Sgd, train
 from tests.oracles import mamo
 from tests.oracles.compared import (
     FIELDS,
+    IF_SAN,
     SESSIONS,
     built,
     check,
@@ -29,8 +30,8 @@ EVERYTHING = ("features.", "encoder.", "head.readout.", *LAYER)
 
 def made(base="if_san", **arguments):
     """The system, with slots that are far apart, its weights, and its base's equations for them."""
-    options = {"layers": 1, "dropout": 0.0} if base == "if_san" else {}
-    system = built("mamo", base=base, options=options, width=4, rate=RATE, lr=LR, **arguments)
+    options = IF_SAN if base == "if_san" else {"base": base}
+    system = built("mamo", **options, width=4, rate=RATE, lr=LR, **arguments)
     memory = system.recommender.head.project.memory
     memory.slots += 0.5 * torch.randn_like(memory.slots)
     return system, weights_of(system), if_san(FIELDS, layers=1) if base == "if_san" else sr_gnn

@@ -6,6 +6,7 @@ from graphmeta.batch import last_clicks
 from graphmeta.train import Sgd, train
 from tests.oracles.compared import (
     FIELDS,
+    IF_SAN,
     SESSIONS,
     built,
     check,
@@ -14,12 +15,12 @@ from tests.oracles.compared import (
     descended,
     log_of,
     names_below,
+    prediction,
     weights_of,
 )
 from tests.oracles.if_san import if_san
 from tests.oracles.sr_gnn import sr_gnn
 from tests.oracles.tasks import Oracle
-from tests.oracles.weights import linear
 
 pytestmark = pytest.mark.usefixtures("float64")
 LR = 0.3
@@ -28,12 +29,6 @@ SCOPES = {
     "attention": ("encoder.", "head."),
     "all": ("features.", "encoder.", "head."),
 }
-IF_SAN = {"base": "if_san", "options": {"layers": 1, "dropout": 0.0}}
-
-
-def prediction(w, session):
-    """Eq 8: ``S W_p + b_p``; SR-GNN's ``S W_3``."""
-    return linear(w, "head.project", session)
 
 
 def made(name, **arguments):

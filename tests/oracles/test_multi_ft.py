@@ -7,6 +7,7 @@ from graphmeta.batch import last_clicks
 from graphmeta.train import Sgd, train
 from tests.oracles.compared import (
     FIELDS,
+    IF_SAN,
     SESSIONS,
     built,
     check_losses,
@@ -15,18 +16,18 @@ from tests.oracles.compared import (
     descended,
     log_of,
     names_below,
+    prediction,
     weights_of,
 )
 from tests.oracles.if_san import if_san
 from tests.oracles.sr_gnn import sr_gnn
 from tests.oracles.tasks import Oracle
-from tests.oracles.weights import linear
 
 pytestmark = pytest.mark.usefixtures("float64")
 LR = 0.3
 LOG = log_of(SESSIONS)
 PREFIXES = [(session[:t], session[t]) for session in SESSIONS for t in range(1, len(session))]
-BASES = {"if_san": ({"layers": 1, "dropout": 0.0}, if_san(FIELDS, layers=1)), "sr_gnn": ({}, sr_gnn)}
+BASES = {"if_san": (IF_SAN["options"], if_san(FIELDS, layers=1)), "sr_gnn": ({}, sr_gnn)}
 
 
 def made(base, steps=1):
@@ -34,11 +35,6 @@ def made(base, steps=1):
     system = built("multi_ft", base=base, options=options, width=4, lr=LR, steps=steps)
     w = weights_of(system)
     return system, w, Oracle(reads, prediction, names_below(w, "features.", "encoder.", "head."), LR, steps=steps)
-
-
-def prediction(w, session):
-    """Eq 8: ``S W_p + b_p``; SR-GNN's ``S W_3``."""
-    return linear(w, "head.project", session)
 
 
 @pytest.mark.parametrize("base", BASES)

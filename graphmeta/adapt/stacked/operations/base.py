@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import HANDLERS, Handler, Rows, Shared
+from graphmeta.adapt.stacked.rules.base import paired
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import UnsupportedOp
@@ -32,15 +33,21 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
+def in_parts(function: Callable[..., Any]) -> Handler:
+    """The handler of an operation that ``function(stack, …)`` computes by others, which the stack sees one by one."""
+
+    def handler(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+        with stack:
+            return function(stack, *args, **kwargs)
+
+    return handler
+
+
 def composed(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register what an operation is in terms of others, which the stack then sees one by one."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        def handler(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
-            with stack:
-                return function(stack, *args, **kwargs)
-
-        HANDLERS.update(dict.fromkeys(names, handler))
+        HANDLERS.update(dict.fromkeys(names, in_parts(function)))
         return function
 
     return register
@@ -81,17 +88,7 @@ def replaced(values: Any, by: Callable[[Tensor], Tensor]) -> Any:
 
 def common_rows(stack: Stack, tensors: Sequence[Tensor]) -> tuple[Tensor, Rows] | None:
     """The tensor among these whose rows all others go along with, at one place from the right; None without rows."""
-    first: tuple[Tensor, Rows] | None = None
-    for x in tensors:
-        note = None if isinstance(x, TaskValue) else stack.note(x)
-        if type(note) is not Rows:
-            continue
-        if first is None:
-            first = x, note
-            continue
-        if x.dim() - note.dim != first[0].dim() - first[1].dim or x.shape[note.dim] != first[0].shape[first[1].dim]:
-            raise UnsupportedOp("a per-task weight between rows of tasks along two dimensions")
-        first = first[0], Rows(stack, first[1].dim, stack.merged(*first, x, note))
+    first = paired(stack, ((x, stack.note(x)) for x in tensors if not isinstance(x, TaskValue)))
     if first is not None:
         stack.use(first[1])
     return first

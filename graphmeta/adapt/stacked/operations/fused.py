@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, name_of
+from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
 from graphmeta.adapt.stacked.operations.segments import SEGMENTS
 from graphmeta.adapt.stacked.stack import Stack
@@ -184,17 +185,9 @@ _PARTS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _in_parts(function: Callable[..., Any]) -> Callable[..., Any]:
-    def handler(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with stack:
-            return function(stack, *args, **kwargs)
-
-    return handler
-
-
 def _where_needed(name: str) -> Callable[..., Any]:
     """In parts if a derivative asks for it; else as torch does it."""
-    parts = _in_parts(_PARTS[name])
+    parts = in_parts(_PARTS[name])
 
     def handler(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         needed = args[0].is_cuda if name in RECURRENT else stack.exact or name == "multi_head_attention_forward"
@@ -207,7 +200,7 @@ def _where_needed(name: str) -> Callable[..., Any]:
     return handler
 
 
-HANDLERS.update({name: _in_parts(function) for name, function in (_PARTS | CELLS).items()})
+HANDLERS.update({name: in_parts(function) for name, function in (_PARTS | CELLS).items()})
 ALWAYS.update({name: _where_needed(name) for name in _PARTS})
 
 

@@ -103,7 +103,7 @@ def _along(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -
         dims = dims_of(name, args, kwargs, weight.dim())
     except ValueError as error:
         raise UnsupportedOp(f"{name} of a per-task weight ({error})") from None
-    if name in ("quantile", "unfold", "roll", "flip", "msort", "cross", "renorm", "diff") or weight.dim() == 0:
+    if name in ("roll", "flip", "msort", "diff") or weight.dim() == 0:
         raise UnsupportedOp(f"{name} of a per-task weight")
     shifted: Any = [d + 1 for d in (range(weight.dim()) if dims is None else sorted(dims))]
     if dims is None and name not in _OF_ALL:

@@ -7,7 +7,7 @@ kwargs, result)`` and returns the note of the result, or one for each of several
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import RULES, Lost, Note, Rows, Rule, Shared
 from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.errors import UnsupportedOp
 
 
 def rule(*names: str) -> Any:
@@ -32,20 +33,33 @@ def given(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, 
     return args[place] if len(args) > place else kwargs.get(name, default)
 
 
+def paired(stack: Stack, tensors: Iterable[tuple[Tensor, Note]]) -> tuple[Tensor, Rows] | None:
+    """The first rows of tasks among these, as the owner of what they make with the others; None without rows.
+
+    Raises:
+        UnsupportedOp: rows at two places, counted from the right.
+    """
+    first: tuple[Tensor, Rows] | None = None
+    for x, note in tensors:
+        if type(note) is not Rows:
+            continue
+        if first is None:
+            first = x, note
+            continue
+        if x.dim() - note.dim != first[0].dim() - first[1].dim or x.shape[note.dim] != first[0].shape[first[1].dim]:
+            raise UnsupportedOp("rows of tasks along two dimensions at once")
+        first = first[0], Rows(stack, first[1].dim, stack.merged(*first, x, note))
+    return first
+
+
 def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
     """The note of an elementwise, broadcasting operation: all rows must stand at one place counted from the right."""
-    first: tuple[Tensor, Rows] | None = None
-    lost: list[tuple[Tensor, Note]] = []
-    for x in tensors:
-        note = stack.note(x)
-        if type(note) is not Rows:
-            lost += [] if type(note) is Shared else [(x, note)]
-        elif first is None:
-            first = x, note
-        elif x.dim() - note.dim != first[0].dim() - first[1].dim or x.shape[note.dim] != first[0].shape[first[1].dim]:
-            return Lost("rows of tasks along two dimensions at once")
-        else:
-            first = first[0], Rows(stack, first[1].dim, stack.merged(*first, x, note))
+    notes = [(x, stack.note(x)) for x in tensors]
+    try:
+        first = paired(stack, notes)
+    except UnsupportedOp as refused:
+        return Lost(str(refused))
+    lost = [(x, note) for x, note in notes if type(note) not in (Rows, Shared)]
     if first is None:
         return next((note for _, note in lost if type(note) is Lost), Lost("arithmetic on sample.ptr as a whole"))
     x, note = first

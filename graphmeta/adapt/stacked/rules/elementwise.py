@@ -47,7 +47,7 @@ ALONG: dict[str, tuple[int, Any]] = {
         _REDUCTIONS.split(),
         (1, _EVERY),
     ),
-    **dict.fromkeys(["norm", "linalg_norm", "linalg_vector_norm", "vector_norm", "renorm"], (2, _EVERY)),
+    **dict.fromkeys(["norm", "linalg_norm", "linalg_vector_norm", "vector_norm"], (2, _EVERY)),
     **dict.fromkeys(["sort", "argsort", "glu"], (1, -1)),
     **dict.fromkeys(["topk", "kthvalue", "diff"], (2, -1)),
     "normalize": (2, 1), "cosine_similarity": (2, 1), "pairwise_distance": (99, -1), "roll": (2, _EVERY),
@@ -85,7 +85,7 @@ def _along(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     x = args[0] if args else kwargs["input"]
     note = stack.note(x)
     results = (out,) if isinstance(out, Tensor) else tuple(out)
-    if name in ("cosine_similarity", "pairwise_distance", "cross", "vecdot", "linalg_vecdot"):
+    if name in ("cosine_similarity", "pairwise_distance", "vecdot", "linalg_vecdot"):
         others = list(tensors_in((args, kwargs)))
         note = aligned(stack, others, others[0])
     if type(note) is Fence and name == "diff":

@@ -78,48 +78,19 @@ def _permutes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def permutation(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> list[int]:
-    """Which old dimension each new one is."""
-    order = list(range(rank))
-    if name in (".T", "t"):
-        return order[::-1]
-    if name == "permute":
-        dims = given(args, kwargs, 1, "dims")
-        return [d % rank for d in (dims if isinstance(dims, (tuple, list)) else args[1:])]
-    if name in ("movedim", "moveaxis"):
-        source, target = given(args, kwargs, 1, "source"), given(args, kwargs, 2, "destination")
-        source, target = ([d] if isinstance(d, int) else list(d) for d in (source, target))
-        marked = torch.empty([0] * rank).movedim(source, target)  # checks the arguments
-        assert marked.dim() == rank
-        left = [d for d in order if d not in {s % rank for s in source}]
-        placed = {t % rank: s % rank for s, t in zip(source, target, strict=True)}
-        return [placed[d] if d in placed else left.pop(0) for d in order]
-    if name == ".mT":
-        one, other = rank - 2, rank - 1
-    else:
-        one = given(args, kwargs, 1, "dim0", kwargs.get("axis0")) % rank
-        other = given(args, kwargs, 2, "dim1", kwargs.get("axis1")) % rank
-    order[one], order[other] = order[other], order[one]
-    return order
+    """Which old dimension each new one is, read off what the operation makes of sizes 1, 2, …, ``rank``."""
+    marked = torch.empty(tuple(range(1, rank + 1)), device="meta")
+    moved = getattr(marked, name.removeprefix("."))
+    return [size - 1 for size in (moved if name[0] == "." else moved(*args[1:], **kwargs)).shape]
 
 
-@rule("expand", "expand_as", "broadcast_to")
-def _expands(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    x, note = args[0], stack.note(args[0])
-    if type(note) is not Rows:
-        return note
-    dim = out.dim() - (x.dim() - note.dim)
-    return _moved(note, dim) if out.shape[dim] == x.shape[note.dim] else Lost("rows that expand has repeated")
-
-
-@rule("repeat", "tile")
+@rule("expand", "expand_as", "broadcast_to", "repeat", "tile")
 def _repeats(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     x, note = args[0], stack.note(args[0])
     if type(note) is not Rows:
         return note
     dim = out.dim() - (x.dim() - note.dim)
-    return (
-        Rows(stack, dim, note.owner) if out.shape[dim] == x.shape[note.dim] else Lost("rows that repeat has repeated")
-    )
+    return _moved(note, dim) if out.shape[dim] == x.shape[note.dim] else Lost(f"rows that {name} has repeated")
 
 
 @rule("repeat_interleave")

@@ -78,8 +78,7 @@ def _into_rows(stack: Stack, out: Tensor, base: Rows, index: Tensor, x: Tensor, 
     def same() -> None:
         stack.check(stack.task_of(out, base)[at] == stack.task_of(x, note), "a scatter mixes rows of tasks")
 
-    task = base.owner.task if base.owner is not None else torch.empty(0)
-    return Rows(stack, base.dim, Owner(lambda: task, (*base.terms, *note.terms, Term(same))))
+    return Rows(stack, base.dim, Owner(lambda: stack.task_of(out, base), (*base.terms, *note.terms, Term(same))))
 
 
 @rule("index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", "index_fill")

@@ -1,0 +1,26 @@
+"""Any system of the catalogue, small and with its statistics fitted, and what it is trained on."""
+
+import warnings
+
+import torch
+
+from graphmeta.batch import last_clicks
+from graphmeta.published import CATALOGUE, build
+from graphmeta.published.parts import adding
+from graphmeta.testing import fake_log, fake_ratings
+
+LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(people=6)
+
+
+def made(name, arguments, extras=()):
+    """The system, untrained, and five samples of it (of a rating system: five users)."""
+    torch.manual_seed(0)
+    log = RATINGS if CATALOGUE[name].rates else LOG
+    system = build(name, log.items, users=log.users, width=8, **arguments)
+    if extras:
+        adding(system, extras)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        system.fit_statistics(log)
+    every = system.training_samples(log) if CATALOGUE[name].rates else last_clicks(log)
+    return system, every.take(slice(0, 5))
