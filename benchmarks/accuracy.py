@@ -26,15 +26,18 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.rows import cost, measured, provenance, told, write
-from graphmeta import datasets, neighbours
+from graphmeta import baselines as neighbours
 from graphmeta.adapt.scope import Scope
-from graphmeta.batch import Samples, last_clicks, prefixes
-from graphmeta.evaluate import evaluate
-from graphmeta.events import EventLog
-from graphmeta.published import CATALOGUE, RANKING, build
-from graphmeta.splits import last_sessions
-from graphmeta.system import System
-from graphmeta.train import Adagrad, Adam, Checkpoint, train
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import last_sessions
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import Samples, last_clicks, prefixes
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adagrad, Adam
+from graphmeta.training.run import Checkpoint
 
 OPTIMIZERS = {"adam": Adam, "adagrad": Adagrad}
 Parts = tuple[EventLog, EventLog | None, EventLog]
@@ -211,7 +214,7 @@ def fitted(
     if CATALOGUE[options.system].counts and not (options.start_from and options.uncounted):
         raise SystemExit(f"{options.system} needs a trained base (--start-from) and sessions to learn on (--uncounted)")
     if options.start_from:
-        print("begins with", system.start_from(System.load(options.start_from)), flush=True)
+        print("begins with", system.start_from(load(options.start_from)), flush=True)
     if options.only:
         chosen = Scope(*options.only).names(system)
         for name, weight in system.named_parameters():
@@ -234,7 +237,7 @@ def fitted(
         print(report, flush=True)
         reports.append(told(report))
     if options.then:
-        print("ends with", system.start_from(System.load(options.then), fixed=True), flush=True)
+        print("ends with", system.start_from(load(options.then), fixed=True), flush=True)
     if options.uncounted:
         system.fit_statistics(train_log)  # what is counted may be counted on all that is known by now
     if options.save:

@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.steps import ITEMS, WIDTH, update
 from benchmarks.timing import Row, paired, row, sessions
-from graphmeta.published import build
+from graphmeta.data.tables import EntityTable
+from graphmeta.published.catalogue import build
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 TASKS, SIZES = 64, (64, 256, 1024)
 SCOPES = {

@@ -37,13 +37,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.accuracy import BASELINES, DATASETS
-from graphmeta.batch import Samples, last_clicks, prefixes
-from graphmeta.evaluate import Scorer, evaluate
-from graphmeta.events import EventLog
-from graphmeta.nn.features import scaled_normal_
-from graphmeta.published import build
-from graphmeta.tasks import user_parallel
-from graphmeta.train import Adagrad, Adam, train
+from graphmeta.data.events import EventLog
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.features.tables import scaled_normal_
+from graphmeta.protocols import Scorer
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.order import user_parallel
+from graphmeta.sampling.samples import Samples, last_clicks, prefixes
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adagrad, Adam
 
 
 @dataclass(frozen=True)

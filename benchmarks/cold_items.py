@@ -22,15 +22,15 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import BASELINES, arguments, fitted
 from benchmarks.rows import Row, cost, measured, provenance, write
-from graphmeta import datasets
-from graphmeta.batch import Samples, prefixes
-from graphmeta.curves import by_steps
-from graphmeta.evaluate import KNOWN_CLICKS, Result, evaluate
-from graphmeta.events import EventLog
-from graphmeta.metrics import summary
-from graphmeta.neighbours import as_in
-from graphmeta.published import RANKING
-from graphmeta.splits import Split, split_by_item
+from graphmeta.baselines import as_in
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split, split_by_item
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.adaptation_curves import by_steps
+from graphmeta.evaluation.metrics import summary
+from graphmeta.evaluation.ranking import KNOWN_CLICKS, Result, evaluate
+from graphmeta.published.catalogue import RANKING
+from graphmeta.sampling.samples import Samples, prefixes
 
 DATASETS: Mapping[str, Callable[[], EventLog]] = {
     "complete_journey": datasets.complete_journey,

@@ -24,17 +24,20 @@ import torch
 
 from benchmarks import rows
 from benchmarks.rows import cost, measured, provenance, some_of, told
-from graphmeta import datasets, neighbours
+from graphmeta import baselines as neighbours
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples
-from graphmeta.evaluate import Result, evaluate_tasks
-from graphmeta.events import EventLog
-from graphmeta.published import build
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import split_people
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.ranking import Result, evaluate_tasks
+from graphmeta.published.catalogue import build
 from graphmeta.published.cold_user import DEFAULT, PAPER, Preset
-from graphmeta.splits import split_people
+from graphmeta.sampling.few_shot import drawn_tasks
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.tasks import Tasks, tasks_of
 from graphmeta.system import System
-from graphmeta.tasks import Tasks, drawn_tasks, tasks_of
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 DATASETS: dict[str, Callable[[], EventLog]] = {
     "movielens1m": datasets.movielens_1m_histories,

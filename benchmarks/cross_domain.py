@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from benchmarks.rows import cost, provenance, told, write
-from graphmeta.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
+from graphmeta.data.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
+from graphmeta.data.reviews import ReviewLog, latent_vectors
+from graphmeta.datasets.reviews import musical_instruments, planted_reviews
 from graphmeta.published.cross_domain import CrossDomainModel, Means, anr, catn, cold_errors, fit
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
-from graphmeta.review_datasets import musical_instruments, planted_reviews
-from graphmeta.reviews import ReviewLog, latent_vectors
-from graphmeta.train import Adam
+from graphmeta.training.optimizers import Adam
 
 
 def vectors(texts: Texts, data: Dataset) -> torch.Tensor:

@@ -20,15 +20,16 @@ import torch
 from benchmarks import rows
 from benchmarks.accuracy import BASELINES
 from benchmarks.rows import cost, measured, provenance, some_of
-from graphmeta import datasets
-from graphmeta.evaluate import Result, drawn_against, evaluate, evaluate_sampled
-from graphmeta.events import EventLog
-from graphmeta.neighbours import as_in
-from graphmeta.published import CATALOGUE, build
-from graphmeta.splits import split_people
+from graphmeta.baselines import as_in
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import split_people
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.ranking import Result, drawn_against, evaluate, evaluate_sampled
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.sampling.few_shot import click_after
 from graphmeta.system import System
-from graphmeta.tasks import click_after
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 DATASETS: dict[str, Callable[[], EventLog]] = {"amazon_beauty": lambda: datasets.amazon_histories("Beauty")}
 SHOTS, KS = 3, (1, 5, 10)

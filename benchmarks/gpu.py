@@ -39,13 +39,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.timing import sessions
-from graphmeta.batch import Samples
-from graphmeta.nn.features import row_gradients
-from graphmeta.published import build
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.features.tables import row_gradients
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.tasks import TaskBatch
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import TaskBatch
-from graphmeta.train import gradients
+from graphmeta.training.loop import gradients
 
 Row = dict[str, Any]
 TABLE, LAYERS = ("features.item", "encoder", "head.project.weight", "head.project.bias"), ("encoder", "head.project")

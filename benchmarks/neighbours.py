@@ -5,7 +5,7 @@
 The last 3,000 sessions of a training log are held out; each setting is fitted on the sessions before them and ranks
 the target of every held-out prefix among all items. No test session is read but to be left out: the last 3,416 of
 ``yoochoose_times``, the only one of these logs with times, are its test day. The defaults in
-:mod:`graphmeta.neighbours` and the figures in its docstrings come from here.
+:mod:`graphmeta.baselines` and the figures in its docstrings come from here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from graphmeta import datasets
-from graphmeta.batch import Samples, prefixes
-from graphmeta.evaluate import Scorer, evaluate
-from graphmeta.events import EventLog
-from graphmeta.neighbours import ItemKNN, SessionKNN, Stan
+from graphmeta.baselines import ItemKNN, SessionKNN, Stan
+from graphmeta.data.events import EventLog
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.protocols import Scorer
+from graphmeta.sampling.samples import Samples, prefixes
 
 HELD_OUT, TEST_DAY = 3_000, 3_416
 Build = Callable[[EventLog], Scorer]

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.labels import within
 from benchmarks.rows import CUTS, RESULTS, Row, after, load
-from graphmeta import plots
+from graphmeta.plots import figures as plots
 
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION, plots.INK)
 DRAWN = ("sr-gnn", "cbml", "asars")  # protocols

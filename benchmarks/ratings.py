@@ -19,14 +19,15 @@ import numpy as np
 import torch
 
 from benchmarks.rows import cost, provenance, told, write
-from graphmeta.evaluate import evaluate_ratings
-from graphmeta.events import EventLog
-from graphmeta.neighbours import means
-from graphmeta.published import CATALOGUE, build
-from graphmeta.rating_datasets import melu_movielens, metahin
-from graphmeta.scenarios import ColdStart
-from graphmeta.tasks import Tasks
-from graphmeta.train import Adam, train
+from graphmeta.baselines import means
+from graphmeta.data.events import EventLog
+from graphmeta.datasets.ratings import melu_movielens, metahin
+from graphmeta.evaluation.cold_start import ColdStart
+from graphmeta.evaluation.ratings import evaluate_ratings
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.sampling.tasks import Tasks
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 DATASETS: dict[str, Callable[[], ColdStart]] = {
     "melu_ml1m": melu_movielens,

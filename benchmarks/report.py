@@ -19,7 +19,7 @@ from benchmarks.labels import named, spanned
 from benchmarks.rows import CUTS, RESULTS, Row, after, by_variant, commands, heading, load, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
-from graphmeta.published import CATALOGUE
+from graphmeta.published.catalogue import CATALOGUE
 
 HERE = Path(__file__).parent
 KINDS = {"known clicks": "known clicks", "item events": "training clicks of the target"}

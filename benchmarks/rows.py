@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from graphmeta.evaluate import Result
+from graphmeta.evaluation.ranking import Result
 from graphmeta.storage import write_json
-from graphmeta.train import Report
+from graphmeta.training.run import Report
 
 Row = dict[str, Any]
 RESULTS = Path(os.environ.get("GRAPHMETA_RESULTS", Path(__file__).parent / "results"))

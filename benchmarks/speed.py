@@ -2,7 +2,8 @@
 
     python -m benchmarks.speed [--only NAME] [--json] [--threads N]
 
-* ``batching``: sessions/s of :func:`graphmeta.batch.session_batch` over PyG's ``Data`` + ``Batch.from_data_list``.
+* ``batching``: sessions/s of :func:`graphmeta.sampling.session_batch.session_batch` over PyG's ``Data`` +
+``Batch.from_data_list``.
 * ``sr_gnn_step``, ``gc_san_step``, ``gru4rec_step``, ``tagnn_step``: time of a training step over that of the floor:
   the product with all item vectors, cross-entropy, their backward pass and fused Adam on the item table (43,097 × 100,
   batch 100), all by PyTorch; for TAGNN also the factorised attention over the dense formula. ``sr_gnn_bf16`` takes
@@ -43,14 +44,15 @@ from benchmarks.timing import Row, paired, row, sessions
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples, open_sessions, session_batch
-from graphmeta.nn.attention import from_dense, to_dense
-from graphmeta.nn.features import ItemFeatures, row_gradients
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.encoders.attention import from_dense, to_dense
+from graphmeta.nn.features.tables import ItemFeatures, row_gradients
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
 from graphmeta.recommender import Recommender
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
 
 
 def batching() -> list[Row]:

@@ -11,23 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, paired, row, sessions
-from graphmeta.batch import Samples, last_clicks, session_batch
-from graphmeta.events import EventLog
-from graphmeta.neighbours import SessionKNN
-from graphmeta.nn.scoring import has_bf16, precision
-from graphmeta.nn.target import Reading, attended_cross_entropy
-from graphmeta.nn.triangle import running_mean
-from graphmeta.published import build
+from graphmeta.baselines import SessionKNN
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.catalogue_softmax import has_bf16, precision
+from graphmeta.nn.encoders.prefix_attention import running_mean
+from graphmeta.nn.heads.target_attention import Reading, attended_cross_entropy
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.train import gradients
+from graphmeta.training.loop import gradients
 
 ITEMS, WIDTH, SIZE = 43_097, 100, 100
 FLOOR = "x floor (lower is better)"
 
 
 def update(system: System, optimizer: torch.optim.Optimizer, samples: Samples) -> None:
-    """One step of training, as :mod:`graphmeta.train` takes it."""
+    """One step of training, as :mod:`graphmeta.training.loop` takes it."""
     optimizer.zero_grad(set_to_none=True)
     gradients(system, samples)
     optimizer.step()

@@ -10,7 +10,7 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.rows import RESULTS, Row, commands, heading, load, spread
-from graphmeta import stream_plots
+from graphmeta.plots import stream as stream_plots
 from graphmeta.retrain.stream import PeriodReport
 
 SHOWN = ("hit@5", "hit@10", "hit@20", "ndcg@5", "ndcg@10", "ndcg@20")

@@ -31,18 +31,19 @@ import torch
 
 from benchmarks import rows
 from benchmarks.rows import cost, provenance, some_of
-from graphmeta import datasets
-from graphmeta.events import EventLog
-from graphmeta.histories import by_user
-from graphmeta.nn.transfer import TransferNet
-from graphmeta.published import build
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import period_edges
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.stream import Asking, PeriodReport, overall, stream
 from graphmeta.retrain.transfer import Transfer
-from graphmeta.splits import period_edges
+from graphmeta.retrain.transfer_net import TransferNet
+from graphmeta.sampling.histories import by_user
 from graphmeta.system import System
-from graphmeta.train import Adam, Checkpoint
+from graphmeta.training.optimizers import Adam
+from graphmeta.training.run import Checkpoint
 
 
 @dataclass(frozen=True)

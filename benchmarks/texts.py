@@ -66,7 +66,7 @@ Published figures are of another cut of the log, about 129 sequences, and of
 models that know when the next click comes (`dwell_lag=0`).
 """,
     ("planted", "cross-domain"): """\
-Invented reviews (`graphmeta.review_datasets.planted_reviews`): a person cares for a few aspects C, a rating is
+Invented reviews (`graphmeta.datasets.reviews.planted_reviews`): a person cares for a few aspects C, a rating is
 3 + 2 · mean over C of how good the item is at them (± 1), with noise, and the text has words for the aspects in C and
 of praise or blame. Two thirds of C are aspects of both domains, named in the other with other words in part; the rest
 of the rating cannot be known. So reviews are the signal by construction: a review names what its writer cares for,

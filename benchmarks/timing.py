@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphmeta.batch import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, open_sessions
 
 Row = dict[str, Any]
 

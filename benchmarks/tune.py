@@ -31,7 +31,7 @@ from optuna.distributions import (
 from benchmarks.accuracy import DATASETS, Dataset, arguments, fitted
 from benchmarks.rows import MEASURE, RATE, RESULTS, Row, load, provenance
 from graphmeta.errors import DivergedError
-from graphmeta.published import CATALOGUE, RANKING
+from graphmeta.published.catalogue import CATALOGUE, RANKING
 from graphmeta.storage import write_json
 
 Space = dict[str, BaseDistribution]

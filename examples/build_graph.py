@@ -3,9 +3,9 @@
 python examples/build_graph.py
 """
 
-from graphmeta.datasets import complete_journey
-from graphmeta.graph import build_graph, to_networkx
-from graphmeta.splits import split_by_time
+from graphmeta.data.graph import build_graph, to_networkx
+from graphmeta.data.splits import split_by_time
+from graphmeta.datasets.session_logs import complete_journey
 
 log = complete_journey()
 print(f"{log.num_events:,} events, {log.num_sessions:,} sessions, {log.num_items:,} items, {len(log.users):,} users")

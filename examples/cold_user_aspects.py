@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphmeta.aspects import draw_aspects, user_aspects
-from graphmeta.cross_domain import TEST, CrossDomain, read_texts, review_graph
+from graphmeta.data.cross_domain import TEST, CrossDomain, read_texts, review_graph
+from graphmeta.data.reviews import latent_vectors
+from graphmeta.datasets.reviews import planted_reviews
+from graphmeta.plots.user_aspects import draw_aspects, user_aspects
 from graphmeta.published.cross_domain import Means, catn, cold_errors, fit
-from graphmeta.review_datasets import planted_reviews
-from graphmeta.reviews import latent_vectors
-from graphmeta.train import Adam
+from graphmeta.training.optimizers import Adam
 
 EPOCHS, SEED = 5, 0
 

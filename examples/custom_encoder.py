@@ -13,21 +13,21 @@ from torch_geometric.nn import GATv2Conv
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Gated
+from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.batch import last_clicks
-from graphmeta.curves import by_steps, by_support
-from graphmeta.datasets import complete_journey
-from graphmeta.evaluate import evaluate
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.head import Dot
+from graphmeta.data.splits import split_by_time
+from graphmeta.datasets.session_logs import complete_journey
+from graphmeta.evaluation.adaptation_curves import by_steps, by_support
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import SoftAttention
-from graphmeta.plots import adapting
+from graphmeta.plots.figures import adapting
 from graphmeta.recommender import Recommender
-from graphmeta.splits import split_by_time
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.system import System
 from graphmeta.testing import check_encoder
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import Adam, train
 
 SESSIONS, WIDTH = 1_500, 16
 

@@ -11,13 +11,14 @@ import torch
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import LearnedRates
-from graphmeta.batch import last_clicks
-from graphmeta.datasets import complete_journey
-from graphmeta.evaluate import evaluate
+from graphmeta.data.splits import split_by_time
+from graphmeta.datasets.session_logs import complete_journey
+from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.session import if_san
-from graphmeta.splits import split_by_time
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.system import System
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 SESSIONS, EPOCHS, WIDTH = 2_500, 2, 16
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from graphmeta.datasets import complete_journey
-from graphmeta.published import build
-from graphmeta.system import System
-from graphmeta.train import Adam, train
+from graphmeta.datasets.session_logs import complete_journey
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 SESSIONS, EPOCHS, WIDTH = 2_500, 2, 16
 
@@ -28,7 +29,7 @@ for report in train(system, log, epochs=EPOCHS, optimizer=Adam(lr=5e-3), seed=0)
 # What is saved is data only (safetensors and JSON with checksums): loading it runs no code.
 with tempfile.TemporaryDirectory() as folder:
     system.save(Path(folder) / "model")
-    system = System.load(Path(folder) / "model")
+    system = load(Path(folder) / "model")
 
 # A new basket, in the ids of the log. It adapts the weights first, then all items are ranked; nothing is stored.
 basket = [log.items.ids[row] for row in (10, 20, 30)]

@@ -7,13 +7,14 @@ Takes a slice of the embedded log to be done in seconds; SESSIONS = 23_862 is al
 
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.datasets import complete_journey
-from graphmeta.evaluate import evaluate
-from graphmeta.neighbours import Popularity, SessionKNN
-from graphmeta.published import build
-from graphmeta.splits import split_by_time
-from graphmeta.train import Adam, train
+from graphmeta.baselines import Popularity, SessionKNN
+from graphmeta.data.splits import split_by_time
+from graphmeta.datasets.session_logs import complete_journey
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 SESSIONS, EPOCHS, WIDTH = 2_500, 3, 32
 

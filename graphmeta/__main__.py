@@ -2,7 +2,7 @@
 
 import sys
 
-from graphmeta.cli import main
+from graphmeta.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,29 +1,13 @@
-"""Recipe: how a system was built, and how a stored one is built again from data alone.
-
-A model's document is checked before anything is made of it, and the system is built without memory (on the meta
-device) before it is built at full size: a document that describes another system than the weights are of, a huge one
-say, costs nothing.
-"""
+"""Recipe: how a system was built, as data that can be stored."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
-from graphmeta.errors import InputError
-from graphmeta.tables import EntityTable
-
 if TYPE_CHECKING:
-    from graphmeta.published import Entry
-    from graphmeta.system import System
+    pass
+
 
 FORMAT = 3  # 1 had no users, 2 no max_support and max_length
 
@@ -40,7 +24,7 @@ LIMITS = tuple(Limits.__annotations__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a system was built, so that it can be built again: a function of :mod:`graphmeta.published`.
+    """How a system was built, so that it can be built again: a function of :mod:`graphmeta.published.catalogue`.
 
     ``arguments`` holds every argument but items and users, defaults included, as JSON has it.
     """
@@ -48,139 +32,3 @@ class Recipe:
     family: str
     name: str
     arguments: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Document:
-    """What a model's document says; ``place`` names its folder in errors."""
-
-    place: str
-    items: EntityTable
-    users: EntityTable | None
-    recipe: Recipe | None
-    limits: dict[str, int]
-    notes: dict[str, Any]
-
-
-def read_document(stored: Any, place: str) -> Document:
-    """The document of a model, after a look at every part of it.
-
-    Raises:
-        InputError: a format of another version, or anything that a model's document does not hold.
-    """
-    if not isinstance(stored, dict) or stored.get("format") not in range(1, FORMAT + 1):
-        found = stored.get("format") if isinstance(stored, dict) else None
-        raise InputError(f"{place}: format {found!r} is not known to this version; update graphmeta")
-    users, limits, notes = stored.get("users"), stored.get("limits", {}), stored.get("notes")
-    counts = isinstance(limits, dict) and all(k in LIMITS and _is_count(v) for k, v in limits.items())
-    if not counts or not isinstance(notes, dict):
-        raise InputError(f"{place}: its {'notes are' if counts else 'limits are'} damaged; restore it from a copy")
-    try:
-        items, people = _table(stored["items"]), None if users is None else _table(users)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
-        raise InputError(f"{place}: its items or users are damaged; restore it from a copy") from None
-    return Document(place, items, people, _recipe(stored.get("recipe"), place), limits, notes)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _recipe(stored: Any, place: str) -> Recipe | None:
-    if stored is None:
-        return None
-    kinds = {"family": str, "name": str, "arguments": dict}
-    if not isinstance(stored, dict) or any(not isinstance(stored.get(key), kind) for key, kind in kinds.items()):
-        raise InputError(f"{place}: its recipe is damaged; restore it from a copy")
-    return Recipe(**{key: stored[key] for key in kinds})
-
-
-def _table(stored: Any) -> EntityTable:
-    """The table of a document.
-
-    Raises:
-        ValueError: codes without a value, columns of another length, ids that are neither numbers nor text.
-    """
-    table = EntityTable.from_json(stored)
-    columns = {name: (one.codes, one.values) for name, one in table.attributes.items()}
-    columns |= {name: (many.codes, many.values) for name, many in table.several.items()}
-    sound = table.ids.ndim == 1 and all(isinstance(i, int | str) for i in stored["ids"])
-    sound &= table.labels is None or table.labels.shape == table.ids.shape
-    sound &= all(one.codes.shape == table.ids.shape for one in table.attributes.values())
-    for many in table.several.values():
-        sound &= many.ptr.shape == (len(table) + 1,) and many.ptr[0] == 0 and many.ptr[-1] == len(many.codes)
-        sound &= bool((np.diff(many.ptr) > 0).all())
-    for codes, values in columns.values():
-        sound &= values.ndim == 1 and len(values) > 0 and codes.ndim == 1 and codes.dtype.kind == "i"
-        sound &= not len(codes) or 0 <= int(codes.min()) <= int(codes.max()) < len(values)
-    if not sound:
-        raise ValueError("a damaged table")
-    return table
-
-
-def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
-    """The untrained system that a document describes, built at full size only if the weights are of its shapes.
-
-    Raises:
-        InputError: no recipe, one that this version cannot follow, or weights of another system.
-    """
-    entry, arguments = _entry(document)
-    build = partial(entry.build, document.items, users=document.users, **arguments)
-    try:
-        entry.check_types(arguments)
-        shell = _without_memory(build, tensors)
-    except InputError as error:
-        raise InputError(f"{document.place}: {error}") from None
-    except Exception as error:  # whatever numbers a forged document has led to
-        raise InputError(f"{document.place}: its recipe builds no system ({_line(error)})") from None
-    load_weights(shell, {name: tensor.to("meta") for name, tensor in tensors.items()}, document.place)
-    return build()
-
-
-def load_weights(system: System, tensors: Mapping[str, Tensor], place: str) -> None:
-    """Copy the weights into the system.
-
-    Raises:
-        InputError: weights of another system.
-    """
-    try:
-        system.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise InputError(f"{place}: the weights do not fit the system ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    """The last line of an error, cut short."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-    return line if len(line) <= 160 else f"{line[:160]}…"
-
-
-def _entry(document: Document) -> tuple[Entry, dict[str, Any]]:
-    """The row of the catalogue that builds the system, and its arguments."""
-    recipe, place = document.recipe, document.place
-    if recipe is None:
-        raise InputError(f"{place}: a system of your own; pass build=, the function that makes it from the items")
-    entry = importlib.import_module("graphmeta.published").CATALOGUE.get(recipe.name)
-    if entry is None:
-        raise InputError(f"{place}: the system {recipe.name!r} is not in this version's catalogue; update graphmeta")
-    return entry, recipe.arguments
-
-
-class _Budget(TorchFunctionMode):
-    """Within it, so many calls of torch and no more: a billion layers end here, even without memory."""
-
-    def __init__(self, calls: int) -> None:
-        super().__init__()
-        self.calls = calls
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls -= 1
-        if self.calls < 0:
-            raise InputError("the recipe is of a far larger system than the weights; restore it from a copy")
-        return func(*args, **(kwargs or {}))
-
-
-def _without_memory(build: Callable[[], System], tensors: Mapping[str, Tensor]) -> System:
-    """The system on the meta device: its names and shapes, nothing else, and no random number is drawn."""
-    with torch.device("meta"), _Budget(10_000 + 100 * len(tensors)):
-        return build()

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import real_samples
 from graphmeta.errors import InputError
-from graphmeta.nn.features import item_table
+from graphmeta.nn.features.tables import item_table
 from graphmeta.nn.sizes import counts
+from graphmeta.sampling.session_batch import real_samples
 
 Encoded = tuple[Tensor, Tensor]
 
@@ -80,8 +80,8 @@ class Surrounded(Recommender):
     """A recommender whose head also sees what lies around each click in the training graph: states ``[h ; n]``.
 
     Args:
-        around: ``(n_id [I], table) -> n [I, N]``, see :class:`~graphmeta.nn.metapath.MetaPaths`; the table is that of
-            the features' items.
+        around: ``(n_id [I], table) -> n [I, N]``, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`; the table is
+            that of the features' items.
     """
 
     def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, around: nn.Module) -> None:

@@ -17,18 +17,20 @@ from torch_geometric.data import HeteroData
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
 from graphmeta.adapt.twin import Twin
-from graphmeta.asking import Recommendation, Sessions, best_of
-from graphmeta.batch import Samples, last_clicks, prefixes, session_batch
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.events import EventLog
-from graphmeta.nn.dwell import DwellBins
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick, SoftmaxLoss
-from graphmeta.recipe import FORMAT, Limits, Recipe, load_weights, read_document, rebuilt
+from graphmeta.nn.encoders.dwell_time import DwellBins
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss
+from graphmeta.recipe import FORMAT, Limits, Recipe
 from graphmeta.recommender import Recommender
-from graphmeta.storage import load_state, not_finite, save_state
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import Batches, Sizes, TaskBatch, Tasks, shuffled, sizes_of, task_batch
+from graphmeta.sampling.order import Batches, shuffled
+from graphmeta.sampling.queries import Recommendation, Sessions, best_of
+from graphmeta.sampling.samples import Samples, last_clicks, prefixes
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks, sizes_of, task_batch
+from graphmeta.storage import not_finite, save_state
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
 
@@ -145,7 +147,7 @@ class System(nn.Module):
     def fit_statistics(self, log: EventLog) -> None:
         """Let each part with a method ``fit_statistics(log)`` count what it needs (popularity, pauses, neighbours).
 
-        Counts are not learned: :func:`graphmeta.train.train` does this first, then moves the weights.
+        Counts are not learned: :func:`graphmeta.training.loop.train` does this first, then moves the weights.
         """
         for part in self.modules():
             if part is not self and hasattr(part, "fit_statistics"):
@@ -319,23 +321,3 @@ class System(nn.Module):
             "users": None if self.users is None else self.users.to_json(),
         }
         save_state(Path(folder), "model", self.state_dict(), document)
-
-    @classmethod
-    def load(cls, folder: str | Path, *, build: Callable[[EntityTable], System] | None = None) -> System:
-        """Read a system written by :meth:`save`, in eval mode; the file is data only, loading it runs no code from it.
-
-        Args:
-            build: makes the untrained system from the items; needed only for a system that is not in the catalogue.
-
-        Raises:
-            InputError: a file that is missing, damaged, changed, or of another system.
-        """
-        with torch.inference_mode(False):  # weights that adapt and train, wherever they are loaded
-            tensors, stored = load_state(Path(folder), "model")
-            document = read_document(stored, str(folder))
-            system = rebuilt(document, tensors) if build is None else build(document.items)
-            load_weights(system, tensors, str(folder))
-        system.notes = document.notes
-        for name, limit in document.limits.items():
-            setattr(system, name, limit)
-        return system.eval()

@@ -4,9 +4,9 @@ import warnings
 
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.published import CATALOGUE, build
+from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.parts import adding
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log, fake_ratings
 
 LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(people=6)

@@ -11,7 +11,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from graphmeta import datasets  # noqa: E402
+from graphmeta.datasets import session_logs as datasets  # noqa: E402
 
 # A shared two-core machine is slow at times: no deadline for one example, and the same 50 examples every run.
 settings.register_profile("graphmeta", deadline=None, derandomize=True, max_examples=50)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.paths import CoAdaptation
+from graphmeta.adapt.co_adaptation import CoAdaptation
 
 _ROOT = str(Path(__file__).parents[1])
 _HERE = tuple(str(Path(__file__).with_name(name)) for name in ("sync.py", "pretend.py"))

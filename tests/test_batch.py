@@ -11,21 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import (
-    NEXT,
-    OF,
-    Samples,
-    last_clicks,
-    open_sessions,
-    prefixes,
-    ragged,
-    real_samples,
-    session_batch,
-    split_tasks,
-    whole_sessions,
-    without_targets,
-)
-from graphmeta.events import EventLog
+from graphmeta.data.events import EventLog
+from graphmeta.sampling.batch_rows import NEXT, OF
+from graphmeta.sampling.padding import ragged
+from graphmeta.sampling.samples import Samples, last_clicks, open_sessions, prefixes, whole_sessions
+from graphmeta.sampling.session_batch import real_samples, session_batch, without_targets
+from graphmeta.sampling.task_layout import split_tasks
 
 ITEMS = 6
 

@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
-from graphmeta import train as training
-from graphmeta.cli import app, main
-from graphmeta.options import Reading
-from graphmeta.published import CATALOGUE
-from graphmeta.report import load_graph
+from graphmeta.cli.commands import app, main
+from graphmeta.cli.options import Reading
+from graphmeta.data.graph_files import load_graph
+from graphmeta.published.catalogue import CATALOGUE
+from graphmeta.published.load import load
 from graphmeta.storage import load_state, state_hash
-from graphmeta.system import System
 from graphmeta.testing import fake_log
+from graphmeta.training import loop as training
 
 METRICS = {f"{name}@{k}" for name in ("hit", "mrr", "ndcg") for k in (5, 20)}
 COLUMNS = ["--session", "sid", "--item", "iid"]
@@ -77,7 +77,7 @@ def assert_metrics(document: dict) -> None:
 
 
 def test_help_is_fast_because_torch_is_not_imported():
-    code = "import sys; from graphmeta.cli import main; print(main(['--help']), 'torch' in sys.modules)"
+    code = "import sys; from graphmeta.cli.commands import main; print(main(['--help']), 'torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "0 False"
     assert all(command in told for command in ("run", "fit", "evaluate", "recommend", "graph", "systems"))
@@ -108,7 +108,7 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
 def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *SMALL, "--batch-size", "80"]
     assert main([*command, "--system", "melu", "--out", str(tmp_path / "one")]) == 0
-    layer = System.load(tmp_path / "one/model").recommender.head.project
+    layer = load(tmp_path / "one/model").recommender.head.project
     numbers = sum(weight.numel() for weight in layer.parameters())
     size = 4 * 20 * 2 * numbers / 1e6  # the weights and one step's gradient, for the 20 tasks of a batch
     told = f"memory of adapting: steps 1 × {numbers} numbers × 20 tasks at a time, about {size:.1f} MB\n"
@@ -118,7 +118,7 @@ def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pyt
 
 
 def test_the_model_remembers_how_it_was_made(fitted: Path):
-    notes = System.load(fitted / "model").notes
+    notes = load(fitted / "model").notes
     assert (notes["columns"]["session"], notes["rules"]["min_item_support"], notes["seed"]) == ("sid", 5, 0)
     assert notes["cuts"]["has_time"] and notes["cuts"]["last_session_before_test"] == "s107"
     assert notes["metrics"] == json.loads((fitted / "metrics.json").read_text())
@@ -192,7 +192,7 @@ def offered(capsys: pytest.CaptureFixture, *command: str) -> tuple[list[dict], s
 
 
 def test_recommend_asks_whose_the_sessions_are(about_users: Path, capsys: pytest.CaptureFixture):
-    model = System.load(about_users / "model")
+    model = load(about_users / "model")
     command = [str(about_users), "--session", "i1", "--session", "i2 i3", "-k", "5"]
     for user in ("u3", "u4"):
         answers, said = offered(capsys, *command, "--user", user)
@@ -245,7 +245,7 @@ def test_what_happens_after_the_cut_changes_nothing_in_the_model(files: Path, tm
     changed.to_csv(tmp_path / "changed.csv", index=False)
     for name, file in (("a", files / "events.csv"), ("b", tmp_path / "changed.csv")):
         assert main(plain(file, tmp_path / name, "--time", "at")) == 0
-    first, second = (System.load(tmp_path / name / "model") for name in "ab")
+    first, second = (load(tmp_path / name / "model") for name in "ab")
     assert state_hash(first) == state_hash(second)
     assert first.items.ids.tolist() == second.items.ids.tolist()
 
@@ -298,7 +298,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(
     assert main([*command, "--resume", "--width", "5"]) == 2
     assert "different: width" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
-    assert state_hash(System.load(whole / "model")) == state_hash(System.load(parts / "model"))
+    assert state_hash(load(whole / "model")) == state_hash(load(parts / "model"))
     assert (whole / "metrics.json").read_bytes() == (parts / "metrics.json").read_bytes()
     assert not (parts / "checkpoint").exists()
     assert main([*command, "--resume"]) == 0
@@ -460,7 +460,7 @@ def test_systems_lists_the_catalogue(capsys: pytest.CaptureFixture):
 
 
 def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("graphmeta.datasets.complete_journey", lambda: fake_log(sessions=120, length=5))
+    monkeypatch.setattr("graphmeta.datasets.session_logs.complete_journey", lambda: fake_log(sessions=120, length=5))
     assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
     told = capsys.readouterr().out
     assert all(
@@ -474,7 +474,7 @@ def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_run_goes_on_where_the_comparison_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("graphmeta.datasets.complete_journey", lambda: fake_log(sessions=120, length=5))
+    monkeypatch.setattr("graphmeta.datasets.session_logs.complete_journey", lambda: fake_log(sessions=120, length=5))
     command = ["run", "--system", "maml", *SMALL, "--out"]
     assert main([*command, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patch:

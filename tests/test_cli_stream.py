@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from graphmeta import console, stream_job, stream_plots
-from graphmeta.cli import main
+from graphmeta.cli import console, stream_job
+from graphmeta.cli.commands import main
+from graphmeta.plots import stream as stream_plots
+from graphmeta.published.load import load
 from graphmeta.retrain.stream import PeriodReport
-from graphmeta.system import System
 from graphmeta.testing import fake_log
 
 QUICK = ["--period", "12h", "--first", "2", "--epochs", "1", "--width", "4", "--negatives", "20"]
@@ -51,7 +52,7 @@ def test_all_strategies_on_one_stream(log: Path, tmp_path: Path, capsys: pytest.
     first = [system["periods"][0]["sampled"] for system in document["systems"].values()]
     assert all(one == first[0] for one in first)  # all begin with the same pretrained weights
     assert (tmp_path / "out" / "periods.png").read_bytes().startswith(b"\x89PNG")
-    system = System.load(tmp_path / "out" / "sml" / "model")
+    system = load(tmp_path / "out" / "sml" / "model")
     assert len(system.recommend(["i3"], 5, user="u1")) == 5
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.cross_domain import (
+from graphmeta.data.cross_domain import (
     ALONE,
     DROPPED,
     LINKING,
@@ -20,8 +20,8 @@ from graphmeta.cross_domain import (
     review_graph,
     stand_ins,
 )
+from graphmeta.datasets.reviews import planted_reviews
 from graphmeta.errors import InputError
-from graphmeta.review_datasets import planted_reviews
 
 
 def small(**options: float) -> CrossDomain:

@@ -8,19 +8,21 @@ from torch import nn
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.batch import Samples, last_clicks, session_batch
-from graphmeta.curves import by_steps, by_support
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
+from graphmeta.evaluation.adaptation_curves import by_steps, by_support
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import state_hash
 from graphmeta.system import System
-from graphmeta.tasks import Tasks, drawn_tasks, known_clicks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=16, length=7)

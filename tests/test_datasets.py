@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphmeta import datasets
-from graphmeta.batch import last_clicks, prefixes
+from graphmeta.data.events import EventLog
+from graphmeta.datasets import session_logs as datasets
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
+from graphmeta.sampling.samples import last_clicks, prefixes
 
 PUBLIC = {
     "diginetica": datasets.diginetica,

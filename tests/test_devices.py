@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphmeta.published import CATALOGUE
+from graphmeta.published.catalogue import CATALOGUE
 from tests.catalogue import LOG, made
 from tests.pretend import Device, moved, numbers
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from graphmeta.baselines import Popularity
 from graphmeta.errors import InputError
-from graphmeta.evaluate import drawn_against, evaluate_sampled, evaluate_tasks
-from graphmeta.neighbours import Popularity
-from graphmeta.published import build
-from graphmeta.tasks import click_after, drawn_tasks
+from graphmeta.evaluation.ranking import drawn_against, evaluate_sampled, evaluate_tasks
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.few_shot import click_after, drawn_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=70)

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from graphmeta.batch import last_clicks, prefixes, session_batch
+from graphmeta.data.events import EventLog
+from graphmeta.data.graph import build_graph
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.graph import build_graph
-from graphmeta.tables import EntityTable
+from graphmeta.sampling.samples import last_clicks, prefixes
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
 FRAME = pd.DataFrame(

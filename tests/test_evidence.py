@@ -13,24 +13,27 @@ import torch.nn.functional as F
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples, last_clicks, session_batch
+from graphmeta.baselines import ItemKNN
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.neighbours import ItemKNN
-from graphmeta.neighbours.evidence import Evidence
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Cosine, Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.catalogue_softmax import plus
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.returns import Returns
-from graphmeta.nn.scoring import plus
-from graphmeta.published import build
+from graphmeta.nn.score_terms.cooccurrence import Evidence
+from graphmeta.nn.score_terms.repeat import Returns
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
-from graphmeta.system import System
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, Checkpoint, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
+from graphmeta.training.run import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("float64")
 WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
@@ -173,7 +176,7 @@ def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="counted="):
         list(train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)))
     system.save(tmp_path / "saved")
-    torch.testing.assert_close(System.load(tmp_path / "saved").scores(asked()), system.scores(asked()))
+    torch.testing.assert_close(load(tmp_path / "saved").scores(asked()), system.scores(asked()))
 
 
 def test_another_numbering_is_refused() -> None:

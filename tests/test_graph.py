@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphmeta.data.events import EventLog
+from graphmeta.data.graph import build_graph, to_networkx
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.graph import build_graph, to_networkx
-from graphmeta.tables import EntityTable
 
 EVENTS = pd.DataFrame(
     {

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta import job, plan, report
+from graphmeta.cli import fit_job as job
+from graphmeta.cli.log_columns import Columns
+from graphmeta.evaluation import protocol
+from graphmeta.published import training_plan as plan
 from graphmeta.testing import fake_log
-from graphmeta.train import train
+from graphmeta.training.loop import train
 
 
 def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
@@ -24,9 +27,9 @@ def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
         return train(system, learn, **options)
 
     monkeypatch.setattr(plan, "train", noted)
-    log, rules = fake_log(sessions=150), report.Rules(min_item_support=1)
-    split = report.cut(log, rules)
-    columns = report.Columns("session", "item", "time", None)
+    log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
+    split = protocol.cut(log, rules)
+    columns = Columns("session", "item", "time", None)
     work = job.Job(plan.Plan("second_look", 1, 0, 4), columns, rules, "invented", tmp_path)
     outcome = job.carry_out(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
     (first, _), (second, counted), (third, _) = ran

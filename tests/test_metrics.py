@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.metrics import LinkPredHitRatio, LinkPredMRR, LinkPredNDCG, LinkPredRecall
 
-from graphmeta.metrics import hit, mrr, ndcg, ranks, summary
+from graphmeta.evaluation.metrics import hit, mrr, ndcg, ranks, summary
 
 SCORES = st.floats(-2, 2, width=32) | st.sampled_from([0.0, 1.0, math.inf, -math.inf])
 ROWS = st.integers(1, 8).flatmap(lambda c: st.lists(st.lists(SCORES, min_size=c, max_size=c), min_size=1, max_size=6))

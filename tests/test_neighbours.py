@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta import datasets
-from graphmeta.batch import Samples, open_sessions, prefixes
+from graphmeta.baselines import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, as_in, repeats
+from graphmeta.data.events import EventLog
+from graphmeta.datasets import session_logs as datasets
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.events import EventLog
-from graphmeta.neighbours import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, as_in, repeats
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.sampling.samples import Samples, open_sessions, prefixes
 
 Sessions = list[list[int]]
 MODELS = [Popularity, SessionPopularity, ItemKNN, SessionKNN, Stan]
@@ -158,7 +158,7 @@ def test_item_knn_by_hand() -> None:
 def test_item_knn_fitted_in_blocks_is_the_same(logs, monkeypatch) -> None:
     train, samples = logs
     whole = ItemKNN(train, neighbours=4).scores(samples)
-    monkeypatch.setattr("graphmeta.neighbours.items._PAIRS_AT_ONCE", 20)
+    monkeypatch.setattr("graphmeta.baselines.item_knn._PAIRS_AT_ONCE", 20)
     assert torch.equal(ItemKNN(train, neighbours=4).scores(samples), whole)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta import plots
-from graphmeta.curves import Curve
+from graphmeta.data.graph import build_graph
+from graphmeta.data.graph_files import node_names
 from graphmeta.errors import InputError
-from graphmeta.evaluate import Result
-from graphmeta.graph import build_graph
-from graphmeta.report import node_names
+from graphmeta.evaluation.adaptation_curves import Curve
+from graphmeta.evaluation.ranking import Result
+from graphmeta.plots import figures as plots
 from graphmeta.testing import fake_log
-from graphmeta.train import Report
+from graphmeta.training.run import Report
 
 PNG = b"\x89PNG"
 

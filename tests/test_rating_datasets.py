@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphmeta.datasets.ratings import melu_movielens, metahin
 from graphmeta.errors import InputError
-from graphmeta.rating_datasets import melu_movielens, metahin
-from graphmeta.scenarios import ColdStart
+from graphmeta.evaluation.cold_start import ColdStart
 
 real = pytest.mark.skipif(
     not os.environ.get("GRAPHMETA_DATA"), reason="GRAPHMETA_DATA names no folder with public logs"

@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphmeta.baselines import GlobalMean, ItemMean, ItemUserMean
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate_ratings
-from graphmeta.metrics import list_ndcg
-from graphmeta.neighbours import GlobalMean, ItemMean, ItemUserMean
-from graphmeta.published import build
-from graphmeta.tasks import RandomQueries, Tasks
+from graphmeta.evaluation.metrics import list_ndcg
+from graphmeta.evaluation.ratings import evaluate_ratings
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.few_shot import RandomQueries
+from graphmeta.sampling.tasks import Tasks
 from graphmeta.testing import fake_log, fake_ratings
 
 LOG = fake_ratings()

@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-import graphmeta.train
+import graphmeta.training.loop
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_python_blocks_run(monkeypatch, capsys):
     # A small part of the embedded log is enough to run every line.
-    from graphmeta import datasets
+    from graphmeta.datasets import session_logs as datasets
 
     weeks = datasets.complete_journey()
     weeks = weeks.before(float(weeks.starts[2500]))
@@ -21,12 +21,12 @@ def test_python_blocks_run(monkeypatch, capsys):
         exec(block, names)
     assert "hit@20" in capsys.readouterr().out
     system = names["system"]
-    history = list(graphmeta.train.train(system, names["split"].train, epochs=1, batch_size=64))
+    history = list(graphmeta.training.loop.train(system, names["split"].train, epochs=1, batch_size=64))
     assert history[0].loss > 0
 
 
 def test_the_table_of_systems_is_the_catalogue():
-    from graphmeta.published import CATALOGUE
+    from graphmeta.published.catalogue import CATALOGUE
 
     rows = re.findall(r"^\| `([a-z0-9_, ]+)` \|", README, re.M)
     listed = {name.strip() for row in rows for name in row.split(",")}

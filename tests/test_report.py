@@ -2,12 +2,13 @@
 
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.card import titles
-from graphmeta.curves import by_steps
-from graphmeta.evaluate import evaluate
-from graphmeta.published import build
-from graphmeta.report import KS, compare
+from graphmeta.cli.model_card import titles
+from graphmeta.evaluation.adaptation_curves import by_steps
+from graphmeta.evaluation.compare import compare
+from graphmeta.evaluation.protocol import KS
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=30)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphmeta.data.reviews import ReviewLog
+from graphmeta.datasets.reviews import amazon_reviews, halves, musical_instruments, planted_reviews
 from graphmeta.errors import InputError
-from graphmeta.review_datasets import amazon_reviews, halves, musical_instruments, planted_reviews
-from graphmeta.reviews import ReviewLog
 
 LINES = [
     {"reviewerID": "A2", "asin": "0007", "overall": 4.0, "reviewText": "Fine \"capo\".", "unixReviewTime": 1400000000},

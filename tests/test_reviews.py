@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from graphmeta.data.reviews import Documents, ReviewLog, Vocabulary, Words, latent_vectors, read_vectors
 from graphmeta.errors import InputError
-from graphmeta.reviews import Documents, ReviewLog, Vocabulary, Words, latent_vectors, read_vectors
 
 FRAME = pd.DataFrame(
     {

@@ -4,11 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.scenarios import Cold, ColdStart, cold_start, late_people, random_people, rare_items, released_from
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import RandomQueries, random_queries
+from graphmeta.evaluation.cold_start import (
+    Cold,
+    ColdStart,
+    cold_start,
+    late_people,
+    random_people,
+    rare_items,
+    released_from,
+)
+from graphmeta.sampling.few_shot import RandomQueries, random_queries
 from graphmeta.testing import fake_log, fake_ratings
 
 LOG = fake_ratings(people=60, items=50, each=30)

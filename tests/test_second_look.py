@@ -10,21 +10,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.batch import Samples, prefixes, session_batch
+from graphmeta.baselines import ItemKNN
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.neighbours import ItemKNN
-from graphmeta.neighbours.second_look import SecondLook
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Cosine, Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.published import build
+from graphmeta.nn.score_terms.reranker import SecondLook
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
-from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.train import Adam, train
+from graphmeta.sampling.samples import Samples, prefixes
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 pytestmark = pytest.mark.usefixtures("float64")
 ITEMS, WIDTH = 15, 4
@@ -173,7 +175,7 @@ def test_learned_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     look = system.recommender.get_submodule("head.extras.second_look")
     assert all(bool(weight.any()) for name, weight in look.named_parameters())
     system.save(tmp_path / "saved")
-    torch.testing.assert_close(System.load(tmp_path / "saved").scores(asked()), system.scores(asked()))
+    torch.testing.assert_close(load(tmp_path / "saved").scores(asked()), system.scores(asked()))
 
 
 def test_another_numbering_is_refused() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split, split_at, split_by_item, split_by_time, split_by_user, split_people
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.splits import Split, split_at, split_by_item, split_by_time, split_by_user, split_people
-from graphmeta.tables import EntityTable
 from graphmeta.testing import fake_log
 
 

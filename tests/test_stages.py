@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from graphmeta.errors import DivergedError
-from graphmeta.stages import Stage, train_stages
-from graphmeta.train import Sgd
+from graphmeta.training.optimizers import Sgd
+from graphmeta.training.stages import Stage, train_stages
 
 
 class Number(nn.Module):

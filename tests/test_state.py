@@ -18,25 +18,28 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import last_clicks
-from graphmeta.cli import main
+from graphmeta.cli.commands import main
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluate import drawn_against, evaluate, evaluate_sampled, evaluate_tasks
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.gate import Column, Full, Row
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
+from graphmeta.evaluation.ranking import drawn_against, evaluate, evaluate_sampled, evaluate_tasks
+from graphmeta.nn.conditioning.gate import Column, Full, Row
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published import CATALOGUE, build
+from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.cbml import cbml, cbml_g
+from graphmeta.published.load import load
 from graphmeta.published.meta import maml
 from graphmeta.published.session import gru4rec, if_san, sr_gnn
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.few_shot import RandomQueries, drawn_tasks
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, not_finite, save_state, state_hash
 from graphmeta.system import System
-from graphmeta.tasks import RandomQueries, drawn_tasks
 from graphmeta.testing import fake_log, fake_ratings
-from graphmeta.train import Adam, Checkpoint, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
+from graphmeta.training.run import Checkpoint
 
 LOG, RATED = fake_log(sessions=60, length=14), fake_ratings()
 every = pytest.mark.parametrize("name", CATALOGUE)
@@ -106,7 +109,7 @@ def changed(name: str) -> dict[str, Any]:
 
 def reloaded(system: System, folder: Path) -> System:
     system.save(folder)
-    return System.load(folder)
+    return load(folder)
 
 
 pauses = pytest.mark.filterwarnings("ignore:dwell_lag=0")
@@ -172,7 +175,7 @@ def test_what_is_set_after_building_is_what_is_saved(tmp_path: Path) -> None:
     own = mine(LOG.items)
     own.max_length = 7
     own.save(tmp_path)
-    assert System.load(tmp_path, build=mine).max_length == 7
+    assert load(tmp_path, build=mine).max_length == 7
 
 
 def test_a_base_says_how_much_is_looked_at_and_what_goes_around_it_may_say_otherwise() -> None:
@@ -191,9 +194,9 @@ def test_the_command_line_takes_them(tmp_path: Path) -> None:
     command = ["fit", str(written(tmp_path)), "--session", "s", "--item", "i", "--out", str(tmp_path / "out")]
     small = ["--system", "melu", "--width", "4", "--epochs", "1", "--max-support", "3", "--max-length", "4"]
     assert main([*command, *small]) == 0
-    assert System.load(tmp_path / "out" / "model").limits == {"max_support": 3, "max_length": 4}
+    assert load(tmp_path / "out" / "model").limits == {"max_support": 3, "max_length": 4}
     assert main([*command, *small, "--resume", "--max-length", "5"]) == 0
-    assert System.load(tmp_path / "out" / "model").max_length == 5
+    assert load(tmp_path / "out" / "model").max_length == 5
 
 
 def written(folder: Path) -> Path:
@@ -236,8 +239,8 @@ def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_pa
     assert system.recipe is None
     system.save(tmp_path)
     with pytest.raises(InputError, match="pass build="):
-        System.load(tmp_path)
-    assert state_hash(System.load(tmp_path, build=around)) == state_hash(system)
+        load(tmp_path)
+    assert state_hash(load(tmp_path, build=around)) == state_hash(system)
 
 
 def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
@@ -440,23 +443,22 @@ ONES = [1] * LOG.num_items
 def test_a_forged_document_is_refused_in_one_line(saved: Any, change: Any, told: str, tmp_path: Path) -> None:
     forged(saved, tmp_path, change)
     with pytest.raises(InputError, match=told) as caught:
-        System.load(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
 MEMORY = """
 import resource, sys
 from graphmeta.errors import InputError
-from graphmeta.system import System
-import graphmeta.published
+from graphmeta.published.load import load
 
 def most():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
 
-System.load(sys.argv[1])
+load(sys.argv[1])
 before = most()
 try:
-    System.load(sys.argv[2])
+    load(sys.argv[2])
 except InputError as error:
     print(int(most() - before), error)
 """
@@ -482,7 +484,7 @@ def test_loading_draws_no_more_random_numbers_than_building(tmp_path: Path) -> N
         build(name, LOG.items, width=6)
         wanted = torch.get_rng_state()
         torch.manual_seed(3)
-        System.load(tmp_path)
+        load(tmp_path)
         assert torch.equal(torch.get_rng_state(), wanted)
 
 
@@ -497,7 +499,7 @@ def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any]
         del document["users"]
     document["recipe"]["arguments"] = {"width": 6, **given}  # only what was given
     save_state(tmp_path, "model", tensors, {**document, "format": number})
-    again = System.load(tmp_path)
+    again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.limits == {"max_support": 10, "max_length": 50}
 
 

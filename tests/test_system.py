@@ -7,20 +7,22 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published import CATALOGUE, RANKING, build
+from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import last_clicks, open_sessions
 from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=120)
 
@@ -104,7 +106,7 @@ def test_saved_is_loaded(name, tmp_path):
     system = build(name, LOG.items, users=LOG.users, width=6)
     system.notes["why"] = "test"
     system.save(tmp_path)
-    again = System.load(tmp_path)
+    again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.notes == {"why": "test"}
     samples = last_clicks(LOG)
     assert torch.equal(again.scores(samples), system.scores(samples))
@@ -115,7 +117,7 @@ def test_maml_around_another_base_is_saved(tmp_path):
     for base in ("if_san", "hetero_gnn"):
         system = build("maml", LOG.items, width=6, base=CATALOGUE[base].function)
         system.save(tmp_path)
-        assert state_hash(System.load(tmp_path)) == state_hash(system)
+        assert state_hash(load(tmp_path)) == state_hash(system)
     with pytest.raises(InputError, match="no system is called 'sr_gnm'"):
         build("maml", LOG.items, base="sr_gnm")
 
@@ -126,10 +128,10 @@ def test_models_of_the_first_format_still_load(tmp_path):
     tensors, document = load_state(tmp_path, "model")
     del document["users"]
     save_state(tmp_path, "model", tensors, {**document, "format": 1})
-    assert System.load(tmp_path).users is None
+    assert load(tmp_path).users is None
     save_state(tmp_path, "model", tensors, {**document, "format": 99})
     with pytest.raises(InputError, match="update graphmeta"):
-        System.load(tmp_path)
+        load(tmp_path)
 
 
 def test_users_are_saved_and_asked_by_their_own_ids(tmp_path):
@@ -138,7 +140,7 @@ def test_users_are_saved_and_asked_by_their_own_ids(tmp_path):
     session, user = [LOG.items.ids[0]], LOG.users.ids[3]
     wanted = system.recommend(session, k=5, user=user)
     system.save(tmp_path)
-    again = System.load(tmp_path).eval()
+    again = load(tmp_path).eval()
     assert again.recommend(session, k=5, user=user) == wanted
     assert again.recommend(session, k=5, user="nobody") == again.recommend(session, k=5)
     assert wanted != again.recommend(session, k=5)
@@ -164,10 +166,10 @@ def test_a_system_of_ones_own_needs_its_builder(tmp_path):
     system = own(LOG.items)
     system.save(tmp_path)
     with pytest.raises(InputError, match="pass build="):
-        System.load(tmp_path)
-    assert state_hash(System.load(tmp_path, build=own)) == state_hash(system)
+        load(tmp_path)
+    assert state_hash(load(tmp_path, build=own)) == state_hash(system)
     with pytest.raises(InputError, match="do not fit"):
-        System.load(tmp_path, build=lambda items: build("if_san", items, width=4))
+        load(tmp_path, build=lambda items: build("if_san", items, width=4))
 
 
 def test_unknown_system_names_the_nearest():

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphmeta.columns import column, ids, numbers, read_frame, seconds
+from graphmeta.data.columns import column, ids, numbers, read_frame, seconds
+from graphmeta.data.tables import EntityTable, Several, locate
 from graphmeta.errors import InputError
-from graphmeta.tables import EntityTable, Several, locate
 
 NOON = 1714564800.0  # 2024-05-01 12:00:00 UTC
 

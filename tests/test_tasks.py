@@ -9,21 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions, session_batch, split_tasks, without_targets
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.histories import user_histories, with_history
 from graphmeta.nn.readout import Last, Mean, SoftAttention
-from graphmeta.tasks import (
-    Tasks,
-    TaskSampler,
-    drawn_tasks,
-    known_clicks,
-    support_of,
-    task_batch,
-    tasks_of,
-    user_parallel,
-)
+from graphmeta.sampling.batch_rows import NEXT
+from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.histories import user_histories, with_history
+from graphmeta.sampling.order import TaskSampler, user_parallel
+from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch, without_targets
+from graphmeta.sampling.task_layout import split_tasks
+from graphmeta.sampling.tasks import Tasks, support_of, task_batch, tasks_of
 
 
 @st.composite

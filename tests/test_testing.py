@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch_geometric.nn import EGConv, GATv2Conv
 
-from graphmeta.batch import NEXT
 from graphmeta.errors import InputError
-from graphmeta.nn.attention import from_dense, to_dense
+from graphmeta.nn.encoders.attention import from_dense, to_dense
+from graphmeta.sampling.batch_rows import NEXT
 from graphmeta.testing import check_encoder, fake_log
 
 

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import state_hash
-from graphmeta.system import System
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=60, items=23, length=7)
 OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "second_look": {}}
@@ -47,7 +48,7 @@ def ask(system, calls, threads):
 @pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
 def test_threads_give_the_answers_of_one(name, tmp_path):
     trained(name).save(tmp_path)
-    system = System.load(tmp_path)
+    system = load(tmp_path)
     assert not system.training
     before, modes = state_hash(system), [part.training for part in system.modules()]
     parameters = [id(p) for p in system.parameters()]
@@ -132,6 +133,6 @@ def test_a_loaded_model_asks_after_being_loaded_in_inference_mode(tmp_path):
     system = trained("maml")
     system.save(tmp_path)
     with torch.inference_mode():
-        loaded = System.load(tmp_path)
+        loaded = load(tmp_path)
         answers = loaded.recommend(ASKED[3], 5)
     assert answers == system.recommend(ASKED[3], 5) == loaded.recommend(ASKED[3], 5)

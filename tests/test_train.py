@@ -9,21 +9,24 @@ import torch
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import last_clicks, session_batch, whole_sessions
+from graphmeta.data.splits import split_by_time
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.nn.features import ItemFeatures, row_gradients
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick, SoftmaxLoss
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures, row_gradients
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
-from graphmeta.splits import split_by_time
+from graphmeta.sampling.samples import last_clicks, whole_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.storage import state_hash
 from graphmeta.system import System
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, Checkpoint, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
+from graphmeta.training.run import Checkpoint
 
 SPLIT = split_by_time(fake_log(sessions=240))
 

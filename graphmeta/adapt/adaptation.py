@@ -29,13 +29,14 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights, detached
 from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState
-from graphmeta.adapt.start import Shared, Start
+from graphmeta.adapt.starts.start import Shared, Start
 from graphmeta.adapt.step import Step
-from graphmeta.batch import split_tasks, without_targets
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.nn.features import table_names
+from graphmeta.nn.features.tables import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
-from graphmeta.tasks import TaskBatch
+from graphmeta.sampling.session_batch import without_targets
+from graphmeta.sampling.task_layout import split_tasks
+from graphmeta.sampling.tasks import TaskBatch
 
 
 class Adaptation(nn.Module):
@@ -44,7 +45,7 @@ class Adaptation(nn.Module):
     Args:
         scope: the parameters a task changes.
         step: how one step moves them, see :mod:`graphmeta.adapt.step`.
-        start: where they begin, see :mod:`graphmeta.adapt.start`; the shared weights if not given.
+        start: where they begin, see :mod:`graphmeta.adapt.starts.start`; the shared weights if not given.
         inner: how many steps a task takes, of which order, how they are clipped, held back and trained, see
             :class:`~graphmeta.adapt.inner.InnerLoop`; in its place, ``steps`` and ``order`` alone may be given.
         trained: whether the shared weights are trained for what comes after the steps; if not, they are trained

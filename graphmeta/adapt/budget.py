@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graphmeta.adapt.twin import Twin
 from graphmeta.recommender import Recommender
-from graphmeta.tasks import Sizes, TaskBatch
+from graphmeta.sampling.tasks import Sizes, TaskBatch
 
 if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation

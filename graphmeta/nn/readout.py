@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.features import Table
+from graphmeta.nn.features.tables import Table
 
 
 class Last(nn.Module):
@@ -32,7 +32,7 @@ class Mean(nn.Module):
 class OfUser(nn.Module):
     """Whose sample it is: the user's row in a table, whatever was clicked; zero for users nobody knows.
 
-    Unlike :class:`~graphmeta.nn.features.UserFeatures`, a user without events keeps the row it began with.
+    Unlike :class:`~graphmeta.nn.features.tables.UserFeatures`, a user without events keeps the row it began with.
 
     Shapes: ``[E, D] -> [S, width]``.
     """

@@ -3,7 +3,8 @@
 Trained otherwise than in the paper, which compares each click with a single item that another click of the batch
 went to (hinge), in batches whose rows walk one user each, under Adagrad with rate 0.2: on MovieLens-1M that comes out
 near popularity. Here every click is compared with the whole catalogue, in batches at random. The paper's are
-``loss="hinge"`` and ``system.batches = user_parallel`` (:func:`~graphmeta.tasks.user_parallel`); RESULTS.md has both.
+``loss="hinge"`` and ``system.batches = user_parallel`` (:func:`~graphmeta.sampling.order.user_parallel`); RESULTS.md
+has both.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from graphmeta.batch import whole_sessions
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.histories import user_histories
-from graphmeta.nn.dwell import Dwell, DwellBeside, DwellBins
-from graphmeta.nn.features import ItemFeatures, UserFeatures
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick
-from graphmeta.nn.negatives import OwnNegatives, local
+from graphmeta.nn.encoders.dwell_time import Dwell, DwellBeside, DwellBins
+from graphmeta.nn.encoders.prefix_attention import DwellAttention, TriangleAttention, WithUser
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.features.tables import ItemFeatures, UserFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
+from graphmeta.nn.losses.losses import EveryClick
+from graphmeta.nn.losses.negatives import OwnNegatives, local
 from graphmeta.nn.readout import Last
-from graphmeta.nn.recurrent import Recurrent
-from graphmeta.nn.temporal import TemporalDot, TemporalItems
-from graphmeta.nn.triangle import DwellAttention, TriangleAttention, WithUser
 from graphmeta.published.parts import loss_called
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.histories import user_histories
+from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 _LENGTH = 200
 
@@ -52,13 +53,13 @@ def asars_user_cat(
 
     Args:
         width: of items; hidden: of states; user_width: of users; cell: ``lstm`` or ``gru``; dropout: before it.
-        loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.ranking.RANKING` against
-            ``negatives`` items that other clicks of the batch went to, outside the user's history (the max forms
-            want several, 5 say).
+        loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
+            against ``negatives`` items that other clicks of the batch went to, outside the user's history (the max
+            forms want several, 5 say).
         carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
-            (:func:`~graphmeta.tasks.with_history` makes such samples for evaluation; to recommend, pass the user's
-            earlier clicks before the session's).
-        temporal: score with users' drift and item biases a period, :class:`~graphmeta.nn.temporal.TemporalDot`.
+            (:func:`~graphmeta.sampling.tasks.with_history` makes such samples for evaluation; to recommend, pass the
+            user's earlier clicks before the session's).
+        temporal: score with users' drift and item biases a period, :class:`~graphmeta.nn.heads.temporal.TemporalDot`.
 
     Source: ASARS, sections 3.1–3.4 (user, concatenated).
     Differs: loss and batches, as said above. The paper gives the item width as 64 and as 32; the 32 is taken as
@@ -86,12 +87,12 @@ def asars_user_att(
 ) -> System:
     """ASARS whose user weighs the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
 
-    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.triangle.TriangleAttention`); arguments as
-    for :func:`asars_user_cat`.
+    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`);
+    arguments as for :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (user, attention).
-    Differs: loss and batches; see :class:`~graphmeta.nn.triangle.TriangleAttention`; the keys of eq 19, which the
-    paper defines for pauses alone, are made from item states.
+    Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`; the keys of eq
+    19, which the paper defines for pauses alone, are made from item states.
     """
     network, attention = Recurrent(width, hidden, cell=cell, dropout=dropout), TriangleAttention(hidden, user_width)
     encoder = WithUser(network, UserFeatures(len(users), user_width), attention)
@@ -150,7 +151,7 @@ def asars_time_att(
     h^time is a second LSTM's state over the pauses; arguments as for :func:`asars_time_cat`.
 
     Source: ASARS, eqs 15–20 (time, attention).
-    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.triangle.TriangleAttention`.
+    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`.
     """
     encoder = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
     return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)

@@ -8,10 +8,11 @@ from typing import Any
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Gated
+from graphmeta.adapt.starts.gated import Gated
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.cluster import Clustered, SampleGated
-from graphmeta.nn.gate import Gates, Granularity, granularity_called
+from graphmeta.nn.conditioning.cluster import Clustered, SampleGated
+from graphmeta.nn.conditioning.gate import Gates, Granularity, granularity_called
 from graphmeta.published.parts import (
     FIXED,
     Base,
@@ -26,7 +27,6 @@ from graphmeta.published.parts import (
 from graphmeta.published.recipe import recorded, variant
 from graphmeta.published.session import if_san
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 PREDICTOR = ("head.project.weight", "head.project.bias", "head.extras", "head.scale")
 SEEN = {"both": lambda session: slice(None), "session": slice, "cluster": lambda session: slice(session, None)}
@@ -65,8 +65,8 @@ def cbml(
             A head's extras (:func:`~graphmeta.published.parts.adding`) and scale are gated with the layer, logarithms
             as they stand, where there is one gate a session; gates of samples are of the layer alone.
         granularity: ``full`` (a gate value a weight), ``row`` (an output), ``column`` (an input) or ``rank1`` (both,
-            multiplied), or one of the classes of :mod:`graphmeta.nn.gate`. With ``column``, gating W is scaling
-            ``[S ; C]``; with ``row``, it is scaling ``[S ; C] W`` before the bias, which has a gate of its own.
+            multiplied), or one of the classes of :mod:`graphmeta.nn.conditioning.gate`. With ``column``, gating W is
+            scaling ``[S ; C]``; with ``row``, it is scaling ``[S ; C] W`` before the bias, which has a gate of its own.
         gate_scope: ``session``: one gate a task, from the session as it stands before the query, and the step moves
             the gated weights; ``sample``: a gate of its own for each support sample and for the query, and the step
             moves the weights below the gates.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.described import Described
-from graphmeta.nn.features import ItemFeatures
+from graphmeta.nn.features.attribute_sum import Described
+from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.published.parts import Base, base_system
 from graphmeta.published.recipe import recorded
 from graphmeta.published.session import sr_gnn
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 
 @recorded
@@ -35,7 +35,7 @@ def dropout_net(
         drop: how many own vectors are left out in training.
 
     Source: Volkovs, Yu, Poutanen, DropoutNet: Addressing Cold Start in Recommender Systems, NeurIPS 2017.
-    Differs: see :class:`~graphmeta.nn.described.Described`; items alone, not users.
+    Differs: see :class:`~graphmeta.nn.features.attribute_sum.Described`; items alone, not users.
     """
     system = base_system(base, items, users=users, width=width, options=options)
     if not 0 <= drop < 1:

@@ -17,32 +17,33 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.generated import Generated
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Start
+from graphmeta.adapt.starts.generated import Generated
+from graphmeta.adapt.starts.start import Start
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples
-from graphmeta.events import EventLog
-from graphmeta.nn.attention import Clicks
-from graphmeta.nn.features import ItemFeatures, UserFeatures, scaled_normal_
-from graphmeta.nn.person import PairNetwork, PersonVector
-from graphmeta.nn.ranking import Binary
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.encoders.attention import Clicks
+from graphmeta.nn.features.tables import ItemFeatures, UserFeatures, scaled_normal_
+from graphmeta.nn.heads.user_vector import PairNetwork, PersonVector
+from graphmeta.nn.losses.pairwise import Binary
+from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint
 from graphmeta.nn.readout import Mean
-from graphmeta.nn.unseen import AgainstUnseen, Fingerprint
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import Sizes, TaskBatch, Tasks, drawn_tasks, known_clicks
-from graphmeta.train import Adam, Sgd
+from graphmeta.training.optimizers import Adam, Sgd
 
 
 class PersonSystem(System):
     """A system whose tasks are people: every known item is support, the first too (with ``max_support``, the last so
     many); ``Tasks`` are taken as they are.
 
-    Its loss is an :class:`~graphmeta.nn.unseen.AgainstUnseen`; with its ``sums``, the training loss of a batch is
-    the sum over all queries, as the support loss of a task is.
+    Its loss is an :class:`~graphmeta.nn.losses.task_negatives.AgainstUnseen`; with its ``sums``, the training loss of a
+    batch is the sum over all queries, as the support loss of a task is.
     """
 
     @property

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphmeta.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
+from graphmeta.data.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
 from graphmeta.errors import InputError
-from graphmeta.metrics import rating_errors
-from graphmeta.nn.aspects import AspectExtractor, CoAttention, Fusion, Matching, Read, WindowAspects
-from graphmeta.nn.text import WordVectors
-from graphmeta.stages import Stage, train_stages
-from graphmeta.train import Adam, Report
+from graphmeta.evaluation.metrics import rating_errors
+from graphmeta.nn.cross_domain.aspects import AspectExtractor, CoAttention, Fusion, Matching, Read, WindowAspects
+from graphmeta.nn.cross_domain.text import WordVectors
+from graphmeta.training.optimizers import Adam
+from graphmeta.training.run import Report
+from graphmeta.training.stages import Stage, train_stages
 
 VARIANTS = ("simple", "share", "doubleS", "full")
 
@@ -49,7 +50,7 @@ def fit(
     patience: int = 4,
     seed: int = 0,
 ) -> Iterator[Report]:
-    """Train a model; arguments as :func:`~graphmeta.stages.train_stages`. Run it to the end."""
+    """Train a model; arguments as :func:`~graphmeta.training.stages.train_stages`. Run it to the end."""
     return train_stages(
         model.stages(cut), epochs=epochs, optimizer=optimizer, batch_size=batch_size, patience=patience, seed=seed
     )
@@ -243,15 +244,15 @@ def catn(
     """CATN: aspects of what a user wrote in one domain against aspects of what was written of an item in the other.
 
     ``r̂ = mean_{p,q} (S ⊙ A_u W A_iᵀ)_{p,q} + b_u + b_i`` with ``S = LeakyReLU(V_s W V_tᵀ)``; for an item of the source
-    domain ``Wᵀ``. ``A`` are convolution, gate and attention over a document (:mod:`graphmeta.nn.aspects`); in ``full``
-    the user's is joined with that of an auxiliary document by people of like mind. Both flows, source documents to
-    target items and back, are trained on linking users.
+    domain ``Wᵀ``. ``A`` are convolution, gate and attention over a document (:mod:`graphmeta.nn.cross_domain.aspects`);
+    in ``full`` the user's is joined with that of an auxiliary document by people of like mind. Both flows, source
+    documents to target items and back, are trained on linking users.
 
     Args:
         variant: ``simple`` (all words count alike, no S, one extractor), ``share`` (attention and S, one extractor),
             ``doubleS`` (an extractor for each domain), ``full`` (and auxiliary documents).
         width: of word vectors, where none are given; filters: of the convolution; aspects: a document; size: of each.
-        vectors: of the words, see :func:`~graphmeta.reviews.read_vectors`; trained further.
+        vectors: of the words, see :func:`~graphmeta.data.reviews.read_vectors`; trained further.
         extractor_by: ``document`` reads each document by the extractor of its domain; ``flow`` reads both documents by
             that of the item's domain, as the released code does.
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts
+from graphmeta.data.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts
 from graphmeta.errors import InputError
-from graphmeta.metrics import rating_errors
-from graphmeta.nn.factors import (
+from graphmeta.evaluation.metrics import rating_errors
+from graphmeta.nn.cross_domain.factors import (
     AlikeFactors,
     DenoisingFactors,
     Factors,
@@ -18,9 +18,9 @@ from graphmeta.nn.factors import (
     alike,
     people,
 )
-from graphmeta.nn.text import WordVectors
+from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.published.cross_domain import cold_errors, device_of, predict
-from graphmeta.stages import Stage
+from graphmeta.training.stages import Stage
 
 Side = Factors | DenoisingFactors
 
@@ -130,8 +130,8 @@ def cdlfm(
             is learned on.
 
     Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
-    DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.factors.alike`'s; maps are networks, not
-    boosted trees, all cold users' learned at once.
+    DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.cross_domain.factors.alike`'s; maps are
+    networks, not boosted trees, all cold users' learned at once.
     """
     both = [alike(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
     first, second = (

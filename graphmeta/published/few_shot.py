@@ -11,25 +11,26 @@ from functools import partial
 from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.generated import Generated
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Gated
+from graphmeta.adapt.starts.gated import Gated
+from graphmeta.adapt.starts.generated import Generated
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples, last_clicks, real_samples
-from graphmeta.nn.attention import Clicks
-from graphmeta.nn.cluster import Autoencoders
-from graphmeta.nn.decoder import AttentionDecoder, DecoderHead, RecurrentBeside
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.gate import Row
-from graphmeta.nn.people import ClusterCode, PeopleFeatures, Person
-from graphmeta.nn.ranking import Hinge, SampledSoftmax
-from graphmeta.nn.translation import MeanTransition, Translation
-from graphmeta.nn.unseen import AgainstUnseen
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.conditioning.cluster import Autoencoders
+from graphmeta.nn.conditioning.gate import Row
+from graphmeta.nn.encoders.attention import Clicks
+from graphmeta.nn.features.people import ClusterCode, PeopleFeatures, Person
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, RecurrentBeside
+from graphmeta.nn.heads.translation import MeanTransition, Translation
+from graphmeta.nn.losses.pairwise import Hinge, SampledSoftmax
+from graphmeta.nn.losses.task_negatives import AgainstUnseen
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.session_batch import real_samples
+from graphmeta.sampling.tasks import Tasks
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import Tasks
 
 
 class ClusteredSystem(System):
@@ -116,8 +117,8 @@ def meta_tl(
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
     SIGIR 2021, eqs 1–6.
-    Differs: no batch norm (see :class:`~graphmeta.nn.translation.MeanTransition`); one task a person, the last click
-    asked, where the public code also draws sub-sequences; r is not kept from one evaluation to the next.
+    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); one task a person, the last
+    click asked, where the public code also draws sub-sequences; r is not kept from one evaluation to the next.
     """
     readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))

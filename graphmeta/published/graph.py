@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import nn
 
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.features import ItemFeatures, uniform_
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Cosine, Dot
-from graphmeta.nn.hetero import MESSAGES, HeteroSession
-from graphmeta.nn.positions import Positions
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.hetero import MESSAGES, HeteroSession
+from graphmeta.nn.encoders.positions import Positions
+from graphmeta.nn.features.tables import ItemFeatures, uniform_
+from graphmeta.nn.features.transitions import TransitionFeatures
+from graphmeta.nn.features.unit_norm import UnitFeatures
+from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.readout import SoftAttention
-from graphmeta.nn.transitions import TransitionFeatures
-from graphmeta.nn.unit import UnitFeatures
 from graphmeta.published.parts import Base, adding, base_system
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 
 @recorded
@@ -29,11 +29,11 @@ def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages
 
     Args:
         width: d; steps: rounds of message passing.
-        messages: how a relation passes them, one of :data:`~graphmeta.nn.hetero.MESSAGES`.
+        messages: how a relation passes them, one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`.
 
     Source: Schlichtkrull et al., Modeling Relational Data with Graph Convolutional Networks, ESWC 2018, eq 2, with
     SR-GNN's gate and readout; ``attention`` is GAT's for each relation, ``transformer`` HGT (Hu et al. 2020).
-    Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.hetero`.
+    Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.encoders.hetero`.
     """
     if messages not in MESSAGES:
         raise InputError(f"no messages are called {messages!r}; there are {', '.join(MESSAGES)}")
@@ -59,13 +59,13 @@ def global_gnn(
 
     Args:
         width: d; steps: rounds of message passing within the session.
-        neighbours, window, discount, dropout: see :class:`~graphmeta.nn.transitions.TransitionFeatures`.
+        neighbours, window, discount, dropout: see :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
         normalised: item and session vectors of unit length, their products times ``scale``.
 
     Source: Wang et al., Global Context Enhanced Graph Neural Networks for Session-based Recommendation, SIGIR 2020:
     its global level.
     Differs: the session level is SR-GNN's, without the paper's typed edges and positions; for the attention and the
-    counts see :class:`~graphmeta.nn.transitions.TransitionFeatures`.
+    counts see :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
     """
     features = TransitionFeatures(
         len(items), width, neighbours=neighbours, window=window, discount=discount, dropout=dropout
@@ -89,10 +89,11 @@ def second_look(
 ) -> System:
     """A trained recommender, and a network that looks once more at the items which counts speak for.
 
-    ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items (:class:`~graphmeta.nn.returns.Returns`), f
-    and x those of :class:`~graphmeta.neighbours.second_look.SecondLook`; σ, a and f learn, all else is the base's and
-    stays. Train the base on all but the last sessions, begin with it, and learn on these; then let a base that has
-    learned from all sessions take its place::
+    ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items
+    (:class:`~graphmeta.nn.score_terms.repeat.Returns`), f and x those of
+    :class:`~graphmeta.nn.score_terms.reranker.SecondLook`; σ, a and f learn, all else is the base's and stays. Train
+    the base on all but the last sessions, begin with it, and learn on these; then let a base that has learned from all
+    sessions take its place::
 
         earlier, later = last_sessions(log, log.num_sessions // 10)
         list(train(base := build("niser", log.items), earlier, epochs=4))

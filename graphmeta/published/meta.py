@@ -9,11 +9,12 @@ from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Remembered
+from graphmeta.adapt.starts.remembered import Remembered
 from graphmeta.adapt.step import Gradient
-from graphmeta.nn.features import item_table
-from graphmeta.nn.memory import Remembering
-from graphmeta.nn.metapath import MetaPaths, PathContexts
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.conditioning.memory import Remembering
+from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
+from graphmeta.nn.features.tables import item_table
 from graphmeta.published.parts import (
     Base,
     adapting,
@@ -29,7 +30,6 @@ from graphmeta.published.recipe import recorded
 from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.recommender import Surrounded
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 
 @recorded
@@ -135,7 +135,7 @@ def mamo(
 
     Args:
         users, base, options: see :func:`maml`; the memory layer goes before the base's last layer.
-        slots: K; rate: γ, how fast the memory changes, see :class:`~graphmeta.nn.memory.MemoryLayer`.
+        slots: K; rate: γ, how fast the memory changes, see :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`.
         scope: what a session changes, as :func:`~graphmeta.published.cbml.cbml` takes it; the memory's layer is part
             of each of them.
 
@@ -177,7 +177,7 @@ def meta_hin(
     Args:
         users, base, options: see :func:`maml`; the base's last layer is replaced by one that also reads c.
         size: of a context; neighbours: of an item along a path, at most, see
-            :class:`~graphmeta.nn.metapath.MetaPaths`.
+            :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
         path_lr: rate of the step on the contexts; lr, steps: of those on the prediction layer.
 
     Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,

@@ -9,25 +9,25 @@ import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.co_adaptation import CoAdaptation
 from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
-from graphmeta.adapt.paths import CoAdaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import Gated
+from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.neighbours.evidence import Evidence
-from graphmeta.neighbours.second_look import SecondLook
-from graphmeta.nn.features import field_name
-from graphmeta.nn.head import Dot
-from graphmeta.nn.kin import Kin
-from graphmeta.nn.loss import RankingLoss, SoftmaxLoss
-from graphmeta.nn.ranking import RANKING
-from graphmeta.nn.returns import Returns
-from graphmeta.nn.target import TargetAttention
+from graphmeta.nn.features.tables import field_name
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.heads.target_attention import TargetAttention
+from graphmeta.nn.losses.losses import RankingLoss, SoftmaxLoss
+from graphmeta.nn.losses.pairwise import RANKING
+from graphmeta.nn.score_terms.cooccurrence import Evidence
+from graphmeta.nn.score_terms.repeat import Returns
+from graphmeta.nn.score_terms.reranker import SecondLook
+from graphmeta.nn.score_terms.same_category import Kin
 from graphmeta.published.recipe import called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 Base = Callable[..., System] | str
 
@@ -59,7 +59,7 @@ def adding(system: System, extras: Sequence[str]) -> System:
     ``returns``: a bonus for the session's own items; ``kin``: one for the items that share an attribute's value with a
     clicked one (attributes with one value an item); ``evidence``: what neighbours say, beside which the products get a
     weight too; ``second_look``: what a network makes of all that, see
-    :class:`~graphmeta.neighbours.second_look.SecondLook`.
+    :class:`~graphmeta.nn.score_terms.reranker.SecondLook`.
 
     Raises:
         InputError: nothing is called so, ``kin`` for items without attributes, or a head that takes no products.
@@ -95,7 +95,7 @@ def base_system(
     Raises:
         InputError: a name that is not in the catalogue.
     """
-    from graphmeta.published import CATALOGUE, build  # which imports this module
+    from graphmeta.published.catalogue import CATALOGUE, build  # which imports this module
 
     name, given = called(base), dict(options or {})
     if name is not None:

@@ -8,21 +8,21 @@ from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.start import RememberedPeople
+from graphmeta.adapt.starts.remembered import RememberedPeople
 from graphmeta.adapt.step import Gradient
-from graphmeta.nn.attention import Clicks
-from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.memory import Profiles, SlotLayer
-from graphmeta.nn.metapath import MetaPaths, PathContexts, PathFeatures
-from graphmeta.nn.pooling import SampleMean
-from graphmeta.nn.rating import Decision, SquaredError, decision_layers
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.conditioning.memory import Profiles, SlotLayer
+from graphmeta.nn.encoders.attention import Clicks
+from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts, PathFeatures
+from graphmeta.nn.encoders.pooling import SampleMean
+from graphmeta.nn.features.content import ContentFeatures, UserContent
+from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import along_paths
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.few_shot import RandomQueries
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import RandomQueries
 
 
 @recorded
@@ -48,9 +48,10 @@ def melu_rating(
     Source: Lee et al., MeLU: Meta-Learned User Preference Estimator for Cold-Start Recommendation, KDD 2019,
     eqs 1–3, Algorithm 1.
     Differs: a true meta-gradient of the stated order (the released code's is neither); the step goes down the mean
-    error of the known ratings; what :class:`~graphmeta.nn.content.Field` and :class:`~graphmeta.nn.rating.Decision`
-    say. The paper's rate, 5e-6 beside an outer Adam at 5e-5, is the default and hardly moves a person's weights;
-    ``lr=0.05, steps=5`` beside Adam at 1e-3 had the least error on held-out people of MovieLens-1M.
+    error of the known ratings; what :class:`~graphmeta.nn.features.content.Field` and
+    :class:`~graphmeta.nn.heads.rating.Decision` say. The paper's rate, 5e-6 beside an outer Adam at 5e-5, is the
+    default and hardly moves a person's weights; ``lr=0.05, steps=5`` beside Adam at 1e-3 had the least error on
+    held-out people of MovieLens-1M.
     """
     features, readout = ContentFeatures(items, width), UserContent(users, width)
     head = Decision(readout, decision_layers(readout.width + features.width, (hidden, hidden)))
@@ -88,9 +89,9 @@ def mamo_rating(
     Differs: squared error of a number (the code: five classes, through two softmaxes); plain gradient steps in the
     loop (the code: Adam), a true meta-gradient of the stated order, Adam outside (the code: SGD); the vectors of
     contents are shared and never a person's own, as in MeLU; recommending writes nothing; what
-    :class:`~graphmeta.nn.memory.Slots`, :class:`~graphmeta.nn.memory.Profiles` and
-    :class:`~graphmeta.adapt.start.RememberedPeople` say. The code clips slopes and this does not: five steps at 0.02
-    ran away for a held-out person of MovieLens-1M, at 0.01 they did not.
+    :class:`~graphmeta.nn.conditioning.memory.Slots`, :class:`~graphmeta.nn.conditioning.memory.Profiles` and
+    :class:`~graphmeta.adapt.starts.remembered.RememberedPeople` say. The code clips slopes and this does not: five
+    steps at 0.02 ran away for a held-out person of MovieLens-1M, at 0.01 they did not.
     """
     features, readout = ContentFeatures(items, width), UserContent(users, width)
     own = [nn.Sequential(nn.Linear(n, size), nn.ReLU(), nn.Linear(size, size)) for n in (readout.width, features.width)]
@@ -134,7 +135,7 @@ def meta_hin_rating(
         paths: the items' attributes that are paths; all if not given.
         width: of each field of content; size: of a context; hidden: of the decision layers.
         known: items of a person that are looked at, the last ones; neighbours: of an item along a path, at most, see
-            :class:`~graphmeta.nn.metapath.MetaPaths`.
+            :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
         path_lr: rate of the step on the contexts; lr, steps: of those on the decision layers.
 
     Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,

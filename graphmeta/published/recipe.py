@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from graphmeta.errors import InputError
-from graphmeta.nn.gate import GRANULARITIES
+from graphmeta.nn.conditioning.gate import GRANULARITIES
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
@@ -92,7 +92,7 @@ def written(value: Any) -> Any:
 
 def called(base: Any) -> str | None:
     """The name of a base in the catalogue, if it is there: its name, or its function."""
-    from graphmeta.published import CATALOGUE  # which imports this module
+    from graphmeta.published.catalogue import CATALOGUE  # which imports this module
 
     name = base if isinstance(base, str) else getattr(base, "__name__", "")
     return name if name in CATALOGUE and (name is base or CATALOGUE[name].function is base) else None
@@ -112,7 +112,7 @@ def _recipe(function: Callable[..., System], arguments: dict[str, Any]) -> Recip
     Raises:
         InputError: an argument of another type than the function's.
     """
-    from graphmeta.published import CATALOGUE
+    from graphmeta.published.catalogue import CATALOGUE
 
     name = called(function)
     try:
@@ -152,7 +152,7 @@ def _accepts(hint: Any, value: Any) -> bool:
 
 def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with the base's defaults among its options, so that later defaults change no stored model."""
-    from graphmeta.published import CATALOGUE
+    from graphmeta.published.catalogue import CATALOGUE
 
     if "base" not in arguments:
         return dict(arguments)

@@ -7,20 +7,20 @@ from itertools import pairwise
 
 from torch import nn
 
-from graphmeta.batch import whole_sessions
-from graphmeta.nn.convolution import CausalConvStack, RecentPatterns
-from graphmeta.nn.features import ItemFeatures, UntiedFeatures, scaled_normal_
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick, RankingLoss
-from graphmeta.nn.negatives import OwnNegatives, local, uniform
-from graphmeta.nn.pooling import Beside, RunningMean, UserStates
-from graphmeta.nn.ranking import Binary
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns
+from graphmeta.nn.encoders.pooling import Beside, RunningMean, UserStates
+from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, scaled_normal_
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import EveryClick, RankingLoss
+from graphmeta.nn.losses.negatives import OwnNegatives, local, uniform
+from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import loss_called
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 
 @recorded
@@ -38,8 +38,8 @@ def youtube_dnn(
 
     Args:
         width: of item vectors; tower: widths of the ReLU layers; the last one is scored against a table of its own.
-        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.ranking.RANKING` against
-            ``negatives`` of the batch's targets, drawn for each click outside its user's history.
+        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
+            against ``negatives`` of the batch's targets, drawn for each click outside its user's history.
 
     Source: Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations, section 3; without a
     tower as the session papers run it, with Spotlight.
@@ -75,7 +75,7 @@ def wavenet(
 
     Args:
         width, layers, kernel, multiplier, residual, activation, gated: see
-            :class:`~graphmeta.nn.convolution.CausalConvStack`.
+            :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`.
         loss, negatives: see :func:`youtube_dnn`.
 
     Source: van den Oord et al. 2016, WaveNet; as a recommender in Spotlight (Kula 2017).
@@ -120,7 +120,7 @@ def caser(
 
     Args:
         users: whose vectors P_u are learned; unknown ones are zeros.
-        width: d; length, horizontal, vertical, dropout: see :class:`~graphmeta.nn.convolution.RecentPatterns`.
+        width: d; length, horizontal, vertical, dropout: see :class:`~graphmeta.nn.encoders.convolution.RecentPatterns`.
         ahead: T, how many of the following clicks are targets; negatives: items drawn against each of them.
 
     Source: Tang & Wang, Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding, WSDM

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from graphmeta.batch import whole_sessions
-from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
-from graphmeta.nn.features import AttributeFeatures, ItemFeatures, uniform_
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick
-from graphmeta.nn.negatives import SharedNegatives
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.heads.target_attention import TargetAttention
+from graphmeta.nn.losses.losses import EveryClick
+from graphmeta.nn.losses.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
-from graphmeta.nn.recurrent import Recurrent
-from graphmeta.nn.target import TargetAttention
 from graphmeta.published.parts import adding, loss_called
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 
 @recorded
@@ -47,7 +47,7 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
     ``score_i = (s + Σ_l β_{i,l} h_l) · e_i``, ``β_i = softmax_l(e_i · W h_l)``; factorised, so that no vector of a
-    session and candidate is ever built (:mod:`graphmeta.nn.target`).
+    session and candidate is ever built (:mod:`graphmeta.nn.heads.target_attention`).
 
     Args:
         width: d; steps: rounds of message passing.
@@ -118,8 +118,8 @@ def gru4rec(
 
     Args:
         width: of items and states, one table for input and output; cell: ``gru`` or ``lstm``.
-        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.ranking.RANKING` against
-            the batch's other targets and ``negatives`` more, drawn as often as support^``alpha``.
+        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
+            against the batch's other targets and ``negatives`` more, drawn as often as support^``alpha``.
         whole: a batch is sessions, each read once; False: prefixes, as the graph encoders are trained.
 
     Source: Hidasi et al. 2016, Session-based Recommendations with Recurrent Neural Networks; Hidasi & Karatzoglou

@@ -10,20 +10,20 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from graphmeta.histories import every_click
-from graphmeta.nn.attention import Clicks
-from graphmeta.nn.features import ItemFeatures, scaled_normal_
-from graphmeta.nn.head import Dot
-from graphmeta.nn.negatives import AmongSeen, OwnNegatives
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.encoders.attention import Clicks
+from graphmeta.nn.features.tables import ItemFeatures, scaled_normal_
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.negatives import AmongSeen, OwnNegatives
 from graphmeta.nn.readout import OfUser
-from graphmeta.nn.transfer import TransferNet
 from graphmeta.published.parts import Base, base_system, loss_called
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.transfer import Transfer
+from graphmeta.retrain.transfer_net import TransferNet
+from graphmeta.sampling.histories import every_click
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
 
 
 @recorded
@@ -34,7 +34,8 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
 
     Args:
         users: whose vectors are learned; unknown ones are zeros. width: d.
-        loss: ``binary``, ``bpr`` or another of :data:`~graphmeta.nn.ranking.RANKING`; negatives: drawn for each click.
+        loss: ``binary``, ``bpr`` or another of :data:`~graphmeta.nn.losses.pairwise.RANKING`; negatives: drawn for each
+            click.
 
     Source: Zhang et al., How to Retrain Recommender System? A Sequential Meta-Learning Method, SIGIR 2020 (its base).
     Differs: no L2 term but that of a strategy.
@@ -141,7 +142,7 @@ def sml(
         phases: steps of both kinds a period; epochs: of each; offline: periods of the stream taken in offline.
         warm_up: epochs of the networks on what came before the stream; as printed there is none, which takes far more
             than some thousand events a period: see RESULTS.md.
-        hidden, detach_dot, residual: see :class:`~graphmeta.nn.transfer.TransferNet`.
+        hidden, detach_dot, residual: see :class:`~graphmeta.retrain.transfer_net.TransferNet`.
         restart_from: ``hat`` as printed, ``transferred`` as in the public code.
 
     Source: Zhang et al. 2020, equations 3–8, algorithms 1 and 2; :class:`~graphmeta.retrain.transfer.Transfer`.

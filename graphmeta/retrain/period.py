@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from graphmeta.batch import Samples
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
+from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 
 State = dict[str, Tensor]

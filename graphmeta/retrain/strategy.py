@@ -15,11 +15,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from graphmeta.batch import Samples
 from graphmeta.retrain.period import Period, State
+from graphmeta.sampling.order import Batches
+from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
-from graphmeta.tasks import Batches
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 ADAM = Adam(lr=1e-2, weight_decay=0.0, final=1.0)
 

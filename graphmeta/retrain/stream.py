@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphmeta.batch import Samples, ragged
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.histories import every_click
-from graphmeta.metrics import ranks, summary, usable
+from graphmeta.evaluation.metrics import ranks, summary, usable
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
+from graphmeta.sampling.histories import every_click
+from graphmeta.sampling.padding import ragged
+from graphmeta.sampling.samples import Samples
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
-from graphmeta.train import Checkpoint
+from graphmeta.training.run import Checkpoint
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -161,7 +162,7 @@ def stream(
     began until somebody meets them (but :class:`~graphmeta.retrain.transfer.Transfer` transfers all rows).
 
     Args:
-        edges: where the periods begin and the last one ends, see :func:`~graphmeta.splits.period_edges`.
+        edges: where the periods begin and the last one ends, see :func:`~graphmeta.data.splits.period_edges`.
         first: so many periods are trained on before the first test, by ``pretraining`` (on all at once if not given).
         checkpoint: where to save after each period; resumed, it goes on bit for bit.
 

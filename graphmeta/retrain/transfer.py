@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import HeteroData
 
-from graphmeta.batch import Samples
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.nn.features import table_names
-from graphmeta.nn.negatives import AmongSeen
-from graphmeta.nn.transfer import TransferNet, TransferredTable
+from graphmeta.nn.features.tables import table_names
+from graphmeta.nn.losses.negatives import AmongSeen
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import ADAM, learning, run
+from graphmeta.retrain.transfer_net import TransferNet, TransferredTable
+from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 Tables = dict[str, Tensor]
 
@@ -132,7 +133,7 @@ class Transfer:
     Adam's moments, of Ŵ and of Θ, live as long as a period is worked on: between periods there is nothing to keep but
     weights. Rows of users and items that nobody has met are transferred like all others: step 2 meets them when they
     come, so that Θ learns what to make of newcomers. In step 2 a loss that draws by
-    :class:`~graphmeta.nn.negatives.AmongSeen` draws among the new period's items.
+    :class:`~graphmeta.nn.losses.negatives.AmongSeen` draws among the new period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
     Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream; a

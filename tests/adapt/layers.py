@@ -20,7 +20,7 @@ from torch_geometric.nn import models
 from torch_geometric.nn import norm as norms
 from torch_geometric.utils import add_self_loops, scatter
 
-from graphmeta.batch import NEXT
+from graphmeta.sampling.batch_rows import NEXT
 
 ITEMS = 23  # the vocabulary of the sweep
 Factory = Callable[[int], nn.Module]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from graphmeta.batch import Samples, session_batch
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.losses.losses import SoftmaxLoss
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.session_batch import session_batch
 
 Make = Callable[[], nn.Module]
 

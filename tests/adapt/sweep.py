@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples, open_sessions
 from graphmeta.errors import InputError
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.recommender import Recommender
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.tasks import task_batch
 from tests.adapt.attacks import EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS
 from tests.adapt.reference import Inner, Reference
 

@@ -22,19 +22,20 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import _costs, chunks, counting, cut, estimate
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.batch import NEXT, Samples, last_clicks, open_sessions
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.nn.attention import Blend, SelfAttentionStack, from_dense, to_dense
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, from_dense, to_dense
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.batch_rows import NEXT
+from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
+from graphmeta.sampling.tasks import Sizes, task_batch
 from graphmeta.system import System
-from graphmeta.tasks import Sizes, task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import train
+from graphmeta.training.loop import train
 
 ITEMS, WIDTH = 19, 4
 
@@ -243,7 +244,7 @@ def test_low_rank_table_is_the_dense_table():
     adaptation = Adaptation(Scope("features", "head"), step=Gradient(0.5), steps=2, order=2)
     adaptation.bind(model)
     state = adaptation.adapted(model, tasks, SoftmaxLoss())["features.item.weight"]
-    from graphmeta.batch import split_tasks
+    from graphmeta.sampling.task_layout import split_tasks
 
     for task, support in enumerate(split_tasks(tasks.support)):
         weights = {name: model.get_parameter(name) for name in adaptation.names}
@@ -443,7 +444,7 @@ def test_a_head_of_ones_own_sees_the_adapted_table():
 
 
 def test_a_gate_on_the_encoder_reaches_the_support_under_a_head_scope():
-    from graphmeta.adapt.start import Gated
+    from graphmeta.adapt.starts.gated import Gated
 
     found = []
     for stacked in (True, False):

@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import last_clicks
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 

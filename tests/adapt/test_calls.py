@@ -13,17 +13,20 @@ from torch_geometric.nn import GATv2Conv, MessagePassing
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import NEXT, last_clicks, rows_like
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Mean
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.batch_rows import NEXT
+from graphmeta.sampling.samples import last_clicks
+from graphmeta.sampling.session_batch import rows_like
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.storage import state_hash
 from graphmeta.system import System
-from graphmeta.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 WIDTH = 6
 LOG = fake_log(sessions=60, items=23, length=8)

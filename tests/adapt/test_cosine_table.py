@@ -12,13 +12,13 @@ from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_table import TaskTable
 from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.batch import Samples, open_sessions
 from graphmeta.errors import UnsupportedOp
-from graphmeta.nn.loss import SoftmaxLoss
-from graphmeta.nn.scoring import products_at
-from graphmeta.published import build
+from graphmeta.nn.catalogue_softmax import products_at
+from graphmeta.nn.losses.losses import SoftmaxLoss
+from graphmeta.published.catalogue import build
 from graphmeta.published.parts import FIXED
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 
 LOG, WIDTH = fake_log(sessions=16, items=19), 4

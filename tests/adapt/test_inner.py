@@ -15,17 +15,18 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates
-from graphmeta.batch import Samples, open_sessions, session_batch
 from graphmeta.errors import InputError
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Cosine, Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.published.parts import FIXED
 from graphmeta.recommender import Recommender
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 from tests.adapt.reference import support_of
 

@@ -11,13 +11,14 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import last_clicks, split_tasks
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
 from graphmeta.recommender import Recommender
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import last_clicks
+from graphmeta.sampling.task_layout import split_tasks
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import check_encoder, fake_log
 
 pytestmark = pytest.mark.usefixtures("float64")

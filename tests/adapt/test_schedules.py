@@ -5,16 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from graphmeta import train as training
-from graphmeta.batch import last_clicks
-from graphmeta.curves import by_steps
+from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
-from graphmeta.published import build
-from graphmeta.splits import split_by_time
+from graphmeta.evaluation.adaptation_curves import by_steps
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import state_hash
 from graphmeta.system import System
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, Checkpoint, train
+from graphmeta.training import loop as training
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
+from graphmeta.training.run import Checkpoint
 
 SPLIT = split_by_time(fake_log(sessions=240))
 INNER = {"clip": 0.5, "proximal": 0.1, "multi_step": 0.75, "first_order": 0.5}

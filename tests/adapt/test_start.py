@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from graphmeta.nn.gate import Column, Full, Rank1, Row
-from graphmeta.published import build
+from graphmeta.nn.conditioning.gate import Column, Full, Rank1, Row
+from graphmeta.published.catalogue import build
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=60)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import NEXT
+from graphmeta.sampling.batch_rows import NEXT
 from tests.adapt.idioms import LAYERS, PLAIN
 from tests.adapt.sweep import QUICK, examine
 

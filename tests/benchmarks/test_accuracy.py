@@ -7,12 +7,12 @@ import torch
 
 from benchmarks import accuracy
 from benchmarks.accuracy import BASELINES, LAST, Dataset, by_session_end, fitted, parser, without_validation
-from graphmeta.batch import prefixes
-from graphmeta.events import EventLog
-from graphmeta.published import build
-from graphmeta.splits import last_sessions
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import last_sessions
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import prefixes
 from graphmeta.testing import fake_log
-from graphmeta.train import train
+from graphmeta.training.loop import train
 
 # Session, first click, last click, user, items; by its end a session's rank is its number.
 ROWS = [

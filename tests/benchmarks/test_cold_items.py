@@ -11,7 +11,7 @@ import torch
 from benchmarks import cold_items
 from benchmarks.cold_items import Alike, by_target
 from benchmarks.cold_report import cold_section
-from graphmeta.batch import open_sessions
+from graphmeta.sampling.samples import open_sessions
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=300)

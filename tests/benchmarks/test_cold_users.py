@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from benchmarks.cold_users import KnownUsers, Protocol, known_held_out, one_held_out
-from graphmeta.published import build
-from graphmeta.tasks import drawn_tasks
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.few_shot import drawn_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=80)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cross_domain, report, rows
-from graphmeta.review_datasets import planted_reviews
+from graphmeta.datasets.reviews import planted_reviews
 
 
 def test_a_row_becomes_a_line_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from benchmarks.few_shot import SHOTS, dealt, fitted
-from graphmeta.tasks import click_after
+from graphmeta.sampling.few_shot import click_after
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=100, length=6).aligned_to(fake_log(sessions=100).items)

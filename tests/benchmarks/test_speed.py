@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks import adapting, speed
 from benchmarks.steps import ITEMS
-from graphmeta.tables import EntityTable
+from graphmeta.data.tables import EntityTable
 
 
 def test_a_row_of_memory_tells_the_peak_of_the_arm_that_it_is_about(monkeypatch):

@@ -12,7 +12,7 @@ from benchmarks import rows, streams
 from benchmarks.report import report
 from benchmarks.stream_report import grown, over_time
 from benchmarks.tables import QUICK
-from graphmeta.splits import period_edges
+from graphmeta.data.splits import period_edges
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 

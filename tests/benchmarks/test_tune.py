@@ -15,8 +15,8 @@ from benchmarks.cold_report import tuning_section  # noqa: E402
 from benchmarks.rows import MEASURE, RATE, load  # noqa: E402
 from benchmarks.tables import HERE  # noqa: E402
 from benchmarks.tune import TAKEN, begun, best, holding, search, space_of  # noqa: E402
-from graphmeta.published import RANKING  # noqa: E402
-from graphmeta.splits import last_sessions  # noqa: E402
+from graphmeta.data.splits import last_sessions  # noqa: E402
+from graphmeta.published.catalogue import RANKING  # noqa: E402
 from graphmeta.testing import fake_log  # noqa: E402
 
 LOG = fake_log(sessions=40)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from graphmeta.adapt.stacked.operations.fused import ExactDerivatives
-from graphmeta.batch import last_clicks
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log
 from tests.sync import around_steps
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphmeta.nn.aspects import AspectExtractor, CoAttention, Fusion, Matching, WindowAspects
-from graphmeta.nn.text import StateConvolution, WordConvolution, WordVectors, attention, uniform
+from graphmeta.nn.cross_domain.aspects import AspectExtractor, CoAttention, Fusion, Matching, WindowAspects
+from graphmeta.nn.cross_domain.text import StateConvolution, WordConvolution, WordVectors, attention, uniform
 
 WORD = torch.tensor([[3, 1, 4, 0, 0], [2, 0, 3, 3, 1], [0, 0, 0, 0, 0]])
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.content import Content, ContentFeatures, UserContent
-from graphmeta.tables import EntityTable
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.features.content import Content, ContentFeatures, UserContent
 from graphmeta.testing import fake_ratings
 
 pytestmark = pytest.mark.usefixtures("float64")

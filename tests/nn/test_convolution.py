@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.convolution import CausalConvStack, RecentPatterns, lagged
-from graphmeta.nn.pooling import RunningMean
-from graphmeta.nn.recurrent import Recurrent
+from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns, lagged
+from graphmeta.nn.encoders.pooling import RunningMean
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
 ITEMS, WIDTH = 11, 4

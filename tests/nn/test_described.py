@@ -10,20 +10,22 @@ import torch
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import last_clicks, open_sessions
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import split_by_item
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.events import EventLog
-from graphmeta.nn.described import Described
-from graphmeta.nn.features import ItemFeatures, Table, item_table, row_gradients
-from graphmeta.nn.loss import SoftmaxLoss
-from graphmeta.published import build
-from graphmeta.splits import split_by_item
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.features.attribute_sum import Described
+from graphmeta.nn.features.tables import ItemFeatures, Table, item_table, row_gradients
+from graphmeta.nn.losses.losses import SoftmaxLoss
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 pytestmark = pytest.mark.usefixtures("float64")
 LOG = fake_log(sessions=60)
@@ -170,7 +172,7 @@ def test_what_adapts_goes_around_it_and_is_saved(inner, tmp_path):
     assert system.adaptation is not None and not system.adaptation.fell_back
     scores = system.scores(SESSIONS)
     system.save(tmp_path)
-    torch.testing.assert_close(System.load(tmp_path).scores(SESSIONS), scores, rtol=0, atol=0)
+    torch.testing.assert_close(load(tmp_path).scores(SESSIONS), scores, rtol=0, atol=0)
     system.adaptation.task_chunk = 1
     torch.testing.assert_close(system.scores(SESSIONS), scores, rtol=0, atol=1e-10)
 

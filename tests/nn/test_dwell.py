@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch, whole_sessions
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.nn.dwell import Dwell, DwellBins, pauses
+from graphmeta.nn.encoders.dwell_time import Dwell, DwellBins, pauses
+from graphmeta.sampling.samples import last_clicks, open_sessions, whole_sessions
+from graphmeta.sampling.session_batch import session_batch
 
 TIMES = {"a": [0, 10, 40], "b": [100, 105], "c": [200, 300, 301, 361]}
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.attention import Blend, SelfAttentionStack, SideBySide
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.recurrent import Recurrent
-from graphmeta.published import build
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder, fake_log
 
 LOG = fake_log(sessions=50)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.nn.factors import (
+from graphmeta.nn.cross_domain.factors import (
     AlikeFactors,
     Autoencoder,
     DenoisingFactors,

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.head import Cosine
+from graphmeta.nn.heads.dot import Cosine
 from graphmeta.nn.readout import Last
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 

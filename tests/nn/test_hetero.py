@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_alike
-from graphmeta.tables import Attribute
+from graphmeta.data.tables import Attribute
+from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_alike
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
 RANDOM = np.random.default_rng(3)

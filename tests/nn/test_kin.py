@@ -8,22 +8,24 @@ import torch
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples, last_clicks, open_sessions, session_batch
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import Attribute, EntityTable
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.events import EventLog
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
-from graphmeta.nn.kin import Kin
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.published import build
+from graphmeta.nn.score_terms.same_category import Kin
+from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
-from graphmeta.tables import Attribute, EntityTable
-from graphmeta.tasks import task_batch
+from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 pytestmark = pytest.mark.usefixtures("float64")
 KINDS = Attribute(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"]))  # of seven items

@@ -5,13 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.batch import Samples, open_sessions, prefixes, session_batch, whole_sessions
 from graphmeta.errors import InputError
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import EveryClick, SoftmaxLoss, following
+from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, precision, score_cross_entropy
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss, following
 from graphmeta.nn.readout import Last, Mean
-from graphmeta.nn.scoring import CrossEntropyInPlace, precision, score_cross_entropy
+from graphmeta.sampling.samples import Samples, open_sessions, prefixes, whole_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
 

@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import Samples, session_batch
-from graphmeta.events import EventLog
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import RankingLoss
-from graphmeta.nn.negatives import OwnNegatives, SharedNegatives, local, uniform
-from graphmeta.nn.ranking import RANKING, Hinge
+from graphmeta.data.events import EventLog
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import RankingLoss
+from graphmeta.nn.losses.negatives import OwnNegatives, SharedNegatives, local, uniform
+from graphmeta.nn.losses.pairwise import RANKING, Hinge
 from graphmeta.nn.readout import Last
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.session_batch import session_batch
 
 ITEMS = 8
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import Samples, session_batch
-from graphmeta.nn.features import ItemFeatures, Table, UntiedFeatures, scaled_normal_
-from graphmeta.nn.pooling import Beside, RunningMean, SampleMean, UserStates
-from graphmeta.nn.recurrent import Recurrent
+from graphmeta.nn.encoders.pooling import Beside, RunningMean, SampleMean, UserStates
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.features.tables import ItemFeatures, Table, UntiedFeatures, scaled_normal_
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
 ITEMS, WIDTH = 9, 3

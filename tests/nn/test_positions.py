@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.attention import Clicks
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.positions import Positions, clicks_left
+from graphmeta.nn.encoders.attention import Clicks
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.positions import Positions, clicks_left
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
 SESSIONS = [[3, 1, 3], [5], [2, 2, 7, 8]]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from graphmeta.nn.ranking import RANKING, BprMax
+from graphmeta.nn.losses.pairwise import RANKING, BprMax
 
 OWN = [0.3, -1.2, 2.5, 0.7]
 OTHER = [[0.1, 2.0, -0.5], [1.0, -3.0, 0.4], [0.2, 0.0, -1.0], [5.0, 6.0, 7.0]]

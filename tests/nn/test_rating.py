@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import session_batch
 from graphmeta.errors import InputError
-from graphmeta.nn.content import UserContent
-from graphmeta.nn.rating import Decision, SquaredError, decision_layers
-from graphmeta.tasks import RandomQueries
+from graphmeta.nn.features.content import UserContent
+from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
+from graphmeta.sampling.few_shot import RandomQueries
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_ratings
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.attention import alike
-from graphmeta.nn.recurrent import Recurrent
+from graphmeta.nn.encoders.attention import alike
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 
 LENGTHS = (1, 7, 3, 3, 40, 2, 19, 21, 1)
 

@@ -11,22 +11,24 @@ import torch.nn.functional as F
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import Samples, last_clicks, open_sessions, session_batch, whole_sessions
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.events import EventLog
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Cosine, Dot
-from graphmeta.nn.loss import EveryClick, SoftmaxLoss
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.returns import COUNTS, LENGTHS, STEPS, Returns
-from graphmeta.published import build
+from graphmeta.nn.score_terms.repeat import COUNTS, LENGTHS, STEPS, Returns
+from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import Samples, last_clicks, open_sessions, whole_sessions
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.system import System
-from graphmeta.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 pytestmark = pytest.mark.usefixtures("float64")
 ITEMS, WIDTH = 11, 4

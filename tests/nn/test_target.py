@@ -6,20 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphmeta.batch import open_sessions, session_batch
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn import target as module
-from graphmeta.nn.loss import SoftmaxLoss
-from graphmeta.nn.readout import SoftAttention
-from graphmeta.nn.target import (
+from graphmeta.nn.heads import target_attention as module
+from graphmeta.nn.heads.target_attention import (
     Reading,
     TargetAttention,
     attended_cross_entropy,
     attended_scores,
     distinct_states,
 )
-from graphmeta.published import build
-from graphmeta.tables import EntityTable
+from graphmeta.nn.losses.losses import SoftmaxLoss
+from graphmeta.nn.readout import SoftAttention
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
+from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
 from graphmeta.nn.readout import Last
-from graphmeta.nn.temporal import TemporalDot, TemporalItems
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch
 
 DAY = 86_400.0
 

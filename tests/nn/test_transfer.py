@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.nn.transfer import TransferNet, TransferredTable
+from graphmeta.retrain.transfer_net import TransferNet, TransferredTable
 
 
 def by_loops(net: TransferNet, old, new):

@@ -10,20 +10,20 @@ from torch.func import functional_call
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.batch import last_clicks, prefixes
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.events import EventLog
-from graphmeta.nn.features import row_gradients
-from graphmeta.nn.graph import GatedSessionGraph
-from graphmeta.nn.head import Dot
-from graphmeta.nn.loss import SoftmaxLoss
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import row_gradients
+from graphmeta.nn.features.transitions import TransitionFeatures, count_transitions, strongest
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.transitions import TransitionFeatures, count_transitions, strongest
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import last_clicks, prefixes
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.system import System
-from graphmeta.tables import EntityTable
-from graphmeta.tasks import task_batch
-from graphmeta.train import train
+from graphmeta.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.features import UserFeatures
+from graphmeta.nn.encoders.prefix_attention import TriangleAttention, WithUser, running_mean
+from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.features.tables import UserFeatures
 from graphmeta.nn.readout import Last
-from graphmeta.nn.recurrent import Recurrent
-from graphmeta.nn.triangle import TriangleAttention, WithUser, running_mean
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 
 SESSIONS = [[3], [1, 2, 1, 2, 5], [4, 4], [7, 8, 9, 7]]
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from graphmeta.nn.features import ItemFeatures
-from graphmeta.nn.unit import UnitFeatures
+from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.features.unit_norm import UnitFeatures
 
 
 def test_vectors_have_length_one_with_and_without_dropout():

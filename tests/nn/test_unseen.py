@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import open_sessions, session_batch
-from graphmeta.nn.head import Dot
-from graphmeta.nn.ranking import Binary
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.pairwise import Binary
+from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint, scrambled
 from graphmeta.nn.readout import Mean
-from graphmeta.nn.unseen import AgainstUnseen, Fingerprint, scrambled
-from graphmeta.tasks import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
 ITEMS = 15

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from graphmeta.batch import last_clicks
-from graphmeta.events import EventLog
-from graphmeta.published import build
+from graphmeta.data.events import EventLog
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from tests.oracles.tasks import Oracle, losses_of

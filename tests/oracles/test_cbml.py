@@ -2,7 +2,8 @@
 
 import pytest
 
-from graphmeta.train import Sgd, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Sgd
 from tests.oracles import cbml
 from tests.oracles.compared import (
     FIELDS,

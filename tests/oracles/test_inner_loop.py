@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks
+from graphmeta.sampling.samples import last_clicks
 from tests.oracles import cbml
 from tests.oracles.compared import FIELDS, SESSIONS, built, check_losses, close, log_of, names_below, weights_of
 from tests.oracles.if_san import if_san

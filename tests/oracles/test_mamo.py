@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from graphmeta.train import Sgd, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Sgd
 from tests.oracles import mamo
 from tests.oracles.compared import (
     FIELDS,

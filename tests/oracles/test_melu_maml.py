@@ -2,8 +2,9 @@
 
 import pytest
 
-from graphmeta.batch import last_clicks
-from graphmeta.train import Sgd, train
+from graphmeta.sampling.samples import last_clicks
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Sgd
 from tests.oracles.compared import (
     FIELDS,
     IF_SAN,

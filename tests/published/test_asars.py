@@ -5,17 +5,19 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, prefixes, session_batch, whole_sessions
-from graphmeta.datasets import complete_journey
+from graphmeta.data.events import EventLog
+from graphmeta.datasets.session_logs import complete_journey
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate
-from graphmeta.events import EventLog
-from graphmeta.histories import user_histories, with_history
-from graphmeta.nn.loss import following
-from graphmeta.published import build
-from graphmeta.system import System
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.losses.losses import following
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.histories import user_histories, with_history
+from graphmeta.sampling.samples import last_clicks, open_sessions, prefixes, whole_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 NAMES = ("asars_user_att", "asars_user_cat", "asars_time_att", "asars_time_cat", "asars_time_user")
 SMALL = {"width": 4, "hidden": 5}
@@ -199,7 +201,7 @@ def test_it_learns_on_the_embedded_log_and_is_saved_with_its_bins(name, tmp_path
     history = list(train(system, log, epochs=3, optimizer=Adam(lr=1e-2), batch_size=32))
     assert history[-1].loss < history[0].loss
     system.save(tmp_path)
-    again, samples = System.load(tmp_path), last_clicks(log).take(slice(0, 20))
+    again, samples = load(tmp_path), last_clicks(log).take(slice(0, 20))
     assert torch.equal(again.scores(samples), system.scores(samples))
     for one, other in zip(system.buffers(), again.buffers(), strict=True):
         assert torch.equal(one, other)

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import Samples, last_clicks
-from graphmeta.datasets import complete_journey
-from graphmeta.published import CATALOGUE, RANKING, build
-from graphmeta.splits import split_by_time
+from graphmeta.data.splits import split_by_time
+from graphmeta.datasets.session_logs import complete_journey
+from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.system import System
 from graphmeta.testing import check_encoder, fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 WIDTH = 8
 FAKE = fake_log(sessions=60)
@@ -64,4 +66,4 @@ def test_scores_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
     alone = torch.cat([system.scores(samples.take(slice(s, s + 1))) for s in range(len(samples))])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     system.save(tmp_path)
-    torch.testing.assert_close(System.load(tmp_path).eval().scores(samples), together, rtol=0, atol=0)
+    torch.testing.assert_close(load(tmp_path).eval().scores(samples), together, rtol=0, atol=0)

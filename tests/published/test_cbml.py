@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch
 from graphmeta.errors import InputError
-from graphmeta.nn.gate import Column, Rank1
-from graphmeta.published import build
-from graphmeta.system import System
+from graphmeta.nn.conditioning.gate import Column, Rank1
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=40)
@@ -225,7 +226,7 @@ def test_cbml_around_another_encoder_begins_as_that_encoder(base):
 def test_every_option_is_saved(arguments, tmp_path):
     system = build("cbml", LOG.items, width=WIDTH, **arguments).eval()
     system.save(tmp_path)
-    again = System.load(tmp_path).eval()
+    again = load(tmp_path).eval()
     assert torch.equal(again.scores(SAMPLES), system.scores(SAMPLES))
     assert str(again) == str(system)
 

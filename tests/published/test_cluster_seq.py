@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch
-from graphmeta.nn.cluster import Autoencoders
-from graphmeta.nn.decoder import AttentionDecoder
-from graphmeta.published import build
-from graphmeta.system import System
-from graphmeta.tasks import task_batch
+from graphmeta.nn.conditioning.cluster import Autoencoders
+from graphmeta.nn.heads.attention_decoder import AttentionDecoder
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=50, length=4)
 
@@ -211,7 +213,7 @@ def test_the_graph_is_saved(tmp_path):
     list(train(system, LOG, epochs=1, optimizer=Adam(lr=1e-2)))
     assert system.recommender.features.edges.shape == (2, 150)
     system.save(tmp_path)
-    again = System.load(tmp_path).double().eval()
+    again = load(tmp_path).double().eval()
     samples = last_clicks(LOG)
     torch.testing.assert_close(again.scores(samples), system.eval().scores(samples), rtol=0, atol=1e-5)
     assert torch.equal(again.recommender.features.edges, system.recommender.features.edges)

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.adapt.generated import Generated
-from graphmeta.batch import open_sessions, session_batch
+from graphmeta.adapt.starts.generated import Generated
 from graphmeta.errors import InputError
-from graphmeta.published import CATALOGUE, build
+from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.cold_user import PAPER, each_click
-from graphmeta.tasks import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, Sgd, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam, Sgd
 
 LOG = fake_log(sessions=60)
 META = [row.name for row in CATALOGUE.values() if row.encoder == "bpr_fold_in"]

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.aspects import UserAspect, draw_aspects, user_aspects
-from graphmeta.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
+from graphmeta.data.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
+from graphmeta.data.reviews import latent_vectors
+from graphmeta.datasets.reviews import planted_reviews
 from graphmeta.errors import InputError
-from graphmeta.nn.factors import alike
+from graphmeta.nn.cross_domain.factors import alike
+from graphmeta.plots.user_aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
-from graphmeta.review_datasets import planted_reviews
-from graphmeta.reviews import latent_vectors
-from graphmeta.train import Adam
+from graphmeta.training.optimizers import Adam
 
 TINY = {"width": 6, "filters": 5, "aspects": 3, "size": 4}
 SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
@@ -204,7 +204,7 @@ def test_emcdr_on_identical_domains_learns_the_identity() -> None:
 
 
 def fit_mapping(model, cut: CrossDomain):  # noqa: ANN001, ANN201
-    from graphmeta.stages import train_stages
+    from graphmeta.training.stages import train_stages
 
     stage = replace(model.stages(cut)[1], valid=dict)
     yield from train_stages([stage], epochs=200, optimizer=Adam(lr=0.05, weight_decay=0.0), patience=200)
@@ -264,7 +264,7 @@ def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPa
         UserAspect(0, 0.1, [("pick", 1.0)], [("word " * 99, 0.6), ("A pick.", 0.4)]),
     ]
     drawn = []
-    monkeypatch.setattr("graphmeta.aspects.save", lambda picture, path: drawn.append(picture))
+    monkeypatch.setattr("graphmeta.plots.user_aspects.save", lambda picture, path: drawn.append(picture))
     draw_aspects(found, Path("unused.png"), title="u0")
     axes = drawn[0].axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.4, 0.1]

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch
+from graphmeta.data.splits import last_sessions
 from graphmeta.errors import InputError
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.published.graph import global_gnn, hetero_gnn, niser
-from graphmeta.splits import last_sessions
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=60)
 SESSIONS = [[3], [1, 2, 1, 5], [4, 4]]

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks
-from graphmeta.evaluate import evaluate
-from graphmeta.nn.memory import MemoryLayer
-from graphmeta.published import build
+from graphmeta.evaluation.ranking import evaluate
+from graphmeta.nn.conditioning.memory import MemoryLayer
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import state_hash
-from graphmeta.system import System
 from graphmeta.testing import fake_log
-from graphmeta.train import Checkpoint, train
+from graphmeta.training.loop import train
+from graphmeta.training.run import Checkpoint
 
 LOG = fake_log(sessions=24)
 SAMPLES = last_clicks(LOG).take(slice(0, 12))
@@ -122,7 +123,7 @@ def test_training_writes_after_every_step_and_resumes_bit_for_bit(tmp_path):
     list(train(resumed, LOG, epochs=2, batch_size=8, valid=LOG, checkpoint=Checkpoint(tmp_path, resume=True)))
     assert state_hash(resumed) == state_hash(whole)
     whole.save(tmp_path / "model")
-    assert state_hash(System.load(tmp_path / "model")) == state_hash(whole)
+    assert state_hash(load(tmp_path / "model")) == state_hash(whole)
 
 
 @torch.no_grad()

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.evaluate import evaluate_ratings
-from graphmeta.nn.memory import Slots
-from graphmeta.published import build
+from graphmeta.evaluation.ratings import evaluate_ratings
+from graphmeta.nn.conditioning.memory import Slots
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.few_shot import RandomQueries
+from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import state_hash
 from graphmeta.system import System
-from graphmeta.tasks import RandomQueries, Tasks
 from graphmeta.testing import fake_ratings
-from graphmeta.train import Checkpoint, train
+from graphmeta.training.loop import train
+from graphmeta.training.run import Checkpoint
 
 LOG = fake_ratings()
 UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)

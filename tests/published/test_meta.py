@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import Samples, open_sessions, session_batch
 from graphmeta.errors import InputError
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=16)
 

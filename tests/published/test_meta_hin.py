@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions, session_batch
-from graphmeta.events import EventLog
-from graphmeta.nn.metapath import MetaPaths
-from graphmeta.published import build
-from graphmeta.system import System
-from graphmeta.tables import EntityTable
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.encoders.metapath import MetaPaths
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=30)
@@ -191,7 +192,7 @@ def test_what_it_changes():
 def test_neighbours_are_saved(tmp_path):
     system, samples = made(), last_clicks(LOG).take(slice(0, 5))
     system.save(tmp_path)
-    again = System.load(tmp_path).eval()
+    again = load(tmp_path).eval()
     assert torch.equal(again.recommender.around.neighbour, system.recommender.around.neighbour)
     assert torch.equal(again.scores(samples), system.scores(samples))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from graphmeta.errors import InputError
-from graphmeta.nn.content import ContentFeatures
-from graphmeta.nn.metapath import MetaPaths, PathFeatures
-from graphmeta.published import build
+from graphmeta.nn.encoders.metapath import MetaPaths, PathFeatures
+from graphmeta.nn.features.content import ContentFeatures
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.few_shot import RandomQueries, random_queries
 from graphmeta.system import System
-from graphmeta.tasks import RandomQueries, random_queries
 from graphmeta.testing import fake_ratings
 
 LOG = fake_ratings()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import last_clicks, open_sessions
-from graphmeta.published import build
-from graphmeta.tasks import task_batch
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=50, length=4)

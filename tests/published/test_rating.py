@@ -10,19 +10,21 @@ import torch
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
+from graphmeta.cli.fit_job import check_system
 from graphmeta.errors import InputError
-from graphmeta.evaluate import evaluate_ratings
-from graphmeta.job import check_system
-from graphmeta.nn.attention import Clicks
-from graphmeta.nn.content import ContentFeatures, UserContent
-from graphmeta.nn.memory import SlopeSlots
-from graphmeta.nn.rating import Decision, SquaredError, decision_layers
-from graphmeta.published import CATALOGUE, build
+from graphmeta.evaluation.ratings import evaluate_ratings
+from graphmeta.nn.conditioning.memory import SlopeSlots
+from graphmeta.nn.encoders.attention import Clicks
+from graphmeta.nn.features.content import ContentFeatures, UserContent
+from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.few_shot import RandomQueries
 from graphmeta.system import System
-from graphmeta.tasks import RandomQueries
 from graphmeta.testing import fake_ratings
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_ratings()
 GENEROUS = dataclasses.replace(LOG, value=1.0 + LOG.session % 5)
@@ -187,7 +189,7 @@ def test_it_is_saved_and_loaded_with_its_contents(name: str, tmp_path) -> None:
     part = LOG.select(LOG.item % 3 == 0).aligned_to(LOG.items, LOG.users)
     system.fit_statistics(part)
     system.save(tmp_path)
-    again = System.load(tmp_path)
+    again = load(tmp_path)
     assert torch.equal(again.scores(TASKS), system.scores(TASKS))
     assert float(again.recommender.head.mean) == pytest.approx(part.value.mean())
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import Samples, open_sessions, session_batch
 from graphmeta.errors import InputError
-from graphmeta.published import CATALOGUE, build
-from graphmeta.system import System
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.load import load
+from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam, train
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=60)
 SESSIONS = [[3], [1, 2, 1, 2, 5, 7, 7], [4, 4]]
@@ -229,7 +231,7 @@ def test_users_survive_saving(name, users, tmp_path):
     system, _, _ = made(name, users=users, width=4)
     system.fit_statistics(LOG)
     system.save(tmp_path)
-    again = System.load(tmp_path).double().eval()
+    again = load(tmp_path).double().eval()
     torch.testing.assert_close(found(again), found(system), rtol=0, atol=1e-6)
 
 

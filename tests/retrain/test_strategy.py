@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.histories import every_click
-from graphmeta.published import build
+from graphmeta.data.splits import period_edges
+from graphmeta.published.catalogue import build
 from graphmeta.retrain import strategy
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, fill
-from graphmeta.splits import period_edges
+from graphmeta.sampling.histories import every_click
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=40, items=30)

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.batch import prefixes
+from graphmeta.data.splits import period_edges
 from graphmeta.errors import InputError
-from graphmeta.histories import by_user, every_click
-from graphmeta.nn.transfer import TransferNet
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir
 from graphmeta.retrain.stream import Asking, PeriodReport, Untouched, overall, stream
 from graphmeta.retrain.transfer import Transfer
-from graphmeta.splits import period_edges
+from graphmeta.retrain.transfer_net import TransferNet
+from graphmeta.sampling.histories import by_user, every_click
+from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
-from graphmeta.train import Checkpoint
+from graphmeta.training.run import Checkpoint
 
 LOG = fake_log(sessions=40, items=40)
 EDGES = period_edges(LOG, events=48)

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.batch import session_batch
+from graphmeta.data.splits import period_edges
 from graphmeta.errors import InputError
-from graphmeta.nn.transfer import TransferNet
-from graphmeta.published import build
+from graphmeta.published.catalogue import build
 from graphmeta.retrain import transfer
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.transfer import Through, Transfer
-from graphmeta.splits import period_edges
+from graphmeta.retrain.transfer_net import TransferNet
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
-from graphmeta.train import Adam
+from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=40, items=30)
 EDGES = period_edges(LOG, events=60)

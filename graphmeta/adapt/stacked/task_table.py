@@ -21,15 +21,15 @@ from graphmeta.adapt.stacked.table_gradient import TableGradient
 from graphmeta.adapt.stacked.table_state import TableState, distinct
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
-from graphmeta.nn.scoring import CrossEntropyInPlace, Extra, plus
+from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, Extra, plus
 
 
 class TaskTable(TaskValue):
     """A :class:`TableState` in the place of an embedding's weight; it notes what was read, for the next step.
 
     Knows ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)``, the cross-entropy of that
-    (:func:`~graphmeta.nn.scoring.score_cross_entropy`), single ones of it
-    (:func:`~graphmeta.nn.scoring.products_at`), and ``F.normalize(table, dim=-1)``, which knows the same.
+    (:func:`~graphmeta.nn.catalogue_softmax.score_cross_entropy`), single ones of it
+    (:func:`~graphmeta.nn.catalogue_softmax.products_at`), and ``F.normalize(table, dim=-1)``, which knows the same.
     """
 
     state: TableState
@@ -214,9 +214,10 @@ def _own(read: Tensor) -> Tensor:
 
 
 class TaskSums(TaskTable):
-    """Each task's items where an item is a sum of rows of the task's table (:func:`~graphmeta.nn.described.sums`).
+    """Each task's items where an item is a sum of rows of the task's table.
 
-    Its score is the sum of theirs, so the table's change stays low-rank. Its length is not made of theirs: unknown.
+    See :func:`~graphmeta.nn.features.attribute_sum.sums`. Its score is the sum of theirs, so the table's change stays
+    low-rank. Its length is not made of theirs: unknown.
     """
 
     table: TaskTable

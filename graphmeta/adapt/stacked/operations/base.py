@@ -72,7 +72,8 @@ def constant(stack: Stack, x: Tensor, of: str) -> Tensor:
     if x.numel() * stack.num_tasks > _LARGEST:
         raise UnsupportedOp(
             f"{of} of a per-task weight and a constant of shape {tuple(x.shape)}, {stack.num_tasks} times as large for "
-            f"all tasks (where it has a row for each row of the batch, declare it with graphmeta.batch.rows_like)"
+            f"all tasks (where it has a row for each row of the batch, declare it with "
+            f"graphmeta.sampling.session_batch.rows_like)"
         )
     return x
 

@@ -10,13 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import Rows, name_of
-from graphmeta.adapt.stacked.operations.base import (
-    Args,
-    Kwargs,
-    composed,
-    handles,
-    stacked,
-)
+from graphmeta.adapt.stacked.operations.base import Args, Kwargs, composed, handles, stacked
 from graphmeta.adapt.stacked.operations.products import in_blocks
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.stack import Stack, TaskValue

@@ -10,15 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import Owner, Rows, name_of
-from graphmeta.adapt.stacked.operations.base import (
-    Args,
-    Kwargs,
-    as_rows,
-    composed,
-    constant,
-    handles,
-    stacked,
-)
+from graphmeta.adapt.stacked.operations.base import Args, Kwargs, as_rows, composed, constant, handles, stacked
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.products import einsum_letters, einsum_note
 from graphmeta.adapt.stacked.stack import Stack, TaskValue

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import name_of, tensors_in
-from graphmeta.adapt.stacked.operations.base import (
-    Args,
-    Kwargs,
-    handles,
-    shift,
-)
+from graphmeta.adapt.stacked.operations.base import Args, Kwargs, handles, shift
 from graphmeta.adapt.stacked.operations.elementwise import elementwise
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.elementwise import ALONG, dims_of

@@ -1,0 +1,127 @@
+"""Starts read from a memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.nn.conditioning.memory import MemoryLayer, Profiles, SlopeSlots, SlotLayer
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.scope import Scope
+    from graphmeta.adapt.stacked.engine import Weights
+    from graphmeta.recommender import Encoded, Recommender
+
+
+class Remembered(nn.Module):
+    """A task's weight of a memory layer is what it finds there; in training, what it makes of it is noted there.
+
+    Args:
+        layer: name of the :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`; it is addressed by the recommender's
+            summary.
+
+    Source: MAMO (Dong et al. 2020), the task memory.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self.address: Tensor | None = None
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Nothing to make: keys and slots are the layer's."""
+
+    def changes(self) -> list[str]:
+        """The layer's weight."""
+        return [f"{self.layer}.weight"]
+
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """The remembered weights ``[T, width, width]``."""
+        memory = self._memory(recommender)
+        address = memory.address(recommender.summary(context, encoded))
+        self.address = address.detach() if self.training else None
+        return {f"{self.layer}.weight": memory.read(address)}
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """In training, note the weights for the layer to write into its slots once the step is taken."""
+        end = weights[f"{self.layer}.weight"]
+        if self.address is not None:
+            assert isinstance(end, Tensor)
+            self._memory(recommender).note(self.address, end)
+            self.address = None
+
+    def _memory(self, recommender: Recommender) -> MemoryLayer:
+        memory = recommender.get_submodule(self.layer)
+        assert isinstance(memory, MemoryLayer)
+        return memory
+
+
+class RememberedPeople(nn.Module):
+    """A task begins as those before it with a profile like its own ended; what it makes of it is remembered too.
+
+    With the profile p and three memories, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each
+    parameter of the scope, and the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P takes in the
+    profiles, M_UI the weights where tasks ended, and M_U the slopes of their query losses there.
+
+    Args:
+        scope: φ_u, the parameters whose start is personal.
+        layer: name of the :class:`~graphmeta.nn.conditioning.memory.SlotLayer`.
+        profiles: M_P; the profile is the recommender's summary.
+        bias: τ; rate: β, of M_U's moving average, see :class:`~graphmeta.nn.conditioning.memory.Slots`.
+
+    Source: MAMO (Dong et al. 2020). Differs: M_U begins as zeros; slopes are not clipped.
+    """
+
+    def __init__(self, scope: Scope, layer: str, *, profiles: Profiles, bias: float = 0.01, rate: float = 0.05) -> None:
+        super().__init__()
+        self.scope, self.layer, self.profiles, self.bias, self.rate = scope, layer, profiles, bias, rate
+        self.slopes = nn.ModuleDict()
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Slots for the slope of each parameter of the scope."""
+        for name in self.scope.names(recommender):
+            begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
+            self.slopes[name.replace(".", "/")] = SlopeSlots(begin, rate=self.rate)
+
+    def changes(self) -> list[str]:
+        """The scope, and the layer's weight."""
+        return [*self._slopes(), f"{self.layer}.weight"]
+
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """The personal weights ``[T, *shape]``."""
+        profile = recommender.summary(context, encoded)
+        address = self.profiles.address(profile)
+        self.seen = (address.detach(), profile.detach()) if self.training else None
+        own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._slopes().items()}
+        return own | {f"{self.layer}.weight": self._task_memory(recommender).read(address)}
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """In training, note profiles and weights; and the slopes, once the query's loss has gone backwards."""
+        if self.seen is None:
+            return
+        (address, profile), self.seen = self.seen, None
+        self.profiles.note(address, profile)
+        for name, memory in {**self._slopes(), f"{self.layer}.weight": self._task_memory(recommender)}.items():
+            end = weights[name]
+            assert isinstance(end, Tensor)
+            if not isinstance(memory, SlopeSlots):
+                memory.note(address, end)
+            elif end.requires_grad:
+                end.register_hook(partial(memory.note, address))
+
+    def _slopes(self) -> dict[str, SlopeSlots]:
+        return {key.replace("/", "."): m for key, m in self.slopes.items() if isinstance(m, SlopeSlots)}
+
+    def _task_memory(self, recommender: Recommender) -> SlotLayer:
+        memory = recommender.get_submodule(self.layer)
+        assert isinstance(memory, SlotLayer)
+        return memory

@@ -1,0 +1,56 @@
+"""Where a task's weights start from, before it has taken a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.stacked.engine import Weights
+    from graphmeta.recommender import Encoded, Recommender
+
+
+class Start(Protocol):
+    """``start(recommender, names, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
+
+    ``context`` is everything a task shows before it is asked: its query samples without their targets. A name that
+    is left out starts from the shared weights.
+    """
+
+    def __call__(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]: ...
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Make the parameters that depend on the recommender's shapes; called once."""
+        ...
+
+    def changes(self) -> list[str]:
+        """Names of the parameters that do not start from the shared weights."""
+        ...
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """Told where the tasks of the last call have ended: their weights, ``[T, *shape]`` by name."""
+        ...
+
+
+class Shared(nn.Module):
+    """Every task starts from the same shared weights. Source: MAML (Finn et al. 2017)."""
+
+    def bind(self, recommender: Recommender, names: list[str]) -> None:
+        """Nothing to make."""
+
+    def changes(self) -> list[str]:
+        """None."""
+        return []
+
+    def forward(
+        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]:
+        """No task differs from the shared weights."""
+        return {}
+
+    def reached(self, recommender: Recommender, weights: Weights) -> None:
+        """Nothing to learn from it."""

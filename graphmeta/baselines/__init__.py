@@ -1,0 +1,33 @@
+"""The baselines without training: what is popular, what goes together, what similar sessions looked at.
+
+Each is fitted on a training log by counting, and scores all items as a system does, so that
+:func:`~graphmeta.evaluation.ranking.evaluate` takes either. On many logs :class:`SessionKNN` and :class:`Stan` are as
+good
+as a graph network: a table of results without them shows little. Everything runs on ragged lists (session to
+items, item to sessions) by index arithmetic; no array is sessions × items. A sample's scores do not depend on its
+batch.
+
+Terms, for the clicks of a session, L of them: the *place* of an item is 1 … L, that of its last click; its *step*
+is L + 1 − place, so that the last click has step 1. Validation figures in the docstrings are those of
+``python -m benchmarks.neighbours``.
+"""
+
+from graphmeta.baselines.item_knn import ItemKNN
+from graphmeta.baselines.means import GlobalMean, ItemMean, ItemUserMean
+from graphmeta.baselines.popularity import NoRepeats, Popularity, SessionPopularity, as_in, repeats
+from graphmeta.baselines.session_knn import SessionKNN
+from graphmeta.baselines.stan import Stan
+
+__all__ = [
+    "GlobalMean",
+    "ItemKNN",
+    "ItemMean",
+    "ItemUserMean",
+    "NoRepeats",
+    "Popularity",
+    "SessionKNN",
+    "SessionPopularity",
+    "Stan",
+    "as_in",
+    "repeats",
+]

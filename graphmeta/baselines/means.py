@@ -1,0 +1,66 @@
+"""Baselines for ratings: means, drawn towards the mean of all where there are few ratings.
+
+Each is fitted on a training log and answers :func:`~graphmeta.evaluation.ratings.evaluate_ratings`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmeta.data.events import EventLog
+from graphmeta.sampling.tasks import Tasks
+
+
+class GlobalMean:
+    """Every rating is the mean of all: ``r̂ = μ``.
+
+    Args:
+        log: the training log.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        assert log.value is not None
+        self.mean = float(log.value.mean())
+
+    def scores(self, samples: Tasks) -> Tensor:
+        """The same number for each query, ``[Q, 1]``."""
+        return torch.full((len(samples.query), 1), self.mean, dtype=torch.float64)
+
+
+class ItemMean(GlobalMean):
+    """A rating is its item's: ``r̂ = μ + b_i``, ``b_i = Σ (r − μ) / (n_i + damping)``; zero for an item nobody rated.
+
+    Args:
+        log: the training log.
+        damping: as if so many ratings of the mean came before.
+    """
+
+    def __init__(self, log: EventLog, *, damping: float = 5.0) -> None:
+        super().__init__(log)
+        assert log.value is not None
+        total = np.bincount(log.item, weights=log.value - self.mean, minlength=log.num_items)
+        self.item, self.damping = total / (log.support + damping), damping
+
+    def scores(self, samples: Tasks) -> Tensor:
+        """``[Q, 1]``."""
+        return torch.from_numpy(self.mean + self.item[samples.query.target])[:, None]
+
+
+class ItemUserMean(ItemMean):
+    """… and its person's, by what is known of them: ``r̂ = μ + b_i + b_u``, ``b_u`` from the task's support.
+
+    ``b_u = Σ_{j ∈ support} (r_j − μ − b_j) / (n_u + damping)``.
+
+    Source: Koren, Factorization Meets the Neighborhood, KDD 2008, section 2.1 (baseline estimates).
+    """
+
+    def scores(self, samples: Tasks) -> Tensor:
+        """``[Q, 1]``."""
+        assert samples.support.value is not None
+        rest = samples.support.value - self.mean - self.item[samples.support.target]
+        owner = np.repeat(np.arange(len(samples)), samples.lengths)
+        person = np.bincount(owner, weights=rest, minlength=len(samples)) / (samples.lengths + self.damping)
+        asked = np.repeat(person, np.diff(samples.query_ptr))
+        return super().scores(samples) + torch.from_numpy(asked)[:, None]

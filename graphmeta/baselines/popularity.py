@@ -1,0 +1,90 @@
+"""Baselines that count clicks, and the rule that nothing is recommended twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmeta.baselines.incidence import Clicks
+from graphmeta.data.events import EventLog
+from graphmeta.protocols import Scorer
+from graphmeta.sampling.samples import Samples
+
+
+class Popularity:
+    """Every session is offered what most clicks went to: score(i) = training events of i.
+
+    Args:
+        log: the training log.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self.num_items = log.num_items
+        self.support = torch.from_numpy(log.support).float()
+
+    def scores(self, samples: Samples) -> Tensor:
+        """The same row for each sample, ``[S, num_items]``."""
+        return self.support.repeat(len(samples), 1)
+
+
+class SessionPopularity:
+    """What the session itself clicked most and last, then what is popular.
+
+    score(i) = clicks of s on i + place(i) / (L + 1) for the items of the session, at least 1, and
+    support(i) / (1 + the largest support) for all others, below 1; support counts training events. So clicks
+    decide, then recency, then popularity.
+
+    Args:
+        log: the training log.
+
+    >>> import pandas as pd; from graphmeta.sampling.samples import open_sessions
+    >>> clicks = pd.DataFrame({"session": [1, 1, 1, 2], "item": ["a", "b", "b", "c"]})
+    >>> log = EventLog.read(clicks, session="session", item="item")
+    >>> SessionPopularity(log).scores(open_sessions([np.array([2, 0, 2])])).tolist()[0]
+    [1.5, 0.6666666865348816, 2.75]
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self.num_items = log.num_items
+        self.base = torch.from_numpy(log.support / (1 + log.support.max(initial=0))).float()
+
+    def scores(self, samples: Samples) -> Tensor:
+        """``[S, num_items]``."""
+        clicks = Clicks.of(samples, num_items=self.num_items)
+        own = clicks.count + clicks.place / (clicks.place + clicks.step)
+        scores = self.base.repeat(len(samples), 1)
+        scores[torch.from_numpy(clicks.sample), torch.from_numpy(clicks.item)] = torch.from_numpy(own).float()
+        return scores
+
+
+class NoRepeats:
+    """A baseline that never recommends what is in the session already, for logs whose sessions repeat no item.
+
+    A trained model learns that from such a log; a nearest neighbour has to be told. Seen items score −1.
+
+    Args:
+        model: the baseline; its own scores are at least 0.
+    """
+
+    def __init__(self, model: Scorer) -> None:
+        self.model, self.num_items = model, model.num_items
+
+    def scores(self, samples: Samples) -> Tensor:
+        """``[S, num_items]``, as the model's own but for the items seen."""
+        scores = self.model.scores(samples).clone()
+        click, ptr = samples.flat()
+        rows = np.repeat(np.arange(len(samples)), np.diff(ptr))
+        scores[torch.from_numpy(rows), torch.from_numpy(click)] = -1.0
+        return scores
+
+
+def repeats(log: EventLog) -> bool:
+    """Whether any session of the log has an item twice."""
+    pairs = log.session * max(log.num_items, 1) + log.item
+    return len(np.unique(pairs)) < len(pairs)
+
+
+def as_in(log: EventLog, model: Scorer) -> Scorer:
+    """The baseline, or where no session of its log repeats an item, one that does not either."""
+    return model if repeats(log) else NoRepeats(model)

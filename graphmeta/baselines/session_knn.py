@@ -1,0 +1,100 @@
+"""Nearest sessions: the search that :class:`SessionKNN` and STAN share, and the first of the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from graphmeta.baselines.incidence import Clicks, Lists, at_least_one, dense, incidence, largest, rank
+from graphmeta.data.events import EventLog
+from graphmeta.sampling.samples import Samples
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The recent sessions that share items with the samples, by sample and then age: P of them.
+
+    Row k of ``pair`` and ``click`` says that candidate ``pair[k]`` has the item of click ``click[k]``; by pair,
+    then by item. Shapes: sample, age ``[P]``; pair, click ``[K]``.
+    """
+
+    sample: np.ndarray
+    age: np.ndarray
+    pair: np.ndarray
+    click: np.ndarray
+
+    @classmethod
+    def of(cls, clicks: Clicks, ages_of: Lists, *, num_sessions: int, recent: int) -> Candidates:
+        """Each sample's ``recent`` latest sessions with an item of it."""
+        # An item's latest sessions are enough: what is among the latest of all is so for each item it holds.
+        row, at = ages_of.positions(clicks.item, most=recent)
+        key = clicks.sample[row] * num_sessions + ages_of.value[at]
+        order = np.argsort(key, kind="stable")
+        key, pair = np.unique(key[order], return_inverse=True)
+        sample, age = np.divmod(key, max(num_sessions, 1))
+        late = rank(sample) < recent
+        number, kept = np.cumsum(late) - 1, late[pair]
+        return cls(sample[late], age[late], number[pair[kept]], row[order][kept])
+
+    def total(self, weight: np.ndarray) -> np.ndarray:
+        """Sum of a weight a click ``[clicks]`` over the shared items, ``[P]``."""
+        return np.bincount(self.pair, weight[self.click], minlength=len(self.sample))
+
+    def latest(self, clicks: Clicks) -> np.ndarray:
+        """The shared click of the lowest step, ``[P]``."""
+        order = np.lexsort((clicks.step[self.click], self.pair))
+        return self.click[order][rank(self.pair) == 0]
+
+
+def rarity(ages_of: Lists, *, num_sessions: int) -> np.ndarray:
+    """1 + ln(N / n(i)) for N sessions, n(i) of them with item i: ``[I]``."""
+    return 1 + np.log(max(num_sessions, 1) / np.maximum(ages_of.lengths, 1))
+
+
+class SessionKNN:
+    """What the most similar of the recent training sessions clicked (V-SKNN).
+
+    Candidates are the ``recent`` latest training sessions that share an item with s. The ``neighbours`` most
+    similar ones (of equals, the later) vote for all their items, with less weight when what they share with s
+    lies back:
+
+        sim(s, n) = Σ_{j ∈ s ∩ n} place(j) / L,
+        score(i)  = Σ_{n ∋ i} sim(s, n) / min_{j ∈ s ∩ n} step(j) · (1 + ln(N / n(i))),
+
+    N being the number of training sessions and n(i) of those with item i. Without a neighbour that has i the
+    score is 0. A session is as recent as its first click.
+
+    Args:
+        log: the training log.
+        neighbours: sessions that vote.
+        recent: sessions that are looked at.
+        idf: the last factor, for rare items; False drops it.
+
+    Raises:
+        InputError: ``neighbours`` or ``recent`` below 1.
+
+    Source: Ludewig & Jannach 2018, "Evaluation of session-based recommendation algorithms", V-SKNN; the last
+    factor is the option ``idf_weighting`` of the authors' code.
+    Differs: the last factor is on. On the last sessions of Yoochoose 1/64's training log P@20 / MRR@20 is
+    66.3 / 26.6 with and 65.6 / 26.2 without it.
+    """
+
+    def __init__(self, log: EventLog, *, neighbours: int = 100, recent: int = 1000, idf: bool = True) -> None:
+        at_least_one(neighbours=neighbours, recent=recent)
+        self.num_items, self.num_sessions = log.num_items, log.num_sessions
+        self.neighbours, self.recent = neighbours, recent
+        self.items_of, self.ages_of = incidence(log)
+        self.rarity = rarity(self.ages_of, num_sessions=log.num_sessions) if idf else np.ones(log.num_items)
+
+    def scores(self, samples: Samples) -> Tensor:
+        """``[S, num_items]``."""
+        clicks = Clicks.of(samples, num_items=self.num_items)
+        found = Candidates.of(clicks, self.ages_of, num_sessions=self.num_sessions, recent=self.recent)
+        similarity, latest = found.total(clicks.place), found.latest(clicks)
+        near = largest(found.sample, similarity, most=self.neighbours)
+        vote = similarity[near] / clicks.length[latest[near]] / clicks.step[latest[near]]
+        row, at = self.items_of.positions(found.age[near])
+        item, shape = self.items_of.value[at], (len(samples), self.num_items)
+        return dense(found.sample[near][row], item, weight=vote[row] * self.rarity[item], shape=shape)

@@ -1,0 +1,357 @@
+"""The command line: ``graphmeta run`` tells the whole story on the embedded log, ``fit`` on yours.
+
+Torch and what needs it are imported inside the commands, so that ``--help`` answers at once. Results go to the
+standard output, everything else (lines of a training, notes, errors) to the standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphmeta.cli import console
+from graphmeta.cli.options import Events, MaxLength, MaxSupport, Reading, unfolded
+from graphmeta.errors import DivergedError, InputError
+
+if TYPE_CHECKING:
+    from graphmeta.cli.fit_job import Job, Outcome
+    from graphmeta.data.events import EventLog
+    from graphmeta.data.splits import Split
+    from graphmeta.system import System as Trained
+
+# What trains how long if nobody says otherwise.
+RUN_EPOCHS, RUN_WIDTH, RUN_BATCH, RUN_LR = 4, 48, 256, 1e-2
+FIT_EPOCHS, FIT_WIDTH, FIT_BATCH, FIT_LR = 5, 64, 100, 3e-3
+RUN_SYSTEM = "second_look"
+STREAM_SYSTEMS = ["full_retrain", "fine_tune", "spmf", "sml"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Meta-learned graph neural recommenders: which item comes next in a session?",
+)
+
+System = Annotated[str, typer.Option("--system", help="Which system; `graphmeta systems` lists them.")]
+Epochs = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Times through the log; for a system that adapts, its encoder goes so often, then all half as often.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
+Width = Annotated[int, typer.Option(min=1, help="Length of the vectors.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `fit` or `run` wrote.")]
+Support = Annotated[int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")]
+Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave out sessions with fewer events.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. What the user can mend is one line and code 2."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    # Threads that spin for long while they wait make a busy machine many times slower; threads that never spin
+    # make an idle one three times slower. This is between, and as fast as the default on an idle one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    try:
+        with console.notes():
+            code = app(args=given or ["--help"], prog_name="graphmeta", standalone_mode=False) or 0
+        return console.fail("interrupted", 130) if code == 130 else code
+    except (InputError, DivergedError) as error:
+        return console.fail(str(error))
+    except (KeyboardInterrupt, typer.Abort, _Interrupted) as stop:
+        return console.fail(str(stop) or "interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return console.fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's errors of usage: an unknown option, a missing argument
+            raise
+        return console.fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Interrupted(Exception):
+    """A training that the user stopped; says how to go on."""
+
+
+@contextmanager
+def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.json") -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not any(place.rglob(mark)):
+            raise _Interrupted(f"interrupted before the first {what} was done; nothing is kept") from None
+        raise _Interrupted(
+            f"interrupted; {place} keeps the finished {what}s: repeat the command with --resume to go on"
+        ) from None
+
+
+@app.command()
+def run(
+    system: System = RUN_SYSTEM,
+    epochs: Epochs = RUN_EPOCHS,
+    seed: Seed = 0,
+    out: Out = Path("out/run"),
+    width: Width = RUN_WIDTH,
+    max_support: MaxSupport = None,
+    max_length: MaxLength = None,
+    resume: Resume = False,
+) -> None:
+    """Tell the whole story on the embedded log.
+
+    Its graph, a training, a comparison with baselines, recommendations with names.
+    """
+    from graphmeta.cli import fit_job as job
+    from graphmeta.cli.log_columns import Columns
+    from graphmeta.data.graph import build_graph
+    from graphmeta.datasets.session_logs import complete_journey
+    from graphmeta.evaluation.examples import examples
+    from graphmeta.evaluation.protocol import Rules, cut
+    from graphmeta.published.training_plan import Plan
+
+    _ready(system, out, users=True)
+    log, rules = complete_journey(), Rules(min_item_support=1)
+    split = cut(log, rules)
+    console.say("the embedded log: " + console.sizes(log, split))
+    console.statistics(build_graph(split.train), "The graph of the training part")
+    plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR, max_support, max_length)
+    columns = Columns("product", "basket", "time", "household")
+    work = job.Job(
+        plan,
+        columns,
+        rules,
+        "the embedded sample of The Complete Journey",
+        out,
+        resume,
+    )
+    outcome = _train(work, log, split)
+    if outcome is not None:
+        console.examples(examples(outcome.system, split.test), outcome.system.num_items)
+    console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
+
+
+@app.command()
+@unfolded
+def fit(
+    reading: Reading,
+    out: Out,
+    system: System = RUN_SYSTEM,
+    epochs: Epochs = FIT_EPOCHS,
+    seed: Seed = 0,
+    width: Width = FIT_WIDTH,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples or tasks a step.")] = FIT_BATCH,
+    lr: Annotated[float, typer.Option(min=1e-12, help="Learning rate.")] = FIT_LR,
+    test: Annotated[float, typer.Option(help="Share of sessions to measure on, the last ones.")] = 0.1,
+    valid: Annotated[float, typer.Option(help="Share of sessions to choose the epoch on, those before.")] = 0.1,
+    min_item_support: Support = 5,
+    min_session_length: Length = 2,
+    max_support: MaxSupport = None,
+    max_length: MaxLength = None,
+    resume: Resume = False,
+) -> None:
+    """Train and measure a system on your log.
+
+    The last sessions are kept back to compare it with baselines, those before them to choose the epoch.
+    """
+    from graphmeta.cli import fit_job as job
+    from graphmeta.evaluation.protocol import Rules, cut
+    from graphmeta.published.training_plan import Plan
+
+    _ready(system, out, users=reading.user is not None)
+    rules = Rules(test, valid, min_item_support, min_session_length)
+    log, name = reading.log(), reading.events.name
+    split = cut(log, rules)
+    console.say(f"{name}: " + console.sizes(log, split))
+    plan = Plan(system, epochs, seed, width, batch_size, lr, max_support, max_length)
+    _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
+    console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
+
+
+@app.command()
+def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
+    """Score a model on sessions it has not seen.
+
+    These are the sessions of the log that begin after the model's training and validation.
+    """
+    from graphmeta.cli import fit_job as job
+    from graphmeta.evaluation.protocol import when
+
+    scored = job.score(_model(folder), events, bar=console.bar)
+    if as_json:
+        typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
+        return
+    begin = when(scored.system.notes["cuts"])
+    lost = f"; {scored.unknown:,} clicks on items it does not know are left out" if scored.unknown else ""
+    console.say(
+        f"{scored.sessions:,} of {scored.all_sessions:,} sessions begin after the training and validation of this "
+        f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
+    )
+    console.results(scored.results, scored.document["system"])
+
+
+@app.command()
+def recommend(
+    folder: Model,
+    session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    user: Annotated[str | None, typer.Option("--user", help="Whose sessions they are, an id of the log.")] = None,
+    times: Annotated[
+        list[str] | None, typer.Option("--times", help="Seconds of the clicks, once for each --session.")
+    ] = None,
+    unknown: Annotated[str, typer.Option(help="Items the model does not know: raise, warn or ignore.")] = "raise",
+    as_json: Json = False,
+) -> None:
+    """Recommend the next items of sessions, which nobody needs to have seen before."""
+    from graphmeta.published.load import load
+
+    model = load(_model(folder))
+    sessions = [_parts(text) for text in session]
+    whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
+    offers = model.recommend_many(sessions, k, users=whose, times=when, unknown=unknown)
+    if as_json:
+        told = [
+            {"session": given, "items": [vars(offered) for offered in offer]}
+            for given, offer in zip(sessions, offers, strict=True)
+        ]
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    for given, offer in zip(sessions, offers, strict=True):
+        rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(offer)]
+        console.table("After " + ", ".join(given), ("", "item", "score"), rows, left=2)
+
+
+@app.command()
+@unfolded
+def graph(
+    reading: Reading,
+    out: Out,
+    min_item_support: Support = 1,
+    min_session_length: Length = 1,
+    around: Annotated[str | None, typer.Option(help="Session in the picture; one of middle size if not given.")] = None,
+) -> None:
+    """Build, count and draw the graph of a log.
+
+    Writes the graph as safetensors and JSON, and a picture of one session in it.
+    """
+    from graphmeta.cli.fit_job import check_folder
+    from graphmeta.data.graph import build_graph
+    from graphmeta.data.graph_files import node_names, save_graph, session_number
+    from graphmeta.plots import figures as plots
+
+    check_folder(out)
+    log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    middle = session_number(log, around)
+    built, picture = build_graph(log), out / "session.png"
+    names = node_names(log, built)
+    plots.neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
+    save_graph(out, built, names | {"item": log.items.ids})
+    console.statistics(built, f"The graph of {reading.events.name}")
+    console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[middle]})")
+
+
+@app.command()
+@unfolded
+def stream(
+    reading: Reading,
+    out: Out,
+    period: Annotated[str, typer.Option(help="How long a period is: 7d, 12h, 90min, 2w, 30s or 5000events.")],
+    system: Annotated[list[str], typer.Option("--system", help="Which systems; may be repeated.")] = STREAM_SYSTEMS,
+    base: Annotated[str, typer.Option(help="What full_retrain, fine_tune, spmf and sml go around.")] = "mf",
+    first: Annotated[int, typer.Option(min=1, help="Periods to pretrain on; all after them are tested on.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Times through those.")] = 10,
+    negatives: Annotated[int, typer.Option(min=1, help="Items drawn for each click, beside a ranking of all.")] = 999,
+    seed: Seed = 0,
+    width: Width = FIT_WIDTH,
+    resume: Resume = False,
+) -> None:
+    """Retrain systems every period of your log.
+
+    Each is tested on a period before it learns from it; users and items may appear at any time.
+    """
+    from graphmeta.cli import fit_job as job
+    from graphmeta.cli import stream_job
+    from graphmeta.plots import figures as plots
+
+    names = tuple(dict.fromkeys(system))
+    stream_job.check_systems(names, base, users=reading.user is not None)
+    job.check_folder(out)
+    plots.figure(1, 1)
+    work = stream_job.StreamJob(names, out, period, base, first, epochs, width, negatives, seed, resume)
+    with _interruptible(out, what="period", mark="stream.json"):
+        console.periods(stream_job.carry_out(work, reading.log(), say=console.say))
+    console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
+
+
+@app.command()
+def systems(as_json: Json = False) -> None:
+    """List the systems: name, family, paper, equations, what adapts."""
+    from graphmeta.published.catalogue import CATALOGUE
+
+    keys = ("name", "family", "paper", "equations", "adapts")
+    rows = [{key: getattr(entry, key) for key in keys} for entry in CATALOGUE.values()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    console.table("Systems", keys, [list(row.values()) for row in rows], left=len(keys))
+
+
+def _ready(system: str, out: Path, *, users: bool) -> None:
+    """Check what can be checked before any data is read."""
+    from graphmeta.cli import fit_job as job
+    from graphmeta.plots import figures as plots
+
+    job.check_system(system, users=users)
+    job.check_folder(out)
+    plots.figure(1, 1)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas, or, without any, between spaces."""
+    return [part.strip() for part in (text.split(",") if "," in text else text.split())]
+
+
+def _seconds(text: str) -> list[float]:
+    try:
+        return [float(part) for part in _parts(text)]
+    except ValueError:
+        raise InputError(f"--times {text!r} must be seconds, one number for each item of the session") from None
+
+
+def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None:
+    """The user of each session; a note if the model will answer as it would for nobody."""
+    if user is None:
+        return None
+    if model.users is None:
+        console.say("note: this model does not look at users; --user changes nothing")
+    elif user not in map(str, model.users.ids):
+        console.say(f"note: user {user!r} is not known to this model; it answers as for nobody")
+    return [user] * sessions
+
+
+def _model(folder: Path) -> Path:
+    """Where the model is in a folder that ``fit`` wrote, or the folder if it is the model's own."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
+    """Do the work and print how good the result is."""
+    from graphmeta.cli.fit_job import carry_out
+
+    with _interruptible(work.folder / "checkpoint"):
+        outcome = carry_out(work, log, split=split, say=console.say, bar=console.bar)
+    if outcome is None:
+        console.say(f"note: {work.folder} holds the result of this very training; to train anew, drop --resume")
+    else:
+        console.results(outcome.results, work.plan.system)
+    return outcome

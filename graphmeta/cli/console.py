@@ -1,0 +1,133 @@
+"""What the commands print: lines and progress on the standard error, tables on the standard output."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
+
+    from graphmeta.data.events import EventLog
+    from graphmeta.data.splits import Split
+    from graphmeta.evaluation.examples import Example
+    from graphmeta.evaluation.ranking import Result
+    from graphmeta.retrain.stream import PeriodReport
+
+
+def say(line: str) -> None:
+    """Print a line on the standard error."""
+    typer.echo(line, err=True)
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Print what is wrong, in one line; returns the exit code."""
+    say("error: " + " ".join(message.split()))
+    return code
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Within it, a warning meant for users is one line on the standard error; others are not shown."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        say("note: " + " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def bar(batches: Iterable[Any], name: str) -> Iterable[Any]:
+    """A progress bar on the standard error, if that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(batches, desc=name, leave=False, disable=None, mininterval=0.2)
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> None:
+    """Print a table; the first ``left`` columns are text, the others numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for at, name in enumerate(header):
+        drawn.add_column(name, justify="left" if at < left else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
+    console.print(f"\n{title}", style="bold")
+    console.print(drawn)
+
+
+def sizes(log: EventLog, split: Split) -> str:
+    """How large the parts of a log are, in one line."""
+    parts = ((split.train, "train"), (split.valid, "choose the epoch"), (split.test, "test"))
+    sessions = ", ".join(f"{part.num_sessions:,} to {name}" for part, name in parts)
+    lost = f"; {split.unknown:,} later clicks on items training does not know are left out" if split.unknown else ""
+    return f"{log.num_events:,} events; sessions: {sessions}; {split.train.num_items:,} items to choose from{lost}"
+
+
+def statistics(graph: HeteroData, title: str) -> None:
+    """Print how many nodes and edges of each type there are."""
+    nodes = [(kind, "nodes", f"{graph[kind].num_nodes:,}") for kind in graph.node_types]
+    edges = [(" ".join(kind), "edges", f"{graph[kind].num_edges:,}") for kind in graph.edge_types]
+    table(title, ("type", "", "number"), nodes + edges, left=2)
+
+
+def results(found: Mapping[str, Result], system: str) -> None:
+    """Print how good everyone is, over all and by how much is known of the session."""
+    from graphmeta.cli.model_card import titles
+
+    own, names = found["system"], titles(system, found)
+    shown = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20"}
+    rows = [(names[key], *(f"{100 * result.metrics[name]:.2f}" for name in shown)) for key, result in found.items()]
+    title = f"The last item of {own.samples:,} test sessions among {own.candidates:,}, in %"
+    table(title, ("", *shown.values()), rows)
+    by_clicks = [
+        (clicks, f"{part['samples']:,}", *(_both(r.slices["known clicks"][clicks]) for r in found.values()))
+        for clicks, part in own.slices["known clicks"].items()
+    ]
+    header = ("known clicks", "sessions", *names.values())
+    table("Hit@20 / MRR@20 in %, by the number of known clicks", header, by_clicks)
+
+
+def _both(found: Mapping[str, float]) -> str:
+    return f"{100 * found['hit@20']:.1f} / {100 * found['mrr@20']:.1f}" if found["samples"] else "-"
+
+
+def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
+    """Print how good systems are over all periods, weighted by their clicks, and what retraining took."""
+    from graphmeta.retrain.stream import overall
+
+    shown = ("hit@5", "ndcg@5", "hit@20", "ndcg@20")
+    header = ("", *(name.replace("hit", "Recall").replace("ndcg", "NDCG") for name in shown), "train s a period")
+    for kind, among in (("sampled", "among drawn items"), ("full", "among all")):
+        rows = []
+        for name, reports in found.items():
+            mean = overall(reports)[kind]
+            cost = sum(report.train_seconds for report in reports) / len(reports)
+            rows.append((name, *(f"{100 * mean[measure]:.2f}" for measure in shown), f"{cost:.1f}"))
+        clicks = sum(report.rows for report in next(iter(found.values())))
+        table(f"{clicks:,} clicks of {len(reports)} periods, ranked {among}, in %", header, rows)
+
+
+def examples(told: Sequence[Example], candidates: int) -> None:
+    """Print recommendations beside what was really bought next."""
+    for number, example in enumerate(told, 1):
+        rows = [
+            (str(at + 1), offered.name, "<- bought" if offered.item == example.next_item else "")
+            for at, offered in enumerate(example.offered)
+        ]
+        if not any(row[2] for row in rows):
+            rows.append(("", example.next_name, f"<- bought; rank {example.rank:,} of {candidates:,}"))
+        known = "\n".join(f"  {name}" for name in example.known)
+        table(f"Example {number}. In the basket:\n{known}", ("", "recommended next", ""), rows, left=3)

@@ -1,0 +1,187 @@
+"""From a log to a folder with a trained, measured and described model: what ``fit`` and ``run`` have in common.
+
+A folder holds ``model/`` (weights, training sequences, model card), ``metrics.json`` and ``curves.png``; while a
+training runs, also ``checkpoint/``. All input is checked before the folder is made, and every file is written whole.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphmeta.cli.history import anonymous, recall, remember
+from graphmeta.cli.log_columns import Columns
+from graphmeta.cli.model_card import card
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
+from graphmeta.evaluation.compare import baselines, compare, metrics
+from graphmeta.evaluation.protocol import KS, Rules, cuts, questions, unseen
+from graphmeta.evaluation.ranking import Result, evaluate
+from graphmeta.plots import figures as plots
+from graphmeta.protocols import Bar
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.load import load
+from graphmeta.published.training_plan import Plan, Say, drop, learned, request_of
+from graphmeta.sampling.samples import last_clicks
+from graphmeta.storage import load_state, write_bytes, write_json
+from graphmeta.system import System
+from graphmeta.training.run import Checkpoint, Report
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan on the log of a file, cut by rules, into a folder.
+
+    Args:
+        source: what the log is called in the model card.
+    """
+
+    plan: Plan
+    columns: Columns
+    rules: Rules
+    source: str
+    folder: Path
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished job: the system, and how good it and its rivals are on the test cut."""
+
+    system: System
+    results: dict[str, Result]
+
+
+def check_system(name: str, *, users: bool) -> None:
+    """Raise an InputError unless the catalogue has this system and there are users if it needs to know them."""
+    if name not in CATALOGUE:
+        build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))
+    for part in filter(None, (name, CATALOGUE[name].encoder)):
+        CATALOGUE[part].check_users(users)
+    if CATALOGUE[name].rates:
+        raise InputError(
+            f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.evaluation.cold_start"
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise an InputError unless files can be written there, before hours go into what would be written."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{place}: is a file; name a folder to write to")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"{place}: cannot be written to; choose another folder")
+
+
+def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
+    """Train, compare on the test cut, and write the folder; None if it holds this very job's result already.
+
+    Args:
+        say: told a line at a time; bar: ``(batches, name) -> batches``, shows progress.
+    """
+    request = request_of(job.plan, split)
+    if job.resume and _finished(job.folder, request):
+        return None
+    made = learned(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
+    system = made.system
+    past = anonymous(split.train)
+    results = compare(system, questions(split.test, job.rules), past=past, alone=made.alone, bar=bar)
+    document = metrics(results, system=job.plan.system, seed=job.plan.seed)
+    system.notes |= _notes(job, log, split, made.histories[job.plan.system]) | {"metrics": document, "request": request}
+    _write(job.folder / "model", system, past, results)
+    plots.curves(made.histories, job.folder / "curves.png", baselines=_rivals(past, split.valid))
+    write_json(job.folder / "metrics.json", document)
+    drop(job.folder / "checkpoint")
+    return Outcome(system, results)
+
+
+def _finished(folder: Path, request: dict[str, Any]) -> bool:
+    if (folder / "checkpoint").exists() or not (folder / "metrics.json").is_file():
+        return False
+    return load_state(folder / "model", "model")[1]["notes"].get("request") == request
+
+
+def _notes(job: Job, log: EventLog, split: Split, history: list[Report]) -> dict[str, Any]:
+    """What the model remembers of its making."""
+    train = split.train
+    return {
+        **asdict(job.plan),
+        "best_epoch": max(report.epoch for report in history if report.best) + 1,
+        "columns": asdict(job.columns),
+        "rules": asdict(job.rules),
+        "cuts": cuts(log, split),
+        "source": job.source,
+        "training": {"sessions": train.num_sessions, "events": train.num_events, "items": train.num_items},
+        "graphmeta": _version(),
+        "date": date.today().isoformat(),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("graphmeta")
+    except PackageNotFoundError:
+        return "(from a checkout)"
+
+
+def _rivals(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
+    """The baselines on the validation sessions, to draw beside what training reached there."""
+    asked = last_clicks(valid)
+    if len(asked) == 0:
+        return {}
+    rivals = baselines(past)
+    return {name.replace("_", " "): evaluate(rival, asked, ks=KS).metrics for name, rival in rivals.items()}
+
+
+def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result]) -> None:
+    remember(folder, past)
+    write_bytes(folder / "README.md", card(system, results).encode())
+    system.save(folder)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model on a log: its sessions that begin after the model's cut, of all; the rest as in ``metrics.json``."""
+
+    system: System
+    results: dict[str, Result]
+    document: dict[str, Any]
+    sessions: int
+    all_sessions: int
+    unknown: int
+
+
+def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
+    """Score the model in a folder on the sessions of a file that it cannot have been made from.
+
+    Raises:
+        InputError: a model that no command wrote, or a file without later sessions.
+    """
+    system = load(folder)
+    notes = system.notes
+    if "cuts" not in notes:
+        raise InputError(f"{folder}: not written by fit or run, so its cut is not known; evaluate it from Python")
+    columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
+    # Who does not look at users needs no column of them, unless it is they who tell sessions apart.
+    plain = system.users is None and columns.session is not None
+    log = (replace(columns, user=None) if plain else columns).read(events)
+    new = unseen(log, notes["cuts"])
+    known = new.aligned_to(system.items, system.users)
+    results = compare(system, questions(known, rules), past=recall(folder, system.items), bar=bar)
+    unknown = new.num_events - known.num_events
+    document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
+        "sessions": new.num_sessions,
+        "all_sessions": log.num_sessions,
+        "unknown_clicks": unknown,
+    }
+    return Scored(system, results, document, new.num_sessions, log.num_sessions, unknown)

@@ -1,0 +1,38 @@
+"""The sequences that a model has been trained on, kept beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.storage import load_state, save_state
+
+
+def remember(folder: Path, log: EventLog) -> None:
+    """Write the training sequences as ``history``: items by session, without ids, users or times."""
+    tensors = {
+        "item": torch.from_numpy(log.item.astype(np.int32)),
+        "ptr": torch.from_numpy(log.ptr.astype(np.int64)),
+    }
+    save_state(folder, "history", tensors, {"sessions": log.num_sessions, "events": log.num_events})
+
+
+def recall(folder: Path, items: EntityTable) -> EventLog:
+    """The training sequences that :func:`remember` wrote, as a log without times."""
+    tensors, _ = load_state(folder, "history")
+    return _sequences(tensors["item"].numpy().astype(np.int64), tensors["ptr"].numpy(), items)
+
+
+def anonymous(log: EventLog) -> EventLog:
+    """The log as :func:`recall` would bring it back: what baselines see after training and later is the same."""
+    return _sequences(log.item, log.ptr, log.items)
+
+
+def _sequences(item: np.ndarray, ptr: np.ndarray, items: EntityTable) -> EventLog:
+    session = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    time = np.arange(len(item), dtype=np.float64)
+    return EventLog(session, item, time, np.arange(len(ptr) - 1), items, has_time=False)

@@ -1,0 +1,349 @@
+"""EventLog: one validated table of clicks, grouped by session, in time order, that every other part reads.
+
+A cut returns a new log that has forgotten everything outside it, vocabulary included: what a model can learn
+from ``log.before(t)`` is the same whatever happened after ``t``. Original ids come back out everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.data.columns import Source, column, ids, numbers, read_frame, seconds, shown, spelled
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class EventLog:
+    """Clicks of sessions on items, sorted: sessions by their first event, events by time within a session.
+
+    Events with equal times keep the order of the rows they came from. A log without times takes the row number
+    as the time, so the order of the file is the order of the world.
+
+    Shapes:
+        session, item ``[N]`` int64 numbers; time ``[N]`` float64 seconds since 1970 (or row numbers);
+        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 numbers (-1: unknown) or None.
+    """
+
+    session: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    sessions: np.ndarray
+    items: EntityTable
+    users: EntityTable | None = None
+    session_user: np.ndarray | None = None
+    value: np.ndarray | None = None
+    has_time: bool = True
+
+    @classmethod
+    def read(
+        cls,
+        source: Source,
+        *,
+        item: str,
+        session: str | None = None,
+        time: str | None = None,
+        user: str | None = None,
+        value: str | None = None,
+        items: EntityTable | None = None,
+        users: EntityTable | None = None,
+        inactivity_seconds: float = 3600.0,
+    ) -> EventLog:
+        """Read an event log from a CSV, TSV or Parquet file or a frame; you name the columns.
+
+        Without ``session``, a user's events are cut into sessions where the pause between two of them is longer
+        than ``inactivity_seconds``. Rows that are equal in every column of the table are the same event written
+        twice: all but the first are dropped, with a warning, if there are times; without times a repeated row
+        is a repeated click and stays.
+
+        Args:
+            value: a number for each event (a rating, an amount).
+            items: item attributes, see :meth:`EntityTable.read`; users: the same for users.
+
+        Raises:
+            InputError: a missing file, column or value, unreadable times, ids of mixed types, a session of two
+                users; one line that names row, column and remedy.
+
+        >>> frame = pd.DataFrame({"s": [1, 1, 2, 2], "i": ["a", "b", "b", "a"], "t": [5, 9, 20, 30]})
+        >>> log = EventLog.read(frame, session="s", item="i", time="t")
+        >>> log.num_sessions, log.items.ids.tolist(), log.item.tolist()
+        (2, ['a', 'b'], [0, 1, 1, 0])
+        """
+        frame = read_frame(source)
+        if len(frame) == 0:
+            raise InputError("the event log has no rows; nothing to read")
+        if session is None and (user is None or time is None):
+            raise InputError(
+                "no session column: name one, or name user and time so that sessions can be cut by inactivity"
+            )
+        if users is not None and user is None:
+            raise InputError("a user table without a user column in the log; name the column of user ids")
+        frame = frame if time is None else _without_repeats(frame)
+        item_ids = ids(column(frame, item, "item"), "item")
+        times = np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
+        user_ids = None if user is None else ids(column(frame, user, "user"), "user")
+        if session is not None:
+            session_ids = ids(column(frame, session, "session"), "session")
+        else:
+            assert user_ids is not None
+            session_ids = _cut(user_ids, times, inactivity_seconds)
+        values = None if value is None else numbers(column(frame, value, "value"), "value")
+        log, order = _assemble(session_ids, item_ids, times, values)
+        if user_ids is not None:
+            log = _with_users(log, user_ids[order], frame.index.to_numpy()[order])
+        return replace(
+            log,
+            has_time=time is not None,
+            items=log.items if items is None else items.aligned(log.items.ids),
+            users=log.users if users is None or log.users is None else users.aligned(log.users.ids, "user"),
+        )
+
+    @property
+    def num_events(self) -> int:
+        """Number of events."""
+        return len(self.item)
+
+    @property
+    def num_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.sessions)
+
+    @property
+    def num_items(self) -> int:
+        """Number of items in the vocabulary, with or without events."""
+        return len(self.items)
+
+    @cached_property
+    def ptr(self) -> np.ndarray:
+        """Where each session's events begin, and the end: ``[S + 1]``."""
+        return np.searchsorted(self.session, np.arange(self.num_sessions + 1))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events a session, ``[S]``."""
+        return np.diff(self.ptr)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Time of each session's first event, ``[S]``, never falling."""
+        return self.time[self.ptr[:-1]]
+
+    @property
+    def support(self) -> np.ndarray:
+        """Events an item, ``[num_items]``."""
+        return np.bincount(self.item, minlength=self.num_items)
+
+    def select(self, events: np.ndarray) -> EventLog:
+        """The log of these events (a mask ``[N]``): only their sessions, items and users are left.
+
+        A session that lost its first events may begin later than others now, and changes places with them.
+        """
+        rows = np.flatnonzero(events)
+        rows = rows[_by_start(self.session[rows], self.time[rows])]
+        session, kept_sessions = _renumber(self.session[rows])
+        item, kept_items = _renumber(self.item[rows])
+        user, users = None, self.users
+        if self.session_user is not None and users is not None:
+            user = self.session_user[kept_sessions]
+            user[user >= 0], kept_users = _renumber(user[user >= 0])
+            users = users.take(kept_users)
+        return replace(
+            self,
+            session=session,
+            item=item,
+            time=self.time[rows],
+            sessions=self.sessions[kept_sessions],
+            items=self.items.take(kept_items),
+            users=users,
+            session_user=user,
+            value=None if self.value is None else self.value[rows],
+        )
+
+    def without_last_clicks(self) -> EventLog:
+        """What training knows when it asks for the last click of each session; ids keep their numbers.
+
+        For parts that count in the training log and are then asked about its sessions: what they are asked must not
+        be among what they counted.
+        """
+        last = np.zeros(self.num_events, dtype=bool)
+        last[self.ptr[1:][self.lengths > 0] - 1] = True
+        return self.without(last)
+
+    def without(self, events: np.ndarray) -> EventLog:
+        """The log without these events (a mask ``[N]``); ids keep their numbers."""
+        known = ~events
+        value = None if self.value is None else self.value[known]
+        return replace(self, session=self.session[known], item=self.item[known], time=self.time[known], value=value)
+
+    def before(self, cut: float) -> EventLog:
+        """Events with time < ``cut`` (seconds); a session that runs across the cut keeps its first part."""
+        return self.select(self.time < cut)
+
+    def after(self, cut: float) -> EventLog:
+        """The sessions that begin at or after ``cut`` (seconds)."""
+        return self.select(self.starts[self.session] >= cut)
+
+    def periods(self, seconds: float) -> Iterator[EventLog]:
+        """The log in slices of ``seconds``, by the time of the event, from the first on; a slice may be empty."""
+        if not seconds > 0:
+            raise InputError(f"a period must be longer than 0 seconds, not {seconds}")
+        number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)
+        for period in range(int(number.max(initial=-1)) + 1):
+            yield self.select(number == period)
+
+    def filter(self, *, min_item_support: int = 1, min_session_length: int = 1, min_user_sessions: int = 1) -> EventLog:
+        """Drop rare items, short sessions and users of few sessions until all rules hold at once (a fixed point).
+
+        Sessions whose user is unknown fall under no rule about users.
+
+        Raises:
+            InputError: if nothing is left.
+        """
+        log = self
+        while True:
+            enough = (log.support[log.item] >= min_item_support) & (log.lengths[log.session] >= min_session_length)
+            if log.session_user is not None:
+                known = log.session_user >= 0
+                sessions = np.bincount(log.session_user[known])
+                few = known.copy()
+                few[known] = sessions[log.session_user[known]] < min_user_sessions
+                enough &= ~few[log.session]
+            if enough.all():
+                break
+            log = log.select(enough)
+        if log.num_events == 0:
+            users = f" and users of at least {min_user_sessions} sessions" if min_user_sessions > 1 else ""
+            raise InputError(
+                f"no event is left with items of at least {min_item_support} events and sessions of at least "
+                f"{min_session_length}{users}; lower the limits"
+            )
+        return log
+
+    def fingerprint(self) -> str:
+        """Sixteen letters that differ where the events, their times or values, or items or users do."""
+        digest = hashlib.sha256()
+        for part in (self.session, self.item, self.time, self.session_user, self.value):
+            digest.update(b"-" if part is None else part.tobytes())
+        for table in (self.items, self.users):
+            digest.update(b"-" if table is None else table.fingerprint())
+        return digest.hexdigest()[:16]
+
+    def must_have(self, items: int) -> None:
+        """Raise an error unless the log numbers so many items.
+
+        Raises:
+            InputError: it has others than what is to count or learn from it.
+        """
+        if self.num_items != items:
+            raise InputError(
+                f"the log has {self.num_items} items, the system {items}; number the log like the system: "
+                f"log.aligned_to(items, users)"
+            )
+
+    def aligned_to(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
+        """The same events numbered by another log's items; events on items unknown there are left out.
+
+        With ``users``, users are numbered by that table too; those unknown there get -1, and their events stay.
+        Without, the log does not say any more whose sessions these are, for no number of a user would mean the same.
+        """
+        rows = items.rows_of(self.items.ids)
+        known = self.select(rows[self.item] >= 0)
+        known = replace(known, item=items.rows_of(known.items.ids)[known.item], items=items)
+        if users is None or known.users is None or known.session_user is None:
+            return replace(known, users=None, session_user=None)
+        number = np.append(users.rows_of(known.users.ids), -1)  # the last one for those unknown before
+        return replace(known, users=users, session_user=number[known.session_user])
+
+    def of_sessions(self, chosen: np.ndarray) -> EventLog:
+        """The log of these sessions (a mask ``[S]``)."""
+        return self.select(chosen[self.session])
+
+
+def _assemble(
+    session_ids: np.ndarray, item_ids: np.ndarray, times: np.ndarray, values: np.ndarray | None
+) -> tuple[EventLog, np.ndarray]:
+    """The log without users, and the row each of its events came from.
+
+    Sessions are numbered by their first event, those that begin at once by the row of that event, so that no
+    later event has a say in the order.
+    """
+    by_time = np.argsort(times, kind="stable")
+    session, sessions = pd.factorize(session_ids[by_time])
+    order = by_time[np.argsort(session, kind="stable")]
+    item, items = pd.factorize(item_ids[order])
+    log = EventLog(
+        session=np.sort(session).astype(np.int64),
+        item=item.astype(np.int64),
+        time=times[order],
+        sessions=np.asarray(sessions),
+        items=EntityTable(np.asarray(items), {}),
+        value=None if values is None else values[order],
+    )
+    return log, order
+
+
+def _by_start(session: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Order of events (each session's in a row) in which sessions begin one after another; ties stay as they are."""
+    begins = np.flatnonzero(np.diff(session, prepend=-1))
+    number = np.zeros(len(session), dtype=np.int64)
+    number[begins[1:]] = 1
+    return np.argsort(time[begins][np.cumsum(number)], kind="stable")
+
+
+def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventLog:
+    """The log with the user of each session, given that of each event and the row it came from."""
+    user, users = pd.factorize(user_ids)
+    of_session = user[log.ptr[:-1]].astype(np.int64)
+    strange = user != of_session[log.session]
+    if strange.any():
+        at = int(np.argmax(strange))
+        first, second = shown(users[of_session[log.session[at]]]), shown(users[user[at]])
+        raise InputError(
+            f"row {rows[at] + 1}: session {shown(log.sessions[log.session[at]])} has events of users {first} and "
+            f"{second}; give each user's sessions ids of their own"
+        )
+    return replace(log, users=EntityTable(np.asarray(users), {}), session_user=of_session)
+
+
+def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame without rows that repeat another; its index still says which row is which."""
+    try:
+        again = frame.duplicated().to_numpy()
+    except TypeError:  # lists and the like
+        again = frame.map(partial(spelled, form=repr)).duplicated().to_numpy()
+    if not again.any():
+        return frame
+    warnings.warn(
+        f"{again.sum()} rows repeat an earlier row in every column and are dropped "
+        f"(the first: row {np.argmax(again) + 1})",
+        stacklevel=3,
+    )
+    return frame.loc[~again]
+
+
+def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity_seconds: float) -> np.ndarray:
+    """Session ids ``user#number``: a new session where a user's pause exceeds ``inactivity_seconds``."""
+    if not inactivity_seconds > 0:
+        raise InputError(f"inactivity_seconds must be positive, not {inactivity_seconds}")
+    user, names = pd.factorize(user_ids)
+    order = np.lexsort((times, user))
+    other = np.diff(user[order], prepend=-1) != 0
+    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > inactivity_seconds)
+    number = np.cumsum(begins)
+    number -= number[other][np.cumsum(other) - 1]
+    out = np.empty(len(user), dtype=object)
+    out[order] = [f"{names[u]}#{n}" for u, n in zip(user[order], number, strict=True)]
+    return out
+
+
+def _renumber(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """New numbers by first appearance, and the old number of each."""
+    new, old = pd.factorize(codes)
+    return new.astype(np.int64), np.asarray(old, dtype=np.int64)

@@ -1,0 +1,121 @@
+"""The log as one heterogeneous graph, for encoders that look beyond a session and for people who look at it."""
+
+from __future__ import annotations
+
+import re
+
+import networkx as nx
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import ToUndirected
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import Several
+from graphmeta.errors import InputError
+
+
+def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
+    """The graph of a log; give it the training log, and nothing after the cut can reach it.
+
+    Node types: ``session``, ``item``, ``user`` (if known) and one for each item and user attribute. Edge types:
+
+    * ``(session, contains, item)``: one a click, with ``position`` in the session and ``time`` in seconds;
+    * ``(item, follows, item)``: from a click to the next in its session, with ``weight`` = how often;
+    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: unknown has no edge,
+      a row with several values has one for each.
+
+    An attribute whose name is taken gets its owner's in front: ``user_category`` beside the items' ``category``.
+
+    Args:
+        reverse: add ``rev_`` twins of all edges, for message passing both ways.
+    """
+    graph = HeteroData()
+    graph["session"].num_nodes, graph["item"].num_nodes = log.num_sessions, log.num_items
+    position = np.arange(log.num_events) - log.ptr[log.session]
+    contains = graph["session", "contains", "item"]
+    contains.edge_index = _edges(log.session, log.item)
+    contains.position, contains.time = torch.from_numpy(position), torch.from_numpy(log.time)
+    follows = graph["item", "follows", "item"]
+    follows.edge_index, follows.weight = _follows(log)
+    if log.users is not None and log.session_user is not None:
+        graph["user"].num_nodes = len(log.users)
+        owned = np.flatnonzero(log.session_user >= 0)
+        graph["user", "owns", "session"].edge_index = _edges(log.session_user[owned], owned)
+    for owner, table in (("item", log.items), ("user", log.users)):
+        for name, column in {**table.attributes, **table.several}.items() if table is not None else ():
+            node = _free_name(graph, owner, name)
+            row = np.arange(len(column.codes))
+            if isinstance(column, Several):
+                row = np.repeat(np.arange(len(column.ptr) - 1), np.diff(column.ptr))
+            known = column.codes > 0
+            graph[node].num_nodes = column.size
+            graph[owner, "has", node].edge_index = _edges(row[known], column.codes[known])
+    graph.validate()
+    return ToUndirected(merge=False)(graph) if reverse else graph
+
+
+def _free_name(graph: HeteroData, owner: str, name: str) -> str:
+    """A node type for an attribute; PyG keeps double underscores for itself."""
+    name = re.sub("__+", "_", name)
+    while name in graph.node_types or name in ("session", "item", "user"):
+        name = f"{owner}_{name}"
+    return name
+
+
+def _edges(source: np.ndarray, target: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack([source, target]).astype(np.int64))
+
+
+def _follows(log: EventLog) -> tuple[torch.Tensor, torch.Tensor]:
+    step = np.flatnonzero(log.session[1:] == log.session[:-1])
+    key, count = np.unique(log.item[step] * max(log.num_items, 1) + log.item[step + 1], return_counts=True)
+    size = max(log.num_items, 1)
+    return _edges(key // size, key % size), torch.from_numpy(count.astype(np.float32))
+
+
+def to_networkx(graph: HeteroData, *, around: tuple[str, int] | None = None, hops: int = 1) -> nx.MultiDiGraph:
+    """The graph, or the neighbourhood of one node, as networkx; nodes are ``(type, number)``, edges carry ``kind``.
+
+    Args:
+        around: the node in the middle, e.g. ``("session", 3)``; without it, the whole graph.
+        hops: how far from it, along edges of either direction.
+
+    Raises:
+        InputError: no such node in the middle.
+
+    >>> import pandas as pd
+    >>> log = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
+    >>> sorted(to_networkx(build_graph(log)).edges(data="kind"))[0]
+    (('item', 0), ('item', 1), 'follows')
+    """
+    near = _all(graph) if around is None else _near(graph, around, hops)
+    picture = nx.MultiDiGraph()
+    for kind, inside in near.items():
+        picture.add_nodes_from(((kind, n) for n in inside.nonzero().flatten().tolist()), kind=kind)
+    for source, kind, target in graph.edge_types:
+        edges = graph[source, kind, target].edge_index
+        edges = edges[:, near[source][edges[0]] & near[target][edges[1]]]
+        picture.add_edges_from(((source, s), (target, t), {"kind": kind}) for s, t in edges.t().tolist())
+    return picture
+
+
+def _all(graph: HeteroData) -> dict[str, torch.Tensor]:
+    return {kind: torch.ones(graph[kind].num_nodes, dtype=torch.bool) for kind in graph.node_types}
+
+
+def _near(graph: HeteroData, around: tuple[str, int], hops: int) -> dict[str, torch.Tensor]:
+    """Which nodes of each type are at most so many hops away."""
+    kind, number = around
+    if kind not in graph.node_types or not 0 <= number < (graph[kind].num_nodes or 0):
+        sizes = ", ".join(f"{k} ({graph[k].num_nodes})" for k in graph.node_types)
+        raise InputError(f"no node {kind} {number} in the graph; it has {sizes}, numbered from 0")
+    near = {name: ~everything for name, everything in _all(graph).items()}
+    near[kind][number] = True
+    for _ in range(hops):
+        before = {name: inside.clone() for name, inside in near.items()}
+        for source, relation, target in graph.edge_types:
+            s, t = graph[source, relation, target].edge_index
+            near[target][t[before[source][s]]] = True
+            near[source][s[before[target][t]]] = True
+    return near

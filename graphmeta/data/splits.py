@@ -1,0 +1,181 @@
+"""Cuts of a log into training, validation and test: by time, by unseen user, by unseen item.
+
+The training part never knows what it may not: not the events, not the vocabulary, not the counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphmeta.data.events import EventLog
+from graphmeta.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three logs that share the training vocabulary, and the cuts that made them (times, if by time).
+
+    ``unknown`` counts the events of valid and test on items that training does not know; they are left out.
+    """
+
+    train: EventLog
+    valid: EventLog
+    test: EventLog
+    valid_from: float | None = None
+    test_from: float | None = None
+    unknown: int = 0
+
+
+def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
+    """The last share ``test`` of sessions is the test, the share ``valid`` before it the validation.
+
+    Sessions count by their first event. A training session that runs across a cut keeps only what came before.
+
+    Raises:
+        InputError: shares that leave no training, or a log too small to cut.
+    """
+    starts = log.starts
+    n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
+    test_from = starts[len(starts) - n_test] if n_test else np.inf
+    valid_from = starts[len(starts) - n_test - n_valid] if n_valid else test_from
+    if n_valid and valid_from == test_from:
+        raise InputError(
+            f"so many sessions begin at one time ({test_from:.0f}) that none is left to validate on; "
+            f"change the shares, or bring finer times"
+        )
+    return split_at(log, float(valid_from), float(test_from))
+
+
+def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
+    """Cut at two times (seconds): training before ``valid_from``, test from ``test_from`` on.
+
+    Raises:
+        InputError: no event before ``valid_from``.
+    """
+    train = log.before(valid_from)
+    if train.num_events == 0:
+        raise InputError(
+            "no event lies before the validation cut, so there is nothing to train on; the first "
+            "session may hold the whole log: lower the shares of validation and test"
+        )
+    valid_raw, test_raw = log.before(test_from).after(valid_from), log.after(test_from)
+    valid, test = (part.aligned_to(train.items, train.users) for part in (valid_raw, test_raw))
+    unknown = valid_raw.num_events + test_raw.num_events - valid.num_events - test.num_events
+    return Split(train, valid, test, valid_from, test_from, unknown)
+
+
+def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
+    """Random shares of the *users* are held out with all their sessions: nobody is in two parts.
+
+    All users stay in the user table of each part, so that what is known of a new one besides clicks can be used.
+
+    Raises:
+        InputError: a log without users, or with too few.
+    """
+    if log.session_user is None or log.users is None:
+        raise InputError("the log has no user column; name one to split by user")
+    part = _parts(len(log.users), test, valid, seed, "users")[log.session_user]
+    train = log.of_sessions(part == 0)
+    train = train.aligned_to(train.items, log.users)
+    held = [log.of_sessions(part == k) for k in (1, 2)]
+    known = [h.aligned_to(train.items, log.users) for h in held]
+    unknown = sum(h.num_events - k.num_events for h, k in zip(held, known, strict=True))
+    return Split(train, known[0], known[1], unknown=unknown)
+
+
+def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
+    """Random shares of the *items* are new: training sees none of their events, only that they are on sale.
+
+    All items stay in the vocabulary, so a new one can be ranked by its attributes. The test holds the sessions with
+    a new item of its own, validation those of the others with one of its own, training the rest: no session is in
+    two parts. Long sessions leave little to train on, for few have no new item at all: then take smaller shares.
+
+    Raises:
+        InputError: a part without any session.
+    """
+    of_session = np.zeros(log.num_sessions, dtype=np.int64)
+    np.maximum.at(of_session, log.session, _parts(log.num_items, test, valid, seed, "items")[log.item])
+    parts = [log.of_sessions(of_session == k) for k in range(3)]
+    for part, share, name in zip(parts, (1.0, valid, test), ("train", "validate", "test"), strict=True):
+        if share and part.num_events == 0:
+            raise InputError(f"no session is left to {name} on; change the shares of new items, or the seed")
+    train, valid_log, test_log = (part.aligned_to(log.items, log.users) for part in parts)
+    return Split(train, valid_log, test_log)
+
+
+def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:
+    """The log in parts of different people, drawn at random, in sizes that go like ``shares``; items stay numbered.
+
+    For factors of the first part's people, meta-training on the second's and a test on the third's. A person is a
+    user with all sessions, or a session where users are not known. No part knows the users of another: a part's
+    users are numbered anew.
+
+    Raises:
+        InputError: shares that are not positive, or a part without anybody.
+    """
+    owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
+    people, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
+    if min(shares, default=0) <= 0 or len(people) < len(shares):
+        raise InputError(
+            f"{len(people)} people in shares {shares}: shares must be positive, with somebody in each part"
+        )
+    ends = np.round(np.cumsum(shares) / sum(shares) * len(people)).astype(np.int64)
+    part = np.empty(len(people), dtype=np.int64)
+    part[np.random.default_rng(seed).permutation(len(people))] = np.searchsorted(ends, np.arange(len(people)), "right")
+    logs = [log.of_sessions(part[owner] == number) for number in range(len(shares))]
+    return tuple(one.aligned_to(log.items, one.users) for one in logs)
+
+
+def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
+    """The log without its last ``count`` sessions, and these; items and users stay numbered."""
+    last = np.arange(log.num_sessions) >= log.num_sessions - count
+    before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))
+    return before, after
+
+
+def period_edges(log: EventLog, *, seconds: float | None = None, events: int | None = None) -> np.ndarray:
+    """Where the periods of a log begin, and the last one ends: period p has times in ``[edges[p], edges[p + 1])``.
+
+    By time, a period lasts ``seconds``, counted from the first event on; one without any event is none. By count, it
+    has ``events`` of them and all others that have the time of its last one; the last period may have fewer.
+
+    Shapes: ``[periods + 1]`` seconds, rising; each but the last is the time of a period's first event.
+
+    Raises:
+        InputError: not one of the two, one that is not positive, or a log without events.
+    """
+    if (seconds is None) == (events is None) or not (seconds or events or 0) > 0 or log.num_events == 0:
+        raise InputError("periods need a log with events, and are so many seconds or so many events long, more than 0")
+    times = np.sort(log.time)
+    if seconds is not None:
+        begins = np.unique(np.floor((times - times[0]) / seconds), return_index=True)[1].tolist()
+    else:
+        begins = [0]
+        while (end := begins[-1] + (events or 0)) < len(times):
+            begins.append(int(np.searchsorted(times, times[end - 1], "right")))
+    inside = [at for at in begins if at < len(times)]
+    return np.append(times[inside], np.nextafter(times[-1], np.inf))
+
+
+def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
+    """How many of ``count`` things are for test and validation."""
+    if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
+        raise InputError(f"shares test={test} and valid={valid} must be in [0, 1) and leave some {things} to train on")
+    n_test, n_valid = round(count * test), round(count * valid)
+    if n_test + n_valid >= count or (test and not n_test) or (valid and not n_valid):
+        raise InputError(
+            f"{count} {things} are too few to cut off shares of {valid} and {test}; bring more, or change the shares"
+        )
+    return n_test, n_valid
+
+
+def _parts(count: int, test: float, valid: float, seed: int, things: str) -> np.ndarray:
+    """0 train, 1 valid, 2 test for each of ``count`` things, drawn without order."""
+    n_test, n_valid = _numbers(count, test, valid, things)
+    order = np.random.default_rng(seed).permutation(count)
+    part = np.zeros(count, dtype=np.int64)
+    part[order[:n_test]] = 2
+    part[order[n_test : n_test + n_valid]] = 1
+    return part

@@ -1,0 +1,31 @@
+"""Data sets: the bundled log, and readers of public logs as their sites offer them."""
+
+from graphmeta.datasets.ratings import melu_movielens, metahin
+from graphmeta.datasets.reviews import amazon_reviews, halves, musical_instruments, planted_reviews
+from graphmeta.datasets.session_logs import (
+    amazon_histories,
+    complete_journey,
+    diginetica,
+    eshop_clothing,
+    movielens_1m,
+    movielens_1m_histories,
+    yoochoose_1_64,
+    yoochoose_times,
+)
+
+__all__ = [
+    "amazon_histories",
+    "amazon_reviews",
+    "complete_journey",
+    "diginetica",
+    "eshop_clothing",
+    "halves",
+    "melu_movielens",
+    "metahin",
+    "movielens_1m",
+    "movielens_1m_histories",
+    "musical_instruments",
+    "planted_reviews",
+    "yoochoose_1_64",
+    "yoochoose_times",
+]

@@ -1,0 +1,279 @@
+"""Named public logs as :class:`~graphmeta.data.events.EventLog`.
+
+:func:`complete_journey` comes with the library. The others belong to owners who do not allow redistribution:
+get the files from them (``data/README.md`` says where), one folder a log, and name the folder above in
+GRAPHMETA_DATA or pass it as ``folder``.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.data.columns import column, numbers, read_frame, seconds
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
+
+_LINES = ", one session a line"
+_DIGINETICA = "CIKM Cup 2016, track 2 (https://competitions.codalab.org/competitions/11161)" + _LINES
+_YOOCHOOSE = "the RecSys Challenge 2015 (https://recsys.acm.org/recsys15/challenge/)"
+_MOVIELENS = "https://grouplens.org/datasets/movielens/1m/"
+_AMAZON = "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, as user, item, seconds a line"
+_CLOTHING = "https://archive.ics.uci.edu/dataset/553"
+_CLOTHING_COLUMNS = {
+    "session ID": "session",
+    "page 2 (clothing model)": "item",
+    "page 1 (main category)": "category",
+}
+_CLOTHING_CATEGORIES = {"1": "trousers", "2": "skirts", "3": "blouses", "4": "sale"}
+
+
+def complete_journey() -> EventLog:
+    """A year of grocery baskets, embedded; items with category, department, brand and seller.
+
+    The users are 497 households with age, income and the like. A basket has one time, so the order inside it
+    means nothing; ``data/complete_journey/README.md`` says what the sample is and where it is from.
+    """
+    here = Path(__file__).parents[1]
+    places = (here / "_data" / "complete_journey", here.parent / "data" / "complete_journey")
+    folder = next((place for place in places if place.is_dir()), places[0])
+    attributes = ["category", "department", "brand", "seller"]
+    items = EntityTable.read(folder / "products.csv.gz", key="product", attributes=attributes, label="name")
+    return EventLog.read(
+        folder / "events.csv.gz",
+        session="basket",
+        item="product",
+        time="time",
+        user="household",
+        items=items,
+        users=EntityTable.read(folder / "households.csv.gz", key="household"),
+    )
+
+
+def diginetica(folder: Path | None = None, *, categories: bool = True) -> tuple[EventLog, EventLog]:
+    """Item views of an online shop, as SR-GNN splits them: training and test log, with the same items.
+
+    Reads ``diginetica/train_sessions.txt`` and ``test_sessions.txt``: one session a line, item ids between
+    blanks, in time order. The time of a click is its number; a session's id is its line, test after training.
+
+    Args:
+        folder: the folder above ``diginetica``; GRAPHMETA_DATA if not given.
+        categories: read the item attribute ``category`` from ``diginetica/item_category.csv`` (columns
+            ``item`` and ``category``; items without a row are unknown).
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+
+    Source: Wu et al. 2019 (SR-GNN), section 4.1: 719,470 training and 60,858 test prefixes of 43,097 items.
+    """
+    if not categories:
+        return _train_and_test(folder, "diginetica", source=_DIGINETICA)
+    source = _DIGINETICA.removesuffix(_LINES) + "; or do without it: categories=False"
+    path = file_below(folder, "diginetica/item_category.csv", source=source)
+    items = EntityTable.read(path, key="item", attributes=["category"], complete=False)
+    return _train_and_test(folder, "diginetica", source=_DIGINETICA, items=items)
+
+
+def yoochoose_1_64(folder: Path | None = None) -> tuple[EventLog, EventLog]:
+    """Clicks in an online shop, the last 1/64 before the test day as SR-GNN cuts it: training and test log.
+
+    Reads ``yoochoose1_64/train_sessions.txt`` and ``test_sessions.txt``, in the form of :func:`diginetica`.
+    The test log has items that this share of the training log never saw. They stay, as in the published
+    counts: both logs know the 17,745 items of the two, and 369 of them have no training event.
+
+    Args:
+        folder: the folder above ``yoochoose1_64``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+
+    Source: Wu et al. 2019 (SR-GNN), section 4.1: 369,859 training and 55,898 test prefixes.
+    """
+    return _train_and_test(folder, "yoochoose1_64", source=_YOOCHOOSE + _LINES)
+
+
+def yoochoose_times(folder: Path | None = None) -> EventLog:
+    """A week of the same shop's clicks, with times.
+
+    Reads ``yoochoose_times_100k/train_full.txt`` and ``test.txt`` as one log (tab-separated SessionId,
+    ItemId, Time in seconds), less the rows that stand there twice.
+
+    Args:
+        folder: the folder above ``yoochoose_times_100k``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+    """
+    names = ("train_full.txt", "test.txt")
+    source = _YOOCHOOSE + ", tab-separated SessionId, ItemId, Time"
+    frames = [read_frame(file_below(folder, f"yoochoose_times_100k/{name}", source=source)) for name in names]
+    frame = pd.concat(frames, ignore_index=True).drop_duplicates()
+    return EventLog.read(frame, session="SessionId", item="ItemId", time="Time")
+
+
+def movielens_1m(folder: Path | None = None) -> EventLog:
+    """Ratings of movies, 1 to 5: users with gender, age, occupation and zip, movies with year and genres.
+
+    Reads ``ml-1m/users.dat``, ``movies.dat`` and the ratings: ``ratings.csv`` (user_id, item_id, rating,
+    timestamp) where there is one, else ``ratings.dat`` as GroupLens ships it. Ratings without a time are left
+    out, and users without any other. A session is a run of a user's ratings without a pause of more than an
+    hour. Codes of age and occupation are those of the owner's README; the genres of a movie stay together as
+    one value.
+
+    Args:
+        folder: the folder above ``ml-1m``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+
+    Source: Harper & Konstan 2015.
+    """
+    users = double_colons(folder, "users.dat", names=["user_id", "gender", "age", "occupation", "zip"])
+    movies = double_colons(folder, "movies.dat", names=["item_id", "title", "genres"])
+    movies["year"] = movies["title"].str.extract(r"\((\d{4})\)$", expand=False)
+    ratings = _ratings(folder)
+    return EventLog.read(
+        ratings.loc[ratings["timestamp"].notna()],
+        item="item_id",
+        time="timestamp",
+        user="user_id",
+        value="rating",
+        items=EntityTable.read(movies, key="item_id", label="title"),
+        users=EntityTable.read(users, key="user_id"),
+    )
+
+
+def movielens_1m_histories(folder: Path | None = None) -> EventLog:
+    """The same ratings, all of them, as one session a user: whoever rated a movie clicked it.
+
+    Reads the ratings as :func:`movielens_1m` does, and leaves times out (half of the ratings in some copies have
+    none): a history is in the order of the file. Users and movies are known by their ids alone.
+
+    Args:
+        folder: the folder above ``ml-1m``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+    """
+    ratings = _ratings(folder)
+    return EventLog.read(ratings, session="user_id", user="user_id", item="item_id", value="rating")
+
+
+def amazon_histories(name: str, folder: Path | None = None) -> EventLog:
+    """Who reviewed what in a category of a shop, 2014, one session a user; everybody and everything five times.
+
+    Reads ``amazon/NAME/train.txt``, ``valid.txt`` and ``test.txt`` as one log: user, item and seconds between tabs,
+    no header. Reviews carry the day alone; those of one day stay in the order of the files.
+
+    Args:
+        name: of the category's folder, e.g. ``Beauty``; folder: the one above ``amazon``, GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+
+    Source: McAuley et al. 2015 (5-core).
+    """
+    names = [f"amazon/{name}/{part}.txt" for part in ("train", "valid", "test")]
+    paths = [file_below(folder, one, source=_AMAZON) for one in names]
+    columns = ["user", "item", "time"]
+    frame = pd.concat([pd.read_csv(path, sep="\t", names=columns) for path in paths], ignore_index=True)
+    return EventLog.read(frame, session="user", user="user", item="item", time="time")
+
+
+def eshop_clothing(folder: Path | None = None) -> EventLog:
+    """Clicks in a shop for maternity clothes, April to August 2008; items with category, colour and price.
+
+    Reads ``eshop_clothing_2008/e-shop clothing 2008.csv``. The file knows the day of a click and its place in
+    the session: the time is midnight plus one second a place. An item that stands in two categories gets the
+    more frequent one.
+
+    Args:
+        folder: the folder above ``eshop_clothing_2008``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing file, or one that is not as described.
+
+    Source: UCI Machine Learning Repository, data set 553 (CC BY 4.0).
+    """
+    path = file_below(folder, "eshop_clothing_2008/e-shop clothing 2008.csv", source=_CLOTHING)
+    frame = read_frame(path).rename(columns=_CLOTHING_COLUMNS)
+    frame["time"] = _clothing_times(frame)
+    frame["category"] = column(frame, "category", "category").replace(_CLOTHING_CATEGORIES)
+    names = ["category", "colour", "price"]
+    described = pd.concat([column(frame, name, name) for name in ["item", *names]], axis=1)
+    usual = described.groupby("item", sort=False).agg(lambda values: values.mode().iloc[0])
+    items = EntityTable.read(usual.reset_index(), key="item")
+    return EventLog.read(frame, session="session", item="item", time="time", items=items)
+
+
+def _path(folder: Path | None, name: str) -> Path | None:
+    root = folder or os.environ.get("GRAPHMETA_DATA")
+    return Path(root) / name if root else None
+
+
+def file_below(folder: Path | None, name: str, *, source: str) -> Path:
+    """The path of a file below ``folder`` or GRAPHMETA_DATA, or an error that says where to get it."""
+    path = _path(folder, name)
+    if path is None or not path.is_file():
+        raise InputError(
+            f"{path or name}: no such file; get it from {source}; then set GRAPHMETA_DATA to the folder "
+            f"above {name.split('/')[0]!r}, or pass it as folder="
+        )
+    return path
+
+
+def _train_and_test(
+    folder: Path | None, name: str, *, source: str, items: EntityTable | None = None
+) -> tuple[EventLog, EventLog]:
+    lines, clicks = _sessions(file_below(folder, f"{name}/train_sessions.txt", source=source))
+    later_lines, later_clicks = _sessions(file_below(folder, f"{name}/test_sessions.txt", source=source))
+    session = np.concatenate([lines, lines[-1] + later_lines])
+    frame = pd.DataFrame({"session": session, "item": np.concatenate([clicks, later_clicks])})
+    log = EventLog.read(frame, session="session", item="item", items=items)
+    cut = len(clicks)
+    return log.before(cut).aligned_to(log.items), log.after(cut).aligned_to(log.items)
+
+
+def _sessions(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Line (from 1) and item of each click in a file with one session a line."""
+    text = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    blank = np.isin(text, np.frombuffer(b" \t\r\n", dtype=np.uint8))
+    line = 1 + np.cumsum(text == ord("\n"))
+    strange = ~blank & ((text < ord("0")) | (text > ord("9")))
+    if strange.any() or blank.all():
+        at = int(np.argmax(strange))
+        found = f"line {line[at]} holds {chr(text[at])!r}" if strange.any() else "there is nothing in it"
+        raise InputError(f"{path}: {found}; write one session a line, item ids as numbers between blanks")
+    begins = ~blank & np.concatenate([[True], blank[:-1]])
+    return line[begins], np.fromstring(text.tobytes(), dtype=np.int64, sep=" ")
+
+
+def _ratings(folder: Path | None) -> pd.DataFrame:
+    table = _path(folder, "ml-1m/ratings.csv")
+    if table is not None and table.is_file():
+        return read_frame(table)
+    return double_colons(folder, "ratings.dat", names=["user_id", "item_id", "rating", "timestamp"])
+
+
+def double_colons(folder: Path | None, name: str, *, names: list[str], encoding: str = "latin-1") -> pd.DataFrame:
+    """A table in GroupLens's form: no header, columns between ``::``."""
+    path = file_below(folder, f"ml-1m/{name}", source=_MOVIELENS)
+    text = path.read_text(encoding=encoding).replace("::", "\t")
+    width = [row.count("\t") + 1 for row in text.split("\n")[:-1]]
+    bad = next((line for line, found in enumerate(width, 1) if found != len(names)), 0 if width else 1)
+    if bad:
+        reason = f"line {bad} has not {len(names)} columns between '::'"
+        raise InputError(f"{path}: {reason}; get it from {_MOVIELENS}")
+    return pd.read_csv(StringIO(text), sep="\t", names=names, dtype=str, quoting=csv.QUOTE_NONE)
+
+
+def _clothing_times(frame: pd.DataFrame) -> np.ndarray:
+    year, month, day = (column(frame, name, "time").astype(str) for name in ("year", "month", "day"))
+    date = (year + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)).rename("year, month, day")
+    return seconds(date) + numbers(column(frame, "order", "order"), "order") - 1

@@ -1,0 +1,109 @@
+"""Adaptation curves: what a trained system's answers gain by another step, or by another click to learn from.
+
+Both ask the same weights the same questions again and again; nothing is trained, and the system is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+
+from torch import nn
+
+from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.errors import InputError
+from graphmeta.evaluation.ranking import Result, evaluate
+from graphmeta.sampling.samples import Samples
+from graphmeta.system import System
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Results by a number of steps or of support samples; ``own`` is the number that the system itself has."""
+
+    results: dict[int, Result]
+    own: int
+
+    def values(self, metric: str) -> dict[int, float]:
+        """One metric of each result, as a fraction."""
+        return {number: result.metrics[metric] for number, result in self.results.items()}
+
+
+def by_steps(
+    system: System, samples: Samples, *, steps: Iterable[int] = range(6), ks: tuple[int, ...] = (5, 10, 20)
+) -> Curve:
+    """How well the system answers after 0, 1, 2 … steps on each session's own clicks: :func:`evaluate` at each.
+
+    0 steps is the start itself, which for a gated or generated start is not the shared weights.
+
+    Args:
+        samples: as :func:`~graphmeta.evaluation.ranking.evaluate` takes them.
+        steps: at least 0 each; also more than the system was trained with, unless each step has rates of its own.
+
+    Raises:
+        InputError: a system that does not adapt, a negative number, one that no rates were learned for, or tasks.
+    """
+    adaptation, numbers = _adaptation(system), _numbers(steps, "steps")
+    if getattr(adaptation.step, "per_step", False) and max(numbers) > adaptation.steps:
+        raise InputError(
+            f"there are rates for {adaptation.steps} steps, not for {max(numbers)}; ask for no more, or learn rates "
+            f"that all steps share (per_step=False)"
+        )
+    return _curve(system, samples, adaptation, "steps", numbers, ks)
+
+
+def by_support(
+    system: System, samples: Samples, *, support: Iterable[int] = range(11), ks: tuple[int, ...] = (5, 10, 20)
+) -> Curve:
+    """How well the system answers when its steps see only the last 0, 1, 2 … clicks of a session as targets.
+
+    The session itself stays as it is: the encoder still reads all its clicks, the steps learn from fewer of them. A
+    session of n known clicks has ``n − 1`` such targets at most (n where the first is one too, as in MetaCF), so its
+    answer stays the same from there on.
+
+    Args:
+        samples: as :func:`~graphmeta.evaluation.ranking.evaluate` takes them.
+        support: how many support samples a task may have (``System.max_support``), at least 0 each.
+
+    Raises:
+        InputError: a system that does not adapt, a negative number, or tasks, whose support is given.
+    """
+    _adaptation(system)
+    return _curve(system, samples, system, "max_support", _numbers(support, "support samples"), ks)
+
+
+@contextmanager
+def held_at(owner: nn.Module, name: str, value: int) -> Iterator[None]:
+    """Within it, this attribute has that value; after it its own again, whatever happens."""
+    own = getattr(owner, name)
+    try:
+        setattr(owner, name, value)
+        yield
+    finally:
+        setattr(owner, name, own)
+
+
+def _curve(
+    system: System, samples: Samples, owner: nn.Module, name: str, numbers: list[int], ks: tuple[int, ...]
+) -> Curve:
+    """The results with the owner's attribute at each number."""
+    found = {}
+    for number in numbers:
+        with held_at(owner, name, number):
+            found[number] = evaluate(system, samples, ks=ks)
+    return Curve(found, getattr(owner, name))
+
+
+def _adaptation(system: System) -> Adaptation:
+    if system.adaptation is None:
+        raise InputError("this system does not adapt, so it has no curve; evaluate it, or give it an adaptation")
+    return system.adaptation
+
+
+def _numbers(wanted: Iterable[int], what: str) -> list[int]:
+    numbers = list(wanted)
+    if not numbers or not all(isinstance(number, Integral) and number >= 0 for number in numbers):
+        raise InputError(f"a curve needs whole numbers of {what} that are not negative, not {numbers}")
+    return numbers

@@ -1,0 +1,101 @@
+"""The evaluation protocol: how a log is split, which queries are asked, and what they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split, split_by_time
+from graphmeta.data.tables import locate
+from graphmeta.errors import InputError
+from graphmeta.sampling.samples import Samples, last_clicks
+
+KS = (5, 20)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Shares of sessions for test and validation, and what the training part leaves out."""
+
+    test: float = 0.1
+    valid: float = 0.1
+    min_item_support: int = 5
+    min_session_length: int = 2
+
+
+def cut(log: EventLog, rules: Rules) -> Split:
+    """Cut by time, then filter the training part alone, so that nothing after the cut has a say in it.
+
+    Raises:
+        InputError: a part with nothing to learn from or to ask, or too few items to rank 20 of them.
+    """
+    if not rules.test > 0:
+        raise InputError("--test must be above 0: without a test part nothing can be measured")
+    raw = split_by_time(log, test=rules.test, valid=rules.valid)
+    train = raw.train.filter(min_item_support=rules.min_item_support, min_session_length=rules.min_session_length)
+    if train.num_items <= max(KS):
+        raise InputError(
+            f"k={max(KS)} is not below the number of items to train on, {train.num_items}: every model would "
+            f"score 1; bring more items, or lower --min-item-support"
+        )
+    valid, test = (part.aligned_to(train.items, train.users) for part in (raw.valid, raw.test))
+    for part, share, option in ((valid, rules.valid, "--valid"), (test, rules.test, "--test")):
+        if share and len(questions(part, rules)) == 0:
+            raise InputError(
+                f"no session in the share of {option} has {max(rules.min_session_length, 2)} items known from "
+                f"training; raise {option}, or bring longer sessions"
+            )
+    lost = raw.valid.num_events + raw.test.num_events - valid.num_events - test.num_events
+    return replace(raw, train=train, valid=valid, test=test, unknown=raw.unknown + lost)
+
+
+def questions(log: EventLog, rules: Rules) -> Samples:
+    """The last click of each session that is long enough, to be found from those before it."""
+    return last_clicks(log, min_length=rules.min_session_length)
+
+
+def cuts(log: EventLog, split: Split) -> dict[str, Any]:
+    """What must be kept to tell later which sessions of a file begin after training and validation."""
+    last = log.sessions[np.flatnonzero(log.starts < split.test_from)[-1]]
+    return {
+        "has_time": log.has_time,
+        "valid_from": split.valid_from,
+        "test_from": split.test_from,
+        "last_session_before_test": last.item() if hasattr(last, "item") else last,
+    }
+
+
+def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
+    """The sessions that begin after the training and validation of a model with these cuts.
+
+    Without times, those after the last validation session; all, if the log does not have it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if kept["has_time"]:
+        new = log.starts >= kept["test_from"]
+    else:
+        at = locate(log.sessions, np.array([kept["last_session_before_test"]]))
+        new = np.arange(log.num_sessions) > at[0]
+    if not new.any():
+        raise InputError(
+            f"all {log.num_sessions} sessions lie before {when(kept)}, the model's training and validation cut; "
+            f"bring later ones"
+        )
+    return log.of_sessions(new)
+
+
+def when(kept: Mapping[str, Any]) -> str:
+    """The beginning of the test part, for people."""
+    if not kept["has_time"]:
+        return f"the end of session {kept['last_session_before_test']}"
+    try:
+        return datetime.fromtimestamp(kept["test_from"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"time {kept['test_from']:.0f}"

@@ -1,0 +1,176 @@
+"""A session as a small graph of several kinds of nodes: the session, its items, and what the items are.
+
+Kinds are ``session``, ``item`` and one for each attribute (``field_brand``, …). A round has two halves: sessions and
+attributes listen to their items, then items listen to each other, to their session and to their attributes. So one
+round already carries news from an item to others of the same brand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
+
+from graphmeta.data.tables import Attribute
+from graphmeta.errors import InputError
+from graphmeta.nn.features.tables import Table, field_name
+from graphmeta.nn.readout import Mean
+from graphmeta.sampling.batch_rows import NEXT
+
+Relation = tuple[str, str, str]
+States = dict[str, Tensor]
+Edges = dict[Relation, Tensor]
+Messages = Callable[[int, list[Relation]], nn.Module]
+
+BACK: Relation = ("item", "back", "item")
+TELLS: Relation = ("item", "tells", "session")
+CONTAINS: Relation = ("session", "contains", "item")
+
+
+def mean_messages(width: int, relations: list[Relation]) -> nn.Module:
+    """``m_v = Σ_r W_r mean_{u →r v} h_u + b_r``. Source: R-GCN (Schlichtkrull et al. 2018), eq 2."""
+    return HeteroConv({r: SAGEConv((width, width), width, root_weight=False) for r in relations}, aggr="sum")
+
+
+def attention_messages(width: int, relations: list[Relation], *, heads: int = 2) -> nn.Module:
+    """``m_v = Σ_r Σ_{u →r v} α_uv W_r h_u``, α a softmax over u for each relation. Source: GAT; HAN's lower level."""
+    if width % heads:
+        raise InputError(f"width={width} must be a multiple of {heads}, the number of heads")
+    conv = partial(GATConv, (width, width), width // heads, heads=heads, add_self_loops=False)
+    return HeteroConv({r: conv() for r in relations}, aggr="sum")
+
+
+def transformer_messages(width: int, relations: list[Relation], *, heads: int = 2) -> nn.Module:
+    """One softmax over all relations at once, with keys and values by kind and relation. Source: HGT (Hu et al. 2020).
+
+    It joins the rows of all kinds into one block, which is not laid out by task: it is adapted task by task.
+    """
+    kinds = sorted({kind for source, _, target in relations for kind in (source, target)})
+    return HGTConv(width, width, (kinds, relations), heads=heads)
+
+
+MESSAGES: dict[str, Messages] = {
+    "mean": mean_messages,
+    "attention": attention_messages,
+    "transformer": transformer_messages,
+}
+
+
+class Round(nn.Module):
+    """One round: each half passes messages along its edges, and a GRU cell of each kind takes them in.
+
+    Shapes: states of each kind ``[rows, width]`` -> the same.
+    """
+
+    def __init__(self, width: int, relations: list[Relation], messages: Messages) -> None:
+        super().__init__()
+        self.messages = messages(width, relations)
+        self.cells = nn.ModuleDict({kind: nn.GRUCell(width, width) for kind in dict.fromkeys(r[2] for r in relations)})
+
+    def forward(self, states: States, halves: tuple[Edges, ...]) -> States:
+        """The new states of all kinds."""
+        for edges in halves:
+            heard = self.messages(states, edges)
+            listeners = dict.fromkeys(target for _, _, target in edges)
+            states = {**states, **{kind: self.cells[kind](heard[kind], states[kind]) for kind in listeners}}
+        return states
+
+
+class HeteroSession(nn.Module):
+    """Gated message passing over a session, its items and their attributes; a click's state is its item's.
+
+    A session begins as the mean of its clicks' item vectors, an attribute value as its row in a table. In each round
+    ``h_s, h_a ← GRU(messages from items, h)``, then ``h_i ← GRU(messages along next and back, from the session and
+    from the attributes, h_i)``. The session, which knows no order, speaks to its items inside the round, so it is
+    not put beside the states once more; the head's readout adds what depends on the last click.
+
+    Args:
+        attributes: of the items, a kind of node each; an item without a value has a node of its own, "unknown".
+        steps: rounds, each with weights of its own.
+        messages: how the relations of a round pass messages, ``(width, relations) -> module`` whose ``forward`` is
+            that of PyG's ``HeteroConv``: one of :data:`MESSAGES`, or your own.
+
+    Shapes: ``x [I, width] -> [E, width]``.
+    Source: relational message passing (Schlichtkrull et al. 2018) with SR-GNN's gate, over the session graph with
+    its attributes. Differs: the nodes of an attribute belong to one sample, as its items do, so samples do not meet.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        attributes: Mapping[str, Attribute],
+        *,
+        steps: int = 1,
+        messages: Messages = mean_messages,
+    ) -> None:
+        super().__init__()
+        self.kinds = [field_name(name) for name in attributes]
+        self.fields = nn.ModuleDict(
+            {kind: Table(a.size, width) for kind, a in zip(self.kinds, attributes.values(), strict=True)}
+        )
+        codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
+        self.codes: Tensor
+        self.register_buffer("codes", torch.stack(codes) if codes else torch.zeros(0, 1).long(), persistent=False)
+        relations = [NEXT, BACK, TELLS, CONTAINS]
+        relations += [relation for kind in self.kinds for relation in (_has(kind), _of(kind))]
+        self.rounds = nn.ModuleList(Round(width, relations, messages) for _ in range(steps))
+        self.mean = Mean()
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        codes = self.codes.index_select(1, batch["item"].n_id) if self.kinds else []
+        edges = session_edges(batch, dict(zip(self.kinds, codes, strict=True)))
+        states = {"item": x, "session": self.mean(x.index_select(0, batch["event"].item), batch)}
+        states |= {kind: self.fields[kind](own) for kind, own in zip(self.kinds, codes, strict=True)}
+        for one in self.rounds:
+            states = one(states, edges)
+        return states["item"].index_select(0, batch["event"].item)
+
+
+def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges, Edges]:
+    """The edges to sessions and attributes, and those to items; one session edge for each click.
+
+    A kind of attribute has as many rows as there are items, whatever their values are, so that task-major batches
+    stay so; the items of a sample with the same value all point at the row of the first of them.
+
+    Args:
+        codes: of each kind, the value of each item row ``[I]``; 0, unknown, is shared with nobody.
+    """
+    contains = torch.stack([batch["event"].batch, batch["event"].item])
+    step = batch[NEXT].edge_index
+    inward: Edges = {TELLS: contains.flip(0)}
+    outward: Edges = {NEXT: step, BACK: step.flip(0), CONTAINS: contains}
+    for kind, code in codes.items():
+        row = torch.arange(len(code), device=code.device)
+        has = torch.stack([row, first_alike(batch["item"].batch, code)])
+        inward[_has(kind)], outward[_of(kind)] = has, has.flip(0)
+    return inward, outward
+
+
+def first_alike(sample: Tensor, code: Tensor) -> Tensor:
+    """The first row of the same sample with the same code, ``[I] -> [I]``; a row of code 0 is alike to itself alone.
+
+    >>> first_alike(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 2, 7, 0, 0])).tolist()
+    [0, 1, 0, 3, 4]
+    """
+    row = torch.arange(len(code), device=code.device)
+    order = code.argsort(stable=True)
+    order = order.index_select(0, sample.index_select(0, order).argsort(stable=True))
+    pair = torch.stack([sample, code]).index_select(1, order)
+    begins = F.pad((pair[:, 1:] != pair[:, :-1]).any(0), (1, 0), value=True)
+    begin = torch.where(begins, row, 0).cummax(0).values  # of the run of alike rows, whose first is the least
+    first = torch.empty_like(row).index_copy(0, order, order.index_select(0, begin))
+    return torch.where(code > 0, first, row)
+
+
+def _has(kind: str) -> Relation:
+    return ("item", "has", kind)
+
+
+def _of(kind: str) -> Relation:
+    return (kind, "of", "item")

@@ -1,0 +1,191 @@
+"""Meta-paths: which items lie around an item in the graph of the training log, and what a session makes of them.
+
+A path leads from a session's items to others: along no edge (S-I: the items themselves), through the sessions that
+also hold the item (S-I-S-I), through an attribute (S-I-C-I for the category C, and so on). Neighbours are found once,
+in :meth:`MetaPaths.fit_statistics`, from the training log alone; a session nobody has seen reaches them through its
+items.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import AddMetaPaths
+from torch_geometric.utils import coalesce
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.graph import build_graph
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
+from graphmeta.nn.features.content import ContentFeatures
+from graphmeta.nn.features.transitions import strongest
+from graphmeta.nn.readout import Mean
+
+THROUGH_SESSIONS = [("item", "in", "session"), ("session", "holds", "item")]
+
+
+class MetaPaths(nn.Module):
+    """For each path, the mean vector of an item's neighbours along it: ``[e_i ; mean_{j ∈ N_S(i)} e_j ; …]``.
+
+    Along S-I-S-I, neighbours are those that share most sessions with the item (itself included); along an
+    attribute, the items most clicked that have the same value. An item without neighbours is its own.
+
+    A training session is part of the graph that it is asked about: it alone would make its last item a neighbour of
+    the others. So the graph is that of what the tasks of the training log know, without what they are asked.
+
+    Args:
+        attributes: the items' attributes that are paths, with one value an item or several.
+        most: neighbours of an item along a path, at most.
+        known: from the training log to what its tasks know; all but the last click of each session if not given.
+
+    Shapes: ``n_id [I]``, table ``[I] -> [I, D]``, -> ``[I, P·D]`` for the P = attributes + 2 paths.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        attributes: Sequence[str],
+        *,
+        most: int = 20,
+        known: Callable[[EventLog], EventLog] = EventLog.without_last_clicks,
+    ) -> None:
+        super().__init__()
+        self.attributes, self.most, self.known = list(attributes), most, known
+        own = torch.arange(num_items)[:, None].expand(len(attributes) + 1, num_items, most)
+        self.neighbour: Tensor
+        self.number: Tensor
+        self.register_buffer("neighbour", own.clone())
+        self.register_buffer("number", torch.ones(len(own), num_items, dtype=torch.int64))
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Find the neighbours in the training log, less what its tasks are asked."""
+        log = self.known(replace(log, items=_with_only(log.items, self.attributes)))
+        clicks = np.bincount(log.item, minlength=log.num_items)
+        for path, (pairs, weight) in enumerate(item_paths(build_graph(log), clicks, most=self.most)):
+            weight = weight if path == 0 else clicks[pairs[1]]
+            near, share = strongest(pairs, weight, num_items=log.num_items, most=self.most)
+            self.neighbour[path] = torch.from_numpy(near)
+            self.number[path] = torch.from_numpy((share > 0).sum(1).clip(1))
+
+    def forward(self, n_id: Tensor, table: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean vectors of these items' neighbours, path after path."""
+        means = [table(n_id)]
+        for neighbour, number in zip(self.neighbour, self.number, strict=True):
+            count = number.index_select(0, n_id)[:, None]
+            share = (torch.arange(self.most, device=n_id.device) < count) / count
+            near = table(neighbour.index_select(0, n_id).flatten()).unflatten(0, share.shape)
+            means.append((near * share.to(near.dtype)[:, :, None]).sum(1))
+        return torch.cat(means, 1)
+
+    def among(self, n_id: Tensor, vectors: Tensor) -> Tensor:
+        """The same from the vectors of all items ``[num_items, D]``, in one pass; it can be differentiated once."""
+        place, means = torch.arange(self.most, device=n_id.device), [vectors.index_select(0, n_id)]
+        for neighbour, number in zip(self.neighbour, self.number, strict=True):
+            count = number.index_select(0, n_id)[:, None]
+            share = ((place < count) / count).to(vectors.dtype)
+            near = neighbour.index_select(0, n_id)
+            means.append(F.embedding_bag(near, vectors, mode="sum", per_sample_weights=share))
+        return torch.cat(means, 1)
+
+
+def _with_only(items: EntityTable, attributes: Sequence[str]) -> EntityTable:
+    """The items with these attributes alone."""
+    strange = [name for name in attributes if name not in items.attributes and name not in items.several]
+    if strange:
+        there = ", ".join([*items.attributes, *items.several]) or "none"
+        raise InputError(f"items have no attribute {strange[0]!r} to make a path of; there are: {there}")
+    one, several = ({n: own[n] for n in attributes if n in own} for own in (items.attributes, items.several))
+    return replace(items, attributes=one, several=several)
+
+
+class PathFeatures(nn.Module):
+    """An item is its content; what is read of it is that and, beside it, its neighbours' along each path.
+
+    Shapes: ``n_id [I] -> (x [I, P·D], candidates [num_items, D])``, the x of :class:`MetaPaths`.
+    """
+
+    def __init__(self, contents: ContentFeatures, around: MetaPaths) -> None:
+        super().__init__()
+        self.contents, self.around, self.width = contents, around, contents.width
+
+    def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Contents around these items, and the contents of all."""
+        distinct, at = n_id.unique(return_inverse=True)  # an item is known to many samples, and looked at once
+        _, every = self.contents(distinct)
+        return self.around.among(distinct, every).index_select(0, at), every
+
+
+def item_paths(graph: HeteroData, clicks: np.ndarray, *, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of items joined by a path, and by how many: through sessions first, then through each attribute.
+
+    Args:
+        graph: of :func:`~graphmeta.data.graph.build_graph`.
+        clicks: of each item; only the ``most`` clicked items of an attribute value are reached, so that a value
+            which thousands of items share does not join all of them with each other.
+
+    Shapes: pairs ``[2, N]``, their number of sessions (or attribute values) ``[N]``.
+    """
+    slim, paths = HeteroData(), [THROUGH_SESSIONS]
+    slim["item"].num_nodes, slim["session"].num_nodes = graph["item"].num_nodes, graph["session"].num_nodes
+    size = max(graph["item"].num_nodes or 0, graph["session"].num_nodes or 0)
+    holds = coalesce(graph["session", "contains", "item"].edge_index, num_nodes=size)
+    slim["session", "holds", "item"].edge_index = holds
+    slim["item", "in", "session"].edge_index = holds.flip(0).contiguous()
+    for owner, relation, kind in graph.edge_types:
+        if (owner, relation) == ("item", "has"):
+            slim[kind].num_nodes, has = graph[kind].num_nodes, graph[owner, relation, kind].edge_index
+            slim[owner, relation, kind].edge_index = has
+            slim[kind, "of", "item"].edge_index = _most_clicked(has, clicks, most)
+            paths.append([(owner, relation, kind), (kind, "of", "item")])
+    with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(False):
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        joined = AddMetaPaths(paths, weighted=True)(slim)
+    found = [joined["item", f"metapath_{number}", "item"] for number in range(len(paths))]
+    return [(edges.edge_index.numpy(), edges.edge_weight.numpy()) for edges in found]
+
+
+def _most_clicked(has: Tensor, clicks: np.ndarray, most: int) -> Tensor:
+    """Edges from each value to its most clicked items."""
+    item, value = has.numpy()
+    order = np.lexsort((item, -clicks[item], value))
+    item, value = item[order], value[order]
+    kept = np.arange(len(value)) - np.searchsorted(value, value) < most
+    return torch.from_numpy(np.stack([value[kept], item[kept]]))
+
+
+class PathContexts(nn.Module):
+    """A readout S beside the contexts of the paths, mixed: ``[S ; Σ_p m_p c^p]``, ``c^p = LeakyReLU(n_p W_p + b_p)``.
+
+    ``n_p`` is the mean, over the sample's clicks, of what :class:`MetaPaths` knows of them along path p; it stands at
+    the end of each click's state. ``mix`` holds the m_p, all equal unless an adaptation says otherwise.
+
+    Args:
+        readout: of the states that come before; paths: P; width: D, of an item vector; size: of a context.
+        mean: from states to n, for states that are more than their click's; the mean over clicks if not given.
+
+    Shapes: ``[E, H + P·D] -> [S, H' + size]``. Source: MetaHIN (Lu et al. 2020), its aggregator with a mean.
+    """
+
+    def __init__(
+        self, readout: nn.Module, *, paths: int, width: int, size: int = 32, mean: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.readout, self.mean = readout, mean or Mean()
+        self.paths = nn.ModuleList(nn.Linear(width, size) for _ in range(paths))
+        self.around = paths * width
+        self.mix: Tensor
+        self.register_buffer("mix", torch.full((paths,), 1 / paths))
+
+    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """One vector a sample."""
+        near = self.mean(states[:, -self.around :], batch).chunk(len(self.paths), 1)
+        contexts = [F.leaky_relu(path(mean)) for path, mean in zip(self.paths, near, strict=True)]
+        mixed = torch.matmul(torch.stack(contexts, 2), self.mix)
+        return torch.cat([self.readout(states[:, : -self.around], batch), mixed], 1)

@@ -1,0 +1,44 @@
+"""Recurrent networks over the clicks of a session."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.errors import InputError
+from graphmeta.nn.encoders.attention import in_blocks
+
+CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Recurrent(nn.Module):
+    """The state after each click, beginning with zeros at each session's first: it looks back only.
+
+    Args:
+        cell: ``gru`` or ``lstm``; layers: how many, one above the other; dropout: before each.
+
+    Shapes: ``x [I, width] -> [E, hidden]``.
+    Source: GRU4Rec (Hidasi et al. 2016), section 3.
+    """
+
+    def __init__(self, width: int, hidden: int, *, cell: str = "gru", layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise InputError(f"cell={cell!r} must be one of {', '.join(CELLS)}")
+        made = (CELLS[cell](hidden if number else width, hidden, batch_first=True) for number in range(layers))
+        self.layers = nn.ModuleList(made)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """States of the clicks."""
+        return self.over_clicks(x.index_select(0, batch["event"].item), batch)
+
+    def over_clicks(self, clicks: Tensor, batch: HeteroData) -> Tensor:
+        """The same for one vector a click, ``[E, width] -> [E, hidden]``."""
+        return in_blocks(self._run, clicks, batch)
+
+    def _run(self, states: Tensor) -> Tensor:
+        """``[S, L, width] -> [S, L, hidden]``."""
+        for layer in self.layers:
+            states = layer(self.dropout(states))[0]
+        return states

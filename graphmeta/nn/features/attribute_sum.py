@@ -1,0 +1,95 @@
+"""An item as what is known of it: a vector of its own if it was clicked, and those of its attributes, always."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import Attribute
+from graphmeta.errors import InputError
+from graphmeta.nn.features.tables import Table
+
+
+class Described(Table):
+    """A table of items in the place of a plain one: ``e_i = m_i o_i + Σ_a v_a(i)``, v the vector of i's value of a.
+
+    An item that nobody clicked in training has no own vector (m = 0), and neither has a value that no clicked item
+    has; so such an item is ranked by what it shares with others, and two with the same attributes are level. In
+    training, own vectors are left out at random, so that what is left learns to stand alone: where an item is read
+    and where it is scored independently, for a new item is asked for after clicks on known ones. Items nobody
+    clicked are zero while training: they were not on sale then, and are no evidence against their attributes.
+
+    Own vectors begin at zero, values as the table that is replaced began. A bias column is a sum like the others.
+
+    Args:
+        table: the one that this takes the place of.
+        attributes: of the items, one value an item each; "unknown" is a value.
+        drop: the share of own vectors that are left out.
+
+    Shapes: ``index [I] -> [I, width]``; weight ``[items + values, width]``, items first.
+    Source: DropoutNet (Volkovs et al. 2017): input dropout, on item vectors.
+    Differs: vectors are learned with the model, and added, where the paper has trained factors and content beside each
+    other as the input of a network that learns to give the factors back.
+    """
+
+    def __init__(self, table: Table, attributes: Mapping[str, Attribute], *, drop: float) -> None:
+        if not attributes:
+            raise InputError("items are known by their attributes here (category, brand); name one, or leave it out")
+        items, width = table.weight.shape
+        sizes = [attribute.size for attribute in attributes.values()]
+        super().__init__(items + sum(sizes), table.width, bias=width > table.width)
+        with torch.no_grad():
+            bound = 0.0 if table.weight.is_meta else float(table.weight.detach().abs().max())
+            self.weight[:items].zero_()
+            self.weight[items:, : table.width].uniform_(-bound, bound)
+        first = items + np.cumsum([0, *sizes[:-1]])
+        rows = [begin + attribute.codes for begin, attribute in zip(first, attributes.values(), strict=True)]
+        self.items, self.drop = items, drop
+        self.parts: Tensor
+        self.seen: Tensor
+        self.register_buffer("parts", torch.from_numpy(np.stack([np.arange(items), *rows], 1)), persistent=False)
+        self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Note which items have events to learn from, and which values have such items."""
+        log.must_have(self.items)
+        clicked = torch.from_numpy(np.unique(log.item)).to(self.seen.device)
+        self.seen.zero_()[self.parts.index_select(0, clicked).flatten()] = True
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Vectors of these items."""
+        parts = self.parts.index_select(0, index)
+        # One look-up a part: each has a row for every item of the batch, as an adapted table wants it.
+        found = torch.stack([Table.forward(self, rows) for rows in parts.unbind(1)], 1)
+        kept = self.seen[parts].to(found.dtype)
+        kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:]], 1)
+        return (found * kept[:, :, None]).sum(1)
+
+    def every(self) -> Tensor:
+        """Vectors of all items, ``[items, width]``, with the bias if there is one."""
+        kept = self.seen.to(self.weight.dtype)[self.parts]
+        if self.training:
+            kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:] * kept[:, :1]], 1)
+        return sums(self.weight, self.parts, kept)
+
+    def _own(self, known: Tensor) -> Tensor:
+        """m, with some left out while training."""
+        return known * (torch.rand_like(known) >= self.drop) if self.training else known
+
+
+def sums(weight: Tensor, parts: Tensor, kept: Tensor) -> Tensor:
+    """``e_i = Σ_p kept_ip weight[parts_ip]``, where the first part of row i is row i.
+
+    Shapes: weight ``[rows, D]``, parts ``[I, P]``, kept ``[I, P]`` -> ``[I, D]``.
+    """
+    if has_torch_function_unary(weight):  # a table of its own for each task
+        return handle_torch_function(sums, (weight,), weight, parts, kept)
+    total = weight.narrow(0, 0, len(parts)) * kept[:, :1]
+    for column, share in zip(parts.unbind(1)[1:], kept.unbind(1)[1:], strict=True):
+        total = torch.addcmul(total, weight.index_select(0, column), share[:, None])
+    return total

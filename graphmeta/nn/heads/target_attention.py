@@ -1,0 +1,301 @@
+"""Attention that depends on the candidate, for all candidates at once and without a vector for each of them.
+
+The score of candidate v for a sample with query a, keys k_l and values p_l is
+
+    a·v + Σ_l softmax_l(k_l·v) (p_l·v),
+
+so two numbers a click and candidate are all there is to compute; a ``[S, C, D]`` block never exists. Softmax does
+not change when one logit is taken from all, so the last click needs no column of its own:
+
+    (a + p_L)·v + Σ_{l<L} softmax_l([(k_l − k_L)·v …, 0]) ((p_l − p_L)·v),
+
+and a session of one click is one inner product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.errors import InputError
+from graphmeta.nn.readout import softmax_of
+from graphmeta.nn.sizes import is_waited_for
+from graphmeta.sampling.session_batch import real_samples
+
+_COLUMNS = 2048  # candidates at a time: the block of their logits stays near the cache
+
+
+_COMBINE: dict[str, Callable[[int], nn.Module]] = {
+    "add": lambda width: nn.Identity(),
+    "concat": lambda width: nn.Linear(width, width, bias=False),
+}
+
+
+class TargetAttention(nn.Module):
+    """A session is read anew for each candidate: ``score_v = (s + Σ_l β_l h_l) · v``, ``β = softmax_l(v · W h_l)``.
+
+    ``combine="concat"`` is the paper's form, one matrix over ``[s_target ; s]``; ``"add"`` is its public code's.
+
+    Shapes: states ``[E, D]``, candidates ``[C, D]`` -> ``[S, C]``.
+    Source: TAGNN (Yu et al. 2020) eqs 6–10. Differs: β weighs clicks alone (the public code let padding take
+    part, so that scores depended on the batch).
+    """
+
+    def __init__(self, readout: nn.Module, project: nn.Module, *, width: int, combine: str = "add") -> None:
+        super().__init__()
+        if combine not in _COMBINE:
+            raise InputError(f"combine={combine!r} must be one of {', '.join(_COMBINE)}")
+        self.readout, self.project = readout, project
+        self.attend = nn.Linear(width, width, bias=False)  # a bias would cancel in the softmax
+        self.mix = _COMBINE[combine](width)
+
+    def read(self, states: Tensor, batch: HeteroData) -> Reading:
+        """What the scores are made of."""
+        query = self.project(self.readout(states, batch))
+        states, ptr, count = distinct_states(states, batch)
+        return Reading(query, self.attend(states), self.mix(states), ptr, count)
+
+    def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """Scores of all candidates for all samples."""
+        reading = self.read(states, batch)
+        if torch.is_grad_enabled() or type(candidates) not in (Tensor, nn.Parameter):
+            return attended_scores(reading, candidates)
+        with torch.autocast(candidates.device.type, enabled=False):
+            return _Columns(_as_precise(reading, candidates)).scores(candidates)
+
+    def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """``cross_entropy(scores, target)`` of the real samples, some candidates at a time."""
+        reading, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
+        if batch.rows and is_waited_for(target):  # within an adaptation: samples are not sorted by length
+            losses = F.cross_entropy(attended_scores(reading, candidates), target, reduction="none")
+        else:
+            losses = attended_cross_entropy(reading, candidates, target)
+        return real_samples(batch, losses)
+
+
+class Reading(NamedTuple):
+    """What a session offers to a candidate: row l of sample s is attended ``count[l]`` times.
+
+    Shapes: query ``[S, D]``; keys, values ``[E, D]``, by sample, at least one each; ptr ``[S + 1]``; count ``[E]``.
+    """
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+    ptr: Tensor
+    count: Tensor
+
+
+def distinct_states(states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
+    """One row for all clicks of a sample on one item, if their states are equal, as graph encoders leave them.
+
+    Returns states ``[E', D]``, ptr ``[S + 1]`` and clicks a row ``[E']``. Each click of a row has its share of the
+    gradient, so nothing changes but the work: a sixth of Diginetica's clicks are repeats.
+    """
+    item, rows = batch["event"].item, batch["item"].num_nodes
+    if rows < len(item) and "real" not in batch["sample"]:
+        some = torch.zeros(rows, dtype=torch.long, device=item.device).scatter(
+            0, item, torch.arange(len(item), device=item.device)
+        )
+        if torch.equal(states[some][item], states):
+            count = item.bincount(minlength=rows)
+            total = states.new_zeros(rows, states.shape[1]).index_add(0, item, states)
+            sizes = batch["item"].batch.bincount(minlength=batch["sample"].num_nodes)
+            return total / count[:, None], F.pad(sizes.cumsum(0), (1, 0)), count
+    return states, batch["sample"].ptr, torch.ones_like(item)
+
+
+def attended_scores(reading: Reading, candidates: Tensor) -> Tensor:
+    """The formula as it stands, ``[S, C]``; differentiable any number of times, for candidates of any kind."""
+    base, logit, value = (F.linear(part, candidates) for part in reading[:3])
+    owner = torch.repeat_interleave(reading.ptr.diff(), output_size=len(reading.keys))
+    share = reading.count.to(logit.dtype).log()[:, None]
+    weight = softmax_of(logit + share, owner, len(base))
+    return base + torch.zeros_like(base).index_add(0, owner, weight * value)
+
+
+def attended_cross_entropy(reading: Reading, candidates: Tensor, target: Tensor) -> Tensor:
+    """``cross_entropy(attended_scores(…), target)`` a sample, ``[S]``, exact, with every derivative.
+
+    Memory is two numbers a click and candidate; under ``create_graph`` the gradient is that of the plain formula.
+    """
+    with torch.autocast(candidates.device.type, enabled=False):
+        return _AttendedCrossEntropy.apply(*_as_precise(reading, candidates), candidates, target)
+
+
+def _as_precise(reading: Reading, candidates: Tensor) -> Reading:
+    """The reading in the dtype of the candidates, which layers under autocast do not keep."""
+    query, keys, values = (part.to(candidates.dtype) for part in reading[:3])
+    return Reading(query, keys, values, reading.ptr, reading.count)
+
+
+class _Columns:
+    """Samples by length: what is multiplied with the candidates, one row a query and two an earlier click."""
+
+    def __init__(self, reading: Reading) -> None:
+        query, keys, values, ptr, count = reading
+        lengths = ptr.diff()
+        self.order = torch.argsort(lengths, stable=True)
+        sizes, counts = torch.unique_consecutive(lengths[self.order], return_counts=True)
+        self.groups = list(zip(sizes.tolist(), counts.tolist(), strict=True))
+        lengths, first = lengths[self.order], ptr[:-1][self.order]
+        begin = torch.repeat_interleave(first - lengths.cumsum(0) + lengths, lengths)
+        self.click = begin + torch.arange(len(begin), device=begin.device)
+        self.last = (first + lengths - 1).clamp(max=len(keys) - 1)
+        own = torch.repeat_interleave(self.last, lengths)
+        early = self.click != own
+        self.early, self.its_last = self.click[early], own[early]
+        base = query.index_select(0, self.order) + values.index_select(0, self.last)
+        logit, value = (k.index_select(0, self.early) - k.index_select(0, self.its_last) for k in (keys, values))
+        self.rows = torch.cat([base, logit, value])
+        self.samples, self.clicks = len(base), len(logit)
+        self.bias = None
+        if bool((count > 1).any()):
+            share = count.to(query.dtype).log()
+            self.bias = (share[self.early] - share[self.its_last])[:, None]
+
+    def split(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, logits and values of a block ``[samples + 2 clicks, …]``."""
+        base, logit, value = block.split([self.samples, self.clicks, self.clicks])
+        return base, logit, value
+
+    def runs(self, block: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
+        """For each length above 1: its samples, and their logits and values as ``[n, length − 1, c]``."""
+        _, logit, value = self.split(block)
+        sample, click, out = 0, 0, []
+        for length, count in self.groups:
+            size = count * (length - 1)
+            if size > 0:
+                views = (part[click : click + size].unflatten(0, (count, length - 1)) for part in (logit, value))
+                out.append((slice(sample, sample + count), *views))
+            sample, click = sample + count, click + max(size, 0)
+        return out
+
+    def attend(self, block: Tensor) -> None:
+        """Products with candidates become scores, attention weights and values, in place."""
+        base, logits, _ = self.split(block)
+        if self.bias is not None:
+            logits.add_(self.bias)
+        for rows, logit, value in self.runs(block):
+            if logit.shape[1] == 1:
+                logit.sigmoid_()
+            else:
+                top = logit.amax(1, keepdim=True).clamp_(min=0)
+                logit.sub_(top).exp_()
+                logit.div_(logit.sum(1, keepdim=True).add_(top.neg_().exp_()))
+            base[rows].add_((logit * value).sum(1) if logit.shape[1] > 1 else (logit * value)[:, 0])
+
+    def blocks(self, candidates: Tensor) -> list[Tensor]:
+        """Scores, attention weights and values, some candidates at a time."""
+        blocks = []
+        for some, _ in _tiles(candidates):
+            blocks.append(self.rows @ some.t())
+            self.attend(blocks[-1])
+        return blocks
+
+    def scores(self, candidates: Tensor) -> Tensor:
+        """``[S, C]`` in the samples' own order."""
+        out = self.rows.new_empty(self.samples, len(candidates))
+        for some, at in _tiles(candidates):
+            block = self.rows @ some.t()
+            self.attend(block)
+            out[:, at] = block[: self.samples]
+        return out.index_select(0, torch.argsort(self.order))
+
+
+def _tiles(candidates: Tensor) -> list[tuple[Tensor, slice]]:
+    cuts = [slice(at, at + _COLUMNS) for at in range(0, len(candidates), _COLUMNS)]
+    return [(candidates[cut], cut) for cut in cuts]
+
+
+class _AttendedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        ptr: Tensor,
+        count: Tensor,
+        candidates: Tensor,
+        target: Tensor,
+    ) -> Tensor:
+        reading = Reading(query, keys, values, ptr, count)
+        columns = _Columns(reading)
+        blocks = columns.blocks(candidates)
+        scores = [block[: columns.samples] for block in blocks]
+        wanted = target.index_select(0, columns.order)
+        own = torch.stack([scores[c // _COLUMNS][s, c % _COLUMNS] for s, c in enumerate(wanted.tolist())])
+        top = torch.stack([part.amax(1) for part in scores]).amax(0)
+        total = torch.stack([(part - top[:, None]).exp_().sum(1) for part in scores]).sum(0)
+        ctx.columns, ctx.blocks, ctx.wanted, ctx.normaliser = columns, blocks, wanted, top + total.log()
+        ctx.save_for_backward(*reading, candidates, target)
+        return (ctx.normaliser - own).index_select(0, torch.argsort(columns.order))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with torch.autocast(grad.device.type, enabled=False):
+            return _AttendedCrossEntropy._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *parts, candidates, target = ctx.saved_tensors
+        reading = Reading(*parts)
+        if torch.is_grad_enabled():
+            # Aliases: a query is made of states and these of items, and no gradient here is to go that way.
+            query, keys, values, items = inputs = [part.view_as(part) for part in (*reading[:3], candidates)]
+            scores = attended_scores(Reading(query, keys, values, reading.ptr, reading.count), items)
+            losses = F.cross_entropy(scores, target, reduction="none")
+            *to_reading, to_candidates = torch.autograd.grad(losses, inputs, grad, create_graph=True)
+            return (*to_reading, None, None, to_candidates, None)
+        to_rows, to_candidates = _products(ctx, candidates, grad.index_select(0, ctx.columns.order))
+        return (*_to_parts(ctx.columns, to_rows, reading), None, None, to_candidates, None)
+
+
+def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``columns.rows`` and of the candidates; the saved blocks are used up."""
+    columns, blocks = ctx.columns, ctx.blocks or ctx.columns.blocks(candidates)
+    ctx.blocks = None  # a second backward pass computes them again
+    to_rows, to_candidates = torch.zeros_like(columns.rows), torch.empty_like(candidates)
+    scale = grad[:, None]
+    for number, (some, at) in enumerate(_tiles(candidates)):
+        block = blocks.pop(0)
+        base = block[: columns.samples]
+        attended = [(logit, value, rows, (logit * value).sum(1)) for rows, logit, value in columns.runs(block)]
+        base.sub_(ctx.normaliser[:, None]).exp_().mul_(scale)
+        hit = torch.nonzero(ctx.wanted // _COLUMNS == number).squeeze(1)
+        base[hit, ctx.wanted[hit] % _COLUMNS] -= grad[hit]
+        for weight, value, rows, mean in attended:
+            slope = base[rows][:, None, :]
+            value.sub_(mean[:, None, :])  # value := d logit, weight := d value, for now
+            weight.mul_(slope)
+            value.mul_(weight)
+        _swap(columns, to_rows, block @ some)
+        base_rows, logit_rows, value_rows = columns.split(columns.rows)
+        torch.mm(block.t(), torch.cat([base_rows, value_rows, logit_rows]), out=to_candidates[at])
+    return to_rows, to_candidates
+
+
+def _swap(columns: _Columns, total: Tensor, found: Tensor) -> None:
+    """Add products whose logit and value rows changed places."""
+    base, value, logit = columns.split(found)
+    for own, new in zip(columns.split(total), (base, logit, value), strict=True):
+        own.add_(new)
+
+
+def _to_parts(columns: _Columns, to_rows: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, keys and values from those of the rows made of them."""
+    base, logit, value = columns.split(to_rows)
+    to_query = torch.empty_like(reading.query).index_copy_(0, columns.order, base)
+    to_keys = (
+        torch.zeros_like(reading.keys).index_copy_(0, columns.early, logit).index_add_(0, columns.its_last, -logit)
+    )
+    to_values = (
+        torch.zeros_like(reading.keys).index_copy_(0, columns.early, value).index_add_(0, columns.its_last, -value)
+    )
+    return to_query, to_keys, to_values.index_add_(0, columns.last, base)

@@ -1,0 +1,149 @@
+"""How wrong a sample's scores are: ``(head, states, batch, candidates) -> [number of real samples]``."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.errors import InputError
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.readout import Last
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.session_batch import real_samples, session_batch
+
+
+class SoftmaxLoss(nn.Module):
+    """Cross-entropy of the target against the whole catalogue: ``−log softmax(scores)_target``.
+
+    A head that has a ``cross_entropy`` of its own (:class:`~graphmeta.nn.heads.dot.Dot`,
+    :class:`~graphmeta.nn.heads.target_attention.TargetAttention`) is asked for it: it need not write all scores down.
+
+    Shapes: returns one loss for each real sample, in order, ``[S]``.
+    """
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        if _has_cross_entropy(head) and (type(candidates) in (Tensor, nn.Parameter) or isinstance(head, Dot)):
+            return head.cross_entropy(states, batch, candidates)  # pyright: ignore[reportCallIssue]
+        scores = real_samples(batch, head(states, batch, candidates))
+        return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
+
+
+def _has_cross_entropy(head: nn.Module) -> bool:
+    """Whether the class that says how the head scores also says what their cross-entropy is."""
+    scorer = next(cls for cls in type(head).__mro__ if "forward" in vars(cls))
+    return "cross_entropy" in vars(scorer)
+
+
+class RankingLoss(nn.Module):
+    """Compare the target's score with those of a few other items.
+
+    Args:
+        comparison: ``(target's score [S], others' [S, N], which of them count [S, N]) -> [S]``, see
+            :mod:`graphmeta.nn.losses.pairwise`.
+        negatives: which other items, see :mod:`graphmeta.nn.losses.negatives`.
+
+    Shapes: returns one loss for each real sample, ``[S]``. The head must be a
+    :class:`~graphmeta.nn.heads.dot.Dot` or :class:`~graphmeta.nn.heads.dot.Cosine`.
+    """
+
+    def __init__(self, comparison: nn.Module, negatives: nn.Module) -> None:
+        super().__init__()
+        self.comparison, self.negatives = comparison, negatives
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        if not isinstance(head, Dot) or head.extras:
+            raise InputError(f"drawn items are compared under plain Dot or Cosine heads, not {type(head).__name__}")
+        query = real_samples(batch, head.query(states, batch))
+        target = real_samples(batch, batch["sample"].target)
+        user = batch["sample"].get("user")
+        items, counts = self.negatives(target, None if user is None else real_samples(batch, user), len(candidates))
+        other = head.vectors(F.embedding(items, candidates))
+        scores = query @ other.t() if items.dim() == 1 else torch.matmul(other, query[:, :, None]).squeeze(2)
+        own = (query * head.vectors(F.embedding(target, candidates))).sum(1)
+        return self.comparison(own, scores, counts)
+
+
+class EveryClick(nn.Module):
+    """Ask ``loss`` about every click of a session, so that one pass over it trains all its prefixes.
+
+    Right for encoders that look back only (recurrent, causal): the state of a click is then the state of the
+    prefix that ends there. The head's readout must be :class:`~graphmeta.nn.readout.Last`.
+
+    Args:
+        ahead: how many of the following clicks are targets of a click.
+
+    Shapes: returns one loss for each click and known target.
+    """
+
+    def __init__(self, loss: nn.Module, *, ahead: int = 1) -> None:
+        super().__init__()
+        self.loss, self.ahead = loss, ahead
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        if getattr(head, "extras", None):
+            raise InputError("a bonus for a session's own items cannot be told for each click of it; train on prefixes")
+        if not isinstance(head.readout, Last):
+            raise TypeError(f"EveryClick needs a head that reads the last click, not {type(head.readout).__name__}")
+        views = [following(batch, step) for step in range(1, self.ahead + 1)]
+        return torch.cat([self.loss(head, states, view, candidates) for view in views])
+
+    @torch.no_grad()
+    def check(self, recommender: nn.Module, samples: Samples, *, num_items: int) -> None:
+        """Make sure that the state of a click does not depend on those after it.
+
+        Raises:
+            InputError: an encoder that looks ahead: it would be asked about clicks that it sees.
+        """
+        long = np.flatnonzero(samples.lengths >= 2)[:8]
+        if len(long) == 0:
+            return
+        item, ptr = samples.take(long).flat()
+        changed = item.copy()
+        changed[ptr[1:] - 1] = (changed[ptr[1:] - 1] + 1) % num_items
+        before = np.delete(np.arange(len(item)), ptr[1:] - 1)
+        was_training, _ = recommender.training, recommender.eval()
+        states = [self._states(recommender, clicks, ptr, num_items) for clicks in (item, changed)]
+        recommender.train(was_training)
+        one, other = (part[torch.from_numpy(before)] for part in states)
+        if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
+            raise InputError(
+                "EveryClick wants an encoder that looks back only, and this one looks ahead: leave EveryClick and "
+                "whole_sessions out, so that it learns from prefixes"
+            )
+
+    @staticmethod
+    def _states(recommender: nn.Module, item: np.ndarray, ptr: np.ndarray, num_items: int) -> Tensor:
+        rows = np.arange(len(ptr) - 1)
+        batch = session_batch(Samples(item, ptr[:-1], ptr[1:], np.full(len(rows), -1), rows), num_items=num_items)
+        return recommender.encode(batch.to(next(recommender.parameters()).device))[0].cpu()  # pyright: ignore
+
+
+def following(batch: HeteroData, ahead: int = 1) -> HeteroData:
+    """The batch with a sample for every click whose ``ahead``-th successor is known, that being the target."""
+    sample, event = batch["sample"], batch["event"]
+    at = torch.arange(event.num_nodes, device=event.item.device) + ahead
+    end = sample.ptr[1:].index_select(0, event.batch)
+    clicked = batch["item"].n_id.index_select(0, event.item)
+    inside = clicked.index_select(0, at.clamp(max=len(at) - 1))
+    target = torch.where(at < end, inside, sample.target.index_select(0, event.batch))
+    known = (at <= end) & (target >= 0)
+    if "real" in sample:
+        known &= torch.isin(event.batch, sample.real)
+    rows = known.nonzero().squeeze(1)
+    view = copy.copy(batch)
+    for name in ("ptr", "real", "next_time"):
+        if name in view["sample"]:
+            del view["sample"][name]
+    view["sample"].last, view["sample"].target = rows, target.index_select(0, rows)
+    if "user" in sample:
+        view["sample"].user = sample.user.index_select(0, event.batch.index_select(0, rows))
+    view["sample"].num_nodes = len(rows)
+    return view

@@ -1,0 +1,125 @@
+"""Which other items a target is compared with: ``(target [S], user [S] or None, num_items) -> items, counts``.
+
+``items`` is ``[N]``, the same for all samples, or ``[S, N]``, each sample's own; ``counts [S, N]`` says which of
+them are negatives of a sample at all. What is drawn comes from PyTorch's generator, so training repeats itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphmeta.data.events import EventLog
+
+Drawn = tuple[Tensor, Tensor]
+_REDRAWS = 20
+
+
+class SharedNegatives(nn.Module):
+    """The other targets of the batch, and ``drawn`` more items for all, drawn as often as ``support^alpha``.
+
+    Source: GRU4Rec (Hidasi et al. 2016; Hidasi & Karatzoglou 2018). ``alpha`` 0 draws uniformly, 1 by popularity.
+    """
+
+    def __init__(self, *, in_batch: bool = True, drawn: int = 0, alpha: float = 0.75) -> None:
+        super().__init__()
+        self.in_batch, self.drawn, self.alpha = in_batch, drawn, alpha
+        self.cumulated: Tensor | None = None
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Count how often each item was clicked."""
+        weight = np.power(np.maximum(log.support, 1e-9), self.alpha)
+        self.cumulated = torch.from_numpy(np.cumsum(weight) / weight.sum())
+
+    def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Drawn:
+        """``items [N]`` and ``counts [S, N]``: all but a sample's own target."""
+        parts = [target] if self.in_batch else []
+        if self.drawn:
+            even = torch.arange(1, num_items + 1, dtype=torch.float64) / num_items
+            cumulated = even if self.cumulated is None else self.cumulated
+            places = torch.searchsorted(cumulated, torch.rand(self.drawn, dtype=torch.float64))
+            parts.append(places.clamp(max=num_items - 1).to(target.device))
+        items = torch.cat(parts)
+        return items, items[None] != target[:, None]
+
+
+Draw = Callable[[Tensor, int, int], Tensor]
+
+
+class OwnNegatives(nn.Module):
+    """``count`` items for each sample, drawn again where they are its target or in its user's history.
+
+    Args:
+        draw: ``(targets [S], count, num_items) -> items [count]``: :func:`uniform` or :func:`local`.
+    """
+
+    def __init__(self, draw: Draw, *, count: int = 1) -> None:
+        super().__init__()
+        self.draw, self.count = draw, count
+        self.history: Tensor | None = None
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Remember what each user clicked."""
+        if log.session_user is not None:
+            user = log.session_user[log.session]
+            pair = np.unique(user[user >= 0] * log.num_items + log.item[user >= 0])
+            self.history = torch.from_numpy(pair)
+
+    def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Drawn:
+        """``items [S, count]``, and which are no positives of their sample."""
+        items = self.draw(target, len(target) * self.count, num_items)
+        own = target.repeat_interleave(self.count)
+        whose = None if user is None else user.repeat_interleave(self.count)
+        wrong = self._known(items, own, whose, num_items)
+        for _ in range(_REDRAWS):
+            again = wrong.nonzero().squeeze(1)
+            if len(again) == 0:
+                break
+            items[again] = self.draw(target, len(again), num_items)
+            some = None if whose is None else whose[again]
+            wrong[again] = self._known(items[again], own[again], some, num_items)
+        return items.reshape(-1, self.count), ~wrong.reshape(-1, self.count)
+
+    def _known(self, items: Tensor, target: Tensor, user: Tensor | None, num_items: int) -> Tensor:
+        known = items == target
+        if self.history is None or user is None or len(self.history) == 0:
+            return known
+        if self.history.device != items.device:
+            self.history = self.history.to(items.device)
+        history, pair = self.history, user * num_items + items
+        at = torch.searchsorted(history, pair).clamp(max=len(history) - 1)
+        return known | ((history[at] == pair) & (user >= 0))
+
+
+def uniform(target: Tensor, count: int, num_items: int) -> Tensor:
+    """So many items of the catalogue, each as likely."""
+    return torch.randint(num_items, (count,)).to(target.device)
+
+
+def local(target: Tensor, count: int, num_items: int) -> Tensor:
+    """So many of the batch's targets, so by popularity. Source: ASARS, section 3."""
+    return target[torch.randint(max(len(target), 1), (count,)).to(target.device)]
+
+
+class AmongSeen(nn.Module):
+    """So many of the items that the training log has events of, each as likely; of the catalogue before it is fitted.
+
+    ``since`` (seconds) leaves only those with an event at that time or later.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since, self.items = -np.inf, torch.zeros(0, dtype=torch.int64)
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Note which items there are."""
+        self.items = torch.from_numpy(np.flatnonzero(np.bincount(log.item[log.time >= self.since])))
+
+    def forward(self, target: Tensor, count: int, num_items: int) -> Tensor:
+        """``[count]``."""
+        if len(self.items) == 0:
+            return uniform(target, count, num_items)
+        return self.items[torch.randint(len(self.items), (count,))].to(target.device)

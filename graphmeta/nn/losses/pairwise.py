@@ -1,0 +1,117 @@
+"""Comparisons of a target's score with those of other items, for :class:`graphmeta.nn.losses.losses.RankingLoss`.
+
+All take the target's score ``r [S]``, others' scores ``n [S, N]`` and which of these count ``[S, N]``, and return
+``[S]``. Means and softmaxes run over the others that count; a sample with none has loss 0 (under :class:`Binary`,
+which asks about the target by itself, the target's part).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _mean(losses: Tensor, counts: Tensor) -> Tensor:
+    return torch.where(counts, losses, 0.0).sum(1) / counts.sum(1).clamp(min=1)
+
+
+def _log_softmax(scores: Tensor, counts: Tensor) -> Tensor:
+    """Logarithm of the softmax over those that count, -inf for the others; where none counts, over all."""
+    some = counts | ~counts.any(1, keepdim=True)
+    return torch.log_softmax(scores.masked_fill(~some, -torch.inf), 1)
+
+
+def _softmax(scores: Tensor, counts: Tensor) -> Tensor:
+    """Softmax over those that count; zeros where none does."""
+    return _log_softmax(scores, counts).exp() * counts
+
+
+class Bpr(nn.Module):
+    """``−log σ(r − n)``, mean over n. Source: Rendle et al. 2009; Hidasi et al. 2016."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        return _mean(-F.logsigmoid(own[:, None] - other), counts)
+
+
+class Top1(nn.Module):
+    """``σ(n − r) + σ(n²)``, mean over n. Source: Hidasi et al. 2016, GRU4Rec."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        return _mean(torch.sigmoid(other - own[:, None]) + torch.sigmoid(other.square()), counts)
+
+
+class BprMax(nn.Module):
+    """``−log Σ_j s_j σ(r − n_j) + λ Σ_j s_j n_j²``, s = softmax(n). Source: Hidasi & Karatzoglou 2018, eq 10.
+
+    Args:
+        penalty: λ on the scores of the negatives.
+    """
+
+    def __init__(self, penalty: float = 1.0) -> None:
+        super().__init__()
+        self.penalty = penalty
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        # In logarithms: where all negatives are far above the target, the sum itself is nought to the computer.
+        likely = torch.logsumexp(_log_softmax(other, counts) + F.logsigmoid(own[:, None] - other), 1)
+        penalty = (_softmax(other, counts) * other.square()).sum(1)
+        return torch.where(counts.any(1), self.penalty * penalty - likely, 0.0)
+
+
+class Top1Max(nn.Module):
+    """``Σ_j s_j (σ(n_j − r) + σ(n_j²))``, s = softmax(n). Source: Hidasi & Karatzoglou 2018, eq 8."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        losses = torch.sigmoid(other - own[:, None]) + torch.sigmoid(other.square())
+        return (_softmax(other, counts) * losses).sum(1)
+
+
+class Hinge(nn.Module):
+    """``max(0, 1 + n − r)``, mean over n."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        return _mean(torch.relu(1 + other - own[:, None]), counts)
+
+
+class HingeMax(nn.Module):
+    """``max(0, 1 + max_j n_j − r)``: the hinge against the best of the others, also called adaptive hinge."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        gaps = torch.where(counts, 1 + other - own[:, None], 0.0)
+        return F.pad(gaps, (0, 1)).amax(1)  # no less than 0, though there be no others at all
+
+
+class Binary(nn.Module):
+    """``−log σ(r) − Σ_j log σ(−n_j)``: each score by itself says yes or no."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        return -F.logsigmoid(own) - torch.where(counts, F.logsigmoid(-other), 0.0).sum(1)
+
+
+class SampledSoftmax(nn.Module):
+    """``−log softmax([r ; n])_0``: cross-entropy against the others alone."""
+
+    def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+        """``[S]``."""
+        scores = torch.cat([own[:, None], other.masked_fill(~counts, -torch.inf)], 1)
+        return torch.logsumexp(scores, 1) - own
+
+
+RANKING: dict[str, type[nn.Module]] = {
+    "bpr": Bpr,
+    "bpr_max": BprMax,
+    "top1": Top1,
+    "top1_max": Top1Max,
+    "hinge": Hinge,
+    "hinge_max": HingeMax,
+    "binary": Binary,
+    "sampled_softmax": SampledSoftmax,
+}

@@ -1,0 +1,157 @@
+"""Items that a task has not shown, drawn by a hash: the same for a task whoever is beside it, and in every step.
+
+A person's negatives are a function of what is known of them and of the epoch, not of a generator that others draw
+from too. So adapting to somebody gives the same weights alone and in a batch, and stacked what the loop gives.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.events import EventLog
+from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.sizes import counts
+from graphmeta.sampling.session_batch import real_samples, rows_like
+
+_REDRAWS = 20
+_FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed numbers of 64 bits
+
+
+def scrambled(x: Tensor) -> Tensor:
+    """A number of 64 bits for each whole number, all bits of which depend on all of its bits.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
+    """
+    x = (x ^ (x >> 30 & (1 << 34) - 1)) * _FIRST
+    x = (x ^ (x >> 27 & (1 << 37) - 1)) * _SECOND
+    return x ^ (x >> 31 & (1 << 33) - 1)
+
+
+class AgainstUnseen(nn.Module):
+    """Compare each target's score with those of ``count`` items that its task has not shown.
+
+    Shown are the clicks and targets of the task's samples in the batch at hand: a support knows nothing of its
+    queries. Outside tasks (plain training) it is the sample's own clicks and target, and all its user clicked in the
+    training log. Negatives change with the seed that an epoch begins with, and are fixed in evaluation.
+
+    Args:
+        comparison: ``(target's score [S], others' [S, N], which of them count [S, N]) -> [S]``.
+        penalty: λ of ``λ ‖query‖²``, added for heads that score by a query vector.
+        sums: a sample's loss times the samples of its task, so that a task's mean is its sum.
+
+    Shapes: returns one loss for each real sample, ``[S]``. The head is a :class:`~graphmeta.nn.heads.dot.Dot` or
+    :class:`~graphmeta.nn.heads.dot.Cosine`, or scores chosen items by
+    ``of_items(states, batch, candidates [C, D], items [S, N]) -> [S, N]``.
+    """
+
+    def __init__(self, comparison: nn.Module, *, count: int = 3, penalty: float = 0.0, sums: bool = False) -> None:
+        super().__init__()
+        self.comparison, self.count, self.penalty, self.sums = comparison, count, penalty, sums
+        self.history: Tensor | None = None
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Remember what each user clicked."""
+        if log.session_user is not None:
+            user = log.session_user[log.session]
+            self.history = torch.from_numpy(np.unique(user[user >= 0] * log.num_items + log.item[user >= 0]))
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        items, counts = self.draw(batch, len(candidates))
+        every = torch.cat([batch["sample"].target.clamp(min=0)[:, None], items], 1)
+        scores = real_samples(batch, _of_items(head, states, batch, candidates, every))
+        losses = self.comparison(scores[:, 0], scores[:, 1:], real_samples(batch, counts))
+        if self.penalty and isinstance(head, Dot | Cosine):
+            losses = losses + self.penalty * real_samples(batch, head.query(states, batch)).square().sum(1)
+        return losses * _task_sizes(batch, losses) if self.sums else losses
+
+    def draw(self, batch: HeteroData, num_items: int) -> tuple[Tensor, Tensor]:
+        """``items [S, count]``, and which of them are unseen (all, unless hardly an item is)."""
+        target, real = batch["sample"].target.clamp(min=0), _is_real(batch)
+        owner = torch.arange(len(target), device=target.device) // batch.rows.get("sample", 1)
+        sample, click = batch["event"].batch, batch["item"].n_id[batch["event"].item]
+        seen = torch.where(  # -1 stands for nothing, so that no size depends on what is real
+            torch.cat([real[sample], real]),
+            torch.cat([owner[sample] * num_items + click, owner * num_items + target]),
+            -1,
+        )
+        signature = torch.zeros_like(target).index_add(0, owner, torch.where(real, scrambled(target + 1), 0))
+        user = None if batch.rows else batch["sample"].get("user")
+        key = signature[owner] + scrambled(target) + (0 if user is None else scrambled(user + 2))
+        salt = torch.initial_seed() % (1 << 62) if self.training else 0
+        key = scrambled(key[:, None] + torch.arange(self.count, device=key.device)) + salt
+        items, unseen = self._unseen(key, owner[:, None] * num_items, user, seen.sort().values, num_items)
+        return rows_like(items, target), rows_like(unseen, target)
+
+    def _unseen(
+        self, key: Tensor, base: Tensor, user: Tensor | None, seen: Tensor, num_items: int
+    ) -> tuple[Tensor, Tensor]:
+        """Of as many draws as there may be, the first that is unseen, or the last."""
+        attempt = torch.arange(_REDRAWS, device=key.device)
+        draws = scrambled(scrambled(key)[..., None] + attempt).remainder(num_items)
+        unseen = ~_among(seen, base[..., None] + draws)
+        if self.history is not None and user is not None:
+            if self.history.device != key.device:
+                self.history = self.history.to(key.device)
+            unseen &= ~_among(self.history, user[:, None, None] * num_items + draws)
+        first = torch.where(unseen, attempt, _REDRAWS - 1).amin(-1, keepdim=True)
+        return draws.gather(-1, first).squeeze(-1), unseen.any(-1)
+
+
+def _of_items(head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
+    if isinstance(head, Dot | Cosine):
+        return torch.matmul(head.vectors(F.embedding(items, candidates)), head.query(states, batch)[:, :, None])[..., 0]
+    return head.of_items(states, batch, candidates, items)  # pyright: ignore[reportCallIssue]
+
+
+def _is_real(batch: HeteroData) -> Tensor:
+    real = batch["sample"].get("real")
+    size, device = batch["sample"].num_nodes, batch["sample"].target.device
+    if real is None:
+        return torch.ones(size, dtype=torch.bool, device=device)
+    return torch.zeros(size, dtype=torch.bool, device=device).index_fill(0, real, True)
+
+
+def _task_sizes(batch: HeteroData, losses: Tensor) -> Tensor:
+    """How many real samples each real sample's task has."""
+    real = batch["sample"].get("real")
+    if real is None:
+        return torch.ones_like(losses)
+    task = real // batch.rows["sample"]
+    return counts(task, batch.num_tasks)[task].to(losses.dtype)
+
+
+def _among(pairs: Tensor, wanted: Tensor) -> Tensor:
+    """Which of ``wanted`` are in the sorted ``pairs``."""
+    if len(pairs) == 0:
+        return torch.zeros_like(wanted, dtype=torch.bool)
+    return pairs[torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)] == wanted
+
+
+class Fingerprint(nn.Module):
+    """Normal noise that is always the same for the same set of known items: ``[E, D] -> [S, width]``.
+
+    A random vector for everybody, of which nobody needs to keep a table.
+
+    Args:
+        scale: its standard deviation.
+    """
+
+    def __init__(self, width: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.width, self.scale = width, scale
+
+    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """One vector a sample."""
+        click = scrambled(batch["item"].n_id[batch["event"].item] + 1)
+        whole = click.new_zeros(batch["sample"].num_nodes).index_add(0, batch["event"].batch, click)
+        draws = scrambled(scrambled(whole)[:, None] + torch.arange(2 * self.width, device=whole.device))
+        radius, angle = ((draws >> 11 & (1 << 53) - 1).double() / (1 << 53)).chunk(2, 1)
+        normal = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
+        return self.scale * normal.to(states.dtype)

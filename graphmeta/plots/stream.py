@@ -1,0 +1,51 @@
+"""Pictures of streams: how good each system is from period to period, and what retraining it takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from graphmeta.plots.figures import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, figure, label_axes, save, shown
+from graphmeta.retrain.stream import PeriodReport
+
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)
+_LINES = [(colour, line) for line in ("-", "--", ":") for colour in _COLOURS]
+
+
+def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metric: str = "hit@20") -> None:
+    """A metric on each period, before anything was learned from it: among drawn items, and among all.
+
+    Args:
+        histories: the reports of each system, by its name; metric: which one is drawn.
+    """
+    picture = figure(10, 4)
+    last = max(report.period for history in histories.values() for report in history) + 1
+    first = min(report.period for history in histories.values() for report in history) + 1
+    for axes, kind, among in zip(
+        picture.subplots(1, 2), ("sampled", "full"), ("drawn items", "all items"), strict=True
+    ):
+        for (name, history), (colour, line) in zip(histories.items(), itertools.cycle(_LINES)):
+            asked = [report for report in history if report.rows]
+            values = [100 * getattr(report, kind)[metric] for report in asked]
+            numbers = [report.period + 1 for report in asked]
+            axes.plot(numbers, values, marker=".", ls=line, color=colour, label=name, lw=1.2)
+        label_axes(axes, f"{shown(metric)} among {among}", ("period", "%"), (first, last))
+        axes.set_ylim(0, 1.12 * max(0.1, axes.dataLim.y1))
+    save(picture, path)
+
+
+def costs(histories: Mapping[str, Mapping[int, float]], path: Path) -> None:
+    """CPU seconds of retraining on one period, by how many periods of history there are.
+
+    Args:
+        histories: of each system, by its name, the number of periods and the seconds.
+    """
+    picture = figure(6, 4)
+    axes = picture.subplots()
+    for (name, found), (colour, line) in zip(histories.items(), itertools.cycle(_LINES)):
+        axes.plot(list(found), list(found.values()), marker="o", ls=line, color=colour, label=name)
+    last = max(number for found in histories.values() for number in found)
+    label_axes(axes, "Retraining on one period", ("periods of history", "CPU seconds"), (0, last))
+    axes.set_ylim(0, 1.12 * axes.dataLim.y1)
+    save(picture, path)

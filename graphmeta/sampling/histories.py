@@ -1,0 +1,81 @@
+"""A person's sessions read as one history: for what is known of somebody beyond the session of the moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from graphmeta.data.events import EventLog
+from graphmeta.errors import InputError
+from graphmeta.sampling.samples import Samples, whole_sessions
+
+
+def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
+    """All clicks of each user as one session, in pieces as :func:`~graphmeta.sampling.samples.whole_sessions` makes
+    them.
+
+    Sessions without a user stay by themselves. For encoders whose state runs on over a user's sessions.
+
+    Raises:
+        InputError: a log without users.
+    """
+    return whole_sessions(_by_user(log)[0], max_length=max_length)
+
+
+def by_user(log: EventLog) -> EventLog:
+    """The log with all clicks of each user as one session, by time; sessions without a user stay by themselves.
+
+    Raises:
+        InputError: a log without users.
+    """
+    return _by_user(log)[0]
+
+
+def every_click(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Every click as a target, the first of its session too, of which nothing is known before; in the log's order."""
+    at = np.arange(log.num_events)
+    begin = np.maximum(log.ptr[:-1][log.session], at - max_length)
+    user = None if log.session_user is None else log.session_user[log.session]
+    return Samples(log.item, begin, at, log.item, log.session, log.time if log.has_time else None, user)
+
+
+def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Samples:
+    """The same samples, each beginning with the clicks of its user's earlier sessions; ``max_length`` clicks at most.
+
+    Args:
+        samples: of this log, e.g. ``last_clicks(log)`` or some of its rows.
+
+    Raises:
+        InputError: a log without users.
+    """
+    rows, order = _by_user(log)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    end = place[samples.end - 1] + 1
+    begin = np.maximum(rows.ptr[rows.session[end - 1]], end - max_length)
+    return replace(samples, item=rows.item, time=rows.time if log.has_time else None, begin=begin, end=end)
+
+
+def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:
+    """The log with each user's clicks as one session, and the old row of each event."""
+    if log.session_user is None:
+        raise InputError("nobody knows whose sessions these are; name the log's user column")
+    nobody = -1 - np.arange(log.num_sessions)
+    _, first, owner = np.unique(
+        np.where(log.session_user >= 0, log.session_user, nobody), return_index=True, return_inverse=True
+    )
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))  # by each user's first session, as sessions are numbered
+    session = rank[owner][log.session]
+    order, first = np.lexsort((log.time, session)), np.sort(first)  # by time also where sessions overlap
+    whole = replace(
+        log,
+        session=session[order],
+        item=log.item[order],
+        time=log.time[order],
+        sessions=log.sessions[first],
+        session_user=log.session_user[first],
+        value=None if log.value is None else log.value[order],
+    )
+    return whole, order

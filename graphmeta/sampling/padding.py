@@ -1,0 +1,62 @@
+"""Index arithmetic of ragged rows, and of the dummy rows that make tasks equal in size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions ``begin[s] … begin[s] + lengths[s] - 1`` for all s in a row ``[sum]``, and their pointer ``[S + 1]``.
+
+    >>> ragged(np.array([5, 0]), np.array([2, 3]))[0].tolist()
+    [5, 6, 0, 1, 2]
+    """
+    ptr = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=ptr[1:])
+    return np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], lengths), ptr
+
+
+def filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
+    """``base`` (or so many times ``value``) with ``with_values`` written at ``at``."""
+    out = np.full(base, value) if isinstance(base, int) else base
+    out[at] = with_values
+    return out
+
+
+def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
+    """Rows a task: one dummy sample, event and item at least, and no dummy sample is longer than the longest real
+    one, or shorter than ``shortest``, 1 or, where a real one is, 0."""
+    samples, events = count["sample"], count["event"]
+    per_sample = int(samples.max(initial=0)) + 1
+    while True:
+        spare = per_sample - samples
+        per_event = int((events + spare * shortest).max(initial=1))
+        lacking = int((per_event - events - spare * longest).max(initial=0))
+        if lacking <= 0:
+            break
+        per_sample += max(1, lacking // (longest + 1))
+    return {
+        "sample": per_sample,
+        "event": per_event,
+        "item": int(count["item"].max(initial=0)) + 1,
+        "edge": int(count["edge"].max(initial=0)),
+    }
+
+
+def spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
+    """New row of each row when every task gets ``per_task`` rows (rows sorted by task)."""
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return task * per_task + np.arange(len(task)) - first[task]
+
+
+def shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Each task's dummy events dealt out evenly over its dummy samples, one row a dummy sample."""
+    number, _ = ragged(np.zeros_like(samples), samples)
+    owner = np.repeat(np.arange(len(samples)), samples)
+    each = events // np.maximum(samples, 1)
+    return each[owner] + (number < (events - each * samples)[owner])
+
+
+def pointer(session: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where the rows of each wanted session begin, in rows sorted by session."""
+    return np.concatenate([np.searchsorted(session, wanted), [len(session)]]).astype(np.int64)

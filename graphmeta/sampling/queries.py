@@ -1,0 +1,135 @@
+"""Sessions in people's own ids to what a system is asked, and its scores back to recommendations."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmeta.data.tables import EntityTable, locate
+from graphmeta.errors import InputError
+from graphmeta.sampling.samples import Samples, open_sessions
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item: its original id, a readable name, and its score."""
+
+    item: Any
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions by item numbers, of which some may have no known item.
+
+    Shapes: rows: an array of known items each; times: as rows, in seconds; users ``[S]``, -1 for unknown ones.
+    """
+
+    rows: list[np.ndarray]
+    times: list[np.ndarray] | None
+    users: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls,
+        items: EntityTable,
+        sessions: Sequence[Iterable[Any]],
+        *,
+        known_users: EntityTable | None,
+        users: Sequence[Any] | None,
+        times: Sequence[Sequence[float]] | None,
+        unknown: str,
+    ) -> Sessions:
+        """Read sessions of original ids; ``unknown`` says what to do about those that are not known.
+
+        Raises:
+            InputError: an unknown item where ``unknown`` is ``raise``, or times or users that do not fit.
+        """
+        if unknown not in ("raise", "warn", "ignore"):
+            raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
+        numbers = [_numbers(items, list(session), unknown, at) for at, session in enumerate(sessions)]
+        rows = [row[row >= 0] for row in numbers]
+        lacking = next((at for at, row in enumerate(rows) if not len(row)), None)
+        if lacking is not None and (unknown == "raise" or len(rows) == 1):
+            where = "" if len(rows) == 1 else f"session {lacking}: "
+            raise InputError(f"{where}the session has no known item; give at least one, or recommend what is popular")
+        when = None if times is None else _times_of(times, numbers)
+        return cls(rows, when, _users_of(known_users, users, len(rows)))
+
+    def batches(self, size: int, *, max_length: int) -> Iterator[tuple[np.ndarray, Samples]]:
+        """Sessions with a known item, of like length together: their places ``[B]`` and what to ask."""
+        lengths = np.array([len(row) for row in self.rows])
+        order = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+        for at in range(0, len(order), size):
+            chosen = order[at : at + size]
+            yield (
+                chosen,
+                open_sessions(
+                    [self.rows[number] for number in chosen],
+                    max_length=max_length,
+                    times=None if self.times is None else [self.times[number] for number in chosen],
+                    users=None if self.users is None else self.users[chosen],
+                ),
+            )
+
+
+def best_of(
+    scores: Tensor, k: int, items: EntityTable, seen: list[np.ndarray] | None = None
+) -> list[list[Recommendation]]:
+    """The k best items of each row of scores, without those seen; there may be fewer left.
+
+    Raises:
+        InputError: scores that are not finite.
+    """
+    if not scores.isfinite().all():
+        raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
+    for at, row in enumerate(seen or ()):
+        scores[at, torch.from_numpy(row)] = -torch.inf
+    best = scores.topk(k, dim=1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[_named(items, row, score) for row, score in zip(*pair, strict=True) if score > -np.inf] for pair in pairs]
+
+
+def _named(items: EntityTable, row: int, score: float) -> Recommendation:
+    item = items.ids[row]
+    return Recommendation(item.item() if isinstance(item, np.generic) else item, items.describe(row), score)
+
+
+def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) -> np.ndarray:
+    wanted = np.array(session, dtype=object)
+    rows = locate(items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session))
+    missing = [session[at] for at in np.flatnonzero(rows < 0)]
+    if missing and unknown == "raise":
+        where = f"session {number}: " if number else ""
+        raise InputError(
+            f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass "
+            f"unknown='ignore' (--unknown ignore)"
+        )
+    if missing and unknown == "warn":
+        warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=5)
+    return rows
+
+
+def _users_of(known: EntityTable | None, users: Sequence[Any] | None, sessions: int) -> np.ndarray | None:
+    if known is None or users is None:
+        return None
+    if len(users) != sessions:
+        raise InputError(f"{len(users)} users for {sessions} sessions; give one a session")
+    return locate(known.ids, np.array(users, dtype=object))
+
+
+def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> list[np.ndarray]:
+    """Times of the clicks on known items."""
+    if len(times) != len(numbers) or any(len(t) != len(n) for t, n in zip(times, numbers, strict=True)):
+        raise InputError("times and clicks differ in number; give one time a click, in seconds")
+    seconds = [np.asarray(t, dtype=np.float64) for t in times]
+    if any(not np.isfinite(t).all() or (np.diff(t) < 0).any() for t in seconds):
+        raise InputError("times must be numbers of seconds that never fall within a session")
+    return [t[n >= 0] for t, n in zip(seconds, numbers, strict=True)]

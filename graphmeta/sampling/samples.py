@@ -1,0 +1,102 @@
+"""Samples: clicks of a log, and which item comes next; the rows that training and evaluation run over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphmeta.data.events import EventLog
+from graphmeta.sampling.padding import ragged
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Runs of clicks by reference: sample s is ``item[begin[s]:end[s]]``, followed by ``target[s]`` (-1: unknown).
+
+    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. If known, ``time [N]`` float64 seconds,
+    ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, what the target was given (a rating).
+    """
+
+    item: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    target: np.ndarray
+    session: np.ndarray
+    time: np.ndarray | None = None
+    user: np.ndarray | None = None
+    value: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Known clicks a sample, ``[S]``."""
+        return self.end - self.begin
+
+    def take(self, rows: np.ndarray | slice) -> Samples:
+        """The samples of these rows; the clicks are shared, not copied."""
+        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value")}
+        return replace(self, **{name: None if column is None else column[rows] for name, column in known.items()})
+
+    def latest(self, length: int) -> Samples:
+        """The samples with at most their last ``length`` clicks."""
+        return replace(self, begin=np.maximum(self.begin, self.end - length))
+
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """All clicks one after the other ``[E]``, and where each sample begins ``[S + 1]``."""
+        where, ptr = ragged(self.begin, self.lengths)
+        return self.item[where], ptr
+
+
+def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Every click but the first of each session as a target, its (at most ``max_length`` last) predecessors known."""
+    begin = log.ptr[:-1][log.session]
+    at = np.arange(log.num_events)
+    rows = at[at > begin]
+    return _samples(log, np.maximum(begin[rows], rows - max_length), rows, log.session[rows])
+
+
+def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
+    """The last click of each session of at least ``min_length`` clicks as the target."""
+    chosen = np.flatnonzero(log.lengths >= max(min_length, 2))
+    at = log.ptr[chosen + 1] - 1
+    return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
+
+
+def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Each session once, its last click the target; one longer than that in pieces of ``max_length`` clicks.
+
+    With :class:`~graphmeta.nn.losses.losses.EveryClick`, all clicks but the first of each session are targets, as they
+    are in :func:`prefixes`, and each click is read once.
+    """
+    steps = np.maximum(log.lengths - 1, 0)
+    piece, ptr = ragged(np.zeros_like(steps), -(-steps // max_length))
+    session = np.repeat(np.arange(len(steps)), np.diff(ptr))
+    begin = log.ptr[session] + piece * max_length
+    return _samples(log, begin, np.minimum(begin + max_length, log.ptr[session + 1] - 1), session)
+
+
+def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
+    user = None if log.session_user is None else log.session_user[session]
+    return Samples(log.item, begin, end, log.item[end], session, log.time if log.has_time else None, user)
+
+
+def open_sessions(
+    sessions: list[np.ndarray],
+    *,
+    max_length: int = 50,
+    times: list[np.ndarray] | None = None,
+    users: np.ndarray | None = None,
+) -> Samples:
+    """Samples whose target nobody knows yet: what to recommend for. Sessions are arrays of item numbers.
+
+    Args:
+        times: seconds of each click, as ``sessions``; users: ``[S]`` user numbers, -1 for unknown ones.
+    """
+    ptr = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
+    item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)
+    begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
+    time = None if times is None else np.concatenate([*times, np.zeros(0)])
+    return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)), time, users)

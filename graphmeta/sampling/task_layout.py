@@ -1,0 +1,98 @@
+"""The rows of a batch laid out by task, each task with as many as the largest."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+
+from graphmeta.sampling.batch_rows import FILL, NEXT, OF, BatchRows, hetero
+from graphmeta.sampling.padding import filled, ragged, shares, sizes, spread
+
+
+def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
+    """The rows with dummies between, where the tasks differ in size."""
+    lengths = np.diff(rows.ptr)
+    item_task = task[rows.owner]
+    edge_task = item_task[rows.edges[0]]
+    count = {
+        "sample": np.bincount(task, minlength=num_tasks),
+        "event": np.bincount(task, weights=lengths, minlength=num_tasks).astype(np.int64),
+        "item": np.bincount(item_task, minlength=num_tasks),
+        "edge": np.bincount(edge_task, minlength=num_tasks),
+    }
+    if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # laid out by task as they are
+        size = {name: int(numbers[0]) for name, numbers in count.items()}
+        return hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
+    size = sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
+    sample_at = spread(task, count["sample"], size["sample"])
+    item_at = spread(item_task, count["item"], size["item"])
+    dummy = np.ones(num_tasks * size["sample"], dtype=bool)
+    dummy[sample_at] = False
+    new_lengths = np.zeros(len(dummy), dtype=np.int64)
+    new_lengths[dummy] = shares(size["event"] - count["event"], size["sample"] - count["sample"])
+    new_lengths[sample_at] = lengths
+    real_event = ~np.repeat(dummy, new_lengths)
+    last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
+    edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
+    edge_at = spread(edge_task, count["edge"], size["edge"])
+    edges[:, edge_at] = item_at[rows.edges]
+    padded = BatchRows(
+        ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
+        n_id=filled(num_tasks * size["item"], rows.n_id[:1].sum(), item_at, rows.n_id),
+        owner=filled(
+            np.repeat(np.arange(1, num_tasks + 1) * size["sample"] - 1, size["item"]),
+            None,
+            item_at,
+            sample_at[rows.owner],
+        ),
+        item_row=filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
+        edges=edges,
+        weight=filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
+        of_event={k: filled(_dummy_times(new_lengths, v), None, real_event, v) for k, v in rows.of_event.items()},
+        of_sample={k: filled(len(dummy), FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
+    )
+    if "known" in padded.of_sample:
+        padded.of_sample["known"] = new_lengths > 0
+    return hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+
+
+def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """A time for each event, a second apart within a sample from the first real one on.
+
+    A logarithm of a time, or of the pause between two, is then finite in dummy rows too: a NaN there would reach the
+    gradients of weights that real rows share.
+    """
+    order, _ = ragged(np.zeros_like(lengths), lengths)
+    return order + (times[0] if len(times) else 0.0)
+
+
+def split_tasks(batch: HeteroData) -> list[HeteroData]:
+    """Each task of a task-major batch as a batch of its own (what the per-task loop runs on)."""
+    return [_one_task(batch, t) for t in range(batch.num_tasks)]
+
+
+def _one_task(batch: HeteroData, t: int) -> HeteroData:
+    item, event, sample = (slice(t * batch.rows[k], (t + 1) * batch.rows[k]) for k in ("item", "event", "sample"))
+    real = batch["sample"].real
+    real = real[(real >= sample.start) & (real < sample.stop)] - sample.start
+    ptr = batch["sample"].ptr[sample.start : sample.stop + 1]
+    own = HeteroData()
+    own["item"].n_id, own["item"].batch = batch["item"].n_id[item], batch["item"].batch[item] - sample.start
+    own["event"].item = batch["event"].item[event] - item.start
+    own["event"].batch = batch["event"].batch[event] - sample.start
+    own["event"].order = batch["event"].order[event]
+    own["sample"].ptr = ptr - ptr[0]
+    own["sample"].last = (batch["sample"].last[sample] - event.start).clamp(min=0)
+    own["sample"].real = real
+    for store, rows in (("event", event), ("sample", sample)):
+        for name in FILL.keys() & batch[store].keys():
+            own[store][name] = batch[store][name][rows]
+    own[OF].edge_index = torch.stack([torch.arange(batch.rows["event"], device=real.device), own["event"].item])
+    edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])
+    own[NEXT].edge_index = batch[NEXT].edge_index[:, edge] - item.start
+    own[NEXT].weight = batch[NEXT].weight[edge]
+    for name in ("item", "event", "sample"):
+        own[name].num_nodes = batch.rows[name]
+    own.rows, own.num_tasks, own.longest, own.asks = batch.rows, 1, batch.longest, batch.asks
+    return own

@@ -1,0 +1,170 @@
+"""Support and query: what a task may learn from, and what it is asked.
+
+The task of a session: each click but the known last one is predicted from those before it (support), then the
+next click from all of them (query). The query's own target is in no support row, by construction and by check.
+
+Where support and query are chosen instead (some ratings of a person are known, others are asked for), they are
+:class:`Tasks`; training, adapting and scoring take either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.events import EventLog
+from graphmeta.errors import InputError
+from graphmeta.sampling.padding import pointer, ragged
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.session_batch import session_batch
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """The tasks of one step, task-major: ``support`` is None where no task has any support sample."""
+
+    support: HeteroData | None
+    query: HeteroData
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks there are."""
+        return self.query.num_tasks
+
+    def to(self, device: torch.device | str) -> TaskBatch:
+        """The same tasks on another device."""
+        return TaskBatch(None if self.support is None else self.support.to(device), self.query.to(device))
+
+
+def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Samples, np.ndarray]:
+    """The support samples of each query sample, and the task (= query row) of each, sorted.
+
+    For a query that knows clicks x_1 … x_n: (x_1 → x_2), (x_1 x_2 → x_3), …, (x_1 … x_{n-1} → x_n); with
+    ``max_support``, only the last so many. Source: CBML, §4 (sub-sequences of a session as its support set).
+    """
+    count = np.maximum(query.lengths - 1, 0)
+    if max_support is not None:
+        count = np.minimum(count, max_support)
+    end, _ = ragged(query.end - count, count)
+    task = np.repeat(np.arange(len(query)), count)
+    if not (end < query.end[task]).all():
+        raise AssertionError("a support target lies at or behind its query target")
+    return replace(query.take(task), end=end, target=query.item[end], value=None), task
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks with a support and queries of their own: task t's are the rows ``ptr[t]:ptr[t + 1]`` of each.
+
+    Args:
+        support: what a task may learn from; query: what it is asked, any number of samples a task.
+
+    Shapes: support_ptr, query_ptr ``[T + 1]`` int64.
+    """
+
+    support: Samples
+    query: Samples
+    support_ptr: np.ndarray
+    query_ptr: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.query_ptr) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Support samples of each task, ``[T]``."""
+        return np.diff(self.support_ptr)
+
+    def take(self, rows: np.ndarray) -> Tasks:
+        """These tasks, in this order."""
+        support, support_ptr = ragged(self.support_ptr[:-1][rows], self.lengths[rows])
+        query, query_ptr = ragged(self.query_ptr[:-1][rows], np.diff(self.query_ptr)[rows])
+        return Tasks(self.support.take(support), self.query.take(query), support_ptr, query_ptr)
+
+    def first_queries(self) -> Tasks:
+        """The same tasks with the first of their queries alone."""
+        return replace(self, query=self.query.take(self.query_ptr[:-1]), query_ptr=np.arange(len(self) + 1))
+
+    def latest(self, length: int) -> Tasks:
+        """The same tasks with at most the last ``length`` clicks of each sample."""
+        return replace(self, support=self.support.latest(length), query=self.query.latest(length))
+
+    def batch(self, *, num_items: int) -> TaskBatch:
+        """The tasks as graphs."""
+        parts = []
+        for samples, ptr in ((self.support, self.support_ptr), (self.query, self.query_ptr)):
+            task = np.repeat(np.arange(len(self)), np.diff(ptr))
+            parts.append(session_batch(samples, num_items=num_items, task=task, num_tasks=len(self)))
+        return TaskBatch(parts[0] if len(self.support) else None, parts[1])
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large tasks are: support samples, and rows (clicks of support and query samples) of each, both ``[T]``."""
+
+    support: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def sizes_of(samples: Samples | Tasks, max_support: int) -> Sizes:
+    """The sizes of these tasks, or of one task a sample with its own clicks as support (:func:`support_of`)."""
+    if isinstance(samples, Tasks):
+        clicks = [
+            np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
+            for part, ptr in ((samples.support, samples.support_ptr), (samples.query, samples.query_ptr))
+        ]
+        return Sizes(samples.lengths, clicks[0] + clicks[1])
+    length = samples.lengths
+    support = np.minimum(np.maximum(length - 1, 0), max_support)
+    shortest = length - support
+    return Sizes(support, support * (shortest + length - 1) // 2 + length)
+
+
+def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
+    """One task for each session of the log with a query: what is known of it, and what it is asked.
+
+    For ratings, a "session" is a person. A query knows all the clicks of its support; a support sample knows those
+    before it (the first knows none), so that no sample sees its own target.
+
+    Args:
+        support, query: which events are which, ``[N]`` bool; an event may be neither.
+
+    Raises:
+        InputError: an event that is both, or no query at all.
+    """
+    if (support & query).any():
+        raise InputError(f"event {np.argmax(support & query)} is both support and query; keep it in one")
+    if not query.any():
+        raise InputError("no event is asked about; mark some as queries")
+    asked = np.unique(log.session[query])
+    known = support & np.isin(log.session, asked)
+    support_ptr, query_ptr = (pointer(log.session[part], asked) for part in (known, query))
+    begin, size = support_ptr[:-1], np.diff(support_ptr)
+    own, task = np.arange(support_ptr[-1]), np.repeat(np.arange(len(asked)), np.diff(query_ptr))
+    item = log.item[known]
+
+    def samples(events: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Samples:
+        session = log.session[events]
+        user = None if log.session_user is None else log.session_user[session]
+        value = None if log.value is None else log.value[events]
+        return Samples(item, begin, end, log.item[events], session, None, user, value)
+
+    before = samples(known, np.repeat(begin, size), own)
+    return Tasks(before, samples(query, begin[task], (begin + size)[task]), support_ptr, query_ptr)
+
+
+def task_batch(query: Samples | Tasks, *, num_items: int, max_support: int | None = None) -> TaskBatch:
+    """The tasks as graphs: those given, or one a query sample with the support that the sample itself contains."""
+    if isinstance(query, Tasks):
+        return query.batch(num_items=num_items)
+    support, task = support_of(query, max_support=max_support)
+    asked = session_batch(query, num_items=num_items, task=np.arange(len(query)), num_tasks=len(query))
+    if len(support) == 0:
+        return TaskBatch(None, asked)
+    return TaskBatch(session_batch(support, num_items=num_items, task=task, num_tasks=len(query)), asked)

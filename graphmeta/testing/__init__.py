@@ -1,0 +1,11 @@
+"""For people who plug in their own parts: a log with a known right answer, and a check of an encoder.
+
+report = check_encoder(MyEncoder)      # MyEncoder(width) -> module with forward(x, batch)
+assert report.ok, report
+"""
+
+from graphmeta.testing.encoder import check_encoder
+from graphmeta.testing.fakes import fake_log, fake_ratings
+from graphmeta.testing.report import Check, CheckReport
+
+__all__ = ["Check", "CheckReport", "check_encoder", "fake_log", "fake_ratings"]

@@ -1,0 +1,77 @@
+"""For people who plug in their own parts: a log with a known right answer, and a check of an encoder.
+
+report = check_encoder(MyEncoder)      # MyEncoder(width) -> module with forward(x, batch)
+assert report.ok, report
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.testing.encoder import check_encoder
+from graphmeta.testing.report import Check, CheckReport
+
+__all__ = ["Check", "CheckReport", "check_encoder", "fake_log", "fake_ratings"]
+
+
+def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int = 0) -> EventLog:
+    """Sessions that walk a ring of items: after item ``n`` always comes ``n + 1``, so the right answer is known.
+
+    Items are called ``i0, i1, …``, carry a ``category`` of five neighbours and a ``brand``; each of twenty users
+    owns every twentieth session; one click a minute, one session an hour.
+
+    >>> log = fake_log(sessions=3)
+    >>> names = log.items.ids[log.item[log.session == 0]]
+    >>> [(int(b[1:]) - int(a[1:])) % 40 for a, b in zip(names, names[1:])]
+    [1, 1, 1, 1, 1]
+    """
+    random = np.random.default_rng(seed)
+    first = random.integers(0, items, sessions)
+    step, session = np.tile(np.arange(length), sessions), np.repeat(np.arange(sessions), length)
+    frame = pd.DataFrame(
+        {
+            "session": session,
+            "item": [f"i{n}" for n in (first[session] + step) % items],
+            "time": 1.7e9 + session * 3600.0 + step * 60.0,
+            "user": [f"u{n}" for n in session % 20],
+        }
+    )
+    table = pd.DataFrame({"item": [f"i{n}" for n in range(items)]})
+    table["category"] = [f"c{n // 5}" for n in range(items)]
+    table["brand"] = [f"b{n % 3}" for n in range(items)]
+    known = EntityTable.read(table, key="item")
+    return EventLog.read(frame, session="session", item="item", time="time", user="user", items=known)
+
+
+def fake_ratings(*, people: int = 40, items: int = 30, each: int = 16, seed: int = 0) -> EventLog:
+    """Ratings 1 to 5 of items by people, a session a person, with a known rule behind them.
+
+    Item n has the genres ``g{n % 5}`` and ``g{n % 3}`` (in the column ``genre`` of ``items.several``) and a ``rate``;
+    person p has an ``age`` and likes one genre: 5 for items that have it, else 1 + p mod 3.
+
+    >>> log = fake_ratings(people=3)
+    >>> log.num_sessions, log.lengths.tolist(), sorted(log.items.several)
+    (3, [16, 16, 16], ['genre'])
+    """
+    random = np.random.default_rng(seed)
+    rated = np.concatenate([random.permutation(items)[:each] for _ in range(people)])
+    person = np.repeat(np.arange(people), each)
+    taste = person % 5
+    likes = (rated % 5 == taste) | (rated % 3 == taste)
+    frame = pd.DataFrame({"person": person, "item": rated, "rating": np.where(likes, 5, 1 + person % 3)})
+    numbers = range(items)
+    known = pd.DataFrame({"item": numbers, "rate": [f"r{n % 2}" for n in numbers]})
+    known["genre"] = [[f"g{n % 5}", f"g{n % 3}"] for n in numbers]
+    told = pd.DataFrame({"person": range(people), "age": [f"a{n % 4}" for n in range(people)]})
+    return EventLog.read(
+        frame,
+        session="person",
+        user="person",
+        item="item",
+        value="rating",
+        items=EntityTable.read(known, key="item", several={"genre": ","}),
+        users=EntityTable.read(told, key="person"),
+    )

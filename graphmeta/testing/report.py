@@ -1,0 +1,84 @@
+"""What a check finds, and the sessions that an encoder is tried on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphmeta.sampling.samples import Samples, open_sessions
+
+ITEMS, TOLERANCE = 23, 1e-9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property of an encoder: whether it holds, and what was found.
+
+    ``on_purpose``: it does not hold, in a way that people often want (stop-gradient, padding, dropout); look at it.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    on_purpose: bool = False
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All checks of an encoder; ``ok`` if none is wrong. ``print`` it to read it."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds, or fails in a way that may be on purpose."""
+        return all(check.ok or check.on_purpose for check in self.checks)
+
+    def __str__(self) -> str:
+        sign = {(True, False): "ok  ", (False, True): "note", (False, False): "FAIL"}
+        return "\n".join(f"{sign[c.ok, c.on_purpose]} {c.name}: {c.found}" for c in self.checks)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found: whether the property holds, and the cause in one line where it does not."""
+
+    ok: bool
+    text: str
+    on_purpose: bool = False
+
+
+def asked(*, even: bool = False, count: int = 6) -> Samples:
+    """Sessions of several lengths, one click among them, and with repeated items (or alike in every count), their
+    times and users (one of them unknown), and their next items."""
+    random = np.random.default_rng(7)
+    sessions = [random.integers(0, ITEMS, n) for n in (5, 3, 6, 4)] + [np.array([4, 4, 9, 4])]
+    sessions.insert(2, np.array([7, 11]))  # neither the first row of a batch nor the last
+    sessions += [random.integers(0, ITEMS, 2 + n % 4) for n in range(count - len(sessions))]
+    if even:
+        sessions = [random.permutation(ITEMS)[:4] for _ in range(max(count, 5))]
+    sessions = sessions[:count]
+    times = [1.7e9 + np.cumsum(random.integers(1, 90, len(session) - 1)) for session in sessions]
+    users = np.array([0, 2, -1, 1, 0, 1])[np.arange(len(sessions)) % 6]
+    known = open_sessions([session[:-1] for session in sessions], times=times, users=users)
+    return replace(known, target=np.array([session[-1] for session in sessions]))
+
+
+def table(width: int) -> Tensor:
+    return torch.randn(ITEMS, width, generator=torch.Generator().manual_seed(1))
+
+
+def states_of(encoder: nn.Module, batch, width: int) -> Tensor:  # noqa: ANN001
+    return encoder(table(width)[batch["item"].n_id], batch)
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).detach().abs().max()) if one.numel() else 0.0
+
+
+def compared(one: Tensor, other: Tensor, cause: str) -> Found:
+    error = difference(one, other)
+    return Found(error < TOLERANCE, f"largest difference {error:.1e}" + (f": {cause}" if error >= TOLERANCE else ""))

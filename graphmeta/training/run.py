@@ -1,0 +1,102 @@
+"""The state of a training: reports, the best weights, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmeta.errors import InputError
+from graphmeta.storage import load_state, save_state
+from graphmeta.system import System
+
+ERRORS = ("mae", "rmse", "mse")  # measures of which less is better
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an epoch brought: mean training loss, seconds, metrics on the validation log, whether it is the best."""
+
+    epoch: int
+    loss: float
+    seconds: float
+    valid: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training is saved after each epoch; with ``resume`` it goes on from what lies there, bit for bit."""
+
+    folder: Path
+    resume: bool = False
+
+
+class Run:
+    """The state of a training: what a checkpoint holds, and which epoch is the best."""
+
+    def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
+        self.system, self.optimizer, self.setting = system, optimizer, setting
+        self.history: list[Report] = []
+        self.best: dict[str, Tensor] | None = None
+
+    def is_best(self, scores: dict[str, float]) -> bool:
+        """Whether these validation metrics beat all before (without validation, the newest is the best)."""
+        key = next((name for name in reversed(scores) if name.startswith("mrr")), next(iter(scores), None))
+        sign = -1 if key in ERRORS else 1
+        return key is None or all(sign * scores[key] > sign * report.valid[key] for report in self.history)
+
+    def since_best(self) -> int:
+        """How many epochs have passed since the best one."""
+        return next((ago for ago, report in enumerate(reversed(self.history)) if report.best), 0)
+
+    def note(self, report: Report) -> None:
+        """Add a report, and keep the weights if it is the best."""
+        self.history.append(report)
+        if report.best:
+            self.best = {name: tensor.clone() for name, tensor in self.system.state_dict().items()}
+
+    def restore_best(self) -> None:
+        """Put the best epoch's weights back."""
+        if self.best is not None:
+            self.system.load_state_dict(self.best)
+
+    def save(self, folder: Path) -> None:
+        """Write everything the next epoch depends on."""
+        tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        save_state(
+            folder,
+            "training",
+            tensors,
+            {"setting": self.setting, "history": [asdict(report) for report in self.history]},
+        )
+
+    def load(self, folder: Path) -> None:
+        """Go on from what :meth:`save` wrote; nothing there means from the beginning."""
+        if not (folder / "training.json").is_file():
+            return
+        tensors, document = load_state(folder, "training")
+        if document["setting"] != self.setting:
+            changed = sorted(k for k in self.setting if document["setting"].get(k) != self.setting[k])
+            raise InputError(
+                f"{folder}: a checkpoint of another training (different: {', '.join(changed)}); drop --resume or "
+                f"use its settings"
+            )
+        groups: dict[str, dict[str, Tensor]] = {"weight": {}, "best": {}, "optimizer": {}}
+        for key, tensor in tensors.items():
+            group, name = key.split("/", 1)
+            groups[group][name] = tensor
+        self.system.load_state_dict(groups["weight"])
+        self.best = groups["best"] or None
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in groups["optimizer"].items():
+            number, name = key.split("/")
+            state.setdefault(int(number), {})[name] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.history = [Report(**report) for report in document["history"]]
