@@ -214,7 +214,7 @@ def fitted(
     if CATALOGUE[options.system].counts and not (options.start_from and options.uncounted):
         raise SystemExit(f"{options.system} needs a trained base (--start-from) and sessions to learn on (--uncounted)")
     if options.start_from:
-        print("begins with", system.start_from(load(options.start_from)), flush=True)
+        print("begins with", system.load_matching(load(options.start_from)), flush=True)
     if options.only:
         chosen = Scope(*options.only).names(system)
         for name, weight in system.named_parameters():
@@ -227,7 +227,7 @@ def fitted(
         optimizer=OPTIMIZERS[options.optimizer](lr=options.lr),
         batch_size=options.batch_size,
         valid=valid,
-        counted=counted,
+        statistics_log=counted,
         patience=options.patience,
         seed=options.seed,
         precision=options.precision,
@@ -237,7 +237,7 @@ def fitted(
         print(report, flush=True)
         reports.append(told(report))
     if options.then:
-        print("ends with", system.start_from(load(options.then), fixed=True), flush=True)
+        print("ends with", system.load_matching(load(options.then), frozen_only=True), flush=True)
     if options.uncounted:
         system.fit_statistics(train_log)  # what is counted may be counted on all that is known by now
     if options.save:

@@ -40,7 +40,7 @@ TARGETS = {"new": (0, 0), "rare": (1, 5), "all": (0, np.inf)}  # training events
 KS = (5, 20)
 
 
-class Alike:
+class AttributeOverlap:
     """What has the most attributes in common with the clicks, the last one above all: items are never counted.
 
     score(i) = Σ over clicks c and attributes a of [a(i) = a(c), known] / (clicks since c, c included).
@@ -116,7 +116,7 @@ def cut(log: EventLog, options: argparse.Namespace) -> Split:
 def learned(options: argparse.Namespace, split: Split) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model, and what its epochs brought."""
     if options.system == "alike":
-        return as_in(split.train, Alike(split.train)), []
+        return as_in(split.train, AttributeOverlap(split.train)), []
     return fitted(options, split.train, split.valid)
 
 

@@ -225,7 +225,7 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
     for preset in presets:
         torch.manual_seed(options.seed)
         system = build(name, protocol.seen.items, **preset.arguments())
-        system.start_from(factors)
+        system.load_matching(factors)
         system.samples = lambda log, max_length: protocol.learn
         print(f"{name} {preset.arguments()}", flush=True)
         batch = len(protocol.learn) if preset.sums else 256

@@ -88,7 +88,7 @@ def trained(
     torch.manual_seed(options.seed)
     system = build(name, learn.items, width=options.width)
     if begin is not None:
-        system.start_from(begin)
+        system.load_matching(begin)
     if system.episodic:  # training tasks know as much as those of the test
         system.max_length = SHOTS
     asked = click_after(valid, SHOTS)

@@ -90,7 +90,7 @@ def differing(runs: Sequence[Row], name: str) -> str:
 
 
 def within(arguments: Mapping[str, Any]) -> str:
-    """What a system is around: ``around niser with returns``."""
+    """What a system is around: ``around niser with repeat_bias``."""
     options = arguments.get("options", {})
     base, own = arguments.get("base"), in_words(own_of(options))
     parts = [f"around {base}" if base else "", within(options) if options else "", f"with {own}" if own else ""]
@@ -107,7 +107,7 @@ def in_words(arguments: Mapping[str, Any]) -> str:
     parts = []
     for name, value in arguments.items():
         shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
-        parts.append(shown if name == "extras" else name if value is True else f"{name} {shown}")
+        parts.append(shown if name == "score_terms" else name if value is True else f"{name} {shown}")
     return ", ".join(parts)
 
 

@@ -91,7 +91,7 @@ def as_published(row: Row) -> bool:
     given, entry = row["arguments"], CATALOGUE.get(row["system"])
     base = entry.encoder if entry else None
     whole = float(after(shlex.split(row["command"]), "--share") or 1) == 1
-    return whole and given.get("base", base) == base and not given.get("options") and not given.get("extras")
+    return whole and given.get("base", base) == base and not given.get("options") and not given.get("score_terms")
 
 
 def pictures(first: Row) -> list[str]:

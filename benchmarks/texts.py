@@ -31,7 +31,7 @@ brand, seller) from the vocabulary alone. The test asks prefixes of sessions wit
 may be any item; the epoch is chosen on sessions with other new items. What counts clicks cannot find what nobody
 clicked, and an encoder as published scores it by a vector that was never right. `alike` counts shared attributes and
 nothing else. `dropout_net` adds the vectors of an item's attributes to its own, which it leaves out at random while it
-learns and which a new item does not have; `kin` is a learned bonus for what shares an attribute with a click.
+learns and which a new item does not have; `same_category` is a learned bonus for what shares an attribute with a click.
 """
 TEXTS = {
     ("diginetica", "cold-items"): COLD
@@ -110,7 +110,7 @@ Documents have 80 words (the paper: 500), word vectors 16 numbers made of the re
 held-out sessions) are the ablation. Item vectors that also hear of what is clicked together in all training sessions
 (global_gnn, counts less one), and sessions whose items exchange messages with their categories (hetero_gnn), are both
 behind SR-GNN after as much training, at every number of known clicks. What a global graph knows helps where it is added
-to scores (`second_look`; `evidence` and `kin` around niser), not where it is mixed into the vectors.
+to scores (`reranker`; `cooccurrence` and `same_category` around niser), not where it is mixed into the vectors.
 
 **Products with the item table in 16 bits** (`--precision bf16`): the three sr_gnn rows on the last 30 % of training
 compare. On one seed bf16 is .07 (P@20) and .01 (MRR@20) below fp32, where another seed of fp32 is .35 and .07 away.
@@ -125,10 +125,11 @@ rate of 0.01 was chosen among four by `multi_ft` on the last 1,000; what is trai
 clusters and memories on the 9,000 before. Both that and training all weights there were asked on the test; all weights
 (the same commands without `--only`, at `--lr 3e-4`, melu at inner rate 0.01) had less there (cbml 27.28 / 15.92, mamo
 27.16 / 15.97, melu 25.69 / 14.42), and on the last 1,000 too but for melu.
-The niser row with `returns` is the next base: an encoder trained on every prefix, and a bonus for
+The niser row with `repeat_bias` is the next base: an encoder trained on every prefix, and a bonus for
 a session's own items. It has not learned from the last 10,000 training sessions (its epoch was chosen on them). The
 rows that begin with it, or with what came of it, learn on 9,000 of these alone, which neighbours do not count either.
-What neighbours and categories say, inside the same softmax (niser with `evidence` and `kin`), is nearly all of it.
+What neighbours and categories say, inside the same softmax (niser with `cooccurrence` and `same_category`), is nearly
+all of it.
 Asking last clicks in training, as the test does (cbml without gate and step), a gate by cluster, and one step on the
 session's own clicks with learned rates in second order each add less than the standard error, 0.44 points at a Hit@5 of
 a third. Counting alone (item_knn) is level with all of that up to four known clicks, and falls behind after. Tried on

@@ -70,7 +70,7 @@ plain, found, steps, support = system(), {}, {}, {}
 list(train(plain, split.train, epochs=3, optimizer=Adam(lr=5e-3), seed=0))
 print(f"\n{len(asked)} test sessions, in %        Hit@20   MRR@20   MRR@20 after 0, 1 … 5 steps")
 for name, each in systems.items():
-    each.start_from(plain)  # they all go on from one training
+    each.load_matching(plain)  # they all go on from one training
     list(train(each, split.train, epochs=1, optimizer=Adam(lr=2e-3), seed=0))
     found[name], curve = evaluate(each, asked).metrics, ""
     if each.adaptation is not None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-if TYPE_CHECKING:
-    pass
-
-
-FORMAT = 3  # 1 had no users, 2 no max_support and max_length
+FORMAT = 4  # 1 had no users, 2 no max_support and max_length; 3 had other names, see graphmeta.published.load
 
 
 class Limits(TypedDict):

@@ -44,22 +44,23 @@ class Recommender(nn.Module):
         return real_samples(batch, self.head(states, batch, candidates))
 
     @torch.no_grad()
-    def start_from(self, other: Recommender, *, fixed: bool = False) -> list[str]:
-        """Copy weights, see :meth:`graphmeta.system.System.start_from`; what was counted, where it has the same shape.
+    def load_matching(self, other: Recommender, *, frozen_only: bool = False) -> list[str]:
+        """Copy weights, see :meth:`graphmeta.system.System.load_matching`; what was counted, where it has the same
+        shape.
 
         Raises:
             InputError: a weight that is larger there, or nothing to copy.
         """
         ours, theirs = self.state_dict(), other.state_dict()
         weights = dict(self.named_parameters())
-        names = [n for n in ours if n in theirs and not (fixed and n in weights and weights[n].requires_grad)]
+        names = [n for n in ours if n in theirs and not (frozen_only and n in weights and weights[n].requires_grad)]
         names = [n for n in names if _fits(ours[n], theirs[n], n in weights)]
         larger = [n for n in names if any(a < b for a, b in zip(ours[n].shape, theirs[n].shape, strict=True))]
         if larger:
             own, there = (tuple(state[larger[0]].shape) for state in (ours, theirs))
             raise InputError(f"{larger[0]} is {there} there and {own} here; build ours as wide as the other")
         if not names:
-            kind = "the same name that training leaves as they are" if fixed else "the same name"
+            kind = "the same name that training leaves as they are" if frozen_only else "the same name"
             raise InputError(f"the other system has no weights of {kind}, so there is nothing to begin with")
         for name in names:
             block = tuple(slice(0, size) for size in theirs[name].shape)
@@ -76,7 +77,7 @@ def _fits(own: Tensor, other: Tensor, learned: bool) -> bool:
     return own.dim() == other.dim() if learned else own.shape == other.shape
 
 
-class Surrounded(Recommender):
+class ContextAugmented(Recommender):
     """A recommender whose head also sees what lies around each click in the training graph: states ``[h ; n]``.
 
     Args:

@@ -22,7 +22,7 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.encoders.dwell_time import DwellBins
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss
+from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
 from graphmeta.recipe import FORMAT, Limits, Recipe
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, shuffled
@@ -73,8 +73,8 @@ class System(nn.Module):
         self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
         self.batches = batches or partial(shuffled, pool=50 if self.episodic else 1)
         self.max_length, self.max_support = max_length, max_support
-        if self.episodic and isinstance(self.loss, EveryClick):
-            raise InputError("EveryClick has a loss a click, meta-training wants one a task; pass another loss")
+        if self.episodic and isinstance(self.loss, AllPositions):
+            raise InputError("AllPositions has a loss a click, meta-training wants one a task; pass another loss")
         self._recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
@@ -103,11 +103,11 @@ class System(nn.Module):
     @property
     def episodic(self) -> bool:
         """Whether training runs over tasks (support, then query) rather than over single samples."""
-        return self.adaptation is not None and self.adaptation.trained
+        return self.adaptation is not None and self.adaptation.meta_trained
 
-    def start_from(self, other: System, *, fixed: bool = False) -> list[str]:
+    def load_matching(self, other: System, *, frozen_only: bool = False) -> list[str]:
         """Begin with what another system has learned: every weight of the same name is copied, and returned; with
-        ``fixed``, those alone that our own training leaves as they are (``requires_grad`` is off).
+        ``frozen_only``, those alone that our own training leaves as they are (``requires_grad`` is off).
 
         Where ours is larger (a layer that also reads a cluster), theirs fills the leading block and the rest
         is zero, so that before it trains the copy answers nearly as the other does (a gate still scales it).
@@ -119,7 +119,7 @@ class System(nn.Module):
         if not users or not np.array_equal(self.items.ids, other.items.ids):
             what = "items" if users else "users"
             raise InputError(f"the other system's {what} are not ours; build both from one log, or one aligned to it")
-        return self.recommender.start_from(other.recommender, fixed=fixed)
+        return self.recommender.load_matching(other.recommender, frozen_only=frozen_only)
 
     def check(self, log: EventLog, name: str) -> None:
         """Refuse a log that is numbered by other items or users than the system.
@@ -137,7 +137,7 @@ class System(nn.Module):
     @property
     def scores_in_bf16(self) -> bool:
         """Whether training scores the whole catalogue by products that ``precision="bf16"`` is about."""
-        loss = self.loss.loss if isinstance(self.loss, EveryClick) else self.loss
+        loss = self.loss.loss if isinstance(self.loss, AllPositions) else self.loss
         return isinstance(loss, SoftmaxLoss) and isinstance(self.recommender.head, Dot)
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:

@@ -5,20 +5,20 @@ import warnings
 import torch
 
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.parts import adding
+from graphmeta.published.parts import with_score_terms
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log, fake_ratings
 
 LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(people=6)
 
 
-def made(name, arguments, extras=()):
+def made(name, arguments, score_terms=()):
     """The system, untrained, and five samples of it (of a rating system: five users)."""
     torch.manual_seed(0)
     log = RATINGS if CATALOGUE[name].rates else LOG
     system = build(name, log.items, users=log.users, width=8, **arguments)
-    if extras:
-        adding(system, extras)
+    if score_terms:
+        with_score_terms(system, score_terms)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         system.fit_statistics(log)

@@ -10,8 +10,8 @@ from tests.pretend import Device, moved, numbers
 EVERY = {name: (name, {}, ()) for name in CATALOGUE} | {
     "maml around tagnn": ("maml", {"base": "tagnn"}, ()),
     "maml around gru4rec": ("maml", {"base": "gru4rec", "order": 1}, ()),
-    "extras": ("niser", {}, ("returns", "kin")),
-    "cbml with extras": ("cbml", {"base": "niser"}, ("returns",)),
+    "score_terms": ("niser", {}, ("repeat_bias", "same_category")),
+    "cbml with score_terms": ("cbml", {"base": "niser"}, ("repeat_bias",)),
 }
 
 

@@ -17,20 +17,20 @@ from graphmeta.training.loop import train
 def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The base learns on the earlier sessions, the second look on the last tenth; in the end all are counted, and the
+    """The base learns on the earlier sessions, the re-ranker on the last tenth; in the end all are counted, and the
     base that is looked at learns on all."""
     ran, trained = [], []
 
     def noted(system, learn, **options):  # noqa: ANN001, ANN003, ANN202
         trained.append(system)
-        ran.append((set(learn.sessions.tolist()), set((options["counted"] or learn).sessions.tolist())))
+        ran.append((set(learn.sessions.tolist()), set((options["statistics_log"] or learn).sessions.tolist())))
         return train(system, learn, **options)
 
     monkeypatch.setattr(plan, "train", noted)
     log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
     split = protocol.cut(log, rules)
     columns = Columns("session", "item", "time", None)
-    work = job.Job(plan.Plan("second_look", 1, 0, 4), columns, rules, "invented", tmp_path)
+    work = job.Job(plan.Plan("reranker", 1, 0, 4), columns, rules, "invented", tmp_path)
     outcome = job.carry_out(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
     (first, _), (second, counted), (third, _) = ran
     whole = set(split.train.sessions.tolist())
@@ -43,13 +43,13 @@ def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
     assert outcome is not None
     last, theirs = outcome.system.recommender.state_dict(), trained[2].recommender.state_dict()
     looked = trained[1].recommender.state_dict()
-    own = {name for name in last if name.startswith(("head.extras", "head.scale"))}
+    own = {name for name in last if name.startswith(("head.score_terms", "head.scale"))}
     assert own < set(last)
     for name in set(last) - own:
         torch.testing.assert_close(last[name], theirs[name], rtol=0, atol=0)
-    assert any("second_look.net" in name for name in own)
+    assert any("reranker.net" in name for name in own)
     assert all(torch.equal(last[name], looked[name]) for name in own if "net" in name)
     assert any(not torch.equal(first, theirs[name]) for name, first in trained[0].recommender.state_dict().items())
-    look = outcome.system.recommender.get_submodule("head.extras.second_look")
+    look = outcome.system.recommender.get_submodule("head.score_terms.reranker")
     clicks = np.bincount(split.train.item, minlength=split.train.num_items)
     np.testing.assert_allclose(look.known[:, 0].numpy(), np.log1p(clicks) / 8, rtol=1e-6)

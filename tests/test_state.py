@@ -46,7 +46,8 @@ every = pytest.mark.parametrize("name", CATALOGUE)
 
 # A value of every argument that is not its default; those of one system alone stand under its name.
 OTHER: dict[str, Any] = {
-    "width": 6, "steps": 2, "extras": ("returns", "kin"), "max_support": 3, "max_length": 4, "layers": 3,
+    "width": 6, "steps": 2, "score_terms": ("repeat_bias", "same_category"), "max_support": 3, "max_length": 4,
+    "layers": 3,
     "dropout": 0.3, "cell": "gru", "loss": "bpr", "negatives": 4, "weight": 0.4, "kernel": 2, "multiplier": 2,
     "residual": False, "activation": "relu", "gated": True, "length": 3, "horizontal": 5, "vertical": 2, "ahead": 2,
     "hidden": 7, "user_width": 5, "carry_state": True, "temporal": True, "time_width": 3, "dwell_lag": 0,
@@ -62,13 +63,13 @@ NESTED = {"base": "dropout_net", "options": {"base": sr_gnn, "options": {"steps"
 OWN: dict[str, dict[str, Any]] = {
     "gru4rec": {"cell": "lstm"}, "global_gnn": {"dropout": 0.2}, "sml": {"residual": True},
     "mamo_rating": {"bias": 0.2}, "meta_tl": {"hidden": (9, 8), "order": 1}, "cluster_seq": {"weight": 0.3},
-    "second_look": {"base": "sr_gnn", "options": {"extras": ("evidence",), "steps": 2}},
+    "reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
     "dropout_net": {"base": gru4rec, "options": {"cell": "lstm"}},
     "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "group"},
     "multi_ft": {"base": "caser", "options": {"length": 3}}, "melu": NESTED,
     "mamo": {"base": partial(if_san, layers=1), "options": {"dropout": 0.1}},
     "meta_hin": {"base": partial(partial(if_san, layers=1), width=50), "options": None},
-    "cbml": {"base": partial(if_san, layers=1), "options": {"extras": ["returns"]}, "granularity": Row()},
+    "cbml": {"base": partial(if_san, layers=1), "options": {"score_terms": ["repeat_bias"]}, "granularity": Row()},
     "cbml_g": {"base": "niser", "options": {"scale": 8.0}, "gate": "both"},
     "cbml_c": {"base": gru4rec, "options": {"layers": 2, "bias": False}, "gate": "both"},
     "cbml_s": {"base": "gc_san", "options": {"layers": 2}, "gate": "session"},

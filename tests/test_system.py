@@ -177,7 +177,7 @@ def test_unknown_system_names_the_nearest():
         build("srgnn", LOG.items)
 
 
-@pytest.mark.filterwarnings("ignore:.*counted=")
+@pytest.mark.filterwarnings("ignore:.*statistics_log=")
 @pytest.mark.parametrize("name", RANKING)
 def test_every_system_trains(name):
     torch.manual_seed(0)
@@ -185,7 +185,7 @@ def test_every_system_trains(name):
     if CATALOGUE[name].encoder == "bpr_fold_in":  # frozen factors: on random ones there is nothing to learn
         plain = build("bpr_fold_in", LOG.items, users=LOG.users, width=8)
         list(train(plain, LOG, epochs=8, optimizer=Adam(lr=5e-2), batch_size=100))
-        system.start_from(plain)
+        system.load_matching(plain)
     epochs = 12 if name == "meta_tl" else 3  # translations stand still before they part
     history = list(train(system, LOG, epochs=epochs, optimizer=Adam(lr=1e-2), batch_size=30))
     assert history[-1].loss < history[0].loss
@@ -222,7 +222,7 @@ def test_maml_keeps_what_its_base_knows_of_users_and_lengths():
 
 def test_a_larger_weight_takes_the_others_as_its_leading_block():
     base, system = build("sr_gnn", LOG.items, width=5), build("cbml", LOG.items, width=5, base="sr_gnn")
-    copied = system.start_from(base)
+    copied = system.load_matching(base)
     ours, theirs = system.recommender.state_dict(), base.recommender.state_dict()
     assert set(copied) == set(ours) & set(theirs)
     (wider,) = [name for name in copied if ours[name].shape != theirs[name].shape]
@@ -251,28 +251,28 @@ def strangers(name, log=LOG, **arguments):
 def test_what_it_cannot_start_from_is_refused_and_nothing_is_copied(system, other, fixed, told):
     before = state_hash(system)
     with pytest.raises(InputError, match=told):
-        system.start_from(other, fixed=fixed)
+        system.load_matching(other, frozen_only=fixed)
     assert state_hash(system) == before
 
 
 def test_factors_of_other_people_are_what_people_start_from():
-    assert build("meta_cf_g", LOG.items).start_from(build("bpr_fold_in", LOG.items, users=OTHERS))
+    assert build("meta_cf_g", LOG.items).load_matching(build("bpr_fold_in", LOG.items, users=OTHERS))
 
 
 def test_what_was_counted_is_copied_whole_or_not_at_all():
     base, system = (build("cluster_seq", LOG.items, width=4, graph=4, code=3, clusters=2) for _ in range(2))
     base.fit_statistics(LOG)
-    assert "features.edges" not in system.start_from(base)
+    assert "features.edges" not in system.load_matching(base)
     system.fit_statistics(LOG)
     base.recommender.features.edges.zero_()
-    assert "features.edges" in system.start_from(base)
+    assert "features.edges" in system.load_matching(base)
     assert not system.recommender.features.edges.any()
 
 
 def test_what_it_starts_from_includes_single_numbers():
     base, system = (build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2) for _ in range(2))
     base.fit_statistics(LOG)
-    system.start_from(base)
+    system.load_matching(base)
     ours, theirs = system.recommender.state_dict(), base.recommender.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

@@ -16,9 +16,9 @@ from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 
 LOG = fake_log(sessions=60, items=23, length=7)
-OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "second_look": {}}
+OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "reranker": {}}
 ADAPTED = ["maml", "cbml", "melu", "mamo", "multi_ft", "meta_hin"]
-PLAIN = ["sr_gnn", "if_san", "gru4rec", "second_look"]
+PLAIN = ["sr_gnn", "if_san", "gru4rec", "reranker"]
 WITH_USERS = ["asars_time_user"]
 ASKED = [
     LOG.items.ids[LOG.item[a:b]].tolist()[: 1 + n % 6]

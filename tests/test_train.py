@@ -15,7 +15,7 @@ from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures, row_gradients
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss
+from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
 from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
@@ -198,12 +198,12 @@ def test_a_log_numbered_otherwise_is_refused():
 def test_an_encoder_that_looks_ahead_is_not_asked_about_every_click():
     log = fake_log(sessions=60)
     parts = ItemFeatures(log.num_items, 6), GatedSessionGraph(6), Dot(Last())
-    system = System(Recommender(*parts), log.items, loss=EveryClick(SoftmaxLoss()), samples=whole_sessions)
+    system = System(Recommender(*parts), log.items, loss=AllPositions(SoftmaxLoss()), samples=whole_sessions)
     with pytest.raises(InputError, match="looks ahead"):
         next(train(system, log))
     with pytest.raises(InputError, match="one a task"):
         adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
-        System(Recommender(*parts), log.items, loss=EveryClick(SoftmaxLoss()), adaptation=adaptation)
+        System(Recommender(*parts), log.items, loss=AllPositions(SoftmaxLoss()), adaptation=adaptation)
 
 
 def test_bf16_trains_and_is_refused_where_it_would_do_nothing():

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from graphmeta.adapt.clipping import clipped
+from graphmeta.adapt.context import AdaptationContext, Support
 from graphmeta.adapt.descent import Move, leaf, moved, read_of, slopes_of
 from graphmeta.adapt.fallback import Fallback
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
-from graphmeta.adapt.problem import Problem, Support
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights, detached
 from graphmeta.adapt.stacked.table_state import TableState
@@ -48,7 +48,7 @@ class Adaptation(nn.Module):
         start: where they begin, see :mod:`graphmeta.adapt.starts.start`; the shared weights if not given.
         inner: how many steps a task takes, of which order, how they are clipped, held back and trained, see
             :class:`~graphmeta.adapt.inner.InnerLoop`; in its place, ``steps`` and ``order`` alone may be given.
-        trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
+        meta_trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
             as if there were no adaptation, and steps are taken only when recommending.
         stacked: all tasks at once; False runs the per-task loop.
         task_chunk: so many tasks at a time, however many a batch has; if not given, as many as
@@ -66,7 +66,7 @@ class Adaptation(nn.Module):
         step: Step,
         start: Start | None = None,
         inner: InnerLoop | None = None,
-        trained: bool = True,
+        meta_trained: bool = True,
         stacked: bool = True,
         task_chunk: int | None = None,
         **loop: Unpack[Loop],
@@ -77,7 +77,11 @@ class Adaptation(nn.Module):
         if task_chunk is not None and task_chunk < 1:
             raise InputError(f"task_chunk must be at least 1, not {task_chunk}")
         self.scope, self.step, self.start = scope, step, Shared() if start is None else start
-        self.inner, self.trained, self.stacked = InnerLoop(**loop) if inner is None else inner, trained, stacked
+        self.inner, self.meta_trained, self.stacked = (
+            InnerLoop(**loop) if inner is None else inner,
+            meta_trained,
+            stacked,
+        )
         self.task_chunk, self.sizes = task_chunk, (0, 0)
         self.names: list[str] = []
         self.frozen: list[str] = []
@@ -109,7 +113,7 @@ class Adaptation(nn.Module):
         plain = self.inner == InnerLoop(self.inner.steps, self.order)
         more = "" if plain else f", {self.inner}"
         frozen = f", frozen={self.frozen}" if self.frozen else ""
-        shown = f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, trained={self.trained}"
+        shown = f"scope={self.scope.prefixes}, steps={self.steps}, order={self.order}, meta_trained={self.meta_trained}"
         return f"{shown}{more}{frozen}"
 
     def bind(self, recommender: Recommender) -> None:
@@ -208,7 +212,7 @@ class Adaptation(nn.Module):
             walk = self._walk(problem, begin)
             answers = self._weighed(problem, walk, answer)
             problem.settle()
-            self.start.reached(recommender, walk[-1])
+            self.start.on_adapted(recommender, walk[-1])
             return answers
         walk = self._walk(problem, {name: stacked[0] for name, stacked in begin.items()})
         return self._answers(recommender, [problem], [walk], list(begin), answer)
@@ -230,7 +234,7 @@ class Adaptation(nn.Module):
     def _answers(
         self,
         recommender: Recommender,
-        problems: list[Problem],
+        problems: list[AdaptationContext],
         walks: list[list[dict[str, Any]]],  # plain tensors, as everything of a task on its own
         begun: list[str],
         answer: nn.Module | None,
@@ -239,23 +243,23 @@ class Adaptation(nn.Module):
         reached = {name: torch.stack([walk[-1][name] for walk in walks]) for name in begun}
         for problem in problems:
             problem.settle()
-        self.start.reached(recommender, {**reached})  # before the answers, whose gradients it may ask for
+        self.start.on_adapted(recommender, {**reached})  # before the answers, whose gradients it may ask for
         for t, walk in enumerate(walks):
             walk[-1] |= {name: stacked[t] for name, stacked in reached.items()}
         return torch.cat([self._weighed(p, walk, answer) for p, walk in zip(problems, walks, strict=True)])
 
-    def _walk(self, problem: Problem, begin: Mapping[str, Weight]) -> list[Weights]:
+    def _walk(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> list[Weights]:
         """The weights after every step whose query loss counts, see :class:`~graphmeta.adapt.inner.MultiStep`."""
         if not self.inner.weights_at(problem.progress):
             return [self._descend(problem, begin)]
         return list(self._every_step(problem, begin))[-self.steps :]
 
-    def _weighed(self, problem: Problem, walk: list[Weights], answer: nn.Module | None) -> Tensor:
+    def _weighed(self, problem: AdaptationContext, walk: list[Weights], answer: nn.Module | None) -> Tensor:
         """The answers after the last step, or the weighted sum of those after every step."""
         if len(walk) == 1:
-            return problem.answered(walk[0], answer)
+            return problem.evaluate_query(walk[0], answer)
         shares = self.inner.weights_at(problem.progress)
-        each = [share * problem.answered(weights, answer) for share, weights in zip(shares, walk, strict=True)]
+        each = [share * problem.evaluate_query(weights, answer) for share, weights in zip(shares, walk, strict=True)]
         return torch.stack(each).sum(0)
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
@@ -270,7 +274,7 @@ class Adaptation(nn.Module):
         together: bool,
         number: int = 0,
         progress: float = 1.0,
-    ) -> Problem:
+    ) -> AdaptationContext:
         """The tasks, encoded once if only their heads differ."""
         encoded, seen, second = None, None, self._second(progress)
         if not self._moves_states:
@@ -280,7 +284,9 @@ class Adaptation(nn.Module):
                     states, candidates = recommender.encode(tasks.support)
                 # A table is a parameter wherever it comes from: in first order nobody asks for its gradient here.
                 seen = (states, candidates if second else candidates.detach())
-        return Problem(recommender, tasks.support, tasks.query, loss, encoded, seen, together, number, progress)
+        return AdaptationContext(
+            recommender, tasks.support, tasks.query, loss, encoded, seen, together, number, progress
+        )
 
     def _second(self, progress: float) -> bool:
         """Whether steps are differentiated through, when this share of the training is done."""
@@ -291,11 +297,11 @@ class Adaptation(nn.Module):
         """Whether a task has states of its own, or only a head of its own."""
         return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
-    def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
+    def _descend(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
         """The weights after all steps, from ``begin`` and, for what is not in it, the shared weights."""
         return deque(self._every_step(problem, begin), maxlen=1).pop()  # earlier ones are not kept
 
-    def _every_step(self, problem: Problem, begin: Mapping[str, Weight]) -> Iterator[Weights]:
+    def _every_step(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> Iterator[Weights]:
         """The weights at the start and after each step; without support, at the start alone."""
         weights: Weights = dict(begin)
         if problem.support is None or self.steps == 0:
@@ -314,7 +320,7 @@ class Adaptation(nn.Module):
             weights = self._step(support, weights, number)
             yield weights
 
-    def _is_matrix(self, problem: Problem, name: str, weight: Tensor) -> bool:
+    def _is_matrix(self, problem: AdaptationContext, name: str, weight: Tensor) -> bool:
         """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
         rates = [self.step.rate(name, number) for number in range(self.steps)]
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)

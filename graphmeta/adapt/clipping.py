@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.problem import Support
+from graphmeta.adapt.context import Support
 from graphmeta.adapt.stacked.task_matrix import TaskMatrix
 from graphmeta.adapt.stacked.task_table import TaskTable
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.problem import Problem
+from graphmeta.adapt.context import AdaptationContext
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights
 from graphmeta.adapt.starts.gated import Gated
@@ -76,7 +76,7 @@ class CoAdaptation(Adaptation):
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return {}  # each path has a start of its own
 
-    def _descend(self, problem: Problem, begin: Mapping[str, Weight]) -> Weights:
+    def _descend(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
         if self.steps == 0:  # nor is anything else learned from the support
             problem = replace(problem, support=None, seen=None)
         mix = problem.recommender.get_buffer(self.mix)
@@ -89,21 +89,21 @@ class CoAdaptation(Adaptation):
             fused |= {name: walk[name] for name in names if name in walk}
         return fused | {self.mix: share}
 
-    def _along(self, problem: Problem, choice: Tensor) -> Weights:
+    def _along(self, problem: AdaptationContext, choice: Tensor) -> Weights:
         """The weights at the end of one path."""
         weights = self.semantic._descend(problem, {self.mix: choice})
-        context = replace(problem, query=without_targets(problem.query)).answered(weights, Summary())
+        context = replace(problem, query=without_targets(problem.query)).evaluate_query(weights, Summary())
         gated = self.gate.under(problem.recommender, context)
         alone = not problem.together
         return super()._descend(problem, weights | {n: w[0] if alone else w for n, w in gated.items()})
 
-    def _loss(self, problem: Problem, weights: Weights) -> Tensor:
+    def _loss(self, problem: AdaptationContext, weights: Weights) -> Tensor:
         """The mean support loss of each task ``[T]`` (of one alone: a number); zero without support."""
         if problem.support is None:
             return problem.each(problem.recommender.get_buffer(self.mix).new_zeros(()))
         with torch.set_grad_enabled(self._second(problem.progress)):
             asked = replace(problem, query=problem.support, encoded=problem.seen)
-            losses = task_mean(problem.support, asked.answered(weights, problem.loss))
+            losses = task_mean(problem.support, asked.evaluate_query(weights, problem.loss))
         return losses if problem.together else losses[0]
 
 

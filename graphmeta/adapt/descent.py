@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.problem import Support
+from graphmeta.adapt.context import Support
 from graphmeta.adapt.stacked.engine import LowRank, Weight
 from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix

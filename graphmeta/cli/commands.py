@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # What trains how long if nobody says otherwise.
 RUN_EPOCHS, RUN_WIDTH, RUN_BATCH, RUN_LR = 4, 48, 256, 1e-2
 FIT_EPOCHS, FIT_WIDTH, FIT_BATCH, FIT_LR = 5, 64, 100, 3e-3
-RUN_SYSTEM = "second_look"
+RUN_SYSTEM = "reranker"
 STREAM_SYSTEMS = ["full_retrain", "fine_tune", "spmf", "sml"]
 
 app = typer.Typer(

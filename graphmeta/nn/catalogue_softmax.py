@@ -15,7 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from graphmeta.errors import InputError
 from graphmeta.nn.sizes import is_waited_for
 
-Extra = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there
+ScoreTerm = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there
 Product = Callable[[Tensor, Tensor], Tensor]  # rows, columns -> the scores there before anything is added
 _PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
 
@@ -43,7 +43,7 @@ def score_cross_entropy(
     target: Tensor,
     *,
     real: Tensor | None = None,
-    extra: Extra | None = None,
+    extra: ScoreTerm | None = None,
     rows: int = 128,
 ) -> Tensor:
     """``cross_entropy(query @ candidatesᵀ, target)`` a row, without a second and third matrix of that size.
@@ -69,7 +69,7 @@ def score_cross_entropy(
 
 
 def _score_cross_entropy(
-    query: Tensor, candidates: Tensor, target: Tensor, real: Tensor | None, extra: Extra | None, rows: int
+    query: Tensor, candidates: Tensor, target: Tensor, real: Tensor | None, extra: ScoreTerm | None, rows: int
 ) -> Tensor:
     if real is not None:
         extra = None if extra is None else _of_rows(extra, real, len(query))
@@ -88,7 +88,7 @@ def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) 
     return (query.index_select(0, row) * candidates.index_select(0, column)).sum(1)
 
 
-def plus(scores: Tensor, extra: Extra | None) -> Tensor:
+def plus(scores: Tensor, extra: ScoreTerm | None) -> Tensor:
     """The scores ``[S, C]`` with what is added to single ones."""
     if extra is None:
         return scores
@@ -96,7 +96,7 @@ def plus(scores: Tensor, extra: Extra | None) -> Tensor:
     return scores.index_put((row, column), value.to(scores.dtype), accumulate=True)
 
 
-def _of_rows(extra: Extra, rows: Tensor, size: int) -> Extra:
+def _of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
     """The part of ``extra`` in these rows, numbered by their place among them."""
     place = torch.full((size,), -1, device=rows.device)
     place[rows] = torch.arange(len(rows), device=rows.device)

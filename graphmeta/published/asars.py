@@ -21,7 +21,7 @@ from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import ItemFeatures, UserFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
-from graphmeta.nn.losses.losses import EveryClick
+from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import OwnNegatives, local
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import loss_called
@@ -230,7 +230,7 @@ class _Asked:
             Recommender(features, encoder, head),
             items,
             users=users,
-            loss=EveryClick(loss_called(self.loss, OwnNegatives(local, count=self.negatives))),
+            loss=AllPositions(loss_called(self.loss, OwnNegatives(local, count=self.negatives))),
             samples=user_histories if self.carry_state else whole_sessions,
             max_length=_LENGTH,
         )

@@ -112,7 +112,7 @@ _ROWS = (
     Entry("hetero_gnn", "graph", "Schlichtkrull et al. 2018, R-GCN (on sessions)", "2", "nothing", graph.hetero_gnn),
     Entry("global_gnn", "graph", "Wang et al. 2020, GCE-GNN (global level)", "-", "nothing", graph.global_gnn),
     Entry("niser", "graph", "Gupta et al. 2019, NISER+", "-", "nothing", graph.niser),
-    Entry("second_look", "graph", "ours, around NISER+", "-", "nothing", graph.second_look, "niser", counts=True),
+    Entry("reranker", "graph", "ours, around NISER+", "-", "nothing", graph.reranker, "niser", counts=True),
     Entry("dropout_net", "cold_item", "Volkovs et al. 2017, DropoutNet", "-", "nothing", cold_item.dropout_net),
     Entry("maml", "meta", "Finn et al. 2017, MAML", "1", "encoder and head", meta.maml, "sr_gnn"),
     Entry(

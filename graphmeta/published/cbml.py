@@ -28,7 +28,7 @@ from graphmeta.published.recipe import recorded, variant
 from graphmeta.published.session import if_san
 from graphmeta.system import System
 
-PREDICTOR = ("head.project.weight", "head.project.bias", "head.extras", "head.scale")
+PREDICTOR = ("head.project.weight", "head.project.bias", "head.score_terms", "head.scale")
 SEEN = {"both": lambda session: slice(None), "session": slice, "cluster": lambda session: slice(session, None)}
 
 
@@ -62,8 +62,8 @@ def cbml(
         attributes: whether the base sees the items' attributes.
         clusters: prototypes.
         gate: what of ``[S ; C]`` the gate sees: ``both``, ``session`` (S), ``cluster`` (C); ``none`` is no gate.
-            A head's extras (:func:`~graphmeta.published.parts.adding`) and scale are gated with the layer, logarithms
-            as they stand, where there is one gate a session; gates of samples are of the layer alone.
+            A head's score_terms (:func:`~graphmeta.published.parts.with_score_terms`) and scale are gated with the
+            layer, logarithms as they stand, where there is one gate a session; gates of samples are of the layer alone.
         granularity: ``full`` (a gate value a weight), ``row`` (an output), ``column`` (an input) or ``rank1`` (both,
             multiplied), or one of the classes of :mod:`graphmeta.nn.conditioning.gate`. With ``column``, gating W is
             scaling ``[S ; C]``; with ``row``, it is scaling ``[S ; C] W`` before the bias, which has a gate of its own.

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.features.attribute_sum import Described
+from graphmeta.nn.features.attribute_sum import AttributeComposed
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.published.parts import Base, base_system
 from graphmeta.published.recipe import recorded
@@ -35,12 +35,12 @@ def dropout_net(
         drop: how many own vectors are left out in training.
 
     Source: Volkovs, Yu, Poutanen, DropoutNet: Addressing Cold Start in Recommender Systems, NeurIPS 2017.
-    Differs: see :class:`~graphmeta.nn.features.attribute_sum.Described`; items alone, not users.
+    Differs: see :class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`; items alone, not users.
     """
     system = base_system(base, items, users=users, width=width, options=options)
     if not 0 <= drop < 1:
         raise InputError(f"drop={drop} is the share of own vectors that are left out: at least 0, below 1")
-    if any(isinstance(part, Described) for part in system.modules()):
+    if any(isinstance(part, AttributeComposed) for part in system.modules()):
         raise InputError("the base's items are known by their attributes already; name the base inside it")
     if system.adaptation is not None:
         raise InputError("what adapts goes around items known by attributes: cbml with base='dropout_net'")
@@ -48,5 +48,5 @@ def dropout_net(
     if not tables:
         raise InputError(f"{type(system.recommender.features).__name__} has no table of items; choose another base")
     for part in tables:
-        part.item = Described(part.item, items.attributes, drop=drop)
+        part.item = AttributeComposed(part.item, items.attributes, drop=drop)
     return system

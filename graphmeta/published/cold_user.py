@@ -1,7 +1,7 @@
 """Systems for new people of whom a few items are known, on item factors that others' histories gave.
 
 Plain training of :func:`bpr_fold_in` gives the factors; the others begin with them
-(:meth:`~graphmeta.system.System.start_from`) and leave them as they are. What a task changes is the person's vector
+(:meth:`~graphmeta.system.System.load_matching`) and leave them as they are. What a task changes is the person's vector
 (:func:`melu_id`: a small network); what meta-training learns is where that begins. All that is known of a person is
 the support, and the order in which it came about means nothing.
 """
@@ -124,7 +124,7 @@ def bpr_fold_in(
     nn.init.normal_(recommender.features.get_parameter("item.weight"), std=0.1)
     nn.init.normal_(head.vector, std=0.1)
     start = Generated("head.vector", nn.Identity())
-    adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, trained=False)
+    adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, meta_trained=False)
     loss = AgainstUnseen(Binary(), count=negatives, penalty=penalty)
     return PersonSystem(
         recommender, items, users=users, adaptation=adaptation, loss=loss, samples=each_click, max_support=_KNOWN

@@ -179,7 +179,7 @@ def r_dfm(
     return _denoised(cut, texts, words, width=width, shrink=shrink)
 
 
-class Described(nn.Module):
+class AttributeComposed(nn.Module):
     """The mean word vector of each document, ``[N] -> [N, D]``."""
 
     documents: Tensor
@@ -201,7 +201,7 @@ def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, 
         side, side_width = (), 0
         if texts is not None and words is not None:
             documents = texts.users[domain].word, texts.items[domain].word
-            side, side_width = [Described(words, torch.from_numpy(d)) for d in documents], words.width
+            side, side_width = [AttributeComposed(words, torch.from_numpy(d)) for d in documents], words.width
         sides.append(
             DenoisingFactors(
                 ratings,

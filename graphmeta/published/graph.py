@@ -17,7 +17,7 @@ from graphmeta.nn.features.transitions import TransitionFeatures
 from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.readout import SoftAttention
-from graphmeta.published.parts import Base, adding, base_system
+from graphmeta.published.parts import Base, base_system, with_score_terms
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -79,7 +79,7 @@ def global_gnn(
 
 
 @recorded
-def second_look(
+def reranker(
     items: EntityTable,
     *,
     users: EntityTable | None = None,
@@ -90,18 +90,18 @@ def second_look(
     """A trained recommender, and a network that looks once more at the items which counts speak for.
 
     ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items
-    (:class:`~graphmeta.nn.score_terms.repeat.Returns`), f and x those of
-    :class:`~graphmeta.nn.score_terms.reranker.SecondLook`; σ, a and f learn, all else is the base's and stays. Train
+    (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), f and x those of
+    :class:`~graphmeta.nn.score_terms.reranker.Reranker`; σ, a and f learn, all else is the base's and stays. Train
     the base on all but the last sessions, begin with it, and learn on these; then let a base that has learned from all
     sessions take its place::
 
         earlier, later = last_sessions(log, log.num_sessions // 10)
         list(train(base := build("niser", log.items), earlier, epochs=4))
         list(train(whole := build("niser", log.items), log, epochs=4))
-        system = build("second_look", log.items)
-        system.start_from(base)
-        list(train(system, later, epochs=4, counted=earlier, optimizer=Adam(lr=1e-2)))
-        system.start_from(whole, fixed=True)
+        system = build("reranker", log.items)
+        system.load_matching(base)
+        list(train(system, later, epochs=4, statistics_log=earlier, optimizer=Adam(lr=1e-2)))
+        system.load_matching(whole, frozen_only=True)
         system.fit_statistics(log)
 
     Args:
@@ -111,10 +111,10 @@ def second_look(
     """
     system = base_system(base, items, users=users, width=width, options=options)
     head = system.recommender.head
-    known = list(head.extras) if isinstance(head, Dot) else []
-    system = adding(system, [name for name in ("returns", "second_look") if name not in known])
+    known = list(head.score_terms) if isinstance(head, Dot) else []
+    system = with_score_terms(system, [name for name in ("repeat_bias", "reranker") if name not in known])
     for name, weight in system.named_parameters():
-        weight.requires_grad_(name.startswith(("recommender.head.extras", "recommender.head.scale")))
+        weight.requires_grad_(name.startswith(("recommender.head.score_terms", "recommender.head.scale")))
     return system
 
 
@@ -126,7 +126,7 @@ def niser(
     steps: int = 1,
     scale: float = 12.0,
     dropout: float = 0.1,
-    extras: Sequence[str] = (),
+    score_terms: Sequence[str] = (),
 ) -> System:
     """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
 
@@ -134,7 +134,8 @@ def niser(
 
     Args:
         width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
-        extras: what is added to single scores, see :func:`~graphmeta.published.parts.adding` (not in the paper).
+        score_terms: what is added to single scores, see :func:`~graphmeta.published.parts.with_score_terms` (not in the
+            paper).
 
     Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.
     Differs: positions are counted from the last click; vectors are normalised after dropout; σ = 12 is our choice.
@@ -144,4 +145,4 @@ def niser(
     head = Cosine(SoftAttention(width), nn.Linear(2 * width, width), scale=scale)
     recommender = Recommender(features, encoder, head)
     uniform_(recommender, width)
-    return adding(System(recommender, items), extras)
+    return with_score_terms(System(recommender, items), score_terms)

@@ -8,6 +8,7 @@ say, costs nothing.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,13 @@ from graphmeta.system import System
 
 if TYPE_CHECKING:
     from graphmeta.published.catalogue import Entry
+
+
+# Names of earlier versions: of systems, of options and their values, and of parts, which begin a weight's name.
+_SYSTEMS = {"second_look": "reranker"}
+_OPTIONS = {"extras": "score_terms"}
+_TERMS = {"returns": "repeat_bias", "kin": "same_category", "evidence": "cooccurrence", "second_look": "reranker"}
+_PARTS = re.compile(r"\bhead([./])extras\1(returns|kin|evidence|second_look)(?=[./_])")
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,11 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
     with torch.inference_mode(False):  # weights that adapt and train, wherever they are loaded
         tensors, stored = load_state(Path(folder), "model")
         document = read_document(stored, str(folder))
+        if stored["format"] < 4:
+            tensors = {
+                _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", k): v
+                for k, v in tensors.items()
+            }
         system = rebuilt(document, tensors) if build is None else build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
@@ -78,7 +91,22 @@ def read_document(stored: Any, place: str) -> Document:
         items, people = _table(stored["items"]), None if users is None else _table(users)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise InputError(f"{place}: its items or users are damaged; restore it from a copy") from None
-    return Document(place, items, people, _recipe(stored.get("recipe"), place), limits, notes)
+    recipe = _recipe(stored.get("recipe"), place)
+    if recipe is not None and stored["format"] < 4:
+        recipe = Recipe(recipe.family, _SYSTEMS.get(recipe.name, recipe.name), _renamed(recipe.arguments))
+    return Document(place, items, people, recipe, limits, notes)
+
+
+def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe of before format 4, by today's names."""
+    found = {_OPTIONS.get(name, name): value for name, value in arguments.items()}
+    if isinstance(found.get("score_terms"), list):
+        found["score_terms"] = [_TERMS.get(str(term), term) for term in found["score_terms"]]
+    if isinstance(found.get("options"), dict):
+        found["options"] = _renamed(found["options"])
+    if isinstance(found.get("base"), str):
+        found["base"] = _SYSTEMS.get(found["base"], found["base"])
+    return found
 
 
 def _is_count(value: Any) -> bool:

@@ -9,10 +9,10 @@ from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.starts.remembered import Remembered
+from graphmeta.adapt.starts.memory import MemoryStart
 from graphmeta.adapt.step import Gradient
 from graphmeta.data.tables import EntityTable
-from graphmeta.nn.conditioning.memory import Remembering
+from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
 from graphmeta.published.parts import (
@@ -28,7 +28,7 @@ from graphmeta.published.parts import (
 )
 from graphmeta.published.recipe import recorded
 from graphmeta.published.session import if_san, sr_gnn
-from graphmeta.recommender import Surrounded
+from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
 
 
@@ -87,7 +87,7 @@ def multi_ft(
     go down the full softmax of the session's prefixes, also where the base is trained on drawn items.
     """
     inner = base_system(base, items, users=users, width=width, options=options)
-    return adapting(inner, items, Adaptation(scope_called("all"), step=Gradient(lr), steps=steps, trained=False))
+    return adapting(inner, items, Adaptation(scope_called("all"), step=Gradient(lr), steps=steps, meta_trained=False))
 
 
 @recorded
@@ -146,8 +146,8 @@ def mamo(
     evaluating leave it as it is. All as the public code does not.
     """
     inner = base_system(base, items, users=users, width=width, options=options)
-    replace_last_layer(inner.recommender, Remembering(*last_layer(inner.recommender), slots=slots, rate=rate))
-    start = Remembered("head.project.memory")
+    replace_last_layer(inner.recommender, MemoryAugmented(*last_layer(inner.recommender), slots=slots, rate=rate))
+    start = MemoryStart("head.project.memory")
     adaptation = Adaptation(scope_called(scope), step=Gradient(lr), start=start, steps=steps, order=order)
     return adapting(inner, items, adaptation)
 
@@ -196,5 +196,5 @@ def meta_hin(
     adaptation = along_paths(
         Scope("head.project"), (session, size), count=paths, path_lr=path_lr, lr=lr, steps=steps, order=order
     )
-    inner.recommender = Surrounded(model.features, model.encoder, model.head, around)
+    inner.recommender = ContextAugmented(model.features, model.encoder, model.head, around)
     return adapting(inner, items, adaptation)

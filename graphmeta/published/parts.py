@@ -21,10 +21,10 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import RankingLoss, SoftmaxLoss
 from graphmeta.nn.losses.pairwise import RANKING
-from graphmeta.nn.score_terms.cooccurrence import Evidence
-from graphmeta.nn.score_terms.repeat import Returns
-from graphmeta.nn.score_terms.reranker import SecondLook
-from graphmeta.nn.score_terms.same_category import Kin
+from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
+from graphmeta.nn.score_terms.repeat import RepeatBias
+from graphmeta.nn.score_terms.reranker import Reranker
+from graphmeta.nn.score_terms.same_category import SameCategory
 from graphmeta.published.recipe import called
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -32,12 +32,12 @@ from graphmeta.system import System
 Base = Callable[..., System] | str
 
 SCOPES: dict[str, tuple[str, ...]] = {
-    "predictor": ("head.project", "head.extras", "head.scale"),
+    "predictor": ("head.project", "head.score_terms", "head.scale"),
     "attention": ("encoder", "head"),
     "all": ("",),
 }
 # What no session changes: what it is known by, and a network over counts, whose rows are not laid out by task.
-FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.extras.second_look")
+FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.score_terms.reranker")
 
 
 def loss_called(name: str, negatives: nn.Module) -> nn.Module:
@@ -53,33 +53,38 @@ def loss_called(name: str, negatives: nn.Module) -> nn.Module:
     return RankingLoss(RANKING[name](), negatives)
 
 
-def adding(system: System, extras: Sequence[str]) -> System:
+def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
     """The system with what is added to single scores, by name.
 
-    ``returns``: a bonus for the session's own items; ``kin``: one for the items that share an attribute's value with a
-    clicked one (attributes with one value an item); ``evidence``: what neighbours say, beside which the products get a
-    weight too; ``second_look``: what a network makes of all that, see
-    :class:`~graphmeta.nn.score_terms.reranker.SecondLook`.
+    ``repeat_bias``: a bonus for the session's own items; ``same_category``: one for the items that share an attribute's
+    value with a clicked one (attributes with one value an item); ``cooccurrence``: what neighbours say, beside which
+    the products get a weight too; ``reranker``: what a network makes of all that, see
+    :class:`~graphmeta.nn.score_terms.reranker.Reranker`.
 
     Raises:
-        InputError: nothing is called so, ``kin`` for items without attributes, or a head that takes no products.
+        InputError: nothing is called so, ``same_category`` for items without attributes, or a head that takes no
+            products.
     """
     head, items = system.recommender.head, system.items
     if not isinstance(head, Dot):
         raise InputError(f"something is added to scores that are products, not to those of {type(head).__name__}")
     made: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
-        "returns": lambda: {"returns": Returns()},
-        "kin": lambda: {f"kin_{field_name(name)}": Kin(attribute) for name, attribute in items.attributes.items()},
-        "evidence": lambda: {"evidence": Evidence(len(items))},
-        "second_look": lambda: {"second_look": SecondLook(len(items), list(items.attributes.values()))},
+        "repeat_bias": lambda: {"repeat_bias": RepeatBias()},
+        "same_category": lambda: {
+            f"same_category_{field_name(name)}": SameCategory(attribute) for name, attribute in items.attributes.items()
+        },
+        "cooccurrence": lambda: {"cooccurrence": Cooccurrence(len(items))},
+        "reranker": lambda: {"reranker": Reranker(len(items), list(items.attributes.values()))},
     }
-    for name in extras:
+    for name in score_terms:
         if name not in made:
             raise InputError(f"nothing to add to scores is called {name!r}; there are {', '.join(made)}")
-        if name == "kin" and not items.attributes:
-            raise InputError("kin needs an attribute of the items (category, brand); name one, or leave kin out")
-        head.extras.update(made[name]())
-    if {"evidence", "second_look"} & set(extras):
+        if name == "same_category" and not items.attributes:
+            raise InputError(
+                "same_category needs an attribute of the items (category, brand); name one, or leave same_category out"
+            )
+        head.score_terms.update(made[name]())
+    if {"cooccurrence", "reranker"} & set(score_terms):
         head.weigh()
     return system
 
@@ -129,9 +134,9 @@ def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System
     """
     if base.adaptation is not None:
         raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
-    kind = System if adaptation.trained else FineTuned
+    kind = System if adaptation.meta_trained else FineTuned
     system = kind(base.recommender, items, users=base.users, adaptation=adaptation, **base.limits)
-    if not adaptation.trained:
+    if not adaptation.meta_trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
     return system
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.starts.remembered import RememberedPeople
+from graphmeta.adapt.starts.memory import UserMemoryStart
 from graphmeta.adapt.step import Gradient
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.memory import Profiles, SlotLayer
@@ -90,13 +90,13 @@ def mamo_rating(
     loop (the code: Adam), a true meta-gradient of the stated order, Adam outside (the code: SGD); the vectors of
     contents are shared and never a person's own, as in MeLU; recommending writes nothing; what
     :class:`~graphmeta.nn.conditioning.memory.Slots`, :class:`~graphmeta.nn.conditioning.memory.Profiles` and
-    :class:`~graphmeta.adapt.starts.remembered.RememberedPeople` say. The code clips slopes and this does not: five
+    :class:`~graphmeta.adapt.starts.memory.UserMemoryStart` say. The code clips slopes and this does not: five
     steps at 0.02 ran away for a held-out person of MovieLens-1M, at 0.01 they did not.
     """
     features, readout = ContentFeatures(items, width), UserContent(users, width)
     own = [nn.Sequential(nn.Linear(n, size), nn.ReLU(), nn.Linear(size, size)) for n in (readout.width, features.width)]
     layers = nn.Sequential(SlotLayer(2 * size, slots=slots), *decision_layers(2 * size, (size,)))
-    start = RememberedPeople(
+    start = UserMemoryStart(
         Scope("head.user"), "head.layers.0", profiles=Profiles(readout.width, slots=slots), bias=bias
     )
     scope = Scope("head.user", "head.item", "head.layers")

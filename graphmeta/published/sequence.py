@@ -12,7 +12,7 @@ from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns
 from graphmeta.nn.encoders.pooling import Beside, RunningMean, UserStates
 from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import EveryClick, RankingLoss
+from graphmeta.nn.losses.losses import AllPositions, RankingLoss
 from graphmeta.nn.losses.negatives import OwnNegatives, local, uniform
 from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.readout import Last
@@ -98,7 +98,7 @@ def _at_every_click(recommender: Recommender, items: EntityTable, *, loss: str, 
     """The system that learns the next click after every click."""
     scaled_normal_(recommender)
     one = loss_called(loss, OwnNegatives(local, count=negatives))
-    return System(recommender, items, loss=EveryClick(one), samples=whole_sessions)
+    return System(recommender, items, loss=AllPositions(one), samples=whole_sessions)
 
 
 @recorded
@@ -133,7 +133,7 @@ def caser(
     features = UntiedFeatures(len(items), width, scored=width if users is None else 2 * width, bias=True)
     recommender = Recommender(features, encoder, Dot(Last(), bias=True))
     scaled_normal_(recommender)
-    loss = EveryClick(RankingLoss(Binary(), OwnNegatives(uniform, count=negatives)), ahead=ahead)
+    loss = AllPositions(RankingLoss(Binary(), OwnNegatives(uniform, count=negatives)), ahead=ahead)
     return System(recommender, items, users=users, loss=loss, samples=whole_sessions)
 
 
@@ -155,4 +155,4 @@ def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives
     )
     scaled_normal_(recommender)
     one = loss_called("bpr", OwnNegatives(uniform, count=negatives))
-    return System(recommender, items, users=users, loss=EveryClick(one), samples=whole_sessions)
+    return System(recommender, items, users=users, loss=AllPositions(one), samples=whole_sessions)

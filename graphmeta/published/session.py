@@ -13,10 +13,10 @@ from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
-from graphmeta.nn.losses.losses import EveryClick
+from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
-from graphmeta.published.parts import adding, loss_called
+from graphmeta.published.parts import loss_called, with_score_terms
 from graphmeta.published.recipe import recorded
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
@@ -24,14 +24,15 @@ from graphmeta.system import System
 
 
 @recorded
-def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, extras: Sequence[str] = ()) -> System:
+def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, score_terms: Sequence[str] = ()) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
     ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
 
     Args:
         width: d, of items and states; steps: rounds of message passing.
-        extras: what is added to single scores, see :func:`~graphmeta.published.parts.adding` (not in the paper).
+        score_terms: what is added to single scores, see :func:`~graphmeta.published.parts.with_score_terms` (not in the
+            paper).
 
     Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
     Differs: samples are ragged, so nothing is padded; the epoch is chosen on validation sessions.
@@ -39,7 +40,7 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, extras: Sequ
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
-    return adding(System(recommender, items), extras)
+    return with_score_terms(System(recommender, items), score_terms)
 
 
 @recorded
@@ -53,7 +54,7 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
         width: d; steps: rounds of message passing.
         combine: ``add`` as in the public code, where α is a softmax; ``concat`` for the paper's form, one matrix over
             ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that it begins as
-            SR-GNN and, with :meth:`~graphmeta.system.System.start_from`, as a trained one.
+            SR-GNN and, with :meth:`~graphmeta.system.System.load_matching`, as a trained one.
 
     W begins at zero, so that β is even at first: beside trained item vectors, which are long, a random W would choose
     single clicks at random and could not learn.
@@ -135,7 +136,7 @@ def gru4rec(
     return System(
         recommender,
         items,
-        loss=EveryClick(one) if whole else one,
+        loss=AllPositions(one) if whole else one,
         samples=whole_sessions if whole else None,
     )
 
@@ -147,7 +148,7 @@ def if_san(
     width: int = 100,
     layers: int = 2,
     dropout: float = 0.2,
-    extras: Sequence[str] = (),
+    score_terms: Sequence[str] = (),
 ) -> System:
     """IF-SAN: self-attention over a session's items and over their attributes, side by side.
 
@@ -155,7 +156,8 @@ def if_san(
 
     Args:
         width: d; layers: attention blocks at each level.
-        extras: what is added to single scores, see :func:`~graphmeta.published.parts.adding` (not in the paper).
+        score_terms: what is added to single scores, see :func:`~graphmeta.published.parts.with_score_terms` (not in the
+            paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
     Differs: eqs 5 and 7 take the row of the last click; without attributes only the item half is left.
@@ -163,7 +165,7 @@ def if_san(
     levels = 2 if items.attributes else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
     encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
-    return adding(System(Recommender(features(items, width), encoder, head), items), extras)
+    return with_score_terms(System(Recommender(features(items, width), encoder, head), items), score_terms)
 
 
 def features(items: EntityTable, width: int) -> nn.Module:

@@ -22,7 +22,7 @@ from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
-from graphmeta.sampling.histories import every_click
+from graphmeta.sampling.histories import all_positions
 from graphmeta.system import System
 
 
@@ -43,7 +43,7 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Dot(OfUser(len(users), width)))
     scaled_normal_(recommender)
     one = loss_called(loss, OwnNegatives(AmongSeen(), count=negatives))
-    return System(recommender, items, users=users, loss=one, samples=every_click, max_length=0)
+    return System(recommender, items, users=users, loss=one, samples=all_positions, max_length=0)
 
 
 @recorded

@@ -76,11 +76,11 @@ def learned(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: 
         say(f"the encoder alone ({first.system}), trained to predict every click:")
         alone, histories[f"{first.system} alone"] = trained(first, earlier, _within(checkpoint, "alone"))
         say(f"{last.system}, beginning with what the encoder has learned:")
-    system, history = trained(last, later, checkpoint, begin=alone, counted=earlier.train)
+    system, history = trained(last, later, checkpoint, begin=alone, statistics_log=earlier.train)
     if first is not None and later is not earlier:
         say(f"the encoder once more ({first.system}), on all sessions:")
         alone, histories[f"{first.system} once more"] = trained(first, split, _within(checkpoint, "again"))
-        system.start_from(alone, fixed=True)
+        system.load_matching(alone, frozen_only=True)
         system.fit_statistics(split.train)
     return Learned(system, alone, {**histories, plan.system: history})
 
@@ -132,7 +132,7 @@ def _trained(
     say: Say,
     bar: Bar,
     begin: System | None = None,
-    counted: EventLog | None = None,
+    statistics_log: EventLog | None = None,
 ) -> tuple[System, list[Report]]:
     """The system with its best epoch's weights, and every epoch's report; it starts from ``begin``, if given."""
     with torch.random.fork_rng():
@@ -140,7 +140,7 @@ def _trained(
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
         system = build(plan.system, split.train.items, users=split.train.users, width=plan.width, **limits)
     if begin is not None:
-        system.start_from(begin)
+        system.load_matching(begin)
     samples = system.training_samples(split.train)
     if len(samples) == 0:
         clicks = "three" if system.episodic else "two"
@@ -156,7 +156,7 @@ def _trained(
         optimizer=Adam(lr=plan.lr, weight_decay=1e-6),
         batch_size=plan.batch_size,
         valid=split.valid if split.valid.num_events else None,
-        counted=counted,
+        statistics_log=statistics_log,
         seed=plan.seed,
         checkpoint=Checkpoint(folder, _goes_on(checkpoint, request)),
         progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{plan.epochs}"),

@@ -18,7 +18,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import ranks, summary, usable
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
-from graphmeta.sampling.histories import every_click
+from graphmeta.sampling.histories import all_positions
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.storage import load_state, save_state
@@ -62,7 +62,7 @@ class Asking:
 
     negatives: int = 999
     ks: tuple[int, ...] = (5, 10, 20)
-    samples: Callable[..., Samples] = every_click
+    samples: Callable[..., Samples] = all_positions
     max_length: int = 50
     batch_size: int = 500
 

@@ -32,7 +32,7 @@ def by_user(log: EventLog) -> EventLog:
     return _by_user(log)[0]
 
 
-def every_click(log: EventLog, *, max_length: int = 50) -> Samples:
+def all_positions(log: EventLog, *, max_length: int = 50) -> Samples:
     """Every click as a target, the first of its session too, of which nothing is known before; in the log's order."""
     at = np.arange(log.num_events)
     begin = np.maximum(log.ptr[:-1][log.session], at - max_length)

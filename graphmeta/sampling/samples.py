@@ -68,8 +68,8 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
     """Each session once, its last click the target; one longer than that in pieces of ``max_length`` clicks.
 
-    With :class:`~graphmeta.nn.losses.losses.EveryClick`, all clicks but the first of each session are targets, as they
-    are in :func:`prefixes`, and each click is read once.
+    With :class:`~graphmeta.nn.losses.losses.AllPositions`, all clicks but the first of each session are targets, as
+    they are in :func:`prefixes`, and each click is read once.
     """
     steps = np.maximum(log.lengths - 1, 0)
     piece, ptr = ragged(np.zeros_like(steps), -(-steps // max_length))

@@ -18,7 +18,7 @@ from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
-from graphmeta.nn.losses.losses import EveryClick
+from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -37,7 +37,7 @@ def train(
     optimizer: Adam | None = None,
     batch_size: int = 100,
     valid: Valid | None = None,
-    counted: EventLog | None = None,
+    statistics_log: EventLog | None = None,
     patience: int | None = None,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -55,8 +55,8 @@ def train(
         batch_size: samples (or tasks) a step.
         valid: a log, the samples, or a function ``system -> {measure: value}`` to choose the epoch by; more is better,
             except for measures named in :data:`ERRORS`.
-        counted: the log that parts which count (neighbours, transitions, means) are fitted to; ``log`` if not given. A
-            model that is to learn how far to trust a count must learn it on sessions that were not counted.
+        statistics_log: the log that parts which count (neighbours, transitions, means) are fitted to; ``log`` if not
+            given. A model that is to learn how far to trust a count must learn it on sessions that were not counted.
         patience: end the training after so many epochs in a row without a better one.
         precision: ``bf16`` takes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.catalogue_softmax.precision`.
@@ -71,7 +71,7 @@ def train(
         raise InputError("patience counts epochs that do not improve: at least 1, and pass valid to measure it on")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
-    samples = _prepared(system, log, valid, counted=counted or log, precision=precision)
+    samples = _prepared(system, log, valid, statistics_log=statistics_log or log, precision=precision)
     run = Run(
         system,
         optimizer.build(system.parameters()),
@@ -79,7 +79,7 @@ def train(
             "epochs": epochs,
             "seed": seed,
             "samples": None if checkpoint is None else _digest(samples),
-            "counted": None if checkpoint is None else (counted or log).fingerprint(),
+            "statistics_log": None if checkpoint is None else (statistics_log or log).fingerprint(),
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": batch_size,
             "precision": precision,
@@ -110,26 +110,26 @@ def train(
 
 
 def _prepared(
-    system: System, log: EventLog, valid: Valid | None, *, counted: EventLog, precision: str
+    system: System, log: EventLog, valid: Valid | None, *, statistics_log: EventLog, precision: str
 ) -> Samples | Tasks:
     """What an epoch runs over, after a look at whether system and logs fit each other."""
-    for part, name in ((log, "training"), (counted, "counted"), (valid, "validation")):
+    for part, name in ((log, "training"), (statistics_log, "statistics"), (valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
     if precision == "bf16" and not system.scores_in_bf16:
         raise InputError(
             "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
         )
-    if counted is log and any(getattr(part, "trusts_counts", False) for part in system.modules()):
+    if statistics_log is log and any(getattr(part, "needs_held_out_statistics", False) for part in system.modules()):
         warnings.warn(
-            "how far to trust a count is learned on the very sessions that are counted; pass earlier ones as counted=",
+            "co-occurrence counts include the very sessions that are trained on; pass earlier ones as statistics_log=",
             stacklevel=3,
         )
-    system.fit_statistics(counted)
+    system.fit_statistics(statistics_log)
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
-    if isinstance(system.loss, EveryClick) and isinstance(samples, Samples):
+    if isinstance(system.loss, AllPositions) and isinstance(samples, Samples):
         system.loss.check(system.recommender, samples, num_items=system.num_items)
     return samples
 

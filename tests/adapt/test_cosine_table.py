@@ -22,7 +22,7 @@ from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 
 LOG, WIDTH = fake_log(sessions=16, items=19), 4
-EXTRAS = [[], ["returns"], ["kin"], ["evidence"], ["returns", "second_look"]]
+EXTRAS = [[], ["repeat_bias"], ["same_category"], ["cooccurrence"], ["repeat_bias", "reranker"]]
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -33,16 +33,16 @@ def samples():
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 
-def model(base="niser", extras=(), around=None):
-    """In eval mode, with extras that have something to say."""
+def model(base="niser", score_terms=(), around=None):
+    """In eval mode, with score_terms that have something to say."""
     torch.manual_seed(3)
-    options = {"extras": extras}
+    options = {"score_terms": score_terms}
     if around is not None:
         base, options = around, {"base": base, "options": options}
     system = build(base, LOG.items, width=WIDTH, **options).eval()
     system.fit_statistics(LOG)
     for name, weight in system.named_parameters():
-        if "extras" in name:
+        if "score_terms" in name:
             nn.init.normal_(weight, std=0.3)
     return system.recommender
 
@@ -82,22 +82,24 @@ def test_stacked_is_the_loop(steps, order, learned):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("extras", EXTRAS[1:], ids=" ".join)
-def test_with_what_is_added_to_single_scores(extras, order):
-    assert_stacked_is_loop(model(extras=extras), steps=2, order=order)
+@pytest.mark.parametrize("score_terms", EXTRAS[1:], ids=" ".join)
+def test_with_what_is_added_to_single_scores(score_terms, order):
+    assert_stacked_is_loop(model(score_terms=score_terms), steps=2, order=order)
 
 
 @pytest.mark.parametrize("around", [None, "dropout_net"], ids=["rows", "sums of rows"])
 def test_single_products_of_plain_scores_too(around):
     """A network that reads the products of a session's neighbours, a ragged number of them, beside a plain head."""
-    assert_stacked_is_loop(model("sr_gnn", ["second_look"], around=around), steps=2, order=2)
+    assert_stacked_is_loop(model("sr_gnn", ["reranker"], around=around), steps=2, order=2)
 
 
 @pytest.mark.parametrize("name", ["maml", "multi_ft", "cbml_f"])
 def test_no_system_around_niser_adapts_one_by_one(name):
     torch.manual_seed(0)
     options = {"scope": [""]} if name == "maml" else {}
-    system = build(name, LOG.items, base="niser", options={"extras": ["returns"]}, width=WIDTH, lr=0.3, **options)
+    system = build(
+        name, LOG.items, base="niser", options={"score_terms": ["repeat_bias"]}, width=WIDTH, lr=0.3, **options
+    )
     found = system.eval().scores(samples())
     assert not system.adaptation.fell_back and "features.item.weight" in str(system.adaptation.tables)
     system.adaptation.stacked = False

@@ -79,12 +79,12 @@ def raw_cosines():
 
 def single_products():
     """A network beside the scores that reads single products."""
-    return fitted(build("sr_gnn", LOG.items, width=4, extras=["second_look"]))
+    return fitted(build("sr_gnn", LOG.items, width=4, score_terms=["reranker"]))
 
 
 def sums():
     """Items that are sums of rows of the table, and a network that reads their products."""
-    return fitted(build("dropout_net", LOG.items, width=4, base="sr_gnn", options={"extras": ["second_look"]}))
+    return fitted(build("dropout_net", LOG.items, width=4, base="sr_gnn", options={"score_terms": ["reranker"]}))
 
 
 def fitted(system):

@@ -39,9 +39,9 @@ CASES = [
 ALONE = [*{name: (name, arguments) for name, arguments in CASES}.values(), *CASES[:6]]  # and SR-GNN in every way
 # What waits in every step all the same, and why. Besides, an encoder of one's own waits where it asks for a value.
 WAITING = {
-    "kin": "how many items share a value with a clicked one is known from the clicks alone",
-    "evidence": "how many items neighbours speak for is known from the clicks alone",
-    "second_look": "as evidence",
+    "same_category": "how many items share a value with a clicked one is known from the clicks alone",
+    "cooccurrence": "how many items neighbours speak for is known from the clicks alone",
+    "reranker": "as cooccurrence",
 }
 
 
@@ -57,9 +57,9 @@ def called(case):
     return " ".join(map(str, (case[0], *(value for value in case[1].values() if not isinstance(value, dict)))))
 
 
-def run(name, arguments, *, stacked, extras=()):
+def run(name, arguments, *, stacked, score_terms=()):
     with Device():
-        system, samples = made(name, arguments, extras)
+        system, samples = made(name, arguments, score_terms)
         system = moved(system)
         system.adaptation.stacked = stacked
         if system.episodic:
@@ -83,12 +83,12 @@ def test_no_step_of_a_task_alone_waits(case, waits):
 
 @pytest.mark.parametrize("extra", WAITING)
 def test_what_waits_all_the_same(extra, waits):
-    run("maml", {"base": "niser"}, stacked=True, extras=(extra,))
+    run("maml", {"base": "niser"}, stacked=True, score_terms=(extra,))
     assert waits.found
 
 
 def test_returns_are_no_reason_to_wait(waits):
-    run("maml", {"base": "niser", "scope": "all"}, stacked=True, extras=("returns",))
+    run("maml", {"base": "niser", "scope": "all"}, stacked=True, score_terms=("repeat_bias",))
     assert not waits.found, "\n".join(map(str, waits.found))
 
 

@@ -71,7 +71,7 @@ def test_a_baseline_knows_whether_items_come_twice_in_a_session(name):
     assert (model.scores(prefixes(twice)) >= 0).all()
 
 
-LOG, LEARNED = fake_log(sessions=80), "recommender.head.extras."
+LOG, LEARNED = fake_log(sessions=80), "recommender.head.score_terms."
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def row(monkeypatch):
     logs = []
 
     def seen(system, learn, **rest):
-        logs[:] = [learn, rest["counted"], rest["valid"]]
+        logs[:] = [learn, rest["statistics_log"], rest["valid"]]
         return train(system, learn, **rest)
 
     def run(name, *words):
@@ -93,25 +93,25 @@ def row(monkeypatch):
     return run
 
 
-def test_a_second_look_learns_on_what_is_not_counted_around_a_base_that_another_replaces(row, tmp_path):
+def test_a_reranker_learns_on_what_is_not_counted_around_a_base_that_another_replaces(row, tmp_path):
     saved = [str(tmp_path / name) for name in ("base", "whole")]
     base, whole = (row("niser", "--save", path, "--seed", str(seed))[0] for seed, path in enumerate(saved))
-    begun = ("second_look", "--start-from", saved[0], "--uncounted", "20", "--lr", "0.1")
+    begun = ("reranker", "--start-from", saved[0], "--uncounted", "20", "--lr", "0.1")
     first, logs = row(*begun)
     assert [log.sessions.tolist() for log in logs] == [[*range(50, 70)], [*range(50)], [*range(70, 80)]]
-    last, _ = row(*begun, "--then", saved[1], "--only", f"{LEARNED}returns", f"{LEARNED}second_look.direct")
+    last, _ = row(*begun, "--then", saved[1], "--only", f"{LEARNED}repeat_bias", f"{LEARNED}reranker.direct")
     scale = "recommender.head.scale"
     for name in base:
         assert torch.equal(first[name], base[name]) is (name != scale)  # all but the scale stays as it began
         assert torch.equal(last[name], whole[name])  # the scale too: --only leaves it out
-    fresh = build("second_look", LOG.items, width=4)
+    fresh = build("reranker", LOG.items, width=4)
     fresh.fit_statistics(LOG)
     alike = {name for name, weight in fresh.state_dict().items() if torch.equal(weight, last[name])}
-    tables = {f"{LEARNED}second_look.{name}" for name in ("similar", "similarity", "forth", "back", "known")}
+    tables = {f"{LEARNED}reranker.{name}" for name in ("similar", "similarity", "forth", "back", "known")}
     assert tables <= alike  # in the end all is counted
-    assert alike.isdisjoint({f"{LEARNED}returns.ago.weight", f"{LEARNED}second_look.direct.weight"})  # they learned
+    assert alike.isdisjoint({f"{LEARNED}repeat_bias.ago.weight", f"{LEARNED}reranker.direct.weight"})  # they learned
 
 
 def test_what_learns_to_trust_counts_needs_a_base_and_sessions_of_its_own(row):
-    with pytest.raises(SystemExit, match="second_look needs a trained base .--start-from. and sessions to learn on"):
-        row("second_look", "--uncounted", "20")
+    with pytest.raises(SystemExit, match="reranker needs a trained base .--start-from. and sessions to learn on"):
+        row("reranker", "--uncounted", "20")

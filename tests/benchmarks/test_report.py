@@ -18,11 +18,14 @@ def label(*runs):
 
 
 def test_arguments_are_told_in_words():
-    extras = {"extras": ["returns", "kin"]}
-    assert label(row("second_look", options=extras)) == "second_look (with returns + kin)"
-    assert label(row("cbml", base="niser", options=extras, lr=0.1)) == "cbml (around niser with returns + kin; lr 0.1)"
-    around = row("cbml", base="second_look", options={"options": extras}, learned=True, scope=["a", "b"])
-    assert label(around) == "cbml (around second_look with returns + kin; learned, scope a + b)"
+    score_terms = {"score_terms": ["repeat_bias", "same_category"]}
+    assert label(row("reranker", options=score_terms)) == "reranker (with repeat_bias + same_category)"
+    assert (
+        label(row("cbml", base="niser", options=score_terms, lr=0.1))
+        == "cbml (around niser with repeat_bias + same_category; lr 0.1)"
+    )
+    around = row("cbml", base="reranker", options={"options": score_terms}, learned=True, scope=["a", "b"])
+    assert label(around) == "cbml (around reranker with repeat_bias + same_category; learned, scope a + b)"
     nested = row("melu", "--start-from saved/x", base="dropout_net", options={"base": "sr_gnn", "width": 8}, note="n")
     assert label(nested) == "melu (n; around dropout_net around sr_gnn with width 8; begins with x)"
 
@@ -49,10 +52,10 @@ def test_rows_of_a_table_that_would_be_called_alike_are_told_apart():
 
 
 def test_published_figures_stand_beside_the_published_system_alone():
-    extras = {"extras": ["evidence"]}
+    score_terms = {"score_terms": ["cooccurrence"]}
     plain = [row("sr_gnn", "--lr 2e-3 --epochs 9"), row("sr_gnn", "--share 1.0 --start-from saved/sr_gnn")]
     around = [row("cbml", lr=0.1), row("cbml", base="if_san")]
-    other = [row("cbml", base="niser"), row("cbml", options=extras), row("sr_gnn", **extras)]
+    other = [row("cbml", base="niser"), row("cbml", options=score_terms), row("sr_gnn", **score_terms)]
     assert all(map(as_published, plain + around))
     assert not any(map(as_published, [*other, row("sr_gnn", "--share 0.3")]))
 

@@ -117,7 +117,7 @@ def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, 
 
     wanted = words("cbml", "stan")
     assert {job.words[2] for job in wanted} == {"cbml", "stan"} and len(wanted) > 4
-    assert {job.words[2] for job in words("second_look")} == {"second_look"}  # though others have it for a base
+    assert {job.words[2] for job in words("reranker")} == {"reranker"}  # though others have it for a base
     for strange in (("sr_gnn", "typo"), ("share-fp32",)):
         with pytest.raises(SystemExit):
             words(*strange)

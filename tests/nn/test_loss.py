@@ -9,7 +9,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, precision, score_cross_entropy
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss, following
+from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss, following
 from graphmeta.nn.readout import Last, Mean
 from graphmeta.sampling.samples import Samples, open_sessions, prefixes, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
@@ -163,7 +163,7 @@ def test_every_click_is_a_sample_of_its_own(ahead, task):
     batch, generator = of_runs(task), torch.Generator().manual_seed(0)
     states = torch.randn(batch["event"].num_nodes, 4, generator=generator)
     table = torch.randn(30, 4, generator=generator)
-    found = EveryClick(SoftmaxLoss(), ahead=ahead)(Dot(Last()), states, batch, table)
+    found = AllPositions(SoftmaxLoss(), ahead=ahead)(Dot(Last()), states, batch, table)
     clicks = [click for step in range(1, ahead + 1) for click in wanted_of(batch, step)]
     wanted = [F.cross_entropy(table @ states[row], torch.tensor(target)) for row, target, _ in clicks]
     torch.testing.assert_close(found, torch.stack(wanted))
@@ -172,7 +172,7 @@ def test_every_click_is_a_sample_of_its_own(ahead, task):
 def test_a_readout_of_more_than_the_last_click_is_refused():
     batch = of_runs()
     with pytest.raises(TypeError, match="reads the last click, not Mean"):
-        EveryClick(SoftmaxLoss())(Dot(Mean()), torch.zeros(12, 4), batch, torch.zeros(30, 4))
+        AllPositions(SoftmaxLoss())(Dot(Mean()), torch.zeros(12, 4), batch, torch.zeros(30, 4))
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 3, 50])

@@ -181,7 +181,7 @@ def test_the_papers_form_begins_as_the_sr_gnn_it_starts_from():
     items, samples = EntityTable(np.arange(40), {}), open_sessions([np.array([3, 8, 3, 1]), np.array([5])])
     base, system = build("sr_gnn", items, width=6).double(), build("tagnn", items, width=6, combine="concat").double()
     assert not torch.allclose(system.scores(samples), base.scores(samples))
-    system.start_from(base)
+    system.load_matching(base)
     torch.testing.assert_close(system.scores(samples), base.scores(samples))
     with pytest.raises(InputError, match="add, concat"):
         build("tagnn", items, combine="sum")

@@ -7,7 +7,7 @@ from torch import nn
 
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.pairwise import Binary
-from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint, scrambled
+from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint, hashed
 from graphmeta.nn.readout import Mean
 from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
 from graphmeta.sampling.samples import open_sessions
@@ -40,7 +40,7 @@ def test_scrambling_is_splitmix64():
         return x ^ x >> 31
 
     numbers = [0, 1, 2, 12345, 2**40 + 7, -1, -(2**50)]
-    found = [x % 2**64 for x in scrambled(torch.tensor(numbers)).tolist()]
+    found = [x % 2**64 for x in hashed(torch.tensor(numbers)).tolist()]
     assert found == [finalised(x % 2**64) for x in numbers]
 
 

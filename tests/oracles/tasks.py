@@ -48,7 +48,7 @@ class Oracle:
         """The mean cross-entropy of these samples."""
         return sum(cross_entropy(self.scores_by(w, clicks), target) for clicks, target in samples) / len(samples)
 
-    def reached(self, w: Weights, known: list[int]) -> Weights:
+    def on_adapted(self, w: Weights, known: list[int]) -> Weights:
         """Eq 16, ``steps`` times: ``θ ← θ − β ∇_θ L_support(θ)``; order 1 takes each gradient as a constant.
 
         The start is computed from the shared weights, and no step is taken on those.
@@ -75,7 +75,7 @@ class Oracle:
 
     def scores(self, w: Weights, sessions: list[list[int]]) -> Tensor:
         """Scores of all items for each session's last click, after the steps on those before it."""
-        return torch.stack([self.scores_by(self.reached(w, known), known) for *known, _ in sessions])
+        return torch.stack([self.scores_by(self.on_adapted(w, known), known) for *known, _ in sessions])
 
     def losses(self, w: Weights, sessions: list[list[int]]) -> Tensor:
         """Eq 17's terms: the query's cross-entropy, a session each."""

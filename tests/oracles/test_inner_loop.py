@@ -57,7 +57,7 @@ class Inner(Oracle):
     def rate(self, w, name, number):
         return self.lr if isinstance(self.lr, float) else LR * torch.exp(w[self.lr[name]][number])
 
-    def reached(self, w, known):
+    def on_adapted(self, w, known):
         return self.walk(w, known)[-1]
 
     def after(self, w, sessions, number):

@@ -90,7 +90,7 @@ def test_two_global_steps_and_what_they_write(order, steps, at_once):
         longer = [session for session in SESSIONS if len(session) >= 3]
         loss = oracle.losses(w, longer).mean()
         noted = [
-            (mamo.address(w, reads(w, known)).detach(), oracle.reached(w, known)[mamo.MEMORY].detach())
+            (mamo.address(w, reads(w, known)).detach(), oracle.on_adapted(w, known)[mamo.MEMORY].detach())
             for *known, _ in longer
         ]
         w = descended(w, loss, 0.1)

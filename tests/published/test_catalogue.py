@@ -45,7 +45,7 @@ def training_loss(system: System, samples: Samples) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:.*next click")
-@pytest.mark.filterwarnings("ignore:.*counted=")
+@pytest.mark.filterwarnings("ignore:.*statistics_log=")
 @pytest.mark.parametrize("name", RANKING)
 def test_it_learns_on_the_embedded_log(name, baskets):
     system = untrained(name, baskets.train)

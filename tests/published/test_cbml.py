@@ -188,7 +188,7 @@ def test_cbml_goes_around_other_encoders(base):
     system = build("cbml", LOG.items, users=LOG.users, width=WIDTH, base=base, scope="predictor")
     alone = build(base, LOG.items, users=LOG.users, width=WIDTH)
     alone.fit_statistics(LOG)
-    copied = set(system.start_from(alone))
+    copied = set(system.load_matching(alone))
     wanted = {name for name in alone.recommender.state_dict() if name != "head.project.bias"}
     assert wanted <= copied
     before, optimizer = (
@@ -208,7 +208,7 @@ def test_cbml_goes_around_other_encoders(base):
 def test_cbml_around_another_encoder_begins_as_that_encoder(base):
     system = build("cbml", LOG.items, width=WIDTH, base=base, lr=0.0, scope="predictor")
     alone = build(base, LOG.items, width=WIDTH)
-    system.start_from(alone)
+    system.load_matching(alone)
     open_gates(system)
     torch.testing.assert_close(system.scores(SAMPLES), alone.scores(SAMPLES), rtol=0, atol=1e-5)
 
@@ -241,7 +241,7 @@ def test_every_option_is_saved(arguments, tmp_path):
         ({"clusters": 0}, "clusters=0 must be a whole number, 1 or more"),
         ({"steps": 1.5}, "steps must be a whole number, 0 or more, not 1.5"),
         ({"lr": float("nan")}, "a rate of nan is no step"),
-        ({"scope": ["head.extras.second_look"], "base": "second_look"}, "left out of it.*second_look"),
+        ({"scope": ["head.score_terms.reranker"], "base": "reranker"}, "left out of it.*reranker"),
         ({"base": "niserr"}, "no system is called 'niserr'"),
         ({"base": "youtube_dnn", "options": {"tower": [7]}}, "does not end in one linear layer"),
     ],

@@ -155,7 +155,7 @@ def test_factors_stay_as_they_are_and_all_else_learns(name):
 def test_factors_come_from_matrix_factors_of_others(name):
     factors, system = made("bpr_fold_in"), made(name)
     torch.nn.init.normal_(factors.recommender.features.item.weight)
-    copied = system.start_from(factors)
+    copied = system.load_matching(factors)
     assert "features.item.weight" in copied
     assert torch.equal(system.recommender.features.item.weight, factors.recommender.features.item.weight)
     if name == "meta_cf_g":

@@ -22,7 +22,7 @@ SESSIONS = [[3], [1, 2, 1, 5], [4, 4]]
 def test_global_gnn_without_a_graph_is_sr_gnn():
     base = build("sr_gnn", LOG.items, width=6)
     system, samples = build("global_gnn", LOG.items, width=6), last_clicks(LOG)
-    system.start_from(base)
+    system.load_matching(base)
     torch.testing.assert_close(system.scores(samples), base.scores(samples))
     system.fit_statistics(LOG)
     assert not torch.allclose(system.scores(samples), base.scores(samples), atol=1e-3)
@@ -73,45 +73,47 @@ def test_strange_messages_are_named():
         build("hetero_gnn", LOG.items, messages="max")
 
 
-def test_a_second_look_learns_on_later_sessions_and_leaves_its_base_alone():
+def test_a_reranker_learns_on_later_sessions_and_leaves_its_base_alone():
     earlier, later = last_sessions(LOG, 20)
     torch.manual_seed(0)
     base = build("niser", LOG.items, width=6)
     list(train(base, earlier, epochs=1))
-    system = build("second_look", LOG.items, width=6)
-    system.start_from(base)
+    system = build("reranker", LOG.items, width=6)
+    system.load_matching(base)
     scores = [system.scores(last_clicks(LOG)), base.scores(last_clicks(LOG))]
     torch.testing.assert_close(*scores)
-    list(train(system, later, epochs=2, counted=earlier, optimizer=Adam(lr=1e-2)))
+    list(train(system, later, epochs=2, statistics_log=earlier, optimizer=Adam(lr=1e-2)))
     own = dict(system.recommender.named_parameters())
     kept = {name: weight for name, weight in base.recommender.named_parameters()}
     assert all(torch.equal(own[name], weight) for name, weight in kept.items())
     changed = {
-        name.split(".")[2] for name in own.keys() - kept.keys() if name.startswith("head.extras") and own[name].any()
+        name.split(".")[2]
+        for name in own.keys() - kept.keys()
+        if name.startswith("head.score_terms") and own[name].any()
     }
-    assert changed == {"returns", "second_look"}
+    assert changed == {"repeat_bias", "reranker"}
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("order", [1, 2])
-def test_what_adapts_goes_around_a_second_look_in_one_stack(order):
+def test_what_adapts_goes_around_a_reranker_in_one_stack(order):
     """The network over counts stays as it is: it has as many rows as a session has neighbours."""
     torch.manual_seed(0)
-    system = build("cbml", LOG.items, width=6, base="second_look", scope="predictor", order=order).eval()
+    system = build("cbml", LOG.items, width=6, base="reranker", scope="predictor", order=order).eval()
     system.fit_statistics(LOG)
-    assert not [name for name in system.adaptation.names if "second_look" in name]
+    assert not [name for name in system.adaptation.names if "reranker" in name]
     losses = system.losses(system.training_samples(LOG).take(slice(0, 6)))
     system.adaptation.stacked = False
     torch.testing.assert_close(losses, system.losses(system.training_samples(LOG).take(slice(0, 6))))
 
 
 @pytest.mark.parametrize("name", ["maml", "multi_ft", "mamo", "cbml"])
-def test_no_session_changes_the_second_look(name):
-    system = build(name, LOG.items, width=6, base="second_look")
-    assert not [name for name in system.adaptation.names if "second_look" in name]
+def test_no_session_changes_the_reranker(name):
+    system = build(name, LOG.items, width=6, base="reranker")
+    assert not [name for name in system.adaptation.names if "reranker" in name]
     assert "head.scale" in system.adaptation.names
 
 
-def test_what_takes_no_products_gets_no_second_look():
+def test_what_takes_no_products_gets_no_reranker():
     with pytest.raises(InputError, match="TargetAttention"):
-        build("second_look", LOG.items, width=6, base="tagnn")
+        build("reranker", LOG.items, width=6, base="tagnn")

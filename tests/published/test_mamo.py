@@ -129,6 +129,6 @@ def test_training_writes_after_every_step_and_resumes_bit_for_bit(tmp_path):
 @torch.no_grad()
 def test_with_an_even_memory_and_no_step_it_is_its_base():
     system, base = made(lr=0.0), build("if_san", LOG.items, width=5)
-    system.start_from(base)
+    system.load_matching(base)
     memory_of(system).slots.copy_(torch.eye(10).expand(3, 10, 10))
     torch.testing.assert_close(system.scores(SAMPLES), base.scores(SAMPLES))

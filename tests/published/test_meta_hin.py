@@ -200,7 +200,7 @@ def test_neighbours_are_saved(tmp_path):
 @torch.no_grad()
 def test_it_begins_nearly_as_its_base():
     system, base = made(), build("if_san", LOG.items, width=WIDTH)
-    system.start_from(base)
+    system.load_matching(base)
     system.adaptation.step.lr = system.adaptation.semantic.step.lr = 0.0
     for gate in system.adaptation.start.gates.values():
         torch.nn.init.zeros_(gate.weight)

@@ -15,7 +15,7 @@ from graphmeta.retrain.strategy import FineTune, Full, Reservoir
 from graphmeta.retrain.stream import Asking, PeriodReport, Untouched, overall, stream
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
-from graphmeta.sampling.histories import by_user, every_click
+from graphmeta.sampling.histories import all_positions, by_user
 from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
@@ -174,7 +174,7 @@ def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
 
 def test_drawn_items_are_untouched_distinct_and_each_as_likely():
     log = by_user(fake_log(sessions=12, items=20))
-    seen, rows = np.flatnonzero(log.support), every_click(log).take(np.array([0]))
+    seen, rows = np.flatnonzero(log.support), all_positions(log).take(np.array([0]))
     touched = set(np.searchsorted(seen, log.item[log.session == 0]))
     free, count = sorted(set(range(len(seen))) - touched), np.zeros(len(seen))
     draw = Untouched(log, seen, np.random.default_rng(0))

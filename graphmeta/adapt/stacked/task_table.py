@@ -21,7 +21,7 @@ from graphmeta.adapt.stacked.table_gradient import TableGradient
 from graphmeta.adapt.stacked.table_state import TableState, distinct
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
-from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, Extra, plus
+from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, ScoreTerm, plus
 
 
 class TaskTable(TaskValue):
@@ -104,7 +104,7 @@ class TaskTable(TaskValue):
             self.seen.squares = squares
         return self.seen.squares
 
-    def cross_entropy(self, query: Tensor, target: Tensor, *, real: Tensor | None, extra: Extra | None) -> Tensor:
+    def cross_entropy(self, query: Tensor, target: Tensor, *, real: Tensor | None, extra: ScoreTerm | None) -> Tensor:
         """Cross-entropy of the real rows' targets under each task's own table, ``[T·Q, D] -> [R]``.
 
         In first order nothing but the gradient is made of the scores, so it takes their place.

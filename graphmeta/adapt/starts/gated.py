@@ -52,7 +52,7 @@ class Gated(Gates):
         """The gated parameters."""
         return self.names()
 
-    def reached(self, recommender: Recommender, weights: Weights) -> None:
+    def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """Nothing to learn from it."""
 
     def forward(

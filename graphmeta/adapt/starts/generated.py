@@ -51,5 +51,5 @@ class Generated(nn.Module):
         made = self.generator(recommender.summary(context, encoded))
         return {self.name: made.reshape(-1, *recommender.get_parameter(self.name).shape)}
 
-    def reached(self, recommender: Recommender, weights: Weights) -> None:
+    def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """Nothing to learn from it."""

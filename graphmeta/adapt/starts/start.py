@@ -31,7 +31,7 @@ class Start(Protocol):
         """Names of the parameters that do not start from the shared weights."""
         ...
 
-    def reached(self, recommender: Recommender, weights: Weights) -> None:
+    def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """Told where the tasks of the last call have ended: their weights, ``[T, *shape]`` by name."""
         ...
 
@@ -52,5 +52,5 @@ class Shared(nn.Module):
         """No task differs from the shared weights."""
         return {}
 
-    def reached(self, recommender: Recommender, weights: Weights) -> None:
+    def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """Nothing to learn from it."""

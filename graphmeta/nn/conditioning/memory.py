@@ -141,7 +141,7 @@ class MemoryLayer(SlotLayer):
         return torch.softmax(session @ self.keys.t(), 1)
 
 
-class Remembering(nn.Linear):
+class MemoryAugmented(nn.Linear):
     """A linear layer behind a :class:`MemoryLayer`: ``W memory(S) + b``.
 
     Shapes: ``[S, width] -> [S, out]``.

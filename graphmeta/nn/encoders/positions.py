@@ -21,7 +21,7 @@ class Positions(nn.Module):
     Around a graph encoder the vectors are added to its states; around
     :class:`~graphmeta.nn.encoders.attention.Clicks` to the item vectors that blocks above then read. A place depends on
     how many clicks follow, so it is nothing for encoders that must look back only
-    (:class:`~graphmeta.nn.losses.losses.EveryClick`).
+    (:class:`~graphmeta.nn.losses.losses.AllPositions`).
 
     Args:
         encoder: gives the states; width: theirs.

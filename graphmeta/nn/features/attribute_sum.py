@@ -15,14 +15,14 @@ from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
 
 
-class Described(Table):
+class AttributeComposed(Table):
     """A table of items in the place of a plain one: ``e_i = m_i o_i + Σ_a v_a(i)``, v the vector of i's value of a.
 
     An item that nobody clicked in training has no own vector (m = 0), and neither has a value that no clicked item
     has; so such an item is ranked by what it shares with others, and two with the same attributes are level. In
     training, own vectors are left out at random, so that what is left learns to stand alone: where an item is read
     and where it is scored independently, for a new item is asked for after clicks on known ones. Items nobody
-    clicked are zero while training: they were not on sale then, and are no evidence against their attributes.
+    clicked are zero while training: they were not on sale then, and are no cooccurrence against their attributes.
 
     Own vectors begin at zero, values as the table that is replaced began. A bias column is a sum like the others.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.catalogue_softmax import Extra, plus, products_at, score_cross_entropy
+from graphmeta.nn.catalogue_softmax import ScoreTerm, plus, products_at, score_cross_entropy
 
 
 class Dot(nn.Module):
@@ -19,10 +19,10 @@ class Dot(nn.Module):
 
     Args:
         scale: σ, a constant, unless :meth:`weigh` makes it a parameter.
-        extras: modules ``(batch, product) -> (row, column, value)`` by name, of what is added to single scores: for a
-            session's own items (:class:`~graphmeta.nn.score_terms.repeat.Returns`), for what shares sessions with them
-            (:class:`~graphmeta.nn.score_terms.cooccurrence.Evidence`). ``product(row, column)`` are the scores there
-            before.
+        score_terms: modules ``(batch, product) -> (row, column, value)`` by name, of what is added to single scores:
+            for a session's own items (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), for what shares sessions
+            with them (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`). ``product(row, column)`` are the
+            scores there before.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
@@ -34,11 +34,11 @@ class Dot(nn.Module):
         *,
         bias: bool = False,
         scale: float = 1.0,
-        extras: Mapping[str, nn.Module] | None = None,
+        score_terms: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.readout, self.project = readout, nn.Identity() if project is None else project
-        self.bias, self.extras = bias, nn.ModuleDict(dict(extras or {}))
+        self.bias, self.score_terms = bias, nn.ModuleDict(dict(score_terms or {}))
         self.scale: float | nn.Parameter = scale
 
     def weigh(self) -> None:
@@ -59,13 +59,13 @@ class Dot(nn.Module):
         """What the query is multiplied with: the candidates as they are."""
         return candidates
 
-    def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> Extra | None:
+    def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> ScoreTerm | None:
         """What is added to single scores."""
 
         def product(row: Tensor, column: Tensor) -> Tensor:
             return products_at(query, vectors, row, column)
 
-        added = [extra(batch, product) for extra in self.extras.values()]
+        added = [extra(batch, product) for extra in self.score_terms.values()]
         if len(added) < 2:
             return added[0] if added else None
         row, column, value = (torch.cat(parts) for parts in zip(*added, strict=True))
@@ -90,10 +90,10 @@ class Cosine(Dot):
     No candidate can win by the length of its vector, as popular ones do under an inner product. Scores lie within
     ±σ, so the softmax stays as flat as σ makes it. Candidates are divided by their lengths once a step. With the
     item table in an adaptation's scope each task divides by lengths of its own, all tasks at once; only where items
-    are sums of rows (:class:`~graphmeta.nn.features.attribute_sum.Described`) do tasks adapt one by one then.
+    are sums of rows (:class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`) do tasks adapt one by one then.
 
     Args:
-        scale: σ; extras: as :class:`Dot` has them.
+        scale: σ; score_terms: as :class:`Dot` has them.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     Source: NISER (Gupta et al. 2019).
@@ -105,9 +105,9 @@ class Cosine(Dot):
         project: nn.Module | None = None,
         *,
         scale: float = 12.0,
-        extras: Mapping[str, nn.Module] | None = None,
+        score_terms: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        super().__init__(readout, project, scale=scale, extras=extras)
+        super().__init__(readout, project, scale=scale, score_terms=score_terms)
 
     def directed(self, query: Tensor) -> Tensor:
         """Unit vectors; their products with the candidates' are cosines."""

@@ -58,7 +58,7 @@ class RankingLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if not isinstance(head, Dot) or head.extras:
+        if not isinstance(head, Dot) or head.score_terms:
             raise InputError(f"drawn items are compared under plain Dot or Cosine heads, not {type(head).__name__}")
         query = real_samples(batch, head.query(states, batch))
         target = real_samples(batch, batch["sample"].target)
@@ -70,7 +70,7 @@ class RankingLoss(nn.Module):
         return self.comparison(own, scores, counts)
 
 
-class EveryClick(nn.Module):
+class AllPositions(nn.Module):
     """Ask ``loss`` about every click of a session, so that one pass over it trains all its prefixes.
 
     Right for encoders that look back only (recurrent, causal): the state of a click is then the state of the
@@ -88,10 +88,10 @@ class EveryClick(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if getattr(head, "extras", None):
+        if getattr(head, "score_terms", None):
             raise InputError("a bonus for a session's own items cannot be told for each click of it; train on prefixes")
         if not isinstance(head.readout, Last):
-            raise TypeError(f"EveryClick needs a head that reads the last click, not {type(head.readout).__name__}")
+            raise TypeError(f"AllPositions needs a head that reads the last click, not {type(head.readout).__name__}")
         views = [following(batch, step) for step in range(1, self.ahead + 1)]
         return torch.cat([self.loss(head, states, view, candidates) for view in views])
 
@@ -115,7 +115,7 @@ class EveryClick(nn.Module):
         one, other = (part[torch.from_numpy(before)] for part in states)
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
             raise InputError(
-                "EveryClick wants an encoder that looks back only, and this one looks ahead: leave EveryClick and "
+                "AllPositions wants an encoder that looks back only, and this one looks ahead: leave AllPositions and "
                 "whole_sessions out, so that it learns from prefixes"
             )
 

@@ -23,7 +23,7 @@ _REDRAWS = 20
 _FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed numbers of 64 bits
 
 
-def scrambled(x: Tensor) -> Tensor:
+def hashed(x: Tensor) -> Tensor:
     """A number of 64 bits for each whole number, all bits of which depend on all of its bits.
 
     Source: the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
@@ -81,11 +81,11 @@ class AgainstUnseen(nn.Module):
             torch.cat([owner[sample] * num_items + click, owner * num_items + target]),
             -1,
         )
-        signature = torch.zeros_like(target).index_add(0, owner, torch.where(real, scrambled(target + 1), 0))
+        signature = torch.zeros_like(target).index_add(0, owner, torch.where(real, hashed(target + 1), 0))
         user = None if batch.rows else batch["sample"].get("user")
-        key = signature[owner] + scrambled(target) + (0 if user is None else scrambled(user + 2))
+        key = signature[owner] + hashed(target) + (0 if user is None else hashed(user + 2))
         salt = torch.initial_seed() % (1 << 62) if self.training else 0
-        key = scrambled(key[:, None] + torch.arange(self.count, device=key.device)) + salt
+        key = hashed(key[:, None] + torch.arange(self.count, device=key.device)) + salt
         items, unseen = self._unseen(key, owner[:, None] * num_items, user, seen.sort().values, num_items)
         return rows_like(items, target), rows_like(unseen, target)
 
@@ -94,7 +94,7 @@ class AgainstUnseen(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Of as many draws as there may be, the first that is unseen, or the last."""
         attempt = torch.arange(_REDRAWS, device=key.device)
-        draws = scrambled(scrambled(key)[..., None] + attempt).remainder(num_items)
+        draws = hashed(hashed(key)[..., None] + attempt).remainder(num_items)
         unseen = ~_among(seen, base[..., None] + draws)
         if self.history is not None and user is not None:
             if self.history.device != key.device:
@@ -149,9 +149,9 @@ class Fingerprint(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
-        click = scrambled(batch["item"].n_id[batch["event"].item] + 1)
+        click = hashed(batch["item"].n_id[batch["event"].item] + 1)
         whole = click.new_zeros(batch["sample"].num_nodes).index_add(0, batch["event"].batch, click)
-        draws = scrambled(scrambled(whole)[:, None] + torch.arange(2 * self.width, device=whole.device))
+        draws = hashed(hashed(whole)[:, None] + torch.arange(2 * self.width, device=whole.device))
         radius, angle = ((draws >> 11 & (1 << 53) - 1).double() / (1 << 53)).chunk(2, 1)
         normal = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
         return self.scale * normal.to(states.dtype)

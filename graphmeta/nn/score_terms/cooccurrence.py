@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.baselines.incidence import rank
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
-from graphmeta.nn.catalogue_softmax import Extra, Product
+from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, Own, length_band
 
 
@@ -39,7 +39,7 @@ class Counted(nn.Module):
         neighbours, alpha: see ItemKNN.
     """
 
-    trusts_counts = True  # training asks for sessions that were not counted
+    needs_held_out_statistics = True  # training asks for sessions that were not counted
 
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Counted(nn.Module):
         return Cells(cell // size, cell % size, where, row, place)
 
 
-class Evidence(Counted):
+class Cooccurrence(Counted):
     """Added to the scores of items that share training sessions with the clicked ones:
     ``w[length] · log(1 + p_i / ε[length])``.
 
@@ -86,7 +86,8 @@ class Evidence(Counted):
     ``ε`` at 0.001.
 
     A model of a log must not learn ``w`` on the sessions that were counted: there, what follows a click always shares
-    a session with it. Count some sessions and learn on others, ``train(…, counted=earlier)``; training warns otherwise.
+    a session with it. Count some sessions and learn on others, ``train(…, statistics_log=earlier)``; training warns
+    otherwise.
 
     Args:
         neighbours, alpha: see ItemKNN.
@@ -104,7 +105,7 @@ class Evidence(Counted):
             self.floor.weight.fill_(0.001).log_()
             self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
 
-    def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
+    def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Which scores get how much more."""
         cells = self.cells(batch)
         said = self.similarity[batch["item"].n_id[cells.row], cells.place]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.catalogue_softmax import Extra, Product
+from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 
 STEPS, LENGTHS, COUNTS = 8, 6, 3
 
@@ -39,7 +39,7 @@ class Own(NamedTuple):
         return cls((length - latest).clamp(1, STEPS) - 1, count.clamp(1, COUNTS) - 1)
 
 
-class Returns(nn.Module):
+class RepeatBias(nn.Module):
     """Added to the scores of a session's own items: ``a = u[how long ago, length of the session] + v[how often]``.
 
     A model of item vectors must make a session's own items near to its query vector to recommend them again, and with
@@ -56,7 +56,7 @@ class Returns(nn.Module):
         for table in (self.ago, self.often):
             nn.init.zeros_(table.weight)
 
-    def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
+    def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Which scores get how much more."""
         sample, own = batch["item"].batch, Own.of(batch)
         bonus = self.ago(own.ago * LENGTHS + length_band(batch).index_select(0, sample)) + self.often(own.count)

@@ -1,4 +1,4 @@
-"""A second look at what counts speak for: a small network weighs all that is known of an item and a session."""
+"""A re-ranker at what counts speak for: a small network weighs all that is known of an item and a session."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import Attribute
-from graphmeta.nn.catalogue_softmax import Extra, Product
+from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import Cells, Counted
 from graphmeta.nn.score_terms.repeat import Own
 
 NEAR = 3  # so many last clicks say each for itself what they are near to
 
 
-class SecondLook(Counted):
+class Reranker(Counted):
     """Added to the scores of a session's own items, and of those that share training sessions with them:
     ``f(x_{s,i})``, a network of one number from what is known of session s and item i.
 
@@ -28,12 +28,13 @@ class SecondLook(Counted):
     clicked kind; how popular it is, in all sessions and in the latest tenth, and how often people go back to it;
     whether, when and how often it was clicked; how long the session is, and how much of it are returns. So the trust in
     a count can depend on all the others, which a weighted sum
-    (:class:`~graphmeta.nn.score_terms.cooccurrence.Evidence`) cannot say.
+    (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`) cannot say.
 
-    The last layer begins at zero, so that a model begins as it is without. As with Evidence, a model must not learn it
-    on the sessions that were counted: ``train(…, counted=earlier)``. In an adaptation's scope its layers are asked
-    about as many rows as a session has neighbours, so tasks adapt one by one; leave it out of the scope. All else may
-    be in it, the item table too.
+    The last layer begins at zero, so that a model begins as it is without. As with Cooccurrence, a model must not learn
+    it
+    on the sessions that were counted: ``train(…, statistics_log=earlier)``. In an adaptation's scope its layers are
+    asked about as many rows as a session has neighbours, so tasks adapt one by one; leave it out of the scope. All else
+    may be in it, the item table too.
 
     Args:
         attributes: of the items, one value an item, which is its kind.
@@ -83,7 +84,7 @@ class SecondLook(Counted):
             table.copy_(torch.from_numpy(share))
         self.known.copy_(torch.from_numpy(_of_items(log)))
 
-    def forward(self, batch: HeteroData, product: Product) -> Extra:
+    def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
         """Which scores get how much more."""
         if len(nothing := batch["item"].n_id) == 0:
             return nothing, nothing, self.known.new_zeros(0)

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.tables import Attribute
-from graphmeta.nn.catalogue_softmax import Extra, Product
+from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import STEPS, Own
 
 
-class Kin(nn.Module):
+class SameCategory(nn.Module):
     """Added to the scores of all items that have a value of an attribute in common with a clicked one:
     ``u[how long ago the value was clicked last]``.
 
@@ -38,7 +38,7 @@ class Kin(nn.Module):
         for name, known in (("codes", attribute.codes), ("members", order), ("begin", begin)):
             self.register_buffer(name, torch.from_numpy(known), persistent=False)
 
-    def forward(self, batch: HeteroData, product: Product | None = None) -> Extra:
+    def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Which scores get how much more."""
         size, ago = len(self.begin) - 1, Own.of(batch).ago
         code, bonus = self.codes.index_select(0, batch["item"].n_id), self.ago(ago).squeeze(1)

@@ -22,8 +22,8 @@ from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.score_terms.cooccurrence import Evidence
-from graphmeta.nn.score_terms.repeat import Returns
+from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
+from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
@@ -39,25 +39,27 @@ pytestmark = pytest.mark.usefixtures("float64")
 WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
 
 
-def fitted() -> Evidence:
+def fitted() -> Cooccurrence:
     torch.manual_seed(5)
-    evidence = Evidence(LOG.num_items, neighbours=5)
-    evidence.fit_statistics(LOG)
-    for table in (evidence.weight, evidence.ago):
+    cooccurrence = Cooccurrence(LOG.num_items, neighbours=5)
+    cooccurrence.fit_statistics(LOG)
+    for table in (cooccurrence.weight, cooccurrence.ago):
         torch.nn.init.normal_(table.weight)
-    torch.nn.init.normal_(evidence.floor.weight, mean=-3)
-    return evidence
+    torch.nn.init.normal_(cooccurrence.floor.weight, mean=-3)
+    return cooccurrence
 
 
 def asked() -> Samples:
     return last_clicks(LOG, min_length=2).take(np.arange(12))
 
 
-def by_hand(evidence: Evidence, clicks: list[int]) -> dict[int, float]:
+def by_hand(cooccurrence: Cooccurrence, clicks: list[int]) -> dict[int, float]:
     """What is added to the scores of one session, click by click."""
     knn, length = ItemKNN(LOG, neighbours=5), len(clicks)
     band = next(n for n, most in enumerate([1, 2, 4, 8, 16, math.inf]) if length <= most)
-    click, weight, floor = (table.weight.exp().tolist() for table in (evidence.ago, evidence.weight, evidence.floor))
+    click, weight, floor = (
+        table.weight.exp().tolist() for table in (cooccurrence.ago, cooccurrence.weight, cooccurrence.floor)
+    )
     given: dict[int, float] = {}
     for item in set(clicks):
         ago = next(n for n in range(1, length + 1) if clicks[-n] == item)
@@ -69,25 +71,25 @@ def by_hand(evidence: Evidence, clicks: list[int]) -> dict[int, float]:
 
 
 def test_what_is_added_by_hand() -> None:
-    evidence, samples = fitted(), asked()
-    row, column, value = evidence(session_batch(samples, num_items=LOG.num_items))
+    cooccurrence, samples = fitted(), asked()
+    row, column, value = cooccurrence(session_batch(samples, num_items=LOG.num_items))
     assert len(value) > 20
     for s in range(len(samples)):
         got = dict(zip(column[row == s].tolist(), value[row == s].tolist(), strict=True))
-        expected = by_hand(evidence, samples.item[samples.begin[s] : samples.end[s]].tolist())
+        expected = by_hand(cooccurrence, samples.item[samples.begin[s] : samples.end[s]].tolist())
         assert got == pytest.approx(expected, rel=1e-5)
 
 
 def test_untrained_it_ranks_as_item_knn_does() -> None:
     """Beside scores of zero, with weight 1."""
-    evidence, samples = Evidence(LOG.num_items, neighbours=5), asked()
-    evidence.fit_statistics(LOG)
+    cooccurrence, samples = Cooccurrence(LOG.num_items, neighbours=5), asked()
+    cooccurrence.fit_statistics(LOG)
     batch = session_batch(samples, num_items=LOG.num_items)
-    assert not evidence(batch)[2].any()
-    torch.nn.init.ones_(evidence.weight.weight)
+    assert not cooccurrence(batch)[2].any()
+    torch.nn.init.ones_(cooccurrence.weight.weight)
     short = samples.lengths <= 8  # older clicks share a weight here
     knn = ItemKNN(LOG, neighbours=5).scores(samples).double()
-    found = plus(torch.zeros_like(knn), evidence(batch))
+    found = plus(torch.zeros_like(knn), cooccurrence(batch))
     expected = torch.log1p(knn / knn.sum(1, keepdim=True) / 0.001)
     torch.testing.assert_close(found[short], expected[short], rtol=1e-5, atol=1e-6)
 
@@ -96,13 +98,13 @@ def test_untrained_it_ranks_as_item_knn_does() -> None:
 def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
     items, samples = LOG.num_items, asked()
-    extras = {"returns": Returns(), "evidence": fitted()}
-    torch.nn.init.normal_(extras["returns"].ago.weight)
-    model = Recommender(ItemFeatures(items, WIDTH), GatedSessionGraph(WIDTH), make(Last(), extras=extras))
+    score_terms = {"repeat_bias": RepeatBias(), "cooccurrence": fitted()}
+    torch.nn.init.normal_(score_terms["repeat_bias"].ago.weight)
+    model = Recommender(ItemFeatures(items, WIDTH), GatedSessionGraph(WIDTH), make(Last(), score_terms=score_terms))
     without = Recommender(model.features, model.encoder, make(Last()))
     batch = session_batch(samples, num_items=items)
     more = torch.zeros(len(samples), items)
-    for extra in extras.values():
+    for extra in score_terms.values():
         row, column, value = extra(batch)
         for r, c, v in zip(row.tolist(), column.tolist(), value.tolist(), strict=True):
             more[r, c] += v
@@ -120,7 +122,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     found = []
     for stacked in (True, False):
         torch.manual_seed(0)
-        head = Dot(Last(), extras={"evidence": fitted(), "returns": Returns()})
+        head = Dot(Last(), score_terms={"cooccurrence": fitted(), "repeat_bias": RepeatBias()})
         head.weigh()
         model = Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
@@ -136,27 +138,27 @@ def test_a_session_nobody_shares_items_with_changes_nothing() -> None:
     frame = pd.DataFrame({"s": [0, 0, 1, 1, 2], "i": [0, 1, 0, 1, 3]})
     whole = EventLog.read(frame, session="s", item="i")
     counted = whole.of_sessions(np.arange(3) < 2).aligned_to(whole.items)
-    evidence = Evidence(3)
-    evidence.fit_statistics(counted)
-    torch.nn.init.ones_(evidence.weight.weight)
+    cooccurrence = Cooccurrence(3)
+    cooccurrence.fit_statistics(counted)
+    torch.nn.init.ones_(cooccurrence.weight.weight)
     asked = Samples(np.array([2, 0]), np.array([0, 1]), np.array([1, 2]), np.array([1, 1]), np.array([0, 1]))
-    row, column, value = evidence(session_batch(asked, num_items=3))
+    row, column, value = cooccurrence(session_batch(asked, num_items=3))
     assert row.tolist() == [1, 1]
     assert column.tolist() == [0, 1]
     value.sum().backward()
-    assert all(bool(weight.grad.isfinite().all()) for weight in evidence.parameters() if weight.grad is not None)
+    assert all(bool(weight.grad.isfinite().all()) for weight in cooccurrence.parameters() if weight.grad is not None)
 
 
 def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
     early = np.arange(LOG.num_sessions) < 40
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
-    system = build("sr_gnn", LOG.items, width=WIDTH, extras=["evidence"])
-    for _ in train(system, learn, epochs=1, counted=counted):
+    system = build("sr_gnn", LOG.items, width=WIDTH, score_terms=["cooccurrence"])
+    for _ in train(system, learn, epochs=1, statistics_log=counted):
         pass
-    alone = Evidence(LOG.num_items)
+    alone = Cooccurrence(LOG.num_items)
     alone.fit_statistics(counted)
-    found = system.recommender.get_submodule("head.extras.evidence")
+    found = system.recommender.get_submodule("head.score_terms.cooccurrence")
     torch.testing.assert_close(found.similarity, alone.similarity)
     assert found.weight.weight.any()
 
@@ -165,15 +167,15 @@ def test_a_checkpoint_of_other_counts_is_not_taken_up(tmp_path: Path) -> None:
     early = np.arange(LOG.num_sessions) < 40
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     place = Checkpoint(tmp_path, resume=True)
-    list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, counted=counted, checkpoint=place))
+    list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=counted, checkpoint=place))
     with pytest.raises(InputError, match="another training"):
-        list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, counted=LOG, checkpoint=place))
+        list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=LOG, checkpoint=place))
 
 
 def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    system = build("niser", LOG.items, width=WIDTH, extras=["evidence", "returns"])
-    with pytest.warns(UserWarning, match="counted="):
+    system = build("niser", LOG.items, width=WIDTH, score_terms=["cooccurrence", "repeat_bias"])
+    with pytest.warns(UserWarning, match="statistics_log="):
         list(train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)))
     system.save(tmp_path / "saved")
     torch.testing.assert_close(load(tmp_path / "saved").scores(asked()), system.scores(asked()))
@@ -181,7 +183,7 @@ def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
 
 def test_another_numbering_is_refused() -> None:
     with pytest.raises(InputError, match="aligned_to"):
-        Evidence(LOG.num_items + 1).fit_statistics(LOG)
+        Cooccurrence(LOG.num_items + 1).fit_statistics(LOG)
 
 
 def test_weights_learned_on_counted_sessions_trust_too_much() -> None:
@@ -194,10 +196,10 @@ def test_weights_learned_on_counted_sessions_trust_too_much() -> None:
     trust = []
     for fitted_to in (counted, learn):
         torch.manual_seed(0)
-        system = build("sr_gnn", log.items, width=WIDTH, extras=["evidence"])
+        system = build("sr_gnn", log.items, width=WIDTH, score_terms=["cooccurrence"])
         for name, weight in system.named_parameters():
-            weight.requires_grad_("evidence" in name)
-        with pytest.warns(UserWarning, match="counted=") if fitted_to is learn else nullcontext():
-            list(train(system, learn, counted=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20))
-        trust.append(system.recommender.get_submodule("head.extras.evidence").weight.weight[0].item())
+            weight.requires_grad_("cooccurrence" in name)
+        with pytest.warns(UserWarning, match="statistics_log=") if fitted_to is learn else nullcontext():
+            list(train(system, learn, statistics_log=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20))
+        trust.append(system.recommender.get_submodule("head.score_terms.cooccurrence").weight.weight[0].item())
     assert abs(trust[0]) < 0.2 < 0.5 < trust[1], trust

@@ -15,7 +15,7 @@ from graphmeta.recommender import Encoded, Recommender
 
 
 @dataclass(frozen=True)
-class Problem:
+class AdaptationContext:
     """What tasks are adapted on and asked: all of them ``together``, or one alone, of which ``number`` is the place.
 
     ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
@@ -52,7 +52,7 @@ class Problem:
         self.calls.append(made)
         return made
 
-    def answered(self, weights: Weights, answer: nn.Module | None) -> Tensor:
+    def evaluate_query(self, weights: Weights, answer: nn.Module | None) -> Tensor:
         """Losses by ``answer`` (or scores) of the query under these weights."""
         call = self.call(self.query, exact=torch.is_grad_enabled())
         return call.run(call.wrapped(weights), loss=answer, encoded=self.encoded)
@@ -83,7 +83,7 @@ class Problem:
 class Support:
     """What every step is taken on, the parameters outside the scope where they are constants, and the tasks' start."""
 
-    problem: Problem
+    problem: AdaptationContext
     batch: HeteroData
     second: bool
     fixed: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""A second look: what it reads, counted in Python; where it acts; losses, saves and gradients."""
+"""A re-ranker: what it reads, counted in Python; where it acts; losses, saves and gradients."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.score_terms.reranker import SecondLook
+from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
@@ -51,9 +51,9 @@ def asked() -> Samples:
     return prefixes(LOG).take(np.arange(0, 60, 3))
 
 
-def fitted(**options: object) -> SecondLook:
+def fitted(**options: object) -> Reranker:
     torch.manual_seed(5)
-    look = SecondLook(ITEMS, list(LOG.items.attributes.values()), neighbours=5, hidden=3, **options)
+    look = Reranker(ITEMS, list(LOG.items.attributes.values()), neighbours=5, hidden=3, **options)
     look.fit_statistics(LOG)
     for weight in look.parameters():
         torch.nn.init.normal_(weight, std=0.3)
@@ -122,7 +122,7 @@ def test_scores_and_losses(make) -> None:  # noqa: ANN001
     """It reads the products, not what others add; the fused loss and its gradient are those of the scores."""
     torch.manual_seed(0)
     look = fitted()
-    model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), make(Last(), extras={"look": look}))
+    model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), make(Last(), score_terms={"look": look}))
     without = Recommender(model.features, model.encoder, make(Last()))
     batch = session_batch(asked(), num_items=ITEMS)
     plain = without(batch)
@@ -137,11 +137,11 @@ def test_scores_and_losses(make) -> None:  # noqa: ANN001
 def test_new_it_changes_nothing_and_a_batch_is_its_samples() -> None:
     torch.manual_seed(0)
     plain = build("sr_gnn", LOG.items, width=WIDTH)
-    system = build("sr_gnn", LOG.items, width=WIDTH, extras=["second_look"])
-    system.start_from(plain)
+    system = build("sr_gnn", LOG.items, width=WIDTH, score_terms=["reranker"])
+    system.load_matching(plain)
     system.fit_statistics(LOG)
     torch.testing.assert_close(system.scores(asked()), plain.scores(asked()))
-    torch.nn.init.normal_(system.recommender.get_submodule("head.extras.second_look").direct.weight)
+    torch.nn.init.normal_(system.recommender.get_submodule("head.score_terms.reranker").direct.weight)
     each = torch.cat([system.scores(asked().take(np.array([n]))) for n in range(len(asked()))])
     torch.testing.assert_close(system.scores(asked()), each)
     assert not torch.allclose(each, plain.scores(asked()))
@@ -156,9 +156,9 @@ def test_an_item_that_no_session_had_is_no_error() -> None:
 
 
 def test_nobody_clicked_anything() -> None:
-    system = build("niser", LOG.items, width=WIDTH, extras=["second_look"])
+    system = build("niser", LOG.items, width=WIDTH, score_terms=["reranker"])
     system.fit_statistics(LOG)
-    torch.nn.init.ones_(system.recommender.get_submodule("head.extras.second_look").direct.weight)
+    torch.nn.init.ones_(system.recommender.get_submodule("head.score_terms.reranker").direct.weight)
     whole = system.scores(asked())
     empty = Samples(np.array([0]), np.array([0, 0]), np.array([0, 1]), np.array([1, 1]), np.array([0, 1]))
     assert bool(system.scores(empty.take(np.array([0]))).isfinite().all())
@@ -170,9 +170,9 @@ def test_learned_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
     early = np.arange(LOG.num_sessions) < 25
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
-    system = build("niser", LOG.items, width=WIDTH, extras=["second_look", "returns"])
-    list(train(system, learn, epochs=1, counted=counted, optimizer=Adam(lr=0.01)))
-    look = system.recommender.get_submodule("head.extras.second_look")
+    system = build("niser", LOG.items, width=WIDTH, score_terms=["reranker", "repeat_bias"])
+    list(train(system, learn, epochs=1, statistics_log=counted, optimizer=Adam(lr=0.01)))
+    look = system.recommender.get_submodule("head.score_terms.reranker")
     assert all(bool(weight.any()) for name, weight in look.named_parameters())
     system.save(tmp_path / "saved")
     torch.testing.assert_close(load(tmp_path / "saved").scores(asked()), system.scores(asked()))
@@ -180,4 +180,4 @@ def test_learned_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
 
 def test_another_numbering_is_refused() -> None:
     with pytest.raises(InputError, match="aligned_to"):
-        SecondLook(ITEMS + 1).fit_statistics(LOG)
+        Reranker(ITEMS + 1).fit_statistics(LOG)

@@ -15,7 +15,7 @@ from graphmeta.data.splits import split_by_item
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
-from graphmeta.nn.features.attribute_sum import Described
+from graphmeta.nn.features.attribute_sum import AttributeComposed
 from graphmeta.nn.features.tables import ItemFeatures, Table, item_table, row_gradients
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.published.catalogue import build
@@ -47,7 +47,7 @@ def filled(system: System) -> System:
     return system.eval()
 
 
-def by_hand(table: Described, log: EventLog) -> torch.Tensor:
+def by_hand(table: AttributeComposed, log: EventLog) -> torch.Tensor:
     """Each item's vector, item by item."""
     attributes, clicked, rows = log.items.attributes, set(log.item.tolist()), []
     for item in range(log.num_items):
@@ -68,7 +68,7 @@ def by_hand(table: Described, log: EventLog) -> torch.Tensor:
 def test_scores_are_those_of_the_base_with_vectors_made_by_hand(base):
     system, log = filled(build("dropout_net", LOG.items, base=base, width=6)), known()
     table = item_table(system.recommender.features)
-    assert isinstance(table, Described)
+    assert isinstance(table, AttributeComposed)
     plain = build(base, LOG.items, width=6)
     own, theirs = plain.recommender.state_dict(), system.recommender.state_dict()
     every_but_items = {name: theirs[name] for name in own if theirs[name].shape == own[name].shape}
@@ -109,7 +109,7 @@ def test_gradients_are_those_of_the_dense_formula():
     """With the rows handed out as leaves, as training does; own vectors of new items and unused values get none."""
     torch.manual_seed(0)
     features = ItemFeatures(LOG.num_items, 4, bias=True)
-    features.item = table = Described(features.item, LOG.items.attributes, drop=0.0)
+    features.item = table = AttributeComposed(features.item, LOG.items.attributes, drop=0.0)
     torch.nn.init.normal_(table.weight)
     table.fit_statistics(known())
     table.eval()
@@ -129,7 +129,7 @@ def test_gradients_are_those_of_the_dense_formula():
 def test_own_vectors_are_left_out_while_training():
     torch.manual_seed(0)
     plain = Table(LOG.num_items, 3)
-    table = Described(plain, LOG.items.attributes, drop=0.25)
+    table = AttributeComposed(plain, LOG.items.attributes, drop=0.25)
     table.weight.zero_()
     table.weight[: LOG.num_items] = 1.0
     log = known(new=4)
@@ -208,7 +208,7 @@ def test_it_finds_items_nobody_has_clicked(name, base):
 def test_it_begins_as_what_it_starts_from():
     plain = build("sr_gnn", LOG.items, width=6).eval()
     system = build("dropout_net", LOG.items, width=6).eval()
-    system.start_from(plain)
+    system.load_matching(plain)
     torch.testing.assert_close(system.scores(SESSIONS), plain.scores(SESSIONS), rtol=0, atol=1e-12)
 
 

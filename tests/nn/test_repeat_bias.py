@@ -17,9 +17,9 @@ from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
-from graphmeta.nn.losses.losses import EveryClick, SoftmaxLoss
+from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.score_terms.repeat import COUNTS, LENGTHS, STEPS, Returns
+from graphmeta.nn.score_terms.repeat import COUNTS, LENGTHS, STEPS, RepeatBias
 from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks, open_sessions, whole_sessions
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.usefixtures("float64")
 ITEMS, WIDTH = 11, 4
 
 
-def filled() -> Returns:
+def filled() -> RepeatBias:
     torch.manual_seed(5)
-    returns = Returns()
+    returns = RepeatBias()
     for table in (returns.ago, returns.often):
         torch.nn.init.normal_(table.weight)
     return returns
@@ -48,7 +48,7 @@ def samples() -> Samples:
     return Samples(known.item, known.begin, known.end, np.array([3, 2, 6, 1]), known.session)
 
 
-def by_hand(returns: Returns, clicks: list[int]) -> dict[int, float]:
+def by_hand(returns: RepeatBias, clicks: list[int]) -> dict[int, float]:
     """The bonus of each item of one session."""
     length, found = len(clicks), {}
     bands = [1, 2, 4, 8, 16, math.inf]
@@ -74,13 +74,13 @@ def test_the_bonus_of_each_item_by_hand() -> None:
 def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
     features, encoder, asked = ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), samples()
-    with_it = Recommender(features, encoder, make(Last(), extras={"returns": filled()}))
+    with_it = Recommender(features, encoder, make(Last(), score_terms={"repeat_bias": filled()}))
     without = Recommender(features, encoder, make(Last()))
     batch = session_batch(asked, num_items=ITEMS)
     more = torch.zeros(4, ITEMS)
     for s in range(4):
         clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
-        for item, bonus in by_hand(with_it.head.extras.returns, clicks).items():
+        for item, bonus in by_hand(with_it.head.score_terms.repeat_bias, clicks).items():
             more[s, item] = bonus
     torch.testing.assert_close(with_it(batch), without(batch) + more)
     target = batch["sample"].target
@@ -94,8 +94,8 @@ def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noq
     ):
         torch.testing.assert_close(one, other)
     twice = [torch.autograd.grad(g.square().sum(), every, retain_graph=True) for g in (
-        torch.autograd.grad(fused.sum(), with_it.head.extras.returns.ago.weight, create_graph=True)[0],
-        torch.autograd.grad(plain.sum(), with_it.head.extras.returns.ago.weight, create_graph=True)[0],
+        torch.autograd.grad(fused.sum(), with_it.head.score_terms.repeat_bias.ago.weight, create_graph=True)[0],
+        torch.autograd.grad(plain.sum(), with_it.head.score_terms.repeat_bias.ago.weight, create_graph=True)[0],
     )]  # fmt: skip
     torch.testing.assert_close(twice[0], twice[1])
 
@@ -107,7 +107,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     for stacked in (True, False):
         torch.manual_seed(0)
         model = Recommender(
-            ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Dot(Last(), extras={"returns": filled()})
+            ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Dot(Last(), score_terms={"repeat_bias": filled()})
         )
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
         adaptation.bind(model)
@@ -117,8 +117,8 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("returns", [True, False])
-def test_it_learns_that_people_return(returns: bool) -> None:
+@pytest.mark.parametrize("repeat_bias", [True, False])
+def test_it_learns_that_people_return(repeat_bias: bool) -> None:
     """Sessions of random items that end where they began: nothing else tells what is next."""
     random = np.random.default_rng(0)
     first = random.integers(0, 60, (300, 3))
@@ -129,18 +129,18 @@ def test_it_learns_that_people_return(returns: bool) -> None:
         log.of_sessions(part).aligned_to(log.items) for part in (np.arange(300) < 200, np.arange(300) >= 200)
     )
     torch.manual_seed(0)
-    system = build("sr_gnn", log.items, width=8, extras=["returns"] if returns else [])
+    system = build("sr_gnn", log.items, width=8, score_terms=["repeat_bias"] if repeat_bias else [])
     system.samples = last_clicks
     for _ in train(system, learn, epochs=10, optimizer=Adam(lr=0.1, weight_decay=1e-3), batch_size=10):
         pass
     found = evaluate(system, last_clicks(asked), ks=(1,)).metrics["hit@1"]
-    assert (found > 0.9) == returns, found
+    assert (found > 0.9) == repeat_bias, found
 
 
 def test_where_it_has_no_meaning_it_is_refused() -> None:
     log = fake_log(sessions=20)
-    head = Dot(Last(), extras={"returns": Returns()})
+    head = Dot(Last(), score_terms={"repeat_bias": RepeatBias()})
     model = Recommender(ItemFeatures(log.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
-    system = System(model, log.items, loss=EveryClick(SoftmaxLoss()), samples=whole_sessions)
+    system = System(model, log.items, loss=AllPositions(SoftmaxLoss()), samples=whole_sessions)
     with pytest.raises(InputError, match="train on prefixes|looks ahead"):
         list(train(system, log, epochs=1))

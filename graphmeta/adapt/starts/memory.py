@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphmeta.recommender import Encoded, Recommender
 
 
-class Remembered(nn.Module):
+class MemoryStart(nn.Module):
     """A task's weight of a memory layer is what it finds there; in training, what it makes of it is noted there.
 
     Args:
@@ -48,7 +48,7 @@ class Remembered(nn.Module):
         self.address = address.detach() if self.training else None
         return {f"{self.layer}.weight": memory.read(address)}
 
-    def reached(self, recommender: Recommender, weights: Weights) -> None:
+    def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """In training, note the weights for the layer to write into its slots once the step is taken."""
         end = weights[f"{self.layer}.weight"]
         if self.address is not None:
@@ -62,7 +62,7 @@ class Remembered(nn.Module):
         return memory
 
 
-class RememberedPeople(nn.Module):
+class UserMemoryStart(nn.Module):
     """A task begins as those before it with a profile like its own ended; what it makes of it is remembered too.
 
     With the profile p and three memories, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each
@@ -104,7 +104,7 @@ class RememberedPeople(nn.Module):
         own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._slopes().items()}
         return own | {f"{self.layer}.weight": self._task_memory(recommender).read(address)}
 
-    def reached(self, recommender: Recommender, weights: Weights) -> None:
+    def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """In training, note profiles and weights; and the slopes, once the query's loss has gone backwards."""
         if self.seen is None:
             return

@@ -17,7 +17,7 @@ from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.nn.score_terms.same_category import Kin
+from graphmeta.nn.score_terms.same_category import SameCategory
 from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
@@ -31,11 +31,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 KINDS = Attribute(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"]))  # of seven items
 
 
-def filled() -> Kin:
+def filled() -> SameCategory:
     torch.manual_seed(2)
-    kin = Kin(KINDS)
-    torch.nn.init.normal_(kin.ago.weight)
-    return kin
+    same_category = SameCategory(KINDS)
+    torch.nn.init.normal_(same_category.ago.weight)
+    return same_category
 
 
 def samples() -> Samples:
@@ -44,9 +44,9 @@ def samples() -> Samples:
 
 
 def test_the_bonus_of_each_item_by_hand() -> None:
-    kin, asked = filled(), samples()
-    row, column, value = kin(session_batch(asked, num_items=7))
-    bonus, kind = kin.ago.weight.squeeze(1).tolist(), KINDS.codes.tolist()
+    same_category, asked = filled(), samples()
+    row, column, value = same_category(session_batch(asked, num_items=7))
+    bonus, kind = same_category.ago.weight.squeeze(1).tolist(), KINDS.codes.tolist()
     for s in range(len(asked)):
         clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
         expected = {}
@@ -65,7 +65,9 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     found = []
     for stacked in (True, False):
         torch.manual_seed(0)
-        model = Recommender(ItemFeatures(7, 4), GatedSessionGraph(4), Dot(Last(), extras={"kin": filled()}))
+        model = Recommender(
+            ItemFeatures(7, 4), GatedSessionGraph(4), Dot(Last(), score_terms={"same_category": filled()})
+        )
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
         adaptation.bind(model)
         losses = adaptation.run(model, task_batch(samples(), num_items=7), SoftmaxLoss())
@@ -74,8 +76,8 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("extras", [[], ["kin"]])
-def test_it_learns_that_people_stay_with_a_kind(extras: list[str]) -> None:
+@pytest.mark.parametrize("score_terms", [[], ["same_category"]])
+def test_it_learns_that_people_stay_with_a_kind(score_terms: list[str]) -> None:
     """Four items of a kind, drawn anew, most of them clicked a few times: only the kind tells what is next."""
     random = np.random.default_rng(0)
     kind = random.integers(0, 40, 200)
@@ -87,19 +89,19 @@ def test_it_learns_that_people_stay_with_a_kind(extras: list[str]) -> None:
         log.of_sessions(part).aligned_to(log.items) for part in (np.arange(200) < 120, np.arange(200) >= 120)
     )
     torch.manual_seed(0)
-    system = build("sr_gnn", log.items, width=8, extras=extras)
+    system = build("sr_gnn", log.items, width=8, score_terms=score_terms)
     for _ in train(system, learn, epochs=8, optimizer=Adam(lr=0.1, weight_decay=1e-2), batch_size=20):
         pass
     found = evaluate(system, last_clicks(asked), ks=(10,)).metrics["hit@10"]
-    assert (found > 0.8) == bool(extras), found
+    assert (found > 0.8) == bool(score_terms), found
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(InputError, match="there are returns, kin, evidence"):
-        build("niser", fake_log().items, extras=["more"])
+    with pytest.raises(InputError, match="there are repeat_bias, same_category, cooccurrence"):
+        build("niser", fake_log().items, score_terms=["more"])
 
 
 def test_items_without_attributes_have_no_kin() -> None:
     items = EntityTable.read(pd.DataFrame({"i": range(4)}), key="i")
     with pytest.raises(InputError, match="needs an attribute"):
-        build("niser", items, extras=["kin"])
+        build("niser", items, score_terms=["same_category"])
