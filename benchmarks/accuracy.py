@@ -211,7 +211,7 @@ def fitted(
         _, learn = last_sessions(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
-    if CATALOGUE[options.system].counts and not (options.start_from and options.uncounted):
+    if CATALOGUE[options.system].held_out and not (options.start_from and options.uncounted):
         raise SystemExit(f"{options.system} needs a trained base (--start-from) and sessions to learn on (--uncounted)")
     if options.start_from:
         print("begins with", system.load_matching(load(options.start_from)), flush=True)

@@ -13,7 +13,6 @@ when it ends; a stopped search goes on there.
 from __future__ import annotations
 
 import argparse
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,9 +84,9 @@ def parser() -> argparse.ArgumentParser:
 
 def space_of(system: str, given: Mapping[str, Any], *, lr: float) -> tuple[Space, dict[str, Any]]:
     """What is searched, and the defaults, which lie in it; an argument that is given is not searched."""
-    takes = inspect.signature(CATALOGUE[system].function).parameters
-    open_to = {name: each for name, each in TAKEN.items() if name in takes and name not in given}
-    first = {RATE: lr, **{name: takes[name].default for name in open_to}}
+    entry = CATALOGUE[system]
+    open_to = {name: each for name, each in TAKEN.items() if name in entry.defaults and name not in given}
+    first = {RATE: lr, **{name: entry.defaults[name] for name in open_to}}
     return {name: holding(each, first[name]) for name, each in {**OUTER, **open_to}.items()}, first
 
 

@@ -62,7 +62,7 @@ def check_systems(names: tuple[str, ...], base: str, *, users: bool) -> None:
     for name in names:
         needed = CATALOGUE[base if _around(name) else name]
         needed.check_users(users)
-        if needed.counts:
+        if needed.held_out:
             raise InputError(
                 f"{needed.name} learns on sessions that were not counted, and its base stays; retrain that base"
             )
