@@ -23,7 +23,8 @@ from benchmarks.rows import cost, provenance, told, write
 from graphmeta.data.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
 from graphmeta.data.reviews import ReviewLog, latent_vectors
 from graphmeta.datasets.reviews import musical_instruments, planted_reviews
-from graphmeta.published.cross_domain import CrossDomainModel, Means, anr, catn, cold_errors, fit
+from graphmeta.published.anr import anr
+from graphmeta.published.cross_domain import AspectSizes, CrossDomainModel, Means, catn, cold_errors, fit
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
@@ -64,7 +65,11 @@ Factory = Callable[[CrossDomain, Texts, Dataset], CrossDomainModel]
 def by_catn(variant: str) -> Factory:
     """CATN's variant of that name."""
     return lambda cut, texts, data: catn(
-        cut, texts, variant=variant, vectors=vectors(texts, data), filters=data.filters, size=data.size
+        cut,
+        texts,
+        variant=variant,
+        vectors=vectors(texts, data),
+        sizes=AspectSizes(filters=data.filters, size=data.size),
     )
 
 

@@ -37,7 +37,8 @@ from graphmeta.datasets import session_logs as datasets
 from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
-from graphmeta.retrain.stream import Asking, PeriodReport, overall, stream
+from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
+from graphmeta.retrain.testing import Asking
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.histories import by_user
@@ -218,8 +219,7 @@ def served(
         log,
         edges=edges,
         strategy=SYSTEMS[name].strategy(of.since - of.first),
-        first=of.first,
-        pretraining=Frozen(),
+        begin=Pretraining(of.first, Frozen()),
         asking=replace(ASKING, since=of.since),
         seed=seed,
         checkpoint=checkpoint,

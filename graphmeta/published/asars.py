@@ -44,6 +44,20 @@ class States:
 
 
 @dataclass(frozen=True)
+class Pauses:
+    """How the pauses between clicks are read.
+
+    Args:
+        time_width: of a pause's vector.
+        dwell_lag: 1 reads the pause before each click; 0 the one after it, as in the paper, so that the model knows
+            when the next click comes, which nobody does at the time: published numbers are those of 0.
+    """
+
+    time_width: int = 16
+    dwell_lag: int = 1
+
+
+@dataclass(frozen=True)
 class Learning:
     """How a variant is trained.
 
@@ -85,9 +99,7 @@ def asars_user_cat(
     encoder = WithUser(
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout), UserFeatures(len(users), user_width)
     )
-    return _system(
-        learning, encoder, items, read=states.hidden + user_width, width=width, users=users, temporal=temporal
-    )
+    return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
 @published("ASARS, user attention", family="asars", equations="15-20")
@@ -115,9 +127,7 @@ def asars_user_att(
         TriangleAttention(states.hidden, user_width),
     )
     encoder = WithUser(network, UserFeatures(len(users), user_width), attention)
-    return _system(
-        learning, encoder, items, read=states.hidden + user_width, width=width, users=users, temporal=temporal
-    )
+    return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
 @published("ASARS, time beside", family="asars", equations="8, 20")
@@ -125,17 +135,14 @@ def asars_time_cat(
     items: EntityTable,
     *,
     width: int = 64,
-    time_width: int = 16,
-    dwell_lag: int = 1,
+    pauses: Pauses = Pauses(),
     states: States = States(),
     learning: Learning = Learning(),
 ) -> System:
     """ASARS with each click's pause beside its item: LSTM over ``[e_i ; pause]``, ``z_t = FC h_t``.
 
     Args:
-        time_width: of a pause's vector.
-        dwell_lag: 1 reads the pause before each click; 0 the one after it, as in the paper, so that the model knows
-            when the next click comes, which nobody does at the time: published numbers are those of 0.
+        pauses: how the pauses between clicks are read.
 
     The other arguments are those of :func:`asars_user_cat`.
 
@@ -143,9 +150,11 @@ def asars_time_cat(
     Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest
     there is.
     """
-    dwell = Dwell(DwellBins(lag=dwell_lag), time_width)
-    encoder = DwellBeside(dwell, Recurrent(width + time_width, states.hidden, cell=states.cell, dropout=states.dropout))
-    return _system(learning, encoder, items, read=states.hidden, width=width)
+    dwell = Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width)
+    encoder = DwellBeside(
+        dwell, Recurrent(width + pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout)
+    )
+    return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
 @published("ASARS, time attention", family="asars", equations="8, 15-20")
@@ -153,8 +162,7 @@ def asars_time_att(
     items: EntityTable,
     *,
     width: int = 64,
-    time_width: int = 16,
-    dwell_lag: int = 1,
+    pauses: Pauses = Pauses(),
     states: States = States(),
     learning: Learning = Learning(),
 ) -> System:
@@ -165,8 +173,8 @@ def asars_time_att(
     Source: ASARS, eqs 15–20 (time, attention).
     Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`.
     """
-    encoder = _over_dwell(width, states, time_width=time_width, dwell_lag=dwell_lag)
-    return _system(learning, encoder, items, read=states.hidden, width=width)
+    encoder = _over_dwell(width, states, pauses)
+    return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
 @published("ASARS, time and user", family="asars", equations="8, 15-20")
@@ -175,9 +183,8 @@ def asars_time_user(
     *,
     users: EntityTable,
     width: int = 64,
-    time_width: int = 16,
     user_width: int = 32,
-    dwell_lag: int = 1,
+    pauses: Pauses = Pauses(),
     states: States = States(),
     learning: Learning = Learning(),
     temporal: bool = False,
@@ -189,19 +196,17 @@ def asars_time_user(
     Source: ASARS, eqs 15–20 (time and user).
     Differs: as those two.
     """
-    weighed = _over_dwell(width, states, time_width=time_width, dwell_lag=dwell_lag)
+    weighed = _over_dwell(width, states, pauses)
     encoder = WithUser(weighed, UserFeatures(len(users), user_width))
-    return _system(
-        learning, encoder, items, read=states.hidden + user_width, width=width, users=users, temporal=temporal
-    )
+    return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-def _over_dwell(width: int, states: States, *, time_width: int, dwell_lag: int) -> DwellAttention:
+def _over_dwell(width: int, states: States, pauses: Pauses) -> DwellAttention:
     """Item states that a second network over the pauses weighs."""
     return DwellAttention(
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
-        Dwell(DwellBins(lag=dwell_lag), time_width),
-        Recurrent(time_width, states.hidden, cell=states.cell, dropout=states.dropout),
+        Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width),
+        Recurrent(pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout),
         TriangleAttention(states.hidden, states.hidden),
     )
 
@@ -211,14 +216,14 @@ def _system(
     encoder: nn.Module,
     items: EntityTable,
     *,
-    read: int,
-    width: int,
+    sizes: tuple[int, int],
     users: EntityTable | None = None,
     temporal: bool = False,
 ) -> System:
-    """FC from the ``read`` numbers of a state to the items' width, a bias an item; every click is a target."""
+    """FC from states to items' vectors, of these sizes, a bias an item; every click is a target."""
     if learning.negatives < (2 if learning.loss.endswith("_max") else 1):
         raise InputError(f"loss={learning.loss!r} looks for the worst of several negatives; pass negatives=5 or so")
+    read, width = sizes
     project = nn.Linear(read, width)
     if users is not None and temporal:
         features = TemporalItems(len(items), width)
@@ -231,5 +236,5 @@ def _system(
         users=users,
         loss=AllPositions(loss_called(learning.loss, OwnNegatives(local, count=learning.negatives))),
         samples=user_histories if learning.carry_state else whole_sessions,
-        max_length=_LENGTH,
+        limits={"max_length": _LENGTH},
     )

@@ -129,7 +129,13 @@ def bpr_fold_in(
     adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, meta_trained=False)
     loss = AgainstUnseen(Binary(), count=negatives, penalty=penalty)
     return PersonSystem(
-        recommender, items, users=users, adaptation=adaptation, loss=loss, samples=each_click, max_support=_KNOWN
+        recommender,
+        items,
+        users=users,
+        adaptation=adaptation,
+        loss=loss,
+        samples=each_click,
+        limits={"max_support": _KNOWN},
     )
 
 
@@ -272,7 +278,9 @@ def _meta(
     loss = AgainstUnseen(Binary(), count=negatives, sums=adapted.sums)
     recommender = Recommender(features, Clicks(), head)
     samples = partial(drawn_tasks, seed=0)
-    return PersonSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples, max_support=_KNOWN)
+    return PersonSystem(
+        recommender, items, adaptation=adaptation, loss=loss, samples=samples, limits={"max_support": _KNOWN}
+    )
 
 
 class _Layers(nn.Module):

@@ -108,7 +108,7 @@ def adapting(base: System, adaptation: Adaptation) -> System:
     if base.adaptation is not None:
         raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
     kind = System if adaptation.meta_trained else FineTuned
-    system = kind(base.recommender, base.items, users=base.users, adaptation=adaptation, **base.limits)
+    system = kind(base.recommender, base.items, users=base.users, adaptation=adaptation, limits=base.limits)
     if not adaptation.meta_trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
     return system

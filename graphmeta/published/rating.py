@@ -200,5 +200,5 @@ def _rating(
         adaptation=adaptation,
         loss=SquaredError(),
         samples=queries or RandomQueries(),
-        max_length=known,
+        limits={"max_length": known},
     )

@@ -43,7 +43,7 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Dot(OfUser(len(users), width)))
     scaled_normal_(recommender)
     one = loss_called(loss, OwnNegatives(AmongSeen(), count=negatives))
-    return System(recommender, items, users=users, loss=one, samples=all_positions, max_length=0)
+    return System(recommender, items, users=users, loss=one, samples=all_positions, limits={"max_length": 0})
 
 
 @published("Zhang et al. 2020, SML (baseline)", family="streaming", adapts="nothing; retrained", base="mf")
