@@ -160,7 +160,7 @@ def main() -> None:
             **cost(seconds),
             **ran,
         }
-        write(row, tag=options.tag)
+        write(row, variant=options.tag)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -90,7 +90,7 @@ def main() -> None:
         **cost(seconds),
         **ran,
     }
-    write(row, tag=options.tag)
+    write(row, variant=options.tag)
     print({name: told["hit@20"] for name, told in row["targets"].items()}, flush=True)
 
 

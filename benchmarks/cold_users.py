@@ -262,7 +262,7 @@ def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[di
         **provenance("benchmarks.cold_users"),
         "command": command,
     }
-    rows.write(document, tag="" if options.preset == "default" else options.preset)
+    rows.write(document, variant="" if options.preset == "default" else options.preset)
     if row.by_steps:
         print("  by steps", {n: round(m["hit@10"], 4) for n, m in row.by_steps.items()}, flush=True)
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of RESULTS.md from ``benchmarks/results/*.json``.
+"""Draw the pictures of RESULTS.md from the files in ``benchmarks/results``.
 
     python -m benchmarks.pictures
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from benchmarks.labels import within
-from benchmarks.rows import CUTS, RESULTS, Row, after, load
+from benchmarks.rows import CUTS, Row, after, picture, results
 from graphmeta.plots import figures as plots
 
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION, plots.INK)
@@ -24,12 +24,12 @@ SECONDS = 5  # what took less is drawn there
 
 def main() -> None:
     """Draw all."""
-    rows = load()
+    rows = results()
     for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row["protocol"] in DRAWN}):
         of = [row for row in rows if (row["dataset"], row["protocol"]) == key]
-        compared(of, CUTS[key[1]], RESULTS / f"{'-'.join(key)}.png")
+        compared(of, CUTS[key[1]], picture(*key, "comparison"))
         if key[1] == "cbml":
-            gains(of, RESULTS / f"{'-'.join(key)}-adapting.png")
+            gains(of, picture(*key, "adaptation"))
 
 
 def best(rows: list[Row], cut: int) -> list[Row]:
@@ -48,8 +48,8 @@ def adapts(row: Row) -> bool:
 def compared(rows: list[Row], cut: int, path: Path) -> None:
     """MRR against minutes of learning, and by known clicks for the first few."""
     measure, start, rows = f"mrr@{cut}", makers(rows), best(rows, cut)
-    picture = plots.figure(11, 4.5)
-    left, right = picture.subplots(1, 2)
+    drawn = plots.figure(11, 4.5)
+    left, right = drawn.subplots(1, 2)
     points = [(max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]) for row in rows]
     for row, point, height in zip(rows, points, heights(points), strict=True):
         learned = row["history"] or begun_with(row)
@@ -63,7 +63,7 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
         right.plot(list(found), [100 * s[measure] for s in found.values()], "o-", color=colour, label=row["system"])
     titled(right, f"MRR@{cut} by known clicks, the first {min(len(rows), len(COLOURS))} systems", "known clicks")
     right.legend(frameon=False, fontsize=8)
-    plots.save(picture, path)
+    plots.save(drawn, path)
 
 
 def heights(points: list[tuple[float, float]], apart: float = 0.035) -> list[float]:
@@ -83,8 +83,8 @@ def gains(rows: list[Row], path: Path) -> None:
     if not added:
         return
     added.sort(key=lambda pair: pair[0]["metrics"]["mrr@5"] - pair[1]["metrics"]["mrr@5"])
-    picture = plots.figure(8, 1.2 + 0.32 * len(added))
-    axes = picture.subplots()
+    drawn = plots.figure(8, 1.2 + 0.32 * len(added))
+    axes = drawn.subplots()
     slices = [n for n, s in added[0][0]["slices"]["known clicks"].items() if s["samples"]]
     for part, colour, mark in zip((None, *slices), COLOURS, "oD^vs", strict=False):
         told = [100 * (of(row, part) - of(base, part)) for row, base in added]
@@ -94,7 +94,7 @@ def gains(rows: list[Row], path: Path) -> None:
     titled(axes, "What adapting adds to what it goes around", "points of MRR@5, by known clicks")
     axes.set_ylabel("")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    plots.save(picture, path)
+    plots.save(drawn, path)
 
 
 def of(row: Row, clicks: str | None) -> float:

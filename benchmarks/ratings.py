@@ -69,7 +69,7 @@ def main() -> None:
             "rule": scenario.rule,
         }
         row |= {"candidates": result.candidates, "ties": result.ties}
-    write(row | cost(seconds) | ran, tag=options.tag)
+    write(row | cost(seconds) | ran, variant=options.tag)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Write RESULTS.md from ``benchmarks/results/*.json``.
+"""Write RESULTS.md from the files in ``benchmarks/results``.
 
     python -m benchmarks.report
 
@@ -16,7 +16,7 @@ from statistics import mean
 
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.labels import named, spanned
-from benchmarks.rows import CUTS, RESULTS, Row, after, by_variant, commands, heading, load, spread
+from benchmarks.rows import CUTS, Row, after, by_variant, commands, heading, linked, picture, results, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 from graphmeta.published.catalogue import CATALOGUE
@@ -28,12 +28,13 @@ SECTIONS = {  # of protocols that have a table of their own
     "cold-items": cold_section,
     "tuning": tuning_section,
 }
+DRAWN = ("comparison", "adaptation")  # pictures
 SECOND = {"metacf": "ndcg"}  # the measure beside Hit, where it is not MRR
 
 
 def main() -> None:
     """Write the file."""
-    (HERE.parent / "RESULTS.md").write_text(report(load()))
+    (HERE.parent / "RESULTS.md").write_text(report(results()))
 
 
 def report(rows: list[Row]) -> str:
@@ -96,8 +97,8 @@ def as_published(row: Row) -> bool:
 
 def pictures(first: Row) -> list[str]:
     """What `benchmarks.pictures` has drawn of the section."""
-    names = [f"{first['dataset']}-{first['protocol']}{end}.png" for end in ("", "-adapting")]
-    return [f"![{name}](benchmarks/results/{name})\n" for name in names if (RESULTS / name).exists()]
+    files = [picture(first["dataset"], first["protocol"], name) for name in DRAWN]
+    return [f"![{file.stem}]({linked(file)})\n" for file in files if file.exists()]
 
 
 def against(ours: list[float], theirs: list[float]) -> str:

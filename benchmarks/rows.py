@@ -1,4 +1,7 @@
-"""What every row of results tells: how it was run, what was measured and what it took; its file; how it is shown."""
+"""Rows of results: how a row was run, what was measured and what it cost; its file; how it is shown.
+
+A row is one JSON file, ``results/<data>/<protocol>/<system>/[<variant>-]seed<n>.json``. :func:`results` reads them.
+"""
 
 from __future__ import annotations
 
@@ -56,17 +59,48 @@ def told(report: Report) -> Row:
     return {"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid}
 
 
-def write(row: Row, *, tag: str = "") -> None:
-    """The row's file, and its metrics on the screen."""
-    words = [row["dataset"], row["protocol"], row["system"], tag, f"seed{row['seed']}"]
-    write_json(RESULTS / f"{'-'.join(filter(None, words))}.json", row)
+def path_of(row: Row, variant: str = "") -> Path:
+    """The file of a row: ``<data>/<protocol>/<system>/[<variant>-]seed<n>.json``."""
+    name = "-".join(filter(None, (variant, f"seed{row['seed']}")))
+    return RESULTS / row["dataset"] / row["protocol"] / row["system"] / f"{name}.json"
+
+
+def picture(dataset: str, protocol: str, name: str) -> Path:
+    """The file of a picture of a data set under a protocol, beside the folders of its systems."""
+    return RESULTS / dataset / protocol / f"{name}.png"
+
+
+def linked(file: Path) -> str:
+    """A file of results as RESULTS.md links to it."""
+    return f"benchmarks/results/{file.relative_to(RESULTS).as_posix()}"
+
+
+def write(row: Row, *, variant: str = "") -> None:
+    """Write the row's file and print its metrics."""
+    write_json(path_of(row, variant), row)
     if "metrics" in row:
         print(json.dumps({"protocol": row["protocol"], "system": row["system"], **row["metrics"]}), flush=True)
 
 
-def load(pattern: str = "*.json", folder: Path | None = None) -> list[Row]:
-    """All result files, or those whose names match, by name."""
-    return [json.loads(path.read_text()) for path in sorted((folder or RESULTS).glob(pattern))]
+def read(path: Path) -> Row:
+    """One result file."""
+    return json.loads(path.read_text())
+
+
+def results(
+    dataset: str | None = None, protocol: str | None = None, system: str | None = None, *, folder: Path | None = None
+) -> list[Row]:
+    """The rows of all result files, ordered by path, or those of a data set, a protocol and a system.
+
+    The row says what it belongs to, not its path: files of the earlier flat layout are found too.
+
+    Args:
+        folder: where to look, its sub-folders included; ``benchmarks/results`` if not given.
+    """
+    wanted = {"dataset": dataset, "protocol": protocol, "system": system}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    rows = map(read, sorted((folder or RESULTS).rglob("*.json")))
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:

@@ -1,6 +1,6 @@
 """The part of RESULTS.md on streams: tables, cost as history grows, and pictures.
 
-python -m benchmarks.stream_report    # draws benchmarks/results/*-periods.png and complete_journey-cost.png
+python -m benchmarks.stream_report    # draws benchmarks/results/*/stream/{periods,cost}.png
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import defaultdict
 from itertools import chain
 from statistics import mean
 
-from benchmarks.rows import RESULTS, Row, commands, heading, load, spread
+from benchmarks.rows import Row, commands, heading, linked, picture, results, spread
 from graphmeta.plots import stream as stream_plots
 from graphmeta.retrain.stream import PeriodReport
 
@@ -65,12 +65,13 @@ def stream_section(title: str, rows: list[Row]) -> str:
     """One stream: the systems, best first, among drawn items and among all."""
     groups, first = by_system(rows), rows[0]
     ordered = sorted(groups, key=lambda name: -mean(run["metrics"]["hit@20"] for run in groups[name]))
+    picture_of_periods = linked(picture(first["dataset"], "stream", "periods"))
     reported = [int(number) for number in first["periods"] if int(number) >= first["since"]]
     lines = [
         f"## {title}\n",
         TEXT + "\n" + FOUND.get(first["dataset"], ""),
         f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; [their Recall@20, period by "
-        f"period](benchmarks/results/{first['dataset']}-periods.png), drawn by `python -m benchmarks.stream_report`.\n",
+        f"period]({picture_of_periods}), drawn by `python -m benchmarks.stream_report`.\n",
         "| system | drawn R@5 | R@10 | R@20 | N@5 | N@10 | N@20 | all R@20 | N@20 | CPU s | seeds | date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
@@ -126,7 +127,7 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
         return []
     lines = [
         "CPU seconds of retraining on one period by the periods of history before it ([picture]"
-        f"(benchmarks/results/{dataset}-cost.png), drawn by `python -m benchmarks.stream_report`):\n",
+        f"({linked(picture(dataset, 'stream', 'cost'))}), drawn by `python -m benchmarks.stream_report`):\n",
         *heading([str(history) for history in AT]),
     ]
     for name, seconds in grown(groups).items():
@@ -136,12 +137,12 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
 
 def main() -> None:
     """Draw the pictures."""
-    rows = load("*-stream-*.json")
+    rows = results(protocol="stream")
     for dataset in {row["dataset"] for row in rows}:
         groups = by_system([row for row in rows if row["dataset"] == dataset])
-        stream_plots.periods(over_time(groups), RESULTS / f"{dataset}-periods.png")
+        stream_plots.periods(over_time(groups), picture(dataset, "stream", "periods"))
         if dataset == COST:
-            stream_plots.costs(grown(groups), RESULTS / f"{dataset}-cost.png")
+            stream_plots.costs(grown(groups), picture(dataset, "stream", "cost"))
 
 
 if __name__ == "__main__":

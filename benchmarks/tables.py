@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.rows import RESULTS, after, load
+from benchmarks.rows import RESULTS, after, results
 
 HERE = Path(__file__).parent
 QUICK = {
@@ -97,7 +97,7 @@ def main() -> None:
 
 def overview(tables: dict[str, list[str]]) -> None:
     """Say what there is, and what has been run."""
-    had = results(RESULTS)
+    had = completed(RESULTS)
     for name, commands in tables.items():
         done = [job.key in had for job in jobs(commands, 1)]
         print(f"{name:24} {sum(done):3} of {len(done)} rows have results of seed 0")
@@ -111,7 +111,7 @@ def jobs(commands: Sequence[str], seeds: int) -> list[Job]:
 def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: bool) -> None:
     """Run what has no result, one after the other, in ``folder``, where ``saved/`` lies."""
     where = folder / "results" if quick else RESULTS
-    had = results(where)
+    had = completed(where)
     missing = [job for job in wanted if job.key not in had]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows have results", flush=True)
     for job in tqdm(missing, unit="row", desc="table"):
@@ -144,9 +144,9 @@ def start(job: Job, folder: Path, where: Path, *, quick: bool) -> None:
         raise SystemExit(f"stopped; the rows before it are kept: {shlex.join(command)}")
 
 
-def results(folder: Path) -> set[tuple[str, ...]]:
+def completed(folder: Path) -> set[tuple[str, ...]]:
     """The commands that have a result."""
-    return {plain(shlex.split(row["command"])) for row in load(folder=folder)}
+    return {plain(shlex.split(row["command"])) for row in results(folder=folder)}
 
 
 def plain(words: Sequence[str]) -> tuple[str, ...]:

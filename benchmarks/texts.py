@@ -48,7 +48,7 @@ learns. A basket never holds a product twice, which what counts is told, and wha
 `python -m benchmarks.tune`: learning rate, width, dropout, layers, steps and, for what adapts, inner rate and steps,
 as far as a system takes them; the first trial is the defaults. Every system has the same trials, epochs and share of
 the log (cbml was stopped after seven trials), and the test log is not looked at. What was drawn and found is in
-`benchmarks/results/tuning-*.json`.
+`benchmarks/results/complete_journey/tuning`.
 """,
     ("movielens1m", "asars"): """\
 Few users, many of whose pauses are 0 seconds. Nobody rates a film twice, so what a user has rated is never right. What

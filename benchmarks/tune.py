@@ -28,7 +28,7 @@ from optuna.distributions import (
 )
 
 from benchmarks.accuracy import DATASETS, Dataset, arguments, fitted
-from benchmarks.rows import MEASURE, RATE, RESULTS, Row, load, provenance
+from benchmarks.rows import MEASURE, RATE, Row, path_of, provenance, read
 from graphmeta.errors import DivergedError
 from graphmeta.published.catalogue import CATALOGUE, RANKING
 from graphmeta.storage import write_json
@@ -51,8 +51,6 @@ def main() -> None:
     """Search from the command line."""
     options = parser().parse_args()
     space, first = space_of(options.system, options.arguments, lr=options.lr)
-    other = f"-seed{options.seed}" if options.seed else ""
-    path = RESULTS / f"tuning-{options.dataset}-{options.system}{other}.json"
     document = {
         "dataset": options.dataset,
         "protocol": "tuning",
@@ -65,6 +63,7 @@ def main() -> None:
         "seed": options.seed,
         **provenance("benchmarks.tune"),
     }
+    path = path_of(document)
     trials = begun(path, document)
     tried = trial_of(options, DATASETS[options.dataset])
     for found in search(space, first, tried, trials, seed=options.seed, most=options.trials, minutes=options.minutes):
@@ -150,7 +149,7 @@ def begun(path: Path, document: Row) -> list[Row]:
     """
     if not path.exists():
         return []
-    stored = load(path.name)[0]
+    stored = read(path)
     same = ("space", "arguments", "seed", "measure")
     changed = [name for name in same if stored[name] != document[name]]
     changed += [name for name in FIXED if stored["budget"].get(name) != document["budget"][name]]

@@ -58,7 +58,7 @@ def row(monkeypatch, tmp_path):
         monkeypatch.setattr("benchmarks.rows.RESULTS", tmp_path)
         monkeypatch.setattr(sys, "argv", ["cold_items", "complete_journey", *words, "--asked", "150"])
         cold_items.main()
-        return json.loads((tmp_path / f"complete_journey-cold-items-{words[0]}-seed0.json").read_text())
+        return json.loads((tmp_path / f"complete_journey/cold-items/{words[0]}/seed0.json").read_text())
 
     return run
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.labels import called, named, spanned, special
 from benchmarks.report import as_published, report
-from benchmarks.rows import load
+from benchmarks.rows import results
 from benchmarks.tables import HERE
 
 
@@ -61,7 +61,7 @@ def test_published_figures_stand_beside_the_published_system_alone():
 
 
 def test_the_page_of_all_results():
-    page = [line for line in report(load(folder=HERE / "results")).splitlines() if line.startswith("| ")]
+    page = [line for line in report(results(folder=HERE / "results")).splitlines() if line.startswith("| ")]
     assert len(page) > 500 and not [line for line in page if "{" in line]
     told = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in page if line.count("|") == 11}
     assert told["tagnn"] != "–"

@@ -10,14 +10,14 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.rows import by_variant
-from benchmarks.tables import HERE, QUICK, Job, jobs, plain, results, run
+from benchmarks.tables import HERE, QUICK, Job, completed, jobs, plain, run
 
 TABLES = json.loads((HERE / "tables.json").read_text())
 
 
 def test_every_result_comes_from_a_command_of_a_table():
     known = {job.key[:-1] for commands in TABLES.values() for job in jobs(commands, 1)}
-    assert {command[:-1] for command in results(HERE / "results")} <= known
+    assert {command[:-1] for command in completed(HERE / "results")} <= known
 
 
 COMMANDS = [job for commands in TABLES.values() for job in jobs(commands, 2)]
@@ -128,8 +128,8 @@ def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, 
 
 @pytest.mark.slow
 def test_a_quick_row_runs_and_keeps_nothing():
-    before = results(HERE / "results")
+    before = completed(HERE / "results")
     command = [sys.executable, "-m", "benchmarks.tables", "asars-embedded", "--systems", "bpr_mf", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
     assert '"system": "bpr_mf"' in done.stdout
-    assert results(HERE / "results") == before
+    assert completed(HERE / "results") == before
