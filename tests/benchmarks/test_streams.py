@@ -52,7 +52,7 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     assert row["samples"] == sum(r.rows for r in chosen) == 100
     assert row["metrics"]["hit@20"] == pytest.approx(sum(r.rows * r.sampled["hit@20"] for r in chosen) / 100)
     page = report([row])
-    assert "| fine_tune |" in page and "Adressa and SML's Yelp are not to be had" in page
+    assert "| fine_tune |" in page and "Adressa and SML's Yelp were not available" in page
     other = json.loads(json.dumps(row))
     other["periods"]["4"]["hit@20"] += 0.25
     drawn = over_time({"fine_tune": [row, other]})["fine_tune"]

@@ -44,9 +44,9 @@ def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
 
 
 def test_each_seed_begins_with_what_its_own_seed_saved():
-    job = Job(("accuracy", "a", "b", "--start-from", "saved/x"), 1)
+    job = Job(("accuracy", "a", "b", "--warm-start", "saved/x"), 1)
     assert job.command[-3:] == ("saved/x-1", "--seed", "1")
-    assert Job(job.words, 0).after("--start-from") == "saved/x"
+    assert Job(job.words, 0).after("--warm-start") == "saved/x"
 
 
 @pytest.fixture
@@ -67,34 +67,34 @@ def ran(monkeypatch, tmp_path):
 
 
 def test_a_stopped_table_goes_on_where_it_stopped(ran, tmp_path):
-    known = jobs(["accuracy d base --save saved/base", "accuracy d other --start-from saved/base"], 1)
+    known = jobs(["accuracy d base --save saved/base", "accuracy d other --warm-start saved/base"], 1)
     run(known[:1], known, tmp_path, quick=True)
     run(known, known, tmp_path, quick=True)
-    assert ran == ["accuracy d base --save saved/base", "accuracy d other --start-from saved/base"]
+    assert ran == ["accuracy d base --save saved/base", "accuracy d other --warm-start saved/base"]
 
 
 def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
     known = jobs(
         [
-            "accuracy d c --start-from saved/b",
-            "accuracy d b --start-from saved/a --save saved/b",
+            "accuracy d c --warm-start saved/b",
+            "accuracy d b --warm-start saved/a --save saved/b",
             "accuracy d a --save saved/a",
         ],
         1,
     )
     run(known[:1], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran] == ["a", "b", "c"]
-    known += jobs(["accuracy d e --start-from saved/b --then saved/d", "accuracy d d --save saved/d"], 1)
+    known += jobs(["accuracy d e --warm-start saved/b --refit-base saved/d", "accuracy d d --save saved/d"], 1)
     run(known[3:4], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran[3:]] == ["d", "e"]
-    alone = jobs(["accuracy d g --start-from saved/f --then saved/f", "accuracy d f --save saved/f"], 1)
+    alone = jobs(["accuracy d g --warm-start saved/f --refit-base saved/f", "accuracy d f --save saved/f"], 1)
     run(alone, alone, tmp_path, quick=True)
     assert [words.split()[2] for words in ran[5:]] == ["f", "g"]
     with pytest.raises(SystemExit, match="no row of the table saves saved/a"):
         run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
 
 
-@pytest.mark.parametrize("table", [name for name, commands in TABLES.items() if "--start-from" in str(commands)])
+@pytest.mark.parametrize("table", [name for name, commands in TABLES.items() if "--warm-start" in str(commands)])
 def test_a_fresh_table_runs_each_of_its_rows_once(ran, tmp_path, table):
     known = jobs(TABLES[table], 1)
     run(known, known, tmp_path, quick=True)
@@ -102,7 +102,7 @@ def test_a_fresh_table_runs_each_of_its_rows_once(ran, tmp_path, table):
 
 
 def test_seeds_of_a_variant_go_together_and_rates_do_not():
-    told = "accuracy d a --start-from saved/{} --lr {} --save saved/{} --seed {}"
+    told = "accuracy d a --warm-start saved/{} --lr {} --save saved/{} --seed {}"
     rows = [{"command": told.format(*words)} for words in (("a", "2e-3", "b", 0), ("a-1", "2e-3", "b-1", 1))]
     assert [len(group) for group in by_variant([*rows, {"command": told.format("a", "2e-4", "b", 0)}])] == [2, 1]
 
@@ -129,7 +129,7 @@ def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, 
 @pytest.mark.slow
 def test_a_quick_row_runs_and_keeps_nothing():
     before = completed(HERE / "results")
-    command = [sys.executable, "-m", "benchmarks.tables", "asars-embedded", "--systems", "bpr_mf", "--quick"]
+    command = [sys.executable, "-m", "benchmarks.tables", "asars-complete-journey", "--systems", "bpr_mf", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
     assert '"system": "bpr_mf"' in done.stdout
     assert completed(HERE / "results") == before
