@@ -119,8 +119,8 @@ def sizes(protocol: Protocol) -> str:
 
 def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[dict[str, Any]]]:
     """Item factors; one record per user is held out to choose the epoch."""
-    known, asked = one_held_out(log, seed=seed)
-    held_out, learn = tasks_of(log, known, asked), log.select(known).aligned_to(log.items, log.users)
+    support, queries = one_held_out(log, seed=seed)
+    held_out, learn = tasks_of(log, support, queries), log.select(support).aligned_to(log.items, log.users)
     torch.manual_seed(seed)
     system = build("bpr_fold_in", log.items, users=log.users)
 
@@ -134,9 +134,9 @@ def one_held_out(log: EventLog, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the training events and of one random held-out event per session."""
     key = np.random.default_rng(seed).random(log.num_events)
     order = np.lexsort((key, log.session))
-    asked = np.zeros(log.num_events, dtype=bool)
-    asked[order[log.ptr[:-1]]] = True
-    return ~asked, asked
+    queries = np.zeros(log.num_events, dtype=bool)
+    queries[order[log.ptr[:-1]]] = True
+    return ~queries, queries
 
 
 class KnownUsers:

@@ -44,10 +44,10 @@ def main() -> None:
         began = time.perf_counter()
         model, history = fitted(name, logs[0], logs[1], options)
         seconds = time.perf_counter() - began
-        asked = click_after(logs[2], SHOTS)
-        against = drawn_against(asked, logs[2], seed=options.seed)
-        write(name, "metatl", evaluate_sampled(model, asked, against, ks=KS), history, options, seconds)
-        write(name, "metatl-all", evaluate(model, asked, ks=KS), history, options, seconds)
+        queries = click_after(logs[2], SHOTS)
+        against = drawn_against(queries, logs[2], seed=options.seed)
+        write(name, "metatl", evaluate_sampled(model, queries, against, ks=KS), history, options, seconds)
+        write(name, "metatl-all", evaluate(model, queries, ks=KS), history, options, seconds)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,10 +91,10 @@ def trained(
         system.load_matching(begin)
     if system.episodic:  # as many support clicks as in the test
         system.max_length = SHOTS
-    asked = click_after(valid, SHOTS)
+    queries = click_after(valid, SHOTS)
 
     def score(of: System) -> dict[str, float]:
-        return evaluate(of, asked, ks=KS).metrics
+        return evaluate(of, queries, ks=KS).metrics
 
     optimizer = Adam(lr=options.lr, weight_decay=1e-6)
     batch = options.batch_size or (1024 if system.episodic else 128)

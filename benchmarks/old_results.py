@@ -24,6 +24,7 @@ FLAGS = {
     "--uncounted": "--statistics-held-out",
     "--asked": "--test-samples",
 }
+NOTES = {"on the sessions that its base did not learn from": "trained on sessions that its base did not see"}
 VARIANTS = {**NAMES, "extras": "score_terms", "second": "reranker", "then": "refit"}  # parts of --tag and saved/ names
 
 _FLAG = re.compile(rf"({'|'.join(FLAGS)})(?= |$)")
@@ -39,7 +40,7 @@ def renamed(value: Any) -> Any:
         return {KEYS.get(k, k): renamed_command(v) if k == "command" else renamed(v) for k, v in value.items()}
     if isinstance(value, list):
         return [renamed(each) for each in value]
-    return _parameter(NAMES.get(value, value)) if isinstance(value, str) else value
+    return _parameter((NAMES | NOTES).get(value, value)) if isinstance(value, str) else value
 
 
 def renamed_command(command: str) -> str:
@@ -48,6 +49,8 @@ def renamed_command(command: str) -> str:
     command = _SYSTEM.sub(lambda found: NAMES[found[0]], command)
     command = _QUOTED.sub(lambda found: f'"{(KEYS | NAMES)[found[1]]}"', command)
     command = _VARIANT.sub(lambda found: renamed_variant(found[0]), command)
+    for note, today in NOTES.items():
+        command = command.replace(note, today)
     command = _SAVED.sub(lambda found: re.sub(r"second_look|(?<=_)(extras|returns)", _variant, found[0]), command)
     return _parameter(command)
 

@@ -118,9 +118,9 @@ def hold_out(cut: ColdStart, users: int) -> tuple[EventLog, Tasks]:
     Users outside the warm scenario are preferred, where there are enough.
     """
     log = cut.training
-    asked = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
+    used = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
     enough = (log.lengths >= cut.queries.least) & (log.lengths <= cut.queries.most)
-    free = np.flatnonzero(enough & ~asked) if users < (enough & ~asked).sum() else np.flatnonzero(enough)
+    free = np.flatnonzero(enough & ~used) if users < (enough & ~used).sum() else np.flatnonzero(enough)
     out = np.zeros(log.num_sessions, dtype=bool)
     out[np.random.default_rng(0).permutation(free)[:users]] = True
     learn, valid = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~out, out))

@@ -49,7 +49,8 @@ The last 15 % of SR-GNN's training sessions; its test log is not used. Seven in 
     + """\
 Sessions with a new item are longer than others, so training keeps a third of the clicks, and three epochs are few.
 Compare these rows with each other only. `attribute_overlap`, which is not trained, finds more of the new items than
-any trained system. A basket never contains a product twice: baselines are told so, trained systems can learn it.
+any trained system. A basket never contains a product twice: baselines exclude basket items, trained
+systems can learn to.
 """,
     ("complete_journey", "tuning"): """\
 `python -m benchmarks.tune` searches learning rate, width, dropout, layers and steps, and for meta-learners inner
@@ -59,7 +60,7 @@ All trials are in `benchmarks/results/complete_journey/tuning`.
 """,
     ("movielens1m", "asars"): """\
 Few users, and many inter-event times of 0 seconds. No user rates a film twice, so an item the user has rated is never
-the target. Baselines are told so. For trained systems rated items stay candidates and fill places in most lists; the
+the target. Baselines exclude it. For trained systems rated items stay candidates and fill places in most lists; the
 third column of `benchmarks.asars` excludes them.
 
 The paper's setting is a hinge loss with one negative per click, sampled from the batch outside the user's history,
