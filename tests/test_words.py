@@ -1,4 +1,4 @@
-"""Words that the glossary retired stay out of code, documentation and benchmarks; the field's terms are used instead."""
+"""Words that the glossary retired stay out of code, documentation and benchmarks; use the terms of the field."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(
     path
-    for pattern in ("graphmeta/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "docs/**/*.md", "README.md", "RESULTS.md")
+    for pattern in ("graphmeta/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "docs/**/*.md", "R*.md")
     for path in ROOT.glob(pattern)
 )
 NAMES_OF_OLD_FILES = {"graphmeta/published/load.py", "benchmarks/old_results.py"}  # they translate old names

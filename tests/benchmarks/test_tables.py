@@ -11,6 +11,8 @@ import pytest
 from benchmarks import tables
 from benchmarks.rows import by_variant
 from benchmarks.tables import HERE, QUICK, Job, completed, jobs, plain, run
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.testing import fake_log
 
 TABLES = json.loads((HERE / "tables.json").read_text())
 
@@ -34,6 +36,13 @@ def test_every_command_is_one_that_its_benchmark_takes(module):
         assert given.dataset == job.words[1] and job.system in asked
         with pytest.raises(SystemExit):
             parser.parse_args([word if word != job.system else "nobody" for word in job.command[1:]])
+
+
+def test_every_command_has_arguments_that_its_system_takes():
+    log, jobs_of = fake_log(sessions=60), [j for j in COMMANDS if j.module in ("accuracy", "cold_items", "tune")]
+    for name, given in sorted({(job.system, job.after("--arguments") or "{}") for job in jobs_of}):
+        if name in CATALOGUE:
+            build(name, log.items, users=log.users, **json.loads(given))
 
 
 def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
