@@ -9,7 +9,7 @@ is evaluated once, at the end.
 
 Score terms over co-occurrence counts must learn how reliable counts are on sessions that were not counted (stacked
 generalisation). ``--statistics-held-out N`` trains on the last N sessions and fits the statistics on those before; the
-statistics are refitted on the whole training log before the test. ``--refit-base`` then replaces the frozen weights by
+statistics are refitted on the whole training log before the test. ``--refit-base`` also replaces the frozen weights by
 those of a base that was trained on all sessions.
 """
 
