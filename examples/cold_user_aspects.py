@@ -14,7 +14,7 @@ import torch
 from graphmeta.data.cross_domain import TEST, CrossDomain, read_texts, review_graph
 from graphmeta.data.reviews import latent_vectors
 from graphmeta.datasets.reviews import planted_reviews
-from graphmeta.plots.user_aspects import draw_aspects, user_aspects
+from graphmeta.plots.aspects import draw_aspects, user_aspects
 from graphmeta.published.cross_domain import AspectSizes, Means, catn, cold_errors, fit
 from graphmeta.training.optimizers import Adam
 

@@ -15,7 +15,8 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
 from graphmeta.evaluation.ranking import Result
 from graphmeta.plots import figures as plots
-from graphmeta.plots.neighbourhood import neighbourhood
+from graphmeta.plots import session_graph
+from graphmeta.plots.session_graph import neighbourhood
 from graphmeta.testing import fake_log
 from graphmeta.training.run import Report
 
@@ -32,7 +33,8 @@ def reports(values: list[float]) -> list[Report]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """The figures that are saved."""
     figures, save = [], plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    for module in (plots, session_graph):
+        monkeypatch.setattr(module, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
     return figures
 
 

@@ -252,7 +252,7 @@ def graph(
     from graphmeta.cli.fit_job import check_folder
     from graphmeta.data.graph import build_graph
     from graphmeta.data.graph_files import node_names, save_graph, session_number
-    from graphmeta.plots.neighbourhood import neighbourhood
+    from graphmeta.plots.session_graph import neighbourhood
 
     check_folder(out)
     log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)

@@ -15,7 +15,7 @@ from graphmeta.data.reviews import latent_vectors
 from graphmeta.datasets.reviews import planted_reviews
 from graphmeta.errors import InputError
 from graphmeta.nn.cross_domain.factors import alike
-from graphmeta.plots.user_aspects import UserAspect, draw_aspects, user_aspects
+from graphmeta.plots.aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.published.anr import anr
 from graphmeta.published.cross_domain import VARIANTS, AspectSizes, Means, catn, cold_errors, fit, predict
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
@@ -265,7 +265,7 @@ def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPa
         UserAspect(0, 0.1, [("pick", 1.0)], [("word " * 99, 0.6), ("A pick.", 0.4)]),
     ]
     drawn = []
-    monkeypatch.setattr("graphmeta.plots.user_aspects.save", lambda picture, path: drawn.append(picture))
+    monkeypatch.setattr("graphmeta.plots.aspects.save", lambda picture, path: drawn.append(picture))
     draw_aspects(found, Path("unused.png"), title="u0")
     axes = drawn[0].axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.4, 0.1]
