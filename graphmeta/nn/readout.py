@@ -12,6 +12,8 @@ from graphmeta.nn.features.tables import Table
 class Last(nn.Module):
     """The state of the last click, zero for a sample without clicks. ``[E, D] -> [S, D]``."""
 
+    reads_last_click = True
+
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
         last, known = batch["sample"].last, batch["sample"].get("known")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphmeta.errors import InputError
 from graphmeta.nn.features.attribute_sum import AttributeComposed
-from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.protocols import ComposesItems, TiedItems
 from graphmeta.published.parts import copied
 from graphmeta.published.registry import published
 from graphmeta.system import System
@@ -27,11 +27,11 @@ def dropout_net(base: System, *, drop: float = 0.5) -> System:
     system, items = copied(base), base.items
     if not 0 <= drop < 1:
         raise InputError(f"drop={drop} is the share of own vectors that are left out: at least 0, below 1")
-    if any(isinstance(part, AttributeComposed) for part in system.modules()):
+    if any(isinstance(part, ComposesItems) for part in system.modules()):
         raise InputError("the base's items are known by their attributes already; name the base inside it")
     if system.adaptation is not None:
         raise InputError("what adapts goes around items known by attributes: cbml(dropout_net(if_san(items)))")
-    tables = [part for part in system.recommender.features.modules() if isinstance(part, ItemFeatures)]
+    tables = [part for part in system.recommender.features.modules() if isinstance(part, TiedItems)]
     if not tables:
         raise InputError(f"{type(system.recommender.features).__name__} has no table of items; choose another base")
     for part in tables:

@@ -245,7 +245,7 @@ def melu_id(
     head = PairNetwork(Fingerprint(width), width, hidden=hidden)
     start, scope = Generated("head.identity", nn.Identity()), Scope("head.layers")
     adapted = _Adapted(step, inner, sums)
-    return _meta(items, head, start, scope=scope, negatives=negatives, adapted=adapted)
+    return _meta(items, width, head, start, scope=scope, negatives=negatives, adapted=adapted)
 
 
 @dataclass(frozen=True)
@@ -266,13 +266,19 @@ def _meta_cf(
     items: EntityTable, head: PersonVector, generator: nn.Module | None, *, negatives: int, adapted: _Adapted
 ) -> System:
     start = None if generator is None else Generated("head.vector", generator)
-    return _meta(items, head, start, scope=Scope("head.vector"), negatives=negatives, adapted=adapted)
+    return _meta(items, len(head.vector), head, start, scope=Scope("head.vector"), negatives=negatives, adapted=adapted)
 
 
 def _meta(
-    items: EntityTable, head: nn.Module, start: Start | None, *, scope: Scope, negatives: int, adapted: _Adapted
+    items: EntityTable,
+    width: int,
+    head: nn.Module,
+    start: Start | None,
+    *,
+    scope: Scope,
+    negatives: int,
+    adapted: _Adapted,
 ) -> System:
-    width = head.get_parameter("vector" if isinstance(head, PersonVector) else "identity").shape[0]
     features = ItemFeatures(len(items), width).requires_grad_(False)
     adaptation = Adaptation(scope, step=step_of(adapted.step), start=start, inner=adapted.inner)
     loss = AgainstUnseen(Binary(), count=negatives, sums=adapted.sums)

@@ -17,6 +17,7 @@ from graphmeta.nn.features.transitions import TransitionFeatures
 from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.readout import SoftAttention
+from graphmeta.protocols import ProductHead
 from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
@@ -109,10 +110,11 @@ def reranker(base: System) -> System:
     """
     system = copied(base)
     head = system.recommender.head
-    known = list(head.score_terms) if isinstance(head, Dot) else []
+    known = list(head.score_terms) if isinstance(head, ProductHead) else []
     system = with_score_terms(system, [name for name in ("repeat_bias", "reranker") if name not in known])
-    for name, weight in system.named_parameters():
-        weight.requires_grad_(name.startswith(("recommender.head.score_terms", "recommender.head.scale")))
+    system.requires_grad_(False)
+    system.recommender.head.get_submodule("score_terms").requires_grad_(True)
+    system.recommender.get_parameter("head.scale").requires_grad_(True)
     return system
 
 

@@ -16,14 +16,13 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
-from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import RankingLoss, SoftmaxLoss
 from graphmeta.nn.losses.pairwise import RANKING
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
+from graphmeta.protocols import ProductHead, ProjectedHead
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -55,7 +54,7 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
             products.
     """
     head, items = system.recommender.head, system.items
-    if not isinstance(head, Dot):
+    if not isinstance(head, ProductHead):
         raise InputError(f"something is added to scores that are products, not to those of {type(head).__name__}")
     made: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},
@@ -74,7 +73,7 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
             )
         head.score_terms.update(made[name]())
     if {"cooccurrence", "reranker"} & set(score_terms):
-        head.weigh()
+        head.learn_temperature()
     return system
 
 
@@ -143,12 +142,12 @@ def last_layer(recommender: Recommender) -> tuple[int, int]:
         InputError: a head that does not end in one linear layer, or none, before the product with items.
     """
     head = recommender.head
-    if isinstance(head, Dot | TargetAttention):
+    if isinstance(head, ProjectedHead):
         if isinstance(head.project, nn.Linear):
             return head.project.in_features, head.project.out_features
         if isinstance(head.project, nn.Identity):
             _, candidates = recommender.features(torch.zeros(0, dtype=torch.int64))
-            size = candidates.shape[1] - (isinstance(head, Dot) and head.bias)
+            size = candidates.shape[1] - head.bias
             return size, size
     raise InputError(
         f"{type(head).__name__} with {type(getattr(head, 'project', None)).__name__} does not end in one linear "

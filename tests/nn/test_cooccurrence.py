@@ -123,7 +123,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     for stacked in (True, False):
         torch.manual_seed(0)
         head = Dot(Last(), score_terms={"cooccurrence": fitted(), "repeat_bias": RepeatBias()})
-        head.weigh()
+        head.learn_temperature()
         model = Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
         adaptation.bind(model)

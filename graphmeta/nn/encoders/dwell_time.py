@@ -52,6 +52,8 @@ class DwellBins(nn.Module):
     Differs: pauses are cut off before σ is taken, which a few long ones would rule.
     """
 
+    reads_times = True
+
     def __init__(self, *, lag: int = 1, max_bins: int = 1024, logarithm: bool = False) -> None:
         super().__init__()
         if lag not in (0, 1):

@@ -37,6 +37,8 @@ class AttributeComposed(Table):
     other as the input of a network that learns to give the factors back.
     """
 
+    composes_items = True
+
     def __init__(self, table: Table, attributes: Mapping[str, Attribute], *, drop: float) -> None:
         if not attributes:
             raise InputError("items are known by their attributes here (category, brand); name one, or leave it out")

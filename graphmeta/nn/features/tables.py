@@ -105,6 +105,8 @@ class ItemFeatures(nn.Module):
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width (+ 1)])``.
     """
 
+    tied_items = True
+
     def __init__(self, num_items: int, width: int, *, bias: bool = False) -> None:
         super().__init__()
         self.item, self.width = Table(num_items, width, bias=bias), width

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.catalogue_softmax import ScoreTerm, plus, products_at, score_cross_entropy
+from graphmeta.nn.heads.scoring import ScoringHead
 
 
-class Dot(nn.Module):
+class Dot(ScoringHead):
     """Score = inner product of the sample's query vector with the candidate: ``σ project(readout(h)) · e_i``.
 
     With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``.
 
     Args:
-        scale: σ, a constant, unless :meth:`weigh` makes it a parameter.
+        scale: σ, a constant, unless :meth:`learn_temperature` makes it a parameter.
         score_terms: modules ``(batch, product) -> (row, column, value)`` by name, of what is added to single scores:
             for a session's own items (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), for what shares sessions
             with them (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`). ``product(row, column)`` are the
@@ -41,7 +42,7 @@ class Dot(nn.Module):
         self.bias, self.score_terms = bias, nn.ModuleDict(dict(score_terms or {}))
         self.scale: float | nn.Parameter = scale
 
-    def weigh(self) -> None:
+    def learn_temperature(self) -> None:
         """Make σ a parameter, if it is none yet: the weight of the products beside what is added to them."""
         if not isinstance(self.scale, nn.Parameter):
             self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
@@ -70,6 +71,11 @@ class Dot(nn.Module):
             return added[0] if added else None
         row, column, value = (torch.cat(parts) for parts in zip(*added, strict=True))
         return row, column, value
+
+    def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
+        """Products with chosen candidates, without score terms: items ``[S, N]`` -> ``[S, N]``."""
+        chosen = self.vectors(F.embedding(items, candidates))
+        return torch.matmul(chosen, self.query(states, batch)[:, :, None])[..., 0]
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""

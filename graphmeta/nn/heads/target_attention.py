@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
+from graphmeta.nn.heads.scoring import ScoringHead
 from graphmeta.nn.readout import softmax_of
 from graphmeta.nn.sizes import is_waited_for
 from graphmeta.sampling.session_batch import real_samples
@@ -36,7 +37,7 @@ _COMBINE: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class TargetAttention(nn.Module):
+class TargetAttention(ScoringHead):
     """A session is read anew for each candidate: ``score_v = (s + Σ_l β_l h_l) · v``, ``β = softmax_l(v · W h_l)``.
 
     ``combine="concat"`` is the paper's form, one matrix over ``[s_target ; s]``; ``"add"`` is its public code's.
@@ -45,6 +46,8 @@ class TargetAttention(nn.Module):
     Source: TAGNN (Yu et al. 2020) eqs 6–10. Differs: β weighs clicks alone (the public code let padding take
     part, so that scores depended on the batch).
     """
+
+    bias = False
 
     def __init__(self, readout: nn.Module, project: nn.Module, *, width: int, combine: str = "add") -> None:
         super().__init__()
@@ -70,6 +73,9 @@ class TargetAttention(nn.Module):
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples, some candidates at a time."""
+        if type(candidates) not in (Tensor, nn.Parameter):  # a table of its own for each task
+            scores = real_samples(batch, self(states, batch, candidates))
+            return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
         reading, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
         if batch.rows and is_waited_for(target):  # within an adaptation: samples are not sorted by length
             losses = F.cross_entropy(attended_scores(reading, candidates), target, reduction="none")

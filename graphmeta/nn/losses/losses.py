@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
-from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.readout import Last
+from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples, session_batch
 
@@ -28,16 +27,10 @@ class SoftmaxLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if _has_cross_entropy(head) and (type(candidates) in (Tensor, nn.Parameter) or isinstance(head, Dot)):
-            return head.cross_entropy(states, batch, candidates)  # pyright: ignore[reportCallIssue]
+        if isinstance(head, CatalogueLoss):
+            return head.cross_entropy(states, batch, candidates)
         scores = real_samples(batch, head(states, batch, candidates))
         return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
-
-
-def _has_cross_entropy(head: nn.Module) -> bool:
-    """Whether the class that says how the head scores also says what their cross-entropy is."""
-    scorer = next(cls for cls in type(head).__mro__ if "forward" in vars(cls))
-    return "cross_entropy" in vars(scorer)
 
 
 class RankingLoss(nn.Module):
@@ -49,7 +42,7 @@ class RankingLoss(nn.Module):
         negatives: which other items, see :mod:`graphmeta.nn.losses.negatives`.
 
     Shapes: returns one loss for each real sample, ``[S]``. The head must be a
-    :class:`~graphmeta.nn.heads.dot.Dot` or :class:`~graphmeta.nn.heads.dot.Cosine`.
+    :class:`~graphmeta.protocols.ProductHead` without score terms.
     """
 
     def __init__(self, comparison: nn.Module, negatives: nn.Module) -> None:
@@ -58,8 +51,11 @@ class RankingLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if not isinstance(head, Dot) or head.score_terms:
-            raise InputError(f"drawn items are compared under plain Dot or Cosine heads, not {type(head).__name__}")
+        if not isinstance(head, ProductHead) or head.score_terms:
+            raise InputError(
+                f"sampled items are compared under heads that score by products, without score terms, not "
+                f"{type(head).__name__}"
+            )
         query = real_samples(batch, head.query(states, batch))
         target = real_samples(batch, batch["sample"].target)
         user = batch["sample"].get("user")
@@ -88,9 +84,9 @@ class AllPositions(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if getattr(head, "score_terms", None):
-            raise InputError("a bonus for a session's own items cannot be told for each click of it; train on prefixes")
-        if not isinstance(head.readout, Last):
+        if isinstance(head, ProductHead) and head.score_terms:
+            raise InputError("score terms need one target per session; train on prefixes instead of all positions")
+        if not isinstance(head.readout, ReadsLastClick):
             raise TypeError(f"AllPositions needs a head that reads the last click, not {type(head.readout).__name__}")
         views = [following(batch, step) for step in range(1, self.ahead + 1)]
         return torch.cat([self.loss(head, states, view, candidates) for view in views])

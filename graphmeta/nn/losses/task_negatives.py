@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.errors import InputError
 from graphmeta.nn.sizes import counts
+from graphmeta.protocols import ItemScorer, ProductHead
 from graphmeta.sampling.session_batch import real_samples, rows_like
 
 _REDRAWS = 20
@@ -45,9 +45,7 @@ class AgainstUnseen(nn.Module):
         penalty: λ of ``λ ‖query‖²``, added for heads that score by a query vector.
         sums: a sample's loss times the samples of its task, so that a task's mean is its sum.
 
-    Shapes: returns one loss for each real sample, ``[S]``. The head is a :class:`~graphmeta.nn.heads.dot.Dot` or
-    :class:`~graphmeta.nn.heads.dot.Cosine`, or scores chosen items by
-    ``of_items(states, batch, candidates [C, D], items [S, N]) -> [S, N]``.
+    Shapes: returns one loss for each real sample, ``[S]``. The head is a :class:`~graphmeta.protocols.ItemScorer`.
     """
 
     def __init__(self, comparison: nn.Module, *, count: int = 3, penalty: float = 0.0, sums: bool = False) -> None:
@@ -65,9 +63,9 @@ class AgainstUnseen(nn.Module):
         """The losses."""
         items, counts = self.draw(batch, len(candidates))
         every = torch.cat([batch["sample"].target.clamp(min=0)[:, None], items], 1)
-        scores = real_samples(batch, _of_items(head, states, batch, candidates, every))
+        scores = real_samples(batch, _scorer(head).of_items(states, batch, candidates, every))
         losses = self.comparison(scores[:, 0], scores[:, 1:], real_samples(batch, counts))
-        if self.penalty and isinstance(head, Dot | Cosine):
+        if self.penalty and isinstance(head, ProductHead):
             losses = losses + self.penalty * real_samples(batch, head.query(states, batch)).square().sum(1)
         return losses * _task_sizes(batch, losses) if self.sums else losses
 
@@ -104,10 +102,12 @@ class AgainstUnseen(nn.Module):
         return draws.gather(-1, first).squeeze(-1), unseen.any(-1)
 
 
-def _of_items(head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
-    if isinstance(head, Dot | Cosine):
-        return torch.matmul(head.vectors(F.embedding(items, candidates)), head.query(states, batch)[:, :, None])[..., 0]
-    return head.of_items(states, batch, candidates, items)  # pyright: ignore[reportCallIssue]
+def _scorer(head: nn.Module) -> ItemScorer:
+    if not isinstance(head, ItemScorer):
+        raise InputError(
+            f"{type(head).__name__} scores no chosen items; give it of_items(states, batch, candidates, items)"
+        )
+    return head
 
 
 def _is_real(batch: HeteroData) -> Tensor:

@@ -1,0 +1,19 @@
+"""What heads that have a cross-entropy of their own share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+class ScoringHead(nn.Module):
+    """A head with ``forward`` and ``cross_entropy``; a subclass that changes the scores alone has no cross-entropy.
+
+    :class:`~graphmeta.nn.losses.losses.SoftmaxLoss` then takes the cross-entropy of the scores.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "cross_entropy" not in vars(cls):
+            cls.cross_entropy = None
