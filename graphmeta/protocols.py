@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from torch import Tensor
 
@@ -25,3 +25,10 @@ class Scorer(Protocol):
 
 
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+class Adapting(TypedDict, total=False):
+    """How a system adapts in one call, see :meth:`System.scores <graphmeta.system.System.scores>`; its own if None."""
+
+    steps: int | None
+    max_support: int | None
