@@ -42,6 +42,5 @@ for report in train(system, split.train, epochs=EPOCHS, optimizer=Adam(lr=5e-3),
 # Adapted and not adapted, on the same sessions with the same shared weights.
 asked = last_clicks(split.test)
 for name, steps in (("adapted", adaptation.steps), ("not adapted", 0)):
-    adaptation.steps = steps
-    found = evaluate(system, asked, ks=(20,)).metrics
+    found = evaluate(system, asked, ks=(20,), steps=steps).metrics
     print(f"  {name:12} Hit@20 {found['hit@20']:.4f}   MRR@20 {found['mrr@20']:.4f}")
