@@ -43,7 +43,7 @@ def frame(log: EventLog) -> pd.DataFrame:
         columns["time"] = log.time
     if log.users is not None and log.session_user is not None:
         user = log.session_user[log.session]
-        ids = np.append(log.users.ids.astype(object), None)  # the last one is for unknown users
+        ids = np.array([*log.users.ids, None], dtype=object)  # the last one is for unknown users
         columns["user"] = ids[user] if (user < 0).any() else log.users.ids[user]
     if log.value is not None:
         columns["value"] = log.value
