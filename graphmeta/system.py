@@ -206,12 +206,14 @@ class System(nn.Module):
             max_support: support samples a task in this call, the last ones; the system's own number if not given.
 
         Raises:
-            InputError: ``steps`` or ``max_support`` of a system that does not adapt, a number below 0, more steps than
-                rates were learned for, or ``max_support`` of tasks, whose support is given.
+            InputError: samples numbered by other items, ``steps`` or ``max_support`` of a system that does not adapt, a
+                number below 0, more steps than rates were learned for, or ``max_support`` of tasks, whose support is
+                given.
 
         Asks a twin in eval mode (:mod:`graphmeta.adapt.twin`) and leaves no trace in the system: any number of
         threads may ask at once, also while another one trains. Works under ``inference_mode`` and ``autocast``.
         """
+        (samples.query if isinstance(samples, Tasks) else samples).check_items(self.items)
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
             asked = Twin(self, training=False, apart=True).module

@@ -58,6 +58,8 @@ def test_samples_numbered_otherwise_are_refused_by_every_evaluation(system):
         evaluate_tasks(system, drawn_tasks(other))
     with pytest.raises(InputError, match=line):
         list(train(system, SPLIT.train, epochs=1, valid=wrong))
+    with pytest.raises(InputError, match=line):
+        system.scores(wrong)
     assert evaluate(system, prefixes(other.aligned_to(system.items))).samples > 0
 
 

@@ -584,7 +584,7 @@ def test_an_unknown_user_is_missing_in_the_frame() -> None:
 def test_a_log_prints_as_three_lines() -> None:
     told = str(full()).splitlines()
     assert told == [
-        "EventLog: 5 in 3 sessions on 3 items, 2 users, 1.7 events a session",
+        "EventLog: 5 events in 3 sessions, 3 items, 2 users; 1.7 events a session",
         "  time: 1970-01-01 00:00 to 1970-01-01 00:03 (UTC)",
         "  columns: session, item, time, user, value; items: brand; users: age",
     ]

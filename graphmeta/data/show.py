@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def facts(log: EventLog) -> dict[str, str]:
-    """What a log holds, in words: events, times, columns."""
+    """What a log holds, in words: size, times, columns."""
     users = "" if log.users is None else f", {len(log.users):,} users"
-    length = f", {log.num_events / log.num_sessions:.1f} events a session" if log.num_sessions else ""
+    length = f"; {log.num_events / log.num_sessions:.1f} events a session" if log.num_sessions else ""
     return {
-        "events": f"{log.num_events:,} in {log.num_sessions:,} sessions on {log.num_items:,} items{users}{length}",
+        "size": f"{log.num_events:,} events in {log.num_sessions:,} sessions, {log.num_items:,} items{users}{length}",
         "time": _span(log),
         "columns": "; ".join(_columns(log)),
     }
@@ -26,7 +26,7 @@ def facts(log: EventLog) -> dict[str, str]:
 def text(log: EventLog) -> str:
     """Three lines."""
     told = facts(log)
-    return f"EventLog: {told['events']}\n  time: {told['time']}\n  columns: {told['columns']}"
+    return f"EventLog: {told['size']}\n  time: {told['time']}\n  columns: {told['columns']}"
 
 
 def html(log: EventLog) -> str:

@@ -36,26 +36,13 @@ def queries_of(model: Any, given: EventLog | Samples) -> Samples:
         )
     if not isinstance(given, Samples):
         raise InputError(f"a {type(given).__name__} cannot be evaluated on; pass a log, or last_clicks(log)")
-    check_items(model, given)
+    given.check_items(getattr(model, "items", None))
     if given.user is not None and not _same(getattr(model, "users", None), given.users):
-        raise InputError(_STRANGE.format(what="users"))
+        raise InputError(
+            "the samples are numbered by other users than the model's; pass the log itself, or number it like the "
+            "model: log.aligned_to(model.items, model.users)"
+        )
     return given
-
-
-_STRANGE = (
-    "the samples are numbered by other {what} than the model's; pass the log itself, or number it like the model: "
-    "log.aligned_to(model.items, model.users)"
-)
-
-
-def check_items(model: Any, samples: Samples) -> None:
-    """Refuse samples that say that they are numbered by other items than the model's.
-
-    Raises:
-        InputError: such samples.
-    """
-    if not _same(getattr(model, "items", None), samples.items):
-        raise InputError(_STRANGE.format(what="items"))
 
 
 def aligned(model: Any, log: EventLog) -> EventLog:

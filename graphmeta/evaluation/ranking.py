@@ -16,7 +16,7 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
-from graphmeta.evaluation.queries import check_items, queries_of
+from graphmeta.evaluation.queries import queries_of
 from graphmeta.evaluation.result import Result
 from graphmeta.protocols import Adapting, Scorer
 from graphmeta.sampling.padding import ragged
@@ -147,7 +147,7 @@ def evaluate_sampled(
         InputError: no samples, k not below the number of candidates, or a target among the others.
         DivergedError: scores that are NaN or +inf.
     """
-    check_items(model, samples)
+    samples.check_items(getattr(model, "items", None))
     began, size = time.perf_counter(), against.shape[1] + 1
     _check_ks(ks, size)
     if len(samples) == 0 or (against == samples.target[:, None]).any():
@@ -198,7 +198,7 @@ def evaluate_tasks(
         DivergedError: scores that are NaN or +inf.
     """
     began = time.perf_counter()
-    check_items(model, tasks.query)
+    tasks.query.check_items(getattr(model, "items", None))
     score = _scoring(model, adapting)
     known, counts = tasks.lengths, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))

@@ -94,8 +94,8 @@ def check_name(name: Any, known: Iterable[str]) -> None:
             f"{name} is not in the catalogue, for it is a {_KINDS[others[name].kind]}; {_how(others[name])}"
         )
     near = nearest(name, [*known, *others])
-    meant = f"did you mean {near!r}? " if near else ""
-    raise InputError(f"no system is called {name!r}; {meant}(graphmeta systems lists all)")
+    meant = f"did you mean {near!r}? (graphmeta systems lists all)" if near else "graphmeta systems lists all"
+    raise InputError(f"no system is called {name!r}; {meant}")
 
 
 _KINDS = {"cross-domain": "model of ratings across domains", "baseline": "baseline"}

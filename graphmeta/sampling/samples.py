@@ -8,6 +8,7 @@ import numpy as np
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.sampling.padding import ragged
 
 
@@ -39,6 +40,20 @@ class Samples:
     def lengths(self) -> np.ndarray:
         """Known clicks a sample, ``[S]``."""
         return self.end - self.begin
+
+    def check_items(self, items: EntityTable | None) -> None:
+        """Refuse samples that are numbered by other items than a model's, as far as both are known.
+
+        Raises:
+            InputError: such samples.
+        """
+        if not (
+            items is None or self.items is None or self.items is items or np.array_equal(self.items.ids, items.ids)
+        ):
+            raise InputError(
+                "the samples are numbered by other items than the model's; pass the log itself to evaluate, or number "
+                "it like the model: log.aligned_to(model.items, model.users)"
+            )
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """The samples of these rows; the clicks are shared, not copied."""
