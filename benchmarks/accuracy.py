@@ -4,10 +4,13 @@
 
 Protocols: ``sr-gnn`` ranks the target of every test prefix, ``cbml`` the last click of test sessions of at least
 three clicks, ``asars`` that of all test sessions; all among the items of the training log. The epoch is chosen on
-the validation log, or where the protocol has none on the last training sessions, which are held out; the test log
-is looked at once, at the end. With ``--uncounted``, neighbours are counted without the sessions that are learned on,
-and once more on the whole training log before the test; with ``--then``, the weights that did not learn are those of a
-base that has learned from it all by then.
+the validation log, or on the last training sessions, held out, where the protocol has no validation log. The test log
+is evaluated once, at the end.
+
+Score terms over co-occurrence counts must learn how reliable counts are on sessions that were not counted (stacked
+generalisation). ``--statistics-held-out N`` trains on the last N sessions and fits the statistics on those before; the
+statistics are refitted on the whole training log before the test. ``--refit-base`` also replaces the frozen weights by
+those of a base that was trained on all sessions.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.rows import cost, measured, provenance, told, write
+from benchmarks.rows import cost, epoch_row, measured, provenance, write
 from graphmeta import baselines as neighbours
 from graphmeta.adapt.scope import Scope
 from graphmeta.data.events import EventLog
@@ -46,12 +49,12 @@ Protocol = Callable[[EventLog], Samples]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A log and what is asked about it.
+    """A log and its evaluation protocols.
 
     Args:
         load: training, validation (if the protocol has one) and test log.
-        protocols: name to the samples of the test log that are ranked.
-        counts: where they are published, how many samples a protocol finds in the training and the test log.
+        protocols: name to the test samples that are ranked.
+        counts: published numbers of training and test samples, by protocol.
     """
 
     name: str
@@ -60,7 +63,7 @@ class Dataset:
     counts: Mapping[str, tuple[int, int]]
 
     def parts(self) -> Parts:
-        """The logs, after a look at their size: nothing is reported on anything but the published data."""
+        """The logs. Refuses data whose numbers of samples differ from the published ones."""
         train_log, valid_log, test_log = self.load()
         found = {name: (len(of(train_log)), len(of(test_log))) for name, of in self.protocols.items()}
         strange = {name: count for name, count in found.items() if name in self.counts and self.counts[name] != count}
@@ -73,15 +76,15 @@ class Dataset:
 
 
 def without_validation(load: Callable[[], tuple[EventLog, EventLog]]) -> Parts:
-    """The logs of a protocol that has none to validate on."""
+    """The logs of a protocol without a validation log."""
     train_log, test_log = load()
     return train_log, None, test_log
 
 
 def by_session_end(load: Callable[[], EventLog], *, test: float = 0.2, valid: float = 0.1) -> Parts:
-    """The share ``test`` of sessions that end last, the share ``valid`` before it, and the rest.
+    """Split by the end of sessions: the last share ``test``, the share ``valid`` before it, and the training log.
 
-    Events on items, and sessions of users, that the rest does not know are left out of both.
+    Items and users that do not occur in training are left out of the other two.
     """
     log = load()
     ended = np.argsort(log.time[log.ptr[1:] - 1], kind="stable")
@@ -95,14 +98,14 @@ def by_session_end(load: Callable[[], EventLog], *, test: float = 0.2, valid: fl
 
 
 def of_known_users(log: EventLog) -> EventLog:
-    """The sessions whose user is known, numbered as before."""
+    """The sessions of users that occur in training, numbered as before."""
     if log.session_user is None:
         return log
     return log.of_sessions(log.session_user >= 0).aligned_to(log.items, log.users)
 
 
 def movielens() -> EventLog:
-    """MovieLens-1M with ASARS's supports: 10 events an item, 2 a session, 10 sessions a user."""
+    """MovieLens-1M with ASARS's filter: at least 10 events per item, 2 per session, 10 sessions per user."""
     return datasets.movielens_1m().filter(min_item_support=10, min_session_length=2, min_user_sessions=10)
 
 
@@ -160,20 +163,20 @@ def main() -> None:
             **cost(seconds),
             **ran,
         }
-        write(row, tag=options.tag)
+        write(row, variant=options.tag)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES])
-    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
-    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, for choosing the epoch")
-    parser.add_argument("--protocols", nargs="+", help="to be asked under; all of the dataset if not given")
+    parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
+    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, to choose the epoch")
+    parser.add_argument("--protocols", nargs="+", help="evaluation protocols; default: all of the data set")
     return parser
 
 
 def arguments(description: str | None, names: Iterable[str], systems: Iterable[str]) -> argparse.ArgumentParser:
-    """The words of the command line that say what is trained and how."""
+    """The command-line options that say what is trained and how."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=list(names))
     parser.add_argument("system", choices=list(systems))
@@ -181,40 +184,40 @@ def arguments(description: str | None, names: Iterable[str], systems: Iterable[s
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
+    parser.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
-    parser.add_argument("--uncounted", type=int, help="learn on the last so many alone, which neighbours do not count")
+    parser.add_argument("--statistics-held-out", type=int, help="train on the last N sessions, not counted")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
-    parser.add_argument("--start-from", type=Path, help="folder of a saved system whose weights it begins with")
-    parser.add_argument("--then", type=Path, help="folder of a saved base, learned on all: its weights in the end")
-    parser.add_argument("--only", nargs="+", help="names (or beginnings of names) of the weights to train")
-    parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in, and to go on from")
+    parser.add_argument("--warm-start", type=Path, help="folder of a saved system whose weights are loaded first")
+    parser.add_argument("--refit-base", type=Path, help="folder of a base trained on all sessions; see above")
+    parser.add_argument("--only", nargs="+", help="names or prefixes of the weights to train")
+    parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in and to resume from")
     parser.add_argument("--save", type=Path, help="folder to save the trained system in")
-    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
-    parser.add_argument("--note", default="", help="what RESULTS.md says of it, beside the system's name")
+    parser.add_argument("--tag", default="", help="name of the variant in the file name")
+    parser.add_argument("--note", default="", help="shown beside the system's name in RESULTS.md")
     return parser
 
 
 def fitted(
     options: argparse.Namespace, train_log: EventLog, valid_log: EventLog | None
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """The trained model, and what its epochs brought."""
+    """The trained model and a row for each epoch."""
     if options.system in BASELINES:
-        # what never comes twice in a session, a system that learns has learned; what counts is told
+        # a trained system learns whether items recur within a session; a baseline has to be told
         return neighbours.as_in(train_log, BASELINES[options.system](train_log)), []
     learn, valid = (train_log, valid_log) if valid_log is not None else last_sessions(train_log, options.held_out)
-    counted = learn
-    if options.uncounted:
-        counted, learn = last_sessions(learn, options.uncounted)
+    statistics_log = learn
+    if options.statistics_held_out:
+        statistics_log, learn = last_sessions(learn, options.statistics_held_out)
     if options.share < 1:
         _, learn = last_sessions(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
-    if CATALOGUE[options.system].counts and not (options.start_from and options.uncounted):
-        raise SystemExit(f"{options.system} needs a trained base (--start-from) and sessions to learn on (--uncounted)")
-    if options.start_from:
-        print("begins with", system.load_matching(load(options.start_from)), flush=True)
+    if CATALOGUE[options.system].held_out and not (options.warm_start and options.statistics_held_out):
+        raise SystemExit(f"{options.system} needs a trained base (--warm-start) and --statistics-held-out sessions")
+    if options.warm_start:
+        print("warm start:", system.load_matching(load(options.warm_start)), flush=True)
     if options.only:
         chosen = Scope(*options.only).names(system)
         for name, weight in system.named_parameters():
@@ -227,7 +230,7 @@ def fitted(
         optimizer=OPTIMIZERS[options.optimizer](lr=options.lr),
         batch_size=options.batch_size,
         valid=valid,
-        statistics_log=counted,
+        statistics_log=statistics_log,
         patience=options.patience,
         seed=options.seed,
         precision=options.precision,
@@ -235,11 +238,11 @@ def fitted(
         progress=lambda batches: tqdm(batches, mininterval=10),
     ):
         print(report, flush=True)
-        reports.append(told(report))
-    if options.then:
-        print("ends with", system.load_matching(load(options.then), frozen_only=True), flush=True)
-    if options.uncounted:
-        system.fit_statistics(train_log)  # what is counted may be counted on all that is known by now
+        reports.append(epoch_row(report))
+    if options.refit_base:
+        print("refitted base:", system.load_matching(load(options.refit_base), frozen_only=True), flush=True)
+    if options.statistics_held_out:
+        system.fit_statistics(train_log)  # training is over: all sessions may be counted
     if options.save:
         system.save(options.save)
     return system, reports

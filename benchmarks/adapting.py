@@ -1,7 +1,7 @@
-"""What adaptation costs at Diginetica's size: with the item table in scope, and for one new session alone.
+"""Cost of adaptation at Diginetica's size: with the item table in scope, and for a single new session.
 
     python -m benchmarks.adapting everything 256    # peak MB of three meta-updates on 256 tasks
-    python -m benchmarks.adapting asking maml       # MB that recommend_many takes above the model
+    python -m benchmarks.adapting inference maml    # MB that recommend_many needs above the model
 
 Each figure of memory is the peak of a process of its own.
 """
@@ -71,7 +71,7 @@ def cbml_memory(tasks: int) -> Row:
 
 def recommend_many() -> list[Row]:
     """Memory of 10,000 sessions over 40,000 items: ``maml`` (each session adapts) and ``sr_gnn`` (none does)."""
-    ours, other = (peak_of("asking", name) for name in ("maml", "sr_gnn"))
+    ours, other = (peak_of("inference", name) for name in ("maml", "sr_gnn"))
     name = "recommend_many, above the model"
     return [{**row(name, ours / other, "x sr_gnn", ours=ours, other=other, unit="MB"), "peak_mb": round(ours)}]
 
@@ -82,14 +82,14 @@ def peak_of(arm: str, of: int | str) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def asking(name: str) -> float:
+def inference(name: str) -> float:
     """MB that ``recommend_many`` takes above the model and the sessions."""
     torch.manual_seed(0)
     system = build(name, EntityTable(np.arange(40_000), {}), width=100).eval()
-    asked = sessions(10_000, 40_000)
-    items, ptr = asked.flat()
+    queries = sessions(10_000, 40_000)
+    items, ptr = queries.flat()
     clicks = [items[begin:end].tolist() for begin, end in pairwise(ptr)]
-    system.recommend_many(clicks[:1], 10)  # what is imported when first asked is no session's memory
+    system.recommend_many(clicks[:1], 10)  # lazy imports do not count
     before = _peak()
     system.recommend_many(clicks, 10)
     return _peak() - before
@@ -101,12 +101,12 @@ def _peak() -> float:
 
 def adapt_one() -> list[Row]:
     """Adapt to one new session and score 43,097 items, over scoring alone; median, then 95th percentile."""
-    system, asked = cbml("predictor").eval(), sessions(300, ITEMS, seed=1)
+    system, queries = cbml("predictor").eval(), sessions(300, ITEMS, seed=1)
     times: dict[int, list[float]] = {1: [], 0: []}
-    for at in range(len(asked)):
+    for at in range(len(queries)):
         for steps, kept in times.items():
             began = time.perf_counter()
-            system.scores(asked.take(slice(at, at + 1)), steps=steps).topk(10)
+            system.scores(queries.take(slice(at, at + 1)), steps=steps).topk(10)
             kept.append(1e3 * (time.perf_counter() - began))
     found = {}
     for name, share in (("median", 50), ("95th percentile", 95)):
@@ -120,8 +120,8 @@ def adapt_one() -> list[Row]:
 
 def main() -> None:
     """Print the memory of one arm, in MB."""
-    if sys.argv[1] == "asking":
-        print(asking(sys.argv[2]))
+    if sys.argv[1] == "inference":
+        print(inference(sys.argv[2]))
         return
     step = meta_step(cbml(SCOPES[sys.argv[1]]), tasks=int(sys.argv[2]))
     for _ in range(3):

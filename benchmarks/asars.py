@@ -1,11 +1,11 @@
-"""How the ASARS family is to be trained on MovieLens-1M, compared on the validation log alone.
+"""Training settings of the ASARS family on MovieLens-1M, compared on the validation log.
 
     GRAPHMETA_DATA=… python -m benchmarks.asars ["random batches"]
 
-Hit@20 / MRR@20 in percent after every click of the 337 validation sessions (2,987 samples) and after the last but one
-(337), of the epoch that is best at the latter; and after every click once more, with what the user has rated no
-longer a candidate. One seed; dropout 0.5 where not said. Found, on 2026-11-21, mostly by the loop that became this file
-and was tidied since (popularity alone was run again, and is equal):
+Hit@20 / MRR@20 in percent for every position of the 337 validation sessions (2,987 samples), for the last one (337
+samples, which choose the epoch), and for every position without the items that the user has rated as candidates. One
+seed; dropout 0.5 unless given. Measured on 2026-11-21, mostly by an earlier form of this file (popularity was run
+again, with equal results):
 
     popularity                                                    1.94 / 0.30   1.19 / 0.45    6.03 / 1.37
     item_knn                                                      7.93 / 1.14   5.64 / 0.99   15.90 / 3.99
@@ -50,7 +50,7 @@ from graphmeta.training.optimizers import Adagrad, Adam
 
 @dataclass(frozen=True)
 class Setting:
-    """A system and how it is trained; ``by_user``: in rows of users; ``small``: tables begin small."""
+    """A system and its training; ``by_user``: user-parallel batches; ``small``: tables initialised from N(0, 1/d²)."""
 
     system: str
     optimizer: Adam
@@ -95,7 +95,7 @@ SETTINGS = {
 
 
 class Unrated:
-    """A model that never proposes what the user clicked in the training log, or in the session so far."""
+    """A model without the items as candidates that the user clicked in training or in the session so far."""
 
     def __init__(self, model: Scorer, log: EventLog) -> None:
         assert log.users is not None and log.session_user is not None
@@ -104,7 +104,7 @@ class Unrated:
         self.rated[log.session_user[log.session], log.item] = True
 
     def scores(self, samples: Samples) -> Tensor:
-        """``[S, num_items]``, -inf for what was clicked before."""
+        """``[S, num_items]``, -inf for items clicked before."""
         assert samples.user is not None
         item, ptr = samples.flat()
         rated = self.rated[samples.user]
@@ -113,7 +113,7 @@ class Unrated:
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print a line for each setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="?", default="", help="settings whose names contain this")
     only = parser.parse_args().only
@@ -123,8 +123,8 @@ def main() -> None:
     for name in ("popularity", "item_knn", "session_knn", "stan", *SETTINGS):
         if only in name:
             model = SETTINGS[name].trained(log, last) if name in SETTINGS else BASELINES[name](log)
-            asked = ((model, every), (model, last), (Unrated(model, log), every))
-            found = [evaluate(one, samples, ks=(20,)).metrics for one, samples in asked]
+            arms = ((model, every), (model, last), (Unrated(model, log), every))
+            found = [evaluate(one, samples, ks=(20,)).metrics for one, samples in arms]
             print(f"{name:60}", *(f"{100 * m['hit@20']:6.2f} / {100 * m['mrr@20']:.2f}" for m in found), flush=True)
 
 

@@ -1,10 +1,10 @@
-"""Items nobody has clicked yet, and sessions of one click: what is found, by how new the target is and what is known.
+"""Cold-start items: accuracy by the number of training clicks of the target and by context length.
 
     GRAPHMETA_DATA=… python -m benchmarks.cold_items complete_journey dropout_net --arguments '{"base": "sr_gnn"}'
 
-Items drawn at random are new: training has none of their sessions, and knows their attributes alone. The test asks
-for prefixes of the sessions that have such an item; the epoch is chosen on sessions with other new items. Every row of
-a data set and seed learns from the same sessions and is asked the same prefixes.
+A random sample of items is new: training contains none of their sessions, only their attributes. The test ranks the
+next item of prefixes of sessions that contain a new item; the epoch is chosen on sessions with other new items. All
+rows of a data set and seed share the training sessions and the test prefixes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.accuracy import BASELINES, arguments, fitted
-from benchmarks.rows import Row, cost, measured, provenance, write
+from benchmarks.rows import CONTEXT, Row, cost, measured, provenance, write
 from graphmeta.baselines import as_in
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_item
@@ -34,16 +34,16 @@ from graphmeta.sampling.samples import Samples, prefixes
 
 DATASETS: Mapping[str, Callable[[], EventLog]] = {
     "complete_journey": datasets.complete_journey,
-    "diginetica": lambda: datasets.diginetica()[0],  # the standard test stays out of this
+    "diginetica": lambda: datasets.diginetica()[0],  # the standard test log is not used
 }
 TARGETS = {"new": (0, 0), "rare": (1, 5), "all": (0, np.inf)}  # training events
-KS = (5, 20)
+KS, OVERLAP = (5, 20), "attribute_overlap"
 
 
 class AttributeOverlap:
-    """What has the most attributes in common with the clicks, the last one above all: items are never counted.
+    """Attribute-overlap baseline: counts attribute values shared with the clicks, weighted by recency; no training.
 
-    score(i) = Σ over clicks c and attributes a of [a(i) = a(c), known] / (clicks since c, c included).
+    score(i) = Σ over clicks c and attributes a of [a(i) = a(c), not missing] / (position of c from the end, from 1).
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -59,7 +59,7 @@ class AttributeOverlap:
         for codes, size in self.columns:
             of_value = torch.zeros(len(samples), size, dtype=weight.dtype)
             of_value.index_put_((torch.from_numpy(sample), codes[item]), weight, accumulate=True)
-            of_value[:, 0] = 0  # unknown is no value
+            of_value[:, 0] = 0  # code 0 is a missing value
             total += of_value.index_select(1, codes)
         return total
 
@@ -69,10 +69,10 @@ def main() -> None:
     options = parser().parse_args()
     split = cut(DATASETS[options.dataset](), options)
     ran, began = provenance("benchmarks.cold_items"), time.perf_counter()
-    model, history = learned(options, split)
+    model, history = trained(options, split)
     seconds = time.perf_counter() - began
-    asked, support = drawn(split.test, options.asked, seed=options.seed), split.train.support
-    result = ranked(model, asked, support)
+    samples, support = sampled(split.test, options.test_samples, seed=options.seed), split.train.support
+    result = ranked(model, samples, support)
     row = {
         "dataset": options.dataset,
         "protocol": "cold-items",
@@ -82,30 +82,30 @@ def main() -> None:
         "learned_from": {"sessions": split.train.num_sessions, "events": split.train.num_events},
         "items": {name: int(inside(support, bounds).sum()) for name, bounds in TARGETS.items()},
         **measured(result),
-        "targets": by_target(result.ranks, support[asked.target], asked.lengths),
-        "without_steps": without_steps(model, asked, support),
+        "targets": by_target(result.ranks, support[samples.target], samples.lengths),
+        "without_steps": without_steps(model, samples, support),
         "seed": options.seed,
         "epochs": options.epochs,
         "history": history,
         **cost(seconds),
         **ran,
     }
-    write(row, tag=options.tag)
-    print({name: told["hit@20"] for name, told in row["targets"].items()}, flush=True)
+    write(row, variant=options.tag)
+    print({name: found["hit@20"] for name, found in row["targets"].items()}, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, "alike"])
-    parser.add_argument("--last", type=float, default=1.0, help="share of the log's sessions, the last ones")
-    parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new to the test")
-    parser.add_argument("--asked", type=int, default=10_000, help="prefixes of the test that are asked, at random")
+    """The command-line options."""
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, OVERLAP])
+    parser.add_argument("--last", type=float, default=1.0, help="use the last share of the log's sessions")
+    parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new in the test")
+    parser.add_argument("--test-samples", type=int, default=10_000, help="number of randomly sampled test prefixes")
     parser.set_defaults(share=1.0)
     return parser
 
 
 def cut(log: EventLog, options: argparse.Namespace) -> Split:
-    """The last sessions of a log, split by item; a fifth as many items as are new to the test are for validation."""
+    """The last sessions of a log, split by item; validation has a fifth as many new items as the test."""
     last = np.arange(log.num_sessions) >= log.num_sessions - round(log.num_sessions * options.last)
     split = split_by_item(log.of_sessions(last), test=options.new, valid=options.new / 5, seed=options.seed)
     parts = (split.train, split.valid, split.test)
@@ -113,54 +113,55 @@ def cut(log: EventLog, options: argparse.Namespace) -> Split:
     return split
 
 
-def learned(options: argparse.Namespace, split: Split) -> tuple[Any, list[dict[str, Any]]]:
-    """The trained model, and what its epochs brought."""
-    if options.system == "alike":
+def trained(options: argparse.Namespace, split: Split) -> tuple[Any, list[dict[str, Any]]]:
+    """The trained model and a row for each epoch."""
+    if options.system == OVERLAP:
         return as_in(split.train, AttributeOverlap(split.train)), []
     return fitted(options, split.train, split.valid)
 
 
-def drawn(log: EventLog, most: int, *, seed: int) -> Samples:
-    """Prefixes of the log, so many of them at most, drawn without order."""
+def sampled(log: EventLog, most: int, *, seed: int) -> Samples:
+    """At most this many prefixes of the log, sampled without replacement."""
     every = prefixes(log)
     rows = np.random.default_rng(seed).permutation(len(every))[:most]
     return every.take(np.sort(rows))
 
 
-def ranked(model: Any, asked: Samples, support: np.ndarray) -> Result:
-    """What the model makes of the prefixes."""
-    return evaluate(model, asked, ks=KS, support=support, progress=partial(tqdm, mininterval=10))
+def ranked(model: Any, samples: Samples, support: np.ndarray) -> Result:
+    """The ranks of the targets."""
+    return evaluate(model, samples, ks=KS, support=support, progress=partial(tqdm, mininterval=10))
 
 
-def without_steps(model: Any, asked: Samples, support: np.ndarray) -> Row | None:
-    """The same of a system that adapts when it takes no step on a session's own clicks; None of any other."""
+def without_steps(model: Any, samples: Samples, support: np.ndarray) -> Row | None:
+    """The results of a meta-learner without adaptation steps at inference; None for other systems."""
     adaptation = getattr(model, "adaptation", None)
     if adaptation is None or not adaptation.steps:
         return None
-    found = by_steps(model, asked, steps=[0], ks=KS).results[0]
-    return by_target(found.ranks, support[asked.target], asked.lengths)
+    found = by_steps(model, samples, steps=[0], ks=KS).results[0]
+    return by_target(found.ranks, support[samples.target], samples.lengths)
 
 
 def inside(value: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """Whether each value lies within the bounds."""
+    """Which values lie within the bounds."""
     return (value >= bounds[0]) & (value <= bounds[1])
 
 
 def by_target(ranks: Tensor, events: np.ndarray, clicks: np.ndarray) -> dict[str, Row]:
-    """Measures over the targets that are new, rare and any, each as a whole and by known clicks, with their number.
+    """Metrics over new, rare and all targets, each in total and by context length, with numbers of samples.
 
     Args:
-        events: of the target in training; clicks: that are known. Shapes: ``[S]`` each.
+        events: training clicks of the target, ``[S]``.
+        clicks: clicks observed, ``[S]``.
     """
 
-    def told(chosen: np.ndarray) -> Row:
+    def metrics(chosen: np.ndarray) -> Row:
         return {"samples": int(chosen.sum()), **summary(ranks[torch.from_numpy(chosen)], KS)}
 
     found = {}
     for name, bounds in TARGETS.items():
         chosen = inside(events, bounds)
-        parts = {n: told(chosen & inside(clicks, few)) for n, few in KNOWN_CLICKS.items()}
-        found[name] = {**told(chosen), "known clicks": parts}
+        parts = {n: metrics(chosen & inside(clicks, few)) for n, few in KNOWN_CLICKS.items()}
+        found[name] = {**metrics(chosen), CONTEXT: parts}
     return found
 
 

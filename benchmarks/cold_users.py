@@ -1,13 +1,13 @@
-"""New people of whom a few items are known, under MetaCF's protocol: one row of results a system.
+"""Cold-start users with one to five observed items, MetaCF's protocol: one row of results per system.
 
     GRAPHMETA_DATA=… python -m benchmarks.cold_users movielens1m --systems meta_cf_g,melu_id --seed 0
 
-People are dealt 1:2:1 into pretraining, meta-training and test. Of everybody in the last two, 2 to 10 records are
-drawn; half are known, the others asked, among all items but the known ones. Item factors come from the pretraining
-people alone. A tenth of the meta-training people choose epoch and inner rate (those of
-``bpr_fold_in`` are chosen on held-out known items of the test people); the test is looked at once a row (and
-once for each number of steps, which are reported and not chosen by). Baselines count pretraining and meta-training
-people's whole histories.
+Users are split 1:2:1 into pretraining, meta-training and test. For each user of the last two, 2 to 10 records are
+sampled: half are the support set, the others the query set, ranked among all items outside the support. Item factors
+are trained on the pretraining users only. A tenth of the meta-training users choose epoch and inner learning rate
+(``bpr_fold_in`` uses held-out support items of the test users). The test is evaluated once per row, and once for each
+number of steps, which is reported but not used for selection. Baselines are fitted on the whole histories of the
+pretraining and meta-training users.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.rows import cost, measured, provenance, some_of, told
+from benchmarks.rows import cost, epoch_row, measured, provenance, some_of
 from graphmeta import baselines as neighbours
 from graphmeta.adapt.step import Gradient
 from graphmeta.data.events import EventLog
@@ -47,13 +47,13 @@ META = ("meta_cf_g", "meta_cf_linear", "meta_cf_neural", "melu_id")
 BASELINES = {"popularity": neighbours.Popularity, "item_knn": neighbours.ItemKNN}
 FOLD_IN = ("bpr_fold_in", "bpr_fold_in_best")
 RATES, FOLD_IN_RATES = (1e-2, 5e-2, 2e-1), (5e-2, 2e-1, 1.0)
-AT_ONCE = 200  # people whose scores are in memory together
+AT_ONCE = 200  # users whose scores are in memory together
 STEPS = (*range(6), 7, 10, 15, 20, 30, 40, 50)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Pretraining people's log, the tasks of the others, and everything that baselines may count."""
+    """The log of the pretraining users, the tasks of the others, and the log that baselines are fitted on."""
 
     pretrain: EventLog
     learn: Tasks
@@ -63,17 +63,17 @@ class Protocol:
 
     @classmethod
     def of(cls, log: EventLog, *, seed: int) -> Protocol:
-        """Deal the people of a log."""
+        """Split the users of a log."""
         pretrain, meta, test = split_people(log, seed=seed)
         learn, valid = (drawn_tasks(part, seed=seed) for part in split_people(meta, shares=(9, 1), seed=seed))
-        people = np.concatenate([pretrain.sessions, meta.sessions])
-        seen = log.of_sessions(np.isin(log.sessions, people)).aligned_to(log.items)
+        users = np.concatenate([pretrain.sessions, meta.sessions])
+        seen = log.of_sessions(np.isin(log.sessions, users)).aligned_to(log.items)
         return cls(pretrain, learn, valid, drawn_tasks(test.aligned_to(log.items), seed=seed), seen)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a system was chosen to be, how it learned, and how good it is, also after other numbers of steps."""
+    """The chosen settings, the training history and the results, also by number of steps."""
 
     arguments: dict[str, Any]
     history: list[dict[str, Any]]
@@ -85,7 +85,7 @@ def main() -> None:
     """Run rows from the command line."""
     options = parser().parse_args()
     protocol = Protocol.of(DATASETS[options.dataset](), seed=options.seed)
-    print(described(protocol), flush=True)
+    print(sizes(protocol), flush=True)
     factors, pretraining = None, []
     if set(options.systems) - set(BASELINES):
         factors, pretraining = pretrained(protocol.pretrain, epochs=options.pretrain_epochs, seed=options.seed)
@@ -96,31 +96,31 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     names = [*FOLD_IN, *META, *BASELINES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--systems", type=some_of(names), default=names, help="names with commas between them; all")
+    parser.add_argument("--systems", type=some_of(names), default=names, help="comma-separated names; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=15, help="of meta-training, at most")
-    parser.add_argument("--pretrain-epochs", type=int, default=12, help="of the item factors, at most")
-    parser.add_argument("--rates", type=json.loads, default=RATES, help="inner rates to choose from, as JSON")
+    parser.add_argument("--epochs", type=int, default=15, help="maximum epochs of meta-training")
+    parser.add_argument("--pretrain-epochs", type=int, default=12, help="maximum epochs of the item factors")
+    parser.add_argument("--rates", type=json.loads, default=RATES, help="candidate inner learning rates, as JSON")
     parser.add_argument("--preset", choices=("default", "paper"), default="default")
     return parser
 
 
-def described(protocol: Protocol) -> str:
-    """Sizes of all parts."""
+def sizes(protocol: Protocol) -> str:
+    """The sizes of all parts."""
     parts = {"meta-training": protocol.learn, "validation": protocol.valid, "test": protocol.test}
-    told = [f"{n}: {len(t):,} people, {len(t.support):,} known, {len(t.query):,} asked" for n, t in parts.items()]
+    tasks = [f"{n}: {len(t):,} users, {len(t.support):,} support, {len(t.query):,} query" for n, t in parts.items()]
     log = protocol.pretrain
-    return "; ".join([f"pretraining: {log.num_sessions:,} people, {log.num_events:,} records", *told])
+    return "; ".join([f"pretraining: {log.num_sessions:,} users, {log.num_events:,} records", *tasks])
 
 
 def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[dict[str, Any]]]:
-    """Item factors; one record of everybody is held out to choose the epoch."""
-    known, asked = one_held_out(log, seed=seed)
-    held_out, learn = tasks_of(log, known, asked), log.select(known).aligned_to(log.items, log.users)
+    """Item factors; one record per user is held out to choose the epoch."""
+    support, queries = one_held_out(log, seed=seed)
+    held_out, learn = tasks_of(log, support, queries), log.select(support).aligned_to(log.items, log.users)
     torch.manual_seed(seed)
     system = build("bpr_fold_in", log.items, users=log.users)
 
@@ -131,16 +131,16 @@ def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[d
 
 
 def one_held_out(log: EventLog, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of all events but a random one of each session, and of these."""
+    """Masks of the training events and of one random held-out event per session."""
     key = np.random.default_rng(seed).random(log.num_events)
     order = np.lexsort((key, log.session))
-    asked = np.zeros(log.num_events, dtype=bool)
-    asked[order[log.ptr[:-1]]] = True
-    return ~asked, asked
+    queries = np.zeros(log.num_events, dtype=bool)
+    queries[order[log.ptr[:-1]]] = True
+    return ~queries, queries
 
 
 class KnownUsers:
-    """The trained vectors of known users as a scorer, without fitting anything."""
+    """Scores items by the trained user vectors, without adaptation."""
 
     def __init__(self, system: System) -> None:
         self.system, self.num_items = system, system.num_items
@@ -156,13 +156,13 @@ def trained(
     system: System, log: EventLog, valid: Callable[[System], dict[str, float]], optimizer: Adam, *,
     epochs: int, seed: int, batch: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Train to the best epoch, four epochs of patience; what every epoch brought."""
+    """Train with early stopping (patience 4); a row for each epoch."""
     reports = []
     for report in train(
         system, log, epochs=epochs, optimizer=optimizer, batch_size=batch, valid=valid, patience=4, seed=seed
     ):
         print(f"  {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
-        reports.append(told(report))
+        reports.append(epoch_row(report))
     return reports
 
 
@@ -177,19 +177,19 @@ def run(name: str, protocol: Protocol, factors: System | None, options: argparse
 
 
 def folded_in(system: System, protocol: Protocol, *, steps: tuple[int, ...]) -> Row:
-    """Rate (and steps, if several) that are best for a known item that is held out; then the test with all known."""
+    """Choose rate (and steps, if several) on a held-out support item, then evaluate with the whole support."""
     held_out = known_held_out(protocol.test)
     tried = {(lr, n): hit(stepped(system, held_out, n, lr=lr)) for lr in FOLD_IN_RATES for n in steps}
     lr, best = max(tried, key=lambda one: tried[one])
-    told = steps if len(steps) > 1 else range(6)
-    by_steps = {str(n): stepped(system, protocol.test, n, lr=lr).metrics for n in told}
+    reported = steps if len(steps) > 1 else range(6)
+    by_steps = {str(n): stepped(system, protocol.test, n, lr=lr).metrics for n in reported}
     arguments = {"lr": lr, "steps": best}
     print(f"  chosen {arguments}: {tried[lr, best]:.4f} on held-out items", flush=True)
     return Row(arguments, [], stepped(system, protocol.test, best, lr=lr), by_steps)
 
 
 def known_held_out(tasks: Tasks) -> Tasks:
-    """Tasks that know two items or more, the last of which is asked instead."""
+    """Tasks with two support items or more, the last of which becomes the query."""
     some = tasks.take(np.flatnonzero(tasks.lengths > 1))
     last = some.support_ptr[1:] - 1
     keep = np.delete(np.arange(len(some.support)), last)
@@ -198,19 +198,19 @@ def known_held_out(tasks: Tasks) -> Tasks:
 
 
 def stepped(system: System, tasks: Tasks, steps: int, *, lr: float | None = None) -> Result:
-    """The test after so many steps; with ``lr``, the system's inner rate is that from now on."""
+    """The results after this many steps; with ``lr``, the system's inner rate is that from now on."""
     assert system.adaptation is not None and isinstance(step := system.adaptation.step, Gradient)
     step.lr = step.lr if lr is None else lr
     return evaluate_tasks(system, tasks, batch_size=AT_ONCE, steps=steps)
 
 
 def hit(result: Result) -> float:
-    """What everything is chosen by."""
+    """The metric for model selection."""
     return result.metrics["hit@10"]
 
 
 def meta_trained(name: str, protocol: Protocol, factors: System, options: argparse.Namespace) -> Row:
-    """The inner rate that is best for validation people, then the test."""
+    """Choose the inner learning rate on validation users, then evaluate on the test users."""
     presets = (
         [Preset(lr, False, DEFAULT.optimizer) for lr in options.rates] if options.preset == "default" else [PAPER[name]]
     )
@@ -238,7 +238,7 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
 
 
 def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[dict[str, Any]], seconds: float) -> None:
-    """The row's file."""
+    """Write the row's file."""
     special = "" if options.preset == "default" else f" --preset {options.preset}"
     limits = f"--epochs {options.epochs} --pretrain-epochs {options.pretrain_epochs} --rates '{list(options.rates)}'"
     command = (
@@ -259,7 +259,7 @@ def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[di
         **provenance("benchmarks.cold_users"),
         "command": command,
     }
-    rows.write(document, tag="" if options.preset == "default" else options.preset)
+    rows.write(document, variant="" if options.preset == "default" else options.preset)
     if row.by_steps:
         print("  by steps", {n: round(m["hit@10"], 4) for n, m in row.by_steps.items()}, flush=True)
 

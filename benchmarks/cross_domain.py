@@ -1,11 +1,12 @@
-"""Ask what cold users rate in a second domain, of one or several systems, and write a row of results for each seed.
+"""Rating prediction for cross-domain cold-start users: a row of results per system and seed.
 
     python -m benchmarks.cross_domain planted catn item_mean --seed 0 1 2
     GRAPHMETA_DATA=… python -m benchmarks.cross_domain musical_instruments catn --seed 0
 
-A seed draws who is cold and who links, and begins the training. Half of the common users are cold: 40 % of them choose
-the epoch, the rest is asked once. Documents, vectors and filters are narrower than CATN's, for two cores; all that read
-texts begin with vectors made of the known reviews. The means learn nothing and take no options.
+The seed determines the cold-start and the linking users and initialises the training. Half of the common users are
+cold-start users: 40 % of them are for choosing the epoch, the others are the test. Documents, word vectors and filters
+are smaller than CATN's, for two cores. All systems that read texts start from word vectors of the training reviews. The
+means are not trained and take no options.
 """
 
 from __future__ import annotations
@@ -19,35 +20,36 @@ from typing import Any
 
 import torch
 
-from benchmarks.rows import cost, provenance, told, write
+from benchmarks.rows import cost, epoch_row, provenance, write
 from graphmeta.data.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
 from graphmeta.data.reviews import ReviewLog, latent_vectors
 from graphmeta.datasets.reviews import musical_instruments, planted_reviews
-from graphmeta.published.cross_domain import CrossDomainModel, Means, anr, catn, cold_errors, fit
+from graphmeta.published.anr import anr
+from graphmeta.published.cross_domain import AspectSizes, CrossDomainModel, Means, catn, cold_errors, fit
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
 
 def vectors(texts: Texts, data: Dataset) -> torch.Tensor:
-    """Word vectors that all who read texts begin with, made of the known reviews."""
+    """Initial word vectors of all systems that read texts, from the training reviews."""
     return torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, data.width))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the reviews are from, how long documents are, and how wide what reads them is."""
+    """The reviews, the length of documents and the sizes of the models."""
 
     read: Callable[[], tuple[ReviewLog, ReviewLog]]
     length: int
     min_count: int
     width: int
-    shrink: float = 0.05  # of factors
+    shrink: float = 0.05  # regularisation of factors
     filters: int = 16
     size: int = 8
 
 
 def planted() -> tuple[ReviewLog, ReviewLog]:
-    """The invented reviews."""
+    """The synthetic reviews."""
     found = planted_reviews()
     return found.source, found.target
 
@@ -62,9 +64,13 @@ Factory = Callable[[CrossDomain, Texts, Dataset], CrossDomainModel]
 
 
 def by_catn(variant: str) -> Factory:
-    """CATN's variant of that name."""
+    """The variant of CATN with this name."""
     return lambda cut, texts, data: catn(
-        cut, texts, variant=variant, vectors=vectors(texts, data), filters=data.filters, size=data.size
+        cut,
+        texts,
+        variant=variant,
+        vectors=vectors(texts, data),
+        sizes=AspectSizes(filters=data.filters, size=data.size),
     )
 
 
@@ -106,12 +112,12 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("systems", nargs="+", choices=SYSTEMS)
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is kept (η)")
+    parser.add_argument("--linking", type=float, default=1.0, help="share of the linking users that is used (η)")
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -122,17 +128,17 @@ def parser() -> argparse.ArgumentParser:
 def one(
     options: argparse.Namespace, seed: int, make: Callable[[], CrossDomainModel], cut: CrossDomain
 ) -> dict[str, Any]:
-    """Train a system and ask it."""
+    """Train and evaluate a system."""
     torch.manual_seed(seed)
     began, model = time.perf_counter(), make()
     optimizer = Adam(lr=options.lr, weight_decay=0.0)
-    asked = {"epochs": options.epochs, "batch_size": options.batch_size, "patience": options.patience}
-    history = [told(report) for report in fit(model, cut, optimizer=optimizer, seed=seed, **asked)]
+    given = {"epochs": options.epochs, "batch_size": options.batch_size, "patience": options.patience}
+    history = [epoch_row(report) for report in fit(model, cut, optimizer=optimizer, seed=seed, **given)]
     return {"metrics": cold_errors(model, cut), "history": history} | cost(time.perf_counter() - began)
 
 
 def facts(cut: CrossDomain) -> dict[str, Any]:
-    """What was asked, of whom, by how much knowledge."""
+    """Numbers of test ratings, users, training reviews and items."""
     return {
         "samples": len(cut.asked()),
         "cold": int((cut.role == TEST).sum()),

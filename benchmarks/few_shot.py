@@ -1,11 +1,11 @@
-"""New people and their first three items, what comes fourth: MetaTL's protocol, and all items ranked beside it.
+"""Few-shot users: the fourth item after the first three, ranked as in MetaTL's protocol and among all items.
 
     GRAPHMETA_DATA=… python -m benchmarks.few_shot amazon_beauty --systems gru4rec,cluster_seq --epochs 5
 
-People are dealt 80:6:14 into training, validation and test, so that of new people 30 % validate and 70 % test. The
-fourth item is ranked among 100 that the person never bought (``metatl``) and among all (``metatl-all``). The epoch is
-chosen by MRR among all for validation people; the test is looked at once. Systems that adapt train on everybody's last
-three clicks before the last, the others on every click of whole histories.
+Users are split 80:6:14 into training, validation and test. The fourth item is ranked among 100 sampled items that the
+user never bought (``metatl``) and among all items (``metatl-all``). The epoch is chosen by MRR among all items for
+validation users; the test is evaluated once. Meta-learners train on each user's last three clicks before the last,
+other systems on all positions of whole histories.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def main() -> None:
     """Run rows from the command line."""
     options = parser().parse_args()
     logs = dealt(DATASETS[options.dataset](), seed=options.seed)
-    print("people and events:", [(log.num_sessions, log.num_events) for log in logs], flush=True)
+    print("users and events:", [(log.num_sessions, log.num_events) for log in logs], flush=True)
     for name in options.systems:
         began = time.perf_counter()
         model, history = fitted(name, logs[0], logs[1], options)
         seconds = time.perf_counter() - began
-        asked = click_after(logs[2], SHOTS)
-        against = drawn_against(asked, logs[2], seed=options.seed)
-        write(name, "metatl", evaluate_sampled(model, asked, against, ks=KS), history, options, seconds)
-        write(name, "metatl-all", evaluate(model, asked, ks=KS), history, options, seconds)
+        queries = click_after(logs[2], SHOTS)
+        against = drawn_against(queries, logs[2], seed=options.seed)
+        write(name, "metatl", evaluate_sampled(model, queries, against, ks=KS), history, options, seconds)
+        write(name, "metatl-all", evaluate(model, queries, ks=KS), history, options, seconds)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     some = "popularity,item_knn,gru4rec,melu,meta_tl,cluster_seq"
@@ -65,15 +65,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def dealt(log: EventLog, *, seed: int) -> tuple[EventLog, ...]:
-    """Training, validation and test people, none of whom another part's model may know."""
+    """The logs of training, validation and test users; the parts share no user."""
     return tuple(part.aligned_to(log.items) for part in split_people(log, shares=(80, 6, 14), seed=seed))
 
 
 def fitted(
     name: str, learn: EventLog, valid: EventLog, options: argparse.Namespace
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """The model, and what its epochs brought; one that adapts begins with its encoder, trained alone."""
-    if name in BASELINES:  # nobody reviews a thing twice, which a trained model learns and a baseline must be told
+    """The model and a row for each epoch; a meta-learner starts from its encoder, trained alone."""
+    if name in BASELINES:  # items never recur: a trained model learns that, a baseline has to be told
         return as_in(learn, BASELINES[name](learn)), []
     encoder, history = CATALOGUE[name].encoder, []
     alone = None if encoder is None else trained(encoder, learn, valid, options, history)
@@ -84,17 +84,17 @@ def trained(
     name: str, learn: EventLog, valid: EventLog, options: argparse.Namespace, history: list[dict[str, Any]],
     *, begin: System | None = None,
 ) -> System:  # fmt: skip
-    """The system with its best epoch's weights; its epochs are added to the history."""
+    """The system with the weights of its best epoch; its epochs are appended to the history."""
     torch.manual_seed(options.seed)
     system = build(name, learn.items, width=options.width)
     if begin is not None:
         system.load_matching(begin)
-    if system.episodic:  # training tasks know as much as those of the test
+    if system.episodic:  # as many support clicks as in the test
         system.max_length = SHOTS
-    asked = click_after(valid, SHOTS)
+    queries = click_after(valid, SHOTS)
 
     def score(of: System) -> dict[str, float]:
-        return evaluate(of, asked, ks=KS).metrics
+        return evaluate(of, queries, ks=KS).metrics
 
     optimizer = Adam(lr=options.lr, weight_decay=1e-6)
     batch = options.batch_size or (1024 if system.episodic else 128)
@@ -109,7 +109,7 @@ def trained(
 def write(
     name: str, protocol: str, result: Result, history: list[dict[str, Any]], options: argparse.Namespace, seconds: float
 ) -> None:
-    """The row's file."""
+    """Write the row's file."""
     command = f"python -m benchmarks.few_shot {options.dataset} --systems {name} --epochs {options.epochs}"
     command += f" --lr {options.lr:g}" if options.lr != 1e-3 else ""
     command += f" --batch-size {options.batch_size}" if options.batch_size else ""

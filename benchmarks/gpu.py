@@ -1,9 +1,9 @@
-"""What a GPU makes of meta-training and of asking, at Diginetica's size; one command, some four minutes.
+"""Meta-training and inference on a GPU, at Diginetica's size; one command, about four minutes.
 
     python -m benchmarks.gpu [--out FILE] [--seconds N]
-    python -m benchmarks.gpu --cpu              # the same with tiny sizes on a CPU: tries the script, measures nothing
+    python -m benchmarks.gpu --cpu              # the same with tiny sizes on a CPU: a test of the script
 
-JSON on stdout (or in FILE), one row a measurement; without a GPU it says so and does nothing.
+JSON on stdout or in FILE, one row per measurement; without a GPU it prints a message and exits.
 
 * ``same as the CPU``: the largest relative difference of losses and meta-gradients from those of the CPU, in 32 and 64
   bits; above ``most`` a row is not ``ok``, and the exit status is 1.
@@ -16,8 +16,7 @@ JSON on stdout (or in FILE), one row a measurement; without a GPU it says so and
   backward pass and fused Adam on the table, batch 100.
 * ``adapt_one``: milliseconds from a new session's clicks to its ten best items.
 
-Medians of a few rounds; the GPU is waited for before and after each. What is left when the time is up is left out, and
-said so.
+Medians of a few rounds, synchronised before and after each. Measurements beyond the time limit are skipped and listed.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ MOST = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     items: int = 43_097
     width: int = 100
@@ -69,19 +68,19 @@ TINY = Sizes(items=60, width=8, batch=5, tasks=(2, 4), rounds=1, sessions=3)
 
 @dataclass(frozen=True)
 class Place:
-    """A device and the sizes that are measured on it, until the time is up."""
+    """A device, the sizes to measure on it, and the time limit."""
 
     device: torch.device
     sizes: Sizes
     until: float
 
     def wait(self) -> None:
-        """Let the device finish."""
+        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def seconds(self, arm: Callable[[], Any], *, rounds: int = 0) -> float:
-        """Median seconds of a run, after two that do not count; fewer rounds where they take long."""
+        """Median seconds of a run after two warm-up runs; fewer rounds for slow runs."""
         found: list[float] = []
         begin = time.perf_counter()
         for at in range(2 + (rounds or self.sizes.rounds)):
@@ -96,7 +95,7 @@ class Place:
         return float(np.median(found))
 
     def peak_mb(self, arm: Callable[[], Any]) -> float:
-        """The peak of the device's memory in a run; 0 where it is not told apart from the program's."""
+        """Peak device memory of a run in MB; 0 on a CPU."""
         if self.device.type != "cuda":
             arm()
             return 0.0
@@ -107,7 +106,7 @@ class Place:
 
 
 def table(items: int) -> EntityTable:
-    """So many items without attributes."""
+    """Items without attributes."""
     return EntityTable(np.arange(items), {})
 
 
@@ -117,8 +116,8 @@ def cbml(place: Place, *, order: int, scope: tuple[str, ...], items: int = 0) ->
     return build("cbml", table(items or place.sizes.items), width=place.sizes.width, scope=scope, order=order)
 
 
-def asked(count: int, items: int, seed: int = 0) -> Samples:
-    """So many random sessions with a support, at most eleven known clicks each."""
+def random_sessions(count: int, items: int, seed: int = 0) -> Samples:
+    """Random sessions of 2 to 11 clicks, so that each has a support."""
     samples = sessions(4 * count + 20, items, seed=seed)
     return samples.take(np.flatnonzero(samples.lengths >= 2)[:count]).latest(11)
 
@@ -126,7 +125,7 @@ def asked(count: int, items: int, seed: int = 0) -> Samples:
 def same(place: Place) -> Iterator[Row]:
     """Losses and meta-gradients against the CPU's."""
     items = min(place.sizes.items, 500)
-    samples = asked(8, items)
+    samples = random_sessions(8, items)
     for order in (1, 2):
         for name, scope in (("layers", LAYERS), ("layers and table", TABLE)):
             for dtype, most in MOST.items():
@@ -151,7 +150,7 @@ def updates(place: Place) -> Iterator[Row]:
             system = cbml(place, order=order, scope=scope).to(place.device)
             assert system.adaptation is not None
             system.adaptation.stacked, first = False, min(place.sizes.tasks)
-            loop = place.seconds(meta_update(system, asked(first, place.sizes.items), first)[0], rounds=2)
+            loop = place.seconds(meta_update(system, random_sessions(first, place.sizes.items), first)[0], rounds=2)
             system.adaptation.stacked = True
             for tasks in place.sizes.tasks:
                 yield {
@@ -165,7 +164,7 @@ def updates(place: Place) -> Iterator[Row]:
 
 def measured(place: Place, system: System, tasks: int) -> Row:
     """Pace and peak of a meta-update on so many tasks; as many at a time as memory allows."""
-    samples, at_once = asked(tasks, place.sizes.items), tasks
+    samples, at_once = random_sessions(tasks, place.sizes.items), tasks
     while True:
         try:
             step, prepare = meta_update(system, samples, at_once)
@@ -236,7 +235,7 @@ def sr_gnn_step(place: Place) -> Iterator[Row]:
 def adapt_one(place: Place) -> Iterator[Row]:
     """Adapt to one new session, score all items, bring the ten best back."""
     system = cbml(place, order=1, scope=LAYERS).to(place.device).eval()
-    samples, times = asked(place.sizes.sessions, place.sizes.items, seed=1), []
+    samples, times = random_sessions(place.sizes.sessions, place.sizes.items, seed=1), []
     for at in range(len(samples)):
         began = time.perf_counter()
         system.scores(samples.take(slice(at, at + 1))).topk(10).indices.tolist()
@@ -279,11 +278,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(found[-1]["name"], file=sys.stderr, flush=True)
     name = "cpu" if options.cpu else torch.cuda.get_device_name()
-    told = {"date": date.today().isoformat(), "device": name, "torch": torch.__version__, "rows": found}
+    document = {"date": date.today().isoformat(), "device": name, "torch": torch.__version__, "rows": found}
     if options.out is None:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(document, indent=1))
     else:
-        options.out.write_text(json.dumps(told, indent=1) + "\n")
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
     return int(not all(row.get("ok", True) for row in found))
 
 

@@ -1,4 +1,4 @@
-"""What the rows of a table are called: the system and what is special about the run, no two of a table alike."""
+"""Labels of table rows: the system and what distinguishes the run; no two rows of a table share a label."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from typing import Any
 
 from benchmarks.rows import Row, after
 
-APART: dict[str, Callable[[str], str]] = {  # what is shown first where rows would be called alike
+APART: dict[str, Callable[[str], str]] = {  # shown first where labels would be equal
     "--lr": lambda word: f"rate {float(word):g}",
     "--epochs": lambda word: f"{word} epoch{'s' if word != '1' else ''}",
 }
 SHOWN: dict[str, Callable[[str], str]] = {
-    "--start-from": lambda word: f"begins with {Path(word).name}",
-    "--then": lambda word: f"ends with {Path(word).name}",
+    "--warm-start": lambda word: f"warm start: {Path(word).name}",
+    "--refit-base": lambda word: f"base refitted: {Path(word).name}",
     "--precision": str,
     "--optimizer": str,
-    "--lr": APART["--lr"],  # of what is trained on prefixes
+    "--lr": APART["--lr"],  # under the protocol that ranks every prefix
     "--share": lambda word: f"last {float(word):.0%} of training",
 }
 NEVER = {"--seed", "--seeds", "--save", "--checkpoint", "--state", "--note", "--arguments", "--systems"}
 
 
 def named(groups: Sequence[list[Row]]) -> dict[str, list[Row]]:
-    """The seeds of each variant, by what it is called; flags tell apart what would be called alike.
+    """The seeds of each variant, by label; where labels would be equal, differing flags are added.
 
     Raises:
-        SystemExit: nothing does.
+        SystemExit: no flag differs.
     """
     notes, flags = [special(runs) for runs in groups], [flags_of(runs[0]) for runs in groups]
     for flag in [*APART, *sorted({flag for each in flags for flag in each} - APART.keys() - SHOWN.keys() - NEVER)]:
-        for alike in twins(groups, notes):
-            words = {at: flags[at][flag] for at in alike if flag in flags[at]}
-            told = {at: APART[flag](word) if flag in APART else f"{flag[2:]} {word}" for at, word in words.items()}
-            if len({told.get(at) for at in alike}) > 1:
-                for at, note in told.items():
+        for same in duplicates(groups, notes):
+            words = {at: flags[at][flag] for at in same if flag in flags[at]}
+            added = {at: APART[flag](word) if flag in APART else f"{flag[2:]} {word}" for at, word in words.items()}
+            if len({added.get(at) for at in same}) > 1:
+                for at, note in added.items():
                     notes[at].append(note)
-    for alike in twins(groups, notes):
-        name = called(groups[alike[0]][0], notes[alike[0]])
-        raise SystemExit(f"{len(alike)} rows of a table are called {name!r}; give them a --note")
-    return {called(runs[0], each): runs for runs, each in zip(groups, notes, strict=True)}
+    for same in duplicates(groups, notes):
+        name = label(groups[same[0]][0], notes[same[0]])
+        raise SystemExit(f"{len(same)} rows of a table have the label {name!r}; give them a --note")
+    return {label(runs[0], each): runs for runs, each in zip(groups, notes, strict=True)}
 
 
-def twins(groups: Sequence[list[Row]], notes: Sequence[Sequence[str]]) -> list[list[int]]:
-    """The places of those that are called alike."""
+def duplicates(groups: Sequence[list[Row]], notes: Sequence[Sequence[str]]) -> list[list[int]]:
+    """The indices of groups with equal labels."""
     places: dict[str, list[int]] = defaultdict(list)
     for at, (runs, each) in enumerate(zip(groups, notes, strict=True)):
-        places[called(runs[0], each)].append(at)
-    return [alike for alike in places.values() if len(alike) > 1]
+        places[label(runs[0], each)].append(at)
+    return [same for same in places.values() if len(same) > 1]
 
 
 def flags_of(row: Row) -> dict[str, str]:
-    """The flags of a row's command, and the words after each."""
+    """The flags of a row's command and their values."""
     found: dict[str, str] = {}
     flag = ""
     for word in shlex.split(row["command"]):
@@ -65,13 +65,13 @@ def flags_of(row: Row) -> dict[str, str]:
     return found
 
 
-def called(row: Row, notes: Sequence[str]) -> str:
+def label(row: Row, notes: Sequence[str]) -> str:
     """The system, and its notes in brackets."""
     return row["system"] + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def special(runs: Sequence[Row]) -> list[str]:
-    """What is special about a run and its seeds: its note, its arguments, those of its flags that matter most."""
+    """What distinguishes a run: its note, its arguments and the flags in ``SHOWN``."""
     row, words = runs[0], shlex.split(runs[0]["command"])
     arguments = row.get("arguments", {})
     chosen = {name: found for name in arguments if (found := differing(runs, name))}
@@ -84,26 +84,26 @@ def special(runs: Sequence[Row]) -> list[str]:
 
 
 def differing(runs: Sequence[Row], name: str) -> str:
-    """What each seed chose for an argument, if not all the same."""
+    """The values of an argument over seeds, if they differ."""
     values = [str(run.get("arguments", {}).get(name)) for run in runs]
     return ", ".join(values) if len(set(values)) > 1 else ""
 
 
-def within(arguments: Mapping[str, Any]) -> str:
-    """What a system is around: ``around niser with repeat_bias``."""
+def within(arguments: Mapping[str, Any], word: str = "base") -> str:
+    """The base of a system and its score terms: ``base niser with repeat_bias``."""
     options = arguments.get("options", {})
     base, own = arguments.get("base"), in_words(own_of(options))
-    parts = [f"around {base}" if base else "", within(options) if options else "", f"with {own}" if own else ""]
-    return " ".join(filter(None, parts))
+    nested = within(options, "over") if options else ""
+    return " ".join(filter(None, (f"{word} {base}" if base else "", nested, f"with {own}" if own else "")))
 
 
 def own_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments but those that say what a system is around."""
+    """The arguments without ``base`` and ``options``."""
     return {name: value for name, value in arguments.items() if name not in ("base", "options")}
 
 
 def in_words(arguments: Mapping[str, Any]) -> str:
-    """Arguments in words: a list by its members, a switch by its name."""
+    """Arguments as text: a list by its members, a switch by its name."""
     parts = []
     for name, value in arguments.items():
         shown = " + ".join(map(str, value)) if isinstance(value, list) else f"{value}"
@@ -112,6 +112,6 @@ def in_words(arguments: Mapping[str, Any]) -> str:
 
 
 def spanned(counts: Sequence[int]) -> str:
-    """The least and the largest number, a dash for none: ``3``, ``3–5``, ``–``."""
+    """The range of some numbers, a dash for zero: ``3``, ``3–5``, ``–``."""
     least, most = min(counts), max(counts)
     return "–" if not most else f"{most}" if least == most else f"{least}–{most}"

@@ -1,4 +1,4 @@
-"""Which layers an encoder may be made of, and what meta-training makes of each: a table for the documentation.
+"""Layers under meta-training: which are stacked, looped or refused; a table for the documentation.
 
     python -m benchmarks.layers --out docs/layers.md
 
@@ -29,7 +29,7 @@ KINDS = {
     "norm": "Norms",
     "model": "Models of PyG",
     "torch": "Layers of torch",
-    "idiom": "What people write themselves",
+    "idiom": "Custom layers",
     "attack": "Written to mislead an engine that guesses",
 }
 MEANING = {

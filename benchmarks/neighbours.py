@@ -1,11 +1,11 @@
-"""The settings of the neighbour baselines, compared on training logs alone.
+"""Settings of the nearest-neighbour baselines, compared on training logs only.
 
     GRAPHMETA_DATA=… python -m benchmarks.neighbours [diginetica yoochoose1_64 yoochoose_times] [--only stan]
 
 The last 3,000 sessions of a training log are held out; each setting is fitted on the sessions before them and ranks
-the target of every held-out prefix among all items. No test session is read but to be left out: the last 3,416 of
-``yoochoose_times``, the only one of these logs with times, are its test day. The defaults in
-:mod:`graphmeta.baselines` and the figures in its docstrings come from here.
+the target of every held-out prefix among all items. Test sessions are not used: the last 3,416 of ``yoochoose_times``,
+the only one of these logs with times, are its test day and are left out. The defaults in :mod:`graphmeta.baselines` and
+the figures in its docstrings come from here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Build = Callable[[EventLog], Scorer]
 
 
 class LastClick:
-    """A model that is told the last click only."""
+    """A model that reads the last click only."""
 
     def __init__(self, model: Scorer) -> None:
         self.model, self.num_items = model, model.num_items
@@ -42,14 +42,14 @@ class LastClick:
 
 
 def without_itself(log: EventLog) -> ItemKNN:
-    """Item neighbours that no item counts among its own."""
+    """Item-kNN without an item as its own neighbour."""
     model = ItemKNN(log)
     model.similarity = np.where(model.similar.rows == model.similar.value, 0.0, model.similarity)
     return model
 
 
 def settings() -> dict[str, dict[str, Build]]:
-    """What is compared, by system and by what differs from its defaults."""
+    """The settings, by system and by difference from its defaults."""
     return {
         "item_knn": {
             "defaults": ItemKNN,
@@ -88,16 +88,16 @@ def split(log: EventLog, last: int) -> tuple[EventLog, EventLog]:
 
 
 def compared(name: str, systems: list[str]) -> Iterator[str]:
-    """A line a setting."""
+    """A line per setting."""
     log = logs()[name]()
     learn, valid = split(log, HELD_OUT)
-    learn, asked = learn.aligned_to(log.items), prefixes(valid)
-    yield f"{name}: {learn.num_sessions:,} sessions, then {len(asked):,} prefixes, {log.num_items:,} items"
+    learn, queries = learn.aligned_to(log.items), prefixes(valid)
+    yield f"{name}: {learn.num_sessions:,} sessions, then {len(queries):,} prefixes, {log.num_items:,} items"
     for system in systems:
         for label, build in settings()[system].items():
             if "lambda2" in label and not log.has_time:
                 continue
-            found = evaluate(build(learn), asked, ks=(20,)).metrics
+            found = evaluate(build(learn), queries, ks=(20,)).metrics
             yield f"  {system:12} {label:34} P@20 {100 * found['hit@20']:5.2f}  MRR@20 {100 * found['mrr@20']:5.2f}"
 
 

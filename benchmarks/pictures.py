@@ -1,9 +1,9 @@
-"""Draw the pictures of RESULTS.md from ``benchmarks/results/*.json``.
+"""Draw the pictures of RESULTS.md from the files in ``benchmarks/results``.
 
     python -m benchmarks.pictures
 
-For each data set and protocol: how good each system is against the minutes it learned, and by the number of clicks
-that were known. Under CBML's protocol also what a system that adapts adds to what it goes around.
+For each data set and protocol: accuracy of each system against its training time, and by context length. Under CBML's
+protocol also the gain of meta-learners over their base.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from benchmarks.labels import within
-from benchmarks.rows import CUTS, RESULTS, Row, after, load
+from benchmarks.rows import CONTEXT, CUTS, Row, after, picture, results
 from graphmeta.plots import figures as plots
 
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION, plots.INK)
 DRAWN = ("sr-gnn", "cbml", "asars")  # protocols
-SECONDS = 5  # what took less is drawn there
+SECONDS = 5  # shorter trainings are drawn there
 
 
 def main() -> None:
     """Draw all."""
-    rows = load()
+    rows = results()
     for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row["protocol"] in DRAWN}):
         of = [row for row in rows if (row["dataset"], row["protocol"]) == key]
-        compared(of, CUTS[key[1]], RESULTS / f"{'-'.join(key)}.png")
+        compared(of, CUTS[key[1]], picture(*key, "comparison"))
         if key[1] == "cbml":
-            gains(of, RESULTS / f"{'-'.join(key)}-adapting.png")
+            gains(of, picture(*key, "adaptation"))
 
 
 def best(rows: list[Row], cut: int) -> list[Row]:
-    """The best row of each system, and of all that adapt around a base, best first."""
+    """The best row of each system, and of all meta-learners with a base, best first."""
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: -row["metrics"][f"mrr@{cut}"]):
         found.setdefault("adapts" if adapts(row) else row["system"], row)
@@ -41,33 +41,33 @@ def best(rows: list[Row], cut: int) -> list[Row]:
 
 
 def adapts(row: Row) -> bool:
-    """Whether the row is a system around another."""
+    """Whether the row is a meta-learner with another system as its base."""
     return "base" in row["arguments"]
 
 
 def compared(rows: list[Row], cut: int, path: Path) -> None:
-    """MRR against minutes of learning, and by known clicks for the first few."""
+    """MRR against minutes of training, and by context length for the best systems."""
     measure, start, rows = f"mrr@{cut}", makers(rows), best(rows, cut)
-    picture = plots.figure(11, 4.5)
-    left, right = picture.subplots(1, 2)
+    drawn = plots.figure(11, 4.5)
+    left, right = drawn.subplots(1, 2)
     points = [(max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]) for row in rows]
     for row, point, height in zip(rows, points, heights(points), strict=True):
-        learned = row["history"] or begun_with(row)
+        learned = row["history"] or warm_start(row)
         left.plot(*point, "o", color=plots.BLUE if learned else plots.ORANGE, ms=5)
         left.text(1.1 * point[0], height, row["system"], fontsize=7)
     left.set_xscale("log")
     left.margins(x=0.2)
-    titled(left, f"MRR@{cut}, each system's best row, against minutes (orange: counts)", "minutes, on two shared cores")
+    titled(left, f"MRR@{cut}, best run of each system (orange: not trained)", "training minutes, on two shared cores")
     for row, colour in zip(rows[: len(COLOURS)], COLOURS, strict=False):
-        found = {n: s for n, s in row["slices"]["known clicks"].items() if s["samples"]}
+        found = {n: s for n, s in row["slices"][CONTEXT].items() if s["samples"]}
         right.plot(list(found), [100 * s[measure] for s in found.values()], "o-", color=colour, label=row["system"])
-    titled(right, f"MRR@{cut} by known clicks, the first {min(len(rows), len(COLOURS))} systems", "known clicks")
+    titled(right, f"MRR@{cut} by context length, best {min(len(rows), len(COLOURS))} systems", "clicks observed")
     right.legend(frameon=False, fontsize=8)
-    plots.save(picture, path)
+    plots.save(drawn, path)
 
 
 def heights(points: list[tuple[float, float]], apart: float = 0.035) -> list[float]:
-    """Where the names of these points (minutes, %) stand so that none lies on another: theirs, or a bit above."""
+    """Heights of the labels of these points (minutes, %), moved up where labels would overlap."""
     gap = apart * max(max(value for _, value in points) - min(value for _, value in points), 1e-9)
     found: dict[int, float] = {}
     for at in sorted(range(len(points)), key=lambda at: points[at][1]):
@@ -77,79 +77,79 @@ def heights(points: list[tuple[float, float]], apart: float = 0.035) -> list[flo
 
 
 def gains(rows: list[Row], path: Path) -> None:
-    """Points of MRR@5 that systems add to what they go around, which began and ended alike, by known clicks."""
+    """Gain in MRR@5 of meta-learners over their base with the same warm start and refit, by context length."""
     plain = plains(rows)
-    added = [(row, plain[ends]) for row in rows if adapts(row) and (ends := ends_of(row)) in plain]
+    added = [(row, plain[folders]) for row in rows if adapts(row) and (folders := loaded(row)) in plain]
     if not added:
         return
     added.sort(key=lambda pair: pair[0]["metrics"]["mrr@5"] - pair[1]["metrics"]["mrr@5"])
-    picture = plots.figure(8, 1.2 + 0.32 * len(added))
-    axes = picture.subplots()
-    slices = [n for n, s in added[0][0]["slices"]["known clicks"].items() if s["samples"]]
+    drawn = plots.figure(8, 1.2 + 0.32 * len(added))
+    axes = drawn.subplots()
+    slices = [n for n, s in added[0][0]["slices"][CONTEXT].items() if s["samples"]]
     for part, colour, mark in zip((None, *slices), COLOURS, "oD^vs", strict=False):
-        told = [100 * (of(row, part) - of(base, part)) for row, base in added]
-        axes.plot(told, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
+        gain = [100 * (of(row, part) - of(base, part)) for row, base in added]
+        axes.plot(gain, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
     axes.set_yticks(range(len(added)), [named(row) for row, _ in added], fontsize=8)
     axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
-    titled(axes, "What adapting adds to what it goes around", "points of MRR@5, by known clicks")
+    titled(axes, "Gain of meta-learners over their base", "points of MRR@5, by context length")
     axes.set_ylabel("")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    plots.save(picture, path)
+    plots.save(drawn, path)
 
 
 def of(row: Row, clicks: str | None) -> float:
-    """MRR@5 of the samples with so many known clicks, or of all."""
-    return (row["metrics"] if clicks is None else row["slices"]["known clicks"][clicks])["mrr@5"]
+    """MRR@5 of the samples with this context length, or of all."""
+    return (row["metrics"] if clicks is None else row["slices"][CONTEXT][clicks])["mrr@5"]
 
 
 def makers(rows: list[Row]) -> dict[str, Row]:
     """The row that saved each folder."""
-    return {folder: row for row in rows if (folder := said(row, "--save"))}
+    return {folder: row for row in rows if (folder := flag(row, "--save"))}
 
 
 def plains(rows: list[Row]) -> dict[tuple[str, str], Row]:
-    """What does not adapt, by the folders that one around it begins and ends with."""
-    ending = {ends_of(row): row for row in rows if not adapts(row) and said(row, "--then")}
+    """The rows without adaptation, by the warm start and refit of the meta-learners that have them as base."""
+    ending = {loaded(row): row for row in rows if not adapts(row) and flag(row, "--refit-base")}
     return {(folder, ""): row for folder, row in makers(rows).items()} | ending
 
 
-def ends_of(row: Row) -> tuple[str, str]:
-    """The folders that a row begins and ends with, or nothing."""
-    return begun_with(row), said(row, "--then")
+def loaded(row: Row) -> tuple[str, str]:
+    """The folders of a row's warm start and of its refitted base; empty without."""
+    return warm_start(row), flag(row, "--refit-base")
 
 
 def seconds(row: Row, start: dict[str, Row]) -> float:
-    """What a row took, and before it what it begins with, and what it ends with; what went into both counts once."""
+    """Training time of a row, of its warm start and of its refitted base; what both share counts once."""
     return sum(one["wall_s"] for one in ancestry(row, start).values())
 
 
 def ancestry(row: Row, start: dict[str, Row]) -> dict[str, Row]:
-    """The row, and all that it begins and ends with, by command."""
-    before = [start[folder] for folder in ends_of(row) if folder in start]
+    """The row and all rows whose weights it loads, by command."""
+    before = [start[folder] for folder in loaded(row) if folder in start]
     return {row["command"]: row} | {name: one for each in before for name, one in ancestry(each, start).items()}
 
 
-def begun_with(row: Row) -> str:
-    """The folder that a row begins with, or nothing."""
-    return said(row, "--start-from")
+def warm_start(row: Row) -> str:
+    """The folder of a row's warm start; empty without."""
+    return flag(row, "--warm-start")
 
 
-def said(row: Row, flag: str) -> str:
-    """The word of a row's command after a flag, or nothing."""
-    return after(shlex.split(row["command"]), flag) or ""
+def flag(row: Row, name: str) -> str:
+    """The value of a flag in a row's command; empty without the flag."""
+    return after(shlex.split(row["command"]), name) or ""
 
 
 def named(row: Row) -> str:
-    """A short name: the system, what it is around, and what is left out."""
+    """A short label: the system, its base, and what is left out."""
     given = row["arguments"]
     without = [
         f"no {word}"
         for word, value in (("step", given.get("steps")), ("gate", given.get("gate")))
         if value in (0, "none")
     ]
-    around = within({"base": "if_san", **given})
-    again = ["on all sessions"] if said(row, "--then") else []
-    return ", ".join([f"{row['system']} {around}", *again, *without])
+    base = within({"base": "if_san", **given})
+    again = ["base refitted"] if flag(row, "--refit-base") else []
+    return ", ".join([f"{row['system']}, {base}", *again, *without])
 
 
 def titled(axes: Axes, title: str, below: str) -> None:

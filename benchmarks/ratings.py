@@ -1,9 +1,9 @@
-"""Train one rating system on a public log, ask it in the four cold-start scenarios and write one row of results.
+"""Train one rating system on a public log and evaluate it in the four cold-start scenarios: one row of results.
 
     GRAPHMETA_DATA=… python -m benchmarks.ratings melu_ml1m melu_rating --epochs 30 --arguments '{"lr": 0.01}'
 
-The epoch is chosen by the error on people who are taken out of training for it; no rating of a scenario has a say in
-anything. ``warm, as trained`` is the paper's warm-warm cell, its training data; ``warm`` asks held-out ratings.
+The epoch is chosen by the error on users held out of training; no rating of a scenario is used for selection.
+``warm, as trained`` is the paper's warm-warm cell, evaluated on training data; ``warm`` uses held-out ratings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.rows import cost, provenance, told, write
+from benchmarks.rows import cost, epoch_row, provenance, write
 from graphmeta.baselines import means
 from graphmeta.data.events import EventLog
 from graphmeta.datasets.ratings import melu_movielens, metahin
@@ -69,11 +69,11 @@ def main() -> None:
             "rule": scenario.rule,
         }
         row |= {"candidates": result.candidates, "ties": result.ties}
-    write(row | cost(seconds) | ran, tag=options.tag)
+    write(row | cost(seconds) | ran, variant=options.tag)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("system", choices=[*SYSTEMS, *BASELINES])
@@ -82,15 +82,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=1e-5)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--patience", type=int, help="end after so many epochs without a better one")
-    parser.add_argument("--held-out", type=int, default=150, help="training people, for choosing the epoch")
+    parser.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
+    parser.add_argument("--held-out", type=int, default=150, help="training users, held out to choose the epoch")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"lr\": 0.01}'")
-    parser.add_argument("--tag", default="", help="a word for the file name of a variant")
+    parser.add_argument("--tag", default="", help="name of the variant in the file name")
     return parser
 
 
 def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[str, Any]]]:
-    """The trained model, and what its epochs brought."""
+    """The trained model and a row for each epoch."""
     if options.system in BASELINES:
         return BASELINES[options.system](cut.training), []
     learn, valid = hold_out(cut, options.held_out)
@@ -108,21 +108,21 @@ def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[
         seed=options.seed,
     ):
         print(report, flush=True)
-        reports.append(told(report))
+        reports.append(epoch_row(report))
     return system, reports
 
 
-def hold_out(cut: ColdStart, people: int) -> tuple[EventLog, Tasks]:
-    """The training log without so many people, and their tasks.
+def hold_out(cut: ColdStart, users: int) -> tuple[EventLog, Tasks]:
+    """The training log without this many users, and their tasks.
 
-    People whom the warm scenario does not ask, if there are as many.
+    Users outside the warm scenario are preferred, where there are enough.
     """
     log = cut.training
-    asked = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
+    used = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
     enough = (log.lengths >= cut.queries.least) & (log.lengths <= cut.queries.most)
-    free = np.flatnonzero(enough & ~asked) if people < (enough & ~asked).sum() else np.flatnonzero(enough)
+    free = np.flatnonzero(enough & ~used) if users < (enough & ~used).sum() else np.flatnonzero(enough)
     out = np.zeros(log.num_sessions, dtype=bool)
-    out[np.random.default_rng(0).permutation(free)[:people]] = True
+    out[np.random.default_rng(0).permutation(free)[:users]] = True
     learn, valid = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~out, out))
     return learn, cut.queries(valid, max_length=0)
 

@@ -1,9 +1,9 @@
-"""Write RESULTS.md from ``benchmarks/results/*.json``.
+"""Write RESULTS.md from the files in ``benchmarks/results``.
 
     python -m benchmarks.report
 
-Every figure in a table comes from a result file, and every result file from the command that stands beside it. Rows
-that differ in the seed alone become one, with their mean and standard deviation.
+Every figure in a table comes from a result file, and every result file from the command listed below the table. Rows
+that differ in the seed only are merged into one, with mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from statistics import mean
 
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.labels import named, spanned
-from benchmarks.rows import CUTS, RESULTS, Row, after, by_variant, commands, heading, load, spread
+from benchmarks.rows import CONTEXT, CUTS, Row, after, by_variant, commands, heading, linked, picture, results, spread
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 from graphmeta.published.catalogue import CATALOGUE
 
 HERE = Path(__file__).parent
-KINDS = {"known clicks": "known clicks", "item events": "training clicks of the target"}
-SECTIONS = {  # of protocols that have a table of their own
+SLICES = {CONTEXT: CONTEXT, "item events": "training clicks of the target"}
+SECTIONS = {  # protocols with a table of their own
     "stream": lambda title, rows, text: stream_section(title, rows),
     "cold-items": cold_section,
     "tuning": tuning_section,
 }
-SECOND = {"metacf": "ndcg"}  # the measure beside Hit, where it is not MRR
+DRAWN = ("comparison", "adaptation")  # pictures
+SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR
 
 
 def main() -> None:
     """Write the file."""
-    (HERE.parent / "RESULTS.md").write_text(report(load()))
+    (HERE.parent / "RESULTS.md").write_text(report(results()))
 
 
 def report(rows: list[Row]) -> str:
@@ -57,7 +58,7 @@ def report(rows: list[Row]) -> str:
 
 
 def section(title: str, rows: list[Row], published: dict[str, dict[str, float]]) -> str:
-    """One data set under one protocol: the systems, best first, and where they are good."""
+    """One data set under one protocol: the systems, best first, and their results by slice."""
     cut = CUTS[rows[0]["protocol"]]
     second = SECOND.get(rows[0]["protocol"], "mrr")
     hit, mrr = f"hit@{cut}", f"{second}@{cut}"
@@ -79,14 +80,14 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
         minutes, peak = mean(r["wall_s"] for r in runs) / 60, max(r["peak_mb"] for r in runs)
         cells = [name, figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
-    slices = [*sliced(ordered, mrr, "known clicks"), *sliced(ordered, mrr, "item events")]
+    slices = [*sliced(ordered, mrr, CONTEXT), *sliced(ordered, mrr, "item events")]
     return "\n".join([*lines, "", *pictures(first), *stepped(ordered), *slices, *commands(chain(*ordered.values()))])
 
 
 def as_published(row: Row) -> bool:
-    """Whether the row is the system that was published: all of training, its own base, and nothing added.
+    """Whether the row is the published system: trained on all sessions, its own base, no additional score terms.
 
-    Rates, epochs and batches may be others.
+    Learning rates, epochs and batch sizes may differ.
     """
     given, entry = row["arguments"], CATALOGUE.get(row["system"])
     base = entry.encoder if entry else None
@@ -95,23 +96,24 @@ def as_published(row: Row) -> bool:
 
 
 def pictures(first: Row) -> list[str]:
-    """What `benchmarks.pictures` has drawn of the section."""
-    names = [f"{first['dataset']}-{first['protocol']}{end}.png" for end in ("", "-adapting")]
-    return [f"![{name}](benchmarks/results/{name})\n" for name in names if (RESULTS / name).exists()]
+    """The pictures that `benchmarks.pictures` drew for the section."""
+    files = [picture(first["dataset"], first["protocol"], name) for name in DRAWN]
+    return [f"![{file.stem}]({linked(file)})\n" for file in files if file.exists()]
 
 
 def against(ours: list[float], theirs: list[float]) -> str:
-    """What was published, and how far we are from it."""
+    """The published figures and our difference from them."""
     printed = " / ".join(f"{100 * value:.2f}" for value in theirs)
     return f"{printed} | {' / '.join(f'{100 * (a - b):+.2f}' for a, b in zip(ours, theirs, strict=True))}"
 
 
 def ratings_section(title: str, rows: list[Row], published: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Ratings in each scenario: the systems, least error first."""
+    """Ratings in each scenario: the systems, lowest error first."""
     lines, groups = [f"## {title}\n", RATINGS, *([MELU] if published else [])], named(by_variant(rows))
     for name, first in rows[0]["scenarios"].items():
         lines += [
-            f"**{name}**: {first['tasks']:,} people, {first['known']:,} ratings known, {first['samples']:,} asked.\n",
+            f"**{name}**: {first['tasks']:,} users, {first['known']:,} support ratings, "
+            f"{first['samples']:,} query ratings.\n",
             "| system | MAE | RMSE | nDCG@1 | nDCG@3 | linear nDCG@1 | linear nDCG@3 | epochs | seeds | train min |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
@@ -130,15 +132,15 @@ def ratings_section(title: str, rows: list[Row], published: dict[str, dict[str, 
 
 
 def cross_domain_section(title: str, rows: list[Row]) -> str:
-    """Errors of ratings by cold users in the target domain: the systems, least error first."""
+    """Rating errors for cold-start users in the target domain: the systems, lowest error first."""
     first, groups = rows[0], by_variant(rows)
     ordered = named(sorted(groups, key=lambda runs: mean(run["metrics"]["mse"] for run in runs)))
     lines = [
         f"## {title}\n",
         TEXTS[first["dataset"], first["protocol"]],
-        f"Seed {first['seed']}: {first['linking']:,} linking users, {first['cold']:,} cold users asked for "
-        f"{first['samples']:,} ratings; {first['known'][0]:,} reviews of {first['items'][0]:,} items and "
-        f"{first['known'][1]:,} of {first['items'][1]:,} are known.\n",
+        f"Seed {first['seed']}: {first['linking']:,} linking users, {first['cold']:,} cold-start users with "
+        f"{first['samples']:,} test ratings; training reviews: {first['known'][0]:,} of {first['items'][0]:,} source "
+        f"items, {first['known'][1]:,} of {first['items'][1]:,} target items.\n",
         "| system | MSE | RMSE | MAE | epochs | seeds | train min |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
@@ -154,36 +156,36 @@ MEASURES = ("mae", "rmse", "ndcg@1", "ndcg@3", "ndcg_linear@1", "ndcg_linear@3")
 
 
 def points(runs: list[Row], name: str) -> str:
-    """A measure as it is, with its spread over seeds."""
+    """A metric as it is, with its standard deviation over seeds."""
     return spread([run["metrics"][name] for run in runs], 4, unit=1)
 
 
 def figure(runs: list[Row], name: str) -> str:
-    """A measure in percent, with its spread over seeds."""
+    """A metric in percent, with its standard deviation over seeds."""
     return spread([run["metrics"][name] for run in runs])
 
 
 def stepped(ordered: dict[str, list[Row]]) -> list[str]:
-    """Hit by the number of steps that a system adapts by, for rows that tell."""
-    told = {name: runs for name, runs in ordered.items() if all(run.get("by_steps") for run in runs)}
-    if not told:
+    """Hit@10 by the number of adaptation steps, for rows that report it."""
+    reported = {name: runs for name, runs in ordered.items() if all(run.get("by_steps") for run in runs)}
+    if not reported:
         return []
-    first = next(iter(told.values()))[0]
-    steps = [n for n in first["by_steps"] if all(n in runs[0]["by_steps"] for runs in told.values())]
+    first = next(iter(reported.values()))[0]
+    steps = [n for n in first["by_steps"] if all(n in runs[0]["by_steps"] for runs in reported.values())]
     lines = [
-        "Hit@10 by steps of adaptation:\n",
+        "Hit@10 by adaptation steps:\n",
         *heading(steps),
     ]
-    for name, runs in told.items():
+    for name, runs in reported.items():
         values = [f"{100 * mean(run['by_steps'][n]['hit@10'] for run in runs):.2f}" for n in steps]
         lines.append(f"| {name} | {' | '.join(values)} |")
-    return [*lines, "", *oracles(list(told.values()))]
+    return [*lines, "", *oracles(list(reported.values()))]
 
 
-def oracles(told: list[list[Row]]) -> list[str]:
-    """What a choice of steps by looking at the test would have given, where steps were chosen."""
+def oracles(reported: list[list[Row]]) -> list[str]:
+    """Where the number of steps was chosen on held-out items: the result of the best number for the test."""
     lines = []
-    for runs in told:
+    for runs in reported:
         if "steps" in runs[0]["arguments"] and runs[0]["system"].endswith("best"):
             best = mean(max(m["hit@10"] for m in run["by_steps"].values()) for run in runs)
             chosen = ", ".join(str(run["arguments"]["steps"]) for run in runs)
@@ -195,14 +197,14 @@ def oracles(told: list[list[Row]]) -> list[str]:
 
 
 def sliced(ordered: dict[str, list[Row]], mrr: str, kind: str) -> list[str]:
-    """The second measure by number of known clicks, or by how often the target was clicked in training."""
+    """MRR by context length (clicks observed), or by the number of training clicks of the target."""
     first = next(iter(ordered.values()))[0]["slices"].get(kind, {})
     names = [n for n, s in first.items() if s["samples"]]
     if len(names) < 2:
         return []
     head = [f"{n} ({first[n]['samples']:,})" for n in names]
     lines = [
-        f"{mrr.upper()} by {KINDS[kind]} (samples):\n",
+        f"{mrr.upper()} by {SLICES[kind]} (samples):\n",
         *heading(head),
     ]
     for name, runs in ordered.items():

@@ -1,4 +1,7 @@
-"""What every row of results tells: how it was run, what was measured and what it took; its file; how it is shown."""
+"""Rows of results: how a row was run, what was measured and what it cost; its file; how it is shown.
+
+A row is one JSON file, ``results/<data>/<protocol>/<system>/[<variant>-]seed<n>.json``. :func:`results` reads them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -17,28 +21,30 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.old_results import renamed
 from graphmeta.evaluation.ranking import Result
 from graphmeta.storage import write_json
 from graphmeta.training.run import Report
 
 Row = dict[str, Any]
 RESULTS = Path(os.environ.get("GRAPHMETA_RESULTS", Path(__file__).parent / "results"))
-MEASURE, RATE = "mrr@20", "--lr"  # what searches compare, and the outer rate beside a system's own arguments
+MEASURE, RATE = "mrr@20", "--lr"  # what searches maximise; the outer learning rate among a system's settings
+CONTEXT = "context length"  # the slices by the number of observed clicks
 CUTS = {"sr-gnn": 20, "cbml": 5, "asars": 20, "metacf": 10, "metatl": 10, "metatl-all": 10}  # the k of each protocol
 
 
 def provenance(module: str) -> dict[str, str]:
-    """The command, the commit it ran at and the day."""
+    """The command, its commit and the date."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     return {"command": command, "commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 
 def measured(result: Result) -> Row:
-    """How good it is, and among what."""
+    """Metrics, also by slice, with the numbers of samples, candidates and ties."""
     return {
         "metrics": result.metrics,
-        "slices": result.slices,
+        "slices": renamed(result.slices),
         "samples": result.samples,
         "candidates": result.candidates,
         "ties": result.ties,
@@ -46,66 +52,100 @@ def measured(result: Result) -> Row:
 
 
 def cost(seconds: float) -> Row:
-    """What it took: seconds, and the peak memory of this process."""
+    """Wall time in seconds, and the peak memory of this process in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"wall_s": round(seconds, 1), "peak_mb": round(peak / 1024)}
 
 
-def told(report: Report) -> Row:
-    """What an epoch brought."""
+def epoch_row(report: Report) -> Row:
+    """Loss, seconds and validation metrics of an epoch."""
     return {"epoch": report.epoch, "loss": report.loss, "seconds": report.seconds, **report.valid}
 
 
-def write(row: Row, *, tag: str = "") -> None:
-    """The row's file, and its metrics on the screen."""
-    words = [row["dataset"], row["protocol"], row["system"], tag, f"seed{row['seed']}"]
-    write_json(RESULTS / f"{'-'.join(filter(None, words))}.json", row)
+def path_of(row: Row, variant: str = "") -> Path:
+    """The file of a row: ``<data>/<protocol>/<system>/[<variant>-]seed<n>.json``."""
+    name = "-".join(filter(None, (variant, f"seed{row['seed']}")))
+    return RESULTS / row["dataset"] / row["protocol"] / row["system"] / f"{name}.json"
+
+
+def picture(dataset: str, protocol: str, name: str) -> Path:
+    """The file of a picture of a data set under a protocol, beside the folders of its systems."""
+    return RESULTS / dataset / protocol / f"{name}.png"
+
+
+def linked(file: Path) -> str:
+    """A file of results as RESULTS.md links to it."""
+    return f"benchmarks/results/{file.relative_to(RESULTS).as_posix()}"
+
+
+def write(row: Row, *, variant: str = "") -> None:
+    """Write the row's file and print its metrics."""
+    write_json(path_of(row, variant), row)
     if "metrics" in row:
         print(json.dumps({"protocol": row["protocol"], "system": row["system"], **row["metrics"]}), flush=True)
 
 
-def load(pattern: str = "*.json", folder: Path | None = None) -> list[Row]:
-    """All result files, or those whose names match, by name."""
-    return [json.loads(path.read_text()) for path in sorted((folder or RESULTS).glob(pattern))]
+def read(path: Path) -> Row:
+    """One result file; names of an earlier version are translated, with a warning."""
+    row = json.loads(path.read_text())
+    if (translated := renamed(row)) != row:
+        warnings.warn(f"{path} has names of an earlier version; they are read as today's", stacklevel=2)
+    return translated
+
+
+def results(
+    dataset: str | None = None, protocol: str | None = None, system: str | None = None, *, folder: Path | None = None
+) -> list[Row]:
+    """The rows of all result files, ordered by path, or those of a data set, a protocol and a system.
+
+    Rows are selected by their fields, not by their path, so files of the earlier flat layout are found too.
+
+    Args:
+        folder: searched with its sub-folders; default ``benchmarks/results``.
+    """
+    wanted = {"dataset": dataset, "protocol": protocol, "system": system}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    rows = map(read, sorted((folder or RESULTS).rglob("*.json")))
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """Reads names with commas between them, none but these: the type of an option."""
+    """The type of a command-line option: comma-separated names out of these."""
     known = list(names)
 
     def read(words: str) -> list[str]:
         found = words.split(",")
         if unknown := sorted(set(found) - set(known)):
-            raise argparse.ArgumentTypeError(f"no system here is called {unknown[0]!r}; there are {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"unknown system {unknown[0]!r}; choose from {', '.join(known)}")
         return found
 
     return read
 
 
 def heading(names: Sequence[str]) -> list[str]:
-    """The head of a table of systems, with a column of figures for each name."""
+    """The header of a table of systems, with a column of figures for each name."""
     return [f"| system | {' | '.join(names)} |", "|---" + "|--:" * len(names) + "|"]
 
 
 def after(words: Sequence[str], flag: str) -> str | None:
-    """The word of a command that follows a flag."""
+    """The value of a flag in a command; None without the flag."""
     return words[words.index(flag) + 1] if flag in words else None
 
 
 def spread(values: Sequence[float], digits: int = 2, *, unit: float = 100) -> str:
-    """Their mean, in percent if not told otherwise, with the standard deviation over seeds."""
+    """Mean ± standard deviation over seeds, in percent unless ``unit`` says otherwise."""
     parts = [mean(values), *([stdev(values)] if len(values) > 1 else [])]
     return " ± ".join(f"{unit * part:.{digits}f}" for part in parts)
 
 
 def commands(rows: Iterable[Row]) -> list[str]:
-    """What was run, and at which commit, folded away."""
+    """The commands and their commits, in a collapsed block."""
     lines = [f"{row['command']}  # {row['commit']}" for row in rows]
     return ["<details><summary>Commands</summary>\n", "```", *lines, "```", "</details>", ""]
 
 
 def by_variant(rows: list[Row]) -> list[list[Row]]:
-    """The rows that differ in the seed alone, together."""
+    """Groups of rows that differ in the seed only."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[variant(row)].append(row)
@@ -113,5 +153,5 @@ def by_variant(rows: list[Row]) -> list[list[Row]]:
 
 
 def variant(row: Row) -> str:
-    """What tells runs apart but for the seed, which also tells the folders of what it begins with apart."""
+    """The command without its seed, in flags and in names of saved folders: equal for the seeds of one variant."""
     return re.sub(r" --seed \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])

@@ -1,4 +1,4 @@
-"""Training steps of the session systems at Diginetica's size, and the parts of them that set the pace."""
+"""Training steps of the session systems at Diginetica's size, and their most expensive parts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def step_of(name: str, *, size: int = SIZE, products: str = "fp32", **arguments:
 
 
 def floor() -> Callable[[], None]:
-    """A closure for what no exact step can leave out: all scores, cross-entropy, backward, Adam on the item table."""
+    """A closure for the lower bound of an exact step: all scores, cross-entropy, backward, Adam on the item table."""
     table = nn.Parameter(torch.empty(ITEMS, WIDTH).uniform_(-0.1, 0.1))
     optimizer = torch.optim.Adam([table], lr=1e-3, weight_decay=1e-5, fused=True)
 
@@ -74,7 +74,7 @@ def sr_gnn_step() -> list[Row]:
 
 
 def sr_gnn_bf16() -> list[Row]:
-    """SR-GNN with products in bf16 over the fp32 floor; where the CPU has no bf16, it is imitated and slow."""
+    """SR-GNN with products in bf16 over the fp32 floor; emulated and slow where the CPU has no bf16."""
     kind = "bf16" if has_bf16(torch.device("cpu")) else "bf16, imitated: this CPU has none"
     return over_floor(f"sr_gnn_step ({kind})", step_of("sr_gnn", products="bf16"), rounds=15)
 
@@ -159,14 +159,14 @@ def session_knn() -> list[Row]:
         items=EntityTable(np.arange(ITEMS), {}),
     )
     ends = last_clicks(log)
-    model, asked = SessionKNN(log), ends.take(random.integers(0, len(ends), 100))
+    model, queries = SessionKNN(log), ends.take(random.integers(0, len(ends), 100))
 
     def together() -> Tensor:
-        return model.scores(asked)
+        return model.scores(queries)
 
     def alone() -> None:
-        for at in range(len(asked)):
-            model.scores(asked.take(slice(at, at + 1)))
+        for at in range(len(queries)):
+            model.scores(queries.take(slice(at, at + 1)))
 
     ours, other = paired(together, alone, rounds=5, warm_up=1)
     return [

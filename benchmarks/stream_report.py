@@ -1,6 +1,6 @@
-"""The part of RESULTS.md on streams: tables, cost as history grows, and pictures.
+"""The section of RESULTS.md on streams: tables, cost by length of history, and pictures.
 
-python -m benchmarks.stream_report    # draws benchmarks/results/*-periods.png and complete_journey-cost.png
+python -m benchmarks.stream_report    # draws benchmarks/results/*/stream/{periods,cost}.png
 """
 
 from __future__ import annotations
@@ -9,69 +9,72 @@ from collections import defaultdict
 from itertools import chain
 from statistics import mean
 
-from benchmarks.rows import RESULTS, Row, commands, heading, load, spread
+from benchmarks.rows import Row, commands, heading, linked, picture, results, spread
 from graphmeta.plots import stream as stream_plots
 from graphmeta.retrain.stream import PeriodReport
 
 SHOWN = ("hit@5", "hit@10", "hit@20", "ndcg@5", "ndcg@10", "ndcg@20")
 AT = (10, 20, 40)  # periods of history
-COST = "complete_journey"  # the stream whose periods are of equal size
+COST = "complete_journey"  # the stream with periods of equal length
 TEXT = """\
-Each click of a period is ranked before anything is learned from the period, among 999 items drawn from those that have
-appeared and its user has not clicked ("drawn"), and among all that have appeared ("all"); means over periods are
-weighted by their clicks. "CPU s" is what retraining on one reported period takes, on one thread of a busy machine.
-Adressa and SML's Yelp are not to be had: these streams stand in for them, and the paper's figures cannot be compared
-with any here. Reductions against the paper stand in `benchmarks/streams.py`: width 32, few phases of SML, a hidden
-layer of 128, two epochs of full retraining (eight in full_retrain_8), which goes on from the last weights. "popular"
-counts the clicks of the last period, "frozen" is not retrained. sml is as printed, its nets begun at random; sml_warm
-has its nets trained on the events of pretraining before the stream, for 8 epochs, and in batches of 64; sml_residual
-begins as fine-tuning and learns what to change. Both are ours.
+Each click of a period is ranked before the system trains on the period, among 999 sampled items that have appeared
+and that its user has not clicked ("sampled"), and among all items that have appeared ("all"); means over periods are
+weighted by their clicks. "CPU s" is the time of retraining on one reported period, on one thread of a busy machine.
+Adressa and SML's Yelp were not available: these streams are substitutes, and the paper's figures cannot be compared
+with them. `benchmarks/streams.py` lists reductions against the paper: width 32, fewer rounds of SML, a hidden layer
+of 128, two epochs of full retraining (eight in full_retrain_8) from the last weights. "popular" counts the clicks of
+the last period, "frozen" is not retrained. sml is as printed, with randomly initialised transfer networks; sml_warm
+trains them on the events of pretraining before the stream, for 8 epochs, in batches of 64; sml_residual starts as
+fine-tuning and learns the change. Both are ours.
 """
 FOUND = {
     "complete_journey": """\
-The paper's order is not found here. Of matrix factors, full retraining has the best Recall@20 among drawn items,
-sml_residual is first at the top of the lists and among all items, fine-tuning comes before SPMF, and sml, last of what
-learns, is level with counts. Caser, which looks at a user and their last five clicks, retrained on all of the past, is
-ahead of all of them at three times the cost (one seed; what order there is inside a basket is not known to mean much).
+The paper's order is not reproduced here. Among the strategies of matrix factorisation, full retraining has the best
+Recall@20 among sampled items; sml_residual is first at the top of the lists and among all items; fine-tuning is
+better than SPMF; and sml, last of the trained strategies, is level with popularity. Caser, which reads a user and
+their last five clicks and is retrained on all past data, is better than all of them at three times the cost (one
+seed; the order inside a basket may carry little information).
 
-**Why sml comes last here.** It has learned which items are popular, and no more. Phases, batch sizes, the hidden layer,
-the kind of negatives and longer pretraining of the factors were tried on weeks 13 to 31 of seed 0, and none helped. It
-is not the equations: the same nets with weights set by hand to return Ŵ were as good as residual ones, and warmed up on
-the 33,000 clicks of pretraining (sml_warm) they are six points of Recall@20 better. Weeks of 3,400 clicks are too few
-to teach nets begun at random whose row is whose. The other part is what the nets learn by. People buy again what they
-bought, so factors that know the past by heart rank best, though their binary loss on a later week is worse than that of
-knowing nothing; nets that begin by returning Ŵ lower that loss and lose Recall on the week after.
+**Why sml comes last here.** It has learned item popularity and no more. Rounds, batch sizes, the hidden layer, the
+kind of negatives and longer pretraining were tried on weeks 13 to 31 of seed 0; none helped. The equations are not
+the cause: the same networks with weights set by hand to return Ŵ were as good as residual ones, and networks warmed
+up on the 33,000 clicks of pretraining (sml_warm) are six points of Recall@20 better. Weeks of 3,400 clicks are too
+few to train randomly initialised networks to preserve each row's identity. The training loss is the other cause.
+Users buy again what they bought, so factors that memorise the past rank best, although their binary loss on a later
+week is worse than that of a constant; networks that start by returning Ŵ reduce this loss and lose Recall on the next
+week.
 """,
     "movielens1m": """\
-The paper's first place is confirmed: SML has twice the Recall@20 of fine-tuning. But it is a point above counting,
-which the paper does not compare with. Whoever joins MovieLens rates much at once: nearly half of the ratings are by
-users new in the period, whose factors are what they began with, and rank at random. SML alone can make something of
-such rows, for step 2 has met others like them; what it makes of them is what is popular, and a warm-up on people of
-whom much is known only keeps it from that. A model that reads a person's last clicks needs no row for a newcomer:
-GRU4Rec, retrained on all of the past, finds three times as much as SML (one seed; it hears of earlier clicks of the
-same period, which factors do not learn from before the next). Full retraining of factors is hardly ahead of no
-retraining here, and not for want of passes: with eight epochs a period in place of two (full_retrain_8) it is worse.
+The paper's first place is confirmed: SML has twice the Recall@20 of fine-tuning. But it is only one point above
+popularity, which the paper does not compare with. New MovieLens users rate many films at once: nearly half of the
+ratings are by users new in the period, whose factors are at their initial values and rank at random. Only SML can use
+such rows, because step 2 was trained on similar ones; it turns them into popularity, and a warm-up on users with long
+histories only prevents that. A model that reads a user's last clicks needs no factors for a new user: GRU4Rec,
+retrained on all past data, finds three times as much as SML (one seed; it reads earlier clicks of the same period,
+which factors are not trained on before the next). Full retraining of factors is hardly better than no retraining
+here, and more passes do not help: with eight epochs per period instead of two (full_retrain_8) it is worse.
 """,
     "amazon_beauty": """\
-The paper's first place is confirmed: SML, then fine-tuning, full retraining, SPMF; but sml as printed comes after
-counting, which the paper does not compare with. Warmed up on what came before the stream (sml_warm) it is ahead of
-counting at the top of the lists and among all items. A quarter of the clicks are by users new in the month, and what
-sells changes from month to month.
+The paper's first place is confirmed: SML, then fine-tuning, full retraining, SPMF. But sml as printed is worse than
+popularity, which the paper does not compare with. Warmed up on the data before the stream (sml_warm) it is better
+than popularity at the top of the lists and among all items. A quarter of the clicks are by users new in the month,
+and popular items change from month to month.
 """,
 }
 
 
 def stream_section(title: str, rows: list[Row]) -> str:
-    """One stream: the systems, best first, among drawn items and among all."""
+    """One stream: the systems, best first, among sampled items and among all."""
     groups, first = by_system(rows), rows[0]
     ordered = sorted(groups, key=lambda name: -mean(run["metrics"]["hit@20"] for run in groups[name]))
+    picture_of_periods = linked(picture(first["dataset"], "stream", "periods"))
     reported = [int(number) for number in first["periods"] if int(number) >= first["since"]]
     lines = [
         f"## {title}\n",
         TEXT + "\n" + FOUND.get(first["dataset"], ""),
-        f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; [their Recall@20, period by "
-        f"period](benchmarks/results/{first['dataset']}-periods.png), drawn by `python -m benchmarks.stream_report`.\n",
-        "| system | drawn R@5 | R@10 | R@20 | N@5 | N@10 | N@20 | all R@20 | N@20 | CPU s | seeds | date |",
+        f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; [Recall@20 by "
+        f"period]({picture_of_periods}), drawn by `python -m benchmarks.stream_report`.\n",
+        "| system | sampled R@5 | R@10 | R@20 | N@5 | N@10 | N@20 | all R@20 | N@20 | CPU s | seeds | date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name in ordered:
@@ -92,7 +95,7 @@ def by_system(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def grown(groups: dict[str, list[Row]]) -> dict[str, dict[int, float]]:
-    """CPU seconds of one period after so many of history: the mean over two periods on either side, and over seeds."""
+    """CPU seconds of one period by periods of history: means over two periods on either side and over seeds."""
     found = {}
     for name, runs in groups.items():
         by_history = {}
@@ -106,11 +109,11 @@ def grown(groups: dict[str, list[Row]]) -> dict[str, dict[int, float]]:
 
 
 def over_time(groups: dict[str, list[Row]]) -> dict[str, list[PeriodReport]]:
-    """Of each system, how good it is on each reported period: means over seeds."""
-    return {name: [_period(number, runs) for number in _asked(runs[0])] for name, runs in groups.items()}
+    """The metrics of each system by reported period: means over seeds."""
+    return {name: [_period(number, runs) for number in _reported(runs[0])] for name, runs in groups.items()}
 
 
-def _asked(row: Row) -> list[str]:
+def _reported(row: Row) -> list[str]:
     return [number for number, period in row["periods"].items() if period["rows"]]
 
 
@@ -121,12 +124,12 @@ def _period(number: str, runs: list[Row]) -> PeriodReport:
 
 
 def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
-    """What a period takes as history grows, for the stream that says it best."""
+    """CPU seconds of a period by length of history, for the stream with equal periods."""
     if dataset != COST:
         return []
     lines = [
-        "CPU seconds of retraining on one period by the periods of history before it ([picture]"
-        f"(benchmarks/results/{dataset}-cost.png), drawn by `python -m benchmarks.stream_report`):\n",
+        "CPU seconds of retraining on one period, by the number of earlier periods ([picture]"
+        f"({linked(picture(dataset, 'stream', 'cost'))}), drawn by `python -m benchmarks.stream_report`):\n",
         *heading([str(history) for history in AT]),
     ]
     for name, seconds in grown(groups).items():
@@ -136,12 +139,12 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
 
 def main() -> None:
     """Draw the pictures."""
-    rows = load("*-stream-*.json")
+    rows = results(protocol="stream")
     for dataset in {row["dataset"] for row in rows}:
         groups = by_system([row for row in rows if row["dataset"] == dataset])
-        stream_plots.periods(over_time(groups), RESULTS / f"{dataset}-periods.png")
+        stream_plots.periods(over_time(groups), picture(dataset, "stream", "periods"))
         if dataset == COST:
-            stream_plots.costs(grown(groups), RESULTS / f"{dataset}-cost.png")
+            stream_plots.costs(grown(groups), picture(dataset, "stream", "cost"))
 
 
 if __name__ == "__main__":

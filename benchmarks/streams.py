@@ -1,18 +1,18 @@
-"""Systems in service that are retrained every period: SML's protocol on streams that can be had.
+"""Periodic retraining: SML's protocol on available streams.
 
     python -m benchmarks.streams complete_journey --seeds 0,1,2
     GRAPHMETA_DATA=… python -m benchmarks.streams movielens1m --systems full_retrain,fine_tune,spmf,sml
     GRAPHMETA_DATA=… python -m benchmarks.streams amazon_beauty
 
-A row is every click of a period, ranked before anything is learned from the period among 999 drawn items and among all
-that have appeared; what is known of its user are their clicks before. The first periods pretrain, the next are taken in
-by everybody (SML: offline) and not reported, the rest are. Of a seed, all strategies around matrix factors begin with
-the same pretrained weights; "frozen" stays with them; "popular" counts instead. Of 2, 4, 8, 14 and 20 epochs of
-pretraining, each stream has as many as rank the period after it best (seed 0), which is not reported. Of MovieLens-1M
-the first 300,000 ratings are run through, of Amazon Beauty the months to June 2013. Reduced against the paper:
-width 32 (64), a hidden layer of 128 (512), 3 phases of SML (7–10) in batches of 256 (1,024 in step 1), 2 epochs of full
-retraining, which goes on from the last weights (up to 100), larger batches. GRU4Rec and Caser are retrained on
-everything, for one epoch a period.
+Each click of a period is a test query, ranked before the system trains on the period, among 999 sampled items and among
+all items that have appeared; the context is the user's earlier clicks. The first periods are for pretraining; the next
+are trained on (SML: offline) but not reported; the rest are reported. All retraining strategies of matrix factorisation
+start from the same pretrained weights per seed: "frozen" keeps them, "popular" counts clicks instead. The number of
+pretraining epochs (2, 4, 8, 14 or 20) is the best for the period after pretraining (seed 0), which is not reported.
+MovieLens-1M is cut to its first 300,000 ratings, Amazon Beauty ends in June 2013. Smaller than in the paper: width 32
+(64), a hidden layer of 128 (512), 3 rounds of SML (7–10) in batches of 256 (1,024 in step 1), 2 epochs of full
+retraining from the last weights (up to 100), larger batches. GRU4Rec and Caser are retrained on all past data, for one
+epoch per period.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from graphmeta.datasets import session_logs as datasets
 from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
-from graphmeta.retrain.stream import Asking, PeriodReport, overall, stream
+from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
+from graphmeta.retrain.testing import Asking
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.histories import by_user
@@ -48,12 +49,12 @@ from graphmeta.training.run import Checkpoint
 
 @dataclass(frozen=True)
 class Reported(Asking):
-    """Asks about the periods that are reported, and takes no time over those before."""
+    """Evaluates the reported periods only."""
 
     since: int = 0
 
     def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
-        """No clicks of the earlier periods."""
+        """No evaluation of earlier periods."""
         return super().measure(system, period) if period.number >= self.since else (0, {}, {})
 
 
@@ -62,9 +63,13 @@ WIDTH, ASKING = 32, Reported(max_length=20)
 
 @dataclass(frozen=True)
 class Stream:
-    """A log in periods: so many to begin with, results from number ``since`` on and before ``until``.
+    """A log in periods.
 
-    ``epochs`` of pretraining are what matrix factors get.
+    Args:
+        first: number of pretraining periods.
+        since: first reported period.
+        until: the end of the reported periods; None for all.
+        epochs: of pretraining of matrix factorisation.
     """
 
     load: Callable[[], EventLog]
@@ -75,21 +80,21 @@ class Stream:
     epochs: int = 20
 
     def brief(self, periods: int) -> Stream:
-        """The first few periods, to see that it runs: one to begin with, for one epoch, and the last is reported."""
+        """A trial of a few periods: one epoch of pretraining on the first, results of the last."""
         return replace(self, first=1, since=periods - 1, until=periods, epochs=1)
 
 
 @dataclass(frozen=True)
 class Served:
-    """A system, and how it is pretrained and retrained."""
+    """A system, its pretraining and its retraining strategy."""
 
     base: str
     strategy: Callable[[int], Strategy]
-    pretraining: Full | None = None  # as the stream says
+    pretraining: Full | None = None  # None: as the stream says
 
 
 def months(log: EventLog, *, since: str) -> np.ndarray:
-    """Everything before a month as one period, then each month."""
+    """The edges of one period before a month and of each month after it."""
     last = np.datetime64(int(log.time.max()), "s").astype("datetime64[M]") + 1
     begins = np.arange(np.datetime64(since, "M"), last).astype("datetime64[s]").astype(np.float64)
     return np.concatenate([[log.time.min()], begins, np.nextafter(log.time.max(keepdims=True), np.inf)])
@@ -109,30 +114,30 @@ NET = partial(TransferNet, hidden=128)
 
 
 def transfer(net: Callable[[int], TransferNet], lr: float, offline: int, *, warm_up: int = 0) -> Transfer:
-    """SML in batches that suit periods of a few thousand clicks; ``lr`` is that of its nets."""
+    """SML with batch sizes for periods of a few thousand clicks; ``lr`` is the rate of its transfer networks."""
     theta = Adam(lr=lr, weight_decay=1e-4, final=1.0)
     sizes = (256, 64 if warm_up else 256)
     return Transfer(net=net, phases=3, offline=offline, warm_up=warm_up, theta=theta, batch_sizes=sizes)
 
 
 class Frozen(Full):
-    """No retraining, or no pretraining, for it has been done."""
+    """Keeps the weights as they are."""
 
     def retrain(self, system: System, state: State, period: Period) -> State:
-        """The state as it is."""
+        """The unchanged state."""
         return state
 
 
 class Popular(Frozen):
-    """No learning: everybody is offered what most clicks of the last period went to, then of all before."""
+    """Popularity in the last period, ties by popularity in all periods; no training."""
 
     def begin(self, system: System, period: Period) -> State:
-        """Count."""
+        """Count the first period."""
         return self.retrain(system, {}, period)
 
     @torch.no_grad()
     def retrain(self, system: System, state: State, period: Period) -> State:
-        """The counts as the first number of every item, which all users look at."""
+        """Store the counts in the first dimension of the item vectors, which is 1 for all users."""
         past, size = period.past, system.num_items
         count = np.bincount(past.item[past.time >= period.begin], minlength=size)
         items, users = (
@@ -167,7 +172,7 @@ def main() -> None:
     options = parser().parse_args()
     special = f" --periods {options.periods}" if options.periods else ""
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # squares of gradients that are nearly nothing make Adam many times slower
+    torch.set_flush_denormal(True)  # denormal second moments slow Adam down many times
     of = STREAMS[options.dataset] if options.periods is None else STREAMS[options.dataset].brief(options.periods)
     log = by_user(of.load())
     edges = of.edges(log)[: None if of.until is None else of.until + 1]
@@ -183,20 +188,22 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=STREAMS)
     parser.add_argument("--systems", type=some_of(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--periods", type=int, help="the first so many alone: one to begin with, the last is reported")
-    parser.add_argument("--state", type=Path, help="folder to save after each period; taken up again if it is there")
+    parser.add_argument(
+        "--periods", type=int, help="a trial of this many periods: pretraining on the first, results of the last"
+    )
+    parser.add_argument("--state", type=Path, help="folder to save every period in and to resume from")
     return parser
 
 
 def pretrained(
     name: str, log: EventLog, edges: np.ndarray, begun: dict[str, System], *, of: Stream, seed: int
 ) -> System:
-    """The system after the first periods, made once for all its strategies."""
+    """The system after pretraining, trained once for all its retraining strategies."""
     one = SYSTEMS[name]
     if one.base not in begun:
         torch.manual_seed(seed)
@@ -210,7 +217,7 @@ def pretrained(
 def served(
     name: str, system: System, log: EventLog, edges: np.ndarray, *, of: Stream, seed: int, state: Path | None
 ) -> list[PeriodReport]:
-    """The reports of all periods, a line each on the screen."""
+    """The reports of all periods; prints a line for each."""
     found: list[PeriodReport] = []
     checkpoint = None if state is None else Checkpoint(state / f"{name}-{seed}", resume=True)
     for report in stream(
@@ -218,8 +225,7 @@ def served(
         log,
         edges=edges,
         strategy=SYSTEMS[name].strategy(of.since - of.first),
-        first=of.first,
-        pretraining=Frozen(),
+        begin=Pretraining(of.first, Frozen()),
         asking=replace(ASKING, since=of.since),
         seed=seed,
         checkpoint=checkpoint,
@@ -233,7 +239,7 @@ def served(
 def write(
     dataset: str, name: str, reports: list[PeriodReport], *, seed: int, since: int, seconds: float, special: str = ""
 ) -> None:
-    """The row's file."""
+    """Write the row's file."""
     means, chosen = overall(reports, since=since), [report for report in reports if report.period >= since]
     periods = {
         str(r.period): {

@@ -1,11 +1,11 @@
 """Run the rows of a published table that have no result yet.
 
-    python -m benchmarks.tables                         # the tables, and how many of their rows have results
+    python -m benchmarks.tables                         # lists the tables and how many of their rows have results
     python -m benchmarks.tables cbml-diginetica --systems sr_gnn,cbml --seeds 3
-    python -m benchmarks.tables metacf-movielens --quick     # one epoch each, to see that it runs; keeps nothing
+    python -m benchmarks.tables metacf-movielens --quick     # a trial: one epoch each, results are discarded
 
-A row is a command of ``benchmarks/tables.json`` and a seed. It is done when a result file names that command, so a
-stopped table goes on where it stopped. A row that begins with what another one saved has that one run first.
+A row is a command of ``benchmarks/tables.json`` and a seed. It is complete when a result file names that command, so
+an interrupted table resumes. Rows whose saved weights another row loads are run before it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.rows import RESULTS, after, load
+from benchmarks.rows import RESULTS, after, results
 
 HERE = Path(__file__).parent
 QUICK = {
     "accuracy": "--epochs 1 --share 0.02",
-    "cold_items": "--epochs 1 --asked 100",
+    "cold_items": "--epochs 1 --test-samples 100",
     "cold_users": "--epochs 1 --pretrain-epochs 1",
     "streams": "--periods 3",
     "tune": "--epochs 1 --share 0.02 --trials 2",
@@ -52,22 +52,22 @@ class Job:
 
     @property
     def system(self) -> str:
-        """Whom it is about: the word after ``--systems``, or after the data set."""
+        """The system: the value of ``--systems``, or the word after the data set."""
         return after(self.words, "--systems") or self.words[2]
 
     @property
     def command(self) -> tuple[str, ...]:
-        """All words, with the seed; what another seed saves lies in a folder of its own."""
+        """All words, with the seed; each seed saves in folders of its own."""
         own = [w if self.seed == 0 else re.sub(r"^saved/(.+)$", rf"saved/\1-{self.seed}", w) for w in self.words]
         return (*own, SEED.get(self.module, "--seed"), str(self.seed))
 
     def after(self, flag: str) -> str | None:
-        """The word that follows a flag."""
+        """The value of a flag."""
         return after(self.command, flag)
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells a result of this job: the command without what does not change it."""
+        """What identifies a result of this job: the command without flags that do not affect results."""
         return plain(("python", "-m", f"benchmarks.{self.module}", *self.command[1:]))
 
 
@@ -76,9 +76,9 @@ def main() -> None:
     tables: dict[str, list[str]] = json.loads((HERE / "tables.json").read_text())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", choices=tables)
-    parser.add_argument("--systems", help="some of its systems, with commas between")
-    parser.add_argument("--seeds", type=int, default=1, help="how many: 0, 1, …")
-    parser.add_argument("--quick", action="store_true", help="one epoch on little, and keep nothing")
+    parser.add_argument("--systems", help="some of its systems, comma-separated")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, …")
+    parser.add_argument("--quick", action="store_true", help="a trial on a little data; results are discarded")
     options = parser.parse_args()
     if options.table is None:
         return overview(tables)
@@ -96,61 +96,61 @@ def main() -> None:
 
 
 def overview(tables: dict[str, list[str]]) -> None:
-    """Say what there is, and what has been run."""
-    had = results(RESULTS)
+    """Print the tables and how many of their rows have results."""
+    had = completed(RESULTS)
     for name, commands in tables.items():
         done = [job.key in had for job in jobs(commands, 1)]
         print(f"{name:24} {sum(done):3} of {len(done)} rows have results of seed 0")
 
 
 def jobs(commands: Sequence[str], seeds: int) -> list[Job]:
-    """Each command with each seed."""
+    """All combinations of commands and seeds."""
     return [Job(tuple(shlex.split(command)), seed) for seed in range(seeds) for command in commands]
 
 
 def run(wanted: Sequence[Job], known: Sequence[Job], folder: Path, *, quick: bool) -> None:
-    """Run what has no result, one after the other, in ``folder``, where ``saved/`` lies."""
+    """Run the rows without results, one after the other, in ``folder``, which holds ``saved/``."""
     where = folder / "results" if quick else RESULTS
-    had = results(where)
-    missing = [job for job in wanted if job.key not in had]
+    done = completed(where)
+    missing = [job for job in wanted if job.key not in done]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows have results", flush=True)
     for job in tqdm(missing, unit="row", desc="table"):
-        if job.key in had:  # by now: another row began with it
+        if job.key in done:  # by now, because another row loads it
             continue
-        for one in chain(begun_by(job, known, folder), [job]):  # each is found when the one before it has ended
+        for one in chain(required(job, known, folder), [job]):  # lazily: each after the one before has run
             print(f"\n> python -m benchmarks.{shlex.join(one.command)}", flush=True)
             start(one, folder, where, quick=quick)
-            had.add(one.key)
+            done.add(one.key)
 
 
-def begun_by(job: Job, known: Sequence[Job], folder: Path) -> Iterator[Job]:
-    """The jobs whose saved weights this one begins or ends with, where they are not there, the first one first."""
-    for needed in filter(None, (job.after("--start-from"), job.after("--then"))):
+def required(job: Job, known: Sequence[Job], folder: Path) -> Iterator[Job]:
+    """The jobs whose saved weights this one loads, unless the weights exist, in order of execution."""
+    for needed in filter(None, (job.after("--warm-start"), job.after("--refit-base"))):
         if (folder / needed).exists():
             continue
         maker = next((one for one in known if one.after("--save") == needed), None)
         if maker is None:
             raise SystemExit(f"no row of the table saves {needed}, which {shlex.join(job.words)} needs")
-        yield from begun_by(maker, known, folder)
+        yield from required(maker, known, folder)
         yield maker
 
 
 def start(job: Job, folder: Path, where: Path, *, quick: bool) -> None:
-    """Run one, in a process of its own, whose peak memory is its own."""
+    """Run a job in a process of its own, so that its peak memory is its own."""
     less = QUICK.get(job.module, "--epochs 1").split() if quick else []
     place = {"PYTHONPATH": str(HERE.parent), "GRAPHMETA_RESULTS": str(where)}
     command = [sys.executable, "-m", f"benchmarks.{job.module}", *job.command[1:], *less]
     if subprocess.run(command, cwd=folder, env={**os.environ, **place}, check=False).returncode:
-        raise SystemExit(f"stopped; the rows before it are kept: {shlex.join(command)}")
+        raise SystemExit(f"stopped; the results of the rows before are kept: {shlex.join(command)}")
 
 
-def results(folder: Path) -> set[tuple[str, ...]]:
-    """The commands that have a result."""
-    return {plain(shlex.split(row["command"])) for row in load(folder=folder)}
+def completed(folder: Path) -> set[tuple[str, ...]]:
+    """The commands that have results."""
+    return {plain(shlex.split(row["command"])) for row in results(folder=folder)}
 
 
 def plain(words: Sequence[str]) -> tuple[str, ...]:
-    """A command without the flags that do not change what it finds, and with its seed said."""
+    """A command without the flags that do not affect its results, and with its seed last."""
     rest, seed, at = [], "0", 0
     while at < len(words):
         if words[at] in ("--seed", "--seeds"):

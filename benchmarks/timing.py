@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: two arms in turns, random sessions, one line of the table."""
+"""Shared by the speed benchmarks: alternating arms, random sessions, one row of the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def paired(ours: Callable[[], Any], other: Callable[[], Any], *, rounds: int, warm_up: int = 2) -> tuple[float, float]:
-    """Median seconds of each arm, run in turns."""
+    """Median seconds of two arms, run alternately."""
     times: tuple[list[float], list[float]] = ([], [])
     for at in range(warm_up + rounds):
         for kept, arm in zip(times, (ours, other), strict=True):
@@ -26,7 +26,7 @@ def paired(ours: Callable[[], Any], other: Callable[[], Any], *, rounds: int, wa
 
 
 def sessions(count: int, num_items: int, *, seed: int = 0) -> Samples:
-    """Random sessions with Diginetica's mean length (4.1 known clicks, long tail) and a random target."""
+    """Random sessions with Diginetica's mean length (4.1 observed clicks, long tail) and a random target."""
     random = np.random.default_rng(seed)
     lengths = np.minimum(random.geometric(1 / 4.13, count), 50)
     known = open_sessions([random.integers(0, num_items, n) for n in lengths])
@@ -34,7 +34,7 @@ def sessions(count: int, num_items: int, *, seed: int = 0) -> Samples:
 
 
 def row(name: str, ratio: float, against: str, *, ours: float, other: float, unit: str) -> Row:
-    """One line of the table."""
+    """One row of the table."""
     return {
         "name": name,
         "ratio": round(ratio, 3),

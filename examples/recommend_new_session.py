@@ -2,7 +2,7 @@
 
     python examples/recommend_new_session.py
 
-Takes a slice of the embedded log to be done in seconds.
+Takes a slice of the bundled dataset to be done in seconds.
 """
 
 import tempfile

@@ -2,7 +2,7 @@
 
     python examples/train_session_model.py
 
-Takes a slice of the embedded log to be done in seconds; SESSIONS = 23_862 is all of it.
+Takes a slice of the bundled dataset to be done in seconds; SESSIONS = 23_862 is all of it.
 """
 
 import torch

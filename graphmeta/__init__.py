@@ -13,7 +13,7 @@ retraining. ``import graphmeta as gm`` takes a few milliseconds: torch is import
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each name lives. ``__init__.pyi`` says the same to editors and type checkers; a test compares the two.
 _HOME = {

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 FORMAT = 4  # 1 had no users, 2 no max_support and max_length; 3 had other names, see graphmeta.published.load
 
 
-class Limits(TypedDict):
+class Limits(TypedDict, total=False):
     """How much a system looks at: support samples a task, clicks of a session."""
 
     max_support: int

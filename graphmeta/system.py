@@ -47,8 +47,8 @@ class System(nn.Module):
             meta-training the last click of each session.
         batches: which of them go together, ``(samples, batch_size=…, seed=…, epoch=…) -> rows of each batch``; at
             random if not given.
-        max_length: clicks of a session that are looked at, the last ones.
-        max_support: support samples a task, the last ones.
+        limits: ``{"max_length": 50, "max_support": 10}`` if not given: clicks of a session that are read, and support
+            samples a task, the last ones of either.
     """
 
     untwinned = ("items", "users", "notes", "samples", "batches")  # what no call changes, see graphmeta.adapt.twin
@@ -65,15 +65,16 @@ class System(nn.Module):
         loss: nn.Module | None = None,
         samples: Callable[..., Samples | Tasks] | None = None,
         batches: Batches | None = None,
-        max_length: int = 50,
-        max_support: int = 10,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__()
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
         self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
         self.batches = batches or partial(shuffled, pool=50 if self.episodic else 1)
-        self.max_length, self.max_support = max_length, max_support
+        self.max_length, self.max_support = 50, 10
+        for name, limit in (limits or {}).items():
+            setattr(self, name, limit)
         if self.episodic and isinstance(self.loss, AllPositions):
             raise InputError("AllPositions has a loss a click, meta-training wants one a task; pass another loss")
         self._recipe: Recipe | None = None

@@ -35,7 +35,7 @@ def made(step=None, *, steps=2, stacked=True) -> System:
     torch.manual_seed(0)
     recommender = Recommender(ItemFeatures(len(LOG.items), 6), GatedSessionGraph(6), Dot(Last(), nn.Linear(6, 6)))
     adaptation = Adaptation(Scope("encoder", "head"), step=step or Gradient(2.0), steps=steps, stacked=stacked)
-    return System(recommender, LOG.items, adaptation=adaptation, max_support=4)
+    return System(recommender, LOG.items, adaptation=adaptation, limits={"max_support": 4})
 
 
 def after(system: System, samples: Samples, *, steps: int, support: int) -> torch.Tensor:

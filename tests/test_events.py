@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from graphmeta.data.events import EventLog
+from graphmeta.data.events import EventLog, Inactivity
 from graphmeta.data.graph import build_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -196,8 +196,8 @@ def test_row_numbers_are_those_of_the_file_when_repeated_rows_are_gone() -> None
         ({}, {"value": "nope"}, "no column 'nope' for the value"),
         ({}, {"session": None, "user": None}, "no session column: name one, or name user and time"),
         ({}, {"session": None, "time": None}, "no session column: name one, or name user and time"),
-        ({}, {"session": None, "inactivity_seconds": 0}, "inactivity_seconds must be positive, not 0"),
-        ({}, {"session": None, "inactivity_seconds": float("nan")}, "inactivity_seconds must be positive"),
+        ({}, {"session": 0.0}, "inactivity of 0.0 seconds.*must be positive"),
+        ({}, {"session": float("nan")}, "must be positive"),
         ({"when": [1, 2, np.nan, 4, 5]}, {}, "column 'when', row 3: the time is missing"),
         ({"when": ["1", "2", "3", "soon", "5"]}, {}, "column 'when', row 4: the time 'soon' cannot be read"),
         ({"sku": [1, 2, 3, 4, None]}, {}, "column 'sku', row 5: the item is missing"),
@@ -212,7 +212,10 @@ def test_row_numbers_are_those_of_the_file_when_repeated_rows_are_gone() -> None
 def test_what_cannot_be_read_is_one_line_that_names_the_place(change: dict, options: dict, says: str) -> None:
     names = {"session": "basket", "item": "sku", "time": "when", "user": "who", "value": "paid"}
     with pytest.raises(InputError, match=says) as error:
-        EventLog.read(FRAME.assign(**change), **(names | options))
+        asked = names | options
+        if isinstance(asked["session"], float):
+            asked["session"] = Inactivity(asked["session"])
+        EventLog.read(FRAME.assign(**change), **asked)
     assert "\n" not in str(error.value)
 
 
@@ -255,7 +258,7 @@ def test_sessions_by_inactivity_against_a_plain_loop(events: list[tuple[str, int
             previous = time
             expected[row] = (f"{user}#{number}", user)
     frame = pd.DataFrame(events, columns=["u", "t"]).assign(row=range(len(events)))
-    log = EventLog.read(frame, item="row", user="u", time="t", inactivity_seconds=pause)
+    log = EventLog.read(frame, item="row", user="u", time="t", session=Inactivity(pause))
     check(log)
     assert {item: (session, user) for session, item, _, user, *_ in rows(log)} == expected
 
@@ -425,7 +428,7 @@ def test_the_future_changes_nothing_before_the_cut(events, future, cut, sessions
     frame = frame_of([event for _, event in mixed])
     frame["v"] = [-1.0 if late else next(number) for late, _ in mixed]
     options = {"item": "i", "time": "t", "user": "u", "value": "v"}
-    options |= {"session": "s"} if sessions else {"inactivity_seconds": 3}
+    options |= {"session": "s"} if sessions else {"session": Inactivity(3)}
     table = pd.DataFrame({"i": range(8), "brand": list("AABBCC") + [None, "A"]})
     people = pd.DataFrame({"u": range(4), "brand": ["k", "l", "k", None]})
     tables = {"items": EntityTable.read(table, key="i"), "users": EntityTable.read(people, key="u")}

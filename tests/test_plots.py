@@ -15,6 +15,8 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
 from graphmeta.evaluation.ranking import Result
 from graphmeta.plots import figures as plots
+from graphmeta.plots import session_graph
+from graphmeta.plots.session_graph import neighbourhood
 from graphmeta.testing import fake_log
 from graphmeta.training.run import Report
 
@@ -31,7 +33,8 @@ def reports(values: list[float]) -> list[Report]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """The figures that are saved."""
     figures, save = [], plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    for module in (plots, session_graph):
+        monkeypatch.setattr(module, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
     return figures
 
 
@@ -74,7 +77,7 @@ def test_a_neighbourhood_shows_the_session_its_user_items_and_attributes(tmp_pat
     log = fake_log(sessions=20)
     graph = build_graph(log)
     names = node_names(log, graph)
-    plots.neighbourhood(graph, ("session", 3), tmp_path / "session.png", names=lambda kind, row: str(names[kind][row]))
+    neighbourhood(graph, ("session", 3), tmp_path / "session.png", names=lambda kind, row: str(names[kind][row]))
     assert (tmp_path / "session.png").read_bytes().startswith(PNG)
     told = {text.get_text() for text in drawn[0].axes[0].texts}
     items = log.item[log.session == 3]
@@ -85,7 +88,7 @@ def test_a_neighbourhood_shows_the_session_its_user_items_and_attributes(tmp_pat
 def test_a_long_session_is_shown_in_part(tmp_path: Path, drawn: list):
     graph = build_graph(fake_log(sessions=3, length=15))
     path = tmp_path / "session.png"
-    plots.neighbourhood(graph, ("session", 0), path, names=lambda kind, row: f"{kind} {row}", most=4)
+    neighbourhood(graph, ("session", 0), path, names=lambda kind, row: f"{kind} {row}", most=4)
     told = [text.get_text() for text in drawn[0].axes[0].texts]
     assert sum(text.startswith("item ") for text in told) == 4
     assert "Session session 0 in the graph (the first 4 of its 15 items)" in told

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.cbml import cbml, cbml_g
 from graphmeta.published.load import load
 from graphmeta.published.meta import maml
-from graphmeta.published.session import gru4rec, if_san, sr_gnn
+from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import RandomQueries, drawn_tasks
 from graphmeta.sampling.samples import last_clicks
@@ -53,32 +53,32 @@ OTHER: dict[str, Any] = {
     "hidden": 7, "user_width": 5, "carry_state": True, "temporal": True, "time_width": 3, "dwell_lag": 0,
     "messages": "attention", "neighbours": 5, "window": 2, "discount": 0, "normalised": True, "scale": 9.0,
     "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,
-    "attributes": False, "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
+    "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
     "scope": ["head.project"], "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
     "from_scratch": True, "phases": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
     "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
 }  # fmt: skip
-NESTED = {"base": "dropout_net", "options": {"base": sr_gnn, "options": {"steps": 2}, "drop": 0.1}}
+NESTED = {"base": "dropout_net", "options": {"base": "sr_gnn", "options": {"steps": 2}, "drop": 0.1}}
 OWN: dict[str, dict[str, Any]] = {
     "gru4rec": {"cell": "lstm"}, "global_gnn": {"dropout": 0.2}, "sml": {"residual": True},
-    "mamo_rating": {"bias": 0.2}, "meta_tl": {"hidden": (9, 8), "order": 1}, "cluster_seq": {"weight": 0.3},
+    "mamo_rating": {"bias": 0.2}, "cluster_seq": {"weight": 0.3},
+    "meta_tl": {"hidden": (9, 8), "order": 1, "inner": {"clip": 0.5}},
     "reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
-    "dropout_net": {"base": gru4rec, "options": {"cell": "lstm"}},
+    "dropout_net": {"base": "gru4rec", "options": {"cell": "lstm"}},
     "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "group"},
     "multi_ft": {"base": "caser", "options": {"length": 3}}, "melu": NESTED,
-    "mamo": {"base": partial(if_san, layers=1), "options": {"dropout": 0.1}},
-    "meta_hin": {"base": partial(partial(if_san, layers=1), width=50), "options": None},
-    "cbml": {"base": partial(if_san, layers=1), "options": {"score_terms": ["repeat_bias"]}, "granularity": Row()},
+    "mamo": {"base": "gc_san", "options": {"dropout": 0.1, "layers": 2}},
+    "meta_hin": {"base": "niser", "options": {"steps": 2}},
+    "cbml": {"base": "sr_gnn", "options": {"score_terms": ["repeat_bias"]}, "granularity": Row()},
     "cbml_g": {"base": "niser", "options": {"scale": 8.0}, "gate": "both"},
-    "cbml_c": {"base": gru4rec, "options": {"layers": 2, "bias": False}, "gate": "both"},
+    "cbml_c": {"base": "gru4rec", "options": {"layers": 2, "bias": False}, "gate": "both"},
     "cbml_s": {"base": "gc_san", "options": {"layers": 2}, "gate": "session"},
-    "cbml_f": {"base": "sr_gnn", "options": {"steps": 2}, "attributes": True, "granularity": "rank1"},
+    "cbml_f": {"base": "sr_gnn", "options": {"steps": 2}, "granularity": "rank1"},
     "hetero_gnn": {"width": 8},
     **{name: {"base": "bpr_mf", "options": {"negatives": 2}} for name in ("full_retrain", "fine_tune", "spmf", "sml")},
 }  # fmt: skip
 OWN["sml"]["residual"] = True
-UNCHANGED = {"meta_hin": {"options"}}  # the base is a partial with options of its own
 
 
 def log_of(name: str) -> Any:
@@ -101,10 +101,11 @@ def built(name: str, **arguments: Any) -> System:
 
 def changed(name: str) -> dict[str, Any]:
     """Every argument of the system, none as it is by default."""
-    takes = inspect.signature(CATALOGUE[name].function).parameters
-    values = {key: {**OTHER, **OWN.get(name, {})}[key] for key in takes if key not in ("items", "users")}
-    alike = {key for key, value in values.items() if value == takes[key].default}
-    assert alike == UNCHANGED.get(name, set()), alike
+    entry = CATALOGUE[name]
+    values = {key: {**OTHER, **OWN.get(name, {})}[key] for key in entry.options}
+    defaults = {"base": entry.base, "options": None, "width": None, **entry.defaults}
+    alike = {key for key, value in values.items() if key in defaults and value == defaults[key]}
+    assert not alike
     return values
 
 
@@ -145,7 +146,12 @@ def test_both_doors_lead_to_the_same_system(name: str, tmp_path: Path) -> None:
     entry, log = CATALOGUE[name], log_of(name)
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
-    direct = entry.function(log.items, **people, width=6, max_length=5)
+    if entry.base is None:
+        direct = entry.function(log.items, **people, width=6, max_length=5)
+    else:
+        seen = replace(log.items, attributes={}) if entry.items_only else log.items
+        base = build(entry.base, seen, users=log.users, width=6)
+        direct = entry.function(base, max_length=5)
     direct.fit_statistics(log)
     assert state_hash(direct) == state_hash(built(name, max_length=5))
     assert direct.recipe == built(name, max_length=5).recipe
@@ -158,9 +164,9 @@ def test_both_doors_lead_to_the_same_system(name: str, tmp_path: Path) -> None:
 def test_more_support_changes_the_answers_and_is_kept(tmp_path: Path) -> None:
     asked = last_clicks(LOG)
     torch.manual_seed(0)
-    ten = cbml(LOG.items, width=6, lr=0.5)
+    ten = cbml(if_san(LOG.items, width=6), step=0.5)
     torch.manual_seed(0)
-    more = cbml(LOG.items, width=6, lr=0.5, max_support=30)
+    more = cbml(if_san(LOG.items, width=6), step=0.5, max_support=30)
     assert (ten.max_support, more.max_support) == (10, 30)
     scores = more.scores(asked)
     assert (scores - ten.scores(asked)).abs().max() > 1e-4
@@ -187,7 +193,7 @@ def test_a_base_says_how_much_is_looked_at_and_what_goes_around_it_may_say_other
 
 @pytest.mark.parametrize("limit", [{"max_support": -1}, {"max_length": 0}, {"max_length": 2.5}, {"max_support": True}])
 def test_limits_are_whole_numbers(limit: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="must be a whole number"):
+    with pytest.raises(InputError, match="must be (a whole number|int)"):
         build("cbml", LOG.items, **limit)
 
 
@@ -234,7 +240,7 @@ def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, 
 
 def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_path: Path) -> None:
     def around(items: Any) -> System:
-        return maml(items, width=4, base=mine)
+        return maml(mine(items))
 
     system = around(LOG.items)
     assert system.recipe is None
@@ -247,7 +253,7 @@ def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_pa
 def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
     from graphmeta.published.cold_item import dropout_net
 
-    assert dropout_net(LOG.items, width=4, base=lambda items, width: sr_gnn(items, width=width)).recipe is None
+    assert dropout_net(mine(LOG.items)).recipe is None
 
 
 @pytest.mark.parametrize(
@@ -257,13 +263,32 @@ def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
         ("gc_san", {"steps": 2.0}),
         ("cbml", {"width": True}),
         ("sr_gnn", {"width": "6"}),
+        ("cbml", {"clusters": "2"}),
         ("cbml", {"options": {"layers": "2"}}),
     ],
 )
 def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, arguments: dict[str, Any]) -> None:
-    for door in (partial(build, name), CATALOGUE[name].function):
+    with pytest.raises(InputError, match="takes no .*; it must be "):
+        build(name, LOG.items, **arguments)
+    if set(arguments) <= set(CATALOGUE[name].defaults):
+        of = if_san(LOG.items, width=4) if CATALOGUE[name].base else LOG.items
         with pytest.raises(InputError, match="takes no .*; it must be "):
-            door(LOG.items, **arguments)
+            CATALOGUE[name].function(of, **arguments)
+
+
+def test_items_and_bases_that_change_places_are_told_apart() -> None:
+    with pytest.raises(InputError, match="cbml goes around a built system.*build..cbml., items, base="):
+        CATALOGUE["cbml"].function(LOG.items)
+    with pytest.raises(InputError, match=r"sr_gnn is built from an EntityTable.*sr_gnn\(log.items\)"):
+        CATALOGUE["sr_gnn"].function(LOG)
+
+
+def test_a_base_stays_as_it_is() -> None:
+    base = if_san(LOG.items, width=4)
+    before = state_hash(base)
+    system = cbml(base, step=0.5)
+    list(train(system, LOG, epochs=1))
+    assert state_hash(base) == before and base.adaptation is None
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
@@ -272,7 +297,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_variant_is_called_by_its_own_name() -> None:
-    recipe = cbml_g(LOG.items, width=4).recipe
+    recipe = cbml_g(if_san(LOG.items, width=4)).recipe
     assert recipe is not None and (recipe.name, recipe.arguments["gate"]) == ("cbml_g", "none")
 
 
@@ -409,7 +434,7 @@ ONES = [1] * LOG.num_items
         (arguments(width=6.0), "takes no width"),
         (arguments(width=True), "takes no width"),
         (arguments(steps=1.5), "takes no steps"),  # said before anything is built
-        (arguments(attributes=1), "takes no attributes"),
+        (arguments(clusters=True), "takes no clusters"),
         (arguments(lr="1e-3"), "takes no lr"),
         (arguments(options=["layers"]), "takes no options"),
         (arguments(scope=[1, 2]), "takes no scope"),

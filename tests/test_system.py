@@ -30,7 +30,7 @@ LOG = fake_log(sessions=120)
 @pytest.fixture(scope="module")
 def system():
     torch.manual_seed(0)
-    system = build("maml", LOG.items, width=8, base=CATALOGUE["sr_gnn"].function)
+    system = build("maml", LOG.items, width=8, base="sr_gnn")
     list(train(system, LOG, epochs=10, optimizer=Adam(lr=3e-2), batch_size=20))
     return system
 
@@ -115,7 +115,7 @@ def test_saved_is_loaded(name, tmp_path):
 
 def test_maml_around_another_base_is_saved(tmp_path):
     for base in ("if_san", "hetero_gnn"):
-        system = build("maml", LOG.items, width=6, base=CATALOGUE[base].function)
+        system = build("maml", LOG.items, width=6, base=base)
         system.save(tmp_path)
         assert state_hash(load(tmp_path)) == state_hash(system)
     with pytest.raises(InputError, match="no system is called 'sr_gnm'"):

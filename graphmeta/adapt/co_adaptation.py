@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.context import AdaptationContext
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights
 from graphmeta.adapt.starts.gated import Gated
@@ -33,7 +34,7 @@ class CoAdaptation(Adaptation):
     start alone.
 
     Args:
-        scope, step, start, steps, order, stacked: as for every adaptation; start gates by context.
+        scope, step, start, inner: as for every adaptation; start gates by context.
         semantic: the first adaptation; its scope holds the paths' own parameters.
         paths: prefix of each path's own parameters.
         mix: the buffer ``[P]`` that says how much of each path's context is seen.
@@ -51,11 +52,9 @@ class CoAdaptation(Adaptation):
         semantic: Adaptation,
         paths: Sequence[str],
         mix: str,
-        steps: int = 1,
-        order: int = 1,
-        stacked: bool = True,
+        inner: InnerLoop | None = None,
     ) -> None:
-        super().__init__(scope, step=step, start=start, steps=steps, order=order, stacked=stacked)
+        super().__init__(scope, step=step, start=start, inner=inner)
         self.gate, self.semantic, self.paths, self.mix = start, semantic, list(paths), mix
         self.own: list[list[str]] = []
 

@@ -102,6 +102,7 @@ class GroupRates(nn.Module):
         super().__init__()
         if _rate(lr) == 0:
             raise InputError("a rate learned in log cannot begin at 0; begin with a small one, such as 1e-3")
+        self.lr = lr
         self.groups, self.per_step, self.rates = None if groups is None else tuple(groups), per_step, nn.ParameterDict()
         self.initial: Tensor
         self.register_buffer("initial", torch.tensor(float(lr)))

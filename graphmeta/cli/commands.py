@@ -11,13 +11,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Events, MaxLength, MaxSupport, Reading, unfolded
+from graphmeta.cli.options import Cut, Events, Limits, MaxLength, MaxSupport, Reading, unfolded
 from graphmeta.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
@@ -141,23 +142,26 @@ def run(
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
 
+@dataclass(frozen=True)
+class Training:
+    """What ``fit`` trains, how long and how."""
+
+    system: System = RUN_SYSTEM
+    epochs: Epochs = FIT_EPOCHS
+    seed: Seed = 0
+    width: Width = FIT_WIDTH
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples or tasks a step.")] = FIT_BATCH
+    lr: Annotated[float, typer.Option("--lr", min=1e-12, help="Learning rate.")] = FIT_LR
+
+
 @app.command()
 @unfolded
 def fit(
     reading: Reading,
     out: Out,
-    system: System = RUN_SYSTEM,
-    epochs: Epochs = FIT_EPOCHS,
-    seed: Seed = 0,
-    width: Width = FIT_WIDTH,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples or tasks a step.")] = FIT_BATCH,
-    lr: Annotated[float, typer.Option(min=1e-12, help="Learning rate.")] = FIT_LR,
-    test: Annotated[float, typer.Option(help="Share of sessions to measure on, the last ones.")] = 0.1,
-    valid: Annotated[float, typer.Option(help="Share of sessions to choose the epoch on, those before.")] = 0.1,
-    min_item_support: Support = 5,
-    min_session_length: Length = 2,
-    max_support: MaxSupport = None,
-    max_length: MaxLength = None,
+    training: Training,
+    cut: Cut,
+    limits: Limits,
     resume: Resume = False,
 ) -> None:
     """Train and measure a system on your log.
@@ -165,15 +169,16 @@ def fit(
     The last sessions are kept back to compare it with baselines, those before them to choose the epoch.
     """
     from graphmeta.cli import fit_job as job
-    from graphmeta.evaluation.protocol import Rules, cut
+    from graphmeta.evaluation.protocol import Rules
+    from graphmeta.evaluation.protocol import cut as split_of
     from graphmeta.published.training_plan import Plan
 
-    _ready(system, out, users=reading.user is not None)
-    rules = Rules(test, valid, min_item_support, min_session_length)
+    _ready(training.system, out, users=reading.user is not None)
+    rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     log, name = reading.log(), reading.events.name
-    split = cut(log, rules)
+    split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    plan = Plan(system, epochs, seed, width, batch_size, lr, max_support, max_length)
+    plan = Plan(**asdict(training), **asdict(limits))
     _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
@@ -247,17 +252,39 @@ def graph(
     from graphmeta.cli.fit_job import check_folder
     from graphmeta.data.graph import build_graph
     from graphmeta.data.graph_files import node_names, save_graph, session_number
-    from graphmeta.plots import figures as plots
+    from graphmeta.plots.session_graph import neighbourhood
 
     check_folder(out)
     log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
     middle = session_number(log, around)
     built, picture = build_graph(log), out / "session.png"
     names = node_names(log, built)
-    plots.neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
+    neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
     save_graph(out, built, names | {"item": log.items.ids})
     console.statistics(built, f"The graph of {reading.events.name}")
     console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[middle]})")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What ``stream`` puts in service, and how it is tested."""
+
+    period: Annotated[
+        str, typer.Option("--period", help="How long a period is: 7d, 12h, 90min, 2w, 30s or 5000events.")
+    ]
+    system: Annotated[list[str], typer.Option("--system", help="Which systems; may be repeated.")] = field(
+        default_factory=lambda: list(STREAM_SYSTEMS)
+    )
+    base: Annotated[str, typer.Option("--base", help="What full_retrain, fine_tune, spmf and sml go around.")] = "mf"
+    first: Annotated[
+        int, typer.Option("--first", min=1, help="Periods to pretrain on; all after them are tested on.")
+    ] = 10
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Times through those.")] = 10
+    negatives: Annotated[
+        int, typer.Option("--negatives", min=1, help="Items drawn for each click, beside a ranking of all.")
+    ] = 999
+    seed: Seed = 0
+    width: Width = FIT_WIDTH
 
 
 @app.command()
@@ -265,14 +292,7 @@ def graph(
 def stream(
     reading: Reading,
     out: Out,
-    period: Annotated[str, typer.Option(help="How long a period is: 7d, 12h, 90min, 2w, 30s or 5000events.")],
-    system: Annotated[list[str], typer.Option("--system", help="Which systems; may be repeated.")] = STREAM_SYSTEMS,
-    base: Annotated[str, typer.Option(help="What full_retrain, fine_tune, spmf and sml go around.")] = "mf",
-    first: Annotated[int, typer.Option(min=1, help="Periods to pretrain on; all after them are tested on.")] = 10,
-    epochs: Annotated[int, typer.Option(min=1, help="Times through those.")] = 10,
-    negatives: Annotated[int, typer.Option(min=1, help="Items drawn for each click, beside a ranking of all.")] = 999,
-    seed: Seed = 0,
-    width: Width = FIT_WIDTH,
+    service: Service,
     resume: Resume = False,
 ) -> None:
     """Retrain systems every period of your log.
@@ -283,11 +303,13 @@ def stream(
     from graphmeta.cli import stream_job
     from graphmeta.plots import figures as plots
 
-    names = tuple(dict.fromkeys(system))
-    stream_job.check_systems(names, base, users=reading.user is not None)
+    names = tuple(dict.fromkeys(service.system))
+    stream_job.check_systems(names, service.base, users=reading.user is not None)
     job.check_folder(out)
     plots.figure(1, 1)
-    work = stream_job.StreamJob(names, out, period, base, first, epochs, width, negatives, seed, resume)
+    work = stream_job.StreamJob(
+        names, out, resume=resume, **{k: v for k, v in asdict(service).items() if k != "system"}
+    )
     with _interruptible(out, what="period", mark="stream.json"):
         console.periods(stream_job.carry_out(work, reading.log(), say=console.say))
     console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphmeta.data.events import EventLog
+from graphmeta.data.events import EventLog, Inactivity
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
@@ -24,13 +24,12 @@ class Columns:
         """The log in this file."""
         return EventLog.read(
             events,
-            session=self.session,
+            session=self.session or Inactivity(self.inactivity_seconds),
             item=self.item,
             time=self.time,
             user=self.user,
             items=items,
             users=users,
-            inactivity_seconds=self.inactivity_seconds,
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -71,25 +71,64 @@ class Reading:
         return self.columns().read(self.events, items=items, users=users)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a log is filtered and cut by time."""
+
+    test: Annotated[float, typer.Option("--test", help="Share of sessions to measure on, the last ones.")] = 0.1
+    valid: Annotated[float, typer.Option("--valid", help="Share of sessions to choose the epoch on, those before.")] = (
+        0.1
+    )
+    min_item_support: Annotated[
+        int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")
+    ] = 5
+    min_session_length: Annotated[
+        int, typer.Option("--min-session-length", min=1, help="Leave out sessions with fewer events.")
+    ] = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a session a system reads."""
+
+    max_support: MaxSupport = None
+    max_length: MaxLength = None
+
+
+def _default(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is MISSING else field.default
+
+
 def unfolded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of its first parameter, a dataclass, as options: typer knows no groups of them."""
-    first, *rest = inspect.signature(command, eval_str=True).parameters.values()
-    group, only = first.annotation, inspect.Parameter.KEYWORD_ONLY
-    hints = get_type_hints(group, include_extras=True)
-    ours = [
-        inspect.Parameter(
-            field.name,
-            only,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
+    """The command with the fields of its dataclass parameters as options: typer knows no groups of them."""
+    parameters = inspect.signature(command, eval_str=True).parameters
+    groups: dict[str, Any] = {n: p.annotation for n, p in parameters.items() if is_dataclass(p.annotation)}
+    only = inspect.Parameter.KEYWORD_ONLY
+    options: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        if name not in groups:
+            options.append(parameter.replace(kind=only))
+            continue
+        hints = get_type_hints(groups[name], include_extras=True)
+        options += [
+            inspect.Parameter(
+                field.name,
+                only,
+                default=_default(field),
+                annotation=hints[field.name],
+            )
+            for field in fields(groups[name])
+        ]
 
     @wraps(command)
     def called(**given: Any) -> None:
-        command(group(**{option.name: given.pop(option.name) for option in ours}), **given)
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**made, **given)
 
-    others = [option.replace(kind=only) for option in rest]
-    called.__signature__ = inspect.Signature([*ours, *others])  # pyright: ignore[reportAttributeAccessIssue]
+    called.__signature__ = inspect.Signature(options)  # pyright: ignore[reportAttributeAccessIssue]
     return called

@@ -21,7 +21,8 @@ from graphmeta.errors import InputError
 from graphmeta.plots import stream as stream_plots
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.retrain.strategy import Full
-from graphmeta.retrain.stream import Asking, PeriodReport, overall, stream
+from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
+from graphmeta.retrain.testing import Asking
 from graphmeta.sampling.histories import by_user
 from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import write_json
@@ -62,7 +63,7 @@ def check_systems(names: tuple[str, ...], base: str, *, users: bool) -> None:
     for name in names:
         needed = CATALOGUE[base if _around(name) else name]
         needed.check_users(users)
-        if needed.counts:
+        if needed.held_out:
             raise InputError(
                 f"{needed.name} learns on sessions that were not counted, and its base stays; retrain that base"
             )
@@ -106,8 +107,7 @@ def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Peri
             log,
             edges=edges,
             strategy=system.retraining or Full(),
-            first=job.first,
-            pretraining=Full(job.epochs),
+            begin=Pretraining(job.first, Full(job.epochs)),
             asking=asking,
             seed=job.seed,
             checkpoint=Checkpoint(place, job.resume),

@@ -21,6 +21,21 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
 
+@dataclass(frozen=True)
+class Inactivity:
+    """Where a user's events are cut into sessions: at pauses longer than so many seconds.
+
+    Raises:
+        InputError: a pause that is not above 0.
+    """
+
+    seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise InputError(f"inactivity of {self.seconds} seconds ends no session; it must be positive")
+
+
 @dataclass(frozen=True, eq=False)
 class EventLog:
     """Clicks of sessions on items, sorted: sessions by their first event, events by time within a session.
@@ -49,22 +64,21 @@ class EventLog:
         source: Source,
         *,
         item: str,
-        session: str | None = None,
+        session: str | Inactivity | None = None,
         time: str | None = None,
         user: str | None = None,
         value: str | None = None,
         items: EntityTable | None = None,
         users: EntityTable | None = None,
-        inactivity_seconds: float = 3600.0,
     ) -> EventLog:
         """Read an event log from a CSV, TSV or Parquet file or a frame; you name the columns.
 
-        Without ``session``, a user's events are cut into sessions where the pause between two of them is longer
-        than ``inactivity_seconds``. Rows that are equal in every column of the table are the same event written
-        twice: all but the first are dropped, with a warning, if there are times; without times a repeated row
-        is a repeated click and stays.
+        Without a column of sessions, a user's events are cut into sessions by :class:`Inactivity`. Rows that are equal
+        in every column of the table are the same event written twice: all but the first are dropped, with a warning, if
+        there are times; without times a repeated row is a repeated click and stays.
 
         Args:
+            session: a column, or how long a pause ends a session (an hour if nothing is said).
             value: a number for each event (a rating, an amount).
             items: item attributes, see :meth:`EntityTable.read`; users: the same for users.
 
@@ -80,7 +94,8 @@ class EventLog:
         frame = read_frame(source)
         if len(frame) == 0:
             raise InputError("the event log has no rows; nothing to read")
-        if session is None and (user is None or time is None):
+        session = Inactivity() if session is None else session
+        if isinstance(session, Inactivity) and (user is None or time is None):
             raise InputError(
                 "no session column: name one, or name user and time so that sessions can be cut by inactivity"
             )
@@ -90,11 +105,11 @@ class EventLog:
         item_ids = ids(column(frame, item, "item"), "item")
         times = np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
         user_ids = None if user is None else ids(column(frame, user, "user"), "user")
-        if session is not None:
+        if isinstance(session, str):
             session_ids = ids(column(frame, session, "session"), "session")
         else:
             assert user_ids is not None
-            session_ids = _cut(user_ids, times, inactivity_seconds)
+            session_ids = _cut(user_ids, times, session.seconds)
         values = None if value is None else numbers(column(frame, value, "value"), "value")
         log, order = _assemble(session_ids, item_ids, times, values)
         if user_ids is not None:
@@ -345,14 +360,12 @@ def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[~again]
 
 
-def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity_seconds: float) -> np.ndarray:
-    """Session ids ``user#number``: a new session where a user's pause exceeds ``inactivity_seconds``."""
-    if not inactivity_seconds > 0:
-        raise InputError(f"inactivity_seconds must be positive, not {inactivity_seconds}")
+def _cut(user_ids: np.ndarray, times: np.ndarray, pause: float) -> np.ndarray:
+    """Session ids ``user#number``: a new session where a user's pause exceeds so many seconds."""
     user, names = pd.factorize(user_ids)
     order = np.lexsort((times, user))
     other = np.diff(user[order], prepend=-1) != 0
-    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > inactivity_seconds)
+    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > pause)
     number = np.cumsum(begins)
     number -= number[other][np.cumsum(other) - 1]
     out = np.empty(len(user), dtype=object)

@@ -1,10 +1,8 @@
-"""Pictures of a training, of adaptation, of one session in its graph and of a stream of periods; needs matplotlib.
+"""Pictures: learning and adaptation curves, a session's neighbourhood, streams, users' aspects. Needs matplotlib."""
 
-``curves(histories, path)`` draws losses and validation metrics of each epoch, ``adapting`` adaptation curves,
-``neighbourhood`` one session in its graph, ``periods`` and ``costs`` a stream.
-"""
-
-from graphmeta.plots.figures import adapting, curves, neighbourhood
+from graphmeta.plots.aspects import draw_aspects, user_aspects
+from graphmeta.plots.figures import adapting, curves
+from graphmeta.plots.session_graph import neighbourhood
 from graphmeta.plots.stream import costs, periods
 
-__all__ = ["adapting", "costs", "curves", "neighbourhood", "periods"]
+__all__ = ["adapting", "costs", "curves", "draw_aspects", "neighbourhood", "periods", "user_aspects"]

@@ -25,7 +25,7 @@ from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import OwnNegatives, local
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import loss_called
-from graphmeta.published.recipe import recorded
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.histories import user_histories
 from graphmeta.sampling.samples import whole_sessions
@@ -34,55 +34,83 @@ from graphmeta.system import System
 _LENGTH = 200
 
 
-@recorded
+@dataclass(frozen=True)
+class States:
+    """The recurrent network: size of its states; ``lstm`` or ``gru``; dropout before it."""
+
+    hidden: int = 100
+    cell: str = "lstm"
+    dropout: float = 0.5
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How the pauses between clicks are read.
+
+    Args:
+        time_width: of a pause's vector.
+        dwell_lag: 1 reads the pause before each click; 0 the one after it, as in the paper, so that the model knows
+            when the next click comes, which nobody does at the time: published numbers are those of 0.
+    """
+
+    time_width: int = 16
+    dwell_lag: int = 1
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a variant is trained.
+
+    Args:
+        loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
+            against ``negatives`` items that other clicks of the batch went to, outside the user's history (the max
+            forms want several, 5 say).
+        carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
+            (:func:`~graphmeta.sampling.histories.with_history` makes such samples for evaluation; to recommend, pass
+            the user's earlier clicks before the session's).
+    """
+
+    loss: str = "cross_entropy"
+    negatives: int = 1
+    carry_state: bool = False
+
+
+@published("ASARS, user beside", family="asars", equations="20")
 def asars_user_cat(
     items: EntityTable,
     *,
     users: EntityTable,
     width: int = 64,
-    hidden: int = 100,
     user_width: int = 32,
-    cell: str = "lstm",
-    dropout: float = 0.5,
-    loss: str = "cross_entropy",
-    negatives: int = 1,
-    carry_state: bool = False,
+    states: States = States(),
+    learning: Learning = Learning(),
     temporal: bool = False,
 ) -> System:
     """ASARS with the user beside the state: ``z_t = FC [h_t ; e_u]``, score_k = z_t · e_k + b_k.
 
     Args:
-        width: of items; hidden: of states; user_width: of users; cell: ``lstm`` or ``gru``; dropout: before it.
-        loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
-            against ``negatives`` items that other clicks of the batch went to, outside the user's history (the max
-            forms want several, 5 say).
-        carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
-            (:func:`~graphmeta.sampling.tasks.with_history` makes such samples for evaluation; to recommend, pass the
-            user's earlier clicks before the session's).
+        width: of items; user_width: of users; states: the recurrent network; learning: loss and samples.
         temporal: score with users' drift and item biases a period, :class:`~graphmeta.nn.heads.temporal.TemporalDot`.
 
     Source: ASARS, sections 3.1–3.4 (user, concatenated).
     Differs: loss and batches, as said above. The paper gives the item width as 64 and as 32; the 32 is taken as
     the user's. A user that training did not see is a vector of zeros.
     """
-    encoder = WithUser(Recurrent(width, hidden, cell=cell, dropout=dropout), UserFeatures(len(users), user_width))
-    asked = _Asked(loss, negatives, carry_state)
-    return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
+    encoder = WithUser(
+        Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout), UserFeatures(len(users), user_width)
+    )
+    return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-@recorded
+@published("ASARS, user attention", family="asars", equations="15-20")
 def asars_user_att(
     items: EntityTable,
     *,
     users: EntityTable,
     width: int = 64,
-    hidden: int = 100,
     user_width: int = 32,
-    cell: str = "lstm",
-    dropout: float = 0.5,
-    loss: str = "cross_entropy",
-    negatives: int = 1,
-    carry_state: bool = False,
+    states: States = States(),
+    learning: Learning = Learning(),
     temporal: bool = False,
 ) -> System:
     """ASARS whose user weighs the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
@@ -94,32 +122,27 @@ def asars_user_att(
     Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`; the keys of eq
     19, which the paper defines for pauses alone, are made from item states.
     """
-    network, attention = Recurrent(width, hidden, cell=cell, dropout=dropout), TriangleAttention(hidden, user_width)
+    network, attention = (
+        Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
+        TriangleAttention(states.hidden, user_width),
+    )
     encoder = WithUser(network, UserFeatures(len(users), user_width), attention)
-    asked = _Asked(loss, negatives, carry_state)
-    return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
+    return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-@recorded
+@published("ASARS, time beside", family="asars", equations="8, 20")
 def asars_time_cat(
     items: EntityTable,
     *,
     width: int = 64,
-    hidden: int = 100,
-    time_width: int = 16,
-    cell: str = "lstm",
-    dropout: float = 0.5,
-    loss: str = "cross_entropy",
-    negatives: int = 1,
-    dwell_lag: int = 1,
-    carry_state: bool = False,
+    pauses: Pauses = Pauses(),
+    states: States = States(),
+    learning: Learning = Learning(),
 ) -> System:
     """ASARS with each click's pause beside its item: LSTM over ``[e_i ; pause]``, ``z_t = FC h_t``.
 
     Args:
-        time_width: of a pause's vector.
-        dwell_lag: 1 reads the pause before each click; 0 the one after it, as in the paper, so that the model knows
-            when the next click comes, which nobody does at the time: published numbers are those of 0.
+        pauses: how the pauses between clicks are read.
 
     The other arguments are those of :func:`asars_user_cat`.
 
@@ -127,24 +150,21 @@ def asars_time_cat(
     Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest
     there is.
     """
-    dwell = Dwell(DwellBins(lag=dwell_lag), time_width)
-    encoder = DwellBeside(dwell, Recurrent(width + time_width, hidden, cell=cell, dropout=dropout))
-    return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)
+    dwell = Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width)
+    encoder = DwellBeside(
+        dwell, Recurrent(width + pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout)
+    )
+    return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
-@recorded
+@published("ASARS, time attention", family="asars", equations="8, 15-20")
 def asars_time_att(
     items: EntityTable,
     *,
     width: int = 64,
-    hidden: int = 100,
-    time_width: int = 16,
-    cell: str = "lstm",
-    dropout: float = 0.5,
-    loss: str = "cross_entropy",
-    negatives: int = 1,
-    dwell_lag: int = 1,
-    carry_state: bool = False,
+    pauses: Pauses = Pauses(),
+    states: States = States(),
+    learning: Learning = Learning(),
 ) -> System:
     """ASARS whose pauses weigh the clicks so far: ``z_t = FC q_t``, ``s_i = tanh(h^time_i W + b) · h_i``.
 
@@ -153,25 +173,20 @@ def asars_time_att(
     Source: ASARS, eqs 15–20 (time, attention).
     Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`.
     """
-    encoder = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
-    return _Asked(loss, negatives, carry_state).of(encoder, items, read=hidden, width=width)
+    encoder = _over_dwell(width, states, pauses)
+    return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
-@recorded
+@published("ASARS, time and user", family="asars", equations="8, 15-20")
 def asars_time_user(
     items: EntityTable,
     *,
     users: EntityTable,
     width: int = 64,
-    hidden: int = 100,
-    time_width: int = 16,
     user_width: int = 32,
-    cell: str = "lstm",
-    dropout: float = 0.5,
-    loss: str = "cross_entropy",
-    negatives: int = 1,
-    dwell_lag: int = 1,
-    carry_state: bool = False,
+    pauses: Pauses = Pauses(),
+    states: States = States(),
+    learning: Learning = Learning(),
     temporal: bool = False,
 ) -> System:
     """ASARS with both: :func:`asars_time_att` with the user beside it, ``z_t = FC [q_t ; e_u]``.
@@ -181,56 +196,45 @@ def asars_time_user(
     Source: ASARS, eqs 15–20 (time and user).
     Differs: as those two.
     """
-    states = _over_dwell(width, hidden, time_width=time_width, cell=cell, dropout=dropout, dwell_lag=dwell_lag)
-    encoder = WithUser(states, UserFeatures(len(users), user_width))
-    asked = _Asked(loss, negatives, carry_state)
-    return asked.of(encoder, items, read=hidden + user_width, width=width, users=users, temporal=temporal)
+    weighed = _over_dwell(width, states, pauses)
+    encoder = WithUser(weighed, UserFeatures(len(users), user_width))
+    return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-def _over_dwell(
-    width: int, hidden: int, *, time_width: int, cell: str, dropout: float, dwell_lag: int
-) -> DwellAttention:
+def _over_dwell(width: int, states: States, pauses: Pauses) -> DwellAttention:
     """Item states that a second network over the pauses weighs."""
     return DwellAttention(
-        Recurrent(width, hidden, cell=cell, dropout=dropout),
-        Dwell(DwellBins(lag=dwell_lag), time_width),
-        Recurrent(time_width, hidden, cell=cell, dropout=dropout),
-        TriangleAttention(hidden, hidden),
+        Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
+        Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width),
+        Recurrent(pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout),
+        TriangleAttention(states.hidden, states.hidden),
     )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the variants have in common: how a state is scored, and how that is learned."""
-
-    loss: str
-    negatives: int
-    carry_state: bool
-
-    def of(
-        self,
-        encoder: nn.Module,
-        items: EntityTable,
-        *,
-        read: int,
-        width: int,
-        users: EntityTable | None = None,
-        temporal: bool = False,
-    ) -> System:
-        """FC from the ``read`` numbers of a state to the items' width, a bias an item; every click is a target."""
-        if self.negatives < (2 if self.loss.endswith("_max") else 1):
-            raise InputError(f"loss={self.loss!r} looks for the worst of several negatives; pass negatives=5 or so")
-        project = nn.Linear(read, width)
-        if users is not None and temporal:
-            features = TemporalItems(len(items), width)
-            head = TemporalDot(Last(), project, num_users=len(users), width=width)
-        else:
-            features, head = ItemFeatures(len(items), width, bias=True), Dot(Last(), project, bias=True)
-        return System(
-            Recommender(features, encoder, head),
-            items,
-            users=users,
-            loss=AllPositions(loss_called(self.loss, OwnNegatives(local, count=self.negatives))),
-            samples=user_histories if self.carry_state else whole_sessions,
-            max_length=_LENGTH,
-        )
+def _system(
+    learning: Learning,
+    encoder: nn.Module,
+    items: EntityTable,
+    *,
+    sizes: tuple[int, int],
+    users: EntityTable | None = None,
+    temporal: bool = False,
+) -> System:
+    """FC from states to items' vectors, of these sizes, a bias an item; every click is a target."""
+    if learning.negatives < (2 if learning.loss.endswith("_max") else 1):
+        raise InputError(f"loss={learning.loss!r} looks for the worst of several negatives; pass negatives=5 or so")
+    read, width = sizes
+    project = nn.Linear(read, width)
+    if users is not None and temporal:
+        features = TemporalItems(len(items), width)
+        head = TemporalDot(Last(), project, num_users=len(users), width=width)
+    else:
+        features, head = ItemFeatures(len(items), width, bias=True), Dot(Last(), project, bias=True)
+    return System(
+        Recommender(features, encoder, head),
+        items,
+        users=users,
+        loss=AllPositions(loss_called(learning.loss, OwnNegatives(local, count=learning.negatives))),
+        samples=user_histories if learning.carry_state else whole_sessions,
+        limits={"max_length": _LENGTH},
+    )

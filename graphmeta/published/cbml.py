@@ -2,78 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.gated import Gated
-from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
+from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.cluster import Clustered, SampleGated
-from graphmeta.nn.conditioning.gate import Gates, Granularity, granularity_called
-from graphmeta.published.parts import (
-    FIXED,
-    Base,
-    adapting,
-    base_system,
-    last_layer,
-    loop_of,
-    replace_last_layer,
-    scope_called,
-    step_of,
-)
-from graphmeta.published.recipe import recorded, variant
-from graphmeta.published.session import if_san
+from graphmeta.nn.conditioning.gate import Gates
+from graphmeta.published.options import EVERYTHING, FIXED, ClusterGate, step_of
+from graphmeta.published.parts import adapting, copied, last_layer, replace_last_layer
+from graphmeta.published.registry import published, variant
 from graphmeta.system import System
 
-PREDICTOR = ("head.project.weight", "head.project.bias", "head.score_terms", "head.scale")
-SEEN = {"both": lambda session: slice(None), "session": slice, "cluster": lambda session: slice(session, None)}
+_LAYER = ("head.project.weight", "head.project.bias", "head.score_terms", "head.scale")
+_PAPER = "Song et al. 2021, CBML"
+_AROUND: dict[str, Any] = {"base": "if_san", "encoder": "if_san"}
 
 
-@recorded
+@published(_PAPER, family="meta", equations="9-18", adapts="everything, from a gated start", **_AROUND)
 def cbml(
-    items: EntityTable,
+    base: System,
     *,
-    users: EntityTable | None = None,
-    base: Base = if_san,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
-    attributes: bool = True,
     clusters: int = 8,
-    gate: str = "both",
-    granularity: Granularity | str = "full",
-    gate_scope: str = "session",
-    scope: Sequence[str] | str = "all",
-    lr: float = 1e-3,
-    learned: bool | str = False,
-    steps: int = 1,
-    order: int = 1,
-    inner: Mapping[str, Any] | None = None,
+    gate: ClusterGate | None = ClusterGate(),
+    scope: Scope = EVERYTHING,
+    step: Step | float = 1e-3,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """CBML: a session's cluster gates the prediction layer, then a step on the session's own clicks.
 
     ``o = σ(FC([S ; C]))``, ``θ_pre ← θ_pre · o``, ``θ ← θ − lr ∇ L_support(θ)``; score_i = ([S ; C] W + b) · e_i.
 
     Args:
-        users, base, options: see :func:`~graphmeta.published.meta.maml`; the base's last layer is replaced by one that
-            also reads the cluster.
-        attributes: whether the base sees the items' attributes.
+        base: whose recommender is adapted, if_san in the paper; its last layer is replaced by one that also reads the
+            cluster. The base itself stays as it is.
         clusters: prototypes.
-        gate: what of ``[S ; C]`` the gate sees: ``both``, ``session`` (S), ``cluster`` (C); ``none`` is no gate.
-            A head's score_terms (:func:`~graphmeta.published.parts.with_score_terms`) and scale are gated with the
-            layer, logarithms as they stand, where there is one gate a session; gates of samples are of the layer alone.
-        granularity: ``full`` (a gate value a weight), ``row`` (an output), ``column`` (an input) or ``rank1`` (both,
-            multiplied), or one of the classes of :mod:`graphmeta.nn.conditioning.gate`. With ``column``, gating W is
-            scaling ``[S ; C]``; with ``row``, it is scaling ``[S ; C] W`` before the bias, which has a gate of its own.
-        gate_scope: ``session``: one gate a task, from the session as it stands before the query, and the step moves
-            the gated weights; ``sample``: a gate of its own for each support sample and for the query, and the step
-            moves the weights below the gates.
-        scope: what a session changes: ``predictor`` (the last layer), ``attention`` (encoder and head) or ``all`` (the
-            item table too), never clusters and gates; or names, as :class:`~graphmeta.adapt.scope.Scope` takes them.
-        learned, inner: see :func:`~graphmeta.published.meta.maml`.
-        steps, order: see :class:`~graphmeta.adapt.inner.InnerLoop`.
+        gate: what the gate reads and how fine it is, see :class:`~graphmeta.published.options.ClusterGate`; None for
+            no gate. Score terms and the scale of a head are gated with the layer, logarithms as they stand, where there
+            is one gate a session; gates of samples are of the layer alone. Gating W by columns is scaling ``[S ; C]``;
+            by rows, scaling ``[S ; C] W`` before the bias, which has a gate of its own.
+        scope: what a session changes: ``PREDICTOR`` (the last layer), ``ATTENTION`` (encoder and head) or
+            ``EVERYTHING`` (the item table too) of :mod:`graphmeta.published.options`, never clusters and gates.
+        step: the rate of the steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates`.
+        inner: steps, order and bounds of the inner loop.
 
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
     eqs 9–18; its variants CBML-G (``gate="none"``), CBML-C (``gate="session"``), CBML-S (``gate="cluster"``; the
@@ -82,27 +55,29 @@ def cbml(
     gate reads the session as it stands before the query; the support is the last ten prefixes (``max_support``);
     in all variants the prediction layer reads ``[S ; C]``.
     """
-    seen = items if attributes else replace(items, attributes={})
-    wrapped = base_system(base, seen, users=users, width=width, options=options)
-    session, out = last_layer(wrapped.recommender)
-    if gate not in (*SEEN, "none") or gate_scope not in ("session", "sample"):
-        raise InputError(
-            f"gate={gate!r} must be one of {', '.join(SEEN)}, none, and gate_scope={gate_scope!r} session or sample"
-        )
-    kind, layer, start = granularity_called(granularity), Clustered(session, out, clusters=clusters), None
-    if gate != "none":
-        part = SEEN[gate](session)
-        if gate_scope == "session":
-            start = Gated(Scope(*PREDICTOR, without=FIXED), session + out, part=part, granularity=kind)
-        else:
-            gates = Gates(len(range(session + out)[part]), granularity=kind)
-            layer = SampleGated(session, out, gate=gates, part=part, clusters=clusters)
-    replace_last_layer(wrapped.recommender, layer)
-    loop, step = loop_of(steps, order, inner), step_of(lr, learned=learned)
-    return adapting(wrapped, items, Adaptation(scope_called(scope), step=step, start=start, inner=loop))
+    own = copied(base)
+    session, out = last_layer(own.recommender)
+    layer, start = Clustered(session, out, clusters=clusters), None
+    if gate is not None and gate.per_sample:
+        part = gate.part(session)
+        gates = Gates(len(range(session + out)[part]), granularity=gate.granularity)
+        layer = SampleGated(session, out, gate=gates, part=part, clusters=clusters)
+    elif gate is not None:
+        part = gate.part(session)
+        start = Gated(Scope(*_LAYER, without=FIXED), session + out, part=part, granularity=gate.granularity)
+    replace_last_layer(own.recommender, layer)
+    return adapting(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
 
 
-cbml_g = variant("cbml_g", cbml, gate="none")
-cbml_c = variant("cbml_c", cbml, gate="session")
-cbml_s = variant("cbml_s", cbml, gate="cluster")
-cbml_f = variant("cbml_f", cbml, attributes=False)
+cbml_g = published(f"{_PAPER}-G", family="meta", equations="9-18", adapts="everything; no gate", **_AROUND)(
+    variant("cbml_g", cbml, gate=None)
+)
+cbml_c = published(f"{_PAPER}-C", family="meta", equations="9-18", adapts="everything; gated by session", **_AROUND)(
+    variant("cbml_c", cbml, gate=ClusterGate(cluster=False))
+)
+cbml_s = published(f"{_PAPER}-S", family="meta", equations="9-18", adapts="everything; gated by cluster", **_AROUND)(
+    variant("cbml_s", cbml, gate=ClusterGate(session=False))
+)
+cbml_f = published(
+    f"{_PAPER}-F", family="meta", equations="9-18", adapts="everything; items only", items_only=True, **_AROUND
+)(variant("cbml_f", cbml))

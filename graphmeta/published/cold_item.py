@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.features.attribute_sum import AttributeComposed
 from graphmeta.nn.features.tables import ItemFeatures
-from graphmeta.published.parts import Base, base_system
-from graphmeta.published.recipe import recorded
-from graphmeta.published.session import sr_gnn
+from graphmeta.published.parts import copied
+from graphmeta.published.registry import published
 from graphmeta.system import System
 
 
-@recorded
-def dropout_net(
-    items: EntityTable,
-    *,
-    users: EntityTable | None = None,
-    base: Base = sr_gnn,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
-    drop: float = 0.5,
-) -> System:
+@published("Volkovs et al. 2017, DropoutNet", family="cold_item", base="sr_gnn")
+def dropout_net(base: System, *, drop: float = 0.5) -> System:
     """DropoutNet around any base: an item is its own vector and its attributes', and a new one these alone.
 
     ``e_i = m_i o_i + Σ_a v_a(i)``, ``m_i = 0`` for an item without training clicks and, in training, at random.
 
     Args:
-        users, base, options: see :func:`~graphmeta.published.meta.maml`; an adaptation goes around this
-            (``base="dropout_net"``), not into it.
+        base: a system with a table of items, which stays as it is; an adaptation goes around this, not into it:
+            ``cbml(dropout_net(if_san(items)))``.
         drop: how many own vectors are left out in training.
 
     Source: Volkovs, Yu, Poutanen, DropoutNet: Addressing Cold Start in Recommender Systems, NeurIPS 2017.
     Differs: see :class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`; items alone, not users.
     """
-    system = base_system(base, items, users=users, width=width, options=options)
+    system, items = copied(base), base.items
     if not 0 <= drop < 1:
         raise InputError(f"drop={drop} is the share of own vectors that are left out: at least 0, below 1")
     if any(isinstance(part, AttributeComposed) for part in system.modules()):
         raise InputError("the base's items are known by their attributes already; name the base inside it")
     if system.adaptation is not None:
-        raise InputError("what adapts goes around items known by attributes: cbml with base='dropout_net'")
+        raise InputError("what adapts goes around items known by attributes: cbml(dropout_net(if_san(items)))")
     tables = [part for part in system.recommender.features.modules() if isinstance(part, ItemFeatures)]
     if not tables:
         raise InputError(f"{type(system.recommender.features).__name__} has no table of items; choose another base")

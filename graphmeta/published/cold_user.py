@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.adapt.starts.start import Start
-from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.step import Gradient, Step
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.attention import Clicks
@@ -29,7 +30,8 @@ from graphmeta.nn.heads.user_vector import PairNetwork, PersonVector
 from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint
 from graphmeta.nn.readout import Mean
-from graphmeta.published.recipe import recorded
+from graphmeta.published.options import step_of
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
 from graphmeta.sampling.samples import Samples
@@ -93,7 +95,7 @@ _KNOWN = 50  # support: all the items of a person that are looked at
 DEFAULT = Preset(5e-2, False, Adam(lr=1e-3, weight_decay=0.0))
 
 
-@recorded
+@published("Wei et al. 2020, MetaCF", family="cold_user", equations="2-3", adapts="the user, when recommending")
 def bpr_fold_in(
     items: EntityTable,
     *,
@@ -127,7 +129,13 @@ def bpr_fold_in(
     adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, meta_trained=False)
     loss = AgainstUnseen(Binary(), count=negatives, penalty=penalty)
     return PersonSystem(
-        recommender, items, users=users, adaptation=adaptation, loss=loss, samples=each_click, max_support=_KNOWN
+        recommender,
+        items,
+        users=users,
+        adaptation=adaptation,
+        loss=loss,
+        samples=each_click,
+        limits={"max_support": _KNOWN},
     )
 
 
@@ -138,15 +146,14 @@ def each_click(log: EventLog, *, max_length: int = 50) -> Samples:
     return Samples(log.item, at, at, log.item, log.session, None, user)
 
 
-@recorded
+@published("Wei et al. 2020, MetaCF", family="cold_user", equations="8", adapts="the user", encoder="bpr_fold_in")
 def meta_cf_g(
     items: EntityTable,
     *,
     width: int = 32,
     negatives: int = 3,
-    lr: float = DEFAULT.lr,
-    steps: int = 5,
-    order: int = 1,
+    step: Step | float = DEFAULT.lr,
+    inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
     """MetaCF_G: everybody's vector starts from the same one, from which a few steps lead far.
@@ -154,7 +161,7 @@ def meta_cf_g(
     ``p⁰ = Φ``, ``p ← p − α ∇ L(p)`` on the known items, ``score_i = p · q_i`` with frozen Q.
 
     Args:
-        negatives: items drawn for each target; lr, steps, order: α, K and the order of the meta-gradient.
+        negatives: items drawn for each target; step, inner: α, K and the order of the meta-gradient.
         sums: losses are sums over a task's targets as in the paper, else means.
 
     Source: Wei et al., Fast Adaptation for Cold-start Collaborative Filtering with Meta-learning (MetaCF), ICDM
@@ -164,18 +171,17 @@ def meta_cf_g(
     """
     head = PersonVector(Mean(), width)
     nn.init.normal_(head.vector, std=0.1)
-    return _meta_cf(items, head, None, negatives=negatives, adapted=_Adapted(lr, steps, order, sums))
+    return _meta_cf(items, head, None, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
 
-@recorded
+@published("Wei et al. 2020, MetaCF", family="cold_user", equations="9-10", adapts="the user", encoder="bpr_fold_in")
 def meta_cf_linear(
     items: EntityTable,
     *,
     width: int = 32,
     negatives: int = 3,
-    lr: float = DEFAULT.lr,
-    steps: int = 5,
-    order: int = 1,
+    step: Step | float = DEFAULT.lr,
+    inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
     """MetaCF_P(Linear): a vector starts from the person's mean item vector, linearly: ``p⁰ = x̄ W``.
@@ -187,10 +193,10 @@ def meta_cf_linear(
     generator = nn.Linear(width, width, bias=False)
     with torch.no_grad():
         generator.weight.normal_(std=0.01).add_(torch.eye(width))
-    return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(lr, steps, order, sums))
+    return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
 
-@recorded
+@published("Wei et al. 2020, MetaCF", family="cold_user", equations="9-10", adapts="the user", encoder="bpr_fold_in")
 def meta_cf_neural(
     items: EntityTable,
     *,
@@ -198,9 +204,8 @@ def meta_cf_neural(
     hidden: int = 32,
     residual: bool = True,
     negatives: int = 3,
-    lr: float = DEFAULT.lr,
-    steps: int = 5,
-    order: int = 1,
+    step: Step | float = DEFAULT.lr,
+    inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
     """MetaCF_P(Neural): a vector starts from the mean item vector through two layers: ``ReLU(x̄ W₁ + b₁) W₂ + b₂``.
@@ -211,19 +216,23 @@ def meta_cf_neural(
     Source: MetaCF, eqs 9–10; the width inside is not printed. Else as :func:`meta_cf_g`, whose arguments these are.
     """
     generator = _Layers(width, hidden, residual=residual)
-    return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(lr, steps, order, sums))
+    return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
 
-@recorded
+@published(
+    "Wei et al. 2020, MetaCF (baseline, reconstructed)",
+    family="cold_user",
+    adapts="the prediction layers",
+    encoder="bpr_fold_in",
+)
 def melu_id(
     items: EntityTable,
     *,
     width: int = 32,
     hidden: int = 64,
     negatives: int = 3,
-    lr: float = DEFAULT.lr,
-    steps: int = 5,
-    order: int = 1,
+    step: Step | float = DEFAULT.lr,
+    inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
     """MeLU where nothing is known of people and items but ids: a network of factor and noise, adapted as a whole.
@@ -235,15 +244,14 @@ def melu_id(
     """
     head = PairNetwork(Fingerprint(width), width, hidden=hidden)
     start, scope = Generated("head.identity", nn.Identity()), Scope("head.layers")
-    adapted = _Adapted(lr, steps, order, sums)
+    adapted = _Adapted(step, inner, sums)
     return _meta(items, head, start, scope=scope, negatives=negatives, adapted=adapted)
 
 
 @dataclass(frozen=True)
 class _Adapted:
-    lr: float
-    steps: int
-    order: int
+    step: Step | float
+    inner: InnerLoop
     sums: bool
 
 
@@ -266,12 +274,13 @@ def _meta(
 ) -> System:
     width = head.get_parameter("vector" if isinstance(head, PersonVector) else "identity").shape[0]
     features = ItemFeatures(len(items), width).requires_grad_(False)
-    step = Gradient(adapted.lr)
-    adaptation = Adaptation(scope, step=step, start=start, steps=adapted.steps, order=adapted.order)
+    adaptation = Adaptation(scope, step=step_of(adapted.step), start=start, inner=adapted.inner)
     loss = AgainstUnseen(Binary(), count=negatives, sums=adapted.sums)
     recommender = Recommender(features, Clicks(), head)
     samples = partial(drawn_tasks, seed=0)
-    return PersonSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples, max_support=_KNOWN)
+    return PersonSystem(
+        recommender, items, adaptation=adaptation, loss=loss, samples=samples, limits={"max_support": _KNOWN}
+    )
 
 
 class _Layers(nn.Module):

@@ -9,6 +9,7 @@ text or a vector mapped from elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from graphmeta.data.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
-from graphmeta.nn.cross_domain.aspects import AspectExtractor, CoAttention, Fusion, Matching, Read, WindowAspects
+from graphmeta.nn.cross_domain.aspects import AspectExtractor, Fusion, Matching, Read
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Report
@@ -229,15 +230,22 @@ class Catn(Reviewed):
         return 1e-5 * torch.cat([weight.flatten() for part in parts for weight in part.parameters()]).square().sum()
 
 
+@dataclass(frozen=True)
+class AspectSizes:
+    """Sizes of CATN: of word vectors (where none are given), filters, aspects a document, and of each aspect."""
+
+    width: int = 300
+    filters: int = 50
+    aspects: int = 5
+    size: int = 32
+
+
 def catn(
     cut: CrossDomain,
     texts: Texts,
     *,
     variant: str = "full",
-    width: int = 300,
-    filters: int = 50,
-    aspects: int = 5,
-    size: int = 32,
+    sizes: AspectSizes = AspectSizes(),
     vectors: Tensor | None = None,
     extractor_by: str = "document",
 ) -> Catn:
@@ -251,7 +259,7 @@ def catn(
     Args:
         variant: ``simple`` (all words count alike, no S, one extractor), ``share`` (attention and S, one extractor),
             ``doubleS`` (an extractor for each domain), ``full`` (and auxiliary documents).
-        width: of word vectors, where none are given; filters: of the convolution; aspects: a document; size: of each.
+        sizes: of words and aspects.
         vectors: of the words, see :func:`~graphmeta.data.reviews.read_vectors`; trained further.
         extractor_by: ``document`` reads each document by the extractor of its domain; ``flow`` reads both documents by
             that of the item's domain, as the released code does.
@@ -269,72 +277,18 @@ def catn(
             f"variant {variant!r}, extractor_by {extractor_by!r}: the variants are {', '.join(VARIANTS)}, read by "
             f"'document' or 'flow'"
         )
-    words = WordVectors(len(texts.vocabulary), width, vectors=vectors)
+    words = WordVectors(len(texts.vocabulary), sizes.width, vectors=vectors)
     extractors = [
         AspectExtractor(
             words.width,
-            filters=filters,
-            aspects=aspects,
-            size=size,
+            filters=sizes.filters,
+            aspects=sizes.aspects,
+            size=sizes.size,
             attend=variant != "simple",
             deep=variant == "full",
         )
         for _ in range(2 if variant in ("doubleS", "full") else 1)
     ]
-    model = Catn(cut, texts, words, extractors, Matching(size, related=variant != "simple"))
+    model = Catn(cut, texts, words, extractors, Matching(sizes.size, related=variant != "simple"))
     model.by_flow = extractor_by == "flow"
     return model
-
-
-class Anr(Reviewed):
-    """See :func:`anr`."""
-
-    def __init__(
-        self, cut: CrossDomain, texts: Texts, words: WordVectors, extractor: WindowAspects, match: CoAttention
-    ) -> None:
-        super().__init__(cut, texts, words)
-        self.extractor, self.importance, self.dropout = extractor, match, nn.Dropout(0.5)
-
-    def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
-        """The match of the aspects, weighed by what matters."""
-        distinct, row = user.unique(return_inverse=True)
-        of_user = self.extractor(self.shelf.users[1 - domain][distinct], self.words).aspects[row]
-        of_item = self.extractor(self.shelf.item(item, user), self.words).aspects
-        return self.importance(self.dropout(of_user), self.dropout(of_item))
-
-    def penalty(self) -> Tensor:
-        """The squares of the users' biases."""
-        return 1e-6 * self.of_user.square().sum()
-
-    def learned(self, cut: CrossDomain) -> Rows:
-        """Target ratings of linking users."""
-        rows = cut.flows()
-        return rows.take(rows.domain == TARGET)
-
-
-def anr(
-    cut: CrossDomain,
-    texts: Texts,
-    *,
-    width: int = 300,
-    aspects: int = 5,
-    size: int = 10,
-    hidden: int = 50,
-    vectors: Tensor | None = None,
-) -> Anr:
-    """ANR: aspects by projection and attention, compared with each other as co-attention finds them important.
-
-    ``r̂ = Σ_m p_{u,m} p_{i,m} (a_{u,m} · a_{i,m}) + b_u + b_i``, the user's document from the source domain, the item's
-    from the target; one extractor for all.
-
-    Args:
-        width: of word vectors, where none are given; aspects: a document; size: of each; hidden: of the co-attention.
-        vectors: of the words; they stay as they are. Without, words begin as noise and are trained.
-
-    Source: Chin et al., ANR: Aspect-based Neural Recommender, CIKM 2018.
-    Differs: across domains, which ANR is not made for; no training of the extractor beforehand; what the asker wrote
-    about the item is no part of its document; ``b_i`` begins with the item's mean and so holds μ.
-    """
-    words = WordVectors(len(texts.vocabulary), width, vectors=vectors, frozen=vectors is not None)
-    extractor = WindowAspects(words.width, aspects=aspects, size=size)
-    return Anr(cut, texts, words, extractor, CoAttention(size, hidden))

@@ -6,15 +6,17 @@ ClusterSeq's text could not be had, only its abstract; what is not known is chos
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.starts.generated import Generated
-from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.step import Step
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.conditioning.gate import Row
@@ -25,7 +27,8 @@ from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, 
 from graphmeta.nn.heads.translation import MeanTransition, Translation
 from graphmeta.nn.losses.pairwise import Hinge, SampledSoftmax
 from graphmeta.nn.losses.task_negatives import AgainstUnseen
-from graphmeta.published.recipe import recorded
+from graphmeta.published.options import step_of
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.session_batch import real_samples
@@ -54,19 +57,27 @@ class ClusteredSystem(System):
         return code.clusters.loss(people)
 
 
-@recorded
+@dataclass(frozen=True)
+class UserClusters:
+    """Sizes of users' vectors and of clusters' codes, the number K of clusters, and λ_c of the clustering loss."""
+
+    graph: int = 64
+    code: int = 16
+    clusters: int = 5
+    weight: float = 0.1
+
+
+@published(
+    "arXiv 2307.13766, ClusterSeq (reconstruction)", family="cold_user", adapts="the decoder, from a gated start"
+)
 def cluster_seq(
     items: EntityTable,
     *,
     width: int = 64,
-    graph: int = 64,
-    code: int = 16,
-    clusters: int = 5,
+    people: UserClusters = UserClusters(),
     negatives: int = 100,
-    lr: float = 1e-2,
-    steps: int = 1,
-    order: int = 1,
-    weight: float = 0.1,
+    step: Step | float = 1e-2,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """ClusterSeq (reconstruction): a person's cluster gates a recurrent decoder, which then adapts to their clicks.
 
@@ -75,8 +86,7 @@ def cluster_seq(
     last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
 
     Args:
-        width: of items and states; graph: of people; code: of clusters' codes; clusters: K.
-        negatives: items drawn for each target; weight: λ_c.
+        width: of items and states; people: their vectors and clusters; negatives: items drawn for each target.
 
     Source: ClusterSeq (arXiv 2307.13766), of which the abstract alone was at hand: meta-learning over users by their
     first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
@@ -84,18 +94,19 @@ def cluster_seq(
     Differs: nobody outside knows by how much. The graph, the gates, sizes (the paper's best width is 256), both
     losses and all rates are choices of this library; no figure here speaks for the paper.
     """
-    readout = ClusterCode(Person(graph), Autoencoders(graph, code, clusters=clusters))
+    graph, code = people.graph, people.code
+    readout = ClusterCode(Person(graph), Autoencoders(graph, code, clusters=people.clusters))
     head = DecoderHead(AttentionDecoder(width, width), readout)
     recommender = Recommender(PeopleFeatures(len(items), width, graph=graph), RecurrentBeside(width, width), head)
     start = Gated(Scope("head.decoder"), code, granularity=Row())
-    adaptation = Adaptation(Scope("head.decoder"), step=Gradient(lr), start=start, steps=steps, order=order)
+    adaptation = Adaptation(Scope("head.decoder"), step=step_of(step), start=start, inner=inner)
     loss, samples = AgainstUnseen(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
     system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples)
-    system.weight = weight
+    system.weight = people.weight
     return system
 
 
-@recorded
+@published("Wang et al. 2021, MetaTL", family="cold_user", equations="1-6", adapts="the relation of items")
 def meta_tl(
     items: EntityTable,
     *,
@@ -103,9 +114,8 @@ def meta_tl(
     hidden: Sequence[int] = (500, 200),
     dropout: float = 0.5,
     negatives: int = 1,
-    lr: float = 5.0,
-    steps: int = 1,
-    order: int = 2,
+    step: Step | float = 5.0,
+    inner: InnerLoop = InnerLoop(order=2),
 ) -> System:
     """MetaTL: a person's first steps from item to item are a translation, which one gradient step makes their own.
 
@@ -113,7 +123,7 @@ def meta_tl(
     ``max(0, 1 + d(target) − d(other))`` as the loss.
 
     Args:
-        width: of items and relations; hidden, dropout: of the MLP; lr: β.
+        width: of items and relations; hidden, dropout: of the MLP; step: β.
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
     SIGIR 2021, eqs 1–6.
@@ -123,5 +133,5 @@ def meta_tl(
     readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
     start = Generated("head.relation", nn.Identity())
-    adaptation = Adaptation(Scope("head.relation"), step=Gradient(lr), start=start, steps=steps, order=order)
+    adaptation = Adaptation(Scope("head.relation"), step=step_of(step), start=start, inner=inner)
     return System(recommender, items, adaptation=adaptation, loss=AgainstUnseen(Hinge(), count=negatives))

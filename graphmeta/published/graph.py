@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from torch import nn
 
@@ -17,13 +17,13 @@ from graphmeta.nn.features.transitions import TransitionFeatures
 from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.readout import SoftAttention
-from graphmeta.published.parts import Base, base_system, with_score_terms
-from graphmeta.published.recipe import recorded
+from graphmeta.published.parts import copied, with_score_terms
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 
 
-@recorded
+@published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
 def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: str = "mean") -> System:
     """Relational message passing over session, items and every attribute they have; SR-GNN's readout.
 
@@ -42,16 +42,23 @@ def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages
     return System(Recommender(ItemFeatures(len(items), width), encoder, head), items)
 
 
-@recorded
+@dataclass(frozen=True)
+class Transitions:
+    """See :class:`~graphmeta.nn.features.transitions.TransitionFeatures`."""
+
+    neighbours: int = 12
+    window: int = 3
+    discount: int = 1
+    dropout: float = 0.0
+
+
+@published("Wang et al. 2020, GCE-GNN (global level)", family="graph")
 def global_gnn(
     items: EntityTable,
     *,
     width: int = 100,
     steps: int = 1,
-    neighbours: int = 12,
-    window: int = 3,
-    discount: int = 1,
-    dropout: float = 0.0,
+    transitions: Transitions = Transitions(),
     normalised: bool = False,
     scale: float = 12.0,
 ) -> System:
@@ -59,7 +66,7 @@ def global_gnn(
 
     Args:
         width: d; steps: rounds of message passing within the session.
-        neighbours, window, discount, dropout: see :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
+        transitions: of :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
         normalised: item and session vectors of unit length, their products times ``scale``.
 
     Source: Wang et al., Global Context Enhanced Graph Neural Networks for Session-based Recommendation, SIGIR 2020:
@@ -67,9 +74,7 @@ def global_gnn(
     Differs: the session level is SR-GNN's, without the paper's typed edges and positions; for the attention and the
     counts see :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
     """
-    features = TransitionFeatures(
-        len(items), width, neighbours=neighbours, window=window, discount=discount, dropout=dropout
-    )
+    features = TransitionFeatures(len(items), width, **asdict(transitions))
     readout, project = SoftAttention(width), nn.Linear(2 * width, width, bias=False)
     head = Cosine(readout, project, scale=scale) if normalised else Dot(readout, project)
     encoder = GatedSessionGraph(width, steps=steps)
@@ -78,16 +83,9 @@ def global_gnn(
     return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
 
 
-@recorded
-def reranker(
-    items: EntityTable,
-    *,
-    users: EntityTable | None = None,
-    base: Base = "niser",
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
-) -> System:
-    """A trained recommender, and a network that looks once more at the items which counts speak for.
+@published("ours, around NISER+", family="graph", base="niser", encoder="niser", held_out=True)
+def reranker(base: System) -> System:
+    """Re-ranks a trained recommender's scores with an MLP over co-occurrence, recency and popularity features.
 
     ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items
     (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), f and x those of
@@ -105,11 +103,11 @@ def reranker(
         system.fit_statistics(log)
 
     Args:
-        base: builds the system (or its name in the catalogue), one that scores by products; options: its arguments.
+        base: a system that scores by products, which stays as it is.
 
     Source: ours.
     """
-    system = base_system(base, items, users=users, width=width, options=options)
+    system = copied(base)
     head = system.recommender.head
     known = list(head.score_terms) if isinstance(head, Dot) else []
     system = with_score_terms(system, [name for name in ("repeat_bias", "reranker") if name not in known])
@@ -118,7 +116,7 @@ def reranker(
     return system
 
 
-@recorded
+@published("Gupta et al. 2019, NISER+", family="graph")
 def niser(
     items: EntityTable,
     *,

@@ -7,13 +7,12 @@ say, costs nothing.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +21,11 @@ from torch.overrides import TorchFunctionMode
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.published.catalogue import CATALOGUE
+from graphmeta.published.registry import Published
 from graphmeta.recipe import FORMAT, LIMITS, Recipe
 from graphmeta.storage import load_state
 from graphmeta.system import System
-
-if TYPE_CHECKING:
-    from graphmeta.published.catalogue import Entry
-
 
 # Names of earlier versions: of systems, of options and their values, and of parts, which begin a weight's name.
 _SYSTEMS = {"second_look": "reranker"}
@@ -93,7 +90,10 @@ def read_document(stored: Any, place: str) -> Document:
         raise InputError(f"{place}: its items or users are damaged; restore it from a copy") from None
     recipe = _recipe(stored.get("recipe"), place)
     if recipe is not None and stored["format"] < 4:
-        recipe = Recipe(recipe.family, _SYSTEMS.get(recipe.name, recipe.name), _renamed(recipe.arguments))
+        arguments, name = _renamed(recipe.arguments), _SYSTEMS.get(recipe.name, recipe.name)
+        if name.startswith("cbml"):  # "attributes" was an option, and is cbml_f
+            name = name if arguments.pop("attributes", True) else "cbml_f"
+        recipe = Recipe(recipe.family, name, arguments)
     return Document(place, items, people, recipe, limits, notes)
 
 
@@ -182,12 +182,12 @@ def _line(error: Exception) -> str:
     return line if len(line) <= 160 else f"{line[:160]}…"
 
 
-def _entry(document: Document) -> tuple[Entry, dict[str, Any]]:
+def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
     """The row of the catalogue that builds the system, and its arguments."""
     recipe, place = document.recipe, document.place
     if recipe is None:
         raise InputError(f"{place}: a system of your own; pass build=, the function that makes it from the items")
-    entry = importlib.import_module("graphmeta.published.catalogue").CATALOGUE.get(recipe.name)
+    entry = CATALOGUE.get(recipe.name)
     if entry is None:
         raise InputError(f"{place}: the system {recipe.name!r} is not in this version's catalogue; update graphmeta")
     return entry, recipe.arguments

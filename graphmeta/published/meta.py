@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.memory import MemoryStart
-from graphmeta.adapt.step import Gradient
-from graphmeta.data.tables import EntityTable
+from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
-from graphmeta.published.parts import (
-    Base,
-    adapting,
-    along_paths,
-    base_system,
-    last_layer,
-    loop_of,
-    replace_last_layer,
-    scope_called,
-    step_of,
-)
-from graphmeta.published.recipe import recorded
-from graphmeta.published.session import if_san, sr_gnn
+from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
+from graphmeta.published.parts import adapting, along_paths, copied, last_layer, replace_last_layer
+from graphmeta.published.registry import published
 from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
 
 
-@recorded
+@published(
+    "Finn et al. 2017, MAML",
+    family="meta",
+    equations="1",
+    adapts="encoder and head",
+    base="sr_gnn",
+    encoder="sr_gnn",
+)
 def maml(
-    items: EntityTable,
+    base: System,
     *,
-    users: EntityTable | None = None,
-    base: Base = sr_gnn,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
-    scope: Sequence[str] | str = "attention",
-    lr: float = 0.05,
-    learned: bool | str = False,
-    steps: int = 1,
-    order: int = 1,
-    inner: Mapping[str, Any] | None = None,
+    scope: Scope = ATTENTION,
+    step: Step | float = 0.05,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MAML around any recommender: shared weights from which one step on a session's own clicks leads far.
 
@@ -63,20 +50,20 @@ def maml(
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
     (Meta-SGD) for a learned rate a number, Antoniou et al. 2019 (MAML++) for one a parameter.
     """
-    wrapped = base_system(base, items, users=users, width=width, options=options)
-    loop, step = loop_of(steps, order, inner), step_of(lr, learned=learned)
-    return adapting(wrapped, items, Adaptation(scope_called(scope), step=step, inner=loop))
+    return adapting(copied(base), Adaptation(scope, step=step_of(step), inner=inner))
 
 
-@recorded
+@published(
+    "Song et al. 2021, CBML (baseline)",
+    family="meta",
+    adapts="everything, when recommending",
+    base="if_san",
+    encoder="if_san",
+)
 def multi_ft(
-    items: EntityTable,
+    base: System,
     *,
-    users: EntityTable | None = None,
-    base: Base = if_san,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
-    lr: float = 1e-3,
+    step: Step | float = 1e-3,
     steps: int = 1,
 ) -> System:
     """Multi-FT: the base trained as usual; a session's own clicks fine-tune all of it before it is asked.
@@ -86,21 +73,23 @@ def multi_ft(
     Source: CBML §5 (baseline). Differs: the number of steps and the rate are not given there; one step at 1e-3. Steps
     go down the full softmax of the session's prefixes, also where the base is trained on drawn items.
     """
-    inner = base_system(base, items, users=users, width=width, options=options)
-    return adapting(inner, items, Adaptation(scope_called("all"), step=Gradient(lr), steps=steps, meta_trained=False))
+    adaptation = Adaptation(EVERYTHING, step=step_of(step), steps=steps, meta_trained=False)
+    return adapting(copied(base), adaptation)
 
 
-@recorded
+@published(
+    "Lee et al. 2019, MeLU",
+    family="meta",
+    equations="Algorithm 1",
+    adapts="the prediction layer",
+    base="if_san",
+    encoder="if_san",
+)
 def melu(
-    items: EntityTable,
+    base: System,
     *,
-    users: EntityTable | None = None,
-    base: Base = if_san,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
-    lr: float = 1e-3,
-    steps: int = 1,
-    order: int = 1,
+    step: Step | float = 1e-3,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MeLU on sessions: the last layer is adapted, everything is meta-trained.
 
@@ -109,24 +98,18 @@ def melu(
     Source: Lee et al., MeLU, KDD 2019, Algorithm 1, on IF-SAN as in CBML §5. Differs: a true meta-gradient of the
     stated order; the released code copies its fast weights and has none.
     """
-    inner = base_system(base, items, users=users, width=width, options=options)
-    return adapting(inner, items, Adaptation(Scope("head.project"), step=Gradient(lr), steps=steps, order=order))
+    return adapting(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
 
 
-@recorded
+@published("Dong et al. 2020, MAMO", family="meta", adapts="everything, from a memory", base="if_san", encoder="if_san")
 def mamo(
-    items: EntityTable,
+    base: System,
     *,
-    users: EntityTable | None = None,
-    base: Base = if_san,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
     slots: int = 3,
     rate: float = 0.1,
-    scope: Sequence[str] | str = "all",
-    lr: float = 1e-3,
-    steps: int = 1,
-    order: int = 1,
+    scope: Scope = EVERYTHING,
+    step: Step | float = 1e-3,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MAMO on sessions: a layer before the prediction layer begins, for each session, as what a memory holds for it.
 
@@ -145,27 +128,23 @@ def mamo(
     order; the memory is written once a meta-batch, with the mean over its tasks, and cannot fade; recommending and
     evaluating leave it as it is. All as the public code does not.
     """
-    inner = base_system(base, items, users=users, width=width, options=options)
-    replace_last_layer(inner.recommender, MemoryAugmented(*last_layer(inner.recommender), slots=slots, rate=rate))
+    own = copied(base)
+    replace_last_layer(own.recommender, MemoryAugmented(*last_layer(own.recommender), slots=slots, rate=rate))
     start = MemoryStart("head.project.memory")
-    adaptation = Adaptation(scope_called(scope), step=Gradient(lr), start=start, steps=steps, order=order)
-    return adapting(inner, items, adaptation)
+    return adapting(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
 
 
-@recorded
+@published(
+    "Lu et al. 2020, MetaHIN", family="meta", adapts="contexts, prediction layer", base="if_san", encoder="if_san"
+)
 def meta_hin(
-    items: EntityTable,
+    base: System,
     *,
-    users: EntityTable | None = None,
-    base: Base = if_san,
-    options: Mapping[str, Any] | None = None,
-    width: int = 100,
     size: int = 32,
     neighbours: int = 20,
     path_lr: float = 5e-3,
-    lr: float = 5e-3,
-    steps: int = 1,
-    order: int = 1,
+    step: Step | float = 5e-3,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MetaHIN on sessions: each meta-path gives a context, which gates the prediction layer; losses weigh the paths.
 
@@ -186,15 +165,15 @@ def meta_hin(
     asked; each path has weights of its own; a click's neighbours count as much as another's; a path through sessions
     needs a second session; first order unless told otherwise. The session's own vector is read, as IF-SAN does.
     """
-    inner = base_system(base, items, users=users, width=width, options=options)
-    model, paths = inner.recommender, 2 + len(items.attributes)
+    own, items = copied(base), base.items
+    model, paths = own.recommender, 2 + len(items.attributes)
     session, out = last_layer(model)
     replace_last_layer(model, nn.Linear(session + size, out))
     table = item_table(model.features)
     model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=table.width, size=size)
     around = MetaPaths(len(items), list(items.attributes), most=neighbours)
     adaptation = along_paths(
-        Scope("head.project"), (session, size), count=paths, path_lr=path_lr, lr=lr, steps=steps, order=order
+        Scope("head.project"), (session, size), count=paths, path_lr=path_lr, step=step, inner=inner
     )
-    inner.recommender = ContextAugmented(model.features, model.encoder, model.head, around)
-    return adapting(inner, items, adaptation)
+    own.recommender = ContextAugmented(model.features, model.encoder, model.head, around)
+    return adapting(own, adaptation)

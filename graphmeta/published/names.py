@@ -42,7 +42,7 @@ OTHERS = (
     _other("catn_simple", "cross-domain", f"{_CATN} (basic)", "-", 'published.cross_domain.catn(variant="simple")'),
     _other("catn_share", "cross-domain", f"{_CATN} (attn)", "-", 'published.cross_domain.catn(variant="share")'),
     _other("catn_double", "cross-domain", f"{_CATN} (doubleS)", "-", 'published.cross_domain.catn(variant="doubleS")'),
-    _other("anr", "cross-domain", "Chin et al. 2018, ANR", "-", "published.cross_domain.anr"),
+    _other("anr", "cross-domain", "Chin et al. 2018, ANR", "-", "published.anr.anr"),
     _other("cmf", "cross-domain", "Singh & Gordon 2008, CMF", "-", "published.factors.cmf"),
     _other("emcdr", "cross-domain", "Man et al. 2017, EMCDR (linear)", "-", "published.factors.emcdr"),
     _other("emcdr_mlp", "cross-domain", "Man et al. 2017, EMCDR (MLP)", "-", "published.factors.emcdr(mlp=True)"),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.co_adaptation import CoAdaptation
-from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.gated import Gated
-from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates
-from graphmeta.data.tables import EntityTable
+from graphmeta.adapt.step import Gradient, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
 from graphmeta.nn.heads.dot import Dot
@@ -25,19 +24,9 @@ from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.published.recipe import called
+from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-
-Base = Callable[..., System] | str
-
-SCOPES: dict[str, tuple[str, ...]] = {
-    "predictor": ("head.project", "head.score_terms", "head.scale"),
-    "attention": ("encoder", "head"),
-    "all": ("",),
-}
-# What no session changes: what it is known by, and a network over counts, whose rows are not laid out by task.
-FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.score_terms.reranker")
 
 
 def loss_called(name: str, negatives: nn.Module) -> nn.Module:
@@ -89,26 +78,10 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
     return system
 
 
-def base_system(
-    base: Base, items: EntityTable, *, users: EntityTable | None, width: int, options: Mapping[str, Any] | None = None
-) -> System:
-    """The system that another one goes around.
-
-    Args:
-        base: its name in the catalogue, or what builds it; options: its arguments besides ``width``.
-
-    Raises:
-        InputError: a name that is not in the catalogue.
-    """
-    from graphmeta.published.catalogue import CATALOGUE, build  # which imports this module
-
-    name, given = called(base), dict(options or {})
-    if name is not None:
-        return build(name, items, users=users, width=width, **given)
-    if isinstance(base, str):
-        raise InputError(f"no system is called {base!r}; a base is one of {', '.join(CATALOGUE)}")
-    whose = {} if users is None else {"users": users}
-    return base(items, width=width, **whose, **given)
+def copied(base: System) -> System:
+    """A copy with weights of its own, so that what goes around it leaves the base as it is."""
+    shared = (base.items, base.users)
+    return copy.deepcopy(base, {id(part): part for part in shared if part is not None})
 
 
 class FineTuned(System):
@@ -123,11 +96,11 @@ class FineTuned(System):
         return SoftmaxLoss()
 
 
-def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System:
-    """The recommender of ``base`` with an adaptation around it; what it knows of users and lengths stays.
+def adapting(base: System, adaptation: Adaptation) -> System:
+    """The recommender of ``base`` with an adaptation around it; items, users and lengths stay.
 
-    If it is trained without the adaptation, it is trained as the base is (:class:`FineTuned`). Meta-training has tasks
-    of its own, and the full softmax as its loss, whatever the base's are.
+    If it is not meta-trained, it is trained as the base is (:class:`FineTuned`). Meta-training has tasks of its own,
+    and the full softmax as its loss, whatever the base's are.
 
     Raises:
         InputError: a base that adapts itself, whose start and step would be lost.
@@ -135,94 +108,32 @@ def adapting(base: System, items: EntityTable, adaptation: Adaptation) -> System
     if base.adaptation is not None:
         raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
     kind = System if adaptation.meta_trained else FineTuned
-    system = kind(base.recommender, items, users=base.users, adaptation=adaptation, **base.limits)
+    system = kind(base.recommender, base.items, users=base.users, adaptation=adaptation, limits=base.limits)
     if not adaptation.meta_trained:
         system.loss, system.samples, system.batches = base.loss, base.samples, base.batches
     return system
 
 
 def along_paths(
-    scope: Scope, read: tuple[int, int], *, count: int, path_lr: float, lr: float, steps: int, order: int
+    scope: Scope, read: tuple[int, int], *, count: int, path_lr: float, step: Step | float, inner: InnerLoop
 ) -> CoAdaptation:
     """MetaHIN's adaptation: steps on the contexts of ``head.readout``, which gate ``scope``, then steps on that.
 
     Args:
         read: how many numbers the adapted layers read before the context, and how many are the context.
-        count: of paths; path_lr: rate of the step on the contexts; lr, steps: of those on ``scope``.
+        count: of paths; path_lr: rate of the step on the contexts; step, inner: of those on ``scope``.
     """
     before, size = read
     prefixes = [f"head.readout.paths.{number}" for number in range(count)]
     return CoAdaptation(
         scope,
-        step=Gradient(lr),
+        step=step_of(step),
         start=Gated(scope, before + size, part=slice(before, None)),
-        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=order),
+        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=inner.order),
         paths=prefixes,
         mix="head.readout.mix",
-        steps=steps,
-        order=order,
+        inner=inner,
     )
-
-
-def step_of(lr: float, *, learned: bool | str) -> Gradient | LearnedRates | GroupRates:
-    """Plain gradient steps, or steps whose rates begin at ``lr`` and are learned, for each step anew.
-
-    Args:
-        learned: ``"number"`` (or True) for a rate for each number, ``"group"`` for one for each parameter.
-
-    Raises:
-        InputError: rates of another kind.
-    """
-    kinds: dict[bool | str, Callable[[], Gradient | LearnedRates | GroupRates]] = {
-        False: lambda: Gradient(lr),
-        True: lambda: LearnedRates(lr, per_step=True),
-        "number": lambda: LearnedRates(lr, per_step=True),
-        "group": lambda: GroupRates(lr, per_step=True),
-    }
-    if learned not in kinds:
-        raise InputError(f"learned={learned!r} must be False, True, 'number' or 'group'")
-    return kinds[learned]()
-
-
-def loop_of(steps: int, order: int, inner: Mapping[str, float] | None) -> InnerLoop:
-    """The inner loop with these options.
-
-    Args:
-        inner: ``clip`` (the largest norm of a task's gradient), ``proximal`` (λ), ``multi_step`` (the share of the
-            training after which the last step counts alone) and ``first_order`` (the share of the training before
-            order 2), each optional; see :class:`~graphmeta.adapt.inner.InnerLoop`.
-
-    Raises:
-        InputError: another option, a number that is none, or ``first_order`` where ``order`` is 1.
-    """
-    options = dict(inner or {})
-    known = ("clip", "proximal", "multi_step", "first_order")
-    for name, value in options.items():
-        if name not in known:
-            raise InputError(f"the inner loop takes no {name!r}; it takes {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"inner[{name!r}] must be a number, not {value!r}")
-    if "first_order" in options and order != 2:
-        raise InputError("first_order says when order 2 begins; pass order=2 with it, or leave it out")
-    return InnerLoop(
-        steps=steps,
-        order=OrderSchedule(options["first_order"]) if "first_order" in options else order,
-        clip=options.get("clip"),
-        proximal=options.get("proximal", 0.0),
-        multi_step=MultiStep(options["multi_step"]) if "multi_step" in options else None,
-    )
-
-
-def scope_called(scope: Sequence[str] | str) -> Scope:
-    """The scope of a short name in :data:`SCOPES`, or of these prefixes, always without :data:`FIXED`.
-
-    Raises:
-        InputError: no scope is called so.
-    """
-    if isinstance(scope, str) and scope not in SCOPES:
-        raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
-    prefixes = SCOPES[scope] if isinstance(scope, str) else scope
-    return Scope(*prefixes, without=FIXED)
 
 
 def last_layer(recommender: Recommender) -> tuple[int, int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.memory import UserMemoryStart
-from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.step import Step
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.memory import Profiles, SlotLayer
 from graphmeta.nn.encoders.attention import Clicks
@@ -18,23 +20,25 @@ from graphmeta.nn.encoders.pooling import SampleMean
 from graphmeta.nn.features.content import ContentFeatures, UserContent
 from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
 from graphmeta.nn.readout import Last
+from graphmeta.published.options import step_of
 from graphmeta.published.parts import along_paths
-from graphmeta.published.recipe import recorded
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import RandomQueries
 from graphmeta.system import System
 
 
-@recorded
+@published(
+    "Lee et al. 2019, MeLU", family="cold_user", equations="1-3, Algorithm 1", adapts="the decision layers", rates=True
+)
 def melu_rating(
     items: EntityTable,
     *,
     users: EntityTable,
     width: int = 32,
     hidden: int = 64,
-    lr: float = 5e-6,
-    steps: int = 1,
-    order: int = 1,
+    step: Step | float = 5e-6,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MeLU: a person's known ratings adapt the decision layers; the vectors of contents are shared by all.
 
@@ -43,7 +47,7 @@ def melu_rating(
 
     Args:
         width: of each field of content; hidden: of the decision layers.
-        lr: of a person's step; steps: how many, none for the twin that does not adapt.
+        step, inner: the rate of a person's steps, and how many; none for the twin that does not adapt.
 
     Source: Lee et al., MeLU: Meta-Learned User Preference Estimator for Cold-Start Recommendation, KDD 2019,
     eqs 1–3, Algorithm 1.
@@ -55,11 +59,17 @@ def melu_rating(
     """
     features, readout = ContentFeatures(items, width), UserContent(users, width)
     head = Decision(readout, decision_layers(readout.width + features.width, (hidden, hidden)))
-    adaptation = Adaptation(Scope("head.layers"), step=Gradient(lr), steps=steps, order=order)
+    adaptation = Adaptation(Scope("head.layers"), step=step_of(step), inner=inner)
     return _rating(Recommender(features, Clicks(), head), items, users=users, adaptation=adaptation)
 
 
-@recorded
+@published(
+    "Dong et al. 2020, MAMO",
+    family="cold_user",
+    equations="section 3",
+    adapts="all but the contents, from memories",
+    rates=True,
+)
 def mamo_rating(
     items: EntityTable,
     *,
@@ -68,9 +78,8 @@ def mamo_rating(
     size: int = 64,
     slots: int = 3,
     bias: float = 0.01,
-    lr: float = 0.01,
-    steps: int = 1,
-    order: int = 1,
+    step: Step | float = 0.01,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MAMO: a person's weights begin as memories of earlier people with a profile like theirs say, and then adapt.
 
@@ -82,7 +91,7 @@ def mamo_rating(
     Args:
         width: of each field of content; size: of u and v.
         slots: K; bias: τ; the memories' rates are the paper's, 0.5, 0.05 and 0.1.
-        lr: of a person's step; steps: how many.
+        step, inner: the rate of a person's steps, their number and order.
 
     Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, section 3,
     and, where it is silent, the public code.
@@ -100,26 +109,45 @@ def mamo_rating(
         Scope("head.user"), "head.layers.0", profiles=Profiles(readout.width, slots=slots), bias=bias
     )
     scope = Scope("head.user", "head.item", "head.layers")
-    adaptation = Adaptation(scope, step=Gradient(lr), start=start, steps=steps, order=order)
+    adaptation = Adaptation(scope, step=step_of(step), start=start, inner=inner)
     head = Decision(readout, layers, user=own[0], item=own[1])
     return _rating(Recommender(features, Clicks(), head), items, users=users, adaptation=adaptation)
 
 
-@recorded
+@dataclass(frozen=True)
+class Paths:
+    """The meta-paths of :func:`meta_hin_rating`.
+
+    Args:
+        paths: the items' attributes that are paths; all if not given.
+        size: of a context; known: items of a person that are looked at, the last ones; neighbours: of an item along a
+            path, at most, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
+        path_lr: rate of the step on the contexts.
+    """
+
+    paths: Sequence[str] | None = None
+    size: int = 32
+    known: int = 20
+    neighbours: int = 20
+    path_lr: float = 5e-3
+
+
+@published(
+    "Lu et al. 2020, MetaHIN",
+    family="cold_user",
+    equations="sections 4.2-4.3",
+    adapts="contexts, decision layers",
+    rates=True,
+)
 def meta_hin_rating(
     items: EntityTable,
     *,
     users: EntityTable,
-    paths: Sequence[str] | None = None,
     width: int = 32,
-    size: int = 32,
     hidden: int = 64,
-    known: int = 20,
-    neighbours: int = 20,
-    path_lr: float = 5e-3,
-    lr: float = 5e-3,
-    steps: int = 1,
-    order: int = 1,
+    graph: Paths = Paths(),
+    step: Step | float = 5e-3,
+    inner: InnerLoop = InnerLoop(),
 ) -> System:
     """MetaHIN: each meta-path from a person gives a context, which gates the decision layers; losses weigh the paths.
 
@@ -132,11 +160,8 @@ def meta_hin_rating(
     before it, so no item that is asked about is in its own context.
 
     Args:
-        paths: the items' attributes that are paths; all if not given.
-        width: of each field of content; size: of a context; hidden: of the decision layers.
-        known: items of a person that are looked at, the last ones; neighbours: of an item along a path, at most, see
-            :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
-        path_lr: rate of the step on the contexts; lr, steps: of those on the decision layers.
+        width: of each field of content; hidden: of the decision layers; graph: the paths.
+        step, inner: the rate of the steps on the decision layers, and their number and order.
 
     Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,
     sections 4.2–4.3.
@@ -146,16 +171,16 @@ def meta_hin_rating(
     as much as another's; people with 13 to 100 ratings, where the code takes those with at most five known ones;
     first order unless told otherwise.
     """
-    names = [*items.attributes, *items.several] if paths is None else list(paths)
+    names = [*items.attributes, *items.several] if graph.paths is None else list(graph.paths)
     queries, count = RandomQueries(), 2 + len(names)
-    around = MetaPaths(len(items), names, most=neighbours, known=queries.known)
+    around = MetaPaths(len(items), names, most=graph.neighbours, known=queries.known)
     features, who = PathFeatures(ContentFeatures(items, width), around), UserContent(users, width)
-    readout = PathContexts(who, paths=count, width=features.width, size=size, mean=Last())
-    layers = decision_layers(who.width + size + features.width, (hidden, hidden))
-    scope, read = Scope("head.layers"), (who.width, size)
-    adaptation = along_paths(scope, read, count=count, path_lr=path_lr, lr=lr, steps=steps, order=order)
+    readout = PathContexts(who, paths=count, width=features.width, size=graph.size, mean=Last())
+    layers = decision_layers(who.width + graph.size + features.width, (hidden, hidden))
+    scope, read = Scope("head.layers"), (who.width, graph.size)
+    adaptation = along_paths(scope, read, count=count, path_lr=graph.path_lr, step=step, inner=inner)
     model = Recommender(features, SampleMean(), Decision(readout, layers))
-    return _rating(model, items, users=users, adaptation=adaptation, queries=queries, known=known)
+    return _rating(model, items, users=users, adaptation=adaptation, queries=queries, known=graph.known)
 
 
 def _rating(
@@ -175,5 +200,5 @@ def _rating(
         adaptation=adaptation,
         loss=SquaredError(),
         samples=queries or RandomQueries(),
-        max_length=known,
+        limits={"max_length": known},
     )

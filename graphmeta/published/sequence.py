@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 from torch import nn
@@ -17,13 +18,13 @@ from graphmeta.nn.losses.negatives import OwnNegatives, local, uniform
 from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.readout import Last
 from graphmeta.published.parts import loss_called
-from graphmeta.published.recipe import recorded
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
 
 
-@recorded
+@published("Covington et al. 2016, YouTube DNN", family="sequence", equations="section 3")
 def youtube_dnn(
     items: EntityTable,
     *,
@@ -55,17 +56,24 @@ def youtube_dnn(
     return _at_every_click(Recommender(features, RunningMean(), head), items, loss=loss, negatives=negatives)
 
 
-@recorded
+@dataclass(frozen=True)
+class Convolutions:
+    """See :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`."""
+
+    layers: int = 1
+    kernel: int = 3
+    multiplier: int = 1
+    residual: bool = True
+    activation: str = "tanh"
+    gated: bool = False
+
+
+@published("van den Oord et al. 2016, WaveNet", family="sequence", equations="section 2")
 def wavenet(
     items: EntityTable,
     *,
     width: int = 64,
-    layers: int = 1,
-    kernel: int = 3,
-    multiplier: int = 1,
-    residual: bool = True,
-    activation: str = "tanh",
-    gated: bool = False,
+    convolutions: Convolutions = Convolutions(),
     loss: str = "hinge",
     negatives: int = 1,
 ) -> System:
@@ -74,22 +82,13 @@ def wavenet(
     ``h_t = act(Σ_j W_j x_{t − j·dilation} + b) + x_t`` a layer, score_i = h_t · e_i + b_i.
 
     Args:
-        width, layers, kernel, multiplier, residual, activation, gated: see
-            :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`.
+        width: of items and states; convolutions: of :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`.
         loss, negatives: see :func:`youtube_dnn`.
 
     Source: van den Oord et al. 2016, WaveNet; as a recommender in Spotlight (Kula 2017).
     Differs: what lies before the first click is zero in every layer.
     """
-    encoder = CausalConvStack(
-        width,
-        layers=layers,
-        kernel=kernel,
-        multiplier=multiplier,
-        residual=residual,
-        activation=activation,
-        gated=gated,
-    )
+    encoder = CausalConvStack(width, **asdict(convolutions))
     recommender = Recommender(ItemFeatures(len(items), width, bias=True), encoder, Dot(Last(), bias=True))
     return _at_every_click(recommender, items, loss=loss, negatives=negatives)
 
@@ -101,16 +100,23 @@ def _at_every_click(recommender: Recommender, items: EntityTable, *, loss: str, 
     return System(recommender, items, loss=AllPositions(one), samples=whole_sessions)
 
 
-@recorded
+@dataclass(frozen=True)
+class Filters:
+    """See :class:`~graphmeta.nn.encoders.convolution.RecentPatterns`."""
+
+    length: int = 5
+    horizontal: int = 16
+    vertical: int = 4
+    dropout: float = 0.5
+
+
+@published("Tang & Wang 2018, Caser", family="sequence", equations="3-10")
 def caser(
     items: EntityTable,
     *,
     users: EntityTable | None = None,
     width: int = 50,
-    length: int = 5,
-    horizontal: int = 16,
-    vertical: int = 4,
-    dropout: float = 0.5,
+    filters: Filters = Filters(),
     ahead: int = 3,
     negatives: int = 3,
 ) -> System:
@@ -120,7 +126,7 @@ def caser(
 
     Args:
         users: whose vectors P_u are learned; unknown ones are zeros.
-        width: d; length, horizontal, vertical, dropout: see :class:`~graphmeta.nn.encoders.convolution.RecentPatterns`.
+        width: d; filters: of :class:`~graphmeta.nn.encoders.convolution.RecentPatterns`.
         ahead: T, how many of the following clicks are targets; negatives: items drawn against each of them.
 
     Source: Tang & Wang, Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding, WSDM
@@ -128,7 +134,7 @@ def caser(
     Differs: sessions in place of a user's whole history, so that a session's first clicks are targets too, with
     fewer clicks known; the public code draws its three negatives for all targets of a window together.
     """
-    patterns = RecentPatterns(width, length=length, horizontal=horizontal, vertical=vertical, dropout=dropout)
+    patterns = RecentPatterns(width, **asdict(filters))
     encoder = patterns if users is None else Beside(patterns, UserStates(len(users), width))
     features = UntiedFeatures(len(items), width, scored=width if users is None else 2 * width, bias=True)
     recommender = Recommender(features, encoder, Dot(Last(), bias=True))
@@ -137,7 +143,7 @@ def caser(
     return System(recommender, items, users=users, loss=loss, samples=whole_sessions)
 
 
-@recorded
+@published("Rendle et al. 2009, BPR-MF", family="sequence", equations="section 4")
 def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives: int = 1) -> System:
     """BPR-MF: a user's vector against the items'; what was clicked just now has no say.
 

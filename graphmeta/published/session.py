@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -17,13 +18,13 @@ from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.published.parts import loss_called, with_score_terms
-from graphmeta.published.recipe import recorded
+from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
 
 
-@recorded
+@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8")
 def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, score_terms: Sequence[str] = ()) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
@@ -43,7 +44,7 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, score_terms:
     return with_score_terms(System(recommender, items), score_terms)
 
 
-@recorded
+@published("Yu et al. 2020, TAGNN", family="session", equations="1-10")
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
@@ -72,7 +73,7 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
     return System(recommender, items)
 
 
-@recorded
+@published("Xu et al. 2019, GC-SAN", family="session", equations="1-13")
 def gc_san(
     items: EntityTable,
     *,
@@ -99,7 +100,18 @@ def gc_san(
     return System(recommender, items)
 
 
-@recorded
+@dataclass(frozen=True)
+class SampledLoss:
+    """``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING` against the
+    batch's other targets and ``negatives`` more, drawn as often as support^``alpha``.
+    """
+
+    loss: str = "cross_entropy"
+    negatives: int = 2048
+    alpha: float = 0.75
+
+
+@published("Hidasi et al. 2016/2018, GRU4Rec", family="session", equations="1-10")
 def gru4rec(
     items: EntityTable,
     *,
@@ -107,11 +119,9 @@ def gru4rec(
     cell: str = "gru",
     layers: int = 1,
     dropout: float = 0.1,
-    loss: str = "cross_entropy",
-    negatives: int = 2048,
-    alpha: float = 0.75,
     bias: bool = True,
     whole: bool = True,
+    sampling: SampledLoss = SampledLoss(),
 ) -> System:
     """GRU4Rec: the state of a recurrent network after the last click, dot product; every click is a target.
 
@@ -119,9 +129,8 @@ def gru4rec(
 
     Args:
         width: of items and states, one table for input and output; cell: ``gru`` or ``lstm``.
-        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
-            against the batch's other targets and ``negatives`` more, drawn as often as support^``alpha``.
         whole: a batch is sessions, each read once; False: prefixes, as the graph encoders are trained.
+        sampling: the loss, and the negatives of one that samples them.
 
     Source: Hidasi et al. 2016, Session-based Recommendations with Recurrent Neural Networks; Hidasi & Karatzoglou
     2018 for the max losses and the drawn negatives.
@@ -132,7 +141,7 @@ def gru4rec(
     features = ItemFeatures(len(items), width, bias=bias)
     encoder = Recurrent(width, width, cell=cell, layers=layers, dropout=dropout)
     recommender = Recommender(features, encoder, Dot(Last(), bias=bias))
-    one = loss_called(loss, SharedNegatives(drawn=negatives, alpha=alpha))
+    one = loss_called(sampling.loss, SharedNegatives(drawn=sampling.negatives, alpha=sampling.alpha))
     return System(
         recommender,
         items,
@@ -141,7 +150,7 @@ def gru4rec(
     )
 
 
-@recorded
+@published("Song et al. 2021, CBML (base)", family="session", equations="1-8")
 def if_san(
     items: EntityTable,
     *,

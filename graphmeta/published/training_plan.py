@@ -100,7 +100,7 @@ def stages(plan: Plan) -> tuple[Plan | None, Plan]:
     name = CATALOGUE[plan.system].encoder
     if name is None:
         return None, plan
-    return replace(plan, system=name), _looking(plan) if CATALOGUE[plan.system].counts else _meta(plan)
+    return replace(plan, system=name), _looking(plan) if CATALOGUE[plan.system].held_out else _meta(plan)
 
 
 def _looking(plan: Plan) -> Plan:
@@ -115,7 +115,7 @@ def _meta(plan: Plan) -> Plan:
 
 def _dealt(plan: Plan, split: Split) -> tuple[Split, Split]:
     """What the encoder learns on and is counted, and what the system learns on: all, or the last tenth apart."""
-    if not CATALOGUE[plan.system].counts:
+    if not CATALOGUE[plan.system].held_out:
         return split, split
     if split.train.num_sessions < 2:
         raise InputError(f"{plan.system} counts some sessions and learns on others, and there is one; bring more")

@@ -81,7 +81,7 @@ class _Learner(System):
             users=like.users,
             loss=like.loss,
             batches=like.batches,
-            max_length=like.max_length,
+            limits={"max_length": like.max_length},
         )
 
     @property

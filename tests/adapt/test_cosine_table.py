@@ -16,7 +16,7 @@ from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.catalogue_softmax import products_at
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.published.catalogue import build
-from graphmeta.published.parts import FIXED
+from graphmeta.published.options import FIXED
 from graphmeta.sampling.samples import Samples, open_sessions
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log

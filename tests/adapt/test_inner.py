@@ -22,7 +22,7 @@ from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.published.catalogue import build
-from graphmeta.published.parts import FIXED
+from graphmeta.published.options import FIXED
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, open_sessions
 from graphmeta.sampling.session_batch import session_batch

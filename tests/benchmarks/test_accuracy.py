@@ -96,10 +96,10 @@ def row(monkeypatch):
 def test_a_reranker_learns_on_what_is_not_counted_around_a_base_that_another_replaces(row, tmp_path):
     saved = [str(tmp_path / name) for name in ("base", "whole")]
     base, whole = (row("niser", "--save", path, "--seed", str(seed))[0] for seed, path in enumerate(saved))
-    begun = ("reranker", "--start-from", saved[0], "--uncounted", "20", "--lr", "0.1")
+    begun = ("reranker", "--warm-start", saved[0], "--statistics-held-out", "20", "--lr", "0.1")
     first, logs = row(*begun)
     assert [log.sessions.tolist() for log in logs] == [[*range(50, 70)], [*range(50)], [*range(70, 80)]]
-    last, _ = row(*begun, "--then", saved[1], "--only", f"{LEARNED}repeat_bias", f"{LEARNED}reranker.direct")
+    last, _ = row(*begun, "--refit-base", saved[1], "--only", f"{LEARNED}repeat_bias", f"{LEARNED}reranker.direct")
     scale = "recommender.head.scale"
     for name in base:
         assert torch.equal(first[name], base[name]) is (name != scale)  # all but the scale stays as it began
@@ -113,5 +113,5 @@ def test_a_reranker_learns_on_what_is_not_counted_around_a_base_that_another_rep
 
 
 def test_what_learns_to_trust_counts_needs_a_base_and_sessions_of_its_own(row):
-    with pytest.raises(SystemExit, match="reranker needs a trained base .--start-from. and sessions to learn on"):
-        row("reranker", "--uncounted", "20")
+    with pytest.raises(SystemExit, match="reranker needs a trained base .--warm-start. and --statistics-held-out"):
+        row("reranker", "--statistics-held-out", "20")

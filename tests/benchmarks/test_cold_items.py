@@ -43,7 +43,7 @@ def test_each_slice_by_a_loop():
     for name, few in targets.items():
         for slot, lengths in {None: range(100), **known}.items():
             of = [float(r) for r, e, c in zip(ranks, events, clicks, strict=True) if e in few and c in lengths]
-            told = found[name] if slot is None else found[name]["known clicks"][slot]
+            told = found[name] if slot is None else found[name]["context length"][slot]
             assert told["samples"] == len(of)
             assert told["hit@5"] == pytest.approx(np.mean([r <= 5 for r in of]))
             assert told["mrr@20"] == pytest.approx(np.mean([(r <= 20) / r for r in of]))
@@ -56,16 +56,16 @@ def row(monkeypatch, tmp_path):
     def run(*words):
         monkeypatch.setattr(cold_items, "DATASETS", {"complete_journey": lambda: LOG})
         monkeypatch.setattr("benchmarks.rows.RESULTS", tmp_path)
-        monkeypatch.setattr(sys, "argv", ["cold_items", "complete_journey", *words, "--asked", "150"])
+        monkeypatch.setattr(sys, "argv", ["cold_items", "complete_journey", *words, "--test-samples", "150"])
         cold_items.main()
-        return json.loads((tmp_path / f"complete_journey-cold-items-{words[0]}-seed0.json").read_text())
+        return json.loads((tmp_path / f"complete_journey/cold-items/{words[0]}/seed0.json").read_text())
 
     return run
 
 
 def test_rows_learn_from_the_same_and_are_asked_the_same(row):
     small = ("--epochs", "10", "--lr", "2e-2", "--arguments", '{"width": 16, "base": "gru4rec"}')
-    rows = [row("popularity"), row("item_knn"), row("alike"), row("dropout_net", *small)]
+    rows = [row("popularity"), row("item_knn"), row("attribute_overlap"), row("dropout_net", *small)]
     for one in rows:
         assert one["learned_from"] == rows[0]["learned_from"] and one["items"] == rows[0]["items"]
         assert [t["samples"] for t in one["targets"].values()] == [t["samples"] for t in rows[0]["targets"].values()]
@@ -82,9 +82,9 @@ def test_rows_learn_from_the_same_and_are_asked_the_same(row):
     assert (
         table[1].startswith(f"| {best}")
         and "gru4rec" in page
-        and page.count("no step when asked") == 4
-        and "Of rare targets" in page
+        and page.count("no adaptation at inference") == 4
+        and "Rare targets by context" in page
     )
     shown = rows[2]["targets"]["new"]
     figures = " / ".join(f"{100 * shown[m]:.1f}" for m in ("hit@5", "hit@20", "mrr@20"))
-    assert next(line for line in table if line.startswith("| alike")).split("|")[2].strip() == figures
+    assert next(line for line in table if line.startswith("| attribute_overlap")).split("|")[2].strip() == figures

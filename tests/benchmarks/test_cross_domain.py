@@ -1,6 +1,5 @@
 """The rows of the benchmark and their section in the report."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def test_a_row_becomes_a_line_of_the_report(tmp_path: Path, monkeypatch: pytest.
     asked = ["planted", "item_mean", "catn", "cmf", "--seed", "0", "1", "--epochs", "1"]
     monkeypatch.setattr(sys, "argv", ["benchmarks.cross_domain", *asked])
     cross_domain.main()
-    found = [json.loads(path.read_text()) for path in sorted(tmp_path.iterdir())]
+    found = rows.results("planted", "cross-domain")
     assert len(found) == 6 and {row["samples"] for row in found} == {6 * 3}
     assert found[0]["command"].startswith("python -m benchmarks.cross_domain planted catn --linking 1 --epochs 1 ")
     text = report.report(found)

@@ -47,12 +47,12 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     again = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     assert again == reports and [bool(report.rows) for report in reports] == [False, False, True, True]
     streams.write("complete_journey", "fine_tune", reports, seed=0, since=4, seconds=1.0)
-    row = json.loads((tmp_path / "complete_journey-stream-fine_tune-seed0.json").read_text())
+    row = json.loads((tmp_path / "complete_journey/stream/fine_tune/seed0.json").read_text())
     chosen = [r for r in reports if r.period >= 4]
     assert row["samples"] == sum(r.rows for r in chosen) == 100
     assert row["metrics"]["hit@20"] == pytest.approx(sum(r.rows * r.sampled["hit@20"] for r in chosen) / 100)
     page = report([row])
-    assert "| fine_tune |" in page and "Adressa and SML's Yelp are not to be had" in page
+    assert "| fine_tune |" in page and "Adressa and SML's Yelp were not available" in page
     other = json.loads(json.dumps(row))
     other["periods"]["4"]["hit@20"] += 0.25
     drawn = over_time({"fine_tune": [row, other]})["fine_tune"]
@@ -73,7 +73,7 @@ def test_a_brief_run_asks_about_its_last_period_alone_and_says_so(tmp_path, monk
     monkeypatch.setattr(sys, "argv", ["streams", *words])
     streams.main()
     for name in ("fine_tune", "popular"):
-        row = json.loads((tmp_path / f"fake-stream-{name}-seed1.json").read_text())
+        row = json.loads((tmp_path / f"fake/stream/{name}/seed1.json").read_text())
         assert {number: period["rows"] for number, period in row["periods"].items()} == {"1": 0, "2": 50}
         assert row["samples"] == 50 and row["command"].endswith(f"fake --systems {name} --periods 3 --seeds 1")
 

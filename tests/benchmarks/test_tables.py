@@ -10,14 +10,16 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.rows import by_variant
-from benchmarks.tables import HERE, QUICK, Job, jobs, plain, results, run
+from benchmarks.tables import HERE, QUICK, Job, completed, jobs, plain, run
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.testing import fake_log
 
 TABLES = json.loads((HERE / "tables.json").read_text())
 
 
 def test_every_result_comes_from_a_command_of_a_table():
     known = {job.key[:-1] for commands in TABLES.values() for job in jobs(commands, 1)}
-    assert {command[:-1] for command in results(HERE / "results")} <= known
+    assert {command[:-1] for command in completed(HERE / "results")} <= known
 
 
 COMMANDS = [job for commands in TABLES.values() for job in jobs(commands, 2)]
@@ -36,6 +38,13 @@ def test_every_command_is_one_that_its_benchmark_takes(module):
             parser.parse_args([word if word != job.system else "nobody" for word in job.command[1:]])
 
 
+def test_every_command_has_arguments_that_its_system_takes():
+    log, jobs_of = fake_log(sessions=60), [j for j in COMMANDS if j.module in ("accuracy", "cold_items", "tune")]
+    for name, given in sorted({(job.system, job.after("--arguments") or "{}") for job in jobs_of}):
+        if name in CATALOGUE:
+            build(name, log.items, users=log.users, **json.loads(given))
+
+
 def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
     one = plain(shlex.split("python -m benchmarks.accuracy a b --save saved/x --seed 2 --lr 1"))
     assert one == plain(shlex.split("python -m benchmarks.accuracy a b --lr 1 --seed 2 --checkpoint c"))
@@ -44,9 +53,9 @@ def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
 
 
 def test_each_seed_begins_with_what_its_own_seed_saved():
-    job = Job(("accuracy", "a", "b", "--start-from", "saved/x"), 1)
+    job = Job(("accuracy", "a", "b", "--warm-start", "saved/x"), 1)
     assert job.command[-3:] == ("saved/x-1", "--seed", "1")
-    assert Job(job.words, 0).after("--start-from") == "saved/x"
+    assert Job(job.words, 0).after("--warm-start") == "saved/x"
 
 
 @pytest.fixture
@@ -67,34 +76,34 @@ def ran(monkeypatch, tmp_path):
 
 
 def test_a_stopped_table_goes_on_where_it_stopped(ran, tmp_path):
-    known = jobs(["accuracy d base --save saved/base", "accuracy d other --start-from saved/base"], 1)
+    known = jobs(["accuracy d base --save saved/base", "accuracy d other --warm-start saved/base"], 1)
     run(known[:1], known, tmp_path, quick=True)
     run(known, known, tmp_path, quick=True)
-    assert ran == ["accuracy d base --save saved/base", "accuracy d other --start-from saved/base"]
+    assert ran == ["accuracy d base --save saved/base", "accuracy d other --warm-start saved/base"]
 
 
 def test_a_row_has_those_run_first_that_it_begins_with(ran, tmp_path):
     known = jobs(
         [
-            "accuracy d c --start-from saved/b",
-            "accuracy d b --start-from saved/a --save saved/b",
+            "accuracy d c --warm-start saved/b",
+            "accuracy d b --warm-start saved/a --save saved/b",
             "accuracy d a --save saved/a",
         ],
         1,
     )
     run(known[:1], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran] == ["a", "b", "c"]
-    known += jobs(["accuracy d e --start-from saved/b --then saved/d", "accuracy d d --save saved/d"], 1)
+    known += jobs(["accuracy d e --warm-start saved/b --refit-base saved/d", "accuracy d d --save saved/d"], 1)
     run(known[3:4], known, tmp_path, quick=True)
     assert [words.split()[2] for words in ran[3:]] == ["d", "e"]
-    alone = jobs(["accuracy d g --start-from saved/f --then saved/f", "accuracy d f --save saved/f"], 1)
+    alone = jobs(["accuracy d g --warm-start saved/f --refit-base saved/f", "accuracy d f --save saved/f"], 1)
     run(alone, alone, tmp_path, quick=True)
     assert [words.split()[2] for words in ran[5:]] == ["f", "g"]
     with pytest.raises(SystemExit, match="no row of the table saves saved/a"):
         run(known[1:2], known[:2], tmp_path / "elsewhere", quick=True)
 
 
-@pytest.mark.parametrize("table", [name for name, commands in TABLES.items() if "--start-from" in str(commands)])
+@pytest.mark.parametrize("table", [name for name, commands in TABLES.items() if "--warm-start" in str(commands)])
 def test_a_fresh_table_runs_each_of_its_rows_once(ran, tmp_path, table):
     known = jobs(TABLES[table], 1)
     run(known, known, tmp_path, quick=True)
@@ -102,7 +111,7 @@ def test_a_fresh_table_runs_each_of_its_rows_once(ran, tmp_path, table):
 
 
 def test_seeds_of_a_variant_go_together_and_rates_do_not():
-    told = "accuracy d a --start-from saved/{} --lr {} --save saved/{} --seed {}"
+    told = "accuracy d a --warm-start saved/{} --lr {} --save saved/{} --seed {}"
     rows = [{"command": told.format(*words)} for words in (("a", "2e-3", "b", 0), ("a-1", "2e-3", "b-1", 1))]
     assert [len(group) for group in by_variant([*rows, {"command": told.format("a", "2e-4", "b", 0)}])] == [2, 1]
 
@@ -128,8 +137,8 @@ def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, 
 
 @pytest.mark.slow
 def test_a_quick_row_runs_and_keeps_nothing():
-    before = results(HERE / "results")
-    command = [sys.executable, "-m", "benchmarks.tables", "asars-embedded", "--systems", "bpr_mf", "--quick"]
+    before = completed(HERE / "results")
+    command = [sys.executable, "-m", "benchmarks.tables", "asars-complete-journey", "--systems", "bpr_mf", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
     assert '"system": "bpr_mf"' in done.stdout
-    assert results(HERE / "results") == before
+    assert completed(HERE / "results") == before

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution, IntDistribution, distributio
 from benchmarks import tune  # noqa: E402
 from benchmarks.accuracy import Dataset  # noqa: E402
 from benchmarks.cold_report import tuning_section  # noqa: E402
-from benchmarks.rows import MEASURE, RATE, load  # noqa: E402
+from benchmarks.rows import MEASURE, RATE, results  # noqa: E402
 from benchmarks.tables import HERE  # noqa: E402
 from benchmarks.tune import TAKEN, begun, best, holding, search, space_of  # noqa: E402
 from graphmeta.data.splits import last_sessions  # noqa: E402
@@ -65,7 +65,7 @@ def test_a_space_is_widened_by_what_lies_outside_alone():
 
 
 def test_the_search_that_is_kept_can_go_on():
-    (stored,) = load("tuning-complete_journey-sr_gnn.json", HERE / "results")
+    (stored,) = results("complete_journey", "tuning", "sr_gnn", folder=HERE / "results")
     space, _ = space_of("sr_gnn", {}, lr=1e-3)
     assert stored["space"] == {name: distribution_to_json(each) for name, each in space.items()}
 
@@ -102,11 +102,10 @@ def searched(monkeypatch, tmp_path):
         learn, valid = last_sessions(LOG, 10)
         dataset = Dataset("fake", lambda: (learn, valid, Untouchable()), {}, {})
         monkeypatch.setattr(tune, "DATASETS", {"fake": dataset})
-        monkeypatch.setattr(tune, "RESULTS", tmp_path)
         monkeypatch.setattr("benchmarks.rows.RESULTS", tmp_path)
         monkeypatch.setattr(sys, "argv", ["tune", "fake", *words])
         tune.main()
-        return json.loads((tmp_path / f"tuning-fake-{words[0]}.json").read_text())
+        return json.loads((tmp_path / f"fake/tuning/{words[0]}/seed0.json").read_text())
 
     return run
 

@@ -220,7 +220,7 @@ def test_cbml_around_another_encoder_begins_as_that_encoder(base):
         {"granularity": Column(), "scope": ["head.project"]},
         {"granularity": Rank1(), "learned": True, "steps": 2, "scope": "attention"},
         {"base": "niser", "options": {"scale": 9.0}, "scope": "predictor"},
-        {"gate": "none", "attributes": False},
+        {"gate": "none", "scope": "predictor"},
     ],
 )
 def test_every_option_is_saved(arguments, tmp_path):
@@ -239,7 +239,7 @@ def test_every_option_is_saved(arguments, tmp_path):
         ({"gate": "all"}, "must be one of both, session, cluster, none"),
         ({"gate_scope": "task"}, "session or sample"),
         ({"clusters": 0}, "clusters=0 must be a whole number, 1 or more"),
-        ({"steps": 1.5}, "steps must be a whole number, 0 or more, not 1.5"),
+        ({"steps": 1.5}, "takes no steps=.1.5.; it must be int"),
         ({"lr": float("nan")}, "a rate of nan is no step"),
         ({"scope": ["head.score_terms.reranker"], "base": "reranker"}, "left out of it.*reranker"),
         ({"base": "niserr"}, "no system is called 'niserr'"),

@@ -15,12 +15,13 @@ from graphmeta.data.reviews import latent_vectors
 from graphmeta.datasets.reviews import planted_reviews
 from graphmeta.errors import InputError
 from graphmeta.nn.cross_domain.factors import alike
-from graphmeta.plots.user_aspects import UserAspect, draw_aspects, user_aspects
-from graphmeta.published.cross_domain import VARIANTS, Means, anr, catn, cold_errors, fit, predict
+from graphmeta.plots.aspects import UserAspect, draw_aspects, user_aspects
+from graphmeta.published.anr import anr
+from graphmeta.published.cross_domain import VARIANTS, AspectSizes, Means, catn, cold_errors, fit, predict
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
-TINY = {"width": 6, "filters": 5, "aspects": 3, "size": 4}
+TINY = {"sizes": AspectSizes(width=6, filters=5, aspects=3, size=4)}
 SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
     **{f"catn {name}": lambda cut, texts, name=name: catn(cut, texts, variant=name, **TINY) for name in VARIANTS},
     "catn by flow": lambda cut, texts: catn(cut, texts, extractor_by="flow", **TINY),
@@ -219,7 +220,7 @@ def test_planted_aspects_are_recovered() -> None:
     texts = read_texts(cut, length=64)
     torch.manual_seed(0)
     vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
-    model = catn(cut, texts, variant="doubleS", vectors=vectors, filters=12, aspects=4, size=8)
+    model = catn(cut, texts, variant="doubleS", vectors=vectors, sizes=AspectSizes(filters=12, aspects=4, size=8))
     # After five epochs the error still falls (.94, .81 and .90 of the means' with three seeds); here .69, .59 and .53.
     list(fit(model, cut, epochs=12, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
     assert cold_errors(model, cut)["mse"] < 0.8 * cold_errors(Means(cut, cut.means()), cut)["mse"]
@@ -264,7 +265,7 @@ def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPa
         UserAspect(0, 0.1, [("pick", 1.0)], [("word " * 99, 0.6), ("A pick.", 0.4)]),
     ]
     drawn = []
-    monkeypatch.setattr("graphmeta.plots.user_aspects.save", lambda picture, path: drawn.append(picture))
+    monkeypatch.setattr("graphmeta.plots.aspects.save", lambda picture, path: drawn.append(picture))
     draw_aspects(found, Path("unused.png"), title="u0")
     axes = drawn[0].axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.4, 0.1]

@@ -12,7 +12,8 @@ from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir
-from graphmeta.retrain.stream import Asking, PeriodReport, Untouched, overall, stream
+from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
+from graphmeta.retrain.testing import Asking, Untouched
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.histories import all_positions, by_user
@@ -40,7 +41,7 @@ def built(name: str = "mf", log=LOG):
 
 
 def through(system, strategy, log=LOG, *, asking=ASKING, **options):
-    return stream(system, log, edges=EDGES, strategy=strategy, first=2, pretraining=QUICK, asking=asking, **options)
+    return stream(system, log, edges=EDGES, strategy=strategy, begin=Pretraining(2, QUICK), asking=asking, **options)
 
 
 def told(report: PeriodReport) -> PeriodReport:
@@ -125,7 +126,7 @@ def test_new_users_and_items_have_their_rows_from_the_beginning_and_keep_them():
     for first, whom in zip(since, (log.item, log.session_user[log.session]), strict=True):
         np.minimum.at(first, whom, number)
         assert ((first > 2) & (first < len(edges))).any()
-    reports = stream(system, log, edges=edges, strategy=FineTune(epochs=1), first=1, pretraining=QUICK, asking=ASKING)
+    reports = stream(system, log, edges=edges, strategy=FineTune(epochs=1), begin=Pretraining(1, QUICK), asking=ASKING)
     for report in reports:  # all of a period's clicks are asked about, also those by and on the new
         assert report.rows == (number == report.period).sum()
         for table, before, first in zip(tables, began, since, strict=True):
@@ -146,7 +147,7 @@ def test_what_is_learned_shows():
     """On a ring of items whose order is the rule, an encoder gets better as it is retrained."""
     asking, learned = replace(ASKING, samples=prefixes), Full(epochs=15, batch_size=32)
     before, after = stream(
-        built("sr_gnn"), LOG, edges=EDGES[1:5], strategy=learned, first=1, pretraining=QUICK, asking=asking
+        built("sr_gnn"), LOG, edges=EDGES[1:5], strategy=learned, begin=Pretraining(1, QUICK), asking=asking
     )
     assert after.full["hit@5"] > before.full["hit@5"] + 0.2
 
@@ -193,7 +194,7 @@ def test_too_few_to_draw_from_is_said_before_anything_is_trained():
     with pytest.raises(InputError, match="in period 3 somebody leaves .* draw fewer"):
         next(through(built(), QUICK, asking=replace(ASKING, negatives=39)))
     with pytest.raises(InputError, match="of 5 periods, the first 5 are to begin with"):
-        next(stream(built(), LOG, edges=EDGES, strategy=QUICK, first=len(EDGES) - 1, asking=ASKING))
+        next(stream(built(), LOG, edges=EDGES, strategy=QUICK, begin=Pretraining(len(EDGES) - 1), asking=ASKING))
 
 
 def test_means_are_weighted_by_rows():

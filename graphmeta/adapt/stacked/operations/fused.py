@@ -65,7 +65,7 @@ def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return True
 
 
-def attention(
+def attention(  # noqa: PLR0913  torch's own signature
     mode: Mode,
     query: Tensor,
     key: Tensor,
@@ -98,7 +98,7 @@ def _attention_weights(
     return torch.softmax(scores, -1)
 
 
-def multi_head_attention(
+def multi_head_attention(  # noqa: PLR0913  torch's own signature
     mode: Mode,
     query: Tensor,
     key: Tensor,

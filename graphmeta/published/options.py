@@ -1,0 +1,237 @@
+"""Options of published systems, as objects and by flat names.
+
+A function of :mod:`graphmeta.published` takes objects: ``cbml(base, step=LearnedRates(0.01),
+inner=InnerLoop(order=2))``. The command line, :func:`~graphmeta.published.catalogue.build` and a stored recipe spell
+the same in numbers, text and
+lists: ``lr=0.01, learned="number", order=2``. This module translates between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step
+from graphmeta.errors import InputError
+from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_called
+
+# What no task changes: prototypes, gates and memory keys identify a task, and the rows of the re-ranker's network are
+# not laid out by task.
+FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.score_terms.reranker")
+SCOPES: dict[str, Scope] = {
+    "predictor": Scope("head.project", "head.score_terms", "head.scale", without=FIXED),
+    "attention": Scope("encoder", "head", without=FIXED),
+    "all": Scope("", without=FIXED),
+}
+PREDICTOR, ATTENTION, EVERYTHING = SCOPES.values()
+
+
+@dataclass(frozen=True)
+class ClusterGate:
+    """What gates a session's weights in CBML, and how finely.
+
+    Args:
+        session, cluster: whether the gate reads the session's vector S and its cluster's C.
+        granularity: how gate values are spread over a weight, see :mod:`graphmeta.nn.conditioning.gate`.
+        per_sample: a gate for each support sample and for the query, below which the step moves the weights; if not,
+            one gate a task, from the session as it stands before the query, and the step moves the gated weights.
+    """
+
+    session: bool = True
+    cluster: bool = True
+    granularity: Granularity = Full()
+    per_sample: bool = False
+
+    def part(self, session: int) -> slice:
+        """Which entries of ``[S ; C]`` the gate reads, S of so many."""
+        return slice(None if self.session else session, None if self.cluster else session)
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """An option object by flat names: their types, the object that values of them make, and the values of an object.
+
+    Args:
+        make: ``(values, default object) -> object``; names that are not given keep the default's values.
+        flat: ``object -> {name: value}``; raises :class:`~graphmeta.errors.InputError` for an object without a name.
+    """
+
+    hints: Mapping[str, Any]
+    make: Callable[[Mapping[str, Any], Any], Any]
+    flat: Callable[[Any], dict[str, Any]]
+
+
+def spelling_of(hint: Any) -> Spelling | None:
+    """How options of this type are spelled; None for those that are spelled as they are."""
+    if hint in _SPELLINGS:
+        return _SPELLINGS[hint]
+    return _of_dataclass(hint) if is_dataclass(hint) and isinstance(hint, type) else None
+
+
+def written(value: Any) -> Any:
+    """The value as JSON holds it: numbers, text, lists, mappings, and the names of granularities.
+
+    Raises:
+        InputError: a value that has no name in the library, which could not be loaded again.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): written(one) for key, one in value.items()}
+    if isinstance(value, Sequence):
+        return [written(one) for one in value]
+    name = getattr(value, "__name__", None)
+    if type(GRANULARITIES.get(str(name))) is type(value):
+        return name
+    raise InputError(f"{name or value!r} cannot be loaded again, for it has no name in this library")
+
+
+def check_types(name: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Check values, as JSON has them, against types.
+
+    Raises:
+        InputError: one of another type; begins with ``name``.
+    """
+    for key, value in values.items():
+        if key in hints and not _accepts(hints[key], value):
+            wanted = getattr(hints[key], "__name__", None) or str(hints[key])
+            wanted = wanted.replace("collections.abc.", "").replace("typing.", "")
+            raise InputError(f"{name} takes no {key}={str(value)[:40]!r}; it must be {wanted}")
+
+
+def _accepts(hint: Any, value: Any) -> bool:
+    """Whether a value as JSON has it is of this type; of functions and objects, none is."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_accepts(one, value) for one in inner)
+    if origin is Sequence:
+        return isinstance(value, list) and all(_accepts(inner[0], one) for one in value)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)) or origin in (dict, Mapping):
+        return isinstance(value, dict if origin is Mapping else origin or hint)
+    return False
+
+
+def step_of(step: Step | float) -> Step:
+    """The step itself, or plain gradient steps of this rate."""
+    return Gradient(step) if isinstance(step, int | float) else step
+
+
+def _make_scope(values: Mapping[str, Any], default: Scope) -> Scope:
+    scope = values.get("scope")
+    if scope is None:
+        return default
+    if isinstance(scope, str) and scope not in SCOPES:
+        raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
+    return SCOPES[scope] if isinstance(scope, str) else Scope(*scope, without=FIXED)
+
+
+def _flat_scope(scope: Scope) -> dict[str, Any]:
+    known = next((name for name, one in SCOPES.items() if one == scope), None)
+    if known is None and scope.without != FIXED:
+        raise InputError(f"{scope} cannot be loaded again, for what it leaves out has no name in this library")
+    return {"scope": known or list(scope.prefixes)}
+
+
+def _make_step(values: Mapping[str, Any], default: Step | float) -> Step | float:
+    flat = {**_flat_step(default), **values}
+    kinds: dict[bool | str, Callable[[float], Step | float]] = {
+        False: lambda lr: lr,
+        True: lambda lr: LearnedRates(lr, per_step=True),
+        "number": lambda lr: LearnedRates(lr, per_step=True),
+        "group": lambda lr: GroupRates(lr, per_step=True),
+    }
+    if flat["learned"] not in kinds:
+        raise InputError(f"learned={flat['learned']!r} must be False, True, 'number' or 'group'")
+    return kinds[flat["learned"]](flat["lr"])
+
+
+def _flat_step(step: Step | float) -> dict[str, Any]:
+    if isinstance(step, int | float):
+        return {"lr": step, "learned": False}
+    if type(step) is Gradient:
+        return {"lr": step.lr, "learned": False}
+    if type(step) is LearnedRates and step.per_step:
+        return {"lr": step.lr, "learned": "number"}
+    if type(step) is GroupRates and step.per_step and step.groups is None:
+        return {"lr": step.lr, "learned": "group"}
+    raise InputError(f"{step} cannot be loaded again, for these rates have no name in this library")
+
+
+def _make_loop(values: Mapping[str, Any], default: InnerLoop) -> InnerLoop:
+    flat = {**_flat_loop(default), **values}
+    options, known = dict(flat["inner"] or {}), ("clip", "proximal", "multi_step", "first_order")
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(f"the inner loop takes no {name!r}; it takes {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"inner[{name!r}] must be a number, not {value!r}")
+    if "first_order" in options and flat["order"] != 2:
+        raise InputError("first_order says when order 2 begins; pass order=2 with it, or leave it out")
+    return InnerLoop(
+        steps=flat["steps"],
+        order=OrderSchedule(options["first_order"]) if "first_order" in options else flat["order"],
+        clip=options.get("clip"),
+        proximal=options.get("proximal", 0.0),
+        multi_step=MultiStep(options["multi_step"]) if "multi_step" in options else None,
+    )
+
+
+def _flat_loop(loop: InnerLoop) -> dict[str, Any]:
+    inner: dict[str, float] = {} if loop.clip is None else {"clip": loop.clip}
+    if loop.proximal:
+        inner["proximal"] = loop.proximal
+    if loop.multi_step is not None:
+        inner["multi_step"] = loop.multi_step.until
+    if isinstance(loop.order, OrderSchedule):
+        inner["first_order"] = loop.order.first
+    return {"steps": loop.steps, "order": loop.order_at(1.0), "inner": inner or None}
+
+
+_READS = {"both": (True, True), "session": (True, False), "cluster": (False, True), "none": (False, False)}
+
+
+def _make_gate(values: Mapping[str, Any], default: ClusterGate | None) -> ClusterGate | None:
+    flat = {**_flat_gate(default), **values}
+    gate, scope = flat["gate"], flat["gate_scope"]
+    if gate not in _READS or scope not in ("session", "sample"):
+        raise InputError(
+            f"gate={gate!r} must be one of {', '.join(_READS)}, and gate_scope={scope!r} session or sample"
+        )
+    granularity = granularity_called(flat["granularity"])
+    return None if gate == "none" else ClusterGate(*_READS[gate], granularity, per_sample=scope == "sample")
+
+
+def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
+    one = ClusterGate(session=False, cluster=False) if gate is None else gate
+    name = next(name for name, reads in _READS.items() if reads == (one.session, one.cluster))
+    scope = "sample" if one.per_sample else "session"
+    return {"gate": name, "granularity": written(one.granularity), "gate_scope": scope}
+
+
+def _of_dataclass(kind: type) -> Spelling:
+    """A dataclass by the names of its fields."""
+    names = [field.name for field in fields(kind)]
+    hints = get_type_hints(kind)
+    return Spelling(
+        {name: hints[name] for name in names},
+        lambda values, default: kind(**{name: getattr(default, name) for name in names} | dict(values)),
+        lambda value: {name: written(getattr(value, name)) for name in names},
+    )
+
+
+_SPELLINGS: dict[Any, Spelling] = {
+    Scope: Spelling({"scope": Sequence[str] | str}, _make_scope, _flat_scope),
+    Step | float: Spelling({"lr": float, "learned": bool | str}, _make_step, _flat_step),
+    InnerLoop: Spelling({"steps": int, "order": int, "inner": Mapping[str, Any] | None}, _make_loop, _flat_loop),
+    ClusterGate | None: Spelling({"gate": str, "granularity": str, "gate_scope": str}, _make_gate, _flat_gate),
+}

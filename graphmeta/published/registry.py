@@ -1,0 +1,267 @@
+"""The registry of published systems: ``@published(…)`` stands over the function that builds one.
+
+A system's function takes items, ``sr_gnn(items, width=100)``, or a built system that it goes around,
+``cbml(if_san(items), clusters=8)``. The decorator enters it in the catalogue and records on each system how it was
+built, so that it can be saved and loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial, wraps
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
+from graphmeta.published.options import Spelling, check_types, spelling_of, written
+from graphmeta.recipe import LIMITS, Recipe
+from graphmeta.system import System
+
+_GIVEN = ("items", "users", "base")  # what a recipe does not hold, or holds by name
+_AROUND: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the catalogue.
+
+    Args:
+        base: the system that it goes around unless another one is named; None for one that is built from items.
+        encoder: the plain system whose weights its training begins with.
+        rates: it predicts ratings, and does not rank next items.
+        held_out: it learns how reliable statistics are, on later sessions than those that they count.
+        items_only: its base is built without the items' attributes.
+    """
+
+    name: str
+    family: str
+    paper: str
+    equations: str
+    adapts: str
+    function: Callable[..., System] = field(repr=False)
+    base: str | None = None
+    encoder: str | None = None
+    rates: bool = False
+    held_out: bool = False
+    items_only: bool = False
+
+    @property
+    def needs_users(self) -> bool:
+        """Whether it cannot be without users, and so needs a log with a user column."""
+        users = self._parameters.get("users")
+        return users is not None and users.default is inspect.Parameter.empty
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The flat names of its options, and their types."""
+        own = _flat_hints(self.function)
+        return {**(_AROUND if self.base is not None else {}), **own, **dict.fromkeys(LIMITS, int | None)}
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The default of each option of its own, by flat names."""
+        return _flat(self.function, {name: p.default for name, p in self._parameters.items() if name not in LIMITS})
+
+    @property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.function).parameters
+
+    def build(self, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:
+        """The untrained system for these items (and users, if it looks at them), with options by flat names.
+
+        Args:
+            arguments: see :attr:`options`; of one that goes around another: ``base`` (a name of the catalogue),
+                ``options`` (the base's) and ``width`` (the base's) too.
+
+        Raises:
+            InputError: users are needed and not given, or an argument that the system does not take, or that could not
+                be loaded again.
+        """
+        strange = next((name for name in arguments if name not in self.options), None)
+        if strange is not None:
+            raise InputError(f"{self.name} takes no {strange!r}; it takes {', '.join(sorted(self.options))}")
+        self.check_users(users is not None)
+        try:
+            plain = written(arguments)
+        except InputError as error:
+            function = f"{self.function.__module__}.{self.function.__name__}"
+            raise InputError(
+                f"{self.name}: {error}; pass a name of the catalogue (graphmeta systems), or call {function} and load "
+                f"what it makes with build="
+            ) from None
+        self.check_types(plain)
+        if self.base is None:
+            whose = {"users": users} if "users" in self._parameters and users is not None else {}
+            return self.function(items, **whose, **_objects(self.function, plain))
+        base = self._base(items, users, {name: plain.pop(name) for name in _AROUND if name in plain})
+        system = self.function(base, **_objects(self.function, plain))
+        system.items = items  # with the attributes, for whoever reads them to people
+        return system
+
+    def _base(self, items: EntityTable, users: EntityTable | None, given: dict[str, Any]) -> System:
+        """The system that it goes around."""
+        name = given.get("base", self.base)
+        if name not in CATALOGUE:
+            raise InputError(f"no system is called {name!r}; a base is one of {', '.join(CATALOGUE)}")
+        seen = replace(items, attributes={}) if self.items_only else items
+        width = {} if given.get("width") is None else {"width": given["width"]}
+        return CATALOGUE[name].build(seen, users=users, **{**(given.get("options") or {}), **width})
+
+    def check_types(self, arguments: Mapping[str, Any]) -> None:
+        """Raise an InputError if an argument as JSON has it is of another type than the system's."""
+        check_types(self.name, self.options, arguments)
+
+    def check_users(self, known: bool) -> None:
+        """Raise an InputError if the system needs users and there are none."""
+        if self.needs_users and not known:
+            raise InputError(f"{self.name} needs to know the users; name the log's user column (--user)")
+
+
+CATALOGUE: dict[str, Published] = {}  # filled by the decorator, as modules of systems are imported
+
+
+def published(
+    paper: str, *, family: str, equations: str = "-", adapts: str = "nothing", **about: Any
+) -> Callable[[Callable[..., System]], Callable[..., System]]:
+    """Enter the decorated function in the catalogue, under its own name; its systems can be saved and loaded.
+
+    The function takes two options more: ``max_support``, support samples a task, and ``max_length``, clicks of a
+    session that are read, the last ones of either; the system's own if None. Where an argument cannot be written to a
+    file (a base of your own), the system has no recipe, and loading it takes ``build=``.
+
+    Args:
+        paper, equations: the source; adapts: what in it adapts, in words; about: see :class:`Published`.
+
+    Raises:
+        InputError: (when the function is called) an argument of another type, or a limit that is too small.
+    """
+
+    def register(function: Callable[..., System]) -> Callable[..., System]:
+        name = function.__name__
+        built = _recorded(function, partial(_recipe, family, name), items_only=about.get("items_only", False))
+        CATALOGUE[name] = Published(name, family, paper, equations, adapts, built, **about)
+        return built
+
+    return register
+
+
+def variant(name: str, function: Callable[..., System], **defaults: Any) -> Callable[..., System]:
+    """A published function under another name, with these defaults in the place of its own; to be decorated again."""
+    inner = inspect.unwrap(function)
+
+    @wraps(inner)
+    def chosen(*given: Any, **named: Any) -> System:
+        return inner(*given, **{**defaults, **named})
+
+    chosen.__name__ = chosen.__qualname__ = name
+    takes = inspect.signature(inner)
+    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in takes.parameters.values()]
+    chosen.__signature__ = takes.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    return chosen
+
+
+def _recorded(
+    function: Callable[..., System], recipe: Callable[..., Recipe | None], *, items_only: bool
+) -> Callable[..., System]:
+    """The function, whose systems know how they were built."""
+    inner = inspect.signature(function)
+    first = next(iter(inner.parameters))
+
+    @wraps(function)
+    def built(*given: Any, **named: Any) -> System:
+        limits = {name: named.pop(name, None) for name in LIMITS}
+        bound = inner.bind(*given, **named)
+        bound.apply_defaults()
+        _check_first(function.__name__, first, bound.arguments[first])
+        if items_only and bound.arguments[first].items.attributes:
+            raise InputError(
+                f"{function.__name__} reads items alone; build its base from items without attributes: "
+                f"replace(items, attributes={{}})"
+            )
+        try:
+            flat = _flat(function, bound.arguments)
+        except InputError:
+            flat = None
+        else:
+            check_types(function.__name__, _flat_hints(function), flat)
+        system = function(*bound.args, **bound.kwargs)
+        _limit(system, **limits)
+        system.recipe = None if flat is None else recipe(flat, bound.arguments.get("base"))
+        return system
+
+    own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
+    built.__signature__ = inner.replace(parameters=[*inner.parameters.values(), *own])  # pyright: ignore
+    return built
+
+
+def _check_first(name: str, first: str, given: Any) -> None:
+    """Items where items belong, and a system where a base does."""
+    if first == "items" and not isinstance(given, EntityTable):
+        hint = f"; pass its items: {name}(log.items)" if hasattr(given, "items") else ""
+        raise InputError(f"{name} is built from an EntityTable of items, not from {type(given).__name__}{hint}")
+    if first == "base" and not isinstance(given, System):
+        raise InputError(
+            f"{name} goes around a built system, not around {type(given).__name__}; pass one, as in "
+            f"{name}(sr_gnn(items)), or name it: build({name!r}, items, base='sr_gnn')"
+        )
+
+
+def _recipe(family: str, name: str, flat: dict[str, Any], base: System | None) -> Recipe | None:
+    """How a system is built again; None if its base cannot be."""
+    if base is None:
+        return Recipe(family, name, flat)
+    if base.recipe is None:
+        return None
+    options = dict(base.recipe.arguments)
+    return Recipe(
+        family, name, {"base": base.recipe.name, "width": options.pop("width", None), "options": options, **flat}
+    )
+
+
+def _spellings(function: Callable[..., System]) -> dict[str, Spelling | None]:
+    """The function's options, and how those are spelled that are objects."""
+    hints = get_type_hints(inspect.unwrap(function))
+    names = [name for name in inspect.signature(function).parameters if name not in (*_GIVEN, *LIMITS)]
+    return {name: spelling_of(hints[name]) for name in names}
+
+
+def _flat_hints(function: Callable[..., System]) -> dict[str, Any]:
+    hints = get_type_hints(inspect.unwrap(function))
+    flat: dict[str, Any] = {}
+    for name, spelling in _spellings(function).items():
+        flat |= {name: hints[name]} if spelling is None else dict(spelling.hints)
+    return flat
+
+
+def _flat(function: Callable[..., System], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the function by flat names."""
+    flat: dict[str, Any] = {}
+    for name, spelling in _spellings(function).items():
+        if name in arguments:
+            flat |= {name: written(arguments[name])} if spelling is None else spelling.flat(arguments[name])
+    return flat
+
+
+def _objects(function: Callable[..., System], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the function, of values by flat names."""
+    made, left = {}, dict(flat)
+    parameters = inspect.signature(function).parameters
+    for name, spelling in _spellings(function).items():
+        given = {} if spelling is None else {key: left.pop(key) for key in spelling.hints if key in left}
+        if spelling is not None and given:
+            made[name] = spelling.make(given, parameters[name].default)
+    return made | left
+
+
+def _limit(system: System, *, max_support: int | None, max_length: int | None) -> None:
+    """Set what is given; a length of 0 is for systems that read no clicks."""
+    for name, value, least in (("max_support", max_support, 0), ("max_length", max_length, min(system.max_length, 1))):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name}={value!r} must be a whole number, at least {least}")
+        setattr(system, name, int(value))

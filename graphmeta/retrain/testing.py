@@ -1,0 +1,115 @@
+"""What a system in service is asked in each period, and how it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from graphmeta.data.events import EventLog
+from graphmeta.errors import InputError
+from graphmeta.evaluation.metrics import ranks, summary, usable
+from graphmeta.retrain.period import Period
+from graphmeta.sampling.histories import all_positions
+from graphmeta.sampling.padding import ragged
+from graphmeta.sampling.samples import Samples
+from graphmeta.system import System
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked about a period: every click of it, among drawn items and among all.
+
+    Candidates are the items that have appeared by the end of the period. The drawn ones, each as likely and none twice,
+    are none that the user (where users are not known: the session) has clicked by then.
+
+    Args:
+        negatives: items drawn for each click.
+        samples: the clicks of a log with what is known before each, e.g. ``prefixes``, which leaves out the first
+            click of a session.
+        max_length: clicks that are known at most, the last ones.
+    """
+
+    negatives: int = 999
+    ks: tuple[int, ...] = (5, 10, 20)
+    samples: Callable[..., Samples] = all_positions
+    max_length: int = 50
+    batch_size: int = 500
+
+    def rows(self, period: Period) -> Samples:
+        """The clicks of the period."""
+        every = self.samples(period.past, max_length=self.max_length)
+        return every.take(period.is_new(every).nonzero()[0])
+
+    def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
+        """How many clicks, and the metrics of both rankings."""
+        rows, seen = self.rows(period), np.flatnonzero(period.past.support)
+        draw = Untouched(period.past, seen, np.random.default_rng(period.seed_for(4)))
+        place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
+        found = torch.empty(2, len(rows), dtype=torch.float64)
+        for at in range(0, len(rows), self.batch_size):
+            part = slice(at, at + self.batch_size)
+            chosen = torch.from_numpy(np.concatenate([place[part][:, None], draw(rows.take(part), self.negatives)], 1))
+            scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
+            found[0, part] = ranks(scores.gather(1, chosen), torch.zeros(len(scores), dtype=torch.int64))
+            found[1, part] = ranks(scores, torch.from_numpy(place[part]))
+        return len(rows), summary(found[0], self.ks), summary(found[1], self.ks)
+
+    def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
+        """Raise an InputError if a period that will be asked about leaves too few items to compare with."""
+        period = np.searchsorted(edges, log.time, "right") - 1
+        owner = owners(log, log.session)
+        item_since = np.full(log.num_items, len(edges))
+        np.minimum.at(item_since, log.item, period)
+        pair, place = np.unique(owner * log.num_items + log.item, return_inverse=True)
+        pair_since = np.full(len(pair), len(edges))
+        np.minimum.at(pair_since, place, period)
+        for number in range(first, len(edges) - 1):
+            seen = int((item_since <= number).sum())
+            touched = np.bincount(pair[pair_since <= number] // log.num_items, minlength=int(owner.max()) + 1)
+            least = seen - int(touched[owner[period == number]].max(initial=0))
+            if least < self.negatives or max(self.ks) >= min(self.negatives + 1, seen):
+                raise InputError(
+                    f"in period {number + 1} somebody leaves {least} of {seen} items to draw {self.negatives} from, "
+                    f"and lists have up to {max(self.ks)}: draw fewer (--negatives, at least {max(self.ks)}), or begin "
+                    f"later (--first)"
+                )
+
+
+def owners(log: EventLog, session: np.ndarray) -> np.ndarray:
+    """Whose sessions these are: numbers of users, and after them of sessions that are nobody's."""
+    if log.session_user is None or log.users is None:
+        return session
+    user = log.session_user[session]
+    return np.where(user >= 0, user, len(log.users) + session)
+
+
+class Untouched:
+    """Draws for each sample items that its user never clicked: places in ``seen``, the items there are so far."""
+
+    def __init__(self, past: EventLog, seen: np.ndarray, random: np.random.Generator) -> None:
+        self.random, self.size, self.past = random, len(seen), past
+        pair = np.unique(owners(past, past.session) * self.size + np.searchsorted(seen, past.item))
+        self.place, owner = pair % max(self.size, 1), pair // max(self.size, 1)
+        self.ptr = np.searchsorted(owner, np.arange(int(owner.max(initial=0)) + 2))
+
+    def __call__(self, samples: Samples, count: int) -> np.ndarray:
+        """``[S, count]``.
+
+        All items stand in one random ring; each sample begins somewhere on it and takes the first that are free.
+        """
+        owner = owners(self.past, samples.session)
+        ring = self.random.permutation(self.size)
+        where = np.empty_like(ring)
+        where[ring] = np.arange(self.size)
+        begin, touched = self.random.integers(0, self.size, len(samples)), np.diff(self.ptr)[owner]
+        width = min(self.size, count + int(touched.max(initial=0)))
+        inside, _ = ragged(self.ptr[owner], touched)
+        row = np.repeat(np.arange(len(samples)), touched)
+        ahead = (where[self.place[inside]] - begin[row]) % self.size
+        taken = np.zeros((len(samples), width), dtype=bool)
+        taken[row[ahead < width], ahead[ahead < width]] = True
+        free = ~taken & ((~taken).cumsum(1) <= count)
+        return ring[(begin[:, None] + free.nonzero()[1].reshape(-1, count)) % self.size]
