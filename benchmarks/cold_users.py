@@ -198,13 +198,10 @@ def known_held_out(tasks: Tasks) -> Tasks:
 
 
 def stepped(system: System, tasks: Tasks, steps: int, *, lr: float | None = None) -> Result:
-    """The results after this many steps."""
+    """The results after this many steps; with ``lr``, the system's inner rate is that from now on."""
     assert system.adaptation is not None and isinstance(step := system.adaptation.step, Gradient)
-    before = system.adaptation.steps, step.lr
-    system.adaptation.steps, step.lr = steps, step.lr if lr is None else lr
-    result = evaluate_tasks(system, tasks, batch_size=AT_ONCE)
-    system.adaptation.steps, step.lr = before
-    return result
+    step.lr = step.lr if lr is None else lr
+    return evaluate_tasks(system, tasks, batch_size=AT_ONCE, steps=steps)
 
 
 def hit(result: Result) -> float:

@@ -3,16 +3,15 @@
 python examples/build_graph.py
 """
 
-from graphmeta.data.graph import build_graph, to_networkx
-from graphmeta.data.splits import split_by_time
-from graphmeta.datasets.session_logs import complete_journey
+import graphmeta as gm
+from graphmeta.data.graph import to_networkx
 
-log = complete_journey()
+log = gm.datasets.complete_journey()
 print(f"{log.num_events:,} events, {log.num_sessions:,} sessions, {log.num_items:,} items, {len(log.users):,} users")
 
 # The graph of the training part alone: nothing that happens after the cut can reach it.
-split = split_by_time(log, test=0.1, valid=0.1)
-graph = build_graph(split.train)
+split = gm.split_by_time(log, test=0.1, valid=0.1)
+graph = gm.build_graph(split.train)
 assert graph.validate()
 
 for kind in graph.node_types:
@@ -36,5 +35,5 @@ for _, (_, item), kind in sorted(near.out_edges(("session", 0), data="kind")):
     print(f"  {kind} {items.describe(item)}")
 
 # For message passing both ways, ask for the reverse edges; the result goes into any PyG layer or loader.
-both = build_graph(split.train, reverse=True)
+both = gm.build_graph(split.train, reverse=True)
 print(f"{len(graph.edge_types)} edge types, {len(both.edge_types)} with their reverses")

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import graphmeta as gm
 from graphmeta.data.cross_domain import TEST, CrossDomain, read_texts, review_graph
 from graphmeta.data.reviews import latent_vectors
 from graphmeta.datasets.reviews import planted_reviews
 from graphmeta.plots.aspects import draw_aspects, user_aspects
 from graphmeta.published.cross_domain import AspectSizes, Means, catn, cold_errors, fit
-from graphmeta.training.optimizers import Adam
 
 EPOCHS, SEED = 5, 0
 
@@ -30,7 +30,7 @@ texts = read_texts(cut, length=64)
 vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
 torch.manual_seed(SEED)
 model = catn(cut, texts, variant="doubleS", vectors=vectors, sizes=AspectSizes(filters=12, aspects=4, size=8))
-optimizer = Adam(lr=8e-3, final=0.3, weight_decay=0.0)
+optimizer = gm.Adam(lr=8e-3, final=0.3, weight_decay=0.0)
 for report in fit(model, cut, epochs=EPOCHS, optimizer=optimizer, batch_size=64, seed=SEED):
     print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}, cold users' MSE {report.valid['mse']:.3f}")
 print(

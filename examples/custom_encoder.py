@@ -11,23 +11,10 @@ import torch
 from torch import nn
 from torch_geometric.nn import GATv2Conv
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
+import graphmeta as gm
 from graphmeta.adapt.starts.gated import Gated
-from graphmeta.adapt.step import Gradient, LearnedRates
-from graphmeta.data.splits import split_by_time
-from graphmeta.datasets.session_logs import complete_journey
 from graphmeta.evaluation.adaptation_curves import by_steps, by_support
-from graphmeta.evaluation.ranking import evaluate
-from graphmeta.nn.features.tables import ItemFeatures
-from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.readout import SoftAttention
 from graphmeta.plots.figures import adapting
-from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import last_clicks
-from graphmeta.system import System
-from graphmeta.testing import check_encoder
-from graphmeta.training.loop import Adam, train
 
 SESSIONS, WIDTH = 1_500, 16
 
@@ -44,35 +31,35 @@ class GATv2Encoder(nn.Module):
 
 
 # Shapes, no leak between samples, all tasks at once = one by one, right second-order gradients.
-print(check := check_encoder(GATv2Encoder))
+print(check := gm.check_encoder(GATv2Encoder))
 assert check.ok
-log = complete_journey()
-split = split_by_time(log.before(log.starts[SESSIONS]), test=0.2)
-items, asked = split.train.items, last_clicks(split.test)
+log = gm.datasets.complete_journey()
+split = gm.split_by_time(log.before(log.starts[SESSIONS]), test=0.2)
+items, asked = split.train.items, gm.last_clicks(split.test)
 
 
 def system(adaptation=None):
     torch.manual_seed(0)
-    head = Dot(SoftAttention(WIDTH), nn.Linear(2 * WIDTH, WIDTH, bias=False))
-    recommender = Recommender(ItemFeatures(len(items), WIDTH), GATv2Encoder(WIDTH), head)
-    return System(recommender, items, adaptation=adaptation)
+    head = gm.nn.Dot(gm.nn.SoftAttention(WIDTH), nn.Linear(2 * WIDTH, WIDTH, bias=False))
+    recommender = gm.Recommender(gm.nn.ItemFeatures(len(items), WIDTH), GATv2Encoder(WIDTH), head)
+    return gm.System(recommender, items, adaptation=adaptation)
 
 
 # What a session changes, by what steps, and from where. None: an epoch more of plain training.
-head, both, gate = Scope("head"), Scope("encoder", "head"), Gated(Scope("head.project"), 2 * WIDTH)
+head, both, gate = gm.Scope("head"), gm.Scope("encoder", "head"), Gated(gm.Scope("head.project"), 2 * WIDTH)
 systems = {
     "none": system(),
-    "head (ANIL)": system(Adaptation(head, step=Gradient(0.1), steps=2, order=2)),
-    "encoder, head, learned rates": system(Adaptation(both, step=LearnedRates(0.1), steps=2, order=2)),
-    "head, gated start": system(Adaptation(head, step=Gradient(0.1), start=gate, steps=2, order=2)),
+    "head (ANIL)": system(gm.Adaptation(head, step=gm.Gradient(0.1), steps=2, order=2)),
+    "encoder, head, learned rates": system(gm.Adaptation(both, step=gm.LearnedRates(0.1), steps=2, order=2)),
+    "head, gated start": system(gm.Adaptation(head, step=gm.Gradient(0.1), start=gate, steps=2, order=2)),
 }
 plain, found, steps, support = system(), {}, {}, {}
-list(train(plain, split.train, epochs=3, optimizer=Adam(lr=5e-3), seed=0))
+list(gm.train(plain, split.train, epochs=3, optimizer=gm.Adam(lr=5e-3), seed=0))
 print(f"\n{len(asked)} test sessions, in %        Hit@20   MRR@20   MRR@20 after 0, 1 … 5 steps")
 for name, each in systems.items():
     each.load_matching(plain)  # they all go on from one training
-    list(train(each, split.train, epochs=1, optimizer=Adam(lr=2e-3), seed=0))
-    found[name], curve = evaluate(each, asked).metrics, ""
+    list(gm.train(each, split.train, epochs=1, optimizer=gm.Adam(lr=2e-3), seed=0))
+    found[name], curve = gm.evaluate(each, asked).metrics, ""
     if each.adaptation is not None:
         steps[name], support[name] = by_steps(each, asked), by_support(each, asked, support=(0, 1, 2, 5, 10))
         curve = "  ".join(f"{100 * value:.2f}" for value in steps[name].values("mrr@20").values())

@@ -8,22 +8,13 @@ with a learned rate for every weight. Takes a slice of the bundled dataset to be
 
 import torch
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import LearnedRates
-from graphmeta.data.splits import split_by_time
-from graphmeta.datasets.session_logs import complete_journey
-from graphmeta.evaluation.ranking import evaluate
+import graphmeta as gm
 from graphmeta.published.session import if_san
-from graphmeta.sampling.samples import last_clicks
-from graphmeta.system import System
-from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
 
 SESSIONS, EPOCHS, WIDTH = 2_500, 2, 16
 
-log = complete_journey()
-split = split_by_time(log.before(log.starts[SESSIONS]), test=0.1, valid=0.1)
+log = gm.datasets.complete_journey()
+split = gm.split_by_time(log.before(log.starts[SESSIONS]), test=0.1, valid=0.1)
 items = split.train.items
 
 torch.manual_seed(0)
@@ -31,17 +22,16 @@ recommender = if_san(items, width=WIDTH, layers=1, dropout=0.0).recommender
 
 # Which weights a session changes (by name), how a step moves them, how many steps, and whether training looks
 # through the steps (order 2) or takes them as they are (order 1).
-adaptation = Adaptation(Scope("head.project"), step=LearnedRates(0.05), steps=2, order=2)
-system = System(recommender, items, adaptation=adaptation)
+adaptation = gm.Adaptation(gm.Scope("head.project"), step=gm.LearnedRates(0.05), steps=2, order=2)
+system = gm.System(recommender, items, adaptation=adaptation)
 print("a session changes:", ", ".join(adaptation.names))
 
 # The same loop as for plain training. A task is a session: its clicks so far are the support, the next the query.
-for report in train(system, split.train, epochs=EPOCHS, optimizer=Adam(lr=5e-3), valid=split.valid, seed=0):
+for report in gm.train(system, split.train, epochs=EPOCHS, optimizer=gm.Adam(lr=5e-3), valid=split.valid, seed=0):
     print(f"epoch {report.epoch + 1}: query loss {report.loss:.3f}, validation MRR@20 {report.valid['mrr@20']:.4f}")
 
 # Adapted and not adapted, on the same sessions with the same shared weights.
-asked = last_clicks(split.test)
+asked = gm.last_clicks(split.test)
 for name, steps in (("adapted", adaptation.steps), ("not adapted", 0)):
-    adaptation.steps = steps
-    found = evaluate(system, asked, ks=(20,)).metrics
+    found = gm.evaluate(system, asked, ks=(20,), steps=steps).metrics
     print(f"  {name:12} Hit@20 {found['hit@20']:.4f}   MRR@20 {found['mrr@20']:.4f}")

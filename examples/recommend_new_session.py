@@ -10,26 +10,22 @@ from pathlib import Path
 
 import torch
 
-from graphmeta.datasets.session_logs import complete_journey
-from graphmeta.published.catalogue import build
-from graphmeta.published.load import load
-from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
+import graphmeta as gm
 
 SESSIONS, EPOCHS, WIDTH = 2_500, 2, 16
 
-log = complete_journey()
+log = gm.datasets.complete_journey()
 log = log.before(log.starts[SESSIONS])
 
 torch.manual_seed(0)
-system = build("melu", log.items, width=WIDTH, options={"layers": 1}, lr=0.05)
-for report in train(system, log, epochs=EPOCHS, optimizer=Adam(lr=5e-3), seed=0):
+system = gm.build("melu", log.items, width=WIDTH, options={"layers": 1}, lr=0.05)
+for report in gm.train(system, log, epochs=EPOCHS, optimizer=gm.Adam(lr=5e-3), seed=0):
     print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}")
 
 # What is saved is data only (safetensors and JSON with checksums): loading it runs no code.
 with tempfile.TemporaryDirectory() as folder:
     system.save(Path(folder) / "model")
-    system = load(Path(folder) / "model")
+    system = gm.load(Path(folder) / "model")
 
 # A new basket, in the ids of the log. It adapts the weights first, then all items are ranked; nothing is stored.
 basket = [log.items.ids[row] for row in (10, 20, 30)]

@@ -1,0 +1,73 @@
+"""graphmeta: meta-learned graph neural recommenders on PyTorch Geometric.
+
+A system is a recommender (features, encoder, head), an adaptation (which weights a task changes, and how) and a
+retraining. ``import graphmeta as gm`` takes a few milliseconds: torch is imported with the first name that needs it.
+
+    log = gm.EventLog.read("clicks.csv", session="visit", item="sku", time="at", user="who")
+    split = gm.split_by_time(log)
+    system = gm.fit(split, system="cbml", epochs=3, progress=True)
+    print(gm.evaluate(system, split.test))
+    system.recommend(["sku17", "sku4"], k=10, user="anna")
+    system.save("shop"); gm.load("shop")
+"""
+
+from importlib import import_module
+
+__version__ = "0.2.0"
+
+# Where each name lives. ``__init__.pyi`` says the same to editors and type checkers; a test compares the two.
+_HOME = {
+    # data
+    "EventLog": "graphmeta.data.events",
+    "EntityTable": "graphmeta.data.tables",
+    "build_graph": "graphmeta.data.graph",
+    "split_by_time": "graphmeta.data.splits",
+    "split_by_user": "graphmeta.data.splits",
+    "split_by_item": "graphmeta.data.splits",
+    # samples, tasks and their graphs
+    "prefixes": "graphmeta.sampling.samples",
+    "last_clicks": "graphmeta.sampling.samples",
+    "session_batch": "graphmeta.sampling.session_batch",
+    "Tasks": "graphmeta.sampling.tasks",
+    "NEXT": "graphmeta.sampling.batch_rows",
+    "OF": "graphmeta.sampling.batch_rows",
+    # systems
+    "Recommender": "graphmeta.recommender",
+    "System": "graphmeta.system",
+    "Adaptation": "graphmeta.adapt.adaptation",
+    "Scope": "graphmeta.adapt.scope",
+    "Gradient": "graphmeta.adapt.step",
+    "LearnedRates": "graphmeta.adapt.step",
+    "build": "graphmeta.published.catalogue",
+    "systems": "graphmeta.published.systems",
+    # training, evaluation, storage
+    "fit": "graphmeta.published.fit",
+    "train": "graphmeta.training.loop",
+    "Adam": "graphmeta.training.optimizers",
+    "evaluate": "graphmeta.evaluation.ranking",
+    "load": "graphmeta.published.load",
+    "check_encoder": "graphmeta.testing",
+    "InputError": "graphmeta.errors",
+}
+_PACKAGES = {
+    "nn": "graphmeta.nn",
+    "datasets": "graphmeta.datasets",
+    "metrics": "graphmeta.evaluation.metrics",
+    "plots": "graphmeta.plots",
+}
+__all__ = [*_HOME, *_PACKAGES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        found = import_module(_PACKAGES[name])
+    elif name in _HOME:
+        found = getattr(import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'graphmeta' has no attribute {name!r}; dir(graphmeta) lists what it has")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,7 @@ does; code asks ``isinstance(part, Settles)`` and never for a class of the libra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -154,3 +154,10 @@ class Settles(Protocol):
     def settle(self) -> None:
         """Take in what was noted since the last step; called after each training step."""
         ...
+
+
+class Adapting(TypedDict, total=False):
+    """How a system adapts in one call, see :meth:`System.scores <graphmeta.system.System.scores>`; its own if None."""
+
+    steps: int | None
+    max_support: int | None

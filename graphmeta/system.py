@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -198,16 +199,28 @@ class System(nn.Module):
             return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, progress=progress)
         return self.recommender(self._asked(samples), self.loss)
 
-    def scores(self, samples: Samples | Tasks) -> Tensor:
+    def scores(self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``.
+
+        Args:
+            steps: inner steps of this call, 0 for the start itself; the adaptation's own number if not given.
+            max_support: support samples a task in this call, the last ones; the system's own number if not given.
+
+        Raises:
+            InputError: samples numbered by other items, ``steps`` or ``max_support`` of a system that does not adapt, a
+                number below 0, more steps than rates were learned for, or ``max_support`` of tasks, whose support is
+                given.
 
         Asks a twin in eval mode (:mod:`graphmeta.adapt.twin`) and leaves no trace in the system: any number of
         threads may ask at once, also while another one trains. Works under ``inference_mode`` and ``autocast``.
         """
+        (samples.query if isinstance(samples, Tasks) else samples).check_items(self.items)
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
             asked = Twin(self, training=False, apart=True).module
             assert isinstance(asked, System)
+            if steps is not None or max_support is not None:
+                asked._adapts_by(samples, steps, max_support)
             # Tasks of like length together, so that little is padded.
             by_length = not isinstance(samples, Tasks) and self.adaptation is not None
             order = np.argsort(samples.lengths, kind="stable") if by_length else np.arange(len(samples))
@@ -222,6 +235,27 @@ class System(nn.Module):
                 begin += len(part)
             assert scores is not None
             return scores
+
+    def _adapts_by(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
+        """Let this twin take so many steps from so much support; its system keeps its own numbers."""
+        if self.adaptation is None:
+            raise InputError("this system does not adapt; leave out steps= and max_support=")
+        if max_support is not None:
+            if isinstance(samples, Tasks):
+                raise InputError("these tasks have a support of their own; max_support= is for samples of sessions")
+            if isinstance(max_support, bool) or not isinstance(max_support, Integral) or max_support < 0:
+                raise InputError(f"max_support={max_support!r} must be a whole number, 0 or more")
+            self.max_support = int(max_support)
+        if steps is None or steps == self.adaptation.steps:
+            return
+        inner = replace(self.adaptation.inner, steps=steps)
+        if getattr(self.adaptation.step, "per_step", False) and steps > self.adaptation.steps:
+            raise InputError(
+                f"there are rates for {self.adaptation.steps} steps, not for {steps}; ask for no more, or learn rates "
+                f"that all steps share (per_step=False)"
+            )
+        self.adaptation.inner = inner
+        self.adaptation.activations = {}  # what was measured is of another number of steps
 
     def _answer(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
@@ -254,6 +288,8 @@ class System(nn.Module):
         times: Sequence[float] | None = None,
         unknown: str = "raise",
         exclude_seen: bool = False,
+        steps: int | None = None,
+        max_support: int | None = None,
     ) -> list[Recommendation]:
         """The k best next items for a session of original ids, which nobody needs to have seen before.
 
@@ -263,12 +299,23 @@ class System(nn.Module):
             times: when each click was, in seconds, for systems that look at pauses.
             unknown: what to do about ids the system does not know: ``raise``, ``warn`` (and skip) or ``ignore``.
             exclude_seen: leave out what is in the session already; there may then be fewer than k left.
+            steps, max_support: see :meth:`scores`.
 
         Raises:
-            InputError: an unknown item, an empty session, or k not below the number of items.
+            InputError: an unknown item, an empty session, one id in the place of a session, or k not below the number
+                of items.
         """
         whose, when = (None if user is None else [user]), (None if times is None else [times])
-        return self.recommend_many([session], k, users=whose, times=when, unknown=unknown, exclude_seen=exclude_seen)[0]
+        return self.recommend_many(
+            [session],
+            k,
+            users=whose,
+            times=when,
+            unknown=unknown,
+            exclude_seen=exclude_seen,
+            steps=steps,
+            max_support=max_support,
+        )[0]
 
     def recommend_many(
         self,
@@ -279,6 +326,8 @@ class System(nn.Module):
         times: Sequence[Sequence[float]] | None = None,
         unknown: str = "raise",
         exclude_seen: bool = False,
+        steps: int | None = None,
+        max_support: int | None = None,
     ) -> list[list[Recommendation]]:
         """:meth:`recommend` for any number of sessions; the same answers.
 
@@ -289,7 +338,7 @@ class System(nn.Module):
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
         """
-        if not isinstance(k, int) or not 0 < k < self.num_items:
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 0 < k < self.num_items:
             raise InputError(
                 f"k={k} must be a whole number, at least 1 and below the number of items, {self.num_items}"
             )
@@ -301,7 +350,8 @@ class System(nn.Module):
         found: list[list[Recommendation]] = [[] for _ in asked.rows]
         for places, samples in asked.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
             seen = [asked.rows[place] for place in places] if exclude_seen else None
-            for place, best in zip(places, best_of(self.scores(samples), k, self.items, seen), strict=True):
+            scores = self.scores(samples, steps=steps, max_support=max_support)
+            for place, best in zip(places, best_of(scores, int(k), self.items, seen), strict=True):
                 found[place] = best
         return found
 

@@ -11,6 +11,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+import graphmeta.datasets  # noqa: E402
 from graphmeta.datasets import session_logs as datasets  # noqa: E402
 
 # A shared two-core machine is slow at times: no deadline for one example, and the same 50 examples every run.
@@ -19,6 +20,7 @@ settings.load_profile("graphmeta")
 
 # Read once: it takes a second, a log cannot be assigned to, and many tests ask for it.
 datasets.complete_journey = functools.cache(datasets.complete_journey)
+graphmeta.datasets.complete_journey = datasets.complete_journey
 
 
 @pytest.fixture

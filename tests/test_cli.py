@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from graphmeta.cli.options import Reading
 from graphmeta.data.graph_files import load_graph
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
+from graphmeta.published.systems import systems
 from graphmeta.storage import load_state, state_hash
 from graphmeta.testing import fake_log
 from graphmeta.training import loop as training
@@ -380,8 +382,10 @@ def assert_refused(command: list[str], line: str, out: Path, capsys: pytest.Capt
 
 
 def test_an_unknown_system_is_refused_before_any_data_is_read(tmp_path: Path, capsys: pytest.CaptureFixture):
-    command = plain(tmp_path / "nowhere.csv", tmp_path / "out", "--system", "cmbl")
-    assert_refused(command, "did you mean 'cbml'", tmp_path / "out", capsys)
+    said = {"cmbl": "did you mean 'cbml'?", "SR-GNN": "did you mean 'sr_gnn'?", "stan": "stan is not in the catalogue"}
+    for name, line in said.items():
+        command = plain(tmp_path / "nowhere.csv", tmp_path / "out", "--system", name)
+        assert_refused(command, line, tmp_path / "out", capsys)
 
 
 def test_a_file_is_no_folder_to_write_to(files: Path, capsys: pytest.CaptureFixture):
@@ -450,13 +454,14 @@ def test_graph_writes_what_can_be_read_back(files: Path, tmp_path: Path, capsys:
     assert_refused([*command, "--out", str(tmp_path / "no"), "--around", "nobody"], "nobody", tmp_path / "no", capsys)
 
 
-def test_systems_lists_the_catalogue(capsys: pytest.CaptureFixture):
+def test_systems_lists_every_system(capsys: pytest.CaptureFixture):
     assert main(["systems", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {row["name"] for row in rows} == set(CATALOGUE)
-    assert all(row.keys() == {"name", "family", "paper", "equations", "adapts"} for row in rows)
+    assert rows == [asdict(row) for row in systems()] and {row["name"] for row in rows} > set(CATALOGUE)
+    assert all(row.keys() >= {"name", "kind", "family", "paper", "equations", "adapts"} for row in rows)
     assert main(["systems"]) == 0
-    assert "sr_gnn" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("sr_gnn", "catn", "cdlfm", "session_knn", "cross-domain", "baseline"))
 
 
 def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

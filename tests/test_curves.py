@@ -8,6 +8,7 @@ from torch import nn
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
+from graphmeta.baselines import Popularity
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.adaptation_curves import by_steps, by_support
 from graphmeta.evaluation.ranking import evaluate
@@ -153,3 +154,47 @@ def test_what_has_no_curve_says_so():
         by_steps(made(), ASKED, steps=[0, 1.5])
     with pytest.raises(InputError, match=r"not \[\]"):
         by_support(made(), ASKED, support=[])
+
+
+def test_steps_and_support_are_arguments_of_every_call():
+    system = made()
+    want = by_steps(system, ASKED, steps=(0, 3))
+    for steps in (0, 3):
+        scores = system.scores(ASKED, steps=steps)
+        assert torch.equal(places(scores, ASKED.target), want.results[steps].ranks)
+        session = [LOG.items.ids[i] for i in ASKED.item[ASKED.begin[0] : ASKED.end[0]]]
+        best = system.recommend(session, k=3, steps=steps)
+        assert best == system.recommend_many([session], k=3, steps=steps)[0]
+        assert [r.score for r in best] == pytest.approx(scores[0].topk(3).values.tolist(), abs=1e-5)
+    assert torch.equal(evaluate(system, ASKED, max_support=0).ranks, want.results[0].ranks)
+    assert torch.equal(system.scores(ASKED, steps=2, max_support=4), system.scores(ASKED))
+    assert (system.adaptation.steps, system.max_support) == (2, 4)
+
+
+def test_memory_is_measured_anew_for_other_steps():
+    system = made()
+    system.scores(ASKED)
+    before = dict(system.adaptation.activations)
+    system.scores(ASKED, steps=5)
+    assert before and system.adaptation.activations == before
+
+
+def test_steps_that_cannot_be_are_refused():
+    plain = made()
+    plain.adaptation = None
+    for call in (plain.scores, lambda samples, **own: evaluate(plain, samples, **own)):
+        with pytest.raises(InputError, match="does not adapt; leave out steps="):
+            call(ASKED, steps=0)
+    with pytest.raises(InputError, match="does not adapt; leave out steps="):
+        evaluate(Popularity(LOG), ASKED, max_support=1)
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(InputError, match="max_support=.* must be a whole number"):
+            made().scores(ASKED, max_support=wrong)
+    with pytest.raises(InputError, match="steps must be a whole number"):
+        made().scores(ASKED, steps=-1)
+    with pytest.raises(InputError, match="have a support of their own"):
+        made().scores(drawn_tasks(LOG), max_support=1)
+    with pytest.raises(InputError, match="rates for 2 steps, not for 3"):
+        made(LearnedRates(0.5, per_step=True)).scores(ASKED, steps=3)
+    with pytest.raises(TypeError, match="'step'"):
+        evaluate(made(), ASKED, step=1)

@@ -550,3 +550,55 @@ def test_a_fingerprint_knows_what_items_are_but_not_what_people_call_them() -> N
     renamed = replace(log, items=replace(log.items, labels=None))
     without = replace(log, items=replace(log.items, attributes={}))
     assert renamed.fingerprint() == log.fingerprint() != without.fingerprint()
+
+
+# Looking at a log
+
+
+@pytest.mark.parametrize("name", ["full", "plain", "walk"])
+def test_a_frame_of_original_ids_is_read_back(name: str) -> None:
+    log = {
+        "full": full(),
+        "plain": EventLog.read(FRAME, session="basket", item="sku"),
+        "walk": fake_log(sessions=12),
+    }[name]
+    frame = log.to_frame()
+    columns = {c: c for c in frame.columns}
+    again = EventLog.read(frame, **columns)
+    assert again.to_frame().equals(frame) and len(frame) == log.num_events
+    assert again.sessions.tolist() == log.sessions.tolist()
+    assert again.time.tolist() == log.time.tolist() or not log.has_time
+    assert again.item.tolist() == again.items.rows_of(log.items.ids[log.item]).tolist()
+
+
+def test_a_frame_holds_what_was_written() -> None:
+    wanted = FRAME.rename(columns={"basket": "session", "sku": "item", "when": "time", "who": "user", "paid": "value"})
+    wanted = wanted.iloc[[1, 3, 0, 2, 4]]  # session y begins first
+    assert full().to_frame().to_dict("list") == wanted.to_dict("list")
+
+
+def test_an_unknown_user_is_missing_in_the_frame() -> None:
+    log = full()
+    known = log.of_sessions(np.array([True, False, False]))
+    other = log.aligned_to(log.items, known.users)
+    assert other.to_frame()["user"].fillna("nobody").tolist() == ["bob", "bob", "nobody", "nobody", "nobody"]
+
+
+def test_a_log_prints_as_three_lines() -> None:
+    told = str(full()).splitlines()
+    assert told == [
+        "EventLog: 5 events in 3 sessions, 3 items, 2 users; 1.7 events a session",
+        "  time: 1970-01-01 00:00 to 1970-01-01 00:03 (UTC)",
+        "  columns: session, item, time, user, value; items: brand; users: age",
+    ]
+    assert repr(full()) == str(full())
+    plain = str(EventLog.read(FRAME, session="basket", item="sku"))
+    assert plain.count("\n") == 2 and "none; events are in the order of their rows" in plain
+    empty = full().select(np.zeros(5, dtype=bool))
+    assert str(empty).count("\n") == 2 and empty._repr_html_()
+
+
+def test_a_notebook_shows_a_table_and_the_first_events() -> None:
+    frame = FRAME.assign(sku=["<b>", "c", "d", "e", "f"])
+    html = EventLog.read(frame, session="basket", item="sku")._repr_html_()
+    assert html.startswith("<table>") and "&lt;b&gt;" in html and "<b>" not in html

@@ -297,3 +297,24 @@ def test_attribute_names_may_have_dots():
 def test_options_that_do_not_exist_are_named(name, arguments):
     with pytest.raises(InputError):
         build(name, LOG.items, **arguments)
+
+
+@pytest.mark.parametrize("session", ["i3", b"i3", 3, np.str_("i3")])
+def test_one_id_is_no_session(system, session):
+    with pytest.raises(InputError, match=r"is one id, not a session; pass a list of item ids: \["):
+        system.recommend(session)
+    with pytest.raises(InputError, match="session 1: .* is one id, not a session"):
+        system.recommend_many([["i3"], session])
+
+
+def test_numbers_of_numpy_and_whole_floats_are_read_as_a_log_reads_them():
+    frame = pd.DataFrame({"s": np.repeat(np.arange(30), 4), "i": np.tile(np.arange(12), 10)})
+    log = EventLog.read(frame, session="s", item="i")
+    system = build("sr_gnn", log.items, width=4)
+    wanted = system.recommend([1, 2], 2)
+    for session in ([1.0, 2.0], np.array([1, 2]), np.array([1.0, 2.0]), (np.int32(1), np.float32(2))):
+        assert system.recommend(session, np.int64(2)) == wanted
+    with pytest.raises(InputError, match="1.5 is not known"):
+        system.recommend([1.5], 2)
+    with pytest.raises(InputError, match="k=True"):
+        system.recommend([1], True)

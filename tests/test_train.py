@@ -1,6 +1,8 @@
 """Training: it learns, it is the same every time, and an interruption changes nothing."""
 
+import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -231,3 +233,85 @@ def test_other_times_are_another_training(tmp_path):
                 next(run)
         else:
             next(run)
+
+
+def test_a_training_that_is_never_iterated_warns():
+    system = build("sr_gnn", SPLIT.train.items, width=4)
+    with pytest.warns(UserWarning, match=r"nothing was trained.*for report in train"):
+        train(system, SPLIT.train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        next(train(system, SPLIT.train, epochs=1, batch_size=50))
+
+
+def test_a_split_is_trained_on_its_training_part_and_validated_on_its_own():
+    torch.manual_seed(0)
+    system = build("sr_gnn", SPLIT.train.items, width=8)
+    settings = {"epochs": 2, "optimizer": Adam(lr=1e-2), "batch_size": 20}
+    history = list(train(system, SPLIT, **settings))
+    straight, reports = trained(epochs=2)
+    assert state_hash(system) == state_hash(straight)
+    assert [r.valid for r in history] == [r.valid for r in reports]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.RAdam,
+        torch.optim.Adagrad,
+        torch.optim.RMSprop,
+        partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        lambda weights: torch.optim.SGD(weights, lr=0.5),
+        lambda weights: torch.optim.Adam([{"params": weights[:1], "lr": 1e-2}, {"params": weights[1:], "lr": 1e-3}]),
+    ],
+)
+def test_any_factory_of_torch_optim_trains_and_resumes(optimizer, tmp_path):
+    def run(**more):
+        torch.manual_seed(0)
+        system = build("sr_gnn", SPLIT.train.items, width=4)
+        reports = train(system, SPLIT.train, epochs=2, optimizer=optimizer, batch_size=50, **more)
+        return system, reports
+
+    system, reports = run()
+    losses = [report.loss for report in reports]
+    assert losses[1] < losses[0]
+    next(run(checkpoint=Checkpoint(tmp_path))[1])
+    resumed, reports = run(checkpoint=Checkpoint(tmp_path, resume=True))
+    assert [report.loss for report in reports] == losses and state_hash(resumed) == state_hash(system)
+
+
+def test_a_factory_keeps_its_own_rate_and_ours_is_a_schedule():
+    system = build("sr_gnn", SPLIT.train.items, width=4)
+    before = {name: weight.clone() for name, weight in system.named_parameters()}
+    list(train(system, SPLIT.train, epochs=1, optimizer=partial(torch.optim.SGD, lr=0.0), batch_size=50))
+    assert all(torch.equal(weight, before[name]) for name, weight in system.named_parameters())
+
+
+def test_another_optimizer_is_another_training(tmp_path):
+    def run(lr, **more):
+        system = build("sr_gnn", SPLIT.train.items, width=4)
+        optimizer = partial(torch.optim.SGD, lr=lr)
+        return train(system, SPLIT.train, epochs=2, optimizer=optimizer, batch_size=50, **more)
+
+    next(run(0.1, checkpoint=Checkpoint(tmp_path)))
+    with pytest.raises(InputError, match="another training.*optimizer options"):
+        next(run(0.2, checkpoint=Checkpoint(tmp_path, resume=True)))
+
+
+def test_what_is_no_optimizer_is_refused_in_one_line():
+    system = build("sr_gnn", SPLIT.train.items, width=4)
+    built = torch.optim.Adam(system.parameters())
+    with pytest.raises(InputError, match=r"Adam\(…\) is bound.*pass how to make it: optimizer=torch.optim.Adam, or"):
+        train(system, SPLIT.train, optimizer=built)
+    for wrong in ("adam", 0.1, Adam):
+        with pytest.raises(InputError, match=r"makes no optimizer; pass graphmeta.Adam\(lr=…\)"):
+            train(system, SPLIT.train, optimizer=wrong)
+    with pytest.raises(InputError, match="optimizer= made a list"):
+        next(train(system, SPLIT.train, optimizer=list))
+
+
+def test_an_unknown_setting_is_told_at_once():
+    with pytest.raises(TypeError, match="pacience"):
+        train(build("sr_gnn", SPLIT.train.items, width=4), SPLIT.train, pacience=2)

@@ -317,23 +317,29 @@ def stream(
 
 @app.command()
 def systems(as_json: Json = False) -> None:
-    """List the systems: name, family, paper, equations, what adapts."""
-    from graphmeta.published.catalogue import CATALOGUE
+    """List all systems: name, kind, paper, equations, what adapts.
 
-    keys = ("name", "family", "paper", "equations", "adapts")
-    rows = [{key: getattr(entry, key) for key in keys} for entry in CATALOGUE.values()]
+    Those of the kind `next item` can be fitted; the others are for Python.
+    """
+    from dataclasses import asdict
+
+    from graphmeta.published.systems import systems as every
+
+    rows = every()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
         return
-    console.table("Systems", keys, [list(row.values()) for row in rows], left=len(keys))
+    keys = ("name", "kind", "paper", "equations", "adapts")
+    console.table("Systems", keys, [[getattr(row, key) for key in keys] for row in rows], left=len(keys))
 
 
 def _ready(system: str, out: Path, *, users: bool) -> None:
     """Check what can be checked before any data is read."""
     from graphmeta.cli import fit_job as job
     from graphmeta.plots import figures as plots
+    from graphmeta.published.fit import check_system
 
-    job.check_system(system, users=users)
+    check_system(system, users=users)
     job.check_folder(out)
     plots.figure(1, 1)
 

@@ -13,21 +13,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from graphmeta.cli.history import anonymous, recall, remember
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
-from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import baselines, compare, metrics
 from graphmeta.evaluation.protocol import KS, Rules, cuts, questions, unseen
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
-from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.load import load
 from graphmeta.published.training_plan import Plan, Say, drop, learned, request_of
 from graphmeta.sampling.samples import last_clicks
@@ -58,18 +54,6 @@ class Outcome:
 
     system: System
     results: dict[str, Result]
-
-
-def check_system(name: str, *, users: bool) -> None:
-    """Raise an InputError unless the catalogue has this system and there are users if it needs to know them."""
-    if name not in CATALOGUE:
-        build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))
-    for part in filter(None, (name, CATALOGUE[name].encoder)):
-        CATALOGUE[part].check_users(users)
-    if CATALOGUE[name].rates:
-        raise InputError(
-            f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.evaluation.cold_start"
-        )
 
 
 def check_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 import numpy as np
 import pandas as pd
 
+from graphmeta.data import show
 from graphmeta.data.columns import Source, column, ids, numbers, read_frame, seconds, shown, spelled
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -119,6 +120,22 @@ class EventLog:
             items=log.items if items is None else items.aligned(log.items.ids),
             users=log.users if users is None or log.users is None else users.aligned(log.users.ids, "user"),
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per event, in the log's order, with original ids: columns session, item and, where the log has them,
+        time (float64 seconds since 1970), user (missing if unknown) and value. ``EventLog.read`` reads it back.
+
+        >>> frame = pd.DataFrame({"s": [2, 1], "i": ["a", "b"], "t": [9, 5]})
+        >>> EventLog.read(frame, session="s", item="i", time="t").to_frame().values.tolist()
+        [[1, 'b', 5.0], [2, 'a', 9.0]]
+        """
+        return show.frame(self)
+
+    def __repr__(self) -> str:
+        return show.text(self)
+
+    def _repr_html_(self) -> str:
+        return show.html(self)
 
     @property
     def num_events(self) -> int:

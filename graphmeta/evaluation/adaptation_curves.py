@@ -1,18 +1,16 @@
 """Adaptation curves: what a trained system's answers gain by another step, or by another click to learn from.
 
-Both ask the same weights the same questions again and again; nothing is trained, and the system is left as it was.
+Both ask the same weights the same queries again and again; nothing is trained, and nothing is set in the system.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral
 
-from torch import nn
-
 from graphmeta.adapt.adaptation import Adaptation
+from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.sampling.samples import Samples
@@ -32,7 +30,7 @@ class Curve:
 
 
 def by_steps(
-    system: System, samples: Samples, *, steps: Iterable[int] = range(6), ks: tuple[int, ...] = (5, 10, 20)
+    system: System, samples: EventLog | Samples, *, steps: Iterable[int] = range(6), ks: tuple[int, ...] = (5, 10, 20)
 ) -> Curve:
     """How well the system answers after 0, 1, 2 … steps on each session's own clicks: :func:`evaluate` at each.
 
@@ -45,17 +43,16 @@ def by_steps(
     Raises:
         InputError: a system that does not adapt, a negative number, one that no rates were learned for, or tasks.
     """
-    adaptation, numbers = _adaptation(system), _numbers(steps, "steps")
-    if getattr(adaptation.step, "per_step", False) and max(numbers) > adaptation.steps:
-        raise InputError(
-            f"there are rates for {adaptation.steps} steps, not for {max(numbers)}; ask for no more, or learn rates "
-            f"that all steps share (per_step=False)"
-        )
-    return _curve(system, samples, adaptation, "steps", numbers, ks)
+    own = _adaptation(system).steps
+    return _curve(own, _numbers(steps, "steps"), lambda number: evaluate(system, samples, ks=ks, steps=number))
 
 
 def by_support(
-    system: System, samples: Samples, *, support: Iterable[int] = range(11), ks: tuple[int, ...] = (5, 10, 20)
+    system: System,
+    samples: EventLog | Samples,
+    *,
+    support: Iterable[int] = range(11),
+    ks: tuple[int, ...] = (5, 10, 20),
 ) -> Curve:
     """How well the system answers when its steps see only the last 0, 1, 2 … clicks of a session as targets.
 
@@ -71,29 +68,14 @@ def by_support(
         InputError: a system that does not adapt, a negative number, or tasks, whose support is given.
     """
     _adaptation(system)
-    return _curve(system, samples, system, "max_support", _numbers(support, "support samples"), ks)
+    numbers = _numbers(support, "support samples")
+    return _curve(system.max_support, numbers, lambda n: evaluate(system, samples, ks=ks, max_support=n))
 
 
-@contextmanager
-def held_at(owner: nn.Module, name: str, value: int) -> Iterator[None]:
-    """Within it, this attribute has that value; after it its own again, whatever happens."""
-    own = getattr(owner, name)
-    try:
-        setattr(owner, name, value)
-        yield
-    finally:
-        setattr(owner, name, own)
-
-
-def _curve(
-    system: System, samples: Samples, owner: nn.Module, name: str, numbers: list[int], ks: tuple[int, ...]
-) -> Curve:
-    """The results with the owner's attribute at each number."""
-    found = {}
-    for number in numbers:
-        with held_at(owner, name, number):
-            found[number] = evaluate(system, samples, ks=ks)
-    return Curve(found, getattr(owner, name))
+def _curve(own: int, numbers: list[int], measured: Callable[[int], Result]) -> Curve:
+    """The result at each number; the largest first, so that one too large is refused at once."""
+    found = {number: measured(number) for number in sorted(set(numbers), reverse=True)}
+    return Curve({number: found[number] for number in numbers}, own)
 
 
 def _adaptation(system: System) -> Adaptation:

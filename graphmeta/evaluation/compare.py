@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from graphmeta.baselines import Popularity, SessionKNN, Stan, as_in
 from graphmeta.data.events import EventLog
-from graphmeta.evaluation.adaptation_curves import held_at
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.ranking import Result, evaluate
-from graphmeta.protocols import Bar
+from graphmeta.protocols import Adapting, Bar
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 
@@ -34,15 +33,15 @@ def compare(
         bar: ``(batches, name) -> batches``, shows progress.
     """
 
-    def measured(scorer: Any, name: str) -> Result:
-        return evaluate(scorer, asked, ks=KS, support=past.support, progress=lambda rows: bar(rows, name))
+    def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
+        return evaluate(scorer, asked, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
 
     found = {name: measured(rival, name.replace("_", " ")) for name, rival in baselines(past).items()}
     if alone is not None:
         found["encoder_alone"] = measured(alone, "encoder alone")
     if system.adaptation is not None:
-        with held_at(system.adaptation, "steps", 0):  # where a session starts from (a gate, a memory) is as trained
-            found["without_steps"] = measured(system, "without steps")
+        # Where a session starts from (a gate, a memory) is as trained.
+        found["without_steps"] = measured(system, "without steps", steps=0)
     return found | {"system": measured(system, "system")}
 
 

@@ -4,9 +4,10 @@ its ratings are from the true ones."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from numbers import Integral
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
-from graphmeta.protocols import Scorer
+from graphmeta.evaluation.queries import queries_of
+from graphmeta.evaluation.result import Result
+from graphmeta.protocols import Adapting, Scorer
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
@@ -25,68 +28,96 @@ KNOWN_CLICKS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
 
 
-@dataclass(frozen=True)
-class Result:
-    """Metrics as fractions, with what they mean: candidates, ties, number of samples.
-
-    ``slices["known clicks"]["1"]`` holds the same metrics over the samples with one known click, and their number.
-    """
-
-    metrics: dict[str, float]
-    slices: dict[str, dict[str, dict[str, float]]]
-    samples: int
-    candidates: int
-    seconds: float
-    ranks: Tensor = field(repr=False)
-    ties: str = "mean of best and worst rank"
+Metric = Callable[[Tensor], Tensor]
 
 
 def evaluate(
     model: Scorer,
-    samples: Samples,
+    samples: EventLog | Samples,
     *,
     ks: tuple[int, ...] = (5, 10, 20),
+    metrics: Mapping[str, Metric] | None = None,
     support: np.ndarray | None = None,
     batch_size: int = 100,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    **adapting: Unpack[Adapting],
 ) -> Result:
     """Rank each sample's target among all items (what was clicked before stays a candidate).
 
     Args:
-        samples: e.g. ``last_clicks(log)`` or ``prefixes(log)`` of a test log numbered by the model's items.
+        samples: a test log, which is brought to the model's items and asked for the last click of each session; or
+            samples, e.g. ``prefixes(log)`` of a log numbered by the model's items.
+        metrics: your own beside Hit, MRR and nDCG, by name: functions of the ranks ``[S]`` (from 1, float64) to one
+            value for each sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
         progress: wraps the batches, e.g. ``tqdm``.
+        steps, max_support: of a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:
-        InputError: no samples, or k not below the number of candidates (the metric would be 1 for any model); tasks.
+        InputError: no samples, samples numbered by other items, k not below the number of candidates (the metric would
+            be 1 for any model), a metric without a value a sample; tasks.
         DivergedError: scores that are NaN or +inf (an InputError too, as everywhere).
+
+    >>> from graphmeta.baselines import Popularity
+    >>> from graphmeta.testing import fake_log
+    >>> log = fake_log(sessions=30)
+    >>> result = evaluate(Popularity(log), log, ks=(20,), metrics={"mean rank": lambda ranks: ranks})
+    >>> list(result.metrics), result.samples, result.candidates
+    (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
     _check_ks(ks, model.num_items)
-    if isinstance(samples, Tasks):
-        raise InputError(
-            "these are tasks, not samples; evaluate_tasks ranks what tasks ask, evaluate_ratings compares its ratings"
-        )
+    samples = queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate on; bring sessions of at least two known items")
+    score = _scoring(model, adapting)
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
     found = torch.empty(len(samples), dtype=torch.float64)
     for at in progress(range(0, len(order), batch_size)):
         rows = order[at : at + batch_size]
         chunk = samples.take(rows)
-        scores = usable(model.scores(chunk))
+        scores = usable(score(chunk))
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
+    own = {name: _values(name, metric, found) for name, metric in (metrics or {}).items()}
 
     def measured(inside: Tensor) -> dict[str, float]:
-        return summary(found[inside], ks)
+        means = {name: float(values[inside].mean()) for name, values in own.items()} if inside.any() else {}
+        return summary(found[inside], ks) | means
 
     slices = {"known clicks": _sliced(measured, samples.lengths, KNOWN_CLICKS)}
     if support is not None:
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
-    return Result(summary(found, ks), slices, len(samples), model.num_items, time.perf_counter() - began, found)
+    every = measured(torch.ones(len(found), dtype=torch.bool))
+    return Result(every, slices, len(samples), model.num_items, time.perf_counter() - began, found)
+
+
+def _scoring(model: Scorer, adapting: Adapting) -> Callable[[Any], Tensor]:
+    """The model's scores, of a system with other steps or support where they are given."""
+    given = {name: value for name, value in adapting.items() if value is not None}
+    strange = given.keys() - Adapting.__annotations__.keys()
+    if strange:
+        raise TypeError(f"evaluate() got an unexpected keyword argument {min(strange)!r}")
+    if given and getattr(model, "adaptation", None) is None:
+        raise InputError("this model does not adapt; leave out steps= and max_support=")
+    return partial(model.scores, **given)
+
+
+def _values(name: str, metric: Metric, found: Tensor) -> Tensor:
+    values = torch.as_tensor(metric(found.clone()), dtype=torch.float64)
+    if values.shape != found.shape:
+        raise InputError(
+            f"metric {name!r} gives values of shape {tuple(values.shape)} for {len(found)} samples; return one value "
+            f"for each rank, its mean is taken afterwards"
+        )
+    return values
 
 
 def _check_ks(ks: tuple[int, ...], candidates: int) -> None:
+    if not isinstance(ks, Iterable) or isinstance(ks, str):
+        raise InputError(f"ks={ks!r} must be several numbers; for one write ks=({ks},)")
+    strange = [k for k in ks if isinstance(k, bool) or not isinstance(k, Integral) or k < 1]
+    if strange or len(tuple(ks)) == 0:
+        raise InputError(f"ks={ks!r} must be whole numbers, 1 or more, such as ks=(5, 10, 20)")
     if max(ks) >= candidates:
         raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
 
@@ -116,6 +147,7 @@ def evaluate_sampled(
         InputError: no samples, k not below the number of candidates, or a target among the others.
         DivergedError: scores that are NaN or +inf.
     """
+    samples.check_items(getattr(model, "items", None))
     began, size = time.perf_counter(), against.shape[1] + 1
     _check_ks(ks, size)
     if len(samples) == 0 or (against == samples.target[:, None]).any():
@@ -149,19 +181,25 @@ def drawn_against(samples: Samples, log: EventLog, *, count: int = 100, seed: in
     return out
 
 
-def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), batch_size: int = 100) -> Result:
+def evaluate_tasks(
+    model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), batch_size: int = 100, **adapting: Unpack[Adapting]
+) -> Result:
     """Rank what each task is asked among all items but those of its support; means over tasks.
 
     :func:`graphmeta.evaluation.metrics.of_lists` says what the measures are. A task's other targets are candidates too.
 
     Args:
         model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
+        steps: inner steps of a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:
-        InputError: k not below the number of candidates, or a task that asks for an item twice, or one it knows.
+        InputError: tasks numbered by other items, k not below the number of candidates, or a task that asks for an
+            item twice, or for one it knows.
         DivergedError: scores that are NaN or +inf.
     """
     began = time.perf_counter()
+    tasks.query.check_items(getattr(model, "items", None))
+    score = _scoring(model, adapting)
     known, counts = tasks.lengths, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
     _check_ks(ks, candidates)
@@ -174,7 +212,7 @@ def evaluate_tasks(model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), 
         rows = order[at : at + batch_size]
         one, chunk = first.take(rows), tasks.take(rows)
         where, _ = ragged(tasks.query_ptr[rows], counts[rows])
-        scores = usable(model.scores(one if isinstance(model, System) else one.query)).clone()  # pyright: ignore
+        scores = usable(score(one if isinstance(model, System) else one.query)).clone()
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)

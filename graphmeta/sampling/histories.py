@@ -37,7 +37,8 @@ def all_positions(log: EventLog, *, max_length: int = 50) -> Samples:
     at = np.arange(log.num_events)
     begin = np.maximum(log.ptr[:-1][log.session], at - max_length)
     user = None if log.session_user is None else log.session_user[log.session]
-    return Samples(log.item, begin, at, log.item, log.session, log.time if log.has_time else None, user)
+    time = log.time if log.has_time else None
+    return Samples(log.item, begin, at, log.item, log.session, time, user, items=log.items, users=log.users)
 
 
 def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Samples:

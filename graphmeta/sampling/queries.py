@@ -54,7 +54,7 @@ class Sessions:
         """
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
-        numbers = [_numbers(items, list(session), unknown, at) for at, session in enumerate(sessions)]
+        numbers = [_numbers(items, _listed(session, at), unknown, at) for at, session in enumerate(sessions)]
         rows = [row[row >= 0] for row in numbers]
         lacking = next((at for at, row in enumerate(rows) if not len(row)), None)
         if lacking is not None and (unknown == "raise" or len(rows) == 1):
@@ -100,6 +100,18 @@ def best_of(
 def _named(items: EntityTable, row: int, score: float) -> Recommendation:
     item = items.ids[row]
     return Recommendation(item.item() if isinstance(item, np.generic) else item, items.describe(row), score)
+
+
+def _listed(session: Any, number: int) -> list[Any]:
+    """The ids of a session; whole floats as the integers that reading a log makes of them.
+
+    Raises:
+        InputError: one id (a string, a number) in the place of a session.
+    """
+    if isinstance(session, str | bytes) or not isinstance(session, Iterable):
+        where = f"session {number}: " if number else ""
+        raise InputError(f"{where}{session!r} is one id, not a session; pass a list of item ids: [{session!r}]")
+    return [int(i) if isinstance(i, float | np.floating) and float(i).is_integer() else i for i in session]
 
 
 def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.sampling.padding import ragged
 
 
@@ -16,6 +18,8 @@ class Samples:
 
     Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. If known, ``time [N]`` float64 seconds,
     ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, what the target was given (a rating).
+
+    ``items`` and ``users`` are the tables whose rows the numbers are, if known.
     """
 
     item: np.ndarray
@@ -26,6 +30,8 @@ class Samples:
     time: np.ndarray | None = None
     user: np.ndarray | None = None
     value: np.ndarray | None = None
+    items: EntityTable | None = field(default=None, repr=False)
+    users: EntityTable | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -34,6 +40,20 @@ class Samples:
     def lengths(self) -> np.ndarray:
         """Known clicks a sample, ``[S]``."""
         return self.end - self.begin
+
+    def check_items(self, items: EntityTable | None) -> None:
+        """Refuse samples that are numbered by other items than a model's, as far as both are known.
+
+        Raises:
+            InputError: such samples.
+        """
+        if not (
+            items is None or self.items is None or self.items is items or np.array_equal(self.items.ids, items.ids)
+        ):
+            raise InputError(
+                "the samples are numbered by other items than the model's; pass the log itself to evaluate, or number "
+                "it like the model: log.aligned_to(model.items, model.users)"
+            )
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """The samples of these rows; the clicks are shared, not copied."""
@@ -51,7 +71,12 @@ class Samples:
 
 
 def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Every click but the first of each session as a target, its (at most ``max_length`` last) predecessors known."""
+    """Every click but the first of each session as a target, its (at most ``max_length`` last) predecessors known.
+
+    >>> from graphmeta.testing import fake_log
+    >>> len(prefixes(fake_log(sessions=10, length=6)))
+    50
+    """
     begin = log.ptr[:-1][log.session]
     at = np.arange(log.num_events)
     rows = at[at > begin]
@@ -59,7 +84,12 @@ def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
 
 
 def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
-    """The last click of each session of at least ``min_length`` clicks as the target."""
+    """The last click of each session of at least ``min_length`` clicks as the target.
+
+    >>> from graphmeta.testing import fake_log
+    >>> last_clicks(fake_log(sessions=3, length=6)).lengths.tolist()
+    [5, 5, 5]
+    """
     chosen = np.flatnonzero(log.lengths >= max(min_length, 2))
     at = log.ptr[chosen + 1] - 1
     return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
@@ -80,7 +110,8 @@ def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
 
 def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
     user = None if log.session_user is None else log.session_user[session]
-    return Samples(log.item, begin, end, log.item[end], session, log.time if log.has_time else None, user)
+    time = log.time if log.has_time else None
+    return Samples(log.item, begin, end, log.item[end], session, time, user, items=log.items, users=log.users)
 
 
 def open_sessions(

@@ -153,7 +153,7 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
         session = log.session[events]
         user = None if log.session_user is None else log.session_user[session]
         value = None if log.value is None else log.value[events]
-        return Samples(item, begin, end, log.item[events], session, None, user, value)
+        return Samples(item, begin, end, log.item[events], session, None, user, value, log.items, log.users)
 
     before = samples(known, np.repeat(begin, size), own)
     return Tasks(before, samples(query, begin[task], (begin + size)[task]), support_ptr, query_ptr)

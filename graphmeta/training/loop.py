@@ -8,12 +8,13 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
 import torch
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
@@ -23,83 +24,86 @@ from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
 from graphmeta.system import System
-from graphmeta.training.optimizers import Adam
-from graphmeta.training.run import Checkpoint, Report, Run
-
-Valid = EventLog | Samples | Callable[[System], dict[str, float]]
+from graphmeta.training.epochs import Epochs
+from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, set_rate
+from graphmeta.training.run import Report, Run
+from graphmeta.training.settings import More, Settings, Valid
 
 
 def train(
     system: System,
-    log: EventLog,
+    log: EventLog | Split,
     *,
     epochs: int = 5,
-    optimizer: Adam | None = None,
+    optimizer: Optimizer | Factory | None = None,
     batch_size: int = 100,
     valid: Valid | None = None,
-    statistics_log: EventLog | None = None,
-    patience: int | None = None,
     seed: int = 0,
-    checkpoint: Checkpoint | None = None,
-    precision: str = "fp32",
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    **more: Unpack[More],
 ) -> Iterator[Report]:
-    """Train ``system`` on ``log``, an epoch at a time; run it to the end to get the best epoch's weights.
+    """Train ``system`` on ``log``, an epoch at a time; iterate to the end to get the best epoch's weights.
 
-    With ``valid``, the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the
-    one whose first measure is best) and its weights are put back at the end; without, the last epoch stays. The order
-    of the data and all noise depend on ``(seed, epoch)`` alone. After each epoch the system is in eval mode.
+    Nothing is trained before the first report is asked for; dropping the iterator without asking warns. With ``valid``,
+    the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the one whose first
+    measure is best) and its weights are put back at the end; without, the last epoch stays. The order of the data and
+    all noise depend on ``(seed, epoch)`` alone. After each epoch the system is in eval mode.
 
     Args:
-        log: the training log; its items must be the system's.
+        log: the training log, numbered by the system's items; of a split, the training part, and its validation part
+            is ``valid`` if none is given.
+        optimizer: :class:`~graphmeta.training.optimizers.Adam` with a falling rate if not given; a ``torch.optim``
+            class, a ``functools.partial`` of one, or any function of the parameters.
         batch_size: samples (or tasks) a step.
         valid: a log, the samples, or a function ``system -> {measure: value}`` to choose the epoch by; more is better,
             except for measures named in :data:`ERRORS`.
+        progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
         statistics_log: the log that parts which count (neighbours, transitions, means) are fitted to; ``log`` if not
             given. A model that is to learn how far to trust a count must learn it on sessions that were not counted.
         patience: end the training after so many epochs in a row without a better one.
+        checkpoint: where the state is saved after each epoch.
         precision: ``bf16`` takes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.catalogue_softmax.precision`.
-        progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
 
     Raises:
-        InputError: a log with nothing to predict, a checkpoint of another training, or patience without ``valid``.
+        InputError: a log with nothing to predict, a checkpoint of another training, patience without ``valid``, or an
+            optimizer that is built already.
         DivergedError: a loss or, after an epoch, a weight that is not finite; the last checkpoint is intact.
+
+    >>> from graphmeta.published.catalogue import build
+    >>> from graphmeta.testing import fake_log
+    >>> log = fake_log(sessions=20)
+    >>> reports = list(train(build("sr_gnn", log.items, width=4), log, epochs=2, optimizer=torch.optim.AdamW))
+    >>> [report.epoch for report in reports]
+    [0, 1]
     """
-    optimizer = optimizer or Adam()
-    if patience is not None and (valid is None or patience < 1):
-        raise InputError("patience counts epochs that do not improve: at least 1, and pass valid to measure it on")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be at least 0 and below 2**32, not {seed}")
-    samples = _prepared(system, log, valid, statistics_log=statistics_log or log, precision=precision)
-    run = Run(
-        system,
-        optimizer.build(system.parameters()),
-        {
-            "epochs": epochs,
-            "seed": seed,
-            "samples": None if checkpoint is None else _digest(samples),
-            "statistics_log": None if checkpoint is None else (statistics_log or log).fingerprint(),
-            "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
-            "batch size": batch_size,
-            "precision": precision,
-            "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
-            "optimizer": type(optimizer).__name__,
-            **asdict(optimizer),
-        },
-    )
+    if isinstance(log, Split):
+        valid = log.valid if valid is None and log.valid.num_events else valid
+        log = log.train
+    made = as_optimizer(optimizer, Adam())
+    settings = Settings(epochs, made, batch_size, valid, seed, progress, **more)
+    return Epochs(_reports(system, log, settings))
+
+
+def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Report]:
+    """The reports of all epochs, each trained when it is asked for."""
+    settings.check()
+    settings = replace(settings, statistics_log=settings.statistics_log or log)
+    samples = _prepared(system, log, settings)
+    run = _run(system, samples, settings)
+    checkpoint, valid = settings.checkpoint, settings.valid
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     system.eval()
     yield from run.history
-    while (epoch := len(run.history)) < epochs and (patience is None or run.since_best() < patience):
+    while (epoch := len(run.history)) < settings.epochs and (
+        settings.patience is None or run.since_best() < settings.patience
+    ):
         began = time.perf_counter()
-        batches = list(system.batches(samples, batch_size=batch_size, seed=seed, epoch=epoch))
-        with torch.random.fork_rng(), scoring.precision(precision):
-            torch.manual_seed(1_000_003 * seed + epoch)
-            loss = _epoch(
-                run, optimizer, [samples.take(rows) for rows in batches], epoch / epochs, 1 / epochs, progress
-            )
+        batches = list(system.batches(samples, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch))
+        with torch.random.fork_rng(), scoring.precision(settings.precision):
+            torch.manual_seed(1_000_003 * settings.seed + epoch)
+            loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
         check_finite(system, epoch)
         scores = {} if valid is None else _validate(system, valid)
         run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
@@ -109,21 +113,41 @@ def train(
     run.restore_best()
 
 
-def _prepared(
-    system: System, log: EventLog, valid: Valid | None, *, statistics_log: EventLog, precision: str
-) -> Samples | Tasks:
+def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
+    """The state of the training, and what a checkpoint of it must have in common with it."""
+    built, counted = settings.optimizer.build(system.parameters()), settings.statistics_log
+    keeps = settings.checkpoint is not None
+    return Run(
+        system,
+        built,
+        {
+            "epochs": settings.epochs,
+            "seed": settings.seed,
+            "samples": _digest(samples) if keeps else None,
+            "statistics_log": counted.fingerprint() if keeps and counted is not None else None,
+            "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
+            "batch size": settings.batch_size,
+            "precision": settings.precision,
+            "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
+            **described(settings.optimizer, built),
+        },
+    )
+
+
+def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Tasks:
     """What an epoch runs over, after a look at whether system and logs fit each other."""
-    for part, name in ((log, "training"), (statistics_log, "statistics"), (valid, "validation")):
+    statistics_log = settings.statistics_log or log
+    for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
-    if precision == "bf16" and not system.scores_in_bf16:
+    if settings.precision == "bf16" and not system.scores_in_bf16:
         raise InputError(
             "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
         )
     if statistics_log is log and any(getattr(part, "needs_held_out_statistics", False) for part in system.modules()):
         warnings.warn(
             "co-occurrence counts include the very sessions that are trained on; pass earlier ones as statistics_log=",
-            stacklevel=3,
+            stacklevel=4,
         )
     system.fit_statistics(statistics_log)
     samples = system.training_samples(log)
@@ -151,21 +175,13 @@ def _validate(system: System, valid: Valid) -> dict[str, float]:
     return evaluate(system, asked, ks=ks).metrics
 
 
-def _epoch(
-    run: Run,
-    optimizer: Adam,
-    batches: list[Any],
-    begin: float,
-    share: float,
-    progress: Callable[..., Iterable[Any]],
-) -> float:
-    """One pass over the batches; returns the mean loss."""
+def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> float:
+    """One pass over the batches, from the share ``begin`` of the training on; returns the mean loss."""
     run.system.train()
-    total, count = 0.0, 0
-    for number, batch in enumerate(progress(batches)):
+    total, count, share = 0.0, 0, 1 / settings.epochs
+    for number, batch in enumerate(settings.progress(batches)):
         done = begin + share * number / len(batches)
-        for group in run.optimizer.param_groups:
-            group["lr"] = optimizer.rate(done)
+        set_rate(run.optimizer, settings.optimizer, done)
         run.optimizer.zero_grad(set_to_none=True)
         value, size = gradients(run.system, batch, progress=done)
         if not math.isfinite(value):

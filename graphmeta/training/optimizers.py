@@ -1,19 +1,41 @@
-"""Optimizers and their learning-rate schedules."""
+"""Optimizers and their learning-rate schedules; any ``torch.optim`` class or factory works as well."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from graphmeta.errors import InputError
+
+
+class Optimizer(Protocol):
+    """How to make an optimizer, and its learning rate over the training."""
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        ...
+
+    def rate(self, progress: float) -> float | None:
+        """The learning rate when this share of the training is done; None leaves it to the optimizer."""
+        ...
+
+
+Factory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+
 
 @dataclass(frozen=True)
 class Adam:
-    """Fused Adam whose rate falls linearly from ``lr`` to ``lr · final`` over the whole training.
+    """Fused Adam whose learning rate falls linearly from ``lr`` to ``lr · final`` over the whole training.
 
     ``weight_decay`` is the L2 term on all weights, as the session papers use it (1e-5).
+
+    >>> Adam(lr=0.01).rate(0.5)
+    0.00525
     """
 
     lr: float = 1e-3
@@ -21,7 +43,7 @@ class Adam:
     final: float = 0.05
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+        """The optimizer of these parameters."""
         return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def rate(self, progress: float) -> float:
@@ -38,7 +60,7 @@ class Adagrad(Adam):
     final: float = 1.0
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+        """The optimizer of these parameters."""
         return torch.optim.Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 
@@ -51,5 +73,73 @@ class Sgd(Adam):
     final: float = 1.0
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+        """The optimizer of these parameters."""
         return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Any ``torch.optim`` factory, whose learning rates stay as it sets them.
+
+    Raises:
+        InputError: (from :meth:`build`) the factory makes something else than an optimizer.
+    """
+
+    make: Factory
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        made = self.make(list(parameters))
+        if not isinstance(made, torch.optim.Optimizer):
+            raise InputError(f"optimizer= made a {type(made).__name__}; it must return a torch.optim.Optimizer")
+        return made
+
+    def rate(self, progress: float) -> None:
+        """The optimizer's own."""
+
+
+def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optimizer:
+    """What ``optimizer=`` stands for: one of this module, a ``torch.optim`` class, or a callable that makes one.
+
+    Raises:
+        InputError: an optimizer that is built already, or anything else.
+
+    >>> as_optimizer(torch.optim.SGD, Adam()).build([torch.zeros(1, requires_grad=True)]).defaults["lr"]
+    0.001
+    """
+    if given is None:
+        return default
+    if isinstance(given, torch.optim.Optimizer):
+        name = type(given).__name__
+        raise InputError(
+            f"optimizer=torch.optim.{name}(…) is bound to its parameters already; pass how to make it: "
+            f"optimizer=torch.optim.{name}, or functools.partial(torch.optim.{name}, lr=…)"
+        )
+    if hasattr(given, "build") and hasattr(given, "rate") and not isinstance(given, type):
+        return given  # pyright: ignore[reportReturnType]
+    if not callable(given) or given in (Adam, Adagrad, Sgd):
+        raise InputError(
+            f"optimizer={_named(given)} makes no optimizer; pass graphmeta.Adam(lr=…), a class such as "
+            f"torch.optim.SGD, or a function of the parameters"
+        )
+    return Constant(given)
+
+
+def set_rate(built: torch.optim.Optimizer, optimizer: Optimizer, progress: float) -> None:
+    """Set the learning rate for this share of the training, unless the optimizer keeps its own."""
+    if (rate := optimizer.rate(progress)) is not None:
+        for group in built.param_groups:
+            group["lr"] = rate
+
+
+def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, Any]:
+    """What a checkpoint compares to tell whether a training goes on as it began."""
+    if isinstance(optimizer, Constant) or not is_dataclass(optimizer):
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
+        return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}
+    return {"optimizer": type(optimizer).__name__, **asdict(optimizer)}
+
+
+def _named(given: Any) -> str:
+    given = given.func if isinstance(given, partial) else given
+    return getattr(given, "__name__", None) or repr(given)[:40]

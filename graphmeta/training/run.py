@@ -69,7 +69,7 @@ class Run:
         tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
         for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in state.items()}
+            tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
         save_state(
             folder,
             "training",

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.errors import DivergedError
+from graphmeta.training.epochs import Epochs
 from graphmeta.training.loop import check_finite
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, set_rate
 from graphmeta.training.run import Report, Run
 
 
@@ -42,7 +43,7 @@ def train_stages(
     stages: Sequence[Stage],
     *,
     epochs: int = 200,
-    optimizer: Adam | None = None,
+    optimizer: Optimizer | Factory | None = None,
     batch_size: int = 256,
     patience: int = 4,
     seed: int = 0,
@@ -52,6 +53,7 @@ def train_stages(
     Epochs are counted from 0 in each stage. The order of the rows and all noise depend on ``(seed, epoch)`` alone.
 
     Args:
+        optimizer: as :func:`~graphmeta.training.loop.train` takes it; Adam without weight decay if not given.
         patience: a stage ends after so many epochs in a row without a better one.
 
     Raises:
@@ -59,15 +61,30 @@ def train_stages(
 
     Source: CATN (Adam at 1e-3, 256 rows, at most 200 epochs, patience 4).
     """
-    optimizer = optimizer or Adam(weight_decay=0.0)
+    made = as_optimizer(optimizer, Adam(weight_decay=0.0))
+    return Epochs(_reports(stages, made, Loop(epochs, batch_size, patience, seed)))
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long and in which order a stage is trained."""
+
+    epochs: int
+    batch_size: int
+    patience: int
+    seed: int
+
+
+def _reports(stages: Sequence[Stage], optimizer: Optimizer, loop: Loop) -> Iterator[Report]:
+    """The reports of all epochs, each trained when it is asked for."""
     for stage in stages:
         # Of a system, a run uses no more than its weights.
         run = Run(stage.weights, optimizer.build(stage.weights.parameters()), {})  # pyright: ignore[reportArgumentType]
-        while (epoch := len(run.history)) < epochs and run.since_best() < patience:
+        while (epoch := len(run.history)) < loop.epochs and run.since_best() < loop.patience:
             began = time.perf_counter()
             with torch.random.fork_rng():
-                torch.manual_seed(1_000_003 * seed + epoch)
-                loss = _epoch(run, stage, optimizer, batch_size, (epoch / epochs, 1 / epochs))
+                torch.manual_seed(1_000_003 * loop.seed + epoch)
+                loss = _epoch(run, stage, optimizer, loop.batch_size, (epoch / loop.epochs, 1 / loop.epochs))
             check_finite(stage.weights.eval(), epoch)
             scores = stage.valid()
             run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
@@ -75,13 +92,12 @@ def train_stages(
         run.restore_best()
 
 
-def _epoch(run: Run, stage: Stage, optimizer: Adam, batch_size: int, progress: tuple[float, float]) -> float:
+def _epoch(run: Run, stage: Stage, optimizer: Optimizer, batch_size: int, progress: tuple[float, float]) -> float:
     """One pass over the rows of a stage; returns the mean loss."""
     stage.weights.train()
     total, batches = 0.0, torch.randperm(stage.count).split(batch_size)
     for number, rows in enumerate(batches):
-        for group in run.optimizer.param_groups:
-            group["lr"] = optimizer.rate(progress[0] + progress[1] * number / len(batches))
+        set_rate(run.optimizer, optimizer, progress[0] + progress[1] * number / len(batches))
         run.optimizer.zero_grad(set_to_none=True)
         loss = stage.losses(rows).mean()
         if not math.isfinite(value := float(loss.detach())):

@@ -10,7 +10,6 @@ import torch
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
-from graphmeta.cli.fit_job import check_system
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ratings import evaluate_ratings
 from graphmeta.nn.conditioning.memory import SlopeSlots
@@ -18,6 +17,7 @@ from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.content import ContentFeatures, UserContent
 from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
 from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.fit import check_system
 from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import RandomQueries

@@ -1,0 +1,35 @@
+"""The front door as editors and type checkers see it; see ``__init__.py``."""
+
+from graphmeta import datasets as datasets
+from graphmeta import nn as nn
+from graphmeta import plots as plots
+from graphmeta.adapt.adaptation import Adaptation as Adaptation
+from graphmeta.adapt.scope import Scope as Scope
+from graphmeta.adapt.step import Gradient as Gradient
+from graphmeta.adapt.step import LearnedRates as LearnedRates
+from graphmeta.data.events import EventLog as EventLog
+from graphmeta.data.graph import build_graph as build_graph
+from graphmeta.data.splits import split_by_item as split_by_item
+from graphmeta.data.splits import split_by_time as split_by_time
+from graphmeta.data.splits import split_by_user as split_by_user
+from graphmeta.data.tables import EntityTable as EntityTable
+from graphmeta.errors import InputError as InputError
+from graphmeta.evaluation import metrics as metrics
+from graphmeta.evaluation.ranking import evaluate as evaluate
+from graphmeta.published.catalogue import build as build
+from graphmeta.published.fit import fit as fit
+from graphmeta.published.load import load as load
+from graphmeta.published.systems import systems as systems
+from graphmeta.recommender import Recommender as Recommender
+from graphmeta.sampling.batch_rows import NEXT as NEXT
+from graphmeta.sampling.batch_rows import OF as OF
+from graphmeta.sampling.samples import last_clicks as last_clicks
+from graphmeta.sampling.samples import prefixes as prefixes
+from graphmeta.sampling.session_batch import session_batch as session_batch
+from graphmeta.sampling.tasks import Tasks as Tasks
+from graphmeta.system import System as System
+from graphmeta.testing import check_encoder as check_encoder
+from graphmeta.training.loop import train as train
+from graphmeta.training.optimizers import Adam as Adam
+
+__version__: str

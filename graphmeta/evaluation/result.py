@@ -1,0 +1,36 @@
+"""Result: the metrics of an evaluation, over all samples and over slices of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Result:
+    """Metrics as fractions, with what they mean: candidates, ties, number of samples. Printed, it is a table.
+
+    ``slices["known clicks"]["1"]`` holds the same metrics over the samples with one known click, and their number;
+    ``ranks [S]`` are the ranks of the targets, in the order of the samples.
+    """
+
+    metrics: dict[str, float]
+    slices: dict[str, dict[str, dict[str, float]]]
+    samples: int
+    candidates: int
+    seconds: float
+    ranks: Tensor = field(repr=False)
+    ties: str = "mean of best and worst rank"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for all samples and one for each slice; columns ``samples`` and the metrics, as fractions."""
+        rows: dict[str, dict[str, float]] = {"all": {"samples": self.samples, **self.metrics}}
+        rows |= {f"{name} {value}": found for name, part in self.slices.items() for value, found in part.items()}
+        frame = pd.DataFrame.from_dict(rows, orient="index")
+        return frame.astype({"samples": "int64"})
+
+    def __str__(self) -> str:
+        head = f"{self.samples:,} samples, each target ranked among {self.candidates:,} items"
+        return f"{head}\n{self.to_frame().to_string(float_format='{:.4f}'.format, na_rep='-')}"

@@ -1,0 +1,138 @@
+"""``import graphmeta as gm``: quick, without torch, with exactly the names that design and documentation promise."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import graphmeta as gm
+
+ROOT = Path(__file__).parents[1]
+API = {
+    *("EventLog", "EntityTable", "build_graph", "split_by_time", "split_by_user", "split_by_item"),
+    *("prefixes", "last_clicks", "session_batch", "Tasks", "Recommender", "System", "Adaptation", "Scope", "Gradient"),
+    *("LearnedRates", "NEXT", "OF", "build", "systems", "fit", "train", "Adam", "evaluate", "load", "check_encoder"),
+    *("InputError", "__version__", "nn", "datasets", "metrics", "plots"),
+}
+PLAIN = ("NEXT", "OF", "__version__")  # values, which cannot have a docstring of their own
+
+
+def test_dir_shows_the_api_and_nothing_else() -> None:
+    assert set(dir(gm)) == set(gm.__all__) == API
+
+
+@pytest.mark.parametrize("name", sorted(API))
+def test_every_name_is_there_and_explained(name: str) -> None:
+    found = getattr(gm, name)
+    assert name in PLAIN or len(inspect.getdoc(found) or "") > 40
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; dir\(graphmeta\)"):
+        _ = gm.nonsense
+    assert not hasattr(gm, "SubgraphSampler")
+
+
+def test_the_import_is_quick_and_brings_no_torch() -> None:
+    program = (
+        "import sys, time; began = time.perf_counter(); import graphmeta; took = time.perf_counter() - began\n"
+        "print(took, *(m for m in ('torch', 'numpy', 'pandas', 'torch_geometric') if m in sys.modules))"
+    )
+    took, *brought = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).split()
+    assert float(took) < 0.1 and brought == []
+
+
+def test_the_stub_says_what_the_table_says() -> None:
+    tree = ast.parse((ROOT / "graphmeta" / "__init__.pyi").read_text())
+    stub = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            assert all(alias.name == alias.asname for alias in node.names), "only `as` exports from a stub"
+            stub |= {alias.name: str(node.module) for alias in node.names}
+    homes = vars(gm)["_HOME"]
+    assert {name: stub[name] for name in homes} == homes
+    packages = {name: f"{stub[name]}.{name}" for name in vars(gm)["_PACKAGES"]}
+    assert packages == vars(gm)["_PACKAGES"] and stub.keys() | {"__version__"} == API
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    assert f'\nversion = "{gm.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_star_imports_work() -> None:
+    names: dict[str, object] = {}
+    exec("from graphmeta import *", names)
+    assert names.keys() >= API
+
+
+def test_the_sub_packages_export_what_they_list() -> None:
+    for package in (gm.nn, gm.datasets, gm.plots):
+        assert all(hasattr(package, name) for name in package.__all__)
+    assert importlib.import_module("graphmeta.evaluation.metrics") is gm.metrics
+
+
+def test_every_name_is_in_the_reference_with_an_example() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^\| `gm\.([A-Za-z_]+)", text, re.M))
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    assert listed == API
+    assert [name for name in API if not re.search(rf"\bgm\.{name}\b", code)] == []
+
+
+def test_the_reference_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clicks().to_csv("clicks.csv", index=False)
+    items = pd.DataFrame({"sku": [f"sku{n}" for n in range(30)], "brand": [f"b{n % 4}" for n in range(30)]})
+    items.to_csv("items.csv", index=False)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S):
+        exec(block, names)
+
+
+def clicks() -> pd.DataFrame:
+    """150 visits that walk a ring of 30 items."""
+    visit, step = np.repeat(np.arange(150), 5), np.tile(np.arange(5), 150)
+    start = np.random.default_rng(0).integers(0, 30, 150)[visit]
+    return pd.DataFrame(
+        {
+            "visit": [f"v{n}" for n in visit],
+            "sku": [f"sku{n}" for n in (start + step) % 30],
+            "at": pd.Timestamp("2026-01-01") + pd.to_timedelta(3600 * visit + 60 * step, unit="s"),
+            "who": np.array(["anna", "ben", "cara"])[visit % 3],
+        }
+    )
+
+
+def test_the_block_of_the_design_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clicks().to_csv("clicks.csv", index=False)
+    names: dict[str, object] = {}
+    exec(BLOCK, names)
+    told = capsys.readouterr()
+    assert "15 samples, each target ranked among 30 items" in told.out and "mrr@20" in told.out
+    assert "epoch 1/3" in told.err
+    system, again = names["system"], gm.load("shop")
+    assert not system.training and system.notes["system"] == "cbml"
+    first, second = (of.recommend(["sku17", "sku4"], k=10, user="anna") for of in (system, again))
+    assert len(first) == 10 and first == second and first[0].item.startswith("sku")
+
+
+BLOCK = """
+import graphmeta as gm
+
+log = gm.EventLog.read("clicks.csv", session="visit", item="sku", time="at", user="who")
+split = gm.split_by_time(log)
+system = gm.fit(split, system="cbml", epochs=3, progress=True)        # trains; a System in eval mode
+print(gm.evaluate(system, split.test))                                  # a table; .metrics, .to_frame()
+system.recommend(["sku17", "sku4"], k=10, user="anna")                 # in your ids
+system.save("shop"); gm.load("shop")
+"""
