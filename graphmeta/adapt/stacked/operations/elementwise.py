@@ -29,6 +29,8 @@ from graphmeta.errors import UnsupportedOp
 @handles(*ELEMENTWISE)
 def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
     name = name_of(func)
+    if name in ("to", "type_as", "type"):
+        return _cast(stack, func, args, kwargs)
     if name.endswith("dropout") and given(args, kwargs, 1, "p", 0.5) > 0 and given(args, kwargs, 2, "training", True):
         raise UnsupportedOp("dropout on a per-task weight")
     if name == "requires_grad" or name == "one_hot":
@@ -46,6 +48,18 @@ def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwar
         return own.reshape(len(own), *(1,) * (rank - x.dim()), *own.shape[1:])
 
     return TaskWeight(func(*replaced(args, versions), **replaced(kwargs, versions)), stack)
+
+
+def _cast(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
+    """In another dtype or on another device; a second tensor only names them."""
+    x, *others = tensors_in((args, kwargs))
+    named = {"dtype": others[0].dtype, "device": others[0].device} if others else {}
+    if not isinstance(x, TaskValue):
+        out = x.to(**named) if others else x
+        stack.follow("to", (x,), {}, out)
+        return out
+    own = stacked(x)
+    return TaskWeight(own.to(**named) if others else func(own, *args[1:], **kwargs), stack)
 
 
 def _with_rows(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs, x: Tensor, note: Rows) -> Tensor:
