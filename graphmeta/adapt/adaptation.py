@@ -333,7 +333,7 @@ class Adaptation(nn.Module):
         with torch.enable_grad():
             call = problem.call(batch, exact=support.second)
             own = call.wrapped({**weights, **begin})
-            losses = call.run({**support.fixed, **own}, loss=problem.loss, encoded=problem.seen)
+            losses = call.run(own, loss=problem.loss, encoded=problem.seen, fixed=support.fixed)
             per_task = task_mean(batch, losses)
             problem.finite.append(per_task.detach())
             read = {name: read_of(own[name], begin[name]) for name in self.names}

@@ -30,6 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graphmeta.adapt.stacked.guard import Guard
+from graphmeta.adapt.stacked.notes import address
 from graphmeta.errors import InputError
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, type, range, slice)
@@ -62,6 +64,7 @@ class Twin:
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
+        self.parameters: set[int] = set()  # where the memory of those begins
         self.original = module
         self.module: nn.Module = self._module(module)
         self._attributes()
@@ -90,6 +93,14 @@ class Twin:
         for part in self.recurrent:
             names = part._flat_weights_names
             part.__dict__["_flat_weights"] = [part._parameters.get(name) for name in names]
+
+    def watch(self, guard: Guard, weights: Mapping[str, Tensor]) -> None:
+        """Tell a guard which originals these weights stand for, and what must not be written into."""
+        originals = {name: _named(self.original, name) for name in weights}
+        replaced = {id(own) for own in originals.values()}
+        guard.replaced = {own.data_ptr(): name for name, own in originals.items()}
+        guard.others = frozenset(self.places.keys() - replaced)
+        guard.parameters = self.parameters | {address(w) for w in weights.values() if type(w) in (Tensor, nn.Parameter)}
 
     def hand_back(self) -> None:
         """Give the module the buffers and numbers that its twin has assigned in training."""
@@ -147,7 +158,9 @@ class Twin:
                 own[name] = None
             else:
                 if not is_lazy(tensor):
-                    self.memory.add(tensor.untyped_storage().data_ptr())
+                    self.memory.add(address(tensor))
+                    if isinstance(tensor, nn.Parameter):
+                        self.parameters.add(address(tensor))
                 self.places.setdefault(id(tensor), []).append((own, name))
                 own[name] = shared = self._shared(tensor)
                 if not isinstance(tensor, nn.Parameter):

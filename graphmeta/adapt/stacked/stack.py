@@ -39,6 +39,7 @@ from torch._C._autograd import (
 from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
+from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.notes import (
     ALWAYS,
     FOREIGN,
@@ -89,11 +90,15 @@ class Stack(TorchFunctionMode):
         num_tasks: T.
         shared: addresses of the recommender's parameters, buffers and constants, see :func:`address`.
         exact: whether every derivative must exist, as in second order.
+        guard: what the recommender's code must leave alone.
     """
 
-    def __init__(self, num_tasks: int, shared: frozenset[int] = frozenset(), *, exact: bool = True) -> None:
+    def __init__(
+        self, num_tasks: int, shared: frozenset[int] = frozenset(), *, exact: bool = True, guard: Guard | None = None
+    ) -> None:
         super().__init__()
         self.num_tasks, self.shared, self.exact = num_tasks, shared, exact
+        self.guard = Guard() if guard is None else guard
         self.grad = torch.is_grad_enabled()
         self.hooks = _saved_tensor_hooks(True)  # those around the whole call may stay
         self.checks: list[tuple[Tensor, str]] = []
@@ -231,6 +236,9 @@ class Stack(TorchFunctionMode):
         name = name_of(func)
         if name in PASSED:
             return func(*args, **kwargs)
+        self.guard.reach(args, kwargs)
+        if kwargs and kwargs.get("out") is not None:
+            self.guard.write(name, kwargs["out"])
         if any(issubclass(kind, TaskValue) for kind in types):
             return self.handle(func, args, kwargs)
         if name in ALWAYS:
@@ -244,8 +252,7 @@ class Stack(TorchFunctionMode):
     def write(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that writes into its first argument."""
         before = self.note(args[0]) if args and isinstance(args[0], Tensor) else None
-        if args and isinstance(args[0], nn.Parameter):
-            raise UnsupportedOp(f"{_readable(name)} into a parameter")
+        self.guard.write(_readable(name), args[0] if args else None)
         out = func(*args, **kwargs)
         if before is not None:
             self.mark(args[0], before)

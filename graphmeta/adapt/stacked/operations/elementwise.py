@@ -105,6 +105,7 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
     name = name_of(func)[:-1]
     if isinstance(args[0], TaskValue):
         raise UnsupportedOp(f"{name} into a per-task weight in place")
+    stack.guard.write(f"{name}_", args[0])
     plain = getattr(torch, name, None) or getattr(Tensor, name)
     note = stack.note(args[0])
     if name in ("copy", "fill"):
