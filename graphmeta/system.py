@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
 from graphmeta.recipe import FORMAT, Limits, Recipe
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, shuffled
-from graphmeta.sampling.queries import Recommendation, Sessions, best_of
+from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks, sizes_of, task_batch
@@ -264,10 +265,14 @@ class System(nn.Module):
             exclude_seen: leave out what is in the session already; there may then be fewer than k left.
 
         Raises:
-            InputError: an unknown item, an empty session, or k not below the number of items.
+            InputError: an unknown item, a session without any known item, or k not below the number of items.
         """
         whose, when = (None if user is None else [user]), (None if times is None else [times])
-        return self.recommend_many([session], k, users=whose, times=when, unknown=unknown, exclude_seen=exclude_seen)[0]
+        clicks = list(session)
+        best = self.recommend_many([clicks], k, users=whose, times=when, unknown=unknown, exclude_seen=exclude_seen)[0]
+        if not best and not knows_any(self.items, clicks):
+            raise InputError(NO_KNOWN_ITEM)
+        return best
 
     def recommend_many(
         self,
@@ -288,7 +293,7 @@ class System(nn.Module):
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
         """
-        if not isinstance(k, int) or not 0 < k < self.num_items:
+        if not isinstance(k, Integral) or isinstance(k, bool) or not 0 < k < self.num_items:
             raise InputError(
                 f"k={k} must be a whole number, at least 1 and below the number of items, {self.num_items}"
             )
@@ -300,7 +305,7 @@ class System(nn.Module):
         found: list[list[Recommendation]] = [[] for _ in asked.rows]
         for places, samples in asked.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
             seen = [asked.rows[place] for place in places] if exclude_seen else None
-            for place, best in zip(places, best_of(self.scores(samples), k, self.items, seen), strict=True):
+            for place, best in zip(places, best_of(self.scores(samples), int(k), self.items, seen), strict=True):
                 found[place] = best
         return found
 

@@ -124,7 +124,7 @@ class Twin:
         if isinstance(module, torch.jit.ScriptModule):
             self._memo[id(module)] = module
             return module
-        twin = object.__new__(type(module))
+        twin = object.__new__(_uncached(type(module)) if "parametrizations" in module._modules else type(module))
         self._memo[id(module)] = twin
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
@@ -225,9 +225,11 @@ class Twin:
             same = all(one is other for one, other in zip(parts, value, strict=True))
             return value if same else type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         if isinstance(value, types.MappingProxyType):
-            return types.MappingProxyType(self._mapping(dict(value), depth))
+            return types.MappingProxyType({k: self._value(one, depth) for k, one in value.items()})
         if isinstance(value, (type({}.values()), type({}.keys()))):
             return [self._value(one, depth) for one in value]
+        if isinstance(value, (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)):
+            return type(value)((self._value(key, depth), self._value(one, depth)) for key, one in value.items())
         if isinstance(value, weakref.ref):
             target = value()
             return value if target is None else weakref.ref(self._value(target, depth))
@@ -306,6 +308,27 @@ class Twin:
         if isinstance(value, dict):
             return any(one is not other for one, other in zip(made.values(), value.values(), strict=True))
         return True
+
+
+def _uncached(kind: type) -> type:
+    """A class whose parametrized weights are computed at each use.
+
+    ``torch.nn.utils.parametrize.cached`` keeps one value for the module, whichever twin asks for it.
+    """
+    found = vars(kind).get(_UNCACHED)  # kept with the class, which lives as long as its module
+    if found is None:
+        own = {name: one for name, one in vars(kind).items() if getattr(one, "fget", None) is not None}
+        own = {n: _computed(n, one) for n, one in own.items() if one.fget.__name__ == "get_parametrized"}
+        found = type(kind.__name__, (kind,), {**own, "__module__": kind.__module__}) if own else kind
+        setattr(kind, _UNCACHED, found)
+    return found
+
+
+def _computed(name: str, found: property) -> property:
+    return property(lambda self: self.parametrizations[name](), found.fset)
+
+
+_UNCACHED = "_graphmeta_uncached"
 
 
 def _slots_of(value: Any) -> tuple[str, ...]:
