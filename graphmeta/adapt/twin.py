@@ -44,6 +44,42 @@ _DEPTH = 8
 _OPAQUE = frozenset({"numpy", "pandas", "torch", "_thread", "threading", "logging", "re", "pathlib", "collections.abc"})
 
 
+class Kept:
+    """The buffers and numbers of a module as they are now, which a call in training may move.
+
+    Args:
+        moving: the names of the buffers that calls write into; all of them if that is not known yet.
+    """
+
+    def __init__(self, module: nn.Module, moving: set[str] | None) -> None:
+        self._of = [(part, dict(part._buffers), _numbers_of(part)) for part in module.modules() if part.training]
+        self._buffers = {n: (b, b._version) for n, b in module.named_buffers()} if module.training else {}
+        wanted = self._buffers if moving is None else self._buffers.keys() & moving
+        self._values = {name: self._buffers[name][0].clone() for name in wanted}
+        self._known = set() if moving is None else moving
+
+    def moved(self) -> set[str]:
+        """The names of the buffers that calls write into (batch norm does so without a new version)."""
+        found = {name for name, (buffer, version) in self._buffers.items() if buffer._version != version}
+        unsure = self._values.keys() - found - self._known
+        return self._known | found | {n for n in unsure if not torch.equal(self._buffers[n][0], self._values[n])}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the module back what it had."""
+        for name, value in self._values.items():
+            self._buffers[name][0].copy_(value)
+        for part, buffers, numbers in self._of:
+            part._buffers.update(buffers)
+            for name in _numbers_of(part).keys() - numbers.keys():
+                del part.__dict__[name]
+            part.__dict__.update(numbers)
+
+
+def _numbers_of(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in module.__dict__.items() if type(value) in _EXACT}
+
+
 class Twin:
     """The twin of a module for one call.
 

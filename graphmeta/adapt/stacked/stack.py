@@ -59,8 +59,9 @@ from graphmeta.adapt.stacked.notes import (
     address,
     name_of,
     tensors_in,
+    writes,
 )
-from graphmeta.errors import MixedRows, UnsupportedOp
+from graphmeta.errors import InputError, MixedRows, UnsupportedOp
 
 
 class TaskValue(Tensor):
@@ -243,7 +244,7 @@ class Stack(TorchFunctionMode):
             return self.handle(func, args, kwargs)
         if name in ALWAYS:
             return ALWAYS[name](self, func, args, kwargs)
-        if not name.endswith("_") and name != "setitem":
+        if not writes(name):
             out = func(*args, **kwargs)
             self.follow(name, args, kwargs, out)
             return out
@@ -279,7 +280,13 @@ class Stack(TorchFunctionMode):
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight inside a torch.func transform")
         if self.grad and _saved_tensor_hooks(True) != self.hooks:
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight under checkpointing or saved-tensor hooks")
-        return handler(self, func, args, kwargs)
+        try:
+            return handler(self, func, args, kwargs)
+        except (TypeError, AttributeError, LookupError, ValueError, AssertionError) as error:
+            if isinstance(error, InputError):
+                raise
+            line = (str(error).strip().splitlines() or [""])[0]
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight, called in this form ({line})") from error
 
     def follow(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Note on the results of a plain operation whose rows they hold."""
@@ -297,7 +304,7 @@ class Stack(TorchFunctionMode):
             if rule is not None:
                 try:
                     found = rule(self, name, args, kwargs, out)
-                except (IndexError, KeyError, ValueError) as error:  # a signature that the rule does not read
+                except (LookupError, ValueError, TypeError, AttributeError) as error:  # a signature that the rule does not read
                     found = Lost(f"the result of {_readable(name)} ({type(error).__name__})")
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
@@ -350,7 +357,13 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore[repo
 
 
 def _readable(name: str) -> str:
+    if name in _READ_OUT:
+        return _READ_OUT[name]
     return f"a tensor's {name[1:]}" if name.startswith(".") else name
 
 
+_READ_OUT = {
+    "__bool__": "control flow (if, while)",
+    **dict.fromkeys(("item", "tolist", "numpy", "__float__", "__int__", "__index__"), "reading a Python number"),
+}
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})

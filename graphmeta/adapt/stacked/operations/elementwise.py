@@ -111,7 +111,8 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
     if name in ("copy", "fill"):
         out = as_rows(stack, args[1].expand(args[0].shape), args[0], note) if type(note) is Rows else None
     else:
-        out = plain(*args, **kwargs)  # by way of the per-task value, to its handler
+        before = stack.mark(args[0].clone(), note)  # what is written over may be needed for a derivative
+        out = plain(before, *args[1:], **kwargs)  # by way of the per-task value, to its handler
     if type(note) is not Rows or out is None or isinstance(out, TaskValue) or out.shape != args[0].shape:
         raise UnsupportedOp(f"{name} of a per-task weight in place, into {stack.describe(args[0], note)}")
     args[0].copy_(out)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from graphmeta.adapt.stacked.guard import Guard
-from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of
+from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, writes
 from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
 from graphmeta.adapt.stacked.operations.segments import SEGMENTS
@@ -48,7 +48,7 @@ class ExactDerivatives(TorchFunctionMode):
         name = name_of(func)
         if self.guard is not None and name not in PASSED:
             self.guard.reach(args, kwargs)
-            if name.endswith("_") or name == "setitem":
+            if writes(name):
                 self.guard.write(name, args[0] if args else None)
             if kwargs and kwargs.get("out") is not None:
                 self.guard.write(name, kwargs["out"])

@@ -56,7 +56,7 @@ def _shapes(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         shifted = tuple(map(shift, dim)) if isinstance(dim, tuple) else shift(dim)
         rest, kwargs = rest[:place], {**kwargs, "dim": shifted} | _after(name, args[1:], place)
     out = func(weight.stacked, *rest, **kwargs)
-    return TaskWeight(out, stack) if isinstance(out, Tensor) else tuple(TaskWeight(part, stack) for part in out)
+    return TaskWeight(out, stack) if isinstance(out, Tensor) else type(out)([TaskWeight(part, stack) for part in out])
 
 
 def _after(name: str, rest: Args, place: int) -> Kwargs:
@@ -109,6 +109,7 @@ def _along(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -
         shifted = shifted[0]
     place = ALONG[name][0]
     rest = [shifted if number == place else value for number, value in enumerate(args) if number]
-    more = {**kwargs} if len(args) > place else {**kwargs, "dim": shifted}
+    more = {key: value for key, value in kwargs.items() if key not in ("dim", "dims", "axis")}
+    more |= {} if len(args) > place else {"dim": shifted}
     out = func(weight.stacked, *rest, **more)
-    return TaskWeight(out, stack) if isinstance(out, Tensor) else tuple(TaskWeight(part, stack) for part in out)
+    return TaskWeight(out, stack) if isinstance(out, Tensor) else type(out)([TaskWeight(part, stack) for part in out])

@@ -57,6 +57,8 @@ ALONG: dict[str, tuple[int, Any]] = {
 
 @rule(*ELEMENTWISE)
 def _elementwise(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    if not isinstance(out, Tensor):  # where(mask), as nonzero
+        return Lost(f"the places that {name} has found")
     note = stack.note(args[0]) if args and isinstance(args[0], Tensor) else None
     if name in KEEPS_VALUES and note is not None:
         return note
