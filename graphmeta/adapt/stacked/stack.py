@@ -203,14 +203,25 @@ class Stack(TorchFunctionMode):
         per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
         key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
         if key not in self._owners:
-            base = index.detach()
+            now = self.as_now(index)
 
             def make() -> Tensor:
-                return base // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[base]
+                return now() // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[now()]
 
             # Index and note are kept, so that memory and ids stay theirs.
-            self._owners[key] = base, note, self.derived(note, make)
+            self._owners[key] = index.detach(), note, self.derived(note, make)
         return self._owners[key][2]
+
+    def as_now(self, index: Tensor) -> Callable[[], Tensor]:
+        """What gives an index later on, for as long as nothing is written into it."""
+        kept, version = index.detach(), index._version
+
+        def read() -> Tensor:
+            if kept._version != version:
+                raise UnsupportedOp("an index that was written into after its use")
+            return kept
+
+        return read
 
     def check(self, holds: Tensor, reason: str) -> None:
         """Ask, after the call, whether ``holds`` is true everywhere."""

@@ -59,13 +59,14 @@ def scattered(
     at = _targets(index, dim if whole else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
+    now = stack.as_now(at)
     tail = type(base) is not Rows and dim == 0 and not stack.like_a_store(size) and stack.like_a_store(size - 1)
     if stack.like_a_store(size) or type(base) is Rows or tail:
         per_task = (size - tail) // stack.num_tasks
 
         def inside() -> None:
-            own = at // max(per_task, 1) == stack.task_of(x, note)[:, None]
-            own = own | (at == size - 1) if tail else own
+            own = now() // max(per_task, 1) == stack.task_of(x, note)[:, None]
+            own = own | (now() == size - 1) if tail else own
             stack.check(own, "a scatter writes rows of one task to another's")
 
         owner = Owner(None, (*note.terms, *before, Term(inside)))
@@ -73,8 +74,8 @@ def scattered(
 
     def owners() -> Tensor:
         task = stack.task_of(x, note)[:, None].expand(at.shape)
-        found = torch.full((size,), -1, device=task.device).index_copy(0, at.flatten(), task.flatten())
-        stack.check(found[at] == task, "a scatter writes rows of several tasks to one")
+        found = torch.full((size,), -1, device=task.device).index_copy(0, now().flatten(), task.flatten())
+        stack.check(found[now()] == task, "a scatter writes rows of several tasks to one")
         stack.check(found >= 0, "a scatter leaves rows of no task")
         return found.clamp(min=0)
 
@@ -112,9 +113,10 @@ def _into_rows(stack: Stack, out: Tensor, base: Rows, index: Tensor, x: Tensor, 
     at = _targets(index, base.dim if index.dim() == out.dim() and index.dim() > 1 else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
+    now = stack.as_now(at)
 
     def same() -> None:
-        mixed = stack.task_of(out, base)[at] == stack.task_of(x, note)[:, None]
+        mixed = stack.task_of(out, base)[now()] == stack.task_of(x, note)[:, None]
         stack.check(mixed, "a scatter mixes rows of tasks")
 
     return Rows(stack, base.dim, Owner(lambda: stack.task_of(out, base), (*base.terms, *note.terms, Term(same))))
