@@ -371,14 +371,20 @@ def _slots_of(value: Any) -> tuple[str, ...]:
     return _slots_of_kind(type(value))
 
 
-@functools.cache
 def _slots_of_kind(kind: type) -> tuple[str, ...]:
     """The names of the slots of a class."""
+    found = _SLOTS.get(kind)
+    if found is not None:
+        return found
     names: list[str] = []
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())
         names += [slots] if isinstance(slots, str) else slots
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+    _SLOTS[kind] = found = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+    return found
+
+
+_SLOTS: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()  # a class may hold a module
 
 
 def _named(module: nn.Module, name: str) -> Tensor:

@@ -315,7 +315,12 @@ class Stack(TorchFunctionMode):
             if rule is not None:
                 try:
                     found = rule(self, name, args, kwargs, out)
-                except (LookupError, ValueError, TypeError, AttributeError) as error:  # a signature that the rule does not read
+                except (
+                    LookupError,
+                    ValueError,
+                    TypeError,
+                    AttributeError,
+                ) as error:  # a signature that the rule does not read
                     found = Lost(f"the result of {_readable(name)} ({type(error).__name__})")
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
