@@ -15,7 +15,6 @@ from graphmeta.data.tables import EntityTable, locate
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, open_sessions
 
-
 NO_KNOWN_ITEM = "the session has no known item; give at least one, or recommend what is popular"
 
 

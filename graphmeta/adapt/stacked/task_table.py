@@ -63,7 +63,8 @@ class TaskTable(TaskValue):
             return _units(*args, **kwargs)
         if name == "embedding" and isinstance(args[1], TaskTable) and _plain(args[2:], kwargs):
             return args[1].looked_up(args[0])
-        if name in ("getitem", "index_select") and isinstance(args[-1], Tensor) and isinstance(args[0], TaskTable):
+        by_rows = name == "getitem" or (name == "index_select" and len(args) == 3 and args[1] == 0)
+        if by_rows and isinstance(args[-1], Tensor) and isinstance(args[0], TaskTable):
             return args[0].looked_up(args[-1])
         raise UnsupportedOp(f"{name} on an item table in scope")
 

@@ -80,6 +80,7 @@ def _index_select(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kw
 @handles("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 def _joined(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
     parts, rest = list(given(args, kwargs, 0, "tensors")), list(args[1:])
+    dim: Any
     kwargs = {key: value for key, value in kwargs.items() if key != "tensors"}
     name = name_of(func)
     dim = given((None, *rest), kwargs, 1, "dim", kwargs.get("axis", 0))
