@@ -103,6 +103,22 @@ class CatalogueLoss(Protocol):
 
 
 @runtime_checkable
+class ScoresCatalogue(Protocol):
+    """A loss over the scores of the whole catalogue, whose products may be taken in bf16."""
+
+    scores_catalogue: bool
+
+
+@runtime_checkable
+class PositionLoss(Protocol):
+    """A loss for each position of a session, and not for each session."""
+
+    def check(self, recommender: nn.Module, samples: Samples, *, num_items: int) -> None:
+        """Raise an InputError if the recommender cannot be asked at every position."""
+        ...
+
+
+@runtime_checkable
 class ReadsLastClick(Protocol):
     """A readout that is the state of the last click: it can be asked at every position of a session."""
 

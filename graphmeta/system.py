@@ -21,13 +21,12 @@ from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.nn.encoders.dwell_time import DwellBins
-from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
+from graphmeta.nn.losses.losses import SoftmaxLoss
+from graphmeta.protocols import FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
 from graphmeta.recipe import FORMAT, Limits, Recipe
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, shuffled
-from graphmeta.sampling.queries import Recommendation, Sessions, best_of
+from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks, sizes_of, task_batch
@@ -75,8 +74,10 @@ class System(nn.Module):
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
             setattr(self, name, limit)
-        if self.episodic and isinstance(self.loss, AllPositions):
-            raise InputError("AllPositions has a loss a click, meta-training wants one a task; pass another loss")
+        if self.episodic and isinstance(self.loss, PositionLoss):
+            raise InputError(
+                "the loss has a value for each position, and meta-training needs one for each task; pass another loss"
+            )
         self._recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
@@ -139,8 +140,8 @@ class System(nn.Module):
     @property
     def scores_in_bf16(self) -> bool:
         """Whether training scores the whole catalogue by products that ``precision="bf16"`` is about."""
-        loss = self.loss.loss if isinstance(self.loss, AllPositions) else self.loss
-        return isinstance(loss, SoftmaxLoss) and isinstance(self.recommender.head, Dot)
+        whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
+        return whole and isinstance(self.recommender.head, ProductHead)
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
         """What one epoch runs over."""
@@ -152,8 +153,8 @@ class System(nn.Module):
         Counts are not learned: :func:`graphmeta.training.loop.train` does this first, then moves the weights.
         """
         for part in self.modules():
-            if part is not self and hasattr(part, "fit_statistics"):
-                part.fit_statistics(log)  # pyright: ignore[reportCallIssue]
+            if part is not self and isinstance(part, FitsStatistics):
+                part.fit_statistics(log)
 
     def task_sizes(self, samples: Samples | Tasks) -> Sizes:
         """Support samples and padded rows of each task."""
@@ -302,12 +303,13 @@ class System(nn.Module):
             steps, max_support: see :meth:`scores`.
 
         Raises:
-            InputError: an unknown item, an empty session, one id in the place of a session, or k not below the number
-                of items.
+            InputError: an unknown item, a session without any known item, one id in the place of a session, or k not
+                below the number of items.
         """
         whose, when = (None if user is None else [user]), (None if times is None else [times])
-        return self.recommend_many(
-            [session],
+        clicks = session if isinstance(session, str) else list(session)
+        best = self.recommend_many(
+            [clicks],
             k,
             users=whose,
             times=when,
@@ -316,6 +318,9 @@ class System(nn.Module):
             steps=steps,
             max_support=max_support,
         )[0]
+        if not best and not knows_any(self.items, clicks):
+            raise InputError(NO_KNOWN_ITEM)
+        return best
 
     def recommend_many(
         self,
@@ -345,7 +350,7 @@ class System(nn.Module):
         if len(sessions) == 0:
             return []
         asked = Sessions.of(self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown)
-        if times is None and any(isinstance(part, DwellBins) for part in self.modules()):
+        if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
             warnings.warn("this system reads the pauses between clicks; pass times to tell it", stacklevel=2)
         found: list[list[Recommendation]] = [[] for _ in asked.rows]
         for places, samples in asked.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):

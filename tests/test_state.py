@@ -503,15 +503,26 @@ def test_a_forged_document_costs_no_memory(saved: Any, tmp_path: Path) -> None:
     assert int(done.stdout.split()[0]) < 50  # MB; at that width a table of the 40 items alone has 1,600
 
 
-def test_loading_draws_no_more_random_numbers_than_building(tmp_path: Path) -> None:
-    for name in ("if_san", "dropout_net", "cluster_seq"):
-        built(name).save(tmp_path)
-        torch.manual_seed(3)
-        build(name, LOG.items, width=6)
-        wanted = torch.get_rng_state()
-        torch.manual_seed(3)
-        load(tmp_path)
-        assert torch.equal(torch.get_rng_state(), wanted)
+@every
+@pauses
+def test_loading_draws_no_random_numbers(name: str, tmp_path: Path) -> None:
+    built(name, **changed(name)).save(tmp_path)
+    torch.manual_seed(3)
+    before, others = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before) and np.random.get_state()[1].tolist() == others
+
+
+def test_loading_by_a_builder_of_ones_own_draws_no_random_numbers(tmp_path: Path) -> None:
+    def around(items: Any) -> System:
+        system = maml(items, width=4, base=mine)
+        nn.init.trunc_normal_(system.recommender.features.item.weight)
+        return system
+
+    around(LOG.items).save(tmp_path)
+    before = torch.get_rng_state()
+    load(tmp_path, build=around)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("number", [1, 2])

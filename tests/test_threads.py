@@ -70,9 +70,10 @@ def test_eight_threads_five_hundred_calls_each(name):
     assert state_hash(system) == before
 
 
+@pytest.mark.parametrize("does", ["asks", "saves and loads"])
 @pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
-def test_asking_beside_training_changes_nothing_in_training(name):
-    """Another thread asks all the time; weights, losses and the random state are those of training alone."""
+def test_nothing_beside_training_changes_training(name, does, tmp_path):
+    """Another thread is at work all the time; weights, losses and the random state are those of training alone."""
 
     def run(beside):
         torch.manual_seed(0)
@@ -81,7 +82,11 @@ def test_asking_beside_training_changes_nothing_in_training(name):
 
         def keep_asking():
             while not stop.is_set():
-                found.append(system.recommend(ASKED[3], 5))
+                if does == "asks":
+                    found.append(system.recommend(ASKED[3], 5))
+                else:
+                    system.save(tmp_path)
+                    found.append(load(tmp_path))
 
         asking = threading.Thread(target=keep_asking)
         if beside:

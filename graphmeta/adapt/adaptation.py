@@ -31,6 +31,7 @@ from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.starts.start import Shared, Start
 from graphmeta.adapt.step import Step
+from graphmeta.adapt.twin import Kept
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.features.tables import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
@@ -172,14 +173,16 @@ class Adaptation(nn.Module):
         answer, progress = (None, 1.0) if score else (loss, progress)
         mode = self.mode(recommender, score, progress)
         if self.stacked and mode not in self.fallback.refusals:
+            kept = Kept(recommender, self.fallback.moving if recommender.training else None)
             try:
                 answers = self._together(recommender, tasks, loss, answer, progress)
-                self.fallback.worked(mode)
+                self.fallback.worked(mode, kept.moved())
                 return answers
             except (InputError, DivergedError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 found = error
+            kept.restore()
             # Outside of the handler, so that an error of the loop is told as what it is: the module's own.
             answers = self._one_by_one(recommender, tasks, loss, answer, progress)
             self.fallback.refused(mode, found)
@@ -333,7 +336,7 @@ class Adaptation(nn.Module):
         with torch.enable_grad():
             call = problem.call(batch, exact=support.second)
             own = call.wrapped({**weights, **begin})
-            losses = call.run({**support.fixed, **own}, loss=problem.loss, encoded=problem.seen)
+            losses = call.run(own, loss=problem.loss, encoded=problem.seen, fixed=support.fixed)
             per_task = task_mean(batch, losses)
             problem.finite.append(per_task.detach())
             read = {name: read_of(own[name], begin[name]) for name in self.names}

@@ -24,10 +24,13 @@ class Fallback:
         self.refusals: dict[Mode, str] = {}
         self.failures: dict[Mode, tuple[str, int]] = {}  # the kind of the last ones, and how many
         self.warned: set[str] = set()
+        self.moving: set[str] | None = None  # buffers that the stack was seen to write into, once it has answered
 
-    def worked(self, mode: Mode) -> None:
-        """Note that the stack has answered a batch."""
+    def worked(self, mode: Mode, moved: set[str]) -> None:
+        """Note that the stack has answered a batch, and which buffers that has moved."""
         self.failures.pop(mode, None)
+        if mode[0]:
+            self.moving = moved
 
     def refused(self, mode: Mode, error: Exception) -> None:
         """Note why the loop has answered a batch, and warn once a reason."""
@@ -39,7 +42,8 @@ class Fallback:
             self.refusals[mode] = reason
         if kind not in self.warned:
             self.warned.add(kind)
-            warnings.warn(f"{reason}; adapting task by task, with the same result", stacklevel=4)
+            how = f"adapting task by task, with the same result (to stack it: {_remedy(reason)})"
+            warnings.warn(f"{reason}; {how}", stacklevel=4)
 
 
 def told(error: Exception) -> str:
@@ -48,7 +52,28 @@ def told(error: Exception) -> str:
         return f"{error} in this batch"
     if isinstance(error, UnsupportedOp):
         return f"{_place(error)}{error}: unknown to the stacked engine"
+    if "TorchScript interpreter" in str(error):  # which makes an error of its own of any other
+        what = "a scripted function on a per-task weight, by code that torch functions do not see"
+        return f"{_place(error)}{what}: unknown to the stacked engine"
     return f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
+
+
+def _remedy(reason: str) -> str:
+    """What to write in the place of what a reason names."""
+    return next(remedy for words, remedy in _REMEDIES if any(word in reason for word in words))
+
+
+_REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("control flow",), "choose with torch.where"),
+    (("a Python number",), "keep the value a tensor"),
+    (("torch functions do not see", "autograd.Function"), "call plain torch functions"),
+    (("torch.func", "torch.autograd"), "write the derivative out"),
+    (("checkpointing",), "leave it out; a step keeps little"),
+    (("in place", "writing into", "into a tensor that"), "write into a copy"),
+    (("no torch function of this call",), "register constants as buffers"),
+    (("rows", "scatter", "index"), "index by the batch's own indices, and keep the rows of a task together"),
+    (("",), "use operations that docs/layers.md lists as stacked"),
+)
 
 
 def kind_of(error: Exception) -> str:

@@ -30,6 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graphmeta.adapt.stacked.guard import Guard
+from graphmeta.adapt.stacked.notes import address
 from graphmeta.errors import InputError
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, type, range, slice)
@@ -40,6 +42,42 @@ _RECURRENT = ("_flat_weights", "_flat_weight_refs")  # rebuilt by put
 _DEPTH = 8
 # Objects of these packages hold no modules, and may be large.
 _OPAQUE = frozenset({"numpy", "pandas", "torch", "_thread", "threading", "logging", "re", "pathlib", "collections.abc"})
+
+
+class Kept:
+    """The buffers and numbers of a module as they are now, which a call in training may move.
+
+    Args:
+        moving: the names of the buffers that calls write into; all of them if that is not known yet.
+    """
+
+    def __init__(self, module: nn.Module, moving: set[str] | None) -> None:
+        self._of = [(part, dict(part._buffers), _numbers_of(part)) for part in module.modules() if part.training]
+        self._buffers = {n: (b, b._version) for n, b in module.named_buffers()} if module.training else {}
+        wanted = self._buffers if moving is None else self._buffers.keys() & moving
+        self._values = {name: self._buffers[name][0].clone() for name in wanted}
+        self._known = set() if moving is None else moving
+
+    def moved(self) -> set[str]:
+        """The names of the buffers that calls write into (batch norm does so without a new version)."""
+        found = {name for name, (buffer, version) in self._buffers.items() if buffer._version != version}
+        unsure = self._values.keys() - found - self._known
+        return self._known | found | {n for n in unsure if not torch.equal(self._buffers[n][0], self._values[n])}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the module back what it had."""
+        for name, value in self._values.items():
+            self._buffers[name][0].copy_(value)
+        for part, buffers, numbers in self._of:
+            part._buffers.update(buffers)
+            for name in _numbers_of(part).keys() - numbers.keys():
+                del part.__dict__[name]
+            part.__dict__.update(numbers)
+
+
+def _numbers_of(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in module.__dict__.items() if type(value) in _EXACT}
 
 
 class Twin:
@@ -62,6 +100,7 @@ class Twin:
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
+        self.parameters: set[int] = set()  # where the memory of those begins
         self.original = module
         self.module: nn.Module = self._module(module)
         self._attributes()
@@ -91,6 +130,14 @@ class Twin:
             names = part._flat_weights_names
             part.__dict__["_flat_weights"] = [part._parameters.get(name) for name in names]
 
+    def watch(self, guard: Guard, weights: Mapping[str, Tensor]) -> None:
+        """Tell a guard which originals these weights stand for, and what must not be written into."""
+        originals = {name: _named(self.original, name) for name in weights}
+        replaced = {id(own) for own in originals.values()}
+        guard.replaced = {own.data_ptr(): name for name, own in originals.items()}
+        guard.others = frozenset(self.places.keys() - replaced)
+        guard.parameters = self.parameters | {address(w) for w in weights.values() if type(w) in (Tensor, nn.Parameter)}
+
     def hand_back(self) -> None:
         """Give the module the buffers and numbers that its twin has assigned in training."""
         for original, own, name, shared in self._buffers:
@@ -113,7 +160,7 @@ class Twin:
         if isinstance(module, torch.jit.ScriptModule):
             self._memo[id(module)] = module
             return module
-        twin = object.__new__(type(module))
+        twin = object.__new__(_uncached(type(module)) if "parametrizations" in module._modules else type(module))
         self._memo[id(module)] = twin
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
@@ -147,7 +194,9 @@ class Twin:
                 own[name] = None
             else:
                 if not is_lazy(tensor):
-                    self.memory.add(tensor.untyped_storage().data_ptr())
+                    self.memory.add(address(tensor))
+                    if isinstance(tensor, nn.Parameter):
+                        self.parameters.add(address(tensor))
                 self.places.setdefault(id(tensor), []).append((own, name))
                 own[name] = shared = self._shared(tensor)
                 if not isinstance(tensor, nn.Parameter):
@@ -212,9 +261,11 @@ class Twin:
             same = all(one is other for one, other in zip(parts, value, strict=True))
             return value if same else type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         if isinstance(value, types.MappingProxyType):
-            return types.MappingProxyType(self._mapping(dict(value), depth))
+            return types.MappingProxyType({k: self._value(one, depth) for k, one in value.items()})
         if isinstance(value, (type({}.values()), type({}.keys()))):
             return [self._value(one, depth) for one in value]
+        if isinstance(value, (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)):
+            return type(value)((self._value(key, depth), self._value(one, depth)) for key, one in value.items())
         if isinstance(value, weakref.ref):
             target = value()
             return value if target is None else weakref.ref(self._value(target, depth))
@@ -295,18 +346,45 @@ class Twin:
         return True
 
 
+def _uncached(kind: type) -> type:
+    """A class whose parametrized weights are computed at each use.
+
+    ``torch.nn.utils.parametrize.cached`` keeps one value for the module, whichever twin asks for it.
+    """
+    found = vars(kind).get(_UNCACHED)  # kept with the class, which lives as long as its module
+    if found is None:
+        own = {name: one for name, one in vars(kind).items() if getattr(one, "fget", None) is not None}
+        own = {n: _computed(n, one) for n, one in own.items() if one.fget.__name__ == "get_parametrized"}
+        found = type(kind.__name__, (kind,), {**own, "__module__": kind.__module__}) if own else kind
+        setattr(kind, _UNCACHED, found)
+    return found
+
+
+def _computed(name: str, found: property) -> property:
+    return property(lambda self: self.parametrizations[name](), found.fset)
+
+
+_UNCACHED = "_graphmeta_uncached"
+
+
 def _slots_of(value: Any) -> tuple[str, ...]:
     return _slots_of_kind(type(value))
 
 
-@functools.cache
 def _slots_of_kind(kind: type) -> tuple[str, ...]:
     """The names of the slots of a class."""
+    found = _SLOTS.get(kind)
+    if found is not None:
+        return found
     names: list[str] = []
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())
         names += [slots] if isinstance(slots, str) else slots
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+    _SLOTS[kind] = found = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+    return found
+
+
+_SLOTS: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()  # a class may hold a module
 
 
 def _named(module: nn.Module, name: str) -> Tensor:

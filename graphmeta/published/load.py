@@ -63,7 +63,11 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
                 _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", k): v
                 for k, v in tensors.items()
             }
-        system = rebuilt(document, tensors) if build is None else build(document.items)
+        if build is None:
+            system = rebuilt(document, tensors)
+        else:
+            with _OwnDraws():
+                system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
     for name, limit in document.limits.items():
@@ -161,7 +165,8 @@ def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
     except Exception as error:  # whatever numbers a forged document has led to
         raise InputError(f"{document.place}: its recipe builds no system ({_line(error)})") from None
     load_weights(shell, {name: tensor.to("meta") for name, tensor in tensors.items()}, document.place)
-    return build()
+    with _OwnDraws():
+        return build()
 
 
 def load_weights(system: System, tensors: Mapping[str, Tensor], place: str) -> None:
@@ -191,6 +196,34 @@ def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
     if entry is None:
         raise InputError(f"{place}: the system {recipe.name!r} is not in this version's catalogue; update graphmeta")
     return entry, recipe.arguments
+
+
+class _OwnDraws(TorchFunctionMode):
+    """Within it, random numbers come from generators of its own: loading beside a training changes nothing there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generators: dict[str, torch.Generator] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _DRAWS and kwargs.get("generator") is None:
+            filled = name.endswith("_")  # in place, or a new tensor
+            place = (args[0] if args else kwargs["tensor"]).device if filled else kwargs.get("device")
+            device = torch.device(torch.get_default_device() if place is None else place)
+            if device.type != "meta":
+                own = self.generators.setdefault(str(device), torch.Generator(device))
+                kwargs = {**kwargs, "generator": own}
+        return func(*args, **kwargs)
+
+
+_DRAWS = frozenset(
+    {
+        "uniform_", "normal_", "random_", "exponential_", "bernoulli_", "log_normal_", "cauchy_", "geometric_",
+        "kaiming_uniform_", "rand", "randn", "randint", "randperm", "multinomial", "bernoulli",
+    }
+)  # fmt: skip
 
 
 class _Budget(TorchFunctionMode):

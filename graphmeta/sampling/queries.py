@@ -15,6 +15,8 @@ from graphmeta.data.tables import EntityTable, locate
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, open_sessions
 
+NO_KNOWN_ITEM = "the session has no known item; give at least one, or recommend what is popular"
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -57,9 +59,9 @@ class Sessions:
         numbers = [_numbers(items, _listed(session, at), unknown, at) for at, session in enumerate(sessions)]
         rows = [row[row >= 0] for row in numbers]
         lacking = next((at for at, row in enumerate(rows) if not len(row)), None)
-        if lacking is not None and (unknown == "raise" or len(rows) == 1):
+        if lacking is not None and unknown == "raise":
             where = "" if len(rows) == 1 else f"session {lacking}: "
-            raise InputError(f"{where}the session has no known item; give at least one, or recommend what is popular")
+            raise InputError(f"{where}{NO_KNOWN_ITEM}")
         when = None if times is None else _times_of(times, numbers)
         return cls(rows, when, _users_of(known_users, users, len(rows)))
 
@@ -78,6 +80,11 @@ class Sessions:
                     users=None if self.users is None else self.users[chosen],
                 ),
             )
+
+
+def knows_any(items: EntityTable, session: Sequence[Any]) -> bool:
+    """Whether an item of the session is known."""
+    return bool((_numbers(items, list(session), "ignore", 0) >= 0).any())
 
 
 def best_of(

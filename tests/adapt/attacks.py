@@ -213,3 +213,94 @@ def dense(m: Any, h: Tensor, b: HeteroData) -> Tensor:
 
 
 clicks("attack to_dense_batch", dense, linear)
+
+
+# As many tokens, constants or columns as there are rows: 6 of each in some batches of the sweep.
+
+
+def tokens(d: int) -> dict[str, Any]:
+    return linear(d) | {"tok": nn.Parameter(torch.randn(6, d)), "w": nn.Parameter(torch.randn(d, d))}
+
+
+class Positions(nn.Module):
+    """Constants ``[6, D]``, cast to the kind of the clicks and projected."""
+
+    def __init__(self, d: int, how: str) -> None:
+        super().__init__()
+        self.linear, self.how = nn.Linear(d, d), how
+        self.register_buffer("table", torch.randn(6, d))
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        h = x[batch["event"].item]
+        table = getattr(self.table, self.how)(h)
+        return torch.tanh(h + self.linear(table)[batch["event"].order])
+
+
+for _how in ("to", "type_as"):
+    LAYERS[f"attack constants cast by {_how}"] = lambda d, how=_how: Positions(d, how)
+
+_COUNTED = {
+    "tokens joined to items": lambda m, x, b: torch.cat([m.tok, x])[b["event"].order] + x[b["event"].item],
+    "items joined to tokens": lambda m, x, b: torch.cat([x, m.tok])[len(x) + b["event"].order] + x[b["event"].item],
+    "tokens stacked on items": lambda m, x, b: torch.vstack([m.tok, x])[b["event"].order] + x[b["event"].item],
+}
+
+
+class Joined(nn.Module):
+    def __init__(self, d: int, call: Any) -> None:
+        super().__init__()
+        self.call, self.tok = call, nn.Parameter(torch.randn(6, d))
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        return torch.tanh(self.call(self, x, batch))
+
+
+for _name, _call in _COUNTED.items():
+    LAYERS[f"attack {_name}"] = lambda d, call=_call: Joined(d, call)
+
+_CAST = {
+    "tokens by to": lambda m, h, b: h + m.tok.to(h)[b["event"].order],
+    "tokens by type_as": lambda m, h, b: h + m.tok.type_as(h)[b["event"].order],
+    "a matrix by to": lambda m, h, b: h @ m.w.to(h),
+    "a matrix by type_as": lambda m, h, b: h @ m.w.type_as(h),
+    "clicks by to of a token": lambda m, h, b: m.linear(h.to(m.tok)) + h.type_as(m.tok),
+    "a repeated token": lambda m, h, b: torch.cat([h, m.tok[:1].repeat(len(h), 1)], 1)[:, 3:9] @ m.w,
+    "an expanded token": lambda m, h, b: torch.cat([h, m.tok[0].expand(len(h), -1)], 1)[:, 3:9] @ m.w,
+    "norm of columns": lambda m, h, b: h * torch.linalg.norm(m.w, 1, dim=(1, 0)),
+    "norm of rows": lambda m, h, b: h * torch.linalg.norm(m.w, float("inf"), dim=(-1, -2)),
+    "sum over nothing": lambda m, h, b: h * m.w.sum(()),
+    "mean over nothing": lambda m, h, b: h * m.w.mean([]),
+    "columns scattered": lambda m, h, b: m.linear(torch.zeros_like(h).scatter(1, h.argsort(1), h)),
+    "columns scattered into more rows": lambda m, h, b: wide(m, h),
+    "columns gathered": lambda m, h, b: m.linear(h.gather(1, h.argsort(1))),
+    "in place with a weight": lambda m, h, b: h.clone().add_(m.w[0], alpha=0.5).mul_(m.w[1, 1]),
+    "where of a mask": lambda m, h, b: h.index_add(0, (at := torch.where(h[:, 0] > 0)[0]), m.linear(h[at])),
+    "a branch on a weight": lambda m, h, b: m.linear(h) if m.w.sum() > 0 else h,
+    "a number of a weight": lambda m, h, b: m.linear(h) * float(m.w.detach().norm()),
+    "a written index": lambda m, h, b: written_index(m, h),
+    "a written mask": lambda m, h, b: written_mask(m, h, b),
+}
+for _name, _call in _CAST.items():
+    clicks(f"attack {_name}", lambda m, h, b, call=_call: torch.tanh(call(m, h, b)), tokens)
+
+
+def wide(m: Any, h: Tensor) -> Tensor:
+    z = torch.tanh(m.linear(h.new_zeros(2 * len(h), h.shape[1]).scatter(1, h.argsort(1), h)))
+    return z[: len(h)] + z[len(h) :]
+
+
+def written_index(m: Any, h: Tensor) -> Tensor:
+    """Rows taken by an index that is written into before their task is asked for."""
+    index = torch.arange(len(h))
+    found = h.detach()[index]
+    index.copy_(index.flip(0))
+    return h + m.linear(found)
+
+
+def written_mask(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    mask = b["event"].order == 0
+    first, rest = h.detach()[mask], h.detach()[~mask]
+    mask.logical_not_()
+    out = torch.zeros_like(h)
+    out[~mask], out[mask] = m.linear(first), m.linear(rest)
+    return h + out

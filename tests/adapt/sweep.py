@@ -26,9 +26,10 @@ from tests.adapt.attacks import EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS
 from tests.adapt.reference import Inner, Reference
 
 WIDTH, TOLERANCE = 6, 1e-9
-BOTH, HEAD = ("encoder", "head"), ("head",)
+BOTH, HEAD, ENCODER = ("encoder", "head"), ("head",), ("encoder",)
 GOOD = ("stacked", "loop", "refused")
-# From best to worst. "hidden": right, by the loop, but not told with exactly one warning. "damaged": right, and the
+# From best to worst. "hidden": right, by the loop, but not told with exactly one warning that names an operation (an
+# error of Python's or torch's own is no name). "damaged": right, and the
 # recommender's own weights are not what they were.
 OUTCOMES = (*GOOD, "hidden", "damaged", "crash", "wrong")
 
@@ -39,6 +40,10 @@ SESSIONS: dict[str, tuple[int, ...]] = {
     "8 tasks": (2, 5, 1, 3, 6, 2, 4, 3),
     "10 tasks": (4, 1, 3, 2, 4, 3, 2, 4, 1, 3),
     "even": (4, 4, 4, 4),
+    # As many rows as the vectors are wide, as a layer has tokens, as there are tasks.
+    "6 rows of 2": (3, 3),
+    "6 rows of 3": (2, 2, 2),
+    "6 tasks": (2, 1, 2, 2, 1, 2),
 }
 
 
@@ -53,7 +58,13 @@ class Case:
     score: bool = False
 
 
-QUICK = (Case("5 tasks", 2, 2), Case("10 tasks", score=True), Case("even", score=True))
+QUICK = (
+    Case("5 tasks", 2, 2),
+    Case("10 tasks", score=True),
+    Case("even", score=True),
+    Case("6 rows of 2", 1, 2, ENCODER),
+    Case("6 rows of 3", scope=ENCODER, score=True),
+)
 EVERY = (
     Case("5 tasks", 1, 1),
     Case("8 tasks", 1, 2),
@@ -64,6 +75,12 @@ EVERY = (
     Case("even", 2, 1),
     Case("5 tasks", 1, 2, HEAD),
     Case("8 tasks", 2, 1, HEAD),
+    Case("6 rows of 2", 1, 2, ENCODER),
+    Case("6 rows of 3", 2, 1, ENCODER),
+    Case("6 tasks", 1, 1, ENCODER),
+    Case("6 rows of 2", scope=ENCODER, score=True),
+    Case("6 rows of 3", scope=ENCODER, score=True),
+    Case("6 tasks", scope=ENCODER, score=True),
     Case("8 tasks", 2, 2, score=True),
     Case("10 tasks", 1, 1, score=True),
     Case("even", 1, 2, score=True),
@@ -172,6 +189,8 @@ def _finding(name: str, case: Case) -> Finding:
         return Finding("wrong", difference, reason, case)
     if not _same(model, before, values):
         return Finding("damaged", difference, "the recommender's own weights are others afterwards", case)
+    if told and " in the stacked engine (" in told[0]:
+        return Finding("hidden", difference, reason, case)
     if len(told) > 1 or (not told and not adaptation.stacked):
         return Finding("hidden", difference, f"{len(told)} warnings", case)
     return Finding("loop" if told else "stacked", difference, reason, case)

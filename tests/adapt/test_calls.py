@@ -332,6 +332,28 @@ def test_sessions_of_nothing_known_are_answered_with_nothing():
         system.recommend_many([ASKED[0], ["gone"], ASKED[1]], 3)
     with pytest.raises(ValueError, match="session 1: the session has no known item"):
         system.recommend_many([ASKED[0], []], 3)
+    for unknown in ("ignore", "warn"):  # however many are asked
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert system.recommend_many([["gone"]], 3, unknown=unknown) == [[]]
+            assert system.recommend_many([["gone"], []], 3, unknown=unknown) == [[], []]
+            for one in (["gone"], [], iter(["gone"])):
+                with pytest.raises(ValueError, match="^the session has no known item"):
+                    system.recommend(one, 3, unknown=unknown)
+    assert len(system.recommend(iter(["gone", *ASKED[0]]), 3, unknown="ignore")) == 3
+
+
+def test_k_is_any_whole_number_and_no_truth_value():
+    system = system_of(made(partial(Twice, 1)))
+    assert system.recommend(ASKED[0], np.int64(3)) == system.recommend(ASKED[0], 3)
+    for k in (True, np.bool_(True), 3.0, 0, len(LOG.items)):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            system.recommend(ASKED[0], k)
+
+
+def test_an_answer_may_be_empty_where_all_is_seen():
+    system = system_of(made(partial(Twice, 1)))
+    assert system.recommend(LOG.items.ids.tolist(), 3, exclude_seen=True) == []
 
 
 def test_frozen_parameters_in_scope_stay_and_are_listed():

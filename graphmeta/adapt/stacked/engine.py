@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.stacked import operations as operations  # registers what per-task values can do
 from graphmeta.adapt.stacked import rules as rules  # registers what becomes of notes
+from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.operations.fused import ExactDerivatives
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.table_state import TableState
@@ -21,6 +24,7 @@ from graphmeta.recommender import Encoded, Recommender
 LowRank = TableState | MatrixState
 Weight = Tensor | LowRank
 Weights = dict[str, Weight]  # by name: [T, *shape] or low-rank when stacked, the plain shape for one task
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Call:
@@ -33,8 +37,9 @@ class Call:
     """
 
     def __init__(self, recommender: Recommender, batch: HeteroData, *, together: bool, exact: bool) -> None:
-        self.twin = Twin(recommender)
-        self.stack = Stack(batch.num_tasks, frozenset(self.twin.memory), exact=exact) if together else None
+        self.twin, self.guard = Twin(recommender), Guard()
+        shared = frozenset(self.twin.memory)
+        self.stack = Stack(batch.num_tasks, shared, exact=exact, guard=self.guard) if together else None
         self.batch = batch if self.stack is None else self.stack.declare(batch)
         self.exact = exact
         weight = next(recommender.parameters(), None)
@@ -47,14 +52,34 @@ class Call:
             return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}
         return {name: _own(weight, self.stack) for name, weight in weights.items()}
 
-    def run(self, own: dict[str, Tensor], *, loss: nn.Module | None, encoded: Encoded | None) -> Tensor:
-        """The recommender's losses or scores under these weights."""
-        self.twin.put(own)
-        mode = nullcontext() if self.stack is None else self.stack
-        if self.stack is None and self.in_parts:
-            mode = ExactDerivatives(again=self.exact)
+    def run(
+        self,
+        own: dict[str, Tensor],
+        *,
+        loss: nn.Module | None,
+        encoded: Encoded | None,
+        fixed: Mapping[str, Tensor] = _NOTHING,
+    ) -> Tensor:
+        """The recommender's losses or scores under these weights.
+
+        Args:
+            fixed: constants in the place of other parameters, of the same values.
+
+        Raises:
+            InputError: one of ``own`` is read around its module, or a parameter is written into.
+        """
+        self.twin.put({**fixed, **own})
+        self.twin.watch(self.guard, own)
+        mode: TorchFunctionMode
+        if self.stack is None:
+            mode = ExactDerivatives(again=self.exact, parts=self.in_parts, guard=self.guard)
+            if encoded is not None:  # a head may write into what it gets, and the next step gets it too
+                encoded = encoded[0].clone(), encoded[1]
+        else:
+            mode = self.stack
         if self.stack is not None and encoded is not None:
             states, candidates = encoded
+            self.guard.read(states)
             if candidates.untyped_storage().data_ptr() not in self.stack.shared:
                 candidates = self.stack.constant(candidates.view_as(candidates))
             encoded = self.stack.rows(states.view_as(states)), candidates

@@ -111,8 +111,11 @@ FOREIGN = Lost("a tensor that no torch function of this call has made (register 
 
 
 def address(x: Tensor) -> int:
-    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it."""
-    return x.untyped_storage().data_ptr()
+    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it; -1 without any."""
+    try:
+        return x.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # sparse, or wrapped by torch.func
+        return -1
 
 
 @cache
@@ -126,6 +129,8 @@ def name_of(func: Callable[..., Any]) -> str:
     if not (name.startswith("__") and name.endswith("__")):
         return name
     name = name[2:-2]
+    if name in _PYTHON:  # bool(x) is no x.bool()
+        return f"__{name}__"
     if name in _DUNDER:
         return _DUNDER[name]
     if name[1:] in _ARITHMETIC and name[0] == "r":
@@ -135,6 +140,13 @@ def name_of(func: Callable[..., Any]) -> str:
     return name
 
 
+@cache
+def writes(name: str) -> bool:
+    """Whether an operation of this name writes into its first argument."""
+    return name == "setitem" or (name.endswith("_") and not name.startswith("__"))
+
+
+_PYTHON = frozenset({"bool", "float", "int", "index", "complex"})
 _KNOWN = ("torch", "graphmeta", "torch_geometric", "torch_scatter")
 _ARITHMETIC = {
     "add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",

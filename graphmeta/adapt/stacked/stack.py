@@ -39,6 +39,7 @@ from torch._C._autograd import (
 from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
+from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.notes import (
     ALWAYS,
     FOREIGN,
@@ -58,8 +59,9 @@ from graphmeta.adapt.stacked.notes import (
     address,
     name_of,
     tensors_in,
+    writes,
 )
-from graphmeta.errors import MixedRows, UnsupportedOp
+from graphmeta.errors import InputError, MixedRows, UnsupportedOp
 
 
 class TaskValue(Tensor):
@@ -89,11 +91,15 @@ class Stack(TorchFunctionMode):
         num_tasks: T.
         shared: addresses of the recommender's parameters, buffers and constants, see :func:`address`.
         exact: whether every derivative must exist, as in second order.
+        guard: what the recommender's code must leave alone.
     """
 
-    def __init__(self, num_tasks: int, shared: frozenset[int] = frozenset(), *, exact: bool = True) -> None:
+    def __init__(
+        self, num_tasks: int, shared: frozenset[int] = frozenset(), *, exact: bool = True, guard: Guard | None = None
+    ) -> None:
         super().__init__()
         self.num_tasks, self.shared, self.exact = num_tasks, shared, exact
+        self.guard = Guard() if guard is None else guard
         self.grad = torch.is_grad_enabled()
         self.hooks = _saved_tensor_hooks(True)  # those around the whole call may stay
         self.checks: list[tuple[Tensor, str]] = []
@@ -197,14 +203,25 @@ class Stack(TorchFunctionMode):
         per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
         key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
         if key not in self._owners:
-            base = index.detach()
+            now = self.as_now(index)
 
             def make() -> Tensor:
-                return base // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[base]
+                return now() // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[now()]
 
             # Index and note are kept, so that memory and ids stay theirs.
-            self._owners[key] = base, note, self.derived(note, make)
+            self._owners[key] = index.detach(), note, self.derived(note, make)
         return self._owners[key][2]
+
+    def as_now(self, index: Tensor) -> Callable[[], Tensor]:
+        """What gives an index later on, for as long as nothing is written into it."""
+        kept, version = index.detach(), index._version
+
+        def read() -> Tensor:
+            if kept._version != version:
+                raise UnsupportedOp("an index that was written into after its use")
+            return kept
+
+        return read
 
     def check(self, holds: Tensor, reason: str) -> None:
         """Ask, after the call, whether ``holds`` is true everywhere."""
@@ -231,11 +248,14 @@ class Stack(TorchFunctionMode):
         name = name_of(func)
         if name in PASSED:
             return func(*args, **kwargs)
+        self.guard.reach(args, kwargs)
+        if kwargs and kwargs.get("out") is not None:
+            self.guard.write(name, kwargs["out"])
         if any(issubclass(kind, TaskValue) for kind in types):
             return self.handle(func, args, kwargs)
         if name in ALWAYS:
             return ALWAYS[name](self, func, args, kwargs)
-        if not name.endswith("_") and name != "setitem":
+        if not writes(name):
             out = func(*args, **kwargs)
             self.follow(name, args, kwargs, out)
             return out
@@ -244,8 +264,7 @@ class Stack(TorchFunctionMode):
     def write(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that writes into its first argument."""
         before = self.note(args[0]) if args and isinstance(args[0], Tensor) else None
-        if args and isinstance(args[0], nn.Parameter):
-            raise UnsupportedOp(f"{_readable(name)} into a parameter")
+        self.guard.write(_readable(name), args[0] if args else None)
         out = func(*args, **kwargs)
         if before is not None:
             self.mark(args[0], before)
@@ -272,7 +291,13 @@ class Stack(TorchFunctionMode):
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight inside a torch.func transform")
         if self.grad and _saved_tensor_hooks(True) != self.hooks:
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight under checkpointing or saved-tensor hooks")
-        return handler(self, func, args, kwargs)
+        try:
+            return handler(self, func, args, kwargs)
+        except (TypeError, AttributeError, LookupError, ValueError, AssertionError) as error:
+            if isinstance(error, InputError):
+                raise
+            line = (str(error).strip().splitlines() or [""])[0]
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight, called in this form ({line})") from error
 
     def follow(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Note on the results of a plain operation whose rows they hold."""
@@ -290,7 +315,12 @@ class Stack(TorchFunctionMode):
             if rule is not None:
                 try:
                     found = rule(self, name, args, kwargs, out)
-                except (IndexError, KeyError, ValueError) as error:  # a signature that the rule does not read
+                except (
+                    LookupError,
+                    ValueError,
+                    TypeError,
+                    AttributeError,
+                ) as error:  # a signature that the rule does not read
                     found = Lost(f"the result of {_readable(name)} ({type(error).__name__})")
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
@@ -343,7 +373,13 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore[repo
 
 
 def _readable(name: str) -> str:
+    if name in _READ_OUT:
+        return _READ_OUT[name]
     return f"a tensor's {name[1:]}" if name.startswith(".") else name
 
 
+_READ_OUT = {
+    "__bool__": "control flow (if, while)",
+    **dict.fromkeys(("item", "tolist", "numpy", "__float__", "__int__", "__index__"), "reading a Python number"),
+}
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})

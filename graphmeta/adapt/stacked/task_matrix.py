@@ -113,10 +113,16 @@ class TaskMatrix(TaskWeight):
         out = out if out.requires_grad else out.requires_grad_(torch.is_grad_enabled())
         if out.requires_grad:
             self.products.append((x, out))
+            self.stack.guard.read(x)
         return out
 
     def read(self) -> list[Tensor]:
-        """The tensors made of this matrix so far; their gradients make up the matrix's gradient."""
+        """The tensors made of this matrix so far; their gradients make up the matrix's gradient.
+
+        Raises:
+            UnsupportedOp: what the matrix has met was written into.
+        """
+        self.stack.guard.unchanged()
         return [out for _, out in self.products] + ([] if self.written is None else [self.written])
 
     def stepped(

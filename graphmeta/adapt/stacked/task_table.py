@@ -63,7 +63,8 @@ class TaskTable(TaskValue):
             return _units(*args, **kwargs)
         if name == "embedding" and isinstance(args[1], TaskTable) and _plain(args[2:], kwargs):
             return args[1].looked_up(args[0])
-        if name in ("getitem", "index_select") and isinstance(args[-1], Tensor) and isinstance(args[0], TaskTable):
+        by_rows = name == "getitem" or (name == "index_select" and len(args) == 3 and args[1] == 0)
+        if by_rows and isinstance(args[-1], Tensor) and isinstance(args[0], TaskTable):
             return args[0].looked_up(args[-1])
         raise UnsupportedOp(f"{name} on an item table in scope")
 
@@ -77,6 +78,7 @@ class TaskTable(TaskValue):
         rows = _own(self.state.rows(index, task))
         if rows.requires_grad:
             self.seen.lookups.append((index, task, rows))
+            self.stack.guard.read(index, rows)
         return self.stack.rows(rows, owner=note.owner)
 
     def scored(self, query: Tensor) -> Tensor:
@@ -87,6 +89,7 @@ class TaskTable(TaskValue):
         scores = _own(self.state.scores(query, self.stack))
         if scores.requires_grad:
             self.seen.products.append((query, scores))
+            self.stack.guard.read(query, scores)
         return scores
 
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -121,7 +124,12 @@ class TaskTable(TaskValue):
         return self.scored(query)
 
     def read(self) -> list[Tensor]:
-        """The tensors read from this table so far; their gradients make up the table's gradient."""
+        """The tensors read from this table so far; their gradients make up the table's gradient.
+
+        Raises:
+            UnsupportedOp: what was read, or what it was read by, was written into.
+        """
+        self.stack.guard.unchanged()
         squares = [] if self.seen.squares is None else [self.seen.squares]
         return [rows for _, _, rows in self.seen.lookups] + [scores for _, scores in self.seen.products] + squares
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
-from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick
+from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick, ScoresCatalogue
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples, session_batch
 
@@ -24,6 +24,8 @@ class SoftmaxLoss(nn.Module):
 
     Shapes: returns one loss for each real sample, in order, ``[S]``.
     """
+
+    scores_catalogue = True
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
@@ -81,6 +83,11 @@ class AllPositions(nn.Module):
     def __init__(self, loss: nn.Module, *, ahead: int = 1) -> None:
         super().__init__()
         self.loss, self.ahead = loss, ahead
+
+    @property
+    def scores_catalogue(self) -> bool:
+        """Whether the loss at each position is over the whole catalogue."""
+        return isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""

@@ -96,9 +96,15 @@ def common_rows(stack: Stack, tensors: Sequence[Tensor]) -> tuple[Tensor, Rows] 
 
 
 def as_rows(stack: Stack, value: Tensor, x: Tensor, note: Rows) -> Tensor:
-    """A per-task value that has an entry for every row of ``x``, as rows: each from its own task's version."""
+    """A per-task value as rows like those of ``x``: each row has its own task's version.
+
+    Raises:
+        UnsupportedOp: a value with several entries along the rows, unless these are one that ``expand`` or ``repeat``
+            has repeated: as many entries as there are rows are no reason to deal them out.
+    """
     at, size, own = value.dim() - (x.dim() - note.dim), x.shape[note.dim], stacked(value)
-    if at < 0 or value.shape[at] not in (1, size):
+    repeated = at >= 0 and (value.shape[at] == 1 or (value.shape[at] == size and own.stride(at + 1) == 0))
+    if not repeated:
         raise UnsupportedOp(f"a per-task weight of shape {tuple(value.shape)} beside rows of shape {tuple(x.shape)}")
     if value.shape[at] == 1:
         own = own.expand(-1, *value.shape[:at], size, *value.shape[at + 1 :])

@@ -29,6 +29,8 @@ from graphmeta.errors import UnsupportedOp
 @handles(*ELEMENTWISE)
 def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
     name = name_of(func)
+    if name in ("to", "type_as", "type"):
+        return _cast(stack, func, args, kwargs)
     if name.endswith("dropout") and given(args, kwargs, 1, "p", 0.5) > 0 and given(args, kwargs, 2, "training", True):
         raise UnsupportedOp("dropout on a per-task weight")
     if name == "requires_grad" or name == "one_hot":
@@ -46,6 +48,18 @@ def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwar
         return own.reshape(len(own), *(1,) * (rank - x.dim()), *own.shape[1:])
 
     return TaskWeight(func(*replaced(args, versions), **replaced(kwargs, versions)), stack)
+
+
+def _cast(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
+    """In another dtype or on another device; a second tensor only names them."""
+    x, *others = tensors_in((args, kwargs))
+    named = {"dtype": others[0].dtype, "device": others[0].device} if others else {}
+    if not isinstance(x, TaskValue):
+        out = x.to(**named) if others else x
+        stack.follow("to", (x,), {}, out)
+        return out
+    own = stacked(x)
+    return TaskWeight(own.to(**named) if others else func(own, *args[1:], **kwargs), stack)
 
 
 def _with_rows(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs, x: Tensor, note: Rows) -> Tensor:
@@ -91,12 +105,14 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
     name = name_of(func)[:-1]
     if isinstance(args[0], TaskValue):
         raise UnsupportedOp(f"{name} into a per-task weight in place")
+    stack.guard.write(f"{name}_", args[0])
     plain = getattr(torch, name, None) or getattr(Tensor, name)
     note = stack.note(args[0])
     if name in ("copy", "fill"):
         out = as_rows(stack, args[1].expand(args[0].shape), args[0], note) if type(note) is Rows else None
     else:
-        out = plain(*args, **kwargs)  # by way of the per-task value, to its handler
+        before = stack.mark(args[0].clone(), note)  # what is written over may be needed for a derivative
+        out = plain(before, *args[1:], **kwargs)  # by way of the per-task value, to its handler
     if type(note) is not Rows or out is None or isinstance(out, TaskValue) or out.shape != args[0].shape:
         raise UnsupportedOp(f"{name} of a per-task weight in place, into {stack.describe(args[0], note)}")
     args[0].copy_(out)

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, name_of
+from graphmeta.adapt.stacked.guard import Guard
+from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, writes
 from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
 from graphmeta.adapt.stacked.operations.segments import SEGMENTS
@@ -32,18 +33,26 @@ class ExactDerivatives(TorchFunctionMode):
 
     Args:
         again: whether it is differentiated again; if not, only recurrent layers on a GPU are computed in parts.
+        parts: whether anything is computed in parts.
+        guard: what the recommender's code must leave alone.
     """
 
-    def __init__(self, *, again: bool = True) -> None:
+    def __init__(self, *, again: bool = True, parts: bool = True, guard: Guard | None = None) -> None:
         super().__init__()
-        self.again = again
+        self.again, self.parts, self.guard = again, parts, guard
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         name = name_of(func)
-        function = _PARTS.get(name)
+        if self.guard is not None and name not in PASSED:
+            self.guard.reach(args, kwargs)
+            if writes(name):
+                self.guard.write(name, args[0] if args else None)
+            if kwargs and kwargs.get("out") is not None:
+                self.guard.write(name, kwargs["out"])
+        function = _PARTS.get(name) if self.parts else None
         if function is None or not (self.again or name in RECURRENT):
             return func(*args, **kwargs)
         if not _readable(name, args, kwargs):

@@ -80,19 +80,23 @@ def _index_select(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kw
 @handles("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 def _joined(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
     parts, rest = list(given(args, kwargs, 0, "tensors")), list(args[1:])
+    dim: Any
     kwargs = {key: value for key, value in kwargs.items() if key != "tensors"}
+    name = name_of(func)
+    dim = given((None, *rest), kwargs, 1, "dim", kwargs.get("axis", 0))
     rows = common_rows(stack, parts)
     if rows is not None:
         x, note = rows
+        dim = {"hstack": min(1, x.dim() - 1), "vstack": 0}.get(name, dim)
+        if name != "stack" and dim % x.dim() == note.dim:
+            raise UnsupportedOp(f"{name} of per-task weights along the rows of tasks")
         plain = [as_rows(stack, part, x, note) if isinstance(part, TaskValue) else part for part in parts]
         with stack:
             out = func(plain, *rest, **kwargs)
         if type(stack.note(out)) is not Rows:
-            raise UnsupportedOp(f"{name_of(func)} of per-task weights along the rows of tasks")
+            raise UnsupportedOp(f"{name} of per-task weights along the rows of tasks")
         return out
     versions = [plain_side(stack, part) for part in parts]
-    name = name_of(func)
-    dim = given((None, *rest), kwargs, 1, "dim", kwargs.get("axis", 0))
     if name in ("hstack", "vstack"):
         raise UnsupportedOp(f"{name} of per-task weights")
     return TaskWeight((torch.stack if name == "stack" else torch.cat)(versions, shift(dim)), stack)

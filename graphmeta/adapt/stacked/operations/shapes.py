@@ -56,7 +56,7 @@ def _shapes(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         shifted = tuple(map(shift, dim)) if isinstance(dim, tuple) else shift(dim)
         rest, kwargs = rest[:place], {**kwargs, "dim": shifted} | _after(name, args[1:], place)
     out = func(weight.stacked, *rest, **kwargs)
-    return TaskWeight(out, stack) if isinstance(out, Tensor) else tuple(TaskWeight(part, stack) for part in out)
+    return TaskWeight(out, stack) if isinstance(out, Tensor) else type(out)([TaskWeight(part, stack) for part in out])
 
 
 def _after(name: str, rest: Args, place: int) -> Kwargs:
@@ -82,7 +82,9 @@ def _repeat(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
     many = tuple(rest[0] if rest and not isinstance(rest[0], int) else rest or next(iter(kwargs.values())))
     many = (1,) * (weight.dim() - len(many)) + many
     own = weight.stacked.reshape(stack.num_tasks, *(1,) * (len(many) - weight.dim()), *weight.shape)
-    return TaskWeight(own.repeat(1, *many), stack)
+    single = [size == 1 for size in own.shape[1:]]  # these stay one entry in memory, known to be repeated
+    own = own.repeat(1, *(1 if one else n for n, one in zip(many, single, strict=True)))
+    return TaskWeight(own.expand(-1, *(n if one else -1 for n, one in zip(many, single, strict=True))), stack)
 
 
 _OF_ALL = ("sum", "mean", "amax", "amin", "logsumexp", "std", "var", "nansum", "nanmean", "norm", "linalg_vector_norm")
@@ -100,13 +102,14 @@ def _along(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -
         raise UnsupportedOp(f"{name} of a per-task weight ({error})") from None
     if name in ("roll", "flip", "msort", "diff") or weight.dim() == 0:
         raise UnsupportedOp(f"{name} of a per-task weight")
-    shifted: Any = [d + 1 for d in (range(weight.dim()) if dims is None else sorted(dims))]
+    shifted: Any = [d + 1 for d in (range(weight.dim()) if dims is None else dims)]
     if dims is None and name not in _OF_ALL:
         raise UnsupportedOp(f"{name} of a whole per-task weight")
     if dims is not None and len(dims) == 1:
         shifted = shifted[0]
     place = ALONG[name][0]
     rest = [shifted if number == place else value for number, value in enumerate(args) if number]
-    more = {**kwargs} if len(args) > place else {**kwargs, "dim": shifted}
+    more = {key: value for key, value in kwargs.items() if key not in ("dim", "dims", "axis")}
+    more |= {} if len(args) > place else {"dim": shifted}
     out = func(weight.stacked, *rest, **more)
-    return TaskWeight(out, stack) if isinstance(out, Tensor) else tuple(TaskWeight(part, stack) for part in out)
+    return TaskWeight(out, stack) if isinstance(out, Tensor) else type(out)([TaskWeight(part, stack) for part in out])

@@ -26,7 +26,7 @@ special_log1p special_expm1 log_sigmoid binary_cross_entropy_with_logits
 
 """
 _KEEPS_VALUES = """
-clone contiguous detach alias to cpu cuda long
+clone contiguous detach alias to cpu cuda long type_as
 """
 _CREATES = """
 zeros ones full empty arange eye rand randn randint linspace logspace tensor as_tensor scalar_tensor zeros_like
@@ -57,6 +57,8 @@ ALONG: dict[str, tuple[int, Any]] = {
 
 @rule(*ELEMENTWISE)
 def _elementwise(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    if not isinstance(out, Tensor):  # where(mask), as nonzero
+        return Lost(f"the places that {name} has found")
     note = stack.note(args[0]) if args and isinstance(args[0], Tensor) else None
     if name in KEEPS_VALUES and note is not None:
         return note
@@ -102,8 +104,12 @@ def _along(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     return kept[0] if isinstance(out, Tensor) else tuple(kept)
 
 
-def dims_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> set[int] | None:
-    """The dimensions that a reduction goes over; None for all of them."""
+def dims_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> list[int] | None:
+    """The dimensions that a reduction goes over, in the order given (a matrix norm tells them apart); None for all.
+
+    Raises:
+        ValueError: an unbiased estimate by position, or no dimension, which torch reads as none or all.
+    """
     place, default = ALONG[name]
     dim = given(args, kwargs, place, "dim", kwargs.get("dims", kwargs.get("axis", default)))
     if name == "flip" and len(args) > 2:
@@ -112,7 +118,10 @@ def dims_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int)
         raise ValueError("an unbiased estimate, by position")
     if dim is None or dim is _EVERY:
         return None
-    return {d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim)}
+    dims = [d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim)]
+    if not dims:
+        raise ValueError("over an empty list of dimensions")
+    return dims
 
 
 @rule("rows_like")

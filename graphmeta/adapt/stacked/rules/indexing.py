@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Tailed
-from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared, Tailed
+from graphmeta.adapt.stacked.rules.base import aligned, given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
 
@@ -46,11 +46,12 @@ def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
     if name == "take_along_dim":
         index, dim = given(args, kwargs, 1, "indices"), given(args, kwargs, 2, "dim")
     note, of_index = stack.note(x), stack.note(index)
-    if type(of_index) is Rows:
-        return Rows(stack, of_index.dim, of_index.owner)
-    if type(note) is Rows and dim % x.dim() != note.dim and out.shape[note.dim] == x.shape[note.dim]:
-        return Rows(stack, note.dim, note.owner)
-    return Lost(f"the result of {name}")
+    if type(note) is Rows and note.dim == dim % x.dim():
+        return Rows(stack, of_index.dim, of_index.owner) if type(of_index) is Rows else Lost(f"the result of {name}")
+    # Each row of x is picked from by the row of the index at its place.
+    if any(type(known) not in (Rows, Shared) for known in (note, of_index)):
+        return Lost(f"the result of {name}")
+    return aligned(stack, [x, index], out)
 
 
 @rule("getitem")
@@ -138,7 +139,8 @@ def masked(stack: Stack, x: Tensor, note: Note, parts: list[Any], mask: Tensor) 
         return Lost("rows chosen by a mask")
     shape = [1] * mask.dim()
     shape[own.dim] = -1
-    owner = stack.derived(own, lambda: stack.task_of(source, own).reshape(shape).expand(mask.shape)[mask])
+    now = stack.as_now(mask)
+    owner = stack.derived(own, lambda: stack.task_of(source, own).reshape(shape).expand(mask.shape)[now()])
     return Rows(stack, 0, owner, note.points if type(note) is Rows else None)
 
 

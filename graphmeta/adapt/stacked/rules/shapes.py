@@ -103,8 +103,8 @@ def _interleaves(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[st
         return Rows(stack, note.dim, note.owner) if not isinstance(many, Tensor) else Lost("repeat_interleave")
     if note.in_blocks and not (isinstance(many, Tensor) and many.numel() > 1):
         return Rows(stack, note.dim, note.owner, note.points)
-    size = out.shape[note.dim]
-    owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(many, output_size=size))
+    size, now = out.shape[note.dim], stack.as_now(many) if isinstance(many, Tensor) else lambda: many
+    owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(now(), output_size=size))
     return Rows(stack, note.dim, owner, note.points)
 
 

@@ -8,30 +8,40 @@ import torch
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Tailed, Term
-from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.rules.base import given, paired, rule
 from graphmeta.adapt.stacked.rules.indexing import expanded, masked
 from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.errors import UnsupportedOp
 
 
-def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, source: Any) -> Note:
+def scattered(
+    stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, source: Any, *, put: bool = False
+) -> Note:
     """The note of ``out``, whose rows ``index`` along ``dim`` took in those of ``source``.
 
     Into as many rows as a store has, or a multiple of it, every source row should go to a block of its own task: known
     of a batch's own indices, and otherwise a check. Any other row belongs to the task whose rows it took in.
+
+    Args:
+        put: ``out[index] = source``, where source has the dimensions of index in the place of the first one of out.
     """
-    if type(base) is Rows and base.dim != dim:
-        return base if out.shape[base.dim] else Lost("a scatter")
     of_index, of_source = stack.note(index), stack.note(source) if isinstance(source, Tensor) else Shared()
-    sources = [
-        (x, note)
-        for x, note in ((source, of_source), (index, of_index))
-        if type(note) is Rows and note.dim == (dim if x.dim() > dim else 0)
-    ]
+    whole = index.dim() == out.dim() and not put
+    place = 0 if put else dim
+    known = [(out, base, dim), (source, of_source, place), (index, of_index, dim if whole else 0)]
+    rows = [(x, note, at) for x, note, at in known if type(note) is Rows]
+    along = [(x, note) for x, note, at in rows if note.dim == at]
+    if type(of_source) is Rows and put and source.dim() != index.dim() + out.dim() - 1:
+        along = [(x, note) for x, note in along if x is not source]
+    if len(along) < len(rows):
+        if along or (type(of_index) is not Shared and not whole):
+            return Lost("rows of tasks along two dimensions at once")
+        return _beside(stack, out, [(x, note) for x, note, _ in known if isinstance(x, Tensor)])
+    sources = [(x, note) for x, note in along if x is not out]
     size = out.shape[dim]
     if not sources:
-        if type(of_source) is Rows and of_source.dim != dim:
-            return Rows(stack, of_source.dim, of_source.owner) if type(base) is not Lost else Lost("a scatter")
-        return base if type(base) is Rows else Lost("a scatter whose rows are of no known task")
+        kept = type(base) is Rows and type(of_source) is Shared
+        return base if kept else Lost("a scatter whose rows are of no known task")
     if type(base) is Lost:
         return Lost("a scatter into rows of which nothing is known")
     x, note = sources[0]
@@ -40,43 +50,74 @@ def scattered(stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, so
     per_task = size // stack.num_tasks
     trusted = type(of_index) is Rows and of_index.points == per_task and size % stack.num_tasks == 0
     if len(sources) == 2:
+        if x.shape[note.dim] != index.shape[sources[1][1].dim]:
+            return Lost("a scatter of rows by another number of indices")
         note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1]))
     before = base.terms if type(base) is Rows else ()
     if trusted and note.in_blocks:
         return Rows(stack, dim, Owner(None, (*note.terms, *before)))
-    at = index if index.dim() == 1 else index.movedim(dim, 0).flatten(1)[:, 0]
+    at = _targets(index, dim if whole else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
+    now = stack.as_now(at)
     tail = type(base) is not Rows and dim == 0 and not stack.like_a_store(size) and stack.like_a_store(size - 1)
     if stack.like_a_store(size) or type(base) is Rows or tail:
         per_task = (size - tail) // stack.num_tasks
 
         def inside() -> None:
-            own = at // max(per_task, 1) == stack.task_of(x, note)
-            own = own | (at == size - 1) if tail else own
+            own = now() // max(per_task, 1) == stack.task_of(x, note)[:, None]
+            own = own | (now() == size - 1) if tail else own
             stack.check(own, "a scatter writes rows of one task to another's")
 
         owner = Owner(None, (*note.terms, *before, Term(inside)))
         return Tailed(stack, owner) if tail else Rows(stack, dim, owner)
 
     def owners() -> Tensor:
-        task = stack.task_of(x, note)
-        found = torch.full((size,), -1, device=at.device).index_copy(0, at, task)
-        stack.check(found[at] == task, "a scatter writes rows of several tasks to one")
+        task = stack.task_of(x, note)[:, None].expand(at.shape)
+        found = torch.full((size,), -1, device=task.device).index_copy(0, now().flatten(), task.flatten())
+        stack.check(found[now()] == task, "a scatter writes rows of several tasks to one")
         stack.check(found >= 0, "a scatter leaves rows of no task")
         return found.clamp(min=0)
 
     return Rows(stack, dim, stack.derived(note, owners))
 
 
+def _beside(stack: Stack, out: Tensor, known: list[tuple[Tensor, Note]]) -> Note:
+    """Rows that stand along another dimension than what is written along: each row takes in its own."""
+    lost = next((note for _, note in known if type(note) not in (Rows, Shared)), None)
+    if lost is not None:
+        return Lost("a scatter with a tensor of which nothing is known")
+    try:
+        found = paired(stack, known)
+    except UnsupportedOp as refused:
+        return Lost(str(refused))
+    assert found is not None
+    x, note = found
+    dim = out.dim() - (x.dim() - note.dim)
+    if dim < 0 or out.shape[dim] != x.shape[note.dim]:
+        return Lost("a scatter of rows into another number of rows")
+    return Rows(stack, dim, note.owner)
+
+
+def _targets(index: Tensor, dim: int) -> Tensor:
+    """Where each source row goes, ``[n, …]``: in one place, or in several, one a column."""
+    front = index.movedim(dim, 0)
+    for d in range(1, front.dim()):
+        if front.stride(d) == 0:  # one index for all columns
+            front = front.narrow(d, 0, min(1, front.shape[d]))
+    return front.reshape(len(front), -1) if front.numel() else front.new_zeros(len(front), 1)
+
+
 def _into_rows(stack: Stack, out: Tensor, base: Rows, index: Tensor, x: Tensor, note: Rows) -> Note:
     """Rows written into rows whose tasks are known one by one: each must be of the task that it meets."""
-    at = index if index.dim() == 1 else index.movedim(base.dim, 0).flatten(1)[:, 0]
+    at = _targets(index, base.dim if index.dim() == out.dim() and index.dim() > 1 else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
+    now = stack.as_now(at)
 
     def same() -> None:
-        stack.check(stack.task_of(out, base)[at] == stack.task_of(x, note), "a scatter mixes rows of tasks")
+        mixed = stack.task_of(out, base)[now()] == stack.task_of(x, note)[:, None]
+        stack.check(mixed, "a scatter mixes rows of tasks")
 
     return Rows(stack, base.dim, Owner(lambda: stack.task_of(out, base), (*base.terms, *note.terms, Term(same))))
 
@@ -139,7 +180,7 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
                     Rows(stack, base.dim, stack.merged(x, base, x, found)) if base.dim == found.dim else Lost("a mask")
                 )
             return found
-        return scattered(stack, out, base, 0, first, value)
+        return scattered(stack, out, base, 0, first, value, put=True)
     return Lost("written elements")
 
 
