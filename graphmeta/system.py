@@ -223,7 +223,7 @@ class System(nn.Module):
             if steps is not None or max_support is not None:
                 asked._adapts_by(samples, steps, max_support)
             # Tasks of like length together, so that little is padded.
-            by_length = not isinstance(samples, Tasks) and self.adaptation is not None
+            by_length = not samples.grouped and self.adaptation is not None
             order = np.argsort(samples.lengths, kind="stable") if by_length else np.arange(len(samples))
             parts = asked.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
@@ -264,8 +264,7 @@ class System(nn.Module):
         return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
     def _asked(self, samples: Samples | Tasks) -> HeteroData:
-        asked = samples.query if isinstance(samples, Tasks) else samples
-        return session_batch(asked, num_items=self.num_items).to(self.device)
+        return session_batch(samples.query, num_items=self.num_items).to(self.device)
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         return task_batch(samples, num_items=self.num_items, max_support=self.max_support).to(self.device)

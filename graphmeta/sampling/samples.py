@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,8 +34,20 @@ class Samples:
     items: EntityTable | None = field(default=None, repr=False)
     users: EntityTable | None = field(default=None, repr=False)
 
+    grouped: ClassVar[bool] = False  # whether each has a support of its own, as Tasks have
+
     def __len__(self) -> int:
         return len(self.begin)
+
+    @property
+    def query(self) -> Samples:
+        """What a system is asked: the samples themselves."""
+        return self
+
+    @property
+    def support(self) -> Samples:
+        """What a system may learn from: nothing beyond each sample's own clicks."""
+        return self.take(slice(0, 0))
 
     @property
     def lengths(self) -> np.ndarray:

@@ -10,6 +10,7 @@ Where support and query are chosen instead (some ratings of a person are known, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Tasks:
     query: Samples
     support_ptr: np.ndarray
     query_ptr: np.ndarray
+    grouped: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.query_ptr) - 1

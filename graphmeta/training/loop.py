@@ -19,7 +19,7 @@ from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
-from graphmeta.nn.losses.losses import AllPositions
+from graphmeta.protocols import HeldOutStatistics, PositionLoss, Settles
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -144,7 +144,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
         raise InputError(
             "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
         )
-    if statistics_log is log and any(getattr(part, "needs_held_out_statistics", False) for part in system.modules()):
+    if statistics_log is log and any(isinstance(part, HeldOutStatistics) for part in system.modules()):
         warnings.warn(
             "co-occurrence counts include the very sessions that are trained on; pass earlier ones as statistics_log=",
             stacklevel=4,
@@ -153,7 +153,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
-    if isinstance(system.loss, AllPositions) and isinstance(samples, Samples):
+    if isinstance(system.loss, PositionLoss) and not samples.grouped:
         system.loss.check(system.recommender, samples, num_items=system.num_items)
     return samples
 
@@ -161,7 +161,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
 def _digest(samples: Samples | Tasks) -> str:
     """A few letters that differ where the samples do, in their times, users or values too."""
     digest = hashlib.sha256()
-    for part in (samples,) if isinstance(samples, Samples) else (samples.support, samples.query):
+    for part in (samples.support, samples.query) if samples.grouped else (samples.query,):
         for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
             digest.update(b"-" if column is None else column.tobytes())
     return digest.hexdigest()[:16]
@@ -211,7 +211,7 @@ def gradients(system: System, batch: Samples | Tasks, *, progress: float = 1.0) 
     """
     parts = system.parts(batch) if system.episodic else [batch]
     with row_gradients(system):
-        size, value = len(batch.query if isinstance(batch, Tasks) else batch), 0.0
+        size, value = len(batch.query), 0.0
         for part in parts:
             losses = system.losses(part, progress=progress)
             size = len(losses) if len(parts) == 1 else size
@@ -226,5 +226,5 @@ def _settle(system: System) -> None:
     Such a part has a method ``settle()``; what it changes must be in its ``state_dict``, so that training resumes.
     """
     for part in system.modules():
-        if hasattr(part, "settle"):
-            part.settle()  # pyright: ignore[reportCallIssue]
+        if isinstance(part, Settles):
+            part.settle()
