@@ -132,7 +132,7 @@ def test_one_step_of_a_linear_model_by_hand() -> None:
     adaptation = Adaptation(Scope("head.layers"), step=Gradient(0.3))
     system = System(
         Recommender(features, Clicks(), head), LOG.items, users=LOG.users, adaptation=adaptation, loss=SquaredError(),
-        max_length=0,
+        limits={"max_length": 0, "max_support": 10},
     )  # fmt: skip
     theta, bias = head.layers[0].weight[0], head.layers[0].bias[0]
     found = system.scores(TASKS).squeeze(1)
