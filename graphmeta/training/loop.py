@@ -154,7 +154,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     if len(samples) == 0:
         raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
     if isinstance(system.loss, PositionLoss) and not samples.grouped:
-        system.loss.check(system.recommender, samples, num_items=system.num_items)
+        system.loss.check(system.recommender, samples.query, num_items=system.num_items)
     return samples
 
 
