@@ -6,10 +6,12 @@ and weights put straight into the places of the twin. Nothing is swapped and put
 wrongly: modules registered twice stay one module, tied weights one weight. A twin costs microseconds a module and no
 memory of weights.
 
-Whatever an attribute holds is followed: lists, dictionaries, deques, partial functions, bound methods, closures and
+Attributes are followed: lists, dictionaries, deques, partial functions, bound methods, closures and
 default arguments, weak references, hooks, and objects of any kind with attributes. A container of a module is the
 twin's own, one for all who share it, so that what forward keeps there stays in the call. Compiled modules are taken as
-what they were compiled from, since a compiled graph has no second derivative. Scripted modules stay as they are.
+what they were compiled from, since a compiled graph has no second derivative. Scripted modules stay as they are. What
+is not followed (globals, class attributes, objects of C, lists within lists within …) leads to the originals: reading
+one of these in the place of a task's own weight is refused by name (:class:`~graphmeta.adapt.stacked.guard.Guard`).
 
 In training, what forward assigns to its module is handed back: buffers that it replaces, and numbers (a counter, a
 temperature that anneals). Tensors that it keeps as plain attributes are not.

@@ -9,8 +9,9 @@ While the stacked engine calls a recommender, a :class:`Stack` sees each torch f
 
 Where a per-task weight meets Rows, each row gets its own task's weight. Where it meets Shared, the result is a
 per-task value again. Where it meets Lost, the call is refused (:class:`~graphmeta.errors.UnsupportedOp`) and the
-per-task loop takes over. Nothing is inferred from lengths, so a tensor that happens to have as many entries as the
-batch has rows, or a batch of as many sessions as a fixed length, cannot be mistaken.
+per-task loop takes over. A per-task value has entries for rows only where ``expand`` or ``repeat`` has made them of
+one (stride 0), never because there are as many; so a tensor that happens to have as many entries as the batch has rows,
+or a batch of as many sessions as a fixed length, is not mistaken.
 
 A tensor without a note counts as Lost unless its memory belongs to the recommender, so what torch does unseen
 (``jit.script``, a custom ``autograd.Function``) is refused. A note holds for one version of the memory: a write by way
@@ -19,7 +20,12 @@ name of ours. What depends on the *values* of indices (a scatter whose target ro
 is collected as a check on the device and read once, after the call, if a per-task weight met the result: a batch that
 fails one is computed again by the loop.
 
-What it cannot see: writes that do not count as a new version (``.data``, the memory behind ``.numpy()``), and an
+What a step is taken by must stay as it was read, and originals must not be read around their module: a
+:class:`~graphmeta.adapt.stacked.guard.Guard` refuses both, and any write into a parameter.
+
+What it cannot see: numbers that have lost their rows and are then added to rows go with these (a shift of states by one
+place, then masked), which is right for data by the contract, and not for a weight that all rows hold alike and that is
+shifted across tasks; writes that do not count as a new version (``.data``, the memory behind ``.numpy()``), and an
 encoder that mixes samples on purpose, which breaks the contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
 
