@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
 from graphmeta.published import (
     asars,
     cbml,
@@ -21,6 +19,7 @@ from graphmeta.published import (
     session,
     streaming,
 )
+from graphmeta.published.names import check_items, check_name
 from graphmeta.system import System
 
 _MODULES = (session, sequence, asars, graph, cold_item, meta, cbml, rating, cold_user, few_shot, streaming)
@@ -41,9 +40,8 @@ def build(name: str, items: EntityTable, *, users: EntityTable | None = None, **
             ``options`` are its own: ``build("cbml", items, base="if_san", options={"layers": 1}, clusters=4)``.
 
     Raises:
-        InputError: a name that is not in the catalogue; says which one is nearest.
+        InputError: a name that is not in the catalogue (says which one is nearest), or a log in the place of its items.
     """
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=1, cutoff=0.0)
-        raise InputError(f"no system is called {name!r}; did you mean {near[0]!r}? (graphmeta systems lists all)")
+    check_name(name, CATALOGUE)
+    check_items(name, items)
     return CATALOGUE[name].build(items, users=users, **arguments)

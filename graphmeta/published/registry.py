@@ -17,6 +17,7 @@ import numpy as np
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.published.names import check_name
 from graphmeta.published.options import Spelling, check_types, spelling_of, written
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
@@ -105,8 +106,7 @@ class Published:
     def _base(self, items: EntityTable, users: EntityTable | None, given: dict[str, Any]) -> System:
         """The system that it goes around."""
         name = given.get("base", self.base)
-        if name not in CATALOGUE:
-            raise InputError(f"no system is called {name!r}; a base is one of {', '.join(CATALOGUE)}")
+        check_name(name, CATALOGUE)
         seen = replace(items, attributes={}) if self.items_only else items
         width = {} if given.get("width") is None else {"width": given["width"]}
         return CATALOGUE[name].build(seen, users=users, **{**(given.get("options") or {}), **width})
