@@ -11,7 +11,7 @@ from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.few_shot import drawn_tasks
+from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -55,7 +55,7 @@ def test_samples_numbered_otherwise_are_refused_by_every_evaluation(system):
     with pytest.raises(InputError, match=line):
         evaluate_sampled(system, wrong, np.zeros((len(wrong), 3), dtype=np.int64), ks=(1,))
     with pytest.raises(InputError, match=line):
-        evaluate_tasks(system, drawn_tasks(other))
+        evaluate_tasks(system, sampled_tasks(other))
     with pytest.raises(InputError, match=line):
         list(train(system, SPLIT.train, epochs=1, valid=wrong))
     with pytest.raises(InputError, match=line):
@@ -107,9 +107,9 @@ def test_your_own_metric_is_averaged_over_samples_and_slices(system):
     assert list(result.metrics) == ["hit@5", "mrr@5", "ndcg@5", "mean rank", "first"]
     assert result.metrics["mean rank"] == pytest.approx(float(result.ranks.mean()))
     assert result.metrics["first"] == pytest.approx(float((result.ranks <= 1).double().mean()))
-    five = result.slices["known clicks"]["5+"]
+    five = result.slices["context length"]["5+"]
     assert five["samples"] == result.samples and five["mean rank"] == result.metrics["mean rank"]
-    assert "mean rank" not in result.slices["known clicks"]["1"]
+    assert "mean rank" not in result.slices["context length"]["1"]
     with pytest.raises(InputError, match=r"metric 'mean' gives values of shape \(\) for 12 samples; return one value"):
         evaluate(system, SPLIT.test, metrics={"mean": torch.mean})
 
@@ -126,4 +126,4 @@ def test_a_result_is_a_table(system):
     assert frame["samples"].tolist()[0] == result.samples and frame["samples"].dtype == np.int64
     told = str(result)
     assert told.startswith("12 samples, each target ranked among 40 items\n")
-    assert "known clicks 5+" in told and "item events 10-99" in told and "tensor" not in told
+    assert "context length 5+" in told and "item events 10-99" in told and "tensor" not in told

@@ -141,7 +141,7 @@ class CrossDomain:
         rows = self.ratings()
         return rows.take(torch.from_numpy(self.role == LINKING)[rows.user])
 
-    def asked(self, role: int = TEST) -> Rows:
+    def queries(self, role: int = TEST) -> Rows:
         """What cold users (VALID or TEST) rated in the target domain: the questions, and nothing else."""
         target = self.logs[TARGET]
         return Rows.of(target.select(self.role[target.user] == role), TARGET)
@@ -161,7 +161,7 @@ class CrossDomain:
         first, second = (damped_means(log.item, log.rating, len(log.items)) for log in self.known)
         return _tensor(first), _tensor(second)
 
-    def lenience(self) -> Tensor:
+    def user_bias(self) -> Tensor:
         """How much more each user is known to give in each domain than its items get, damped likewise, ``[2, U]``."""
         found = []
         for log in self.known:
@@ -251,7 +251,7 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
 
     Args:
         length: words a document; size: words of the vocabulary; min_count: reviews that must hold a word.
-        seed: of who stands in for whom in the auxiliary documents, see :func:`stand_ins`.
+        seed: of who stands in for whom in the auxiliary documents, see :func:`auxiliary_reviews`.
     """
     graph = review_graph(cut)
     said = np.concatenate([log.text for log in cut.known])
@@ -267,13 +267,13 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
         users.append(documents(writes[:, inside], len(cut.users)))
         about = graph["review", "about", f"item_{name}"].edge_index.numpy()
         items.append(documents(about[::-1], cut.num_items[domain]))
-        instead = stand_ins(cut, domain, seed=seed)
+        instead = auxiliary_reviews(cut, domain, seed=seed)
         instead[1] += domain * len(cut.known[SOURCE])  # numbered as the graph numbers reviews
         others.append(documents(instead, len(cut.users)))
     return Texts(vocabulary, (*users,), (*items,), (*others,), words, writes[0], said)  # pyright: ignore
 
 
-def stand_ins(cut: CrossDomain, domain: int, *, seed: int = 0) -> np.ndarray:
+def auxiliary_reviews(cut: CrossDomain, domain: int, *, seed: int = 0) -> np.ndarray:
     """For each known review of a common user, one of the same item by somebody who is in this domain only.
 
     It has the same rating; where there is none such, one point more, then one less; where there is none either, the

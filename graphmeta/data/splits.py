@@ -105,7 +105,7 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     return Split(train, valid_log, test_log)
 
 
-def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:
+def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:
     """The log in parts of different people, drawn at random, in sizes that go like ``shares``; items stay numbered.
 
     For factors of the first part's people, meta-training on the second's and a test on the third's. A person is a

@@ -162,7 +162,7 @@ def _check_share(share: float) -> None:
         raise InputError(f"share={share} must lie between 0 and 1")
 
 
-def random_people(log: EventLog, share: float, *, seed: int = 0) -> Cold:
+def random_users(log: EventLog, share: float, *, seed: int = 0) -> Cold:
     """This share of the sessions, at random."""
     _check_share(share)
     rows = np.zeros(log.num_sessions, dtype=bool)
@@ -170,7 +170,7 @@ def random_people(log: EventLog, share: float, *, seed: int = 0) -> Cold:
     return Cold(rows, f"{share:.0%} at random")
 
 
-def late_people(log: EventLog, share: float) -> Cold:
+def late_users(log: EventLog, share: float) -> Cold:
     """The sessions that begin in the last ``share`` of all events. Source: MAMO, section 5.1 (0.2)."""
     _check_share(share)
     point = np.quantile(log.time, 1 - share)

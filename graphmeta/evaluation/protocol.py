@@ -45,7 +45,7 @@ def cut(log: EventLog, rules: Rules) -> Split:
         )
     valid, test = (part.aligned_to(train.items, train.users) for part in (raw.valid, raw.test))
     for part, share, option in ((valid, rules.valid, "--valid"), (test, rules.test, "--test")):
-        if share and len(questions(part, rules)) == 0:
+        if share and len(test_queries(part, rules)) == 0:
             raise InputError(
                 f"no session in the share of {option} has {max(rules.min_session_length, 2)} items known from "
                 f"training; raise {option}, or bring longer sessions"
@@ -54,7 +54,7 @@ def cut(log: EventLog, rules: Rules) -> Split:
     return replace(raw, train=train, valid=valid, test=test, unknown=raw.unknown + lost)
 
 
-def questions(log: EventLog, rules: Rules) -> Samples:
+def test_queries(log: EventLog, rules: Rules) -> Samples:
     """The last click of each session that is long enough, to be found from those before it."""
     return last_clicks(log, min_length=rules.min_session_length)
 

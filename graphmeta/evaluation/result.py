@@ -12,7 +12,7 @@ from torch import Tensor
 class Result:
     """Metrics as fractions, with what they mean: candidates, ties, number of samples. Printed, it is a table.
 
-    ``slices["known clicks"]["1"]`` holds the same metrics over the samples with one known click, and their number;
+    ``slices["context length"]["1"]`` holds the same metrics over the samples with one known click, and their number;
     ``ranks [S]`` are the ranks of the targets, in the order of the samples.
     """
 

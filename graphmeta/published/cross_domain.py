@@ -59,7 +59,7 @@ def fit(
 
 def cold_errors(model: CrossDomainModel, cut: CrossDomain, role: int = TEST) -> dict[str, float]:
     """MSE, RMSE and MAE of what cold users rated in the target domain, over all these ratings at once."""
-    rows = cut.asked(role)
+    rows = cut.queries(role)
     return rating_errors(predict(model, rows), rows.rating)
 
 
@@ -82,8 +82,8 @@ class Means(nn.Module):
 
     Args:
         of_items: what each item of the two domains gets, ``cut.means()`` or ``cut.damped()``; if not given, what all
-            of its domain get. of_users: what each user gives beyond that, ``cut.lenience()``, read from the domain that
-            is not asked about.
+            of its domain get. of_users: what each user gives beyond that, ``cut.user_bias()``, read from the domain
+            that is not asked about.
     """
 
     items: Tensor
@@ -145,7 +145,7 @@ class Reviewed(nn.Module):
         super().__init__()
         self.shelf, self.words = Shelf(texts), words
         self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.damped()))
-        self.of_user = nn.Parameter(cut.lenience())
+        self.of_user = nn.Parameter(cut.user_bias())
 
     def forward(self, rows: Rows) -> Tensor:
         """The ratings, ``[N]``."""

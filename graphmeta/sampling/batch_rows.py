@@ -62,7 +62,7 @@ def hetero(
     batch[OF].edge_index = of
     following.edge_index, following.weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
     batch.rows, batch.num_tasks, batch.longest = per_task or {}, num_tasks, int(lengths.max(initial=1))
-    batch.asks = bool((rows.of_sample["target"][slice(None) if real is None else real] >= 0).all())
+    batch.has_targets = bool((rows.of_sample["target"][slice(None) if real is None else real] >= 0).all())
     return batch
 
 

@@ -13,7 +13,7 @@ from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks, tasks_of
 
 
-def known_clicks(query: Samples, *, max_support: int | None = None) -> Tasks:
+def support_from_clicks(query: Samples, *, max_support: int | None = None) -> Tasks:
     """One task a sample, whose support is all its known clicks: the first is predicted from none, then as above.
 
     For systems that see a set where others see a session, so that a single known click is something to learn from.
@@ -33,7 +33,7 @@ def click_after(log: EventLog, known: int) -> Samples:
     return replace(longer, end=end, target=longer.item[end])
 
 
-def drawn_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0, max_length: int = 50) -> Tasks:
+def sampled_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0, max_length: int = 50) -> Tasks:
     """A few records of each session drawn at random; half of them, rounded down, are known, the others are asked.
 
     ``n`` is drawn evenly from ``least`` to ``most`` (or what there is); a session of fewer different items is left

@@ -15,7 +15,7 @@ task t owns the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` 
 ``batch.rows``), the gap filled by dummy samples, which no loss and no score looks at (``sample.real``).
 
 What is asked of sizes is kept as plain numbers, so that nobody waits for a GPU to tell: ``batch.longest``, the clicks
-of the longest sample, and ``batch.asks``, whether each real sample has a target.
+of the longest sample, and ``batch.has_targets``, whether each real sample has a target.
 """
 
 from __future__ import annotations

@@ -94,5 +94,5 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own[NEXT].weight = batch[NEXT].weight[edge]
     for name in ("item", "event", "sample"):
         own[name].num_nodes = batch.rows[name]
-    own.rows, own.num_tasks, own.longest, own.asks = batch.rows, 1, batch.longest, batch.asks
+    own.rows, own.num_tasks, own.longest, own.has_targets = batch.rows, 1, batch.longest, batch.has_targets
     return own

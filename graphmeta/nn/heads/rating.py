@@ -66,7 +66,7 @@ def asked_about(batch: HeteroData, candidates: Tensor) -> Tensor:
         InputError: a sample that asks about none.
     """
     target = batch["sample"].get("target")
-    if target is None or not batch.asks:
+    if target is None or not batch.has_targets:
         raise InputError("a rating is asked of an item, and a sample names none; pass Tasks whose queries have targets")
     return F.embedding(target.clamp(min=0), candidates)
 
