@@ -147,7 +147,7 @@ def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
     frame["at"] -= 2 * 10**7
     frame.to_csv(tmp_path / "earlier.csv", index=False)
     assert main(["evaluate", str(fitted), str(tmp_path / "earlier.csv")]) == 2
-    assert "bring later ones" in capsys.readouterr().err
+    assert "pass later ones" in capsys.readouterr().err
 
 
 def test_recommend_tells_ids_and_names(fitted: Path, capsys: pytest.CaptureFixture):

@@ -102,7 +102,7 @@ def test_people_are_learned_from_their_last_items_the_first_among_them(float64):
 
 @pytest.mark.parametrize("curve", [by_steps, by_support])
 def test_tasks_have_no_curve_and_are_told_what_measures_them(curve):
-    with pytest.raises(InputError, match="these are tasks, not samples; evaluate_tasks"):
+    with pytest.raises(InputError, match="these are tasks, not samples; use evaluate_tasks"):
         curve(made(), sampled_tasks(LOG))
 
 
@@ -148,7 +148,7 @@ def test_what_has_no_curve_says_so():
     for curve in (by_steps, by_support):
         with pytest.raises(InputError, match="does not adapt"):
             curve(plain, ASKED)
-    with pytest.raises(InputError, match=r"steps that are not negative, not \[-1\]"):
+    with pytest.raises(InputError, match=r"steps must be whole and not negative, not \[-1\]"):
         by_steps(made(), ASKED, steps=[-1])
     with pytest.raises(InputError, match=r"whole numbers of steps .*, not \[0, 1.5\]"):
         by_steps(made(), ASKED, steps=[0, 1.5])

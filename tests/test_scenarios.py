@@ -106,7 +106,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
     with pytest.raises(InputError, match="name the log's column of ratings"):
         cold_start(fake_log(), random_users(fake_log(), 0.5), rare_items(fake_log(), 1))
     every = np.ones(LOG.num_events, dtype=bool)
-    with pytest.raises(InputError, match="by a warm person of a warm item"):
+    with pytest.raises(InputError, match="by warm users of warm items"):
         ColdStart(LOG, random_users(LOG, 0.5), Cold(np.zeros(50, dtype=bool), "none"), every, QUERIES)
 
 
@@ -122,11 +122,11 @@ MASK, NONE = np.zeros(60, dtype=bool), Cold(np.zeros(50, dtype=bool), "none")
         (lambda: late_users(LOG, float("nan")), "share=nan must lie"),
         (lambda: cold_start(LOG, Cold(MASK, "none"), NONE, share=5), "share=5 must lie"),
         (lambda: released_from(LOG.items, 1998), "no attribute 'year'; there are: rate"),
-        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\): a mask"),
+        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\) are no mask"),
         (lambda: cold_start(LOG, Cold(MASK[:9], "none"), NONE), "a mask of 9 for 60 sessions"),
         (lambda: cold_start(LOG, Cold(MASK, "none"), Cold(MASK, "none")), "a mask of 60 for 50 items"),
         (lambda: ColdStart(LOG, Cold(MASK[:9], "none"), NONE, MASK, QUERIES), "a mask of 9 for 60 sessions"),
-        (lambda: ColdStart(LOG, Cold(MASK, "none"), NONE, MASK, QUERIES), "say of each rating"),
+        (lambda: ColdStart(LOG, Cold(MASK, "none"), NONE, MASK, QUERIES), "pass one bool per rating"),
     ],
 )
 def test_shares_and_masks_that_are_none_are_refused(wrong, told) -> None:
