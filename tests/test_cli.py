@@ -219,7 +219,7 @@ def test_a_model_that_does_not_look_at_users_says_so(fitted: Path, capsys: pytes
 def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.CaptureFixture):
     command = [str(fitted), "--session", "i1 i2"]
     assert offered(capsys, *command, "--times", "10, 25.5") == offered(capsys, *command)
-    for times, line in (("10", "one time a click"), ("10 noon", "must be seconds")):
+    for times, line in (("10", "one time per click"), ("10 noon", "must be seconds")):
         assert main(["recommend", *command, "--times", times]) == 2
         assert line in capsys.readouterr().err
 

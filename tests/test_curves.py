@@ -150,7 +150,7 @@ def test_what_has_no_curve_says_so():
             curve(plain, ASKED)
     with pytest.raises(InputError, match=r"steps must be whole and not negative, not \[-1\]"):
         by_steps(made(), ASKED, steps=[-1])
-    with pytest.raises(InputError, match=r"whole numbers of steps .*, not \[0, 1.5\]"):
+    with pytest.raises(InputError, match=r"numbers of steps must be whole .*, not \[0, 1.5\]"):
         by_steps(made(), ASKED, steps=[0, 1.5])
     with pytest.raises(InputError, match=r"not \[\]"):
         by_support(made(), ASKED, support=[])

@@ -47,7 +47,7 @@ def test_a_log_numbered_by_itself_is_brought_to_the_items_of_the_system(system):
 def test_samples_numbered_otherwise_are_refused_by_every_evaluation(system):
     other = own_numbers(SPLIT.test)
     wrong = last_clicks(other)
-    line = r"numbered by other items.*log.aligned_to\(model.items, model.users\)"
+    line = r"other item indices.*log.aligned_to\(model.items, model.users\)"
     with pytest.raises(InputError, match=line):
         evaluate(system, wrong)
     with pytest.raises(InputError, match=line):

@@ -210,7 +210,7 @@ def test_samples_with_their_users_history() -> None:
     assert longer.target.tolist() == samples.target.tolist() == longer.item[longer.end].tolist()
     assert longer.time[longer.begin[2] : longer.end[2]].tolist() == [0, 1, 6]
     assert clicks(with_history(samples, log, max_length=2))[2] == [1, 2]
-    with pytest.raises(InputError, match="name the log's user column"):
+    with pytest.raises(InputError, match="name its user column"):
         with_history(samples, dataclasses.replace(log, users=None, session_user=None))
 
 
@@ -287,7 +287,7 @@ def test_an_event_cannot_be_known_and_asked() -> None:
     every = np.ones(10, dtype=bool)
     with pytest.raises(InputError, match="event 0 is both"):
         tasks_of(log, every, every)
-    with pytest.raises(InputError, match="no event is asked"):
+    with pytest.raises(InputError, match="there is no query event"):
         tasks_of(log, every, ~every)
 
 
@@ -358,5 +358,5 @@ def test_draws_go_by_the_seed_and_the_limits() -> None:
     assert short.query.target.tolist() == whole.query.target.tolist()  # what is drawn is drawn from all
     with pytest.raises(InputError, match="least=1 and most=10"):
         sampled_tasks(log, least=1)
-    with pytest.raises(InputError, match="no event is asked"):
+    with pytest.raises(InputError, match="there is no query event"):
         sampled_tasks(histories_of([1, 1]))
