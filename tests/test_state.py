@@ -515,7 +515,7 @@ def test_loading_draws_no_random_numbers(name: str, tmp_path: Path) -> None:
 
 def test_loading_by_a_builder_of_ones_own_draws_no_random_numbers(tmp_path: Path) -> None:
     def around(items: Any) -> System:
-        system = maml(items, width=4, base=mine)
+        system = maml(mine(items))
         nn.init.trunc_normal_(system.recommender.features.item.weight)
         return system
 
