@@ -26,7 +26,7 @@ from graphmeta.protocols import FitsStatistics, PositionLoss, ProductHead, Reads
 from graphmeta.recipe import FORMAT, Limits, Recipe
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, shuffled
-from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any
+from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks, sizes_of, task_batch
@@ -306,7 +306,7 @@ class System(nn.Module):
                 below the number of items.
         """
         whose, when = (None if user is None else [user]), (None if times is None else [times])
-        clicks = session if isinstance(session, str) else list(session)
+        clicks = listed(session)
         best = self.recommend_many(
             [clicks],
             k,

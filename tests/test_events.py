@@ -548,7 +548,7 @@ def test_a_fingerprint_tells_logs_apart(column: str, last: object) -> None:
 def test_a_fingerprint_knows_what_items_are_but_not_what_people_call_them() -> None:
     log = full()
     renamed = replace(log, items=replace(log.items, labels=None))
-    without = replace(log, items=replace(log.items, attributes={}))
+    without = replace(log, items=log.items.without("categorical"))
     assert renamed.fingerprint() == log.fingerprint() != without.fingerprint()
 
 

@@ -82,10 +82,14 @@ def tables(tree: ast.Module) -> dict[str, set[str]]:
 
 
 def named(call: ast.Call, known: dict[str, set[str]]) -> set[str]:
-    """The modules that a call of ``import_module`` may mean: a literal name, or any entry of a literal table."""
+    """The modules that ``import_module`` may mean: a literal name, any entry of a literal table, or a package."""
     name = call.args[0]
     if isinstance(name, ast.Subscript) and ast.unparse(name.value) in known:
         return known[ast.unparse(name.value)]
+    if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):  # modules of one package
+        package = str(name.values[0].value)
+        assert package.endswith("."), "an import by a computed name hides the floor"
+        return {package.rstrip(".")}
     assert isinstance(name, ast.Constant), "an import by a computed name hides the floor"
     return {str(name.value)}
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def test_both_doors_lead_to_the_same_system(name: str, tmp_path: Path) -> None:
     if entry.base is None:
         direct = entry.function(log.items, **people, width=6, max_length=5)
     else:
-        seen = replace(log.items, attributes={}) if entry.items_only else log.items
+        seen = log.items.without("categorical") if entry.items_only else log.items
         base = build(entry.base, seen, users=log.users, width=6)
         direct = entry.function(base, max_length=5)
     direct.fit_statistics(log)
@@ -411,7 +411,7 @@ def arguments(**values: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def brand(**values: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda document: document["items"]["attributes"]["brand"].update(values)
+    return lambda document: document["items"]["columns"]["brand"].update(values)
 
 
 ONES = [1] * LOG.num_items
@@ -515,7 +515,7 @@ def test_loading_draws_no_random_numbers(name: str, tmp_path: Path) -> None:
 
 def test_loading_by_a_builder_of_ones_own_draws_no_random_numbers(tmp_path: Path) -> None:
     def around(items: Any) -> System:
-        system = maml(items, width=4, base=mine)
+        system = maml(mine(items))
         nn.init.trunc_normal_(system.recommender.features.item.weight)
         return system
 

@@ -203,7 +203,7 @@ def test_an_encoder_that_looks_ahead_is_not_asked_about_every_click():
     system = System(Recommender(*parts), log.items, loss=AllPositions(SoftmaxLoss()), samples=whole_sessions)
     with pytest.raises(InputError, match="looks ahead"):
         next(train(system, log))
-    with pytest.raises(InputError, match="one a task"):
+    with pytest.raises(InputError, match="one for each task"):
         adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
         System(Recommender(*parts), log.items, loss=AllPositions(SoftmaxLoss()), adaptation=adaptation)
 

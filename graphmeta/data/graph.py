@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import networkx as nx
 import numpy as np
 import torch
@@ -11,7 +9,6 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import ToUndirected
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Several
 from graphmeta.errors import InputError
 
 
@@ -43,24 +40,10 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
         owned = np.flatnonzero(log.session_user >= 0)
         graph["user", "owns", "session"].edge_index = _edges(log.session_user[owned], owned)
     for owner, table in (("item", log.items), ("user", log.users)):
-        for name, column in {**table.attributes, **table.several}.items() if table is not None else ():
-            node = _free_name(graph, owner, name)
-            row = np.arange(len(column.codes))
-            if isinstance(column, Several):
-                row = np.repeat(np.arange(len(column.ptr) - 1), np.diff(column.ptr))
-            known = column.codes > 0
-            graph[node].num_nodes = column.size
-            graph[owner, "has", node].edge_index = _edges(row[known], column.codes[known])
+        for name, column in table.columns.items() if table is not None else ():
+            column.add_to(graph, owner, name)
     graph.validate()
     return ToUndirected(merge=False)(graph) if reverse else graph
-
-
-def _free_name(graph: HeteroData, owner: str, name: str) -> str:
-    """A node type for an attribute; PyG keeps double underscores for itself."""
-    name = re.sub("__+", "_", name)
-    while name in graph.node_types or name in ("session", "item", "user"):
-        name = f"{owner}_{name}"
-    return name
 
 
 def _edges(source: np.ndarray, target: np.ndarray) -> torch.Tensor:

@@ -38,7 +38,7 @@ def node_names(log: EventLog, graph: HeteroData) -> dict[str, np.ndarray]:
     tables = [log.items] if log.users is None else [log.items, log.users]
     if log.users is not None:
         names["user"] = log.users.ids
-    values = [column.values for table in tables for column in {**table.attributes, **table.several}.values()]
+    values = [one.values for table in tables for one in {**table.attributes, **table.several}.values()]
     return names | dict(zip([kind for kind in graph.node_types if kind not in names], values, strict=True))
 
 

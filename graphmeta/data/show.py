@@ -67,7 +67,7 @@ def _columns(log: EventLog) -> list[str]:
     own = ["session", "item", *["time"] * log.has_time, *["user"] * (log.session_user is not None)]
     found = [", ".join([*own, *["value"] * (log.value is not None)])]
     for name, table in (("items", log.items), ("users", log.users)):
-        names = [] if table is None else [*table.attributes, *table.several]
+        names = [] if table is None else list(table.columns)
         if names:
             found.append(f"{name}: {', '.join(names)}")
     return found

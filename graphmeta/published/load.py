@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -133,17 +132,9 @@ def _table(stored: Any) -> EntityTable:
         ValueError: codes without a value, columns of another length, ids that are neither numbers nor text.
     """
     table = EntityTable.from_json(stored)
-    columns = {name: (one.codes, one.values) for name, one in table.attributes.items()}
-    columns |= {name: (many.codes, many.values) for name, many in table.several.items()}
     sound = table.ids.ndim == 1 and all(isinstance(i, int | str) for i in stored["ids"])
     sound &= table.labels is None or table.labels.shape == table.ids.shape
-    sound &= all(one.codes.shape == table.ids.shape for one in table.attributes.values())
-    for many in table.several.values():
-        sound &= many.ptr.shape == (len(table) + 1,) and many.ptr[0] == 0 and many.ptr[-1] == len(many.codes)
-        sound &= bool((np.diff(many.ptr) > 0).all())
-    for codes, values in columns.values():
-        sound &= values.ndim == 1 and len(values) > 0 and codes.ndim == 1 and codes.dtype.kind == "i"
-        sound &= not len(codes) or 0 <= int(codes.min()) <= int(codes.max()) < len(values)
+    sound &= all(one.is_sound(len(table)) for one in table.columns.values())
     if not sound:
         raise ValueError("a damaged table")
     return table

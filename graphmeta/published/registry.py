@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial, wraps
 from typing import Any, get_type_hints
 
@@ -107,7 +107,7 @@ class Published:
         """The system that it goes around."""
         name = given.get("base", self.base)
         check_name(name, CATALOGUE)
-        seen = replace(items, attributes={}) if self.items_only else items
+        seen = items.without("categorical") if self.items_only else items
         width = {} if given.get("width") is None else {"width": given["width"]}
         return CATALOGUE[name].build(seen, users=users, **{**(given.get("options") or {}), **width})
 
@@ -180,7 +180,7 @@ def _recorded(
         if items_only and bound.arguments[first].items.attributes:
             raise InputError(
                 f"{function.__name__} reads items alone; build its base from items without attributes: "
-                f"replace(items, attributes={{}})"
+                f"items.without('categorical')"
             )
         try:
             flat = _flat(function, bound.arguments)

@@ -56,7 +56,7 @@ class Sessions:
         """
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
-        numbers = [_numbers(items, _listed(session, at), unknown, at) for at, session in enumerate(sessions)]
+        numbers = [_numbers(items, listed(session, at), unknown, at) for at, session in enumerate(sessions)]
         rows = [row[row >= 0] for row in numbers]
         lacking = next((at for at, row in enumerate(rows) if not len(row)), None)
         if lacking is not None and unknown == "raise":
@@ -109,7 +109,7 @@ def _named(items: EntityTable, row: int, score: float) -> Recommendation:
     return Recommendation(item.item() if isinstance(item, np.generic) else item, items.describe(row), score)
 
 
-def _listed(session: Any, number: int) -> list[Any]:
+def listed(session: Any, number: int = 0) -> list[Any]:
     """The ids of a session; whole floats become integers, as when reading a log.
 
     Raises:

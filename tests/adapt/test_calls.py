@@ -316,7 +316,9 @@ def test_memory_of_many_recommendations_does_not_grow(monkeypatch):
     whole, seen = system.recommend_many(sessions, 4), []
     scores = System.scores
     monkeypatch.setattr("graphmeta.system._SCORES", 10 * 4 * len(LOG.items))
-    monkeypatch.setattr(System, "scores", lambda self, samples: seen.append(samples.lengths) or scores(self, samples))
+    monkeypatch.setattr(
+        System, "scores", lambda self, samples, **how: seen.append(samples.lengths) or scores(self, samples, **how)
+    )
     parts = system.recommend_many(sessions, 4)
     assert [[r.item for r in one] for one in parts] == [[r.item for r in one] for one in whole]
     assert [len(lengths) for lengths in seen] == [10] * 6

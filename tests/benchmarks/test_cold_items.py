@@ -22,7 +22,7 @@ def test_likeness_is_counted_from_the_last_click():
     some = {
         name: replace(a, codes=np.where(np.arange(LOG.num_items) % 4 == 1, 0, a.codes)) for name, a in known.items()
     }
-    log = replace(LOG, items=replace(LOG.items, attributes=some))
+    log = replace(LOG, items=replace(LOG.items, columns=some))
     found = AttributeOverlap(log).scores(open_sessions([np.array(s) for s in sessions]))
     for row, session in zip(found.tolist(), sessions, strict=True):
         for item in range(LOG.num_items):

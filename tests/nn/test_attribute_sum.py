@@ -86,7 +86,7 @@ def test_an_item_nobody_clicked_is_its_attributes(base):
     items = LOG.items
     code = {name: replace(a, codes=np.where(np.arange(40) == 1, a.codes[0], a.codes)) for name, a in
             items.attributes.items()}  # fmt: skip
-    twins = replace(items, attributes=code)
+    twins = replace(items, columns=code)
     torch.manual_seed(0)
     system = filled(build("dropout_net", twins, base=base, width=6))
     system.fit_statistics(replace(known(), items=twins))
@@ -213,7 +213,7 @@ def test_it_begins_as_what_it_starts_from():
 
 
 def test_what_cannot_be_is_refused():
-    bare = replace(LOG.items, attributes={})
+    bare = LOG.items.without("categorical")
     with pytest.raises(InputError, match="by their attributes"):
         build("dropout_net", bare)
     with pytest.raises(InputError, match="around items known by attributes"):

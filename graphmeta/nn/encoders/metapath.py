@@ -101,8 +101,7 @@ def _with_only(items: EntityTable, attributes: Sequence[str]) -> EntityTable:
     if strange:
         there = ", ".join([*items.attributes, *items.several]) or "none"
         raise InputError(f"items have no attribute {strange[0]!r} to make a path of; there are: {there}")
-    one, several = ({n: own[n] for n in attributes if n in own} for own in (items.attributes, items.several))
-    return replace(items, attributes=one, several=several)
+    return replace(items, columns={name: one for name, one in items.columns.items() if name in attributes})
 
 
 class PathFeatures(nn.Module):

@@ -1,0 +1,13 @@
+"""Types of columns that tables of items and users have; a type is one module of this package."""
+
+import importlib
+import pkgutil
+
+from graphmeta.data.column_types.base import TYPES, Column, column_type
+from graphmeta.data.column_types.categorical import Attribute
+from graphmeta.data.column_types.several import Several
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"graphmeta.data.column_types.{_module.name}")
+
+__all__ = ["TYPES", "Attribute", "Column", "Several", "column_type"]

@@ -1,0 +1,65 @@
+"""Categories, one a row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.values import add_edges, are_sound, text
+
+
+@column_type
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """A categorical column: ``codes[row]`` points into ``values``; code 0 stands for "unknown".
+
+    Shapes: codes ``[rows]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
+    """
+
+    kind: ClassVar[str] = "categorical"
+    codes: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def read(cls, values: pd.Series, name: str) -> Attribute:
+        """Distinct values by first appearance; numbers are taken as categories."""
+        plain = text(values)
+        codes, distinct = pd.factorize(plain.where(plain != "", None))
+        return cls(codes.astype(np.int64) + 1, np.concatenate([[""], np.asarray(distinct, dtype=object)]))
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Attribute:
+        """The column that :meth:`to_json` wrote."""
+        return cls(np.array(stored["codes"], dtype=np.int64), np.array(stored["values"], dtype=object))
+
+    @property
+    def size(self) -> int:
+        """How many values there are, "unknown" included."""
+        return len(self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Codes and values."""
+        return {"codes": self.codes.tolist(), "values": self.values.tolist()}
+
+    def take(self, rows: np.ndarray) -> Attribute:
+        """The attribute of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
+        known = len(self.codes) > 0
+        return replace(self, codes=np.where(rows >= 0, self.codes[rows], 0) if known else np.zeros(len(rows), np.int64))
+
+    def update(self, digest: hashlib._Hash, name: str) -> None:
+        """Name, values and codes."""
+        digest.update(f"{name} {self.values.tolist()}".encode() + self.codes.tobytes())
+
+    def is_sound(self, rows: int) -> bool:
+        """Whether there is a code a row, each of a value."""
+        return self.codes.shape == (rows,) and are_sound(self.codes, self.values)
+
+    def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
+        """A node for each value, and an edge from each row whose value is known."""
+        add_edges(graph, owner, name, np.arange(len(self.codes)), self.codes, self.size)

@@ -1,0 +1,56 @@
+"""Texts, one a row: a title, a description."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.values import text
+
+
+@column_type
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A column of texts, "" where unknown; a list beside the owner's nodes in the graph, for encoders of text.
+
+    Shapes: values ``[rows]`` text.
+    """
+
+    kind: ClassVar[str] = "text"
+    values: np.ndarray
+
+    @classmethod
+    def read(cls, values: pd.Series, name: str) -> Text:
+        """Whatever stands in the cells, as text."""
+        return cls(text(values).to_numpy(dtype=object))
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Text:
+        """The column that :meth:`to_json` wrote."""
+        return cls(np.array(stored["values"], dtype=object))
+
+    def to_json(self) -> dict[str, Any]:
+        """The texts."""
+        return {"values": self.values.tolist()}
+
+    def take(self, rows: np.ndarray) -> Text:
+        """The texts of these rows; row -1 is unknown."""
+        return replace(self, values=np.append(self.values, "")[rows])
+
+    def update(self, digest: hashlib._Hash, name: str) -> None:
+        """Name and texts."""
+        digest.update(f"{name} text {self.values.tolist()}".encode())
+
+    def is_sound(self, rows: int) -> bool:
+        """Whether there is a text a row."""
+        return self.values.shape == (rows,) and all(isinstance(value, str) for value in self.values)
+
+    def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
+        """A list of texts under the column's name."""
+        graph[owner][f"text_{name}"] = self.values.tolist()

@@ -1,0 +1,75 @@
+"""Numbers, one a row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.values import add_features
+from graphmeta.errors import InputError
+
+
+@column_type
+@dataclass(frozen=True, eq=False)
+class Numeric:
+    """A column of numbers (a price, a weight), NaN where unknown.
+
+    In the graph it is two columns of the owner's ``x``: the number, 0 where unknown, and whether it is known.
+
+    Shapes: values ``[rows]`` float64.
+    """
+
+    kind: ClassVar[str] = "numeric"
+    values: np.ndarray
+
+    @classmethod
+    def read(cls, values: pd.Series, name: str) -> Numeric:
+        """Numbers, or text that reads as numbers; missing values are unknown.
+
+        Raises:
+            InputError: a value that is no finite number; names its row.
+        """
+        found = pd.Series(pd.to_numeric(values, errors="coerce")).to_numpy(dtype=np.float64, na_value=np.nan)
+        known = values.notna().to_numpy(dtype=bool) & (values.astype(str).str.strip() != "").to_numpy(dtype=bool)
+        bad = known & ~np.isfinite(found)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise InputError(
+                f"column {name!r}, row {row + 1}: {values.iloc[row]!r} is no finite number; mend it, or leave the cell "
+                f"empty"
+            )
+        return cls(found)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Numeric:
+        """The column that :meth:`to_json` wrote."""
+        return cls(np.array([np.nan if v is None else v for v in stored["values"]], dtype=np.float64))
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers, null where unknown."""
+        return {"values": [None if np.isnan(v) else float(v) for v in self.values]}
+
+    def take(self, rows: np.ndarray) -> Numeric:
+        """The numbers of these rows; row -1 is unknown."""
+        return replace(self, values=np.append(self.values, np.nan)[rows])
+
+    def update(self, digest: hashlib._Hash, name: str) -> None:
+        """Name and numbers."""
+        digest.update(f"{name} numeric".encode() + self.values.tobytes())
+
+    def is_sound(self, rows: int) -> bool:
+        """Whether there is a number a row, none of them infinite."""
+        return self.values.shape == (rows,) and not np.isinf(self.values).any()
+
+    def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
+        """Two columns of ``x``."""
+        known = ~np.isnan(self.values)
+        both = np.stack([np.where(known, self.values, 0.0), known], 1).astype(np.float32)
+        add_features(graph, owner, name, torch.from_numpy(both))

@@ -1,0 +1,86 @@
+"""Categories, any number a row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.categorical import Attribute
+from graphmeta.data.column_types.values import add_edges, are_sound
+from graphmeta.data.columns import spelled
+
+
+@column_type
+@dataclass(frozen=True, eq=False)
+class Several:
+    """A categorical column with any number of values a row: row r's are ``codes[ptr[r]:ptr[r + 1]]``.
+
+    A row without any value has the one code 0, "unknown", so that every row has one at least.
+
+    Shapes: codes ``[N]`` int64; ptr ``[rows + 1]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
+    """
+
+    kind: ClassVar[str] = "several"
+    codes: np.ndarray
+    ptr: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def read(cls, values: pd.Series, name: str, *, separator: str = "|") -> Several:
+        """Cells that are lists or arrays, or text with ``separator`` between the values."""
+        parts = [_split(cell if known else None, separator) for cell, known in zip(values, values.notna(), strict=True)]
+        count = np.array([len(part) for part in parts], dtype=np.int64)
+        found = Attribute.read(pd.Series([value for part in parts for value in part], dtype=object), name)
+        return cls(found.codes, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), found.values)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Several:
+        """The column that :meth:`to_json` wrote."""
+        codes, ptr = np.array(stored["codes"]), np.array(stored["ptr"])
+        return cls(codes, ptr, np.array(stored["values"], dtype=object))
+
+    @property
+    def size(self) -> int:
+        """How many values there are, "unknown" included."""
+        return len(self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Codes, where each row's begin, and values."""
+        return {"codes": self.codes.tolist(), "ptr": self.ptr.tolist(), "values": self.values.tolist()}
+
+    def take(self, rows: np.ndarray) -> Several:
+        """The column of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
+        codes, begin = np.append(self.codes, 0), np.append(self.ptr[:-1], len(self.codes))
+        count = np.append(np.diff(self.ptr), 1)[rows]
+        ptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        where = np.arange(ptr[-1]) + np.repeat(begin[rows] - ptr[:-1], count)
+        return replace(self, codes=codes[where], ptr=ptr)
+
+    def update(self, digest: hashlib._Hash, name: str) -> None:
+        """Name, values, codes and where each row's begin."""
+        digest.update(f"{name} {self.values.tolist()}".encode() + self.codes.tobytes() + self.ptr.tobytes())
+
+    def is_sound(self, rows: int) -> bool:
+        """Whether each row has a code at least, and each code is of a value."""
+        fits = self.ptr.shape == (rows + 1,) and self.ptr[0] == 0 and self.ptr[-1] == len(self.codes)
+        return bool(fits and (np.diff(self.ptr) > 0).all()) and are_sound(self.codes, self.values)
+
+    def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
+        """A node for each value, and an edge from each row to each of its values."""
+        row = np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
+        add_edges(graph, owner, name, row, self.codes, self.size)
+
+
+def _split(cell: object, separator: str) -> list[object]:
+    """The distinct values of a cell, in their order; one missing value where there is none."""
+    if isinstance(cell, list | tuple | set | np.ndarray):
+        values = [value.item() if isinstance(value, np.generic) else value for value in cell]
+    else:
+        values = [] if cell is None else [part.strip() for part in spelled(cell).split(separator)]
+    return list(dict.fromkeys(value for value in values if value not in ("", None))) or [None]

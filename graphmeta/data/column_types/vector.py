@@ -1,0 +1,86 @@
+"""Vectors, one a row: of an image, a text, another model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.values import add_features
+from graphmeta.data.columns import spelled
+from graphmeta.errors import InputError
+
+
+@column_type
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """A column of vectors of one length, zeros where unknown; columns of the owner's ``x`` in the graph.
+
+    Shapes: values ``[rows, D]`` float32.
+    """
+
+    kind: ClassVar[str] = "vector"
+    values: np.ndarray
+
+    @classmethod
+    def read(cls, values: pd.Series, name: str, *, separator: str = " ") -> Vector:
+        """Cells that are lists or arrays, or text with ``separator`` between the numbers; missing ones are unknown.
+
+        Raises:
+            InputError: a cell that is no vector of finite numbers, or one of another length; names its row.
+        """
+        rows: list[np.ndarray | None] = []
+        for at, (cell, known) in enumerate(zip(values, pd.Series([_is_known(v) for v in values]), strict=True)):
+            rows.append(_vector(cell, name, at, separator) if known else None)
+        size = next((len(row) for row in rows if row is not None), 0)
+        for at, row in enumerate(rows):
+            if row is not None and len(row) != size:
+                raise InputError(f"column {name!r}, row {at + 1}: a vector of {len(row)} numbers, not of {size}")
+        return cls(np.stack([np.zeros(size, np.float32) if row is None else row for row in rows]))
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Vector:
+        """The column that :meth:`to_json` wrote."""
+        return cls(np.array(stored["values"], dtype=np.float32).reshape(-1, int(stored["size"])))
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers, and how many a row."""
+        return {"values": self.values.tolist(), "size": self.values.shape[1]}
+
+    def take(self, rows: np.ndarray) -> Vector:
+        """The vectors of these rows; row -1 is unknown."""
+        nothing = np.zeros((1, self.values.shape[1]), self.values.dtype)
+        return replace(self, values=np.concatenate([self.values, nothing])[rows])
+
+    def update(self, digest: hashlib._Hash, name: str) -> None:
+        """Name and numbers."""
+        digest.update(f"{name} vector".encode() + self.values.tobytes())
+
+    def is_sound(self, rows: int) -> bool:
+        """Whether there is a vector a row, of finite numbers."""
+        return self.values.ndim == 2 and len(self.values) == rows and bool(np.isfinite(self.values).all())
+
+    def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
+        """Columns of ``x``."""
+        add_features(graph, owner, name, torch.from_numpy(self.values))
+
+
+def _is_known(cell: object) -> bool:
+    return isinstance(cell, list | tuple | np.ndarray) or bool(pd.notna(cell) and str(cell).strip())  # pyright: ignore
+
+
+def _vector(cell: Any, name: str, at: int, separator: str) -> np.ndarray:
+    parts = cell if isinstance(cell, list | tuple | np.ndarray) else spelled(cell).split(separator)
+    try:
+        found = np.array([float(part) for part in parts if str(part).strip()], dtype=np.float32)
+    except (TypeError, ValueError):
+        found = np.array([np.nan])
+    if not len(found) or not np.isfinite(found).all():
+        raise InputError(f"column {name!r}, row {at + 1}: {str(cell)[:40]!r} is no vector of finite numbers")
+    return found
