@@ -149,7 +149,7 @@ class KnownUsers:
     def scores(self, samples: Samples) -> torch.Tensor:
         """Scores of all items."""
         assert self.system.recommender is not None
-        return self.system.recommender(self.system._asked(samples))
+        return self.system.recommender(self.system._queries(samples))
 
 
 def trained(

@@ -118,7 +118,7 @@ def test_shares_that_leave_no_training_are_refused(how, test: float, valid: floa
     ("how", "things"), [(split_by_time, "2 sessions"), (split_by_user, "2 users"), (split_by_item, "2 items")]
 )
 def test_a_log_too_small_to_cut_is_refused(how, things: str) -> None:
-    with pytest.raises(InputError, match=f"{things} are too few to cut off shares of 0.1 and 0.1"):
+    with pytest.raises(InputError, match=f"{things} are too few for shares of 0.1 and 0.1"):
         how(log_of([(0, 0, 0), (0, 1, 1), (1, 1, 2)]))
 
 
@@ -221,5 +221,5 @@ def test_sessions_without_users_are_people() -> None:
     assert not set(parts[0].sessions) & set(parts[1].sessions)
     with pytest.raises(InputError, match="shares must be positive"):
         split_users(log, shares=(1, 0))
-    with pytest.raises(InputError, match="8 people"):
+    with pytest.raises(InputError, match="8 users"):
         split_users(log, shares=(1,) * 9)
