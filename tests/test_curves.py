@@ -192,7 +192,7 @@ def test_steps_that_cannot_be_are_refused():
             made().scores(ASKED, max_support=wrong)
     with pytest.raises(InputError, match="steps must be a whole number"):
         made().scores(ASKED, steps=-1)
-    with pytest.raises(InputError, match="have a support of their own"):
+    with pytest.raises(InputError, match="have a given support"):
         made().scores(sampled_tasks(LOG), max_support=1)
     with pytest.raises(InputError, match="rates for 2 steps, not for 3"):
         made(LearnedRates(0.5, per_step=True)).scores(ASKED, steps=3)

@@ -241,8 +241,8 @@ def strangers(name, log=LOG, **arguments):
 @pytest.mark.parametrize(
     ("system", "other", "fixed", "told"),
     [
-        (strangers("sr_gnn"), strangers("sr_gnn", fake_log(items=41)), False, "items are not ours"),
-        (strangers("bpr_mf"), build("bpr_mf", LOG.items, users=OTHERS), False, "users are not ours"),
+        (strangers("sr_gnn"), strangers("sr_gnn", fake_log(items=41)), False, "has other items"),
+        (strangers("bpr_mf"), build("bpr_mf", LOG.items, users=OTHERS), False, "has other users"),
         (strangers("sr_gnn", width=5), strangers("sr_gnn", width=6), False, r"\(40, 6\) there and \(40, 5\) here"),
         (strangers("sr_gnn", width=5), strangers("cbml", base="sr_gnn", width=5), False, "there and .* here; build"),
         (strangers("sr_gnn"), strangers("sr_gnn"), True, "that training leaves as they are"),

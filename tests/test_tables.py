@@ -333,7 +333,7 @@ def test_labels_are_for_people() -> None:
 
 
 def test_an_id_that_stands_twice_is_named_with_its_row() -> None:
-    with pytest.raises(InputError, match="column 'sku', row 3: 'a' stands twice"):
+    with pytest.raises(InputError, match="column 'sku', row 3: 'a' occurs twice"):
         items(sku=["a", "b", "a"])
 
 

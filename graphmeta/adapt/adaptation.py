@@ -1,12 +1,12 @@
-"""Adaptation: from shared weights and a task's support to that task's own weights, for all tasks at once.
+"""Adaptation: from shared weights and a task's support to task-specific weights, for all tasks at once.
 
-An adaptation is a scope (what may change), a start (where a task begins) and a step (how it moves). The T tasks of
-a batch take their steps together (:mod:`graphmeta.adapt.stacked`): an adapted parameter is one tensor ``[T, *shape]``,
-the changes of linear layers and of a table in scope are kept low-rank, everything outside the scope is evaluated once
-for all tasks. The per-task loop does the same one task after the other, with ordinary tensors; it is the reference, and
-takes over where the stack refuses: for good where a module uses an operation that the stack does not know, for one
-batch where its rows are mixed. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`), so that the
-recommender itself is only read: any number of threads may ask at once.
+An adaptation has a scope (the adapted parameters), a start (their initial values) and a step (their updates). The T
+tasks of a batch take inner steps together (:mod:`graphmeta.adapt.stacked`): an adapted parameter is one tensor
+``[T, *shape]``, changes of linear layers and of tables in scope are kept low-rank, everything outside the scope is
+evaluated once for all tasks. The per-task loop computes the same one task at a time with ordinary tensors. It is the
+reference, and the fallback: for all batches if a module uses an operation unknown to the stacked engine, for one batch
+if its rows mix tasks. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`) and only read the recommender
+itself, so concurrent threads may call it.
 """
 
 from __future__ import annotations
@@ -41,24 +41,23 @@ from graphmeta.sampling.tasks import TaskBatch
 
 
 class Adaptation(nn.Module):
-    """``adaptation.run(recommender, tasks, loss)`` adapts each task on its support and answers its query.
+    """``adaptation.run(recommender, tasks, loss)`` adapts each task on its support and evaluates its query.
 
     Args:
-        scope: the parameters a task changes.
-        step: how one step moves them, see :mod:`graphmeta.adapt.step`.
-        start: where they begin, see :mod:`graphmeta.adapt.starts.start`; the shared weights if not given.
-        inner: how many steps a task takes, of which order, how they are clipped, held back and trained, see
-            :class:`~graphmeta.adapt.inner.InnerLoop`; in its place, ``steps`` and ``order`` alone may be given.
-        meta_trained: whether the shared weights are trained for what comes after the steps; if not, they are trained
-            as if there were no adaptation, and steps are taken only when recommending.
+        scope: the adapted parameters.
+        step: their update rule, see :mod:`graphmeta.adapt.step`.
+        start: their initial values, see :mod:`graphmeta.adapt.starts.start`; the shared weights if not given.
+        inner: number and order of steps, clipping, proximal term and training of the inner loop, see
+            :class:`~graphmeta.adapt.inner.InnerLoop`; alternatively, pass only ``steps`` and ``order``.
+        meta_trained: whether training minimises the query loss after the steps; if not, training ignores the
+            adaptation, and steps are taken at inference only (fine-tuning).
         stacked: all tasks at once; False runs the per-task loop.
-        task_chunk: so many tasks at a time, however many a batch has; if not given, as many as
-            :func:`~graphmeta.adapt.budget.chunks` lets into 256 MB.
+        task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` fits into 256 MB.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
 
-    untwinned = ("fallback", "activations")  # what is learned of a recommender is learned once
+    untwinned = ("fallback", "activations")  # shared by all twins
 
     def __init__(
         self,
@@ -87,13 +86,13 @@ class Adaptation(nn.Module):
         self.names: list[str] = []
         self.frozen: list[str] = []
         self.fallback = Fallback()
-        # By mode: rows of the tasks measured, and bytes of each row.
+        # By mode: rows of the measured tasks, and bytes per row.
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
 
     @property
     def steps(self) -> int:
-        """How many steps a task takes."""
+        """Number of inner steps."""
         return int(self.inner.steps)
 
     @steps.setter
@@ -102,7 +101,7 @@ class Adaptation(nn.Module):
 
     @property
     def order(self) -> int:
-        """The order of the steps, 1 or 2; of a schedule, the one that it ends with."""
+        """The order of the steps, 1 or 2; for a schedule, its final order."""
         return self.inner.order_at(1.0)
 
     @order.setter
@@ -110,7 +109,7 @@ class Adaptation(nn.Module):
         self.inner = replace(self.inner, order=order)
 
     def extra_repr(self) -> str:
-        """Scope, steps and order, and what else is set."""
+        """Scope, steps, order and non-default options."""
         plain = self.inner == InnerLoop(self.inner.steps, self.order)
         more = "" if plain else f", {self.inner}"
         frozen = f", frozen={self.frozen}" if self.frozen else ""
@@ -118,19 +117,19 @@ class Adaptation(nn.Module):
         return f"{shown}{more}{frozen}"
 
     def bind(self, recommender: Recommender) -> None:
-        """Fix the names in scope and make the parameters that depend on their shapes; called once.
+        """Resolve the names in scope and create the parameters that depend on their shapes; called once.
 
-        Parameters in scope that are frozen (``requires_grad`` is off) stay as they are and are listed in ``frozen``.
+        Frozen parameters in scope (``requires_grad`` is off) are not adapted and are listed in ``frozen``.
 
         Raises:
-            InputError: if the scope selects nothing, or nothing but frozen parameters.
+            InputError: the scope selects no parameter, or only frozen ones.
         """
         names = self.scope.names(recommender)
         lazy = [name for name in names if is_lazy(recommender.get_parameter(name))]
         if lazy:
             raise InputError(f"{lazy[0]} has no shape yet; run the recommender on one batch before it is adapted")
         self.start.bind(recommender, names)
-        made = set(self.start.changes())  # of these the shared value is not what a task begins with
+        made = set(self.start.changes())  # these do not start from the shared values
         self.names = [name for name in names if name in made or recommender.get_parameter(name).requires_grad]
         self.frozen = [name for name in names if name not in self.names]
         if not self.names:
@@ -141,11 +140,11 @@ class Adaptation(nn.Module):
         self.step.bind(recommender, self.names, self.tables, self.steps)
 
     def memory(self, tasks: int, support: int) -> int:
-        """Bytes (of 4-byte numbers) that the tasks' own weights take at most: what a batch costs beyond plain training.
+        """Upper bound of the memory of task-specific weights, in bytes (4 per number).
 
-        ``tasks · ((copies + 1) · adapted numbers + changes · rows of tables in scope)``, with one copy a step in second
-        order, which remembers them all, and one in first. A table has ``k · support + 1`` changes a row after k steps
-        (the one is its scaling, where scores are cosines), and in second order those of all steps.
+        ``tasks · ((copies + 1) · adapted numbers + changes · rows of tables in scope)``, with one copy per step in
+        second order, which stores all steps, and one in first order. A table has ``k · support + 1`` changes per row
+        after k steps (the 1 is its scaling, for cosine scores), and in second order those of all steps.
         """
         numbers, rows = self.sizes
         copies = self.steps if self.order == 2 else 1
@@ -164,8 +163,7 @@ class Adaptation(nn.Module):
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
 
         Args:
-            progress: the share of the training that is done, which the schedules of the inner loop go by. Scores are
-                those of a finished training.
+            progress: the completed share of the training, for the schedules of the inner loop; scores use 1.
 
         Raises:
             DivergedError: a support loss that is not finite; names task and step.
@@ -183,92 +181,92 @@ class Adaptation(nn.Module):
             except Exception as error:
                 found = error
             kept.restore()
-            # Outside of the handler, so that an error of the loop is told as what it is: the module's own.
+            # Outside of the handler, so that an error of the loop is raised as the module's own.
             answers = self._one_by_one(recommender, tasks, loss, answer, progress)
             self.fallback.refused(mode, found)
             return answers
         return self._one_by_one(recommender, tasks, loss, answer, progress)
 
     def mode(self, recommender: Recommender, score: bool, progress: float = 1.0) -> tuple[bool, ...]:
-        """What decides which code of the recommender runs, and what is kept of it."""
+        """The key for fallbacks and memory: training mode, second order, scoring."""
         return recommender.training, self._second(progress), score
 
     @property
     def fell_back(self) -> bool:
-        """Whether the loop runs because the stack has refused the recommender, in one mode at least."""
+        """Whether the per-task loop is used because the stacked engine refused the recommender in some mode."""
         return bool(self.fallback.refusals)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        problem = self._problem(recommender, tasks, loss, together=True)
-        weights = self._descend(problem, self._begin(recommender, tasks, problem.encoded))
-        problem.settle()
-        return {name: problem.written(weight) for name, weight in weights.items()}
+        context = self._context(recommender, tasks, loss, together=True)
+        weights = self._descend(context, self._begin(recommender, tasks, context.encoded))
+        context.settle()
+        return {name: context.written(weight) for name, weight in weights.items()}
 
     def _together(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None, progress: float
     ) -> Tensor:
         alone = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
-        problem = self._problem(recommender, tasks, loss, together=not alone, progress=progress)
-        begin = self._begin(recommender, tasks, problem.encoded)
+        context = self._context(recommender, tasks, loss, together=not alone, progress=progress)
+        begin = self._begin(recommender, tasks, context.encoded)
         if not alone:
-            walk = self._walk(problem, begin)
-            answers = self._weighed(problem, walk, answer)
-            problem.settle()
+            walk = self._walk(context, begin)
+            answers = self._weighed(context, walk, answer)
+            context.settle()
             self.start.on_adapted(recommender, walk[-1])
             return answers
-        walk = self._walk(problem, {name: stacked[0] for name, stacked in begin.items()})
-        return self._answers(recommender, [problem], [walk], list(begin), answer)
+        walk = self._walk(context, {name: stacked[0] for name, stacked in begin.items()})
+        return self._answers(recommender, [context], [walk], list(begin), answer)
 
     def _one_by_one(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None, progress: float
     ) -> Tensor:
         begin = self._begin(recommender, tasks, None)
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        problems, walks = [], []
+        contexts, walks = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            alone = self._problem(
+            alone = self._context(
                 recommender, TaskBatch(support, query), loss, together=False, number=t, progress=progress
             )
-            problems.append(alone)
+            contexts.append(alone)
             walks.append(self._walk(alone, {name: stacked[t] for name, stacked in begin.items()}))
-        return self._answers(recommender, problems, walks, list(begin), answer)
+        return self._answers(recommender, contexts, walks, list(begin), answer)
 
     def _answers(
         self,
         recommender: Recommender,
-        problems: list[AdaptationContext],
+        contexts: list[AdaptationContext],
         walks: list[list[dict[str, Any]]],  # plain tensors, as everything of a task on its own
         begun: list[str],
         answer: nn.Module | None,
     ) -> Tensor:
-        """The answers of tasks on their own, after the start is told where those have ended that it began."""
-        reached = {name: torch.stack([walk[-1][name] for walk in walks]) for name in begun}
-        for problem in problems:
-            problem.settle()
-        self.start.on_adapted(recommender, {**reached})  # before the answers, whose gradients it may ask for
+        """The outputs of tasks run one by one, after the start is notified of their adapted weights."""
+        adapted = {name: torch.stack([walk[-1][name] for walk in walks]) for name in begun}
+        for context in contexts:
+            context.settle()
+        self.start.on_adapted(recommender, {**adapted})  # before the outputs, whose gradients it may use
         for t, walk in enumerate(walks):
-            walk[-1] |= {name: stacked[t] for name, stacked in reached.items()}
-        return torch.cat([self._weighed(p, walk, answer) for p, walk in zip(problems, walks, strict=True)])
+            walk[-1] |= {name: stacked[t] for name, stacked in adapted.items()}
+        return torch.cat([self._weighed(p, walk, answer) for p, walk in zip(contexts, walks, strict=True)])
 
-    def _walk(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> list[Weights]:
-        """The weights after every step whose query loss counts, see :class:`~graphmeta.adapt.inner.MultiStep`."""
-        if not self.inner.weights_at(problem.progress):
-            return [self._descend(problem, begin)]
-        return list(self._every_step(problem, begin))[-self.steps :]
+    def _walk(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> list[Weights]:
+        """The weights after each step with a query loss, see :class:`~graphmeta.adapt.inner.MultiStep`."""
+        if not self.inner.weights_at(context.progress):
+            return [self._descend(context, begin)]
+        return list(self._every_step(context, begin))[-self.steps :]
 
-    def _weighed(self, problem: AdaptationContext, walk: list[Weights], answer: nn.Module | None) -> Tensor:
-        """The answers after the last step, or the weighted sum of those after every step."""
+    def _weighed(self, context: AdaptationContext, walk: list[Weights], answer: nn.Module | None) -> Tensor:
+        """The outputs after the last step, or the weighted sum over all steps."""
         if len(walk) == 1:
-            return problem.evaluate_query(walk[0], answer)
-        shares = self.inner.weights_at(problem.progress)
-        each = [share * problem.evaluate_query(weights, answer) for share, weights in zip(shares, walk, strict=True)]
+            return context.evaluate_query(walk[0], answer)
+        shares = self.inner.weights_at(context.progress)
+        each = [share * context.evaluate_query(weights, answer) for share, weights in zip(shares, walk, strict=True)]
         return torch.stack(each).sum(0)
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return self.start(recommender, self.names, without_targets(tasks.query), encoded)
 
-    def _problem(
+    def _context(
         self,
         recommender: Recommender,
         tasks: TaskBatch,
@@ -278,14 +276,14 @@ class Adaptation(nn.Module):
         number: int = 0,
         progress: float = 1.0,
     ) -> AdaptationContext:
-        """The tasks, encoded once if only their heads differ."""
+        """The adaptation context, with tasks encoded once if only the head is adapted."""
         encoded, seen, second = None, None, self._second(progress)
         if not self._moves_states:
             encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
                 with torch.set_grad_enabled(second):
                     states, candidates = recommender.encode(tasks.support)
-                # A table is a parameter wherever it comes from: in first order nobody asks for its gradient here.
+                # The table is a parameter: in first order its gradient is not needed here.
                 seen = (states, candidates if second else candidates.detach())
         return AdaptationContext(
             recommender, tasks.support, tasks.query, loss, encoded, seen, together, number, progress
@@ -300,54 +298,54 @@ class Adaptation(nn.Module):
         """Whether a task has states of its own, or only a head of its own."""
         return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
-    def _descend(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
+    def _descend(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
         """The weights after all steps, from ``begin`` and, for what is not in it, the shared weights."""
-        return deque(self._every_step(problem, begin), maxlen=1).pop()  # earlier ones are not kept
+        return deque(self._every_step(context, begin), maxlen=1).pop()  # earlier ones are not kept
 
-    def _every_step(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> Iterator[Weights]:
+    def _every_step(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Iterator[Weights]:
         """The weights at the start and after each step; without support, at the start alone."""
         weights: Weights = dict(begin)
-        if problem.support is None or self.steps == 0:
+        if context.support is None or self.steps == 0:
             yield weights
             return
         for name in self.names:
-            own = problem.recommender.get_parameter(name)
-            if name in self.tables and problem.together:
+            own = context.recommender.get_parameter(name)
+            if name in self.tables and context.together:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = MatrixState(own) if self._is_matrix(problem, name, own) else problem.each(own)
-        second = self._second(problem.progress)
-        support = Support(problem, problem.support, second, {} if second else detached(problem.recommender), weights)
+                weights[name] = MatrixState(own) if self._is_matrix(context, name, own) else context.each(own)
+        second = self._second(context.progress)
+        support = Support(context, context.support, second, {} if second else detached(context.recommender), weights)
         yield weights
         for number in range(self.steps):
             weights = self._step(support, weights, number)
             yield weights
 
-    def _is_matrix(self, problem: AdaptationContext, name: str, weight: Tensor) -> bool:
-        """Whether its steps are of low rank: all tasks begin with one matrix, and have one rate for all of it."""
+    def _is_matrix(self, context: AdaptationContext, name: str, weight: Tensor) -> bool:
+        """Whether its changes are low-rank: all tasks start from one matrix, and its learning rate is a scalar."""
         rates = [self.step.rate(name, number) for number in range(self.steps)]
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
-        return problem.together and weight.dim() == 2 and one and not weight.is_complex()
+        return context.together and weight.dim() == 2 and one and not weight.is_complex()
 
     def _step(self, support: Support, weights: Weights, number: int) -> Weights:
-        """The weights after one more step on the support; parameters outside the scope are as they were."""
+        """The weights after one more step on the support; parameters outside the scope are unchanged."""
         begin = {n: weights[n] if support.second else leaf(weights[n]) for n in self.names}
-        problem, batch = support.problem, support.batch
+        context, batch = support.context, support.batch
         with torch.enable_grad():
-            call = problem.call(batch, exact=support.second)
+            call = context.call(batch, exact=support.second)
             own = call.wrapped({**weights, **begin})
-            losses = call.run(own, loss=problem.loss, encoded=problem.seen, fixed=support.fixed)
+            losses = call.run(own, loss=context.loss, encoded=context.seen, fixed=support.fixed)
             per_task = task_mean(batch, losses)
-            problem.finite.append(per_task.detach())
+            context.finite.append(per_task.detach())
             read = {name: read_of(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            grads = iter(gradients_of(per_task.sum(), flat, support.second))
-        slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
-        if all(slope is None for each in slopes.values() for slope in each):
+            found = iter(gradients_of(per_task.sum(), flat, support.second))
+        grads = {name: [next(found) for _ in tensors] for name, tensors in read.items()}
+        if all(grad is None for each in grads.values() for grad in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
         if self.inner.clip is not None:
-            slopes = clipped(slopes, own, self.inner.clip, support)
+            grads = clipped(grads, own, self.inner.clip, support)
         rates = {name: self.step.rate(name, number) for name in self.names}
         shares = {name: rate * self.inner.proximal if self.inner.proximal else None for name, rate in rates.items()}
-        moves = {name: Move(rates[name], slopes[name], shares[name]) for name in self.names}
+        moves = {name: Move(rates[name], grads[name], shares[name]) for name in self.names}
         return {**weights, **{n: moved(weights[n], own[n], move, support, n) for n, move in moves.items()}}

@@ -1,4 +1,4 @@
-"""What adapting takes of memory: the tasks' own weights by a formula, what autograd keeps by measuring it."""
+"""Memory of an adaptation: task-specific weights by a formula, saved activations by measurement."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from graphmeta.sampling.tasks import Sizes, TaskBatch
 if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation
 
-BUDGET = 2**28  # bytes, when training; a quarter of it when asking, where scores stand beside
+BUDGET = 2**28  # bytes in training; a quarter of it in scoring, which also stores scores
 
 
 class _Kept:
-    """A tensor that a backward pass waits for; counted from when it is kept until nobody does any more."""
+    """A tensor saved for the backward pass; counted until it is released."""
 
     def __init__(self, tensor: Tensor, counter: Counter) -> None:
         self.tensor, self.counter = tensor, counter
@@ -34,7 +34,7 @@ class _Kept:
 
 
 class Counter:
-    """Bytes that autograd keeps, each memory once, and the most that it kept at a time."""
+    """Bytes of saved tensors (each storage counted once), and their peak."""
 
     def __init__(self, own: frozenset[int]) -> None:
         self.peak, self._live, self._own = 0, 0, own
@@ -58,7 +58,7 @@ class Counter:
                 self._live -= size
 
     def pack(self, tensor: Tensor) -> Tensor | _Kept:
-        """What autograd keeps in the place of a tensor; parameters are there anyway."""
+        """The saved form of a tensor; parameters are not counted."""
         there = tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._own
         return tensor if there else _Kept(tensor, self)
 
@@ -70,10 +70,10 @@ class Counter:
 
 @contextmanager
 def counting(own: frozenset[int]) -> Iterator[Counter]:
-    """Within it, count what autograd keeps.
+    """Context manager that counts the tensors saved by autograd.
 
     Args:
-        own: addresses of memory that is not counted, that of the parameters.
+        own: addresses of memory that is not counted (the parameters).
     """
     counter = Counter(own)
     with torch.autograd.graph.saved_tensors_hooks(counter.pack, counter.unpack):
@@ -81,7 +81,7 @@ def counting(own: frozenset[int]) -> Iterator[Counter]:
 
 
 def cut(costs: np.ndarray, budget: int = BUDGET) -> list[slice]:
-    """Tasks in their order in as few runs as the budget allows, a run costing as often as its dearest task as it has.
+    """Split tasks, in order, into few chunks within the budget; a chunk costs its size times its most expensive task.
 
     >>> cut(np.array([1, 1, 1, 4, 1]), budget=4)
     [slice(0, 3, None), slice(3, 4, None), slice(4, 5, None)]
@@ -104,16 +104,16 @@ def measure(
     *,
     score: bool = False,
 ) -> None:
-    """Note what autograd keeps for these few tasks, of at most ``rows`` padded rows each; :func:`chunks` uses it.
+    """Measure the saved activations of these tasks, of at most ``rows`` padded rows each, for :func:`chunks`.
 
-    Runs them once on twins, with a random state of its own, and leaves no other trace.
+    Runs them once on twins with a forked random state; nothing else is modified.
     """
     own = Twin(recommender)
     model, twin = own.module, Twin(adaptation).module
     assert isinstance(model, Recommender)
-    for part in model.modules() if model.training else ():  # what training writes into is not written into here
+    for part in model.modules() if model.training else ():  # buffers of the original are not written
         part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
-    # Asking draws nothing, and must not touch the random numbers of a training beside it.
+    # Scoring uses no random numbers, and must not fork the random state of a concurrent training.
     with (
         torch.random.fork_rng(devices=[]) if model.training else nullcontext(),
         counting(frozenset(own.memory)) as counter,
@@ -125,10 +125,10 @@ def measure(
 
 
 def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, score: bool = False) -> list[slice]:
-    """Tasks of these sizes, in their order, in runs that are adapted at a time.
+    """Split tasks of these sizes, in order, into chunks that are adapted at once.
 
-    A run's own weights (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), what autograd keeps
-    and the padding to its largest task come to 256 MB at most (64 when asking), or it is one task.
+    The weights of a chunk (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), its saved
+    activations and padding need at most 256 MB (64 MB in scoring), unless it is a single task.
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
@@ -136,7 +136,7 @@ def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, sc
 
 
 def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int, *, score: bool = False) -> bool:
-    """Whether nothing is known yet of tasks of so many padded rows, or only of tasks of less than half of that."""
+    """Whether tasks of at least half as many padded rows have not been measured yet."""
     known = adaptation.activations.get(adaptation.mode(recommender, score))
     return adaptation.task_chunk is None and (known is None or rows > 2 * known[0])
 
@@ -150,7 +150,7 @@ def _costs(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, score
 
 
 def estimate(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, tasks: int) -> str:
-    """Steps, adapted numbers, tasks at a time and memory of batches of so many of the largest tasks, in words."""
+    """A text with steps, adapted numbers, tasks at a time and memory for batches of the largest tasks."""
     largest = Sizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
     at_once = chunks(adaptation, recommender, largest)[0].stop
     support, (numbers, rows) = int(largest.support[0]), adaptation.sizes

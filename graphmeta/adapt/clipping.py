@@ -1,4 +1,4 @@
-"""Each task's gradient scaled down to a largest norm over all its adapted parameters; low-rank ones stay low-rank."""
+"""Gradient clipping per task, by the norm over all its adapted parameters; low-rank gradients stay low-rank."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Grads = list[Tensor | None]  # of one parameter: by what was read from it, or by
 
 
 def clipped(grads: Mapping[str, Grads], own: Mapping[str, Tensor], limit: float, support: Support) -> dict[str, Grads]:
-    """The gradients times ``min(1, limit / ‖g_t‖)``, a factor for each task t, which second order differentiates.
+    """The gradients times ``min(1, limit / ‖g_t‖)``, one factor per task t, differentiated in second order.
 
     Args:
-        grads: by name, those of what was read from a low-rank weight, or of the weight, ``[T, *shape]``.
-        own: the weights that they belong to, as the step used them.
+        grads: by name, the gradients of the tensors read from a low-rank weight, or of the weight, ``[T, *shape]``.
+        own: the weights as used in the step.
 
-    Source: Pascanu et al. 2013, gradient norm clipping; here of each task on its own.
+    Source: Pascanu et al. 2013, gradient norm clipping; here per task.
     """
     some = next(grad for each in grads.values() for grad in each if grad is not None)
     with torch.autocast(some.device.type, enabled=False):
@@ -33,17 +33,17 @@ def clipped(grads: Mapping[str, Grads], own: Mapping[str, Tensor], limit: float,
 
 
 def _factor(square: Tensor, limit: float) -> Tensor:
-    """``min(1, limit / √square)``; exactly 1, with derivative 0, at and below the limit, so also where all is zero."""
+    """``min(1, limit / √square)``; exactly 1, with derivative 0, at and below the limit, also for zero gradients."""
     return torch.where(square > limit**2, limit * square.clamp(min=limit**2).rsqrt(), 1.0)
 
 
 def _square(own: Tensor, grads: Grads, support: Support) -> Tensor:
-    """The squared norm of each task's gradient of one parameter, ``[T]``; of a task alone, one number."""
+    """The squared norm of each task's gradient of one parameter, ``[T]``; a scalar for a single task."""
     if isinstance(own, TaskMatrix | TaskTable):
         return own.square(grads, keep_graph=support.second)
     (grad,) = grads
     assert grad is not None
-    return grad.square().flatten(1).sum(1) if support.problem.together else grad.square().sum()
+    return grad.square().flatten(1).sum(1) if support.context.together else grad.square().sum()
 
 
 def _scaled(own: Tensor, grads: Sequence[Tensor | None], factor: Tensor) -> Grads:

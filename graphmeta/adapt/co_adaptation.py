@@ -1,4 +1,4 @@
-"""Co-adaptation: a task adapts once along each of several paths, and takes a mixture of where they lead."""
+"""Co-adaptation: a task adapts along each of several meta-paths, and mixes the resulting weights."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ from graphmeta.sampling.tasks import TaskBatch
 
 
 class CoAdaptation(Adaptation):
-    """Two adaptations, one after the other, along each path p; then one weight from all paths.
+    """Two successive adaptations along each path p, then one set of weights mixed from all paths.
 
-    With ``mix`` set to p alone: ``semantic`` moves what makes p's context; the start gates the scope's weights by
-    the context that comes out, and steps follow. With ``ℓ_p`` the support loss at the end of path p,
+    With ``mix`` set to p alone: ``semantic`` adapts the parameters of p's context; the start gates the scope's weights
+    by the resulting context, and inner steps follow. With ``ℓ_p`` the support loss at the end of path p,
 
-    ``a = softmax(−ℓ)``, ``θ = Σ_p a_p θ^p``, ``mix = a``, and each path's own parameters as its own walk left them.
+    ``a = softmax(−ℓ)``, ``θ = Σ_p a_p θ^p``, ``mix = a``, and each path's own parameters as adapted along it.
 
-    The paths are walked one after the other, each for all tasks at once. Only the support decides on a: the query is
-    read for its context, never for its target. At order 1, a is a constant; at order 2 it is differentiated too.
-    With 0 steps, as for a task without support, ``semantic`` takes none either, and the paths weigh alike: that is the
-    start alone.
+    The paths are processed in turn, each for all tasks at once. Only the support determines a: the query is read for
+    its context, never for its target. At order 1, a is a constant; at order 2 it is differentiated too. With 0 steps,
+    or for a task without support, ``semantic`` takes no step either and all paths have the same weight.
 
     Args:
         scope, step, start, inner: as for every adaptation; start gates by context.
-        semantic: the first adaptation; its scope holds the paths' own parameters.
+        semantic: the first adaptation; its scope is the paths' own parameters.
         paths: prefix of each path's own parameters.
-        mix: the buffer ``[P]`` that says how much of each path's context is seen.
+        mix: the buffer ``[P]`` with the weight of each path's context.
 
-    Source: MetaHIN (Lu et al. 2020): semantic-wise and task-wise adaptation. Differs: its public code weighs the paths
-    by their loss on the query, so that labels reach the prediction.
+    Source: MetaHIN (Lu et al. 2020): semantic-wise and task-wise adaptation. Differs: its public code weights the paths
+    by their query loss, which leaks labels into the prediction.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class CoAdaptation(Adaptation):
         self.own: list[list[str]] = []
 
     def bind(self, recommender: Recommender) -> None:
-        """Both adaptations' names and parameters, and which are whose path's."""
+        """Resolve the names and parameters of both adaptations and of each path."""
         super().bind(recommender)
         self.semantic.bind(recommender)
         self.own = [Scope(path).names(recommender) for path in self.paths]
@@ -75,35 +74,35 @@ class CoAdaptation(Adaptation):
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return {}  # each path has a start of its own
 
-    def _descend(self, problem: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
-        if self.steps == 0:  # nor is anything else learned from the support
-            problem = replace(problem, support=None, seen=None)
-        mix = problem.recommender.get_buffer(self.mix)
+    def _descend(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
+        if self.steps == 0:  # the support is not used at all
+            context = replace(context, support=None, seen=None)
+        mix = context.recommender.get_buffer(self.mix)
         choices = torch.eye(len(self.paths), dtype=mix.dtype, device=mix.device)
-        walks = [self._along(problem, problem.each(choice)) for choice in choices]
-        share = torch.softmax(-torch.stack([self._loss(problem, walk) for walk in walks], -1), -1)
+        walks = [self._along(context, context.each(choice)) for choice in choices]
+        share = torch.softmax(-torch.stack([self._loss(context, walk) for walk in walks], -1), -1)
         mixed = [name for name in self.names if name in walks[0]]
-        fused: Weights = {name: _weighed([problem.written(walk[name]) for walk in walks], share) for name in mixed}
+        fused: Weights = {name: _weighed([context.written(walk[name]) for walk in walks], share) for name in mixed}
         for walk, names in zip(walks, self.own, strict=True):
             fused |= {name: walk[name] for name in names if name in walk}
         return fused | {self.mix: share}
 
-    def _along(self, problem: AdaptationContext, choice: Tensor) -> Weights:
+    def _along(self, context: AdaptationContext, choice: Tensor) -> Weights:
         """The weights at the end of one path."""
-        weights = self.semantic._descend(problem, {self.mix: choice})
-        context = replace(problem, query=without_targets(problem.query)).evaluate_query(weights, Summary())
-        gated = self.gate.under(problem.recommender, context)
-        alone = not problem.together
-        return super()._descend(problem, weights | {n: w[0] if alone else w for n, w in gated.items()})
+        weights = self.semantic._descend(context, {self.mix: choice})
+        summary = replace(context, query=without_targets(context.query)).evaluate_query(weights, Summary())
+        gated = self.gate.under(context.recommender, summary)
+        alone = not context.together
+        return super()._descend(context, weights | {n: w[0] if alone else w for n, w in gated.items()})
 
-    def _loss(self, problem: AdaptationContext, weights: Weights) -> Tensor:
-        """The mean support loss of each task ``[T]`` (of one alone: a number); zero without support."""
-        if problem.support is None:
-            return problem.each(problem.recommender.get_buffer(self.mix).new_zeros(()))
-        with torch.set_grad_enabled(self._second(problem.progress)):
-            asked = replace(problem, query=problem.support, encoded=problem.seen)
-            losses = task_mean(problem.support, asked.evaluate_query(weights, problem.loss))
-        return losses if problem.together else losses[0]
+    def _loss(self, context: AdaptationContext, weights: Weights) -> Tensor:
+        """The mean support loss of each task ``[T]`` (a scalar for a single task); zero without support."""
+        if context.support is None:
+            return context.each(context.recommender.get_buffer(self.mix).new_zeros(()))
+        with torch.set_grad_enabled(self._second(context.progress)):
+            on_support = replace(context, query=context.support, encoded=context.seen)
+            losses = task_mean(context.support, on_support.evaluate_query(weights, context.loss))
+        return losses if context.together else losses[0]
 
 
 def _weighed(weights: list[Weight], share: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What tasks are adapted on and asked, and the calls that this takes."""
+"""The adaptation context: support and query of tasks, and calls of the recommender for them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from graphmeta.recommender import Encoded, Recommender
 
 @dataclass(frozen=True)
 class AdaptationContext:
-    """What tasks are adapted on and asked: all of them ``together``, or one alone, of which ``number`` is the place.
+    """Support and query of all tasks ``together``, or of a single task with index ``number``.
 
-    ``encoded`` and ``seen`` are the query and the support as encoded, where that is the same whatever the weights.
-    ``progress`` is the share of the training that is done. ``calls`` and ``finite`` gather what is checked once, after
-    all steps: whose rows met, and each step's losses.
+    ``encoded`` and ``seen`` are the encoded query and support, if they do not depend on the adapted weights.
+    ``progress`` is the completed share of the training. ``calls`` and ``finite`` collect what is checked once after
+    all steps: the ownership of rows, and each step's losses.
     """
 
     recommender: Recommender
@@ -36,14 +36,14 @@ class AdaptationContext:
     finite: list[Tensor] = field(default_factory=list)
 
     def each(self, weight: Tensor) -> Tensor:
-        """The same weight for every task, ``[T, *shape]``, or for the one alone ``[*shape]``; never the tensor itself.
+        """The same weight for every task, ``[T, *shape]``, or for a single task ``[*shape]``; always a new tensor.
 
-        A start may have been computed from that: a step must not be taken on it.
+        Other starts may depend on the original tensor, so no step may be taken on it.
         """
         return weight.expand([*((self.query.num_tasks,) if self.together else ()), *weight.shape])
 
     def written(self, weight: Weight) -> Weight:
-        """A matrix of low rank as ``[T, *shape]``, anything else as it is."""
+        """A low-rank matrix as dense ``[T, *shape]``, any other weight unchanged."""
         return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
 
     def call(self, batch: HeteroData, *, exact: bool) -> Call:
@@ -53,16 +53,16 @@ class AdaptationContext:
         return made
 
     def evaluate_query(self, weights: Weights, answer: nn.Module | None) -> Tensor:
-        """Losses by ``answer`` (or scores) of the query under these weights."""
+        """Query losses by ``answer`` (or scores, if None) under these weights."""
         call = self.call(self.query, exact=torch.is_grad_enabled())
         return call.run(call.wrapped(weights), loss=answer, encoded=self.encoded)
 
     def settle(self) -> None:
-        """Read what the calls have left to be checked.
+        """Run the deferred checks of all calls.
 
         Raises:
             DivergedError: a support loss that is not finite; names task and step.
-            MixedRows: rows of one task met another's.
+            MixedRows: rows of different tasks were combined.
         """
         losses, calls = list(self.finite), list(self.calls)
         self.finite.clear()
@@ -72,7 +72,7 @@ class AdaptationContext:
             task = int((~loss.isfinite()).nonzero()[0])
             raise DivergedError(
                 f"task {self.number + task}, step {number}: the support loss is {float(loss[task])}; lower the inner "
-                f"rate, or look for what the encoder makes of padding rows"
+                f"rate, or check the encoder's output for padding rows"
             )
         for call in calls:
             if call.stack is not None:
@@ -81,9 +81,9 @@ class AdaptationContext:
 
 @dataclass(frozen=True)
 class Support:
-    """What every step is taken on, the parameters outside the scope where they are constants, and the tasks' start."""
+    """The support of every step, the fixed parameters outside the scope, and the tasks' start."""
 
-    problem: AdaptationContext
+    context: AdaptationContext
     batch: HeteroData
     second: bool
     fixed: dict[str, Tensor]

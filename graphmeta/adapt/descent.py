@@ -1,4 +1,4 @@
-"""One step of one parameter: what the support loss is differentiated by, and where the step leads."""
+"""One inner step of one parameter: its gradients on the support loss, and its update."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graphmeta.adapt.stacked.task_table import TaskTable
 
 @dataclass(frozen=True)
 class Move:
-    """A step of one parameter: its rate α, its gradients, and the share ``α λ`` of ``θ_k − θ_0`` taken back, if any."""
+    """A step of one parameter: its rate α, its gradients, and the proximal factor ``α λ`` of ``θ_k − θ_0``, if any."""
 
     rate: float | Tensor
     grads: list[Tensor | None]
@@ -28,7 +28,7 @@ def moved(weight: Weight, own: Tensor, move: Move, support: Support, name: str) 
     """``θ_k − α g_k``, and with a proximal term ``− α λ (θ_k − θ_0)``.
 
     Args:
-        own: the weight as the step used it; name: its name, by which its start is found.
+        own: the weight as used in the step; name: its name, to look up its start.
     """
     rate, held, second = move.rate, move.held, support.second
     if isinstance(weight, TableState):
@@ -47,12 +47,12 @@ def moved(weight: Weight, own: Tensor, move: Move, support: Support, name: str) 
 
 
 def leaf(weight: Weight) -> Weight:
-    """The weight as a point to differentiate at, which remembers nothing."""
+    """The weight as a leaf of the autograd graph, without history."""
     return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
 
 
 def read_of(own: Tensor, begin: Weight) -> list[Tensor]:
-    """What the support loss is differentiated by: the weight itself, or what was read from one of low rank."""
+    """The tensors to differentiate by: the weight itself, or what was read from a low-rank weight."""
     if isinstance(begin, Tensor):
         return [begin]
     assert isinstance(own, TaskTable | TaskMatrix)
@@ -60,7 +60,7 @@ def read_of(own: Tensor, begin: Weight) -> list[Tensor]:
 
 
 def gradients_of(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
-    """The gradients of the loss, None where a weight has no part in it."""
+    """The gradients of the loss, None for weights that it does not depend on."""
     if not loss.requires_grad or not weights:
         return [None] * len(weights)
     return torch.autograd.grad(loss, weights, create_graph=second, allow_unused=True)

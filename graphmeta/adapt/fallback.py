@@ -1,4 +1,4 @@
-"""Why the stacked engine has left a batch to the per-task loop, in one line: module, place, operation."""
+"""Fallback from the stacked engine to the per-task loop, with its reason in one line: module, line, operation."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Mode = tuple[bool, ...]  # see graphmeta.adapt.adaptation.Adaptation.mode
 
 
 class Fallback:
-    """Why the per-task loop runs in the place of the stack, by mode; shared by all twins of an adaptation.
+    """Reasons for falling back to the per-task loop, by mode; shared by all twins of an adaptation.
 
-    An operation that the stack does not know decides for the mode; a batch that is odd by itself (rows that are mixed,
-    an error in the stack alone) does so with the third of its kind in a row.
+    An unknown operation disables the stacked engine for the mode; failures of single batches (mixed rows, an error in
+    the stacked engine only) disable it after three of the same kind in a row.
     """
 
     def __init__(self) -> None:
         self.refusals: dict[Mode, str] = {}
-        self.failures: dict[Mode, tuple[str, int]] = {}  # the kind of the last ones, and how many
+        self.failures: dict[Mode, tuple[str, int]] = {}  # kind and number of consecutive failures
         self.warned: set[str] = set()
-        self.moving: set[str] | None = None  # buffers that the stack was seen to write into, once it has answered
+        self.moving: set[str] | None = None  # buffers written in a successful stacked run
 
     def worked(self, mode: Mode, moved: set[str]) -> None:
-        """Note that the stack has answered a batch, and which buffers that has moved."""
+        """Record a successful stacked batch, and the buffers it has written."""
         self.failures.pop(mode, None)
         if mode[0]:
             self.moving = moved
 
     def refused(self, mode: Mode, error: Exception) -> None:
-        """Note why the loop has answered a batch, and warn once a reason."""
-        reason, kind = told(error), kind_of(error)
+        """Record why a batch fell back to the loop, and warn once per reason."""
+        reason, kind = reason_of(error), kind_of(error)
         before, times = self.failures.get(mode, ("", 0))
         times = times + 1 if before == kind else 1
         self.failures[mode] = kind, times
@@ -46,20 +46,20 @@ class Fallback:
             warnings.warn(f"{reason}; {how}", stacklevel=4)
 
 
-def told(error: Exception) -> str:
-    """The reason."""
+def reason_of(error: Exception) -> str:
+    """The reason as text."""
     if isinstance(error, MixedRows):
         return f"{error} in this batch"
     if isinstance(error, UnsupportedOp):
         return f"{_place(error)}{error}: unknown to the stacked engine"
-    if "TorchScript interpreter" in str(error):  # which makes an error of its own of any other
+    if "TorchScript interpreter" in str(error):  # wraps any other error in its own
         what = "a scripted function on a per-task weight, by code that torch functions do not see"
         return f"{_place(error)}{what}: unknown to the stacked engine"
     return f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
 
 
 def _remedy(reason: str) -> str:
-    """What to write in the place of what a reason names."""
+    """The replacement for the operation in a reason."""
     return next(remedy for words, remedy in _REMEDIES if any(word in reason for word in words))
 
 
@@ -77,13 +77,13 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def kind_of(error: Exception) -> str:
-    """What two errors have in common that have one cause: place and kind, and what an operation is called."""
+    """A key that is equal for errors with the same cause: place, kind and operation."""
     what = str(error) if isinstance(error, UnsupportedOp) else type(error).__name__
     return _place(error) + re.sub(r"\d+", "#", what)
 
 
 def _place(error: BaseException) -> str:
-    """The innermost module that was running, by its name, and its line: ``encoder.conv (my_encoder.py:31): ``."""
+    """Name and line of the innermost running module: ``encoder.conv (my_encoder.py:31): ``."""
     names: dict[int, str] = {}
     found, trace = "", error.__traceback__
     while trace is not None:

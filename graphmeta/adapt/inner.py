@@ -1,4 +1,4 @@
-"""The inner loop: how many steps a task takes, of which order, and what else bounds or trains them."""
+"""The inner loop: number and order of steps, clipping, proximal term and multi-step loss."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from graphmeta.errors import InputError
 class MultiStep:
     """The training loss is a weighted sum of the query losses after every step: ``Σ_k v_k L_query(θ_k)``, k = 1 … K.
 
-    The weights v begin uniform and move linearly to the last step alone, which they reach when ``until`` of the
-    training is done. Scores are always those after the last step.
+    The weights v are uniform at first and shift linearly to the last step only, reached at training progress ``until``.
+    Scores are always those after the last step.
 
     Args:
         until: a share of the training, above 0 and at most 1.
 
     Raises:
-        InputError: another share.
+        InputError: a share outside this range.
 
     Source: MAML++ (Antoniou et al. 2019), multi-step loss optimisation.
     Differs: the released code keeps a small weight on earlier steps; here they reach zero.
@@ -34,7 +34,7 @@ class MultiStep:
             raise InputError(f"until={self.until} must be a share of the training, above 0 and at most 1")
 
     def weights(self, steps: int, progress: float) -> tuple[float, ...]:
-        """v, one number a step, which sum to 1, when this share of the training is done."""
+        """v, one weight per step with sum 1, at this training progress."""
         early = max(0.0, 1 - progress / self.until) / max(steps, 1)
         return (early,) * (steps - 1) + (1 - early * (steps - 1),) * (steps > 0)
 
@@ -56,28 +56,28 @@ class OrderSchedule:
             raise InputError(f"first={self.first} must be a share of the training, above 0 and below 1")
 
     def at(self, progress: float) -> int:
-        """The order, 1 or 2, when this share of the training is done."""
+        """The order, 1 or 2, at this training progress."""
         return 1 if progress < self.first else 2
 
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """What the steps of a task are, besides their rates: ``θ_{k+1} = θ_k − α (clip(∇L_support(θ_k)) + λ (θ_k − θ_0))``.
+    """Options of the inner loop: ``θ_{k+1} = θ_k − α (clip(∇L_support(θ_k)) + λ (θ_k − θ_0))``.
 
     Args:
-        steps: how many steps a task takes; 0 is no adaptation beyond the start.
-        order: 2 differentiates through the steps, 1 takes each step's gradient as a constant; or a schedule.
-        clip: the largest norm of a task's support gradient, over all its adapted parameters; a larger gradient is
-            scaled down to it. No bound if not given. The proximal term is not clipped.
+        steps: number of steps; 0 uses the start without steps.
+        order: 2 differentiates through the steps, 1 treats each step's gradient as a constant; or a schedule.
+        clip: the maximum norm of a task's support gradient, over all its adapted parameters; not clipped if not given.
+            The proximal term is not clipped.
         proximal: λ of the inner loss ``L_support(θ) + λ/2 ‖θ − θ_0‖²``, where θ_0 is the task's own start.
-        multi_step: train on the query losses after every step; after the last one alone if not given.
+        multi_step: train on the query losses after every step; only after the last one if not given.
 
     Raises:
-        InputError: another order, a negative or fractional number of steps, a bound or a λ that is no such number.
+        InputError: another order, a negative or fractional number of steps, or an invalid ``clip`` or ``proximal``.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form; MAML++ (Antoniou et al. 2019) for the schedules;
     iMAML (Rajeswaran et al. 2019) and FedProx (Li et al. 2020) for the proximal term.
-    Differs: iMAML solves the inner problem and differentiates implicitly; here it is descended step by step.
+    Differs: iMAML solves the inner problem and differentiates implicitly; here gradient steps are unrolled.
     """
 
     steps: int = 1
@@ -97,23 +97,23 @@ class InnerLoop:
             raise InputError(f"proximal={self.proximal} must be a finite number, 0 or more")
 
     def order_at(self, progress: float) -> int:
-        """The order, 1 or 2, when this share of the training is done."""
+        """The order, 1 or 2, at this training progress."""
         return self.order.at(progress) if isinstance(self.order, OrderSchedule) else self.order
 
     def weights_at(self, progress: float) -> tuple[float, ...]:
-        """The weights of the query losses after each step; empty where the last one counts alone."""
+        """The weights of the query losses after each step; empty if only the last step counts."""
         weights = () if self.multi_step is None else self.multi_step.weights(self.steps, progress)
         return weights if any(weights[:-1]) else ()
 
     @property
     def dearest(self) -> float:
-        """The share of the training that is done when a batch takes the most memory."""
+        """The training progress at which a batch needs the most memory."""
         second = self.order.first if isinstance(self.order, OrderSchedule) else 0.0
         return second if self.multi_step is not None and second < self.multi_step.until else 1.0
 
 
 class Loop(TypedDict, total=False):
-    """``steps`` and ``order`` of an :class:`InnerLoop`, for those who need no more."""
+    """``steps`` and ``order`` of an :class:`InnerLoop`, as shorthand."""
 
     steps: int
     order: int | OrderSchedule

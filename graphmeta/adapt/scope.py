@@ -1,4 +1,4 @@
-"""Which parameters a task may change: chosen by the beginning of their names."""
+"""Scope: the adapted parameters, selected by name prefixes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True)
 class Scope:
-    """Parameters whose name is one of ``prefixes`` or lies below one: ``Scope("head")`` holds ``head.project.weight``.
+    """Parameters at or below one of the name ``prefixes``: ``Scope("head")`` includes ``head.project.weight``.
 
     ``Scope("")`` is every parameter. MeLU's scope is the last layers, ANIL's the head, CBML's everything. Parameters
-    at or below one of ``without`` are left out.
+    at or below a prefix in ``without`` are excluded.
     """
 
     prefixes: tuple[str, ...]
@@ -26,10 +26,10 @@ class Scope:
         object.__setattr__(self, "without", tuple(without))
 
     def names(self, module: nn.Module) -> list[str]:
-        """Names of the chosen parameters, in the module's order.
+        """Names of the selected parameters, in the module's order.
 
         Raises:
-            InputError: if there is none; the message lists what there is, or what is left out.
+            InputError: no selected parameter; the message lists all parameters, or the excluded ones.
         """
         every = [name for name, _ in module.named_parameters()]
         below = [name for name in every if self._among(self.prefixes, name)]
@@ -44,7 +44,7 @@ class Scope:
         return chosen
 
     def holds(self, name: str) -> bool:
-        """Whether a parameter of that name is chosen."""
+        """Whether the parameter of that name is selected."""
         return self._among(self.prefixes, name) and not self._among(self.without, name)
 
     @staticmethod

@@ -24,20 +24,20 @@ class Step(Protocol):
         ...
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
-        """Make the parameters that depend on the recommender's shapes; called once."""
+        """Create the parameters that depend on the recommender's shapes; called once."""
         ...
 
 
 def _rate(lr: float) -> float:
     if not 0 <= lr < math.inf:
-        raise InputError(f"a rate of {lr} is no step; it must be a finite number, 0 or more")
+        raise InputError(f"the rate is {lr}; it must be a finite number, 0 or more")
     return lr
 
 
 class Gradient(nn.Module):
     """Plain gradient descent: ``θ − β ∇``, the same β for every parameter and step.
 
-    Source: MAML. Adam inside the loop is left out on purpose: its second derivative at zero is infinite.
+    Source: MAML. There is no Adam for inner steps, because its second derivative at zero is infinite.
     """
 
     def __init__(self, lr: float) -> None:
@@ -45,7 +45,7 @@ class Gradient(nn.Module):
         self.lr = _rate(lr)
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
-        """Nothing to make."""
+        """No parameters to create."""
 
     def rate(self, name: str, number: int) -> float:
         """β."""
@@ -53,11 +53,11 @@ class Gradient(nn.Module):
 
 
 class LearnedRates(nn.Module):
-    """A rate for each number of each parameter, learned with the shared weights: ``θ − α ⊙ ∇``.
+    """An element-wise learning rate for each parameter, learned with the shared weights: ``θ − α ⊙ ∇``.
 
     Args:
-        lr: the initial rate everywhere.
-        per_step: rates of their own for each step.
+        lr: the initial rate.
+        per_step: separate rates for each step.
 
     Source: Meta-SGD (Li et al. 2017). Differs: an item table has one learned rate, which keeps its change low-rank.
     """
@@ -79,29 +79,29 @@ class LearnedRates(nn.Module):
 
 
 class GroupRates(nn.Module):
-    """One rate for each group of parameters and each step, learned in log: ``θ − α ∇``, ``α = lr · exp(ρ)``.
+    """One rate for each group of parameters and each step, learned in log space: ``θ − α ∇``, ``α = lr · exp(ρ)``.
 
-    ρ begins at zero, so that weight decay draws a rate towards ``lr``. One rate for all numbers of a matrix or a table
-    keeps its change low-rank.
+    ρ is initialised to zero, so weight decay shrinks a rate towards ``lr``. A scalar rate for a matrix or table keeps
+    its change low-rank.
 
     Args:
         lr: the initial rate of every group, above 0.
-        groups: the beginnings of the names in each group (``("encoder", "head")``), as
-            :class:`~graphmeta.adapt.scope.Scope` takes them; a parameter belongs to the longest that fits. If not
-            given, each parameter is a group of its own.
-        per_step: rates of their own for each step.
+        groups: the name prefixes of the groups (``("encoder", "head")``), as in
+            :class:`~graphmeta.adapt.scope.Scope`; a parameter belongs to the longest matching prefix. If not given,
+            each parameter is a group of its own.
+        per_step: separate rates for each step.
 
     Raises:
         InputError: a rate that is not above 0; (from :meth:`bind`) a group without parameters, or a parameter in none.
 
     Source: MAML++ (Antoniou et al. 2019), per-layer per-step learning rates.
-    Differs: learned in log, so that a rate stays positive.
+    Differs: learned in log space, so that a rate stays positive.
     """
 
     def __init__(self, lr: float, *, groups: Sequence[str] | None = None, per_step: bool = True) -> None:
         super().__init__()
         if _rate(lr) == 0:
-            raise InputError("a rate learned in log cannot begin at 0; begin with a small one, such as 1e-3")
+            raise InputError("a rate learned in log space cannot start at 0; use a small one, such as 1e-3")
         self.lr = lr
         self.groups, self.per_step, self.rates = None if groups is None else tuple(groups), per_step, nn.ParameterDict()
         self.initial: Tensor
@@ -109,11 +109,11 @@ class GroupRates(nn.Module):
         self.group_of: dict[str, str] = {}
 
     def extra_repr(self) -> str:
-        """Groups, and whether each step has rates of its own."""
+        """Groups, and whether rates are per step."""
         return f"groups={self.groups}, per_step={self.per_step}"
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
-        """Numbers ρ ``[steps or 1]`` for each group."""
+        """A parameter ρ ``[steps or 1]`` for each group."""
         self.group_of = {name: name if self.groups is None else self._group(name, names) for name in names}
         used = set(self.group_of.values())
         for group in self.groups or ():
@@ -126,23 +126,23 @@ class GroupRates(nn.Module):
         """α of this parameter's group in this step, one number.
 
         Raises:
-            InputError: a step that no rate was learned for.
+            InputError: a step without a learned rate.
         """
         return self.initial * _of_step(self.rates[_key(self.group_of[name])], number, self.per_step).exp()
 
     def _group(self, name: str, names: list[str]) -> str:
-        """The longest of the groups that the name is in."""
+        """The longest matching group of the name."""
         found = [group for group in self.groups or () if Scope(group).holds(name)]
         if not found:
             raise InputError(
-                f"{name} is in none of the groups {', '.join(self.groups or ())}; name one that it begins with, or "
+                f"{name} is in none of the groups {', '.join(self.groups or ())}; name one of its prefixes, or "
                 f"leave groups out; in scope are: {', '.join(names)}"
             )
         return max(found, key=len)
 
 
 def _key(group: str) -> str:
-    """A name that torch takes, of a group that may be the empty beginning."""
+    """A valid torch parameter name for a group, also for the empty prefix."""
     return group.replace(".", "/") or "/"
 
 
@@ -150,7 +150,7 @@ def _of_step(rates: Tensor, number: int, per_step: bool) -> Tensor:
     """The rates of a step.
 
     Raises:
-        InputError: a step that no rate was learned for.
+        InputError: a step without a learned rate.
     """
     if per_step and number >= len(rates):
         raise InputError(

@@ -1,20 +1,19 @@
-"""A module's twin for one call: modules of its own that share the memory of the weights.
+"""A module's twin for one call: a shallow copy of its modules that shares the memory of the weights.
 
-A call with other weights, or in another mode, must leave no trace in the module that was called, whatever other threads
-do with it at the same time. So the call goes to a twin: each module copied shallowly, parameters and buffers shared,
-and weights put straight into the places of the twin. Nothing is swapped and put back, so nothing can be put back
-wrongly: modules registered twice stay one module, tied weights one weight. A twin costs microseconds a module and no
-memory of weights.
+A call with other weights, or in another mode, must not modify the called module, also with concurrent threads. The
+call therefore uses a twin: each module is copied shallowly, parameters and buffers are shared, and task-specific
+weights are set in the twin. Nothing is swapped and restored. Modules registered twice stay one module, tied weights
+one weight. A twin costs microseconds per module and no memory for weights.
 
 Attributes are followed: lists, dictionaries, deques, partial functions, bound methods, closures and
-default arguments, weak references, hooks, and objects of any kind with attributes. A container of a module is the
-twin's own, one for all who share it, so that what forward keeps there stays in the call. Compiled modules are taken as
-what they were compiled from, since a compiled graph has no second derivative. Scripted modules stay as they are. What
-is not followed (globals, class attributes, objects of C, lists within lists within …) leads to the originals: reading
-one of these in the place of a task's own weight is refused by name (:class:`~graphmeta.adapt.stacked.guard.Guard`).
+default arguments, weak references, hooks, and objects of any kind with attributes. Containers
+are copied once per twin, so that what forward stores there stays in the call. Compiled modules are replaced by their
+originals, since a compiled graph has no second derivative. Scripted modules are not copied. Other references (globals,
+class attributes, C objects, deeply nested lists) point to the originals: reading one of these instead of a task's own
+weight raises an error with its name (:class:`~graphmeta.adapt.stacked.guard.Guard`).
 
-In training, what forward assigns to its module is handed back: buffers that it replaces, and numbers (a counter, a
-temperature that anneals). Tensors that it keeps as plain attributes are not.
+In training, what forward assigns to its module is copied back: replaced buffers, and numbers (a counter, an annealed
+temperature). Tensors in plain attributes are not.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ _OPAQUE = frozenset({"numpy", "pandas", "torch", "_thread", "threading", "loggin
 
 
 class Kept:
-    """The buffers and numbers of a module as they are now, which a call in training may move.
+    """A snapshot of the buffers and numbers of a module, which a call in training may change.
 
     Args:
-        moving: the names of the buffers that calls write into; all of them if that is not known yet.
+        moving: the names of the buffers that calls write into; None if not known yet (all are copied).
     """
 
     def __init__(self, module: nn.Module, moving: set[str] | None) -> None:
@@ -68,7 +67,7 @@ class Kept:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the module back what it had."""
+        """Restore the snapshot."""
         for name, value in self._values.items():
             self._buffers[name][0].copy_(value)
         for part, buffers, numbers in self._of:
@@ -86,10 +85,10 @@ class Twin:
     """The twin of a module for one call.
 
     Args:
-        module: what is called.
+        module: the called module.
         training: the mode of the twin; if not given, that of each module.
-        apart: whether the weights are other tensors over the same memory, so that a training that writes into them
-            meanwhile does not stop autograd from differentiating what was asked; if not, the parameters themselves.
+        apart: whether the weights are new tensors over the same memory, so that in-place updates by a concurrent
+            training do not invalidate autograd of this call; if not, the parameters themselves.
     """
 
     def __init__(self, module: nn.Module, *, training: bool | None = None, apart: bool = False) -> None:
@@ -108,7 +107,7 @@ class Twin:
         self._attributes()
 
     def of(self, module: nn.Module) -> nn.Module:
-        """The twin of another module (a loss), in which what it shares with this one is this one's."""
+        """The twin of another module (a loss), which shares submodules with this twin."""
         begin = len(self._pairs)
         twin = self._module(module)
         self._pairs, before = self._pairs[begin:], self._pairs[:begin]
@@ -117,7 +116,7 @@ class Twin:
         return twin
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Put tensors into the places of the parameters or buffers of these names, wherever these are registered."""
+        """Set the parameters or buffers of these names, wherever they are registered."""
         for name, weight in weights.items():
             own = _named(self.original, name)
             if id(own) in self._loose:
@@ -133,7 +132,7 @@ class Twin:
             part.__dict__["_flat_weights"] = [part._parameters.get(name) for name in names]
 
     def watch(self, guard: Guard, weights: Mapping[str, Tensor]) -> None:
-        """Tell a guard which originals these weights stand for, and what must not be written into."""
+        """Register with a guard the originals of these weights, and the tensors that must not be written."""
         originals = {name: _named(self.original, name) for name in weights}
         replaced = {id(own) for own in originals.values()}
         guard.replaced = {own.data_ptr(): name for name, own in originals.items()}
@@ -141,7 +140,7 @@ class Twin:
         guard.parameters = self.parameters | {address(w) for w in weights.values() if type(w) in (Tensor, nn.Parameter)}
 
     def hand_back(self) -> None:
-        """Give the module the buffers and numbers that its twin has assigned in training."""
+        """Copy back the buffers and numbers that the twin has assigned in training."""
         for original, own, name, shared in self._buffers:
             found = own[name]
             if found is not shared and isinstance(found, Tensor):

@@ -1,4 +1,4 @@
-"""What an encoder does under adaptation: stacked as in the loop, for any number of tasks and threads."""
+"""Checks of an encoder under adaptation: the stacked engine equals the loop, for any number of tasks and threads."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
-from graphmeta.testing.report import ITEMS, TOLERANCE, Found, asked, difference, states_of
+from graphmeta.testing.report import ITEMS, TOLERANCE, Found, difference, query_samples, states_of
 
 _TASKS = (2, 3, 4, 5, 8, 10, 25, 50)
 
 
 def _recommender(encoder: nn.Module, width: int) -> Recommender:
     with torch.no_grad():
-        states = states_of(encoder, session_batch(asked(), num_items=ITEMS), width)
+        states = states_of(encoder, session_batch(query_samples(), num_items=ITEMS), width)
     torch.manual_seed(2)
     head = Dot(Mean(), nn.Linear(states.shape[1], width))
     return Recommender(ItemFeatures(ITEMS, width), encoder, head).double()
@@ -47,8 +47,8 @@ def _gradients(recommender: Recommender, losses: Tensor) -> list[Tensor]:
 
 
 def check_reached(encoder: nn.Module, width: int) -> Found:
-    """The gradient of the loss by weights that are put into a twin, against that by the module's own."""
-    recommender, batch = _recommender(encoder, width), session_batch(asked(), num_items=ITEMS)
+    """Compare the gradient with respect to weights set in a twin with that of the module's own weights."""
+    recommender, batch = _recommender(encoder, width), session_batch(query_samples(), num_items=ITEMS)
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     plain = _gradients(recommender, recommender(batch, SoftmaxLoss()))
@@ -68,9 +68,9 @@ def check_engines(encoder: nn.Module, width: int) -> Found:
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     recommender = _recommender(encoder, width)
-    worst, where, note = 0.0, "", "the stacked engine knows every operation"
+    worst, where, note = 0.0, "", "the stacked engine supports every operation"
     # In the even batch, rows in a wrong order look right.
-    for few, most in ((asked(), None), (asked(even=True), 1)):
+    for few, most in ((query_samples(), None), (query_samples(even=True), 1)):
         tasks = task_batch(few, num_items=ITEMS, max_support=most)
         for order in (1, 2):
             answers = []
@@ -92,10 +92,10 @@ def check_engines(encoder: nn.Module, width: int) -> Found:
 
 @torch.no_grad()
 def check_counts(encoder: nn.Module, width: int) -> Found:
-    """Scores of any number of tasks: those of the loop, and those of each asked alone."""
+    """Compare scores for any number of tasks with the loop, and with each task alone."""
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
-    recommender, every = _recommender(encoder, width), asked(count=max(_TASKS))
+    recommender, every = _recommender(encoder, width), query_samples(count=max(_TASKS))
     loop = _adaptation(recommender, order=1, stacked=False, steps=1)
     wanted = _scored(loop, recommender, every)
     worst, where = 0.0, ""
@@ -110,7 +110,7 @@ def check_counts(encoder: nn.Module, width: int) -> Found:
         )
         error = difference(alone, wanted[sample : sample + 1])
         worst, where = max((worst, where), (error, f"a session of {every.lengths[sample]} clicks alone"))
-    cause = f": {where} is not answered as in the loop" if worst >= TOLERANCE else ""
+    cause = f": {where} differs from the loop" if worst >= TOLERANCE else ""
     return Found(worst < TOLERANCE, f"largest difference {worst:.1e}, alone and of {_TASKS[0]} to {_TASKS[-1]}{cause}")
 
 
@@ -122,17 +122,17 @@ def _scored(adaptation: Adaptation, recommender: Recommender, samples: Samples) 
 def check_threads(encoder: nn.Module, width: int) -> Found:
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
-    recommender, samples = _recommender(encoder, width), asked()
+    recommender, samples = _recommender(encoder, width), query_samples()
     adaptation = _adaptation(recommender, order=1, stacked=True)
     before = [p.clone() for p in recommender.parameters()]
 
-    def ask(sample: int) -> Tensor:
+    def score(sample: int) -> Tensor:
         with torch.no_grad():
             return _scored(adaptation, recommender, samples.take(slice(sample % len(samples), len(samples))))
 
     with ThreadPoolExecutor(8) as pool:
-        alone = [ask(sample) for sample in range(len(samples))]
-        together = list(pool.map(ask, range(4 * len(samples))))
+        alone = [score(sample) for sample in range(len(samples))]
+        together = list(pool.map(score, range(4 * len(samples))))
     worst = max(difference(one, alone[n % len(samples)]) for n, one in enumerate(together))
     moved = max(difference(one, other) for one, other in zip(before, recommender.parameters(), strict=True))
     if moved:
@@ -142,7 +142,7 @@ def check_threads(encoder: nn.Module, width: int) -> Found:
 
 
 def check_second_order(encoder: nn.Module, width: int) -> Found:
-    recommender, tasks = _recommender(encoder, width), task_batch(asked(), num_items=ITEMS)
+    recommender, tasks = _recommender(encoder, width), task_batch(query_samples(), num_items=ITEMS)
     adaptation = _adaptation(recommender, order=2, stacked=True)
 
     def adapted() -> Tensor:
@@ -154,7 +154,7 @@ def check_second_order(encoder: nn.Module, width: int) -> Found:
     found = f"gradient {analytic:.6f}, finite difference {numeric:.6f}"
     if _near(analytic, numeric):
         return Found(True, found)
-    batch = session_batch(asked(), num_items=ITEMS)
+    batch = session_batch(query_samples(), num_items=ITEMS)
     _, first, first_numeric = _derivatives(recommender, lambda: recommender(batch, SoftmaxLoss()))
     if not _near(first, first_numeric):
         cause = "nor is the plain gradient a derivative: stop-gradient, straight-through or padding"
@@ -167,7 +167,7 @@ def _near(analytic: float, numeric: float) -> bool:
 
 
 def _derivatives(recommender: Recommender, losses: Callable[[], Tensor]) -> tuple[bool, float, float]:
-    """Whether the gradient of the mean loss is finite; its slope along a direction, by autograd and by differences."""
+    """Whether the gradient of the mean loss is finite; its directional derivative by autograd and by differences."""
     gradients = _gradients(recommender, losses())
     if not all(bool(g.isfinite().all()) for g in gradients):
         return False, float("nan"), float("nan")
@@ -176,14 +176,16 @@ def _derivatives(recommender: Recommender, losses: Callable[[], Tensor]) -> tupl
     analytic = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
     numeric = analytic
     for step in (1e-6, 1e-4, 1e-8):  # a kink (ReLU) may lie inside the wider ones
-        numeric = _slope(recommender, losses, direction, step)
+        numeric = _central_difference(recommender, losses, direction, step)
         if _near(analytic, numeric):
             break
     return True, analytic, numeric
 
 
 @torch.no_grad()
-def _slope(recommender: Recommender, losses: Callable[[], Tensor], direction: list[Tensor], width: float) -> float:
+def _central_difference(
+    recommender: Recommender, losses: Callable[[], Tensor], direction: list[Tensor], width: float
+) -> float:
     """Central difference of the mean loss along a direction of all parameters."""
     parameters = [p for p in recommender.parameters() if p.requires_grad]
     begin, values = [parameter.clone() for parameter in parameters], []

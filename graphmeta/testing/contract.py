@@ -1,4 +1,4 @@
-"""What every encoder promises: a state for each click, that depends on its own sample alone."""
+"""The encoder contract: one state per click, which depends on its own sample only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.testing.report import ITEMS, TOLERANCE, Found, asked, compared, difference, states_of, table
+from graphmeta.testing.report import ITEMS, TOLERANCE, Found, compared, difference, query_samples, states_of, table
 
 
 def check_shape(encoder: nn.Module, width: int) -> Found:
-    batch = session_batch(asked(), num_items=ITEMS)
+    batch = session_batch(query_samples(), num_items=ITEMS)
     states = states_of(encoder, batch, width)
     clicks = batch["event"].num_nodes
     good = states.dim() == 2 and len(states) == clicks and bool(states.isfinite().all())
@@ -21,7 +21,7 @@ def check_shape(encoder: nn.Module, width: int) -> Found:
 
 
 def check_answers(encoder: nn.Module, width: int) -> Found:
-    samples = asked()
+    samples = query_samples()
     others = replace(samples, target=(samples.target + 1) % ITEMS)
     batches = [session_batch(one, num_items=ITEMS) for one in (samples, others)]
     found = []
@@ -29,37 +29,37 @@ def check_answers(encoder: nn.Module, width: int) -> Found:
         for batch in batches:
             torch.manual_seed(3)  # the same dropout in both
             found.append(states_of(encoder.train(training), batch, width))
-    cause = "the states depend on batch['sample'].target, which nobody knows when recommending"
+    cause = "the states depend on batch['sample'].target, which is unknown when recommending"
     return compared(torch.cat(found[::2]), torch.cat(found[1::2]), cause)
 
 
 def check_training(encoder: nn.Module, width: int) -> Found:
-    """By the slope of each sample's states in the item vectors of the others, which is 0 under any dropout."""
-    batch = session_batch(asked(), num_items=ITEMS)
+    """By the gradient of each sample's states with respect to other samples' item vectors: 0 with any dropout."""
+    batch = session_batch(query_samples(), num_items=ITEMS)
     x = table(width)[batch["item"].n_id].requires_grad_()
     states = encoder.train()(x, batch)
     worst = 0.0
     for sample in range(batch["sample"].num_nodes if states.requires_grad else 0):
         own = states[batch["event"].batch == sample]
-        (slope,) = torch.autograd.grad((own * torch.randn_like(own)).sum(), x, retain_graph=True, allow_unused=True)
-        if slope is not None:
-            worst = max(worst, float(slope[batch["item"].batch != sample].abs().max()))
-    cause = ": statistics over the batch (batch norm, centring) make a session depend on who is beside it"
-    return Found(worst < TOLERANCE, f"largest slope in another's items {worst:.1e}" + cause * (worst >= TOLERANCE))
+        (gradient,) = torch.autograd.grad((own * torch.randn_like(own)).sum(), x, retain_graph=True, allow_unused=True)
+        if gradient is not None:
+            worst = max(worst, float(gradient[batch["item"].batch != sample].abs().max()))
+    cause = ": statistics over the batch (batch norm, centring) make a session depend on the others"
+    return Found(worst < TOLERANCE, f"largest gradient by another's items {worst:.1e}" + cause * (worst >= TOLERANCE))
 
 
 def check_modes(encoder: nn.Module, width: int) -> Found:
-    batch = session_batch(asked(), num_items=ITEMS)
+    batch = session_batch(query_samples(), num_items=ITEMS)
     evaluated = states_of(encoder, batch, width)
     torch.manual_seed(3)
     error = difference(evaluated, states_of(encoder.train(), batch, width))
     if error < TOLERANCE:
-        return Found(True, "the same states in training and when asked")
+        return Found(True, "the same states in training and in evaluation")
     return Found(False, f"states differ by {error:.1e} in training: dropout, noise or statistics", on_purpose=True)
 
 
 def check_alone(encoder: nn.Module, width: int) -> Found:
-    samples = asked()
+    samples = query_samples()
     together = states_of(encoder, session_batch(samples, num_items=ITEMS), width)
     begin, worst, whose = 0, 0.0, 0
     for sample in range(len(samples)):
@@ -68,14 +68,14 @@ def check_alone(encoder: nn.Module, width: int) -> Found:
         begin += len(alone)
         worst, whose = max((worst, whose), (error, sample))
     clicks = int(samples.lengths[whose])
-    cause = f": a session of {clicks} click{'s' * (clicks > 1)} has other states alone than beside others"
+    cause = f": a session of {clicks} click{'s' * (clicks > 1)} has other states alone than in a batch"
     if clicks == 1:
         cause += " (it has no edge: does something count nodes by the edges? pass num_nodes)"
     return Found(worst < TOLERANCE, f"largest difference {worst:.1e}" + cause * (worst >= TOLERANCE))
 
 
 def check_dummies(encoder: nn.Module, width: int) -> Found:
-    samples = asked()
+    samples = query_samples()
     ragged = session_batch(samples, num_items=ITEMS)
     filled = session_batch(samples, num_items=ITEMS, task=np.arange(len(samples)), num_tasks=len(samples))
     real = torch.isin(filled["event"].batch, filled["sample"].real)

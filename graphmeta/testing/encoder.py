@@ -1,4 +1,4 @@
-"""Whether an encoder keeps its contract, and what the stacked engine makes of it, by trying it."""
+"""Empirical checks of the encoder contract and of the stacked engine."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from graphmeta.testing.report import Check, CheckReport, Found
 
 
 def check_encoder(factory: Callable[[int], nn.Module], *, width: int = 8) -> CheckReport:
-    """Whether an encoder keeps the contract, and what the stacked engine makes of it. Runs in float64, in seconds.
+    """Check that an encoder keeps its contract and works in the stacked engine. Runs in float64, in seconds.
 
-    * one finite state for each click;
-    * the states are the same whatever the batch says of the answers, in training too;
-    * a sample's states do not depend on the other samples of its batch (a session of one click is asked alone and
-      beside others), nor on the dummy rows of task batches; nor in training, where batch normalisation makes them
-      (seen by gradients, so that dropout does not matter);
-    * the states in training are those of eval mode, but for dropout;
-    * a call with other weights uses them all: no weight is read around its module;
-    * all tasks at once give what the per-task loop gives, to 1e-9: for scores and for the gradient of every parameter,
-      in first and second order, and for the scores of 2 to 50 tasks, of equal and of different lengths; an operation
-      that the stack does not know is named (not a failure: the adaptation falls back to the loop, several times
-      slower);
-    * eight threads get the answers of one, and the weights stay as they are;
+    * one finite state per click;
+    * the states do not depend on the targets in the batch, in training neither;
+    * a sample's states do not depend on other samples of its batch (a session of one click is checked alone and in a
+      batch), nor on the dummy rows of task batches; also in training, where batch normalisation would break this
+      (checked by gradients, so that dropout does not matter);
+    * the states in training equal those in eval mode, except for dropout;
+    * a call with other weights uses all of them: no weight is read outside its module;
+    * all tasks at once equal the per-task loop to 1e-9: scores and the gradient of every parameter, in first and second
+      order, and the scores of 2 to 50 tasks, of equal and of different lengths; an operation unknown to the stacked
+      engine is named (not a failure: the adaptation falls back to the loop, several times slower);
+    * eight threads get the same results as one, and the weights stay unchanged;
     * second-order gradients are finite and agree with finite differences.
 
-    What may be on purpose is noted and no failure: a gradient that no finite difference agrees with where the plain
-    loss is no derivative either (stop-gradient, straight-through, padding), and states that differ in training.
+    Noted, but not a failure: a gradient that differs from finite differences if the gradient of the plain loss does too
+    (stop-gradient, straight-through, padding), and states that differ in training.
 
     Args:
-        factory: makes the encoder for item vectors of this width; its module is left in eval mode.
+        factory: returns the encoder for item vectors of this width; the module is left in eval mode.
 
     Raises:
-        InputError: a factory that raises, or makes something else.
+        InputError: a factory that raises, or does not return a module.
     """
     with _float64():
         torch.manual_seed(0)
@@ -54,27 +53,27 @@ def _made(factory: Callable[[int], nn.Module], width: int) -> nn.Module:
     try:
         encoder = factory(width)
     except Exception as error:
-        raise InputError(f"no encoder of width {width}: {_told(error)}; {wanted}") from error
+        raise InputError(f"no encoder of width {width}: {_summary(error)}; {wanted}") from error
     if not isinstance(encoder, nn.Module):
         raise InputError(f"no encoder of width {width}, but {type(encoder).__name__}; {wanted}")
     return encoder
 
 
 def _guarded(name: str, check: Callable[[nn.Module, int], Found], encoder: nn.Module, width: int) -> Check:
-    """A check's answer; an exception of the encoder is an answer too."""
+    """The result of a check; an exception of the encoder is a failure."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = check(encoder, width)
         return Check(name, found.ok, found.text, found.on_purpose and not found.ok)
     except Exception as error:
-        return Check(name, False, _told(error))
+        return Check(name, False, _summary(error))
     finally:
         encoder.eval()
 
 
-def _told(error: Exception) -> str:
-    """The kind of the error, and its first line."""
+def _summary(error: Exception) -> str:
+    """The type of the error, and the first line of its message."""
     reason = str(error).strip().splitlines()
     return f"{type(error).__name__}: {reason[0] if reason else ''}"
 

@@ -1,4 +1,4 @@
-"""What a check finds, and the sessions that an encoder is tried on."""
+"""Results of encoder checks, and the test samples."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ITEMS, TOLERANCE = 23, 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One property of an encoder: whether it holds, and what was found.
+    """One property of an encoder: whether it holds, and details.
 
-    ``on_purpose``: it does not hold, in a way that people often want (stop-gradient, padding, dropout); look at it.
+    ``on_purpose``: it does not hold, but possibly on purpose (stop-gradient, padding, dropout); check it.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All checks of an encoder; ``ok`` if none is wrong. ``print`` it to read it."""
+    """All checks of an encoder; ``ok`` if none failed. ``print`` it to read it."""
 
     checks: tuple[Check, ...]
 
@@ -44,16 +44,16 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class Found:
-    """What a check found: whether the property holds, and the cause in one line where it does not."""
+    """The result of a check: whether the property holds, and the cause in one line if it does not."""
 
     ok: bool
     text: str
     on_purpose: bool = False
 
 
-def asked(*, even: bool = False, count: int = 6) -> Samples:
-    """Sessions of several lengths, one click among them, and with repeated items (or alike in every count), their
-    times and users (one of them unknown), and their next items."""
+def query_samples(*, even: bool = False, count: int = 6) -> Samples:
+    """Samples of several lengths, including one click and repeated items (or, if ``even``, all of equal size), with
+    times, users (one unknown) and targets."""
     random = np.random.default_rng(7)
     sessions = [random.integers(0, ITEMS, n) for n in (5, 3, 6, 4)] + [np.array([4, 4, 9, 4])]
     sessions.insert(2, np.array([7, 11]))  # neither the first row of a batch nor the last

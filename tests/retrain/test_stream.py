@@ -212,7 +212,7 @@ def test_periods_by_time_and_by_count():
     assert period_edges(log, events=100)[:-1].tolist() == [0]
     assert period_edges(log, seconds=5)[-1] > 22
     for wrong in ({}, {"seconds": 1, "events": 1}, {"seconds": 0}, {"events": -1}):
-        with pytest.raises(InputError, match="so many seconds or so many events"):
+        with pytest.raises(InputError, match="either seconds= or events= above 0"):
             period_edges(log, **wrong)
 
 

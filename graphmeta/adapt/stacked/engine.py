@@ -1,4 +1,4 @@
-"""How a recommender is called with weights that are not its own: stacked for all tasks, or plain for one."""
+"""Calls of a recommender with task-specific weights: stacked for all tasks, or plain for one."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Call:
-    """One call of a recommender for a batch: its twin, and, for all tasks at once, whose rows its tensors hold.
+    """One call of a recommender for a batch: its twin, and for stacked tasks the ownership of rows.
 
     Args:
-        batch: what it is called with.
-        together: whether the weights are those of all tasks of the batch; if not, of one task alone.
-        exact: whether every derivative of what the call computes must exist.
+        batch: the input of the call.
+        together: whether the weights are those of all tasks of the batch, or of a single task.
+        exact: whether the results must be differentiable to any order.
     """
 
     def __init__(self, recommender: Recommender, batch: HeteroData, *, together: bool, exact: bool) -> None:

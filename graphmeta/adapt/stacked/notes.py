@@ -1,4 +1,4 @@
-"""Notes on tensors: whose rows they hold, see :mod:`graphmeta.adapt.stacked.stack`."""
+"""Notes on tensors: the task that owns each row, see :mod:`graphmeta.adapt.stacked.stack`."""
 
 from __future__ import annotations
 

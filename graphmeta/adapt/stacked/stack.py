@@ -1,4 +1,4 @@
-"""Whose rows a tensor holds: carried along every operation, or refused; never read off a size.
+"""Ownership of rows: which task each row of a tensor belongs to, tracked through every operation, never by size.
 
 While the stacked engine calls a recommender, a :class:`Stack` sees each torch function that runs (a
 ``TorchFunctionMode``, one a thread) and notes on each result what it is:

@@ -34,8 +34,8 @@ class TableGradient:
         found = state.base.new_zeros(num_tasks)
         joined = [torch.cat(part, 1) for part in zip(*self.products, strict=True)]
         if joined:
-            slopes, queries = joined
-            close = torch.bmm(slopes, slopes.transpose(1, 2)) * torch.bmm(queries, queries.transpose(1, 2))
+            deltas, queries = joined
+            close = torch.bmm(deltas, deltas.transpose(1, 2)) * torch.bmm(queries, queries.transpose(1, 2))
             found = found + close.sum((1, 2))
         if self.lookups:
             index, task, rows, slope = (torch.cat(part) for part in zip(*self.lookups, strict=True))

@@ -28,7 +28,7 @@ from graphmeta.adapt.stacked.stack import Stack
 
 @dataclass(frozen=True)
 class TableState:
-    """A table ``base [V, D]`` that T tasks have changed a little: scaled row by row, then added to.
+    """A table ``base [V, D]`` with low-rank changes of T tasks: scaled row by row, then added to.
 
     In ``first_order`` a step's gradient is a constant: the base is read as if each task's table were ``base`` plus
     constants, whatever the scaling.

@@ -21,12 +21,14 @@ from torch import Tensor
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_weight import TaskWeight, without_memory
 
-Change = tuple[float | Tensor, Tensor, Tensor]  # a rate, slopes [T, N, out] and rows [T, N, in]
+Change = tuple[
+    float | Tensor, Tensor, Tensor
+]  # a rate, output gradients (deltas) [T, N, out] and input rows [T, N, in]
 
 
 @dataclass(frozen=True)
 class MatrixState:
-    """A matrix ``base [out, in]`` that T tasks have changed by ``− rate · slopesᵀ rows`` each, for each change."""
+    """A matrix ``base [out, in]`` with a change ``− rate · deltasᵀ rows`` per task, for each step."""
 
     base: Tensor
     changes: tuple[Change, ...] = ()
@@ -34,18 +36,18 @@ class MatrixState:
     def product(self, x: Tensor, stack: Stack) -> Tensor:
         """Each row (task-major ``[T·R, …, in]``) times its own task's matrix -> ``[T·R, …, out]``."""
         out, own = F.linear(x, self.base), _rows(x, stack)
-        for rate, slopes, rows in self.changes:
+        for rate, deltas, rows in self.changes:
             close = torch.bmm(own, rows.transpose(1, 2))
             blocks = out.reshape(stack.num_tasks, -1, out.shape[-1])
-            out = torch.baddbmm(blocks, close * -rate, slopes).reshape(out.shape)
+            out = torch.baddbmm(blocks, close * -rate, deltas).reshape(out.shape)
         return out
 
     def dense(self, num_tasks: int) -> Tensor:
         """Every task's matrix in full, ``[T, out, in]``."""
         dense = self.base.expand(num_tasks, *self.base.shape)
         with torch.autocast(self.base.device.type, enabled=False):  # a weight is rounded where it is used, not here
-            for rate, slopes, rows in self.changes:
-                dense = torch.baddbmm(dense, slopes.transpose(1, 2), rows * -rate)
+            for rate, deltas, rows in self.changes:
+                dense = torch.baddbmm(dense, deltas.transpose(1, 2), rows * -rate)
         return dense
 
     @property
@@ -59,13 +61,13 @@ class MatrixState:
         def less(rate: float | Tensor) -> float | Tensor:
             return rate - by * (_constant(rate) if constant else rate)
 
-        return replace(self, changes=tuple((less(rate), slopes, rows) for rate, slopes, rows in self.changes))
+        return replace(self, changes=tuple((less(rate), deltas, rows) for rate, deltas, rows in self.changes))
 
     def detach(self) -> MatrixState:
         """The same state, cut from the autograd graph."""
         return MatrixState(
             self.base.detach(),
-            tuple((_constant(rate), slopes.detach(), rows.detach()) for rate, slopes, rows in self.changes),
+            tuple((_constant(rate), deltas.detach(), rows.detach()) for rate, deltas, rows in self.changes),
         )
 
 
@@ -139,11 +141,11 @@ class TaskMatrix(TaskWeight):
         ``held`` is the share of what has changed since the start that is taken back.
         """
         state = state if held is None else state.held(held, constant=not keep_graph)
-        low, slope = self._parts(grads, keep_graph)
+        low, full_grad = self._parts(grads, keep_graph)
         if low is not None:  # one change a step, however often the layer was called in it
             state = replace(state, changes=(*state.changes, (rate, *low)))
-        if slope is not None:
-            return state.dense(self.stack.num_tasks) - rate * slope
+        if full_grad is not None:
+            return state.dense(self.stack.num_tasks) - rate * full_grad
         return state.dense(self.stack.num_tasks) if state.heavy else state
 
     def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
@@ -151,16 +153,16 @@ class TaskMatrix(TaskWeight):
 
         ``‖Σ_j δ_j ⊗ x_j‖² = Σ_ij (δ_i·δ_j)(x_i·x_j)``, or of the gradient written out where that is the smaller.
         """
-        low, slope = self._parts(grads, keep_graph)
+        low, full_grad = self._parts(grads, keep_graph)
         if low is None:
-            assert slope is not None
-            return slope.square().sum((1, 2))
-        slopes, rows = low
-        if slope is None and slopes.shape[1] ** 2 <= self.state.base.numel():
-            close = torch.bmm(slopes, slopes.transpose(1, 2)) * torch.bmm(rows, rows.transpose(1, 2))
+            assert full_grad is not None
+            return full_grad.square().sum((1, 2))
+        deltas, rows = low
+        if full_grad is None and deltas.shape[1] ** 2 <= self.state.base.numel():
+            close = torch.bmm(deltas, deltas.transpose(1, 2)) * torch.bmm(rows, rows.transpose(1, 2))
             return close.sum((1, 2)).clamp(min=0)
-        full = torch.bmm(slopes.transpose(1, 2), rows)
-        return (full if slope is None else full + slope).square().sum((1, 2))
+        full = torch.bmm(deltas.transpose(1, 2), rows)
+        return (full if full_grad is None else full + full_grad).square().sum((1, 2))
 
     def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
         """The gradients of :meth:`read` times the factor ``[T]`` of their task."""
@@ -173,14 +175,14 @@ class TaskMatrix(TaskWeight):
     def _parts(
         self, grads: Sequence[Tensor | None], keep_graph: bool
     ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-        """The gradient as slopes ``[T, N, out]`` and rows ``[T, N, in]``, and as matrices ``[T, out, in]``."""
+        """The gradient as deltas ``[T, N, out]`` and rows ``[T, N, in]``, and as matrices ``[T, out, in]``."""
         moved = [(x, grad) for (x, _), grad in zip(self.products, grads, strict=False) if grad is not None]
-        slope = None if self.written is None else grads[-1]
+        full_grad = None if self.written is None else grads[-1]
         if not moved:
-            return None, slope
-        slopes = torch.cat([self._kept(grad) for _, grad in moved], 1)
+            return None, full_grad
+        deltas = torch.cat([self._kept(grad) for _, grad in moved], 1)
         rows = torch.cat([self._kept(x if keep_graph else x.detach()) for x, _ in moved], 1)
-        return (slopes, rows), slope
+        return (deltas, rows), full_grad
 
     def _kept(self, x: Tensor) -> Tensor:
         """The rows of each task, as precise as the matrix: under autocast a layer's may be less."""

@@ -95,7 +95,7 @@ class TaskTable(TaskValue):
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Single ones of the scores, ``[N]``: any number of them from any row."""
         scores = self.scored(query)
-        self.seen.kept = query, scores  # whoever asks for single ones asks for all of them next
+        self.seen.kept = query, scores  # rows are materialised on first access: every caller reads all of them
         return scores[row, column]
 
     def squares(self) -> Tensor:
@@ -217,7 +217,7 @@ def _plain(options: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _own(read: Tensor) -> Tensor:
-    """What was read, as a thing that a gradient can be asked of."""
+    """The values read, as a tensor to differentiate by."""
     return read if read.requires_grad else read.requires_grad_(torch.is_grad_enabled())
 
 

@@ -1,4 +1,4 @@
-"""TaskWeight: one parameter in a different version for each task, inside modules that know nothing of tasks.
+"""TaskWeight: one parameter with a different value for each task, inside modules written for a single task.
 
 A parameter adapted by T tasks is a tensor ``[T, *shape]``. Wrapped as a :class:`TaskWeight` it reports the shape
 ``shape`` that its module expects, and :mod:`graphmeta.adapt.stacked.operations` says what becomes of it in each

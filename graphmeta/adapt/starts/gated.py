@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Gated(Gates):
     """Each task's weights are the shared ones times a gate computed from its context: ``θ_t = θ · σ(FC(c_t))``.
 
-    The context ``c_t`` is what the head's last layer reads of the task's known clicks
+    The context ``c_t`` is the input of the head's last layer for the task's observed clicks
     (:meth:`~graphmeta.recommender.Recommender.summary`).
 
     Args:
@@ -53,7 +53,7 @@ class Gated(Gates):
         return self.names()
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
-        """Nothing to learn from it."""
+        """No update."""
 
     def forward(
         self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
@@ -62,6 +62,6 @@ class Gated(Gates):
         return self.under(recommender, recommender.summary(context, encoded))
 
     def under(self, recommender: Recommender, summary: Tensor) -> dict[str, Tensor]:
-        """The same for summaries ``[T, width]`` that are known already."""
+        """The same for given summaries ``[T, width]``."""
         seen = summary[:, self.part]
         return {name: self.of(name, recommender.get_parameter(name), seen) for name in self.names()}

@@ -1,4 +1,4 @@
-"""A start that is computed: a task's weight is made of what the task shows, not shared and then changed."""
+"""A generated start: a task's weight is computed from its context instead of starting from the shared weight."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Generated(nn.Module):
     """One parameter starts from a function of the task's context: ``θ_t = g(c_t)``.
 
-    The context ``c_t`` is what the head's readout makes of the task's known clicks (averaged over its queries). The
-    shared value of the parameter is not used, and need not have a gradient.
+    The context ``c_t`` is the head's readout of the task's observed clicks (averaged over its queries). The shared
+    value of the parameter is not used, and need not have a gradient.
 
     Args:
         name: of the parameter; generator: ``[T, D'] -> [T, …]``, as many numbers as the parameter has.
@@ -31,10 +31,10 @@ class Generated(nn.Module):
         self.name, self.generator = name, generator
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
-        """Make sure that there is such a parameter.
+        """Check that the parameter exists.
 
         Raises:
-            InputError: there is none.
+            InputError: it does not exist.
         """
         every = [name for name, _ in recommender.named_parameters()]
         if self.name not in every:
@@ -52,4 +52,4 @@ class Generated(nn.Module):
         return {self.name: made.reshape(-1, *recommender.get_parameter(self.name).shape)}
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
-        """Nothing to learn from it."""
+        """No update."""

@@ -1,4 +1,4 @@
-"""Starts read from a memory."""
+"""Memory-augmented starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStart(nn.Module):
-    """A task's weight of a memory layer is what it finds there; in training, what it makes of it is noted there.
+    """A task's weight of a memory layer is read from the memory; in training, the adapted weight is written back.
 
     Args:
         layer: name of the :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`; it is addressed by the recommender's
@@ -33,7 +33,7 @@ class MemoryStart(nn.Module):
         self.address: Tensor | None = None
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
-        """Nothing to make: keys and slots are the layer's."""
+        """No parameters to create: keys and slots belong to the layer."""
 
     def changes(self) -> list[str]:
         """The layer's weight."""
@@ -42,14 +42,14 @@ class MemoryStart(nn.Module):
     def forward(
         self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
     ) -> dict[str, Tensor]:
-        """The remembered weights ``[T, width, width]``."""
+        """The weights read from memory, ``[T, width, width]``."""
         memory = self._memory(recommender)
         address = memory.address(recommender.summary(context, encoded))
         self.address = address.detach() if self.training else None
         return {f"{self.layer}.weight": memory.read(address)}
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
-        """In training, note the weights for the layer to write into its slots once the step is taken."""
+        """In training, record the adapted weights; the layer writes them into its slots after the step."""
         end = weights[f"{self.layer}.weight"]
         if self.address is not None:
             assert isinstance(end, Tensor)
@@ -63,11 +63,11 @@ class MemoryStart(nn.Module):
 
 
 class UserMemoryStart(nn.Module):
-    """A task begins as those before it with a profile like its own ended; what it makes of it is remembered too.
+    """A task starts from the adapted weights of earlier tasks with similar profiles; its own are written back.
 
     With the profile p and three memories, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each
-    parameter of the scope, and the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P takes in the
-    profiles, M_UI the weights where tasks ended, and M_U the slopes of their query losses there.
+    parameter of the scope, and the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P is updated
+    with the profiles, M_UI with the adapted weights, and M_U with the gradients of their query losses.
 
     Args:
         scope: φ_u, the parameters whose start is personal.
@@ -75,7 +75,7 @@ class UserMemoryStart(nn.Module):
         profiles: M_P; the profile is the recommender's summary.
         bias: τ; rate: β, of M_U's moving average, see :class:`~graphmeta.nn.conditioning.memory.Slots`.
 
-    Source: MAMO (Dong et al. 2020). Differs: M_U begins as zeros; slopes are not clipped.
+    Source: MAMO (Dong et al. 2020). Differs: M_U is initialised to zeros; gradients are not clipped.
     """
 
     def __init__(self, scope: Scope, layer: str, *, profiles: Profiles, bias: float = 0.01, rate: float = 0.05) -> None:
@@ -85,14 +85,14 @@ class UserMemoryStart(nn.Module):
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
-        """Slots for the slope of each parameter of the scope."""
+        """Slots for the gradient of each parameter of the scope."""
         for name in self.scope.names(recommender):
             begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
             self.slopes[name.replace(".", "/")] = SlopeSlots(begin, rate=self.rate)
 
     def changes(self) -> list[str]:
         """The scope, and the layer's weight."""
-        return [*self._slopes(), f"{self.layer}.weight"]
+        return [*self._gradient_slots(), f"{self.layer}.weight"]
 
     def forward(
         self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
@@ -101,16 +101,16 @@ class UserMemoryStart(nn.Module):
         profile = recommender.summary(context, encoded)
         address = self.profiles.address(profile)
         self.seen = (address.detach(), profile.detach()) if self.training else None
-        own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._slopes().items()}
+        own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._gradient_slots().items()}
         return own | {f"{self.layer}.weight": self._task_memory(recommender).read(address)}
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
-        """In training, note profiles and weights; and the slopes, once the query's loss has gone backwards."""
+        """In training, record profiles and weights, and the gradients during the backward pass of the query loss."""
         if self.seen is None:
             return
         (address, profile), self.seen = self.seen, None
         self.profiles.note(address, profile)
-        for name, memory in {**self._slopes(), f"{self.layer}.weight": self._task_memory(recommender)}.items():
+        for name, memory in {**self._gradient_slots(), f"{self.layer}.weight": self._task_memory(recommender)}.items():
             end = weights[name]
             assert isinstance(end, Tensor)
             if not isinstance(memory, SlopeSlots):
@@ -118,7 +118,7 @@ class UserMemoryStart(nn.Module):
             elif end.requires_grad:
                 end.register_hook(partial(memory.note, address))
 
-    def _slopes(self) -> dict[str, SlopeSlots]:
+    def _gradient_slots(self) -> dict[str, SlopeSlots]:
         return {key.replace("/", "."): m for key, m in self.slopes.items() if isinstance(m, SlopeSlots)}
 
     def _task_memory(self, recommender: Recommender) -> SlotLayer:

@@ -1,4 +1,4 @@
-"""Where a task's weights start from, before it has taken a step."""
+"""Starts: the initial values of a task's weights before its first step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Start(Protocol):
     """``start(recommender, names, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
 
-    ``context`` is everything a task shows before it is asked: its query samples without their targets. A name that
-    is left out starts from the shared weights.
+    ``context`` is what is observed of a task: its query samples without their targets. A parameter that is not
+    returned starts from the shared weights.
     """
 
     def __call__(
@@ -24,7 +24,7 @@ class Start(Protocol):
     ) -> dict[str, Tensor]: ...
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
-        """Make the parameters that depend on the recommender's shapes; called once."""
+        """Create the parameters that depend on the recommender's shapes; called once."""
         ...
 
     def changes(self) -> list[str]:
@@ -32,7 +32,7 @@ class Start(Protocol):
         ...
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
-        """Told where the tasks of the last call have ended: their weights, ``[T, *shape]`` by name."""
+        """Called with the adapted weights of the tasks of the last call, ``[T, *shape]`` by name."""
         ...
 
 
@@ -40,7 +40,7 @@ class Shared(nn.Module):
     """Every task starts from the same shared weights. Source: MAML (Finn et al. 2017)."""
 
     def bind(self, recommender: Recommender, names: list[str]) -> None:
-        """Nothing to make."""
+        """No parameters to create."""
 
     def changes(self) -> list[str]:
         """None."""
@@ -53,4 +53,4 @@ class Shared(nn.Module):
         return {}
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
-        """Nothing to learn from it."""
+        """No update."""
