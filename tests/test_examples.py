@@ -11,7 +11,7 @@ SAID = {
     "build_graph": "item follows item",
     "train_session_model": "session kNN",
     "meta_train": "not adapted",
-    "custom_encoder": "the stacked engine knows every operation",
+    "custom_encoder": "the stacked engine supports every operation",
     "recommend_new_session": "after one item only",
     "cold_user_aspects": "was read from",
 }

@@ -196,7 +196,7 @@ def test_pauses_are_asked_for_and_must_not_fall():
     system = build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2).eval()
     system.fit_statistics(LOG)
     clicks = [LOG.items.ids[n] for n in (0, 3)]
-    with pytest.warns(UserWarning, match="pass times"):
+    with pytest.warns(UserWarning, match="pass the click times"):
         alone = system.recommend(clicks[:1], k=5)
     assert [r.score for r in alone] == [r.score for r in system.recommend(clicks[:1], k=5, times=[7.0])]
     for bad in ([5.0, 4.0], [1.0, float("nan")]):

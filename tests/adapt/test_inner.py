@@ -406,8 +406,8 @@ def test_a_clipped_step_stays_stacked_under_autocast():
         (lambda: InnerLoop(proximal=-1.0), "proximal=-1.0 must be"),
         (lambda: MultiStep(until=0.0), "until=0.0 must be"),
         (lambda: OrderSchedule(first=1.0), "first=1.0 must be"),
-        (lambda: GroupRates(0.0), "learned in log cannot begin at 0"),
-        (lambda: GroupRates(-0.1), "a rate of -0.1 is no step"),
+        (lambda: GroupRates(0.0), "learned in log space cannot start at 0"),
+        (lambda: GroupRates(-0.1), "the rate is -0.1"),
         (lambda: Adaptation(Scope(""), step=Gradient(0.1), inner=InnerLoop(), steps=2), "belong to the inner loop"),
     ],
 )
