@@ -22,7 +22,7 @@ from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import SoftAttention
-from graphmeta.plots.figures import adapting
+from graphmeta.plots.figures import adaptation_curves
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.system import System
@@ -77,4 +77,4 @@ for name, each in systems.items():
         steps[name], support[name] = by_steps(each, asked), by_support(each, asked, support=(0, 1, 2, 5, 10))
         curve = "  ".join(f"{100 * value:.2f}" for value in steps[name].values("mrr@20").values())
     print(f"{name:30} {100 * found[name]['hit@20']:6.2f}   {100 * found[name]['mrr@20']:6.2f}   {curve}")
-adapting(steps, support, Path("out/adaptations.png"), baselines={"none": found["none"]})
+adaptation_curves(steps, support, Path("out/adaptations.png"), baselines={"none": found["none"]})

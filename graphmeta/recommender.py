@@ -85,14 +85,14 @@ class ContextAugmented(Recommender):
             that of the features' items.
     """
 
-    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, around: nn.Module) -> None:
+    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, context: nn.Module) -> None:
         super().__init__(features, encoder, head)
-        self.around = around
+        self.context = context
 
     def encode(self, batch: HeteroData) -> Encoded:
         """States of the clicks ``[E, D + N]`` and the candidates."""
         states, candidates = super().encode(batch)
-        near = self.around(batch["item"].n_id, item_table(self.features))
+        near = self.context(batch["item"].n_id, item_table(self.features))
         return torch.cat([states, near.index_select(0, batch["event"].item)], 1), candidates
 
 

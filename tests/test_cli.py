@@ -16,7 +16,7 @@ import pytest
 from typer.main import get_command
 
 from graphmeta.cli.commands import app, main
-from graphmeta.cli.options import Reading
+from graphmeta.cli.options import LogOptions
 from graphmeta.data.graph_files import load_graph
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
@@ -231,7 +231,10 @@ def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: P
 
 def test_fit_and_graph_read_a_log_with_the_same_options():
     group = get_command(app)
-    reading, (fit, graph) = list(inspect.signature(Reading).parameters), (group.commands[n] for n in ("fit", "graph"))
+    reading, (fit, graph) = (
+        list(inspect.signature(LogOptions).parameters),
+        (group.commands[n] for n in ("fit", "graph")),
+    )
     for command in (fit, graph):
         assert [parameter.name for parameter in command.params][: len(reading)] == reading
     for one, other in zip(fit.params[: len(reading)], graph.params[: len(reading)], strict=True):

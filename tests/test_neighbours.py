@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.baselines import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, as_in, repeats
+from graphmeta.baselines import (
+    ItemKNN,
+    NoRepeats,
+    Popularity,
+    SessionKNN,
+    SessionPopularity,
+    Stan,
+    has_repeats,
+    match_repeats,
+)
 from graphmeta.data.events import EventLog
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.errors import InputError
@@ -253,8 +262,8 @@ def test_no_repeats_leaves_out_what_was_seen_and_nothing_else(logs) -> None:
 @pytest.mark.parametrize(("sessions", "expected"), [([[0, 1], [1, 2]], False), ([[0, 1], [1, 2, 1]], True)])
 def test_repeats_are_found_and_a_baseline_does_as_its_log(sessions, expected) -> None:
     log = log_of(sessions)
-    assert repeats(log) is expected
-    assert isinstance(as_in(log, Popularity(log)), Popularity if expected else NoRepeats)
+    assert has_repeats(log) is expected
+    assert isinstance(match_repeats(log, Popularity(log)), Popularity if expected else NoRepeats)
 
 
 @pytest.mark.parametrize("build", MODELS)

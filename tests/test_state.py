@@ -55,7 +55,7 @@ OTHER: dict[str, Any] = {
     "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,
     "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
     "scope": ["head.project"], "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
-    "from_scratch": True, "phases": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
+    "from_scratch": True, "rounds": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
     "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
 }  # fmt: skip

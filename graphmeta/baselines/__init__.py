@@ -14,7 +14,7 @@ is L + 1 − place, so that the last click has step 1. Validation figures in the
 
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.baselines.means import GlobalMean, ItemMean, ItemUserMean
-from graphmeta.baselines.popularity import NoRepeats, Popularity, SessionPopularity, as_in, repeats
+from graphmeta.baselines.popularity import NoRepeats, Popularity, SessionPopularity, has_repeats, match_repeats
 from graphmeta.baselines.session_knn import SessionKNN
 from graphmeta.baselines.stan import Stan
 
@@ -28,6 +28,6 @@ __all__ = [
     "SessionKNN",
     "SessionPopularity",
     "Stan",
-    "as_in",
-    "repeats",
+    "has_repeats",
+    "match_repeats",
 ]

@@ -79,12 +79,12 @@ class NoRepeats:
         return scores
 
 
-def repeats(log: EventLog) -> bool:
+def has_repeats(log: EventLog) -> bool:
     """Whether any session of the log has an item twice."""
     pairs = log.session * max(log.num_items, 1) + log.item
     return len(np.unique(pairs)) < len(pairs)
 
 
-def as_in(log: EventLog, model: Scorer) -> Scorer:
+def match_repeats(log: EventLog, model: Scorer) -> Scorer:
     """The baseline, or where no session of its log repeats an item, one that does not either."""
-    return model if repeats(log) else NoRepeats(model)
+    return model if has_repeats(log) else NoRepeats(model)

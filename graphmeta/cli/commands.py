@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Cut, Events, Limits, MaxLength, MaxSupport, Reading, unfolded
+from graphmeta.cli.options import Events, Limits, LogOptions, MaxLength, MaxSupport, SplitOptions, flattened
 from graphmeta.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """What ``fit`` trains, how long and how."""
 
     system: System = RUN_SYSTEM
@@ -155,12 +155,12 @@ class Training:
 
 
 @app.command()
-@unfolded
+@flattened
 def fit(
-    reading: Reading,
+    reading: LogOptions,
     out: Out,
-    training: Training,
-    cut: Cut,
+    training: TrainingOptions,
+    cut: SplitOptions,
     limits: Limits,
     resume: Resume = False,
 ) -> None:
@@ -237,9 +237,9 @@ def recommend(
 
 
 @app.command()
-@unfolded
+@flattened
 def graph(
-    reading: Reading,
+    reading: LogOptions,
     out: Out,
     min_item_support: Support = 1,
     min_session_length: Length = 1,
@@ -266,7 +266,7 @@ def graph(
 
 
 @dataclass(frozen=True)
-class Service:
+class StreamOptions:
     """What ``stream`` puts in service, and how it is tested."""
 
     period: Annotated[
@@ -288,11 +288,11 @@ class Service:
 
 
 @app.command()
-@unfolded
+@flattened
 def stream(
-    reading: Reading,
+    reading: LogOptions,
     out: Out,
-    service: Service,
+    service: StreamOptions,
     resume: Resume = False,
 ) -> None:
     """Retrain systems every period of your log.
@@ -311,7 +311,7 @@ def stream(
         names, out, resume=resume, **{k: v for k, v in asdict(service).items() if k != "system"}
     )
     with _interruptible(out, what="period", mark="stream.json"):
-        console.periods(stream_job.carry_out(work, reading.log(), say=console.say))
+        console.periods(stream_job.run_stream(work, reading.log(), say=console.say))
     console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
 
 
@@ -368,10 +368,10 @@ def _model(folder: Path) -> Path:
 
 def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     """Do the work and print how good the result is."""
-    from graphmeta.cli.fit_job import carry_out
+    from graphmeta.cli.fit_job import run_job
 
     with _interruptible(work.folder / "checkpoint"):
-        outcome = carry_out(work, log, split=split, say=console.say, bar=console.bar)
+        outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} holds the result of this very training; to train anew, drop --resume")
     else:

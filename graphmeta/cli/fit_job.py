@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphmeta.cli.history import anonymous, recall, remember
+from graphmeta.cli.history import anonymous, load_history, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
@@ -29,7 +29,7 @@ from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.load import load
-from graphmeta.published.training_plan import Plan, Say, drop, learned, request_of
+from graphmeta.published.training_plan import Plan, Say, drop, request_of, train_plan
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.system import System
@@ -83,7 +83,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{place}: cannot be written to; choose another folder")
 
 
-def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
+def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
     """Train, compare on the test cut, and write the folder; None if it holds this very job's result already.
 
     Args:
@@ -92,7 +92,7 @@ def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> O
     request = request_of(job.plan, split)
     if job.resume and _finished(job.folder, request):
         return None
-    made = learned(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
+    made = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
     system = made.system
     past = anonymous(split.train)
     results = compare(system, questions(split.test, job.rules), past=past, alone=made.alone, bar=bar)
@@ -144,7 +144,7 @@ def _rivals(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
 
 
 def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result]) -> None:
-    remember(folder, past)
+    save_history(folder, past)
     write_bytes(folder / "README.md", card(system, results).encode())
     system.save(folder)
 
@@ -177,7 +177,7 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
     log = (replace(columns, user=None) if plain else columns).read(events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
-    results = compare(system, questions(known, rules), past=recall(folder, system.items), bar=bar)
+    results = compare(system, questions(known, rules), past=load_history(folder, system.items), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
         "sessions": new.num_sessions,

@@ -12,7 +12,7 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.storage import load_state, save_state
 
 
-def remember(folder: Path, log: EventLog) -> None:
+def save_history(folder: Path, log: EventLog) -> None:
     """Write the training sequences as ``history``: items by session, without ids, users or times."""
     tensors = {
         "item": torch.from_numpy(log.item.astype(np.int32)),
@@ -21,14 +21,14 @@ def remember(folder: Path, log: EventLog) -> None:
     save_state(folder, "history", tensors, {"sessions": log.num_sessions, "events": log.num_events})
 
 
-def recall(folder: Path, items: EntityTable) -> EventLog:
-    """The training sequences that :func:`remember` wrote, as a log without times."""
+def load_history(folder: Path, items: EntityTable) -> EventLog:
+    """The training sequences that :func:`save_history` wrote, as a log without times."""
     tensors, _ = load_state(folder, "history")
     return _sequences(tensors["item"].numpy().astype(np.int64), tensors["ptr"].numpy(), items)
 
 
 def anonymous(log: EventLog) -> EventLog:
-    """The log as :func:`recall` would bring it back: what baselines see after training and later is the same."""
+    """The log as :func:`load_history` would bring it back: what baselines see after training and later is the same."""
     return _sequences(log.item, log.ptr, log.items)
 
 

@@ -28,7 +28,7 @@ Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parq
 
 
 @dataclass(frozen=True)
-class Reading:
+class LogOptions:
     """A log as the command line describes it."""
 
     events: Events
@@ -72,7 +72,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Cut:
+class SplitOptions:
     """How a log is filtered and cut by time."""
 
     test: Annotated[float, typer.Option("--test", help="Share of sessions to measure on, the last ones.")] = 0.1
@@ -101,7 +101,7 @@ def _default(field: Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
-def unfolded(command: Callable[..., None]) -> Callable[..., None]:
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the fields of its dataclass parameters as options: typer knows no groups of them."""
     parameters = inspect.signature(command, eval_str=True).parameters
     groups: dict[str, Any] = {n: p.annotation for n, p in parameters.items() if is_dataclass(p.annotation)}

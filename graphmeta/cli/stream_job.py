@@ -22,7 +22,7 @@ from graphmeta.plots import stream as stream_plots
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
-from graphmeta.retrain.testing import Asking
+from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.sampling.histories import by_user
 from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import write_json
@@ -87,7 +87,7 @@ def edges_of(log: EventLog, period: str) -> np.ndarray:
     return period_edges(log, seconds=float(found[1]) * _UNITS[found[2]])
 
 
-def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[PeriodReport]]:
+def run_stream(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[PeriodReport]]:
     """Put each system through the stream, and write the folder.
 
     Where users are known, a row is every click of theirs, after all their clicks before; else every click of a session
@@ -97,7 +97,11 @@ def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Peri
         say: told a line a period.
     """
     known = log.users is not None
-    log, asking = (by_user(log), Asking(job.negatives)) if known else (log, Asking(job.negatives, samples=prefixes))
+    log, evaluation = (
+        (by_user(log), StreamEvaluation(job.negatives))
+        if known
+        else (log, StreamEvaluation(job.negatives, samples=prefixes))
+    )
     edges = edges_of(log, job.period)
     histories: dict[str, list[PeriodReport]] = {}
     for name in job.systems:
@@ -108,7 +112,7 @@ def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Peri
             edges=edges,
             strategy=system.retraining or Full(),
             begin=Pretraining(job.first, Full(job.epochs)),
-            asking=asking,
+            evaluation=evaluation,
             seed=job.seed,
             checkpoint=Checkpoint(place, job.resume),
         )

@@ -60,11 +60,11 @@ def musical_instruments(folder: Path | None = None, *, seed: int = 0) -> tuple[R
     """
     name = "amazon_musical_instruments/Musical_Instruments.json"
     log = amazon_reviews(file_below(folder, name, source=_AMAZON))
-    second = halves(log, seed=seed)
+    second = split_items_by_text(log, seed=seed)
     return log.of_items(~second), log.of_items(second)
 
 
-def halves(log: ReviewLog, *, seed: int = 0) -> np.ndarray:
+def split_items_by_text(log: ReviewLog, *, seed: int = 0) -> np.ndarray:
     """Two groups of items by what is written of them: TF-IDF, 50 singular vectors, k-means; True in the smaller one.
 
     Which domain an item is of is a fact about the item, as a shop's category is: it is settled before users are split,
@@ -111,29 +111,29 @@ _FILLER = "bought gift week friend afternoon copy arrived finished evening siste
 
 
 @dataclass(frozen=True, eq=False)
-class Planted:
+class SyntheticReviews:
     """Reviews of books and films by people who each care for a few aspects, and what is behind them.
 
-    ``cares [U, A]`` says who cares for what; ``good[d] [I, A]`` how good items are, −1 or 1; ``aspects [A]`` the names,
+    ``preferences [U, A]`` says who preferences for what; ``quality[d] [I, A]`` how good items are, −1 or 1; ``aspects [A]`` the names,
     of which the first ``shared`` are aspects of both domains; ``words[a]`` the words of an aspect in any domain. Users
     are called ``u0 …``, items ``book0 …`` and ``film0 …``, by their rows in these tables.
     """
 
     source: ReviewLog
     target: ReviewLog
-    cares: np.ndarray
-    good: tuple[np.ndarray, np.ndarray]
+    preferences: np.ndarray
+    quality: tuple[np.ndarray, np.ndarray]
     aspects: tuple[str, ...]
     words: tuple[frozenset[str], ...]
     shared: int
 
 
-def planted_reviews(
+def synthetic_reviews(
     *, common: int = 800, alone: int = 200, items: int = 60, each: int = 5, noise: float = 0.3, seed: int = 0
-) -> Planted:
-    """Reviews whose words say what a person cares for, and whose ratings depend on how good the item is at that.
+) -> SyntheticReviews:
+    """Reviews whose words say what a person preferences for, and whose ratings depend on how good the item is at that.
 
-    Of four aspects of books and films a person cares for two, and of each domain's two own aspects for one: C. An item
+    Of four aspects of books and films a person preferences for two, and of each domain's two own aspects for one: C. An item
     is good or bad (q = ±1) at each aspect of its domain. The rating is ``3 + 2 mean_{a ∈ C} q_{i,a} + ε``, ε normal,
     rounded and cut to 1 … 5; the text has for each a in C two words for the aspect and a word of praise or blame, as
     q says, and four words that mean nothing. So a book's reader tells two thirds of why they will like a film, in
@@ -146,18 +146,18 @@ def planted_reviews(
     random = np.random.default_rng(seed)
     rows = [{**_SHARED, **own} for own in _OWN]
     aspects = (*_SHARED, *_OWN[0], *_OWN[1])
-    cares = _choose(random, common + 2 * alone, len(aspects))
-    good = random.choice([-1, 1], (2, items, len(aspects)))
+    preferences = _choose(random, common + 2 * alone, len(aspects))
+    quality = random.choice([-1, 1], (2, items, len(aspects)))
     logs = []
     for domain, (table, what) in enumerate(zip(rows, ("book", "film"), strict=True)):
         here = [number for number, name in enumerate(aspects) if name in table]
         people = np.r_[:common, common + domain * alone : common + (domain + 1) * alone]
         reviews = []
         for user in people:
-            liked = [a for a in here if cares[user, a]]
+            liked = [a for a in here if preferences[user, a]]
             for item in random.permutation(items)[:each]:
-                score = 3 + 2 * good[domain, item, liked].mean() + random.normal(0, noise)
-                said = [_sentence(random, table[aspects[a]], domain, good[domain, item, a] > 0) for a in liked]
+                score = 3 + 2 * quality[domain, item, liked].mean() + random.normal(0, noise)
+                said = [_sentence(random, table[aspects[a]], domain, quality[domain, item, a] > 0) for a in liked]
                 said += random.choice(_FILLER.split(), (2, 2)).tolist()
                 text = " ".join(" ".join(said[n]) for n in random.permutation(len(said)))
                 reviews.append((f"u{user}", f"{what}{item}", float(np.clip(np.rint(score), 1, 5)), text))
@@ -166,11 +166,11 @@ def planted_reviews(
         logs.append(ReviewLog.read(frame, user="user", item="item", rating="rating", text="text"))
     lists = {**rows[0], **rows[1]}
     words = tuple(frozenset(" ".join(lists[name]).split()) for name in aspects)
-    return Planted(logs[0], logs[1], cares, (good[0], good[1]), aspects, words, len(_SHARED))
+    return SyntheticReviews(logs[0], logs[1], preferences, (quality[0], quality[1]), aspects, words, len(_SHARED))
 
 
 def _choose(random: np.random.Generator, people: int, aspects: int) -> np.ndarray:
-    """Who cares for what: two of the shared aspects, one of each domain's own."""
+    """Who preferences for what: two of the shared aspects, one of each domain's own."""
     out, shared = np.zeros((people, aspects), dtype=bool), len(_SHARED)
     for row in out:
         row[random.permutation(shared)[:2]] = True

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.errors import InputError
-from graphmeta.nn.sizes import is_waited_for
+from graphmeta.nn.sizes import needs_sync
 
 ScoreTerm = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there
 Product = Callable[[Tensor, Tensor], Tensor]  # rows, columns -> the scores there before anything is added
@@ -101,7 +101,7 @@ def _of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
     place = torch.full((size,), -1, device=rows.device)
     place[rows] = torch.arange(len(rows), device=rows.device)
     row, column, value = extra
-    if is_waited_for(rows):  # the others add nothing to the first of these rows
+    if needs_sync(rows):  # the others add nothing to the first of these rows
         place = place[row]
         return place.clamp(min=0), column, torch.where(place >= 0, value, 0)
     kept = (place[row] >= 0).nonzero().squeeze(1)

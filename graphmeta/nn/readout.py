@@ -29,7 +29,7 @@ class Mean(nn.Module):
         return total.index_add(0, batch["event"].batch, states) / batch["sample"].ptr.diff().clamp(min=1)[:, None]
 
 
-class OfUser(nn.Module):
+class UserEmbedding(nn.Module):
     """Whose sample it is: the user's row in a table, whatever was clicked; zero for users nobody knows.
 
     Unlike :class:`~graphmeta.nn.features.tables.UserFeatures`, a user without events keeps the row it began with.
@@ -62,12 +62,12 @@ class SoftAttention(nn.Module):
         super().__init__()
         self.normalised = normalised
         self.of_last, self.of_each = nn.Linear(width, width, bias=False), nn.Linear(width, width)
-        self.weigh = nn.Linear(width, 1, bias=False)
+        self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
         last, owner = Last()(states, batch), batch["event"].batch
-        alpha = self.weigh(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
+        alpha = self.score(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
         if self.normalised:
             alpha = softmax_of(alpha, owner, len(last))
         total = torch.zeros_like(last).index_add(0, owner, alpha * states)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def is_waited_for(x: Tensor) -> bool:
+def needs_sync(x: Tensor) -> bool:
     """Whether a size that depends on values of ``x`` is waited for."""
     return x.device.type != "cpu"
 

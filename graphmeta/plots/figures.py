@@ -83,7 +83,7 @@ def curves(
     save(picture, path)
 
 
-def adapting(
+def adaptation_curves(
     by_steps: Mapping[str, Curve],
     by_support: Mapping[str, Curve],
     path: Path,

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from graphmeta.data.cross_domain import TARGET, CrossDomain, Rows, Texts
 from graphmeta.nn.cross_domain.aspects import CoAttention, WindowAspects
 from graphmeta.nn.cross_domain.text import WordVectors
-from graphmeta.published.cross_domain import Reviewed
+from graphmeta.published.cross_domain import ReviewModel
 
 
-class Anr(Reviewed):
+class Anr(ReviewModel):
     """See :func:`anr`."""
 
     def __init__(
@@ -22,8 +22,8 @@ class Anr(Reviewed):
     def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
         """The match of the aspects, weighed by what matters."""
         distinct, row = user.unique(return_inverse=True)
-        of_user = self.extractor(self.shelf.users[1 - domain][distinct], self.words).aspects[row]
-        of_item = self.extractor(self.shelf.item(item, user), self.words).aspects
+        of_user = self.extractor(self.documents.users[1 - domain][distinct], self.words).aspects[row]
+        of_item = self.extractor(self.documents.item(item, user), self.words).aspects
         return self.importance(self.dropout(of_user), self.dropout(of_item))
 
     def penalty(self) -> Tensor:

@@ -15,16 +15,16 @@ from torch import nn
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.encoders.dwell_time import Dwell, DwellBeside, DwellBins
-from graphmeta.nn.encoders.prefix_attention import DwellAttention, TriangleAttention, WithUser
+from graphmeta.nn.encoders.dwell_time import DwellBins, DwellEmbedding, DwellRecurrent
+from graphmeta.nn.encoders.prefix_attention import DwellAttention, PrefixAttention, WithUser
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import ItemFeatures, UserFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
 from graphmeta.nn.losses.losses import AllPositions
-from graphmeta.nn.losses.negatives import OwnNegatives, local
+from graphmeta.nn.losses.negatives import PerSampleNegatives, in_batch_targets
 from graphmeta.nn.readout import Last
-from graphmeta.published.parts import loss_called
+from graphmeta.published.parts import loss_by_name
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.histories import user_histories
@@ -44,7 +44,7 @@ class States:
 
 
 @dataclass(frozen=True)
-class Pauses:
+class DwellOptions:
     """How the pauses between clicks are read.
 
     Args:
@@ -115,16 +115,16 @@ def asars_user_att(
 ) -> System:
     """ASARS whose user weighs the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
 
-    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`);
+    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`);
     arguments as for :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (user, attention).
-    Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`; the keys of eq
+    Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`; the keys of eq
     19, which the paper defines for pauses alone, are made from item states.
     """
     network, attention = (
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
-        TriangleAttention(states.hidden, user_width),
+        PrefixAttention(states.hidden, user_width),
     )
     encoder = WithUser(network, UserFeatures(len(users), user_width), attention)
     return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
@@ -135,14 +135,14 @@ def asars_time_cat(
     items: EntityTable,
     *,
     width: int = 64,
-    pauses: Pauses = Pauses(),
+    dwell: DwellOptions = DwellOptions(),
     states: States = States(),
     learning: Learning = Learning(),
 ) -> System:
     """ASARS with each click's pause beside its item: LSTM over ``[e_i ; pause]``, ``z_t = FC h_t``.
 
     Args:
-        pauses: how the pauses between clicks are read.
+        dwell: how the pauses between clicks are read.
 
     The other arguments are those of :func:`asars_user_cat`.
 
@@ -150,9 +150,9 @@ def asars_time_cat(
     Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest
     there is.
     """
-    dwell = Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width)
-    encoder = DwellBeside(
-        dwell, Recurrent(width + pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout)
+    table = DwellEmbedding(DwellBins(lag=dwell.dwell_lag), dwell.time_width)
+    encoder = DwellRecurrent(
+        table, Recurrent(width + dwell.time_width, states.hidden, cell=states.cell, dropout=states.dropout)
     )
     return _system(learning, encoder, items, sizes=(states.hidden, width))
 
@@ -162,7 +162,7 @@ def asars_time_att(
     items: EntityTable,
     *,
     width: int = 64,
-    pauses: Pauses = Pauses(),
+    dwell: DwellOptions = DwellOptions(),
     states: States = States(),
     learning: Learning = Learning(),
 ) -> System:
@@ -171,9 +171,9 @@ def asars_time_att(
     h^time is a second LSTM's state over the pauses; arguments as for :func:`asars_time_cat`.
 
     Source: ASARS, eqs 15–20 (time, attention).
-    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`.
+    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`.
     """
-    encoder = _over_dwell(width, states, pauses)
+    encoder = _over_dwell(width, states, dwell)
     return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
@@ -184,7 +184,7 @@ def asars_time_user(
     users: EntityTable,
     width: int = 64,
     user_width: int = 32,
-    pauses: Pauses = Pauses(),
+    dwell: DwellOptions = DwellOptions(),
     states: States = States(),
     learning: Learning = Learning(),
     temporal: bool = False,
@@ -196,18 +196,18 @@ def asars_time_user(
     Source: ASARS, eqs 15–20 (time and user).
     Differs: as those two.
     """
-    weighed = _over_dwell(width, states, pauses)
-    encoder = WithUser(weighed, UserFeatures(len(users), user_width))
+    attended = _over_dwell(width, states, dwell)
+    encoder = WithUser(attended, UserFeatures(len(users), user_width))
     return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-def _over_dwell(width: int, states: States, pauses: Pauses) -> DwellAttention:
+def _over_dwell(width: int, states: States, dwell: DwellOptions) -> DwellAttention:
     """Item states that a second network over the pauses weighs."""
     return DwellAttention(
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
-        Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width),
-        Recurrent(pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout),
-        TriangleAttention(states.hidden, states.hidden),
+        DwellEmbedding(DwellBins(lag=dwell.dwell_lag), dwell.time_width),
+        Recurrent(dwell.time_width, states.hidden, cell=states.cell, dropout=states.dropout),
+        PrefixAttention(states.hidden, states.hidden),
     )
 
 
@@ -234,7 +234,7 @@ def _system(
         Recommender(features, encoder, head),
         items,
         users=users,
-        loss=AllPositions(loss_called(learning.loss, OwnNegatives(local, count=learning.negatives))),
+        loss=AllPositions(loss_by_name(learning.loss, PerSampleNegatives(in_batch_targets, count=learning.negatives))),
         samples=user_histories if learning.carry_state else whole_sessions,
         limits={"max_length": _LENGTH},
     )

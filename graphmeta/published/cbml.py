@@ -12,7 +12,7 @@ from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.cluster import Clustered, SampleGated
 from graphmeta.nn.conditioning.gate import Gates
 from graphmeta.published.options import EVERYTHING, FIXED, ClusterGate, step_of
-from graphmeta.published.parts import adapting, copied, last_layer, replace_last_layer
+from graphmeta.published.parts import copied, last_layer, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published, variant
 from graphmeta.system import System
 
@@ -66,7 +66,7 @@ def cbml(
         part = gate.part(session)
         start = Gated(Scope(*_LAYER, without=FIXED), session + out, part=part, granularity=gate.granularity)
     replace_last_layer(own.recommender, layer)
-    return adapting(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
+    return with_adaptation(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
 
 
 cbml_g = published(f"{_PAPER}-G", family="meta", equations="9-18", adapts="everything; no gate", **_AROUND)(

@@ -26,9 +26,9 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.tables import ItemFeatures, UserFeatures, scaled_normal_
-from graphmeta.nn.heads.user_vector import PairNetwork, PersonVector
+from graphmeta.nn.heads.user_vector import PairNetwork, UserVector
 from graphmeta.nn.losses.pairwise import Binary
-from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint
+from graphmeta.nn.losses.task_negatives import HashedNoise, UnseenNegativesLoss
 from graphmeta.nn.readout import Mean
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
@@ -40,11 +40,11 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Sgd
 
 
-class PersonSystem(System):
+class UserTaskSystem(System):
     """A system whose tasks are people: every known item is support, the first too (with ``max_support``, the last so
     many); ``Tasks`` are taken as they are.
 
-    Its loss is an :class:`~graphmeta.nn.losses.task_negatives.AgainstUnseen`; with its ``sums``, the training loss of a
+    Its loss is an :class:`~graphmeta.nn.losses.task_negatives.UnseenNegativesLoss`; with its ``sums``, the training loss of a
     batch is the sum over all queries, as the support loss of a task is.
     """
 
@@ -120,26 +120,26 @@ def bpr_fold_in(
     Differs: ``p_u = p + o_u`` with a vector p that all users share, so that the factors know what people have in
     common; the paper leaves that to chance. Its rate and λ are not printed.
     """
-    head = PersonVector(Fingerprint(width, scale=0.1), width, users=UserFeatures(len(users), width))
+    head = UserVector(HashedNoise(width, scale=0.1), width, users=UserFeatures(len(users), width))
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), head)
     scaled_normal_(recommender)
     nn.init.normal_(recommender.features.get_parameter("item.weight"), std=0.1)
     nn.init.normal_(head.vector, std=0.1)
     start = Generated("head.vector", nn.Identity())
     adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, meta_trained=False)
-    loss = AgainstUnseen(Binary(), count=negatives, penalty=penalty)
-    return PersonSystem(
+    loss = UnseenNegativesLoss(Binary(), count=negatives, penalty=penalty)
+    return UserTaskSystem(
         recommender,
         items,
         users=users,
         adaptation=adaptation,
         loss=loss,
-        samples=each_click,
+        samples=user_only_samples,
         limits={"max_support": _KNOWN},
     )
 
 
-def each_click(log: EventLog, *, max_length: int = 50) -> Samples:
+def user_only_samples(log: EventLog, *, max_length: int = 50) -> Samples:
     """Every click as a target of which nothing is known but the user."""
     at = np.arange(log.num_events)
     user = None if log.session_user is None else log.session_user[log.session]
@@ -169,7 +169,7 @@ def meta_cf_g(
     Differs: positives count once (in eqs 2–5 the double sum counts each once a negative); a step's loss is over
     known items and negatives alone; α is larger where losses are means.
     """
-    head = PersonVector(Mean(), width)
+    head = UserVector(Mean(), width)
     nn.init.normal_(head.vector, std=0.1)
     return _meta_cf(items, head, None, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
@@ -242,7 +242,7 @@ def melu_id(
     Source: MetaCF's baseline MeLU, reconstructed: the paper does not say how a method for content runs without.
     Differs: r_u is a function of the person's known items, so that new people have one too.
     """
-    head = PairNetwork(Fingerprint(width), width, hidden=hidden)
+    head = PairNetwork(HashedNoise(width), width, hidden=hidden)
     start, scope = Generated("head.identity", nn.Identity()), Scope("head.layers")
     adapted = _Adapted(step, inner, sums)
     return _meta(items, head, start, scope=scope, negatives=negatives, adapted=adapted)
@@ -255,15 +255,15 @@ class _Adapted:
     sums: bool
 
 
-def _head(width: int) -> PersonVector:
+def _head(width: int) -> UserVector:
     """Without a shared vector to train, for systems that generate one."""
-    head = PersonVector(Mean(), width)
+    head = UserVector(Mean(), width)
     head.vector.requires_grad_(False)
     return head
 
 
 def _meta_cf(
-    items: EntityTable, head: PersonVector, generator: nn.Module | None, *, negatives: int, adapted: _Adapted
+    items: EntityTable, head: UserVector, generator: nn.Module | None, *, negatives: int, adapted: _Adapted
 ) -> System:
     start = None if generator is None else Generated("head.vector", generator)
     return _meta(items, head, start, scope=Scope("head.vector"), negatives=negatives, adapted=adapted)
@@ -272,13 +272,13 @@ def _meta_cf(
 def _meta(
     items: EntityTable, head: nn.Module, start: Start | None, *, scope: Scope, negatives: int, adapted: _Adapted
 ) -> System:
-    width = head.get_parameter("vector" if isinstance(head, PersonVector) else "identity").shape[0]
+    width = head.get_parameter("vector" if isinstance(head, UserVector) else "identity").shape[0]
     features = ItemFeatures(len(items), width).requires_grad_(False)
     adaptation = Adaptation(scope, step=step_of(adapted.step), start=start, inner=adapted.inner)
-    loss = AgainstUnseen(Binary(), count=negatives, sums=adapted.sums)
+    loss = UnseenNegativesLoss(Binary(), count=negatives, sums=adapted.sums)
     recommender = Recommender(features, Clicks(), head)
     samples = partial(drawn_tasks, seed=0)
-    return PersonSystem(
+    return UserTaskSystem(
         recommender, items, adaptation=adaptation, loss=loss, samples=samples, limits={"max_support": _KNOWN}
     )
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from graphmeta.data.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
-from graphmeta.nn.cross_domain.aspects import AspectExtractor, Fusion, Matching, Read
+from graphmeta.nn.cross_domain.aspects import AspectExtractor, DocumentAspects, Fusion, Matching
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Report
@@ -107,7 +107,7 @@ class Means(nn.Module):
         return []
 
 
-class Shelf(nn.Module):
+class DocumentTables(nn.Module):
     """The documents as tensors: of users in each domain, what others wrote in their place, of items less what the asker
     wrote."""
 
@@ -133,7 +133,7 @@ class Shelf(nn.Module):
         return self.items[number].masked_fill(self.writer[number] == asker.unsqueeze(1), 0)
 
 
-class Reviewed(nn.Module):
+class ReviewModel(nn.Module):
     """A rating from documents: biases of user and item, and what a match of aspects adds.
 
     Both are trained. The item's begins with its damped mean known rating; the user's with how much more they are known
@@ -143,7 +143,7 @@ class Reviewed(nn.Module):
 
     def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors) -> None:
         super().__init__()
-        self.shelf, self.words = Shelf(texts), words
+        self.documents, self.words = DocumentTables(texts), words
         self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.damped()))
         self.of_user = nn.Parameter(cut.lenience())
 
@@ -180,7 +180,7 @@ class Reviewed(nn.Module):
         return [Stage(self, len(learned), losses, lambda: cold_errors(self, cut, VALID))]
 
 
-class Catn(Reviewed):
+class Catn(ReviewModel):
     """See :func:`catn`."""
 
     def __init__(
@@ -189,36 +189,36 @@ class Catn(Reviewed):
         super().__init__(cut, texts, words)
         self.extractors, self.matching = nn.ModuleList(extractors), matching
         aspects, size = extractors[0].gate.shape
-        self.ask = nn.Parameter(torch.randn(2, aspects, size))
+        self.query = nn.Parameter(torch.randn(2, aspects, size))
         self.fusion = Fusion(size) if extractors[0].deeper is not None else None
         self.by_flow = False
 
-    def read(self, word: Tensor, domain: int, *, flow: int, auxiliary: bool = False) -> Read:
+    def read(self, word: Tensor, domain: int, *, flow: int, auxiliary: bool = False) -> DocumentAspects:
         """Aspects of documents of a domain; ``flow`` is the domain of the items that are asked."""
         extractor = self.extractors[(flow if self.by_flow else domain) % len(self.extractors)]
-        return extractor(word, self.words, self.ask[domain], auxiliary=auxiliary)
+        return extractor(word, self.words, self.query[domain], auxiliary=auxiliary)
 
-    def user(self, user: Tensor, domain: int) -> Read:
+    def user(self, user: Tensor, domain: int) -> DocumentAspects:
         """Aspects of users by what they (and others in their place) wrote in the domain that is not asked about."""
         other = 1 - domain
-        own = self.read(self.shelf.users[other][user], other, flow=domain)
+        own = self.read(self.documents.users[other][user], other, flow=domain)
         if self.fusion is None:
             return own
-        others = self.read(self.shelf.auxiliary[other][user], other, flow=domain, auxiliary=True)
-        return Read(self.fusion(own.aspects, others.aspects), own.weights)
+        others = self.read(self.documents.auxiliary[other][user], other, flow=domain, auxiliary=True)
+        return DocumentAspects(self.fusion(own.aspects, others.aspects), own.weights)
 
     def parts(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
         """What each pair of aspects, the user's by the item's, adds to the rating, ``[N, M, M]``."""
         distinct, row = user.unique(return_inverse=True)
         of_user = self.user(distinct, domain).aspects[row]
-        of_item = self.read(self.shelf.item(item, user), domain, flow=domain).aspects
+        of_item = self.read(self.documents.item(item, user), domain, flow=domain).aspects
         found = self.matching(of_user, of_item, self.correlation, backwards=domain == SOURCE)
         return found / found[0].numel()
 
     @property
     def correlation(self) -> Tensor:
         """How the source's aspects belong with the target's, ``[M, M]``."""
-        return self.matching.correlation(*self.ask)
+        return self.matching.correlation(*self.query)
 
     def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
         """The mean over pairs of aspects."""

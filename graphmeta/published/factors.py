@@ -10,13 +10,13 @@ from graphmeta.data.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDom
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
 from graphmeta.nn.cross_domain.factors import (
-    AlikeFactors,
     DenoisingFactors,
     Factors,
     Mapping,
     PersonalMapping,
-    alike,
-    people,
+    SimilarityFactors,
+    user_similarity,
+    user_table,
 )
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.published.cross_domain import cold_errors, device_of, predict
@@ -25,7 +25,7 @@ from graphmeta.training.stages import Stage
 Side = Factors | DenoisingFactors
 
 
-class TwoSided(nn.Module):
+class TwoDomainFactors(nn.Module):
     """Factors of two domains; rates within a domain."""
 
     def __init__(self, sides: tuple[Side, Side]) -> None:
@@ -54,10 +54,10 @@ class TwoSided(nn.Module):
         return [Stage(self, len(rows), lambda at: self.losses(rows.take(at)), lambda: cold_errors(self, cut, VALID))]
 
 
-class Mapped(nn.Module):
+class MappedFactors(nn.Module):
     """Factors of each domain, then a map from the source's vectors of users to the target's."""
 
-    def __init__(self, factors: TwoSided, mapping: Mapping | PersonalMapping) -> None:
+    def __init__(self, factors: TwoDomainFactors, mapping: Mapping | PersonalMapping) -> None:
         super().__init__()
         self.factors, self.mapping = factors, mapping
 
@@ -92,7 +92,7 @@ class Mapped(nn.Module):
         ]
 
 
-def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoSided:
+def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoDomainFactors:
     """CMF: the ratings of both domains factorised at once, with one vector for each user.
 
     ``Σ_s (r − r̂)² + Σ_t (r − r̂)² + λ(…)`` with ``r̂ = b_i + u·v_i + u_0``.
@@ -102,12 +102,12 @@ def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoSided:
 
     Source: Singh & Gordon, Relational Learning via Collective Matrix Factorization, KDD 2008.
     """
-    one = people(len(cut.users), width)
+    one = user_table(len(cut.users), width)
     first, second = (Factors(one, of_items, shrink=shrink) for of_items in cut.damped())
-    return TwoSided((first, second))
+    return TwoDomainFactors((first, second))
 
 
-def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool = False) -> Mapped:
+def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool = False) -> MappedFactors:
     """EMCDR: factors of each domain by itself, then a map learned on linking users, ``min ‖f(u^s) − u^t‖²``.
 
     Args:
@@ -116,13 +116,13 @@ def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool 
 
     Source: Man et al., Cross-Domain Recommendation: An Embedding and Mapping Approach, IJCAI 2017.
     """
-    first, second = (Factors(people(len(cut.users), width), of_items, shrink=shrink) for of_items in cut.damped())
-    return Mapped(TwoSided((first, second)), _mapping(cut, width + 1, mlp=mlp))
+    first, second = (Factors(user_table(len(cut.users), width), of_items, shrink=shrink) for of_items in cut.damped())
+    return MappedFactors(TwoDomainFactors((first, second)), _mapping(cut, width + 1, mlp=mlp))
 
 
 def cdlfm(
     cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, pull: float = 0.1, neighbours: int = 50
-) -> Mapped:
+) -> MappedFactors:
     """CDLFM: factors that know who rates alike, and for each cold user a map learned on linking users most like them.
 
     Args:
@@ -130,21 +130,21 @@ def cdlfm(
             is learned on.
 
     Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
-    DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.cross_domain.factors.alike`'s; maps are
+    DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.cross_domain.factors.user_similarity`'s; maps are
     networks, not boosted trees, all cold users' learned at once.
     """
-    both = [alike(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
+    both = [user_similarity(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
     first, second = (
-        AlikeFactors(people(len(cut.users), width), of_items, of_users, pull=pull, shrink=shrink)
+        SimilarityFactors(user_table(len(cut.users), width), of_items, of_users, pull=pull, shrink=shrink)
         for of_items, of_users in zip(cut.damped(), both, strict=True)
     )
     cold, linking = (torch.from_numpy(np.flatnonzero(who)) for who in (cut.is_cold, cut.role == LINKING))
     weight, near = both[SOURCE][cold][:, linking].topk(min(neighbours, len(linking)), 1)
     mapping = PersonalMapping(cold, linking[near], weight, users=len(cut.users), width=width + 1)
-    return Mapped(TwoSided((first, second)), mapping)
+    return MappedFactors(TwoDomainFactors((first, second)), mapping)
 
 
-def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> Mapped:
+def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> MappedFactors:
     """DFM: vectors are codes of denoising autoencoders over rows and columns of the ratings; a network maps them.
 
     Args:
@@ -165,7 +165,7 @@ def r_dfm(
     shrink: float = 0.05,
     word_width: int = 64,
     vectors: Tensor | None = None,
-) -> Mapped:
+) -> MappedFactors:
     """R-DFM: :func:`dfm` with the mean word vector of the user's (the item's) reviews in every layer.
 
     Args:
@@ -179,7 +179,7 @@ def r_dfm(
     return _denoised(cut, texts, words, width=width, shrink=shrink)
 
 
-class AttributeComposed(nn.Module):
+class DocumentMean(nn.Module):
     """The mean word vector of each document, ``[N] -> [N, D]``."""
 
     documents: Tensor
@@ -194,14 +194,16 @@ class AttributeComposed(nn.Module):
         return self.words.mean(self.documents[number])
 
 
-def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float) -> Mapped:
+def _denoised(
+    cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float
+) -> MappedFactors:
     sides = []
     for domain in (SOURCE, TARGET):
         ratings, there = _table(cut, domain, centred=True)
         side, side_width = (), 0
         if texts is not None and words is not None:
             documents = texts.users[domain].word, texts.items[domain].word
-            side, side_width = [AttributeComposed(words, torch.from_numpy(d)) for d in documents], words.width
+            side, side_width = [DocumentMean(words, torch.from_numpy(d)) for d in documents], words.width
         sides.append(
             DenoisingFactors(
                 ratings,
@@ -213,7 +215,7 @@ def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, 
                 shrink=shrink,
             )
         )
-    return Mapped(TwoSided((sides[0], sides[1])), _mapping(cut, width + 1, mlp=True))
+    return MappedFactors(TwoDomainFactors((sides[0], sides[1])), _mapping(cut, width + 1, mlp=True))
 
 
 def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:

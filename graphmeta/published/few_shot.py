@@ -21,12 +21,12 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.conditioning.gate import Row
 from graphmeta.nn.encoders.attention import Clicks
-from graphmeta.nn.features.people import ClusterCode, PeopleFeatures, Person
 from graphmeta.nn.features.tables import ItemFeatures
-from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, RecurrentBeside
+from graphmeta.nn.features.user_item_graph import ClusterCode, UserItemGraphFeatures, UserReadout
+from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, RecurrentWithInput
 from graphmeta.nn.heads.translation import MeanTransition, Translation
 from graphmeta.nn.losses.pairwise import Hinge, SampledSoftmax
-from graphmeta.nn.losses.task_negatives import AgainstUnseen
+from graphmeta.nn.losses.task_negatives import UnseenNegativesLoss
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
@@ -53,7 +53,7 @@ class ClusteredSystem(System):
         code = self.recommender.head.get_submodule("readout")
         assert isinstance(code, ClusterCode)
         batch = self._tasks(samples).query
-        people = real_samples(batch, code.person(self.recommender.encode(batch)[0], batch))
+        people = real_samples(batch, code.user(self.recommender.encode(batch)[0], batch))
         return code.clusters.loss(people)
 
 
@@ -74,7 +74,7 @@ def cluster_seq(
     items: EntityTable,
     *,
     width: int = 64,
-    people: UserClusters = UserClusters(),
+    user_clusters: UserClusters = UserClusters(),
     negatives: int = 100,
     step: Step | float = 1e-2,
     inner: InnerLoop = InnerLoop(),
@@ -86,7 +86,7 @@ def cluster_seq(
     last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
 
     Args:
-        width: of items and states; people: their vectors and clusters; negatives: items drawn for each target.
+        width: of items and states; user_clusters: their vectors and clusters; negatives: items drawn for each target.
 
     Source: ClusterSeq (arXiv 2307.13766), of which the abstract alone was at hand: meta-learning over users by their
     first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
@@ -94,15 +94,17 @@ def cluster_seq(
     Differs: nobody outside knows by how much. The graph, the gates, sizes (the paper's best width is 256), both
     losses and all rates are choices of this library; no figure here speaks for the paper.
     """
-    graph, code = people.graph, people.code
-    readout = ClusterCode(Person(graph), Autoencoders(graph, code, clusters=people.clusters))
+    graph, code = user_clusters.graph, user_clusters.code
+    readout = ClusterCode(UserReadout(graph), Autoencoders(graph, code, clusters=user_clusters.clusters))
     head = DecoderHead(AttentionDecoder(width, width), readout)
-    recommender = Recommender(PeopleFeatures(len(items), width, graph=graph), RecurrentBeside(width, width), head)
+    recommender = Recommender(
+        UserItemGraphFeatures(len(items), width, graph=graph), RecurrentWithInput(width, width), head
+    )
     start = Gated(Scope("head.decoder"), code, granularity=Row())
     adaptation = Adaptation(Scope("head.decoder"), step=step_of(step), start=start, inner=inner)
-    loss, samples = AgainstUnseen(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
+    loss, samples = UnseenNegativesLoss(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
     system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples)
-    system.weight = people.weight
+    system.weight = user_clusters.weight
     return system
 
 
@@ -134,4 +136,4 @@ def meta_tl(
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
     start = Generated("head.relation", nn.Identity())
     adaptation = Adaptation(Scope("head.relation"), step=step_of(step), start=start, inner=inner)
-    return System(recommender, items, adaptation=adaptation, loss=AgainstUnseen(Hinge(), count=negatives))
+    return System(recommender, items, adaptation=adaptation, loss=UnseenNegativesLoss(Hinge(), count=negatives))

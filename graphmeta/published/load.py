@@ -29,9 +29,15 @@ from graphmeta.system import System
 
 # Names of earlier versions: of systems, of options and their values, and of parts, which begin a weight's name.
 _SYSTEMS = {"second_look": "reranker"}
-_OPTIONS = {"extras": "score_terms"}
+_OPTIONS = {"extras": "score_terms", "phases": "rounds"}
+_VALUES = {"restart_from": {"hat": "retrained"}}
 _TERMS = {"returns": "repeat_bias", "kin": "same_category", "evidence": "cooccurrence", "second_look": "reranker"}
 _PARTS = re.compile(r"\bhead([./])extras\1(returns|kin|evidence|second_look)(?=[./_])")
+# Renamed submodules of published systems, by the segment of a weight's name (after ``_PARTS``).
+_SEGMENTS = {"ask": "query", "weigh": "score", "around": "context", "ago": "recency", "often": "frequency"}
+_SEGMENTS |= {"readout.person": "readout.user", "reranker.forth": "reranker.next_share"}
+_SEGMENTS |= {"reranker.back": "reranker.previous_share", "reranker.known": "reranker.item_statistics"}
+_SEGMENT = re.compile(r"(?<=[./])(" + "|".join(map(re.escape, _SEGMENTS)) + r")(?=[./]|$)")
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,7 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
         tensors, stored = load_state(Path(folder), "model")
         document = read_document(stored, str(folder))
         if stored["format"] < 4:
-            tensors = {
-                _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", k): v
-                for k, v in tensors.items()
-            }
+            tensors = {_weight_name(k, published=document.recipe is not None): v for k, v in tensors.items()}
         system = rebuilt(document, tensors) if build is None else build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
@@ -97,9 +100,16 @@ def read_document(stored: Any, place: str) -> Document:
     return Document(place, items, people, recipe, limits, notes)
 
 
+def _weight_name(name: str, *, published: bool) -> str:
+    """The current name of a weight saved in a format before 4."""
+    name = _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", name)
+    return _SEGMENT.sub(lambda old: _SEGMENTS[old[1]], name) if published else name
+
+
 def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe of before format 4, by today's names."""
     found = {_OPTIONS.get(name, name): value for name, value in arguments.items()}
+    found |= {name: new.get(found[name], found[name]) for name, new in _VALUES.items() if name in found}
     if isinstance(found.get("score_terms"), list):
         found["score_terms"] = [_TERMS.get(str(term), term) for term in found["score_terms"]]
     if isinstance(found.get("options"), dict):

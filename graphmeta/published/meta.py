@@ -13,7 +13,7 @@ from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
 from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
-from graphmeta.published.parts import adapting, along_paths, copied, last_layer, replace_last_layer
+from graphmeta.published.parts import copied, last_layer, path_adaptation, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published
 from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
@@ -50,7 +50,7 @@ def maml(
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
     (Meta-SGD) for a learned rate a number, Antoniou et al. 2019 (MAML++) for one a parameter.
     """
-    return adapting(copied(base), Adaptation(scope, step=step_of(step), inner=inner))
+    return with_adaptation(copied(base), Adaptation(scope, step=step_of(step), inner=inner))
 
 
 @published(
@@ -74,7 +74,7 @@ def multi_ft(
     go down the full softmax of the session's prefixes, also where the base is trained on drawn items.
     """
     adaptation = Adaptation(EVERYTHING, step=step_of(step), steps=steps, meta_trained=False)
-    return adapting(copied(base), adaptation)
+    return with_adaptation(copied(base), adaptation)
 
 
 @published(
@@ -98,7 +98,7 @@ def melu(
     Source: Lee et al., MeLU, KDD 2019, Algorithm 1, on IF-SAN as in CBML §5. Differs: a true meta-gradient of the
     stated order; the released code copies its fast weights and has none.
     """
-    return adapting(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
+    return with_adaptation(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
 
 
 @published("Dong et al. 2020, MAMO", family="meta", adapts="everything, from a memory", base="if_san", encoder="if_san")
@@ -131,7 +131,7 @@ def mamo(
     own = copied(base)
     replace_last_layer(own.recommender, MemoryAugmented(*last_layer(own.recommender), slots=slots, rate=rate))
     start = MemoryStart("head.project.memory")
-    return adapting(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
+    return with_adaptation(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
 
 
 @published(
@@ -172,8 +172,8 @@ def meta_hin(
     table = item_table(model.features)
     model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=table.width, size=size)
     around = MetaPaths(len(items), list(items.attributes), most=neighbours)
-    adaptation = along_paths(
+    adaptation = path_adaptation(
         Scope("head.project"), (session, size), count=paths, path_lr=path_lr, step=step, inner=inner
     )
     own.recommender = ContextAugmented(model.features, model.encoder, model.head, around)
-    return adapting(own, adaptation)
+    return with_adaptation(own, adaptation)

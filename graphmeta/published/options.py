@@ -19,7 +19,7 @@ from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step
 from graphmeta.errors import InputError
-from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_called
+from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
 
 # What no task changes: prototypes, gates and memory keys identify a task, and the rows of the re-ranker's network are
 # not laid out by task.
@@ -54,7 +54,7 @@ class ClusterGate:
 
 
 @dataclass(frozen=True)
-class Spelling:
+class OptionCodec:
     """An option object by flat names: their types, the object that values of them make, and the values of an object.
 
     Args:
@@ -67,14 +67,14 @@ class Spelling:
     flat: Callable[[Any], dict[str, Any]]
 
 
-def spelling_of(hint: Any) -> Spelling | None:
+def codec_of(hint: Any) -> OptionCodec | None:
     """How options of this type are spelled; None for those that are spelled as they are."""
-    if hint in _SPELLINGS:
-        return _SPELLINGS[hint]
+    if hint in _CODECS:
+        return _CODECS[hint]
     return _of_dataclass(hint) if is_dataclass(hint) and isinstance(hint, type) else None
 
 
-def written(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """The value as JSON holds it: numbers, text, lists, mappings, and the names of granularities.
 
     Raises:
@@ -85,9 +85,9 @@ def written(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): written(one) for key, one in value.items()}
+        return {str(key): to_json(one) for key, one in value.items()}
     if isinstance(value, Sequence):
-        return [written(one) for one in value]
+        return [to_json(one) for one in value]
     name = getattr(value, "__name__", None)
     if type(GRANULARITIES.get(str(name))) is type(value):
         return name
@@ -207,7 +207,7 @@ def _make_gate(values: Mapping[str, Any], default: ClusterGate | None) -> Cluste
         raise InputError(
             f"gate={gate!r} must be one of {', '.join(_READS)}, and gate_scope={scope!r} session or sample"
         )
-    granularity = granularity_called(flat["granularity"])
+    granularity = granularity_by_name(flat["granularity"])
     return None if gate == "none" else ClusterGate(*_READS[gate], granularity, per_sample=scope == "sample")
 
 
@@ -215,23 +215,23 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
     one = ClusterGate(session=False, cluster=False) if gate is None else gate
     name = next(name for name, reads in _READS.items() if reads == (one.session, one.cluster))
     scope = "sample" if one.per_sample else "session"
-    return {"gate": name, "granularity": written(one.granularity), "gate_scope": scope}
+    return {"gate": name, "granularity": to_json(one.granularity), "gate_scope": scope}
 
 
-def _of_dataclass(kind: type) -> Spelling:
+def _of_dataclass(kind: type) -> OptionCodec:
     """A dataclass by the names of its fields."""
     names = [field.name for field in fields(kind)]
     hints = get_type_hints(kind)
-    return Spelling(
+    return OptionCodec(
         {name: hints[name] for name in names},
         lambda values, default: kind(**{name: getattr(default, name) for name in names} | dict(values)),
-        lambda value: {name: written(getattr(value, name)) for name in names},
+        lambda value: {name: to_json(getattr(value, name)) for name in names},
     )
 
 
-_SPELLINGS: dict[Any, Spelling] = {
-    Scope: Spelling({"scope": Sequence[str] | str}, _make_scope, _flat_scope),
-    Step | float: Spelling({"lr": float, "learned": bool | str}, _make_step, _flat_step),
-    InnerLoop: Spelling({"steps": int, "order": int, "inner": Mapping[str, Any] | None}, _make_loop, _flat_loop),
-    ClusterGate | None: Spelling({"gate": str, "granularity": str, "gate_scope": str}, _make_gate, _flat_gate),
+_CODECS: dict[Any, OptionCodec] = {
+    Scope: OptionCodec({"scope": Sequence[str] | str}, _make_scope, _flat_scope),
+    Step | float: OptionCodec({"lr": float, "learned": bool | str}, _make_step, _flat_step),
+    InnerLoop: OptionCodec({"steps": int, "order": int, "inner": Mapping[str, Any] | None}, _make_loop, _flat_loop),
+    ClusterGate | None: OptionCodec({"gate": str, "granularity": str, "gate_scope": str}, _make_gate, _flat_gate),
 }

@@ -29,7 +29,7 @@ from graphmeta.recommender import Recommender
 from graphmeta.system import System
 
 
-def loss_called(name: str, negatives: nn.Module) -> nn.Module:
+def loss_by_name(name: str, negatives: nn.Module) -> nn.Module:
     """The loss of that name: the full softmax, or a comparison with the negatives.
 
     Raises:
@@ -74,7 +74,7 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
             )
         head.score_terms.update(made[name]())
     if {"cooccurrence", "reranker"} & set(score_terms):
-        head.weigh()
+        head.learn_temperature()
     return system
 
 
@@ -96,7 +96,7 @@ class FineTuned(System):
         return SoftmaxLoss()
 
 
-def adapting(base: System, adaptation: Adaptation) -> System:
+def with_adaptation(base: System, adaptation: Adaptation) -> System:
     """The recommender of ``base`` with an adaptation around it; items, users and lengths stay.
 
     If it is not meta-trained, it is trained as the base is (:class:`FineTuned`). Meta-training has tasks of its own,
@@ -114,7 +114,7 @@ def adapting(base: System, adaptation: Adaptation) -> System:
     return system
 
 
-def along_paths(
+def path_adaptation(
     scope: Scope, read: tuple[int, int], *, count: int, path_lr: float, step: Step | float, inner: InnerLoop
 ) -> CoAdaptation:
     """MetaHIN's adaptation: steps on the contexts of ``head.readout``, which gate ``scope``, then steps on that.

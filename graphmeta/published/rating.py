@@ -21,7 +21,7 @@ from graphmeta.nn.features.content import ContentFeatures, UserContent
 from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
 from graphmeta.nn.readout import Last
 from graphmeta.published.options import step_of
-from graphmeta.published.parts import along_paths
+from graphmeta.published.parts import path_adaptation
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import RandomQueries
@@ -178,7 +178,7 @@ def meta_hin_rating(
     readout = PathContexts(who, paths=count, width=features.width, size=graph.size, mean=Last())
     layers = decision_layers(who.width + graph.size + features.width, (hidden, hidden))
     scope, read = Scope("head.layers"), (who.width, graph.size)
-    adaptation = along_paths(scope, read, count=count, path_lr=graph.path_lr, step=step, inner=inner)
+    adaptation = path_adaptation(scope, read, count=count, path_lr=graph.path_lr, step=step, inner=inner)
     model = Recommender(features, SampleMean(), Decision(readout, layers))
     return _rating(model, items, users=users, adaptation=adaptation, queries=queries, known=graph.known)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.published.options import Spelling, check_types, spelling_of, written
+from graphmeta.published.options import OptionCodec, check_types, codec_of, to_json
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
@@ -86,7 +86,7 @@ class Published:
             raise InputError(f"{self.name} takes no {strange!r}; it takes {', '.join(sorted(self.options))}")
         self.check_users(users is not None)
         try:
-            plain = written(arguments)
+            plain = to_json(arguments)
         except InputError as error:
             function = f"{self.function.__module__}.{self.function.__name__}"
             raise InputError(
@@ -222,27 +222,27 @@ def _recipe(family: str, name: str, flat: dict[str, Any], base: System | None) -
     )
 
 
-def _spellings(function: Callable[..., System]) -> dict[str, Spelling | None]:
+def _codecs(function: Callable[..., System]) -> dict[str, OptionCodec | None]:
     """The function's options, and how those are spelled that are objects."""
     hints = get_type_hints(inspect.unwrap(function))
     names = [name for name in inspect.signature(function).parameters if name not in (*_GIVEN, *LIMITS)]
-    return {name: spelling_of(hints[name]) for name in names}
+    return {name: codec_of(hints[name]) for name in names}
 
 
 def _flat_hints(function: Callable[..., System]) -> dict[str, Any]:
     hints = get_type_hints(inspect.unwrap(function))
     flat: dict[str, Any] = {}
-    for name, spelling in _spellings(function).items():
-        flat |= {name: hints[name]} if spelling is None else dict(spelling.hints)
+    for name, codec in _codecs(function).items():
+        flat |= {name: hints[name]} if codec is None else dict(codec.hints)
     return flat
 
 
 def _flat(function: Callable[..., System], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the function by flat names."""
     flat: dict[str, Any] = {}
-    for name, spelling in _spellings(function).items():
+    for name, codec in _codecs(function).items():
         if name in arguments:
-            flat |= {name: written(arguments[name])} if spelling is None else spelling.flat(arguments[name])
+            flat |= {name: to_json(arguments[name])} if codec is None else codec.flat(arguments[name])
     return flat
 
 
@@ -250,10 +250,10 @@ def _objects(function: Callable[..., System], flat: Mapping[str, Any]) -> dict[s
     """Arguments of the function, of values by flat names."""
     made, left = {}, dict(flat)
     parameters = inspect.signature(function).parameters
-    for name, spelling in _spellings(function).items():
-        given = {} if spelling is None else {key: left.pop(key) for key in spelling.hints if key in left}
-        if spelling is not None and given:
-            made[name] = spelling.make(given, parameters[name].default)
+    for name, codec in _codecs(function).items():
+        given = {} if codec is None else {key: left.pop(key) for key in codec.hints if key in left}
+        if codec is not None and given:
+            made[name] = codec.make(given, parameters[name].default)
     return made | left
 
 

@@ -10,14 +10,14 @@ from torch import nn
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns
-from graphmeta.nn.encoders.pooling import Beside, RunningMean, UserStates
+from graphmeta.nn.encoders.pooling import ConcatenatedEncoders, RunningMean, UserStates
 from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import AllPositions, RankingLoss
-from graphmeta.nn.losses.negatives import OwnNegatives, local, uniform
+from graphmeta.nn.losses.negatives import PerSampleNegatives, in_batch_targets, uniform
 from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.readout import Last
-from graphmeta.published.parts import loss_called
+from graphmeta.published.parts import loss_by_name
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
@@ -96,7 +96,7 @@ def wavenet(
 def _at_every_click(recommender: Recommender, items: EntityTable, *, loss: str, negatives: int) -> System:
     """The system that learns the next click after every click."""
     scaled_normal_(recommender)
-    one = loss_called(loss, OwnNegatives(local, count=negatives))
+    one = loss_by_name(loss, PerSampleNegatives(in_batch_targets, count=negatives))
     return System(recommender, items, loss=AllPositions(one), samples=whole_sessions)
 
 
@@ -135,11 +135,11 @@ def caser(
     fewer clicks known; the public code draws its three negatives for all targets of a window together.
     """
     patterns = RecentPatterns(width, **asdict(filters))
-    encoder = patterns if users is None else Beside(patterns, UserStates(len(users), width))
+    encoder = patterns if users is None else ConcatenatedEncoders(patterns, UserStates(len(users), width))
     features = UntiedFeatures(len(items), width, scored=width if users is None else 2 * width, bias=True)
     recommender = Recommender(features, encoder, Dot(Last(), bias=True))
     scaled_normal_(recommender)
-    loss = AllPositions(RankingLoss(Binary(), OwnNegatives(uniform, count=negatives)), ahead=ahead)
+    loss = AllPositions(RankingLoss(Binary(), PerSampleNegatives(uniform, count=negatives)), ahead=ahead)
     return System(recommender, items, users=users, loss=loss, samples=whole_sessions)
 
 
@@ -160,5 +160,5 @@ def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives
         ItemFeatures(len(items), width, bias=True), UserStates(len(users), width), Dot(Last(), bias=True)
     )
     scaled_normal_(recommender)
-    one = loss_called("bpr", OwnNegatives(uniform, count=negatives))
+    one = loss_by_name("bpr", PerSampleNegatives(uniform, count=negatives))
     return System(recommender, items, users=users, loss=AllPositions(one), samples=whole_sessions)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
@@ -17,7 +17,7 @@ from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
-from graphmeta.published.parts import loss_called, with_score_terms
+from graphmeta.published.parts import loss_by_name, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
@@ -141,7 +141,7 @@ def gru4rec(
     features = ItemFeatures(len(items), width, bias=bias)
     encoder = Recurrent(width, width, cell=cell, layers=layers, dropout=dropout)
     recommender = Recommender(features, encoder, Dot(Last(), bias=bias))
-    one = loss_called(sampling.loss, SharedNegatives(drawn=sampling.negatives, alpha=sampling.alpha))
+    one = loss_by_name(sampling.loss, SharedNegatives(sampled=sampling.negatives, alpha=sampling.alpha))
     return System(
         recommender,
         items,
@@ -186,4 +186,4 @@ def features(items: EntityTable, width: int) -> nn.Module:
 
 def attention_levels(levels: int, width: int, *, layers: int, dropout: float) -> nn.Module:
     """One blended self-attention stack for each level (items, attributes)."""
-    return SideBySide(*(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels)))
+    return SplitEncoders(*(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels)))

@@ -14,9 +14,9 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.tables import ItemFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.negatives import AmongSeen, OwnNegatives
-from graphmeta.nn.readout import OfUser
-from graphmeta.published.parts import copied, loss_called
+from graphmeta.nn.losses.negatives import PerSampleNegatives, UniformSeen
+from graphmeta.nn.readout import UserEmbedding
+from graphmeta.published.parts import copied, loss_by_name
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
@@ -40,9 +40,9 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
     Source: Zhang et al., How to Retrain Recommender System? A Sequential Meta-Learning Method, SIGIR 2020 (its base).
     Differs: no L2 term but that of a strategy.
     """
-    recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Dot(OfUser(len(users), width)))
+    recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Dot(UserEmbedding(len(users), width)))
     scaled_normal_(recommender)
-    one = loss_called(loss, OwnNegatives(AmongSeen(), count=negatives))
+    one = loss_by_name(loss, PerSampleNegatives(UniformSeen(), count=negatives))
     return System(recommender, items, users=users, loss=one, samples=all_positions, limits={"max_length": 0})
 
 
@@ -121,18 +121,18 @@ class TransferOptions:
 def sml(
     base: System,
     *,
-    phases: int = 10,
+    rounds: int = 10,
     epochs: int = 1,
     offline: int = 20,
     warm_up: int = 0,
-    restart_from: str = "hat",
+    restart_from: str = "retrained",
     net: TransferOptions = TransferOptions(),
 ) -> System:
     """SML: a network for each table of vectors, learned on the way, combines the last weights with the new period's.
 
     Args:
         base: what is retrained, which stays as it is; ``mf`` in the paper.
-        phases: steps of both kinds a period; epochs: of each; offline: periods of the stream taken in offline.
+        rounds: steps of both kinds a period; epochs: of each; offline: periods of the stream taken in offline.
         warm_up: epochs of the networks on what came before the stream; as printed there is none, which takes far more
             than some thousand events a period: see RESULTS.md.
         restart_from: ``hat`` as printed, ``transferred`` as in the public code.
@@ -142,7 +142,7 @@ def sml(
     """
     made = partial(TransferNet, **asdict(net))
     strategy = Transfer(
-        net=made, phases=phases, epochs=epochs, offline=offline, warm_up=warm_up, restart_from=restart_from
+        net=made, rounds=rounds, epochs=epochs, offline=offline, warm_up=warm_up, restart_from=restart_from
     )
     return _served(base, strategy)
 

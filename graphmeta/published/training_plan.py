@@ -47,7 +47,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedPlan:
     """What came of a plan: the system, its encoder as trained alone (if it has one), and the reports of all trainings,
     the system's own under its name."""
 
@@ -56,7 +56,7 @@ class Learned:
     histories: dict[str, list[Report]]
 
 
-def learned(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar) -> Learned:
+def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar) -> TrainedPlan:
     """Carry out all trainings of a plan, each with a checkpoint of its own.
 
     What learns how far to trust counts does so on the last tenth of the sessions, which neither its encoder has learned
@@ -82,7 +82,7 @@ def learned(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: 
         alone, histories[f"{first.system} once more"] = trained(first, split, _within(checkpoint, "again"))
         system.load_matching(alone, frozen_only=True)
         system.fit_statistics(split.train)
-    return Learned(system, alone, {**histories, plan.system: history})
+    return TrainedPlan(system, alone, {**histories, plan.system: history})
 
 
 def drop(folder: Path) -> None:

@@ -37,13 +37,13 @@ class Strategy(Protocol):
         ...
 
 
-def run(reports: Iterable[object]) -> None:
+def exhaust(reports: Iterable[object]) -> None:
     """Go through a training to its end."""
     for _ in reports:
         pass
 
 
-def learning(system: System, samples: Samples, batches: Batches | None = None) -> System:
+def restricted_to(system: System, samples: Samples, batches: Batches | None = None) -> System:
     """The same system, weights and all, that learns from these samples of its log and no others."""
     view = copy.copy(system)
     view.samples = lambda log, max_length: samples  # noqa: ARG005
@@ -79,7 +79,7 @@ class Full:
             system.load_state_dict(state)
         seed = period.seed_for(0)
         options = {"epochs": self.epochs, "batch_size": self.batch_size, "optimizer": self.optimizer}
-        run(train(system, period.past, seed=seed, **options))
+        exhaust(train(system, period.past, seed=seed, **options))
         return state
 
 
@@ -104,9 +104,9 @@ class FineTune:
     def retrain(self, system: System, state: State, period: Period) -> State:
         """Train on the new samples."""
         samples = period.samples(system)
-        view = learning(system, samples.take(period.is_new(samples).nonzero()[0]))
+        view = restricted_to(system, samples.take(period.is_new(samples).nonzero()[0]))
         seed = period.seed_for(0)
-        run(
+        exhaust(
             train(
                 view, period.past, epochs=self.epochs, batch_size=self.batch_size, optimizer=self.optimizer, seed=seed
             )
@@ -147,9 +147,9 @@ class Reservoir:
         samples = period.samples(system)
         target, new = period.order[samples.end], period.is_new(samples)
         used = samples.take((new | np.isin(target, state["pool"].numpy())).nonzero()[0])
-        view = learning(system, used, partial(_weighted, weight=_hard_first(system, used)))
+        view = restricted_to(system, used, partial(_weighted, weight=_hard_first(system, used)))
         seed = period.seed_for(0)
-        run(
+        exhaust(
             train(
                 view, period.past, epochs=self.epochs, batch_size=self.batch_size, optimizer=self.optimizer, seed=seed
             )

@@ -16,7 +16,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
-from graphmeta.retrain.testing import Asking
+from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
@@ -57,7 +57,7 @@ def stream(
     edges: np.ndarray,
     strategy: Strategy,
     begin: Pretraining = Pretraining(),
-    asking: Asking | None = None,
+    evaluation: StreamEvaluation | None = None,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[PeriodReport]:
@@ -77,17 +77,17 @@ def stream(
 
     Source: Zhang et al. 2020 (SML), section 5.1: periods as test sets, averaged by their rows (:func:`overall`).
     """
-    asking, first = asking or Asking(), begin.first
+    evaluation, first = evaluation or StreamEvaluation(), begin.first
     system.check(log, "stream's")
     if not 1 <= first < len(edges) - 1:
         raise InputError(
             f"of {len(edges) - 1} periods, the first {first} are to begin with: that leaves none; make periods shorter"
         )
-    asking.check(log, edges, first)
+    evaluation.check(log, edges, first)
     setting = _setting(system, log, edges, strategy) | {
         "seed": seed,
         "first": first,
-        "asking": re.sub(r" at 0x\w+", "", repr(asking)),
+        "evaluation": re.sub(r" at 0x\w+", "", repr(evaluation)),
     }
     run = _Service(system, setting)
     if checkpoint is not None and checkpoint.resume:
@@ -100,7 +100,7 @@ def stream(
     while run.next < len(edges) - 1:
         period = Period.of(log, edges, run.next, seed=seed)
         began = time.perf_counter()
-        rows, sampled, full = asking.measure(system, period)
+        rows, sampled, full = evaluation.measure(system, period)
         tested, cpu = time.perf_counter(), time.process_time()
         if period.is_new(period.samples(system)).any():
             run.state = strategy.retrain(system, run.state, period)

@@ -19,7 +19,7 @@ from graphmeta.system import System
 
 
 @dataclass(frozen=True)
-class Asking:
+class StreamEvaluation:
     """What is asked about a period: every click of it, among drawn items and among all.
 
     Candidates are the items that have appeared by the end of the period. The drawn ones, each as likely and none twice,
@@ -46,7 +46,7 @@ class Asking:
     def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
         """How many clicks, and the metrics of both rankings."""
         rows, seen = self.rows(period), np.flatnonzero(period.past.support)
-        draw = Untouched(period.past, seen, np.random.default_rng(period.seed_for(4)))
+        draw = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
         place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
         found = torch.empty(2, len(rows), dtype=torch.float64)
         for at in range(0, len(rows), self.batch_size):
@@ -86,7 +86,7 @@ def owners(log: EventLog, session: np.ndarray) -> np.ndarray:
     return np.where(user >= 0, user, len(log.users) + session)
 
 
-class Untouched:
+class UnclickedSampler:
     """Draws for each sample items that its user never clicked: places in ``seen``, the items there are so far."""
 
     def __init__(self, past: EventLog, seen: np.ndarray, random: np.random.Generator) -> None:

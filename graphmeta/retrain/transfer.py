@@ -19,10 +19,10 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
-from graphmeta.nn.losses.negatives import AmongSeen
+from graphmeta.nn.losses.negatives import UniformSeen
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
-from graphmeta.retrain.strategy import ADAM, learning, run
+from graphmeta.retrain.strategy import ADAM, exhaust, restricted_to
 from graphmeta.retrain.transfer_net import TransferNet, TransferredTable
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
@@ -32,7 +32,7 @@ from graphmeta.training.optimizers import Adam
 Tables = dict[str, Tensor]
 
 
-class Through(nn.Module):
+class TransferWrapper(nn.Module):
     """A recommender whose tables are ``f_Θ(old, its own)``: what the losses are taken of in both steps.
 
     Args:
@@ -74,7 +74,7 @@ def _key(name: str) -> str:
 class _Learner(System):
     """The system that learns through the nets; what is counted, the system itself has counted for it."""
 
-    def __init__(self, like: System, through: Through) -> None:
+    def __init__(self, like: System, through: TransferWrapper) -> None:
         super().__init__(
             through,  # pyright: ignore[reportArgumentType]
             like.items,
@@ -85,7 +85,7 @@ class _Learner(System):
         )
 
     @property
-    def through(self) -> Through:
+    def through(self) -> TransferWrapper:
         """Its recommender."""
         return self.recommender  # pyright: ignore[reportReturnType]
 
@@ -93,7 +93,7 @@ class _Learner(System):
         """Nothing to count."""
 
 
-class Lasting(Adam):
+class PersistentOptimizer(Adam):
     """An optimiser whose moments outlive a training and go on in the next one."""
 
     def __init__(self, like: Adam) -> None:
@@ -111,7 +111,7 @@ class Lasting(Adam):
 class Transfer:
     """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every table of vectors, one net a table; other weights are fine-tuned.
 
-    When period t + 1 has been tested on, ``phases`` times: Θ learns on t + 1 with Ŵ_t fixed (step 2), Ŵ_t on t with Θ
+    When period t + 1 has been tested on, ``rounds`` times: Θ learns on t + 1 with Ŵ_t fixed (step 2), Ŵ_t on t with Θ
     fixed (step 1); then ``W_t`` is made anew, Ŵ_{t+1} learned from t + 1 beginning at W_t, and
     ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})`` goes into service. That is the online algorithm; the offline one leaves out the last
     step 1 and is otherwise the same, because Ŵ_t has had its first step 1 when period t was there.
@@ -120,7 +120,7 @@ class Transfer:
         tables: which tables, by the beginning of their names in the recommender; tuned: which other weights step 1
             changes, likewise. The rest stays as pretrained.
         net: makes the net of a table from its width.
-        phases: steps 2 and 1 a period; epochs: of each step.
+        rounds: steps 2 and 1 a period; epochs: of each step.
         offline: so many periods of the stream are taken in offline.
         warm_up: epochs of step 2 before the stream, on what came before it, with ``Ŵ = W``. Where periods are of a few
             thousand events, Θ begun at random learns which items are popular and no more; so it learns whose row is
@@ -133,7 +133,7 @@ class Transfer:
     Adam's moments, of Ŵ and of Θ, live as long as a period is worked on: between periods there is nothing to keep but
     weights. Rows of users and items that nobody has met are transferred like all others: step 2 meets them when they
     come, so that Θ learns what to make of newcomers. In step 2 a loss that draws by
-    :class:`~graphmeta.nn.losses.negatives.AmongSeen` draws among the new period's items.
+    :class:`~graphmeta.nn.losses.negatives.UniformSeen` draws among the new period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
     Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream; a
@@ -143,11 +143,11 @@ class Transfer:
     tables: tuple[str, ...] = ("",)
     tuned: tuple[str, ...] = ("",)
     net: Callable[[int], nn.Module] = TransferNet
-    phases: int = 10
+    rounds: int = 10
     epochs: int = 1
     offline: int = 0
     warm_up: int = 0
-    restart_from: str = "hat"
+    restart_from: str = "retrained"
     weights: Adam = ADAM
     theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
     batch_sizes: tuple[int, int] = (1024, 256)
@@ -155,8 +155,8 @@ class Transfer:
 
     def begin(self, system: System, period: Period) -> State:
         """Nets, untrained or warmed up; no period is waiting for its successor."""
-        if self.restart_from not in ("hat", "transferred"):
-            raise InputError(f"restart_from={self.restart_from!r} must be hat or transferred")
+        if self.restart_from not in ("retrained", "transferred"):
+            raise InputError(f"restart_from={self.restart_from!r} must be retrained or transferred")
         if system.adaptation is not None:
             raise InputError("a system that adapts is not retrained by transfer; take the one it goes around")
         with torch.random.fork_rng():
@@ -177,17 +177,17 @@ class Transfer:
         new = every.take(period.is_new(every).nonzero()[0])
         taken_in = int(state["taken in"])
         if "began" in state:
-            _assign(body, _part(state, "hat/"))
+            _assign(body, _part(state, "retrained/"))
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
-            kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
+            kinds = ([True, False] * self.rounds)[: None if taken_in >= self.offline else -1]
             self._alternate(learner, (before, new), period, kinds=kinds)
             _assign(body, through.served())
         through.old = _tables(body, through.old)
-        self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
+        self._step(learner, new, period, optimizer=PersistentOptimizer(self.weights), nets=False, number=0)
         hat = _tables(body, through.old)
         _assign(body, through.served())
         remembered = {f"old/{name}": table for name, table in through.old.items()}
-        remembered |= {f"hat/{name}": table for name, table in hat.items()}
+        remembered |= {f"retrained/{name}": table for name, table in hat.items()}
         counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
         nets = {name: through.nets[_key(name)] for name in through.old}
         return _packed(nets) | remembered | counts
@@ -197,7 +197,7 @@ class Transfer:
         system.fit_statistics(period.past)
         with _flags_kept(system):
             learner, many = self._learner(system, state), replace(self, epochs=self.warm_up)
-            samples, theta = period.samples(system), Lasting(self.theta)
+            samples, theta = period.samples(system), PersistentOptimizer(self.theta)
             many._step(learner, samples, period, optimizer=theta, nets=True, number=0)
         return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
 
@@ -213,13 +213,13 @@ class Transfer:
             old.setdefault(name, system.recommender.get_parameter(name).detach().clone())
             nets[name] = self.net(old[name].shape[1]).to(old[name])
             nets[name].load_state_dict(_part(state, f"net/{name}/"))
-        return _Learner(system, Through(system.recommender, old, nets, penalty=self.penalty))
+        return _Learner(system, TransferWrapper(system.recommender, old, nets, penalty=self.penalty))
 
     def _alternate(
         self, learner: _Learner, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
     ) -> None:
         """Steps in this order, those of the nets on the new samples, the others on those before."""
-        optimizers = Lasting(self.weights), Lasting(self.theta)
+        optimizers = PersistentOptimizer(self.weights), PersistentOptimizer(self.theta)
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets and self.restart_from == "transferred":
@@ -233,12 +233,12 @@ class Transfer:
             return
         learner.through.learn(nets=nets, tuned=self.tuned)
         for part in learner.modules():
-            if isinstance(part, AmongSeen):
+            if isinstance(part, UniformSeen):
                 part.since = period.begin if nets else -np.inf
                 part.fit_statistics(period.past)
         seed = period.seed_for(3, number)
         options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
-        run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))
+        exhaust(train(restricted_to(learner, samples, learner.batches), period.past, seed=seed, **options))
 
 
 @contextmanager

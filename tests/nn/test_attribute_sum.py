@@ -135,14 +135,14 @@ def test_own_vectors_are_left_out_while_training():
     log = known(new=4)
     table.fit_statistics(log)
     clicked = torch.from_numpy(log.support > 0)
-    share = torch.stack([table.every()[:, 0] for _ in range(400)]).mean(0)
+    share = torch.stack([table.all_rows()[:, 0] for _ in range(400)]).mean(0)
     assert not share[~clicked].any() and abs(float(share[clicked].mean()) - 0.75) < 0.02
     read = torch.stack([table(torch.arange(40))[:, 0] for _ in range(400)]).mean(0)
     assert not read[~clicked].any() and abs(float(read[clicked].mean()) - 0.75) < 0.02
-    assert table.eval().every()[clicked].eq(1).all()
+    assert table.eval().all_rows()[clicked].eq(1).all()
     table.weight[LOG.num_items :] = 1.0
-    assert not table.train().every()[:4].any()  # no candidates while training
-    assert table(torch.arange(4)).gt(0).any() and table.eval().every()[:4].gt(0).any()
+    assert not table.train().all_rows()[:4].any()  # no candidates while training
+    assert table(torch.arange(4)).gt(0).any() and table.eval().all_rows()[:4].gt(0).any()
 
 
 @pytest.mark.parametrize("order", [1, 2])

@@ -43,7 +43,7 @@ def fitted() -> Cooccurrence:
     torch.manual_seed(5)
     cooccurrence = Cooccurrence(LOG.num_items, neighbours=5)
     cooccurrence.fit_statistics(LOG)
-    for table in (cooccurrence.weight, cooccurrence.ago):
+    for table in (cooccurrence.weight, cooccurrence.recency):
         torch.nn.init.normal_(table.weight)
     torch.nn.init.normal_(cooccurrence.floor.weight, mean=-3)
     return cooccurrence
@@ -58,7 +58,7 @@ def by_hand(cooccurrence: Cooccurrence, clicks: list[int]) -> dict[int, float]:
     knn, length = ItemKNN(LOG, neighbours=5), len(clicks)
     band = next(n for n, most in enumerate([1, 2, 4, 8, 16, math.inf]) if length <= most)
     click, weight, floor = (
-        table.weight.exp().tolist() for table in (cooccurrence.ago, cooccurrence.weight, cooccurrence.floor)
+        table.weight.exp().tolist() for table in (cooccurrence.recency, cooccurrence.weight, cooccurrence.floor)
     )
     given: dict[int, float] = {}
     for item in set(clicks):
@@ -99,7 +99,7 @@ def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
     items, samples = LOG.num_items, asked()
     score_terms = {"repeat_bias": RepeatBias(), "cooccurrence": fitted()}
-    torch.nn.init.normal_(score_terms["repeat_bias"].ago.weight)
+    torch.nn.init.normal_(score_terms["repeat_bias"].recency.weight)
     model = Recommender(ItemFeatures(items, WIDTH), GatedSessionGraph(WIDTH), make(Last(), score_terms=score_terms))
     without = Recommender(model.features, model.encoder, make(Last()))
     batch = session_batch(samples, num_items=items)
@@ -123,7 +123,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     for stacked in (True, False):
         torch.manual_seed(0)
         head = Dot(Last(), score_terms={"cooccurrence": fitted(), "repeat_bias": RepeatBias()})
-        head.weigh()
+        head.learn_temperature()
         model = Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
         adaptation.bind(model)

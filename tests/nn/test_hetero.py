@@ -6,7 +6,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from graphmeta.data.tables import Attribute
-from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_alike
+from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_equal
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
@@ -89,7 +89,7 @@ def test_first_alike_is_the_loop():
     for row in range(len(code)):
         same = [r for r in range(len(code)) if sample[r] == sample[row] and code[r] == code[row] > 0]
         wanted.append(min(same, default=row))
-    assert first_alike(sample, code).tolist() == wanted
+    assert first_equal(sample, code).tolist() == wanted
 
 
 @pytest.mark.parametrize("name", ["mean", "attention"])

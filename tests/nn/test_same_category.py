@@ -34,7 +34,7 @@ KINDS = Attribute(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"])
 def filled() -> SameCategory:
     torch.manual_seed(2)
     same_category = SameCategory(KINDS)
-    torch.nn.init.normal_(same_category.ago.weight)
+    torch.nn.init.normal_(same_category.recency.weight)
     return same_category
 
 
@@ -46,7 +46,7 @@ def samples() -> Samples:
 def test_the_bonus_of_each_item_by_hand() -> None:
     same_category, asked = filled(), samples()
     row, column, value = same_category(session_batch(asked, num_items=7))
-    bonus, kind = same_category.ago.weight.squeeze(1).tolist(), KINDS.codes.tolist()
+    bonus, kind = same_category.recency.weight.squeeze(1).tolist(), KINDS.codes.tolist()
     for s in range(len(asked)):
         clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
         expected = {}

@@ -88,7 +88,7 @@ def test_vectors_are_the_formula():
         around, total = torch.zeros(4), 0.0
         for other, share in zip(features.neighbour[item].tolist(), features.weight[item].tolist(), strict=True):
             if share > 0:
-                part = share**0.7 * float(torch.exp((features.ask.weight @ table[item]) @ table[other] / 2))
+                part = share**0.7 * float(torch.exp((features.query.weight @ table[item]) @ table[other] / 2))
                 around, total = around + part * table[other], total + part
         mixed = features.mix.weight @ (around / total) if total else torch.zeros(4)
         torch.testing.assert_close(x[row], table[item] + mixed, rtol=0, atol=1e-12)
@@ -98,7 +98,7 @@ def test_vectors_are_the_formula():
 @torch.no_grad()
 def test_without_attention_neighbours_count_by_their_share():
     features = fitted()
-    features.ask.weight.zero_()
+    features.query.weight.zero_()
     own, near = features.item.weight, features.item.weight[features.neighbour]
     torch.testing.assert_close(features.attention(own, near, features.weight), features.weight, rtol=0, atol=1e-6)
 

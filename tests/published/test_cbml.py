@@ -166,7 +166,7 @@ def test_a_variant_is_cbml_whose_gate_sees_less(name, sees):
 def test_cbml_f_sees_no_attributes():
     system = build("cbml_f", LOG.items, width=WIDTH)
     project, gates = system.recommender.head.project, system.adaptation.start
-    assert project.prototypes.ask.weight.shape == (6, 6) and project.weight.shape == (6, 12) and gates.width == 12
+    assert project.prototypes.query.weight.shape == (6, 6) and project.weight.shape == (6, 12) and gates.width == 12
     assert not [name for name, _ in system.named_parameters() if "field_" in name]
     assert set(system.items.attributes) == {"category", "brand"}  # the system still knows them, to show and save
 

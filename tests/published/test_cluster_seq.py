@@ -87,7 +87,7 @@ def test_the_decoder_is_the_formula():
     for row, (a, b) in enumerate([(0, 3), (3, 4), (4, 6)]):
         h, s, e = states[a:b, :4], states[b - 1, :4], states[b - 1, 4:7]
         energy = torch.stack(
-            [part.weigh.weight[0] @ torch.tanh(part.of_each.weight @ one + part.of_state.weight @ s) for one in h]
+            [part.score.weight[0] @ torch.tanh(part.of_each.weight @ one + part.of_state.weight @ s) for one in h]
         )
         c = (energy.exp() / energy.exp().sum()) @ h
         next_state = cell(torch.cat([e, c])[None], s[None])[0]
@@ -110,7 +110,7 @@ def test_the_graph_is_the_formula():
         g[item] = w["spread.lin_rel.weight"] @ total + w["spread.lin_rel.bias"] + w["spread.lin_root.weight"] @ e[item]
     g = np.maximum(g, 0) / np.sqrt(np.maximum(degree, 1))[:, None]
     np.testing.assert_allclose(features.neighbourhood().detach(), g, atol=1e-12)
-    person = system.recommender.head.readout.person
+    person = system.recommender.head.readout.user
     samples = open_sessions([np.array([3, 9, 3]), np.array([0])])
     batch = session_batch(samples, num_items=LOG.num_items)
     found = person(system.recommender.encode(batch)[0], batch).detach()
@@ -174,7 +174,7 @@ def test_the_loss_is_ranking_and_clustering():
     torch.testing.assert_close(system.losses(samples), plain + 0.1 * clustering)
     readout = system.recommender.head.readout
     batch = session_batch(samples, num_items=LOG.num_items)
-    people = readout.person(system.recommender.encode(batch)[0], batch)
+    people = readout.user(system.recommender.encode(batch)[0], batch)
     torch.testing.assert_close(clustering, readout.clusters.loss(people))
 
 

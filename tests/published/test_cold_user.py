@@ -7,7 +7,7 @@ import torch
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.cold_user import PAPER, each_click
+from graphmeta.published.cold_user import PAPER, user_only_samples
 from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
@@ -165,12 +165,12 @@ def test_factors_come_from_matrix_factors_of_others(name):
 def test_matrix_factors_are_learned_from_every_click():
     system = made("bpr_fold_in", negatives=2, penalty=0.1)
     system.fit_statistics(LOG)
-    losses = system.losses(each_click(LOG)).detach().numpy()
+    losses = system.losses(user_only_samples(LOG)).detach().numpy()
     q, head = table(system), system.recommender.head
     user = LOG.session_user[LOG.session]
     vectors = (head.vector + head.users.user.weight).detach().numpy()
     assert len(losses) == LOG.num_events
-    items, counts = system.loss.draw(session_batch(each_click(LOG), num_items=LOG.num_items), LOG.num_items)
+    items, counts = system.loss.draw(session_batch(user_only_samples(LOG), num_items=LOG.num_items), LOG.num_items)
     for row in range(0, LOG.num_events, 17):
         p = vectors[user[row]]
         wanted = np.log1p(np.exp(-p @ q[LOG.item[row]])) + 0.1 * p @ p

@@ -58,7 +58,7 @@ def counted(most: int) -> list[list[list[int]]]:
 
 
 def test_neighbours_are_those_counted_by_hand() -> None:
-    around = made().recommender.features.around
+    around = made().recommender.features.context
     for path, wanted in enumerate(counted(MOST)[1:]):
         for item, near in enumerate(wanted):
             assert around.neighbour[path, item, : int(around.number[path, item])].tolist() == near
@@ -72,12 +72,12 @@ def test_what_training_asks_is_no_edge_of_the_graph() -> None:
     for log in (LOG, other):
         system = made()
         system.fit_statistics(log)
-        found.append(system.recommender.features.around)
+        found.append(system.recommender.features.context)
     assert torch.equal(found[0].neighbour, found[1].neighbour) and torch.equal(found[0].number, found[1].number)
     known = dataclasses.replace(LOG, item=np.where(asked, LOG.item, (LOG.item + 11) % LOG.num_items))
     system = made()
     system.fit_statistics(known)
-    assert not torch.equal(found[0].neighbour, system.recommender.features.around.neighbour)
+    assert not torch.equal(found[0].neighbour, system.recommender.features.context.neighbour)
 
 
 @pytest.mark.usefixtures("float64")
@@ -186,9 +186,9 @@ def test_paths_are_those_named() -> None:
     one = made(paths=["genre"])
     assert len(one.recommender.head.readout.paths) == 3
     torch.testing.assert_close(
-        one.recommender.features.around.neighbour[1], made().recommender.features.around.neighbour[2]
+        one.recommender.features.context.neighbour[1], made().recommender.features.context.neighbour[2]
     )
-    assert made(paths=[]).recommender.features.around.neighbour.shape == (1, LOG.num_items, MOST)
+    assert made(paths=[]).recommender.features.context.neighbour.shape == (1, LOG.num_items, MOST)
     with pytest.raises(InputError, match="no attribute 'director' to make a path of; there are: rate, genre"):
         made(paths=["director"])
 

@@ -13,7 +13,7 @@ from graphmeta.adapt.step import Gradient
 from graphmeta.cli.fit_job import check_system
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ratings import evaluate_ratings
-from graphmeta.nn.conditioning.memory import SlopeSlots
+from graphmeta.nn.conditioning.memory import GradientSlots
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.content import ContentFeatures, UserContent
 from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
@@ -44,7 +44,7 @@ def made(name: str, **arguments) -> System:
     system = build(name, LOG.items, users=LOG.users, width=3, **{"lr": 0.1, **SMALL[name], **arguments}).eval()
     system.fit_statistics(LOG)
     for memory in system.modules():
-        if isinstance(memory, SlopeSlots):
+        if isinstance(memory, GradientSlots):
             memory.slots.normal_()
     return system
 
@@ -132,7 +132,7 @@ def test_one_step_of_a_linear_model_by_hand() -> None:
     adaptation = Adaptation(Scope("head.layers"), step=Gradient(0.3))
     system = System(
         Recommender(features, Clicks(), head), LOG.items, users=LOG.users, adaptation=adaptation, loss=SquaredError(),
-        max_length=0,
+        limits={"max_length": 0},
     )  # fmt: skip
     theta, bias = head.layers[0].weight[0], head.layers[0].bias[0]
     found = system.scores(TASKS).squeeze(1)

@@ -27,12 +27,12 @@ class Prototypes(nn.Module):
     def __init__(self, width: int, code: int, *, clusters: int = 8) -> None:
         super().__init__()
         _check(clusters)
-        self.ask = nn.Linear(width, code)
+        self.query = nn.Linear(width, code)
         self.centres = nn.Parameter(torch.randn(clusters, code) / math.sqrt(code))
 
     def assignment(self, session: Tensor) -> Tensor:
         """How much each session belongs to each cluster, ``[S, clusters]``, rows sum to 1."""
-        return torch.softmax(torch.matmul(self.ask(session), self.centres.t()), 1)
+        return torch.softmax(torch.matmul(self.query(session), self.centres.t()), 1)
 
     def forward(self, session: Tensor) -> Tensor:
         """The centre of each session."""

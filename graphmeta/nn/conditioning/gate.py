@@ -84,7 +84,7 @@ class Rank1(Full):
 GRANULARITIES: dict[str, Granularity] = {kind.__name__: kind for kind in (Full(), Row(), Column(), Rank1())}
 
 
-def granularity_called(name: Granularity | str) -> Granularity:
+def granularity_by_name(name: Granularity | str) -> Granularity:
     """The granularity of that name (or the granularity itself).
 
     Raises:

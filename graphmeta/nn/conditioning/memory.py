@@ -61,7 +61,7 @@ class Slots(nn.Module):
         return noted
 
 
-class SlopeSlots(Slots):
+class GradientSlots(Slots):
     """Slots that remember slopes of the tasks' query losses.
 
     What is noted is the slope of a batch's loss, a mean over T tasks: a task's own is T times that (for tasks that

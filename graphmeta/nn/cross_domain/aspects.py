@@ -13,7 +13,7 @@ from graphmeta.nn.cross_domain.text import (
     StateConvolution,
     WordConvolution,
     WordVectors,
-    asked,
+    aspect_scores,
     attention,
     in_windows,
     pooled,
@@ -21,7 +21,7 @@ from graphmeta.nn.cross_domain.text import (
 )
 
 
-class Read(NamedTuple):
+class DocumentAspects(NamedTuple):
     """Aspects of documents ``[N, M, D]``, and how much each word counts for each of them ``[N, L, M]``."""
 
     aspects: Tensor
@@ -47,14 +47,14 @@ class AspectExtractor(nn.Module):
         self.deeper = StateConvolution(filters) if deep else None
         self.attend, self.dropout = attend, nn.Dropout(0.2)
 
-    def forward(self, word: Tensor, vectors: WordVectors, ask: Tensor, *, auxiliary: bool = False) -> Read:
+    def forward(self, word: Tensor, vectors: WordVectors, query: Tensor, *, auxiliary: bool = False) -> DocumentAspects:
         """The aspects of these documents."""
         states = self.dropout(self.convolution(word, vectors))
         if auxiliary and self.deeper is not None:
             states = self.deeper(states, word)
         said = self.gate(states)
-        weights = attention(asked(said, ask), word) if self.attend else uniform(word, len(ask))
-        return Read(pooled(said, weights), weights)
+        weights = attention(aspect_scores(said, query), word) if self.attend else uniform(word, len(query))
+        return DocumentAspects(pooled(said, weights), weights)
 
 
 class Fusion(nn.Module):
@@ -119,14 +119,14 @@ class WindowAspects(nn.Module):
     def __init__(self, width: int, *, aspects: int, size: int, window: int = 3) -> None:
         super().__init__()
         self.project = nn.Parameter(torch.empty(width, aspects * size).uniform_(-0.01, 0.01))
-        self.ask = nn.Parameter(torch.empty(window, aspects, size).uniform_(-0.01, 0.01))
+        self.query = nn.Parameter(torch.empty(window, aspects, size).uniform_(-0.01, 0.01))
 
-    def forward(self, word: Tensor, vectors: WordVectors) -> Read:
+    def forward(self, word: Tensor, vectors: WordVectors) -> DocumentAspects:
         """The aspects of these documents."""
         said = vectors.weight @ self.project  # of each word of the vocabulary
-        scores = torch.stack([asked(said.unsqueeze(0), one).squeeze(0) for one in self.ask])
+        scores = torch.stack([aspect_scores(said.unsqueeze(0), one).squeeze(0) for one in self.query])
         weights = attention(in_windows(word, scores), word)
-        return Read(pooled(F.embedding(word, said, padding_idx=0), weights), weights)
+        return DocumentAspects(pooled(F.embedding(word, said, padding_idx=0), weights), weights)
 
 
 class CoAttention(nn.Module):

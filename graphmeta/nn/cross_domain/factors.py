@@ -30,17 +30,17 @@ class Factors(nn.Module):
 
     means: Tensor
 
-    def __init__(self, people: nn.Embedding, means: Tensor, *, shrink: float = 0.05) -> None:
+    def __init__(self, users: nn.Embedding, means: Tensor, *, shrink: float = 0.05) -> None:
         super().__init__()
-        self.people, self.shrink = people, shrink
+        self.users, self.shrink = users, shrink
         self.register_buffer("means", means, persistent=False)
-        self.items = nn.Embedding(len(means), people.embedding_dim - 1)
+        self.items = nn.Embedding(len(means), users.embedding_dim - 1)
         nn.init.normal_(self.items.weight, std=0.1)
         self.bias = nn.Parameter(means.clone())
 
     def vectors(self, user: Tensor) -> Tensor:
         """Vectors of users, ``[N] -> [N, D + 1]``."""
-        return self.people(user)
+        return self.users(user)
 
     def rate(self, vectors: Tensor, item: Tensor) -> Tensor:
         """What somebody with this vector gives to the item, ``[N, D + 1], [N] -> [N]``."""
@@ -53,35 +53,37 @@ class Factors(nn.Module):
         return (self.rate(vectors, item) - rating).square() + self.shrink * size
 
 
-def people(count: int, width: int) -> nn.Embedding:
+def user_table(count: int, width: int) -> nn.Embedding:
     """A table of users' vectors ``[count, width + 1]``, near 0."""
     table = nn.Embedding(count, width + 1)
     nn.init.normal_(table.weight, std=0.1)
     return table
 
 
-class AlikeFactors(Factors):
+class SimilarityFactors(Factors):
     """Factors pulled together where users are alike: ``+ α Σ_w s_{u,w} ‖u_u − u_w‖²``, the s of a row sum to 1.
 
     Args:
         alike: ``s [U, U]``.
     """
 
-    alike: Tensor
+    similarity: Tensor
 
     def __init__(
-        self, people: nn.Embedding, means: Tensor, alike: Tensor, *, pull: float = 0.1, shrink: float = 0.05
+        self, users: nn.Embedding, means: Tensor, similarity: Tensor, *, pull: float = 0.1, shrink: float = 0.05
     ) -> None:
-        super().__init__(people, means, shrink=shrink)
+        super().__init__(users, means, shrink=shrink)
         self.pull = pull
-        self.register_buffer("alike", alike / alike.sum(1, keepdim=True).clamp(min=1e-12), persistent=False)
+        self.register_buffer(
+            "similarity", similarity / similarity.sum(1, keepdim=True).clamp(min=1e-12), persistent=False
+        )
 
     def losses(self, user: Tensor, item: Tensor, rating: Tensor) -> Tensor:
         """The losses of factors, and the pull."""
-        of_user, share, everybody = self.people(user), self.alike[user], self.people.weight
+        of_user, share, all_users = self.users(user), self.similarity[user], self.users.weight
         # ‖u − w‖² = ‖u‖² − 2 u·w + ‖w‖², summed over w without a table of distances
-        own = of_user.square().sum(1) * share.sum(1) - 2 * (of_user * (share @ everybody)).sum(1)
-        return super().losses(user, item, rating) + self.pull * (own + share @ everybody.square().sum(1))
+        own = of_user.square().sum(1) * share.sum(1) - 2 * (of_user * (share @ all_users)).sum(1)
+        return super().losses(user, item, rating) + self.pull * (own + share @ all_users.square().sum(1))
 
 
 class Autoencoder(nn.Module):
@@ -140,13 +142,13 @@ class DenoisingFactors(nn.Module):
         self.register_buffer("ratings", ratings, persistent=False)
         self.register_buffer("there", there, persistent=False)
         self.side = nn.ModuleList(side)
-        self.people = Autoencoder(ratings.shape[1], width + 1, side=side_width)
+        self.users = Autoencoder(ratings.shape[1], width + 1, side=side_width)
         self.items = Autoencoder(ratings.shape[0], width, side=side_width)
         self.bias = nn.Parameter(means.clone())
 
     def vectors(self, user: Tensor) -> Tensor:
         """Vectors of users."""
-        return self._read(self.people, self.ratings, self.there, user, 0)[0]
+        return self._read(self.users, self.ratings, self.there, user, 0)[0]
 
     def rate(self, vectors: Tensor, item: Tensor) -> Tensor:
         """What somebody with this vector gives to the item."""
@@ -155,7 +157,7 @@ class DenoisingFactors(nn.Module):
 
     def losses(self, user: Tensor, item: Tensor, rating: Tensor) -> Tensor:
         """Errors of rating and of reconstruction."""
-        one, one_wrong = self._read(self.people, self.ratings, self.there, user, 0)
+        one, one_wrong = self._read(self.users, self.ratings, self.there, user, 0)
         other, other_wrong = self._read(self.items, self.ratings.T, self.there.T, item, 1)
         wrong = (rated(one, other, self.bias[item]) - rating).square()
         return wrong + one_wrong + other_wrong + self.shrink * (one.square().sum(1) + other.square().sum(1))
@@ -170,7 +172,7 @@ class DenoisingFactors(nn.Module):
 
 
 class Mapping(nn.Module):
-    """One map for everybody, learned on users who have vectors in both domains: ``min ‖f(u^s) − u^t‖²``.
+    """One map for all users, learned on users who have vectors in both domains: ``min ‖f(u^s) − u^t‖²``.
 
     Args:
         layers: ``[N, D] -> [N, D]``; learners: the users to learn from.
@@ -248,7 +250,7 @@ def _affine(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight[:, :-1] + weight[:, -1:]
 
 
-def alike(ratings: Tensor, there: Tensor) -> Tensor:
+def user_similarity(ratings: Tensor, there: Tensor) -> Tensor:
     """How alike users rate: a third each of the cosine of centred ratings, the overlap of what they rated, and how
     often they give which rating.
 

@@ -96,9 +96,9 @@ class AspectGate(nn.Module):
         return F.glu(self.layer(states))
 
 
-def asked(said: Tensor, ask: Tensor) -> Tensor:
+def aspect_scores(said: Tensor, query: Tensor) -> Tensor:
     """``g_{m,j} · v_m``: ``[N, L, M · D], [M, D] -> [N, L, M]``, without a product of the size of ``said``."""
-    return said @ torch.block_diag(*ask.unsqueeze(2))
+    return said @ torch.block_diag(*query.unsqueeze(2))
 
 
 def attention(scores: Tensor, word: Tensor) -> Tensor:

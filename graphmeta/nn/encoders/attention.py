@@ -34,18 +34,18 @@ def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor, batch: HeteroData) -> 
     """
     if batch.rows:  # task-major: weights that differ by task need blocks that are alike for all tasks
         return from_dense(run(to_dense(x, batch)[0]), batch)
-    blocks = [(run(x[place])[inside], place[inside]) for place, inside in alike(batch["sample"].ptr)]
+    blocks = [(run(x[place])[inside], place[inside]) for place, inside in length_groups(batch["sample"].ptr)]
     states, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     return states[rows.argsort()]
 
 
-def alike(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def length_groups(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Samples in groups, none of them half as long as the group's longest or less: their clicks as a block.
 
     Yields the row of each click ``[G, L]``, a shorter sample's last one repeated, and whether it is none of the
     repeated ones ``[G, L]``.
 
-    >>> [place.tolist() for place, _ in alike(torch.tensor([0, 1, 4, 6]))]
+    >>> [place.tolist() for place, _ in length_groups(torch.tensor([0, 1, 4, 6]))]
     [[[1, 2, 3], [4, 5, 5]], [[0]]]
     """
     length, order = ptr.diff().sort(descending=True, stable=True)
@@ -129,7 +129,7 @@ class Blend(nn.Module):
         return self.weight * self.block(states, batch) + (1 - self.weight) * states
 
 
-class SideBySide(nn.Module):
+class SplitEncoders(nn.Module):
     """Encoders that each read their own share of the item vector; their states stand side by side.
 
     Shapes: ``x [I, n·D] -> [E, n·D]`` for n encoders.

@@ -16,7 +16,7 @@ from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import Table
 
 
-def pauses(batch: HeteroData, *, lag: int = 1) -> Tensor:
+def dwell_times(batch: HeteroData, *, lag: int = 1) -> Tensor:
     """Seconds before each click (``lag=1``) or after it (``lag=0``), ``[E]``: NaN if unknown, −1 if there is none.
 
     A sample's first click has no pause before it; its last one has the pause up to ``sample.next_time`` after it.
@@ -95,14 +95,14 @@ class DwellBins(nn.Module):
 
     def forward(self, batch: HeteroData) -> Tensor:
         """Ids of the clicks' pauses."""
-        gap = pauses(batch, lag=self.lag)
+        gap = dwell_times(batch, lag=self.lag)
         value = torch.log1p(gap.clamp(min=0)) if self.logarithm else gap
         place = ((value - self.low) / self.size).nan_to_num(0.0).floor().clamp(min=0).minimum(self.bins - 1)
         found = torch.where(gap == -1, 0, place.long() + 1)
         return torch.where(gap.isnan(), self.max_bins + 1, found)
 
 
-class Dwell(nn.Module):
+class DwellEmbedding(nn.Module):
     """One vector for each click's pause: ``batch -> [E, width]``. "None" and "unknown" begin as zeros."""
 
     def __init__(self, bins: DwellBins, width: int) -> None:
@@ -116,10 +116,10 @@ class Dwell(nn.Module):
         return self.table(self.bins(batch))
 
 
-class DwellBeside(nn.Module):
+class DwellRecurrent(nn.Module):
     """A recurrent network over ``[item ; pause]``. Shapes: ``x [I, D] -> [E, hidden]``. Source: ASARS, section 3.4."""
 
-    def __init__(self, dwell: Dwell, network: Recurrent) -> None:
+    def __init__(self, dwell: DwellEmbedding, network: Recurrent) -> None:
         super().__init__()
         self.dwell, self.network = dwell, network
 

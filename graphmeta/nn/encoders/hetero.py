@@ -147,15 +147,15 @@ def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges
     outward: Edges = {NEXT: step, BACK: step.flip(0), CONTAINS: contains}
     for kind, code in codes.items():
         row = torch.arange(len(code), device=code.device)
-        has = torch.stack([row, first_alike(batch["item"].batch, code)])
+        has = torch.stack([row, first_equal(batch["item"].batch, code)])
         inward[_has(kind)], outward[_of(kind)] = has, has.flip(0)
     return inward, outward
 
 
-def first_alike(sample: Tensor, code: Tensor) -> Tensor:
+def first_equal(sample: Tensor, code: Tensor) -> Tensor:
     """The first row of the same sample with the same code, ``[I] -> [I]``; a row of code 0 is alike to itself alone.
 
-    >>> first_alike(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 2, 7, 0, 0])).tolist()
+    >>> first_equal(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 2, 7, 0, 0])).tolist()
     [0, 1, 0, 3, 4]
     """
     row = torch.arange(len(code), device=code.device)

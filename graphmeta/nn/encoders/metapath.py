@@ -111,15 +111,15 @@ class PathFeatures(nn.Module):
     Shapes: ``n_id [I] -> (x [I, P·D], candidates [num_items, D])``, the x of :class:`MetaPaths`.
     """
 
-    def __init__(self, contents: ContentFeatures, around: MetaPaths) -> None:
+    def __init__(self, contents: ContentFeatures, context: MetaPaths) -> None:
         super().__init__()
-        self.contents, self.around, self.width = contents, around, contents.width
+        self.contents, self.context, self.width = contents, context, contents.width
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Contents around these items, and the contents of all."""
         distinct, at = n_id.unique(return_inverse=True)  # an item is known to many samples, and looked at once
         _, every = self.contents(distinct)
-        return self.around.among(distinct, every).index_select(0, at), every
+        return self.context.among(distinct, every).index_select(0, at), every
 
 
 def item_paths(graph: HeteroData, clicks: np.ndarray, *, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -179,13 +179,13 @@ class PathContexts(nn.Module):
         super().__init__()
         self.readout, self.mean = readout, mean or Mean()
         self.paths = nn.ModuleList(nn.Linear(width, size) for _ in range(paths))
-        self.around = paths * width
+        self.path_width = paths * width
         self.mix: Tensor
         self.register_buffer("mix", torch.full((paths,), 1 / paths))
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector a sample."""
-        near = self.mean(states[:, -self.around :], batch).chunk(len(self.paths), 1)
+        near = self.mean(states[:, -self.path_width :], batch).chunk(len(self.paths), 1)
         contexts = [F.leaky_relu(path(mean)) for path, mean in zip(self.paths, near, strict=True)]
         mixed = torch.matmul(torch.stack(contexts, 2), self.mix)
-        return torch.cat([self.readout(states[:, : -self.around], batch), mixed], 1)
+        return torch.cat([self.readout(states[:, : -self.path_width], batch), mixed], 1)

@@ -53,7 +53,7 @@ class UserStates(nn.Module):
         return self.users.of_samples(batch).index_select(0, batch["event"].batch)
 
 
-class Beside(nn.Module):
+class ConcatenatedEncoders(nn.Module):
     """Encoders that all read the same item vectors; their states stand side by side, ``[h ; h' ; …]``.
 
     Shapes: ``x [I, D] -> [E, D_1 + D_2 + …]``.

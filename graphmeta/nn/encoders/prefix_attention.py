@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.encoders.attention import in_blocks
-from graphmeta.nn.encoders.dwell_time import Dwell
+from graphmeta.nn.encoders.dwell_time import DwellEmbedding
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import UserFeatures
 
@@ -58,7 +58,7 @@ def _zipped(even: Tensor, odd: Tensor) -> Tensor:
     return torch.cat([pairs, even[:, odd.shape[1] :]], 1)
 
 
-class TriangleAttention(nn.Module):
+class PrefixAttention(nn.Module):
     """Each click's mean over the clicks up to it, weighed by ``s_i = tanh(W k_i + b) · a_i``.
 
     Shapes: states ``[E, D]``, keys ``[E, K]``, against ``[E, A]`` -> ``[E, D]``.
@@ -84,7 +84,9 @@ class DwellAttention(nn.Module):
     Shapes: ``x [I, D] -> [E, hidden]``. Source: ASARS eqs 15–19 with time.
     """
 
-    def __init__(self, network: Recurrent, dwell: Dwell, over_dwell: Recurrent, attention: TriangleAttention) -> None:
+    def __init__(
+        self, network: Recurrent, dwell: DwellEmbedding, over_dwell: Recurrent, attention: PrefixAttention
+    ) -> None:
         super().__init__()
         self.network, self.dwell, self.over_dwell, self.attention = network, dwell, over_dwell, attention
 
@@ -103,7 +105,7 @@ class WithUser(nn.Module):
     Shapes: ``x [I, D] -> [E, hidden + user's width]``. Source: ASARS, section 3.4 and eqs 15–19 with users.
     """
 
-    def __init__(self, encoder: nn.Module, users: UserFeatures, attention: TriangleAttention | None = None) -> None:
+    def __init__(self, encoder: nn.Module, users: UserFeatures, attention: PrefixAttention | None = None) -> None:
         super().__init__()
         self.encoder, self.users, self.attention = encoder, users, attention
 

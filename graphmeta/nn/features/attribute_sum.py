@@ -70,7 +70,7 @@ class AttributeComposed(Table):
         kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:]], 1)
         return (found * kept[:, :, None]).sum(1)
 
-    def every(self) -> Tensor:
+    def all_rows(self) -> Tensor:
         """Vectors of all items, ``[items, width]``, with the bias if there is one."""
         kept = self.seen.to(self.weight.dtype)[self.parts]
         if self.training:

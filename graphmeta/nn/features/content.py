@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import Attribute, EntityTable, Several
 from graphmeta.nn.features.tables import Table, field_name
-from graphmeta.nn.sizes import is_waited_for
+from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import rows_like
 
 
@@ -50,7 +50,7 @@ class Field(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Vectors of these rows."""
         rows = torch.where(rows < 0, len(self.ptr) - 2, rows)
-        if self.most == 1 or is_waited_for(rows):
+        if self.most == 1 or needs_sync(rows):
             return self._padded(rows)
         codes, count = self._values(rows)
         vectors = self.table(codes) * self.seen.index_select(0, codes)[:, None]

@@ -47,7 +47,7 @@ class Table(nn.Module):
         taken.append((index, rows))
         return rows
 
-    def every(self) -> Tensor:
+    def all_rows(self) -> Tensor:
         """All rows, as heads score against them: with the bias if there is one."""
         return self.weight
 
@@ -111,7 +111,7 @@ class ItemFeatures(nn.Module):
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items, and the table of all."""
-        return self.item(n_id)[:, : self.width], self.item.every()
+        return self.item(n_id)[:, : self.width], self.item.all_rows()
 
 
 class UntiedFeatures(nn.Module):
@@ -130,7 +130,7 @@ class UntiedFeatures(nn.Module):
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items, and the table that scores all."""
-        return self.item(n_id), self.output.every()
+        return self.item(n_id), self.output.all_rows()
 
 
 def field_name(attribute: str) -> str:
@@ -158,7 +158,7 @@ class AttributeFeatures(ItemFeatures):
         codes = self.codes.index_select(0, n_id)
         vectors = [table(codes[:, at]) for at, table in enumerate(self.fields.values())]
         fused = self.fuse(torch.stack(vectors, 1))
-        return torch.cat([self.item(n_id), fused], 1), self.item.every()
+        return torch.cat([self.item(n_id), fused], 1), self.item.all_rows()
 
 
 class FieldAttention(nn.Module):

@@ -89,7 +89,7 @@ class TransitionFeatures(ItemFeatures):
     ) -> None:
         super().__init__(num_items, width)
         self.window, self.discount = window, discount
-        self.ask, self.mix = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.query, self.mix = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.sharpness = nn.Parameter(torch.ones(1))
         self.dropout = nn.Dropout(dropout)
         self.neighbour: Tensor
@@ -117,12 +117,12 @@ class TransitionFeatures(ItemFeatures):
         near = torch.stack([self.item(place) for place in self.neighbour.index_select(0, n_id).unbind(1)], 1)
         weight = self.attention(own, near, self.weight.index_select(0, n_id))
         around = torch.matmul(weight[:, None, :], near).squeeze(1)
-        return own + self.dropout(self.mix(around)), self.item.every()
+        return own + self.dropout(self.mix(around)), self.item.all_rows()
 
     def attention(self, own: Tensor, near: Tensor, weight: Tensor) -> Tensor:
         """π of each place, zero where there is no neighbour: ``[I, D], [I, k, D], [I, k] -> [I, k]``."""
         known = weight > 0
-        alike = torch.matmul(near, self.ask(own)[:, :, None]).squeeze(2) / math.sqrt(self.width)
+        alike = torch.matmul(near, self.query(own)[:, :, None]).squeeze(2) / math.sqrt(self.width)
         score = alike + self.sharpness * torch.where(known, weight, 1.0).log()
         score = score.masked_fill(~known & known.any(1, keepdim=True), -torch.inf)
         return torch.softmax(score, 1) * known

@@ -11,7 +11,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last, softmax_of
 
 
-class RecurrentBeside(nn.Module):
+class RecurrentWithInput(nn.Module):
     """The state of a recurrent network after each click, and what it read beside it: ``[h ; x]``.
 
     Args:
@@ -43,7 +43,7 @@ class AttentionDecoder(nn.Module):
         super().__init__()
         self.width, self.hidden = width, hidden
         self.of_each, self.of_state = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
-        self.weigh = nn.Linear(hidden, 1, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
         self.cell, self.output = nn.GRUCell(width + hidden, hidden), nn.Linear(2 * hidden, width)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
@@ -51,7 +51,7 @@ class AttentionDecoder(nn.Module):
         each, owner = states[:, : self.hidden], batch["event"].batch
         state = Last()(each, batch)
         energy = torch.tanh(self.of_each(each) + self.of_state(state).index_select(0, owner))
-        attention = softmax_of(self.weigh(energy), owner, len(state))
+        attention = softmax_of(self.score(energy), owner, len(state))
         seen = torch.zeros_like(state).index_add(0, owner, attention * each)
         item = Last()(states[:, self.hidden : self.hidden + self.width], batch)
         return self.output(torch.cat([self.cell(torch.cat([item, seen], 1), state), seen], 1))

@@ -18,7 +18,7 @@ class Dot(nn.Module):
     With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``.
 
     Args:
-        scale: σ, a constant, unless :meth:`weigh` makes it a parameter.
+        scale: σ, a constant, unless :meth:`learn_temperature` makes it a parameter.
         score_terms: modules ``(batch, product) -> (row, column, value)`` by name, of what is added to single scores:
             for a session's own items (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), for what shares sessions
             with them (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`). ``product(row, column)`` are the
@@ -41,7 +41,7 @@ class Dot(nn.Module):
         self.bias, self.score_terms = bias, nn.ModuleDict(dict(score_terms or {}))
         self.scale: float | nn.Parameter = scale
 
-    def weigh(self) -> None:
+    def learn_temperature(self) -> None:
         """Make σ a parameter, if it is none yet: the weight of the products beside what is added to them."""
         if not isinstance(self.scale, nn.Parameter):
             self.scale = nn.Parameter(torch.full((1,), float(self.scale)))

@@ -47,7 +47,7 @@ class Decision(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The ratings."""
-        asks, asked = self.user(self.readout(states, batch)), self.item(asked_about(batch, candidates))
+        asks, asked = self.user(self.readout(states, batch)), self.item(target_vectors(batch, candidates))
         return self.mean + self.layers(torch.cat([asks, asked], 1))
 
 
@@ -59,7 +59,7 @@ def decision_layers(width: int, hidden: Sequence[int]) -> nn.Sequential:
     return layers.append(nn.Linear(sizes[-1], 1))
 
 
-def asked_about(batch: HeteroData, candidates: Tensor) -> Tensor:
+def target_vectors(batch: HeteroData, candidates: Tensor) -> Tensor:
     """Vectors of the items that the samples ask about, ``[S, D']``.
 
     Raises:

@@ -24,7 +24,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
 from graphmeta.nn.readout import softmax_of
-from graphmeta.nn.sizes import is_waited_for
+from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import real_samples
 
 _COLUMNS = 2048  # candidates at a time: the block of their logits stays near the cache
@@ -54,31 +54,31 @@ class TargetAttention(nn.Module):
         self.attend = nn.Linear(width, width, bias=False)  # a bias would cancel in the softmax
         self.mix = _COMBINE[combine](width)
 
-    def read(self, states: Tensor, batch: HeteroData) -> Reading:
+    def read(self, states: Tensor, batch: HeteroData) -> AttentionInputs:
         """What the scores are made of."""
         query = self.project(self.readout(states, batch))
         states, ptr, count = distinct_states(states, batch)
-        return Reading(query, self.attend(states), self.mix(states), ptr, count)
+        return AttentionInputs(query, self.attend(states), self.mix(states), ptr, count)
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        reading = self.read(states, batch)
+        inputs = self.read(states, batch)
         if torch.is_grad_enabled() or type(candidates) not in (Tensor, nn.Parameter):
-            return attended_scores(reading, candidates)
+            return attended_scores(inputs, candidates)
         with torch.autocast(candidates.device.type, enabled=False):
-            return _Columns(_as_precise(reading, candidates)).scores(candidates)
+            return _Columns(_as_precise(inputs, candidates)).scores(candidates)
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples, some candidates at a time."""
-        reading, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
-        if batch.rows and is_waited_for(target):  # within an adaptation: samples are not sorted by length
-            losses = F.cross_entropy(attended_scores(reading, candidates), target, reduction="none")
+        inputs, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
+        if batch.rows and needs_sync(target):  # within an adaptation: samples are not sorted by length
+            losses = F.cross_entropy(attended_scores(inputs, candidates), target, reduction="none")
         else:
-            losses = attended_cross_entropy(reading, candidates, target)
+            losses = attended_cross_entropy(inputs, candidates, target)
         return real_samples(batch, losses)
 
 
-class Reading(NamedTuple):
+class AttentionInputs(NamedTuple):
     """What a session offers to a candidate: row l of sample s is attended ``count[l]`` times.
 
     Shapes: query ``[S, D]``; keys, values ``[E, D]``, by sample, at least one each; ptr ``[S + 1]``; count ``[E]``.
@@ -110,35 +110,35 @@ def distinct_states(states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor, 
     return states, batch["sample"].ptr, torch.ones_like(item)
 
 
-def attended_scores(reading: Reading, candidates: Tensor) -> Tensor:
+def attended_scores(inputs: AttentionInputs, candidates: Tensor) -> Tensor:
     """The formula as it stands, ``[S, C]``; differentiable any number of times, for candidates of any kind."""
-    base, logit, value = (F.linear(part, candidates) for part in reading[:3])
-    owner = torch.repeat_interleave(reading.ptr.diff(), output_size=len(reading.keys))
-    share = reading.count.to(logit.dtype).log()[:, None]
+    base, logit, value = (F.linear(part, candidates) for part in inputs[:3])
+    owner = torch.repeat_interleave(inputs.ptr.diff(), output_size=len(inputs.keys))
+    share = inputs.count.to(logit.dtype).log()[:, None]
     weight = softmax_of(logit + share, owner, len(base))
     return base + torch.zeros_like(base).index_add(0, owner, weight * value)
 
 
-def attended_cross_entropy(reading: Reading, candidates: Tensor, target: Tensor) -> Tensor:
+def attended_cross_entropy(inputs: AttentionInputs, candidates: Tensor, target: Tensor) -> Tensor:
     """``cross_entropy(attended_scores(…), target)`` a sample, ``[S]``, exact, with every derivative.
 
     Memory is two numbers a click and candidate; under ``create_graph`` the gradient is that of the plain formula.
     """
     with torch.autocast(candidates.device.type, enabled=False):
-        return _AttendedCrossEntropy.apply(*_as_precise(reading, candidates), candidates, target)
+        return _AttendedCrossEntropy.apply(*_as_precise(inputs, candidates), candidates, target)
 
 
-def _as_precise(reading: Reading, candidates: Tensor) -> Reading:
-    """The reading in the dtype of the candidates, which layers under autocast do not keep."""
-    query, keys, values = (part.to(candidates.dtype) for part in reading[:3])
-    return Reading(query, keys, values, reading.ptr, reading.count)
+def _as_precise(inputs: AttentionInputs, candidates: Tensor) -> AttentionInputs:
+    """The inputs in the dtype of the candidates, which layers under autocast do not keep."""
+    query, keys, values = (part.to(candidates.dtype) for part in inputs[:3])
+    return AttentionInputs(query, keys, values, inputs.ptr, inputs.count)
 
 
 class _Columns:
     """Samples by length: what is multiplied with the candidates, one row a query and two an earlier click."""
 
-    def __init__(self, reading: Reading) -> None:
-        query, keys, values, ptr, count = reading
+    def __init__(self, inputs: AttentionInputs) -> None:
+        query, keys, values, ptr, count = inputs
         lengths = ptr.diff()
         self.order = torch.argsort(lengths, stable=True)
         sizes, counts = torch.unique_consecutive(lengths[self.order], return_counts=True)
@@ -225,8 +225,8 @@ class _AttendedCrossEntropy(torch.autograd.Function):
         candidates: Tensor,
         target: Tensor,
     ) -> Tensor:
-        reading = Reading(query, keys, values, ptr, count)
-        columns = _Columns(reading)
+        inputs = AttentionInputs(query, keys, values, ptr, count)
+        columns = _Columns(inputs)
         blocks = columns.blocks(candidates)
         scores = [block[: columns.samples] for block in blocks]
         wanted = target.index_select(0, columns.order)
@@ -234,7 +234,7 @@ class _AttendedCrossEntropy(torch.autograd.Function):
         top = torch.stack([part.amax(1) for part in scores]).amax(0)
         total = torch.stack([(part - top[:, None]).exp_().sum(1) for part in scores]).sum(0)
         ctx.columns, ctx.blocks, ctx.wanted, ctx.normaliser = columns, blocks, wanted, top + total.log()
-        ctx.save_for_backward(*reading, candidates, target)
+        ctx.save_for_backward(*inputs, candidates, target)
         return (ctx.normaliser - own).index_select(0, torch.argsort(columns.order))
 
     @staticmethod
@@ -245,16 +245,16 @@ class _AttendedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *parts, candidates, target = ctx.saved_tensors
-        reading = Reading(*parts)
+        inputs = AttentionInputs(*parts)
         if torch.is_grad_enabled():
             # Aliases: a query is made of states and these of items, and no gradient here is to go that way.
-            query, keys, values, items = inputs = [part.view_as(part) for part in (*reading[:3], candidates)]
-            scores = attended_scores(Reading(query, keys, values, reading.ptr, reading.count), items)
+            query, keys, values, items = aliases = [part.view_as(part) for part in (*inputs[:3], candidates)]
+            scores = attended_scores(AttentionInputs(query, keys, values, inputs.ptr, inputs.count), items)
             losses = F.cross_entropy(scores, target, reduction="none")
-            *to_reading, to_candidates = torch.autograd.grad(losses, inputs, grad, create_graph=True)
+            *to_reading, to_candidates = torch.autograd.grad(losses, aliases, grad, create_graph=True)
             return (*to_reading, None, None, to_candidates, None)
         to_rows, to_candidates = _products(ctx, candidates, grad.index_select(0, ctx.columns.order))
-        return (*_to_parts(ctx.columns, to_rows, reading), None, None, to_candidates, None)
+        return (*_to_parts(ctx.columns, to_rows, inputs), None, None, to_candidates, None)
 
 
 def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,14 +288,12 @@ def _swap(columns: _Columns, total: Tensor, found: Tensor) -> None:
         own.add_(new)
 
 
-def _to_parts(columns: _Columns, to_rows: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+def _to_parts(columns: _Columns, to_rows: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, keys and values from those of the rows made of them."""
     base, logit, value = columns.split(to_rows)
-    to_query = torch.empty_like(reading.query).index_copy_(0, columns.order, base)
-    to_keys = (
-        torch.zeros_like(reading.keys).index_copy_(0, columns.early, logit).index_add_(0, columns.its_last, -logit)
-    )
+    to_query = torch.empty_like(inputs.query).index_copy_(0, columns.order, base)
+    to_keys = torch.zeros_like(inputs.keys).index_copy_(0, columns.early, logit).index_add_(0, columns.its_last, -logit)
     to_values = (
-        torch.zeros_like(reading.keys).index_copy_(0, columns.early, value).index_add_(0, columns.its_last, -value)
+        torch.zeros_like(inputs.keys).index_copy_(0, columns.early, value).index_add_(0, columns.its_last, -value)
     )
     return to_query, to_keys, to_values.index_add_(0, columns.last, base)

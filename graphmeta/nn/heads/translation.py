@@ -56,17 +56,17 @@ class Translation(nn.Module):
         self.readout = readout
         self.relation = nn.Parameter(torch.zeros(width), requires_grad=False)
 
-    def led_to(self, states: Tensor, batch: HeteroData) -> Tensor:
+    def translated(self, states: Tensor, batch: HeteroData) -> Tensor:
         """``h_last + r``, ``[S, width]``."""
         return Last()(states, batch) + self.relation
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        place = self.led_to(states, batch)
+        place = self.translated(states, batch)
         squares = place.square().sum(1, keepdim=True) + candidates.square().sum(1) - 2 * F.linear(place, candidates)
         return -(squares.clamp(min=0) + _TINY).sqrt()
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
         """Scores of chosen candidates: items ``[S, N]`` -> ``[S, N]``."""
-        gap = self.led_to(states, batch)[:, None] - F.embedding(items, candidates)
+        gap = self.translated(states, batch)[:, None] - F.embedding(items, candidates)
         return -(gap.square().sum(2) + _TINY).sqrt()

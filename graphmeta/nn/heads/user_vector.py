@@ -12,7 +12,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.sampling.session_batch import rows_like
 
 
-class PersonVector(Dot):
+class UserVector(Dot):
     """Score = inner product of one vector, the task's own, with the candidate: ``p · q_i``.
 
     Outside tasks, ``p_u = p + o_u`` with an offset of each known user: p is then what users have in common.

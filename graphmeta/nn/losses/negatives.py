@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graphmeta.data.events import EventLog
 
-Drawn = tuple[Tensor, Tensor]
+Negatives = tuple[Tensor, Tensor]
 _REDRAWS = 20
 
 
@@ -24,9 +24,9 @@ class SharedNegatives(nn.Module):
     Source: GRU4Rec (Hidasi et al. 2016; Hidasi & Karatzoglou 2018). ``alpha`` 0 draws uniformly, 1 by popularity.
     """
 
-    def __init__(self, *, in_batch: bool = True, drawn: int = 0, alpha: float = 0.75) -> None:
+    def __init__(self, *, in_batch: bool = True, sampled: int = 0, alpha: float = 0.75) -> None:
         super().__init__()
-        self.in_batch, self.drawn, self.alpha = in_batch, drawn, alpha
+        self.in_batch, self.sampled, self.alpha = in_batch, sampled, alpha
         self.cumulated: Tensor | None = None
 
     def fit_statistics(self, log: EventLog) -> None:
@@ -34,13 +34,13 @@ class SharedNegatives(nn.Module):
         weight = np.power(np.maximum(log.support, 1e-9), self.alpha)
         self.cumulated = torch.from_numpy(np.cumsum(weight) / weight.sum())
 
-    def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Drawn:
+    def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Negatives:
         """``items [N]`` and ``counts [S, N]``: all but a sample's own target."""
         parts = [target] if self.in_batch else []
-        if self.drawn:
+        if self.sampled:
             even = torch.arange(1, num_items + 1, dtype=torch.float64) / num_items
             cumulated = even if self.cumulated is None else self.cumulated
-            places = torch.searchsorted(cumulated, torch.rand(self.drawn, dtype=torch.float64))
+            places = torch.searchsorted(cumulated, torch.rand(self.sampled, dtype=torch.float64))
             parts.append(places.clamp(max=num_items - 1).to(target.device))
         items = torch.cat(parts)
         return items, items[None] != target[:, None]
@@ -49,11 +49,11 @@ class SharedNegatives(nn.Module):
 Draw = Callable[[Tensor, int, int], Tensor]
 
 
-class OwnNegatives(nn.Module):
+class PerSampleNegatives(nn.Module):
     """``count`` items for each sample, drawn again where they are its target or in its user's history.
 
     Args:
-        draw: ``(targets [S], count, num_items) -> items [count]``: :func:`uniform` or :func:`local`.
+        draw: ``(targets [S], count, num_items) -> items [count]``: :func:`uniform` or :func:`in_batch_targets`.
     """
 
     def __init__(self, draw: Draw, *, count: int = 1) -> None:
@@ -68,7 +68,7 @@ class OwnNegatives(nn.Module):
             pair = np.unique(user[user >= 0] * log.num_items + log.item[user >= 0])
             self.history = torch.from_numpy(pair)
 
-    def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Drawn:
+    def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Negatives:
         """``items [S, count]``, and which are no positives of their sample."""
         items = self.draw(target, len(target) * self.count, num_items)
         own = target.repeat_interleave(self.count)
@@ -99,12 +99,12 @@ def uniform(target: Tensor, count: int, num_items: int) -> Tensor:
     return torch.randint(num_items, (count,)).to(target.device)
 
 
-def local(target: Tensor, count: int, num_items: int) -> Tensor:
+def in_batch_targets(target: Tensor, count: int, num_items: int) -> Tensor:
     """So many of the batch's targets, so by popularity. Source: ASARS, section 3."""
     return target[torch.randint(max(len(target), 1), (count,)).to(target.device)]
 
 
-class AmongSeen(nn.Module):
+class UniformSeen(nn.Module):
     """So many of the items that the training log has events of, each as likely; of the catalogue before it is fitted.
 
     ``since`` (seconds) leaves only those with an event at that time or later.

@@ -33,7 +33,7 @@ def hashed(x: Tensor) -> Tensor:
     return x ^ (x >> 31 & (1 << 33) - 1)
 
 
-class AgainstUnseen(nn.Module):
+class UnseenNegativesLoss(nn.Module):
     """Compare each target's score with those of ``count`` items that its task has not shown.
 
     Shown are the clicks and targets of the task's samples in the batch at hand: a support knows nothing of its
@@ -134,7 +134,7 @@ def _among(pairs: Tensor, wanted: Tensor) -> Tensor:
     return pairs[torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)] == wanted
 
 
-class Fingerprint(nn.Module):
+class HashedNoise(nn.Module):
     """Normal noise that is always the same for the same set of known items: ``[E, D] -> [S, width]``.
 
     A random vector for everybody, of which nobody needs to keep a table.

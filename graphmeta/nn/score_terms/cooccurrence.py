@@ -12,10 +12,10 @@ from graphmeta.baselines.incidence import rank
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
-from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, Own, length_band
+from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, RecencyFrequency, length_band
 
 
-class Cells(NamedTuple):
+class NeighbourPairs(NamedTuple):
     """Pairs of a sample and an item that some count speaks for, and who speaks: row ``row`` of the batch's items, for
     cell ``where``, from place ``place`` of its list of neighbours."""
 
@@ -26,13 +26,13 @@ class Cells(NamedTuple):
     place: Tensor
 
     def shares(self, given: Tensor, samples: int) -> Tensor:
-        """What each cell is given in all, as a share of its sample's: ``[rows that speak] -> [cells]``."""
+        """What each cell is given in all, as a share of its sample's: ``[rows that speak] -> [pairs]``."""
         total = given.new_zeros(len(self.item)).index_add(0, self.where[: len(self.row)], given)
         every = total.new_zeros(samples).index_add(0, self.sample, total).clamp(min=1e-9)
         return total / every.index_select(0, self.sample)
 
 
-class Counted(nn.Module):
+class NeighbourCounts(nn.Module):
     """What modules hold that read the counts of :class:`~graphmeta.baselines.item_knn.ItemKNN`: each item's neighbours.
 
     Args:
@@ -67,16 +67,16 @@ class Counted(nn.Module):
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
 
-    def cells(self, batch: HeteroData, *, own: bool = False) -> Cells:
+    def pairs(self, batch: HeteroData, *, own: bool = False) -> NeighbourPairs:
         """What the neighbours of a batch's items are; with ``own`` the items themselves too, last in ``where``."""
         n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
         row, place = self.similarity.index_select(0, n_id).nonzero(as_tuple=True)
         cell = owner[row] * size + self.similar[n_id[row], place]
         cell, where = torch.unique(torch.cat([cell, owner * size + n_id]) if own else cell, return_inverse=True)
-        return Cells(cell // size, cell % size, where, row, place)
+        return NeighbourPairs(cell // size, cell % size, where, row, place)
 
 
-class Cooccurrence(Counted):
+class Cooccurrence(NeighbourCounts):
     """Added to the scores of items that share training sessions with the clicked ones:
     ``w[length] · log(1 + p_i / ε[length])``.
 
@@ -99,19 +99,19 @@ class Cooccurrence(Counted):
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__(num_items, neighbours=neighbours, alpha=alpha)
         self.weight, self.floor = nn.Embedding(LENGTHS, 1), nn.Embedding(LENGTHS, 1)
-        self.ago = nn.Embedding(STEPS, 1)
+        self.recency = nn.Embedding(STEPS, 1)
         with torch.no_grad():
             self.weight.weight.zero_()
             self.floor.weight.fill_(0.001).log_()
-            self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
+            self.recency.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Which scores get how much more."""
-        cells = self.cells(batch)
-        said = self.similarity[batch["item"].n_id[cells.row], cells.place]
-        given = torch.exp(self.ago(Own.of(batch).ago)).squeeze(1).index_select(0, cells.row) * said
-        sample, share = cells.sample, cells.shares(given, batch["sample"].num_nodes)
+        pairs = self.pairs(batch)
+        said = self.similarity[batch["item"].n_id[pairs.row], pairs.place]
+        given = torch.exp(self.recency(RecencyFrequency.of(batch).recency)).squeeze(1).index_select(0, pairs.row) * said
+        sample, share = pairs.sample, pairs.shares(given, batch["sample"].num_nodes)
         # What a sample has of its own is looked up once each, in the order of the batch.
         band = length_band(batch)
         weight, unit = self.weight(band).squeeze(1), torch.exp(-self.floor(band)).squeeze(1)
-        return sample, cells.item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))
+        return sample, pairs.item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))

@@ -19,18 +19,18 @@ def length_band(batch: HeteroData) -> Tensor:
     return torch.ceil(torch.log2(length.float())).long().clamp(max=LENGTHS - 1)
 
 
-class Own(NamedTuple):
+class RecencyFrequency(NamedTuple):
     """What was clicked when, as rows of small tables.
 
     ``ago``: clicks since the item's last one (1 … 8 and more); ``count``: clicks of the item (1, 2, 3 and more); both
     from 0. Shapes: ``[I]``, one an item row of the batch.
     """
 
-    ago: Tensor
-    count: Tensor
+    recency: Tensor
+    frequency: Tensor
 
     @classmethod
-    def of(cls, batch: HeteroData) -> Own:
+    def of(cls, batch: HeteroData) -> RecencyFrequency:
         """Those of a batch's item rows."""
         item, event, size = batch["item"].batch, batch["event"].item, len(batch["item"].batch)
         latest = torch.zeros_like(item).scatter_reduce(0, event, batch["event"].order, "amax", include_self=False)
@@ -52,12 +52,14 @@ class RepeatBias(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ago, self.often = nn.Embedding(STEPS * LENGTHS, 1), nn.Embedding(COUNTS, 1)
-        for table in (self.ago, self.often):
+        self.recency, self.frequency = nn.Embedding(STEPS * LENGTHS, 1), nn.Embedding(COUNTS, 1)
+        for table in (self.recency, self.frequency):
             nn.init.zeros_(table.weight)
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Which scores get how much more."""
-        sample, own = batch["item"].batch, Own.of(batch)
-        bonus = self.ago(own.ago * LENGTHS + length_band(batch).index_select(0, sample)) + self.often(own.count)
+        sample, own = batch["item"].batch, RecencyFrequency.of(batch)
+        bonus = self.recency(own.recency * LENGTHS + length_band(batch).index_select(0, sample)) + self.frequency(
+            own.frequency
+        )
         return sample, batch["item"].n_id, bonus.squeeze(1)

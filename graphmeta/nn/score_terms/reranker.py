@@ -12,13 +12,13 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import Attribute
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
-from graphmeta.nn.score_terms.cooccurrence import Cells, Counted
-from graphmeta.nn.score_terms.repeat import Own
+from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
+from graphmeta.nn.score_terms.repeat import RecencyFrequency
 
 NEAR = 3  # so many last clicks say each for itself what they are near to
 
 
-class Reranker(Counted):
+class Reranker(NeighbourCounts):
     """Added to the scores of a session's own items, and of those that share training sessions with them:
     ``f(x_{s,i})``, a network of one number from what is known of session s and item i.
 
@@ -54,16 +54,16 @@ class Reranker(Counted):
         hidden: int = 32,
     ) -> None:
         super().__init__(num_items, neighbours=neighbours, alpha=alpha)
-        self.kinds: Tensor
-        self.forth: Tensor
-        self.back: Tensor
-        self.known: Tensor
+        self.categories: Tensor
+        self.next_share: Tensor
+        self.previous_share: Tensor
+        self.item_statistics: Tensor
         self.values = [attribute.size for attribute in attributes]
         codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
-        self.register_buffer("kinds", torch.from_numpy(codes.astype(np.int64)), persistent=False)
-        self.register_buffer("forth", torch.zeros(num_items, neighbours))
-        self.register_buffer("back", torch.zeros(num_items, neighbours))
-        self.register_buffer("known", torch.zeros(num_items, 4))
+        self.register_buffer("categories", torch.from_numpy(codes.astype(np.int64)), persistent=False)
+        self.register_buffer("next_share", torch.zeros(num_items, neighbours))
+        self.register_buffer("previous_share", torch.zeros(num_items, neighbours))
+        self.register_buffer("item_statistics", torch.zeros(num_items, 4))
         size = 23 + NEAR + 2 * len(codes)
         self.direct = nn.Linear(size, 1)
         self.net = nn.Sequential(
@@ -80,35 +80,35 @@ class Reranker(Counted):
         """
         super().fit_statistics(log)
         similar = self.similar.numpy(force=True)
-        for table, share in zip((self.forth, self.back), _next_share(log, similar), strict=True):
+        for table, share in zip((self.next_share, self.previous_share), _next_share(log, similar), strict=True):
             table.copy_(torch.from_numpy(share))
-        self.known.copy_(torch.from_numpy(_of_items(log)))
+        self.item_statistics.copy_(torch.from_numpy(_of_items(log)))
 
     def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
         """Which scores get how much more."""
         if len(nothing := batch["item"].n_id) == 0:
-            return nothing, nothing, self.known.new_zeros(0)
-        cells, own, samples = self.cells(batch, own=True), Own.of(batch), batch["sample"].num_nodes
-        said, counted = self._scored(cells, product, samples), self._counted(cells, batch, own)
-        x = torch.cat([said, counted, self._own(cells, batch, own)], 1)
-        return cells.sample, cells.item, (self.direct(x) + self.net(x)).squeeze(1)
+            return nothing, nothing, self.item_statistics.new_zeros(0)
+        pairs, own, samples = self.pairs(batch, own=True), RecencyFrequency.of(batch), batch["sample"].num_nodes
+        said, counted = self._scored(pairs, product, samples), self._counted(pairs, batch, own)
+        x = torch.cat([said, counted, self._own(pairs, batch, own)], 1)
+        return pairs.sample, pairs.item, (self.direct(x) + self.net(x)).squeeze(1)
 
-    def _scored(self, cells: Cells, product: Product, samples: int) -> Tensor:
+    def _scored(self, pairs: NeighbourPairs, product: Product, samples: int) -> Tensor:
         """What the model says: ``[N, 3]``."""
-        said = product(cells.sample, cells.item) / 4
+        said = product(pairs.sample, pairs.item) / 4
         top = said.new_full((samples,), -torch.inf)
-        top = top.scatter_reduce(0, cells.sample, said, "amax").index_select(0, cells.sample)
+        top = top.scatter_reduce(0, pairs.sample, said, "amax").index_select(0, pairs.sample)
         return torch.stack([said, said - top, top], 1)
 
-    def _counted(self, cells: Cells, batch: HeteroData, own: Own) -> Tensor:
+    def _counted(self, pairs: NeighbourPairs, batch: HeteroData, own: RecencyFrequency) -> Tensor:
         """What the clicks' neighbours say: ``[N, 8 + NEAR]``, constants."""
-        n_id, spoken, ago = batch["item"].n_id, cells.where[: len(cells.row)], own.ago[cells.row]
+        n_id, spoken, ago = batch["item"].n_id, pairs.where[: len(pairs.row)], own.recency[pairs.row]
         similarity, forth, back = (
-            table[n_id[cells.row], cells.place] for table in (self.similarity, self.forth, self.back)
+            table[n_id[pairs.row], pairs.place] for table in (self.similarity, self.next_share, self.previous_share)
         )
-        size, samples = len(cells.sample), batch["sample"].num_nodes
-        share = cells.shares(similarity / (ago + 1), samples)
-        most = share.new_zeros(samples).scatter_reduce(0, cells.sample, share, "amax").index_select(0, cells.sample)
+        size, samples = len(pairs.sample), batch["sample"].num_nodes
+        share = pairs.shares(similarity / (ago + 1), samples)
+        most = share.new_zeros(samples).scatter_reduce(0, pairs.sample, share, "amax").index_select(0, pairs.sample)
 
         def of_click(told: Tensor, number: int) -> Tensor:
             mine = ago == number
@@ -119,32 +119,42 @@ class Reranker(Counted):
         columns += [5 * second, 5 * last, (last + 1e-3).log() / 4, *(of_click(similarity, n) for n in range(NEAR))]
         return torch.stack(columns, 1)
 
-    def _own(self, cells: Cells, batch: HeteroData, own: Own) -> Tensor:
+    def _own(self, pairs: NeighbourPairs, batch: HeteroData, own: RecencyFrequency) -> Tensor:
         """What is known of item and session: ``[N, 12 + 2 · attributes]``, constants."""
         n_id, owner, sample = batch["item"].n_id, batch["item"].batch, batch["sample"]
-        place = cells.where[len(cells.row) :]
-        clicked = self.known.new_zeros(len(cells.item), 3)
-        clicked[place] = torch.stack([torch.ones_like(own.ago), own.count + 1, own.ago], 1).to(clicked.dtype)
+        place = pairs.where[len(pairs.row) :]
+        clicked = self.item_statistics.new_zeros(len(pairs.item), 3)
+        clicked[place] = torch.stack([torch.ones_like(own.recency), own.frequency + 1, own.recency], 1).to(
+            clicked.dtype
+        )
         length = sample.ptr.diff().clamp(min=1)
         distinct = torch.zeros_like(length).index_add(0, owner, torch.ones_like(owner)).clamp(min=1)
         last = n_id[batch["event"].item[sample.last]]
-        each = zip(self.kinds, self.values, strict=True)
-        kinds = [self._kin(codes, values, cells, (owner, n_id), (last, distinct)) for codes, values in each]
-        length, distinct, support = (column.to(clicked.dtype) for column in (length, distinct, self.known[last, 3]))
+        each = zip(self.categories, self.values, strict=True)
+        kinds = [self._kin(codes, values, pairs, (owner, n_id), (last, distinct)) for codes, values in each]
+        length, distinct, support = (
+            column.to(clicked.dtype) for column in (length, distinct, self.item_statistics[last, 3])
+        )
         of_session = torch.stack([length.log(), distinct.log(), (length - distinct) / length, support], 1)
-        columns = [clicked[:, :2], clicked[:, 2:].log1p(), self.known[cells.item], of_session[cells.sample], *kinds]
-        return torch.cat([*columns, ((cells.item == last[cells.sample]).to(clicked.dtype))[:, None]], 1)
+        columns = [
+            clicked[:, :2],
+            clicked[:, 2:].log1p(),
+            self.item_statistics[pairs.item],
+            of_session[pairs.sample],
+            *kinds,
+        ]
+        return torch.cat([*columns, ((pairs.item == last[pairs.sample]).to(clicked.dtype))[:, None]], 1)
 
     @staticmethod
     def _kin(
-        codes: Tensor, values: int, cells: Cells, rows: tuple[Tensor, Tensor], of: tuple[Tensor, Tensor]
+        codes: Tensor, values: int, pairs: NeighbourPairs, rows: tuple[Tensor, Tensor], of: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The share of a session's items that are of an item's kind, and whether the last one is: ``[N, 2]``."""
         (owner, n_id), (last, distinct) = rows, of
-        kind, mine = codes[cells.item], codes[n_id]
+        kind, mine = codes[pairs.item], codes[n_id]
         of_session = torch.bincount(owner * values + mine, minlength=len(last) * values)
-        share = of_session[cells.sample * values + kind] / distinct[cells.sample]
-        same = kind == codes[last][cells.sample]
+        share = of_session[pairs.sample * values + kind] / distinct[pairs.sample]
+        same = kind == codes[last][pairs.sample]
         return torch.stack([share, same.to(share.dtype)], 1) * (kind > 0)[:, None]
 
 

@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.tables import Attribute
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
-from graphmeta.nn.score_terms.repeat import STEPS, Own
+from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
 
 
 class SameCategory(nn.Module):
@@ -28,8 +28,8 @@ class SameCategory(nn.Module):
 
     def __init__(self, attribute: Attribute) -> None:
         super().__init__()
-        self.ago = nn.Embedding(STEPS, 1)
-        nn.init.zeros_(self.ago.weight)
+        self.recency = nn.Embedding(STEPS, 1)
+        nn.init.zeros_(self.recency.weight)
         order = np.argsort(attribute.codes, kind="stable")
         begin = np.searchsorted(attribute.codes[order], np.arange(attribute.size + 1))
         self.codes: Tensor
@@ -40,8 +40,8 @@ class SameCategory(nn.Module):
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Which scores get how much more."""
-        size, ago = len(self.begin) - 1, Own.of(batch).ago
-        code, bonus = self.codes.index_select(0, batch["item"].n_id), self.ago(ago).squeeze(1)
+        size, ago = len(self.begin) - 1, RecencyFrequency.of(batch).recency
+        code, bonus = self.codes.index_select(0, batch["item"].n_id), self.recency(ago).squeeze(1)
         kind = batch["item"].batch * size + code
         # Of the item rows of a kind, the one clicked last speaks for it.
         order = torch.argsort(kind * STEPS + ago)

@@ -20,11 +20,11 @@ from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.features.tables import ItemFeatures
 
 
-class PeopleFeatures(ItemFeatures):
+class UserItemGraphFeatures(ItemFeatures):
     """An item is its row in a table and, beside it, what the graph of people and items makes of it: ``x = [e ; g]``.
 
     ``f_u = mean_{i ∈ N(u)} P e_i``, ``g_i = ReLU(W Σ_{u ∈ N(i)} f_u / √(d_u d_i) + W' P e_i) / √d_i``, the first half
-    of a graph convolution from people over items to people; :class:`Person` is the second.
+    of a graph convolution from people over items to people; :class:`UserReadout` is the second.
 
     Args:
         graph: width of g.
@@ -57,7 +57,7 @@ class PeopleFeatures(ItemFeatures):
     def neighbourhood(self) -> Tensor:
         """g of all items, ``[num_items, graph]``."""
         person, item = self.edges
-        own = self.project(self.item.every())
+        own = self.project(self.item.all_rows())
         people = int(person.max()) + 1 if len(person) else 0
         met = self.gather((own, own.new_zeros(people, own.shape[1])), torch.stack([item, person]))
         degree = torch.bincount(item, minlength=len(own)).clamp(min=1).to(own.dtype)
@@ -65,7 +65,7 @@ class PeopleFeatures(ItemFeatures):
         return torch.relu(self.spread((met, own), self.edges, weight)) * degree.rsqrt()[:, None]
 
 
-class Person(nn.Module):
+class UserReadout(nn.Module):
     """A person from the items they clicked: ``H_u = ReLU(W Σ_{i ∈ S_u} g_i / √|S_u| + b)``, zero sum without any.
 
     Args:
@@ -89,10 +89,10 @@ class Person(nn.Module):
 class ClusterCode(nn.Module):
     """The code of the cluster that a person belongs to, ``[E, … + graph] -> [S, code]``."""
 
-    def __init__(self, person: Person, clusters: Autoencoders) -> None:
+    def __init__(self, user: UserReadout, clusters: Autoencoders) -> None:
         super().__init__()
-        self.person, self.clusters = person, clusters
+        self.user, self.clusters = user, clusters
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One code a sample."""
-        return self.clusters(self.person(states, batch))
+        return self.clusters(self.user(states, batch))
