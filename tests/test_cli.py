@@ -179,7 +179,7 @@ def about_users(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_factors_are_learned_first(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", "--out", str(tmp_path)]
     assert main([*command, *SMALL, "--system", "meta_cf_linear"]) == 0
-    assert "the encoder alone (bpr_fold_in)" in capsys.readouterr().err
+    assert "training the base model (bpr_fold_in)" in capsys.readouterr().err
     answers, _ = offered(capsys, str(tmp_path), "--session", "i1", "-k", "5")
     assert len(answers[0]) == 5
 
@@ -355,8 +355,8 @@ BAD_OPTIONS = {
     "item table without the column": (["--items", "items.csv", "--attributes", "colour"], "colour"),
     "item table without the key": (["--items", "items.csv", "--item-key", "sku"], "items.csv: no column 'sku'"),
     "attributes of nothing": (["--attributes", "kind"], "--items"),
-    "a system about users without any": (["--system", "bpr_mf"], "bpr_mf needs to know the users; name the log's user"),
-    "one whose factors come from users": (["--system", "meta_cf_g"], "bpr_fold_in needs to know the users; name the"),
+    "a system about users without any": (["--system", "bpr_mf"], "bpr_mf needs users; name the log's user"),
+    "one whose factors come from users": (["--system", "meta_cf_g"], "bpr_fold_in needs users; name the"),
     "users without a user column": (["--users", "items.csv"], "--user"),
     "all for the test": (["--test", "0.95"], "leave some sessions"),
     "no test": (["--test", "0"], "--test must be above 0"),

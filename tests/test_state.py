@@ -234,7 +234,9 @@ class Coarse(Full):
     ],
 )
 def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"cbml: .*cannot be loaded again.*pass a name.*cbml\.cbml and load.*build="):
+    with pytest.raises(
+        InputError, match=r"cbml: .*cannot be stored in a recipe.*pass a name.*cbml\.cbml and load.*build="
+    ):
         build("cbml", LOG.items, width=4, **arguments)
 
 
@@ -277,7 +279,7 @@ def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, argumen
 
 
 def test_items_and_bases_that_change_places_are_told_apart() -> None:
-    with pytest.raises(InputError, match="cbml goes around a built system.*build..cbml., items, base="):
+    with pytest.raises(InputError, match="cbml wraps a built system.*build..cbml., items, base="):
         CATALOGUE["cbml"].function(LOG.items)
     with pytest.raises(InputError, match=r"sr_gnn is built from an EntityTable.*sr_gnn\(log.items\)"):
         CATALOGUE["sr_gnn"].function(LOG)

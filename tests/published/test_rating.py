@@ -220,5 +220,5 @@ def test_next_items_are_not_its_question(name: str) -> None:
         made(name).recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
     with pytest.raises(InputError, match=f"{name} predicts ratings"):
         check_system(name, users=True)
-    with pytest.raises(InputError, match=f"{name} needs to know the users"):
+    with pytest.raises(InputError, match=f"{name} needs users"):
         build(name, LOG.items)
