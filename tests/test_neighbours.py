@@ -246,7 +246,7 @@ def test_stan_without_training_times_has_no_recency() -> None:
 
 @pytest.mark.parametrize("scale", [{"lambda1": 0.0}, {"lambda2": -1.0}, {"lambda3": math.nan}])
 def test_scales_that_are_not_positive_are_refused(scale) -> None:
-    with pytest.raises(InputError, match="must be positive.*None drops the factor"):
+    with pytest.raises(InputError, match="must be positive.*None omits the factor"):
         Stan(log_of([[0, 1]]), **scale)
 
 

@@ -1,4 +1,4 @@
-"""Items by their attributes: the formula, what nobody clicked, gradients, every engine, and that it finds new items."""
+"""Items attribute-composed items: the formula, what nobody clicked, gradients, every engine, and that it finds new items."""
 
 from dataclasses import replace
 
@@ -214,9 +214,9 @@ def test_it_begins_as_what_it_starts_from():
 
 def test_what_cannot_be_is_refused():
     bare = replace(LOG.items, attributes={})
-    with pytest.raises(InputError, match="by their attributes"):
+    with pytest.raises(InputError, match="attribute-composed items"):
         build("dropout_net", bare)
-    with pytest.raises(InputError, match="around items known by attributes"):
+    with pytest.raises(InputError, match="wrap this system with it"):
         build("dropout_net", LOG.items, base="maml")
     with pytest.raises(InputError, match="no table of items"):
         build("dropout_net", LOG.items, base="caser")

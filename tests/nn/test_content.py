@@ -39,7 +39,7 @@ def test_a_field_is_the_mean_of_its_values() -> None:
 
 def test_values_that_training_never_saw_are_zeros() -> None:
     content = Content(TABLE, 3)
-    content.note(np.array([0, 0]))
+    content.mark_seen(np.array([0, 0]))
     assert content.fields["field_genre"].seen.tolist() == [False, True, True, False]
     rows = torch.tensor([0, 1, 2, -1])
     torch.testing.assert_close(content(rows), torch.stack([by_hand(content, TABLE, int(r)) for r in rows]))

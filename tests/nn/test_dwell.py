@@ -110,6 +110,6 @@ def test_what_is_wrong_is_said():
         DwellBins(lag=2)
     with pytest.raises(InputError, match="no session has two clicks"):
         DwellBins().fit_statistics(log_of({"a": [1], "b": [2]}))
-    with pytest.warns(UserWarning, match="knows when the next click comes; dwell_lag=1") as caught:
+    with pytest.warns(UserWarning, match="leaks the time of the next click; dwell_lag=1") as caught:
         DwellBins(lag=0).fit_statistics(log_of())
     assert len(caught) == 1

@@ -97,7 +97,7 @@ def test_it_learns_that_people_stay_with_a_kind(score_terms: list[str]) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(InputError, match="there are repeat_bias, same_category, cooccurrence"):
+    with pytest.raises(InputError, match="choose from repeat_bias, same_category, cooccurrence"):
         build("niser", fake_log().items, score_terms=["more"])
 
 

@@ -64,7 +64,7 @@ def test_counts_are_the_loop(window):
 
 def test_the_strongest_are_kept_ties_by_number():
     pairs = np.array([[0, 0, 0, 0, 2, 2], [3, 1, 2, 4, 0, 1]])
-    neighbour, weight = strongest(pairs, np.array([1, 5, 1, 3, 2, 0]), num_items=5, most=3)
+    neighbour, weight = strongest(pairs, np.array([1, 5, 1, 3, 2, 0]), num_items=5, max_neighbours=3)
     assert neighbour.tolist() == [[1, 4, 2], [1, 1, 1], [0, 2, 2], [3, 3, 3], [4, 4, 4]]
     np.testing.assert_allclose(weight, [[5 / 9, 3 / 9, 1 / 9], [0] * 3, [1, 0, 0], [0] * 3, [0] * 3], atol=1e-15)
 

@@ -110,9 +110,9 @@ def test_nothing_that_comes_later_is_seen(name):
 
 @torch.no_grad()
 def test_with_lag_0_the_pause_up_to_the_next_click_is_seen_and_said():
-    with pytest.warns(UserWarning, match="knows when the next click comes"):
+    with pytest.warns(UserWarning, match="leaks the time of the next click"):
         system = system_of("asars_time_cat", dwell_lag=0)
-    with pytest.warns(UserWarning, match="knows when the next click comes"):
+    with pytest.warns(UserWarning, match="leaks the time of the next click"):
         system.fit_statistics(timed := jittered())
     scores = [system.scores(last_clicks(log).take(slice(0, 1))) for log in (timed, jittered(last=-50.0))]
     assert not torch.equal(*scores)

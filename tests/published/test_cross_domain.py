@@ -313,7 +313,7 @@ def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> N
         own = rows.take(rows.domain == domain)
         there[domain][own.user, own.item] = 0
         if make is dfm:
-            assert torch.equal(side.there, there[domain]) and not side.ratings[there[domain] == 0].any()
+            assert torch.equal(side.rated, there[domain]) and not side.ratings[there[domain] == 0].any()
         else:
             ratings = torch.zeros_like(there[domain])
             every = cut.ratings().take(cut.ratings().domain == domain)
@@ -332,5 +332,5 @@ def test_maps_are_learned_on_linking_users_alone() -> None:
 
 def test_maps_lead_only_to_the_target() -> None:
     cut = small()
-    with pytest.raises(InputError, match="ask for items of the target"):
+    with pytest.raises(InputError, match="pass items of the target"):
         emcdr(cut)(cut.flows())
