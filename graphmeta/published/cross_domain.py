@@ -2,8 +2,8 @@
 
 Each function returns a module that predicts ratings, ``model(rows) -> [N]``, and its training stages,
 ``model.stages(cut)``; :func:`fit` trains any of them. A :class:`~graphmeta.system.System`, in contrast,
-scores the items of one table for a session; here users and items belong to different domains, and a user is represented by
-text or by a vector mapped from the source domain.
+scores the items of one table for a session; here users and items belong to different domains, and a user is
+represented by text or by a vector mapped from the source domain.
 """
 
 from __future__ import annotations
