@@ -95,7 +95,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     made = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
     system = made.system
     past = anonymous(split.train)
-    results = compare(system, questions(split.test, job.rules), past=past, alone=made.alone, bar=bar)
+    results = compare(system, questions(split.test, job.rules), past=past, alone=made.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     system.notes |= _notes(job, log, split, made.histories[job.plan.system]) | {"metrics": document, "request": request}
     _write(job.folder / "model", system, past, results)
