@@ -82,7 +82,7 @@ def stream(
     system.check(log, "stream's")
     if not 1 <= first < len(edges) - 1:
         raise InputError(
-            f"of {len(edges) - 1} periods, the first {first} are for pretraining; none is left to test, so shorten periods"
+            f"of {len(edges) - 1} periods, the first {first} are for pretraining; none is left, so shorten periods"
         )
     evaluation.check(log, edges, first)
     setting = _setting(system, log, edges, strategy) | {

@@ -74,8 +74,8 @@ class StreamEvaluation:
             least = seen - int(touched[owner[period == number]].max(initial=0))
             if least < self.negatives or max(self.ks) >= min(self.negatives + 1, seen):
                 raise InputError(
-                    f"in period {number + 1} a user leaves {least} of {seen} items to sample {self.negatives} negatives "
-                    f"from, and lists have up to {max(self.ks)}: sample fewer (--negatives, at least {max(self.ks)}), or "
+                    f"in period {number + 1} only {least} of {seen} items are left to sample {self.negatives} from, "
+                    f"and lists have up to {max(self.ks)}: sample fewer (--negatives, at least {max(self.ks)}), or "
                     f"start later (--first)"
                 )
 
