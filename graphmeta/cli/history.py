@@ -1,4 +1,4 @@
-"""The sequences that a model has been trained on, kept beside it."""
+"""The training sequences of a model, stored next to it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def save_history(folder: Path, log: EventLog) -> None:
 
 
 def load_history(folder: Path, items: EntityTable) -> EventLog:
-    """The training sequences that :func:`save_history` wrote, as a log without times."""
+    """The training sequences written by :func:`save_history`, as a log without times."""
     tensors, _ = load_state(folder, "history")
     return _sequences(tensors["item"].numpy().astype(np.int64), tensors["ptr"].numpy(), items)
 
 
 def anonymous(log: EventLog) -> EventLog:
-    """The log as :func:`load_history` would bring it back: what baselines see after training and later is the same."""
+    """The log as :func:`load_history` restores it, so that baselines see the same data after training and later."""
     return _sequences(log.item, log.ptr, log.items)
 
 
