@@ -1,4 +1,4 @@
-"""Pictures: learning and adaptation curves, a session's neighbourhood, streams, users' aspects. Needs matplotlib."""
+"""Figures: learning and adaptation curves, a session's neighbourhood, streams, users' aspects. Requires matplotlib."""
 
 from graphmeta.plots.aspects import draw_aspects, user_aspects
 from graphmeta.plots.figures import adaptation_curves, curves
