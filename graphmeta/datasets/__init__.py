@@ -1,4 +1,4 @@
-"""Data sets: the bundled log, and readers of public logs as their sites offer them."""
+"""Data sets: the bundled log, and readers of public logs in their original formats."""
 
 from graphmeta.datasets.ratings import melu_movielens, metahin
 from graphmeta.datasets.reviews import amazon_reviews, musical_instruments, split_items_by_text, synthetic_reviews
