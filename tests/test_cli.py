@@ -105,7 +105,7 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
 
 
-def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *SMALL, "--batch-size", "80"]
     assert main([*command, "--system", "melu", "--out", str(tmp_path / "one")]) == 0
     layer = load(tmp_path / "one/model").recommender.head.project
@@ -117,7 +117,7 @@ def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pyt
     assert "memory of adapting" not in capsys.readouterr().err
 
 
-def test_the_model_remembers_how_it_was_made(fitted: Path):
+def test_the_model_stores_its_training_metadata(fitted: Path):
     notes = load(fitted / "model").notes
     assert (notes["columns"]["session"], notes["rules"]["min_item_support"], notes["seed"]) == ("sid", 5, 0)
     assert notes["cuts"]["has_time"] and notes["cuts"]["last_session_before_test"] == "s107"
@@ -159,7 +159,7 @@ def test_recommend_tells_ids_and_names(fitted: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("unknown", "code", "line"), [("raise", 2, "'new'"), ("warn", 0, "note: "), ("ignore", 0, "")])
-def test_recommend_does_as_told_about_unknown_items(
+def test_recommend_follows_the_unknown_option(
     fitted: Path, capsys: pytest.CaptureFixture, unknown: str, code: int, line: str
 ):
     assert main(["recommend", str(fitted), "--session", "i1 new", "--unknown", unknown]) == code
@@ -191,7 +191,7 @@ def offered(capsys: pytest.CaptureFixture, *command: str) -> tuple[list[dict], s
     return [answer["items"] for answer in json.loads(told.out)], told.err
 
 
-def test_recommend_asks_whose_the_sessions_are(about_users: Path, capsys: pytest.CaptureFixture):
+def test_recommend_passes_the_user(about_users: Path, capsys: pytest.CaptureFixture):
     model = load(about_users / "model")
     command = [str(about_users), "--session", "i1", "--session", "i2 i3", "-k", "5"]
     for user in ("u3", "u4"):
@@ -204,14 +204,14 @@ def test_recommend_asks_whose_the_sessions_are(about_users: Path, capsys: pytest
     nobody, _ = offered(capsys, *command)
     stranger, said = offered(capsys, *command, "--user", "new")
     assert stranger == nobody != answers and said == (
-        "note: user 'new' is not known to this model; it answers as for nobody\n"
+        "note: user 'new' is unknown to this model; recommending as for an unknown user\n"
     )
 
 
-def test_a_model_that_does_not_look_at_users_says_so(fitted: Path, capsys: pytest.CaptureFixture):
+def test_a_model_without_users_prints_a_note(fitted: Path, capsys: pytest.CaptureFixture):
     without, _ = offered(capsys, str(fitted), "--session", "i1 i2")
     answers, said = offered(capsys, str(fitted), "--session", "i1 i2", "--user", "u3")
-    assert answers == without and said == "note: this model does not look at users; --user changes nothing\n"
+    assert answers == without and said == "note: this model does not use users; --user has no effect\n"
 
 
 def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.CaptureFixture):
@@ -313,7 +313,7 @@ def test_an_interruption_before_the_first_epoch_leaves_nothing(
 ):
     monkeypatch.setattr(training, "_epoch", stop_after(0))
     assert main(plain(files / "events.csv", tmp_path / "out")) == 130
-    assert "nothing is kept" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "nothing is saved" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def replaced(column: str, row: int, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -467,9 +467,9 @@ def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
     told = capsys.readouterr().out
     assert all(
-        text in told for text in ("session contains item", "session kNN", "melu, without its steps", "Example 3")
+        text in told for text in ("session contains item", "session kNN", "melu, without inner steps", "Example 3")
     )
-    assert told.count("<- bought") == 3 and "if_san, trained alone" in told
+    assert told.count("<- bought") == 3 and "if_san (base model)" in told
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert_metrics(document)
     assert document["baselines"]["encoder_alone"].keys() >= METRICS

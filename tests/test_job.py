@@ -14,9 +14,7 @@ from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 
 
-def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base learns on the earlier sessions, the re-ranker on the last tenth; in the end all are counted, and the
     base that is looked at learns on all."""
     ran, trained = [], []

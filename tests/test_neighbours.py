@@ -250,7 +250,7 @@ def test_scales_that_are_not_positive_are_refused(scale) -> None:
         Stan(log_of([[0, 1]]), **scale)
 
 
-def test_no_repeats_leaves_out_what_was_seen_and_nothing_else(logs) -> None:
+def test_no_repeats_excludes_seen_items_only(logs) -> None:
     train, samples = logs
     own, without = Stan(train).scores(samples), NoRepeats(Stan(train)).scores(samples)
     seen = torch.zeros_like(own, dtype=torch.bool)
@@ -326,7 +326,7 @@ def test_evaluate_takes_every_baseline(logs, build) -> None:
 
 @pytest.mark.parametrize("build", [SessionPopularity, ItemKNN, SessionKNN, Stan])
 def test_clicks_numbered_by_another_log_are_refused(build) -> None:
-    with pytest.raises(InputError, match=r"outside 0 … 1.*aligned_to"):
+    with pytest.raises(InputError, match=r"outside the training log's 0 … 1.*aligned_to"):
         build(log_of([[0, 1]])).scores(open_sessions([np.array([2])]))
 
 

@@ -9,7 +9,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_python_blocks_run(monkeypatch, capsys):
-    # A small part of the embedded log is enough to run every line.
+    # A small part of the bundled dataset is enough to run every line.
     from graphmeta.datasets import session_logs as datasets
 
     weeks = datasets.complete_journey()

@@ -35,7 +35,7 @@ def test_what_is_no_such_file_is_said_in_one_line(tmp_path: Path) -> None:
         amazon_reviews(path)
     for wrong in ("user,item", "{'asin': 'B'}", "[1, 2]", "5", json.dumps(LINES[0])[:-9]):
         path.write_text(f"{json.dumps(LINES[0])}\n{wrong}\n")
-        with pytest.raises(InputError, match="json, line 2: no JSON object; mend or drop the line"):
+        with pytest.raises(InputError, match="json, line 2: not a JSON object; repair or remove the line"):
             amazon_reviews(path)
     packed = tmp_path / "reviews.json.gz"
     for bad in (b"no gzip", gzip.compress(b"{}\n" * 99)[:-9]):
@@ -66,7 +66,7 @@ def test_items_fall_into_halves_by_their_words() -> None:
     assert split_items_by_text(log).tolist() == group.tolist()
 
 
-def test_planted_ratings_and_words_follow_the_formula() -> None:
+def test_synthetic_ratings_and_words_follow_the_formula() -> None:
     synthetic = synthetic_reviews(common=30, alone=10, items=20, each=5, noise=0.0)
     for domain, log in enumerate((synthetic.source, synthetic.target)):
         assert len(log) == 40 * 5

@@ -53,7 +53,7 @@ def test_gradients_reach_the_values_in_equal_parts() -> None:
     assert grad is not None and grad.flatten().tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
 
-def test_items_without_events_and_users_nobody_knows_have_vectors() -> None:
+def test_items_without_events_and_unknown_users_have_vectors() -> None:
     log = fake_ratings()
     features, readout = ContentFeatures(log.items, 2), UserContent(log.users, 2)
     x, every = features(torch.tensor([4, 4, 0]))

@@ -25,14 +25,14 @@ def batch_of(samples):
     return session_batch(samples, num_items=3)
 
 
-def test_pauses_before_and_after():
+def test_dwell_times_before_and_after():
     log = log_of()
     batch = batch_of(last_clicks(log))
     assert dwell_times(batch, lag=1).tolist() == [-1, 10, -1, -1, 100, 1]
     assert dwell_times(batch, lag=0).tolist() == [10, 30, 5, 100, 1, 60]
 
 
-def test_the_pause_after_the_last_known_click_is_unknown_when_nobody_knows_the_next():
+def test_the_dwell_time_after_the_last_click_is_unknown_without_the_next():
     batch = batch_of(open_sessions([np.array([0, 1])], times=[np.array([5.0, 9.0])]))
     assert dwell_times(batch, lag=1).tolist() == [-1, 4]
     after = dwell_times(batch, lag=0)
@@ -42,7 +42,7 @@ def test_the_pause_after_the_last_known_click_is_unknown_when_nobody_knows_the_n
     assert DwellBins(max_bins=7)(without).tolist() == [0, 8]
 
 
-def test_a_completed_pause_does_not_see_the_next_click():
+def test_a_completed_dwell_time_does_not_leak_the_next_click():
     log = log_of()
     later = log_of(TIMES | {"c": [200, 300, 301, 3000]})
     before, after = (dwell_times(batch_of(last_clicks(one)), lag=1) for one in (log, later))
@@ -88,7 +88,7 @@ def test_bins_come_from_the_log_that_is_fitted_and_are_saved():
     assert torch.equal(one(batch), other(batch)) and not torch.equal(one(batch), DwellBins()(batch))
 
 
-def test_equal_pauses_are_one_bin():
+def test_equal_dwell_times_are_one_bin():
     bins = DwellBins()
     bins.fit_statistics(log_of({"a": [0, 7, 14]}))
     assert int(bins.bins) == 1

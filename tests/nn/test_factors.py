@@ -33,7 +33,7 @@ def test_factors_rate_and_lose_by_their_formula() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_those_who_rate_alike_are_pulled_together() -> None:
+def test_the_regulariser_pulls_similar_users_together() -> None:
     weight = torch.tensor([[0.0, 3, 1], [3, 0, 0], [1, 0, 0]])
     part = SimilarityFactors(user_table(3, 2), torch.zeros(2), weight, pull=0.5)
     plain = Factors(part.users, torch.zeros(2))
@@ -44,7 +44,7 @@ def test_those_who_rate_alike_are_pulled_together() -> None:
     torch.testing.assert_close(part.losses(*row)[0] - plain.losses(*row)[0], pull)
 
 
-def test_how_alike_users_rate_by_hand() -> None:
+def test_user_similarity_by_hand() -> None:
     found = user_similarity(RATINGS, THERE)
     assert found[0, 1] == pytest.approx(1.0)  # the same in all three
     # Users 0 and 2: cosine of (1, -1, 0) and (0, -1.5, 1.5) is 1/2, one item of three in common, no rating in common.
@@ -53,7 +53,7 @@ def test_how_alike_users_rate_by_hand() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_autoencoder_reads_what_is_beside_in_every_layer() -> None:
+def test_the_autoencoder_reads_side_information_in_every_layer() -> None:
     part = Autoencoder(3, 2, hidden=4, side=1, noise=0.3).eval()
     row, side = torch.randn(3), torch.randn(1)
     state, states = row, []

@@ -83,7 +83,7 @@ def test_mean_messages_are_the_formula(steps):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_first_alike_is_the_loop():
+def test_first_equal_is_the_loop():
     sample, code = torch.tensor([0, 0, 0, 0, 1, 1, 1, 3, 3]), torch.tensor([2, 0, 2, 0, 2, 1, 1, 0, 5])
     wanted = []
     for row in range(len(code)):

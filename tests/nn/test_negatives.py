@@ -48,7 +48,7 @@ def test_in_batch_negatives_are_the_other_targets():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.75, 1.0])
-def test_drawn_negatives_follow_the_power_of_support(alpha):
+def test_sampled_negatives_follow_the_power_of_support(alpha):
     log = log_of({"a": [0, 1]})
     negatives = SharedNegatives(in_batch=False, sampled=20_000, alpha=alpha)
     negatives.fit_statistics(log)
@@ -68,7 +68,7 @@ def test_without_a_log_every_item_is_as_likely():
     assert surprise(np.bincount(items.numpy(), minlength=ITEMS), np.full(ITEMS, 20_000 / ITEMS)) < 3
 
 
-def test_an_item_nobody_clicked_is_hardly_drawn():
+def test_an_item_without_clicks_is_hardly_sampled():
     log = log_of({"a": [0, 1]})
     few = log.select(log.item != numbered(log, "i7")[0]).aligned_to(log.items)
     negatives = SharedNegatives(in_batch=False, sampled=5_000, alpha=1.0)
@@ -97,7 +97,7 @@ def test_neither_target_nor_history_where_that_can_be_helped(draw):
         assert own not in row and not clicked.get(whose, set()) & set(row)
 
 
-def test_who_has_clicked_everything_has_no_negatives_and_nothing_else_changes():
+def test_a_user_who_clicked_all_items_has_no_negatives_and_nothing_else_changes():
     log = log_of({"a": [0]})
     negatives = PerSampleNegatives(uniform, count=3)
     negatives.fit_statistics(log)
@@ -185,7 +185,7 @@ def test_ranking_loss_is_the_plain_loop(negatives, task):
 
 
 @pytest.mark.parametrize("name", RANKING)
-def test_ranking_loss_asks_who_the_user_is(name):
+def test_ranking_loss_passes_the_user_to_the_sampler(name):
     """A user whose history is the whole catalogue leaves nothing to compare with."""
     batch, states, table, _ = problem()
     log = log_of({"a": [0]})

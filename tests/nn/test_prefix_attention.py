@@ -73,7 +73,7 @@ def test_the_module_is_the_formula_session_by_session():
             torch.testing.assert_close(found[t], weight @ states[begin : t + 1], rtol=0, atol=1e-12)
 
 
-def test_an_unknown_user_is_zeros_to_whom_all_clicks_are_alike():
+def test_an_unknown_user_weights_all_clicks_equally():
     users = UserFeatures(3, 4)
     encoder = WithUser(Recurrent(6, 5, cell="lstm"), users, PrefixAttention(5, 4)).eval()
     x = torch.randn(10, 6)

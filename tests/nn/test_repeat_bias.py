@@ -120,7 +120,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("repeat_bias", [True, False])
-def test_it_learns_that_people_return(repeat_bias: bool) -> None:
+def test_it_learns_repeat_consumption(repeat_bias: bool) -> None:
     """Sessions of random items that end where they began: nothing else tells what is next."""
     random = np.random.default_rng(0)
     first = random.integers(0, 60, (300, 3))

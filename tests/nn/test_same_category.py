@@ -77,7 +77,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("score_terms", [[], ["same_category"]])
-def test_it_learns_that_people_stay_with_a_kind(score_terms: list[str]) -> None:
+def test_it_learns_category_loyalty(score_terms: list[str]) -> None:
     """Four items of a kind, drawn anew, most of them clicked a few times: only the kind tells what is next."""
     random = np.random.default_rng(0)
     kind = random.integers(0, 40, 200)

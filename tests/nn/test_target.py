@@ -81,7 +81,7 @@ def test_first_and_second_derivatives():
     assert torch.autograd.gradgradcheck(losses, (*reading[:3], table))
 
 
-def test_gradients_that_remember_their_graph_are_the_gradients():
+def test_gradients_with_create_graph_are_the_gradients():
     """Queries, keys and values made of each other and of the candidates, as encoders make them: none counts twice."""
     torch.manual_seed(0)
     table, mixed = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((7, 3), (3, 3)))

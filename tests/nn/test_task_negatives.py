@@ -44,7 +44,7 @@ def test_scrambling_is_splitmix64():
     assert found == [finalised(x % 2**64) for x in numbers]
 
 
-def test_what_a_person_knows_is_never_drawn():
+def test_known_items_of_a_user_are_never_sampled():
     found = drawn(UnseenNegativesLoss(Binary(), count=6).eval(), support(PEOPLE))
     for number, items in enumerate(PEOPLE):
         assert set(found[number]) == set(items)  # a click that is repeated is asked for again
@@ -52,13 +52,13 @@ def test_what_a_person_knows_is_never_drawn():
             assert len(negatives) == 6 and not set(negatives) & set(items)
 
 
-def test_somebody_who_knows_everything_has_no_negatives():
+def test_a_user_who_knows_all_items_has_no_negatives():
     found = drawn(UnseenNegativesLoss(Binary(), count=4).eval(), support([list(range(ITEMS))]))
     assert all(negatives == [] for negatives in found[0].values())
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_draws_do_not_depend_on_who_is_beside(training):
+def test_negatives_do_not_depend_on_the_batch(training):
     loss = UnseenNegativesLoss(Binary(), count=4).train(training)
     together = drawn(loss, support(PEOPLE))
     for number, items in enumerate(PEOPLE):
@@ -77,7 +77,7 @@ def test_an_epoch_draws_anew_and_again_the_same():
     assert drawn(loss.eval(), batch) == drawn(loss.eval(), batch)
 
 
-def test_a_support_does_not_know_what_will_be_asked():
+def test_a_support_does_not_know_its_queries():
     log = fake_log(sessions=30, items=ITEMS)
     tasks = drawn_tasks(log)
     batch = tasks.batch(num_items=ITEMS)

@@ -145,7 +145,7 @@ def test_adapted_all_tasks_at_once_is_the_loop():
     torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=1e-9)
 
 
-def test_training_counts_the_training_log_alone():
+def test_statistics_use_the_training_log_only():
     log = random_log(sessions=30, seed=1)
     past = log.before(float(log.starts[20])).aligned_to(log.items)
     future = log.after(float(log.starts[20])).aligned_to(log.items)

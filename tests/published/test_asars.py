@@ -109,7 +109,7 @@ def test_nothing_that_comes_later_is_seen(name):
 
 
 @torch.no_grad()
-def test_with_lag_0_the_pause_up_to_the_next_click_is_seen_and_said():
+def test_lag_0_leaks_the_next_click_and_warns():
     with pytest.warns(UserWarning, match="leaks the time of the next click"):
         system = system_of("asars_time_cat", dwell_lag=0)
     with pytest.warns(UserWarning, match="leaks the time of the next click"):
@@ -193,7 +193,7 @@ def test_every_click_is_compared_with_one_that_the_user_never_clicked():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_learns_on_the_embedded_log_and_is_saved_with_its_bins(name, tmp_path):
+def test_it_learns_on_the_bundled_dataset_and_is_saved_with_its_bins(name, tmp_path):
     log = complete_journey()
     log = log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 80)
     torch.manual_seed(0)

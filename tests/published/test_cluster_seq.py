@@ -57,7 +57,7 @@ def test_autoencoders_are_the_formula():
         np.testing.assert_allclose(part.loss(x, balance=balance).detach(), wanted, atol=1e-12)
 
 
-def test_without_temperature_the_best_encoder_alone_counts():
+def test_at_zero_temperature_only_the_best_encoder_counts():
     hard, x = autoencoders(temperature=0), torch.randn(7, 6)
     best = hard.errors(x).argmin(1)
     torch.testing.assert_close(hard(x), hard.encode(x)[best, torch.arange(7)])
@@ -120,7 +120,7 @@ def test_the_graph_is_the_formula():
         np.testing.assert_allclose(found[row], wanted, atol=1e-12)
 
 
-def test_the_graph_never_sees_what_is_asked():
+def test_the_graph_never_holds_query_targets():
     """Other last clicks, which is what training asks about: the same graph, and the same code for everybody."""
     asked = LOG.ptr[1:] - 1
     item = LOG.item.copy()
@@ -136,7 +136,7 @@ def test_the_graph_never_sees_what_is_asked():
     assert not torch.equal(made(replace(LOG, item=item)).recommender.summary(batches[0]), codes[0])
 
 
-def test_a_new_persons_code_does_not_depend_on_who_is_beside():
+def test_a_new_users_code_does_not_depend_on_the_batch():
     system, people = made(), [np.array([3, 9, 4]), np.array([0]), np.array([3, 9, 4]), np.arange(7)]
 
     def codes(some):
@@ -179,7 +179,7 @@ def test_the_loss_is_ranking_and_clustering():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_give_what_the_loop_gives_and_everything_learns(order):
+def test_all_users_stacked_give_what_the_loop_gives_and_everything_learns(order):
     system, samples = made(steps=2, lr=0.2, order=order), last_clicks(LOG).take(slice(0, 5))
     answers = []
     for stacked in (True, False):

@@ -159,7 +159,7 @@ def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> No
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_domain_not_asked_about() -> None:
+def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_other_domain() -> None:
     cut, texts = told()
     model, rows = catn(cut, texts, **TINY), cut.flows()
     nn.init.zeros_(model.matching.weight)
@@ -296,7 +296,7 @@ def test_means_are_means() -> None:
 
 
 @pytest.mark.parametrize("make", [cdlfm, dfm], ids=["cdlfm", "dfm"])
-def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> None:
+def test_validation_ratings_are_not_inputs_of_the_validated_model(make) -> None:
     """Of the known ratings nine tenths are in the rows that autoencoders read, and in who rates alike."""
     cut = small()
     there = [torch.zeros(len(cut.users), count) for count in cut.num_items]

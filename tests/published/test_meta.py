@@ -95,7 +95,7 @@ def test_the_order_of_tasks_only_permutes_answers(name):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_what_is_asked_reaches_no_prediction(name):
+def test_query_targets_reach_no_prediction(name):
     system, samples = made(name), tasks()
     other = Samples(samples.item, samples.begin, samples.end, (samples.target + 7) % LOG.num_items, samples.session)
     assert torch.equal(system.scores(samples), system.scores(other))

@@ -64,7 +64,7 @@ def test_neighbours_are_those_counted_by_hand() -> None:
             assert around.neighbour[path, item, : int(around.number[path, item])].tolist() == near
 
 
-def test_what_training_asks_is_no_edge_of_the_graph() -> None:
+def test_query_ratings_of_training_are_no_edges_of_the_graph() -> None:
     """Other items in the places that are asked about: the neighbours stay as they are."""
     asked = random_queries(LOG, np.ones(LOG.num_events, dtype=bool))[1]
     other = dataclasses.replace(LOG, item=np.where(asked, (LOG.item + 11) % LOG.num_items, LOG.item))
@@ -139,7 +139,7 @@ def person_by_hand(system: System, t: int, around: list[list[list[int]]]) -> tup
 
 
 @pytest.mark.usefixtures("float64")
-def test_it_is_the_formulas_person_by_person() -> None:
+def test_it_is_the_formulas_user_by_user() -> None:
     system, around = made(), counted(MOST)
     found = system.scores(TASKS).squeeze(1)
     weights = system.adaptation.adapted(system.recommender, system._tasks(TASKS.latest(KNOWN)), system.loss)
@@ -152,7 +152,7 @@ def test_it_is_the_formulas_person_by_person() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_path_weights_do_not_know_what_the_query_is_rated(order: int) -> None:
+def test_path_weights_do_not_depend_on_the_query_rating(order: int) -> None:
     system, random = made(order=order), np.random.default_rng(0)
 
     def weights(**parts) -> dict[str, torch.Tensor]:
@@ -169,7 +169,7 @@ def test_path_weights_do_not_know_what_the_query_is_rated(order: int) -> None:
     assert not torch.allclose(straight["head.readout.mix"], known["head.readout.mix"], atol=1e-4)
 
 
-def test_a_context_is_of_what_is_known_and_not_of_what_is_asked() -> None:
+def test_a_context_is_of_known_items_and_not_of_query_items() -> None:
     system = made()
     recommender, tasks = system.recommender, system._tasks(TASKS)
     contexts = []

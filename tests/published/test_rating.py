@@ -64,7 +64,7 @@ def meta_gradients(system: System) -> list[torch.Tensor]:
 @every
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_are_as_one_after_the_other(name: str, order: int) -> None:
+def test_all_users_stacked_equal_one_by_one(name: str, order: int) -> None:
     assert len(set(TASKS.lengths)) > 1
     one, two = made(name, order=order, steps=2), made(name, order=order, steps=2)
     two.adaptation.stacked = False
@@ -162,7 +162,7 @@ def test_a_step_leaves_the_contents_as_they_are() -> None:
 
 
 @every
-def test_what_is_asked_influences_no_answer_and_what_is_known_does(name: str) -> None:
+def test_query_ratings_influence_no_prediction_and_known_ratings_do(name: str) -> None:
     system = made(name)
     scores = system.scores(TASKS)
     random = np.random.default_rng(0)
@@ -174,7 +174,7 @@ def test_what_is_asked_influences_no_answer_and_what_is_known_does(name: str) ->
 
 @every
 @pytest.mark.usefixtures("float64")
-def test_answers_do_not_depend_on_who_else_is_asked(name: str) -> None:
+def test_predictions_do_not_depend_on_the_other_users(name: str) -> None:
     system, order = made(name), np.array([2, 0, 3, 1])
     scores = system.scores(TASKS)
     alone = torch.cat([system.scores(TASKS.take(np.array([t]))) for t in order])

@@ -177,7 +177,7 @@ def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
     assert sampled["hit@5"] > full["hit@5"]
 
 
-def test_drawn_items_are_untouched_distinct_and_each_as_likely():
+def test_sampled_items_are_unclicked_distinct_and_uniform():
     log = by_user(fake_log(sessions=12, items=20))
     seen, rows = np.flatnonzero(log.support), all_positions(log).take(np.array([0]))
     touched = set(np.searchsorted(seen, log.item[log.session == 0]))
@@ -194,10 +194,10 @@ def test_drawn_items_are_untouched_distinct_and_each_as_likely():
     assert chi_square < len(free) - 1 + 4 * np.sqrt(2 * (len(free) - 1))
 
 
-def test_too_few_to_draw_from_is_said_before_anything_is_trained():
-    with pytest.raises(InputError, match="in period 3 somebody leaves .* draw fewer"):
+def test_too_few_items_to_sample_from_are_refused_before_training():
+    with pytest.raises(InputError, match="in period 3 only .* sample fewer"):
         next(through(built(), QUICK, evaluation=replace(EVALUATION, negatives=39)))
-    with pytest.raises(InputError, match="of 5 periods, the first 5 are to begin with"):
+    with pytest.raises(InputError, match="of 5 periods, the first 5 are for pretraining"):
         next(
             stream(built(), LOG, edges=EDGES, strategy=QUICK, begin=Pretraining(len(EDGES) - 1), evaluation=EVALUATION)
         )
@@ -223,7 +223,7 @@ def test_periods_by_time_and_by_count():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_what_is_in_service_is_in_eval_mode(name):
+def test_the_deployed_system_is_in_eval_mode(name):
     system = built("gru4rec" if name == "full" else "mf").train()
     for _ in through(system, STRATEGIES[name]):
         assert not any(part.training for part in system.modules())

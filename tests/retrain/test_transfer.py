@@ -127,7 +127,7 @@ def test_the_penalty_is_on_the_rows_that_a_batch_touches():
     torch.testing.assert_close(found[1] - found[0], sum(row.square().sum() for row in rows)[None])
 
 
-def test_newcomers_are_served_what_theta_makes_of_rows_like_theirs():
+def test_rows_without_events_are_transferred_like_equal_rows():
     """Rows that no step 1 has touched are what step 2 meets of a newcomer, so they are transferred in service too."""
     log, name = fake_log(sessions=24, items=200), "features.item.weight"
     edges = period_edges(log, events=40)
@@ -138,7 +138,7 @@ def test_newcomers_are_served_what_theta_makes_of_rows_like_theirs():
         before = system.recommender.get_parameter(name).detach().clone()
         state = one.retrain(system, state, now := Period.of(log, edges, number))
     unmet, net = now.past.support == 0, SMALL(4)
-    net.load_state_dict(transfer._part(state, f"net/{name}/"))
+    net.load_state_dict(transfer._with_prefix(state, f"net/{name}/"))
     old, made = state[f"old/{name}"][unmet], system.recommender.get_parameter(name)[unmet]
     assert unmet.any() and torch.equal(state[f"retrained/{name}"][unmet], old)
     torch.testing.assert_close(made, net(old, old))
@@ -212,7 +212,7 @@ def test_theta_learns_which_rows_to_trust():
 
 
 def test_what_it_cannot_transfer_it_names():
-    with pytest.raises(InputError, match="no table of vectors has a name that begins with encoder"):
+    with pytest.raises(InputError, match="no embedding table has a name that starts with encoder"):
         Transfer(tables=("encoder",)).begin(built("mf"), Period.of(LOG, EDGES, 0))
-    with pytest.raises(InputError, match="a system that adapts is not retrained by transfer"):
+    with pytest.raises(InputError, match="transfer does not support systems with an adaptation"):
         Transfer().begin(built("maml"), Period.of(LOG, EDGES, 0))
