@@ -243,9 +243,19 @@ def strangers(name, log=LOG, **arguments):
     [
         (strangers("sr_gnn"), strangers("sr_gnn", fake_log(items=41)), False, "items are not ours"),
         (strangers("bpr_mf"), build("bpr_mf", LOG.items, users=OTHERS), False, "users are not ours"),
-        (strangers("sr_gnn", width=5), strangers("sr_gnn", width=6), False, r"\(40, 6\) there and \(40, 5\) here"),
-        (strangers("sr_gnn", width=5), strangers("cbml", base="sr_gnn", width=5), False, "there and .* here; build"),
-        (strangers("sr_gnn"), strangers("sr_gnn"), True, "that training leaves as they are"),
+        (
+            strangers("sr_gnn", width=5),
+            strangers("sr_gnn", width=6),
+            False,
+            r"\(40, 6\) in the other system and \(40, 5\) here",
+        ),
+        (
+            strangers("sr_gnn", width=5),
+            strangers("cbml", base="sr_gnn", width=5),
+            False,
+            "in the other system and .* here; build",
+        ),
+        (strangers("sr_gnn"), strangers("sr_gnn"), True, "that are frozen here"),
     ],
 )
 def test_what_it_cannot_start_from_is_refused_and_nothing_is_copied(system, other, fixed, told):

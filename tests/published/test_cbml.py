@@ -234,7 +234,7 @@ def test_every_option_is_saved(arguments, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"granularity": "rows"}, "no granularity is called 'rows'; there are full, row, column, rank1"),
+        ({"granularity": "rows"}, "unknown granularity 'rows'; choose full, row, column, rank1"),
         ({"scope": "everything"}, "no scope is called 'everything'; there are predictor, attention, all"),
         ({"gate": "all"}, "must be one of both, session, cluster, none"),
         ({"gate_scope": "task"}, "session or sample"),

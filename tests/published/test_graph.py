@@ -69,7 +69,7 @@ def test_other_messages_train(messages):
 
 
 def test_strange_messages_are_named():
-    with pytest.raises(InputError, match="there are mean, attention, transformer"):
+    with pytest.raises(InputError, match="choose mean, attention, transformer"):
         build("hetero_gnn", LOG.items, messages="max")
 
 
