@@ -37,7 +37,7 @@ def fit(
 
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
-            not looked at); of a log, the last tenth of the sessions by time chooses the epoch.
+            not read); of a log, the last tenth of the sessions by time chooses the epoch.
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``.
         epochs: times through the log, for a system that adapts those of its encoder; it adapts for half as many.
         width: length of the vectors.

@@ -95,7 +95,7 @@ def test_what_cannot_be_fitted_is_one_line(data, name, line):
 
 
 def test_users_that_a_system_needs_are_asked_for():
-    with pytest.raises(InputError, match="bpr_mf needs to know the users"):
+    with pytest.raises(InputError, match="bpr_mf needs users"):
         check_system("bpr_mf", users=False)
     check_system("bpr_mf", users=True)
 
