@@ -28,7 +28,7 @@ from graphmeta.data.splits import Split, split_by_item
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.adaptation_curves import by_steps
 from graphmeta.evaluation.metrics import summary
-from graphmeta.evaluation.ranking import KNOWN_CLICKS, Result, evaluate
+from graphmeta.evaluation.ranking import CONTEXT_LENGTHS, Result, evaluate
 from graphmeta.published.catalogue import RANKING
 from graphmeta.sampling.samples import Samples, prefixes
 
@@ -160,7 +160,7 @@ def by_target(ranks: Tensor, events: np.ndarray, clicks: np.ndarray) -> dict[str
     found = {}
     for name, bounds in TARGETS.items():
         chosen = inside(events, bounds)
-        parts = {n: metrics(chosen & inside(clicks, few)) for n, few in KNOWN_CLICKS.items()}
+        parts = {n: metrics(chosen & inside(clicks, few)) for n, few in CONTEXT_LENGTHS.items()}
         found[name] = {**metrics(chosen), CONTEXT: parts}
     return found
 

@@ -27,12 +27,12 @@ from benchmarks.rows import cost, epoch_row, measured, provenance, some_of
 from graphmeta import baselines as neighbours
 from graphmeta.adapt.step import Gradient
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import split_people
+from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.ranking import Result, evaluate_tasks
 from graphmeta.published.catalogue import build
 from graphmeta.published.cold_user import DEFAULT, PAPER, Preset
-from graphmeta.sampling.few_shot import drawn_tasks
+from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks, tasks_of
 from graphmeta.system import System
@@ -64,11 +64,11 @@ class Protocol:
     @classmethod
     def of(cls, log: EventLog, *, seed: int) -> Protocol:
         """Split the users of a log."""
-        pretrain, meta, test = split_people(log, seed=seed)
-        learn, valid = (drawn_tasks(part, seed=seed) for part in split_people(meta, shares=(9, 1), seed=seed))
+        pretrain, meta, test = split_users(log, seed=seed)
+        learn, valid = (sampled_tasks(part, seed=seed) for part in split_users(meta, shares=(9, 1), seed=seed))
         users = np.concatenate([pretrain.sessions, meta.sessions])
         seen = log.of_sessions(np.isin(log.sessions, users)).aligned_to(log.items)
-        return cls(pretrain, learn, valid, drawn_tasks(test.aligned_to(log.items), seed=seed), seen)
+        return cls(pretrain, learn, valid, sampled_tasks(test.aligned_to(log.items), seed=seed), seen)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class KnownUsers:
     def scores(self, samples: Samples) -> torch.Tensor:
         """Scores of all items."""
         assert self.system.recommender is not None
-        return self.system.recommender(self.system._asked(samples))
+        return self.system.recommender(self.system._queries(samples))
 
 
 def trained(

@@ -78,7 +78,7 @@ SYSTEMS: dict[str, Factory] = {
     "global_mean": lambda cut, texts, data: Means(cut),
     "item_mean": lambda cut, texts, data: Means(cut, cut.means()),
     "damped_mean": lambda cut, texts, data: Means(cut, cut.damped()),
-    "user_item_mean": lambda cut, texts, data: Means(cut, cut.damped(), cut.lenience()),
+    "user_item_mean": lambda cut, texts, data: Means(cut, cut.damped(), cut.user_bias()),
     "cmf": lambda cut, texts, data: cmf(cut, shrink=data.shrink),
     "emcdr": lambda cut, texts, data: emcdr(cut, shrink=data.shrink),
     "emcdr_mlp": lambda cut, texts, data: emcdr(cut, shrink=data.shrink, mlp=True),
@@ -140,7 +140,7 @@ def one(
 def facts(cut: CrossDomain) -> dict[str, Any]:
     """Numbers of test ratings, users, training reviews and items."""
     return {
-        "samples": len(cut.asked()),
+        "samples": len(cut.queries()),
         "cold": int((cut.role == TEST).sum()),
         "linking": int((cut.role == LINKING).sum()),
         "known": [len(log) for log in cut.known],

@@ -22,9 +22,9 @@ from benchmarks.accuracy import BASELINES
 from benchmarks.rows import cost, measured, provenance, some_of
 from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import split_people
+from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
-from graphmeta.evaluation.ranking import Result, drawn_against, evaluate, evaluate_sampled
+from graphmeta.evaluation.ranking import Result, evaluate, evaluate_sampled, sampled_negatives
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.sampling.few_shot import click_after
 from graphmeta.system import System
@@ -45,7 +45,7 @@ def main() -> None:
         model, history = fitted(name, logs[0], logs[1], options)
         seconds = time.perf_counter() - began
         queries = click_after(logs[2], SHOTS)
-        against = drawn_against(queries, logs[2], seed=options.seed)
+        against = sampled_negatives(queries, logs[2], seed=options.seed)
         write(name, "metatl", evaluate_sampled(model, queries, against, ks=KS), history, options, seconds)
         write(name, "metatl-all", evaluate(model, queries, ks=KS), history, options, seconds)
 
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 def dealt(log: EventLog, *, seed: int) -> tuple[EventLog, ...]:
     """The logs of training, validation and test users; the parts share no user."""
-    return tuple(part.aligned_to(log.items) for part in split_people(log, shares=(80, 6, 14), seed=seed))
+    return tuple(part.aligned_to(log.items) for part in split_users(log, shares=(80, 6, 14), seed=seed))
 
 
 def fitted(

@@ -34,7 +34,7 @@ optimizer = gm.Adam(lr=8e-3, final=0.3, weight_decay=0.0)
 for report in fit(model, cut, epochs=EPOCHS, optimizer=optimizer, batch_size=64, seed=SEED):
     print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}, cold users' MSE {report.valid['mse']:.3f}")
 print(
-    f"asked in the end: MSE {cold_errors(model, cut)['mse']:.3f}, "
+    f"test users: MSE {cold_errors(model, cut)['mse']:.3f}, "
     f"item mean {cold_errors(Means(cut, cut.means()), cut)['mse']:.3f}"
 )
 

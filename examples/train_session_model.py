@@ -32,5 +32,5 @@ for name, model in rivals.items():
     print(f"  {name:12} Hit@20 {found.metrics['hit@20']:.4f}   MRR@20 {found.metrics['mrr@20']:.4f}")
 
 # Where it is good and where not: by the number of known clicks, by training events of the true item.
-for clicks, part in gm.evaluate(system, asked, ks=(20,)).slices["known clicks"].items():
+for clicks, part in gm.evaluate(system, asked, ks=(20,)).slices["context length"].items():
     print(f"  {clicks:>4} known clicks: {part['samples']:>4} sessions, Hit@20 {part.get('hit@20', float('nan')):.4f}")

@@ -1,7 +1,7 @@
-"""Contracts between the parts of a system: a class that has the methods is the part, whatever it inherits from.
+"""Protocols of the parts of a system: a class implements one by having its methods, without a base class.
 
-A recommender is built of features, an :class:`Encoder` and a :class:`Head`. Further protocols say what else a part
-does; code asks ``isinstance(part, Settles)`` and never for a class of the library.
+A recommender consists of features, an :class:`Encoder` and a :class:`Head`. Further protocols declare optional
+behaviour; code checks ``isinstance(part, Settles)``, never concrete classes.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Item vectors to states of clicks."""
+    """Maps item vectors to click states."""
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        """``[I, D]`` (a row an item of a session) -> ``[E, D']`` (a row a click)."""
+        """``[I, D]`` (one row per item of a session) -> ``[E, D']`` (one row per click)."""
         ...
 
 
 @runtime_checkable
 class Head(Protocol):
-    """States of clicks to scores of candidates."""
+    """Maps click states to candidate scores."""
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``[E, D]``, ``[C, D']`` -> ``[S, C]``."""
@@ -53,7 +53,7 @@ class Head(Protocol):
 
 @runtime_checkable
 class ProductHead(Protocol):
-    """A head whose scores are products: ``query · vectorsᵀ``, and score terms added to single scores.
+    """A head whose scores are products ``query · vectorsᵀ``, plus additive score terms.
 
     Ranking losses, score terms and bf16 work with any such head.
     """
@@ -65,25 +65,25 @@ class ProductHead(Protocol):
         ...
 
     def vectors(self, candidates: Tensor) -> Tensor:
-        """What a query is multiplied with, ``[…, D'] -> […, D']``."""
+        """The candidate vectors of the product, ``[…, D'] -> […, D']``."""
         ...
 
     def learn_temperature(self) -> None:
-        """Make the scale of the products a parameter."""
+        """Make the temperature of the products a parameter."""
         ...
 
 
 @runtime_checkable
 class ProjectedHead(Protocol):
-    """A head whose last layer before the product is ``project``, which may be replaced."""
+    """A head with a replaceable last layer ``project`` before the product."""
 
     project: nn.Module
-    bias: bool  # whether the last column of a candidate is a number added to its score
+    bias: bool  # whether the last column of a candidate is a bias added to its score
 
 
 @runtime_checkable
 class ItemScorer(Protocol):
-    """A head that scores chosen items without scoring the catalogue."""
+    """A head that can score given items without scoring the catalogue."""
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
         """Scores of items ``[S, N]`` -> ``[S, N]``."""
@@ -92,9 +92,9 @@ class ItemScorer(Protocol):
 
 @runtime_checkable
 class CatalogueLoss(Protocol):
-    """A head with a cross-entropy over the catalogue of its own, which need not write all scores down.
+    """A head with its own cross-entropy over the catalogue, which need not materialise all scores.
 
-    A subclass that changes ``forward`` alone sets ``cross_entropy = None``, as Python does with ``__hash__``.
+    A subclass that overrides only ``forward`` sets ``cross_entropy = None``, as Python does with ``__hash__``.
     """
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
@@ -104,37 +104,37 @@ class CatalogueLoss(Protocol):
 
 @runtime_checkable
 class ScoresCatalogue(Protocol):
-    """A loss over the scores of the whole catalogue, whose products may be taken in bf16."""
+    """A loss over the scores of the whole catalogue, whose products may be computed in bf16."""
 
     scores_catalogue: bool
 
 
 @runtime_checkable
 class PositionLoss(Protocol):
-    """A loss for each position of a session, and not for each session."""
+    """A loss with one value per position of a session instead of one per session."""
 
     def check(self, recommender: nn.Module, samples: Samples, *, num_items: int) -> None:
-        """Raise an InputError if the recommender cannot be asked at every position."""
+        """Raise an InputError if the recommender cannot predict at every position."""
         ...
 
 
 @runtime_checkable
 class ReadsLastClick(Protocol):
-    """A readout that is the state of the last click: it can be asked at every position of a session."""
+    """A readout that is the state of the last click, so it can be used at every position of a session."""
 
     reads_last_click: bool
 
 
 @runtime_checkable
 class ReadsTimes(Protocol):
-    """A part that reads when clicks were."""
+    """A part that reads click times."""
 
     reads_times: bool
 
 
 @runtime_checkable
 class TiedItems(Protocol):
-    """Features with one table of item vectors, read and scored, which may be replaced."""
+    """Features with one replaceable table of item vectors, used as input and for scoring (tied)."""
 
     tied_items: bool
     item: Any
@@ -142,38 +142,38 @@ class TiedItems(Protocol):
 
 @runtime_checkable
 class ComposesItems(Protocol):
-    """A table whose rows are composed of attributes, so that new items have vectors."""
+    """A table with attribute-composed embeddings, so that new items have vectors."""
 
     composes_items: bool
 
 
 @runtime_checkable
 class FitsStatistics(Protocol):
-    """A part that counts something in the training log before gradients are taken: popularity, neighbours, bins."""
+    """A part with statistics of the training log, computed before training: popularity, neighbours, bins."""
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Count."""
+        """Compute the statistics."""
         ...
 
 
 @runtime_checkable
 class HeldOutStatistics(FitsStatistics, Protocol):
-    """A part that learns how reliable its statistics are, and so must be trained on sessions they do not count."""
+    """A part that learns how reliable its statistics are: it must be trained on sessions not counted in them."""
 
     needs_held_out_statistics: bool
 
 
 @runtime_checkable
 class Settles(Protocol):
-    """A part that learns by other means than gradients (a memory): what it changes must be in its ``state_dict``."""
+    """A part that is not trained by gradients (a memory); its state must be in its ``state_dict``."""
 
     def settle(self) -> None:
-        """Take in what was noted since the last step; called after each training step."""
+        """Apply the updates collected since the last step; called after each training step."""
         ...
 
 
 class Adapting(TypedDict, total=False):
-    """How a system adapts in one call, see :meth:`System.scores <graphmeta.system.System.scores>`; its own if None."""
+    """Adaptation options of one call, see :meth:`System.scores <graphmeta.system.System.scores>`; None: the default."""
 
     steps: int | None
     max_support: int | None

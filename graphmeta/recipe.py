@@ -9,7 +9,7 @@ FORMAT = 4  # 1 had no users, 2 no max_support and max_length; 3 had other names
 
 
 class Limits(TypedDict, total=False):
-    """How much a system looks at: support samples a task, clicks of a session."""
+    """Limits of a system's input: support samples per task, clicks per session."""
 
     max_support: int
     max_length: int
@@ -20,9 +20,9 @@ LIMITS = tuple(Limits.__annotations__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a system was built, so that it can be built again: a function of :mod:`graphmeta.published.catalogue`.
+    """How a system was built, to rebuild it: a function of :mod:`graphmeta.published.catalogue` and its arguments.
 
-    ``arguments`` holds every argument but items and users, defaults included, as JSON has it.
+    ``arguments`` holds every argument but items and users, defaults included, as JSON values.
     """
 
     family: str

@@ -1,8 +1,8 @@
-"""Tensors and a document on disk, whole or not at all, and never anything that can run code.
+"""Atomic storage of tensors and a JSON document, without executable content.
 
-``name.json`` holds the document, its own SHA-256 and that of ``name-<hash>.safetensors`` beside it. The tensors are
-written first, under a name made of their content; replacing the JSON is the one moment at which the new state takes
-the place of the old. A process killed at any time leaves the old state or the new, both readable.
+``name.json`` holds the document, its SHA-256 and that of ``name-<hash>.safetensors`` beside it. The tensors are
+written first, under a content-based name; replacing the JSON file then switches atomically from the old state to the
+new. A process killed at any time leaves either state readable.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from graphmeta.errors import InputError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: to a temporary one beside it, synced, then renamed over it.
+    """Write a file atomically: to a temporary file beside it, synced, then renamed.
 
     Raises:
-        InputError: a place that cannot be written to; what was there before is still there.
+        InputError: a path that cannot be written; an existing file is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,20 +43,20 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a document as readable JSON, whole."""
+    """Write a document as indented JSON, atomically."""
     write_bytes(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
 
 def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
     """Write tensors and document (what JSON can hold) as ``folder/name.json`` and its safetensors file.
 
-    One writer a name: what an earlier one left behind, killed or not, is cleared away at the end.
+    Use one writer per name: files left by earlier writers, also killed ones, are removed at the end.
     """
-    document = json.loads(json.dumps(document, allow_nan=False))  # before anything is written; keys become text
+    document = json.loads(json.dumps(document, allow_nan=False))  # fails before anything is written; keys become text
     content = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:16]}.safetensors"
@@ -70,10 +70,10 @@ def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: di
 
 
 def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_state` wrote, and check every byte of it.
+    """Read what :func:`save_state` wrote, and verify its checksums.
 
     Raises:
-        InputError: anything missing, cut short or changed; names the file.
+        InputError: a missing, truncated or changed file; names it.
     """
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -111,7 +111,7 @@ def not_finite(module: torch.nn.Module) -> str | None:
 
 
 def state_hash(module: torch.nn.Module) -> str:
-    """SHA-256 over all parameters and buffers: equal if and only if the weights are, bit for bit."""
+    """SHA-256 over all parameters and buffers: equal for bitwise equal weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         plain = tensor.detach().cpu().contiguous()

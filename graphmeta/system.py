@@ -1,4 +1,4 @@
-"""System: a recommender, how it adapts, and the items it knows; what people train, save, load and ask."""
+"""System: a recommender with its adaptation and vocabulary, to train, save, load and get recommendations from."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ _SCORES = 2**24  # bytes of scores at a time when recommending
 
 
 class System(nn.Module):
-    """What is trained and asked: ``System(recommender, items, adaptation=…)``.
+    """A trainable recommender system: ``System(recommender, items, adaptation=…)``.
 
     Args:
-        items: the vocabulary, with attributes and labels; users: the people it knows, if it knows them.
+        items: the vocabulary, with attributes and labels; users: the known users, if the system has users.
         adaptation: how a session's own clicks change the weights; none if not given.
-        loss: from head and states to one loss a sample; full softmax if not given.
-        samples: what an epoch runs over, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for
+        loss: from head and states to one loss per sample; full softmax if not given.
+        samples: the training samples, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for
             meta-training the last click of each session.
-        batches: which of them go together, ``(samples, batch_size=…, seed=…, epoch=…) -> rows of each batch``; at
-            random if not given.
-        limits: ``{"max_length": 50, "max_support": 10}`` if not given: clicks of a session that are read, and support
-            samples a task, the last ones of either.
+        batches: the batch sampler, ``(samples, batch_size=…, seed=…, epoch=…) -> rows of each batch``; random if not
+            given.
+        limits: ``{"max_length": 50, "max_support": 10}`` if not given: the last clicks of a session that are read, and
+            the last support samples of a task.
     """
 
-    untwinned = ("items", "users", "notes", "samples", "batches")  # what no call changes, see graphmeta.adapt.twin
-    sums = False  # whether a batch's losses are added up, and not averaged
-    retraining: Any = None  # how it takes in a new period, see graphmeta.retrain; a training does not look at it
+    untwinned = ("items", "users", "notes", "samples", "batches")  # not changed by calls, see graphmeta.adapt.twin
+    sums = False  # whether a batch's losses are summed instead of averaged
+    retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class System(nn.Module):
             setattr(self, name, limit)
         if self.episodic and isinstance(self.loss, PositionLoss):
             raise InputError(
-                "the loss has a value for each position, and meta-training needs one for each task; pass another loss"
+                "the loss has one value per position, but meta-training needs one per task; pass another loss"
             )
         self._recipe: Recipe | None = None
         self.notes: dict[str, Any] = {}
@@ -90,12 +90,12 @@ class System(nn.Module):
 
     @property
     def limits(self) -> Limits:
-        """``max_support`` and ``max_length`` as they are now."""
+        """The current ``max_support`` and ``max_length``."""
         return {"max_support": self.max_support, "max_length": self.max_length}
 
     @property
     def recipe(self) -> Recipe | None:
-        """How it was built, with the limits as they are now; None for a system of one's own."""
+        """How the system was built, with the current limits; None for a custom system."""
         own = self._recipe
         return None if own is None else replace(own, arguments={**own.arguments, **self.limits})
 
@@ -109,11 +109,11 @@ class System(nn.Module):
         return self.adaptation is not None and self.adaptation.meta_trained
 
     def load_matching(self, other: System, *, frozen_only: bool = False) -> list[str]:
-        """Begin with what another system has learned: every weight of the same name is copied, and returned; with
-        ``frozen_only``, those alone that our own training leaves as they are (``requires_grad`` is off).
+        """Warm start: copy every weight with the same name from another system, and return their names; with
+        ``frozen_only``, only frozen weights (``requires_grad`` is off).
 
-        Where ours is larger (a layer that also reads a cluster), theirs fills the leading block and the rest
-        is zero, so that before it trains the copy answers nearly as the other does (a gate still scales it).
+        If a weight is larger here (a layer that also reads a cluster), the other's fills the leading block and the rest
+        is zero, so that before training the scores are close to the other system's (a gate still scales them).
 
         Raises:
             InputError: other items or users, a weight that is larger there, or nothing to copy; nothing is changed.
@@ -121,36 +121,36 @@ class System(nn.Module):
         users = self.users is None or other.users is None or np.array_equal(self.users.ids, other.users.ids)
         if not users or not np.array_equal(self.items.ids, other.items.ids):
             what = "items" if users else "users"
-            raise InputError(f"the other system's {what} are not ours; build both from one log, or one aligned to it")
+            raise InputError(f"the other system has other {what}; build both from one log, or from a log aligned to it")
         return self.recommender.load_matching(other.recommender, frozen_only=frozen_only)
 
     def check(self, log: EventLog, name: str) -> None:
-        """Refuse a log that is numbered by other items or users than the system.
+        """Check that a log has the item and user indices of the system.
 
         Raises:
-            InputError: such a log, called ``name``.
+            InputError: a log with other indices; the message calls it ``name``.
         """
         users = self.users is None or (log.users is not None and np.array_equal(self.users.ids, log.users.ids))
         if not users or not np.array_equal(self.items.ids, log.items.ids):
             what = "items" if users else "users"
             raise InputError(
-                f"the {name} log's {what} are not the system's; number the log like it: log.aligned_to(items, users)"
+                f"the {name} log's {what} are not the system's; align the log: log.aligned_to(items, users)"
             )
 
     @property
     def scores_in_bf16(self) -> bool:
-        """Whether training scores the whole catalogue by products that ``precision="bf16"`` is about."""
+        """Whether training scores the whole catalogue by products, which ``precision="bf16"`` applies to."""
         whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
         return whole and isinstance(self.recommender.head, ProductHead)
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
-        """What one epoch runs over."""
+        """The samples (or tasks) of one epoch."""
         return self.samples(log, max_length=self.max_length)
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Let each part with a method ``fit_statistics(log)`` count what it needs (popularity, pauses, neighbours).
+        """Call ``fit_statistics(log)`` of each part that has it (popularity, dwell times, neighbours).
 
-        Counts are not learned: :func:`graphmeta.training.loop.train` does this first, then moves the weights.
+        Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
@@ -161,7 +161,7 @@ class System(nn.Module):
         return sizes_of(samples, self.max_support)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
-        """The samples, or as many tasks of them at a time as the adaptation takes."""
+        """The samples, split into chunks of as many tasks as the adaptation takes at once."""
         if self.adaptation is None or len(samples) < 2:
             return [samples]
         sizes = self.task_sizes(samples)
@@ -173,7 +173,7 @@ class System(nn.Module):
         return [samples.take(rows[run]) for run in runs]
 
     def _measure(self, samples: Samples | Tasks, sizes: Sizes, *, score: bool) -> None:
-        """Let the adaptation see what the largest tasks take, if it has not seen any like them."""
+        """Measure the memory of the largest tasks, unless tasks of that size were measured before."""
         assert self.adaptation is not None
         if needs_measuring(self.adaptation, self.recommender, int(sizes.rows.max()), score=score):
             few = np.argsort(-sizes.rows, kind="stable")[:2]
@@ -183,7 +183,7 @@ class System(nn.Module):
             measure(self.adaptation, self.recommender, tasks, loss, most, score=score)
 
     def memory_estimate(self, samples: Samples | Tasks, batch_size: int) -> str:
-        """What training batches of so many of these tasks take to adapt, in words."""
+        """A text with the memory estimate of training batches of ``batch_size`` of these tasks."""
         assert self.adaptation is not None
         sizes = self.task_sizes(samples)
         self._measure(samples, sizes, score=False)
@@ -193,57 +193,56 @@ class System(nn.Module):
         """The training loss of each sample, or of each query of the tasks, ``[S]``.
 
         Args:
-            progress: the share of the training that is done, which the adaptation's schedules go by.
+            progress: the completed share of the training, for the adaptation's schedules.
         """
         if self.episodic:
             assert self.adaptation is not None
             return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, progress=progress)
-        return self.recommender(self._asked(samples), self.loss)
+        return self.recommender(self._queries(samples), self.loss)
 
     def scores(self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``.
 
         Args:
-            steps: inner steps of this call, 0 for the start itself; the adaptation's own number if not given.
-            max_support: support samples a task in this call, the last ones; the system's own number if not given.
+            steps: inner steps of this call, 0 for the start itself; the adaptation's default if not given.
+            max_support: the last support samples per task in this call; the system's default if not given.
 
         Raises:
-            InputError: samples numbered by other items, ``steps`` or ``max_support`` of a system that does not adapt, a
-                number below 0, more steps than rates were learned for, or ``max_support`` of tasks, whose support is
-                given.
+            InputError: samples with other item indices, ``steps`` or ``max_support`` for a system that does not adapt,
+                a number below 0, more steps than learned rates, or ``max_support`` for tasks, whose support is given.
 
-        Asks a twin in eval mode (:mod:`graphmeta.adapt.twin`) and leaves no trace in the system: any number of
-        threads may ask at once, also while another one trains. Works under ``inference_mode`` and ``autocast``.
+        Runs on a twin in eval mode (:mod:`graphmeta.adapt.twin`) and does not modify the system: concurrent threads
+        may call it, also during training. Works under ``inference_mode`` and ``autocast``.
         """
         (samples.query if isinstance(samples, Tasks) else samples).check_items(self.items)
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
-            asked = Twin(self, training=False, apart=True).module
-            assert isinstance(asked, System)
+            twin = Twin(self, training=False, apart=True).module
+            assert isinstance(twin, System)
             if steps is not None or max_support is not None:
-                asked._adapts_by(samples, steps, max_support)
-            # Tasks of like length together, so that little is padded.
+                twin._set_adapting(samples, steps, max_support)
+            # Tasks of similar length together, to limit padding.
             by_length = not samples.grouped and self.adaptation is not None
             order = np.argsort(samples.lengths, kind="stable") if by_length else np.arange(len(samples))
-            parts = asked.parts(samples.take(order) if by_length else samples, score=True)
+            parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
-                return asked._answer(samples)
+                return twin._scores(samples)
             scores, begin = None, 0
             for part in parts:
-                found = asked._answer(part)
+                found = twin._scores(part)
                 scores = found.new_empty(len(samples), found.shape[1]) if scores is None else scores
                 scores[torch.from_numpy(order[begin : begin + len(part)]).to(found.device)] = found
                 begin += len(part)
             assert scores is not None
             return scores
 
-    def _adapts_by(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
-        """Let this twin take so many steps from so much support; its system keeps its own numbers."""
+    def _set_adapting(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
+        """Set steps and support size of this twin; the original system is unchanged."""
         if self.adaptation is None:
             raise InputError("this system does not adapt; leave out steps= and max_support=")
         if max_support is not None:
             if isinstance(samples, Tasks):
-                raise InputError("these tasks have a support of their own; max_support= is for samples of sessions")
+                raise InputError("these tasks have a given support; max_support= applies to samples of sessions")
             if isinstance(max_support, bool) or not isinstance(max_support, Integral) or max_support < 0:
                 raise InputError(f"max_support={max_support!r} must be a whole number, 0 or more")
             self.max_support = int(max_support)
@@ -252,18 +251,18 @@ class System(nn.Module):
         inner = replace(self.adaptation.inner, steps=steps)
         if getattr(self.adaptation.step, "per_step", False) and steps > self.adaptation.steps:
             raise InputError(
-                f"there are rates for {self.adaptation.steps} steps, not for {steps}; ask for no more, or learn rates "
+                f"there are rates for {self.adaptation.steps} steps, not for {steps}; use fewer steps, or learn rates "
                 f"that all steps share (per_step=False)"
             )
         self.adaptation.inner = inner
-        self.adaptation.activations = {}  # what was measured is of another number of steps
+        self.adaptation.activations = {}  # measured with another number of steps
 
-    def _answer(self, samples: Samples | Tasks) -> Tensor:
+    def _scores(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
-            return self.recommender(self._asked(samples))
+            return self.recommender(self._queries(samples))
         return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
-    def _asked(self, samples: Samples | Tasks) -> HeteroData:
+    def _queries(self, samples: Samples | Tasks) -> HeteroData:
         return session_batch(samples.query, num_items=self.num_items).to(self.device)
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
@@ -271,12 +270,12 @@ class System(nn.Module):
 
     @property
     def support_loss(self) -> nn.Module:
-        """What the steps go down before the system answers."""
+        """The loss that inner steps minimise before scoring."""
         return self.loss
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def recommend(
@@ -291,18 +290,18 @@ class System(nn.Module):
         steps: int | None = None,
         max_support: int | None = None,
     ) -> list[Recommendation]:
-        """The k best next items for a session of original ids, which nobody needs to have seen before.
+        """The k best next items for any session of original ids, also one not in training.
 
         Args:
             session: item ids, oldest first.
-            user: whose session it is, an original id; one the system does not know is like no user at all.
-            times: when each click was, in seconds, for systems that look at pauses.
-            unknown: what to do about ids the system does not know: ``raise``, ``warn`` (and skip) or ``ignore``.
-            exclude_seen: leave out what is in the session already; there may then be fewer than k left.
+            user: the original id of the session's user; an unknown user counts as none.
+            times: the time of each click in seconds, for systems with dwell times.
+            unknown: how to handle unknown item ids: ``raise``, ``warn`` (and skip) or ``ignore``.
+            exclude_seen: exclude the items of the session; there may then be fewer than k results.
             steps, max_support: see :meth:`scores`.
 
         Raises:
-            InputError: an unknown item, a session without any known item, one id in the place of a session, or k not
+            InputError: an unknown item, a session without any known item, one id instead of a session, or k not
                 below the number of items.
         """
         whose, when = (None if user is None else [user]), (None if times is None else [times])
@@ -333,11 +332,11 @@ class System(nn.Module):
         steps: int | None = None,
         max_support: int | None = None,
     ) -> list[list[Recommendation]]:
-        """:meth:`recommend` for any number of sessions; the same answers.
+        """:meth:`recommend` for any number of sessions, with the same results.
 
-        Works in batches of sessions of like length and keeps the k best of each, so that memory does not grow with
-        the number of sessions. A session without any known item has no recommendations where ``unknown`` is ``warn``
-        or ``ignore``.
+        Works in batches of sessions of similar length and keeps the k best of each, so memory does not grow with the
+        number of sessions. A session without a known item has no recommendations if ``unknown`` is ``warn`` or
+        ``ignore``.
 
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
@@ -348,19 +347,19 @@ class System(nn.Module):
             )
         if len(sessions) == 0:
             return []
-        asked = Sessions.of(self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown)
+        queries = Sessions.of(self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown)
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
-            warnings.warn("this system reads the pauses between clicks; pass times to tell it", stacklevel=2)
-        found: list[list[Recommendation]] = [[] for _ in asked.rows]
-        for places, samples in asked.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
-            seen = [asked.rows[place] for place in places] if exclude_seen else None
+            warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
+        found: list[list[Recommendation]] = [[] for _ in queries.rows]
+        for places, samples in queries.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
+            seen = [queries.rows[place] for place in places] if exclude_seen else None
             scores = self.scores(samples, steps=steps, max_support=max_support)
             for place, best in zip(places, best_of(scores, int(k), self.items, seen), strict=True):
                 found[place] = best
         return found
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, vocabulary and notes to a folder: safetensors and JSON with checksums, whole or not at all.
+        """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
 
         Raises:
             DivergedError: a weight that is not finite; nothing is written.

@@ -9,7 +9,7 @@ from graphmeta.published.parts import with_score_terms
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log, fake_ratings
 
-LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(people=6)
+LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(users=6)
 
 
 def made(name, arguments, score_terms=()):

@@ -147,7 +147,7 @@ def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
     frame["at"] -= 2 * 10**7
     frame.to_csv(tmp_path / "earlier.csv", index=False)
     assert main(["evaluate", str(fitted), str(tmp_path / "earlier.csv")]) == 2
-    assert "bring later ones" in capsys.readouterr().err
+    assert "pass later ones" in capsys.readouterr().err
 
 
 def test_recommend_tells_ids_and_names(fitted: Path, capsys: pytest.CaptureFixture):
@@ -219,7 +219,7 @@ def test_a_model_without_users_prints_a_note(fitted: Path, capsys: pytest.Captur
 def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.CaptureFixture):
     command = [str(fitted), "--session", "i1 i2"]
     assert offered(capsys, *command, "--times", "10, 25.5") == offered(capsys, *command)
-    for times, line in (("10", "one time a click"), ("10 noon", "must be seconds")):
+    for times, line in (("10", "one time per click"), ("10 noon", "must be seconds")):
         assert main(["recommend", *command, "--times", times]) == 2
         assert line in capsys.readouterr().err
 

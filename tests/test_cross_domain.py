@@ -15,10 +15,10 @@ from graphmeta.data.cross_domain import (
     TEST,
     VALID,
     CrossDomain,
+    auxiliary_reviews,
     damped_means,
     read_texts,
     review_graph,
-    stand_ins,
 )
 from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.errors import InputError
@@ -61,7 +61,7 @@ def test_training_knows_neither_the_cold_target_nor_those_left_out() -> None:
     assert set(cut.role[source.user]) == {ALONE, LINKING, VALID, TEST}
     assert set(cut.role[target.user]) == {ALONE, LINKING}
     assert len(source) == 4 * (15 + 10 + 20) and len(target) == 4 * (15 + 10)
-    asked = cut.asked()
+    asked = cut.queries()
     assert (cut.role[asked.user.numpy()] == TEST).all() and (asked.domain == TARGET).all() and len(asked) == 4 * 12
     flows = cut.flows()
     assert (cut.role[flows.user.numpy()] == LINKING).all() and len(flows) == 4 * 10 * 2
@@ -96,21 +96,21 @@ def test_few_ratings_say_less_than_many() -> None:
     assert damped_means(np.array([0, 0]), np.array([1.0, 5.0]), 1).tolist() == [3]
 
 
-def test_lenience_is_what_somebody_gives_beyond_others_in_that_domain() -> None:
+def test_user_bias_is_the_mean_deviation_from_item_means_in_a_domain() -> None:
     cut = small()
     source, target = (replace(log, rating=log.rating.copy()) for log in cut.logs)
     who = int(np.flatnonzero(cut.role == LINKING)[0])
     source.rating[source.user == who] += 40
-    found = replace(cut, logs=(source, target)).lenience()
+    found = replace(cut, logs=(source, target)).user_bias()
     assert found[SOURCE].argmax() == who and found[SOURCE, who] > 10
-    assert torch.equal(found[TARGET], cut.lenience()[TARGET])
+    assert torch.equal(found[TARGET], cut.user_bias()[TARGET])
 
 
 @pytest.mark.parametrize("change", [rewritten, removed])
 def test_no_target_review_or_rating_of_a_cold_user_reaches_anything(change) -> None:
     cut = small()
     other = change(cut)
-    assert len(other.asked()) != len(cut.asked()) or not torch.equal(other.asked().rating, cut.asked().rating)
+    assert len(other.queries()) != len(cut.queries()) or not torch.equal(other.queries().rating, cut.queries().rating)
     one, two = review_graph(cut), review_graph(other)
     for edge in one.edge_types:
         assert torch.equal(one[edge].edge_index, two[edge].edge_index)
@@ -123,7 +123,7 @@ def test_no_target_review_or_rating_of_a_cold_user_reaches_anything(change) -> N
             assert (one_domain.word == other_domain.word).all() and (one_domain.review == other_domain.review).all()
     assert all(torch.equal(a, b) for a, b in zip(cut.means(), other.means(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(cut.damped(), other.damped(), strict=True))
-    assert torch.equal(cut.lenience(), other.lenience())
+    assert torch.equal(cut.user_bias(), other.user_bias())
     assert torch.equal(cut.ratings().rating, other.ratings().rating)
 
 
@@ -171,7 +171,7 @@ def test_a_stand_in_reviews_the_same_item_alike_and_is_never_of_both_domains() -
     cut = small()
     for domain in (SOURCE, TARGET):
         log = cut.known[domain]
-        found = stand_ins(cut, domain)
+        found = auxiliary_reviews(cut, domain)
         assert found.shape[1] > 20
         mine = np.flatnonzero(cut.role[log.user] != ALONE)
         alone = cut.role[log.user] == ALONE
@@ -194,7 +194,7 @@ def test_an_auxiliary_document_is_what_those_who_stand_in_wrote_in_its_own_domai
     texts, first = read_texts(cut, length=400), len(cut.known[SOURCE])
     number = {word: n for n, word in enumerate(texts.vocabulary.words, 1)}
     for domain, log in enumerate(cut.known):
-        instead, documents = stand_ins(cut, domain), texts.auxiliary[domain]
+        instead, documents = auxiliary_reviews(cut, domain), texts.auxiliary[domain]
         for user in range(len(cut.users)):
             chosen = instead[1, instead[0] == user]
             told = [(number[word], row) for row in chosen for word in log.text[row].split() if word in number]

@@ -18,7 +18,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import Tasks
@@ -84,7 +84,7 @@ def test_each_number_of_support_samples_is_learned_from_the_last_so_many(float64
 
 def test_people_are_learned_from_their_last_items_the_first_among_them(float64):
     system = build("meta_cf_g", LOG.items, width=6, lr=2.0, steps=2)
-    curve, every = by_support(system, ASKED, support=(0, 1, 3, 6, 9)), known_clicks(ASKED)
+    curve, every = by_support(system, ASKED, support=(0, 1, 3, 6, 9)), support_from_clicks(ASKED)
     for support, result in curve.results.items():
         last = np.concatenate(
             [np.arange(max(b, e - support), e) for b, e in zip(every.support_ptr, every.support_ptr[1:], strict=False)]
@@ -102,8 +102,8 @@ def test_people_are_learned_from_their_last_items_the_first_among_them(float64):
 
 @pytest.mark.parametrize("curve", [by_steps, by_support])
 def test_tasks_have_no_curve_and_are_told_what_measures_them(curve):
-    with pytest.raises(InputError, match="these are tasks, not samples; evaluate_tasks"):
-        curve(made(), drawn_tasks(LOG))
+    with pytest.raises(InputError, match="these are tasks, not samples; use evaluate_tasks"):
+        curve(made(), sampled_tasks(LOG))
 
 
 def test_the_curves_pass_through_the_system_as_it_is_and_meet_where_nothing_is_learned():
@@ -148,9 +148,9 @@ def test_what_has_no_curve_says_so():
     for curve in (by_steps, by_support):
         with pytest.raises(InputError, match="does not adapt"):
             curve(plain, ASKED)
-    with pytest.raises(InputError, match=r"steps that are not negative, not \[-1\]"):
+    with pytest.raises(InputError, match=r"steps must be whole and not negative, not \[-1\]"):
         by_steps(made(), ASKED, steps=[-1])
-    with pytest.raises(InputError, match=r"whole numbers of steps .*, not \[0, 1.5\]"):
+    with pytest.raises(InputError, match=r"numbers of steps must be whole .*, not \[0, 1.5\]"):
         by_steps(made(), ASKED, steps=[0, 1.5])
     with pytest.raises(InputError, match=r"not \[\]"):
         by_support(made(), ASKED, support=[])
@@ -193,7 +193,7 @@ def test_steps_that_cannot_be_are_refused():
     with pytest.raises(InputError, match="steps must be a whole number"):
         made().scores(ASKED, steps=-1)
     with pytest.raises(InputError, match="have a support of their own"):
-        made().scores(drawn_tasks(LOG), max_support=1)
+        made().scores(sampled_tasks(LOG), max_support=1)
     with pytest.raises(InputError, match="rates for 2 steps, not for 3"):
         made(LearnedRates(0.5, per_step=True)).scores(ASKED, steps=3)
     with pytest.raises(TypeError, match="'step'"):

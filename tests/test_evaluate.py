@@ -11,7 +11,7 @@ from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.few_shot import drawn_tasks
+from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -47,7 +47,7 @@ def test_a_log_numbered_by_itself_is_brought_to_the_items_of_the_system(system):
 def test_samples_numbered_otherwise_are_refused_by_every_evaluation(system):
     other = own_numbers(SPLIT.test)
     wrong = last_clicks(other)
-    line = r"numbered by other items.*log.aligned_to\(model.items, model.users\)"
+    line = r"other item indices.*log.aligned_to\(model.items, model.users\)"
     with pytest.raises(InputError, match=line):
         evaluate(system, wrong)
     with pytest.raises(InputError, match=line):
@@ -55,7 +55,7 @@ def test_samples_numbered_otherwise_are_refused_by_every_evaluation(system):
     with pytest.raises(InputError, match=line):
         evaluate_sampled(system, wrong, np.zeros((len(wrong), 3), dtype=np.int64), ks=(1,))
     with pytest.raises(InputError, match=line):
-        evaluate_tasks(system, drawn_tasks(other))
+        evaluate_tasks(system, sampled_tasks(other))
     with pytest.raises(InputError, match=line):
         list(train(system, SPLIT.train, epochs=1, valid=wrong))
     with pytest.raises(InputError, match=line):
@@ -66,7 +66,7 @@ def test_samples_numbered_otherwise_are_refused_by_every_evaluation(system):
 def test_users_numbered_otherwise_are_refused_and_those_of_a_log_are_brought_over():
     system = build("bpr_mf", SPLIT.train.items, users=SPLIT.train.users, width=4)
     other = own_numbers(SPLIT.test)
-    with pytest.raises(InputError, match="numbered by other users"):
+    with pytest.raises(InputError, match="other user indices"):
         evaluate(system, last_clicks(other.aligned_to(system.items, other.users)))
     assert evaluate(system, other).metrics == evaluate(system, SPLIT.test).metrics
 
@@ -77,7 +77,7 @@ def test_a_log_of_other_ids_is_refused(system):
         evaluate(system, strange)
     with pytest.raises(InputError, match=r"2 items, the system 40.*log.aligned_to"):
         evaluate(Popularity(SPLIT.train), strange)
-    with pytest.raises(InputError, match=r"a list cannot be evaluated on; pass a log, or last_clicks\(log\)"):
+    with pytest.raises(InputError, match=r"a list is neither a log nor samples; pass a log, or last_clicks\(log\)"):
         evaluate(system, ["i1", "i2"])
 
 
@@ -107,9 +107,9 @@ def test_your_own_metric_is_averaged_over_samples_and_slices(system):
     assert list(result.metrics) == ["hit@5", "mrr@5", "ndcg@5", "mean rank", "first"]
     assert result.metrics["mean rank"] == pytest.approx(float(result.ranks.mean()))
     assert result.metrics["first"] == pytest.approx(float((result.ranks <= 1).double().mean()))
-    five = result.slices["known clicks"]["5+"]
+    five = result.slices["context length"]["5+"]
     assert five["samples"] == result.samples and five["mean rank"] == result.metrics["mean rank"]
-    assert "mean rank" not in result.slices["known clicks"]["1"]
+    assert "mean rank" not in result.slices["context length"]["1"]
     with pytest.raises(InputError, match=r"metric 'mean' gives values of shape \(\) for 12 samples; return one value"):
         evaluate(system, SPLIT.test, metrics={"mean": torch.mean})
 
@@ -126,4 +126,4 @@ def test_a_result_is_a_table(system):
     assert frame["samples"].tolist()[0] == result.samples and frame["samples"].dtype == np.int64
     told = str(result)
     assert told.startswith("12 samples, each target ranked among 40 items\n")
-    assert "known clicks 5+" in told and "item events 10-99" in told and "tensor" not in told
+    assert "context length 5+" in told and "item events 10-99" in told and "tensor" not in told

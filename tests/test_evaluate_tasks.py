@@ -9,13 +9,13 @@ import torch
 
 from graphmeta.baselines import Popularity
 from graphmeta.errors import InputError
-from graphmeta.evaluation.ranking import drawn_against, evaluate_sampled, evaluate_tasks
+from graphmeta.evaluation.ranking import evaluate_sampled, evaluate_tasks, sampled_negatives
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.few_shot import click_after, drawn_tasks
+from graphmeta.sampling.few_shot import click_after, sampled_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=70)
-TASKS = drawn_tasks(LOG, most=6)
+TASKS = sampled_tasks(LOG, most=6)
 
 
 class Rounded:
@@ -60,8 +60,8 @@ def test_measures_are_those_of_a_loop(batch_size):
             assert result.metrics[f"{name}@{k}"] == pytest.approx(np.mean(values), abs=1e-12)
     assert result.metrics["hit@2"] < result.metrics["hit_of_best@2"]
     few = [v for v, size in zip(by_hand(Rounded(), TASKS, 2)["ndcg"], TASKS.lengths, strict=True) if size == 2]
-    assert result.slices["known clicks"]["2"]["ndcg@2"] == pytest.approx(np.mean(few), abs=1e-12)
-    assert result.slices["known clicks"]["2"]["samples"] == len(few)
+    assert result.slices["context length"]["2"]["ndcg@2"] == pytest.approx(np.mean(few), abs=1e-12)
+    assert result.slices["context length"]["2"]["samples"] == len(few)
     assert result.samples == len(TASKS) and result.candidates == 40 - TASKS.lengths.max()
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(InputError, match="k=37 is not below the number of candidates, 37"):
         evaluate_tasks(Rounded(), TASKS, ks=(37,))
     twice = replace(TASKS, query=replace(TASKS.query, target=np.zeros_like(TASKS.query.target)))
-    with pytest.raises(InputError, match="twice, or for one that it knows"):
+    with pytest.raises(InputError, match="target of two queries, or in support"):
         evaluate_tasks(Rounded(), twice)
 
 
@@ -110,9 +110,9 @@ def test_the_first_clicks_are_known_and_the_next_is_asked():
 
 def test_against_a_few_the_rank_is_counted_among_them():
     samples = click_after(LOG, 3)
-    against = drawn_against(samples, LOG, count=12, seed=2)
-    assert (against == drawn_against(samples, LOG, count=12, seed=2)).all()
-    assert (against != drawn_against(samples, LOG, count=12, seed=3)).any()
+    against = sampled_negatives(samples, LOG, count=12, seed=2)
+    assert (against == sampled_negatives(samples, LOG, count=12, seed=2)).all()
+    assert (against != sampled_negatives(samples, LOG, count=12, seed=3)).any()
     found = evaluate_sampled(Rounded(), samples, against, ks=(1, 3), batch_size=9)
     scores, hits, reciprocal = Rounded().scores(samples).numpy(), [], []
     for row, others in enumerate(against):
@@ -126,7 +126,7 @@ def test_against_a_few_the_rank_is_counted_among_them():
     assert found.metrics["mrr@3"] == pytest.approx(np.mean(reciprocal)) and found.candidates == 13
     with pytest.raises(InputError, match="k=13 is not below the number of candidates, 13"):
         evaluate_sampled(Rounded(), samples, against, ks=(13,))
-    with pytest.raises(InputError, match="whose target stands among"):
+    with pytest.raises(InputError, match="target is among its negatives"):
         evaluate_sampled(Rounded(), samples, samples.target[:, None].repeat(12, 1))
-    with pytest.raises(InputError, match="leaves 34 items, not 35"):
-        drawn_against(samples, LOG, count=35)
+    with pytest.raises(InputError, match="only 34 items have no click in a session, not 35"):
+        sampled_negatives(samples, LOG, count=35)

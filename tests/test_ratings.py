@@ -79,7 +79,7 @@ def test_the_order_of_tasks_changes_no_measure() -> None:
 
 def test_what_cannot_be_measured_is_refused() -> None:
     unrated = RandomQueries(queries=2, least=3).of(fake_log(), np.ones(fake_log().num_events, dtype=bool))
-    with pytest.raises(InputError, match="no ratings to compare with"):
+    with pytest.raises(InputError, match="no true ratings"):
         evaluate_ratings(Noisy(), unrated)
     with pytest.raises(InputError, match="name their column"):
         RandomQueries()(fake_log())
@@ -94,7 +94,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
 def test_a_model_that_ranks_says_no_ratings() -> None:
     system = build("sr_gnn", LOG.items, width=4)
-    with pytest.raises(InputError, match=r"scores of \(200, 30\) for 200 queries are no ratings"):
+    with pytest.raises(InputError, match=r"scores of \(200, 30\) for 200 queries are not one rating each"):
         evaluate_ratings(system, TASKS)
 
 

@@ -112,7 +112,7 @@ def test_vectors_are_read_from_word2vecs_and_gloves_text(tmp_path: Path) -> None
         assert found[0].tolist() == [0, 0, 0] and found[2].tolist() == [1, 2, 3]
         assert found[1].any()  # not in the file
     path.write_text("loud 1 2 3\ndrum 1 2\n")
-    with pytest.raises(InputError, match="line 2: 2 numbers, where 3"):
+    with pytest.raises(InputError, match="line 2: 2 numbers instead of 3"):
         read_vectors(path, vocabulary)
     path.write_text("nothing 1 2 3\n")
     with pytest.raises(InputError, match="none of the 2 words"):

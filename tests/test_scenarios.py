@@ -11,21 +11,21 @@ from graphmeta.evaluation.cold_start import (
     Cold,
     ColdStart,
     cold_start,
-    late_people,
-    random_people,
+    late_users,
+    random_users,
     rare_items,
     released_from,
 )
 from graphmeta.sampling.few_shot import RandomQueries, random_queries
 from graphmeta.testing import fake_log, fake_ratings
 
-LOG = fake_ratings(people=60, items=50, each=30)
+LOG = fake_ratings(users=60, items=50, each=30)
 QUERIES = RandomQueries(queries=3, least=5, most=40)
 
 
 def cut(share: float = 0.5) -> ColdStart:
     return cold_start(
-        LOG, random_people(LOG, 0.25), Cold(LOG.items.ids % 4 == 0, "every fourth"), share=share, queries=QUERIES
+        LOG, random_users(LOG, 0.25), Cold(LOG.items.ids % 4 == 0, "every fourth"), share=share, queries=QUERIES
     )
 
 
@@ -98,16 +98,16 @@ def test_rules() -> None:
     log = EventLog.read(frame, session="p", item="i", time="t", value="r", items=EntityTable.read(films, key="i"))
     assert released_from(log.items, 1998).rows.tolist() == [i == "c" for i in log.items.ids]
     assert rare_items(log, 1).rows.tolist() == [i != "a" for i in log.items.ids]
-    assert log.sessions[late_people(log, 0.5).rows].tolist() == [] and late_people(log, 0.9).rows.sum() == 2
-    assert random_people(log, 0.34, seed=1).rows.sum() == 1
+    assert log.sessions[late_users(log, 0.5).rows].tolist() == [] and late_users(log, 0.9).rows.sum() == 2
+    assert random_users(log, 0.34, seed=1).rows.sum() == 1
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
     with pytest.raises(InputError, match="name the log's column of ratings"):
-        cold_start(fake_log(), random_people(fake_log(), 0.5), rare_items(fake_log(), 1))
+        cold_start(fake_log(), random_users(fake_log(), 0.5), rare_items(fake_log(), 1))
     every = np.ones(LOG.num_events, dtype=bool)
-    with pytest.raises(InputError, match="by a warm person of a warm item"):
-        ColdStart(LOG, random_people(LOG, 0.5), Cold(np.zeros(50, dtype=bool), "none"), every, QUERIES)
+    with pytest.raises(InputError, match="by warm users of warm items"):
+        ColdStart(LOG, random_users(LOG, 0.5), Cold(np.zeros(50, dtype=bool), "none"), every, QUERIES)
 
 
 MASK, NONE = np.zeros(60, dtype=bool), Cold(np.zeros(50, dtype=bool), "none")
@@ -116,17 +116,17 @@ MASK, NONE = np.zeros(60, dtype=bool), Cold(np.zeros(50, dtype=bool), "none")
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (lambda: random_people(LOG, 2.0), "share=2.0 must lie between 0 and 1"),
-        (lambda: random_people(LOG, -1), "share=-1 must lie"),
-        (lambda: late_people(LOG, 2.0), "share=2.0 must lie"),
-        (lambda: late_people(LOG, float("nan")), "share=nan must lie"),
+        (lambda: random_users(LOG, 2.0), "share=2.0 must lie between 0 and 1"),
+        (lambda: random_users(LOG, -1), "share=-1 must lie"),
+        (lambda: late_users(LOG, 2.0), "share=2.0 must lie"),
+        (lambda: late_users(LOG, float("nan")), "share=nan must lie"),
         (lambda: cold_start(LOG, Cold(MASK, "none"), NONE, share=5), "share=5 must lie"),
         (lambda: released_from(LOG.items, 1998), "no attribute 'year'; there are: rate"),
-        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\): a mask"),
+        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\) are no mask"),
         (lambda: cold_start(LOG, Cold(MASK[:9], "none"), NONE), "a mask of 9 for 60 sessions"),
         (lambda: cold_start(LOG, Cold(MASK, "none"), Cold(MASK, "none")), "a mask of 60 for 50 items"),
         (lambda: ColdStart(LOG, Cold(MASK[:9], "none"), NONE, MASK, QUERIES), "a mask of 9 for 60 sessions"),
-        (lambda: ColdStart(LOG, Cold(MASK, "none"), NONE, MASK, QUERIES), "say of each rating"),
+        (lambda: ColdStart(LOG, Cold(MASK, "none"), NONE, MASK, QUERIES), "pass one bool per rating"),
     ],
 )
 def test_shares_and_masks_that_are_none_are_refused(wrong, told) -> None:

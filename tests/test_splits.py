@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split, split_at, split_by_item, split_by_time, split_by_user, split_people
+from graphmeta.data.splits import Split, split_at, split_by_item, split_by_time, split_by_user, split_users
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.testing import fake_log
@@ -118,7 +118,7 @@ def test_shares_that_leave_no_training_are_refused(how, test: float, valid: floa
     ("how", "things"), [(split_by_time, "2 sessions"), (split_by_user, "2 users"), (split_by_item, "2 items")]
 )
 def test_a_log_too_small_to_cut_is_refused(how, things: str) -> None:
-    with pytest.raises(InputError, match=f"{things} are too few to cut off shares of 0.1 and 0.1"):
+    with pytest.raises(InputError, match=f"{things} are too few for shares of 0.1 and 0.1"):
         how(log_of([(0, 0, 0), (0, 1, 1), (1, 1, 2)]))
 
 
@@ -201,7 +201,7 @@ def test_a_part_without_sessions_is_refused() -> None:
 
 def test_people_are_dealt_by_shares_and_nobody_is_in_two_parts() -> None:
     log = fake_log(sessions=100)
-    parts = split_people(log, shares=(1, 2, 1), seed=4)
+    parts = split_users(log, shares=(1, 2, 1), seed=4)
     owners = [set(part.users.ids[part.session_user].tolist()) for part in parts]
     assert [len(people) for people in owners] == [5, 10, 5]
     assert len(set.union(*owners)) == 20 and sum(part.num_sessions for part in parts) == 100
@@ -210,16 +210,16 @@ def test_people_are_dealt_by_shares_and_nobody_is_in_two_parts() -> None:
         assert set(part.users.ids.tolist()) == people  # a part knows nobody else's name
         mine = np.isin(log.users.ids[log.session_user[log.session]], list(people))
         assert part.item.tolist() == log.item[mine].tolist()
-    again, other = (split_people(log, seed=seed)[0].sessions.tolist() for seed in (4, 5))
+    again, other = (split_users(log, seed=seed)[0].sessions.tolist() for seed in (4, 5))
     assert again == parts[0].sessions.tolist() != other
 
 
 def test_sessions_without_users_are_people() -> None:
     log = fake_log(sessions=8).aligned_to(fake_log(sessions=8).items)
-    parts = split_people(log, shares=(1, 1))
+    parts = split_users(log, shares=(1, 1))
     assert [part.num_sessions for part in parts] == [4, 4]
     assert not set(parts[0].sessions) & set(parts[1].sessions)
     with pytest.raises(InputError, match="shares must be positive"):
-        split_people(log, shares=(1, 0))
-    with pytest.raises(InputError, match="8 people"):
-        split_people(log, shares=(1,) * 9)
+        split_users(log, shares=(1, 0))
+    with pytest.raises(InputError, match="8 users"):
+        split_users(log, shares=(1,) * 9)

@@ -20,7 +20,7 @@ from torch import nn
 
 from graphmeta.cli.commands import main
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluation.ranking import drawn_against, evaluate, evaluate_sampled, evaluate_tasks
+from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks, sampled_negatives
 from graphmeta.nn.conditioning.gate import Column, Full, Row
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures
@@ -32,7 +32,7 @@ from graphmeta.published.load import load
 from graphmeta.published.meta import maml
 from graphmeta.published.session import if_san, sr_gnn
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.few_shot import RandomQueries, drawn_tasks
+from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, not_finite, save_state, state_hash
 from graphmeta.system import System
@@ -371,13 +371,13 @@ class Fixed:
         return scores
 
 
-TASKS = drawn_tasks(LOG)
+TASKS = sampled_tasks(LOG)
 MEASURES: dict[str, Callable[[Any], Any]] = {
     "evaluate": lambda model: evaluate(model, last_clicks(LOG)),
     "sampled": lambda model: evaluate_sampled(model, last_clicks(LOG), AGAINST),
     "tasks": lambda model: evaluate_tasks(model, TASKS),
 }
-AGAINST = drawn_against(last_clicks(LOG), LOG, count=20)
+AGAINST = sampled_negatives(last_clicks(LOG), LOG, count=20)
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -144,7 +144,7 @@ def test_users_are_saved_and_asked_by_their_own_ids(tmp_path):
     assert again.recommend(session, k=5, user=user) == wanted
     assert again.recommend(session, k=5, user="nobody") == again.recommend(session, k=5)
     assert wanted != again.recommend(session, k=5)
-    with pytest.raises(InputError, match="one a session"):
+    with pytest.raises(InputError, match="one user per session"):
         again.recommend_many([session], k=5, users=[user, user])
     with pytest.raises(InputError, match="needs users"):
         build("bpr_mf", LOG.items)
@@ -200,7 +200,7 @@ def test_pauses_are_asked_for_and_must_not_fall():
         alone = system.recommend(clicks[:1], k=5)
     assert [r.score for r in alone] == [r.score for r in system.recommend(clicks[:1], k=5, times=[7.0])]
     for bad in ([5.0, 4.0], [1.0, float("nan")]):
-        with pytest.raises(InputError, match="never fall"):
+        with pytest.raises(InputError, match="do not decrease"):
             system.recommend(clicks, k=5, times=bad)
 
 

@@ -13,7 +13,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.readout import Last, Mean, SoftAttention
 from graphmeta.sampling.batch_rows import NEXT
-from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.histories import user_histories, with_history
 from graphmeta.sampling.order import TaskSampler, user_parallel
 from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
@@ -210,7 +210,7 @@ def test_samples_with_their_users_history() -> None:
     assert longer.target.tolist() == samples.target.tolist() == longer.item[longer.end].tolist()
     assert longer.time[longer.begin[2] : longer.end[2]].tolist() == [0, 1, 6]
     assert clicks(with_history(samples, log, max_length=2))[2] == [1, 2]
-    with pytest.raises(InputError, match="name the log's user column"):
+    with pytest.raises(InputError, match="name its user column"):
         with_history(samples, dataclasses.replace(log, users=None, session_user=None))
 
 
@@ -287,7 +287,7 @@ def test_an_event_cannot_be_known_and_asked() -> None:
     every = np.ones(10, dtype=bool)
     with pytest.raises(InputError, match="event 0 is both"):
         tasks_of(log, every, every)
-    with pytest.raises(InputError, match="no event is asked"):
+    with pytest.raises(InputError, match="there is no query event"):
         tasks_of(log, every, ~every)
 
 
@@ -309,7 +309,7 @@ def test_tasks_that_know_no_clicks_stay_small() -> None:
 def test_all_that_a_sample_knows_is_its_support() -> None:
     log = ratings()
     samples = last_clicks(log, max_length=3)
-    tasks = known_clicks(dataclasses.replace(samples, value=samples.target.astype(float)))
+    tasks = support_from_clicks(dataclasses.replace(samples, value=samples.target.astype(float)))
     assert tasks.support.value is None
 
     def rows(part: Samples) -> list[tuple[str, str]]:
@@ -329,7 +329,7 @@ def histories_of(lengths: list[int]) -> EventLog:
 
 def test_drawn_records_are_half_known_and_half_asked() -> None:
     log = histories_of([1, 2, 3, 7, 40] * 60)
-    tasks = drawn_tasks(log, most=6, seed=3)
+    tasks = sampled_tasks(log, most=6, seed=3)
     known, asked = tasks.lengths, np.diff(tasks.query_ptr)
     person = tasks.query.session[tasks.query_ptr[:-1]]
     assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
@@ -351,12 +351,12 @@ def test_drawn_records_are_half_known_and_half_asked() -> None:
 
 def test_draws_go_by_the_seed_and_the_limits() -> None:
     log = histories_of([12] * 9)
-    one, same, other = (drawn_tasks(log, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (sampled_tasks(log, seed=seed) for seed in (1, 1, 2))
     assert one.query.target.tolist() == same.query.target.tolist() != other.query.target.tolist()
-    short, whole = (drawn_tasks(log, most=12, max_length=length) for length in (2, 50))
+    short, whole = (sampled_tasks(log, most=12, max_length=length) for length in (2, 50))
     assert short.query.lengths.max() == 2 < whole.query.lengths.max()
     assert short.query.target.tolist() == whole.query.target.tolist()  # what is drawn is drawn from all
     with pytest.raises(InputError, match="least=1 and most=10"):
-        drawn_tasks(log, least=1)
-    with pytest.raises(InputError, match="no event is asked"):
-        drawn_tasks(histories_of([1, 1]))
+        sampled_tasks(log, least=1)
+    with pytest.raises(InputError, match="there is no query event"):
+        sampled_tasks(histories_of([1, 1]))

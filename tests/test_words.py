@@ -39,7 +39,7 @@ RETIRED_IN_BENCHMARKS: dict[str, tuple[str, set[str]]] = {
     r"known clicks": ("context length", NAMES_OF_OLD_FILES),
     r"somebody|nobody|everybody": ("users", set()),
     r"people": ("users", set()),
-    r"asked": ("test queries", NAMES_OF_OLD_FILES | {"benchmarks/cross_domain.py"}),  # CrossDomain.asked()
+    r"asked": ("test queries", NAMES_OF_OLD_FILES | {"benchmarks/cross_domain.py"}),  # CrossDomain.queries()
     r"invented": ("synthetic", set()),
     r"speaks? for|looks once more": ("co-occurrence features, re-ranker", set()),
     r"pauses?": ("dwell time, inter-event time", set()),

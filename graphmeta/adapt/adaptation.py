@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.context import AdaptationContext, Support
-from graphmeta.adapt.descent import Move, leaf, moved, read_of, slopes_of
+from graphmeta.adapt.descent import Move, gradients_of, leaf, moved, read_of
 from graphmeta.adapt.fallback import Fallback
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.scope import Scope
@@ -341,7 +341,7 @@ class Adaptation(nn.Module):
             problem.finite.append(per_task.detach())
             read = {name: read_of(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            grads = iter(slopes_of(per_task.sum(), flat, support.second))
+            grads = iter(gradients_of(per_task.sum(), flat, support.second))
         slopes = {name: [next(grads) for _ in tensors] for name, tensors in read.items()}
         if all(slope is None for each in slopes.values() for slope in each):
             raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")

@@ -59,7 +59,7 @@ def read_of(own: Tensor, begin: Weight) -> list[Tensor]:
     return own.read()
 
 
-def slopes_of(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
+def gradients_of(loss: Tensor, weights: Sequence[Tensor], second: bool) -> Sequence[Tensor | None]:
     """The gradients of the loss, None where a weight has no part in it."""
     if not loss.requires_grad or not weights:
         return [None] * len(weights)

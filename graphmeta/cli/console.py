@@ -93,8 +93,8 @@ def results(found: Mapping[str, Result], system: str) -> None:
     title = f"The last item of {own.samples:,} test sessions among {own.candidates:,}, in %"
     table(title, ("", *shown.values()), rows)
     by_clicks = [
-        (clicks, f"{part['samples']:,}", *(_both(r.slices["known clicks"][clicks]) for r in found.values()))
-        for clicks, part in own.slices["known clicks"].items()
+        (clicks, f"{part['samples']:,}", *(_both(r.slices["context length"][clicks]) for r in found.values()))
+        for clicks, part in own.slices["context length"].items()
     ]
     header = ("context length", "sessions", *names.values())
     table("Hit@20 / MRR@20 in %, by context length (clicks observed)", header, by_clicks)

@@ -20,7 +20,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import baselines, compare, metrics
-from graphmeta.evaluation.protocol import KS, Rules, cuts, questions, unseen
+from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries, unseen
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
@@ -79,7 +79,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
     system = trained.system
     past = anonymous(split.train)
-    results = compare(system, questions(split.test, job.rules), past=past, alone=trained.base, bar=bar)
+    results = compare(system, test_queries(split.test, job.rules), past=past, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     system.notes |= _notes(job, log, split, trained.histories[job.plan.system]) | {
         "metrics": document,
@@ -166,7 +166,7 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
     log = (replace(columns, user=None) if plain else columns).read(events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
-    results = compare(system, questions(known, rules), past=load_history(folder, system.items), bar=bar)
+    results = compare(system, test_queries(known, rules), past=load_history(folder, system.items), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
         "sessions": new.num_sessions,

@@ -1,7 +1,7 @@
-"""Columns from files and frames: the only place where raw values are read, checked and numbered.
+"""Columns from files and frames: the only place where raw values are read, validated and indexed.
 
-Ids stay what the user wrote: whole numbers as ``int``, everything else as ``str``. Rows are counted from 1,
-the header not included, in every message; a column's index is its row numbers, from 0.
+Ids keep their type: whole numbers are ``int``, everything else ``str``. Messages count rows from 1, without the
+header; the index of a column is its row numbers from 0.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".dat": "\
 def read_frame(source: Source) -> pd.DataFrame:
     """The table behind a CSV, TSV or Parquet path (``.gz`` too), or a copy of the frame given.
 
-    Text files are read as text: what is a number is decided by whole columns later, so that one stray
-    letter in row 90,000 cannot give one id two types.
+    Text files are read as text: types are decided later for whole columns, so that one letter in row 90,000 cannot
+    give an id column two types.
 
     Raises:
-        InputError: a missing or empty file, or one that is no table.
+        InputError: a missing or empty file, or one that is not a table.
     """
     if isinstance(source, pd.DataFrame):
         return source.reset_index(drop=True)
@@ -63,18 +63,18 @@ def _parse(path: Path) -> pd.DataFrame:
 
 
 def _separator(header: str, usual: str) -> str:
-    """What the file's name says, unless only another separator stands in its header."""
+    """The separator of the file type, unless the header contains only another one."""
     return next((mark for mark in (usual, ",", "\t", ";") if mark in header), usual)
 
 
 def column(frame: pd.DataFrame, name: str, role: str) -> pd.Series:
-    """The column called ``name``, or an error that lists the columns there are."""
+    """The column ``name``, or an error that lists the existing columns."""
     there = " ".join(", ".join(map(str, frame.columns[:12])).split())
     if name not in frame.columns:
         raise InputError(f"no column {name!r} for the {role}; the table has: {there}")
     values = frame[name]
     if isinstance(values, pd.DataFrame):
-        raise InputError(f"column {name!r} for the {role} stands more than once in the table ({there}); rename")
+        raise InputError(f"column {name!r} for the {role} occurs more than once in the table ({there}); rename")
     if isinstance(values.dtype, pd.CategoricalDtype | pd.SparseDtype):
         return values.astype(object).infer_objects()
     return values
@@ -105,7 +105,7 @@ def _refuse_missing(values: pd.Series, role: str) -> None:
 
 
 def _place(values: pd.Series, wrong: np.ndarray) -> str:
-    """Column and row of the first value that is wrong."""
+    """Column and row of the first invalid value."""
     return f"column {values.name!r}, row {values.index[int(np.argmax(wrong))] + 1}"
 
 
@@ -116,7 +116,7 @@ def _refuse_mixed(values: pd.Series, role: str) -> None:
     wrong = wrong if wrong.any() else kinds != kinds[:1]
     if wrong.any():
         row = int(np.argmax(wrong))
-        among = "where text or whole numbers stand" if row == 0 else f"among {kinds[0]}"
+        among = "instead of text or a whole number" if row == 0 else f"among {kinds[0]}"
         raise InputError(
             f"{_place(values, wrong)}: the {role} {shown(values.iloc[row])} is {kinds[row]} {among}; "
             f"convert the whole column to one type"
@@ -132,13 +132,13 @@ def _kind(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message: as the user wrote it, on one line, and not a page long."""
+    """A value for a message: as written, on one line, at most 80 characters."""
     plain = value.item() if isinstance(value, np.number) else value
     return " ".join(spelled(plain, repr).split())[:80]
 
 
 def spelled(value: object, form: Callable[[object], str] = str) -> str:
-    """``str(value)``, also where Python and pandas refuse: a number of 5,000 digits, a time before Christ."""
+    """``str(value)``, with a fallback for values that Python or pandas cannot format (5,000 digits, dates BC)."""
     try:
         return form(value)
     except (NotImplementedError, ValueError, OverflowError):
@@ -157,7 +157,7 @@ def _whole(values: pd.Series, role: str) -> np.ndarray:
 
 
 def _numbers_if_all(values: np.ndarray) -> np.ndarray:
-    """As ``int64`` when each is a whole number or the canonical spelling of one ("007" stays text), and fits."""
+    """As ``int64`` if every value is a whole number, or its canonical text ("007" stays text), and fits."""
     text = pd.Series([str(value if isinstance(value, str) else int(value)) for value in values], dtype=object)
     try:
         if text.str.fullmatch(r"0|-?[1-9][0-9]{0,18}").all():
@@ -170,8 +170,8 @@ def _numbers_if_all(values: np.ndarray) -> np.ndarray:
 def seconds(values: pd.Series, role: str = "time") -> np.ndarray:
     """Times as ``float64`` seconds since 1970-01-01 UTC, from numbers or from ISO 8601 text.
 
-    Numbers above 1e11 are taken as milliseconds, above 1e14 as microseconds, above 1e17 as nanoseconds:
-    the year 5138 is further off than a log in milliseconds.
+    Numbers above 1e11 are taken as milliseconds, above 1e14 as microseconds, above 1e17 as nanoseconds
+    (1e11 seconds would be the year 5138).
 
     Raises:
         InputError: missing, infinite or unreadable values; names row and column.
@@ -199,7 +199,7 @@ def seconds(values: pd.Series, role: str = "time") -> np.ndarray:
 
 
 def _numeric(values: pd.Series) -> np.ndarray:
-    """As ``float64``, NaN for what is no number: neither a duration nor a date is one, nor a complex number."""
+    """As ``float64``, NaN for values that are not numbers (including durations, dates and complex numbers)."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_complex_dtype(values):
         return values.to_numpy(dtype=np.float64)
     kinds = (str, int, float, Decimal, np.integer, np.floating)
@@ -218,12 +218,12 @@ def _float(value: object) -> float:
 
 
 def _unit(typical: float) -> float:
-    """Of what a second is so many, judged by the median: one odd time must not rescale all others."""
+    """Units per second, from the median time, so that one outlier does not rescale all others."""
     return 1e9 if typical > 1e17 else 1e6 if typical > 1e14 else 1e3 if typical > 1e11 else 1.0
 
 
 def _iso(values: pd.Series) -> pd.Series:
-    """Dates as ISO 8601 text; None for what does not begin like one ("now" would be read as this very moment)."""
+    """Dates as ISO 8601 text; None if it does not begin with a digit (pandas reads "now" as the current time)."""
     dates = str | date | np.datetime64
     is_text = isinstance(values.dtype, pd.StringDtype)
     text = values if is_text else [spelled(v) if isinstance(v, dates) else "" for v in values]
@@ -243,5 +243,5 @@ def numbers(values: pd.Series, role: str) -> np.ndarray:
     wrong = ~np.isfinite(found)
     if wrong.any():
         value = shown(values.iloc[int(np.argmax(wrong))])
-        raise InputError(f"{_place(values, wrong)}: the {role} {value} is no finite number; mend or drop the row")
+        raise InputError(f"{_place(values, wrong)}: the {role} {value} is no finite number; correct or drop the row")
     return found

@@ -1,8 +1,8 @@
-"""Two shops with some users in common: who is new in the second, what training may know, and the graph of it.
+"""Cross-domain cold-start users: the split of users, the training reviews, and their graph and documents.
 
-Of the users who wrote in both domains some are *linking*, known in both, and the rest are *cold*: what they wrote and
-rated in the target domain is hidden from everything but the question, what do they rate there. All that models,
-documents, vocabulary and graph are made of is :attr:`CrossDomain.known`, in which it is not.
+Users with reviews in both domains are either *linking* (training has both domains) or *cold*: their reviews and ratings
+in the target domain are hidden and serve only as queries. Models, documents, vocabulary and graph are built from
+:attr:`CrossDomain.known`, which excludes them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ ALONE, LINKING, DROPPED, VALID, TEST = range(5)  # roles of users
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Ratings to learn or to ask: this user, this item of this domain, this many points.
+    """Ratings for training or testing: user, item, domain and rating of each row.
 
-    Shapes: user, item, domain ``[N]`` int64 (items are numbered within their domain); rating ``[N]``.
+    Shapes: user, item, domain ``[N]`` int64 (item indices are per domain); rating ``[N]``.
     """
 
     user: Tensor
@@ -39,7 +39,7 @@ class Rows:
         return len(self.user)
 
     def take(self, at: Tensor) -> Rows:
-        """These rows (a mask or numbers)."""
+        """These rows (a mask or indices)."""
         return Rows(*(getattr(self, column.name)[at] for column in fields(self)))
 
     def to(self, device: torch.device | str) -> Rows:
@@ -48,23 +48,23 @@ class Rows:
 
     @classmethod
     def of(cls, log: ReviewLog, domain: int) -> Rows:
-        """A row for each review."""
+        """One row per review."""
         columns = torch.from_numpy(log.user), torch.from_numpy(log.item)
         rating = torch.from_numpy(log.rating).to(torch.get_default_dtype())
         return cls(*columns, torch.full((len(log),), domain), rating)
 
     @classmethod
     def joined(cls, *parts: Rows) -> Rows:
-        """One after another."""
+        """The rows of all parts, concatenated."""
         return cls(*(torch.cat([getattr(part, column.name) for part in parts]) for column in fields(cls)))
 
 
 @dataclass(frozen=True, eq=False)
 class CrossDomain:
-    """Reviews of two domains over one table of users, and the role of each user.
+    """Reviews of two domains with a shared table of users, and the role of each user.
 
-    Shapes: role ``[U]``: in one domain only (ALONE), LINKING, cold and asked for choosing the epoch (VALID), cold and
-    asked in the end (TEST), or left out of everything (DROPPED).
+    Shapes: role ``[U]``: in one domain only (ALONE), LINKING, cold user for validation (VALID), cold user for the test
+    (TEST), or excluded (DROPPED).
     """
 
     logs: tuple[ReviewLog, ReviewLog]
@@ -81,15 +81,15 @@ class CrossDomain:
         valid: float = 0.4,
         seed: int = 0,
     ) -> CrossDomain:
-        """Draw who of the users in both domains is cold, and who of the others links the domains.
+        """Sample the cold and the linking users among the users in both domains.
 
         Args:
-            cold: the share of common users who are new in the target domain; valid: the share of these who choose the
-                epoch, the rest is asked in the end.
-            linking: the share of the other common users that is kept (η); the rest is left out of both domains.
+            cold: the share of common users who are cold in the target domain; valid: the share of these used for
+                validation, the rest for the test.
+            linking: the share of the other common users that is kept (η); the rest is excluded from both domains.
 
         Raises:
-            InputError: too few users in common to have one of each kind.
+            InputError: too few common users to have one of each kind.
 
         Source: CATN, protocol (cold .5, valid .4, η of 1, .5, .2, .1, .05).
         """
@@ -98,29 +98,29 @@ class CrossDomain:
         wrote = [np.bincount(log.user, minlength=len(users)) > 0 for log in logs]
         common = np.random.default_rng(seed).permutation(np.flatnonzero(wrote[SOURCE] & wrote[TARGET]))
         new = round(len(common) * cold)
-        asked, kept = round(new * valid), round((len(common) - new) * linking)
-        if min(asked, new - asked, kept) < 1:
+        validation, kept = round(new * valid), round((len(common) - new) * linking)
+        if min(validation, new - validation, kept) < 1:
             raise InputError(
                 f"{len(common)} users in both domains are too few for cold={cold}, valid={valid}, linking={linking}"
             )
         role = np.full(len(users), ALONE)
-        role[common[:asked]], role[common[asked:new]] = VALID, TEST
+        role[common[:validation]], role[common[validation:new]] = VALID, TEST
         role[common[new : new + kept]], role[common[new + kept :]] = LINKING, DROPPED
         return cls(logs, role)
 
     @property
     def users(self) -> np.ndarray:
-        """The ids of users."""
+        """The user ids."""
         return self.logs[SOURCE].users
 
     @property
     def num_items(self) -> tuple[int, int]:
-        """Items of the two domains."""
+        """Number of items of the two domains."""
         return len(self.logs[SOURCE].items), len(self.logs[TARGET].items)
 
     @cached_property
     def known(self) -> tuple[ReviewLog, ReviewLog]:
-        """What training may know of the two domains: all but the target of cold users and all of those left out."""
+        """The training reviews of both domains: no cold users in the target domain, no DROPPED users."""
         source, target = self.logs
         return (
             source.select(self.role[source.user] != DROPPED),
@@ -129,40 +129,40 @@ class CrossDomain:
 
     @property
     def is_cold(self) -> np.ndarray:
-        """Who is new in the target domain, ``[U]``."""
+        """Whether each user is cold in the target domain, ``[U]``."""
         return (self.role == VALID) | (self.role == TEST)
 
     def ratings(self) -> Rows:
-        """All known ratings of both domains."""
+        """All training ratings of both domains."""
         return Rows.joined(*(Rows.of(log, domain) for domain, log in enumerate(self.known)))
 
     def flows(self) -> Rows:
-        """The known ratings of linking users: each item of a domain is asked of who they are in the other."""
+        """The training ratings of linking users, to be predicted from their reviews in the other domain."""
         rows = self.ratings()
         return rows.take(torch.from_numpy(self.role == LINKING)[rows.user])
 
-    def asked(self, role: int = TEST) -> Rows:
-        """What cold users (VALID or TEST) rated in the target domain: the questions, and nothing else."""
+    def queries(self, role: int = TEST) -> Rows:
+        """The queries: ratings of cold users (VALID or TEST) in the target domain."""
         target = self.logs[TARGET]
         return Rows.of(target.select(self.role[target.user] == role), TARGET)
 
     @property
     def mean(self) -> tuple[float, float]:
-        """The mean known rating of the two domains."""
+        """The mean training rating of each of the two domains."""
         return float(self.known[SOURCE].rating.mean()), float(self.known[TARGET].rating.mean())
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """The mean known rating of each item of the two domains; of all, where an item has none."""
+        """The mean training rating of each item of the two domains; the global mean for items without ratings."""
         first, second = (_means(log.item, log.rating, len(log.items)) for log in self.known)
         return _tensor(first), _tensor(second)
 
     def damped(self) -> tuple[Tensor, Tensor]:
-        """The mean known rating of each item of the two domains, nearer to that of all the fewer ratings there are."""
+        """The mean training rating of each item of the two domains, shrunk to the global mean."""
         first, second = (damped_means(log.item, log.rating, len(log.items)) for log in self.known)
         return _tensor(first), _tensor(second)
 
-    def lenience(self) -> Tensor:
-        """How much more each user is known to give in each domain than its items get, damped likewise, ``[2, U]``."""
+    def user_bias(self) -> Tensor:
+        """Mean deviation of each user's training ratings from the item means in each domain, damped too, ``[2, U]``."""
         found = []
         for log in self.known:
             above = log.rating - damped_means(log.item, log.rating, len(log.items))[log.item]
@@ -171,10 +171,10 @@ class CrossDomain:
 
 
 def damped_means(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
-    """Means of groups, drawn towards the mean of all as far as chance alone would spread them.
+    """Group means, shrunk to the global mean.
 
-    ``μ + n a / (n a + s) · (m − μ)`` for a group of n values with mean m, where s is how much values differ within a
-    group and a how much groups differ beyond what s explains, both estimated from the values. Nothing is to be set.
+    ``μ + n a / (n a + s) · (m − μ)`` for a group of n values with mean m, where s is the variance within groups and a
+    the variance between groups, both estimated from the values; there is no hyperparameter.
 
     Shapes: group, value ``[N]`` -> ``[count]``; a group without a value has the mean of all.
     Source: Bühlmann & Straub 1970 (credibility), with the moment estimates of one-way random effects.
@@ -182,7 +182,7 @@ def damped_means(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray
     size, mean, middle = np.bincount(group, minlength=count), _means(group, value, count), value.mean()
     spare, groups = len(value) - (size > 0).sum(), (size > 0).sum()
     within = np.square(value - mean[group]).sum() / spare if spare else np.inf
-    between = (size @ np.square(mean - middle)) / max(within, 1e-12) - (groups - 1)  # 0 were it chance alone
+    between = (size @ np.square(mean - middle)) / max(within, 1e-12) - (groups - 1)  # 0 if explained by s alone
     ratio = max(between / max(len(value) - (size @ size) / len(value), 1e-12), 0.0)  # a / s
     return middle + size * ratio / (size * ratio + 1) * (mean - middle)
 
@@ -197,17 +197,16 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | None = None) -> HeteroData:
-    """What is known, as a graph: users, the reviews they wrote, the items of two domains, and nodes for aspects.
+    """The training reviews as a graph: users, reviews, the items of two domains, and aspects.
 
     Node types: ``user`` (with ``role``), ``item_source``, ``item_target``, ``review`` (with ``rating``, ``time`` and
-    ``domain``; the source's come first, each domain's in the order of time), ``aspect_source``, ``aspect_target``. Edge
+    ``domain``; source domain first, each domain by time), ``aspect_source``, ``aspect_target``. Edge
     types: ``(user, writes, review)``, ``(review, about, item_source)`` and ``(review, about, item_target)``, in the
-    order of the reviews, and ``(aspect_source, goes_with, aspect_target)``, each with each.
+    order of the reviews, and ``(aspect_source, goes_with, aspect_target)``, fully connected.
 
     Args:
-        aspects: of each domain.
-        correlation: how they belong together, as a model has learned it (``Catn.correlation``), for ``weight`` of
-            their edges.
+        aspects: number of aspects per domain.
+        correlation: the learned correlation of aspects (``Catn.correlation``), stored as ``weight`` of their edges.
     """
     graph, first = HeteroData(), 0
     graph["user"].num_nodes, graph["user"].role = len(cut.users), torch.from_numpy(cut.role)
@@ -231,10 +230,10 @@ def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | No
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """The documents of a graph: of each user and each item in both domains, and what others wrote in a user's place.
+    """The documents of users and items in both domains, and auxiliary documents of users.
 
     ``users[d]``, ``items[d]`` and ``auxiliary[d]`` are those of domain d; ``words``, ``writer [R]`` and ``said [R]``
-    are the known words of each review of the graph, who wrote it, and its text.
+    are the vocabulary words, the user and the text of each review of the graph.
     """
 
     vocabulary: Vocabulary
@@ -247,11 +246,11 @@ class Texts:
 
 
 def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_count: int = 1, seed: int = 0) -> Texts:
-    """Words and documents of what is known, in the order of the graph's edges.
+    """Vocabulary and documents of the training reviews, in the order of the graph's edges.
 
     Args:
-        length: words a document; size: words of the vocabulary; min_count: reviews that must hold a word.
-        seed: of who stands in for whom in the auxiliary documents, see :func:`stand_ins`.
+        length: words per document; size: vocabulary size; min_count: minimum document frequency of a word.
+        seed: for sampling the auxiliary reviews, see :func:`auxiliary_reviews`.
     """
     graph = review_graph(cut)
     said = np.concatenate([log.text for log in cut.known])
@@ -267,31 +266,31 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
         users.append(documents(writes[:, inside], len(cut.users)))
         about = graph["review", "about", f"item_{name}"].edge_index.numpy()
         items.append(documents(about[::-1], cut.num_items[domain]))
-        instead = stand_ins(cut, domain, seed=seed)
-        instead[1] += domain * len(cut.known[SOURCE])  # numbered as the graph numbers reviews
-        others.append(documents(instead, len(cut.users)))
+        auxiliary = auxiliary_reviews(cut, domain, seed=seed)
+        auxiliary[1] += domain * len(cut.known[SOURCE])  # to review indices of the graph
+        others.append(documents(auxiliary, len(cut.users)))
     return Texts(vocabulary, (*users,), (*items,), (*others,), words, writes[0], said)  # pyright: ignore
 
 
-def stand_ins(cut: CrossDomain, domain: int, *, seed: int = 0) -> np.ndarray:
-    """For each known review of a common user, one of the same item by somebody who is in this domain only.
+def auxiliary_reviews(cut: CrossDomain, domain: int, *, seed: int = 0) -> np.ndarray:
+    """For each training review of a common user, a review of the same item by a user of this domain only.
 
-    It has the same rating; where there is none such, one point more, then one less; where there is none either, the
-    review has no stand-in. Nobody stands in for themselves, for only users of both domains need it.
+    It has the same rating; if there is none, one point more, then one point less; otherwise the review has no
+    auxiliary review.
 
-    Shapes: ``[2, ·]``: the user, and the number of the stand-in among the known reviews of the domain.
-    Source: CATN, auxiliary reviews. Differs: the released code builds them for the users of one domain, so that those
-    it asks about have none.
+    Shapes: ``[2, ·]``: the user, and the index of the auxiliary review among the training reviews of the domain.
+    Source: CATN, auxiliary reviews. Differs: the released code builds them for the users of one domain, so that its
+    test users have none.
     """
     log, random = cut.known[domain], np.random.default_rng([seed, domain])
-    alone = cut.role[log.user] == ALONE
+    single = cut.role[log.user] == ALONE
     offers: dict[tuple[int, float], list[int]] = {}
-    for row in np.flatnonzero(alone).tolist():
+    for row in np.flatnonzero(single).tolist():
         offers.setdefault((int(log.item[row]), float(log.rating[row])), []).append(row)
     found = []
-    for row, lot in zip(np.flatnonzero(~alone).tolist(), random.random((~alone).sum()).tolist(), strict=True):
+    for row, sample in zip(np.flatnonzero(~single).tolist(), random.random((~single).sum()).tolist(), strict=True):
         item, rating = int(log.item[row]), float(log.rating[row])
         offer = next((o for step in (0, 1, -1) if (o := offers.get((item, rating + step)))), None)
         if offer is not None:
-            found.append((log.user[row], offer[int(lot * len(offer))]))
+            found.append((log.user[row], offer[int(sample * len(offer))]))
     return np.array(found, dtype=np.int64).reshape(-1, 2).T

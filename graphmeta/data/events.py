@@ -1,7 +1,7 @@
-"""EventLog: one validated table of clicks, grouped by session, in time order, that every other part reads.
+"""EventLog: one validated table of clicks, grouped by session and sorted by time.
 
-A cut returns a new log that has forgotten everything outside it, vocabulary included: what a model can learn
-from ``log.before(t)`` is the same whatever happened after ``t``. Original ids come back out everywhere.
+A cut returns a new log with nothing of the rest, vocabulary included: ``log.before(t)`` does not depend on events
+after ``t``. Results always use the original ids.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True)
 class Inactivity:
-    """Where a user's events are cut into sessions: at pauses longer than so many seconds.
+    """Split a user's events into sessions at inter-event times of more than ``seconds``.
 
     Raises:
-        InputError: a pause that is not above 0.
+        InputError: a time that is not above 0.
     """
 
     seconds: float = 3600.0
@@ -40,12 +40,11 @@ class Inactivity:
 class EventLog:
     """Clicks of sessions on items, sorted: sessions by their first event, events by time within a session.
 
-    Events with equal times keep the order of the rows they came from. A log without times takes the row number
-    as the time, so the order of the file is the order of the world.
+    Events with equal times keep the order of their rows. A log without times uses the row number as time.
 
     Shapes:
-        session, item ``[N]`` int64 numbers; time ``[N]`` float64 seconds since 1970 (or row numbers);
-        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 numbers (-1: unknown) or None.
+        session, item ``[N]`` int64 indices; time ``[N]`` float64 seconds since 1970 (or row numbers);
+        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 indices (-1: unknown) or None.
     """
 
     session: np.ndarray
@@ -73,12 +72,11 @@ class EventLog:
     ) -> EventLog:
         """Read an event log from a CSV, TSV or Parquet file or a frame; you name the columns.
 
-        Without a column of sessions, a user's events are cut into sessions by :class:`Inactivity`. Rows that are equal
-        in every column of the table are the same event written twice: all but the first are dropped, with a warning, if
-        there are times; without times a repeated row is a repeated click and stays.
+        Without a session column, a user's events are split into sessions by :class:`Inactivity`. If there are times,
+        duplicate rows (equal in every column) are dropped with a warning; without times they count as repeated clicks.
 
         Args:
-            session: a column, or how long a pause ends a session (an hour if nothing is said).
+            session: a column, or the inactivity that ends a session (an hour by default).
             value: a number for each event (a rating, an amount).
             items: item attributes, see :meth:`EntityTable.read`; users: the same for users.
 
@@ -96,9 +94,7 @@ class EventLog:
             raise InputError("the event log has no rows; nothing to read")
         session = Inactivity() if session is None else session
         if isinstance(session, Inactivity) and (user is None or time is None):
-            raise InputError(
-                "no session column: name one, or name user and time so that sessions can be cut by inactivity"
-            )
+            raise InputError("no session column: name one, or name user and time to split sessions by inactivity")
         if users is not None and user is None:
             raise InputError("a user table without a user column in the log; name the column of user ids")
         frame = frame if time is None else _without_repeats(frame)
@@ -154,28 +150,28 @@ class EventLog:
 
     @cached_property
     def ptr(self) -> np.ndarray:
-        """Where each session's events begin, and the end: ``[S + 1]``."""
+        """Pointer of the sessions: session s has the events ``ptr[s]:ptr[s + 1]``, ``[S + 1]``."""
         return np.searchsorted(self.session, np.arange(self.num_sessions + 1))
 
     @property
     def lengths(self) -> np.ndarray:
-        """Events a session, ``[S]``."""
+        """Number of events of each session, ``[S]``."""
         return np.diff(self.ptr)
 
     @property
     def starts(self) -> np.ndarray:
-        """Time of each session's first event, ``[S]``, never falling."""
+        """Time of each session's first event, ``[S]``, non-decreasing."""
         return self.time[self.ptr[:-1]]
 
     @property
     def support(self) -> np.ndarray:
-        """Events an item, ``[num_items]``."""
+        """Number of events of each item, ``[num_items]``."""
         return np.bincount(self.item, minlength=self.num_items)
 
     def select(self, events: np.ndarray) -> EventLog:
-        """The log of these events (a mask ``[N]``): only their sessions, items and users are left.
+        """The log of these events (a mask ``[N]``), with only their sessions, items and users.
 
-        A session that lost its first events may begin later than others now, and changes places with them.
+        Sessions are sorted again by their first remaining event.
         """
         rows = np.flatnonzero(events)
         rows = rows[_by_start(self.session[rows], self.time[rows])]
@@ -199,23 +195,22 @@ class EventLog:
         )
 
     def without_last_clicks(self) -> EventLog:
-        """What training knows when it asks for the last click of each session; ids keep their numbers.
+        """The log without the last click of each session; indices stay the same.
 
-        For parts that count in the training log and are then asked about its sessions: what they are asked must not
-        be among what they counted.
+        For statistics of the training log that are used to predict these last clicks: the targets must not be counted.
         """
         last = np.zeros(self.num_events, dtype=bool)
         last[self.ptr[1:][self.lengths > 0] - 1] = True
         return self.without(last)
 
     def without(self, events: np.ndarray) -> EventLog:
-        """The log without these events (a mask ``[N]``); ids keep their numbers."""
+        """The log without these events (a mask ``[N]``); indices stay the same."""
         known = ~events
         value = None if self.value is None else self.value[known]
         return replace(self, session=self.session[known], item=self.item[known], time=self.time[known], value=value)
 
     def before(self, cut: float) -> EventLog:
-        """Events with time < ``cut`` (seconds); a session that runs across the cut keeps its first part."""
+        """Events with time < ``cut`` (seconds); a session that crosses the cut keeps its first part."""
         return self.select(self.time < cut)
 
     def after(self, cut: float) -> EventLog:
@@ -223,7 +218,7 @@ class EventLog:
         return self.select(self.starts[self.session] >= cut)
 
     def periods(self, seconds: float) -> Iterator[EventLog]:
-        """The log in slices of ``seconds``, by the time of the event, from the first on; a slice may be empty."""
+        """Consecutive periods of ``seconds`` by event time, from the first event on; a period may be empty."""
         if not seconds > 0:
             raise InputError(f"a period must be longer than 0 seconds, not {seconds}")
         number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)
@@ -231,12 +226,12 @@ class EventLog:
             yield self.select(number == period)
 
     def filter(self, *, min_item_support: int = 1, min_session_length: int = 1, min_user_sessions: int = 1) -> EventLog:
-        """Drop rare items, short sessions and users of few sessions until all rules hold at once (a fixed point).
+        """Drop rare items, short sessions and users of few sessions until all conditions hold (a fixed point).
 
-        Sessions whose user is unknown fall under no rule about users.
+        Sessions of unknown users are not filtered by ``min_user_sessions``.
 
         Raises:
-            InputError: if nothing is left.
+            InputError: if no event is left.
         """
         log = self
         while True:
@@ -259,7 +254,7 @@ class EventLog:
         return log
 
     def fingerprint(self) -> str:
-        """Sixteen letters that differ where the events, their times or values, or items or users do."""
+        """A hash of 16 characters over events, times, values, items and users."""
         digest = hashlib.sha256()
         for part in (self.session, self.item, self.time, self.session_user, self.value):
             digest.update(b"-" if part is None else part.tobytes())
@@ -268,29 +263,28 @@ class EventLog:
         return digest.hexdigest()[:16]
 
     def must_have(self, items: int) -> None:
-        """Raise an error unless the log numbers so many items.
+        """Check the number of items.
 
         Raises:
-            InputError: it has others than what is to count or learn from it.
+            InputError: the log has another number of items.
         """
         if self.num_items != items:
             raise InputError(
-                f"the log has {self.num_items} items, the system {items}; number the log like the system: "
-                f"log.aligned_to(items, users)"
+                f"the log has {self.num_items} items, the system {items}; align the log: log.aligned_to(items, users)"
             )
 
     def aligned_to(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
-        """The same events numbered by another log's items; events on items unknown there are left out.
+        """The same events with the indices of another item table; events on items not in it are dropped.
 
-        With ``users``, users are numbered by that table too; those unknown there get -1, and their events stay.
-        Without, the log does not say any more whose sessions these are, for no number of a user would mean the same.
+        With ``users``, user indices are mapped too; users not in that table get -1, and their events stay. Without
+        ``users``, the result has no users.
         """
         rows = items.rows_of(self.items.ids)
         known = self.select(rows[self.item] >= 0)
         known = replace(known, item=items.rows_of(known.items.ids)[known.item], items=items)
         if users is None or known.users is None or known.session_user is None:
             return replace(known, users=None, session_user=None)
-        number = np.append(users.rows_of(known.users.ids), -1)  # the last one for those unknown before
+        number = np.append(users.rows_of(known.users.ids), -1)  # the last entry is for unknown users
         return replace(known, users=users, session_user=number[known.session_user])
 
     def of_sessions(self, chosen: np.ndarray) -> EventLog:
@@ -301,10 +295,9 @@ class EventLog:
 def _assemble(
     session_ids: np.ndarray, item_ids: np.ndarray, times: np.ndarray, values: np.ndarray | None
 ) -> tuple[EventLog, np.ndarray]:
-    """The log without users, and the row each of its events came from.
+    """The log without users, and the source row of each event.
 
-    Sessions are numbered by their first event, those that begin at once by the row of that event, so that no
-    later event has a say in the order.
+    Sessions are ordered by their first event, ties by the row of that event, so later events do not affect the order.
     """
     by_time = np.argsort(times, kind="stable")
     session, sessions = pd.factorize(session_ids[by_time])
@@ -322,7 +315,7 @@ def _assemble(
 
 
 def _by_start(session: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Order of events (each session's in a row) in which sessions begin one after another; ties stay as they are."""
+    """Order of events (grouped by session) that sorts sessions by their first event; ties keep their order."""
     begins = np.flatnonzero(np.diff(session, prepend=-1))
     number = np.zeros(len(session), dtype=np.int64)
     number[begins[1:]] = 1
@@ -330,7 +323,7 @@ def _by_start(session: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventLog:
-    """The log with the user of each session, given that of each event and the row it came from."""
+    """The log with the user of each session, given the user and the source row of each event."""
     user, users = pd.factorize(user_ids)
     of_session = user[log.ptr[:-1]].astype(np.int64)
     strange = user != of_session[log.session]
@@ -339,16 +332,16 @@ def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventL
         first, second = shown(users[of_session[log.session[at]]]), shown(users[user[at]])
         raise InputError(
             f"row {rows[at] + 1}: session {shown(log.sessions[log.session[at]])} has events of users {first} and "
-            f"{second}; give each user's sessions ids of their own"
+            f"{second}; use different session ids for different users"
         )
     return replace(log, users=EntityTable(np.asarray(users), {}), session_user=of_session)
 
 
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame without rows that repeat another; its index still says which row is which."""
+    """The frame without duplicate rows; its index keeps the row numbers."""
     try:
         again = frame.duplicated().to_numpy()
-    except TypeError:  # lists and the like
+    except TypeError:  # unhashable values such as lists
         again = frame.map(partial(spelled, form=repr)).duplicated().to_numpy()
     if not again.any():
         return frame
@@ -360,12 +353,12 @@ def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[~again]
 
 
-def _cut(user_ids: np.ndarray, times: np.ndarray, pause: float) -> np.ndarray:
-    """Session ids ``user#number``: a new session where a user's pause exceeds so many seconds."""
+def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity: float) -> np.ndarray:
+    """Session ids ``user#number``: a new session after more than ``inactivity`` seconds without an event."""
     user, names = pd.factorize(user_ids)
     order = np.lexsort((times, user))
     other = np.diff(user[order], prepend=-1) != 0
-    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > pause)
+    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > inactivity)
     number = np.cumsum(begins)
     number -= number[other][np.cumsum(other) - 1]
     out = np.empty(len(user), dtype=object)
@@ -374,6 +367,6 @@ def _cut(user_ids: np.ndarray, times: np.ndarray, pause: float) -> np.ndarray:
 
 
 def _renumber(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """New numbers by first appearance, and the old number of each."""
+    """New indices by first appearance, and the old index of each."""
     new, old = pd.factorize(codes)
     return new.astype(np.int64), np.asarray(old, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The log as one heterogeneous graph, for encoders that look beyond a session and for people who look at it."""
+"""The log as one heterogeneous graph, for encoders that read beyond the session and for inspection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphmeta.errors import InputError
 
 
 def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
-    """The graph of a log; give it the training log, and nothing after the cut can reach it.
+    """The graph of a log; pass the training log, so that it has no later events.
 
     Node types: ``session``, ``item``, ``user`` (if known) and one for each item and user attribute. Edge types:
 
@@ -61,11 +61,11 @@ def to_networkx(graph: HeteroData, *, around: tuple[str, int] | None = None, hop
     """The graph, or the neighbourhood of one node, as networkx; nodes are ``(type, number)``, edges carry ``kind``.
 
     Args:
-        around: the node in the middle, e.g. ``("session", 3)``; without it, the whole graph.
-        hops: how far from it, along edges of either direction.
+        around: the centre node, e.g. ``("session", 3)``; the whole graph if not given.
+        hops: the radius, along edges of either direction.
 
     Raises:
-        InputError: no such node in the middle.
+        InputError: no such centre node.
 
     >>> import pandas as pd
     >>> log = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
@@ -88,7 +88,7 @@ def _all(graph: HeteroData) -> dict[str, torch.Tensor]:
 
 
 def _near(graph: HeteroData, around: tuple[str, int], hops: int) -> dict[str, torch.Tensor]:
-    """Which nodes of each type are at most so many hops away."""
+    """Masks of the nodes of each type within ``hops`` of the centre."""
     kind, number = around
     if kind not in graph.node_types or not 0 <= number < (graph[kind].num_nodes or 0):
         sizes = ", ".join(f"{k} ({graph[k].num_nodes})" for k in graph.node_types)

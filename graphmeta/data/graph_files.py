@@ -15,7 +15,7 @@ from graphmeta.storage import load_state, save_state
 
 
 def session_number(log: EventLog, around: str | None) -> int:
-    """The number of the session of this id; without an id, of one neither short nor long.
+    """The index of the session with this id; without an id, of a session of typical length.
 
     Raises:
         InputError: no such session.
@@ -30,7 +30,7 @@ def session_number(log: EventLog, around: str | None) -> int:
 
 
 def node_names(log: EventLog, graph: HeteroData) -> dict[str, np.ndarray]:
-    """What each node is called: the ids of sessions and users, names of items, values of attributes."""
+    """The name of each node: ids of sessions and users, labels of items, values of attributes."""
     names = {
         "session": log.sessions,
         "item": np.array([log.items.describe(row) for row in range(log.num_items)]),

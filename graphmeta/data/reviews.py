@@ -1,7 +1,7 @@
-"""Reviews: who wrote what about which item, with a rating; their words as numbers; documents made of them.
+"""Reviews with ratings, the vocabulary of their texts, and documents of users and items.
 
-A document is the words of somebody's reviews (or of the reviews of something), one after another in time. Every word
-remembers the review it is from, so that a review can be taken out of a document later and a word be traced back.
+A document is the concatenation of the reviews of a user (or of an item), by time. Each word keeps the index of its
+review, so that a review can be removed from a document and a word traced back.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class ReviewLog:
-    """Reviews in the order of time; those of one time keep the order of the rows they came from.
+    """Reviews sorted by time; those with equal times keep the order of their rows.
 
-    Shapes: user, item ``[R]`` int64 numbers; rating, time ``[R]`` float64 (time in seconds, or row numbers); text
+    Shapes: user, item ``[R]`` int64 indices; rating, time ``[R]`` float64 (time in seconds, or row numbers); text
     ``[R]`` str; users, items: original ids.
 
     >>> frame = pd.DataFrame({"who": ["a", "b"], "what": [7, 7], "stars": [5, 3], "said": ["Loud.", ""]})
@@ -44,7 +44,7 @@ class ReviewLog:
     def read(
         cls, source: Source, *, user: str, item: str, rating: str, text: str, time: str | None = None
     ) -> ReviewLog:
-        """Read reviews from a CSV, TSV or Parquet file or a frame; you name the columns. No text is an empty one.
+        """Read reviews from a CSV, TSV or Parquet file or a frame; you name the columns. A missing text is empty.
 
         Raises:
             InputError: a missing column, user, item or rating, or unreadable times; names row and remedy.
@@ -65,23 +65,23 @@ class ReviewLog:
         return len(self.user)
 
     def select(self, reviews: np.ndarray) -> ReviewLog:
-        """These reviews (a mask or rows ``[·]``); users and items keep their numbers."""
+        """These reviews (a mask or rows ``[·]``); user and item indices stay the same."""
         columns = {name: getattr(self, name)[reviews] for name in ("user", "item", "rating", "time", "text")}
         return replace(self, **columns)
 
     def of_items(self, items: np.ndarray) -> ReviewLog:
-        """The reviews of these items (a mask over items); only they and their reviewers are left, with new numbers."""
+        """The reviews of these items (a mask over items), with new indices for the remaining items and users."""
         some = self.select(items[self.item])
         who, users = pd.factorize(some.user)
         what, kept = pd.factorize(some.item)
         return replace(some, user=who, item=what, users=self.users[users], items=self.items[kept])
 
     def with_users(self, users: np.ndarray) -> ReviewLog:
-        """The same reviews with users numbered by this table of ids, which must know them all."""
+        """The same reviews with the user indices of this table of ids, which must contain all users."""
         return replace(self, user=locate(users, self.users)[self.user], users=users)
 
     def filter(self, *, min_item_reviews: int = 30, min_user_reviews: int = 10) -> ReviewLog:
-        """Items with so many reviews, then users with so many, each rule once. Source: CATN's preparation of Amazon.
+        """Filter items, then users, by their number of reviews, each once. Source: CATN's preparation of Amazon.
 
         Reviews without a text are dropped first.
         """
@@ -95,9 +95,9 @@ class ReviewLog:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The words that models know, numbered from 1; 0 is padding. ``weights`` are their inverse document frequencies.
+    """The words of models, with indices from 1; 0 is padding. ``weights`` are their inverse document frequencies.
 
-    ``split`` cuts a text into words, in the same way for all texts.
+    ``split`` is the tokeniser, the same for all texts.
     """
 
     words: np.ndarray
@@ -108,17 +108,17 @@ class Vocabulary:
     def fit(
         cls, texts: Sequence[str] | np.ndarray, *, size: int = 20_000, max_share: float = 0.5, min_count: int = 1
     ) -> Vocabulary:
-        """The words with the greatest sums of TF-IDF over these texts; give it the texts of training alone.
+        """The words with the largest TF-IDF sums over these texts; pass training texts only.
 
         Args:
-            max_share: words that stand in a greater share of the texts are left out; so are English function words.
-            min_count: so many texts must hold a word.
+            max_share: maximum document frequency of a word, as a share; English stop words are removed too.
+            min_count: minimum document frequency of a word.
 
         Raises:
             InputError: scikit-learn is not installed, or no word is left.
 
-        Source: CATN's preparation (20,000 words, .5). Differs: lower case in texts and vocabulary alike, punctuation
-        cut off, function words really left out; there they stayed, and capitalised words were lost.
+        Source: CATN's preparation (20,000 words, .5). Differs: texts and vocabulary are both lower case, punctuation is
+        removed, stop words are removed; there they stayed, and capitalised words were lost.
         """
         vectorizer = _vectorizer(max_share, min_count)
         try:
@@ -137,7 +137,7 @@ class Vocabulary:
         return {word: number for number, word in enumerate(self.words.tolist(), 1)}
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of the known words of a text, in order."""
+        """The indices of the vocabulary words of a text, in order."""
         return [self._number[word] for word in self.split(text) if word in self._number]
 
 
@@ -151,14 +151,14 @@ def _vectorizer(max_share: float, min_count: int):  # noqa: ANN202
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """The words of reviews in one flat array: review r's are ``word[ptr[r]:ptr[r + 1]]``."""
+    """The words of reviews in one flat array: review r has ``word[ptr[r]:ptr[r + 1]]``."""
 
     word: np.ndarray
     ptr: np.ndarray
 
     @classmethod
     def of(cls, texts: np.ndarray, vocabulary: Vocabulary) -> Words:
-        """The known words of these texts."""
+        """The vocabulary words of these texts."""
         known = [vocabulary.encode(text) for text in texts]
         ptr = np.concatenate([[0], np.cumsum([len(words) for words in known])]).astype(np.int64)
         return cls(np.array([word for words in known for word in words], dtype=np.int64), ptr)
@@ -166,7 +166,7 @@ class Words:
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Documents of equal length, filled up with 0; ``review`` says where each word is from (-1 for padding).
+    """Documents padded with 0 to equal length; ``review`` is the review of each word (-1 for padding).
 
     Shapes: word, review ``[N, L]`` int64.
     """
@@ -196,11 +196,11 @@ class Documents:
 
 
 def latent_vectors(words: Words, vocabulary: Vocabulary, width: int, *, seed: int = 0) -> np.ndarray:
-    """Vectors of the vocabulary's words from the reviews themselves, where no file has any: words that stand in the
-    same reviews are near each other.
+    """Word vectors from the reviews themselves, without a file of pretrained vectors: words of the same reviews are
+    similar.
 
-    The first singular vectors, as wide as their singular values, of the words' frequencies in reviews times their
-    inverse document frequencies, each word's brought to the length √D. Row 0 is padding, zeros.
+    Left singular vectors times singular values of the word-review TF-IDF matrix, each row scaled to length √D. Row 0 is
+    padding, zeros.
 
     Shapes: returns ``[words + 1, D]`` float32.
     Source: Deerwester et al. 1990 (latent semantic analysis).
@@ -215,7 +215,7 @@ def latent_vectors(words: Words, vocabulary: Vocabulary, width: int, *, seed: in
     shape = len(vocabulary), len(words.ptr) - 1
     table = csr_array((vocabulary.weights[words.word - 1], (words.word - 1, review)), shape=shape)
     if not 0 < width < min(shape):
-        raise InputError(f"{shape[0]} words in {shape[1]} reviews have no {width} latent dimensions; ask for fewer")
+        raise InputError(f"{shape[0]} words in {shape[1]} reviews have no {width} latent dimensions; use fewer")
     left, values, _ = svds(table, k=width, rng=np.random.default_rng(seed))
     found = left * values
     found *= np.sqrt(width) / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
@@ -223,26 +223,28 @@ def latent_vectors(words: Words, vocabulary: Vocabulary, width: int, *, seed: in
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, *, seed: int = 0) -> np.ndarray:
-    """Vectors of the vocabulary's words from a text file like word2vec's or GloVe's: a word and its numbers a line.
+    """Pretrained word vectors from a text file in the format of word2vec or GloVe: one word and its vector per line.
 
-    Row 0 is padding, zeros; a word that the file does not have gets noise of the spread of those it has.
+    Row 0 is padding, zeros; words not in the file get Gaussian noise with the standard deviation of those in it.
 
     Shapes: returns ``[words + 1, D]`` float32.
 
     Raises:
-        InputError: no such file, a line that is no vector like the others, or none of the words.
+        InputError: no such file, a line with another number of values, or none of the words.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; name one with a word and its vector a line (GloVe, word2vec as text)")
+        raise InputError(
+            f"{path}: no such file; name one with one word and its vector per line (GloVe, word2vec as text)"
+        )
     wanted, found, width = set(vocabulary.words.tolist()), {}, 0
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             word, *values = line.rstrip().split(" ")
             if number == 1 and len(values) == 1:
-                continue  # word2vec's head: how many, how wide
+                continue  # word2vec header: count and width
             width = width or len(values)
             if len(values) != width:
-                raise InputError(f"{path}, line {number}: {len(values)} numbers, where {width} stand above")
+                raise InputError(f"{path}, line {number}: {len(values)} numbers instead of {width}")
             if word in wanted:
                 found[word] = np.array(values, dtype=np.float32)
     if not found:

@@ -1,4 +1,4 @@
-"""An event log for people: three lines, a small HTML table, and a frame with original ids."""
+"""Display of an event log: three lines of text, a small HTML table, and a frame with original ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def facts(log: EventLog) -> dict[str, str]:
-    """What a log holds, in words: size, times, columns."""
+    """Size, time span and columns of a log as text."""
     users = "" if log.users is None else f", {len(log.users):,} users"
     length = f"; {log.num_events / log.num_sessions:.1f} events a session" if log.num_sessions else ""
     return {
@@ -25,8 +25,8 @@ def facts(log: EventLog) -> dict[str, str]:
 
 def text(log: EventLog) -> str:
     """Three lines."""
-    told = facts(log)
-    return f"EventLog: {told['size']}\n  time: {told['time']}\n  columns: {told['columns']}"
+    found = facts(log)
+    return f"EventLog: {found['size']}\n  time: {found['time']}\n  columns: {found['columns']}"
 
 
 def html(log: EventLog) -> str:

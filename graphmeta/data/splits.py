@@ -1,6 +1,6 @@
-"""Cuts of a log into training, validation and test: by time, by unseen user, by unseen item.
+"""Splits of a log into training, validation and test: by time, by new users, by new items.
 
-The training part never knows what it may not: not the events, not the vocabulary, not the counts.
+The training part has no information of the others: neither events nor vocabulary nor counts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Three logs that share the training vocabulary, and the cuts that made them (times, if by time).
+    """Three logs with the training vocabulary, and the cut times if split by time.
 
-    ``unknown`` counts the events of valid and test on items that training does not know; they are left out.
+    ``unknown`` counts the dropped events of valid and test: those on items not in training.
     """
 
     train: EventLog
@@ -29,12 +29,12 @@ class Split:
 
 
 def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
-    """The last share ``test`` of sessions is the test, the share ``valid`` before it the validation.
+    """The last share ``test`` of sessions is the test part, the share ``valid`` before it the validation part.
 
-    Sessions count by their first event. A training session that runs across a cut keeps only what came before.
+    Sessions are ordered by their first event. A training session that crosses a cut keeps only earlier events.
 
     Raises:
-        InputError: shares that leave no training, or a log too small to cut.
+        InputError: shares that leave no training part, or a log too small to split.
     """
     starts = log.starts
     n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
@@ -42,14 +42,14 @@ def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Sp
     valid_from = starts[len(starts) - n_test - n_valid] if n_valid else test_from
     if n_valid and valid_from == test_from:
         raise InputError(
-            f"so many sessions begin at one time ({test_from:.0f}) that none is left to validate on; "
-            f"change the shares, or bring finer times"
+            f"so many sessions begin at one time ({test_from:.0f}) that the validation part is empty; "
+            f"change the shares, or use finer times"
         )
     return split_at(log, float(valid_from), float(test_from))
 
 
 def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
-    """Cut at two times (seconds): training before ``valid_from``, test from ``test_from`` on.
+    """Split at two times (seconds): training before ``valid_from``, test from ``test_from`` on.
 
     Raises:
         InputError: no event before ``valid_from``.
@@ -67,9 +67,9 @@ def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
 
 
 def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
-    """Random shares of the *users* are held out with all their sessions: nobody is in two parts.
+    """Random shares of the *users* are held out with all their sessions: no user is in two parts.
 
-    All users stay in the user table of each part, so that what is known of a new one besides clicks can be used.
+    All users stay in the user table of each part, so that attributes of new users can be used.
 
     Raises:
         InputError: a log without users, or with too few.
@@ -86,14 +86,14 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
 
 
 def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
-    """Random shares of the *items* are new: training sees none of their events, only that they are on sale.
+    """Random shares of the *items* are new: training has none of their events.
 
-    All items stay in the vocabulary, so a new one can be ranked by its attributes. The test holds the sessions with
-    a new item of its own, validation those of the others with one of its own, training the rest: no session is in
-    two parts. Long sessions leave little to train on, for few have no new item at all: then take smaller shares.
+    All items stay in the vocabulary, so new items can be ranked by their attributes. Sessions with a new test item form
+    the test part, other sessions with a new validation item the validation part, the rest the training part: no
+    session is in two parts. With long sessions, few have no new item; use smaller shares then.
 
     Raises:
-        InputError: a part without any session.
+        InputError: a part without sessions.
     """
     of_session = np.zeros(log.num_sessions, dtype=np.int64)
     np.maximum.at(of_session, log.session, _parts(log.num_items, test, valid, seed, "items")[log.item])
@@ -105,22 +105,19 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     return Split(train, valid_log, test_log)
 
 
-def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:
-    """The log in parts of different people, drawn at random, in sizes that go like ``shares``; items stay numbered.
+def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:
+    """Random parts of the log with disjoint users, with sizes proportional to ``shares``; item indices stay the same.
 
-    For factors of the first part's people, meta-training on the second's and a test on the third's. A person is a
-    user with all sessions, or a session where users are not known. No part knows the users of another: a part's
-    users are numbered anew.
+    For example to pretrain factors on the first part, meta-train on the second and test on the third. A user is a user
+    id with all its sessions, or one session if its user is unknown. Each part has its own user indices.
 
     Raises:
-        InputError: shares that are not positive, or a part without anybody.
+        InputError: shares that are not positive, or a part without users.
     """
     owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
     people, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
     if min(shares, default=0) <= 0 or len(people) < len(shares):
-        raise InputError(
-            f"{len(people)} people in shares {shares}: shares must be positive, with somebody in each part"
-        )
+        raise InputError(f"{len(people)} users in shares {shares}: shares must be positive, with a user in each part")
     ends = np.round(np.cumsum(shares) / sum(shares) * len(people)).astype(np.int64)
     part = np.empty(len(people), dtype=np.int64)
     part[np.random.default_rng(seed).permutation(len(people))] = np.searchsorted(ends, np.arange(len(people)), "right")
@@ -129,25 +126,25 @@ def split_people(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: 
 
 
 def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
-    """The log without its last ``count`` sessions, and these; items and users stay numbered."""
+    """The log without its last ``count`` sessions, and those sessions; item and user indices stay the same."""
     last = np.arange(log.num_sessions) >= log.num_sessions - count
     before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))
     return before, after
 
 
 def period_edges(log: EventLog, *, seconds: float | None = None, events: int | None = None) -> np.ndarray:
-    """Where the periods of a log begin, and the last one ends: period p has times in ``[edges[p], edges[p + 1])``.
+    """Time edges of the periods of a log: period p has times in ``[edges[p], edges[p + 1])``.
 
-    By time, a period lasts ``seconds``, counted from the first event on; one without any event is none. By count, it
-    has ``events`` of them and all others that have the time of its last one; the last period may have fewer.
+    By time, a period lasts ``seconds``, counted from the first event; periods without events are dropped. By count, it
+    has ``events`` events and all others with the time of its last one; the last period may have fewer.
 
-    Shapes: ``[periods + 1]`` seconds, rising; each but the last is the time of a period's first event.
+    Shapes: ``[periods + 1]`` increasing seconds; each but the last is the time of a period's first event.
 
     Raises:
-        InputError: not one of the two, one that is not positive, or a log without events.
+        InputError: neither or both of ``seconds`` and ``events``, one that is not positive, or a log without events.
     """
     if (seconds is None) == (events is None) or not (seconds or events or 0) > 0 or log.num_events == 0:
-        raise InputError("periods need a log with events, and are so many seconds or so many events long, more than 0")
+        raise InputError("periods need a log with events, and either seconds= or events= above 0")
     times = np.sort(log.time)
     if seconds is not None:
         begins = np.unique(np.floor((times - times[0]) / seconds), return_index=True)[1].tolist()
@@ -160,19 +157,19 @@ def period_edges(log: EventLog, *, seconds: float | None = None, events: int | N
 
 
 def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
-    """How many of ``count`` things are for test and validation."""
+    """The numbers of test and validation entries among ``count``."""
     if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
         raise InputError(f"shares test={test} and valid={valid} must be in [0, 1) and leave some {things} to train on")
     n_test, n_valid = round(count * test), round(count * valid)
     if n_test + n_valid >= count or (test and not n_test) or (valid and not n_valid):
         raise InputError(
-            f"{count} {things} are too few to cut off shares of {valid} and {test}; bring more, or change the shares"
+            f"{count} {things} are too few for shares of {valid} and {test}; use more data, or change the shares"
         )
     return n_test, n_valid
 
 
 def _parts(count: int, test: float, valid: float, seed: int, things: str) -> np.ndarray:
-    """0 train, 1 valid, 2 test for each of ``count`` things, drawn without order."""
+    """0 train, 1 valid, 2 test for each of ``count`` entries, at random."""
     n_test, n_valid = _numbers(count, test, valid, things)
     order = np.random.default_rng(seed).permutation(count)
     part = np.zeros(count, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Tables of items and users: ids in the order of their numbers, categorical attributes, readable names."""
+"""Tables of items and users: original ids by index, attribute columns, readable labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class EntityTable:
-    """Items or users: their original ids in the order of their numbers, attributes and readable labels.
+    """Items or users: their original ids by index, attribute columns and readable labels.
 
     ``columns`` hold what is known of them, by name: categories (``attributes``, one a row; ``several``, any number),
     numbers, vectors and texts, see :mod:`graphmeta.data.column_types`.
@@ -81,7 +81,7 @@ class EntityTable:
         twice = pd.Series(keys, dtype=keys.dtype).duplicated().to_numpy()
         if twice.any():
             again = shown(keys[np.argmax(twice)])
-            raise InputError(f"column {key!r}, row {np.argmax(twice) + 1}: {again} stands twice; keep one row an id")
+            raise InputError(f"column {key!r}, row {np.argmax(twice) + 1}: {again} occurs twice; keep one row per id")
         many = several or {}
         types = types or {}
         strange = next((kind for kind in types.values() if kind not in TYPES), None)
@@ -102,7 +102,7 @@ class EntityTable:
         return len(self.ids)
 
     def fingerprint(self) -> bytes:
-        """Bytes that differ where ids or what is known of them do; labels are for people and do not count."""
+        """A hash over ids and columns; labels are for display only and are not included."""
         digest = hashlib.sha256(repr(self.ids.tolist()).encode())
         for name, one in self.columns.items():
             one.update(digest, name)
@@ -122,7 +122,7 @@ class EntityTable:
         return EntityTable(ids, {name: one.take(rows) for name, one in self.columns.items()}, labels, self.complete)
 
     def aligned(self, wanted: np.ndarray, role: str = "item") -> EntityTable:
-        """One row for each wanted id, in that order; without a row there is "unknown" everywhere.
+        """One row for each wanted id, in that order; ids without a row are "unknown" in every column.
 
         Raises:
             InputError: an id without a row in a table that is ``complete``.
@@ -165,7 +165,7 @@ class EntityTable:
 
 
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Position of each wanted id among the known ones, -1 where there is none; 7 and "7" are the same, "07" is not."""
+    """Position of each wanted id among the known ids, or -1; 7 and "7" are equal, "07" is not."""
     if len(wanted) == 0 or len(known) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
     numeric = known.dtype.kind == "i" and np.asarray(wanted).dtype.kind in "iu"

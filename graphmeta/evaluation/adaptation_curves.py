@@ -1,6 +1,6 @@
-"""Adaptation curves: what a trained system's answers gain by another step, or by another click to learn from.
+"""Adaptation curves: metrics of a trained system by the number of inner steps, or of support samples.
 
-Both ask the same weights the same queries again and again; nothing is trained, and nothing is set in the system.
+The weights and queries stay the same; nothing is trained, and the system is not modified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphmeta.system import System
 
 @dataclass(frozen=True)
 class Curve:
-    """Results by a number of steps or of support samples; ``own`` is the number that the system itself has."""
+    """Results by the number of steps or of support samples; ``own`` is the system's default."""
 
     results: dict[int, Result]
     own: int
@@ -32,16 +32,16 @@ class Curve:
 def by_steps(
     system: System, samples: EventLog | Samples, *, steps: Iterable[int] = range(6), ks: tuple[int, ...] = (5, 10, 20)
 ) -> Curve:
-    """How well the system answers after 0, 1, 2 … steps on each session's own clicks: :func:`evaluate` at each.
+    """Results after 0, 1, 2 … steps on each session's own clicks: :func:`evaluate` with each number of steps.
 
-    0 steps is the start itself, which for a gated or generated start is not the shared weights.
+    0 steps evaluates the start itself, which for a gated or generated start is not the shared weights.
 
     Args:
         samples: as :func:`~graphmeta.evaluation.ranking.evaluate` takes them.
-        steps: at least 0 each; also more than the system was trained with, unless each step has rates of its own.
+        steps: at least 0 each; may exceed the number in training, unless rates are learned per step.
 
     Raises:
-        InputError: a system that does not adapt, a negative number, one that no rates were learned for, or tasks.
+        InputError: a system that does not adapt, a negative number, a step without a learned rate, or tasks.
     """
     own = _adaptation(system).steps
     return _curve(own, _numbers(steps, "steps"), lambda number: evaluate(system, samples, ks=ks, steps=number))
@@ -54,15 +54,14 @@ def by_support(
     support: Iterable[int] = range(11),
     ks: tuple[int, ...] = (5, 10, 20),
 ) -> Curve:
-    """How well the system answers when its steps see only the last 0, 1, 2 … clicks of a session as targets.
+    """Results when only the last 0, 1, 2 … clicks of a session are support targets.
 
-    The session itself stays as it is: the encoder still reads all its clicks, the steps learn from fewer of them. A
-    session of n known clicks has ``n − 1`` such targets at most (n where the first is one too, as in MetaCF), so its
-    answer stays the same from there on.
+    The context is unchanged: the encoder still reads all clicks. A session with context length n has at most ``n − 1``
+    support targets (n where the first click is one too, as in MetaCF), so larger numbers give the same result.
 
     Args:
         samples: as :func:`~graphmeta.evaluation.ranking.evaluate` takes them.
-        support: how many support samples a task may have (``System.max_support``), at least 0 each.
+        support: the largest number of support samples per task (``System.max_support``), at least 0 each.
 
     Raises:
         InputError: a system that does not adapt, a negative number, or tasks, whose support is given.
@@ -73,19 +72,21 @@ def by_support(
 
 
 def _curve(own: int, numbers: list[int], measured: Callable[[int], Result]) -> Curve:
-    """The result at each number; the largest first, so that one too large is refused at once."""
+    """The result for each number; the largest is evaluated first, so that an invalid one raises at once."""
     found = {number: measured(number) for number in sorted(set(numbers), reverse=True)}
     return Curve({number: found[number] for number in numbers}, own)
 
 
 def _adaptation(system: System) -> Adaptation:
     if system.adaptation is None:
-        raise InputError("this system does not adapt, so it has no curve; evaluate it, or give it an adaptation")
+        raise InputError(
+            "this system does not adapt, so it has no adaptation curve; call evaluate(), or build it with an adaptation"
+        )
     return system.adaptation
 
 
 def _numbers(wanted: Iterable[int], what: str) -> list[int]:
     numbers = list(wanted)
     if not numbers or not all(isinstance(number, Integral) and number >= 0 for number in numbers):
-        raise InputError(f"a curve needs whole numbers of {what} that are not negative, not {numbers}")
+        raise InputError(f"numbers of {what} must be whole and not negative, not {numbers}")
     return numbers

@@ -1,7 +1,7 @@
-"""Four cold-start scenarios from one log of ratings: people and items that training knows (warm) or does not (cold).
+"""Four cold-start scenarios from one log of ratings: users and items in training (warm) or not (cold).
 
-What training may see is cut out first: ratings by warm people of warm items, less those held out. Every scenario is
-made of the rest, so that no rating of a cold person or of a cold item, and none that is asked about, trains anything.
+Training data are the ratings by warm users of warm items, without the held-out ones. Scenarios use the other ratings
+only, so no rating of a cold user or item and no query rating is trained on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from graphmeta.sampling.tasks import Tasks, tasks_of
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is asked of a model after training, and the rule by which its people and items are warm or cold.
+    """Test tasks, and the rule by which their users and items are warm or cold.
 
-    ``trained`` says that its very queries were trained on: such figures tell how well training fits, no more.
+    ``trained``: the queries were trained on, so the metrics are training errors.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Scenario:
     trained: bool = False
 
     def __str__(self) -> str:
-        known, asked = len(self.tasks.support), len(self.tasks.query)
-        return f"{self.name}: {len(self.tasks):,} people, {known:,} ratings known, {asked:,} asked ({self.rule})"
+        support, query = len(self.tasks.support), len(self.tasks.query)
+        return f"{self.name}: {len(self.tasks):,} users, {support:,} support and {query:,} query ratings ({self.rule})"
 
 
 @dataclass(frozen=True)
 class Cold:
-    """Which people or items count as new, ``rows [n]`` bool, and why.
+    """Which users or items are new, ``rows [n]`` bool, and by which rule.
 
     Raises:
-        InputError: rows that are no mask.
+        InputError: rows that are not a boolean mask.
     """
 
     rows: np.ndarray
@@ -49,28 +49,26 @@ class Cold:
 
     def __post_init__(self) -> None:
         if self.rows.dtype != bool or self.rows.ndim != 1:
-            raise InputError(
-                f"rows of {self.rows.dtype} {self.rows.shape}: a mask says of each whether it is new, bool"
-            )
+            raise InputError(f"rows of {self.rows.dtype} {self.rows.shape} are no mask; pass one bool per user or item")
 
     def check(self, number: int, things: str) -> None:
-        """Refuse a mask that is not one of so many things."""
+        """Raise an InputError unless the mask has ``number`` entries."""
         if len(self.rows) != number:
-            raise InputError(f"a mask of {len(self.rows)} for {number} {things}; say of each whether it is new")
+            raise InputError(f"a mask of {len(self.rows)} for {number} {things}; pass one bool for each")
 
 
 @dataclass(frozen=True, eq=False)
 class ColdStart:
-    """A log of ratings whose sessions are people, cut for training and for the scenarios.
+    """A log of ratings with one session per user, split into training and scenarios.
 
     Args:
-        log: of all ratings; a session is a person.
-        users: which sessions are new people; items: which items are new.
-        held_out: ratings by warm people of warm items that training does not see either, ``[N]`` bool.
-        queries: how the ratings of a person become known and asked.
+        log: all ratings; a session is a user.
+        users: which sessions are new users; items: which items are new.
+        held_out: ratings by warm users of warm items that are not in training, ``[N]`` bool.
+        queries: how the ratings of a user are split into support and query.
 
     Raises:
-        InputError: a log without ratings, masks of another size, or held-out ratings that are not by warm people of
+        InputError: a log without ratings, masks of another size, or held-out ratings that are not by warm users of
             warm items.
     """
 
@@ -82,35 +80,33 @@ class ColdStart:
 
     def __post_init__(self) -> None:
         if self.log.value is None:
-            raise InputError("scenarios are made of ratings; name the log's column of ratings (value=)")
+            raise InputError("scenarios need ratings; name the log's column of ratings (value=)")
         _check_masks(self.log, self.users, self.items)
         if len(self.held_out) != self.log.num_events or (self.held_out & ~self._cell(False, False)).any():
-            raise InputError(
-                "a held-out rating is one by a warm person of a warm item; say of each rating whether it is"
-            )
+            raise InputError("held_out must select ratings by warm users of warm items; pass one bool per rating")
 
     def _cell(self, cold_user: bool, cold_item: bool) -> np.ndarray:
-        """The events by such people of such items, ``[N]``."""
+        """The events by cold (warm) users of cold (warm) items, ``[N]`` bool."""
         user, item = self.users.rows[self.log.session], self.items.rows[self.log.item]
         return (user == cold_user) & (item == cold_item)
 
     @property
     def seen(self) -> np.ndarray:
-        """The events that training may see, ``[N]`` bool."""
+        """The training events, ``[N]`` bool."""
         return self._cell(False, False) & ~self.held_out
 
     @cached_property
     def training(self) -> EventLog:
-        """The training log: warm people and items, numbered as all are."""
+        """The training log: warm users and items, with the indices of the whole log."""
         return self.log.select(self.seen).aligned_to(self.log.items, self.log.users)
 
     def scenarios(self) -> Iterator[Scenario]:
-        """Warm-warm on held-out ratings; one cold side, the other, both; and warm-warm on what was trained on.
+        """Warm users and items (held-out ratings), cold users, cold items, both cold, and warm as in training.
 
-        In the first, a person's training ratings are known and the held-out ones are asked. In the others, ratings
-        of the scenario alone are known and asked, as in MeLU.
+        In the first, training ratings are the support and held-out ratings the query. In the others, support and
+        query are both ratings of the scenario, as in MeLU.
         """
-        rule = f"new people: {self.users.rule}; new items: {self.items.rule}"
+        rule = f"new users: {self.users.rule}; new items: {self.items.rule}"
         if self.held_out.any():
             yield Scenario("warm", self._held_out(), f"{rule}; held-out ratings")
         for name, cell in {"user cold": (True, False), "item cold": (False, True), "both cold": (True, True)}.items():
@@ -119,7 +115,7 @@ class ColdStart:
         yield Scenario("warm, as trained", self.queries(self.training, max_length=0), rule, trained=True)
 
     def _held_out(self) -> Tasks:
-        """Persons with held-out ratings, and as many known ones as a task may have."""
+        """Tasks of users with held-out ratings and an allowed number of support ratings."""
         count = np.bincount(self.log.session[self.seen], minlength=self.log.num_sessions)
         enough = ((count >= self.queries.least - self.queries.queries) & (count <= self.queries.most))[self.log.session]
         return tasks_of(self.log, self.seen & enough, self.held_out & enough)
@@ -128,16 +124,16 @@ class ColdStart:
 def cold_start(
     log: EventLog, users: Cold, items: Cold, *, share: float = 0.2, queries: RandomQueries | None = None
 ) -> ColdStart:
-    """Cut a log for training and scenarios, and hold out some ratings of warm people for a warm-warm scenario.
+    """Split a log into training and scenarios, with held-out ratings of some warm users for the warm-warm scenario.
 
     Args:
-        users: which sessions are new people; items: which items are new.
-        share: of the warm people with enough ratings, those of whom as many ratings as a task has queries are held
-            out; with what is left they still make a task to train on.
-        queries: how the ratings of a person become known and asked.
+        users: which sessions are new users; items: which items are new.
+        share: the share of warm users with held-out ratings, as many as a task has queries; only users with enough
+            other ratings for a training task are chosen.
+        queries: how the ratings of a user are split into support and query.
 
     Raises:
-        InputError: as :class:`ColdStart` does; a share that is none.
+        InputError: as :class:`ColdStart`, or a share outside [0, 1].
     """
     _check_share(share)
     _check_masks(log, users, items)
@@ -145,10 +141,10 @@ def cold_start(
     warm = ~users.rows[log.session] & ~items.rows[log.item]
     count = np.bincount(log.session[warm], minlength=log.num_sessions)
     rich = (count >= queries.least + queries.queries) & (count <= queries.most + queries.queries)
-    lot = np.random.default_rng([queries.seed, 1]).random(log.num_sessions)
-    chosen = rich & (lot < share)
-    asked = {"queries": queries.queries, "least": 0, "most": log.num_events, "seed": queries.seed + 1}
-    _, held_out = random_queries(log, warm & chosen[log.session], **asked)
+    sample = np.random.default_rng([queries.seed, 1]).random(log.num_sessions)
+    chosen = rich & (sample < share)
+    options = {"queries": queries.queries, "least": 0, "most": log.num_events, "seed": queries.seed + 1}
+    _, held_out = random_queries(log, warm & chosen[log.session], **options)
     return ColdStart(log, users, items, held_out, queries)
 
 
@@ -162,26 +158,26 @@ def _check_share(share: float) -> None:
         raise InputError(f"share={share} must lie between 0 and 1")
 
 
-def random_people(log: EventLog, share: float, *, seed: int = 0) -> Cold:
-    """This share of the sessions, at random."""
+def random_users(log: EventLog, share: float, *, seed: int = 0) -> Cold:
+    """A random share of the sessions (users)."""
     _check_share(share)
     rows = np.zeros(log.num_sessions, dtype=bool)
     rows[np.random.default_rng(seed).permutation(log.num_sessions)[: round(log.num_sessions * share)]] = True
     return Cold(rows, f"{share:.0%} at random")
 
 
-def late_people(log: EventLog, share: float) -> Cold:
-    """The sessions that begin in the last ``share`` of all events. Source: MAMO, section 5.1 (0.2)."""
+def late_users(log: EventLog, share: float) -> Cold:
+    """The sessions (users) that begin within the last ``share`` of all events. Source: MAMO, section 5.1 (0.2)."""
     _check_share(share)
     point = np.quantile(log.time, 1 - share)
     return Cold(log.starts > point, f"first rating in the last {share:.0%} of all")
 
 
 def released_from(items: EntityTable, year: int, *, attribute: str = "year") -> Cold:
-    """Items of that year or later; one without a year is not new. Source: MeLU, section 4.1 (1998).
+    """Items of that year or later; an item without a year is not new. Source: MeLU, section 4.1 (1998).
 
     Raises:
-        InputError: items without that attribute (one value an item).
+        InputError: items without that single-valued attribute.
     """
     if attribute not in items.attributes:
         raise InputError(f"items have no attribute {attribute!r}; there are: {', '.join(items.attributes) or 'none'}")
@@ -191,5 +187,5 @@ def released_from(items: EntityTable, year: int, *, attribute: str = "year") -> 
 
 
 def rare_items(log: EventLog, most: int) -> Cold:
-    """Items of at most so many events. Source: MAMO, section 5.1 (10)."""
+    """Items with at most ``most`` events. Source: MAMO, section 5.1 (10)."""
     return Cold(log.support <= most, f"at most {most} ratings")

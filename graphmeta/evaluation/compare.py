@@ -1,4 +1,4 @@
-"""What is asked of a model and what is told of it: the cut of a log, the comparison with rivals, examples."""
+"""Evaluation of a system and its baselines on the same test queries, and the metrics as JSON."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from graphmeta.system import System
 
 
 def baselines(past: EventLog) -> dict[str, Any]:
-    """Popularity, session kNN and STAN; where no session of the log repeats an item, they do not either."""
+    """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any."""
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
     return {name: match_repeats(past, model) for name, model in models.items()}
 
 
 def compare(
-    system: System, asked: Samples, *, past: EventLog, alone: System | None = None, bar: Bar
+    system: System, queries: Samples, *, past: EventLog, base: System | None = None, bar: Bar
 ) -> dict[str, Result]:
-    """How well the system and its rivals answer the same questions, by their names in JSON.
+    """Results of the system and its baselines on the same test queries, by their names in JSON.
 
-    Of a system that adapts, ``without_steps`` says what its sessions' own steps are worth.
+    For a system that adapts, ``without_steps`` is the ablation without inner steps.
 
     Args:
-        past: the training log, which the baselines count in and the slices by item frequency refer to.
-        alone: a plain encoder trained as such.
+        past: the training log, for the baselines and for the slices by item frequency.
+        base: a system without adaptation, trained as such.
         bar: ``(batches, name) -> batches``, shows progress.
     """
 
     def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
-        return evaluate(scorer, asked, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
+        return evaluate(scorer, queries, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
 
-    found = {name: measured(rival, name.replace("_", " ")) for name, rival in baselines(past).items()}
-    if alone is not None:
-        found["encoder_alone"] = measured(alone, "encoder alone")
+    found = {name: measured(model, name.replace("_", " ")) for name, model in baselines(past).items()}
+    if base is not None:
+        found["encoder_alone"] = measured(base, "encoder alone")
     if system.adaptation is not None:
-        # Where a session starts from (a gate, a memory) is as trained.
+        # The start (a gate, a memory) is the trained one.
         found["without_steps"] = measured(system, "without steps", steps=0)
     return found | {"system": measured(system, "system")}
 
 
 def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[str, Any]:
-    """The flat object of ``metrics.json``: fractions in [0, 1], and what they are fractions of."""
+    """The flat object of ``metrics.json``: metrics in [0, 1], number of samples and candidates."""
     own = results["system"]
-    rivals = [name for name in ("popularity", "session_knn", "stan", "encoder_alone") if name in results]
-    off = [name for name in ("without_steps",) if name in results]
+    others = [name for name in ("popularity", "session_knn", "stan", "encoder_alone") if name in results]
+    ablations = [name for name in ("without_steps",) if name in results]
     return {
         "system": system,
         "candidates": own.candidates,
@@ -57,7 +57,7 @@ def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[st
         "seed": seed,
         **own.metrics,
         "slices": own.slices,
-        "baselines": {name: results[name].metrics for name in rivals},
-        **{name: results[name].metrics for name in off},
+        "baselines": {name: results[name].metrics for name in others},
+        **{name: results[name].metrics for name in ablations},
         "ties": own.ties,
     }

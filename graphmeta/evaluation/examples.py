@@ -16,7 +16,7 @@ from graphmeta.system import Recommendation, System
 
 @dataclass(frozen=True)
 class Example:
-    """A session, what was recommended to it, and what came next: its row among the items, and its rank."""
+    """A session, its recommendations, and the true next item with its rank."""
 
     known: list[str]
     offered: list[Recommendation]
@@ -26,11 +26,11 @@ class Example:
 
 
 def examples(system: System, test: EventLog, *, number: int = 3, k: int = 5) -> list[Example]:
-    """Recommendations for sessions of two to six known clicks, at even distances through the test log."""
-    asked, items = last_clicks(test), system.items
-    fitting = np.flatnonzero((asked.lengths >= 2) & (asked.lengths <= 6))
-    chosen = asked.take(fitting[np.linspace(0, len(fitting), number + 2)[1:-1].astype(int)])
-    sessions = [asked.item[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)]
+    """Recommendations for sessions with a context length of 2 to 6, evenly spaced in the test log."""
+    queries, items = last_clicks(test), system.items
+    fitting = np.flatnonzero((queries.lengths >= 2) & (queries.lengths <= 6))
+    chosen = queries.take(fitting[np.linspace(0, len(fitting), number + 2)[1:-1].astype(int)])
+    sessions = [queries.item[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)]
     times, users = chosen.time, system.users
     offers = system.recommend_many(
         [items.ids[s] for s in sessions],
@@ -40,8 +40,8 @@ def examples(system: System, test: EventLog, *, number: int = 3, k: int = 5) -> 
         exclude_seen=True,
     )
     found = ranks(system.scores(chosen), torch.from_numpy(chosen.target)).ceil().int().tolist()
-    told = zip(sessions, offers, chosen.target, found, strict=True)
+    rows = zip(sessions, offers, chosen.target, found, strict=True)
     return [
         Example([items.describe(i) for i in known], offer, items.ids[true], items.describe(true), rank)
-        for known, offer, true, rank in told
+        for known, offer, true, rank in rows
     ]

@@ -1,7 +1,7 @@
-"""Ranks and what is read off them. One target a sample; ranks count from 1; ties share their mean rank.
-For ratings: errors, and nDCG of short lists whose every entry has a rating.
+"""Ranks and ranking metrics with one target per sample; ranks start at 1 and ties share their mean rank.
+For ratings: errors, and nDCG of short lists in which every entry has a rating.
 
-A score that is NaN never helps: as the target it ranks last, as a competitor it ranks first.
+A NaN score ranks last as the target and first as any other candidate.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from graphmeta.errors import DivergedError
 
 
 def usable(scores: Tensor) -> Tensor:
-    """The scores ``[S, C]``, which a ranking can use; ``-inf`` is an item that a model leaves out.
+    """The scores ``[S, C]`` after a check; ``-inf`` excludes an item.
 
     Raises:
-        DivergedError: NaN or +inf among them.
+        DivergedError: scores with NaN or +inf.
     """
-    if len(scores) and not bool(scores.amax() < torch.inf):  # the maximum of what holds NaN is NaN
+    if len(scores) and not bool(scores.amax() < torch.inf):  # the maximum is NaN if any score is
         raise DivergedError("the model's scores are not finite numbers; its training diverged, train it again")
     return scores
 
 
 def ranks(scores: Tensor, target: Tensor) -> Tensor:
-    """Rank of each sample's target among all candidates: the mean of the best and the worst rank a tie allows.
+    """Rank of each sample's target among all candidates; tied candidates share the mean of their best and worst rank.
 
     Constant scores therefore give chance level, not rank 1.
 
@@ -45,7 +45,7 @@ def ranks(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def hit(rank: Tensor, k: int) -> Tensor:
-    """[r <= k]: recall and hit rate are the same with one target."""
+    """[r <= k]; with one target, hit rate and recall are equal."""
     return (rank <= k).double()
 
 
@@ -70,11 +70,11 @@ def summary(rank: Tensor, ks: tuple[int, ...]) -> dict[str, float]:
 def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
     """nDCG@k of each list ranked by ``scores``: ``DCG / best DCG``, ``DCG = Σ_{r ≤ k} gain_r / log2(1 + r)``.
 
-    Entries with equal scores share the mean of their gains, which is the expectation over their random order, so that
-    constant scores give chance level. A list without any gain counts 1: no order of it is better than another.
+    Entries with equal scores share the mean of their gains, the expectation over random order, so that constant
+    scores give chance level. A list without any gain counts as 1.
 
     Args:
-        gains: what each entry is worth, e.g. ``2^rating − 1``; ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
+        gains: the gain of each entry, e.g. ``2^rating − 1``; ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
 
     Shapes: scores, gains ``[N]``, ptr ``[L + 1]`` -> ``[L]`` float64.
 
@@ -87,13 +87,13 @@ def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
 
 
 def _in_order(scores: Tensor, owner: Tensor) -> Tensor:
-    """Rows list by list, the best score first."""
+    """Rows sorted by list, then by descending score."""
     best_first = scores.argsort(descending=True, stable=True)
     return best_first[owner[best_first].argsort(stable=True)]
 
 
 def _shared(gain: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
-    """Each entry's gain, or the mean over the entries of its list that have the same score."""
+    """Each entry's gain, averaged over the entries of its list with the same score."""
     order = _in_order(scores, owner)
     step = (scores[order].diff() != 0) | (owner[order].diff() != 0)
     group = torch.cat([step.new_zeros(min(len(order), 1)), step]).cumsum(0)
@@ -109,10 +109,10 @@ def _dcg(gain: Tensor, scores: Tensor, owner: Tensor, ptr: Tensor, k: int) -> Te
 
 
 def of_lists(rank: Tensor, task: Tensor, k: int) -> dict[str, Tensor]:
-    """Measures of tasks with several targets each, from the rank of every target.
+    """Metrics of tasks with several targets each, from the rank of every target.
 
-    With n targets of which h rank at most k: hit = h / n; hit_of_best = h / min(k, n), which a perfect list brings to
-    1; hit_any = [h > 0]; ndcg = Σ [r <= k] / log2(1 + r) over the same sum for ranks 1 … min(k, n).
+    With n targets of which h rank at most k: hit = h / n; hit_of_best = h / min(k, n), 1 for a perfect list;
+    hit_any = [h > 0]; ndcg = Σ [r <= k] / log2(1 + r), divided by the same sum for ranks 1 … min(k, n).
 
     Shapes: rank, task ``[Q]``, tasks numbered from 0 without a gap -> each ``[T]``.
     """
@@ -124,7 +124,7 @@ def of_lists(rank: Tensor, task: Tensor, k: int) -> dict[str, Tensor]:
 
 
 def rating_errors(found: Tensor, true: Tensor) -> dict[str, float]:
-    """MSE, RMSE and MAE over all ratings at once; ``[N], [N]``, in points of the scale (MSE: squared)."""
-    wrong = found.double() - true.double()
-    mse = float(wrong.square().mean())
-    return {"mse": mse, "rmse": mse**0.5, "mae": float(wrong.abs().mean())}
+    """MSE, RMSE and MAE over all ratings, ``[N], [N]``, in units of the rating scale (MSE: squared)."""
+    error = found.double() - true.double()
+    mse = float(error.square().mean())
+    return {"mse": mse, "rmse": mse**0.5, "mae": float(error.abs().mean())}

@@ -1,4 +1,4 @@
-"""The evaluation protocol: how a log is split, which queries are asked, and what they leave out."""
+"""The evaluation protocol: how a log is split and filtered, and which test queries are made of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KS = (5, 20)
 
 @dataclass(frozen=True)
 class Rules:
-    """Shares of sessions for test and validation, and what the training part leaves out."""
+    """Shares of sessions for test and validation, and the filters of the training part."""
 
     test: float = 0.1
     valid: float = 0.1
@@ -29,13 +29,13 @@ class Rules:
 
 
 def cut(log: EventLog, rules: Rules) -> Split:
-    """Cut by time, then filter the training part alone, so that nothing after the cut has a say in it.
+    """Split by time, then filter by the training part alone, so that later events cannot influence the filter.
 
     Raises:
-        InputError: a part with nothing to learn from or to ask, or too few items to rank 20 of them.
+        InputError: a part without training samples or test queries, or too few items to rank 20 of them.
     """
     if not rules.test > 0:
-        raise InputError("--test must be above 0: without a test part nothing can be measured")
+        raise InputError("--test must be above 0: evaluation needs a test part")
     raw = split_by_time(log, test=rules.test, valid=rules.valid)
     train = raw.train.filter(min_item_support=rules.min_item_support, min_session_length=rules.min_session_length)
     if train.num_items <= max(KS):
@@ -45,7 +45,7 @@ def cut(log: EventLog, rules: Rules) -> Split:
         )
     valid, test = (part.aligned_to(train.items, train.users) for part in (raw.valid, raw.test))
     for part, share, option in ((valid, rules.valid, "--valid"), (test, rules.test, "--test")):
-        if share and len(questions(part, rules)) == 0:
+        if share and len(test_queries(part, rules)) == 0:
             raise InputError(
                 f"no session in the share of {option} has {max(rules.min_session_length, 2)} items known from "
                 f"training; raise {option}, or bring longer sessions"
@@ -54,13 +54,13 @@ def cut(log: EventLog, rules: Rules) -> Split:
     return replace(raw, train=train, valid=valid, test=test, unknown=raw.unknown + lost)
 
 
-def questions(log: EventLog, rules: Rules) -> Samples:
-    """The last click of each session that is long enough, to be found from those before it."""
+def test_queries(log: EventLog, rules: Rules) -> Samples:
+    """The last click of each session of at least ``min_session_length`` as target, the clicks before it as context."""
     return last_clicks(log, min_length=rules.min_session_length)
 
 
 def cuts(log: EventLog, split: Split) -> dict[str, Any]:
-    """What must be kept to tell later which sessions of a file begin after training and validation."""
+    """The cut times (or last session), stored to find later sessions that begin after training and validation."""
     last = log.sessions[np.flatnonzero(log.starts < split.test_from)[-1]]
     return {
         "has_time": log.has_time,
@@ -73,10 +73,10 @@ def cuts(log: EventLog, split: Split) -> dict[str, Any]:
 def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
     """The sessions that begin after the training and validation of a model with these cuts.
 
-    Without times, those after the last validation session; all, if the log does not have it.
+    Without times, the sessions after the last validation session; all of them, if the log does not contain it.
 
     Raises:
-        InputError: there is none.
+        InputError: no such session.
     """
     if kept["has_time"]:
         new = log.starts >= kept["test_from"]
@@ -85,14 +85,14 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
         new = np.arange(log.num_sessions) > at[0]
     if not new.any():
         raise InputError(
-            f"all {log.num_sessions} sessions lie before {when(kept)}, the model's training and validation cut; "
-            f"bring later ones"
+            f"all {log.num_sessions} sessions begin before {when(kept)}, the model's training and validation cut; "
+            f"pass later ones"
         )
     return log.of_sessions(new)
 
 
 def when(kept: Mapping[str, Any]) -> str:
-    """The beginning of the test part, for people."""
+    """The begin of the test part as readable text."""
     if not kept["has_time"]:
         return f"the end of session {kept['last_session_before_test']}"
     try:

@@ -1,4 +1,4 @@
-"""Test queries for a model: samples numbered by its items, or the last clicks of a log brought to them."""
+"""Test queries for a model: samples with its item indices, or the last clicks of a log aligned to its items."""
 
 from __future__ import annotations
 
@@ -14,42 +14,40 @@ from graphmeta.sampling.tasks import Tasks
 
 
 def queries_of(model: Any, given: EventLog | Samples) -> Samples:
-    """The samples to rank: those given, or of a log the last click of each session of two known items and more.
+    """The samples to rank: those given, or for a log the last click of each session with at least two known items.
 
-    A log is numbered by the model's items first (``log.aligned_to``), so that events on others are left out.
+    A log is first aligned to the model's items (``log.aligned_to``), which drops events on other items.
 
     Raises:
-        InputError: a log without a session of two items that the model knows, samples numbered by other items or
-            users, tasks, or anything else.
+        InputError: a log without a session of two items known to the model, samples with other item or user
+            indices, tasks, or any other type.
     """
     if isinstance(given, EventLog):
         samples = last_clicks(aligned(model, given), max_length=getattr(model, "max_length", 50))
         if len(samples) == 0:
             raise InputError(
                 f"no session of the log has two items that the model knows ({given.num_sessions:,} sessions, "
-                f"{given.num_items:,} items); bring a log with the ids that it was trained on"
+                f"{given.num_items:,} items); pass a log with the item ids of the training log"
             )
         return samples
     if isinstance(given, Tasks):
-        raise InputError(
-            "these are tasks, not samples; evaluate_tasks ranks what tasks ask, evaluate_ratings compares its ratings"
-        )
+        raise InputError("these are tasks, not samples; use evaluate_tasks for ranking or evaluate_ratings for ratings")
     if not isinstance(given, Samples):
-        raise InputError(f"a {type(given).__name__} cannot be evaluated on; pass a log, or last_clicks(log)")
+        raise InputError(f"a {type(given).__name__} is neither a log nor samples; pass a log, or last_clicks(log)")
     given.check_items(getattr(model, "items", None))
     if given.user is not None and not _same(getattr(model, "users", None), given.users):
         raise InputError(
-            "the samples are numbered by other users than the model's; pass the log itself, or number it like the "
-            "model: log.aligned_to(model.items, model.users)"
+            "the samples have other user indices than the model; pass the log itself, or align it: "
+            "log.aligned_to(model.items, model.users)"
         )
     return given
 
 
 def aligned(model: Any, log: EventLog) -> EventLog:
-    """The log numbered by the model's items, and by its users if it knows any.
+    """The log with the model's item indices, and its user indices if it has users.
 
     Raises:
-        InputError: of a model that keeps no ids (a baseline), a log of another number of items.
+        InputError: for a model without ids (a baseline), a log with another number of items.
     """
     items, users = getattr(model, "items", None), getattr(model, "users", None)
     if items is None:
@@ -59,5 +57,5 @@ def aligned(model: Any, log: EventLog) -> EventLog:
 
 
 def _same(own: EntityTable | None, other: EntityTable | None) -> bool:
-    """Whether two tables number alike, as far as both are known."""
+    """Whether two tables have the same indices; True if either is unknown."""
     return own is None or other is None or own is other or np.array_equal(own.ids, other.ids)

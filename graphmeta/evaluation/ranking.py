@@ -1,5 +1,4 @@
-"""How good a model is: the rank of the true next item among all items, and where it is good and where not; or how far
-its ratings are from the true ones."""
+"""Ranking metrics of a model: over all items or sampled negatives, overall and by slices of the samples."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.system import System
 
-KNOWN_CLICKS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
+CONTEXT_LENGTHS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
 
 
@@ -42,20 +41,20 @@ def evaluate(
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     **adapting: Unpack[Adapting],
 ) -> Result:
-    """Rank each sample's target among all items (what was clicked before stays a candidate).
+    """Rank each sample's target among all items (clicked items stay candidates).
 
     Args:
-        samples: a test log, which is brought to the model's items and asked for the last click of each session; or
-            samples, e.g. ``prefixes(log)`` of a log numbered by the model's items.
-        metrics: your own beside Hit, MRR and nDCG, by name: functions of the ranks ``[S]`` (from 1, float64) to one
-            value for each sample ``[S]``, whose mean is reported.
+        samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
+            or samples, e.g. ``prefixes(log)`` of a log with the model's item indices.
+        metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
+            to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
         progress: wraps the batches, e.g. ``tqdm``.
-        steps, max_support: of a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
+        steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:
-        InputError: no samples, samples numbered by other items, k not below the number of candidates (the metric would
-            be 1 for any model), a metric without a value a sample; tasks.
+        InputError: no samples, samples with other item indices, k not below the number of candidates (the metric would
+            be 1 for any model), a metric without one value per sample, or tasks.
         DivergedError: scores that are NaN or +inf (an InputError too, as everywhere).
 
     >>> from graphmeta.baselines import Popularity
@@ -68,7 +67,7 @@ def evaluate(
     _check_ks(ks, model.num_items)
     samples = queries_of(model, samples)
     if len(samples) == 0:
-        raise InputError("there is no sample to evaluate on; bring sessions of at least two known items")
+        raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
     score = _scoring(model, adapting)
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
@@ -84,7 +83,7 @@ def evaluate(
         means = {name: float(values[inside].mean()) for name, values in own.items()} if inside.any() else {}
         return summary(found[inside], ks) | means
 
-    slices = {"known clicks": _sliced(measured, samples.lengths, KNOWN_CLICKS)}
+    slices = {"context length": _sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     if support is not None:
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     every = measured(torch.ones(len(found), dtype=torch.bool))
@@ -92,7 +91,7 @@ def evaluate(
 
 
 def _scoring(model: Scorer, adapting: Adapting) -> Callable[[Any], Tensor]:
-    """The model's scores, of a system with other steps or support where they are given."""
+    """The model's scoring function, with ``steps`` and ``max_support`` if given."""
     given = {name: value for name, value in adapting.items() if value is not None}
     strange = given.keys() - Adapting.__annotations__.keys()
     if strange:
@@ -107,7 +106,7 @@ def _values(name: str, metric: Metric, found: Tensor) -> Tensor:
     if values.shape != found.shape:
         raise InputError(
             f"metric {name!r} gives values of shape {tuple(values.shape)} for {len(found)} samples; return one value "
-            f"for each rank, its mean is taken afterwards"
+            f"per rank, evaluate() takes the mean"
         )
     return values
 
@@ -125,7 +124,7 @@ def _check_ks(ks: tuple[int, ...], candidates: int) -> None:
 def _sliced(
     of: Callable[[Tensor], dict[str, float]], value: np.ndarray, bounds: dict[str, tuple[float, float]]
 ) -> dict[str, dict[str, float]]:
-    """What ``of`` says of the samples (a mask) whose value lies within each of the bounds, and their number."""
+    """``of(mask)`` and the number of samples for each slice: the samples whose value lies within the bounds."""
     out = {}
     for name, (low, high) in bounds.items():
         inside = torch.from_numpy((value >= low) & (value <= high))
@@ -134,49 +133,51 @@ def _sliced(
 
 
 def evaluate_sampled(
-    model: Scorer, samples: Samples, against: np.ndarray, *, ks: tuple[int, ...] = (1, 5, 10), batch_size: int = 100
+    model: Scorer, samples: Samples, negatives: np.ndarray, *, ks: tuple[int, ...] = (1, 5, 10), batch_size: int = 100
 ) -> Result:
-    """Rank each sample's target among a few items that were drawn for it: much easier than among all.
+    """Rank each sample's target among sampled negatives, which is much easier than among all items.
 
-    Figures found so are comparable with others found so, with as many items drawn alike, and with nothing else.
+    Compare these metrics only with those of the same number of negatives, sampled in the same way.
 
     Args:
-        against: of each sample, the other items ``[S, N]``, see :func:`drawn_against`.
+        negatives: items ``[S, N]`` for each sample, see :func:`sampled_negatives`.
 
     Raises:
-        InputError: no samples, k not below the number of candidates, or a target among the others.
+        InputError: no samples, k not below the number of candidates, or a target among its negatives.
         DivergedError: scores that are NaN or +inf.
     """
     samples.check_items(getattr(model, "items", None))
-    began, size = time.perf_counter(), against.shape[1] + 1
+    began, size = time.perf_counter(), negatives.shape[1] + 1
     _check_ks(ks, size)
-    if len(samples) == 0 or (against == samples.target[:, None]).any():
-        raise InputError("there is no sample, or one whose target stands among the items it is compared with")
+    if len(samples) == 0 or (negatives == samples.target[:, None]).any():
+        raise InputError("there is no sample, or a sample's target is among its negatives; sample them again")
     found = torch.empty(len(samples), dtype=torch.float64)
-    chosen = torch.from_numpy(np.concatenate([samples.target[:, None], against], 1))
+    chosen = torch.from_numpy(np.concatenate([samples.target[:, None], negatives], 1))
     for at in range(0, len(samples), batch_size):
         rows = slice(at, at + batch_size)
         scores = usable(model.scores(samples.take(rows)))
         few = scores.gather(1, chosen[rows].to(scores.device))
         found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
-    slices = {"known clicks": _sliced(lambda inside: summary(found[inside], ks), samples.lengths, KNOWN_CLICKS)}
+    slices = {"context length": _sliced(lambda inside: summary(found[inside], ks), samples.lengths, CONTEXT_LENGTHS)}
     return Result(summary(found, ks), slices, len(samples), size, time.perf_counter() - began, found)
 
 
-def drawn_against(samples: Samples, log: EventLog, *, count: int = 100, seed: int = 0) -> np.ndarray:
-    """``count`` items for each sample that its session never clicked, each as likely and none twice: ``[S, count]``.
+def sampled_negatives(samples: Samples, log: EventLog, *, count: int = 100, seed: int = 0) -> np.ndarray:
+    """``count`` items without a click in the sample's session, sampled uniformly without replacement: ``[S, count]``.
 
     Args:
-        log: the samples' own, whose sessions say what was clicked, also after the target.
+        log: the log of the samples; clicks after the target are excluded too.
 
     Raises:
-        InputError: a session that clicked nearly everything.
+        InputError: fewer than ``count`` items without a click.
     """
     random, out = np.random.default_rng(seed), np.empty((len(samples), count), dtype=np.int64)
     for row, session in enumerate(samples.session):
         others = np.setdiff1d(np.arange(log.num_items), log.item[log.ptr[session] : log.ptr[session + 1]])
         if len(others) < count:
-            raise InputError(f"a session leaves {len(others)} items, not {count}, to compare with; draw fewer")
+            raise InputError(
+                f"only {len(others)} items have no click in a session, not {count}; sample fewer negatives"
+            )
         out[row] = random.choice(others, count, replace=False)
     return out
 
@@ -184,17 +185,17 @@ def drawn_against(samples: Samples, log: EventLog, *, count: int = 100, seed: in
 def evaluate_tasks(
     model: Scorer, tasks: Tasks, *, ks: tuple[int, ...] = (10,), batch_size: int = 100, **adapting: Unpack[Adapting]
 ) -> Result:
-    """Rank what each task is asked among all items but those of its support; means over tasks.
+    """Rank each task's query targets among all items outside its support; means over tasks.
 
-    :func:`graphmeta.evaluation.metrics.of_lists` says what the measures are. A task's other targets are candidates too.
+    See :func:`graphmeta.evaluation.metrics.of_lists` for the metrics. A task's other targets are candidates too.
 
     Args:
         model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
-        steps: inner steps of a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
+        steps: inner steps, for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:
-        InputError: tasks numbered by other items, k not below the number of candidates, or a task that asks for an
-            item twice, or for one it knows.
+        InputError: tasks with other item indices, k not below the number of candidates, or a query target that is
+            repeated in its task or also in its support.
         DivergedError: scores that are NaN or +inf.
     """
     began = time.perf_counter()
@@ -204,10 +205,10 @@ def evaluate_tasks(
     candidates = model.num_items - int(known.max(initial=0))
     _check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
-    _check_asked(tasks, task, model.num_items)
+    _check_queries(tasks, task, model.num_items)
     found = torch.empty(len(task), dtype=torch.float64)
     first = tasks.first_queries()
-    order = np.argsort(known, kind="stable")  # of like size together, so that little is padded
+    order = np.argsort(known, kind="stable")  # tasks of similar size together, to limit padding
     for at in range(0, len(tasks), batch_size):
         rows = order[at : at + batch_size]
         one, chunk = first.take(rows), tasks.take(rows)
@@ -222,7 +223,7 @@ def evaluate_tasks(
     def means(inside: Tensor) -> dict[str, float]:
         return {name: float(values[inside].mean()) for name, values in measures.items()} if inside.any() else {}
 
-    slices = {"known clicks": _sliced(means, known, KNOWN_CLICKS)}
+    slices = {"context length": _sliced(means, known, CONTEXT_LENGTHS)}
     return Result(
         means(torch.ones(len(tasks), dtype=torch.bool)),
         slices,
@@ -233,8 +234,8 @@ def evaluate_tasks(
     )
 
 
-def _check_asked(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
-    asked = task * num_items + tasks.query.target
-    known = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
-    if len(np.unique(asked)) < len(asked) or np.isin(asked, known).any():
-        raise InputError("a task asks for an item twice, or for one that it knows; ask for each item once")
+def _check_queries(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
+    query = task * num_items + tasks.query.target
+    support = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
+    if len(np.unique(query)) < len(query) or np.isin(query, support).any():
+        raise InputError("a task has the same item as target of two queries, or in support and query; keep it once")

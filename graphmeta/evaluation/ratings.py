@@ -17,16 +17,16 @@ from graphmeta.sampling.tasks import Tasks
 
 
 class Rater(Protocol):
-    """Anything that says what the queries of tasks are rated: a system with a rating head, or a baseline."""
+    """Anything that predicts the ratings of queries: a system with a rating head, or a baseline."""
 
     def scores(self, samples: Tasks) -> Tensor:
-        """One number a query, ``[Q, 1]``."""
+        """One rating per query, ``[Q, 1]``."""
         ...
 
 
 @dataclass(frozen=True)
 class RatingResult:
-    """Errors in points of the rating's scale, nDCG as a fraction, and what they are measured over.
+    """Errors in units of the rating scale, nDCG as a fraction, and the numbers of tasks and queries.
 
     ``metrics`` has ``mae`` and ``rmse`` over all queries, and as means over tasks ``ndcg@k`` (gains ``2^rating − 1``)
     and ``ndcg_linear@k`` (gains are the ratings); ``predictions [Q]`` are in the order of the queries.
@@ -43,19 +43,19 @@ class RatingResult:
 
 @torch.no_grad()
 def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3), batch_size: int = 64) -> RatingResult:
-    """How far predicted ratings are from the true ones, and how well they order each task's own queries.
+    """Errors of predicted ratings, and nDCG of their order within each task's queries.
 
-    nDCG ranks the few items that a task is asked about, not the catalogue: with ten queries even a random order has a
-    high one, above all under linear gains. Never compare it with figures of :func:`evaluate`.
+    nDCG ranks a task's query items only, not the catalogue: with ten queries even a random order has a high nDCG,
+    above all under linear gains. It is not comparable with the metrics of :func:`evaluate`.
 
     Raises:
-        InputError: queries without ratings, or a model that ranks.
+        InputError: queries without ratings, or a ranking model.
         DivergedError: predictions that are not finite.
 
     Source: MeLU, section 4.2, with gains ``2^rating − 1``; its figures are near those that linear gains give here.
     """
     if tasks.query.value is None:
-        raise InputError("the tasks have no ratings to compare with; name the log's column of ratings (value=)")
+        raise InputError("the tasks have no true ratings; name the log's column of ratings (value=)")
     began = time.perf_counter()
     order = np.argsort(tasks.lengths, kind="stable")
     found = torch.empty(len(tasks.query), dtype=torch.float64)
@@ -65,8 +65,8 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
         scores = model.scores(tasks.take(rows))
         if scores.shape != (len(where), 1):
             raise InputError(
-                f"scores of {tuple(scores.shape)} for {len(where)} queries are no ratings, one each; evaluate and "
-                f"evaluate_tasks are for models that rank"
+                f"scores of {tuple(scores.shape)} for {len(where)} queries are not one rating each; use evaluate or "
+                f"evaluate_tasks for ranking models"
             )
         found[torch.from_numpy(where)] = scores.double().squeeze(1).cpu()
     if not found.isfinite().all():

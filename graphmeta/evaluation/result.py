@@ -1,4 +1,4 @@
-"""Result: the metrics of an evaluation, over all samples and over slices of them."""
+"""Result: the metrics of an evaluation, over all samples and over slices."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Result:
-    """Metrics as fractions, with what they mean: candidates, ties, number of samples. Printed, it is a table.
+    """Metrics as fractions, with candidates, tie rule and number of samples; prints as a table.
 
-    ``slices["known clicks"]["1"]`` holds the same metrics over the samples with one known click, and their number;
+    ``slices["context length"]["1"]`` holds the same metrics and the number of the samples with one observed click;
     ``ranks [S]`` are the ranks of the targets, in the order of the samples.
     """
 

@@ -33,7 +33,7 @@ from graphmeta.nn.readout import Mean
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks
 from graphmeta.system import System
@@ -61,7 +61,7 @@ class UserTaskSystem(System):
         return super()._tasks(self._as_tasks(samples))
 
     def _as_tasks(self, samples: Samples | Tasks) -> Tasks:
-        return samples if isinstance(samples, Tasks) else known_clicks(samples, max_support=self.max_support)
+        return samples if isinstance(samples, Tasks) else support_from_clicks(samples, max_support=self.max_support)
 
     def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
         """The training loss of each query ``[S]``; with ``sums``, each query of a user holds an equal share of the
@@ -286,7 +286,7 @@ def _meta(
     adaptation = Adaptation(scope, step=step_of(adapted.step), start=start, inner=adapted.inner)
     loss = UnseenNegativesLoss(Binary(), count=negatives, sums=adapted.sums)
     recommender = Recommender(features, Clicks(), head)
-    samples = partial(drawn_tasks, seed=0)
+    samples = partial(sampled_tasks, seed=0)
     return UserTaskSystem(
         recommender, items, adaptation=adaptation, loss=loss, samples=samples, limits={"max_support": _MAX_SUPPORT}
     )

@@ -61,7 +61,7 @@ def fit(
 
 def cold_errors(model: CrossDomainModel, cut: CrossDomain, role: int = TEST) -> dict[str, float]:
     """MSE, RMSE and MAE on the target-domain ratings of cold-start users, over all these ratings."""
-    rows = cut.asked(role)
+    rows = cut.queries(role)
     return rating_errors(predict(model, rows), rows.rating)
 
 
@@ -84,7 +84,7 @@ class Means(nn.Module):
 
     Args:
         of_items: mean of each item of the two domains, ``cut.means()`` or ``cut.damped()``; the mean of its domain if
-            not given. of_users: offset of each user, ``cut.lenience()``, read from the domain that is not predicted.
+            not given. of_users: offset of each user, ``cut.user_bias()``, read from the domain that is not predicted.
     """
 
     items: Tensor
@@ -147,7 +147,7 @@ class ReviewModel(nn.Module):
         super().__init__()
         self.documents, self.words = DocumentTables(texts), words
         self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.damped()))
-        self.of_user = nn.Parameter(cut.lenience())
+        self.of_user = nn.Parameter(cut.user_bias())
 
     def forward(self, rows: Rows) -> Tensor:
         """The predicted ratings, ``[N]``."""

@@ -15,7 +15,7 @@ OF = ("event", "of", "item")
 
 
 def next_times(samples: Samples, time: np.ndarray) -> np.ndarray:
-    """When each sample's target was clicked, NaN where that is not in the log."""
+    """Time of each sample's target click, NaN where the log does not have it."""
     at = np.minimum(samples.end, len(time) - 1)
     known = (samples.target >= 0) & (samples.end < len(time)) & (samples.item[at] == samples.target)
     return np.where(known, time[at], np.nan)
@@ -26,7 +26,7 @@ FILL: dict[str, float] = {"time": 0.0, "next_time": np.nan, "target": -1, "user"
 
 @dataclass(frozen=True)
 class BatchRows:
-    """The stores before they become tensors; ``owner`` is the sample of an item row."""
+    """The node and edge stores as arrays; ``owner`` is the sample of each item row."""
 
     ptr: np.ndarray
     n_id: np.ndarray
@@ -45,29 +45,29 @@ def hetero(
     sample = np.repeat(np.arange(len(lengths)), lengths)
     of = torch.from_numpy(np.stack([np.arange(len(sample)), rows.item_row]))
     batch = HeteroData()
-    item, event, asked, following = batch["item"], batch["event"], batch["sample"], batch[NEXT]
+    item, event, query, following = batch["item"], batch["event"], batch["sample"], batch[NEXT]
     item.n_id, item.batch = torch.from_numpy(rows.n_id), torch.from_numpy(rows.owner)
     item.num_nodes = len(rows.n_id)
     event.item, event.batch = of[1], torch.from_numpy(sample)
     event.order = torch.from_numpy(np.arange(len(sample)) - rows.ptr[sample])
     event.num_nodes = len(sample)
-    asked.ptr = torch.from_numpy(rows.ptr)
-    asked.last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
-    for store, columns in ((event, rows.of_event), (asked, rows.of_sample)):
+    query.ptr = torch.from_numpy(rows.ptr)
+    query.last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
+    for store, columns in ((event, rows.of_event), (query, rows.of_sample)):
         for name, values in columns.items():
             store[name] = torch.from_numpy(values)
     if real is not None:
-        asked.real = torch.from_numpy(real)
-    asked.num_nodes = len(lengths)
+        query.real = torch.from_numpy(real)
+    query.num_nodes = len(lengths)
     batch[OF].edge_index = of
     following.edge_index, following.weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
     batch.rows, batch.num_tasks, batch.longest = per_task or {}, num_tasks, int(lengths.max(initial=1))
-    batch.asks = bool((rows.of_sample["target"][slice(None) if real is None else real] >= 0).all())
+    batch.has_targets = bool((rows.of_sample["target"][slice(None) if real is None else real] >= 0).all())
     return batch
 
 
 def transitions(item_row: np.ndarray, sample: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct steps from one item row to the next ``[2, N]``, by source, and how often each was taken ``[N]``."""
+    """Distinct transitions between item rows ``[2, N]``, sorted by source, and their counts ``[N]``."""
     step, size = np.flatnonzero(sample[1:] == sample[:-1]), max(num_rows, 1)
     key, count = np.unique(item_row[step] * size + item_row[step + 1], return_counts=True)
     return np.stack([key // size, key % size]), count.astype(np.float32)

@@ -1,4 +1,4 @@
-"""A person's sessions read as one history: for what is known of somebody beyond the session of the moment."""
+"""User histories: all sessions of a user as one sequence, for models that read beyond the current session."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from graphmeta.sampling.samples import Samples, whole_sessions
 
 
 def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
-    """All clicks of each user as one session, in pieces as :func:`~graphmeta.sampling.samples.whole_sessions` makes
-    them.
+    """All clicks of each user as one session, split into pieces as in
+    :func:`~graphmeta.sampling.samples.whole_sessions`.
 
-    Sessions without a user stay by themselves. For encoders whose state runs on over a user's sessions.
+    Sessions without a user stay separate. For encoders whose state continues across a user's sessions.
 
     Raises:
         InputError: a log without users.
@@ -24,7 +24,7 @@ def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
 
 
 def by_user(log: EventLog) -> EventLog:
-    """The log with all clicks of each user as one session, by time; sessions without a user stay by themselves.
+    """The log with all clicks of each user as one session, by time; sessions without a user stay separate.
 
     Raises:
         InputError: a log without users.
@@ -33,7 +33,7 @@ def by_user(log: EventLog) -> EventLog:
 
 
 def all_positions(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Every click as a target, the first of its session too, of which nothing is known before; in the log's order."""
+    """Every click as a target, in the log's order; the first click of a session has an empty context."""
     at = np.arange(log.num_events)
     begin = np.maximum(log.ptr[:-1][log.session], at - max_length)
     user = None if log.session_user is None else log.session_user[log.session]
@@ -42,10 +42,10 @@ def all_positions(log: EventLog, *, max_length: int = 50) -> Samples:
 
 
 def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Samples:
-    """The same samples, each beginning with the clicks of its user's earlier sessions; ``max_length`` clicks at most.
+    """The same samples with the clicks of the user's earlier sessions prepended, at most ``max_length`` clicks in all.
 
     Args:
-        samples: of this log, e.g. ``last_clicks(log)`` or some of its rows.
+        samples: samples of this log, e.g. ``last_clicks(log)`` or some of its rows.
 
     Raises:
         InputError: a log without users.
@@ -61,10 +61,10 @@ def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Sa
 def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:
     """The log with each user's clicks as one session, and the old row of each event."""
     if log.session_user is None:
-        raise InputError("nobody knows whose sessions these are; name the log's user column")
-    nobody = -1 - np.arange(log.num_sessions)
+        raise InputError("the log has no users; name its user column when reading it (user=)")
+    unknown = -1 - np.arange(log.num_sessions)
     _, first, owner = np.unique(
-        np.where(log.session_user >= 0, log.session_user, nobody), return_index=True, return_inverse=True
+        np.where(log.session_user >= 0, log.session_user, unknown), return_index=True, return_inverse=True
     )
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))  # by each user's first session, as sessions are numbered

@@ -1,4 +1,4 @@
-"""The order of training: which samples make up a batch."""
+"""Batch sampling: which samples form a training batch, and in which order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from graphmeta.sampling.tasks import Tasks
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """Batches of sample rows for one epoch: shuffled, then grouped by length so that little is padded.
+    """Batches of sample rows for one epoch: shuffled, then grouped by length to limit padding.
 
-    The order depends on ``(seed, epoch)`` alone, so epoch 7 can be run again without running epochs 0 to 6.
+    The order depends only on ``(seed, epoch)``, so epoch 7 can be repeated without epochs 0 to 6.
 
     Args:
-        batch_size: samples (tasks) a batch.
-        pool: how many batches are sorted by length at a time; 1 leaves the shuffled order as it is.
+        batch_size: samples (tasks) per batch.
+        pool: how many batches are sorted by length together; 1 keeps the shuffled order.
     """
 
     batch_size: int = 64
@@ -28,7 +28,7 @@ class TaskSampler:
     seed: int = 0
 
     def epoch(self, lengths: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
-        """Rows of each batch, every row once."""
+        """Rows of each batch; every row occurs once."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(lengths))
         if self.pool > 1:
@@ -40,28 +40,28 @@ class TaskSampler:
             yield batches[at]
 
 
-Batches = Callable[..., Iterator[np.ndarray]]  # the last two below, for Samples or Tasks
+Batches = Callable[..., Iterator[np.ndarray]]  # signature of shuffled and user_parallel
 
 
 def shuffled(
     samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int, pool: int = 1
 ) -> Iterator[np.ndarray]:
-    """Rows of each batch of an epoch, by a :class:`TaskSampler`."""
+    """Rows of each batch of an epoch, sampled by :class:`TaskSampler`."""
     return TaskSampler(batch_size, pool, seed).epoch(samples.lengths, epoch)
 
 
 def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Each of ``batch_size`` rows walks one user's samples in order; the row that is free first takes the next user.
+    """User-parallel mini-batches: each of ``batch_size`` slots reads one user's samples in order, then the next user.
 
-    Batch n holds what the rows read in step n, so a user's sessions come one after another, never two in a batch.
-    Users come in an order that depends on ``(seed, epoch)`` alone; a sample without a user is one of its own. The
-    last batches belong to the few users with most samples: where these are few and have many, take :func:`shuffled`.
+    Batch n holds the n-th sample of each slot, so a user's sessions are in order and never two in one batch. The order
+    of users depends only on ``(seed, epoch)``; a sample without a user counts as a user of its own. The last batches
+    contain only the users with most samples; with few very active users, use :func:`shuffled` instead.
 
     Source: ASARS, section 3.3.
     """
     random, size = np.random.default_rng([seed, epoch]), len(samples)
-    nobody = -1 - np.arange(size)
-    user = nobody if samples.user is None else np.where(samples.user >= 0, samples.user, nobody)
+    unknown = -1 - np.arange(size)
+    user = unknown if samples.user is None else np.where(samples.user >= 0, samples.user, unknown)
     _, user = np.unique(user, return_inverse=True)
     order, count = np.argsort(user, kind="stable"), np.bincount(user)
     first = np.cumsum(count) - count

@@ -1,4 +1,4 @@
-"""Index arithmetic of ragged rows, and of the dummy rows that make tasks equal in size."""
+"""Index arithmetic for ragged rows, and for the dummy rows that pad tasks to equal size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions ``begin[s] … begin[s] + lengths[s] - 1`` for all s in a row ``[sum]``, and their pointer ``[S + 1]``.
+    """Positions ``begin[s] … begin[s] + lengths[s] - 1`` of all s, concatenated ``[sum]``, and pointer ``[S + 1]``.
 
     >>> ragged(np.array([5, 0]), np.array([2, 3]))[0].tolist()
     [5, 6, 0, 1, 2]
@@ -17,15 +17,15 @@ def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
-    """``base`` (or so many times ``value``) with ``with_values`` written at ``at``."""
+    """``base`` (an array, or a length filled with ``value``) with ``with_values`` written at ``at``."""
     out = np.full(base, value) if isinstance(base, int) else base
     out[at] = with_values
     return out
 
 
 def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
-    """Rows a task: one dummy sample, event and item at least, and no dummy sample is longer than the longest real
-    one, or shorter than ``shortest``, 1 or, where a real one is, 0."""
+    """Padded rows per task: at least one dummy sample, event and item; dummy samples have between ``shortest`` (1, or
+    0 if some real sample is empty) and ``longest`` events."""
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1
     while True:
@@ -44,13 +44,13 @@ def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str
 
 
 def spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
-    """New row of each row when every task gets ``per_task`` rows (rows sorted by task)."""
+    """The new index of each row when every task has ``per_task`` rows (rows sorted by task)."""
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return task * per_task + np.arange(len(task)) - first[task]
 
 
 def shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Each task's dummy events dealt out evenly over its dummy samples, one row a dummy sample."""
+    """Each task's dummy events distributed evenly over its dummy samples; one count per dummy sample."""
     number, _ = ragged(np.zeros_like(samples), samples)
     owner = np.repeat(np.arange(len(samples)), samples)
     each = events // np.maximum(samples, 1)
@@ -58,5 +58,5 @@ def shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 
 def pointer(session: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where the rows of each wanted session begin, in rows sorted by session."""
+    """Pointer to the rows of each wanted session, in rows sorted by session."""
     return np.concatenate([np.searchsorted(session, wanted), [len(session)]]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Sessions in people's own ids to what a system is asked, and its scores back to recommendations."""
+"""From sessions of original ids to queries of a system, and from its scores to recommendations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphmeta.data.tables import EntityTable, locate
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, open_sessions
 
-NO_KNOWN_ITEM = "the session has no known item; give at least one, or recommend what is popular"
+NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Sessions:
-    """Sessions by item numbers, of which some may have no known item.
+    """Sessions as item indices; some may have no known item.
 
-    Shapes: rows: an array of known items each; times: as rows, in seconds; users ``[S]``, -1 for unknown ones.
+    Shapes: rows: one array of known items per session; times: as rows, in seconds; users ``[S]``, -1 if unknown.
     """
 
     rows: list[np.ndarray]
@@ -49,10 +49,10 @@ class Sessions:
         times: Sequence[Sequence[float]] | None,
         unknown: str,
     ) -> Sessions:
-        """Read sessions of original ids; ``unknown`` says what to do about those that are not known.
+        """Map sessions of original ids to indices; ``unknown`` sets how unknown item ids are handled.
 
         Raises:
-            InputError: an unknown item where ``unknown`` is ``raise``, or times or users that do not fit.
+            InputError: an unknown item with ``unknown="raise"``, or times or users of another number.
         """
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
@@ -66,7 +66,7 @@ class Sessions:
         return cls(rows, when, _users_of(known_users, users, len(rows)))
 
     def batches(self, size: int, *, max_length: int) -> Iterator[tuple[np.ndarray, Samples]]:
-        """Sessions with a known item, of like length together: their places ``[B]`` and what to ask."""
+        """Batches of sessions of similar length with a known item: their positions ``[B]`` and samples."""
         lengths = np.array([len(row) for row in self.rows])
         order = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
         for at in range(0, len(order), size):
@@ -83,14 +83,14 @@ class Sessions:
 
 
 def knows_any(items: EntityTable, session: Sequence[Any]) -> bool:
-    """Whether an item of the session is known."""
+    """Whether any item of the session is known."""
     return bool((_numbers(items, list(session), "ignore", 0) >= 0).any())
 
 
 def best_of(
     scores: Tensor, k: int, items: EntityTable, seen: list[np.ndarray] | None = None
 ) -> list[list[Recommendation]]:
-    """The k best items of each row of scores, without those seen; there may be fewer left.
+    """The k best items of each row of scores, without the items in ``seen``; possibly fewer than k.
 
     Raises:
         InputError: scores that are not finite.
@@ -110,10 +110,10 @@ def _named(items: EntityTable, row: int, score: float) -> Recommendation:
 
 
 def listed(session: Any, number: int = 0) -> list[Any]:
-    """The ids of a session; whole floats as the integers that reading a log makes of them.
+    """The ids of a session; whole floats become integers, as when reading a log.
 
     Raises:
-        InputError: one id (a string, a number) in the place of a session.
+        InputError: one id (a string, a number) instead of a session.
     """
     if isinstance(session, str | bytes) or not isinstance(session, Iterable):
         where = f"session {number}: " if number else ""
@@ -140,15 +140,15 @@ def _users_of(known: EntityTable | None, users: Sequence[Any] | None, sessions: 
     if known is None or users is None:
         return None
     if len(users) != sessions:
-        raise InputError(f"{len(users)} users for {sessions} sessions; give one a session")
+        raise InputError(f"{len(users)} users for {sessions} sessions; pass one user per session")
     return locate(known.ids, np.array(users, dtype=object))
 
 
 def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> list[np.ndarray]:
     """Times of the clicks on known items."""
     if len(times) != len(numbers) or any(len(t) != len(n) for t, n in zip(times, numbers, strict=True)):
-        raise InputError("times and clicks differ in number; give one time a click, in seconds")
+        raise InputError("times and clicks differ in number; pass one time per click, in seconds")
     seconds = [np.asarray(t, dtype=np.float64) for t in times]
     if any(not np.isfinite(t).all() or (np.diff(t) < 0).any() for t in seconds):
-        raise InputError("times must be numbers of seconds that never fall within a session")
+        raise InputError("times must be finite seconds that do not decrease within a session")
     return [t[n >= 0] for t, n in zip(seconds, numbers, strict=True)]

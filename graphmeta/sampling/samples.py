@@ -1,4 +1,4 @@
-"""Samples: clicks of a log, and which item comes next; the rows that training and evaluation run over."""
+"""Samples: contexts (runs of clicks) and their next items, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from graphmeta.sampling.padding import ragged
 
 @dataclass(frozen=True)
 class Samples:
-    """Runs of clicks by reference: sample s is ``item[begin[s]:end[s]]``, followed by ``target[s]`` (-1: unknown).
+    """Contexts by reference: sample s has the context ``item[begin[s]:end[s]]`` and ``target[s]`` (-1: unknown).
 
-    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. If known, ``time [N]`` float64 seconds,
-    ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, what the target was given (a rating).
+    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. Optional: ``time [N]`` float64 seconds,
+    ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, the rating of the target.
 
-    ``items`` and ``users`` are the tables whose rows the numbers are, if known.
+    ``items`` and ``users`` are the tables that the indices refer to, if known.
     """
 
     item: np.ndarray
@@ -34,42 +34,42 @@ class Samples:
     items: EntityTable | None = field(default=None, repr=False)
     users: EntityTable | None = field(default=None, repr=False)
 
-    grouped: ClassVar[bool] = False  # whether each has a support of its own, as Tasks have
+    grouped: ClassVar[bool] = False  # whether samples are grouped into tasks with a given support
 
     def __len__(self) -> int:
         return len(self.begin)
 
     @property
     def query(self) -> Samples:
-        """What a system is asked: the samples themselves."""
+        """The query samples: the samples themselves."""
         return self
 
     @property
     def support(self) -> Samples:
-        """What a system may learn from: nothing beyond each sample's own clicks."""
+        """The given support samples: none, the support is made of each sample's own clicks."""
         return self.take(slice(0, 0))
 
     @property
     def lengths(self) -> np.ndarray:
-        """Known clicks a sample, ``[S]``."""
+        """Context length of each sample (clicks observed), ``[S]``."""
         return self.end - self.begin
 
     def check_items(self, items: EntityTable | None) -> None:
-        """Refuse samples that are numbered by other items than a model's, as far as both are known.
+        """Check that the samples have the item indices of a model; passes if either table is unknown.
 
         Raises:
-            InputError: such samples.
+            InputError: samples with other item indices.
         """
         if not (
             items is None or self.items is None or self.items is items or np.array_equal(self.items.ids, items.ids)
         ):
             raise InputError(
-                "the samples are numbered by other items than the model's; pass the log itself to evaluate, or number "
-                "it like the model: log.aligned_to(model.items, model.users)"
+                "the samples have other item indices than the model; pass the log itself to evaluate, or align it: "
+                "log.aligned_to(model.items, model.users)"
             )
 
     def take(self, rows: np.ndarray | slice) -> Samples:
-        """The samples of these rows; the clicks are shared, not copied."""
+        """These samples (a mask, slice or indices); the clicks are shared, not copied."""
         known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value")}
         return replace(self, **{name: None if column is None else column[rows] for name, column in known.items()})
 
@@ -78,13 +78,13 @@ class Samples:
         return replace(self, begin=np.maximum(self.begin, self.end - length))
 
     def flat(self) -> tuple[np.ndarray, np.ndarray]:
-        """All clicks one after the other ``[E]``, and where each sample begins ``[S + 1]``."""
+        """All clicks concatenated ``[E]``, and the pointer of the samples ``[S + 1]``."""
         where, ptr = ragged(self.begin, self.lengths)
         return self.item[where], ptr
 
 
 def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Every click but the first of each session as a target, its (at most ``max_length`` last) predecessors known.
+    """Every click but the first of each session as a target; its context has at most ``max_length`` clicks.
 
     >>> from graphmeta.testing import fake_log
     >>> len(prefixes(fake_log(sessions=10, length=6)))
@@ -109,10 +109,10 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
 
 
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Each session once, its last click the target; one longer than that in pieces of ``max_length`` clicks.
+    """Each session once, with its last click as target; longer sessions are split into pieces of ``max_length`` clicks.
 
     With :class:`~graphmeta.nn.losses.losses.AllPositions`, all clicks but the first of each session are targets, as
-    they are in :func:`prefixes`, and each click is read once.
+    in :func:`prefixes`, but each click is encoded once.
     """
     steps = np.maximum(log.lengths - 1, 0)
     piece, ptr = ragged(np.zeros_like(steps), -(-steps // max_length))
@@ -134,10 +134,10 @@ def open_sessions(
     times: list[np.ndarray] | None = None,
     users: np.ndarray | None = None,
 ) -> Samples:
-    """Samples whose target nobody knows yet: what to recommend for. Sessions are arrays of item numbers.
+    """Samples without a target, for recommending. Sessions are arrays of item indices.
 
     Args:
-        times: seconds of each click, as ``sessions``; users: ``[S]`` user numbers, -1 for unknown ones.
+        times: seconds of each click, shaped as ``sessions``; users: ``[S]`` user indices, -1 if unknown.
     """
     ptr = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
     item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)

@@ -1,21 +1,21 @@
-"""Sessions to one flat HeteroData, by index arithmetic alone: no padding, no Python loop over sessions.
+"""Samples to one flat HeteroData, vectorised: no padding, no Python loop over sessions.
 
-A *sample* is a run of clicks and the click that followed it. A batch of samples holds
+A *sample* is a context (a run of clicks) and its next click. A batch of samples holds
 
 * ``item``: one row for each distinct item of each sample (``n_id``, ``batch`` = its sample);
-* ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = 0, 1, … in it);
+* ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = position 0, 1, …);
 * ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``; if some
-  sample has no event, ``known`` says which ones have;
-* what the log knows besides: ``event.time`` and ``sample.next_time`` (seconds; NaN where the next click is not
-  known), ``sample.user`` (-1: unknown), ``sample.value`` (of the target);
-* edges ``(item, next, item)``, one a distinct transition, with ``weight`` = how often, and ``(event, of, item)``.
+  sample has no event, ``known`` is the mask of samples with events;
+* optional columns of the log: ``event.time`` and ``sample.next_time`` (seconds; NaN if the next click is unknown),
+  ``sample.user`` (-1: unknown), ``sample.value`` (of the target);
+* edges ``(item, next, item)``, one per distinct transition, with ``weight`` = its count, and ``(event, of, item)``.
 
-GNNs, RNNs, CNNs and attention all read this one form. With ``task`` given, the rows are laid out *task-major*:
-task t owns the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` edges, R the same for all tasks (kept in
-``batch.rows``), the gap filled by dummy samples, which no loss and no score looks at (``sample.real``).
+GNN, RNN, CNN and attention encoders all read this form. With ``task`` given, the rows are laid out *task-major*:
+task t has the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` edges, R the same for all tasks (stored in
+``batch.rows``), padded with dummy samples, which losses and scores ignore (``sample.real``).
 
-What is asked of sizes is kept as plain numbers, so that nobody waits for a GPU to tell: ``batch.longest``, the clicks
-of the longest sample, and ``batch.asks``, whether each real sample has a target.
+Two sizes are stored as Python numbers, to avoid a GPU synchronisation: ``batch.longest``, the clicks of the longest
+sample, and ``batch.has_targets``, whether each real sample has a target.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from graphmeta.sampling.task_layout import task_major
 def session_batch(
     samples: Samples, *, num_items: int, task: np.ndarray | None = None, num_tasks: int = 0
 ) -> HeteroData:
-    """The sub-graphs of these samples as one graph; task-major if ``task`` (sorted, ``[S]``) is given.
+    """The session graphs of these samples as one graph; task-major if ``task`` (sorted, ``[S]``) is given.
 
     Args:
-        num_items: size of the vocabulary the clicks are numbered in.
-        num_tasks: how many tasks there are (some may have no sample).
+        num_items: size of the item vocabulary.
+        num_tasks: number of tasks (some may have no sample).
     """
     where, ptr = ragged(samples.begin, samples.lengths)
     click, sample = samples.item[where], np.repeat(np.arange(len(samples)), np.diff(ptr))
@@ -58,10 +58,10 @@ def session_batch(
 
 
 def rows_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """``x``, which has one row for each row of ``like``, in its order; for constants made by size, such as zeros.
+    """``x``, declared to have one row for each row of ``like``; for constants made by size, such as zeros.
 
-    The stacked engine carries whose rows a tensor holds, and a tensor of zeros holds nobody's. Where per-task weights
-    meet it as if it did, say so; without an adaptation this does nothing.
+    The stacked engine tracks the task of each row of a tensor; new tensors such as zeros have none. Declare it before
+    they are combined with per-task weights. Without an adaptation this returns ``x`` unchanged.
 
     Shapes: ``[N, …]`` and ``[N, …]`` -> ``[N, …]``.
     """
@@ -77,8 +77,8 @@ def real_samples(batch: HeteroData, values: torch.Tensor) -> torch.Tensor:
 
 
 def without_targets(batch: HeteroData) -> HeteroData:
-    """The batch as a shallow copy that knows neither its targets nor their values."""
-    blind = copy.copy(batch)
-    for name in [name for name in ("target", "value") if name in blind["sample"]]:
-        del blind["sample"][name]
-    return blind
+    """A shallow copy of the batch without targets and their values."""
+    hidden = copy.copy(batch)
+    for name in [name for name in ("target", "value") if name in hidden["sample"]]:
+        del hidden["sample"][name]
+    return hidden

@@ -1,4 +1,4 @@
-"""The rows of a batch laid out by task, each task with as many as the largest."""
+"""Task-major layout of a batch: rows sorted by task, each task padded to the size of the largest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphmeta.sampling.padding import filled, ragged, shares, sizes, spread
 
 
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
-    """The rows with dummies between, where the tasks differ in size."""
+    """The rows sorted by task, with dummy rows where tasks differ in size."""
     lengths = np.diff(rows.ptr)
     item_task = task[rows.owner]
     edge_task = item_task[rows.edges[0]]
@@ -21,7 +21,7 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
         "item": np.bincount(item_task, minlength=num_tasks),
         "edge": np.bincount(edge_task, minlength=num_tasks),
     }
-    if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # laid out by task as they are
+    if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
         return hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
     size = sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
@@ -58,17 +58,17 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
 
 
 def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """A time for each event, a second apart within a sample from the first real one on.
+    """A time for each event: one second apart within a sample, starting at the first real time.
 
-    A logarithm of a time, or of the pause between two, is then finite in dummy rows too: a NaN there would reach the
-    gradients of weights that real rows share.
+    Logarithms of times and of inter-event times are then finite in dummy rows too; a NaN there would reach the
+    gradients of weights shared with real rows.
     """
     order, _ = ragged(np.zeros_like(lengths), lengths)
     return order + (times[0] if len(times) else 0.0)
 
 
 def split_tasks(batch: HeteroData) -> list[HeteroData]:
-    """Each task of a task-major batch as a batch of its own (what the per-task loop runs on)."""
+    """Each task of a task-major batch as a separate batch, for the per-task loop."""
     return [_one_task(batch, t) for t in range(batch.num_tasks)]
 
 
@@ -94,5 +94,5 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own[NEXT].weight = batch[NEXT].weight[edge]
     for name in ("item", "event", "sample"):
         own[name].num_nodes = batch.rows[name]
-    own.rows, own.num_tasks, own.longest, own.asks = batch.rows, 1, batch.longest, batch.asks
+    own.rows, own.num_tasks, own.longest, own.has_targets = batch.rows, 1, batch.longest, batch.has_targets
     return own

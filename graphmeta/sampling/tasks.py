@@ -1,10 +1,11 @@
-"""Support and query: what a task may learn from, and what it is asked.
+"""Tasks of support and query samples.
 
-The task of a session: each click but the known last one is predicted from those before it (support), then the
-next click from all of them (query). The query's own target is in no support row, by construction and by check.
+A session is a task: its observed clicks after the first are the support targets, each predicted from the clicks before
+it; the query predicts the next click from all of them. The query target is in no support sample, by construction and
+by check.
 
-Where support and query are chosen instead (some ratings of a person are known, others are asked for), they are
-:class:`Tasks`; training, adapting and scoring take either.
+Tasks with a given support and query (e.g. ratings of a user split in two) are :class:`Tasks`; training, adaptation and
+scoring take either.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from graphmeta.sampling.session_batch import session_batch
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """The tasks of one step, task-major: ``support`` is None where no task has any support sample."""
+    """A batch of tasks, task-major; ``support`` is None if no task has a support sample."""
 
     support: HeteroData | None
     query: HeteroData
 
     @property
     def num_tasks(self) -> int:
-        """How many tasks there are."""
+        """Number of tasks."""
         return self.query.num_tasks
 
     def to(self, device: torch.device | str) -> TaskBatch:
@@ -43,8 +44,8 @@ class TaskBatch:
 def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Samples, np.ndarray]:
     """The support samples of each query sample, and the task (= query row) of each, sorted.
 
-    For a query that knows clicks x_1 … x_n: (x_1 → x_2), (x_1 x_2 → x_3), …, (x_1 … x_{n-1} → x_n); with
-    ``max_support``, only the last so many. Source: CBML, §4 (sub-sequences of a session as its support set).
+    For a query with context x_1 … x_n: (x_1 → x_2), (x_1 x_2 → x_3), …, (x_1 … x_{n-1} → x_n); with ``max_support``,
+    only the last ``max_support`` of them. Source: CBML, §4 (sub-sequences of a session as its support set).
     """
     count = np.maximum(query.lengths - 1, 0)
     if max_support is not None:
@@ -52,16 +53,16 @@ def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Sampl
     end, _ = ragged(query.end - count, count)
     task = np.repeat(np.arange(len(query)), count)
     if not (end < query.end[task]).all():
-        raise AssertionError("a support target lies at or behind its query target")
+        raise AssertionError("a support target is at or after its query target")
     return replace(query.take(task), end=end, target=query.item[end], value=None), task
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """Tasks with a support and queries of their own: task t's are the rows ``ptr[t]:ptr[t + 1]`` of each.
+    """Tasks with given support and query samples: those of task t are the rows ``ptr[t]:ptr[t + 1]`` of each.
 
     Args:
-        support: what a task may learn from; query: what it is asked, any number of samples a task.
+        support, query: the samples of all tasks, any number per task.
 
     Shapes: support_ptr, query_ptr ``[T + 1]`` int64.
     """
@@ -87,7 +88,7 @@ class Tasks:
         return Tasks(self.support.take(support), self.query.take(query), support_ptr, query_ptr)
 
     def first_queries(self) -> Tasks:
-        """The same tasks with the first of their queries alone."""
+        """The same tasks with only their first query."""
         return replace(self, query=self.query.take(self.query_ptr[:-1]), query_ptr=np.arange(len(self) + 1))
 
     def latest(self, length: int) -> Tasks:
@@ -105,7 +106,7 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large tasks are: support samples, and rows (clicks of support and query samples) of each, both ``[T]``."""
+    """Sizes of tasks: support samples, and rows (clicks of support and query samples) of each, both ``[T]``."""
 
     support: np.ndarray
     rows: np.ndarray
@@ -115,7 +116,7 @@ class Sizes:
 
 
 def sizes_of(samples: Samples | Tasks, max_support: int) -> Sizes:
-    """The sizes of these tasks, or of one task a sample with its own clicks as support (:func:`support_of`)."""
+    """The sizes of these tasks, or of one task per sample with its own clicks as support (:func:`support_of`)."""
     if isinstance(samples, Tasks):
         clicks = [
             np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
@@ -129,26 +130,26 @@ def sizes_of(samples: Samples | Tasks, max_support: int) -> Sizes:
 
 
 def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
-    """One task for each session of the log with a query: what is known of it, and what it is asked.
+    """One task for each session of the log with a query event.
 
-    For ratings, a "session" is a person. A query knows all the clicks of its support; a support sample knows those
-    before it (the first knows none), so that no sample sees its own target.
+    For ratings, a "session" is a user. The context of a query is all support events of its session; that of a support
+    sample is the support events before it (none for the first), so no sample contains its own target.
 
     Args:
-        support, query: which events are which, ``[N]`` bool; an event may be neither.
+        support, query: masks of the support and query events, ``[N]`` bool; an event may be neither.
 
     Raises:
-        InputError: an event that is both, or no query at all.
+        InputError: an event that is both, or no query event.
     """
     if (support & query).any():
         raise InputError(f"event {np.argmax(support & query)} is both support and query; keep it in one")
     if not query.any():
-        raise InputError("no event is asked about; mark some as queries")
-    asked = np.unique(log.session[query])
-    known = support & np.isin(log.session, asked)
-    support_ptr, query_ptr = (pointer(log.session[part], asked) for part in (known, query))
+        raise InputError("there is no query event; mark some events as queries")
+    sessions = np.unique(log.session[query])
+    known = support & np.isin(log.session, sessions)
+    support_ptr, query_ptr = (pointer(log.session[part], sessions) for part in (known, query))
     begin, size = support_ptr[:-1], np.diff(support_ptr)
-    own, task = np.arange(support_ptr[-1]), np.repeat(np.arange(len(asked)), np.diff(query_ptr))
+    own, task = np.arange(support_ptr[-1]), np.repeat(np.arange(len(sessions)), np.diff(query_ptr))
     item = log.item[known]
 
     def samples(events: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Samples:
@@ -162,11 +163,11 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
 
 
 def task_batch(query: Samples | Tasks, *, num_items: int, max_support: int | None = None) -> TaskBatch:
-    """The tasks as graphs: those given, or one a query sample with the support that the sample itself contains."""
+    """The tasks as graphs: those given, or one task per sample with its own clicks as support."""
     if isinstance(query, Tasks):
         return query.batch(num_items=num_items)
     support, task = support_of(query, max_support=max_support)
-    asked = session_batch(query, num_items=num_items, task=np.arange(len(query)), num_tasks=len(query))
+    queries = session_batch(query, num_items=num_items, task=np.arange(len(query)), num_tasks=len(query))
     if len(support) == 0:
-        return TaskBatch(None, asked)
-    return TaskBatch(session_batch(support, num_items=num_items, task=task, num_tasks=len(query)), asked)
+        return TaskBatch(None, queries)
+    return TaskBatch(session_batch(support, num_items=num_items, task=task, num_tasks=len(query)), queries)

@@ -1,4 +1,4 @@
-"""For people who plug in their own parts: a log with a known right answer, and a check of an encoder.
+"""Synthetic logs with a known rule, and contract checks for your own encoder.
 
 report = check_encoder(MyEncoder)      # MyEncoder(width) -> module with forward(x, batch)
 assert report.ok, report

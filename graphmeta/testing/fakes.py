@@ -1,4 +1,4 @@
-"""For people who plug in their own parts: a log with a known right answer, and a check of an encoder.
+"""Synthetic logs with a known rule, and contract checks for your own encoder.
 
 report = check_encoder(MyEncoder)      # MyEncoder(width) -> module with forward(x, batch)
 assert report.ok, report
@@ -18,10 +18,10 @@ __all__ = ["Check", "CheckReport", "check_encoder", "fake_log", "fake_ratings"]
 
 
 def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int = 0) -> EventLog:
-    """Sessions that walk a ring of items: after item ``n`` always comes ``n + 1``, so the right answer is known.
+    """Sessions over a ring of items: item ``n`` is always followed by ``n + 1``, so the true next item is known.
 
-    Items are called ``i0, i1, …``, carry a ``category`` of five neighbours and a ``brand``; each of twenty users
-    owns every twentieth session; one click a minute, one session an hour.
+    Items are ``i0, i1, …`` with a ``category`` (five consecutive items each) and a ``brand``; session s belongs to user
+    s mod 20; one click per minute, one session per hour.
 
     >>> log = fake_log(sessions=3)
     >>> names = log.items.ids[log.item[log.session == 0]]
@@ -46,26 +46,26 @@ def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int
     return EventLog.read(frame, session="session", item="item", time="time", user="user", items=known)
 
 
-def fake_ratings(*, people: int = 40, items: int = 30, each: int = 16, seed: int = 0) -> EventLog:
-    """Ratings 1 to 5 of items by people, a session a person, with a known rule behind them.
+def fake_ratings(*, users: int = 40, items: int = 30, each: int = 16, seed: int = 0) -> EventLog:
+    """Ratings 1 to 5 by a known rule; each session holds the ratings of one user.
 
     Item n has the genres ``g{n % 5}`` and ``g{n % 3}`` (in the column ``genre`` of ``items.several``) and a ``rate``;
-    person p has an ``age`` and likes one genre: 5 for items that have it, else 1 + p mod 3.
+    user u has an ``age`` and likes one genre: 5 for items that have it, else 1 + u mod 3.
 
-    >>> log = fake_ratings(people=3)
+    >>> log = fake_ratings(users=3)
     >>> log.num_sessions, log.lengths.tolist(), sorted(log.items.several)
     (3, [16, 16, 16], ['genre'])
     """
     random = np.random.default_rng(seed)
-    rated = np.concatenate([random.permutation(items)[:each] for _ in range(people)])
-    person = np.repeat(np.arange(people), each)
+    rated = np.concatenate([random.permutation(items)[:each] for _ in range(users)])
+    person = np.repeat(np.arange(users), each)
     taste = person % 5
     likes = (rated % 5 == taste) | (rated % 3 == taste)
     frame = pd.DataFrame({"person": person, "item": rated, "rating": np.where(likes, 5, 1 + person % 3)})
     numbers = range(items)
     known = pd.DataFrame({"item": numbers, "rate": [f"r{n % 2}" for n in numbers]})
     known["genre"] = [[f"g{n % 5}", f"g{n % 3}"] for n in numbers]
-    told = pd.DataFrame({"person": range(people), "age": [f"a{n % 4}" for n in range(people)]})
+    ages = pd.DataFrame({"person": range(users), "age": [f"a{n % 4}" for n in range(users)]})
     return EventLog.read(
         frame,
         session="person",
@@ -73,5 +73,5 @@ def fake_ratings(*, people: int = 40, items: int = 30, each: int = 16, seed: int
         item="item",
         value="rating",
         items=EntityTable.read(known, key="item", several={"genre": ","}),
-        users=EntityTable.read(told, key="person"),
+        users=EntityTable.read(ages, key="person"),
     )

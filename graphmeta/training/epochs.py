@@ -1,4 +1,4 @@
-"""The iterator that a training is; it warns when it is dropped before its first epoch."""
+"""The iterator over training epochs; it warns if it is dropped before the first epoch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from graphmeta.training.run import Report
 
 
 class Epochs(Iterator[Report]):
-    """The reports of a training, each epoch trained when its report is asked for.
+    """The reports of a training; each epoch is trained when its report is requested.
 
-    Warns when it is dropped before the first one, for then nothing was trained.
+    Warns if it is dropped before the first report, because nothing was trained.
     """
 
     def __init__(self, reports: Iterator[Report]) -> None:
@@ -25,7 +25,7 @@ class Epochs(Iterator[Report]):
     def __del__(self) -> None:
         if not getattr(self, "_begun", True) and not sys.is_finalizing():
             warnings.warn(
-                "nothing was trained: train() trains an epoch for each report that is asked for; iterate over it, "
-                "for report in train(…), or list(train(…))",
+                "nothing was trained: train() trains one epoch per report; iterate over it, for report in train(…), "
+                "or list(train(…))",
                 stacklevel=2,
             )

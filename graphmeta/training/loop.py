@@ -1,5 +1,5 @@
-"""The one training loop. Plain training, fine-tuning and meta-learning differ in the samples and in how a sample's
-loss comes about (:meth:`System.losses`), never here."""
+"""The training loop. Plain training, fine-tuning and meta-learning share it; they differ in their samples and in
+:meth:`System.losses`."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ def train(
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     **more: Unpack[More],
 ) -> Iterator[Report]:
-    """Train ``system`` on ``log``, an epoch at a time; iterate to the end to get the best epoch's weights.
+    """Train ``system`` on ``log``, one epoch per report; iterate to the end to get the weights of the best epoch.
 
-    Nothing is trained before the first report is asked for; dropping the iterator without asking warns. With ``valid``,
-    the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the one whose first
-    measure is best) and its weights are put back at the end; without, the last epoch stays. The order of the data and
-    all noise depend on ``(seed, epoch)`` alone. After each epoch the system is in eval mode.
+    Nothing is trained before the first report is requested; dropping the iterator before that warns. With ``valid``,
+    the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the best first metric)
+    and its weights are loaded at the end; without, the last epoch's weights stay. The order of the data and all noise
+    depend only on ``(seed, epoch)``. After each epoch the system is in eval mode.
 
     Args:
-        log: the training log, numbered by the system's items; of a split, the training part, and its validation part
-            is ``valid`` if none is given.
-        optimizer: :class:`~graphmeta.training.optimizers.Adam` with a falling rate if not given; a ``torch.optim``
+        log: the training log, with the system's item indices; for a split, its training part, and its validation part
+            as ``valid`` if none is given.
+        optimizer: :class:`~graphmeta.training.optimizers.Adam` with linear decay if not given; a ``torch.optim``
             class, a ``functools.partial`` of one, or any function of the parameters.
-        batch_size: samples (or tasks) a step.
-        valid: a log, the samples, or a function ``system -> {measure: value}`` to choose the epoch by; more is better,
-            except for measures named in :data:`ERRORS`.
+        batch_size: samples (or tasks) per step.
+        valid: a log, samples, or a function ``system -> {metric: value}`` to choose the epoch by; higher is better,
+            except for the metrics in :data:`ERRORS`.
         progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
-        statistics_log: the log that parts which count (neighbours, transitions, means) are fitted to; ``log`` if not
-            given. A model that is to learn how far to trust a count must learn it on sessions that were not counted.
-        patience: end the training after so many epochs in a row without a better one.
-        checkpoint: where the state is saved after each epoch.
-        precision: ``bf16`` takes the products with the item table in 16 bits, see
+        statistics_log: the log for statistics (neighbours, transitions, means); ``log`` if not given. A model that
+            learns how reliable counts are must be trained on sessions that were not counted (held-out statistics).
+        patience: stop after this many epochs without improvement.
+        checkpoint: the folder in which the state is saved after each epoch.
+        precision: ``bf16`` computes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.catalogue_softmax.precision`.
 
     Raises:
-        InputError: a log with nothing to predict, a checkpoint of another training, patience without ``valid``, or an
-            optimizer that is built already.
+        InputError: a log without training samples, a checkpoint of another training, patience without ``valid``, or an
+            optimizer that is already built.
         DivergedError: a loss or, after an epoch, a weight that is not finite; the last checkpoint is intact.
 
     >>> from graphmeta.published.catalogue import build
@@ -86,7 +86,7 @@ def train(
 
 
 def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Report]:
-    """The reports of all epochs, each trained when it is asked for."""
+    """The reports of all epochs, each trained when it is requested."""
     settings.check()
     settings = replace(settings, statistics_log=settings.statistics_log or log)
     samples = _prepared(system, log, settings)
@@ -114,8 +114,8 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
 
 
 def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
-    """The state of the training, and what a checkpoint of it must have in common with it."""
-    built, counted = settings.optimizer.build(system.parameters()), settings.statistics_log
+    """The training state, with the settings that a checkpoint must match."""
+    built, statistics_log = settings.optimizer.build(system.parameters()), settings.statistics_log
     keeps = settings.checkpoint is not None
     return Run(
         system,
@@ -124,7 +124,7 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
             "epochs": settings.epochs,
             "seed": settings.seed,
             "samples": _digest(samples) if keeps else None,
-            "statistics_log": counted.fingerprint() if keeps and counted is not None else None,
+            "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
             "precision": settings.precision,
@@ -135,31 +135,29 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
 
 
 def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Tasks:
-    """What an epoch runs over, after a look at whether system and logs fit each other."""
+    """The training samples, after checks of system and logs, with fitted statistics."""
     statistics_log = settings.statistics_log or log
     for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
     if settings.precision == "bf16" and not system.scores_in_bf16:
-        raise InputError(
-            "precision='bf16' changes nothing for this system, whose loss does not score all items by products"
-        )
+        raise InputError("precision='bf16' has no effect on this system: its loss does not score all items by products")
     if statistics_log is log and any(isinstance(part, HeldOutStatistics) for part in system.modules()):
         warnings.warn(
-            "co-occurrence counts include the very sessions that are trained on; pass earlier ones as statistics_log=",
+            "co-occurrence counts include the training sessions; pass earlier sessions as statistics_log=",
             stacklevel=4,
         )
     system.fit_statistics(statistics_log)
     samples = system.training_samples(log)
     if len(samples) == 0:
-        raise InputError("no session is long enough to learn from; sessions need two clicks (three for meta-training)")
+        raise InputError("no session is long enough to train on; sessions need two clicks (three for meta-training)")
     if isinstance(system.loss, PositionLoss) and not samples.grouped:
         system.loss.check(system.recommender, samples.query, num_items=system.num_items)
     return samples
 
 
 def _digest(samples: Samples | Tasks) -> str:
-    """A few letters that differ where the samples do, in their times, users or values too."""
+    """A hash over the samples, including times, users and values."""
     digest = hashlib.sha256()
     for part in (samples.support, samples.query) if samples.grouped else (samples.query,):
         for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
@@ -171,12 +169,12 @@ def _validate(system: System, valid: Valid) -> dict[str, float]:
     if callable(valid):
         return valid(system)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
-    asked = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
-    return evaluate(system, asked, ks=ks).metrics
+    queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
+    return evaluate(system, queries, ks=ks).metrics
 
 
 def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> float:
-    """One pass over the batches, from the share ``begin`` of the training on; returns the mean loss."""
+    """One pass over the batches, starting at training progress ``begin``; returns the mean loss."""
     run.system.train()
     total, count, share = 0.0, 0, 1 / settings.epochs
     for number, batch in enumerate(settings.progress(batches)):
@@ -194,20 +192,20 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
 
 
 def check_finite(system: torch.nn.Module, epoch: int) -> None:
-    """Refuse to go on from weights that are not finite, which the last step of an epoch may leave.
+    """Check that all weights are finite after an epoch.
 
     Raises:
-        DivergedError: such a weight; names it.
+        DivergedError: a weight that is not finite; names it.
     """
     if (name := not_finite(system)) is not None:
         raise DivergedError(f"epoch {epoch + 1}: {name} is not finite; lower the learning rate")
 
 
 def gradients(system: System, batch: Samples | Tasks, *, progress: float = 1.0) -> tuple[float, int]:
-    """Gradients of the batch's loss, made part by part; returns it, and of how many losses it is the mean (or sum).
+    """Accumulate gradients of the batch loss in chunks; returns the loss and how many losses it averages (or sums).
 
-    Parts are as many tasks as the adaptation takes at once, so what they keep does not grow with the batch.
-    ``progress`` is the share of the training that is done.
+    A chunk has as many tasks as the adaptation takes at once, so memory does not grow with the batch. ``progress`` is
+    the completed share of the training.
     """
     parts = system.parts(batch) if system.episodic else [batch]
     with row_gradients(system):
@@ -221,9 +219,9 @@ def gradients(system: System, batch: Samples | Tasks, *, progress: float = 1.0) 
 
 
 def _settle(system: System) -> None:
-    """After each step, let the parts that learn by other means than gradients (memories) take in what they noted.
+    """After each step, update the parts that are not trained by gradients (memories).
 
-    Such a part has a method ``settle()``; what it changes must be in its ``state_dict``, so that training resumes.
+    Such a part has a method ``settle()``; its state must be in its ``state_dict``, so that training can resume.
     """
     for part in system.modules():
         if isinstance(part, Settles):

@@ -14,14 +14,14 @@ from graphmeta.errors import InputError
 
 
 class Optimizer(Protocol):
-    """How to make an optimizer, and its learning rate over the training."""
+    """Builds an optimizer and defines its learning-rate schedule."""
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
         ...
 
     def rate(self, progress: float) -> float | None:
-        """The learning rate when this share of the training is done; None leaves it to the optimizer."""
+        """The learning rate at this training progress in [0, 1]; None leaves it to the optimizer."""
         ...
 
 
@@ -30,7 +30,7 @@ Factory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Adam:
-    """Fused Adam whose learning rate falls linearly from ``lr`` to ``lr · final`` over the whole training.
+    """Fused Adam with linear decay of the learning rate from ``lr`` to ``lr · final`` over the whole training.
 
     ``weight_decay`` is the L2 term on all weights, as the session papers use it (1e-5).
 
@@ -47,13 +47,13 @@ class Adam:
         return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def rate(self, progress: float) -> float:
-        """The learning rate after this share of all steps."""
+        """The learning rate at this training progress."""
         return self.lr * (1 - (1 - self.final) * progress)
 
 
 @dataclass(frozen=True)
 class Adagrad(Adam):
-    """Adagrad, whose steps shrink by themselves: the rate stays as it is unless ``final`` is below 1."""
+    """Adagrad with a constant learning rate, unless ``final`` is below 1."""
 
     lr: float = 0.1
     weight_decay: float = 0.0
@@ -79,10 +79,10 @@ class Sgd(Adam):
 
 @dataclass(frozen=True)
 class Constant:
-    """Any ``torch.optim`` factory, whose learning rates stay as it sets them.
+    """Any ``torch.optim`` factory, with its own learning rates.
 
     Raises:
-        InputError: (from :meth:`build`) the factory makes something else than an optimizer.
+        InputError: (from :meth:`build`) the factory does not return an optimizer.
     """
 
     make: Factory
@@ -99,10 +99,10 @@ class Constant:
 
 
 def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optimizer:
-    """What ``optimizer=`` stands for: one of this module, a ``torch.optim`` class, or a callable that makes one.
+    """The optimizer for ``optimizer=``: one of this module, a ``torch.optim`` class, or a callable that returns one.
 
     Raises:
-        InputError: an optimizer that is built already, or anything else.
+        InputError: an optimizer that is already built, or any other value.
 
     >>> as_optimizer(torch.optim.SGD, Adam()).build([torch.zeros(1, requires_grad=True)]).defaults["lr"]
     0.001
@@ -112,7 +112,7 @@ def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optim
     if isinstance(given, torch.optim.Optimizer):
         name = type(given).__name__
         raise InputError(
-            f"optimizer=torch.optim.{name}(…) is bound to its parameters already; pass how to make it: "
+            f"optimizer=torch.optim.{name}(…) is already bound to its parameters; pass a factory: "
             f"optimizer=torch.optim.{name}, or functools.partial(torch.optim.{name}, lr=…)"
         )
     if hasattr(given, "build") and hasattr(given, "rate") and not isinstance(given, type):
@@ -126,14 +126,14 @@ def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optim
 
 
 def set_rate(built: torch.optim.Optimizer, optimizer: Optimizer, progress: float) -> None:
-    """Set the learning rate for this share of the training, unless the optimizer keeps its own."""
+    """Set the learning rate for this training progress, unless the optimizer has its own."""
     if (rate := optimizer.rate(progress)) is not None:
         for group in built.param_groups:
             group["lr"] = rate
 
 
 def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, Any]:
-    """What a checkpoint compares to tell whether a training goes on as it began."""
+    """The optimizer settings that a checkpoint must match."""
     if isinstance(optimizer, Constant) or not is_dataclass(optimizer):
         groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
         return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}

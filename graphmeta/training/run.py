@@ -1,4 +1,4 @@
-"""The state of a training: reports, the best weights, checkpoints."""
+"""Training state: reports, the best weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from graphmeta.errors import InputError
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 
-ERRORS = ("mae", "rmse", "mse")  # measures of which less is better
+ERRORS = ("mae", "rmse", "mse")  # metrics for which lower is better
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an epoch brought: mean training loss, seconds, metrics on the validation log, whether it is the best."""
+    """Results of an epoch: mean training loss, seconds, validation metrics, and whether it is the best so far."""
 
     epoch: int
     loss: float
@@ -29,14 +29,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where training is saved after each epoch; with ``resume`` it goes on from what lies there, bit for bit."""
+    """Folder in which training is saved after each epoch; ``resume`` continues from it, bit for bit."""
 
     folder: Path
     resume: bool = False
 
 
 class Run:
-    """The state of a training: what a checkpoint holds, and which epoch is the best."""
+    """The state of a training, as saved in a checkpoint, and its best epoch."""
 
     def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
         self.system, self.optimizer, self.setting = system, optimizer, setting
@@ -44,28 +44,28 @@ class Run:
         self.best: dict[str, Tensor] | None = None
 
     def is_best(self, scores: dict[str, float]) -> bool:
-        """Whether these validation metrics beat all before (without validation, the newest is the best)."""
+        """Whether these validation metrics are the best so far (always true without validation)."""
         key = next((name for name in reversed(scores) if name.startswith("mrr")), next(iter(scores), None))
         sign = -1 if key in ERRORS else 1
         return key is None or all(sign * scores[key] > sign * report.valid[key] for report in self.history)
 
     def since_best(self) -> int:
-        """How many epochs have passed since the best one."""
-        return next((ago for ago, report in enumerate(reversed(self.history)) if report.best), 0)
+        """Epochs since the best one."""
+        return next((count for count, report in enumerate(reversed(self.history)) if report.best), 0)
 
     def note(self, report: Report) -> None:
-        """Add a report, and keep the weights if it is the best."""
+        """Add a report, and store the weights if it is the best."""
         self.history.append(report)
         if report.best:
             self.best = {name: tensor.clone() for name, tensor in self.system.state_dict().items()}
 
     def restore_best(self) -> None:
-        """Put the best epoch's weights back."""
+        """Load the weights of the best epoch."""
         if self.best is not None:
             self.system.load_state_dict(self.best)
 
     def save(self, folder: Path) -> None:
-        """Write everything the next epoch depends on."""
+        """Write the complete training state."""
         tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
         for number, state in self.optimizer.state_dict()["state"].items():
@@ -78,7 +78,7 @@ class Run:
         )
 
     def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote; nothing there means from the beginning."""
+        """Load what :meth:`save` wrote; without a checkpoint, start from the beginning."""
         if not (folder / "training.json").is_file():
             return
         tensors, document = load_state(folder, "training")

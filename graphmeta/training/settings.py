@@ -1,4 +1,4 @@
-"""What a training depends on besides the system and the log."""
+"""Training settings: everything besides the system and the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Valid = EventLog | Samples | Callable[[System], dict[str, float]]
 
 
 class More(TypedDict, total=False):
-    """What few trainings set, see :func:`train`."""
+    """Rarely used settings, see :func:`train`."""
 
     statistics_log: EventLog | None
     patience: int | None
@@ -27,7 +27,7 @@ class More(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a training depends on besides system and log."""
+    """All settings of a training besides system and log."""
 
     epochs: int
     optimizer: Optimizer
@@ -41,12 +41,14 @@ class Settings:
     precision: str = "fp32"
 
     def check(self) -> None:
-        """Refuse settings that contradict each other.
+        """Check that the settings are consistent.
 
         Raises:
-            InputError: such settings.
+            InputError: inconsistent settings.
         """
         if self.patience is not None and (self.valid is None or self.patience < 1):
-            raise InputError("patience counts epochs that do not improve: at least 1, and pass valid to measure it on")
+            raise InputError(
+                "patience is a number of epochs without improvement, at least 1; pass valid= to measure it on"
+            )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed must be at least 0 and below 2**32, not {self.seed}")

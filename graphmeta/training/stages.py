@@ -1,9 +1,7 @@
-"""Training in stages, for what is no recommender of sessions: a stage is rows to learn from and their losses.
+"""Training in stages, for models that are not session recommenders: a stage is a number of rows and their losses.
 
-A system answers a session by scoring the items of one table. Who predicts ratings across domains answers for a user,
-an item and a domain, reads users from texts or from another domain, and some learn one thing after another. What is
-left in common is the loop, and this is it; optimisers, reports and the choice of the epoch are those of
-:mod:`graphmeta.training.loop`.
+Cross-domain rating models score a user, an item and a domain, not a session, and some are trained in several stages.
+They share this loop; optimizers, reports and model selection are those of :mod:`graphmeta.training.loop`.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ from graphmeta.training.run import Report, Run
 
 @dataclass(frozen=True)
 class Stage:
-    """What is learned at once.
+    """One stage of a training.
 
     Args:
-        weights: the module whose weights move; count: rows to learn from.
-        losses: numbers of rows -> their losses ``[B]``.
-        valid: what the epoch is chosen by; less is better if the first measure is an error.
+        weights: the module that is trained; count: number of training rows.
+        losses: row indices -> their losses ``[B]``.
+        valid: the validation metrics to choose the epoch by; lower is better if the first is an error.
     """
 
     weights: nn.Module
@@ -48,13 +46,13 @@ def train_stages(
     patience: int = 4,
     seed: int = 0,
 ) -> Iterator[Report]:
-    """Train stage after stage, an epoch at a time; each ends with its best epoch's weights. Run it to the end.
+    """Train the stages in turn, one epoch per report; each ends with its best weights. Iterate to the end.
 
-    Epochs are counted from 0 in each stage. The order of the rows and all noise depend on ``(seed, epoch)`` alone.
+    Epochs are counted from 0 in each stage. The order of rows and all noise depend only on ``(seed, epoch)``.
 
     Args:
         optimizer: as :func:`~graphmeta.training.loop.train` takes it; Adam without weight decay if not given.
-        patience: a stage ends after so many epochs in a row without a better one.
+        patience: a stage ends after this many epochs without improvement.
 
     Raises:
         DivergedError: a loss or, after an epoch, a weight that is not finite.
@@ -67,7 +65,7 @@ def train_stages(
 
 @dataclass(frozen=True)
 class Loop:
-    """How long and in which order a stage is trained."""
+    """Epochs, batch size, patience and seed of each stage."""
 
     epochs: int
     batch_size: int
@@ -76,9 +74,9 @@ class Loop:
 
 
 def _reports(stages: Sequence[Stage], optimizer: Optimizer, loop: Loop) -> Iterator[Report]:
-    """The reports of all epochs, each trained when it is asked for."""
+    """The reports of all epochs, each trained when it is requested."""
     for stage in stages:
-        # Of a system, a run uses no more than its weights.
+        # A run uses only the weights of a system.
         run = Run(stage.weights, optimizer.build(stage.weights.parameters()), {})  # pyright: ignore[reportArgumentType]
         while (epoch := len(run.history)) < loop.epochs and run.since_best() < loop.patience:
             began = time.perf_counter()

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.cold_users import KnownUsers, Protocol, known_held_out, one_held_out
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.few_shot import drawn_tasks
+from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=80)
@@ -45,7 +45,7 @@ def test_one_record_of_everybody_is_held_out():
 
 
 def test_the_last_known_item_is_held_out():
-    tasks = drawn_tasks(LOG, seed=0)
+    tasks = sampled_tasks(LOG, seed=0)
     held = known_held_out(tasks)
     some = np.flatnonzero(tasks.lengths > 1)
     assert held.lengths.tolist() == (tasks.lengths[some] - 1).tolist()
@@ -61,7 +61,7 @@ def test_known_users_are_scored_by_their_trained_vectors():
     torch.manual_seed(0)
     system = build("bpr_fold_in", LOG.items, users=LOG.users, width=4)
     torch.nn.init.normal_(system.recommender.head.users.user.weight)
-    tasks = drawn_tasks(LOG).first_queries()
+    tasks = sampled_tasks(LOG).first_queries()
     head = system.recommender.head
     wanted = (head.vector + head.users.user.weight[tasks.query.user]) @ system.recommender.features.item.weight.T
     torch.testing.assert_close(KnownUsers(system).scores(tasks.query), wanted)

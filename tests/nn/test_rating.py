@@ -16,7 +16,7 @@ from graphmeta.testing import fake_ratings
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LOG = fake_ratings(people=6)
+LOG = fake_ratings(users=6)
 ASKED = RandomQueries()(LOG, max_length=0).query
 
 

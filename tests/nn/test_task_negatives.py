@@ -9,7 +9,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.losses.task_negatives import HashedNoise, UnseenNegativesLoss, hashed
 from graphmeta.nn.readout import Mean
-from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -20,7 +20,7 @@ PEOPLE = [[3], [1, 2, 7, 9, 4], [4, 4, 0], list(range(8))]
 
 def support(people):
     samples = open_sessions([np.array(items) for items in people])
-    return known_clicks(samples).batch(num_items=ITEMS).support
+    return support_from_clicks(samples).batch(num_items=ITEMS).support
 
 
 def drawn(loss, batch):
@@ -79,7 +79,7 @@ def test_an_epoch_draws_anew_and_again_the_same():
 
 def test_a_support_does_not_know_its_queries():
     log = fake_log(sessions=30, items=ITEMS)
-    tasks = drawn_tasks(log)
+    tasks = sampled_tasks(log)
     batch = tasks.batch(num_items=ITEMS)
     shown = drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.support)
     asked = [set(tasks.query.target[a:b]) for a, b in zip(tasks.query_ptr, tasks.query_ptr[1:], strict=False)]

@@ -79,7 +79,7 @@ def close(name: str, found: Tensor, wanted: Tensor) -> None:
     assert share < TOLERANCE, f"{name} differs by {share:.1e}"
 
 
-def slopes_of(loss: Tensor, weights: Weights) -> Weights:
+def gradients_of(loss: Tensor, weights: Weights) -> Weights:
     """The gradient of each weight, zeros where it has no part in the loss."""
     found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     return {
@@ -99,8 +99,8 @@ def check_losses(system: System, losses: Tensor, wanted: Tensor, w: Weights, *, 
     """The losses are those wanted, and so are the gradients of their mean; with ``every``, none of these is zero."""
     close("losses", losses, wanted)
     own = {short(name): parameter for name, parameter in system.named_parameters() if parameter.requires_grad}
-    found = slopes_of(losses.mean(), own)
-    right = slopes_of(wanted.mean(), {name: tensor for name, tensor in w.items() if tensor.requires_grad})
+    found = gradients_of(losses.mean(), own)
+    right = gradients_of(wanted.mean(), {name: tensor for name, tensor in w.items() if tensor.requires_grad})
     assert found.keys() == right.keys()
     for name, slope in right.items():
         assert not every or float(slope.abs().max()) > 1e-7, f"{name} has no part in the loss; nothing is compared"
@@ -117,5 +117,5 @@ def check_state(system: System, w: Weights) -> None:
 
 def descended(w: Weights, loss: Tensor, lr: float) -> Weights:
     """Eq 18 as plain gradient descent: every parameter after one global step, each a leaf again."""
-    slopes = slopes_of(loss, {name: tensor for name, tensor in w.items() if tensor.requires_grad})
+    slopes = gradients_of(loss, {name: tensor for name, tensor in w.items() if tensor.requires_grad})
     return w | {name: (w[name] - lr * slope).detach().requires_grad_() for name, slope in slopes.items()}

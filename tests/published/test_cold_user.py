@@ -8,7 +8,7 @@ from graphmeta.adapt.starts.generated import Generated
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.cold_user import PAPER, user_only_samples
-from graphmeta.sampling.few_shot import drawn_tasks, known_clicks
+from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -68,7 +68,7 @@ def test_without_steps_the_neural_start_is_two_layers():
 @pytest.mark.parametrize("sums", [False, True])
 def test_the_steps_are_gradient_descent_by_hand(sums):
     system = made("meta_cf_g", steps=3, lr=0.3, sums=sums)
-    q, support = table(system), known_clicks(samples()).batch(num_items=LOG.num_items).support
+    q, support = table(system), support_from_clicks(samples()).batch(num_items=LOG.num_items).support
     items, counts = (part.numpy() for part in system.loss.draw(support, LOG.num_items))
     found, real = system.scores(samples()).numpy(), support["sample"].real.numpy()
     assert counts[real].all()
@@ -91,7 +91,7 @@ def test_melu_without_content_adapts_a_network_of_factor_and_noise():
     scores = system.scores(samples()).numpy()
     first, last = system.recommender.head.layers[0], system.recommender.head.layers[2]
     w, b, v, c = (p.detach().numpy() for p in (first.weight, first.bias, last.weight, last.bias))
-    batch = known_clicks(samples()).batch(num_items=LOG.num_items).query
+    batch = support_from_clicks(samples()).batch(num_items=LOG.num_items).query
     noise = system.recommender.summary(batch).numpy()
     for task in range(len(PEOPLE)):
         pairs = np.concatenate([table(system), np.tile(noise[task], (LOG.num_items, 1))], 1)
@@ -110,7 +110,7 @@ def answers(system, tasks):
 @pytest.mark.parametrize("name", META)
 @pytest.mark.parametrize("order", [1, 2])
 def test_all_users_stacked_give_what_the_loop_gives(name, order):
-    system, tasks = made(name, steps=2, lr=0.5, order=order), drawn_tasks(LOG).take(slice(0, 7))
+    system, tasks = made(name, steps=2, lr=0.5, order=order), sampled_tasks(LOG).take(slice(0, 7))
     for training in (False, True):
         system.train(training)
         together = answers(system, tasks)
@@ -124,7 +124,7 @@ def test_all_users_stacked_give_what_the_loop_gives(name, order):
 
 @pytest.mark.parametrize("name", META)
 def test_second_order_gradients_are_those_of_finite_differences(name):
-    system, tasks = made(name, steps=2, lr=0.5, order=2), drawn_tasks(LOG).take(slice(0, 7))
+    system, tasks = made(name, steps=2, lr=0.5, order=2), sampled_tasks(LOG).take(slice(0, 7))
     trained = [p for p in system.parameters() if p.requires_grad]
     _, *slopes = answers(system, tasks)
     assert all(slope.abs().sum() > 0 for slope in slopes)
@@ -195,7 +195,7 @@ def test_the_papers_preset_descends_on_sums():
     preset = PAPER[name]
     assert preset.optimizer == Sgd(lr=1e-6) and preset.lr == 2e-3
     summed, meant = (made(name, lr=0.1, sums=sums, steps=0).train() for sums in (True, False))
-    tasks = drawn_tasks(LOG)
+    tasks = sampled_tasks(LOG)
     torch.manual_seed(4)
     total = answers(summed, tasks)
     alone = answers(meant, tasks)
@@ -204,7 +204,7 @@ def test_the_papers_preset_descends_on_sums():
     weight = summed.adaptation.start.generator.weight
     before = weight.detach().clone()
     torch.manual_seed(1_000_003 * 0 + 0)
-    slope = answers(summed, drawn_tasks(LOG, seed=0))[1]
+    slope = answers(summed, sampled_tasks(LOG, seed=0))[1]
     list(train(summed, LOG, epochs=1, optimizer=preset.optimizer, batch_size=1000, seed=0))
     torch.testing.assert_close(weight.detach(), before - 1e-6 * slope, rtol=0, atol=1e-12)
 

@@ -73,7 +73,7 @@ def trained(make: Callable[[CrossDomain, Texts], nn.Module], cut: CrossDomain, t
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_predictions(name: str) -> None:
     (cut, texts), make = told(), SYSTEMS[name]
-    rows = cut.asked()
+    rows = cut.queries()
     model = trained(make, cut, texts)
     found = predict(model, rows)
     assert found.isfinite().all() and found.std() > 0
@@ -90,7 +90,7 @@ def test_what_cold_users_do_in_the_target_changes_neither_weights_nor_prediction
 def test_all_that_a_model_holds_moves_with_it(name: str) -> None:
     """A tensor that is neither weight nor buffer would stay behind on the old device."""
     cut, texts = told()
-    model = Means(cut, cut.damped(), cut.lenience()) if name == "means" else SYSTEMS[name](cut, texts)
+    model = Means(cut, cut.damped(), cut.user_bias()) if name == "means" else SYSTEMS[name](cut, texts)
     left = [(part, key) for part in model.modules() for key, value in vars(part).items() if torch.is_tensor(value)]
     assert not left
     held = [*model.to("meta").parameters(), *model.buffers()]
@@ -155,7 +155,7 @@ def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> No
         model = SYSTEMS[name](cut, texts)
         rows = cut.flows()
         (model.factors if name == "r_dfm" else model)(rows).sum().backward()
-        assert predict(model, cut.asked()).isfinite().all()
+        assert predict(model, cut.queries()).isfinite().all()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -163,7 +163,7 @@ def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_other_d
     cut, texts = told()
     model, rows = catn(cut, texts, **TINY), cut.flows()
     nn.init.zeros_(model.matching.weight)
-    assert torch.equal(model.of_user, cut.lenience()) and torch.equal(model.bias, torch.cat(cut.damped()))
+    assert torch.equal(model.of_user, cut.user_bias()) and torch.equal(model.bias, torch.cat(cut.damped()))
     nn.init.normal_(model.of_user)
     source, target = model.of_user.detach()
     of_source, of_target = model.bias.detach().split(cut.num_items)
@@ -279,15 +279,15 @@ def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPa
 
 def test_means_are_means() -> None:
     cut = small()
-    rows, log = cut.asked(), cut.known[TARGET]
+    rows, log = cut.queries(), cut.known[TARGET]
     expected = [log.rating[log.item == item].mean() for item in rows.item.tolist()]
     assert predict(Means(cut, cut.means()), rows).tolist() == pytest.approx(expected)
     assert predict(Means(cut), rows).tolist() == pytest.approx([log.rating.mean()] * len(rows))
     both = [
-        float(cut.damped()[TARGET][item] + cut.lenience()[SOURCE, user])
+        float(cut.damped()[TARGET][item] + cut.user_bias()[SOURCE, user])
         for item, user in zip(rows.item.tolist(), rows.user.tolist(), strict=True)
     ]
-    assert predict(Means(cut, cut.damped(), cut.lenience()), rows).tolist() == pytest.approx(both)
+    assert predict(Means(cut, cut.damped(), cut.user_bias()), rows).tolist() == pytest.approx(both)
     wrong = np.array(expected) - rows.rating.numpy()
     errors = cold_errors(Means(cut, cut.means()), cut)
     assert errors == pytest.approx(

@@ -1,4 +1,4 @@
-"""Types of columns that tables of items and users have; a type is one module of this package."""
+"""Column types of item and user tables; one module of this package per type."""
 
 import importlib
 import pkgutil

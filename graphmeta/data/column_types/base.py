@@ -1,4 +1,4 @@
-"""What every type of column has, and the registry of types."""
+"""The protocol of column types, and their registry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 
 
 class Column(Protocol):
-    """What is known of each item (or user) in one respect: a value a row, in the order of the table.
+    """A column of an item or user table: one value per row, in the order of the table.
 
     A type of column is a class in a module of its own in this package, under :func:`column_type`; it needs nothing
     else to be read, cut, saved, loaded and put into the graph.
@@ -38,11 +38,11 @@ class Column(Protocol):
         ...
 
     def update(self, digest: hashlib._Hash, name: str) -> None:
-        """Add what differs where the column does to a digest."""
+        """Add the contents of the column to a hash."""
         ...
 
     def is_sound(self, rows: int) -> bool:
-        """Whether the parts fit each other and so many rows; asked of what was loaded."""
+        """Whether the arrays fit each other and the number of rows; checked after loading."""
         ...
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
@@ -55,6 +55,6 @@ C = TypeVar("C", bound=type[Column])
 
 
 def column_type(cls: C) -> C:
-    """Enter a class as the type of column of its ``kind``."""
+    """Register a class as the column type of its ``kind``."""
     TYPES[cls.kind] = cls
     return cls

@@ -66,7 +66,7 @@ def target_vectors(batch: HeteroData, candidates: Tensor) -> Tensor:
         InputError: a sample without a target item.
     """
     target = batch["sample"].get("target")
-    if target is None or not batch.asks:
+    if target is None or not batch.has_targets:
         raise InputError(
             "a rating is predicted for a target item, and a sample has none; pass Tasks whose queries have targets"
         )
