@@ -205,7 +205,7 @@ def fitted(
     """The trained model and a row for each epoch."""
     if options.system in BASELINES:
         # a trained system learns whether items recur within a session; a baseline has to be told
-        return neighbours.as_in(train_log, BASELINES[options.system](train_log)), []
+        return neighbours.match_repeats(train_log, BASELINES[options.system](train_log)), []
     learn, valid = (train_log, valid_log) if valid_log is not None else last_sessions(train_log, options.held_out)
     statistics_log = learn
     if options.statistics_held_out:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import BASELINES, arguments, fitted
 from benchmarks.rows import CONTEXT, Row, cost, measured, provenance, write
-from graphmeta.baselines import as_in
+from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_item
 from graphmeta.datasets import session_logs as datasets
@@ -116,7 +116,7 @@ def cut(log: EventLog, options: argparse.Namespace) -> Split:
 def trained(options: argparse.Namespace, split: Split) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model and a row for each epoch."""
     if options.system == OVERLAP:
-        return as_in(split.train, AttributeOverlap(split.train)), []
+        return match_repeats(split.train, AttributeOverlap(split.train)), []
     return fitted(options, split.train, split.valid)
 
 

@@ -23,7 +23,7 @@ import torch
 from benchmarks.rows import cost, epoch_row, provenance, write
 from graphmeta.data.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
 from graphmeta.data.reviews import ReviewLog, latent_vectors
-from graphmeta.datasets.reviews import musical_instruments, planted_reviews
+from graphmeta.datasets.reviews import musical_instruments, synthetic_reviews
 from graphmeta.published.anr import anr
 from graphmeta.published.cross_domain import AspectSizes, CrossDomainModel, Means, catn, cold_errors, fit
 from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
@@ -50,7 +50,7 @@ class Dataset:
 
 def planted() -> tuple[ReviewLog, ReviewLog]:
     """The synthetic reviews."""
-    found = planted_reviews()
+    found = synthetic_reviews()
     return found.source, found.target
 
 

@@ -20,7 +20,7 @@ import torch
 from benchmarks import rows
 from benchmarks.accuracy import BASELINES
 from benchmarks.rows import cost, measured, provenance, some_of
-from graphmeta.baselines import as_in
+from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
@@ -74,7 +74,7 @@ def fitted(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The model and a row for each epoch; a meta-learner starts from its encoder, trained alone."""
     if name in BASELINES:  # items never recur: a trained model learns that, a baseline has to be told
-        return as_in(learn, BASELINES[name](learn)), []
+        return match_repeats(learn, BASELINES[name](learn)), []
     encoder, history = CATALOGUE[name].encoder, []
     alone = None if encoder is None else trained(encoder, learn, valid, options, history)
     return trained(name, learn, valid, options, history, begin=alone), history

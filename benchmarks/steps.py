@@ -16,7 +16,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.catalogue_softmax import has_bf16, precision
 from graphmeta.nn.encoders.prefix_attention import running_mean
-from graphmeta.nn.heads.target_attention import Reading, attended_cross_entropy
+from graphmeta.nn.heads.target_attention import AttentionInputs, attended_cross_entropy
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.session_batch import session_batch
@@ -108,7 +108,7 @@ def tagnn_step() -> list[Row]:
         F.cross_entropy(scores, wanted).backward()
 
     def factorised() -> None:
-        reading = Reading(query, states, states, ptr, torch.ones_like(owner))
+        reading = AttentionInputs(query, states, states, ptr, torch.ones_like(owner))
         attended_cross_entropy(reading, table, wanted).mean().backward()
 
     ours, other = paired(factorised, dense, rounds=15)

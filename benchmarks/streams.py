@@ -38,7 +38,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
-from graphmeta.retrain.testing import Asking
+from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.histories import by_user
@@ -48,7 +48,7 @@ from graphmeta.training.run import Checkpoint
 
 
 @dataclass(frozen=True)
-class Reported(Asking):
+class Reported(StreamEvaluation):
     """Evaluates the reported periods only."""
 
     since: int = 0
@@ -58,7 +58,7 @@ class Reported(Asking):
         return super().measure(system, period) if period.number >= self.since else (0, {}, {})
 
 
-WIDTH, ASKING = 32, Reported(max_length=20)
+WIDTH, EVALUATION = 32, Reported(max_length=20)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def transfer(net: Callable[[int], TransferNet], lr: float, offline: int, *, warm
     """SML with batch sizes for periods of a few thousand clicks; ``lr`` is the rate of its transfer networks."""
     theta = Adam(lr=lr, weight_decay=1e-4, final=1.0)
     sizes = (256, 64 if warm_up else 256)
-    return Transfer(net=net, phases=3, offline=offline, warm_up=warm_up, theta=theta, batch_sizes=sizes)
+    return Transfer(net=net, rounds=3, offline=offline, warm_up=warm_up, theta=theta, batch_sizes=sizes)
 
 
 class Frozen(Full):
@@ -226,7 +226,7 @@ def served(
         edges=edges,
         strategy=SYSTEMS[name].strategy(of.since - of.first),
         begin=Pretraining(of.first, Frozen()),
-        asking=replace(ASKING, since=of.since),
+        evaluation=replace(EVALUATION, since=of.since),
         seed=seed,
         checkpoint=checkpoint,
     ):
@@ -258,7 +258,7 @@ def write(
         "metrics": means["sampled"],
         "full": means["full"],
         "samples": sum(report.rows for report in chosen),
-        "candidates": ASKING.negatives + 1,
+        "candidates": EVALUATION.negatives + 1,
         "periods": periods,
         "since": since,
         "train_cpu_s": round(float(np.mean([report.train_cpu_seconds for report in chosen])), 3),

@@ -74,7 +74,7 @@ The published figures are for another split of the log, about 129 sequences, and
 the next click (`dwell_lag=0`).
 """,
     ("planted", "cross-domain"): """\
-Synthetic reviews (`graphmeta.datasets.reviews.planted_reviews`): each user cares about a few aspects C. A rating is 3
+Synthetic reviews (`graphmeta.datasets.reviews.synthetic_reviews`): each user cares about a few aspects C. A rating is 3
 + 2 · the mean quality (± 1) of the item over C, plus noise; the text contains words for the aspects in C and for
 praise or criticism. Two thirds of C are aspects of both domains, with partly different words in the other domain; the
 rest of the rating is unpredictable. So reviews carry the signal by construction: one review names what its author

@@ -14,15 +14,15 @@ import torch
 import graphmeta as gm
 from graphmeta.data.cross_domain import TEST, CrossDomain, read_texts, review_graph
 from graphmeta.data.reviews import latent_vectors
-from graphmeta.datasets.reviews import planted_reviews
+from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.plots.aspects import draw_aspects, user_aspects
 from graphmeta.published.cross_domain import AspectSizes, Means, catn, cold_errors, fit
 
 EPOCHS, SEED = 5, 0
 
 # Most people write in both domains; a few of these are cold: what they said of films is hidden.
-planted = planted_reviews(common=320, alone=30, items=30, each=6, noise=0.0, seed=SEED)
-cut = CrossDomain.split(planted.source, planted.target, cold=0.15, seed=SEED)
+synthetic = synthetic_reviews(common=320, alone=30, items=30, each=6, noise=0.0, seed=SEED)
+cut = CrossDomain.split(synthetic.source, synthetic.target, cold=0.15, seed=SEED)
 print(review_graph(cut, aspects=4).metadata()[0])
 
 # Vocabulary, documents and the vectors that words begin with are made of what is known alone.
@@ -40,7 +40,7 @@ print(
 
 # One of them, with the aspects that decide most about films first.
 user = cut.users[np.flatnonzero(cut.role == TEST)[0]]
-cares = [name for name, care in zip(planted.aspects, planted.cares[int(user[1:])], strict=True) if care]
+cares = [name for name, care in zip(synthetic.aspects, synthetic.preferences[int(user[1:])], strict=True) if care]
 print(f"\n{user} cares for {', '.join(cares)}")
 aspects = user_aspects(model, cut, texts, user)
 for aspect in aspects:

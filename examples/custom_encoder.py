@@ -14,7 +14,7 @@ from torch_geometric.nn import GATv2Conv
 import graphmeta as gm
 from graphmeta.adapt.starts.gated import Gated
 from graphmeta.evaluation.adaptation_curves import by_steps, by_support
-from graphmeta.plots.figures import adapting
+from graphmeta.plots.figures import adaptation_curves
 
 SESSIONS, WIDTH = 1_500, 16
 
@@ -64,4 +64,4 @@ for name, each in systems.items():
         steps[name], support[name] = by_steps(each, asked), by_support(each, asked, support=(0, 1, 2, 5, 10))
         curve = "  ".join(f"{100 * value:.2f}" for value in steps[name].values("mrr@20").values())
     print(f"{name:30} {100 * found[name]['hit@20']:6.2f}   {100 * found[name]['mrr@20']:6.2f}   {curve}")
-adapting(steps, support, Path("out/adaptations.png"), baselines={"none": found["none"]})
+adaptation_curves(steps, support, Path("out/adaptations.png"), baselines={"none": found["none"]})

@@ -1,4 +1,4 @@
-"""Recommender: features, an encoder and a head; a session's graph in, scores of all items out."""
+"""Recommender: features, an encoder and a head; maps session graphs to scores of all items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Encoded = tuple[Tensor, Tensor]
 
 
 class Recommender(nn.Module):
-    """Three parts, whose names are API: scopes choose parameters by ``features.``, ``encoder.`` and ``head.``.
+    """A model of three parts, whose names are public API: scopes select parameters by ``features.``, ``encoder.`` and
+    ``head.``.
 
     Args:
         features: ``n_id [I] -> (x [I, F], candidates [C, D])``.
@@ -28,7 +29,7 @@ class Recommender(nn.Module):
         self.features, self.encoder, self.head = features, encoder, head
 
     def encode(self, batch: HeteroData) -> Encoded:
-        """States of the clicks ``[E, D]`` and the candidates ``[C, D]``: all that comes before the head."""
+        """States of the clicks ``[E, D]`` and the candidates ``[C, D]``, the inputs of the head."""
         x, candidates = self.features(batch["item"].n_id)
         return self.encoder(x, batch), candidates
 
@@ -36,7 +37,7 @@ class Recommender(nn.Module):
         """Scores of the real samples ``[S, C]``, or with ``loss`` their losses ``[S]``.
 
         Args:
-            encoded: what :meth:`encode` returned for this batch, if it is known already.
+            encoded: the result of :meth:`encode` for this batch, if available.
         """
         states, candidates = self.encode(batch) if encoded is None else encoded
         if loss is not None:
@@ -45,11 +46,10 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def load_matching(self, other: Recommender, *, frozen_only: bool = False) -> list[str]:
-        """Copy weights, see :meth:`graphmeta.system.System.load_matching`; what was counted, where it has the same
-        shape.
+        """Copy weights, see :meth:`graphmeta.system.System.load_matching`, and statistics of the same shape.
 
         Raises:
-            InputError: a weight that is larger there, or nothing to copy.
+            InputError: a weight that is larger in ``other``, or nothing to copy.
         """
         ours, theirs = self.state_dict(), other.state_dict()
         weights = dict(self.named_parameters())
@@ -58,49 +58,51 @@ class Recommender(nn.Module):
         larger = [n for n in names if any(a < b for a, b in zip(ours[n].shape, theirs[n].shape, strict=True))]
         if larger:
             own, there = (tuple(state[larger[0]].shape) for state in (ours, theirs))
-            raise InputError(f"{larger[0]} is {there} there and {own} here; build ours as wide as the other")
+            raise InputError(
+                f"{larger[0]} is {there} in the other system and {own} here; build this one at least as wide"
+            )
         if not names:
-            kind = "the same name that training leaves as they are" if frozen_only else "the same name"
-            raise InputError(f"the other system has no weights of {kind}, so there is nothing to begin with")
+            kind = "the same name that are frozen here" if frozen_only else "the same name"
+            raise InputError(f"the other system has no weights of {kind}, so there is nothing to copy")
         for name in names:
             block = tuple(slice(0, size) for size in theirs[name].shape)
             ours[name].zero_()[block] = theirs[name]  # block is () for a single number
         return names
 
     def summary(self, batch: HeteroData, encoded: Encoded | None = None) -> Tensor:
-        """What the head's last layer reads of each task, ``[T, D']``; see :class:`Summary`."""
+        """Mean input of the head's last layer per task, ``[T, D']``; see :class:`Summary`."""
         return self(batch, Summary(), encoded)
 
 
 def _fits(own: Tensor, other: Tensor, learned: bool) -> bool:
-    """Whether there is anything to copy: a weight of as many dimensions, or a count of the same shape."""
+    """Whether a tensor can be copied: a weight of as many dimensions, or a buffer of the same shape."""
     return own.dim() == other.dim() if learned else own.shape == other.shape
 
 
 class ContextAugmented(Recommender):
-    """A recommender whose head also sees what lies around each click in the training graph: states ``[h ; n]``.
+    """A recommender whose head also reads each click's neighbours in the training graph: states ``[h ; n]``.
 
     Args:
-        around: ``(n_id [I], table) -> n [I, N]``, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`; the table is
+        context: ``(n_id [I], table) -> n [I, N]``, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`; the table is
             that of the features' items.
     """
 
-    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, around: nn.Module) -> None:
+    def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, context: nn.Module) -> None:
         super().__init__(features, encoder, head)
-        self.around = around
+        self.context = context
 
     def encode(self, batch: HeteroData) -> Encoded:
         """States of the clicks ``[E, D + N]`` and the candidates."""
         states, candidates = super().encode(batch)
-        near = self.around(batch["item"].n_id, item_table(self.features))
-        return torch.cat([states, near.index_select(0, batch["event"].item)], 1), candidates
+        neighbours = self.context(batch["item"].n_id, item_table(self.features))
+        return torch.cat([states, neighbours.index_select(0, batch["event"].item)], 1), candidates
 
 
 class Summary(nn.Module):
-    """In the place of a loss: what the head's last layer reads, the mean over each task's real samples, ``[T, D']``.
+    """Replaces a loss and returns the input of the head's last layer, averaged over each task's real samples,
+    ``[T, D']``.
 
-    That is the head's readout, and if its ``project`` makes more of it before its own product (``project.reads``),
-    that.
+    That is the head's readout, or what its ``project`` computes from it before its product (``project.reads``).
     """
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import pytest
 from typer.main import get_command
 
 from graphmeta.cli.commands import app, main
-from graphmeta.cli.options import Reading
+from graphmeta.cli.options import LogOptions
 from graphmeta.data.graph_files import load_graph
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
@@ -107,7 +107,7 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
 
 
-def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *SMALL, "--batch-size", "80"]
     assert main([*command, "--system", "melu", "--out", str(tmp_path / "one")]) == 0
     layer = load(tmp_path / "one/model").recommender.head.project
@@ -119,7 +119,7 @@ def test_the_memory_of_adapting_is_told(files: Path, tmp_path: Path, capsys: pyt
     assert "memory of adapting" not in capsys.readouterr().err
 
 
-def test_the_model_remembers_how_it_was_made(fitted: Path):
+def test_the_model_stores_its_training_metadata(fitted: Path):
     notes = load(fitted / "model").notes
     assert (notes["columns"]["session"], notes["rules"]["min_item_support"], notes["seed"]) == ("sid", 5, 0)
     assert notes["cuts"]["has_time"] and notes["cuts"]["last_session_before_test"] == "s107"
@@ -161,7 +161,7 @@ def test_recommend_tells_ids_and_names(fitted: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("unknown", "code", "line"), [("raise", 2, "'new'"), ("warn", 0, "note: "), ("ignore", 0, "")])
-def test_recommend_does_as_told_about_unknown_items(
+def test_recommend_follows_the_unknown_option(
     fitted: Path, capsys: pytest.CaptureFixture, unknown: str, code: int, line: str
 ):
     assert main(["recommend", str(fitted), "--session", "i1 new", "--unknown", unknown]) == code
@@ -181,7 +181,7 @@ def about_users(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_factors_are_learned_first(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", "--out", str(tmp_path)]
     assert main([*command, *SMALL, "--system", "meta_cf_linear"]) == 0
-    assert "the encoder alone (bpr_fold_in)" in capsys.readouterr().err
+    assert "training the base model (bpr_fold_in)" in capsys.readouterr().err
     answers, _ = offered(capsys, str(tmp_path), "--session", "i1", "-k", "5")
     assert len(answers[0]) == 5
 
@@ -193,7 +193,7 @@ def offered(capsys: pytest.CaptureFixture, *command: str) -> tuple[list[dict], s
     return [answer["items"] for answer in json.loads(told.out)], told.err
 
 
-def test_recommend_asks_whose_the_sessions_are(about_users: Path, capsys: pytest.CaptureFixture):
+def test_recommend_passes_the_user(about_users: Path, capsys: pytest.CaptureFixture):
     model = load(about_users / "model")
     command = [str(about_users), "--session", "i1", "--session", "i2 i3", "-k", "5"]
     for user in ("u3", "u4"):
@@ -206,14 +206,14 @@ def test_recommend_asks_whose_the_sessions_are(about_users: Path, capsys: pytest
     nobody, _ = offered(capsys, *command)
     stranger, said = offered(capsys, *command, "--user", "new")
     assert stranger == nobody != answers and said == (
-        "note: user 'new' is not known to this model; it answers as for nobody\n"
+        "note: user 'new' is unknown to this model; recommending as for an unknown user\n"
     )
 
 
-def test_a_model_that_does_not_look_at_users_says_so(fitted: Path, capsys: pytest.CaptureFixture):
+def test_a_model_without_users_prints_a_note(fitted: Path, capsys: pytest.CaptureFixture):
     without, _ = offered(capsys, str(fitted), "--session", "i1 i2")
     answers, said = offered(capsys, str(fitted), "--session", "i1 i2", "--user", "u3")
-    assert answers == without and said == "note: this model does not look at users; --user changes nothing\n"
+    assert answers == without and said == "note: this model does not use users; --user has no effect\n"
 
 
 def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.CaptureFixture):
@@ -233,7 +233,10 @@ def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: P
 
 def test_fit_and_graph_read_a_log_with_the_same_options():
     group = get_command(app)
-    reading, (fit, graph) = list(inspect.signature(Reading).parameters), (group.commands[n] for n in ("fit", "graph"))
+    reading, (fit, graph) = (
+        list(inspect.signature(LogOptions).parameters),
+        (group.commands[n] for n in ("fit", "graph")),
+    )
     for command in (fit, graph):
         assert [parameter.name for parameter in command.params][: len(reading)] == reading
     for one, other in zip(fit.params[: len(reading)], graph.params[: len(reading)], strict=True):
@@ -312,7 +315,7 @@ def test_an_interruption_before_the_first_epoch_leaves_nothing(
 ):
     monkeypatch.setattr(training, "_epoch", stop_after(0))
     assert main(plain(files / "events.csv", tmp_path / "out")) == 130
-    assert "nothing is kept" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "nothing is saved" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def replaced(column: str, row: int, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -354,8 +357,8 @@ BAD_OPTIONS = {
     "item table without the column": (["--items", "items.csv", "--attributes", "colour"], "colour"),
     "item table without the key": (["--items", "items.csv", "--item-key", "sku"], "items.csv: no column 'sku'"),
     "attributes of nothing": (["--attributes", "kind"], "--items"),
-    "a system about users without any": (["--system", "bpr_mf"], "bpr_mf needs to know the users; name the log's user"),
-    "one whose factors come from users": (["--system", "meta_cf_g"], "bpr_fold_in needs to know the users; name the"),
+    "a system about users without any": (["--system", "bpr_mf"], "bpr_mf needs users; name the log's user"),
+    "one whose factors come from users": (["--system", "meta_cf_g"], "bpr_fold_in needs users; name the"),
     "users without a user column": (["--users", "items.csv"], "--user"),
     "all for the test": (["--test", "0.95"], "leave some sessions"),
     "no test": (["--test", "0"], "--test must be above 0"),
@@ -469,9 +472,9 @@ def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
     told = capsys.readouterr().out
     assert all(
-        text in told for text in ("session contains item", "session kNN", "melu, without its steps", "Example 3")
+        text in told for text in ("session contains item", "session kNN", "melu, without inner steps", "Example 3")
     )
-    assert told.count("<- bought") == 3 and "if_san, trained alone" in told
+    assert told.count("<- bought") == 3 and "if_san (base model)" in told
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert_metrics(document)
     assert document["baselines"]["encoder_alone"].keys() >= METRICS

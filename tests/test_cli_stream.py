@@ -45,7 +45,7 @@ def without_times(path: Path) -> dict:
 def test_all_strategies_on_one_stream(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert run(log, tmp_path / "out") == 0
     told = capsys.readouterr()
-    assert "144 clicks of 2 periods, ranked among drawn items" in " ".join(told.out.split())
+    assert "144 clicks of 2 periods, ranked among sampled candidates" in " ".join(told.out.split())
     assert told.err.count("period 4/4") == 4
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert list(document["systems"]) == ["full_retrain", "fine_tune", "spmf", "sml"]
@@ -71,7 +71,7 @@ def test_an_interrupted_stream_goes_on_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(console, "say", interrupted)
         assert run(log, tmp_path / "parts", *one) == 130
-    assert "keeps the finished periods: repeat the command with --resume" in said[-1]
+    assert "has the finished periods: repeat the command with --resume" in said[-1]
     assert not (tmp_path / "parts" / "metrics.json").exists()
     assert run(log, tmp_path / "parts", *one, "--resume") == 0
     assert without_times(tmp_path / "parts" / "metrics.json") == without_times(tmp_path / "whole" / "metrics.json")
@@ -79,7 +79,7 @@ def test_an_interrupted_stream_goes_on_to_the_same_end(
     assert "a checkpoint of another stream (different: first)" in capsys.readouterr().err
 
 
-def test_sessions_of_nobody_and_an_encoder_of_sessions(log: Path, tmp_path: Path):
+def test_sessions_without_user_and_a_session_encoder(log: Path, tmp_path: Path):
     plain = ["--session", "sid", "--item", "iid", "--period", "60events", "--out", str(tmp_path / "out")]
     options = [*QUICK[2:], "--system", "fine_tune", "--system", "sr_gnn", "--base", "sr_gnn"]
     assert main(["stream", str(log), *plain, *options]) == 0
@@ -95,8 +95,8 @@ def test_sessions_of_nobody_and_an_encoder_of_sessions(log: Path, tmp_path: Path
         (["--system", "melu_rating"], "melu_rating predicts ratings"),
         (["--period", "7"], "--period '7' must be a length like 7d"),
         (["--period", "0d"], "--period '0d' must be a length like 7d"),
-        (["--period", "9w"], "of 1 periods, the first 2 are to begin with"),
-        (["--negatives", "40"], "draw fewer (--negatives, at least 20)"),
+        (["--period", "9w"], "of 1 periods, the first 2 are for pretraining"),
+        (["--negatives", "40"], "sample fewer (--negatives, at least 20)"),
         (["--item", "sku"], "'sku'"),
         (["--out", "log.csv/out"], "log.csv"),
     ],
@@ -114,7 +114,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_matrix_factors_need_users_and_lengths_need_times(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     plain = ["stream", str(log), "--session", "sid", "--item", "iid", *QUICK, "--out", str(tmp_path / "out")]
     assert main(plain) == 2
-    assert "mf needs to know the users" in capsys.readouterr().err
+    assert "mf needs users" in capsys.readouterr().err
     assert main([*plain, "--base", "sr_gnn"]) == 2
     assert "--period 12h needs times" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -20,13 +20,13 @@ from graphmeta.data.cross_domain import (
     read_texts,
     review_graph,
 )
-from graphmeta.datasets.reviews import planted_reviews
+from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.errors import InputError
 
 
 def small(**options: float) -> CrossDomain:
-    planted = planted_reviews(common=40, alone=15, items=12, each=4)
-    return CrossDomain.split(planted.source, planted.target, **options)
+    synthetic = synthetic_reviews(common=40, alone=15, items=12, each=4)
+    return CrossDomain.split(synthetic.source, synthetic.target, **options)
 
 
 def rewritten(cut: CrossDomain) -> CrossDomain:

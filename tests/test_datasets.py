@@ -48,7 +48,7 @@ def attribute(log: EventLog, name: str) -> list[str]:
     return column.values[column.codes].tolist()
 
 
-def test_the_embedded_log_has_items_and_users_with_attributes() -> None:
+def test_the_bundled_dataset_has_items_and_users_with_attributes() -> None:
     log = datasets.complete_journey()
     assert (log.num_events, log.num_sessions, log.num_items) == (173_638, 23_862, 3_134)
     assert list(log.items.attributes) == ["category", "department", "brand", "seller"]
@@ -86,7 +86,7 @@ def test_yoochoose_has_the_same_form(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("1 2\n3 x4\n", "line 2 holds 'x'"), ("1 -2", "line 1 holds '-'"), (" \n", "nothing in it")],
+    [("1 2\n3 x4\n", "line 2 holds 'x'"), ("1 -2", "line 1 holds '-'"), (" \n", "it is empty")],
 )
 def test_a_session_file_of_another_form_is_refused(tmp_path, text, place) -> None:
     folder = write(tmp_path, DIGINETICA | {"diginetica/test_sessions.txt": text})

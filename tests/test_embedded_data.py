@@ -1,4 +1,4 @@
-"""The embedded log keeps the promises of data/complete_journey/README.md."""
+"""The bundled dataset keeps the promises of data/complete_journey/README.md."""
 
 from pathlib import Path
 

@@ -14,9 +14,7 @@ from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 
 
-def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base learns on the earlier sessions, the re-ranker on the last tenth; in the end all are counted, and the
     base that is looked at learns on all."""
     ran, trained = [], []
@@ -31,7 +29,7 @@ def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
     split = protocol.cut(log, rules)
     columns = Columns("session", "item", "time", None)
     work = job.Job(plan.Plan("reranker", 1, 0, 4), columns, rules, "invented", tmp_path)
-    outcome = job.carry_out(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
+    outcome = job.run_job(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
     (first, _), (second, counted), (third, _) = ran
     whole = set(split.train.sessions.tolist())
     assert first == counted
@@ -52,4 +50,4 @@ def test_who_trusts_counts_learns_on_sessions_that_were_not_counted(
     assert any(not torch.equal(first, theirs[name]) for name, first in trained[0].recommender.state_dict().items())
     look = outcome.system.recommender.get_submodule("head.score_terms.reranker")
     clicks = np.bincount(split.train.item, minlength=split.train.num_items)
-    np.testing.assert_allclose(look.known[:, 0].numpy(), np.log1p(clicks) / 8, rtol=1e-6)
+    np.testing.assert_allclose(look.item_statistics[:, 0].numpy(), np.log1p(clicks) / 8, rtol=1e-6)

@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.baselines import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan, as_in, repeats
+from graphmeta.baselines import (
+    ItemKNN,
+    NoRepeats,
+    Popularity,
+    SessionKNN,
+    SessionPopularity,
+    Stan,
+    has_repeats,
+    match_repeats,
+)
 from graphmeta.data.events import EventLog
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.errors import InputError
@@ -237,11 +246,11 @@ def test_stan_without_training_times_has_no_recency() -> None:
 
 @pytest.mark.parametrize("scale", [{"lambda1": 0.0}, {"lambda2": -1.0}, {"lambda3": math.nan}])
 def test_scales_that_are_not_positive_are_refused(scale) -> None:
-    with pytest.raises(InputError, match="must be positive.*None drops the factor"):
+    with pytest.raises(InputError, match="must be positive.*None omits the factor"):
         Stan(log_of([[0, 1]]), **scale)
 
 
-def test_no_repeats_leaves_out_what_was_seen_and_nothing_else(logs) -> None:
+def test_no_repeats_excludes_seen_items_only(logs) -> None:
     train, samples = logs
     own, without = Stan(train).scores(samples), NoRepeats(Stan(train)).scores(samples)
     seen = torch.zeros_like(own, dtype=torch.bool)
@@ -253,8 +262,8 @@ def test_no_repeats_leaves_out_what_was_seen_and_nothing_else(logs) -> None:
 @pytest.mark.parametrize(("sessions", "expected"), [([[0, 1], [1, 2]], False), ([[0, 1], [1, 2, 1]], True)])
 def test_repeats_are_found_and_a_baseline_does_as_its_log(sessions, expected) -> None:
     log = log_of(sessions)
-    assert repeats(log) is expected
-    assert isinstance(as_in(log, Popularity(log)), Popularity if expected else NoRepeats)
+    assert has_repeats(log) is expected
+    assert isinstance(match_repeats(log, Popularity(log)), Popularity if expected else NoRepeats)
 
 
 @pytest.mark.parametrize("build", MODELS)
@@ -317,7 +326,7 @@ def test_evaluate_takes_every_baseline(logs, build) -> None:
 
 @pytest.mark.parametrize("build", [SessionPopularity, ItemKNN, SessionKNN, Stan])
 def test_clicks_numbered_by_another_log_are_refused(build) -> None:
-    with pytest.raises(InputError, match=r"outside 0 … 1.*aligned_to"):
+    with pytest.raises(InputError, match=r"outside the training log's 0 … 1.*aligned_to"):
         build(log_of([[0, 1]])).scores(open_sessions([np.array([2])]))
 
 

@@ -58,10 +58,10 @@ def curve(values: dict[int, float], own: int) -> Curve:
     return Curve({at: Result({"mrr@20": v}, {}, 9, 40, 0.0, torch.ones(9)) for at, v in values.items()}, own)
 
 
-def test_what_adapting_brings_is_drawn_by_steps_and_by_support(tmp_path: Path, drawn: list):
+def test_adaptation_curves_by_steps_and_by_support(tmp_path: Path, drawn: list):
     steps = {"maml": curve({2: 0.3, 0: 0.1, 1: 0.2}, 1), "anil": curve({0: 0.15, 1: 0.25}, 5)}
     support = {"maml": curve({0: 0.1, 10: 0.2}, 10)}
-    plots.adapting(steps, support, tmp_path / "adapting.png", baselines={"none": {"mrr@20": 0.05}})
+    plots.adaptation_curves(steps, support, tmp_path / "adapting.png", baselines={"none": {"mrr@20": 0.05}})
     assert (tmp_path / "adapting.png").read_bytes().startswith(PNG)
     left, right = drawn[0].axes
     maml, ring, anil, none = left.lines  # 5 steps of anil were not measured: no ring

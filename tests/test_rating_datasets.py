@@ -75,7 +75,7 @@ def test_the_reconstructed_warm_state_stands_in(tmp_path: Path) -> None:
 def test_items_and_ratings_must_be_as_many(tmp_path: Path) -> None:
     folder = write(tmp_path, "melu_ml1m", STATES)
     (folder / "melu_ml1m/warm_state_y.json").write_text(json.dumps({"7": [1], "8": [1]}))
-    with pytest.raises(InputError, match="person 7 has not as many ratings"):
+    with pytest.raises(InputError, match="user 7 has a different number of ratings"):
         melu_movielens(folder)
 
 

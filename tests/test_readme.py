@@ -9,7 +9,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_python_blocks_run(monkeypatch, capsys):
-    # A small part of the embedded log is enough to run every line.
+    # A small part of the bundled dataset is enough to run every line.
     weeks = gm.datasets.complete_journey()
     weeks = weeks.before(float(weeks.starts[2500]))
     part = weeks.of_sessions(weeks.session_user % 3 == 0)

@@ -30,4 +30,4 @@ def test_without_steps_a_system_answers_from_its_start_gate_and_all():
     assert not torch.equal(start.ranks, plain)
     assert not torch.equal(start.ranks, found["system"].ranks)
     assert adaptation.steps == 1
-    assert titles("cbml", found)["without_steps"] == "cbml, without its steps"
+    assert titles("cbml", found)["without_steps"] == "cbml, without inner steps"

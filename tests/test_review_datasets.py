@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphmeta.data.reviews import ReviewLog
-from graphmeta.datasets.reviews import amazon_reviews, halves, musical_instruments, planted_reviews
+from graphmeta.datasets.reviews import amazon_reviews, musical_instruments, split_items_by_text, synthetic_reviews
 from graphmeta.errors import InputError
 
 LINES = [
@@ -35,7 +35,7 @@ def test_what_is_no_such_file_is_said_in_one_line(tmp_path: Path) -> None:
         amazon_reviews(path)
     for wrong in ("user,item", "{'asin': 'B'}", "[1, 2]", "5", json.dumps(LINES[0])[:-9]):
         path.write_text(f"{json.dumps(LINES[0])}\n{wrong}\n")
-        with pytest.raises(InputError, match="json, line 2: no JSON object; mend or drop the line"):
+        with pytest.raises(InputError, match="json, line 2: not a JSON object; repair or remove the line"):
             amazon_reviews(path)
     packed = tmp_path / "reviews.json.gz"
     for bad in (b"no gzip", gzip.compress(b"{}\n" * 99)[:-9]):
@@ -63,21 +63,21 @@ def test_items_fall_into_halves_by_their_words() -> None:
     text = np.array([" ".join(random.choice(words[int(g)], 4)) for g in group], dtype=object)
     rows = np.arange(30)
     log = ReviewLog(rows, rows, np.ones(30), rows.astype(float), text, rows, rows)
-    assert halves(log).tolist() == group.tolist()
+    assert split_items_by_text(log).tolist() == group.tolist()
 
 
-def test_planted_ratings_and_words_follow_the_formula() -> None:
-    planted = planted_reviews(common=30, alone=10, items=20, each=5, noise=0.0)
-    for domain, log in enumerate((planted.source, planted.target)):
+def test_synthetic_ratings_and_words_follow_the_formula() -> None:
+    synthetic = synthetic_reviews(common=30, alone=10, items=20, each=5, noise=0.0)
+    for domain, log in enumerate((synthetic.source, synthetic.target)):
         assert len(log) == 40 * 5
-        other = range(planted.shared + 2 * (1 - domain), planted.shared + 2 * (1 - domain) + 2)
+        other = range(synthetic.shared + 2 * (1 - domain), synthetic.shared + 2 * (1 - domain) + 2)
         for row in range(len(log)):
             user, item = int(log.users[log.user[row]][1:]), int(log.items[log.item[row]][4:])
-            cared = [a for a in np.flatnonzero(planted.cares[user]) if a not in other]
-            good = planted.good[domain][item, cared]
+            cared = [a for a in np.flatnonzero(synthetic.preferences[user]) if a not in other]
+            good = synthetic.quality[domain][item, cared]
             assert log.rating[row] == np.rint(3 + 2 * good.mean()) and len(cared) == 3
             said = set(log.text[row].split())
-            assert [a for a, words in enumerate(planted.words) if words & said] == cared
+            assert [a for a, words in enumerate(synthetic.words) if words & said] == cared
 
 
 @pytest.mark.skipif(not os.environ.get("GRAPHMETA_DATA"), reason="GRAPHMETA_DATA names no folder with public logs")

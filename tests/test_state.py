@@ -55,7 +55,7 @@ OTHER: dict[str, Any] = {
     "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,
     "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
     "scope": ["head.project"], "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
-    "from_scratch": True, "phases": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
+    "from_scratch": True, "rounds": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
     "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
 }  # fmt: skip
@@ -234,7 +234,9 @@ class Coarse(Full):
     ],
 )
 def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"cbml: .*cannot be loaded again.*pass a name.*cbml\.cbml and load.*build="):
+    with pytest.raises(
+        InputError, match=r"cbml: .*cannot be stored in a recipe.*pass a name.*cbml\.cbml and load.*build="
+    ):
         build("cbml", LOG.items, width=4, **arguments)
 
 
@@ -277,7 +279,7 @@ def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, argumen
 
 
 def test_items_and_bases_that_change_places_are_told_apart() -> None:
-    with pytest.raises(InputError, match="cbml goes around a built system.*build..cbml., items, base="):
+    with pytest.raises(InputError, match="cbml wraps a built system.*build..cbml., items, base="):
         CATALOGUE["cbml"].function(LOG.items)
     with pytest.raises(InputError, match=r"sr_gnn is built from an EntityTable.*sr_gnn\(log.items\)"):
         CATALOGUE["sr_gnn"].function(LOG)

@@ -1,20 +1,18 @@
-"""The baselines without training: what is popular, what goes together, what similar sessions looked at.
+"""Baselines without training: popularity, co-occurrence, and nearest sessions.
 
-Each is fitted on a training log by counting, and scores all items as a system does, so that
-:func:`~graphmeta.evaluation.ranking.evaluate` takes either. On many logs :class:`SessionKNN` and :class:`Stan` are as
-good
-as a graph network: a table of results without them shows little. Everything runs on ragged lists (session to
-items, item to sessions) by index arithmetic; no array is sessions × items. A sample's scores do not depend on its
-batch.
+Each is fitted on a training log by counting, and scores all items like a system, so that
+:func:`~graphmeta.evaluation.ranking.evaluate` takes either. On many logs :class:`SessionKNN` and :class:`Stan` match a
+graph network, so a results table needs them. All computations use index arithmetic on ragged lists (session to items,
+item to sessions); no array has sessions × items entries. A sample's scores do not depend on its batch.
 
-Terms, for the clicks of a session, L of them: the *place* of an item is 1 … L, that of its last click; its *step*
-is L + 1 − place, so that the last click has step 1. Validation figures in the docstrings are those of
+Terms, for a session of L clicks: the *place* of an item is 1 … L, that of its last click; its *step* is L + 1 − place,
+so that the last click has step 1. Validation figures in the docstrings are those of
 ``python -m benchmarks.neighbours``.
 """
 
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.baselines.means import GlobalMean, ItemMean, ItemUserMean
-from graphmeta.baselines.popularity import NoRepeats, Popularity, SessionPopularity, as_in, repeats
+from graphmeta.baselines.popularity import NoRepeats, Popularity, SessionPopularity, has_repeats, match_repeats
 from graphmeta.baselines.session_knn import SessionKNN
 from graphmeta.baselines.stan import Stan
 
@@ -28,6 +26,6 @@ __all__ = [
     "SessionKNN",
     "SessionPopularity",
     "Stan",
-    "as_in",
-    "repeats",
+    "has_repeats",
+    "match_repeats",
 ]

@@ -1,4 +1,4 @@
-"""Ragged lists (which items a session has, which sessions an item has) and the sums that become scores."""
+"""Ragged incidence lists (items of each session, sessions of each item) and sparse sums that become scores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from graphmeta.sampling.samples import Samples
 
 @dataclass(frozen=True)
 class Clicks:
-    """The distinct items of each sample, by sample and item: all ``[clicks]`` int64.
+    """The distinct items of each sample, sorted by sample and item: all ``[clicks]`` int64.
 
-    ``count`` is how often the item was clicked; place and step are explained in :mod:`graphmeta.baselines`.
+    ``count`` is the number of clicks on the item; place and step are defined in :mod:`graphmeta.baselines`.
     """
 
     sample: np.ndarray
@@ -29,16 +29,16 @@ class Clicks:
 
     @classmethod
     def of(cls, samples: Samples, *, num_items: int) -> Clicks:
-        """Those of these samples.
+        """The clicks of these samples.
 
         Raises:
-            InputError: an item that the training log's numbers do not reach.
+            InputError: an item number outside the training log's items.
         """
         click, ptr = samples.flat()
         if len(click) and (click.min() < 0 or click.max() >= num_items):
             raise InputError(
-                f"the samples have items outside 0 … {num_items - 1}, the training log's; "
-                f"number their log like it first: test.aligned_to(train.items, train.users)"
+                f"the samples have item numbers outside the training log's 0 … {num_items - 1}; "
+                f"align their log first: test.aligned_to(train.items, train.users)"
             )
         sample = np.repeat(np.arange(len(samples)), np.diff(ptr))
         step = ptr[sample + 1] - np.arange(len(click))
@@ -50,7 +50,7 @@ class Clicks:
 
     @property
     def length(self) -> np.ndarray:
-        """Clicks of the whole sample, L."""
+        """Length L of the whole session."""
         return self.place + self.step - 1
 
 
@@ -63,14 +63,14 @@ class Lists:
 
     @classmethod
     def of_pairs(cls, row: np.ndarray, value: np.ndarray, *, shape: tuple[int, int]) -> Lists:
-        """The distinct pairs, each row's values ascending."""
+        """The distinct pairs, with each row's values ascending."""
         pair = np.unique(row * shape[1] + value)
         row, value = np.divmod(pair, max(shape[1], 1))
         return cls(np.searchsorted(row, np.arange(shape[0] + 1)), value)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Values a row."""
+        """Number of values per row."""
         return np.diff(self.ptr)
 
     @property
@@ -86,7 +86,7 @@ class Lists:
 
 
 def incidence(log: EventLog) -> tuple[Lists, Lists]:
-    """The items of each session and the sessions of each item. Sessions go by age, 0 the latest."""
+    """The items of each session and the sessions of each item. Sessions are numbered by age, 0 the latest."""
     age = log.num_sessions - 1 - log.session
     sessions, items = log.num_sessions, log.num_items
     return (
@@ -101,7 +101,7 @@ def rank(group: np.ndarray) -> np.ndarray:
 
 
 def largest(group: np.ndarray, value: np.ndarray, *, most: int) -> np.ndarray:
-    """Where the ``most`` largest values of each group are, largest first, the earlier of equals first.
+    """Positions of the ``most`` largest values of each group, in descending order; ties go to the earlier one.
 
     >>> largest(np.array([0, 0, 0, 1]), np.array([2, 3, 3, 1]), most=2).tolist()
     [1, 2, 3]
@@ -110,9 +110,9 @@ def largest(group: np.ndarray, value: np.ndarray, *, most: int) -> np.ndarray:
 
 
 def dense(sample: np.ndarray, item: np.ndarray, *, weight: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """Sums of the weights of each sample and item, ``shape`` float32; 0 where there is none.
+    """Sums of the weights per sample and item, ``shape`` float32; 0 where there is none.
 
-    Summed in double precision and in the order given, so a row is the same in every batch.
+    Summed in double precision and in the given order, so a row is the same in every batch.
     """
     cell, term = np.unique(sample * shape[1] + item, return_inverse=True)
     scores = torch.zeros(shape, dtype=torch.float32)
@@ -121,7 +121,7 @@ def dense(sample: np.ndarray, item: np.ndarray, *, weight: np.ndarray, shape: tu
 
 
 def at_least_one(**values: int) -> None:
-    """Refuse limits that leave nothing."""
+    """Raise an InputError for a limit below 1."""
     for name, value in values.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, not {value}")

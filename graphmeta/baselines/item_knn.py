@@ -1,4 +1,4 @@
-"""Nearest items: what shares sessions with the clicked ones."""
+"""Item-kNN: items that share sessions with the clicked ones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _PAIRS_AT_ONCE = 2_000_000
 
 
 class ItemKNN:
-    """Items that share sessions with the clicked ones, the last click counting most.
+    """Scores items by the sessions they share with the clicked items, with the highest weight on the last click.
 
         score(i) = Σ_{j ∈ s} sim(j, i) / step(j),   sim(j, i) = n(j, i) / (n(j)^α n(i)^(1 − α)),
 
-    where n counts the training sessions with the item or the pair, and i is among the ``neighbours`` items most
-    similar to j (of equals, the lower item number). Without such a j the score is 0.
+    where n counts the training sessions with the item or the pair, and i is among the ``neighbours`` items most similar
+    to j (ties: the lower item number). Without such a j the score is 0.
 
     Args:
         log: the training log.
-        neighbours: how many similar items each item keeps, itself among them.
+        neighbours: similar items stored per item, itself included.
         alpha: α in [0, 1]. At 1 the similarity is the share of j's sessions that have i, which favours popular
             items; at 0 the share of i's sessions that have j, which favours rare ones; at 0.5 the cosine.
 
@@ -32,11 +32,11 @@ class ItemKNN:
 
     Source: Sarwar et al. 2001 for the cosine, Aiolli 2013 for α (asymmetric cosine); "Item-KNN" in the
     tables of session papers.
-    Differs: those score from the last click, leave the item itself out and have α = 0.5. Here it stays, with
-    similarity 1, for people go back to items; all clicks count. On the last sessions of
-    Yoochoose 1/64's training log P@20 is 68.7 so, 66.6 from the last click alone (MRR@20 28.5 against 27.6),
-    57.1 without the item itself, and 52.5 with neither. α was chosen on those of two logs: P@20 / MRR@20 is
-    68.7 / 27.6 at 0.75, 67.3 / 27.1 at 0.5, 67.2 / 27.4 at 1; on Diginetica 54.2 / 19.4, 52.6 / 19.1, 53.2 / 18.9.
+    Differs: those score from the last click, exclude the item itself and have α = 0.5. Here it is included, with
+    similarity 1, because users return to items; all clicks are used. On the last sessions of Yoochoose 1/64's training
+    log P@20 is 68.7 so, 66.6 from the last click alone (MRR@20 28.5 against 27.6), 57.1 without the item itself, and
+    52.5 with neither. α was chosen on those of two logs: P@20 / MRR@20 is 68.7 / 27.6 at 0.75, 67.3 / 27.1 at 0.5, 67.2
+    / 27.4 at 1; on Diginetica 54.2 / 19.4, 52.6 / 19.1, 53.2 / 18.9.
     """
 
     def __init__(self, log: EventLog, *, neighbours: int = 100, alpha: float = 0.75) -> None:
@@ -56,7 +56,7 @@ class ItemKNN:
 
 
 def _similar_items(items_of: Lists, ages_of: Lists, *, most: int, alpha: float) -> tuple[Lists, np.ndarray]:
-    """The ``most`` items most similar to each item, and the similarities; some million pairs at a time."""
+    """The ``most`` items most similar to each item, and the similarities; computed in blocks of some million pairs."""
     num_items = len(ages_of.lengths)
     owner, at = ages_of.positions(np.arange(num_items))
     work = np.bincount(owner, items_of.lengths[ages_of.value[at]], minlength=num_items)
@@ -76,6 +76,6 @@ def _similar_block(
     pair, together = np.unique(pair, return_counts=True)
     first, second = np.divmod(pair, len(sessions))
     similarity = (together / sessions[first]) ** alpha * (together / sessions[second]) ** (1 - alpha)
-    # What is equal in exact arithmetic is a tie, whatever the powers' last digits.
+    # Rounding turns values that are equal in exact arithmetic into ties.
     kept = largest(first, similarity.round(12), most=most)
     return first[kept], second[kept], similarity[kept]

@@ -1,6 +1,6 @@
-"""Baselines for ratings: means, drawn towards the mean of all where there are few ratings.
+"""Rating baselines: means, shrunk towards the global mean where there are few ratings.
 
-Each is fitted on a training log and answers :func:`~graphmeta.evaluation.ratings.evaluate_ratings`.
+Each is fitted on a training log and evaluated by :func:`~graphmeta.evaluation.ratings.evaluate_ratings`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphmeta.sampling.tasks import Tasks
 
 
 class GlobalMean:
-    """Every rating is the mean of all: ``r̂ = μ``.
+    """Predicts the global mean: ``r̂ = μ``.
 
     Args:
         log: the training log.
@@ -30,11 +30,12 @@ class GlobalMean:
 
 
 class ItemMean(GlobalMean):
-    """A rating is its item's: ``r̂ = μ + b_i``, ``b_i = Σ (r − μ) / (n_i + damping)``; zero for an item nobody rated.
+    """Predicts the item's mean: ``r̂ = μ + b_i``, ``b_i = Σ (r − μ) / (n_i + damping)``; b_i = 0 for items without
+    ratings.
 
     Args:
         log: the training log.
-        damping: as if so many ratings of the mean came before.
+        damping: number of pseudo-ratings at the mean.
     """
 
     def __init__(self, log: EventLog, *, damping: float = 5.0) -> None:
@@ -49,7 +50,7 @@ class ItemMean(GlobalMean):
 
 
 class ItemUserMean(ItemMean):
-    """… and its person's, by what is known of them: ``r̂ = μ + b_i + b_u``, ``b_u`` from the task's support.
+    """Adds a user bias from the task's support: ``r̂ = μ + b_i + b_u``.
 
     ``b_u = Σ_{j ∈ support} (r_j − μ − b_j) / (n_u + damping)``.
 
@@ -61,6 +62,6 @@ class ItemUserMean(ItemMean):
         assert samples.support.value is not None
         rest = samples.support.value - self.mean - self.item[samples.support.target]
         owner = np.repeat(np.arange(len(samples)), samples.lengths)
-        person = np.bincount(owner, weights=rest, minlength=len(samples)) / (samples.lengths + self.damping)
-        asked = np.repeat(person, np.diff(samples.query_ptr))
-        return super().scores(samples) + torch.from_numpy(asked)[:, None]
+        user_mean = np.bincount(owner, weights=rest, minlength=len(samples)) / (samples.lengths + self.damping)
+        user_bias = np.repeat(user_mean, np.diff(samples.query_ptr))
+        return super().scores(samples) + torch.from_numpy(user_bias)[:, None]

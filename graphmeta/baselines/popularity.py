@@ -1,4 +1,4 @@
-"""Baselines that count clicks, and the rule that nothing is recommended twice."""
+"""Popularity baselines, and a wrapper that never recommends an item of the session again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphmeta.sampling.samples import Samples
 
 
 class Popularity:
-    """Every session is offered what most clicks went to: score(i) = training events of i.
+    """Ranks items by popularity: score(i) = training events of i.
 
     Args:
         log: the training log.
@@ -29,11 +29,11 @@ class Popularity:
 
 
 class SessionPopularity:
-    """What the session itself clicked most and last, then what is popular.
+    """The session's own items by frequency and recency, then the others by popularity.
 
     score(i) = clicks of s on i + place(i) / (L + 1) for the items of the session, at least 1, and
-    support(i) / (1 + the largest support) for all others, below 1; support counts training events. So clicks
-    decide, then recency, then popularity.
+    support(i) / (1 + the largest support) for all others, below 1; support counts training events. So frequency
+    decides, then recency, then popularity.
 
     Args:
         log: the training log.
@@ -59,9 +59,9 @@ class SessionPopularity:
 
 
 class NoRepeats:
-    """A baseline that never recommends what is in the session already, for logs whose sessions repeat no item.
+    """Wraps a baseline so that it never recommends items of the session, for logs whose sessions repeat no item.
 
-    A trained model learns that from such a log; a nearest neighbour has to be told. Seen items score −1.
+    A trained model learns this from such a log; a nearest-neighbour baseline does not. Seen items score −1.
 
     Args:
         model: the baseline; its own scores are at least 0.
@@ -71,7 +71,7 @@ class NoRepeats:
         self.model, self.num_items = model, model.num_items
 
     def scores(self, samples: Samples) -> Tensor:
-        """``[S, num_items]``, as the model's own but for the items seen."""
+        """``[S, num_items]``, the model's scores except for seen items."""
         scores = self.model.scores(samples).clone()
         click, ptr = samples.flat()
         rows = np.repeat(np.arange(len(samples)), np.diff(ptr))
@@ -79,12 +79,12 @@ class NoRepeats:
         return scores
 
 
-def repeats(log: EventLog) -> bool:
-    """Whether any session of the log has an item twice."""
+def has_repeats(log: EventLog) -> bool:
+    """Whether any session of the log contains an item twice."""
     pairs = log.session * max(log.num_items, 1) + log.item
     return len(np.unique(pairs)) < len(pairs)
 
 
-def as_in(log: EventLog, model: Scorer) -> Scorer:
-    """The baseline, or where no session of its log repeats an item, one that does not either."""
-    return model if repeats(log) else NoRepeats(model)
+def match_repeats(log: EventLog, model: Scorer) -> Scorer:
+    """The baseline, wrapped in :class:`NoRepeats` if no session of its log repeats an item."""
+    return model if has_repeats(log) else NoRepeats(model)

@@ -1,4 +1,4 @@
-"""Nearest sessions: the search that :class:`SessionKNN` and STAN share, and the first of the two."""
+"""Session-kNN: the neighbour search that :class:`SessionKNN` and STAN share, and the former."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from graphmeta.sampling.samples import Samples
 
 @dataclass(frozen=True)
 class Candidates:
-    """The recent sessions that share items with the samples, by sample and then age: P of them.
+    """Recent sessions that share items with the samples, sorted by sample, then age: P of them.
 
-    Row k of ``pair`` and ``click`` says that candidate ``pair[k]`` has the item of click ``click[k]``; by pair,
-    then by item. Shapes: sample, age ``[P]``; pair, click ``[K]``.
+    Row k of ``pair`` and ``click`` says that candidate ``pair[k]`` has the item of click ``click[k]``; sorted by pair,
+    then item. Shapes: sample, age ``[P]``; pair, click ``[K]``.
     """
 
     sample: np.ndarray
@@ -28,7 +28,7 @@ class Candidates:
     @classmethod
     def of(cls, clicks: Clicks, ages_of: Lists, *, num_sessions: int, recent: int) -> Candidates:
         """Each sample's ``recent`` latest sessions with an item of it."""
-        # An item's latest sessions are enough: what is among the latest of all is so for each item it holds.
+        # Each item's latest sessions suffice: one of the latest overall is among the latest of each of its items.
         row, at = ages_of.positions(clicks.item, most=recent)
         key = clicks.sample[row] * num_sessions + ages_of.value[at]
         order = np.argsort(key, kind="stable")
@@ -39,11 +39,11 @@ class Candidates:
         return cls(sample[late], age[late], number[pair[kept]], row[order][kept])
 
     def total(self, weight: np.ndarray) -> np.ndarray:
-        """Sum of a weight a click ``[clicks]`` over the shared items, ``[P]``."""
+        """Sum of a per-click weight ``[clicks]`` over the shared items, ``[P]``."""
         return np.bincount(self.pair, weight[self.click], minlength=len(self.sample))
 
     def latest(self, clicks: Clicks) -> np.ndarray:
-        """The shared click of the lowest step, ``[P]``."""
+        """The shared click with the lowest step, ``[P]``."""
         order = np.lexsort((clicks.step[self.click], self.pair))
         return self.click[order][rank(self.pair) == 0]
 
@@ -54,11 +54,11 @@ def rarity(ages_of: Lists, *, num_sessions: int) -> np.ndarray:
 
 
 class SessionKNN:
-    """What the most similar of the recent training sessions clicked (V-SKNN).
+    """Scores items of the most similar recent training sessions (V-SKNN).
 
     Candidates are the ``recent`` latest training sessions that share an item with s. The ``neighbours`` most
-    similar ones (of equals, the later) vote for all their items, with less weight when what they share with s
-    lies back:
+    similar ones (ties: the later) vote for all their items, with a weight that decays with the step of the shared
+    items:
 
         sim(s, n) = Σ_{j ∈ s ∩ n} place(j) / L,
         score(i)  = Σ_{n ∋ i} sim(s, n) / min_{j ∈ s ∩ n} step(j) · (1 + ln(N / n(i))),
@@ -68,9 +68,9 @@ class SessionKNN:
 
     Args:
         log: the training log.
-        neighbours: sessions that vote.
-        recent: sessions that are looked at.
-        idf: the last factor, for rare items; False drops it.
+        neighbours: number of voting sessions.
+        recent: number of candidate sessions.
+        idf: use the last factor, which favours rare items.
 
     Raises:
         InputError: ``neighbours`` or ``recent`` below 1.

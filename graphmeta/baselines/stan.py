@@ -1,4 +1,4 @@
-"""STAN: nearest sessions, with the order of clicks and the age of sessions taken into account."""
+"""STAN: session-kNN that accounts for the order of clicks and the age of sessions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _DAY = 86_400.0
 
 
 class Stan:
-    """What similar sessions clicked near the item that both share, recent clicks and sessions counting more.
+    """Scores items of similar sessions by their distance to the shared item, with more weight on recent clicks and
+    sessions.
 
     Candidates are the ``recent`` latest training sessions that share an item with s. The ``neighbours`` most
-    similar ones (of equals, the later) vote for their items:
+    similar ones (ties: the later) vote for their items:
 
         sim(s, n) = Σ_{j ∈ s ∩ n} exp(−(step(j) − 1) / λ₁) / √(|s| |n|) · exp(−(t(s) − t(n)) / λ₂),
         score(i)  = Σ_{n ∋ i} sim(s, n) · exp(−|place_n(i) − place_n(i*)| / λ₃) · (1 + ln(N / n(i))).
@@ -27,27 +28,27 @@ class Stan:
     clicked last; N is the number of training sessions and n(i) of those with item i. Without a neighbour that
     has i the score is 0. A session is as recent as its first click.
 
-    A sample without times is asked at the end of the training log. A neighbour that ends after t(s) counts as one
-    that ends then. A training log without times has no second factor.
+    A sample without times is placed at the end of the training log. A neighbour that ends after t(s) is treated as
+    ending at t(s). Without times in the training log, the second factor is omitted.
 
     Args:
         log: the training log.
-        neighbours: sessions that vote.
-        recent: sessions that are looked at.
-        lambda1: clicks of the current session after which one weighs 1/e; None drops the factor.
-        lambda2: days after which a session weighs 1/e; None drops the factor.
-        lambda3: clicks away from the shared item at which one of the neighbour weighs 1/e; None drops the factor.
-        idf: the last factor, for rare items; False drops it.
+        neighbours: number of voting sessions.
+        recent: number of candidate sessions.
+        lambda1: decay of a click's weight to 1/e, in clicks of the current session; None omits the factor.
+        lambda2: decay of a session's weight to 1/e, in days; None omits the factor.
+        lambda3: decay to 1/e, in clicks of the neighbour between item and shared item; None omits the factor.
+        idf: use the last factor, which favours rare items.
 
     Raises:
         InputError: a limit below 1, a λ that is not positive.
 
     Source: Garg et al. 2019, "Sequence and time aware neighborhood for session-based recommendations" (STAN).
-    Differs: the last factor, the limit to recent sessions and what is said above of missing and later times are
-    additions; an item that a session clicked twice is where its last click is, in both sessions. Public
-    implementations disagree on i* (some take the shared item that n, not s, clicked last) and on √|s|, in whose
-    place some have the length of s's weighted vector; the latter is the same for all neighbours of s and
-    changes no ranking. The defaults are the better of a few settings on the last sessions of the training logs,
+    Differs: the last factor, the limit to recent sessions and the treatment of missing and later times are additions; a
+    repeated item has the position of its last click, in both sessions. Public implementations disagree on i* (some take
+    the shared item that n, not s, clicked last) and on √|s|, in whose place some have the length of s's weighted
+    vector; the latter is the same for all neighbours of s and changes no ranking. The defaults are the better of a few
+    settings on the last sessions of the training logs,
     λ₂ excepted: in the one log with times, a week, P@20 is 66.9 at 5 days, 67.0 at 20 and 66.8 without. On
     Yoochoose 1/64 P@20 is 68.5, without λ₁ 63.5, without λ₃ 67.8, without the last factor 67.8, with 100
     neighbours 63.4.
@@ -83,8 +84,8 @@ class Stan:
         row, at = self.items_of.positions(found.age[near])
         item, shape = self.items_of.value[at], (len(samples), self.num_items)
         shared = item == clicks.item[found.latest(clicks)[near]][row]
-        away = np.abs(self.places[at] - self.places[at][shared][row])
-        weight = similarity[near][row] * _decay(away, self.lambda3) * self.rarity[item]
+        distance = np.abs(self.places[at] - self.places[at][shared][row])
+        weight = similarity[near][row] * _decay(distance, self.lambda3) * self.rarity[item]
         return dense(found.sample[near][row], item, weight=weight, shape=shape)
 
     def _similarity(self, found: Candidates, clicks: Clicks, samples: Samples) -> np.ndarray:
@@ -93,11 +94,11 @@ class Stan:
         cosine = product / np.sqrt(distinct[found.sample] * self.items_of.lengths[found.age])
         if self.lambda2 is None:
             return cosine
-        days = (self._asked(samples)[found.sample] - self.ends[found.age]) / _DAY
+        days = (self._last_times(samples)[found.sample] - self.ends[found.age]) / _DAY
         return cosine * _decay(np.maximum(days, 0.0), self.lambda2)
 
-    def _asked(self, samples: Samples) -> np.ndarray:
-        """Seconds of each sample's last known click, the end of the training log where there is no time."""
+    def _last_times(self, samples: Samples) -> np.ndarray:
+        """Time in seconds of each sample's last known click, or the end of the training log without times."""
         if samples.time is None or len(samples.time) == 0:
             return np.full(len(samples), self.ends.max(initial=0.0))
         return samples.time[np.maximum(samples.end - 1, 0)]
@@ -120,4 +121,4 @@ def _decay(distance: np.ndarray, scale: float | None) -> np.ndarray:
 def _positive(**scales: float | None) -> None:
     for name, scale in scales.items():
         if scale is not None and not scale > 0:
-            raise InputError(f"{name} must be positive, not {scale}; None drops the factor")
+            raise InputError(f"{name} must be positive, not {scale}; None omits the factor")

@@ -1,7 +1,7 @@
-"""The command line: ``graphmeta run`` tells the whole story on the embedded log, ``fit`` on yours.
+"""The command line: ``graphmeta run`` trains on the bundled dataset, ``fit`` on your log.
 
-Torch and what needs it are imported inside the commands, so that ``--help`` answers at once. Results go to the
-standard output, everything else (lines of a training, notes, errors) to the standard error.
+Torch and modules that need it are imported inside the commands, so that ``--help`` is fast. Results go to the standard
+output, everything else (training progress, notes, errors) to the standard error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Cut, Events, Limits, MaxLength, MaxSupport, Reading, unfolded
+from graphmeta.cli.options import Events, Limits, LogOptions, MaxLength, MaxSupport, SplitOptions, flattened
 from graphmeta.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graphmeta.data.splits import Split
     from graphmeta.system import System as Trained
 
-# What trains how long if nobody says otherwise.
+# Default training settings.
 RUN_EPOCHS, RUN_WIDTH, RUN_BATCH, RUN_LR = 4, 48, 256, 1e-2
 FIT_EPOCHS, FIT_WIDTH, FIT_BATCH, FIT_LR = 5, 64, 100, 3e-3
 RUN_SYSTEM = "reranker"
@@ -44,24 +44,24 @@ Epochs = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Times through the log; for a system that adapts, its encoder goes so often, then all half as often.",
+        help="Epochs; a meta-learner's encoder is trained for this many, then the whole system for half as many.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
-Width = Annotated[int, typer.Option(min=1, help="Length of the vectors.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")]
+Width = Annotated[int, typer.Option(min=1, help="Embedding width.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted training in --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `fit` or `run` wrote.")]
+Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `fit` or `run`.")]
 Support = Annotated[int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")]
 Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave out sessions with fewer events.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. What the user can mend is one line and code 2."""
+    """Run one command; returns the exit code. User errors print one line and return code 2."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    # Threads that spin for long while they wait make a busy machine many times slower; threads that never spin
-    # make an idle one three times slower. This is between, and as fast as the default on an idle one.
+    # Long spin-waits of OpenMP threads slow a busy machine down several times, no spinning slows an idle one down three
+    # times. # This value is a compromise, as fast as the default on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         with console.notes():
@@ -77,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return console.fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's errors of usage: an unknown option, a missing argument
+        if not hasattr(error, "format_message"):  # typer's usage errors: an unknown option, a missing argument
             raise
         return console.fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Interrupted(Exception):
-    """A training that the user stopped; says how to go on."""
+    """A training interrupted by the user; the message says how to resume."""
 
 
 @contextmanager
@@ -92,9 +92,9 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
         yield
     except KeyboardInterrupt:
         if not any(place.rglob(mark)):
-            raise _Interrupted(f"interrupted before the first {what} was done; nothing is kept") from None
+            raise _Interrupted(f"interrupted before the first {what} was finished; nothing is saved") from None
         raise _Interrupted(
-            f"interrupted; {place} keeps the finished {what}s: repeat the command with --resume to go on"
+            f"interrupted; {place} has the finished {what}s: repeat the command with --resume to continue"
         ) from None
 
 
@@ -109,9 +109,9 @@ def run(
     max_length: MaxLength = None,
     resume: Resume = False,
 ) -> None:
-    """Tell the whole story on the embedded log.
+    """Train, evaluate and show recommendations on the bundled dataset.
 
-    Its graph, a training, a comparison with baselines, recommendations with names.
+    Prints graph statistics, training progress, a comparison with baselines, and recommendations with item names.
     """
     from graphmeta.cli import fit_job as job
     from graphmeta.cli.log_columns import Columns
@@ -124,7 +124,7 @@ def run(
     _ready(system, out, users=True)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
-    console.say("the embedded log: " + console.sizes(log, split))
+    console.say("the bundled dataset: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
     plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR, max_support, max_length)
     columns = Columns("product", "basket", "time", "household")
@@ -132,7 +132,7 @@ def run(
         plan,
         columns,
         rules,
-        "the embedded sample of The Complete Journey",
+        "the bundled sample of The Complete Journey",
         out,
         resume,
     )
@@ -143,30 +143,30 @@ def run(
 
 
 @dataclass(frozen=True)
-class Training:
-    """What ``fit`` trains, how long and how."""
+class TrainingOptions:
+    """System and training settings of ``fit``."""
 
     system: System = RUN_SYSTEM
     epochs: Epochs = FIT_EPOCHS
     seed: Seed = 0
     width: Width = FIT_WIDTH
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples or tasks a step.")] = FIT_BATCH
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples or tasks per step.")] = FIT_BATCH
     lr: Annotated[float, typer.Option("--lr", min=1e-12, help="Learning rate.")] = FIT_LR
 
 
 @app.command()
-@unfolded
+@flattened
 def fit(
-    reading: Reading,
+    reading: LogOptions,
     out: Out,
-    training: Training,
-    cut: Cut,
+    training: TrainingOptions,
+    cut: SplitOptions,
     limits: Limits,
     resume: Resume = False,
 ) -> None:
-    """Train and measure a system on your log.
+    """Train and evaluate a system on your log.
 
-    The last sessions are kept back to compare it with baselines, those before them to choose the epoch.
+    The last sessions are held out for a comparison with baselines, those before them for choosing the epoch.
     """
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import Rules
@@ -185,9 +185,9 @@ def fit(
 
 @app.command()
 def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
-    """Score a model on sessions it has not seen.
+    """Evaluate a model on new sessions.
 
-    These are the sessions of the log that begin after the model's training and validation.
+    These are the sessions of the log that begin after the model's training and validation sessions.
     """
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import when
@@ -197,7 +197,7 @@ def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
         typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
         return
     begin = when(scored.system.notes["cuts"])
-    lost = f"; {scored.unknown:,} clicks on items it does not know are left out" if scored.unknown else ""
+    lost = f"; {scored.unknown:,} clicks on unknown items are ignored" if scored.unknown else ""
     console.say(
         f"{scored.sessions:,} of {scored.all_sessions:,} sessions begin after the training and validation of this "
         f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
@@ -209,45 +209,45 @@ def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
 def recommend(
     folder: Model,
     session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
-    user: Annotated[str | None, typer.Option("--user", help="Whose sessions they are, an id of the log.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
+    user: Annotated[str | None, typer.Option("--user", help="User id of the sessions.")] = None,
     times: Annotated[
-        list[str] | None, typer.Option("--times", help="Seconds of the clicks, once for each --session.")
+        list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
     ] = None,
-    unknown: Annotated[str, typer.Option(help="Items the model does not know: raise, warn or ignore.")] = "raise",
+    unknown: Annotated[str, typer.Option(help="Treatment of unknown items: raise, warn or ignore.")] = "raise",
     as_json: Json = False,
 ) -> None:
-    """Recommend the next items of sessions, which nobody needs to have seen before."""
+    """Recommend the next items of sessions; the sessions may be new."""
     from graphmeta.published.load import load
 
     model = load(_model(folder))
     sessions = [_parts(text) for text in session]
     whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
-    offers = model.recommend_many(sessions, k, users=whose, times=when, unknown=unknown)
+    rankings = model.recommend_many(sessions, k, users=whose, times=when, unknown=unknown)
     if as_json:
-        told = [
-            {"session": given, "items": [vars(offered) for offered in offer]}
-            for given, offer in zip(sessions, offers, strict=True)
+        document = [
+            {"session": given, "items": [vars(offered) for offered in ranking]}
+            for given, ranking in zip(sessions, rankings, strict=True)
         ]
-        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
-    for given, offer in zip(sessions, offers, strict=True):
-        rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(offer)]
+    for given, ranking in zip(sessions, rankings, strict=True):
+        rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(ranking)]
         console.table("After " + ", ".join(given), ("", "item", "score"), rows, left=2)
 
 
 @app.command()
-@unfolded
+@flattened
 def graph(
-    reading: Reading,
+    reading: LogOptions,
     out: Out,
     min_item_support: Support = 1,
     min_session_length: Length = 1,
-    around: Annotated[str | None, typer.Option(help="Session in the picture; one of middle size if not given.")] = None,
+    around: Annotated[str | None, typer.Option(help="Session to draw; one of medium length if not given.")] = None,
 ) -> None:
-    """Build, count and draw the graph of a log.
+    """Build the graph of a log, print its statistics and draw it.
 
-    Writes the graph as safetensors and JSON, and a picture of one session in it.
+    Writes the graph as safetensors and JSON, and a figure of one session in it.
     """
     from graphmeta.cli.fit_job import check_folder
     from graphmeta.data.graph import build_graph
@@ -256,48 +256,46 @@ def graph(
 
     check_folder(out)
     log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
-    middle = session_number(log, around)
+    centre = session_number(log, around)
     built, picture = build_graph(log), out / "session.png"
     names = node_names(log, built)
-    neighbourhood(built, ("session", middle), picture, names=lambda kind, row: str(names[kind][row]))
+    neighbourhood(built, ("session", centre), picture, names=lambda kind, row: str(names[kind][row]))
     save_graph(out, built, names | {"item": log.items.ids})
     console.statistics(built, f"The graph of {reading.events.name}")
-    console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[middle]})")
+    console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[centre]})")
 
 
 @dataclass(frozen=True)
-class Service:
-    """What ``stream`` puts in service, and how it is tested."""
+class StreamOptions:
+    """Systems and test protocol of ``stream``."""
 
-    period: Annotated[
-        str, typer.Option("--period", help="How long a period is: 7d, 12h, 90min, 2w, 30s or 5000events.")
-    ]
-    system: Annotated[list[str], typer.Option("--system", help="Which systems; may be repeated.")] = field(
+    period: Annotated[str, typer.Option("--period", help="Length of a period: 7d, 12h, 90min, 2w, 30s or 5000events.")]
+    system: Annotated[list[str], typer.Option("--system", help="A system; may be repeated.")] = field(
         default_factory=lambda: list(STREAM_SYSTEMS)
     )
-    base: Annotated[str, typer.Option("--base", help="What full_retrain, fine_tune, spmf and sml go around.")] = "mf"
+    base: Annotated[str, typer.Option("--base", help="Base system of full_retrain, fine_tune, spmf and sml.")] = "mf"
     first: Annotated[
-        int, typer.Option("--first", min=1, help="Periods to pretrain on; all after them are tested on.")
+        int, typer.Option("--first", min=1, help="Number of pretraining periods; all later ones are tested on.")
     ] = 10
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Times through those.")] = 10
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of pretraining.")] = 10
     negatives: Annotated[
-        int, typer.Option("--negatives", min=1, help="Items drawn for each click, beside a ranking of all.")
+        int, typer.Option("--negatives", min=1, help="Sampled negatives per click, in addition to the full ranking.")
     ] = 999
     seed: Seed = 0
     width: Width = FIT_WIDTH
 
 
 @app.command()
-@unfolded
+@flattened
 def stream(
-    reading: Reading,
+    reading: LogOptions,
     out: Out,
-    service: Service,
+    service: StreamOptions,
     resume: Resume = False,
 ) -> None:
-    """Retrain systems every period of your log.
+    """Retrain systems after every period of your log.
 
-    Each is tested on a period before it learns from it; users and items may appear at any time.
+    Each is tested on a period before it is retrained on it; new users and items may appear in any period.
     """
     from graphmeta.cli import fit_job as job
     from graphmeta.cli import stream_job
@@ -311,13 +309,13 @@ def stream(
         names, out, resume=resume, **{k: v for k, v in asdict(service).items() if k != "system"}
     )
     with _interruptible(out, what="period", mark="stream.json"):
-        console.periods(stream_job.carry_out(work, reading.log(), say=console.say))
+        console.periods(stream_job.run_stream(work, reading.log(), say=console.say))
     console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
 
 
 @app.command()
 def systems(as_json: Json = False) -> None:
-    """List all systems: name, kind, paper, equations, what adapts.
+    """List all systems: name, kind, paper, equations, adapted parameters.
 
     Those of the kind `next item` can be fitted; the others are for Python.
     """
@@ -334,7 +332,7 @@ def systems(as_json: Json = False) -> None:
 
 
 def _ready(system: str, out: Path, *, users: bool) -> None:
-    """Check what can be checked before any data is read."""
+    """Validate the options before any data is read."""
     from graphmeta.cli import fit_job as job
     from graphmeta.plots import figures as plots
     from graphmeta.published.fit import check_system
@@ -345,7 +343,7 @@ def _ready(system: str, out: Path, *, users: bool) -> None:
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between commas, or, without any, between spaces."""
+    """Split at commas, or at spaces if there are none."""
     return [part.strip() for part in (text.split(",") if "," in text else text.split())]
 
 
@@ -353,33 +351,33 @@ def _seconds(text: str) -> list[float]:
     try:
         return [float(part) for part in _parts(text)]
     except ValueError:
-        raise InputError(f"--times {text!r} must be seconds, one number for each item of the session") from None
+        raise InputError(f"--times {text!r} must be seconds, one number per item of the session") from None
 
 
 def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None:
-    """The user of each session; a note if the model will answer as it would for nobody."""
+    """The user of each session; prints a note if the model ignores or does not know the user."""
     if user is None:
         return None
     if model.users is None:
-        console.say("note: this model does not look at users; --user changes nothing")
+        console.say("note: this model does not use users; --user has no effect")
     elif user not in map(str, model.users.ids):
-        console.say(f"note: user {user!r} is not known to this model; it answers as for nobody")
+        console.say(f"note: user {user!r} is unknown to this model; recommending as for an unknown user")
     return [user] * sessions
 
 
 def _model(folder: Path) -> Path:
-    """Where the model is in a folder that ``fit`` wrote, or the folder if it is the model's own."""
+    """The model folder inside a folder written by ``fit``, or the folder itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
-    """Do the work and print how good the result is."""
-    from graphmeta.cli.fit_job import carry_out
+    """Run the job and print the results."""
+    from graphmeta.cli.fit_job import run_job
 
     with _interruptible(work.folder / "checkpoint"):
-        outcome = carry_out(work, log, split=split, say=console.say, bar=console.bar)
+        outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
-        console.say(f"note: {work.folder} holds the result of this very training; to train anew, drop --resume")
+        console.say(f"note: {work.folder} has the result of this training already; to train again, drop --resume")
     else:
         console.results(outcome.results, work.plan.system)
     return outcome

@@ -1,4 +1,4 @@
-"""What the commands print: lines and progress on the standard error, tables on the standard output."""
+"""Console output of the commands: log lines and progress on the standard error, tables on the standard output."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def say(line: str) -> None:
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Print what is wrong, in one line; returns the exit code."""
+    """Print an error as one line; returns the exit code."""
     say("error: " + " ".join(message.split()))
     return code
 
 
 @contextmanager
 def notes() -> Iterator[None]:
-    """Within it, a warning meant for users is one line on the standard error; others are not shown."""
+    """Within it, UserWarnings are printed as one line on the standard error; other warnings are hidden."""
 
     def show(message: Warning | str, *_: Any) -> None:
         say("note: " + " ".join(str(message).split()))
@@ -46,45 +46,45 @@ def notes() -> Iterator[None]:
 
 
 def bar(batches: Iterable[Any], name: str) -> Iterable[Any]:
-    """A progress bar on the standard error, if that is a terminal."""
+    """A progress bar on the standard error, if it is a terminal."""
     from tqdm import tqdm
 
     return tqdm(batches, desc=name, leave=False, disable=None, mininterval=0.2)
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> None:
-    """Print a table; the first ``left`` columns are text, the others numbers."""
+    """Print a table; the first ``left`` columns are left-aligned text, the others numbers."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
     for at, name in enumerate(header):
-        drawn.add_column(name, justify="left" if at < left else "right", overflow="fold")
+        grid.add_column(name, justify="left" if at < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(str(cell) for cell in row))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     console.print(f"\n{title}", style="bold")
-    console.print(drawn)
+    console.print(grid)
 
 
 def sizes(log: EventLog, split: Split) -> str:
-    """How large the parts of a log are, in one line."""
+    """Sizes of a log's splits, in one line."""
     parts = ((split.train, "train"), (split.valid, "choose the epoch"), (split.test, "test"))
     sessions = ", ".join(f"{part.num_sessions:,} to {name}" for part, name in parts)
-    lost = f"; {split.unknown:,} later clicks on items training does not know are left out" if split.unknown else ""
-    return f"{log.num_events:,} events; sessions: {sessions}; {split.train.num_items:,} items to choose from{lost}"
+    lost = f"; {split.unknown:,} later clicks on items without training events are ignored" if split.unknown else ""
+    return f"{log.num_events:,} events; sessions: {sessions}; {split.train.num_items:,} candidate items{lost}"
 
 
 def statistics(graph: HeteroData, title: str) -> None:
-    """Print how many nodes and edges of each type there are."""
+    """Print the number of nodes and edges of each type."""
     nodes = [(kind, "nodes", f"{graph[kind].num_nodes:,}") for kind in graph.node_types]
     edges = [(" ".join(kind), "edges", f"{graph[kind].num_edges:,}") for kind in graph.edge_types]
     table(title, ("type", "", "number"), nodes + edges, left=2)
 
 
 def results(found: Mapping[str, Result], system: str) -> None:
-    """Print how good everyone is, over all and by how much is known of the session."""
+    """Print metrics of the system and the baselines, overall and by context length."""
     from graphmeta.cli.model_card import titles
 
     own, names = found["system"], titles(system, found)
@@ -96,8 +96,8 @@ def results(found: Mapping[str, Result], system: str) -> None:
         (clicks, f"{part['samples']:,}", *(_both(r.slices["context length"][clicks]) for r in found.values()))
         for clicks, part in own.slices["context length"].items()
     ]
-    header = ("known clicks", "sessions", *names.values())
-    table("Hit@20 / MRR@20 in %, by the number of known clicks", header, by_clicks)
+    header = ("context length", "sessions", *names.values())
+    table("Hit@20 / MRR@20 in %, by context length (clicks observed)", header, by_clicks)
 
 
 def _both(found: Mapping[str, float]) -> str:
@@ -105,12 +105,12 @@ def _both(found: Mapping[str, float]) -> str:
 
 
 def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
-    """Print how good systems are over all periods, weighted by their clicks, and what retraining took."""
+    """Print the metrics of systems over all periods, weighted by clicks, and the cost of retraining."""
     from graphmeta.retrain.stream import overall
 
     shown = ("hit@5", "ndcg@5", "hit@20", "ndcg@20")
-    header = ("", *(name.replace("hit", "Recall").replace("ndcg", "NDCG") for name in shown), "train s a period")
-    for kind, among in (("sampled", "among drawn items"), ("full", "among all")):
+    header = ("", *(name.replace("hit", "Recall").replace("ndcg", "NDCG") for name in shown), "train s/period")
+    for kind, among in (("sampled", "among sampled candidates"), ("full", "among all")):
         rows = []
         for name, reports in found.items():
             mean = overall(reports)[kind]
@@ -120,9 +120,9 @@ def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
         table(f"{clicks:,} clicks of {len(reports)} periods, ranked {among}, in %", header, rows)
 
 
-def examples(told: Sequence[Example], candidates: int) -> None:
-    """Print recommendations beside what was really bought next."""
-    for number, example in enumerate(told, 1):
+def examples(found: Sequence[Example], candidates: int) -> None:
+    """Print recommendations next to the item that was bought."""
+    for number, example in enumerate(found, 1):
         rows = [
             (str(at + 1), offered.name, "<- bought" if offered.item == example.next_item else "")
             for at, offered in enumerate(example.offered)

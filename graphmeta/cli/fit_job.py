@@ -1,7 +1,7 @@
-"""From a log to a folder with a trained, measured and described model: what ``fit`` and ``run`` have in common.
+"""From a log to a folder with a trained and evaluated model and its model card: shared by ``fit`` and ``run``.
 
-A folder holds ``model/`` (weights, training sequences, model card), ``metrics.json`` and ``curves.png``; while a
-training runs, also ``checkpoint/``. All input is checked before the folder is made, and every file is written whole.
+A folder holds ``model/`` (weights, training sequences, model card), ``metrics.json`` and ``curves.png``; during
+training also ``checkpoint/``. All input is validated before the folder is created, and files are written atomically.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from graphmeta.cli.history import anonymous, recall, remember
+from graphmeta.cli.history import anonymous, load_history, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
@@ -25,7 +25,7 @@ from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
 from graphmeta.published.load import load
-from graphmeta.published.training_plan import Plan, Say, drop, learned, request_of
+from graphmeta.published.training_plan import Plan, Say, drop, request_of, train_plan
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.system import System
@@ -34,10 +34,10 @@ from graphmeta.training.run import Checkpoint, Report
 
 @dataclass(frozen=True)
 class Job:
-    """A plan on the log of a file, cut by rules, into a folder.
+    """A training plan, a log file, split rules and an output folder.
 
     Args:
-        source: what the log is called in the model card.
+        source: name of the log in the model card.
     """
 
     plan: Plan
@@ -50,14 +50,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: the system, and how good it and its rivals are on the test cut."""
+    """A finished job: the system, and metrics of it and its baselines on the test split."""
 
     system: System
     results: dict[str, Result]
 
 
 def check_folder(folder: Path) -> None:
-    """Raise an InputError unless files can be written there, before hours go into what would be written."""
+    """Raise an InputError if the folder is not writable, before hours of training."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -67,23 +67,26 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{place}: cannot be written to; choose another folder")
 
 
-def carry_out(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
-    """Train, compare on the test cut, and write the folder; None if it holds this very job's result already.
+def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
+    """Train, compare on the test split, and write the folder; None if it has the result of this job already.
 
     Args:
-        say: told a line at a time; bar: ``(batches, name) -> batches``, shows progress.
+        say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
     """
     request = request_of(job.plan, split)
     if job.resume and _finished(job.folder, request):
         return None
-    made = learned(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
-    system = made.system
+    trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
+    system = trained.system
     past = anonymous(split.train)
-    results = compare(system, test_queries(split.test, job.rules), past=past, base=made.alone, bar=bar)
+    results = compare(system, test_queries(split.test, job.rules), past=past, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
-    system.notes |= _notes(job, log, split, made.histories[job.plan.system]) | {"metrics": document, "request": request}
+    system.notes |= _notes(job, log, split, trained.histories[job.plan.system]) | {
+        "metrics": document,
+        "request": request,
+    }
     _write(job.folder / "model", system, past, results)
-    plots.curves(made.histories, job.folder / "curves.png", baselines=_rivals(past, split.valid))
+    plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, split.valid))
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
     return Outcome(system, results)
@@ -96,7 +99,7 @@ def _finished(folder: Path, request: dict[str, Any]) -> bool:
 
 
 def _notes(job: Job, log: EventLog, split: Split, history: list[Report]) -> dict[str, Any]:
-    """What the model remembers of its making."""
+    """Metadata of the training, saved with the model."""
     train = split.train
     return {
         **asdict(job.plan),
@@ -118,24 +121,24 @@ def _version() -> str:
         return "(from a checkout)"
 
 
-def _rivals(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
-    """The baselines on the validation sessions, to draw beside what training reached there."""
-    asked = last_clicks(valid)
-    if len(asked) == 0:
+def _validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
+    """Baselines on the validation sessions, to draw with the validation curve."""
+    samples = last_clicks(valid)
+    if len(samples) == 0:
         return {}
-    rivals = baselines(past)
-    return {name.replace("_", " "): evaluate(rival, asked, ks=KS).metrics for name, rival in rivals.items()}
+    models = baselines(past)
+    return {name.replace("_", " "): evaluate(model, samples, ks=KS).metrics for name, model in models.items()}
 
 
 def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result]) -> None:
-    remember(folder, past)
+    save_history(folder, past)
     write_bytes(folder / "README.md", card(system, results).encode())
     system.save(folder)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A model on a log: its sessions that begin after the model's cut, of all; the rest as in ``metrics.json``."""
+    """Evaluation of a model on the sessions of a log after its training data; fields as in ``metrics.json``."""
 
     system: System
     results: dict[str, Result]
@@ -146,22 +149,24 @@ class Scored:
 
 
 def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
-    """Score the model in a folder on the sessions of a file that it cannot have been made from.
+    """Evaluate the model in a folder on the sessions of a file that begin after its training data.
 
     Raises:
-        InputError: a model that no command wrote, or a file without later sessions.
+        InputError: a model not written by a command, or a file without later sessions.
     """
     system = load(folder)
     notes = system.notes
     if "cuts" not in notes:
-        raise InputError(f"{folder}: not written by fit or run, so its cut is not known; evaluate it from Python")
+        raise InputError(
+            f"{folder}: not written by fit or run, so its training period is unknown; evaluate it from Python"
+        )
     columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
-    # Who does not look at users needs no column of them, unless it is they who tell sessions apart.
+    # A model without users needs no user column, unless sessions are defined by user.
     plain = system.users is None and columns.session is not None
     log = (replace(columns, user=None) if plain else columns).read(events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
-    results = compare(system, test_queries(known, rules), past=recall(folder, system.items), bar=bar)
+    results = compare(system, test_queries(known, rules), past=load_history(folder, system.items), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
         "sessions": new.num_sessions,

@@ -1,4 +1,4 @@
-"""The sequences that a model has been trained on, kept beside it."""
+"""The training sequences of a model, stored next to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.storage import load_state, save_state
 
 
-def remember(folder: Path, log: EventLog) -> None:
+def save_history(folder: Path, log: EventLog) -> None:
     """Write the training sequences as ``history``: items by session, without ids, users or times."""
     tensors = {
         "item": torch.from_numpy(log.item.astype(np.int32)),
@@ -21,14 +21,14 @@ def remember(folder: Path, log: EventLog) -> None:
     save_state(folder, "history", tensors, {"sessions": log.num_sessions, "events": log.num_events})
 
 
-def recall(folder: Path, items: EntityTable) -> EventLog:
-    """The training sequences that :func:`remember` wrote, as a log without times."""
+def load_history(folder: Path, items: EntityTable) -> EventLog:
+    """The training sequences written by :func:`save_history`, as a log without times."""
     tensors, _ = load_state(folder, "history")
     return _sequences(tensors["item"].numpy().astype(np.int64), tensors["ptr"].numpy(), items)
 
 
 def anonymous(log: EventLog) -> EventLog:
-    """The log as :func:`recall` would bring it back: what baselines see after training and later is the same."""
+    """The log as :func:`load_history` restores it, so that baselines see the same data after training and later."""
     return _sequences(log.item, log.ptr, log.items)
 
 

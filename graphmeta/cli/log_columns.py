@@ -1,4 +1,4 @@
-"""Which columns of a file hold sessions, items, times and attributes."""
+"""The columns of a file that hold sessions, items, times and attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of an event file hold what, and the pause in seconds that ends a session without a column."""
+    """Column names of an event file, and the inactivity in seconds that ends a session without a session column."""
 
     item: str
     session: str | None = None
@@ -21,7 +21,7 @@ class Columns:
     inactivity_seconds: float = 3600.0
 
     def read(self, events: Path, *, items: EntityTable | None = None, users: EntityTable | None = None) -> EventLog:
-        """The log in this file."""
+        """Read the log from this file."""
         return EventLog.read(
             events,
             session=self.session or Inactivity(self.inactivity_seconds),
@@ -45,7 +45,7 @@ def entities(
 
     Args:
         key: its column of ids.
-        attributes: its columns of categories, as ``A,B``.
+        attributes: its categorical columns, as ``A,B``.
         complete: whether an id without a row is an error.
     """
     if file is None:

@@ -1,4 +1,4 @@
-"""The model card: what lies beside the weights to say what they are, how good they are, and what they are not for."""
+"""The model card: what the model is, its training data, metrics, intended use and limits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from graphmeta.system import System
 
 
 def titles(system: str, found: Iterable[str]) -> dict[str, str]:
-    """What the rows of a comparison are called, for people."""
+    """Display names of the rows of a comparison."""
     found = list(found)
     every = {
         "popularity": "popularity",
         "session_knn": "session kNN",
         "stan": "STAN",
-        "encoder_alone": f"{CATALOGUE[system].encoder}, trained alone",
-        "without_steps": f"{system}, without its steps",
-        "system": f"{system}, with its steps" if "without_steps" in found else system,
+        "encoder_alone": f"{CATALOGUE[system].encoder} (base model)",
+        "without_steps": f"{system}, without inner steps",
+        "system": f"{system}, with inner steps" if "without_steps" in found else system,
     }
     return {name: every[name] for name in found}
 
 
 def card(system: System, results: Mapping[str, Result]) -> str:
-    """The model card: what the model is, what it was trained on, how good it is, what it is not for."""
+    """The model card in Markdown."""
     notes, entry = system.notes, CATALOGUE[system.notes["system"]]
     own, rules, seen = results["system"], notes["rules"], notes["training"]
     order = "time" if notes["cuts"]["has_time"] else "the order of the file"
@@ -41,19 +41,17 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 ## What it is
 
 - `{entry.name}`: {entry.paper}; equations {entry.equations}; family: {entry.family}; width {notes["width"]}.
-- It reads the items of a session, oldest first, and ranks the {own.candidates:,} items it knows as the next one.
-- What a session's own clicks change in it: {entry.adapts}.
+- It reads the items of a session, oldest first, and ranks its {own.candidates:,} items as the next one.
+- Adapted to a session's own clicks: {entry.adapts}.
 
 ## Trained on
 
-- {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items to train on.
-- Left out: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
+- {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items.
+- Excluded: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
 {rules["min_session_length"]}.
-- {notes["epochs"]} epochs, epoch {notes["best_epoch"]} kept; seed {notes["seed"]}.
+- {notes["epochs"]} epochs, epoch {notes["best_epoch"]} chosen; seed {notes["seed"]}. ## Splits
 
-## Cuts
-
-- By {order}: the last {rules["test"]:.0%} of sessions are the test, the {rules["valid"]:.0%} before chose the epoch.
+- By {order}: the last {rules["test"]:.0%} of sessions are the test, the {rules["valid"]:.0%} before validation.
 - The test begins at {when(notes["cuts"])}; `graphmeta evaluate` scores only sessions that begin after that.
 
 ## Metrics
@@ -66,17 +64,17 @@ The last item of {own.samples:,} test sessions, ranked among all {own.candidates
 
 ## Intended use and limits
 
-- For recommending next items in sessions like those of the training log, to people it has never seen.
-- An item it was not trained on is neither understood nor recommended; a session without a known item gets no answer.
-- Scores order the items of one session; they are no probabilities and do not compare between sessions.
-- The metrics say how often a past choice was found on this log, not what people do when they see recommendations.
-- What was clicked often is found more easily: see the slices by item events in `metrics.json`.
+- For recommending next items in sessions like those of the training log; sessions and users may be new.
+- Items without training events are ignored and never recommended; a session without a known item gets no result.
+- Scores rank the items of one session; they are not probabilities and not comparable between sessions.
+- The metrics are offline: how often a past choice was ranked on this log, not how users react to recommendations.
+- Popular items have better metrics: see the slices by item events in `metrics.json`.
 
 ## Files
 
 - `model.json`, `model-*.safetensors`: the items, how the system was built, its notes and weights.
 - `history.json`, `history-*.safetensors`: the item sequences of the training sessions, in order, without ids of
-  sessions or users and without times; `graphmeta evaluate` counts its baselines in them. Who gets this folder gets
-  these sequences.
+  sessions or users and without times; `graphmeta evaluate` fits its baselines on them. Sharing this folder shares these
+  sequences.
 - All of it is data: loading it runs no code.
 """

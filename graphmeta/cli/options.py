@@ -1,6 +1,6 @@
-"""The options that several commands share: how a log is read, and what a system looks at.
+"""Options shared by several commands: how a log is read and split, and limits of a system.
 
-Nothing here needs torch before it is called.
+Nothing here imports torch before it is called.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ if TYPE_CHECKING:
     from graphmeta.data.events import EventLog
 
 MaxSupport = Annotated[
-    int | None, typer.Option("--max-support", min=1, help="Support samples a session, the last ones.")
+    int | None, typer.Option("--max-support", min=1, help="Maximum support samples per session, the last ones.")
 ]
 MaxLength = Annotated[
-    int | None, typer.Option("--max-length", min=1, help="Clicks of a session that are looked at, the last ones.")
+    int | None, typer.Option("--max-length", min=1, help="Maximum context length, the last clicks of a session.")
 ]
-Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file with a row an event.")]
+Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file, one row per event.")]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A log as the command line describes it."""
+class LogOptions:
+    """Files and columns of a log."""
 
     events: Events
     item: Annotated[str, typer.Option("--item", help="Column of item ids.")]
     session: Annotated[
-        str | None, typer.Option("--session", help="Column of session ids; may be left out with --user and --time.")
+        str | None, typer.Option("--session", help="Column of session ids; optional with --user and --time.")
     ] = None
     time: Annotated[
-        str | None, typer.Option("--time", help="Column of times: ISO 8601 or seconds; without, the order of rows.")
+        str | None, typer.Option("--time", help="Column of times: ISO 8601 or seconds; row order if not given.")
     ] = None
     user: Annotated[str | None, typer.Option("--user", help="Column of user ids.")] = None
-    items: Annotated[Path | None, typer.Option("--items", help="File with a row an item.")] = None
-    item_key: Annotated[
-        str | None, typer.Option("--item-key", help="Its column of item ids; if not given, named as --item.")
-    ] = None
+    items: Annotated[Path | None, typer.Option("--items", help="Item file, one row per item.")] = None
+    item_key: Annotated[str | None, typer.Option("--item-key", help="Its column of item ids; --item if not given.")] = (
+        None
+    )
     attributes: Annotated[
-        str | None, typer.Option("--attributes", help="Its columns of categories, as A,B; all if not given.")
+        str | None, typer.Option("--attributes", help="Its categorical columns, as A,B; all if not given.")
     ] = None
-    label: Annotated[str | None, typer.Option("--label", help="Its column of readable names, for people only.")] = None
-    users: Annotated[Path | None, typer.Option("--users", help="File with a row a user.")] = None
-    user_key: Annotated[
-        str | None, typer.Option("--user-key", help="Its column of user ids; if not given, named as --user.")
-    ] = None
+    label: Annotated[str | None, typer.Option("--label", help="Its column of item names, for display only.")] = None
+    users: Annotated[Path | None, typer.Option("--users", help="User file, one row per user.")] = None
+    user_key: Annotated[str | None, typer.Option("--user-key", help="Its column of user ids; --user if not given.")] = (
+        None
+    )
     inactivity_seconds: Annotated[
-        float, typer.Option("--inactivity-seconds", help="The pause that ends a session, if there is no --session.")
+        float, typer.Option("--inactivity-seconds", help="Inactivity that ends a session, without --session.")
     ] = 3600.0
 
     def columns(self) -> Columns:
-        """What the columns of the event file hold."""
+        """The columns of the event file."""
         from graphmeta.cli.log_columns import Columns
 
         return Columns(self.item, self.session, self.time, self.user, self.inactivity_seconds)
 
     def log(self) -> EventLog:
-        """The log in the files."""
+        """Read the log from the files."""
         from graphmeta.cli.log_columns import entities
 
         items = entities(self.items, self.item_key or self.item, attributes=self.attributes, label=self.label)
@@ -72,13 +72,11 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How a log is filtered and cut by time."""
+class SplitOptions:
+    """How a log is filtered and split by time."""
 
-    test: Annotated[float, typer.Option("--test", help="Share of sessions to measure on, the last ones.")] = 0.1
-    valid: Annotated[float, typer.Option("--valid", help="Share of sessions to choose the epoch on, those before.")] = (
-        0.1
-    )
+    test: Annotated[float, typer.Option("--test", help="Share of test sessions, the last ones.")] = 0.1
+    valid: Annotated[float, typer.Option("--valid", help="Share of validation sessions, those before the test.")] = 0.1
     min_item_support: Annotated[
         int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")
     ] = 5
@@ -89,7 +87,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a session a system reads."""
+    """Limits on support and context length."""
 
     max_support: MaxSupport = None
     max_length: MaxLength = None
@@ -101,8 +99,8 @@ def _default(field: Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
-def unfolded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of its dataclass parameters as options: typer knows no groups of them."""
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the command's dataclass parameters by their fields as options, because typer has no option groups."""
     parameters = inspect.signature(command, eval_str=True).parameters
     groups: dict[str, Any] = {n: p.annotation for n, p in parameters.items() if is_dataclass(p.annotation)}
     only = inspect.Parameter.KEYWORD_ONLY

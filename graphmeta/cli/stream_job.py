@@ -1,7 +1,7 @@
-"""From a log to a folder that says how systems fare when they are retrained every period: what ``stream`` does.
+"""From a log to a folder with metrics of systems that are retrained every period: the ``stream`` command.
 
-A folder holds ``metrics.json``, ``periods.png`` and, a folder a system, its state after the last finished period and
-the model that is in service then. All input is checked before anything is written, and every file is written whole.
+A folder holds ``metrics.json``, ``periods.png`` and one folder per system with its state after the last finished period
+and the deployed model. All input is validated before anything is written, and files are written atomically.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphmeta.plots import stream as stream_plots
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
-from graphmeta.retrain.testing import Asking
+from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.sampling.histories import by_user
 from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import write_json
@@ -35,12 +35,12 @@ _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @dataclass(frozen=True)
 class StreamJob:
-    """Systems to put in service, one after the other, on the same stream.
+    """Systems to evaluate, one after the other, on the same stream.
 
     Args:
-        base: what those that are a retraining around another system go around.
-        period: how long a period is, as :func:`edges_of` reads it; first: so many are pretrained on.
-        epochs: times through them; negatives: items drawn for each click that is asked about.
+        base: the system that retraining strategies wrap.
+        period: length of a period, see :func:`edges_of`; first: number of pretraining periods.
+        epochs: of pretraining; negatives: sampled per test click.
     """
 
     systems: tuple[str, ...]
@@ -56,26 +56,28 @@ class StreamJob:
 
 
 def check_systems(names: tuple[str, ...], base: str, *, users: bool) -> None:
-    """Raise an InputError unless the catalogue has these, and there are users if one needs to know them."""
+    """Raise an InputError for an unknown system, one that needs missing users, or one that cannot be retrained in a
+    stream.
+    """
     for name in (*names, base):
         if name not in CATALOGUE:
             build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))  # says which name is nearest
     for name in names:
-        needed = CATALOGUE[base if _around(name) else name]
+        needed = CATALOGUE[base if _is_wrapper(name) else name]
         needed.check_users(users)
         if needed.held_out:
             raise InputError(
-                f"{needed.name} learns on sessions that were not counted, and its base stays; retrain that base"
+                f"{needed.name} needs held-out statistics and has a frozen base; retrain that base instead"
             )
         if needed.rates:
-            raise InputError(f"{needed.name} predicts ratings, not the next item; it cannot be in service here")
+            raise InputError(f"{needed.name} predicts ratings, not the next item; streams rank items")
 
 
 def edges_of(log: EventLog, period: str) -> np.ndarray:
-    """Where the periods begin and the last ends; ``7d``, ``12h``, ``90min``, ``2w``, ``30s`` or ``5000events`` long.
+    """Boundaries of the periods, of length ``7d``, ``12h``, ``90min``, ``2w``, ``30s`` or ``5000events``.
 
     Raises:
-        InputError: another text, or a length of time for a log without times.
+        InputError: an invalid length, or a duration for a log without times.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|w|events)\s*", period)
     if found is None or not float(found[1]) > 0 or (found[2] == "events" and "." in found[1]):
@@ -87,17 +89,21 @@ def edges_of(log: EventLog, period: str) -> np.ndarray:
     return period_edges(log, seconds=float(found[1]) * _UNITS[found[2]])
 
 
-def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[PeriodReport]]:
-    """Put each system through the stream, and write the folder.
+def run_stream(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[PeriodReport]]:
+    """Run each system through the stream, and write the folder.
 
-    Where users are known, a row is every click of theirs, after all their clicks before; else every click of a session
-    but the first.
+    If users are known, every click of a user is a test query with all their earlier clicks as context; else every click
+    of a session except the first.
 
     Args:
-        say: told a line a period.
+        say: called with one line per period.
     """
     known = log.users is not None
-    log, asking = (by_user(log), Asking(job.negatives)) if known else (log, Asking(job.negatives, samples=prefixes))
+    log, evaluation = (
+        (by_user(log), StreamEvaluation(job.negatives))
+        if known
+        else (log, StreamEvaluation(job.negatives, samples=prefixes))
+    )
     edges = edges_of(log, job.period)
     histories: dict[str, list[PeriodReport]] = {}
     for name in job.systems:
@@ -108,7 +114,7 @@ def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Peri
             edges=edges,
             strategy=system.retraining or Full(),
             begin=Pretraining(job.first, Full(job.epochs)),
-            asking=asking,
+            evaluation=evaluation,
             seed=job.seed,
             checkpoint=Checkpoint(place, job.resume),
         )
@@ -127,19 +133,19 @@ def carry_out(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Peri
 def _built(name: str, job: StreamJob, log: EventLog) -> System:
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        around = {"base": job.base} if _around(name) else {}
-        return build(name, log.items, users=log.users, width=job.width, **around)
+        wrapped = {"base": job.base} if _is_wrapper(name) else {}
+        return build(name, log.items, users=log.users, width=job.width, **wrapped)
 
 
-def _around(name: str) -> bool:
-    """Whether it is a retraining around another system."""
+def _is_wrapper(name: str) -> bool:
+    """Whether the system wraps another one with a retraining strategy."""
     return CATALOGUE[name].family == "streaming" and name != "mf"
 
 
 def _line(name: str, report: PeriodReport, periods: int) -> str:
     shown = ", ".join(
         f"{100 * found['hit@20']:.2f} % among {among}"
-        for found, among in ((report.sampled, "drawn"), (report.full, "all"))
+        for found, among in ((report.sampled, "sampled"), (report.full, "all"))
         if found
     )
     return (

@@ -1,7 +1,7 @@
-"""Data sets: the bundled log, and readers of public logs as their sites offer them."""
+"""Data sets: the bundled log, and readers of public logs in their original formats."""
 
 from graphmeta.datasets.ratings import melu_movielens, metahin
-from graphmeta.datasets.reviews import amazon_reviews, halves, musical_instruments, planted_reviews
+from graphmeta.datasets.reviews import amazon_reviews, musical_instruments, split_items_by_text, synthetic_reviews
 from graphmeta.datasets.session_logs import (
     amazon_histories,
     complete_journey,
@@ -19,13 +19,13 @@ __all__ = [
     "complete_journey",
     "diginetica",
     "eshop_clothing",
-    "halves",
+    "split_items_by_text",
     "melu_movielens",
     "metahin",
     "movielens_1m",
     "movielens_1m_histories",
     "musical_instruments",
-    "planted_reviews",
+    "synthetic_reviews",
     "yoochoose_1_64",
     "yoochoose_times",
 ]

@@ -1,5 +1,6 @@
-"""Reviews of two domains: Amazon's public files, items of one file cut in two by their texts, and invented ones whose
-aspects are known."""
+"""Reviews of two domains: Amazon's public files, one file split in two by item texts, and synthetic reviews with known
+aspects.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +21,14 @@ _COLUMNS = {"user": "reviewerID", "item": "asin", "rating": "overall", "text": "
 
 
 def amazon_reviews(path: Path) -> ReviewLog:
-    """Reviews in Amazon's public 5-core form: a JSON object a line, plain or ``.gz``; seconds since 1970.
+    """Reviews in Amazon's public 5-core format: one JSON object per line, plain or ``.gz``; times in seconds since
+    1970.
 
     CATN's pairs are ``Books``, ``Movies_and_TV`` and ``CDs_and_Vinyl``, each ``.filter()``-ed.
 
     Raises:
-        InputError: no such file, one that is cut off, a line that is no JSON object, or one without the user, item,
-            rating or time; names line or row and remedy.
+        InputError: a missing or truncated file, a line that is not a JSON object, or one without user, item, rating or
+            time; names line or row and remedy.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; get it from {_AMAZON}")
@@ -39,36 +41,36 @@ def amazon_reviews(path: Path) -> ReviewLog:
 
 
 def _fields(line: str, where: str) -> dict[str, object]:
-    """Of a line, what is read of a review; the rest would fill the memory."""
+    """The fields that are read from a line; all others are dropped to save memory."""
     try:
         found = json.loads(line)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"{where}: no JSON object; mend or drop the line, or get the file from {_AMAZON}")
+        raise InputError(f"{where}: not a JSON object; repair or remove the line, or get the file from {_AMAZON}")
     return {name: found[name] for name in _COLUMNS.values() if name in found}
 
 
 def musical_instruments(folder: Path | None = None, *, seed: int = 0) -> tuple[ReviewLog, ReviewLog]:
-    """Amazon's Musical Instruments as two domains, cut by the items' texts: what one plays on, and what is plugged in.
+    """Amazon's Musical Instruments as two domains, split by item texts: instruments, and plugged-in gear.
 
-    Reads ``amazon_musical_instruments/Musical_Instruments.json``. The greater part (strings, straps, stands, tuners) is
-    the source. No two shops, but the nearest that one file gives: most users bought of both.
+    Reads ``amazon_musical_instruments/Musical_Instruments.json``. The larger part (strings, straps, stands, tuners) is
+    the source. The domains are not two shops, but a single file's closest approximation: most users bought from both.
 
     Args:
-        folder: the folder above; GRAPHMETA_DATA if not given. seed: of the clustering.
+        folder: the parent folder; GRAPHMETA_DATA if not given. seed: of the clustering.
     """
     name = "amazon_musical_instruments/Musical_Instruments.json"
     log = amazon_reviews(file_below(folder, name, source=_AMAZON))
-    second = halves(log, seed=seed)
+    second = split_items_by_text(log, seed=seed)
     return log.of_items(~second), log.of_items(second)
 
 
-def halves(log: ReviewLog, *, seed: int = 0) -> np.ndarray:
-    """Two groups of items by what is written of them: TF-IDF, 50 singular vectors, k-means; True in the smaller one.
+def split_items_by_text(log: ReviewLog, *, seed: int = 0) -> np.ndarray:
+    """Two groups of items by their review texts: TF-IDF, 50 singular vectors, k-means; True in the smaller group.
 
-    Which domain an item is of is a fact about the item, as a shop's category is: it is settled before users are split,
-    by the words of all reviews and by no rating.
+    An item's domain is a property of the item, like a shop's category: it is determined before users are split, from
+    the words of all reviews and no rating.
 
     Shapes: returns ``[items]`` bool.
 
@@ -82,15 +84,15 @@ def halves(log: ReviewLog, *, seed: int = 0) -> np.ndarray:
         from sklearn.preprocessing import normalize
     except ImportError:
         raise InputError("clustering texts needs scikit-learn; pip install 'graphmeta[text]'") from None
-    said = pd.Series(log.text).groupby(log.item).agg(" ".join).reindex(range(len(log.items)), fill_value="")
-    table = TfidfVectorizer(stop_words="english", max_df=0.5, min_df=3 if len(said) > 100 else 1).fit_transform(said)
+    words = pd.Series(log.text).groupby(log.item).agg(" ".join).reindex(range(len(log.items)), fill_value="")
+    table = TfidfVectorizer(stop_words="english", max_df=0.5, min_df=3 if len(words) > 100 else 1).fit_transform(words)
     width = min(50, min(table.shape) - 1)
     found = normalize(TruncatedSVD(width, random_state=seed).fit_transform(table))
     group = KMeans(2, n_init=10, random_state=seed).fit_predict(found)  # pyright: ignore[reportArgumentType]
     return group == np.bincount(group, minlength=2).argmin()
 
 
-# Of each aspect: words for it in both domains, in books, in films; words of praise and of blame.
+# Words of each aspect: in both domains, in books, in films; positive and negative words.
 _SHARED = {
     "humour": ("funny joke", "pun witty", "gag slapstick", "hilarious laughing", "unfunny lame"),
     "romance": ("love couple", "courtship letters", "kiss chemistry", "tender swoon", "sappy loveless"),
@@ -111,67 +113,67 @@ _FILLER = "bought gift week friend afternoon copy arrived finished evening siste
 
 
 @dataclass(frozen=True, eq=False)
-class Planted:
-    """Reviews of books and films by people who each care for a few aspects, and what is behind them.
+class SyntheticReviews:
+    """Synthetic reviews of books and films by users who care about a few aspects, with the ground truth.
 
-    ``cares [U, A]`` says who cares for what; ``good[d] [I, A]`` how good items are, −1 or 1; ``aspects [A]`` the names,
-    of which the first ``shared`` are aspects of both domains; ``words[a]`` the words of an aspect in any domain. Users
-    are called ``u0 …``, items ``book0 …`` and ``film0 …``, by their rows in these tables.
+    ``preferences [U, A]`` marks the aspects of each user; ``quality[d] [I, A]`` the quality of items, −1 or 1;
+    ``aspects [A]`` the names, the first ``shared`` of both domains; ``words[a]`` the words of an aspect in any domain.
+    User ids are ``u0 …``, item ids ``book0 …`` and ``film0 …``, by their rows in these tables.
     """
 
     source: ReviewLog
     target: ReviewLog
-    cares: np.ndarray
-    good: tuple[np.ndarray, np.ndarray]
+    preferences: np.ndarray
+    quality: tuple[np.ndarray, np.ndarray]
     aspects: tuple[str, ...]
     words: tuple[frozenset[str], ...]
     shared: int
 
 
-def planted_reviews(
+def synthetic_reviews(
     *, common: int = 800, alone: int = 200, items: int = 60, each: int = 5, noise: float = 0.3, seed: int = 0
-) -> Planted:
-    """Reviews whose words say what a person cares for, and whose ratings depend on how good the item is at that.
+) -> SyntheticReviews:
+    """Reviews whose words reveal a user's preferred aspects, and whose ratings depend on the item's quality in these.
 
-    Of four aspects of books and films a person cares for two, and of each domain's two own aspects for one: C. An item
-    is good or bad (q = ±1) at each aspect of its domain. The rating is ``3 + 2 mean_{a ∈ C} q_{i,a} + ε``, ε normal,
-    rounded and cut to 1 … 5; the text has for each a in C two words for the aspect and a word of praise or blame, as
-    q says, and four words that mean nothing. So a book's reader tells two thirds of why they will like a film, in
-    words of which half are not those that films are described with, and the rest nobody can know.
+    Each user prefers two of four aspects shared by books and films, and one of the two own aspects of each domain: C.
+    An item is good or bad (q = ±1) at each aspect of its domain. The rating is ``3 + 2 mean_{a ∈ C} q_{i,a} + ε``, ε
+    normal, rounded and clipped to 1 … 5; for each a in C, the text has two words of the aspect and one positive or
+    negative word, by q, and four filler words. So a user's book reviews reveal two thirds of their film preferences,
+    half of them in words that film reviews do not use; the rest is unpredictable.
 
     Args:
-        common: people who review in both domains; alone: people in each domain only; items: of each domain.
-        each: reviews of a person in a domain; noise: standard deviation of ε.
+        common: users with reviews in both domains; alone: users in each domain only; items: of each domain.
+        each: reviews per user and domain; noise: standard deviation of ε.
     """
     random = np.random.default_rng(seed)
     rows = [{**_SHARED, **own} for own in _OWN]
     aspects = (*_SHARED, *_OWN[0], *_OWN[1])
-    cares = _choose(random, common + 2 * alone, len(aspects))
-    good = random.choice([-1, 1], (2, items, len(aspects)))
+    preferences = _choose(random, common + 2 * alone, len(aspects))
+    quality = random.choice([-1, 1], (2, items, len(aspects)))
     logs = []
-    for domain, (table, what) in enumerate(zip(rows, ("book", "film"), strict=True)):
-        here = [number for number, name in enumerate(aspects) if name in table]
-        people = np.r_[:common, common + domain * alone : common + (domain + 1) * alone]
+    for domain, (table, kind) in enumerate(zip(rows, ("book", "film"), strict=True)):
+        own = [number for number, name in enumerate(aspects) if name in table]
+        users = np.r_[:common, common + domain * alone : common + (domain + 1) * alone]
         reviews = []
-        for user in people:
-            liked = [a for a in here if cares[user, a]]
+        for user in users:
+            chosen = [a for a in own if preferences[user, a]]
             for item in random.permutation(items)[:each]:
-                score = 3 + 2 * good[domain, item, liked].mean() + random.normal(0, noise)
-                said = [_sentence(random, table[aspects[a]], domain, good[domain, item, a] > 0) for a in liked]
-                said += random.choice(_FILLER.split(), (2, 2)).tolist()
-                text = " ".join(" ".join(said[n]) for n in random.permutation(len(said)))
-                reviews.append((f"u{user}", f"{what}{item}", float(np.clip(np.rint(score), 1, 5)), text))
+                score = 3 + 2 * quality[domain, item, chosen].mean() + random.normal(0, noise)
+                words = [_sentence(random, table[aspects[a]], domain, quality[domain, item, a] > 0) for a in chosen]
+                words += random.choice(_FILLER.split(), (2, 2)).tolist()
+                text = " ".join(" ".join(words[n]) for n in random.permutation(len(words)))
+                reviews.append((f"u{user}", f"{kind}{item}", float(np.clip(np.rint(score), 1, 5)), text))
         frame = pd.DataFrame(reviews, columns=["user", "item", "rating", "text"])
         frame = frame.iloc[random.permutation(len(frame))].reset_index(drop=True)
         logs.append(ReviewLog.read(frame, user="user", item="item", rating="rating", text="text"))
     lists = {**rows[0], **rows[1]}
     words = tuple(frozenset(" ".join(lists[name]).split()) for name in aspects)
-    return Planted(logs[0], logs[1], cares, (good[0], good[1]), aspects, words, len(_SHARED))
+    return SyntheticReviews(logs[0], logs[1], preferences, (quality[0], quality[1]), aspects, words, len(_SHARED))
 
 
-def _choose(random: np.random.Generator, people: int, aspects: int) -> np.ndarray:
-    """Who cares for what: two of the shared aspects, one of each domain's own."""
-    out, shared = np.zeros((people, aspects), dtype=bool), len(_SHARED)
+def _choose(random: np.random.Generator, users: int, aspects: int) -> np.ndarray:
+    """Preferences of users: two of the shared aspects, one of each domain's own."""
+    out, shared = np.zeros((users, aspects), dtype=bool), len(_SHARED)
     for row in out:
         row[random.permutation(shared)[:2]] = True
         row[shared + random.integers(2)] = row[shared + 2 + random.integers(2)] = True
@@ -179,6 +181,6 @@ def _choose(random: np.random.Generator, people: int, aspects: int) -> np.ndarra
 
 
 def _sentence(random: np.random.Generator, words: tuple[str, ...], domain: int, good: bool) -> list[str]:
-    """Two words for the aspect, and one of praise or blame."""
+    """Two words of the aspect, and one positive or negative word."""
     topic = f"{words[0]} {words[1 + domain]}".split()
     return [*random.choice(topic, 2), str(random.choice(words[3 if good else 4].split()))]

@@ -1,8 +1,8 @@
-"""Named public logs as :class:`~graphmeta.data.events.EventLog`.
+"""Public logs as :class:`~graphmeta.data.events.EventLog`.
 
-:func:`complete_journey` comes with the library. The others belong to owners who do not allow redistribution:
-get the files from them (``data/README.md`` says where), one folder a log, and name the folder above in
-GRAPHMETA_DATA or pass it as ``folder``.
+:func:`complete_journey` comes with the library. The others may not be redistributed: get the files from their owners
+(``data/README.md`` says where), one folder per log, and set GRAPHMETA_DATA to the parent folder or pass it as
+``folder``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
-_LINES = ", one session a line"
+_LINES = ", one session per line"
 _DIGINETICA = "CIKM Cup 2016, track 2 (https://competitions.codalab.org/competitions/11161)" + _LINES
 _YOOCHOOSE = "the RecSys Challenge 2015 (https://recsys.acm.org/recsys15/challenge/)"
 _MOVIELENS = "https://grouplens.org/datasets/movielens/1m/"
-_AMAZON = "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, as user, item, seconds a line"
+_AMAZON = "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, as user, item, seconds per line"
 _CLOTHING = "https://archive.ics.uci.edu/dataset/553"
 _CLOTHING_COLUMNS = {
     "session ID": "session",
@@ -35,10 +35,10 @@ _CLOTHING_CATEGORIES = {"1": "trousers", "2": "skirts", "3": "blouses", "4": "sa
 
 
 def complete_journey() -> EventLog:
-    """A year of grocery baskets, embedded; items with category, department, brand and seller.
+    """The bundled dataset: a sample of a year of grocery baskets; items with category, department, brand and seller.
 
-    The users are 497 households with age, income and the like. A basket has one time, so the order inside it
-    means nothing; ``data/complete_journey/README.md`` says what the sample is and where it is from.
+    The users are 497 households with age, income and other attributes. A basket has one time, so item order within it
+    is arbitrary; ``data/complete_journey/README.md`` documents the sample and its source.
     """
     here = Path(__file__).parents[1]
     places = (here / "_data" / "complete_journey", here.parent / "data" / "complete_journey")
@@ -59,16 +59,16 @@ def complete_journey() -> EventLog:
 def diginetica(folder: Path | None = None, *, categories: bool = True) -> tuple[EventLog, EventLog]:
     """Item views of an online shop, as SR-GNN splits them: training and test log, with the same items.
 
-    Reads ``diginetica/train_sessions.txt`` and ``test_sessions.txt``: one session a line, item ids between
-    blanks, in time order. The time of a click is its number; a session's id is its line, test after training.
+    Reads ``diginetica/train_sessions.txt`` and ``test_sessions.txt``: one session per line, item ids separated by
+    blanks, in time order. The time of a click is its index; a session's id is its line number, test after training.
 
     Args:
-        folder: the folder above ``diginetica``; GRAPHMETA_DATA if not given.
+        folder: the parent folder of ``diginetica``; GRAPHMETA_DATA if not given.
         categories: read the item attribute ``category`` from ``diginetica/item_category.csv`` (columns
             ``item`` and ``category``; items without a row are unknown).
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing file, or one that is not as columns.
 
     Source: Wu et al. 2019 (SR-GNN), section 4.1: 719,470 training and 60,858 test prefixes of 43,097 items.
     """
@@ -84,14 +84,14 @@ def yoochoose_1_64(folder: Path | None = None) -> tuple[EventLog, EventLog]:
     """Clicks in an online shop, the last 1/64 before the test day as SR-GNN cuts it: training and test log.
 
     Reads ``yoochoose1_64/train_sessions.txt`` and ``test_sessions.txt``, in the form of :func:`diginetica`.
-    The test log has items that this share of the training log never saw. They stay, as in the published
-    counts: both logs know the 17,745 items of the two, and 369 of them have no training event.
+    The test log contains items that this part of the training log does not. They are kept, as in the published counts:
+    both logs share the 17,745 items of the two, and 369 of them have no training event.
 
     Args:
-        folder: the folder above ``yoochoose1_64``; GRAPHMETA_DATA if not given.
+        folder: the parent folder of ``yoochoose1_64``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing file, or one that is not as columns.
 
     Source: Wu et al. 2019 (SR-GNN), section 4.1: 369,859 training and 55,898 test prefixes.
     """
@@ -99,16 +99,16 @@ def yoochoose_1_64(folder: Path | None = None) -> tuple[EventLog, EventLog]:
 
 
 def yoochoose_times(folder: Path | None = None) -> EventLog:
-    """A week of the same shop's clicks, with times.
+    """One week of the same shop's clicks, with times.
 
-    Reads ``yoochoose_times_100k/train_full.txt`` and ``test.txt`` as one log (tab-separated SessionId,
-    ItemId, Time in seconds), less the rows that stand there twice.
+    Reads ``yoochoose_times_100k/train_full.txt`` and ``test.txt`` as one log (tab-separated SessionId, ItemId, Time in
+    seconds), without duplicate rows.
 
     Args:
-        folder: the folder above ``yoochoose_times_100k``; GRAPHMETA_DATA if not given.
+        folder: the parent folder of ``yoochoose_times_100k``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing or malformed file.
     """
     names = ("train_full.txt", "test.txt")
     source = _YOOCHOOSE + ", tab-separated SessionId, ItemId, Time"
@@ -120,17 +120,16 @@ def yoochoose_times(folder: Path | None = None) -> EventLog:
 def movielens_1m(folder: Path | None = None) -> EventLog:
     """Ratings of movies, 1 to 5: users with gender, age, occupation and zip, movies with year and genres.
 
-    Reads ``ml-1m/users.dat``, ``movies.dat`` and the ratings: ``ratings.csv`` (user_id, item_id, rating,
-    timestamp) where there is one, else ``ratings.dat`` as GroupLens ships it. Ratings without a time are left
-    out, and users without any other. A session is a run of a user's ratings without a pause of more than an
-    hour. Codes of age and occupation are those of the owner's README; the genres of a movie stay together as
-    one value.
+    Reads ``ml-1m/users.dat``, ``movies.dat`` and the ratings: ``ratings.csv`` (user_id, item_id, rating, timestamp) if
+    it exists, else GroupLens' ``ratings.dat``. Ratings without a time are removed, and users without any other. A
+    session ends after an hour without ratings. Age and occupation codes are documented in the owner's README; a movie's
+    genres form one value.
 
     Args:
-        folder: the folder above ``ml-1m``; GRAPHMETA_DATA if not given.
+        folder: the parent folder of ``ml-1m``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing or malformed file.
 
     Source: Harper & Konstan 2015.
     """
@@ -150,32 +149,32 @@ def movielens_1m(folder: Path | None = None) -> EventLog:
 
 
 def movielens_1m_histories(folder: Path | None = None) -> EventLog:
-    """The same ratings, all of them, as one session a user: whoever rated a movie clicked it.
+    """All ratings of MovieLens-1M as clicks, one session per user.
 
-    Reads the ratings as :func:`movielens_1m` does, and leaves times out (half of the ratings in some copies have
-    none): a history is in the order of the file. Users and movies are known by their ids alone.
+    Reads the ratings as :func:`movielens_1m` does, and ignores times (in some copies half of the ratings have none): a
+    history is in file order. Users and movies have ids only.
 
     Args:
-        folder: the folder above ``ml-1m``; GRAPHMETA_DATA if not given.
+        folder: the parent folder of ``ml-1m``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing or malformed file.
     """
     ratings = _ratings(folder)
     return EventLog.read(ratings, session="user_id", user="user_id", item="item_id", value="rating")
 
 
 def amazon_histories(name: str, folder: Path | None = None) -> EventLog:
-    """Who reviewed what in a category of a shop, 2014, one session a user; everybody and everything five times.
+    """Amazon reviews of one category, 2014, as clicks, one session per user; at least five per user and item.
 
-    Reads ``amazon/NAME/train.txt``, ``valid.txt`` and ``test.txt`` as one log: user, item and seconds between tabs,
-    no header. Reviews carry the day alone; those of one day stay in the order of the files.
+    Reads ``amazon/NAME/train.txt``, ``valid.txt`` and ``test.txt`` as one log: tab-separated user, item and seconds, no
+    header. Times have a resolution of one day; reviews of the same day keep the order of the files.
 
     Args:
-        name: of the category's folder, e.g. ``Beauty``; folder: the one above ``amazon``, GRAPHMETA_DATA if not given.
+        name: of the category's folder, e.g. ``Beauty``; folder: parent of ``amazon``, GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing or malformed file.
 
     Source: McAuley et al. 2015 (5-core).
     """
@@ -189,15 +188,14 @@ def amazon_histories(name: str, folder: Path | None = None) -> EventLog:
 def eshop_clothing(folder: Path | None = None) -> EventLog:
     """Clicks in a shop for maternity clothes, April to August 2008; items with category, colour and price.
 
-    Reads ``eshop_clothing_2008/e-shop clothing 2008.csv``. The file knows the day of a click and its place in
-    the session: the time is midnight plus one second a place. An item that stands in two categories gets the
-    more frequent one.
+    Reads ``eshop_clothing_2008/e-shop clothing 2008.csv``. The file has the day of a click and its position in the
+    session: the time is midnight plus one second per position. An item in two categories gets the more frequent one.
 
     Args:
-        folder: the folder above ``eshop_clothing_2008``; GRAPHMETA_DATA if not given.
+        folder: the parent folder of ``eshop_clothing_2008``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as described.
+        InputError: a missing or malformed file.
 
     Source: UCI Machine Learning Repository, data set 553 (CC BY 4.0).
     """
@@ -206,9 +204,9 @@ def eshop_clothing(folder: Path | None = None) -> EventLog:
     frame["time"] = _clothing_times(frame)
     frame["category"] = column(frame, "category", "category").replace(_CLOTHING_CATEGORIES)
     names = ["category", "colour", "price"]
-    described = pd.concat([column(frame, name, name) for name in ["item", *names]], axis=1)
-    usual = described.groupby("item", sort=False).agg(lambda values: values.mode().iloc[0])
-    items = EntityTable.read(usual.reset_index(), key="item")
+    columns = pd.concat([column(frame, name, name) for name in ["item", *names]], axis=1)
+    most_frequent = columns.groupby("item", sort=False).agg(lambda values: values.mode().iloc[0])
+    items = EntityTable.read(most_frequent.reset_index(), key="item")
     return EventLog.read(frame, session="session", item="item", time="time", items=items)
 
 
@@ -218,7 +216,7 @@ def _path(folder: Path | None, name: str) -> Path | None:
 
 
 def file_below(folder: Path | None, name: str, *, source: str) -> Path:
-    """The path of a file below ``folder`` or GRAPHMETA_DATA, or an error that says where to get it."""
+    """The path of a file below ``folder`` or GRAPHMETA_DATA; the error says where to get a missing file."""
     path = _path(folder, name)
     if path is None or not path.is_file():
         raise InputError(
@@ -245,11 +243,11 @@ def _sessions(path: Path) -> tuple[np.ndarray, np.ndarray]:
     text = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     blank = np.isin(text, np.frombuffer(b" \t\r\n", dtype=np.uint8))
     line = 1 + np.cumsum(text == ord("\n"))
-    strange = ~blank & ((text < ord("0")) | (text > ord("9")))
-    if strange.any() or blank.all():
-        at = int(np.argmax(strange))
-        found = f"line {line[at]} holds {chr(text[at])!r}" if strange.any() else "there is nothing in it"
-        raise InputError(f"{path}: {found}; write one session a line, item ids as numbers between blanks")
+    invalid = ~blank & ((text < ord("0")) | (text > ord("9")))
+    if invalid.any() or blank.all():
+        at = int(np.argmax(invalid))
+        found = f"line {line[at]} holds {chr(text[at])!r}" if invalid.any() else "it is empty"
+        raise InputError(f"{path}: {found}; write one session per line, item ids as numbers separated by blanks")
     begins = ~blank & np.concatenate([[True], blank[:-1]])
     return line[begins], np.fromstring(text.tobytes(), dtype=np.int64, sep=" ")
 
@@ -262,13 +260,13 @@ def _ratings(folder: Path | None) -> pd.DataFrame:
 
 
 def double_colons(folder: Path | None, name: str, *, names: list[str], encoding: str = "latin-1") -> pd.DataFrame:
-    """A table in GroupLens's form: no header, columns between ``::``."""
+    """A table in GroupLens' format: no header, columns separated by ``::``."""
     path = file_below(folder, f"ml-1m/{name}", source=_MOVIELENS)
     text = path.read_text(encoding=encoding).replace("::", "\t")
     width = [row.count("\t") + 1 for row in text.split("\n")[:-1]]
     bad = next((line for line, found in enumerate(width, 1) if found != len(names)), 0 if width else 1)
     if bad:
-        reason = f"line {bad} has not {len(names)} columns between '::'"
+        reason = f"line {bad} does not have {len(names)} columns separated by '::'"
         raise InputError(f"{path}: {reason}; get it from {_MOVIELENS}")
     return pd.read_csv(StringIO(text), sep="\t", names=names, dtype=str, quoting=csv.QUOTE_NONE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from graphmeta.baselines import Popularity, SessionKNN, Stan, as_in
+from graphmeta.baselines import Popularity, SessionKNN, Stan, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.ranking import Result, evaluate
@@ -17,7 +17,7 @@ from graphmeta.system import System
 def baselines(past: EventLog) -> dict[str, Any]:
     """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any."""
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
-    return {name: as_in(past, model) for name, model in models.items()}
+    return {name: match_repeats(past, model) for name, model in models.items()}
 
 
 def compare(

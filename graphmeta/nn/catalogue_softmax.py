@@ -1,4 +1,4 @@
-"""Scores of all candidates and their cross-entropy as one operation, whose memory does not grow with the batch."""
+"""Scores of all candidates and their cross-entropy as one operation, with memory independent of the batch size."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.errors import InputError
-from graphmeta.nn.sizes import is_waited_for
+from graphmeta.nn.sizes import needs_sync
 
-ScoreTerm = tuple[Tensor, Tensor, Tensor]  # rows, columns and what is added to the scores there
-Product = Callable[[Tensor, Tensor], Tensor]  # rows, columns -> the scores there before anything is added
+ScoreTerm = tuple[Tensor, Tensor, Tensor]  # rows, columns and the values added to the scores there
+Product = Callable[[Tensor, Tensor], Tensor]  # rows, columns -> the scores there before score terms
 _PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
 
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Within it, :func:`score_cross_entropy` takes its products in ``fp32`` or ``bf16``.
+    """Within it, :func:`score_cross_entropy` multiplies in ``fp32`` or ``bf16``.
 
-    With ``bf16``, factors and products are rounded to 8 bits of mantissa and added up in 32; weights, optimiser and
-    everything else stay in 32. On a device without bf16 arithmetic the same rounding is done by hand: same numbers,
-    no speed.
+    With ``bf16``, factors and products are rounded to 8 bits of mantissa and accumulated in 32; weights, optimiser and
+    all else stay in 32. On a device without bf16 arithmetic the rounding is emulated: same numbers, no speed-up.
     """
     if name not in ("fp32", "bf16"):
         raise InputError(f"precision={name!r} must be fp32 or bf16")
@@ -46,21 +45,21 @@ def score_cross_entropy(
     extra: ScoreTerm | None = None,
     rows: int = 128,
 ) -> Tensor:
-    """``cross_entropy(query @ candidatesᵀ, target)`` a row, without a second and third matrix of that size.
+    """``cross_entropy(query @ candidatesᵀ, target)`` per row, without a second and third matrix of that size.
 
-    The scores turn into probabilities in place, and their gradient ``p − onehot`` is never written out: the two
-    products of the backward pass take ``p`` and correct single rows. Where the candidates are constants (the inner
-    step of a head), the gradient is made in the same pass over them as the scores. Differentiable any number of times;
-    under ``create_graph`` the probabilities are computed again from ``query`` and ``candidates``.
+    The scores become probabilities in place, and their gradient ``p − onehot`` is never materialised: the two products
+    of the backward pass use ``p`` and correct single rows. If the candidates are constant (the inner step of a head),
+    the gradient is computed in the same pass over them as the scores. Differentiable any number of times; under
+    ``create_graph`` the probabilities are recomputed from ``query`` and ``candidates``.
 
     Args:
-        real: the rows that are asked about; all if not given.
-        extra: what is added to single scores.
-        rows: queries at a time; the scores of 100 among 43,097 candidates (17 MB) stay near the cache.
+        real: the rows to compute; all if not given.
+        extra: additive score terms.
+        rows: queries per block; the scores of 100 among 43,097 candidates (17 MB) stay in the cache.
 
     Shapes: query ``[S, D]``, candidates ``[C, D]``, target ``[S]``, real ``[R]`` -> ``[R]``.
     """
-    if has_torch_function_unary(candidates):  # a table of its own for each task
+    if has_torch_function_unary(candidates):  # a table per task
         return handle_torch_function(
             score_cross_entropy, (candidates,), query, candidates, target, real=real, extra=extra
         )
@@ -83,13 +82,13 @@ def _score_cross_entropy(
 
 def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """``query[row] · candidates[column]``: ``[S, D]``, ``[C, D]`` and two of ``[N]`` -> ``[N]``."""
-    if has_torch_function_unary(candidates):  # a table of its own for each task
+    if has_torch_function_unary(candidates):  # a table per task
         return handle_torch_function(products_at, (candidates,), query, candidates, row, column)
     return (query.index_select(0, row) * candidates.index_select(0, column)).sum(1)
 
 
 def plus(scores: Tensor, extra: ScoreTerm | None) -> Tensor:
-    """The scores ``[S, C]`` with what is added to single ones."""
+    """The scores ``[S, C]`` plus the additive score terms."""
     if extra is None:
         return scores
     row, column, value = extra
@@ -97,11 +96,11 @@ def plus(scores: Tensor, extra: ScoreTerm | None) -> Tensor:
 
 
 def _of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
-    """The part of ``extra`` in these rows, numbered by their place among them."""
+    """The part of ``extra`` in these rows, renumbered by their position among them."""
     place = torch.full((size,), -1, device=rows.device)
     place[rows] = torch.arange(len(rows), device=rows.device)
     row, column, value = extra
-    if is_waited_for(rows):  # the others add nothing to the first of these rows
+    if needs_sync(rows):  # terms of other rows add zero to the first of these rows
         place = place[row]
         return place.clamp(min=0), column, torch.where(place >= 0, value, 0)
     kept = (place[row] >= 0).nonzero().squeeze(1)
@@ -109,15 +108,16 @@ def _of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
 
 
 class CrossEntropyInPlace(torch.autograd.Function):
-    """``cross_entropy(scores, target)`` a row, which turns ``scores`` into their own gradient: nobody may need them.
+    """``cross_entropy(scores, target)`` per row, which overwrites ``scores`` with their gradient; they must not be used
+    again.
 
-    One matrix ``[S, C]`` where there would be three; differentiable once.
+    One matrix ``[S, C]`` instead of three; differentiable once.
     """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, target: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The losses ``[S]``."""
-        weight = scores.data  # detach() would count the change, and give a view another place in the graph
+        weight = scores.data  # detach() would register the in-place change with autograd, also for views
         own, top = weight.gather(1, target[:, None]).squeeze(1), weight.amax(1)
         total = weight.sub_(top[:, None]).exp_().sum(1)
         ctx.weight, ctx.total, ctx.target = weight, total, target
@@ -128,14 +128,17 @@ class CrossEntropyInPlace(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(softmax(scores) − onehot(target)) · grad``."""
         if ctx.weight is None:
-            raise RuntimeError("these losses have given their gradient away; differentiate their weighted sum, once")
+            raise RuntimeError(
+                "CrossEntropyInPlace supports one backward pass: it overwrites its scores with their gradient; "
+                "sum the losses before calling backward()"
+            )
         weight, ctx.weight = ctx.weight, None
         weight.mul_((grad / ctx.total)[:, None])
         return weight.scatter_add_(1, ctx.target[:, None], -grad[:, None]), None
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices by itself."""
+    """Whether the device has native bf16 matrix multiplication."""
     if device.type != "cpu":
         return True
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -152,7 +155,7 @@ def _product(a: Tensor, b: Tensor, low: bool) -> Tensor:
 def _mix(query: Tensor, candidates: Tensor, block: int = 4096) -> tuple[Tensor, Tensor, Tensor]:
     """``m = max_c s_c``, ``Σ_c exp(s_c − m)`` and ``Σ_c exp(s_c − m) e_c`` of the scores ``s = query · e``.
 
-    In one pass: each block of candidates serves both products while it is in the cache, and no score outlives it.
+    In one pass: each block of candidates is used for both products while it is in the cache; scores are not kept.
     """
     top, total = query.new_full((len(query), 1), -torch.inf), query.new_zeros(len(query), 1)
     mix = torch.zeros_like(query)

@@ -1,4 +1,4 @@
-"""From the states of a sample's clicks to one vector: ``(states [E, D], batch) -> [S, D']``."""
+"""Readouts: from the states of a sample's clicks to one vector, ``(states [E, D], batch) -> [S, D']``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Last(nn.Module):
     reads_last_click = True
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         last, known = batch["sample"].last, batch["sample"].get("known")
         if known is None:
             return states.index_select(0, last)
@@ -23,18 +23,18 @@ class Last(nn.Module):
 
 
 class Mean(nn.Module):
-    """The mean state of the clicks, zero without any. ``[E, D] -> [S, D]``."""
+    """The mean state of the clicks, zero for a sample without clicks. ``[E, D] -> [S, D]``."""
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         total = states.new_zeros(batch["sample"].num_nodes, states.shape[1])
         return total.index_add(0, batch["event"].batch, states) / batch["sample"].ptr.diff().clamp(min=1)[:, None]
 
 
-class OfUser(nn.Module):
-    """Whose sample it is: the user's row in a table, whatever was clicked; zero for users nobody knows.
+class UserEmbedding(nn.Module):
+    """The embedding of the sample's user, whatever was clicked; zero for unknown users.
 
-    Unlike :class:`~graphmeta.nn.features.tables.UserFeatures`, a user without events keeps the row it began with.
+    Unlike :class:`~graphmeta.nn.features.tables.UserFeatures`, a user without events keeps its initial row.
 
     Shapes: ``[E, D] -> [S, width]``.
     """
@@ -44,7 +44,7 @@ class OfUser(nn.Module):
         self.user = Table(num_users, width)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         user = batch["sample"].get("user")
         if user is None:
             return states.new_zeros(batch["sample"].num_nodes, self.user.width)
@@ -52,10 +52,11 @@ class OfUser(nn.Module):
 
 
 class SoftAttention(nn.Module):
-    """SR-GNN's readout: a weighted sum of all clicks beside the last one, ``[Σ_i α_i h_i ; h_last]``.
+    """SR-GNN's readout: an attention-weighted sum of all clicks, concatenated with the last one:
+    ``[Σ_i α_i h_i ; h_last]``.
 
-    ``α_i = qᵀ σ(W_1 h_last + W_2 h_i + c)``, with ``normalised`` a softmax of that over the clicks; a repeated
-    click counts each time.
+    ``α_i = qᵀ σ(W_1 h_last + W_2 h_i + c)``; with ``normalised``, a softmax of it over the clicks; a repeated click
+    counts each time.
 
     Shapes: ``[E, width] -> [S, 2·width]``. Source: SR-GNN eqs 6–7; TAGNN's code for the softmax.
     """
@@ -64,12 +65,12 @@ class SoftAttention(nn.Module):
         super().__init__()
         self.normalised = normalised
         self.of_last, self.of_each = nn.Linear(width, width, bias=False), nn.Linear(width, width)
-        self.weigh = nn.Linear(width, 1, bias=False)
+        self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         last, owner = Last()(states, batch), batch["event"].batch
-        alpha = self.weigh(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
+        alpha = self.score(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
         if self.normalised:
             alpha = softmax_of(alpha, owner, len(last))
         total = torch.zeros_like(last).index_add(0, owner, alpha * states)
@@ -77,7 +78,9 @@ class SoftAttention(nn.Module):
 
 
 def softmax_of(x: Tensor, owner: Tensor, size: int) -> Tensor:
-    """Softmax of each column over the rows of one owner, ``[E, D] -> [E, D]``, with every derivative."""
+    """Softmax of each column over the rows with the same owner, ``[E, D] -> [E, D]``; differentiable any number of
+    times.
+    """
     shape = (size, x.shape[1])
     top = x.new_full(shape, -torch.inf).scatter_reduce(0, owner[:, None].expand_as(x), x.detach(), "amax")
     weight = (x - top.index_select(0, owner)).exp()

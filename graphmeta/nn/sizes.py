@@ -1,7 +1,7 @@
-"""Sizes that depend on values: a GPU has to be waited for until the program knows them, a CPU has not.
+"""Operations whose output size depends on values: on a GPU these synchronise with the host, on a CPU they do not.
 
-Within an adaptation's steps nothing waits. Where what is fastest on a CPU needs such a size, there is a second form of
-it that does not, a little more work, for every other device.
+No operation within an adaptation's steps may synchronise. Where the fastest CPU form has a value-dependent size, other
+devices use a second form with a fixed size and slightly more work.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 
-def is_waited_for(x: Tensor) -> bool:
-    """Whether a size that depends on values of ``x`` is waited for."""
+def needs_sync(x: Tensor) -> bool:
+    """Whether a size that depends on the values of ``x`` would synchronise with the device."""
     return x.device.type != "cpu"
 
 
 def counts(index: Tensor, size: int) -> Tensor:
-    """How often each of ``size`` rows is pointed at, ``[N] -> [size]``; unlike ``bincount``, without waiting.
+    """Number of occurrences of each index below ``size``, ``[N] -> [size]``; unlike ``bincount``, without
+    synchronising.
 
     >>> counts(torch.tensor([2, 0, 2]), 4).tolist()
     [1, 0, 2, 0]

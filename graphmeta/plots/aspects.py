@@ -1,4 +1,4 @@
-"""What CATN has understood of a cold user: their aspects, the words they were read from, and the reviews of these."""
+"""Aspects that CATN extracts for a cold-start user, with the words and reviews they are read from."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from graphmeta.published.cross_domain import Catn
 class UserAspect:
     """One aspect of a user.
 
-    ``points`` is how far it moves what they are predicted to give, from item to item of the target domain (a standard
-    deviation); ``words`` and ``reviews`` are what it was read from, with their shares of the attention.
+    ``points`` is its effect on predicted ratings (standard deviation over target items); ``words`` and ``reviews`` are
+    those it was read from, with their shares of the attention.
     """
 
     number: int
@@ -35,23 +35,23 @@ class UserAspect:
 def user_aspects(
     model: Catn, cut: CrossDomain, texts: Texts, user: str, *, words: int = 6, reviews: int = 2
 ) -> list[UserAspect]:
-    """The aspects that a user's source reviews have shown, those that decide most in the target domain first.
+    """The aspects of a user's source reviews, ordered by their effect on ratings in the target domain.
 
     Args:
-        words, reviews: at most so many an aspect.
+        words, reviews: maximum number per aspect.
 
     Raises:
-        InputError: nobody of that id, or somebody without a known review in the source domain.
+        InputError: an unknown user, or a user without a known review in the source domain.
     """
     number = int(locate(cut.users, np.array([user]))[0])
     if number < 0 or not texts.users[SOURCE].word[number].any():
         raise InputError(f"user {user!r} has no known review in the source domain; name one of those in cut.users")
     model.eval()
     device = model.bias.device
-    who, items = torch.tensor([number], device=device), torch.arange(cut.num_items[TARGET], device=device)
-    asker = who.expand(len(items))
-    parts = model.parts(asker, items + cut.num_items[SOURCE], TARGET).sum(2)  # [items, aspects of the user]
-    weights = model.user(who, TARGET).weights[0].double().cpu().numpy()
+    row, items = torch.tensor([number], device=device), torch.arange(cut.num_items[TARGET], device=device)
+    users = row.expand(len(items))
+    parts = model.parts(users, items + cut.num_items[SOURCE], TARGET).sum(2)  # [items, aspects of the user]
+    weights = model.user(row, TARGET).weights[0].double().cpu().numpy()
     points, document = parts.std(0).tolist(), (texts.users[SOURCE].word[number], texts.users[SOURCE].review[number])
     return [
         UserAspect(
@@ -65,7 +65,7 @@ def user_aspects(
 
 
 def _most(key: np.ndarray, weight: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """The keys with the greatest sums of weight, with these sums; padding has none."""
+    """The keys with the largest sums of weight, and the sums; padding is excluded."""
     keys, place = np.unique(key, return_inverse=True)
     sums = np.bincount(place, weight)
     chosen = [n for n in np.argsort(-sums, kind="stable")[:count] if sums[n] > 0]
@@ -73,7 +73,7 @@ def _most(key: np.ndarray, weight: np.ndarray, count: int) -> list[tuple[int, fl
 
 
 def draw_aspects(found: Sequence[UserAspect], path: Path, *, title: str = "") -> None:
-    """Bars of how much each aspect decides, with its words beside them and its reviews below, as PNG.
+    """Bar chart of the effect of each aspect, with its words and reviews, as PNG.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -85,9 +85,9 @@ def draw_aspects(found: Sequence[UserAspect], path: Path, *, title: str = "") ->
     axes.barh(place, [aspect.points for aspect in found], color=BLUE, height=0.8 / (1 + lines), align="edge")
     axes.set_yticks(place, [f"aspect {aspect.number + 1}" for aspect in found])
     for at, aspect in zip(place, found, strict=True):
-        said = "  ".join(word for word, _ in aspect.words)
+        top_words = "  ".join(word for word, _ in aspect.words)
         below = [f"{share:.0%} in: {textwrap.shorten(text, 110)}" for text, share in aspect.reviews]
-        axes.annotate(said, (aspect.points, at), (6, 4), textcoords="offset points", color=INK, parse_math=False)
+        axes.annotate(top_words, (aspect.points, at), (6, 4), textcoords="offset points", color=INK, parse_math=False)
         axes.annotate(
             "\n".join(below),
             (0, at),
@@ -97,11 +97,11 @@ def draw_aspects(found: Sequence[UserAspect], path: Path, *, title: str = "") ->
             color=INK,
             fontsize=8,
             linespacing=1.5,
-            parse_math=False,  # a review may name a price
+            parse_math=False,  # a review may contain a dollar sign
         )
     axes.set_xlim(0, 2.2 * max((aspect.points for aspect in found), default=1.0) or 1.0)
     axes.set_ylim(-0.8, len(found) - 0.4)
-    axes.set_xlabel("points of rating that it moves from item to item")
+    axes.set_xlabel("effect on predicted ratings (standard deviation over items)")
     axes.set_title(title, loc="left", color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     save(picture, path)

@@ -1,6 +1,6 @@
-"""Pictures: how a training went, and what adapting brings.
+"""Learning curves and adaptation curves.
 
-Needs matplotlib (the extra ``plots``). Figures are drawn off screen; nothing here opens a window or changes
+Requires matplotlib (the extra ``plots``). Figures are rendered off screen; nothing here opens a window or changes
 matplotlib's settings.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Okabe and Ito's palette: told apart by everybody, in print too.
+# Okabe and Ito's colour-blind safe palette.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILION, GREY, INK = "#56B4E9", "#D55E00", "#8A8F98", "#22262E"
 
@@ -42,10 +42,10 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(picture: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
         picture.savefig(content, format="png", dpi=144, metadata={"Software": None})
     write_bytes(path, content.getvalue())
 
@@ -57,12 +57,12 @@ def curves(
     baselines: Mapping[str, Mapping[str, float]] | None = None,
     metric: str = "mrr@20",
 ) -> None:
-    """Training loss and validation metric of each epoch, side by side; the baselines as lines across.
+    """Training loss and validation metric per epoch, side by side; baselines as horizontal lines.
 
     Args:
         histories: the reports of each training, by its name.
         baselines: metrics on the same validation sessions, by name.
-        metric: which one is drawn.
+        metric: the metric to draw.
     """
     picture = figure(10, 4)
     left, right = picture.subplots(1, 2)
@@ -83,7 +83,7 @@ def curves(
     save(picture, path)
 
 
-def adapting(
+def adaptation_curves(
     by_steps: Mapping[str, Curve],
     by_support: Mapping[str, Curve],
     path: Path,
@@ -93,12 +93,12 @@ def adapting(
 ) -> None:
     """A metric by the number of inner steps and by the number of support samples, side by side.
 
-    A ring stands around the number of steps, or of support samples, that a system itself has.
+    A ring marks a system's own number of steps, or of support samples.
 
     Args:
         by_steps, by_support: the curves of each system, by its name; see :mod:`graphmeta.evaluation.adaptation_curves`.
-        baselines: metrics on the same samples of what does not adapt, by name; lines across both sides.
-        metric: which one is drawn.
+        baselines: metrics of non-adaptive systems on the same samples, by name; horizontal lines in both panels.
+        metric: the metric to draw.
     """
     picture = figure(10, 4)
     sides = picture.subplots(1, 2, sharey=True)
@@ -121,7 +121,7 @@ def shown(metric: str) -> str:
 
 
 def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, colour: str) -> None:
-    """One curve, with a ring around the epoch that was kept."""
+    """One curve, with a ring around the chosen epoch."""
     epochs, values = [r.epoch + 1 for r in history], [100 * r.valid[metric] for r in history]
     axes.plot(epochs, values, "o-", color=colour, label=name)
     kept = max(at for at, report in enumerate(history) if report.best)
@@ -137,7 +137,7 @@ def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, c
 
 
 def label_axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int]) -> None:
-    """Title, the names of x and y, and the first and last whole number on x."""
+    """Set title, axis labels, and the range of x."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title, loc="left", color=INK, fontweight="bold")

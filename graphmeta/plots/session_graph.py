@@ -1,4 +1,4 @@
-"""Pictures of a session's neighbourhood in the graph."""
+"""Figures of a session's neighbourhood in the graph."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Node = tuple[str, int]
 def neighbourhood(
     graph: HeteroData, around: Node, path: Path, *, names: Callable[[str, int], str], most: int = 10
 ) -> None:
-    """One session and what it is connected to, in columns: its user, itself, its items, their attributes.
+    """One session and its neighbours, in columns: user, session, items, attributes.
 
-    Items stand in the order of their first click. An arrow between two says how often sessions of the graph went
-    from the one straight to the other.
+    Items are ordered by their first click. An arrow between two items shows how often sessions of the graph went
+    directly from one to the other.
 
     Args:
         around: the session, ``("session", number)``.
-        names: ``(node type, number) -> text`` to write into a node.
-        most: how many items are drawn; of more, the first.
+        names: ``(node type, number) -> text`` of a node's label.
+        most: maximum number of items drawn, the first ones.
     """
     near = to_networkx(graph, around=around, hops=2)
     clicked = _clicked(graph, around[1])
@@ -53,14 +53,14 @@ def neighbourhood(
     rest = f" (the first {most} of its {len(clicked)} items)" if len(clicked) > most else ""
     title = f"Session {names(*around)} in the graph{rest}"
     axes.text(0.1, 0.75, title, color=INK, fontweight="bold", fontsize=13, va="center", parse_math=False)
-    about = "Orange arrows: how often sessions of this graph went from one item straight to the other."
+    about = "Orange arrows: how often sessions of this graph went directly from one item to the other."
     axes.text(0.1, 0.45, about, color=GREY, fontsize=9, va="center")
     save(picture, path)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A box, in inches: its left and right side and its middle height."""
+    """A box, in inches: its left and right edges and its vertical centre."""
 
     left: float
     right: float
@@ -78,7 +78,7 @@ def _clicked(graph: HeteroData, session: int) -> list[Node]:
 
 
 def _columns(near: nx.MultiDiGraph, around: Node, items: list[Node]) -> list[list[Node]]:
-    """The nodes to draw, from left to right; attributes by type, then in the order of the items that have them."""
+    """The nodes to draw, from left to right; attributes by type, then in the order of their items."""
     users = [source for source, _, kind in near.in_edges(around, data="kind") if kind == "owns"]
     columns = [_attributes(near, users), users, [around], items, _attributes(near, items)]
     return [column for column in columns if column]
@@ -91,9 +91,9 @@ def _attributes(near: nx.MultiDiGraph, owners: list[Node]) -> list[Node]:
 
 
 def _places(columns: list[list[Node]]) -> tuple[dict[Node, _Place], float, float]:
-    """Where each node goes, and the width and height of it all.
+    """The box of each node, and the figure's width and height.
 
-    Attributes stand close, with room for a heading above each type; items spread over what height there is.
+    Attributes are stacked closely, with space for a heading above each type; items spread over the available height.
     """
     tall = max(_height(column) for column in columns)
     places, left = {}, 0.1
@@ -136,7 +136,7 @@ def _box(axes: Axes, place: _Place, text: str, colour: str) -> None:
 
 
 def _two_lines(text: str, width: int) -> list[str]:
-    """At most two lines; of a longer text the beginning and the last word, which is the id.
+    """At most two lines; longer texts are shortened to their beginning and the last word, the id.
 
     >>> _two_lines("one two three four five [6]", 9)
     ['one two …', '[6]']
@@ -149,13 +149,13 @@ def _two_lines(text: str, width: int) -> list[str]:
 
 
 def _line(axes: Axes, source: _Place, target: _Place, colour: str) -> None:
-    """From one column to a column on either side of it."""
+    """A line between two columns, in either direction."""
     first, second = sorted((source, target), key=lambda place: place.left)
     axes.plot([first.right, second.left], [first.y, second.y], color=colour, alpha=0.55, lw=1.1, zorder=1)
 
 
 def _follows(axes: Axes, graph: HeteroData, places: dict[Node, _Place]) -> None:
-    """Arrows between the items: straight, with its number, to the next below, else an arc on the left."""
+    """Arrows between items: straight and labelled to the next item below, else an arc on the left."""
     from matplotlib.patches import FancyArrowPatch
 
     store, order = graph["item", "follows", "item"], [number for kind, number in places if kind == "item"]
@@ -188,7 +188,7 @@ def _follows(axes: Axes, graph: HeteroData, places: dict[Node, _Place]) -> None:
 
 
 def _headings(axes: Axes, columns: list[list[Node]], places: dict[Node, _Place], colours: dict[str, str]) -> None:
-    """The type above the first node of it."""
+    """The node type above its first node."""
     for column in columns:
         for kind in dict.fromkeys(kind for kind, _ in column):
             first = next(places[node] for node in column if node[0] == kind)

@@ -1,4 +1,4 @@
-"""Pictures of streams: how good each system is from period to period, and what retraining it takes."""
+"""Figures of streams: metrics of each system by period, and the cost of retraining."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _LINES = [(colour, line) for line in ("-", "--", ":") for colour in _COLOURS]
 
 
 def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metric: str = "hit@20") -> None:
-    """A metric on each period, before anything was learned from it: among drawn items, and among all.
+    """A metric on each period before retraining on it, among sampled candidates and among all items.
 
     Args:
-        histories: the reports of each system, by its name; metric: which one is drawn.
+        histories: the reports of each system, by its name; metric: the metric to draw.
     """
     picture = figure(10, 4)
     last = max(report.period for history in histories.values() for report in history) + 1
     first = min(report.period for history in histories.values() for report in history) + 1
     for axes, kind, among in zip(
-        picture.subplots(1, 2), ("sampled", "full"), ("drawn items", "all items"), strict=True
+        picture.subplots(1, 2), ("sampled", "full"), ("sampled candidates", "all items"), strict=True
     ):
         for (name, history), (colour, line) in zip(histories.items(), itertools.cycle(_LINES)):
-            asked = [report for report in history if report.rows]
-            values = [100 * getattr(report, kind)[metric] for report in asked]
-            numbers = [report.period + 1 for report in asked]
+            tested = [report for report in history if report.rows]
+            values = [100 * getattr(report, kind)[metric] for report in tested]
+            numbers = [report.period + 1 for report in tested]
             axes.plot(numbers, values, marker=".", ls=line, color=colour, label=name, lw=1.2)
         label_axes(axes, f"{shown(metric)} among {among}", ("period", "%"), (first, last))
         axes.set_ylim(0, 1.12 * max(0.1, axes.dataLim.y1))
@@ -36,7 +36,7 @@ def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metr
 
 
 def costs(histories: Mapping[str, Mapping[int, float]], path: Path) -> None:
-    """CPU seconds of retraining on one period, by how many periods of history there are.
+    """CPU seconds of retraining on one period, by the number of periods of history.
 
     Args:
         histories: of each system, by its name, the number of periods and the seconds.

@@ -1,10 +1,9 @@
-"""The ASARS family: recurrent session models that know the user, the pauses between clicks, or both.
+"""The ASARS family: recurrent session models that read the user, the dwell times between clicks, or both.
 
-Trained otherwise than in the paper, which compares each click with a single item that another click of the batch
-went to (hinge), in batches whose rows walk one user each, under Adagrad with rate 0.2: on MovieLens-1M that comes out
-near popularity. Here every click is compared with the whole catalogue, in batches at random. The paper's are
-``loss="hinge"`` and ``system.batches = user_parallel`` (:func:`~graphmeta.sampling.order.user_parallel`); RESULTS.md
-has both.
+The default training differs from the paper, which compares each click with one in-batch negative (hinge loss), in
+user-parallel batches, with Adagrad at rate 0.2; on MovieLens-1M that is about as good as popularity. Here the loss is
+cross-entropy over the whole catalogue at every click, in shuffled batches. The paper's setting is ``loss="hinge"`` and
+``system.batches = user_parallel`` (:func:`~graphmeta.sampling.order.user_parallel`); RESULTS.md has both.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from torch import nn
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.encoders.dwell_time import Dwell, DwellBeside, DwellBins
-from graphmeta.nn.encoders.prefix_attention import DwellAttention, TriangleAttention, WithUser
+from graphmeta.nn.encoders.dwell_time import DwellBins, DwellEmbedding, DwellRecurrent
+from graphmeta.nn.encoders.prefix_attention import DwellAttention, PrefixAttention, WithUser
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import ItemFeatures, UserFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
 from graphmeta.nn.losses.losses import AllPositions
-from graphmeta.nn.losses.negatives import OwnNegatives, local
+from graphmeta.nn.losses.negatives import PerSampleNegatives, in_batch_targets
 from graphmeta.nn.readout import Last
-from graphmeta.published.parts import loss_called
+from graphmeta.published.parts import loss_by_name
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.histories import user_histories
@@ -36,7 +35,7 @@ _LENGTH = 200
 
 @dataclass(frozen=True)
 class States:
-    """The recurrent network: size of its states; ``lstm`` or ``gru``; dropout before it."""
+    """The recurrent network: size of its states; ``lstm`` or ``gru``; dropout on its inputs."""
 
     hidden: int = 100
     cell: str = "lstm"
@@ -44,13 +43,13 @@ class States:
 
 
 @dataclass(frozen=True)
-class Pauses:
-    """How the pauses between clicks are read.
+class DwellOptions:
+    """How the dwell times between clicks are encoded.
 
     Args:
-        time_width: of a pause's vector.
-        dwell_lag: 1 reads the pause before each click; 0 the one after it, as in the paper, so that the model knows
-            when the next click comes, which nobody does at the time: published numbers are those of 0.
+        time_width: width of a dwell-time embedding.
+        dwell_lag: 1 reads the dwell time before each click; 0 the one after it, as in the paper. That leaks the time of
+            the next click, which is unknown at inference; published figures are those of 0.
     """
 
     time_width: int = 16
@@ -59,15 +58,14 @@ class Pauses:
 
 @dataclass(frozen=True)
 class Learning:
-    """How a variant is trained.
+    """Loss and samples of a variant.
 
     Args:
         loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
-            against ``negatives`` items that other clicks of the batch went to, outside the user's history (the max
-            forms want several, 5 say).
-        carry_state: the state runs on over a user's sessions, up to 200 clicks, instead of beginning anew with each
-            (:func:`~graphmeta.sampling.histories.with_history` makes such samples for evaluation; to recommend, pass
-            the user's earlier clicks before the session's).
+            against ``negatives`` in-batch targets outside the user's history (the max losses need several, e.g. 5).
+        carry_state: carry the recurrent state over a user's sessions, up to 200 clicks, instead of resetting it at each
+            session (:func:`~graphmeta.sampling.histories.with_history` makes such samples for evaluation; to recommend,
+            pass the user's earlier clicks before the session's).
     """
 
     loss: str = "cross_entropy"
@@ -75,7 +73,7 @@ class Learning:
     carry_state: bool = False
 
 
-@published("ASARS, user beside", family="asars", equations="20")
+@published("ASARS, user concatenated", family="asars", equations="20")
 def asars_user_cat(
     items: EntityTable,
     *,
@@ -86,15 +84,15 @@ def asars_user_cat(
     learning: Learning = Learning(),
     temporal: bool = False,
 ) -> System:
-    """ASARS with the user beside the state: ``z_t = FC [h_t ; e_u]``, score_k = z_t · e_k + b_k.
+    """ASARS with the user vector concatenated to the state: ``z_t = FC [h_t ; e_u]``, score_k = z_t · e_k + b_k.
 
     Args:
         width: of items; user_width: of users; states: the recurrent network; learning: loss and samples.
-        temporal: score with users' drift and item biases a period, :class:`~graphmeta.nn.heads.temporal.TemporalDot`.
+        temporal: score with user drift and item biases per period, :class:`~graphmeta.nn.heads.temporal.TemporalDot`.
 
     Source: ASARS, sections 3.1–3.4 (user, concatenated).
-    Differs: loss and batches, as said above. The paper gives the item width as 64 and as 32; the 32 is taken as
-    the user's. A user that training did not see is a vector of zeros.
+    Differs: loss and batches, see the module. The paper gives the item width as 64 and as 32; the 32 is taken as the
+    user's. Users that training did not see have zero vectors.
     """
     encoder = WithUser(
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout), UserFeatures(len(users), user_width)
@@ -113,46 +111,46 @@ def asars_user_att(
     learning: Learning = Learning(),
     temporal: bool = False,
 ) -> System:
-    """ASARS whose user weighs the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
+    """ASARS with user attention over the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
 
-    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`);
+    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`);
     arguments as for :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (user, attention).
-    Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`; the keys of eq
-    19, which the paper defines for pauses alone, are made from item states.
+    Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`; the keys of eq 19,
+    which the paper defines for dwell times only, are computed from item states.
     """
     network, attention = (
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
-        TriangleAttention(states.hidden, user_width),
+        PrefixAttention(states.hidden, user_width),
     )
     encoder = WithUser(network, UserFeatures(len(users), user_width), attention)
     return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-@published("ASARS, time beside", family="asars", equations="8, 20")
+@published("ASARS, time concatenated", family="asars", equations="8, 20")
 def asars_time_cat(
     items: EntityTable,
     *,
     width: int = 64,
-    pauses: Pauses = Pauses(),
+    dwell: DwellOptions = DwellOptions(),
     states: States = States(),
     learning: Learning = Learning(),
 ) -> System:
-    """ASARS with each click's pause beside its item: LSTM over ``[e_i ; pause]``, ``z_t = FC h_t``.
+    """ASARS with a dwell-time embedding concatenated to each item: LSTM over ``[e_i ; d_i]``, ``z_t = FC h_t``.
 
     Args:
-        pauses: how the pauses between clicks are read.
+        dwell: how dwell times are encoded.
 
     The other arguments are those of :func:`asars_user_cat`.
 
     Source: ASARS, sections 3.1–3.4 (time, concatenated).
-    Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the pause is the longest
-    there is.
+    Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the dwell time falls in the
+    last bin.
     """
-    dwell = Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width)
-    encoder = DwellBeside(
-        dwell, Recurrent(width + pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout)
+    table = DwellEmbedding(DwellBins(lag=dwell.dwell_lag), dwell.time_width)
+    encoder = DwellRecurrent(
+        table, Recurrent(width + dwell.time_width, states.hidden, cell=states.cell, dropout=states.dropout)
     )
     return _system(learning, encoder, items, sizes=(states.hidden, width))
 
@@ -162,18 +160,18 @@ def asars_time_att(
     items: EntityTable,
     *,
     width: int = 64,
-    pauses: Pauses = Pauses(),
+    dwell: DwellOptions = DwellOptions(),
     states: States = States(),
     learning: Learning = Learning(),
 ) -> System:
-    """ASARS whose pauses weigh the clicks so far: ``z_t = FC q_t``, ``s_i = tanh(h^time_i W + b) · h_i``.
+    """ASARS with dwell-time attention over the clicks so far: ``z_t = FC q_t``, ``s_i = tanh(h^time_i W + b) · h_i``.
 
-    h^time is a second LSTM's state over the pauses; arguments as for :func:`asars_time_cat`.
+    h^time is the state of a second LSTM over the dwell times; arguments as for :func:`asars_time_cat`.
 
     Source: ASARS, eqs 15–20 (time, attention).
-    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.TriangleAttention`.
+    Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`.
     """
-    encoder = _over_dwell(width, states, pauses)
+    encoder = _dwell_attention(width, states, dwell)
     return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
@@ -184,30 +182,30 @@ def asars_time_user(
     users: EntityTable,
     width: int = 64,
     user_width: int = 32,
-    pauses: Pauses = Pauses(),
+    dwell: DwellOptions = DwellOptions(),
     states: States = States(),
     learning: Learning = Learning(),
     temporal: bool = False,
 ) -> System:
-    """ASARS with both: :func:`asars_time_att` with the user beside it, ``z_t = FC [q_t ; e_u]``.
+    """ASARS with both: :func:`asars_time_att` with the user vector concatenated, ``z_t = FC [q_t ; e_u]``.
 
     Arguments as for :func:`asars_time_cat` and :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (time and user).
     Differs: as those two.
     """
-    weighed = _over_dwell(width, states, pauses)
-    encoder = WithUser(weighed, UserFeatures(len(users), user_width))
+    attended = _dwell_attention(width, states, dwell)
+    encoder = WithUser(attended, UserFeatures(len(users), user_width))
     return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-def _over_dwell(width: int, states: States, pauses: Pauses) -> DwellAttention:
-    """Item states that a second network over the pauses weighs."""
+def _dwell_attention(width: int, states: States, dwell: DwellOptions) -> DwellAttention:
+    """Attention over item states, with keys from a second network over dwell times."""
     return DwellAttention(
         Recurrent(width, states.hidden, cell=states.cell, dropout=states.dropout),
-        Dwell(DwellBins(lag=pauses.dwell_lag), pauses.time_width),
-        Recurrent(pauses.time_width, states.hidden, cell=states.cell, dropout=states.dropout),
-        TriangleAttention(states.hidden, states.hidden),
+        DwellEmbedding(DwellBins(lag=dwell.dwell_lag), dwell.time_width),
+        Recurrent(dwell.time_width, states.hidden, cell=states.cell, dropout=states.dropout),
+        PrefixAttention(states.hidden, states.hidden),
     )
 
 
@@ -220,9 +218,11 @@ def _system(
     users: EntityTable | None = None,
     temporal: bool = False,
 ) -> System:
-    """FC from states to items' vectors, of these sizes, a bias an item; every click is a target."""
+    """A linear layer from states to item vectors (``sizes``) and a bias per item; every click is a target."""
     if learning.negatives < (2 if learning.loss.endswith("_max") else 1):
-        raise InputError(f"loss={learning.loss!r} looks for the worst of several negatives; pass negatives=5 or so")
+        raise InputError(
+            f"loss={learning.loss!r} needs several negatives to take the hardest of; pass negatives=5 or so"
+        )
     read, width = sizes
     project = nn.Linear(read, width)
     if users is not None and temporal:
@@ -234,7 +234,7 @@ def _system(
         Recommender(features, encoder, head),
         items,
         users=users,
-        loss=AllPositions(loss_called(learning.loss, OwnNegatives(local, count=learning.negatives))),
+        loss=AllPositions(loss_by_name(learning.loss, PerSampleNegatives(in_batch_targets, count=learning.negatives))),
         samples=user_histories if learning.carry_state else whole_sessions,
         limits={"max_length": _LENGTH},
     )

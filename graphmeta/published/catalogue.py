@@ -1,4 +1,4 @@
-"""The catalogue: every published system by name, with its source and what in it adapts."""
+"""The catalogue: all published systems by name, with their source and what they adapt."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RANKING = [name for name, row in CATALOGUE.items() if not row.rates]
 
 
 def build(name: str, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:
-    """The untrained system of that name for these items, and for these users if it is about them.
+    """Build the untrained system of that name for these items, and for these users if it reads them.
 
     Args:
-        arguments: the system's options by flat names; of one that goes around another, ``base`` names that one and
-            ``options`` are its own: ``build("cbml", items, base="if_san", options={"layers": 1}, clusters=4)``.
+        arguments: the system's options by flat names; for a wrapper, ``base`` names the wrapped system and ``options``
+            are the base's: ``build("cbml", items, base="if_san", options={"layers": 1}, clusters=4)``.
 
     Raises:
-        InputError: a name that is not in the catalogue (says which one is nearest), or a log in the place of its items.
+        InputError: a name that is not in the catalogue (suggests the nearest one), or a log in the place of its items.
     """
     check_name(name, CATALOGUE)
     check_items(name, items)

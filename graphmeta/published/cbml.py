@@ -1,4 +1,4 @@
-"""CBML and its variants: a session's cluster is read by the prediction layer, and gates it."""
+"""CBML and its variants: the session's cluster is an input of the prediction layer and gates its weights."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.cluster import Clustered, SampleGated
 from graphmeta.nn.conditioning.gate import Gates
 from graphmeta.published.options import EVERYTHING, FIXED, ClusterGate, step_of
-from graphmeta.published.parts import adapting, copied, last_layer, replace_last_layer
+from graphmeta.published.parts import copied, last_layer, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published, variant
 from graphmeta.system import System
 
 _LAYER = ("head.project.weight", "head.project.bias", "head.score_terms", "head.scale")
 _PAPER = "Song et al. 2021, CBML"
-_AROUND: dict[str, Any] = {"base": "if_san", "encoder": "if_san"}
+_BASE: dict[str, Any] = {"base": "if_san", "encoder": "if_san"}
 
 
-@published(_PAPER, family="meta", equations="9-18", adapts="everything, from a gated start", **_AROUND)
+@published(_PAPER, family="meta", equations="9-18", adapts="everything, from a gated start", **_BASE)
 def cbml(
     base: System,
     *,
@@ -31,29 +31,30 @@ def cbml(
     step: Step | float = 1e-3,
     inner: InnerLoop = InnerLoop(),
 ) -> System:
-    """CBML: a session's cluster gates the prediction layer, then a step on the session's own clicks.
+    """CBML: the session's cluster gates the prediction layer, then gradient steps on the session's clicks adapt the
+    model.
 
     ``o = σ(FC([S ; C]))``, ``θ_pre ← θ_pre · o``, ``θ ← θ − lr ∇ L_support(θ)``; score_i = ([S ; C] W + b) · e_i.
 
     Args:
-        base: whose recommender is adapted, if_san in the paper; its last layer is replaced by one that also reads the
-            cluster. The base itself stays as it is.
-        clusters: prototypes.
-        gate: what the gate reads and how fine it is, see :class:`~graphmeta.published.options.ClusterGate`; None for
-            no gate. Score terms and the scale of a head are gated with the layer, logarithms as they stand, where there
-            is one gate a session; gates of samples are of the layer alone. Gating W by columns is scaling ``[S ; C]``;
-            by rows, scaling ``[S ; C] W`` before the bias, which has a gate of its own.
-        scope: what a session changes: ``PREDICTOR`` (the last layer), ``ATTENTION`` (encoder and head) or
-            ``EVERYTHING`` (the item table too) of :mod:`graphmeta.published.options`, never clusters and gates.
-        step: the rate of the steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates`.
-        inner: steps, order and bounds of the inner loop.
+        base: the system whose recommender is adapted, if_san in the paper; its last layer is replaced by one that also
+            reads the cluster. The base itself stays as it is.
+        clusters: number of prototypes.
+        gate: inputs and granularity of the gate, see :class:`~graphmeta.published.options.ClusterGate`; None for no
+            gate. With one gate per session, score terms and the head's scale are gated too (log-parameters as stored);
+            with one gate per sample, only the layer is. Gating W by columns scales ``[S ; C]``; by rows, it scales
+            ``[S ; C] W`` before the bias, which has its own gate.
+        scope: what a session adapts: ``PREDICTOR`` (the last layer), ``ATTENTION`` (encoder and head) or ``EVERYTHING``
+            (the item table too) of :mod:`graphmeta.published.options`; never clusters and gates.
+        step: learning rate of the inner steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates`.
+        inner: number of steps, order and bounds of the inner loop.
 
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
-    eqs 9–18; its variants CBML-G (``gate="none"``), CBML-C (``gate="session"``), CBML-S (``gate="cluster"``; the
-    letter names what is taken away) and CBML-F (``attributes=False``).
-    Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value for each weight; the
-    gate reads the session as it stands before the query; the support is the last ten prefixes (``max_support``);
-    in all variants the prediction layer reads ``[S ; C]``.
+    eqs 9–18; its variants CBML-G (``gate="none"``), CBML-C (``gate="session"``), CBML-S (``gate="cluster"``; the letter
+    names the removed input) and CBML-F (``attributes=False``).
+    Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value per weight; the gate
+    reads the session before the query; the support is the last ten prefixes (``max_support``); in all variants the
+    prediction layer reads ``[S ; C]``.
     """
     own = copied(base)
     session, out = last_layer(own.recommender)
@@ -66,18 +67,18 @@ def cbml(
         part = gate.part(session)
         start = Gated(Scope(*_LAYER, without=FIXED), session + out, part=part, granularity=gate.granularity)
     replace_last_layer(own.recommender, layer)
-    return adapting(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
+    return with_adaptation(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
 
 
-cbml_g = published(f"{_PAPER}-G", family="meta", equations="9-18", adapts="everything; no gate", **_AROUND)(
+cbml_g = published(f"{_PAPER}-G", family="meta", equations="9-18", adapts="everything; no gate", **_BASE)(
     variant("cbml_g", cbml, gate=None)
 )
-cbml_c = published(f"{_PAPER}-C", family="meta", equations="9-18", adapts="everything; gated by session", **_AROUND)(
+cbml_c = published(f"{_PAPER}-C", family="meta", equations="9-18", adapts="everything; gated by session", **_BASE)(
     variant("cbml_c", cbml, gate=ClusterGate(cluster=False))
 )
-cbml_s = published(f"{_PAPER}-S", family="meta", equations="9-18", adapts="everything; gated by cluster", **_AROUND)(
+cbml_s = published(f"{_PAPER}-S", family="meta", equations="9-18", adapts="everything; gated by cluster", **_BASE)(
     variant("cbml_s", cbml, gate=ClusterGate(session=False))
 )
 cbml_f = published(
-    f"{_PAPER}-F", family="meta", equations="9-18", adapts="everything; items only", items_only=True, **_AROUND
+    f"{_PAPER}-F", family="meta", equations="9-18", adapts="everything; items only", items_only=True, **_BASE
 )(variant("cbml_f", cbml))

@@ -1,4 +1,4 @@
-"""Items nobody has clicked, in any system that scores item vectors."""
+"""Cold-start items, for any system that scores item vectors."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from graphmeta.system import System
 
 @published("Volkovs et al. 2017, DropoutNet", family="cold_item", base="sr_gnn")
 def dropout_net(base: System, *, drop: float = 0.5) -> System:
-    """DropoutNet around any base: an item is its own vector and its attributes', and a new one these alone.
+    """DropoutNet on any base: an item vector is its id vector plus its attribute vectors; a new item has only the
+    latter.
 
     ``e_i = m_i o_i + Σ_a v_a(i)``, ``m_i = 0`` for an item without training clicks and, in training, at random.
 
     Args:
-        base: a system with a table of items, which stays as it is; an adaptation goes around this, not into it:
+        base: a system with an item table; it stays as it is. An adaptation wraps this system, not its base:
             ``cbml(dropout_net(if_san(items)))``.
-        drop: how many own vectors are left out in training.
+        drop: dropout rate of id vectors.
 
     Source: Volkovs, Yu, Poutanen, DropoutNet: Addressing Cold Start in Recommender Systems, NeurIPS 2017.
-    Differs: see :class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`; items alone, not users.
+    Differs: see :class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`; items only, not users.
     """
     system, items = copied(base), base.items
     if not 0 <= drop < 1:
-        raise InputError(f"drop={drop} is the share of own vectors that are left out: at least 0, below 1")
+        raise InputError(f"drop={drop} is the dropout rate of id vectors: at least 0, below 1")
     if any(isinstance(part, ComposesItems) for part in system.modules()):
-        raise InputError("the base's items are known by their attributes already; name the base inside it")
+        raise InputError("the base has attribute-composed items already; pass the base inside it")
     if system.adaptation is not None:
-        raise InputError("what adapts goes around items known by attributes: cbml(dropout_net(if_san(items)))")
+        raise InputError(
+            "the base has an adaptation; wrap this system with it instead: cbml(dropout_net(if_san(items)))"
+        )
     tables = [part for part in system.recommender.features.modules() if isinstance(part, TiedItems)]
     if not tables:
         raise InputError(f"{type(system.recommender.features).__name__} has no table of items; choose another base")

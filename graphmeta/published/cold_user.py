@@ -1,9 +1,9 @@
-"""Systems for new people of whom a few items are known, on item factors that others' histories gave.
+"""Cold-start users with a few known items, on item factors pretrained on other users.
 
-Plain training of :func:`bpr_fold_in` gives the factors; the others begin with them
-(:meth:`~graphmeta.system.System.load_matching`) and leave them as they are. What a task changes is the person's vector
-(:func:`melu_id`: a small network); what meta-training learns is where that begins. All that is known of a person is
-the support, and the order in which it came about means nothing.
+:func:`bpr_fold_in` trains the factors; the other systems load them
+(:meth:`~graphmeta.system.System.load_matching`) and freeze them. A task adapts the user's vector
+(:func:`melu_id`: a small network); meta-training learns its initialisation. The user's known items are the support;
+their order is ignored.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.tables import ItemFeatures, UserFeatures, scaled_normal_
-from graphmeta.nn.heads.user_vector import PairNetwork, PersonVector
+from graphmeta.nn.heads.user_vector import PairNetwork, UserVector
 from graphmeta.nn.losses.pairwise import Binary
-from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint
+from graphmeta.nn.losses.task_negatives import HashedNoise, UnseenNegativesLoss
 from graphmeta.nn.readout import Mean
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
@@ -40,31 +40,33 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Sgd
 
 
-class PersonSystem(System):
-    """A system whose tasks are people: every known item is support, the first too (with ``max_support``, the last so
-    many); ``Tasks`` are taken as they are.
+class UserTaskSystem(System):
+    """A system whose tasks are users: all known items are support, the first included (the last ones up to
+    ``max_support``); ``Tasks`` are used unchanged.
 
-    Its loss is an :class:`~graphmeta.nn.losses.task_negatives.AgainstUnseen`; with its ``sums``, the training loss of a
-    batch is the sum over all queries, as the support loss of a task is.
+    Its loss is an :class:`~graphmeta.nn.losses.task_negatives.UnseenNegativesLoss`; with its ``sums``, the training
+    loss of a batch is the sum over all queries, as the support loss of a task is.
     """
 
     @property
     def sums(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the loss adds up, of a task and so of a batch."""
+        """Whether losses are sums over a task and a batch instead of means."""
         return self.episodic and bool(self.loss.sums)
 
     def task_sizes(self, samples: Samples | Tasks) -> Sizes:
-        """Support samples and rows of each task."""
-        return super().task_sizes(self._known(samples))
+        """Number of support samples and rows of each task."""
+        return super().task_sizes(self._as_tasks(samples))
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        return super()._tasks(self._known(samples))
+        return super()._tasks(self._as_tasks(samples))
 
-    def _known(self, samples: Samples | Tasks) -> Tasks:
+    def _as_tasks(self, samples: Samples | Tasks) -> Tasks:
         return samples if isinstance(samples, Tasks) else support_from_clicks(samples, max_support=self.max_support)
 
     def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
-        """The training loss of each query ``[S]``; with ``sums``, a person's are the shares of one sum."""
+        """The training loss of each query ``[S]``; with ``sums``, each query of a user holds an equal share of the
+        user's sum.
+        """
         losses = super().losses(samples, progress=progress)
         if not self.sums:
             return losses
@@ -74,24 +76,24 @@ class PersonSystem(System):
 
 @dataclass(frozen=True)
 class Preset:
-    """How a member of the family is meta-trained: the inner rate, means or sums, and the optimiser outside."""
+    """Meta-training settings of the family: inner learning rate, sums or means, and the outer optimiser."""
 
     lr: float
     sums: bool
     optimizer: Adam
 
     def arguments(self) -> dict[str, Any]:
-        """What the system is built with."""
+        """Arguments to build the system with."""
         return {"lr": self.lr, "sums": self.sums}
 
 
 def paper_preset(rate: float) -> Preset:
-    """Plain gradient descent on sums, as printed; rates so small mean something only for sums over all users."""
+    """Plain gradient descent on sums, as in the paper; such small rates only make sense for sums over all users."""
     return Preset(2e-3, True, Sgd(lr=rate))
 
 
 PAPER = {"meta_cf_g": paper_preset(1e-7), "meta_cf_linear": paper_preset(1e-6), "meta_cf_neural": paper_preset(1e-5)}
-_KNOWN = 50  # support: all the items of a person that are looked at
+_MAX_SUPPORT = 50  # support: known items of a user that are read
 DEFAULT = Preset(5e-2, False, Adam(lr=1e-3, weight_decay=0.0))
 
 
@@ -106,41 +108,41 @@ def bpr_fold_in(
     lr: float = 5e-2,
     steps: int = 5,
 ) -> System:
-    """Matrix factors of known users; a new person's vector is fitted to their items from a random one.
+    """Matrix factorisation of known users; a new user's vector is fitted to their items from a random start.
 
-    ``score_i = p_u · q_i``, trained on ``−log σ(p_u·q_i) − Σ_j log σ(−p_u·q_j) + λ‖p_u‖²``; for a new person the
-    same loss moves p alone, ``steps`` times, with Q as it is.
+    ``score_i = p_u · q_i``, trained on ``−log σ(p_u·q_i) − Σ_j log σ(−p_u·q_j) + λ‖p_u‖²``; for a new user ``steps``
+    gradient steps on the same loss update p, with Q frozen.
 
     Args:
-        users: whose factors are learned; in tasks everybody is new.
-        width: D; negatives: items drawn for each known one; penalty: λ.
-        lr, steps: of the fit; more steps than five are chosen on a held-out known item ("BPR_Best").
+        users: whose factors are learned; in tasks all users are treated as new.
+        width: D; negatives: items sampled per known item; penalty: λ.
+        lr, steps: of the fit; more than five steps are chosen on a held-out known item ("BPR_Best").
 
     Source: MetaCF (Wei et al. 2020), eqs 2–3 and its baseline BPR_K, which despite the name is pointwise.
-    Differs: ``p_u = p + o_u`` with a vector p that all users share, so that the factors know what people have in
-    common; the paper leaves that to chance. Its rate and λ are not printed.
+    Differs: ``p_u = p + o_u`` with a vector p shared by all users, so that the factors capture what users have in
+    common; the paper has no such term. Its rate and λ are not given.
     """
-    head = PersonVector(Fingerprint(width, scale=0.1), width, users=UserFeatures(len(users), width))
+    head = UserVector(HashedNoise(width, scale=0.1), width, users=UserFeatures(len(users), width))
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), head)
     scaled_normal_(recommender)
     nn.init.normal_(recommender.features.get_parameter("item.weight"), std=0.1)
     nn.init.normal_(head.vector, std=0.1)
     start = Generated("head.vector", nn.Identity())
     adaptation = Adaptation(Scope("head.vector"), step=Gradient(lr), start=start, steps=steps, meta_trained=False)
-    loss = AgainstUnseen(Binary(), count=negatives, penalty=penalty)
-    return PersonSystem(
+    loss = UnseenNegativesLoss(Binary(), count=negatives, penalty=penalty)
+    return UserTaskSystem(
         recommender,
         items,
         users=users,
         adaptation=adaptation,
         loss=loss,
-        samples=each_click,
-        limits={"max_support": _KNOWN},
+        samples=user_only_samples,
+        limits={"max_support": _MAX_SUPPORT},
     )
 
 
-def each_click(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Every click as a target of which nothing is known but the user."""
+def user_only_samples(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Every click is a target whose only input is the user."""
     at = np.arange(log.num_events)
     user = None if log.session_user is None else log.session_user[log.session]
     return Samples(log.item, at, at, log.item, log.session, None, user)
@@ -156,20 +158,20 @@ def meta_cf_g(
     inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
-    """MetaCF_G: everybody's vector starts from the same one, from which a few steps lead far.
+    """MetaCF_G: all users start from one meta-learned vector and adapt it in a few steps.
 
     ``p⁰ = Φ``, ``p ← p − α ∇ L(p)`` on the known items, ``score_i = p · q_i`` with frozen Q.
 
     Args:
-        negatives: items drawn for each target; step, inner: α, K and the order of the meta-gradient.
+        negatives: items sampled per target; step, inner: α, K and the order of the meta-gradient.
         sums: losses are sums over a task's targets as in the paper, else means.
 
     Source: Wei et al., Fast Adaptation for Cold-start Collaborative Filtering with Meta-learning (MetaCF), ICDM
     2020, eq 8 and Algorithm 1.
-    Differs: positives count once (in eqs 2–5 the double sum counts each once a negative); a step's loss is over
-    known items and negatives alone; α is larger where losses are means.
+    Differs: positives count once (in eqs 2–5 the double sum counts each once per negative); a step's loss is over known
+    items and negatives only; α is larger where losses are means.
     """
-    head = PersonVector(Mean(), width)
+    head = UserVector(Mean(), width)
     nn.init.normal_(head.vector, std=0.1)
     return _meta_cf(items, head, None, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
@@ -184,11 +186,11 @@ def meta_cf_linear(
     inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
-    """MetaCF_P(Linear): a vector starts from the person's mean item vector, linearly: ``p⁰ = x̄ W``.
+    """MetaCF_P(Linear): a user starts from a linear map of the mean vector of their items: ``p⁰ = x̄ W``.
 
-    W begins as I and a little noise, for the paper's start is nearly as good as what its steps lead to.
+    W starts at I plus small noise, because ``p⁰ = x̄`` is already a good start.
 
-    Source: MetaCF, eqs 9–10; else as :func:`meta_cf_g`, whose arguments these are.
+    Source: MetaCF, eqs 9–10; otherwise as :func:`meta_cf_g`, whose arguments these are.
     """
     generator = nn.Linear(width, width, bias=False)
     with torch.no_grad():
@@ -208,12 +210,12 @@ def meta_cf_neural(
     inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
-    """MetaCF_P(Neural): a vector starts from the mean item vector through two layers: ``ReLU(x̄ W₁ + b₁) W₂ + b₂``.
+    """MetaCF_P(Neural): a user starts from an MLP of the mean vector of their items: ``ReLU(x̄ W₁ + b₁) W₂ + b₂``.
 
     Args:
-        residual: x̄ is added to that (not in the paper), and W₂ begins small.
+        residual: add x̄ to the output (not in the paper) and initialise W₂ near zero.
 
-    Source: MetaCF, eqs 9–10; the width inside is not printed. Else as :func:`meta_cf_g`, whose arguments these are.
+    Source: MetaCF, eqs 9–10; the hidden width is not given. Otherwise as :func:`meta_cf_g`, whose arguments these are.
     """
     generator = _Layers(width, hidden, residual=residual)
     return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(step, inner, sums))
@@ -235,14 +237,15 @@ def melu_id(
     inner: InnerLoop = InnerLoop(steps=5),
     sums: bool = False,
 ) -> System:
-    """MeLU where nothing is known of people and items but ids: a network of factor and noise, adapted as a whole.
+    """MeLU with ids only, without user or item content: an MLP of item factor and noise, adapted as a whole.
 
-    ``score_i = w · ReLU(W [q_i ; r_u] + b) + b'``; r_u is random and fixed, and stands where MeLU has a profile.
+    ``score_i = w · ReLU(W [q_i ; r_u] + b) + b'``; r_u is random and fixed and replaces MeLU's user profile.
 
-    Source: MetaCF's baseline MeLU, reconstructed: the paper does not say how a method for content runs without.
-    Differs: r_u is a function of the person's known items, so that new people have one too.
+    Source: MetaCF's baseline MeLU, reconstructed: the paper does not say how a content-based method runs without
+    content.
+    Differs: r_u is a function of the user's known items, so that new users have one too.
     """
-    head = PairNetwork(Fingerprint(width), width, hidden=hidden)
+    head = PairNetwork(HashedNoise(width), width, hidden=hidden)
     start, scope = Generated("head.identity", nn.Identity()), Scope("head.layers")
     adapted = _Adapted(step, inner, sums)
     return _meta(items, width, head, start, scope=scope, negatives=negatives, adapted=adapted)
@@ -255,15 +258,15 @@ class _Adapted:
     sums: bool
 
 
-def _head(width: int) -> PersonVector:
-    """Without a shared vector to train, for systems that generate one."""
-    head = PersonVector(Mean(), width)
+def _head(width: int) -> UserVector:
+    """A head without a trainable shared vector, for systems that generate it."""
+    head = UserVector(Mean(), width)
     head.vector.requires_grad_(False)
     return head
 
 
 def _meta_cf(
-    items: EntityTable, head: PersonVector, generator: nn.Module | None, *, negatives: int, adapted: _Adapted
+    items: EntityTable, head: UserVector, generator: nn.Module | None, *, negatives: int, adapted: _Adapted
 ) -> System:
     start = None if generator is None else Generated("head.vector", generator)
     return _meta(items, len(head.vector), head, start, scope=Scope("head.vector"), negatives=negatives, adapted=adapted)
@@ -281,11 +284,11 @@ def _meta(
 ) -> System:
     features = ItemFeatures(len(items), width).requires_grad_(False)
     adaptation = Adaptation(scope, step=step_of(adapted.step), start=start, inner=adapted.inner)
-    loss = AgainstUnseen(Binary(), count=negatives, sums=adapted.sums)
+    loss = UnseenNegativesLoss(Binary(), count=negatives, sums=adapted.sums)
     recommender = Recommender(features, Clicks(), head)
     samples = partial(sampled_tasks, seed=0)
-    return PersonSystem(
-        recommender, items, adaptation=adaptation, loss=loss, samples=samples, limits={"max_support": _KNOWN}
+    return UserTaskSystem(
+        recommender, items, adaptation=adaptation, loss=loss, samples=samples, limits={"max_support": _MAX_SUPPORT}
     )
 
 
@@ -298,5 +301,5 @@ class _Layers(nn.Module):
             nn.init.zeros_(self.outer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        made = self.outer(torch.relu(self.inner(x)))
-        return x + made if self.residual else made
+        out = self.outer(torch.relu(self.inner(x)))
+        return x + out if self.residual else out

@@ -1,9 +1,9 @@
-"""Ratings by users who are new in one domain and known in another: CATN and ANR by their reviews, the rest by factors.
+"""Cross-domain rating prediction for cold-start users: CATN and ANR from reviews, the others from matrix factors.
 
-Each function gives a module that predicts ratings, ``model(rows) -> [N]``, and says how it is trained,
-``model.stages(cut)``; :func:`fit` trains any of them. They are no :class:`~graphmeta.system.System`: that answers a
-session by scoring the items of one table, these answer for a user and an item of different domains, and a user is a
-text or a vector mapped from elsewhere.
+Each function returns a module that predicts ratings, ``model(rows) -> [N]``, and its training stages,
+``model.stages(cut)``; :func:`fit` trains any of them. A :class:`~graphmeta.system.System`, in contrast,
+scores the items of one table for a session; here users and items belong to different domains, and a user is
+represented by text or by a vector mapped from the source domain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from graphmeta.data.cross_domain import SOURCE, TARGET, TEST, VALID, CrossDomain, Rows, Texts
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
-from graphmeta.nn.cross_domain.aspects import AspectExtractor, Fusion, Matching, Read
+from graphmeta.nn.cross_domain.aspects import AspectExtractor, DocumentAspects, Fusion, Matching
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Report
@@ -30,14 +30,14 @@ VARIANTS = ("simple", "share", "doubleS", "full")
 
 
 class CrossDomainModel(Protocol):
-    """What predicts ratings across domains."""
+    """Predicts ratings across domains."""
 
     def __call__(self, rows: Rows) -> Tensor:
-        """A rating for each row, ``[N]``."""
+        """The predicted rating of each row, ``[N]``."""
         ...
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """How it is trained; nothing for what learns nothing."""
+        """The training stages; empty if there is nothing to train."""
         ...
 
 
@@ -51,21 +51,23 @@ def fit(
     patience: int = 4,
     seed: int = 0,
 ) -> Iterator[Report]:
-    """Train a model; arguments as :func:`~graphmeta.training.stages.train_stages`. Run it to the end."""
+    """Train a model; arguments as :func:`~graphmeta.training.stages.train_stages`. Training runs while the reports are
+    iterated.
+    """
     return train_stages(
         model.stages(cut), epochs=epochs, optimizer=optimizer, batch_size=batch_size, patience=patience, seed=seed
     )
 
 
 def cold_errors(model: CrossDomainModel, cut: CrossDomain, role: int = TEST) -> dict[str, float]:
-    """MSE, RMSE and MAE of what cold users rated in the target domain, over all these ratings at once."""
+    """MSE, RMSE and MAE on the target-domain ratings of cold-start users, over all these ratings."""
     rows = cut.queries(role)
     return rating_errors(predict(model, rows), rows.rating)
 
 
 @torch.no_grad()
 def predict(model: CrossDomainModel, rows: Rows, *, batch_size: int = 256) -> Tensor:
-    """Ratings of these rows, with the model's dropout off, ``[N]``."""
+    """Predicted ratings of these rows in eval mode, ``[N]``."""
     if isinstance(model, nn.Module):
         model.eval()
         rows = rows.to(device_of(model))
@@ -73,17 +75,16 @@ def predict(model: CrossDomainModel, rows: Rows, *, batch_size: int = 256) -> Te
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where its weights (or, without weights, its tables) are."""
+    """The device of the module's weights (or, without weights, of its buffers)."""
     return next(chain(model.parameters(), model.buffers())).device
 
 
 class Means(nn.Module):
-    """What is given on average, which any model must beat; learns nothing.
+    """Mean-rating baseline; nothing is trained.
 
     Args:
-        of_items: what each item of the two domains gets, ``cut.means()`` or ``cut.damped()``; if not given, what all
-            of its domain get. of_users: what each user gives beyond that, ``cut.user_bias()``, read from the domain
-            that is not asked about.
+        of_items: mean of each item of the two domains, ``cut.means()`` or ``cut.damped()``; the mean of its domain if
+            not given. of_users: offset of each user, ``cut.user_bias()``, read from the domain that is not predicted.
     """
 
     items: Tensor
@@ -103,13 +104,14 @@ class Means(nn.Module):
         return self.items[rows.item + rows.domain * self.first] + self.users[1 - rows.domain, rows.user]
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """None."""
+        """No stages."""
         return []
 
 
-class Shelf(nn.Module):
-    """The documents as tensors: of users in each domain, what others wrote in their place, of items less what the asker
-    wrote."""
+class DocumentTables(nn.Module):
+    """Documents as tensors: of users in each domain, auxiliary documents of users, and of items without the user's own
+    review.
+    """
 
     users: Tensor
     auxiliary: Tensor
@@ -128,27 +130,27 @@ class Shelf(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
-    def item(self, number: Tensor, asker: Tensor) -> Tensor:
-        """Documents of items; the asker's own review, which tells the rating, is taken out: ``[N] -> [N, L]``."""
-        return self.items[number].masked_fill(self.writer[number] == asker.unsqueeze(1), 0)
+    def item(self, number: Tensor, user: Tensor) -> Tensor:
+        """Documents of items without the user's own review, which would leak the rating: ``[N] -> [N, L]``."""
+        return self.items[number].masked_fill(self.writer[number] == user.unsqueeze(1), 0)
 
 
-class Reviewed(nn.Module):
-    """A rating from documents: biases of user and item, and what a match of aspects adds.
+class ReviewModel(nn.Module):
+    """Predicts a rating from documents: biases of user and item, plus a match of aspects.
 
-    Both are trained. The item's begins with its damped mean known rating; the user's with how much more they are known
-    to give than others in the domain that is not asked about, which is all that a cold user's will ever know. Items are
-    numbered through both domains, the source's first.
+    Both biases are trained. The item's starts at its damped mean known rating; the user's at their mean deviation in
+    the domain that is not predicted, which is all that is known of a cold-start user. Items are numbered across both
+    domains, the source's first.
     """
 
     def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors) -> None:
         super().__init__()
-        self.shelf, self.words = Shelf(texts), words
+        self.documents, self.words = DocumentTables(texts), words
         self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.damped()))
         self.of_user = nn.Parameter(cut.user_bias())
 
     def forward(self, rows: Rows) -> Tensor:
-        """The ratings, ``[N]``."""
+        """The predicted ratings, ``[N]``."""
         item = rows.item + rows.domain * self.first
         found = self.of_user[1 - rows.domain, rows.user] + self.bias[item]
         for domain in (SOURCE, TARGET):
@@ -158,29 +160,29 @@ class Reviewed(nn.Module):
         return found
 
     def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
-        """What the user's document in the other domain and the item's in this one add, ``[N]``."""
+        """Contribution of the user's document in the other domain and the item's in this one, ``[N]``."""
         raise NotImplementedError
 
     def penalty(self) -> Tensor:
-        """What large weights cost."""
+        """The L2 term."""
         raise NotImplementedError
 
-    def learned(self, cut: CrossDomain) -> Rows:
-        """The ratings it is trained on."""
+    def training_rows(self, cut: CrossDomain) -> Rows:
+        """The ratings to train on."""
         return cut.flows()
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """Squared errors of ratings by linking users; the epoch is chosen on cold users."""
-        learned = self.learned(cut).to(self.bias.device)
+        """Squared errors on ratings of linking users; the epoch is chosen on cold-start users."""
+        training_rows = self.training_rows(cut).to(self.bias.device)
 
         def losses(at: Tensor) -> Tensor:
-            rows = learned.take(at)
+            rows = training_rows.take(at)
             return (self(rows) - rows.rating).square() + self.penalty()
 
-        return [Stage(self, len(learned), losses, lambda: cold_errors(self, cut, VALID))]
+        return [Stage(self, len(training_rows), losses, lambda: cold_errors(self, cut, VALID))]
 
 
-class Catn(Reviewed):
+class Catn(ReviewModel):
     """See :func:`catn`."""
 
     def __init__(
@@ -189,50 +191,50 @@ class Catn(Reviewed):
         super().__init__(cut, texts, words)
         self.extractors, self.matching = nn.ModuleList(extractors), matching
         aspects, size = extractors[0].gate.shape
-        self.ask = nn.Parameter(torch.randn(2, aspects, size))
+        self.query = nn.Parameter(torch.randn(2, aspects, size))
         self.fusion = Fusion(size) if extractors[0].deeper is not None else None
         self.by_flow = False
 
-    def read(self, word: Tensor, domain: int, *, flow: int, auxiliary: bool = False) -> Read:
-        """Aspects of documents of a domain; ``flow`` is the domain of the items that are asked."""
+    def read(self, word: Tensor, domain: int, *, flow: int, auxiliary: bool = False) -> DocumentAspects:
+        """Aspects of documents of a domain; ``flow`` is the domain of the items that are predicted."""
         extractor = self.extractors[(flow if self.by_flow else domain) % len(self.extractors)]
-        return extractor(word, self.words, self.ask[domain], auxiliary=auxiliary)
+        return extractor(word, self.words, self.query[domain], auxiliary=auxiliary)
 
-    def user(self, user: Tensor, domain: int) -> Read:
-        """Aspects of users by what they (and others in their place) wrote in the domain that is not asked about."""
+    def user(self, user: Tensor, domain: int) -> DocumentAspects:
+        """Aspects of users from their (and auxiliary) reviews in the domain that is not predicted."""
         other = 1 - domain
-        own = self.read(self.shelf.users[other][user], other, flow=domain)
+        own = self.read(self.documents.users[other][user], other, flow=domain)
         if self.fusion is None:
             return own
-        others = self.read(self.shelf.auxiliary[other][user], other, flow=domain, auxiliary=True)
-        return Read(self.fusion(own.aspects, others.aspects), own.weights)
+        others = self.read(self.documents.auxiliary[other][user], other, flow=domain, auxiliary=True)
+        return DocumentAspects(self.fusion(own.aspects, others.aspects), own.weights)
 
     def parts(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
-        """What each pair of aspects, the user's by the item's, adds to the rating, ``[N, M, M]``."""
+        """Contribution of each pair of aspects (user by item) to the rating, ``[N, M, M]``."""
         distinct, row = user.unique(return_inverse=True)
         of_user = self.user(distinct, domain).aspects[row]
-        of_item = self.read(self.shelf.item(item, user), domain, flow=domain).aspects
+        of_item = self.read(self.documents.item(item, user), domain, flow=domain).aspects
         found = self.matching(of_user, of_item, self.correlation, backwards=domain == SOURCE)
         return found / found[0].numel()
 
     @property
     def correlation(self) -> Tensor:
-        """How the source's aspects belong with the target's, ``[M, M]``."""
-        return self.matching.correlation(*self.ask)
+        """Correlation of the source's aspects with the target's, ``[M, M]``."""
+        return self.matching.correlation(*self.query)
 
     def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
         """The mean over pairs of aspects."""
         return self.parts(user, item, domain).sum((1, 2))
 
     def penalty(self) -> Tensor:
-        """The squares of all weights but words, biases and aspect vectors."""
+        """L2 term of all weights except word vectors, biases and aspect vectors."""
         parts = [self.extractors, self.matching, *([self.fusion] if self.fusion is not None else [])]
         return 1e-5 * torch.cat([weight.flatten() for part in parts for weight in part.parameters()]).square().sum()
 
 
 @dataclass(frozen=True)
 class AspectSizes:
-    """Sizes of CATN: of word vectors (where none are given), filters, aspects a document, and of each aspect."""
+    """Sizes of CATN: width of word vectors (if none are given), filters, aspects per document, width of an aspect."""
 
     width: int = 300
     filters: int = 50
@@ -249,28 +251,28 @@ def catn(
     vectors: Tensor | None = None,
     extractor_by: str = "document",
 ) -> Catn:
-    """CATN: aspects of what a user wrote in one domain against aspects of what was written of an item in the other.
+    """CATN: aspects of a user's reviews in one domain matched with aspects of an item's reviews in the other.
 
     ``r̂ = mean_{p,q} (S ⊙ A_u W A_iᵀ)_{p,q} + b_u + b_i`` with ``S = LeakyReLU(V_s W V_tᵀ)``; for an item of the source
     domain ``Wᵀ``. ``A`` are convolution, gate and attention over a document (:mod:`graphmeta.nn.cross_domain.aspects`);
-    in ``full`` the user's is joined with that of an auxiliary document by people of like mind. Both flows, source
-    documents to target items and back, are trained on linking users.
+    in ``full`` the user's is fused with that of an auxiliary document by like-minded users. Both flows, source
+    documents to target items and the reverse, are trained on linking users.
 
     Args:
-        variant: ``simple`` (all words count alike, no S, one extractor), ``share`` (attention and S, one extractor),
-            ``doubleS`` (an extractor for each domain), ``full`` (and auxiliary documents).
+        variant: ``simple`` (uniform word weights, no S, one extractor), ``share`` (attention and S, one extractor),
+            ``doubleS`` (an extractor per domain), ``full`` (also auxiliary documents).
         sizes: of words and aspects.
-        vectors: of the words, see :func:`~graphmeta.data.reviews.read_vectors`; trained further.
-        extractor_by: ``document`` reads each document by the extractor of its domain; ``flow`` reads both documents by
-            that of the item's domain, as the released code does.
+        vectors: pretrained word vectors, see :func:`~graphmeta.data.reviews.read_vectors`; trained further.
+        extractor_by: ``document`` reads each document with the extractor of its domain; ``flow`` reads both documents
+            with that of the item's domain, as the released code does.
 
     Raises:
-        InputError: no such variant or way.
+        InputError: an unknown variant or ``extractor_by``.
 
     Source: Zhao et al., CATN: Cross-Domain Recommendation for Cold-Start Users via Aspect Transfer Network, SIGIR 2020.
-    Differs: auxiliary documents exist for those who are asked about; padding takes no part in the softmax; what the
-    asker wrote about the item is no part of its document; one step for both flows, whose rows are mixed in a batch; a
-    user's bias begins with 0, for nothing is learned about a cold user's; an unseen item's with the mean of its domain.
+    Differs: auxiliary documents exist for test users; padding is masked in the softmax; the user's own review of the
+    item is removed from the item's document; one step for both flows, whose rows are mixed in a batch; a cold-start
+    user's bias starts at 0 and is not trained; an unseen item's at the mean of its domain.
     """
     if variant not in VARIANTS or extractor_by not in ("document", "flow"):
         raise InputError(

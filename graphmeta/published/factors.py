@@ -1,4 +1,4 @@
-"""Ratings across domains by factors: one table of users for both domains, or a map between two."""
+"""Cross-domain rating prediction from matrix factors: one user table for both domains, or a mapping between two."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from graphmeta.data.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDom
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
 from graphmeta.nn.cross_domain.factors import (
-    AlikeFactors,
     DenoisingFactors,
     Factors,
     Mapping,
     PersonalMapping,
-    alike,
-    people,
+    SimilarityFactors,
+    user_similarity,
+    user_table,
 )
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.published.cross_domain import cold_errors, device_of, predict
@@ -25,61 +25,65 @@ from graphmeta.training.stages import Stage
 Side = Factors | DenoisingFactors
 
 
-class TwoSided(nn.Module):
-    """Factors of two domains; rates within a domain."""
+class TwoDomainFactors(nn.Module):
+    """Factors of two domains; predicts ratings within a domain."""
 
     def __init__(self, sides: tuple[Side, Side]) -> None:
         super().__init__()
         self.sides = nn.ModuleList(sides)
 
     def forward(self, rows: Rows) -> Tensor:
-        """Each row by the factors of its domain, ``[N]``."""
+        """Predicted rating of each row by the factors of its domain, ``[N]``."""
         return self._each(rows, lambda side, own: side.rate(side.vectors(own.user), own.item))
 
     def losses(self, rows: Rows) -> Tensor:
-        """What the factors of each row's domain lose on it, ``[N]``."""
+        """Loss of each row by the factors of its domain, ``[N]``."""
         return self._each(rows, lambda side, own: side.losses(own.user, own.item, own.rating))
 
-    def _each(self, rows: Rows, answer) -> Tensor:  # noqa: ANN001
+    def _each(self, rows: Rows, compute) -> Tensor:  # noqa: ANN001
         found = rows.rating.new_zeros(len(rows))
         for domain, side in enumerate(self.sides):
             at = (rows.domain == domain).nonzero().flatten()
             if len(at):
-                found = found.index_add(0, at, answer(side, rows.take(at)))
+                found = found.index_add(0, at, compute(side, rows.take(at)))
         return found
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """All known ratings; the epoch is chosen on cold users, whose vector is what the source made of it."""
+        """Train on all known ratings; the epoch is chosen on cold-start users, whose vectors come from the source
+        domain.
+        """
         rows = cut.ratings().to(device_of(self))
         return [Stage(self, len(rows), lambda at: self.losses(rows.take(at)), lambda: cold_errors(self, cut, VALID))]
 
 
-class Mapped(nn.Module):
-    """Factors of each domain, then a map from the source's vectors of users to the target's."""
+class MappedFactors(nn.Module):
+    """Factors of each domain, then a mapping from the users' source vectors to their target vectors."""
 
-    def __init__(self, factors: TwoSided, mapping: Mapping | PersonalMapping) -> None:
+    def __init__(self, factors: TwoDomainFactors, mapping: Mapping | PersonalMapping) -> None:
         super().__init__()
         self.factors, self.mapping = factors, mapping
 
     def forward(self, rows: Rows) -> Tensor:
-        """What cold users give to items of the target domain, ``[N]``.
+        """Predicted ratings of cold-start users on target items, ``[N]``.
 
         Raises:
-            InputError: an item of the source domain, into which nothing is mapped.
+            InputError: an item of the source domain; there is no mapping into it.
         """
         if (rows.domain == SOURCE).any():
-            raise InputError("maps lead from source to target; ask for items of the target domain")
+            raise InputError("the mapping leads from source to target; pass items of the target domain")
         source, target = self.factors.sides
         return target.rate(self.mapping(rows.user, source.vectors), rows.item)  # pyright: ignore
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
-        """The factors, whose epoch is chosen on a tenth of the known ratings that is kept from them and from the rows
-        of ratings that they read (not from the means of items); then the map, whose epoch is chosen on cold users."""
-        learned, held = (rows.to(device_of(self)) for rows in _parted(cut.ratings()))
+        """First the factors, whose epoch is chosen on a tenth of the known ratings, excluded from training and from the
+        rating rows that autoencoders read (not from the item means); then the mapping, whose epoch is chosen on
+        cold-start users.
+        """
+        training, validation = (rows.to(device_of(self)) for rows in _train_validation(cut.ratings()))
         learners, (source, target) = self.mapping.learners, self.factors.sides
 
         def held_out() -> dict[str, float]:
-            return rating_errors(predict(self.factors, held), held.rating.cpu())
+            return rating_errors(predict(self.factors, validation), validation.rating.cpu())
 
         def losses(at: Tensor) -> Tensor:
             with torch.no_grad():
@@ -87,13 +91,13 @@ class Mapped(nn.Module):
             return self.mapping.losses(learners[at], *vectors)  # pyright: ignore
 
         return [
-            Stage(self.factors, len(learned), lambda at: self.factors.losses(learned.take(at)), held_out),
+            Stage(self.factors, len(training), lambda at: self.factors.losses(training.take(at)), held_out),
             Stage(self.mapping, len(learners), losses, lambda: cold_errors(self, cut, VALID)),
         ]
 
 
-def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoSided:
-    """CMF: the ratings of both domains factorised at once, with one vector for each user.
+def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoDomainFactors:
+    """CMF: joint factorisation of both domains' ratings, with one vector per user.
 
     ``Σ_s (r − r̂)² + Σ_t (r − r̂)² + λ(…)`` with ``r̂ = b_i + u·v_i + u_0``.
 
@@ -102,57 +106,59 @@ def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoSided:
 
     Source: Singh & Gordon, Relational Learning via Collective Matrix Factorization, KDD 2008.
     """
-    one = people(len(cut.users), width)
+    one = user_table(len(cut.users), width)
     first, second = (Factors(one, of_items, shrink=shrink) for of_items in cut.damped())
-    return TwoSided((first, second))
+    return TwoDomainFactors((first, second))
 
 
-def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool = False) -> Mapped:
-    """EMCDR: factors of each domain by itself, then a map learned on linking users, ``min ‖f(u^s) − u^t‖²``.
+def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool = False) -> MappedFactors:
+    """EMCDR: separate factors per domain, then a mapping learned on linking users, ``min ‖f(u^s) − u^t‖²``.
 
     Args:
         width: of the vectors; shrink: λ of their L2 term.
-        mlp: ``f`` has a hidden layer of twice the width with tanh; else it is a matrix.
+        mlp: ``f`` is an MLP with one tanh layer of twice the width; else a matrix.
 
     Source: Man et al., Cross-Domain Recommendation: An Embedding and Mapping Approach, IJCAI 2017.
     """
-    first, second = (Factors(people(len(cut.users), width), of_items, shrink=shrink) for of_items in cut.damped())
-    return Mapped(TwoSided((first, second)), _mapping(cut, width + 1, mlp=mlp))
+    first, second = (Factors(user_table(len(cut.users), width), of_items, shrink=shrink) for of_items in cut.damped())
+    return MappedFactors(TwoDomainFactors((first, second)), _mapping(cut, width + 1, mlp=mlp))
 
 
 def cdlfm(
     cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, pull: float = 0.1, neighbours: int = 50
-) -> Mapped:
-    """CDLFM: factors that know who rates alike, and for each cold user a map learned on linking users most like them.
+) -> MappedFactors:
+    """CDLFM: factors regularised by user similarity, and a mapping per cold-start user, learned on similar linking
+    users.
 
     Args:
-        width: of the vectors; shrink: λ of their L2 term; pull: α of the regulariser; neighbours: linking users a map
-            is learned on.
+        width: of the vectors; shrink: λ of their L2 term; pull: α of the similarity regulariser; neighbours: linking
+            users per mapping.
 
     Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
-    DASFAA 2018. Differs: the forms of similarity are :func:`~graphmeta.nn.cross_domain.factors.alike`'s; maps are
-    networks, not boosted trees, all cold users' learned at once.
+    DASFAA 2018. Differs: the similarity is :func:`~graphmeta.nn.cross_domain.factors.user_similarity`; mappings are
+    networks, not boosted trees, trained jointly for all cold-start users.
     """
-    both = [alike(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
+    similarities = [user_similarity(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
     first, second = (
-        AlikeFactors(people(len(cut.users), width), of_items, of_users, pull=pull, shrink=shrink)
-        for of_items, of_users in zip(cut.damped(), both, strict=True)
+        SimilarityFactors(user_table(len(cut.users), width), of_items, of_users, pull=pull, shrink=shrink)
+        for of_items, of_users in zip(cut.damped(), similarities, strict=True)
     )
-    cold, linking = (torch.from_numpy(np.flatnonzero(who)) for who in (cut.is_cold, cut.role == LINKING))
-    weight, near = both[SOURCE][cold][:, linking].topk(min(neighbours, len(linking)), 1)
+    cold, linking = (torch.from_numpy(np.flatnonzero(chosen)) for chosen in (cut.is_cold, cut.role == LINKING))
+    weight, near = similarities[SOURCE][cold][:, linking].topk(min(neighbours, len(linking)), 1)
     mapping = PersonalMapping(cold, linking[near], weight, users=len(cut.users), width=width + 1)
-    return Mapped(TwoSided((first, second)), mapping)
+    return MappedFactors(TwoDomainFactors((first, second)), mapping)
 
 
-def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> Mapped:
-    """DFM: vectors are codes of denoising autoencoders over rows and columns of the ratings; a network maps them.
+def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> MappedFactors:
+    """DFM: user and item vectors are codes of denoising autoencoders over rows and columns of the ratings; an MLP maps
+    them.
 
     Args:
-        width: of the codes; shrink: weight of their size.
+        width: of the codes; shrink: weight of their L2 term.
 
     Source: Fu et al., Deeply Fusing Reviews and Contents for Cold Start Users in Cross-Domain Recommendation Systems
-    (RC-DFM), AAAI 2019: its variant of ratings alone.
-    Differs: tables of ratings are dense, for up to some ten thousand users and items.
+    (RC-DFM), AAAI 2019: its ratings-only variant.
+    Differs: rating tables are dense, which limits it to some ten thousand users and items.
     """
     return _denoised(cut, None, None, width=width, shrink=shrink)
 
@@ -165,21 +171,21 @@ def r_dfm(
     shrink: float = 0.05,
     word_width: int = 64,
     vectors: Tensor | None = None,
-) -> Mapped:
-    """R-DFM: :func:`dfm` with the mean word vector of the user's (the item's) reviews in every layer.
+) -> MappedFactors:
+    """R-DFM: :func:`dfm` with the mean word vector of the user's (the item's) reviews as input of every layer.
 
     Args:
-        width, shrink: as there; word_width: of word vectors, where none are given; vectors: of the words, trained
-            further.
+        width, shrink: as there; word_width: of word vectors, if none are given; vectors: pretrained word vectors,
+            trained further.
 
-    Source: Fu et al. 2019 (RC-DFM) without contents. Differs: word vectors begin as noise where none are given; the
-    documents of a rating that is learned hold the asker's own review of the item, which catn and anr leave out.
+    Source: Fu et al. 2019 (RC-DFM) without contents. Differs: word vectors are random if none are given; documents of a
+    training rating include the user's own review of the item, which catn and anr remove.
     """
     words = WordVectors(len(texts.vocabulary), word_width, vectors=vectors)
     return _denoised(cut, texts, words, width=width, shrink=shrink)
 
 
-class AttributeComposed(nn.Module):
+class DocumentMean(nn.Module):
     """The mean word vector of each document, ``[N] -> [N, D]``."""
 
     documents: Tensor
@@ -190,22 +196,24 @@ class AttributeComposed(nn.Module):
         self.register_buffer("documents", documents, persistent=False)
 
     def forward(self, number: Tensor) -> Tensor:
-        """The means."""
+        """The mean word vectors."""
         return self.words.mean(self.documents[number])
 
 
-def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float) -> Mapped:
+def _denoised(
+    cut: CrossDomain, texts: Texts | None, words: WordVectors | None, *, width: int, shrink: float
+) -> MappedFactors:
     sides = []
     for domain in (SOURCE, TARGET):
-        ratings, there = _table(cut, domain, centred=True)
+        ratings, rated = _table(cut, domain, centred=True)
         side, side_width = (), 0
         if texts is not None and words is not None:
             documents = texts.users[domain].word, texts.items[domain].word
-            side, side_width = [AttributeComposed(words, torch.from_numpy(d)) for d in documents], words.width
+            side, side_width = [DocumentMean(words, torch.from_numpy(d)) for d in documents], words.width
         sides.append(
             DenoisingFactors(
                 ratings,
-                there,
+                rated,
                 cut.damped()[domain],
                 width=width,
                 side=side,
@@ -213,7 +221,7 @@ def _denoised(cut: CrossDomain, texts: Texts | None, words: WordVectors | None, 
                 shrink=shrink,
             )
         )
-    return Mapped(TwoSided((sides[0], sides[1])), _mapping(cut, width + 1, mlp=True))
+    return MappedFactors(TwoDomainFactors((sides[0], sides[1])), _mapping(cut, width + 1, mlp=True))
 
 
 def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:
@@ -223,17 +231,17 @@ def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:
     return Mapping(layers, torch.from_numpy(np.flatnonzero(cut.role == LINKING)))
 
 
-def _parted(rows: Rows) -> tuple[Rows, Rows]:
-    """Nine tenths of the ratings to learn from, and a tenth to choose the epoch of factors by; always the same."""
+def _train_validation(rows: Rows) -> tuple[Rows, Rows]:
+    """Random 90 % of the ratings for training and 10 % for choosing the factors' epoch; a fixed split."""
     kept = torch.from_numpy(np.random.default_rng(0).random(len(rows)) < 0.1)
     return rows.take(~kept), rows.take(kept)
 
 
 def _table(cut: CrossDomain, domain: int, *, centred: bool) -> tuple[Tensor, Tensor]:
-    """The ratings of a domain to learn from ``[U, I]``, 0 where there are none, and where there are (1 or 0)."""
-    learned, _ = _parted(cut.ratings())
-    rows, shape = learned.take(learned.domain == domain), (len(cut.users), cut.num_items[domain])
-    ratings, there = torch.zeros(shape), torch.zeros(shape)
+    """Training ratings of a domain ``[U, I]``, 0 where unrated, and the mask of rated cells (1 or 0)."""
+    training, _ = _train_validation(cut.ratings())
+    rows, shape = training.take(training.domain == domain), (len(cut.users), cut.num_items[domain])
+    ratings, rated = torch.zeros(shape), torch.zeros(shape)
     ratings[rows.user, rows.item] = rows.rating - (cut.mean[domain] if centred else 0.0)
-    there[rows.user, rows.item] = 1.0
-    return ratings, there
+    rated[rows.user, rows.item] = 1.0
+    return ratings, rated

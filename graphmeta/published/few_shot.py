@@ -1,6 +1,6 @@
-"""New people and their first few items in order: MetaTL, and ClusterSeq reconstructed.
+"""Cold-start users from their first few items in order: MetaTL, and a reconstruction of ClusterSeq.
 
-ClusterSeq's text could not be had, only its abstract; what is not known is chosen here.
+Only ClusterSeq's abstract was available; unknown details are our choices.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.conditioning.gate import Row
 from graphmeta.nn.encoders.attention import Clicks
-from graphmeta.nn.features.people import ClusterCode, PeopleFeatures, Person
 from graphmeta.nn.features.tables import ItemFeatures
-from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, RecurrentBeside
+from graphmeta.nn.features.user_item_graph import ClusterCode, UserItemGraphFeatures, UserReadout
+from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, RecurrentWithInput
 from graphmeta.nn.heads.translation import MeanTransition, Translation
 from graphmeta.nn.losses.pairwise import Hinge, SampledSoftmax
-from graphmeta.nn.losses.task_negatives import AgainstUnseen
+from graphmeta.nn.losses.task_negatives import UnseenNegativesLoss
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
@@ -37,29 +37,29 @@ from graphmeta.system import System
 
 
 class ClusteredSystem(System):
-    """A system whose training loss also asks the clusters of its people to be good: ``L_rank + λ_c L_cluster``."""
+    """A system whose training loss includes a clustering loss of its users: ``L_rank + λ_c L_cluster``."""
 
     weight: float = 0.1
 
     def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
-        """The ranking loss of each query and, on top of each, the batch's clustering loss, ``[S]``.
+        """The ranking loss of each query plus the batch's clustering loss, ``[S]``.
 
-        The batch is what is adapted at a time: where ``task_chunk`` parts it, each part is balanced by itself.
+        The clustering loss is computed per chunk of tasks: with ``task_chunk``, each chunk is balanced separately.
         """
         return super().losses(samples, progress=progress) + self.weight * self.clustering(samples)
 
     def clustering(self, samples: Samples | Tasks) -> Tensor:
-        """How well the clusters describe the people of a batch, one number."""
+        """The clustering loss of the users in a batch, a scalar."""
         code = self.recommender.head.get_submodule("readout")
         assert isinstance(code, ClusterCode)
         batch = self._tasks(samples).query
-        people = real_samples(batch, code.person(self.recommender.encode(batch)[0], batch))
-        return code.clusters.loss(people)
+        users = real_samples(batch, code.user(self.recommender.encode(batch)[0], batch))
+        return code.clusters.loss(users)
 
 
 @dataclass(frozen=True)
 class UserClusters:
-    """Sizes of users' vectors and of clusters' codes, the number K of clusters, and λ_c of the clustering loss."""
+    """Widths of user vectors and cluster codes, the number K of clusters, and the weight λ_c of the clustering loss."""
 
     graph: int = 64
     code: int = 16
@@ -74,35 +74,37 @@ def cluster_seq(
     items: EntityTable,
     *,
     width: int = 64,
-    people: UserClusters = UserClusters(),
+    user_clusters: UserClusters = UserClusters(),
     negatives: int = 100,
     step: Step | float = 1e-2,
     inner: InnerLoop = InnerLoop(),
 ) -> System:
-    """ClusterSeq (reconstruction): a person's cluster gates a recurrent decoder, which then adapts to their clicks.
+    """ClusterSeq (reconstruction): a user's cluster gates a recurrent decoder, which then adapts to the user's clicks.
 
-    Item vectors pass through the graph of people and items, a person is the sum of theirs, and the code of their
-    cluster (K autoencoders) gates the decoder, a value a row. The decoder adapts on the first clicks and is asked the
-    last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
+    Item vectors are convolved over the user-item graph, a user vector is the sum of the user's items, and the code of
+    the user's cluster (K autoencoders) gates the decoder, one value per row. The decoder adapts to the first clicks and
+    predicts the last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
 
     Args:
-        width: of items and states; people: their vectors and clusters; negatives: items drawn for each target.
+        width: of items and states; user_clusters: user vectors and clusters; negatives: items sampled per target.
 
-    Source: ClusterSeq (arXiv 2307.13766), of which the abstract alone was at hand: meta-learning over users by their
+    Source: ClusterSeq (arXiv 2307.13766), of which only the abstract was available: meta-learning over users by their
     first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
     autoencoders, weights conditioned on the cluster, a ranking and a clustering loss.
-    Differs: nobody outside knows by how much. The graph, the gates, sizes (the paper's best width is 256), both
-    losses and all rates are choices of this library; no figure here speaks for the paper.
+    Differs: to an unknown extent. The graph, the gates, sizes (the paper's best width is 256), both losses and all
+    rates are choices of this library; results here do not represent the paper.
     """
-    graph, code = people.graph, people.code
-    readout = ClusterCode(Person(graph), Autoencoders(graph, code, clusters=people.clusters))
+    graph, code = user_clusters.graph, user_clusters.code
+    readout = ClusterCode(UserReadout(graph), Autoencoders(graph, code, clusters=user_clusters.clusters))
     head = DecoderHead(AttentionDecoder(width, width), readout)
-    recommender = Recommender(PeopleFeatures(len(items), width, graph=graph), RecurrentBeside(width, width), head)
+    recommender = Recommender(
+        UserItemGraphFeatures(len(items), width, graph=graph), RecurrentWithInput(width, width), head
+    )
     start = Gated(Scope("head.decoder"), code, granularity=Row())
     adaptation = Adaptation(Scope("head.decoder"), step=step_of(step), start=start, inner=inner)
-    loss, samples = AgainstUnseen(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
+    loss, samples = UnseenNegativesLoss(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
     system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples)
-    system.weight = people.weight
+    system.weight = user_clusters.weight
     return system
 
 
@@ -117,7 +119,7 @@ def meta_tl(
     step: Step | float = 5.0,
     inner: InnerLoop = InnerLoop(order=2),
 ) -> System:
-    """MetaTL: a person's first steps from item to item are a translation, which one gradient step makes their own.
+    """MetaTL: a user's transitions from item to item define a translation vector, adapted by one gradient step.
 
     ``r = mean_i MLP([e_i ; e_{i+1}])``, ``r ← r − β ∇ L_support(r)``, ``score_j = −‖e_last + r − e_j‖``, with
     ``max(0, 1 + d(target) − d(other))`` as the loss.
@@ -127,11 +129,12 @@ def meta_tl(
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
     SIGIR 2021, eqs 1–6.
-    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); one task a person, the last
-    click asked, where the public code also draws sub-sequences; r is not kept from one evaluation to the next.
+    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); one task per user with the
+    last click as query, where the public code also samples sub-sequences; r is not kept from one evaluation to the
+    next.
     """
     readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
     start = Generated("head.relation", nn.Identity())
     adaptation = Adaptation(Scope("head.relation"), step=step_of(step), start=start, inner=inner)
-    return System(recommender, items, adaptation=adaptation, loss=AgainstUnseen(Hinge(), count=negatives))
+    return System(recommender, items, adaptation=adaptation, loss=UnseenNegativesLoss(Hinge(), count=negatives))

@@ -14,7 +14,7 @@ from graphmeta.data.splits import Split, split_by_time
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
-from graphmeta.published.training_plan import Plan, learned
+from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
 
@@ -37,7 +37,7 @@ def fit(
 
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
-            not looked at); of a log, the last tenth of the sessions by time chooses the epoch.
+            not read); of a log, the last tenth of the sessions by time chooses the epoch.
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``.
         epochs: times through the log, for a system that adapts those of its encoder; it adapts for half as many.
         width: length of the vectors.
@@ -64,7 +64,7 @@ def fit(
     check_system(system, users=data.train.users is not None)
     plan = Plan(system, epochs, seed, width, batch_size, lr)
     with TemporaryDirectory(prefix="graphmeta-") as folder:
-        made = learned(
+        made = train_plan(
             plan, data, Checkpoint(Path(folder)), say=_said if progress else _silent, bar=_drawn if progress else _plain
         )
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}

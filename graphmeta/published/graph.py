@@ -1,4 +1,4 @@
-"""Systems whose graph is larger than a session's clicks, and what goes with them."""
+"""Systems whose graph extends beyond a session's clicks, NISER+, and the re-ranker."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from graphmeta.system import System
 
 @published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
 def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: str = "mean") -> System:
-    """Relational message passing over session, items and every attribute they have; SR-GNN's readout.
+    """Relational message passing over session, items and their attributes; SR-GNN's readout.
 
     Args:
         width: d; steps: rounds of message passing.
-        messages: how a relation passes them, one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`.
+        messages: message function of a relation, one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`.
 
     Source: Schlichtkrull et al., Modeling Relational Data with Graph Convolutional Networks, ESWC 2018, eq 2, with
     SR-GNN's gate and readout; ``attention`` is GAT's for each relation, ``transformer`` HGT (Hu et al. 2020).
     Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.encoders.hetero`.
     """
     if messages not in MESSAGES:
-        raise InputError(f"no messages are called {messages!r}; there are {', '.join(MESSAGES)}")
+        raise InputError(f"unknown messages {messages!r}; choose {', '.join(MESSAGES)}")
     encoder = HeteroSession(width, items.attributes, steps=steps, messages=MESSAGES[messages])
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     return System(Recommender(ItemFeatures(len(items), width), encoder, head), items)
@@ -63,12 +63,12 @@ def global_gnn(
     normalised: bool = False,
     scale: float = 12.0,
 ) -> System:
-    """SR-GNN whose item vectors also know what is clicked together with the item in all training sessions.
+    """SR-GNN with item vectors that aggregate global co-click neighbours, counted over all training sessions.
 
     Args:
         width: d; steps: rounds of message passing within the session.
         transitions: of :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
-        normalised: item and session vectors of unit length, their products times ``scale``.
+        normalised: item and session vectors of unit length, their products multiplied by ``scale``.
 
     Source: Wang et al., Global Context Enhanced Graph Neural Networks for Session-based Recommendation, SIGIR 2020:
     its global level.
@@ -84,15 +84,15 @@ def global_gnn(
     return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
 
 
-@published("ours, around NISER+", family="graph", base="niser", encoder="niser", held_out=True)
+@published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=True)
 def reranker(base: System) -> System:
     """Re-ranks a trained recommender's scores with an MLP over co-occurrence, recency and popularity features.
 
     ``score_i = σ q · e_i + a_i + f(x_i)``, a for the session's own items
     (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), f and x those of
-    :class:`~graphmeta.nn.score_terms.reranker.Reranker`; σ, a and f learn, all else is the base's and stays. Train
-    the base on all but the last sessions, begin with it, and learn on these; then let a base that has learned from all
-    sessions take its place::
+    :class:`~graphmeta.nn.score_terms.reranker.Reranker`; σ, a and f are trained, the base's weights are frozen. Train
+    the base without the last sessions, initialise the re-ranker with it, and train on the last sessions; then replace
+    the base by one trained on all sessions::
 
         earlier, later = last_sessions(log, log.num_sessions // 10)
         list(train(base := build("niser", log.items), earlier, epochs=4))
@@ -104,7 +104,7 @@ def reranker(base: System) -> System:
         system.fit_statistics(log)
 
     Args:
-        base: a system that scores by products, which stays as it is.
+        base: a system that scores by inner products; it stays as it is.
 
     Source: ours.
     """
@@ -134,8 +134,7 @@ def niser(
 
     Args:
         width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
-        score_terms: what is added to single scores, see :func:`~graphmeta.published.parts.with_score_terms` (not in the
-            paper).
+        score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.
     Differs: positions are counted from the last click; vectors are normalised after dropout; σ = 12 is our choice.

@@ -1,8 +1,7 @@
-"""Loading a system: it is built again from data alone.
+"""Load a saved system: rebuild it from its recipe, then copy its weights.
 
-A model's document is checked before anything is made of it, and the system is built without memory (on the meta
-device) before it is built at full size: a document that describes another system than the weights are of, a huge one
-say, costs nothing.
+A model file is validated before anything is built, and the system is first built on the meta device, without memory.
+A recipe whose shapes differ from the weights, e.g. a huge one, is therefore refused at no cost.
 """
 
 from __future__ import annotations
@@ -26,16 +25,22 @@ from graphmeta.recipe import FORMAT, LIMITS, Recipe
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
-# Names of earlier versions: of systems, of options and their values, and of parts, which begin a weight's name.
+# Names in formats before 4: systems, options, option values, and prefixes of weight names.
 _SYSTEMS = {"second_look": "reranker"}
-_OPTIONS = {"extras": "score_terms"}
+_OPTIONS = {"extras": "score_terms", "phases": "rounds"}
+_VALUES = {"restart_from": {"hat": "retrained"}}
 _TERMS = {"returns": "repeat_bias", "kin": "same_category", "evidence": "cooccurrence", "second_look": "reranker"}
 _PARTS = re.compile(r"\bhead([./])extras\1(returns|kin|evidence|second_look)(?=[./_])")
+# Renamed submodules of published systems, by the segment of a weight's name (after ``_PARTS``).
+_SEGMENTS = {"ask": "query", "weigh": "score", "around": "context", "ago": "recency", "often": "frequency"}
+_SEGMENTS |= {"readout.person": "readout.user", "reranker.forth": "reranker.next_share"}
+_SEGMENTS |= {"reranker.back": "reranker.previous_share", "reranker.known": "reranker.item_statistics"}
+_SEGMENT = re.compile(r"(?<=[./])(" + "|".join(map(re.escape, _SEGMENTS)) + r")(?=[./]|$)")
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a model's document says; ``place`` names its folder in errors."""
+    """The validated content of a model file; ``place`` is the folder, for error messages."""
 
     place: str
     items: EntityTable
@@ -46,22 +51,20 @@ class Document:
 
 
 def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = None) -> System:
-    """Read a system written by :meth:`System.save <graphmeta.system.System.save>`, in eval mode; runs no code from it.
+    """Load a system written by :meth:`System.save <graphmeta.system.System.save>`, in eval mode; runs no code from the
+    folder.
 
     Args:
-        build: makes the untrained system from the items; needed only for a system that is not in the catalogue.
+        build: makes the untrained system from the items; required only for a system that is not in the catalogue.
 
     Raises:
-        InputError: a file that is missing, damaged, changed, or of another system.
+        InputError: a file that is missing, damaged, modified, or of another system.
     """
-    with torch.inference_mode(False):  # weights that adapt and train, wherever they are loaded
+    with torch.inference_mode(False):  # weights must be trainable even if loaded in inference mode
         tensors, stored = load_state(Path(folder), "model")
         document = read_document(stored, str(folder))
         if stored["format"] < 4:
-            tensors = {
-                _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", k): v
-                for k, v in tensors.items()
-            }
+            tensors = {_weight_name(k, published=document.recipe is not None): v for k, v in tensors.items()}
         if build is None:
             system = rebuilt(document, tensors)
         else:
@@ -75,20 +78,20 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
 
 
 def read_document(stored: Any, place: str) -> Document:
-    """The document of a model, after a look at every part of it.
+    """Validate and parse the content of a model file.
 
     Raises:
-        InputError: a format of another version, or anything that a model's document does not hold.
+        InputError: an unknown format version, or invalid content.
     """
     if not isinstance(stored, dict) or stored.get("format") not in range(1, FORMAT + 1):
         found = stored.get("format") if isinstance(stored, dict) else None
-        raise InputError(f"{place}: format {found!r} is not known to this version; update graphmeta")
+        raise InputError(f"{place}: unknown format {found!r}; update graphmeta")
     users, limits, notes = stored.get("users"), stored.get("limits", {}), stored.get("notes")
     counts = isinstance(limits, dict) and all(k in LIMITS and _is_count(v) for k, v in limits.items())
     if not counts or not isinstance(notes, dict):
         raise InputError(f"{place}: its {'notes are' if counts else 'limits are'} damaged; restore it from a copy")
     try:
-        items, people = _table(stored["items"]), None if users is None else _table(users)
+        items, user_table = _table(stored["items"]), None if users is None else _table(users)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise InputError(f"{place}: its items or users are damaged; restore it from a copy") from None
     recipe = _recipe(stored.get("recipe"), place)
@@ -97,12 +100,19 @@ def read_document(stored: Any, place: str) -> Document:
         if name.startswith("cbml"):  # "attributes" was an option, and is cbml_f
             name = name if arguments.pop("attributes", True) else "cbml_f"
         recipe = Recipe(recipe.family, name, arguments)
-    return Document(place, items, people, recipe, limits, notes)
+    return Document(place, items, user_table, recipe, limits, notes)
+
+
+def _weight_name(name: str, *, published: bool) -> str:
+    """The current name of a weight saved in a format before 4."""
+    name = _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", name)
+    return _SEGMENT.sub(lambda old: _SEGMENTS[old[1]], name) if published else name
 
 
 def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a recipe of before format 4, by today's names."""
+    """Recipe arguments of a format before 4 under their current names."""
     found = {_OPTIONS.get(name, name): value for name, value in arguments.items()}
+    found |= {name: new.get(found[name], found[name]) for name, new in _VALUES.items() if name in found}
     if isinstance(found.get("score_terms"), list):
         found["score_terms"] = [_TERMS.get(str(term), term) for term in found["score_terms"]]
     if isinstance(found.get("options"), dict):
@@ -126,36 +136,36 @@ def _recipe(stored: Any, place: str) -> Recipe | None:
 
 
 def _table(stored: Any) -> EntityTable:
-    """The table of a document.
+    """Parse a table.
 
     Raises:
-        ValueError: codes without a value, columns of another length, ids that are neither numbers nor text.
+        ValueError: codes without a value, columns of different length, ids that are neither numbers nor strings.
     """
     table = EntityTable.from_json(stored)
-    sound = table.ids.ndim == 1 and all(isinstance(i, int | str) for i in stored["ids"])
-    sound &= table.labels is None or table.labels.shape == table.ids.shape
-    sound &= all(one.is_sound(len(table)) for one in table.columns.values())
-    if not sound:
+    valid = table.ids.ndim == 1 and all(isinstance(i, int | str) for i in stored["ids"])
+    valid &= table.labels is None or table.labels.shape == table.ids.shape
+    valid &= all(one.is_sound(len(table)) for one in table.columns.values())
+    if not valid:
         raise ValueError("a damaged table")
     return table
 
 
 def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
-    """The untrained system that a document describes, built at full size only if the weights are of its shapes.
+    """The untrained system of the recipe, built at full size only if its shapes match the weights.
 
     Raises:
-        InputError: no recipe, one that this version cannot follow, or weights of another system.
+        InputError: no recipe, a recipe that this version cannot build, or weights of another system.
     """
     entry, arguments = _entry(document)
     build = partial(entry.build, document.items, users=document.users, **arguments)
     try:
         entry.check_types(arguments)
-        shell = _without_memory(build, tensors)
+        skeleton = _without_memory(build, tensors)
     except InputError as error:
         raise InputError(f"{document.place}: {error}") from None
-    except Exception as error:  # whatever numbers a forged document has led to
+    except Exception as error:  # any error that invalid numbers in a recipe can cause
         raise InputError(f"{document.place}: its recipe builds no system ({_line(error)})") from None
-    load_weights(shell, {name: tensor.to("meta") for name, tensor in tensors.items()}, document.place)
+    load_weights(skeleton, {name: tensor.to("meta") for name, tensor in tensors.items()}, document.place)
     with _OwnDraws():
         return build()
 
@@ -173,16 +183,16 @@ def load_weights(system: System, tensors: Mapping[str, Tensor], place: str) -> N
 
 
 def _line(error: Exception) -> str:
-    """The last line of an error, cut short."""
+    """The last line of an error, truncated."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
     return line if len(line) <= 160 else f"{line[:160]}…"
 
 
 def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
-    """The row of the catalogue that builds the system, and its arguments."""
+    """The catalogue row of the recipe, and its arguments."""
     recipe, place = document.recipe, document.place
     if recipe is None:
-        raise InputError(f"{place}: a system of your own; pass build=, the function that makes it from the items")
+        raise InputError(f"{place}: a custom system; pass build=, the function that builds it from the items")
     entry = CATALOGUE.get(recipe.name)
     if entry is None:
         raise InputError(f"{place}: the system {recipe.name!r} is not in this version's catalogue; update graphmeta")
@@ -218,7 +228,9 @@ _DRAWS = frozenset(
 
 
 class _Budget(TorchFunctionMode):
-    """Within it, so many calls of torch and no more: a billion layers end here, even without memory."""
+    """Limits the number of torch calls: stops recipes with absurdly many layers, which cost time even on the meta
+    device.
+    """
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -232,6 +244,6 @@ class _Budget(TorchFunctionMode):
 
 
 def _without_memory(build: Callable[[], System], tensors: Mapping[str, Tensor]) -> System:
-    """The system on the meta device: its names and shapes, nothing else, and no random number is drawn."""
+    """The system on the meta device: names and shapes only; draws no random numbers."""
     with torch.device("meta"), _Budget(10_000 + 100 * len(tensors)):
         return build()

@@ -1,9 +1,8 @@
 """Options of published systems, as objects and by flat names.
 
 A function of :mod:`graphmeta.published` takes objects: ``cbml(base, step=LearnedRates(0.01),
-inner=InnerLoop(order=2))``. The command line, :func:`~graphmeta.published.catalogue.build` and a stored recipe spell
-the same in numbers, text and
-lists: ``lr=0.01, learned="number", order=2``. This module translates between the two.
+inner=InnerLoop(order=2))``. The command line, :func:`~graphmeta.published.catalogue.build` and stored recipes use
+numbers, strings and lists: ``lr=0.01, learned="number", order=2``. This module converts between the two.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step
 from graphmeta.errors import InputError
-from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_called
+from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
 
-# What no task changes: prototypes, gates and memory keys identify a task, and the rows of the re-ranker's network are
-# not laid out by task.
+# Never adapted: prototypes, gates and memory keys identify a task, and the rows that the re-ranker's MLP reads are not
+# # grouped by task.
 FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.score_terms.reranker")
 SCOPES: dict[str, Scope] = {
     "predictor": Scope("head.project", "head.score_terms", "head.scale", without=FIXED),
@@ -34,13 +33,13 @@ PREDICTOR, ATTENTION, EVERYTHING = SCOPES.values()
 
 @dataclass(frozen=True)
 class ClusterGate:
-    """What gates a session's weights in CBML, and how finely.
+    """What the gate of a session's weights reads in CBML, and its granularity.
 
     Args:
-        session, cluster: whether the gate reads the session's vector S and its cluster's C.
-        granularity: how gate values are spread over a weight, see :mod:`graphmeta.nn.conditioning.gate`.
-        per_sample: a gate for each support sample and for the query, below which the step moves the weights; if not,
-            one gate a task, from the session as it stands before the query, and the step moves the gated weights.
+        session, cluster: whether the gate reads the session vector S and its cluster vector C.
+        granularity: how gate values are broadcast over a weight, see :mod:`graphmeta.nn.conditioning.gate`.
+        per_sample: compute one gate per support sample and for the query; inner steps update the ungated weights. If
+            False, compute one gate per task from the session before the query; inner steps update the gated weights.
     """
 
     session: bool = True
@@ -49,17 +48,18 @@ class ClusterGate:
     per_sample: bool = False
 
     def part(self, session: int) -> slice:
-        """Which entries of ``[S ; C]`` the gate reads, S of so many."""
+        """The entries of ``[S ; C]`` that the gate reads; ``session`` is the size of S."""
         return slice(None if self.session else session, None if self.cluster else session)
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """An option object by flat names: their types, the object that values of them make, and the values of an object.
+class OptionCodec:
+    """Converts an option object to values by flat names and back.
 
     Args:
+        hints: type of each flat name.
         make: ``(values, default object) -> object``; names that are not given keep the default's values.
-        flat: ``object -> {name: value}``; raises :class:`~graphmeta.errors.InputError` for an object without a name.
+        flat: ``object -> {name: value}``; raises :class:`~graphmeta.errors.InputError` if the object has no flat form.
     """
 
     hints: Mapping[str, Any]
@@ -67,38 +67,38 @@ class Spelling:
     flat: Callable[[Any], dict[str, Any]]
 
 
-def spelling_of(hint: Any) -> Spelling | None:
-    """How options of this type are spelled; None for those that are spelled as they are."""
-    if hint in _SPELLINGS:
-        return _SPELLINGS[hint]
+def codec_of(hint: Any) -> OptionCodec | None:
+    """The codec of options of this type; None for plain values."""
+    if hint in _CODECS:
+        return _CODECS[hint]
     return _of_dataclass(hint) if is_dataclass(hint) and isinstance(hint, type) else None
 
 
-def written(value: Any) -> Any:
-    """The value as JSON holds it: numbers, text, lists, mappings, and the names of granularities.
+def to_json(value: Any) -> Any:
+    """The value as JSON stores it: numbers, strings, lists, mappings, and the names of granularities.
 
     Raises:
-        InputError: a value that has no name in the library, which could not be loaded again.
+        InputError: a value without a name in the library, which could not be loaded again.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): written(one) for key, one in value.items()}
+        return {str(key): to_json(one) for key, one in value.items()}
     if isinstance(value, Sequence):
-        return [written(one) for one in value]
+        return [to_json(one) for one in value]
     name = getattr(value, "__name__", None)
     if type(GRANULARITIES.get(str(name))) is type(value):
         return name
-    raise InputError(f"{name or value!r} cannot be loaded again, for it has no name in this library")
+    raise InputError(f"{name or value!r} cannot be stored in a recipe: it has no name in this library")
 
 
 def check_types(name: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Check values, as JSON has them, against types.
+    """Check JSON values against types.
 
     Raises:
-        InputError: one of another type; begins with ``name``.
+        InputError: a value of the wrong type; the message begins with ``name``.
     """
     for key, value in values.items():
         if key in hints and not _accepts(hints[key], value):
@@ -108,7 +108,7 @@ def check_types(name: str, hints: Mapping[str, Any], values: Mapping[str, Any]) 
 
 
 def _accepts(hint: Any, value: Any) -> bool:
-    """Whether a value as JSON has it is of this type; of functions and objects, none is."""
+    """Whether a JSON value has this type; False for types that JSON cannot express."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_accepts(one, value) for one in inner)
@@ -122,7 +122,7 @@ def _accepts(hint: Any, value: Any) -> bool:
 
 
 def step_of(step: Step | float) -> Step:
-    """The step itself, or plain gradient steps of this rate."""
+    """The step itself, or plain gradient descent with this learning rate."""
     return Gradient(step) if isinstance(step, int | float) else step
 
 
@@ -138,7 +138,7 @@ def _make_scope(values: Mapping[str, Any], default: Scope) -> Scope:
 def _flat_scope(scope: Scope) -> dict[str, Any]:
     known = next((name for name, one in SCOPES.items() if one == scope), None)
     if known is None and scope.without != FIXED:
-        raise InputError(f"{scope} cannot be loaded again, for what it leaves out has no name in this library")
+        raise InputError(f"{scope} cannot be stored in a recipe: its exclusions have no name in this library")
     return {"scope": known or list(scope.prefixes)}
 
 
@@ -164,7 +164,7 @@ def _flat_step(step: Step | float) -> dict[str, Any]:
         return {"lr": step.lr, "learned": "number"}
     if type(step) is GroupRates and step.per_step and step.groups is None:
         return {"lr": step.lr, "learned": "group"}
-    raise InputError(f"{step} cannot be loaded again, for these rates have no name in this library")
+    raise InputError(f"{step} cannot be stored in a recipe: these learning rates have no name in this library")
 
 
 def _make_loop(values: Mapping[str, Any], default: InnerLoop) -> InnerLoop:
@@ -176,7 +176,9 @@ def _make_loop(values: Mapping[str, Any], default: InnerLoop) -> InnerLoop:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(f"inner[{name!r}] must be a number, not {value!r}")
     if "first_order" in options and flat["order"] != 2:
-        raise InputError("first_order says when order 2 begins; pass order=2 with it, or leave it out")
+        raise InputError(
+            "first_order is the share of training before order 2 begins; pass order=2 with it, or leave it out"
+        )
     return InnerLoop(
         steps=flat["steps"],
         order=OrderSchedule(options["first_order"]) if "first_order" in options else flat["order"],
@@ -207,7 +209,7 @@ def _make_gate(values: Mapping[str, Any], default: ClusterGate | None) -> Cluste
         raise InputError(
             f"gate={gate!r} must be one of {', '.join(_READS)}, and gate_scope={scope!r} session or sample"
         )
-    granularity = granularity_called(flat["granularity"])
+    granularity = granularity_by_name(flat["granularity"])
     return None if gate == "none" else ClusterGate(*_READS[gate], granularity, per_sample=scope == "sample")
 
 
@@ -215,23 +217,23 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
     one = ClusterGate(session=False, cluster=False) if gate is None else gate
     name = next(name for name, reads in _READS.items() if reads == (one.session, one.cluster))
     scope = "sample" if one.per_sample else "session"
-    return {"gate": name, "granularity": written(one.granularity), "gate_scope": scope}
+    return {"gate": name, "granularity": to_json(one.granularity), "gate_scope": scope}
 
 
-def _of_dataclass(kind: type) -> Spelling:
-    """A dataclass by the names of its fields."""
+def _of_dataclass(kind: type) -> OptionCodec:
+    """The codec of a dataclass: its fields by name."""
     names = [field.name for field in fields(kind)]
     hints = get_type_hints(kind)
-    return Spelling(
+    return OptionCodec(
         {name: hints[name] for name in names},
         lambda values, default: kind(**{name: getattr(default, name) for name in names} | dict(values)),
-        lambda value: {name: written(getattr(value, name)) for name in names},
+        lambda value: {name: to_json(getattr(value, name)) for name in names},
     )
 
 
-_SPELLINGS: dict[Any, Spelling] = {
-    Scope: Spelling({"scope": Sequence[str] | str}, _make_scope, _flat_scope),
-    Step | float: Spelling({"lr": float, "learned": bool | str}, _make_step, _flat_step),
-    InnerLoop: Spelling({"steps": int, "order": int, "inner": Mapping[str, Any] | None}, _make_loop, _flat_loop),
-    ClusterGate | None: Spelling({"gate": str, "granularity": str, "gate_scope": str}, _make_gate, _flat_gate),
+_CODECS: dict[Any, OptionCodec] = {
+    Scope: OptionCodec({"scope": Sequence[str] | str}, _make_scope, _flat_scope),
+    Step | float: OptionCodec({"lr": float, "learned": bool | str}, _make_step, _flat_step),
+    InnerLoop: OptionCodec({"steps": int, "order": int, "inner": Mapping[str, Any] | None}, _make_loop, _flat_loop),
+    ClusterGate | None: OptionCodec({"gate": str, "granularity": str, "gate_scope": str}, _make_gate, _flat_gate),
 }

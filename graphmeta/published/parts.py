@@ -1,4 +1,4 @@
-"""What several published systems are composed with."""
+"""Building blocks shared by several published systems."""
 
 from __future__ import annotations
 
@@ -28,35 +28,37 @@ from graphmeta.recommender import Recommender
 from graphmeta.system import System
 
 
-def loss_called(name: str, negatives: nn.Module) -> nn.Module:
-    """The loss of that name: the full softmax, or a comparison with the negatives.
+def loss_by_name(name: str, negatives: nn.Module) -> nn.Module:
+    """The loss of that name: full softmax, or a ranking loss against sampled negatives.
 
     Raises:
-        InputError: no loss is called so.
+        InputError: an unknown name.
     """
     if name == "cross_entropy":
         return SoftmaxLoss()
     if name not in RANKING:
-        raise InputError(f"no loss is called {name!r}; there are cross_entropy, {', '.join(RANKING)}")
+        raise InputError(f"unknown loss {name!r}; choose cross_entropy, {', '.join(RANKING)}")
     return RankingLoss(RANKING[name](), negatives)
 
 
 def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
-    """The system with what is added to single scores, by name.
+    """Add score terms to the system's head, by name.
 
-    ``repeat_bias``: a bonus for the session's own items; ``same_category``: one for the items that share an attribute's
-    value with a clicked one (attributes with one value an item); ``cooccurrence``: what neighbours say, beside which
-    the products get a weight too; ``reranker``: what a network makes of all that, see
+    ``repeat_bias``: a bonus for the session's own items; ``same_category``: a bonus for items that share an attribute
+    value with a clicked item (single-valued attributes); ``cooccurrence``: a weighted Item-kNN score, which also makes
+    the head's temperature learnable; ``reranker``: an MLP over all of these features, see
     :class:`~graphmeta.nn.score_terms.reranker.Reranker`.
 
     Raises:
-        InputError: nothing is called so, ``same_category`` for items without attributes, or a head that takes no
-            products.
+        InputError: an unknown name, ``same_category`` for items without attributes, or a head that does not score by
+            inner products.
     """
     head, items = system.recommender.head, system.items
     if not isinstance(head, ProductHead):
-        raise InputError(f"something is added to scores that are products, not to those of {type(head).__name__}")
-    made: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
+        raise InputError(
+            f"score terms need a head that scores by inner products (Dot, Cosine), not {type(head).__name__}"
+        )
+    builders: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},
         "same_category": lambda: {
             f"same_category_{field_name(name)}": SameCategory(attribute) for name, attribute in items.attributes.items()
@@ -65,28 +67,28 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
         "reranker": lambda: {"reranker": Reranker(len(items), list(items.attributes.values()))},
     }
     for name in score_terms:
-        if name not in made:
-            raise InputError(f"nothing to add to scores is called {name!r}; there are {', '.join(made)}")
+        if name not in builders:
+            raise InputError(f"unknown score term {name!r}; choose from {', '.join(builders)}")
         if name == "same_category" and not items.attributes:
             raise InputError(
                 "same_category needs an attribute of the items (category, brand); name one, or leave same_category out"
             )
-        head.score_terms.update(made[name]())
+        head.score_terms.update(builders[name]())
     if {"cooccurrence", "reranker"} & set(score_terms):
         head.learn_temperature()
     return system
 
 
 def copied(base: System) -> System:
-    """A copy with weights of its own, so that what goes around it leaves the base as it is."""
+    """A deep copy with its own weights that shares the item and user tables; wrapping it leaves the base unchanged."""
     shared = (base.items, base.users)
     return copy.deepcopy(base, {id(part): part for part in shared if part is not None})
 
 
 class FineTuned(System):
-    """A system trained as it is, whatever its loss; before it answers, a session's steps go down the full softmax.
+    """Trained with its base's loss; before it scores, the inner steps on a session minimise the full softmax loss.
 
-    A loss with items drawn from the batch would let a session's answer depend on who is beside it, and on chance.
+    Sampled or in-batch negatives would make a session's scores depend on the batch and on chance.
     """
 
     @property
@@ -95,17 +97,17 @@ class FineTuned(System):
         return SoftmaxLoss()
 
 
-def adapting(base: System, adaptation: Adaptation) -> System:
-    """The recommender of ``base`` with an adaptation around it; items, users and lengths stay.
+def with_adaptation(base: System, adaptation: Adaptation) -> System:
+    """The recommender of ``base`` with an adaptation; items, users and limits are the base's.
 
-    If it is not meta-trained, it is trained as the base is (:class:`FineTuned`). Meta-training has tasks of its own,
-    and the full softmax as its loss, whatever the base's are.
+    If the adaptation is not meta-trained, training uses the base's loss and samples (:class:`FineTuned`). Meta-training
+    uses its own tasks and the full softmax loss instead.
 
     Raises:
-        InputError: a base that adapts itself, whose start and step would be lost.
+        InputError: a base that has an adaptation already, whose start and step would be lost.
     """
     if base.adaptation is not None:
-        raise InputError("the base adapts itself, and a session takes one adaptation; name the base inside it")
+        raise InputError("the base has an adaptation already, and a system takes one; pass the base inside it")
     kind = System if adaptation.meta_trained else FineTuned
     system = kind(base.recommender, base.items, users=base.users, adaptation=adaptation, limits=base.limits)
     if not adaptation.meta_trained:
@@ -113,14 +115,15 @@ def adapting(base: System, adaptation: Adaptation) -> System:
     return system
 
 
-def along_paths(
+def path_adaptation(
     scope: Scope, read: tuple[int, int], *, count: int, path_lr: float, step: Step | float, inner: InnerLoop
 ) -> CoAdaptation:
-    """MetaHIN's adaptation: steps on the contexts of ``head.readout``, which gate ``scope``, then steps on that.
+    """MetaHIN's adaptation: update the contexts of ``head.readout``, gate ``scope`` by each, then update the gated
+    weights.
 
     Args:
-        read: how many numbers the adapted layers read before the context, and how many are the context.
-        count: of paths; path_lr: rate of the step on the contexts; step, inner: of those on ``scope``.
+        read: sizes of what the adapted layers read before the context, and of the context.
+        count: number of meta-paths; path_lr: learning rate of the context step; step, inner: of the steps on ``scope``.
     """
     before, size = read
     prefixes = [f"head.readout.paths.{number}" for number in range(count)]
@@ -136,10 +139,10 @@ def along_paths(
 
 
 def last_layer(recommender: Recommender) -> tuple[int, int]:
-    """How many numbers the head's last layer reads (its readout) and how many it makes (an item's vector).
+    """Input and output size of the linear layer before the product with items.
 
     Raises:
-        InputError: a head that does not end in one linear layer, or none, before the product with items.
+        InputError: a head without a single linear layer (or identity) before the product with items.
     """
     head = recommender.head
     if isinstance(head, ProjectedHead):
@@ -151,15 +154,15 @@ def last_layer(recommender: Recommender) -> tuple[int, int]:
             return size, size
     raise InputError(
         f"{type(head).__name__} with {type(getattr(head, 'project', None)).__name__} does not end in one linear "
-        f"layer, which is what is replaced here; choose another base"
+        f"layer, which this wrapper replaces; choose another base"
     )
 
 
 @torch.no_grad()
 def replace_last_layer(recommender: Recommender, layer: nn.Linear) -> None:
-    """Put ``layer``, which reads more than the head's last layer, in its place.
+    """Replace the head's last layer by ``layer``, which has more inputs.
 
-    Where there was none, or none of its weights is a bias, it begins as nothing: with the identity, without bias.
+    If there was no layer, ``layer`` is initialised to the identity; if there was no bias, its bias is set to zero.
     """
     project = recommender.head.project
     if isinstance(project, nn.Identity):

@@ -1,8 +1,8 @@
-"""The registry of published systems: ``@published(…)`` stands over the function that builds one.
+"""Registry of published systems: the ``@published(…)`` decorator stands above the function that builds a system.
 
-A system's function takes items, ``sr_gnn(items, width=100)``, or a built system that it goes around,
-``cbml(if_san(items), clusters=8)``. The decorator enters it in the catalogue and records on each system how it was
-built, so that it can be saved and loaded.
+A system's function takes an item table, ``sr_gnn(items, width=100)``, or a built system that it wraps,
+``cbml(if_san(items), clusters=8)``. The decorator adds the function to the catalogue and stores on each built system
+the arguments it was built with, so that the system can be saved and loaded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published.names import check_name
-from graphmeta.published.options import Spelling, check_types, spelling_of, written
+from graphmeta.published.options import OptionCodec, check_types, codec_of, to_json
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
-_GIVEN = ("items", "users", "base")  # what a recipe does not hold, or holds by name
-_AROUND: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
+_ENTITIES = ("items", "users", "base")  # arguments that a recipe omits, or stores by name
+_WRAPPER_OPTIONS: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Published:
     """A row of the catalogue.
 
     Args:
-        base: the system that it goes around unless another one is named; None for one that is built from items.
-        encoder: the plain system whose weights its training begins with.
-        rates: it predicts ratings, and does not rank next items.
-        held_out: it learns how reliable statistics are, on later sessions than those that they count.
+        base: name of the system that it wraps by default; None for a system that is built from items.
+        encoder: name of the stored system user_argument trained weights initialise its training.
+        rates: predicts ratings instead of ranking next items.
+        held_out: must be trained on later sessions than those that its co-occurrence statistics count.
         items_only: its base is built without the items' attributes.
     """
 
@@ -52,19 +52,19 @@ class Published:
 
     @property
     def needs_users(self) -> bool:
-        """Whether it cannot be without users, and so needs a log with a user column."""
+        """Whether it requires a user table, and so a log with a user column."""
         users = self._parameters.get("users")
         return users is not None and users.default is inspect.Parameter.empty
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """The flat names of its options, and their types."""
+        """Flat names and types of its options."""
         own = _flat_hints(self.function)
-        return {**(_AROUND if self.base is not None else {}), **own, **dict.fromkeys(LIMITS, int | None)}
+        return {**(_WRAPPER_OPTIONS if self.base is not None else {}), **own, **dict.fromkeys(LIMITS, int | None)}
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
-        """The default of each option of its own, by flat names."""
+        """The default of each of its own options, by flat name."""
         return _flat(self.function, {name: p.default for name, p in self._parameters.items() if name not in LIMITS})
 
     @property
@@ -72,72 +72,71 @@ class Published:
         return inspect.signature(self.function).parameters
 
     def build(self, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:
-        """The untrained system for these items (and users, if it looks at them), with options by flat names.
+        """Build the untrained system for these items (and users, if it reads them), with options by flat names.
 
         Args:
-            arguments: see :attr:`options`; of one that goes around another: ``base`` (a name of the catalogue),
-                ``options`` (the base's) and ``width`` (the base's) too.
+            arguments: see :attr:`options`; for a wrapper also ``base`` (a name of the catalogue), ``options`` (of the
+                base) and ``width`` (of the base).
 
         Raises:
-            InputError: users are needed and not given, or an argument that the system does not take, or that could not
-                be loaded again.
+            InputError: missing users, an unknown argument, or an argument that could not be stored for loading.
         """
-        strange = next((name for name in arguments if name not in self.options), None)
-        if strange is not None:
-            raise InputError(f"{self.name} takes no {strange!r}; it takes {', '.join(sorted(self.options))}")
+        unknown = next((name for name in arguments if name not in self.options), None)
+        if unknown is not None:
+            raise InputError(f"{self.name} takes no {unknown!r}; it takes {', '.join(sorted(self.options))}")
         self.check_users(users is not None)
         try:
-            plain = written(arguments)
+            stored = to_json(arguments)
         except InputError as error:
             function = f"{self.function.__module__}.{self.function.__name__}"
             raise InputError(
                 f"{self.name}: {error}; pass a name of the catalogue (graphmeta systems), or call {function} and load "
                 f"what it makes with build="
             ) from None
-        self.check_types(plain)
+        self.check_types(stored)
         if self.base is None:
-            whose = {"users": users} if "users" in self._parameters and users is not None else {}
-            return self.function(items, **whose, **_objects(self.function, plain))
-        base = self._base(items, users, {name: plain.pop(name) for name in _AROUND if name in plain})
-        system = self.function(base, **_objects(self.function, plain))
-        system.items = items  # with the attributes, for whoever reads them to people
+            user_argument = {"users": users} if "users" in self._parameters and users is not None else {}
+            return self.function(items, **user_argument, **_objects(self.function, stored))
+        base = self._base(items, users, {name: stored.pop(name) for name in _WRAPPER_OPTIONS if name in stored})
+        system = self.function(base, **_objects(self.function, stored))
+        system.items = items  # with the attributes, for display
         return system
 
     def _base(self, items: EntityTable, users: EntityTable | None, given: dict[str, Any]) -> System:
-        """The system that it goes around."""
+        """Build the system that it wraps."""
         name = given.get("base", self.base)
         check_name(name, CATALOGUE)
-        seen = items.without("categorical") if self.items_only else items
+        base_items = items.without("categorical") if self.items_only else items
         width = {} if given.get("width") is None else {"width": given["width"]}
-        return CATALOGUE[name].build(seen, users=users, **{**(given.get("options") or {}), **width})
+        return CATALOGUE[name].build(base_items, users=users, **{**(given.get("options") or {}), **width})
 
     def check_types(self, arguments: Mapping[str, Any]) -> None:
-        """Raise an InputError if an argument as JSON has it is of another type than the system's."""
+        """Raise an InputError if a JSON argument has another type than the system's option."""
         check_types(self.name, self.options, arguments)
 
     def check_users(self, known: bool) -> None:
-        """Raise an InputError if the system needs users and there are none."""
+        """Raise an InputError if the system needs users and the log has none."""
         if self.needs_users and not known:
-            raise InputError(f"{self.name} needs to know the users; name the log's user column (--user)")
+            raise InputError(f"{self.name} needs users; name the log's user column (--user)")
 
 
-CATALOGUE: dict[str, Published] = {}  # filled by the decorator, as modules of systems are imported
+CATALOGUE: dict[str, Published] = {}  # filled by the decorator when a module of systems is imported
 
 
 def published(
     paper: str, *, family: str, equations: str = "-", adapts: str = "nothing", **about: Any
 ) -> Callable[[Callable[..., System]], Callable[..., System]]:
-    """Enter the decorated function in the catalogue, under its own name; its systems can be saved and loaded.
+    """Add the decorated function to the catalogue under its own name; the systems it builds can be saved and loaded.
 
-    The function takes two options more: ``max_support``, support samples a task, and ``max_length``, clicks of a
-    session that are read, the last ones of either; the system's own if None. Where an argument cannot be written to a
-    file (a base of your own), the system has no recipe, and loading it takes ``build=``.
+    The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
+    clicks read per session; None keeps the system's own limit. If an argument cannot be stored in a file (e.g. a custom
+    base), the system has no recipe, and loading it requires ``build=``.
 
     Args:
-        paper, equations: the source; adapts: what in it adapts, in words; about: see :class:`Published`.
+        paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
 
     Raises:
-        InputError: (when the function is called) an argument of another type, or a limit that is too small.
+        InputError: (when the function is called) an argument of the wrong type, or a limit that is too small.
     """
 
     def register(function: Callable[..., System]) -> Callable[..., System]:
@@ -150,7 +149,7 @@ def published(
 
 
 def variant(name: str, function: Callable[..., System], **defaults: Any) -> Callable[..., System]:
-    """A published function under another name, with these defaults in the place of its own; to be decorated again."""
+    """A published function under another name with other defaults; to be decorated with :func:`published` again."""
     inner = inspect.unwrap(function)
 
     @wraps(inner)
@@ -167,7 +166,7 @@ def variant(name: str, function: Callable[..., System], **defaults: Any) -> Call
 def _recorded(
     function: Callable[..., System], recipe: Callable[..., Recipe | None], *, items_only: bool
 ) -> Callable[..., System]:
-    """The function, whose systems know how they were built."""
+    """Wrap the function so that each system it builds stores its recipe."""
     inner = inspect.signature(function)
     first = next(iter(inner.parameters))
 
@@ -199,19 +198,19 @@ def _recorded(
 
 
 def _check_first(name: str, first: str, given: Any) -> None:
-    """Items where items belong, and a system where a base does."""
+    """Check that ``items`` is an item table and ``base`` a system."""
     if first == "items" and not isinstance(given, EntityTable):
         hint = f"; pass its items: {name}(log.items)" if hasattr(given, "items") else ""
         raise InputError(f"{name} is built from an EntityTable of items, not from {type(given).__name__}{hint}")
     if first == "base" and not isinstance(given, System):
         raise InputError(
-            f"{name} goes around a built system, not around {type(given).__name__}; pass one, as in "
+            f"{name} wraps a built system, not {type(given).__name__}; pass one, as in "
             f"{name}(sr_gnn(items)), or name it: build({name!r}, items, base='sr_gnn')"
         )
 
 
 def _recipe(family: str, name: str, flat: dict[str, Any], base: System | None) -> Recipe | None:
-    """How a system is built again; None if its base cannot be."""
+    """The recipe of a system; None if its base has none."""
     if base is None:
         return Recipe(family, name, flat)
     if base.recipe is None:
@@ -222,43 +221,43 @@ def _recipe(family: str, name: str, flat: dict[str, Any], base: System | None) -
     )
 
 
-def _spellings(function: Callable[..., System]) -> dict[str, Spelling | None]:
-    """The function's options, and how those are spelled that are objects."""
+def _codecs(function: Callable[..., System]) -> dict[str, OptionCodec | None]:
+    """The function's options, with the codec of those that are objects."""
     hints = get_type_hints(inspect.unwrap(function))
-    names = [name for name in inspect.signature(function).parameters if name not in (*_GIVEN, *LIMITS)]
-    return {name: spelling_of(hints[name]) for name in names}
+    names = [name for name in inspect.signature(function).parameters if name not in (*_ENTITIES, *LIMITS)]
+    return {name: codec_of(hints[name]) for name in names}
 
 
 def _flat_hints(function: Callable[..., System]) -> dict[str, Any]:
     hints = get_type_hints(inspect.unwrap(function))
     flat: dict[str, Any] = {}
-    for name, spelling in _spellings(function).items():
-        flat |= {name: hints[name]} if spelling is None else dict(spelling.hints)
+    for name, codec in _codecs(function).items():
+        flat |= {name: hints[name]} if codec is None else dict(codec.hints)
     return flat
 
 
 def _flat(function: Callable[..., System], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the function by flat names."""
+    """The function's arguments by flat names."""
     flat: dict[str, Any] = {}
-    for name, spelling in _spellings(function).items():
+    for name, codec in _codecs(function).items():
         if name in arguments:
-            flat |= {name: written(arguments[name])} if spelling is None else spelling.flat(arguments[name])
+            flat |= {name: to_json(arguments[name])} if codec is None else codec.flat(arguments[name])
     return flat
 
 
 def _objects(function: Callable[..., System], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the function, of values by flat names."""
+    """The function's arguments from values by flat names."""
     made, left = {}, dict(flat)
     parameters = inspect.signature(function).parameters
-    for name, spelling in _spellings(function).items():
-        given = {} if spelling is None else {key: left.pop(key) for key in spelling.hints if key in left}
-        if spelling is not None and given:
-            made[name] = spelling.make(given, parameters[name].default)
+    for name, codec in _codecs(function).items():
+        given = {} if codec is None else {key: left.pop(key) for key in codec.hints if key in left}
+        if codec is not None and given:
+            made[name] = codec.make(given, parameters[name].default)
     return made | left
 
 
 def _limit(system: System, *, max_support: int | None, max_length: int | None) -> None:
-    """Set what is given; a length of 0 is for systems that read no clicks."""
+    """Set the limits that are given; ``max_length`` may be 0 only for systems that read no clicks."""
     for name, value, least in (("max_support", max_support, 0), ("max_length", max_length, min(system.max_length, 1))):
         if value is None:
             continue

@@ -1,4 +1,4 @@
-"""Session recommenders of the papers, each a few lines of composition."""
+"""Session recommenders of the papers, composed of features, encoder and head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
@@ -17,7 +17,7 @@ from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import SharedNegatives
 from graphmeta.nn.readout import Last, SoftAttention
-from graphmeta.published.parts import loss_called, with_score_terms
+from graphmeta.published.parts import loss_by_name, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
@@ -32,11 +32,10 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, score_terms:
 
     Args:
         width: d, of items and states; steps: rounds of message passing.
-        score_terms: what is added to single scores, see :func:`~graphmeta.published.parts.with_score_terms` (not in the
-            paper).
+        score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
-    Differs: samples are ragged, so nothing is padded; the epoch is chosen on validation sessions.
+    Differs: samples are ragged, without padding; the epoch is chosen on validation sessions.
     """
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
@@ -48,20 +47,20 @@ def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, score_terms:
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
-    ``score_i = (s + Σ_l β_{i,l} h_l) · e_i``, ``β_i = softmax_l(e_i · W h_l)``; factorised, so that no vector of a
-    session and candidate is ever built (:mod:`graphmeta.nn.heads.target_attention`).
+    ``score_i = (s + Σ_l β_{i,l} h_l) · e_i``, ``β_i = softmax_l(e_i · W h_l)``; factorised, so that no vector per
+    session and candidate is computed (:mod:`graphmeta.nn.heads.target_attention`).
 
     Args:
         width: d; steps: rounds of message passing.
         combine: ``add`` as in the public code, where α is a softmax; ``concat`` for the paper's form, one matrix over
             ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that it begins as
-            SR-GNN and, with :meth:`~graphmeta.system.System.load_matching`, as a trained one.
+            SR-GNN and, after :meth:`~graphmeta.system.System.load_matching`, as a trained one.
 
-    W begins at zero, so that β is even at first: beside trained item vectors, which are long, a random W would choose
-    single clicks at random and could not learn.
+    W starts at zero, so that β is uniform at first: with trained item vectors, which have large norms, a random W would
+    saturate the softmax and could not learn.
 
     Source: Yu et al., TAGNN: Target Attentive Graph Neural Networks for Session-based Recommendation, SIGIR 2020.
-    Differs: both softmaxes run over clicks alone; the public code let padding take part.
+    Differs: both softmaxes run over clicks only; in the public code they include padding.
     """
     added = combine == "add"
     project = nn.Linear(2 * width, width, bias=added)
@@ -83,7 +82,7 @@ def gc_san(
     weight: float = 0.6,
     dropout: float = 0.2,
 ) -> System:
-    """GC-SAN: self-attention over the states of a gated session graph; the last click's two states, blended.
+    """GC-SAN: self-attention over the states of a gated session graph, blended with those states at the last click.
 
     ``s = w E_last + (1 − w) h_last``, score_i = s · e_i.
 
@@ -91,7 +90,7 @@ def gc_san(
         width: d; steps: rounds of message passing; layers: attention blocks; weight: w.
 
     Source: Xu et al., Graph Contextualized Self-Attention Network for Session-based Recommendation, IJCAI 2019.
-    Differs: each block has weights of its own and padding takes no weight; the third-party code shares one block.
+    Differs: each block has its own weights and padding gets no attention; the third-party code shares one block.
     """
     blocks = SelfAttentionStack(width, layers=layers, dropout=dropout)
     encoder = Blend(blocks, GatedSessionGraph(width, steps=steps), weight=weight)
@@ -103,7 +102,7 @@ def gc_san(
 @dataclass(frozen=True)
 class SampledLoss:
     """``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING` against the
-    batch's other targets and ``negatives`` more, drawn as often as support^``alpha``.
+    batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha``.
     """
 
     loss: str = "cross_entropy"
@@ -123,25 +122,25 @@ def gru4rec(
     whole: bool = True,
     sampling: SampledLoss = SampledLoss(),
 ) -> System:
-    """GRU4Rec: the state of a recurrent network after the last click, dot product; every click is a target.
+    """GRU4Rec: the state of a recurrent network after the last click, dot product; trained at all positions.
 
     ``score_i = h_t · e_i + b_i``.
 
     Args:
         width: of items and states, one table for input and output; cell: ``gru`` or ``lstm``.
-        whole: a batch is sessions, each read once; False: prefixes, as the graph encoders are trained.
-        sampling: the loss, and the negatives of one that samples them.
+        whole: a batch is whole sessions, each read once; False: prefixes, as the graph encoders are trained.
+        sampling: the loss, and its sampled negatives if it has any.
 
     Source: Hidasi et al. 2016, Session-based Recommendations with Recurrent Neural Networks; Hidasi & Karatzoglou
-    2018 for the max losses and the drawn negatives.
-    Differs: a session is read and differentiated from its first click to its last, where the public code walks many
-    sessions in parallel and cuts the gradient at each click; so the negatives are the targets of all clicks of the
-    batch; Adam with the whole library's schedule in place of Adagrad.
+    2018 for the max losses and the sampled negatives.
+    Differs: backpropagation runs through the whole session, where the public code uses session-parallel batches and
+    truncates the gradient at each click; so the negatives are the targets of all clicks of the batch; Adam with this
+    library's schedule instead of Adagrad.
     """
     features = ItemFeatures(len(items), width, bias=bias)
     encoder = Recurrent(width, width, cell=cell, layers=layers, dropout=dropout)
     recommender = Recommender(features, encoder, Dot(Last(), bias=bias))
-    one = loss_called(sampling.loss, SharedNegatives(drawn=sampling.negatives, alpha=sampling.alpha))
+    one = loss_by_name(sampling.loss, SharedNegatives(sampled=sampling.negatives, alpha=sampling.alpha))
     return System(
         recommender,
         items,
@@ -159,17 +158,16 @@ def if_san(
     dropout: float = 0.2,
     score_terms: Sequence[str] = (),
 ) -> System:
-    """IF-SAN: self-attention over a session's items and over their attributes, side by side.
+    """IF-SAN: self-attention over a session's items and, separately, over their attributes.
 
     ``S = [w F_x[last] + (1−w) e_last ; w F_a[last] + (1−w) a_last]``, score_i = (S W_p + b_p) · e_i.
 
     Args:
         width: d; layers: attention blocks at each level.
-        score_terms: what is added to single scores, see :func:`~graphmeta.published.parts.with_score_terms` (not in the
-            paper).
+        score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
-    Differs: eqs 5 and 7 take the row of the last click; without attributes only the item half is left.
+    Differs: eqs 5 and 7 use the row of the last click; without attributes only the item half remains.
     """
     levels = 2 if items.attributes else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
@@ -178,7 +176,7 @@ def if_san(
 
 
 def features(items: EntityTable, width: int) -> nn.Module:
-    """Item vectors, with attribute vectors beside them if the items have attributes."""
+    """Item vectors, concatenated with attribute vectors if the items have attributes."""
     return (
         AttributeFeatures(len(items), width, items.attributes) if items.attributes else ItemFeatures(len(items), width)
     )
@@ -186,4 +184,4 @@ def features(items: EntityTable, width: int) -> nn.Module:
 
 def attention_levels(levels: int, width: int, *, layers: int, dropout: float) -> nn.Module:
     """One blended self-attention stack for each level (items, attributes)."""
-    return SideBySide(*(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels)))
+    return SplitEncoders(*(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels)))

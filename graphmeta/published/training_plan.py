@@ -1,6 +1,6 @@
-"""A plan of training, and the trainings that come of it: encoders first, then what is built around them.
+"""A training plan and its stages: the base encoder is trained first, then the system that wraps it.
 
-A finished training waits in its checkpoint until all are done, so an interrupted plan goes on where it was.
+The checkpoint of a finished stage is kept until all stages are done, so an interrupted plan can resume.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint, Report
 
 Say = Callable[[str], None]
-WITHIN = ("alone", "again")  # folders of a checkpoint, for the trainings of encoders
+WITHIN = ("alone", "again")  # checkpoint folders: base model, base model refitted on all sessions
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training: which system, how large, how long, from which seed.
+    """One training: system, size, epochs and seed.
 
     Args:
-        max_support, max_length: see :class:`~graphmeta.system.System`; the system's own if None.
+        max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
     """
 
     system: str
@@ -47,84 +47,88 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What came of a plan: the system, its encoder as trained alone (if it has one), and the reports of all trainings,
-    the system's own under its name."""
+class TrainedPlan:
+    """Result of a plan: the trained system, its separately trained base model (if any), and the reports of all
+    trainings by name, the system's own under its name.
+    """
 
     system: System
-    alone: System | None
+    base: System | None
     histories: dict[str, list[Report]]
 
 
-def learned(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar) -> Learned:
-    """Carry out all trainings of a plan, each with a checkpoint of its own.
+def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar) -> TrainedPlan:
+    """Run all trainings of a plan, each with its own checkpoint.
 
-    What learns how far to trust counts does so on the last tenth of the sessions, which neither its encoder has learned
-    from nor anybody counted. Then it knows how far, and all are counted, and an encoder that has learned from all of
-    them takes the place of the first (stacked generalisation: Wolpert 1992).
+    A re-ranker must learn how reliable co-occurrence counts are on sessions that were not counted. The base and the
+    counts are fitted on the first 90 % of sessions, the re-ranker on the last 10 %; afterwards both are refitted on all
+    sessions (stacked generalisation: Wolpert 1992).
 
     Args:
-        say: told a line at a time; bar: ``(batches, name) -> batches``, shows progress.
+        say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
     """
     if not checkpoint.resume:
         drop(checkpoint.folder)
     first, last = stages(plan)
-    earlier, later = _dealt(plan, split)
-    trained, histories = partial(_trained, say=say, bar=bar), {}
-    alone = None
+    earlier, later = _data_of_stages(plan, split)
+    train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
+    base = None
     if first is not None:
-        say(f"the encoder alone ({first.system}), trained to predict every click:")
-        alone, histories[f"{first.system} alone"] = trained(first, earlier, _within(checkpoint, "alone"))
-        say(f"{last.system}, beginning with what the encoder has learned:")
-    system, history = trained(last, later, checkpoint, begin=alone, statistics_log=earlier.train)
+        say(f"training the base model ({first.system}):")
+        base, histories[f"{first.system} (base)"] = train_stage(first, earlier, _within(checkpoint, "alone"))
+        say(f"training {last.system}, initialised from the base model:")
+    system, history = train_stage(last, later, checkpoint, begin=base, statistics_log=earlier.train)
     if first is not None and later is not earlier:
-        say(f"the encoder once more ({first.system}), on all sessions:")
-        alone, histories[f"{first.system} once more"] = trained(first, split, _within(checkpoint, "again"))
-        system.load_matching(alone, frozen_only=True)
+        say(f"refitting the base model ({first.system}) on all sessions:")
+        base, histories[f"{first.system} (refitted)"] = train_stage(first, split, _within(checkpoint, "again"))
+        system.load_matching(base, frozen_only=True)
         system.fit_statistics(split.train)
-    return Learned(system, alone, {**histories, plan.system: history})
+    return TrainedPlan(system, base, {**histories, plan.system: history})
 
 
 def drop(folder: Path) -> None:
-    """Remove a plan's checkpoints, and their folder if nothing else is in it."""
+    """Remove a plan's checkpoints, and their folder if it is empty."""
     for place in (*(folder / name for name in WITHIN), folder):
         _drop(place)
 
 
 def stages(plan: Plan) -> tuple[Plan | None, Plan]:
-    """How a system is trained: one that adapts begins with its encoder, trained alone to predict every click.
+    """The base model's plan (None if there is none) and the system's plan.
 
-    Meta-training sees one query a session; the encoder alone sees every click, and learns faster. It is also what
-    adaptation is compared with. One that learns how far to trust counts begins likewise.
+    A meta-learner starts from its encoder, trained without adaptation: meta-training has one query per session, the
+    encoder has one target per click and so learns faster. The encoder is also the baseline for adaptation. A re-ranker
+    starts from its base likewise.
     """
     name = CATALOGUE[plan.system].encoder
     if name is None:
         return None, plan
-    return replace(plan, system=name), _looking(plan) if CATALOGUE[plan.system].held_out else _meta(plan)
+    return replace(plan, system=name), _reranker_plan(plan) if CATALOGUE[plan.system].held_out else _meta_plan(plan)
 
 
-def _looking(plan: Plan) -> Plan:
-    """Small batches: there are few sessions to learn on."""
+def _reranker_plan(plan: Plan) -> Plan:
+    """Use small batches: the re-ranker has few sessions to learn from."""
     return replace(plan, batch_size=min(plan.batch_size, 100))
 
 
-def _meta(plan: Plan) -> Plan:
-    """Half the epochs, a quarter of the batch (a task is several samples) and a tenth of the rate."""
+def _meta_plan(plan: Plan) -> Plan:
+    """Half the epochs, a quarter of the batch size (a task is several samples) and a tenth of the learning rate."""
     return replace(plan, epochs=max(1, plan.epochs // 2), batch_size=max(1, plan.batch_size // 4), lr=plan.lr / 10)
 
 
-def _dealt(plan: Plan, split: Split) -> tuple[Split, Split]:
-    """What the encoder learns on and is counted, and what the system learns on: all, or the last tenth apart."""
+def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
+    """Data of the base and of the system: both all sessions, or for a re-ranker the first 90 % and the last 10 %."""
     if not CATALOGUE[plan.system].held_out:
         return split, split
     if split.train.num_sessions < 2:
-        raise InputError(f"{plan.system} counts some sessions and learns on others, and there is one; bring more")
+        raise InputError(
+            f"{plan.system} needs separate sessions to count and to learn on, and there is only one; provide more"
+        )
     logs = last_sessions(split.train, max(split.train.num_sessions // 10, 1))
     earlier, later = (replace(split, train=log) for log in logs)
     return earlier, later
 
 
-def _trained(
+def _train_stage(
     plan: Plan,
     split: Split,
     checkpoint: Checkpoint,
@@ -134,7 +138,9 @@ def _trained(
     begin: System | None = None,
     statistics_log: EventLog | None = None,
 ) -> tuple[System, list[Report]]:
-    """The system with its best epoch's weights, and every epoch's report; it starts from ``begin``, if given."""
+    """Train one system from ``begin`` (if given); returns it with its best epoch's weights, and the report of each
+    epoch.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
@@ -158,7 +164,7 @@ def _trained(
         valid=split.valid if split.valid.num_events else None,
         statistics_log=statistics_log,
         seed=plan.seed,
-        checkpoint=Checkpoint(folder, _goes_on(checkpoint, request)),
+        checkpoint=Checkpoint(folder, _can_resume(checkpoint, request)),
         progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{plan.epochs}"),
     )
     for report in reports:
@@ -170,18 +176,18 @@ def _trained(
 
 
 def _line(report: Report, epochs: int) -> str:
-    told = [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
+    parts = [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
     if report.valid:
         found = (f"{name} {100 * report.valid[key]:.2f} %" for name, key in _SHOWN if key in report.valid)
-        told += ["validation " + ", ".join(found)]
-    return "   ".join([*told, f"{report.seconds:.0f} s"]) + ("   best so far" if report.best and report.valid else "")
+        parts += ["validation " + ", ".join(found)]
+    return "   ".join([*parts, f"{report.seconds:.0f} s"]) + ("   best so far" if report.best and report.valid else "")
 
 
 _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 
 
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:
-    """What a training depends on: its plan, and a few letters that differ where the data do."""
+    """Everything that a training depends on: its plan and fingerprints of the data."""
     data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
     return {**{name: value for name, value in asdict(plan).items() if value is not None}, "data": data}
 
@@ -190,11 +196,11 @@ def _within(checkpoint: Checkpoint, name: str) -> Checkpoint:
     return replace(checkpoint, folder=checkpoint.folder / name)
 
 
-def _goes_on(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:
-    """Whether to go on from what lies in the folder; if not, it is removed.
+def _can_resume(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:
+    """Whether to resume from the checkpoint in the folder; if not, it is removed.
 
     Raises:
-        InputError: the checkpoint of another training; names what differs.
+        InputError: a checkpoint of another training; names what differs.
     """
     if not checkpoint.resume or not (checkpoint.folder / "request.json").is_file():
         _drop(checkpoint.folder)
@@ -204,13 +210,13 @@ def _goes_on(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:
     if changed:
         raise InputError(
             f"{checkpoint.folder}: a checkpoint of another training (different: {', '.join(changed)}); "
-            f"use its settings, or drop --resume to begin anew"
+            f"use its settings, or drop --resume to start over"
         )
     return True
 
 
 def _drop(folder: Path) -> None:
-    """Remove a checkpoint, and the folder if nothing else is in it."""
+    """Remove a checkpoint, and the folder if it is empty."""
     for name in ("training", "request"):
         for file in (folder / f"{name}.json", *folder.glob(f"{name}-*.safetensors")):
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A period of a stream as a retraining sees it: what has happened until its end, and which of that is new."""
+"""A period of a stream: all events until its end, and which of them are new."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Period:
-    """Number ``number`` of a stream, which began at ``begin`` (seconds).
+    """Number ``number`` of a stream, starting at ``begin`` (seconds).
 
     Args:
-        past: all events before its end, none after; items and users are numbered as in the whole stream, so that
-            those to come have their rows in the tables already.
-        seed: of the stream; all chance comes from it and the period's number.
+        past: all events before its end; items and users are numbered as in the whole stream, so that later ones have
+            table rows already.
+        seed: of the stream; all randomness derives from it and the period's number.
     """
 
     number: int
@@ -39,25 +39,27 @@ class Period:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """The number of each event in the stream, by time; later periods do not change it. ``[N]``."""
+        """Index of each event in the stream, by time; unaffected by later periods. ``[N]``."""
         number = np.empty(self.past.num_events, dtype=np.int64)
         number[np.argsort(self.past.time, kind="stable")] = np.arange(self.past.num_events)
         return number
 
     def is_new(self, samples: Samples, begin: float | None = None, end: float = np.inf) -> np.ndarray:
-        """Which samples of the past have a target of this period (or one of the times given), ``[S]``."""
+        """Mask of past samples whose target lies in this period (or between the given times), ``[S]``."""
         time = self.past.time[samples.end]
         return (time >= (self.begin if begin is None else begin)) & (time < end)
 
     def samples(self, system: System) -> Samples:
-        """What the system can learn from all of the past.
+        """All training samples of the past for the system.
 
         Raises:
-            InputError: a system whose training does not run over samples with one target each.
+            InputError: a system whose training samples do not have one target each.
         """
         found = system.training_samples(self.past)
         if not isinstance(found, Samples):
-            raise InputError("a system that learns from drawn tasks has no samples of a period; train it by itself")
+            raise InputError(
+                "a system trained on sampled tasks has no samples per period; it cannot be retrained in a stream"
+            )
         return found
 
     def seed_for(self, *purpose: int) -> int:

@@ -1,7 +1,7 @@
-"""Retraining without learning how: on everything, on the new period alone, or on that and a sample of the past.
+"""Retraining strategies without learned transfer: full retraining, fine-tuning on the new period, or a reservoir.
 
-A strategy is data; what it must remember from period to period is a dict of tensors, which it is given and gives
-back, so that a stream can be put down after any period and taken up again.
+A strategy is stateless; its state between periods is a dict of tensors that it receives and returns, so that a stream
+can be interrupted and resumed after any period.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ ADAM = Adam(lr=1e-2, weight_decay=0.0, final=1.0)
 
 
 class Strategy(Protocol):
-    """How a system in service takes in a new period."""
+    """How a deployed system is retrained on a new period."""
 
     def begin(self, system: System, period: Period) -> State:
-        """What there is to remember when the stream begins, after pretraining on the past of ``period``."""
+        """The initial state, after pretraining on the past of ``period``."""
         ...
 
     def retrain(self, system: System, state: State, period: Period) -> State:
-        """Change the system's weights into those for the next period; returns what to remember."""
+        """Update the system's weights for the next period; returns the new state."""
         ...
 
 
-def run(reports: Iterable[object]) -> None:
-    """Go through a training to its end."""
+def exhaust(reports: Iterable[object]) -> None:
+    """Run a training to its end."""
     for _ in reports:
         pass
 
 
-def learning(system: System, samples: Samples, batches: Batches | None = None) -> System:
-    """The same system, weights and all, that learns from these samples of its log and no others."""
+def restricted_to(system: System, samples: Samples, batches: Batches | None = None) -> System:
+    """A view of the system with shared weights that trains on these samples only."""
     view = copy.copy(system)
     view.samples = lambda log, max_length: samples  # noqa: ARG005
     view.batches = batches or system.batches
@@ -53,15 +53,15 @@ def learning(system: System, samples: Samples, batches: Batches | None = None) -
 
 @dataclass(frozen=True)
 class Full:
-    """All events so far, in every period: ``W_t`` from ``D_0 … D_t``.
+    """Retrain on all events so far: ``W_t`` from ``D_0 … D_t``.
 
     Args:
-        from_scratch: begin with the weights of before the stream each time, and not with the last period's.
+        from_scratch: start from the weights before the stream each time, instead of the last period's.
 
-    Each training has a fresh optimiser.
+    Each training uses a fresh optimiser.
 
-    Source: the baseline of Zhang et al. 2020 (SML), whose code goes on from the last weights.
-    Differs: no L2 term (its 1e-7 has no effect to speak of); five epochs, not a hundred.
+    Source: the baseline of Zhang et al. 2020 (SML), whose code continues from the last weights.
+    Differs: no L2 term (its 1e-7 has no noticeable effect); five epochs, not a hundred.
     """
 
     epochs: int = 5
@@ -70,7 +70,7 @@ class Full:
     from_scratch: bool = False
 
     def begin(self, system: System, period: Period) -> State:
-        """The weights to begin with each time, or nothing."""
+        """The initial weights, if training starts from scratch."""
         return {name: weight.clone() for name, weight in system.state_dict().items()} if self.from_scratch else {}
 
     def retrain(self, system: System, state: State, period: Period) -> State:
@@ -79,16 +79,15 @@ class Full:
             system.load_state_dict(state)
         seed = period.seed_for(0)
         options = {"epochs": self.epochs, "batch_size": self.batch_size, "optimizer": self.optimizer}
-        run(train(system, period.past, seed=seed, **options))
+        exhaust(train(system, period.past, seed=seed, **options))
         return state
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """The events of the new period alone, from the last weights: ``W_t`` from ``W_{t-1}`` and ``D_t``.
+    """Train on the new period only, from the last weights: ``W_t`` from ``W_{t-1}`` and ``D_t``.
 
-    What a system counts and does not learn (who clicked what, which items there are) it counts over all of the past.
-    Each training has a fresh optimiser.
+    Statistics (user histories, seen items) are counted over all of the past. Each training uses a fresh optimiser.
 
     Source: the baseline of Zhang et al. 2020 (SML).
     """
@@ -98,15 +97,15 @@ class FineTune:
     optimizer: Adam = ADAM
 
     def begin(self, system: System, period: Period) -> State:
-        """Nothing."""
+        """No state."""
         return {}
 
     def retrain(self, system: System, state: State, period: Period) -> State:
         """Train on the new samples."""
         samples = period.samples(system)
-        view = learning(system, samples.take(period.is_new(samples).nonzero()[0]))
+        view = restricted_to(system, samples.take(period.is_new(samples).nonzero()[0]))
         seed = period.seed_for(0)
-        run(
+        exhaust(
             train(
                 view, period.past, epochs=self.epochs, batch_size=self.batch_size, optimizer=self.optimizer, seed=seed
             )
@@ -116,17 +115,17 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Reservoir:
-    """The new period and a uniform sample of all before it; what the model finds unlikely is drawn more often.
+    """Train on the new period and a uniform reservoir of the past, sampling low-scored samples more often.
 
-    Of ``N`` samples, the one with the r-th best score of its target is drawn with weight ``exp(r / N)``, with
-    replacement, ``N`` a pass. After the training, sample number n of the stream enters the reservoir with probability
-    ``size / n``, in the place of a random one, which keeps it uniform.
+    Of ``N`` samples, the one with the r-th best target score has sampling weight ``exp(r / N)``, with replacement,
+    ``N`` per epoch. After training, sample number n of the stream enters the reservoir with probability ``size / n``
+    and replaces a random one, which keeps it uniform.
 
     Args:
-        size: of the reservoir, in samples; the ones before the stream have been through it too.
+        size: of the reservoir, in samples; samples before the stream are offered to it too.
 
-    A sample is known by its target. A system that learns whole sessions at once knows a session by its last click: one
-    that went on since it entered is not found again.
+    A sample is identified by its target. A system trained on whole sessions identifies a session by its last click: a
+    session that has grown since it entered is not found again.
 
     Source: Wang et al., Streaming Ranking Based Recommender Systems, SIGIR 2018 (SPMF), as Zhang et al. 2020 run it.
     Differs: the plain reservoir algorithm; the public code counts twice while it fills.
@@ -138,18 +137,18 @@ class Reservoir:
     optimizer: Adam = ADAM
 
     def begin(self, system: System, period: Period) -> State:
-        """The reservoir, after what came before the stream."""
+        """The reservoir after the events before the stream."""
         empty = {"pool": torch.full((self.size,), -1), "offered": torch.tensor(0)}
         return self._offer(empty, period, _targets(period, period.samples(system)))
 
     def retrain(self, system: System, state: State, period: Period) -> State:
-        """Train on the reservoir and the new samples, then offer it the new ones."""
+        """Train on the reservoir and the new samples, then offer the new samples to the reservoir."""
         samples = period.samples(system)
         target, new = period.order[samples.end], period.is_new(samples)
         used = samples.take((new | np.isin(target, state["pool"].numpy())).nonzero()[0])
-        view = learning(system, used, partial(_weighted, weight=_hard_first(system, used)))
+        view = restricted_to(system, used, partial(_weighted, weight=_sampling_weights(system, used)))
         seed = period.seed_for(0)
-        run(
+        exhaust(
             train(
                 view, period.past, epochs=self.epochs, batch_size=self.batch_size, optimizer=self.optimizer, seed=seed
             )
@@ -162,20 +161,20 @@ class Reservoir:
         return {"pool": torch.from_numpy(pool), "offered": torch.tensor(offered + len(targets))}
 
 
-def fill(pool: np.ndarray, offered: int, things: np.ndarray, random: np.random.Generator) -> None:
-    """Offer these to a reservoir that has been offered so many before: each ends up in it as likely as any other."""
-    number = offered + np.arange(len(things))
+def fill(pool: np.ndarray, offered: int, values: np.ndarray, random: np.random.Generator) -> None:
+    """Reservoir sampling: offer these values after ``offered`` earlier ones; all are kept with equal probability."""
+    number = offered + np.arange(len(values))
     place = np.where(number < len(pool), number, random.integers(0, number + 1))
-    for at in (place < len(pool)).nonzero()[0]:  # one after the other: a later one may push out an earlier one
-        pool[place[at]] = things[at]
+    for at in (place < len(pool)).nonzero()[0]:  # sequential, since a later value may replace an earlier one
+        pool[place[at]] = values[at]
 
 
 def _targets(period: Period, samples: Samples) -> np.ndarray:
     return np.sort(period.order[samples.end])
 
 
-def _hard_first(system: System, samples: Samples, size: int = 512) -> np.ndarray:
-    """How likely each sample is to be drawn: ``exp(r / N)``, r = 1 for the target that scores best."""
+def _sampling_weights(system: System, samples: Samples, size: int = 512) -> np.ndarray:
+    """Sampling probability of each sample: ∝ ``exp(r / N)``, r = 1 for the best-scored target."""
     own = [
         system.scores(part := samples.take(slice(at, at + size))).cpu().numpy()[np.arange(len(part)), part.target]
         for at in range(0, len(samples), size)

@@ -1,4 +1,4 @@
-"""A stream of periods: the model in service is tested on each period before anything is learned from it."""
+"""Prequential evaluation: the deployed model is tested on each period before it is retrained on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
-from graphmeta.retrain.testing import Asking
+from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
@@ -26,10 +26,10 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class PeriodReport:
-    """What the model in service was worth on a period, and what it took to retrain it on that period.
+    """Metrics of the deployed model on a period, and the cost of retraining on it.
 
-    ``sampled`` and ``full`` hold the metrics among drawn items and among all that had appeared; ``rows`` is how many
-    clicks were asked about, ``begin`` the time of the first of them. CPU seconds add up over threads.
+    ``sampled`` and ``full`` hold the metrics among sampled candidates and among all items seen so far; ``rows`` is the
+    number of test clicks, ``begin`` the period's start. CPU seconds are summed over threads.
     """
 
     period: int
@@ -44,7 +44,7 @@ class PeriodReport:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """So many first periods are trained on before the first test, by ``strategy``; on all at once if not given."""
+    """Number of first periods to train on before the first test, by ``strategy``; jointly if not given."""
 
     first: int = 10
     strategy: Strategy | None = None
@@ -57,37 +57,38 @@ def stream(
     edges: np.ndarray,
     strategy: Strategy,
     begin: Pretraining = Pretraining(),
-    asking: Asking | None = None,
+    evaluation: StreamEvaluation | None = None,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[PeriodReport]:
-    """Put a system in service: test it on each period, then let the strategy retrain it on that period.
+    """Test a system on each period, then let the strategy retrain it on that period.
 
-    The first periods pretrain it; all that follow are tested on. Nothing a model learns, and nothing it is asked,
-    depends on a later period; users and items of the whole log have their rows from the beginning, which stay as they
-    began until somebody meets them (but :class:`~graphmeta.retrain.transfer.Transfer` transfers all rows).
+    The first periods pretrain it; all later ones are tested on. Neither training nor test queries depend on later
+    periods; users and items of the whole log have table rows from the start, which keep their initial values until
+    their first event (except that :class:`~graphmeta.retrain.transfer.Transfer` transfers all rows).
 
     Args:
-        edges: where the periods begin and the last one ends, see :func:`~graphmeta.data.splits.period_edges`.
-        begin: what is trained on before the first test.
-        checkpoint: where to save after each period; resumed, it goes on bit for bit.
+        edges: boundaries of the periods, see :func:`~graphmeta.data.splits.period_edges`.
+        begin: pretraining before the first test.
+        evaluation: test queries and candidates of a period.
+        checkpoint: where to save after each period; a resumed stream continues bit for bit.
 
     Raises:
-        InputError: a log numbered otherwise than the system, no period left to test on, too few items to draw from.
+        InputError: a log numbered differently from the system, no period left to test on, too few items to sample from.
 
     Source: Zhang et al. 2020 (SML), section 5.1: periods as test sets, averaged by their rows (:func:`overall`).
     """
-    asking, first = asking or Asking(), begin.first
+    evaluation, first = evaluation or StreamEvaluation(), begin.first
     system.check(log, "stream's")
     if not 1 <= first < len(edges) - 1:
         raise InputError(
-            f"of {len(edges) - 1} periods, the first {first} are to begin with: that leaves none; make periods shorter"
+            f"of {len(edges) - 1} periods, the first {first} are for pretraining; none is left, so shorten periods"
         )
-    asking.check(log, edges, first)
+    evaluation.check(log, edges, first)
     setting = _setting(system, log, edges, strategy) | {
         "seed": seed,
         "first": first,
-        "asking": re.sub(r" at 0x\w+", "", repr(asking)),
+        "evaluation": re.sub(r" at 0x\w+", "", repr(evaluation)),
     }
     run = _Service(system, setting)
     if checkpoint is not None and checkpoint.resume:
@@ -100,7 +101,7 @@ def stream(
     while run.next < len(edges) - 1:
         period = Period.of(log, edges, run.next, seed=seed)
         began = time.perf_counter()
-        rows, sampled, full = asking.measure(system, period)
+        rows, sampled, full = evaluation.measure(system, period)
         tested, cpu = time.perf_counter(), time.process_time()
         if period.is_new(period.samples(system)).any():
             run.state = strategy.retrain(system, run.state, period)
@@ -127,7 +128,7 @@ def overall(reports: Sequence[PeriodReport], *, since: int = 0) -> dict[str, dic
 
 
 def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strategy) -> dict[str, Any]:
-    """What a stream depends on."""
+    """Everything that a stream's results depend on."""
     return {
         "log": log.fingerprint(),
         "edges": edges.tolist(),
@@ -137,13 +138,13 @@ def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strateg
     }
 
 
-def _named(thing: object) -> str:
-    """What it is, without the places in memory where its functions lie."""
-    return re.sub(r" at 0x\w+", "", repr(thing))
+def _named(value: object) -> str:
+    """``repr`` without memory addresses of functions."""
+    return re.sub(r" at 0x\w+", "", repr(value))
 
 
 class _Service:
-    """A system in service: what a checkpoint holds."""
+    """A deployed system and its progress: the content of a checkpoint."""
 
     def __init__(self, system: System, setting: dict[str, Any]) -> None:
         self.system, self.setting = system, setting
@@ -152,19 +153,19 @@ class _Service:
         self.next = -1
 
     def note(self, report: PeriodReport) -> None:
-        """A period is over."""
+        """Store the report of a finished period."""
         self.reports.append(report)
         self.next += 1
 
     def save(self, folder: Path) -> None:
-        """Write everything the next period depends on."""
+        """Write everything that the next period depends on."""
         tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
         tensors |= {f"state/{name}": tensor for name, tensor in self.state.items()}
         reports = [asdict(report) for report in self.reports]
         save_state(folder, "stream", tensors, {"setting": self.setting, "next": self.next, "reports": reports})
 
     def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote; nothing there means from the beginning."""
+        """Resume from what :meth:`save` wrote, if the folder has a checkpoint."""
         if not (folder / "stream.json").is_file():
             return
         tensors, document = load_state(folder, "stream")

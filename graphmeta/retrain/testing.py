@@ -1,4 +1,4 @@
-"""What a system in service is asked in each period, and how it is measured."""
+"""Test protocol of a stream: queries, candidates and metrics of a period."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from graphmeta.system import System
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What is asked about a period: every click of it, among drawn items and among all.
+class StreamEvaluation:
+    """Ranks the target of every click of a period, among sampled candidates and among all items.
 
-    Candidates are the items that have appeared by the end of the period. The drawn ones, each as likely and none twice,
-    are none that the user (where users are not known: the session) has clicked by then.
+    All candidates have appeared by the end of the period. Sampled ones are uniform, without replacement, among the
+    items that the user (without users: the session) has not clicked by then.
 
     Args:
-        negatives: items drawn for each click.
-        samples: the clicks of a log with what is known before each, e.g. ``prefixes``, which leaves out the first
-            click of a session.
-        max_length: clicks that are known at most, the last ones.
+        negatives: sampled items per click.
+        samples: test samples of a log with their contexts, e.g. ``prefixes``, which excludes the first click of a
+            session.
+        max_length: maximum context length, the last clicks.
     """
 
     negatives: int = 999
@@ -39,26 +39,28 @@ class Asking:
     batch_size: int = 500
 
     def rows(self, period: Period) -> Samples:
-        """The clicks of the period."""
+        """The test samples of the period."""
         every = self.samples(period.past, max_length=self.max_length)
         return every.take(period.is_new(every).nonzero()[0])
 
     def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
-        """How many clicks, and the metrics of both rankings."""
+        """Number of test clicks, and the metrics of both rankings."""
         rows, seen = self.rows(period), np.flatnonzero(period.past.support)
-        draw = Untouched(period.past, seen, np.random.default_rng(period.seed_for(4)))
+        draw = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
         place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
         found = torch.empty(2, len(rows), dtype=torch.float64)
         for at in range(0, len(rows), self.batch_size):
             part = slice(at, at + self.batch_size)
-            chosen = torch.from_numpy(np.concatenate([place[part][:, None], draw(rows.take(part), self.negatives)], 1))
+            candidates = torch.from_numpy(
+                np.concatenate([place[part][:, None], draw(rows.take(part), self.negatives)], 1)
+            )
             scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
-            found[0, part] = ranks(scores.gather(1, chosen), torch.zeros(len(scores), dtype=torch.int64))
+            found[0, part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
             found[1, part] = ranks(scores, torch.from_numpy(place[part]))
         return len(rows), summary(found[0], self.ks), summary(found[1], self.ks)
 
     def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
-        """Raise an InputError if a period that will be asked about leaves too few items to compare with."""
+        """Raise an InputError if a test period has too few items to sample from."""
         period = np.searchsorted(edges, log.time, "right") - 1
         owner = owners(log, log.session)
         item_since = np.full(log.num_items, len(edges))
@@ -72,22 +74,22 @@ class Asking:
             least = seen - int(touched[owner[period == number]].max(initial=0))
             if least < self.negatives or max(self.ks) >= min(self.negatives + 1, seen):
                 raise InputError(
-                    f"in period {number + 1} somebody leaves {least} of {seen} items to draw {self.negatives} from, "
-                    f"and lists have up to {max(self.ks)}: draw fewer (--negatives, at least {max(self.ks)}), or begin "
-                    f"later (--first)"
+                    f"in period {number + 1} only {least} of {seen} items are left to sample {self.negatives} from, "
+                    f"and lists have up to {max(self.ks)}: sample fewer (--negatives, at least {max(self.ks)}), or "
+                    f"start later (--first)"
                 )
 
 
 def owners(log: EventLog, session: np.ndarray) -> np.ndarray:
-    """Whose sessions these are: numbers of users, and after them of sessions that are nobody's."""
+    """Owner of each session: the user's number, or for sessions without a user, a number after those."""
     if log.session_user is None or log.users is None:
         return session
     user = log.session_user[session]
     return np.where(user >= 0, user, len(log.users) + session)
 
 
-class Untouched:
-    """Draws for each sample items that its user never clicked: places in ``seen``, the items there are so far."""
+class UnclickedSampler:
+    """Samples items that the user never clicked, as positions in ``seen``, the items that have appeared so far."""
 
     def __init__(self, past: EventLog, seen: np.ndarray, random: np.random.Generator) -> None:
         self.random, self.size, self.past = random, len(seen), past
@@ -98,7 +100,7 @@ class Untouched:
     def __call__(self, samples: Samples, count: int) -> np.ndarray:
         """``[S, count]``.
 
-        All items stand in one random ring; each sample begins somewhere on it and takes the first that are free.
+        All items form one random ring; each sample takes the first unclicked items from a random position on.
         """
         owner = owners(self.past, samples.session)
         ring = self.random.permutation(self.size)

@@ -1,7 +1,7 @@
-"""Learning how to retrain: a network that combines a table's last rows with what the new period makes of them.
+"""Learned transfer (SML): a network combines a table's last rows with those retrained on the new period.
 
-Serving period t + 1 well is what ``f_Θ(W_{t-1}, Ŵ_t)`` is for, and period t + 1 itself says how well it did: Ŵ is
-learned on the period that has passed (step 1, Θ fixed), Θ on the one that follows it (step 2, Ŵ fixed).
+``f_Θ(W_{t-1}, Ŵ_t)`` is trained to perform well on period t + 1: Ŵ is trained on the past period (step 1, Θ fixed), Θ
+on the period after it (step 2, Ŵ fixed).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
-from graphmeta.nn.losses.negatives import AmongSeen
+from graphmeta.nn.losses.negatives import UniformSeen
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
-from graphmeta.retrain.strategy import ADAM, learning, run
+from graphmeta.retrain.strategy import ADAM, exhaust, restricted_to
 from graphmeta.retrain.transfer_net import TransferNet, TransferredTable
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
@@ -32,12 +32,12 @@ from graphmeta.training.optimizers import Adam
 Tables = dict[str, Tensor]
 
 
-class Through(nn.Module):
-    """A recommender whose tables are ``f_Θ(old, its own)``: what the losses are taken of in both steps.
+class TransferWrapper(nn.Module):
+    """A recommender whose tables are ``f_Θ(old, own)``; both steps compute their losses through it.
 
     Args:
-        old: the tables of the last period, by name; nets: what transfers each of them.
-        penalty: λ of ``½ λ Σ ŵ²`` over the rows that a batch touches, while Ŵ is learned.
+        old: the tables of the last period, by name; nets: the transfer network of each.
+        penalty: λ of ``½ λ Σ ŵ²`` over the rows in a batch, while Ŵ is trained.
     """
 
     def __init__(self, body: Recommender, old: Tables, nets: dict[str, nn.Module], *, penalty: float = 0.0) -> None:
@@ -46,7 +46,7 @@ class Through(nn.Module):
         self.nets = nn.ModuleDict({_key(name): net for name, net in nets.items()})
 
     def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
-        """As the recommender."""
+        """As the recommender's."""
         own = {name: self.body.get_parameter(name) for name in self.old}
         made = {name: TransferredTable(self.nets[_key(name)], self.old[name], new) for name, new in own.items()}
         found = functional_call(self.body, dict[str, Tensor](made), (batch, loss, encoded))
@@ -57,11 +57,11 @@ class Through(nn.Module):
 
     @torch.no_grad()
     def served(self) -> Tables:
-        """The tables to serve with: every row transferred."""
+        """The tables to deploy: every row transferred."""
         return {name: self.nets[_key(name)](old, self.body.get_parameter(name)) for name, old in self.old.items()}
 
     def learn(self, *, nets: bool, tuned: tuple[str, ...] = ("",)) -> None:
-        """From now on the nets learn, or the tables and the other weights whose names begin so; never both."""
+        """Make either the networks trainable, or the tables and the other weights whose names start with ``tuned``."""
         self.nets.requires_grad_(nets)
         for name, weight in self.body.named_parameters():
             weight.requires_grad_(not nets and (name in self.old or name.startswith(tuned)))
@@ -72,9 +72,9 @@ def _key(name: str) -> str:
 
 
 class _Learner(System):
-    """The system that learns through the nets; what is counted, the system itself has counted for it."""
+    """The system that trains through the transfer networks; statistics are fitted by the system itself."""
 
-    def __init__(self, like: System, through: Through) -> None:
+    def __init__(self, like: System, through: TransferWrapper) -> None:
         super().__init__(
             through,  # pyright: ignore[reportArgumentType]
             like.items,
@@ -85,23 +85,23 @@ class _Learner(System):
         )
 
     @property
-    def through(self) -> Through:
+    def through(self) -> TransferWrapper:
         """Its recommender."""
         return self.recommender  # pyright: ignore[reportReturnType]
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Nothing to count."""
+        """Do nothing."""
 
 
-class Lasting(Adam):
-    """An optimiser whose moments outlive a training and go on in the next one."""
+class PersistentOptimizer(Adam):
+    """An optimiser whose moments persist over several trainings."""
 
     def __init__(self, like: Adam) -> None:
         super().__init__(like.lr, like.weight_decay, like.final)
         vars(self).update(like=like, built=None)
 
     def build(self, parameters: object) -> torch.optim.Optimizer:
-        """The optimiser of these parameters, the same every time."""
+        """The optimiser of these parameters, created once."""
         if vars(self)["built"] is None:
             vars(self)["built"] = vars(self)["like"].build(parameters)
         return vars(self)["built"]
@@ -109,65 +109,65 @@ class Lasting(Adam):
 
 @dataclass(frozen=True)
 class Transfer:
-    """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every table of vectors, one net a table; other weights are fine-tuned.
+    """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every embedding table, one network per table; other weights are fine-tuned.
 
-    When period t + 1 has been tested on, ``phases`` times: Θ learns on t + 1 with Ŵ_t fixed (step 2), Ŵ_t on t with Θ
-    fixed (step 1); then ``W_t`` is made anew, Ŵ_{t+1} learned from t + 1 beginning at W_t, and
-    ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})`` goes into service. That is the online algorithm; the offline one leaves out the last
-    step 1 and is otherwise the same, because Ŵ_t has had its first step 1 when period t was there.
+    After the test on period t + 1, ``rounds`` times: train Θ on t + 1 with Ŵ_t fixed (step 2), then Ŵ_t on t with Θ
+    fixed (step 1); then recompute ``W_t``, train Ŵ_{t+1} on t + 1 from W_t, and deploy ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})``.
+    That is the online algorithm; the offline one omits the last step 1 and is otherwise the same, because Ŵ_t had its
+    first step 1 in period t.
 
     Args:
-        tables: which tables, by the beginning of their names in the recommender; tuned: which other weights step 1
-            changes, likewise. The rest stays as pretrained.
-        net: makes the net of a table from its width.
-        phases: steps 2 and 1 a period; epochs: of each step.
-        offline: so many periods of the stream are taken in offline.
-        warm_up: epochs of step 2 before the stream, on what came before it, with ``Ŵ = W``. Where periods are of a few
-            thousand events, Θ begun at random learns which items are popular and no more; so it learns whose row is
-            whose before it transfers any.
-        restart_from: step 1 begins at Ŵ as it is (``hat``), or at what was transferred (``transferred``), as the
-            public code does.
+        tables: prefixes of the names of transferred tables; tuned: of other weights that step 1 trains. All others stay
+            as pretrained.
+        net: builds the transfer network of a table from its width.
+        rounds: steps 2 and 1 per period; epochs: of each step.
+        offline: number of first periods that use the offline algorithm.
+        warm_up: epochs of step 2 before the stream, on the data before it, with ``Ŵ = W``. With periods of a few
+            thousand events, a randomly initialised Θ learns only item popularity; the warm-up first teaches it to
+            preserve rows.
+        restart_from: step 1 starts at Ŵ (``retrained``), or at the transferred table (``transferred``), as the public
+            code does.
         weights, theta: the optimisers of Ŵ and Θ; batch_sizes: of steps 1 and 2.
         penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
 
-    Adam's moments, of Ŵ and of Θ, live as long as a period is worked on: between periods there is nothing to keep but
-    weights. Rows of users and items that nobody has met are transferred like all others: step 2 meets them when they
-    come, so that Θ learns what to make of newcomers. In step 2 a loss that draws by
-    :class:`~graphmeta.nn.losses.negatives.AmongSeen` draws among the new period's items.
+    Adam's moments of Ŵ and Θ persist within a period; between periods only weights are kept. Rows of users and items
+    without
+    events are transferred like all others: step 2 includes them once they appear, so that Θ learns to initialise them.
+    In step 2 a loss that samples by :class:`~graphmeta.nn.losses.negatives.UniformSeen` uses the new period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
-    Differs: a net for each table of any recommender; the public code keeps its moments over the whole stream; a
+    Differs: a network for each table of any recommender; the public code keeps its moments over the whole stream; the
     warm-up is ours.
     """
 
     tables: tuple[str, ...] = ("",)
     tuned: tuple[str, ...] = ("",)
     net: Callable[[int], nn.Module] = TransferNet
-    phases: int = 10
+    rounds: int = 10
     epochs: int = 1
     offline: int = 0
     warm_up: int = 0
-    restart_from: str = "hat"
+    restart_from: str = "retrained"
     weights: Adam = ADAM
     theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
     batch_sizes: tuple[int, int] = (1024, 256)
     penalty: float = 1e-6
 
     def begin(self, system: System, period: Period) -> State:
-        """Nets, untrained or warmed up; no period is waiting for its successor."""
-        if self.restart_from not in ("hat", "transferred"):
-            raise InputError(f"restart_from={self.restart_from!r} must be hat or transferred")
+        """Networks, untrained or warmed up; no retrained tables yet."""
+        if self.restart_from not in ("retrained", "transferred"):
+            raise InputError(f"restart_from={self.restart_from!r} must be retrained or transferred")
         if system.adaptation is not None:
-            raise InputError("a system that adapts is not retrained by transfer; take the one it goes around")
+            raise InputError("transfer does not support systems with an adaptation; use the base system")
         with torch.random.fork_rng():
             torch.manual_seed(period.seed_for(2))
             nets = {name: self.net(system.recommender.get_parameter(name).shape[1]) for name in self._names(system)}
         state = _packed(nets) | {"taken in": torch.tensor(0)}
-        return state | (self._warmed(system, state, replace(period, begin=-np.inf)) if self.warm_up else {})
+        return state | (self._warm_up(system, state, replace(period, begin=-np.inf)) if self.warm_up else {})
 
     def retrain(self, system: System, state: State, period: Period) -> State:
-        """Learn from the new period how the last one should have been taken in, then take it in."""
-        with _flags_kept(system):
+        """Train the networks on the new period, then retrain and transfer the tables."""
+        with _requires_grad_restored(system):
             return self._retrained(system, state, period)
 
     def _retrained(self, system: System, state: State, period: Period) -> State:
@@ -177,49 +177,49 @@ class Transfer:
         new = every.take(period.is_new(every).nonzero()[0])
         taken_in = int(state["taken in"])
         if "began" in state:
-            _assign(body, _part(state, "hat/"))
+            _assign(body, _with_prefix(state, "retrained/"))
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
-            kinds = ([True, False] * self.phases)[: None if taken_in >= self.offline else -1]
+            kinds = ([True, False] * self.rounds)[: None if taken_in >= self.offline else -1]
             self._alternate(learner, (before, new), period, kinds=kinds)
             _assign(body, through.served())
         through.old = _tables(body, through.old)
-        self._step(learner, new, period, optimizer=Lasting(self.weights), nets=False, number=0)
-        hat = _tables(body, through.old)
+        self._step(learner, new, period, optimizer=PersistentOptimizer(self.weights), nets=False, number=0)
+        retrained = _tables(body, through.old)
         _assign(body, through.served())
-        remembered = {f"old/{name}": table for name, table in through.old.items()}
-        remembered |= {f"hat/{name}": table for name, table in hat.items()}
+        tables = {f"old/{name}": table for name, table in through.old.items()}
+        tables |= {f"retrained/{name}": table for name, table in retrained.items()}
         counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
         nets = {name: through.nets[_key(name)] for name in through.old}
-        return _packed(nets) | remembered | counts
+        return _packed(nets) | tables | counts
 
-    def _warmed(self, system: System, state: State, period: Period) -> State:
-        """The nets after epochs in which all there is to learn from is new, and Ŵ is what W was."""
+    def _warm_up(self, system: System, state: State, period: Period) -> State:
+        """The networks after a warm-up on all past samples, with Ŵ = W."""
         system.fit_statistics(period.past)
-        with _flags_kept(system):
-            learner, many = self._learner(system, state), replace(self, epochs=self.warm_up)
-            samples, theta = period.samples(system), Lasting(self.theta)
-            many._step(learner, samples, period, optimizer=theta, nets=True, number=0)
+        with _requires_grad_restored(system):
+            learner, warm_up = self._learner(system, state), replace(self, epochs=self.warm_up)
+            samples, theta = period.samples(system), PersistentOptimizer(self.theta)
+            warm_up._step(learner, samples, period, optimizer=theta, nets=True, number=0)
         return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
 
     def _names(self, system: System) -> list[str]:
         names = sorted(name for name in table_names(system.recommender) if name.startswith(self.tables))
         if not names:
-            raise InputError(f"no table of vectors has a name that begins with {', '.join(self.tables)}")
+            raise InputError(f"no embedding table has a name that starts with {', '.join(self.tables)}")
         return names
 
     def _learner(self, system: System, state: State) -> _Learner:
-        old, nets = _part(state, "old/"), {}
+        old, nets = _with_prefix(state, "old/"), {}
         for name in self._names(system):
             old.setdefault(name, system.recommender.get_parameter(name).detach().clone())
             nets[name] = self.net(old[name].shape[1]).to(old[name])
-            nets[name].load_state_dict(_part(state, f"net/{name}/"))
-        return _Learner(system, Through(system.recommender, old, nets, penalty=self.penalty))
+            nets[name].load_state_dict(_with_prefix(state, f"net/{name}/"))
+        return _Learner(system, TransferWrapper(system.recommender, old, nets, penalty=self.penalty))
 
     def _alternate(
         self, learner: _Learner, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
     ) -> None:
-        """Steps in this order, those of the nets on the new samples, the others on those before."""
-        optimizers = Lasting(self.weights), Lasting(self.theta)
+        """Run steps in this order: networks on the new samples, tables on the earlier ones."""
+        optimizers = PersistentOptimizer(self.weights), PersistentOptimizer(self.theta)
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets and self.restart_from == "transferred":
@@ -228,22 +228,22 @@ class Transfer:
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
     ) -> None:
-        """An epoch or more of one of the two."""
+        """Run the epochs of one of the two steps."""
         if len(samples) == 0:
             return
         learner.through.learn(nets=nets, tuned=self.tuned)
         for part in learner.modules():
-            if isinstance(part, AmongSeen):
+            if isinstance(part, UniformSeen):
                 part.since = period.begin if nets else -np.inf
                 part.fit_statistics(period.past)
         seed = period.seed_for(3, number)
         options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
-        run(train(learning(learner, samples, learner.batches), period.past, seed=seed, **options))
+        exhaust(train(restricted_to(learner, samples, learner.batches), period.past, seed=seed, **options))
 
 
 @contextmanager
-def _flags_kept(system: System) -> Iterator[None]:
-    """Afterwards the weights that are frozen are those that were."""
+def _requires_grad_restored(system: System) -> Iterator[None]:
+    """Restore ``requires_grad`` of all weights on exit."""
     learns = {weight: weight.requires_grad for weight in system.parameters()}
     try:
         yield
@@ -268,5 +268,5 @@ def _packed(nets: dict[str, nn.Module]) -> State:
     }
 
 
-def _part(state: State, prefix: str) -> State:
+def _with_prefix(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

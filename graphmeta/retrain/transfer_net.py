@@ -1,4 +1,4 @@
-"""From what a row of a table was and what a period made of it to what it becomes: a small network for every row."""
+"""Transfer network: maps a table row's last and retrained values to its new value, row by row."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What can be asked of a table without knowing what is in it.
-_ABOUT = {Tensor.dim, Tensor.size, Tensor.__len__, Tensor.is_floating_point} | {
+# Attributes of a table that do not need its values.
+_METADATA = {Tensor.dim, Tensor.size, Tensor.__len__, Tensor.is_floating_point} | {
     getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "layout", "requires_grad", "ndim")
 }
 
 
 class TransferNet(nn.Module):
-    """The row ``w`` of the last period and ``ŵ``, learned from the new one, become ``w'``; each row by itself.
+    """Combine the last period's row ``w`` and the retrained ``ŵ`` into ``w'``; each row separately.
 
     ``H⁰ = [w ; ŵ ; (w ⊙ ŵ) / (‖w‖ + ε)]``, ``H¹ = G(F¹ H⁰ + b)``, ``H² = G(F² H¹ + b)``,
-    ``w' = G(flat(H²) W + b) W_o + b``, with ``G(x) = x σ(1.702 x)``. The filters mix the three rows, the same in every
-    dimension; a row of zeros is as good as any other.
+    ``w' = G(flat(H²) W + b) W_o + b``, with ``G(x) = x σ(1.702 x)``. The filters mix the three rows, equally in every
+    dimension; zero rows are allowed.
 
     Args:
         filters: rows of F¹ and F²; hidden: width of the layer before the last.
         detach_dot: no gradient through the third row.
-        residual: ``w' = ŵ + …`` with a last layer that begins at zero: untrained, it is fine-tuning.
+        residual: ``w' = ŵ + …`` with a last layer initialised to zero: untrained, it equals fine-tuning.
 
     Shapes: ``[R, width], [R, width] -> [R, width]``.
 
@@ -51,7 +51,7 @@ class TransferNet(nn.Module):
             nn.init.zeros_(self.out.bias)
 
     def forward(self, old: Tensor, new: Tensor) -> Tensor:
-        """The rows of this period."""
+        """The transferred rows."""
         dot = old * new / (torch.linalg.vector_norm(old, dim=1, keepdim=True) + 1e-8)
         stacked = torch.stack([old, new, dot.detach() if self.detach_dot else dot]).flatten(1)  # [3, R * width]
         mixed = _filtered(self.second, _filtered(self.first, stacked)).unflatten(1, old.shape)  # [n_2, R, width]
@@ -60,7 +60,7 @@ class TransferNet(nn.Module):
 
 
 def _filtered(filters: nn.Linear, rows: Tensor) -> Tensor:
-    """Rows mixed by each filter, ``[rows, M] -> [filters, M]``: a few long rows are faster than many short ones."""
+    """Mix rows by each filter, ``[rows, M] -> [filters, M]``: few long rows are faster than many short ones."""
     return _gelu(torch.addmm(filters.bias[:, None], filters.weight, rows))
 
 
@@ -69,10 +69,10 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 class TransferredTable(Tensor):
-    """``f(old, new)`` in the place of an embedding's weight, made for the rows that are looked up, and no others.
+    """``f(old, new)`` as a drop-in for an embedding weight, computed lazily for the rows that are looked up.
 
-    ``F.embedding`` transfers the distinct rows it asks for; any other operation, the whole table once. ``rows`` notes
-    what was transferred.
+    ``F.embedding`` transfers the distinct rows it needs; any other operation transfers the whole table once. ``rows``
+    records the transferred rows.
     """
 
     net: nn.Module
@@ -96,7 +96,7 @@ class TransferredTable(Tensor):
     ) -> Any:
         if func is F.embedding and isinstance(args[1], cls):
             return args[1].looked_up(args[0])
-        if func in _ABOUT:
+        if func in _METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
         plain = [a.dense() if isinstance(a, cls) else a for a in args]

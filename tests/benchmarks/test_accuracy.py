@@ -107,9 +107,14 @@ def test_a_reranker_learns_on_what_is_not_counted_around_a_base_that_another_rep
     fresh = build("reranker", LOG.items, width=4)
     fresh.fit_statistics(LOG)
     alike = {name for name, weight in fresh.state_dict().items() if torch.equal(weight, last[name])}
-    tables = {f"{LEARNED}reranker.{name}" for name in ("similar", "similarity", "forth", "back", "known")}
+    tables = {
+        f"{LEARNED}reranker.{name}"
+        for name in ("similar", "similarity", "next_share", "previous_share", "item_statistics")
+    }
     assert tables <= alike  # in the end all is counted
-    assert alike.isdisjoint({f"{LEARNED}repeat_bias.ago.weight", f"{LEARNED}reranker.direct.weight"})  # they learned
+    assert alike.isdisjoint(
+        {f"{LEARNED}repeat_bias.recency.weight", f"{LEARNED}reranker.direct.weight"}
+    )  # they learned
 
 
 def test_what_learns_to_trust_counts_needs_a_base_and_sessions_of_its_own(row):

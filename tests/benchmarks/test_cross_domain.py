@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cross_domain, report, rows
-from graphmeta.datasets.reviews import planted_reviews
+from graphmeta.datasets.reviews import synthetic_reviews
 
 
 def test_a_row_becomes_a_line_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tiny():
-        planted = planted_reviews(common=20, alone=5, items=6, each=3)
+        planted = synthetic_reviews(common=20, alone=5, items=6, each=3)
         return planted.source, planted.target
 
     data = cross_domain.Dataset(tiny, length=20, min_count=1, width=4)

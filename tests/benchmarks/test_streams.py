@@ -39,7 +39,7 @@ def test_strategies_of_a_seed_begin_with_the_same_weights():
 
 
 def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    monkeypatch.setattr(streams, "EVALUATION", streams.Reported(negatives=20))
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
     of = replace(OF, since=4)
     system = streams.pretrained("fine_tune", LOG, EDGES, {}, of=of, seed=0)
@@ -65,7 +65,7 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
 
 def test_a_brief_run_asks_about_its_last_period_alone_and_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "STREAMS", {"fake": replace(OF, since=5)})
-    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    monkeypatch.setattr(streams, "EVALUATION", streams.Reported(negatives=20))
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
     for name in ("set_num_threads", "set_flush_denormal"):
         monkeypatch.setattr(torch, name, lambda value: None)
@@ -80,7 +80,7 @@ def test_a_brief_run_asks_about_its_last_period_alone_and_says_so(tmp_path, monk
 
 @pytest.mark.parametrize("name", ["gru4rec", "caser", "sml_residual"])
 def test_every_system_goes_through_a_stream(name, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(streams, "ASKING", streams.Reported(negatives=20))
+    monkeypatch.setattr(streams, "EVALUATION", streams.Reported(negatives=20))
     system = streams.pretrained(name, LOG, EDGES, {}, of=OF, seed=0)
     reports = streams.served(name, system, LOG, EDGES, of=OF, seed=0, state=None)
     assert len(reports) == 4 and all(0 < report.full["hit@20"] <= 1 for report in reports[1:])
@@ -92,7 +92,7 @@ def test_popular_is_what_the_last_period_clicked_most_then_all_before():
     number = np.searchsorted(EDGES, LOG.time, "right") - 1
     last, every = (np.bincount(LOG.item[chosen], minlength=LOG.num_items) for chosen in (number == 2, number <= 2))
     expected = sorted(range(LOG.num_items), key=lambda i: (last[i], every[i]))
-    (scores,) = system.scores(streams.ASKING.rows(now).take(np.array([0]))).numpy()
+    (scores,) = system.scores(streams.EVALUATION.rows(now).take(np.array([0]))).numpy()
     order = np.lexsort((every, last))
     assert (np.diff(scores[order]) >= 0).all() and [last[i] for i in np.argsort(scores)] == [last[i] for i in expected]
     tied = np.diff(last[order] + every[order] / 1e6) == 0

@@ -144,7 +144,7 @@ def test_anrs_aspects_are_their_formula() -> None:
     torch.manual_seed(0)
     words, part = WordVectors(4, 6), WindowAspects(6, aspects=2, size=3)
     torch.nn.init.normal_(part.project)
-    torch.nn.init.normal_(part.ask)
+    torch.nn.init.normal_(part.query)
     found = part(WORD, words).aspects
     for n, document in enumerate(WORD.tolist()):
         there = [j for j, w in enumerate(document) if w]
@@ -153,7 +153,7 @@ def test_anrs_aspects_are_their_formula() -> None:
             scores = []
             for j in there:
                 around = [said[k] if 0 <= k < 5 else torch.zeros(3) for k in (j - 1, j, j + 1)]
-                scores.append(torch.cat(around) @ part.ask[:, m].flatten())
+                scores.append(torch.cat(around) @ part.query[:, m].flatten())
             share = softmax(scores) if there else []
             expected = sum((s * said[j] for s, j in zip(share, there, strict=True)), torch.zeros(3))
             torch.testing.assert_close(found[n, m], expected)

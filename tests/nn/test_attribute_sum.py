@@ -1,4 +1,4 @@
-"""Items by their attributes: the formula, what nobody clicked, gradients, every engine, and that it finds new items."""
+"""Attribute-composed items: the formula, items without clicks, gradients, every engine, and ranking of new items."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_base_with_vectors_made_by_hand(base):
 
 @pytest.mark.parametrize("base", BASES)
 @torch.no_grad()
-def test_an_item_nobody_clicked_is_its_attributes(base):
+def test_an_item_without_clicks_is_its_attributes(base):
     """Its own row says nothing; it gets the score of another new item alike, and the numbers of new items are free."""
     items = LOG.items
     code = {name: replace(a, codes=np.where(np.arange(40) == 1, a.codes[0], a.codes)) for name, a in
@@ -135,14 +135,14 @@ def test_own_vectors_are_left_out_while_training():
     log = known(new=4)
     table.fit_statistics(log)
     clicked = torch.from_numpy(log.support > 0)
-    share = torch.stack([table.every()[:, 0] for _ in range(400)]).mean(0)
+    share = torch.stack([table.all_rows()[:, 0] for _ in range(400)]).mean(0)
     assert not share[~clicked].any() and abs(float(share[clicked].mean()) - 0.75) < 0.02
     read = torch.stack([table(torch.arange(40))[:, 0] for _ in range(400)]).mean(0)
     assert not read[~clicked].any() and abs(float(read[clicked].mean()) - 0.75) < 0.02
-    assert table.eval().every()[clicked].eq(1).all()
+    assert table.eval().all_rows()[clicked].eq(1).all()
     table.weight[LOG.num_items :] = 1.0
-    assert not table.train().every()[:4].any()  # no candidates while training
-    assert table(torch.arange(4)).gt(0).any() and table.eval().every()[:4].gt(0).any()
+    assert not table.train().all_rows()[:4].any()  # no candidates while training
+    assert table(torch.arange(4)).gt(0).any() and table.eval().all_rows()[:4].gt(0).any()
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -165,7 +165,7 @@ def test_stacked_is_the_loop(order, scope, base):
 
 
 @pytest.mark.parametrize("inner", ["cbml", "maml", "melu"])
-def test_what_adapts_goes_around_it_and_is_saved(inner, tmp_path):
+def test_an_adaptation_wraps_it_and_is_saved(inner, tmp_path):
     system = build(inner, LOG.items, base="dropout_net", options={"base": "sr_gnn"}, width=4)
     for _ in train(system, known(), epochs=1, batch_size=8):
         pass
@@ -191,7 +191,7 @@ def kinds(new: int) -> tuple[EventLog, EventLog]:
 
 @pytest.mark.parametrize("base", ["sr_gnn", "gru4rec"])
 @pytest.mark.parametrize("name", ["plain", "dropout_net"])
-def test_it_finds_items_nobody_has_clicked(name, base):
+def test_it_ranks_items_without_clicks(name, base):
     learn, test = kinds(new=6)
     samples = last_clicks(test)
     asked = samples.take(learn.support[samples.target] == 0)
@@ -205,18 +205,18 @@ def test_it_finds_items_nobody_has_clicked(name, base):
 
 
 @torch.no_grad()
-def test_it_begins_as_what_it_starts_from():
+def test_it_starts_as_the_loaded_system():
     plain = build("sr_gnn", LOG.items, width=6).eval()
     system = build("dropout_net", LOG.items, width=6).eval()
     system.load_matching(plain)
     torch.testing.assert_close(system.scores(SESSIONS), plain.scores(SESSIONS), rtol=0, atol=1e-12)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_refused():
     bare = LOG.items.without("categorical")
-    with pytest.raises(InputError, match="by their attributes"):
+    with pytest.raises(InputError, match="attribute-composed items"):
         build("dropout_net", bare)
-    with pytest.raises(InputError, match="around items known by attributes"):
+    with pytest.raises(InputError, match="wrap this system with it"):
         build("dropout_net", LOG.items, base="maml")
     with pytest.raises(InputError, match="no table of items"):
         build("dropout_net", LOG.items, base="caser")

@@ -39,7 +39,7 @@ def test_a_field_is_the_mean_of_its_values() -> None:
 
 def test_values_that_training_never_saw_are_zeros() -> None:
     content = Content(TABLE, 3)
-    content.note(np.array([0, 0]))
+    content.mark_seen(np.array([0, 0]))
     assert content.fields["field_genre"].seen.tolist() == [False, True, True, False]
     rows = torch.tensor([0, 1, 2, -1])
     torch.testing.assert_close(content(rows), torch.stack([by_hand(content, TABLE, int(r)) for r in rows]))
@@ -53,7 +53,7 @@ def test_gradients_reach_the_values_in_equal_parts() -> None:
     assert grad is not None and grad.flatten().tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
 
-def test_items_without_events_and_users_nobody_knows_have_vectors() -> None:
+def test_items_without_events_and_unknown_users_have_vectors() -> None:
     log = fake_ratings()
     features, readout = ContentFeatures(log.items, 2), UserContent(log.users, 2)
     x, every = features(torch.tensor([4, 4, 0]))

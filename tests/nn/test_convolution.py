@@ -58,7 +58,7 @@ def test_lagged_is_the_click_so_many_before():
         row += len(session)
 
 
-def test_what_stands_in_another_session_cannot_leak_even_if_it_is_not_a_number():
+def test_nan_in_another_session_does_not_leak():
     states = torch.zeros(15, 2)
     states[0] = torch.nan
     assert lagged(states, batch_of(SESSIONS), (0, 1, 2))[1:].isfinite().all()
@@ -134,7 +134,7 @@ def test_patterns_are_the_loop():
 
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()
-def test_no_click_knows_what_comes_later(name):
+def test_causality_no_state_depends_on_later_clicks(name):
     encoder, session = made(CAUSAL[name]), SESSIONS[1]
     (before,), _ = states_of(encoder, [session])
     for t in range(1, len(session)):

@@ -43,7 +43,7 @@ def fitted() -> Cooccurrence:
     torch.manual_seed(5)
     cooccurrence = Cooccurrence(LOG.num_items, neighbours=5)
     cooccurrence.fit_statistics(LOG)
-    for table in (cooccurrence.weight, cooccurrence.ago):
+    for table in (cooccurrence.weight, cooccurrence.recency):
         torch.nn.init.normal_(table.weight)
     torch.nn.init.normal_(cooccurrence.floor.weight, mean=-3)
     return cooccurrence
@@ -58,7 +58,7 @@ def by_hand(cooccurrence: Cooccurrence, clicks: list[int]) -> dict[int, float]:
     knn, length = ItemKNN(LOG, neighbours=5), len(clicks)
     band = next(n for n, most in enumerate([1, 2, 4, 8, 16, math.inf]) if length <= most)
     click, weight, floor = (
-        table.weight.exp().tolist() for table in (cooccurrence.ago, cooccurrence.weight, cooccurrence.floor)
+        table.weight.exp().tolist() for table in (cooccurrence.recency, cooccurrence.weight, cooccurrence.floor)
     )
     given: dict[int, float] = {}
     for item in set(clicks):
@@ -70,7 +70,7 @@ def by_hand(cooccurrence: Cooccurrence, clicks: list[int]) -> dict[int, float]:
     return {i: math.log(weight[band][0]) * math.log1p(p / total / floor[band][0]) for i, p in given.items()}
 
 
-def test_what_is_added_by_hand() -> None:
+def test_the_score_term_by_hand() -> None:
     cooccurrence, samples = fitted(), asked()
     row, column, value = cooccurrence(session_batch(samples, num_items=LOG.num_items))
     assert len(value) > 20
@@ -99,7 +99,7 @@ def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
     items, samples = LOG.num_items, asked()
     score_terms = {"repeat_bias": RepeatBias(), "cooccurrence": fitted()}
-    torch.nn.init.normal_(score_terms["repeat_bias"].ago.weight)
+    torch.nn.init.normal_(score_terms["repeat_bias"].recency.weight)
     model = Recommender(ItemFeatures(items, WIDTH), GatedSessionGraph(WIDTH), make(Last(), score_terms=score_terms))
     without = Recommender(model.features, model.encoder, make(Last()))
     batch = session_batch(samples, num_items=items)
@@ -133,7 +133,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
-def test_a_session_nobody_shares_items_with_changes_nothing() -> None:
+def test_a_session_without_neighbours_changes_nothing() -> None:
     """Neither its scores nor, through its gradient, those of others."""
     frame = pd.DataFrame({"s": [0, 0, 1, 1, 2], "i": [0, 1, 0, 1, 3]})
     whole = EventLog.read(frame, session="s", item="i")
@@ -149,7 +149,7 @@ def test_a_session_nobody_shares_items_with_changes_nothing() -> None:
     assert all(bool(weight.grad.isfinite().all()) for weight in cooccurrence.parameters() if weight.grad is not None)
 
 
-def test_it_is_counted_on_the_sessions_that_are_named_alone() -> None:
+def test_statistics_are_fitted_on_statistics_log_only() -> None:
     early = np.arange(LOG.num_sessions) < 40
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_other_counts_is_not_taken_up(tmp_path: Path) -> None:
         list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=LOG, checkpoint=place))
 
 
-def test_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
+def test_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
     torch.manual_seed(0)
     system = build("niser", LOG.items, width=WIDTH, score_terms=["cooccurrence", "repeat_bias"])
     with pytest.warns(UserWarning, match="statistics_log="):
@@ -186,7 +186,7 @@ def test_another_numbering_is_refused() -> None:
         Cooccurrence(LOG.num_items + 1).fit_statistics(LOG)
 
 
-def test_weights_learned_on_counted_sessions_trust_too_much() -> None:
+def test_weights_trained_on_counted_sessions_overfit() -> None:
     """Pairs of items drawn at random: what shared a session says nothing of a new one."""
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"s": np.repeat(np.arange(400), 2), "i": random.integers(0, 40, 800), "t": np.arange(800)})

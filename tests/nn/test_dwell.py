@@ -9,7 +9,7 @@ import torch
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.nn.encoders.dwell_time import Dwell, DwellBins, pauses
+from graphmeta.nn.encoders.dwell_time import DwellBins, DwellEmbedding, dwell_times
 from graphmeta.sampling.samples import last_clicks, open_sessions, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 
@@ -25,29 +25,29 @@ def batch_of(samples):
     return session_batch(samples, num_items=3)
 
 
-def test_pauses_before_and_after():
+def test_dwell_times_before_and_after():
     log = log_of()
     batch = batch_of(last_clicks(log))
-    assert pauses(batch, lag=1).tolist() == [-1, 10, -1, -1, 100, 1]
-    assert pauses(batch, lag=0).tolist() == [10, 30, 5, 100, 1, 60]
+    assert dwell_times(batch, lag=1).tolist() == [-1, 10, -1, -1, 100, 1]
+    assert dwell_times(batch, lag=0).tolist() == [10, 30, 5, 100, 1, 60]
 
 
-def test_the_pause_after_the_last_known_click_is_unknown_when_nobody_knows_the_next():
+def test_the_dwell_time_after_the_last_click_is_unknown_without_the_next():
     batch = batch_of(open_sessions([np.array([0, 1])], times=[np.array([5.0, 9.0])]))
-    assert pauses(batch, lag=1).tolist() == [-1, 4]
-    after = pauses(batch, lag=0)
+    assert dwell_times(batch, lag=1).tolist() == [-1, 4]
+    after = dwell_times(batch, lag=0)
     assert after[0] == 4 and after[1].isnan()
     without = batch_of(open_sessions([np.array([0, 1])]))
-    assert pauses(without, lag=1)[0] == -1 and pauses(without, lag=1)[1].isnan()
+    assert dwell_times(without, lag=1)[0] == -1 and dwell_times(without, lag=1)[1].isnan()
     assert DwellBins(max_bins=7)(without).tolist() == [0, 8]
 
 
-def test_a_completed_pause_does_not_see_the_next_click():
+def test_a_completed_dwell_time_does_not_leak_the_next_click():
     log = log_of()
     later = log_of(TIMES | {"c": [200, 300, 301, 3000]})
-    before, after = (pauses(batch_of(last_clicks(one)), lag=1) for one in (log, later))
+    before, after = (dwell_times(batch_of(last_clicks(one)), lag=1) for one in (log, later))
     assert torch.equal(before, after)
-    before, after = (pauses(batch_of(last_clicks(one)), lag=0) for one in (log, later))
+    before, after = (dwell_times(batch_of(last_clicks(one)), lag=0) for one in (log, later))
     assert before[:-1].equal(after[:-1]) and before[-1] != after[-1]
 
 
@@ -88,7 +88,7 @@ def test_bins_come_from_the_log_that_is_fitted_and_are_saved():
     assert torch.equal(one(batch), other(batch)) and not torch.equal(one(batch), DwellBins()(batch))
 
 
-def test_equal_pauses_are_one_bin():
+def test_equal_dwell_times_are_one_bin():
     bins = DwellBins()
     bins.fit_statistics(log_of({"a": [0, 7, 14]}))
     assert int(bins.bins) == 1
@@ -96,7 +96,7 @@ def test_equal_pauses_are_one_bin():
 
 
 def test_none_and_unknown_begin_as_zeros():
-    dwell = Dwell(DwellBins(max_bins=5), 3)
+    dwell = DwellEmbedding(DwellBins(max_bins=5), 3)
     vectors = dwell(batch_of(open_sessions([np.array([0, 1])], times=[np.array([5.0, 9.0])])))
     assert vectors[0].eq(0).all() and vectors[1].ne(0).any()
     assert dwell(batch_of(open_sessions([np.array([0, 1])]))).eq(0).all()
@@ -110,6 +110,6 @@ def test_what_is_wrong_is_said():
         DwellBins(lag=2)
     with pytest.raises(InputError, match="no session has two clicks"):
         DwellBins().fit_statistics(log_of({"a": [1], "b": [2]}))
-    with pytest.warns(UserWarning, match="knows when the next click comes; dwell_lag=1") as caught:
+    with pytest.warns(UserWarning, match="leaks the time of the next click; dwell_lag=1") as caught:
         DwellBins(lag=0).fit_statistics(log_of())
     assert len(caught) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SideBySide
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.published.catalogue import build
@@ -53,7 +53,7 @@ def test_sr_gnn_is_the_formula():
             new = torch.tanh(gates[:, 10:] + reset * old[:, 10:])
             hidden = (1 - update) * new + update * hidden
         states, read = hidden[at], model.head.readout
-        alpha = linear(torch.sigmoid(linear(states[-1], read.of_last) + linear(states, read.of_each)), read.weigh)
+        alpha = linear(torch.sigmoid(linear(states[-1], read.of_last) + linear(states, read.of_each)), read.score)
         session_vector = linear(torch.cat([(alpha * states).sum(0), states[-1]]), model.head.project)
         torch.testing.assert_close(found[row], table @ session_vector, rtol=0, atol=1e-12)
 
@@ -157,7 +157,7 @@ def test_scores_do_not_depend_on_the_batch():
         lambda width: Blend(SelfAttentionStack(width)),
         lambda width: Recurrent(width, width + 1, layers=2),
         lambda width: Recurrent(width, width, cell="lstm"),
-        lambda width: SideBySide(Blend(SelfAttentionStack(width // 2)), GatedSessionGraph(width // 2)),
+        lambda width: SplitEncoders(Blend(SelfAttentionStack(width // 2)), GatedSessionGraph(width // 2)),
     ],
 )
 def test_encoders_keep_the_contract(factory):

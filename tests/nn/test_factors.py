@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from graphmeta.nn.cross_domain.factors import (
-    AlikeFactors,
     Autoencoder,
     DenoisingFactors,
     Factors,
     Mapping,
     PersonalMapping,
-    alike,
-    people,
+    SimilarityFactors,
+    user_similarity,
+    user_table,
 )
 
 RATINGS = torch.tensor([[5.0, 3, 0], [5, 3, 0], [0, 1, 4], [0, 0, 0]])
@@ -21,11 +21,11 @@ THERE = (RATINGS > 0).float()
 
 @pytest.mark.usefixtures("float64")
 def test_factors_rate_and_lose_by_their_formula() -> None:
-    part = Factors(people(3, 2), torch.tensor([4.0, 2.0]), shrink=0.1)
+    part = Factors(user_table(3, 2), torch.tensor([4.0, 2.0]), shrink=0.1)
     part.bias.data += 0.5
     user, item = torch.tensor([2, 0]), torch.tensor([1, 1])
     for n in range(2):
-        u, v, b = part.people.weight[user[n]], part.items.weight[item[n]], part.bias[item[n]]
+        u, v, b = part.users.weight[user[n]], part.items.weight[item[n]], part.bias[item[n]]
         rating = b + u[0] * v[0] + u[1] * v[1] + u[2]
         torch.testing.assert_close(part.rate(part.vectors(user), item)[n], rating)
         size = u.square().sum() + v.square().sum() + (b - 2) ** 2
@@ -33,19 +33,19 @@ def test_factors_rate_and_lose_by_their_formula() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_those_who_rate_alike_are_pulled_together() -> None:
+def test_the_regulariser_pulls_similar_users_together() -> None:
     weight = torch.tensor([[0.0, 3, 1], [3, 0, 0], [1, 0, 0]])
-    part = AlikeFactors(people(3, 2), torch.zeros(2), weight, pull=0.5)
-    plain = Factors(part.people, torch.zeros(2))
+    part = SimilarityFactors(user_table(3, 2), torch.zeros(2), weight, pull=0.5)
+    plain = Factors(part.users, torch.zeros(2))
     plain.items = part.items
     row = torch.tensor([0]), torch.tensor([1]), torch.ones(1)
-    u = part.people.weight
+    u = part.users.weight
     pull = 0.5 * (0.75 * (u[0] - u[1]).square().sum() + 0.25 * (u[0] - u[2]).square().sum())
     torch.testing.assert_close(part.losses(*row)[0] - plain.losses(*row)[0], pull)
 
 
-def test_how_alike_users_rate_by_hand() -> None:
-    found = alike(RATINGS, THERE)
+def test_user_similarity_by_hand() -> None:
+    found = user_similarity(RATINGS, THERE)
     assert found[0, 1] == pytest.approx(1.0)  # the same in all three
     # Users 0 and 2: cosine of (1, -1, 0) and (0, -1.5, 1.5) is 1/2, one item of three in common, no rating in common.
     assert found[0, 2] == pytest.approx((0.5 + 1 / 3 + 0) / 3)
@@ -53,7 +53,7 @@ def test_how_alike_users_rate_by_hand() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_autoencoder_reads_what_is_beside_in_every_layer() -> None:
+def test_the_autoencoder_reads_side_information_in_every_layer() -> None:
     part = Autoencoder(3, 2, hidden=4, side=1, noise=0.3).eval()
     row, side = torch.randn(3), torch.randn(1)
     state, states = row, []
@@ -72,7 +72,7 @@ def test_denoised_factors_reconstruct_only_the_ratings_there_are() -> None:
     part = DenoisingFactors(ratings, there, torch.zeros(3), width=2, shrink=0.0).eval()
     found = part.losses(torch.tensor([2]), torch.tensor([1]), torch.tensor([1.0]))
     none = torch.zeros(1, 0)
-    u, row = (x[0] for x in part.people(ratings[2:3], none))
+    u, row = (x[0] for x in part.users(ratings[2:3], none))
     v, column = (x[0] for x in part.items(ratings.T[1:2], none))
     wrong = (u[:2] @ v + u[2] - 1) ** 2
     wrong = wrong + ((row[1] - ratings[2, 1]) ** 2 + (row[2] - ratings[2, 2]) ** 2) / 2

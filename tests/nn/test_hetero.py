@@ -6,7 +6,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from graphmeta.data.tables import Attribute
-from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_alike
+from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_equal
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
@@ -83,13 +83,13 @@ def test_mean_messages_are_the_formula(steps):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_first_alike_is_the_loop():
+def test_first_equal_is_the_loop():
     sample, code = torch.tensor([0, 0, 0, 0, 1, 1, 1, 3, 3]), torch.tensor([2, 0, 2, 0, 2, 1, 1, 0, 5])
     wanted = []
     for row in range(len(code)):
         same = [r for r in range(len(code)) if sample[r] == sample[row] and code[r] == code[row] > 0]
         wanted.append(min(same, default=row))
-    assert first_alike(sample, code).tolist() == wanted
+    assert first_equal(sample, code).tolist() == wanted
 
 
 @pytest.mark.parametrize("name", ["mean", "attention"])

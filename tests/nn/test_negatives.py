@@ -9,7 +9,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import RankingLoss
-from graphmeta.nn.losses.negatives import OwnNegatives, SharedNegatives, local, uniform
+from graphmeta.nn.losses.negatives import PerSampleNegatives, SharedNegatives, in_batch_targets, uniform
 from graphmeta.nn.losses.pairwise import RANKING, Hinge
 from graphmeta.nn.readout import Last
 from graphmeta.sampling.samples import Samples
@@ -48,9 +48,9 @@ def test_in_batch_negatives_are_the_other_targets():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.75, 1.0])
-def test_drawn_negatives_follow_the_power_of_support(alpha):
+def test_sampled_negatives_follow_the_power_of_support(alpha):
     log = log_of({"a": [0, 1]})
-    negatives = SharedNegatives(in_batch=False, drawn=20_000, alpha=alpha)
+    negatives = SharedNegatives(in_batch=False, sampled=20_000, alpha=alpha)
     negatives.fit_statistics(log)
     torch.manual_seed(0)
     items, counts = negatives(torch.tensor([2, 6]), None, ITEMS)
@@ -64,14 +64,14 @@ def test_drawn_negatives_follow_the_power_of_support(alpha):
 
 def test_without_a_log_every_item_is_as_likely():
     torch.manual_seed(0)
-    items, _ = SharedNegatives(in_batch=False, drawn=20_000)(torch.tensor([0]), None, ITEMS)
+    items, _ = SharedNegatives(in_batch=False, sampled=20_000)(torch.tensor([0]), None, ITEMS)
     assert surprise(np.bincount(items.numpy(), minlength=ITEMS), np.full(ITEMS, 20_000 / ITEMS)) < 3
 
 
-def test_an_item_nobody_clicked_is_hardly_drawn():
+def test_an_item_without_clicks_is_hardly_sampled():
     log = log_of({"a": [0, 1]})
     few = log.select(log.item != numbered(log, "i7")[0]).aligned_to(log.items)
-    negatives = SharedNegatives(in_batch=False, drawn=5_000, alpha=1.0)
+    negatives = SharedNegatives(in_batch=False, sampled=5_000, alpha=1.0)
     negatives.fit_statistics(few)
     torch.manual_seed(0)
     items, _ = negatives(torch.tensor([0]), None, ITEMS)
@@ -81,10 +81,10 @@ def test_an_item_nobody_clicked_is_hardly_drawn():
 # Each sample's own
 
 
-@pytest.mark.parametrize("draw", [uniform, local])
+@pytest.mark.parametrize("draw", [uniform, in_batch_targets])
 def test_neither_target_nor_history_where_that_can_be_helped(draw):
     log = log_of({"a": [0, 1, 2], "b": [5]})
-    negatives = OwnNegatives(draw, count=6)
+    negatives = PerSampleNegatives(draw, count=6)
     negatives.fit_statistics(log)
     users = log.users.ids.tolist()
     target = torch.tensor(numbered(log, "i0", "i5", "i3", "i7", "i6") * 4)
@@ -97,9 +97,9 @@ def test_neither_target_nor_history_where_that_can_be_helped(draw):
         assert own not in row and not clicked.get(whose, set()) & set(row)
 
 
-def test_who_has_clicked_everything_has_no_negatives_and_nothing_else_changes():
+def test_a_user_who_clicked_all_items_has_no_negatives_and_nothing_else_changes():
     log = log_of({"a": [0]})
-    negatives = OwnNegatives(uniform, count=3)
+    negatives = PerSampleNegatives(uniform, count=3)
     negatives.fit_statistics(log)
     users = log.users.ids.tolist()
     target = torch.tensor([0, 0])
@@ -108,13 +108,13 @@ def test_who_has_clicked_everything_has_no_negatives_and_nothing_else_changes():
 
 
 def test_a_catalogue_of_one_item_has_no_negatives():
-    items, counts = OwnNegatives(uniform, count=2)(torch.tensor([0, 0]), None, 1)
+    items, counts = PerSampleNegatives(uniform, count=2)(torch.tensor([0, 0]), None, 1)
     assert items.tolist() == [[0, 0]] * 2 and not counts.any()
 
 
 def test_uniform_covers_all_but_the_target_evenly():
     torch.manual_seed(0)
-    items, _ = OwnNegatives(uniform, count=10)(torch.full((2_000,), 3), None, ITEMS)
+    items, _ = PerSampleNegatives(uniform, count=10)(torch.full((2_000,), 3), None, ITEMS)
     found = np.bincount(items.flatten().numpy(), minlength=ITEMS)
     assert found[3] == 0
     assert surprise(np.delete(found, 3), np.full(ITEMS - 1, 20_000 / (ITEMS - 1))) < 3
@@ -123,12 +123,15 @@ def test_uniform_covers_all_but_the_target_evenly():
 def test_local_draws_the_batch_s_targets_as_often_as_they_are():
     target = torch.tensor([1, 1, 1, 4])
     torch.manual_seed(0)
-    found = np.bincount(local(target, 20_000, ITEMS).numpy(), minlength=ITEMS)
+    found = np.bincount(in_batch_targets(target, 20_000, ITEMS).numpy(), minlength=ITEMS)
     assert found[[1, 4]].sum() == 20_000
     assert surprise(found[[1, 4]], np.array([15_000, 5_000])) < 5
 
 
-@pytest.mark.parametrize("negatives", [SharedNegatives(drawn=9), OwnNegatives(uniform), OwnNegatives(local, count=2)])
+@pytest.mark.parametrize(
+    "negatives",
+    [SharedNegatives(sampled=9), PerSampleNegatives(uniform), PerSampleNegatives(in_batch_targets, count=2)],
+)
 def test_one_seed_one_answer(negatives):
     target = torch.tensor([1, 2, 4])
     answers = []
@@ -138,7 +141,9 @@ def test_one_seed_one_answer(negatives):
     assert torch.equal(answers[0], answers[1]) and not torch.equal(answers[0], answers[2])
 
 
-@pytest.mark.parametrize("negatives", [SharedNegatives(), OwnNegatives(uniform), OwnNegatives(local, count=2)])
+@pytest.mark.parametrize(
+    "negatives", [SharedNegatives(), PerSampleNegatives(uniform), PerSampleNegatives(in_batch_targets, count=2)]
+)
 def test_no_samples_have_no_negatives(negatives):
     items, counts = negatives(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), ITEMS)
     assert items.numel() == counts.numel() == 0 and len(counts) == 0
@@ -159,7 +164,7 @@ def problem(task=None):
 
 
 @pytest.mark.parametrize("task", [None, np.array([0, 0, 1])])
-@pytest.mark.parametrize("negatives", [SharedNegatives(drawn=4), OwnNegatives(uniform, count=3)])
+@pytest.mark.parametrize("negatives", [SharedNegatives(sampled=4), PerSampleNegatives(uniform, count=3)])
 def test_ranking_loss_is_the_plain_loop(negatives, task):
     batch, states, table, target = problem(task)
     torch.manual_seed(5)
@@ -180,11 +185,11 @@ def test_ranking_loss_is_the_plain_loop(negatives, task):
 
 
 @pytest.mark.parametrize("name", RANKING)
-def test_ranking_loss_asks_who_the_user_is(name):
+def test_ranking_loss_passes_the_user_to_the_sampler(name):
     """A user whose history is the whole catalogue leaves nothing to compare with."""
     batch, states, table, _ = problem()
     log = log_of({"a": [0]})
-    negatives = OwnNegatives(uniform, count=2)
+    negatives = PerSampleNegatives(uniform, count=2)
     negatives.fit_statistics(log)
     batch["sample"].user = torch.full((3,), log.users.ids.tolist().index("many"))
     found = RankingLoss(RANKING[name](), negatives)(Dot(Last(), bias=True), states, batch, table)

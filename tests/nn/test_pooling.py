@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.nn.encoders.pooling import Beside, RunningMean, SampleMean, UserStates
+from graphmeta.nn.encoders.pooling import ConcatenatedEncoders, RunningMean, SampleMean, UserStates
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import ItemFeatures, Table, UntiedFeatures, scaled_normal_
 from graphmeta.sampling.samples import Samples
@@ -83,7 +83,7 @@ def test_side_by_side_each_reads_the_whole_vector():
     torch.manual_seed(0)
     parts, batch = (RunningMean(), Recurrent(WIDTH, 2)), batch_of()
     x = vectors(batch)[1]
-    found = Beside(*parts)(x, batch)
+    found = ConcatenatedEncoders(*parts)(x, batch)
     assert found.shape == (7, WIDTH + 2)
     assert torch.equal(found[:, :WIDTH], parts[0](x, batch)) and torch.equal(found[:, WIDTH:], parts[1](x, batch))
 
@@ -93,7 +93,7 @@ def test_side_by_side_each_reads_the_whole_vector():
     [
         lambda width: RunningMean(),
         lambda width: UserStates(4, width),
-        lambda width: Beside(Recurrent(width, width), UserStates(4, width)),
+        lambda width: ConcatenatedEncoders(Recurrent(width, width), UserStates(4, width)),
     ],
 )
 def test_they_keep_the_contract_of_an_encoder(factory):

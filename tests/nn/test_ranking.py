@@ -83,7 +83,7 @@ def test_derivatives(name):
 
 
 @pytest.mark.parametrize("name", RANKING)
-def test_what_does_not_count_changes_nothing(name):
+def test_invalid_negatives_change_nothing(name):
     own, other, counts = problem()
     changed = torch.where(counts, other, other + 100)
     assert torch.equal(RANKING[name]()(own, other, counts), RANKING[name]()(own, changed, counts))
@@ -107,7 +107,7 @@ def test_bpr_max_still_learns_where_every_negative_is_far_above():
     assert float(own.grad) == pytest.approx(-1, rel=1e-5)
 
 
-def test_the_penalty_of_bpr_max_is_weighed():
+def test_the_penalty_of_bpr_max_is_weighted():
     own, other, counts = problem()
     without, single, double = (BprMax(penalty)(own, other, counts) for penalty in (0.0, 1.0, 2.0))
     torch.testing.assert_close(double - single, single - without)

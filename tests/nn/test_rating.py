@@ -59,7 +59,7 @@ def test_no_rating_is_read_by_the_head() -> None:
 def test_what_is_missing_is_named() -> None:
     decision, candidates = head(), torch.randn(LOG.num_items, 3)
     nowhere = dataclasses.replace(ASKED, target=np.full(len(ASKED), -1))
-    with pytest.raises(InputError, match="a sample names none"):
+    with pytest.raises(InputError, match="a sample has none"):
         decision(torch.zeros(0, 1), session_batch(nowhere, num_items=LOG.num_items), candidates)
     unrated = session_batch(dataclasses.replace(ASKED, value=None), num_items=LOG.num_items)
     with pytest.raises(InputError, match="no ratings to learn from"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.nn.encoders.attention import alike
+from graphmeta.nn.encoders.attention import length_groups
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
@@ -36,7 +36,7 @@ def test_each_session_runs_as_if_alone(cell: str, float64: None) -> None:
 
 def test_every_click_is_in_one_block_and_no_block_is_half_empty() -> None:
     ptr = torch.tensor([0, *np.cumsum(LENGTHS)])
-    blocks = list(alike(ptr))
+    blocks = list(length_groups(ptr))
     assert sorted(torch.cat([place[inside] for place, inside in blocks]).tolist()) == list(range(sum(LENGTHS)))
     assert [place.shape[1] for place, _ in blocks] == [40, 19, 7, 3, 1]
     assert all(2 * int(inside.sum(1).min()) > inside.shape[1] for _, inside in blocks)

@@ -37,7 +37,7 @@ ITEMS, WIDTH = 11, 4
 def filled() -> RepeatBias:
     torch.manual_seed(5)
     returns = RepeatBias()
-    for table in (returns.ago, returns.often):
+    for table in (returns.recency, returns.frequency):
         torch.nn.init.normal_(table.weight)
     return returns
 
@@ -56,7 +56,9 @@ def by_hand(returns: RepeatBias, clicks: list[int]) -> dict[int, float]:
         ago = next(n for n in range(1, length + 1) if clicks[-n] == item)
         band = next(n for n, most in enumerate(bands) if length <= most)
         place = (min(ago, STEPS) - 1) * LENGTHS + band
-        found[item] = (returns.ago.weight[place] + returns.often.weight[min(clicks.count(item), COUNTS) - 1]).item()
+        found[item] = (
+            returns.recency.weight[place] + returns.frequency.weight[min(clicks.count(item), COUNTS) - 1]
+        ).item()
     return found
 
 
@@ -94,8 +96,8 @@ def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noq
     ):
         torch.testing.assert_close(one, other)
     twice = [torch.autograd.grad(g.square().sum(), every, retain_graph=True) for g in (
-        torch.autograd.grad(fused.sum(), with_it.head.score_terms.repeat_bias.ago.weight, create_graph=True)[0],
-        torch.autograd.grad(plain.sum(), with_it.head.score_terms.repeat_bias.ago.weight, create_graph=True)[0],
+        torch.autograd.grad(fused.sum(), with_it.head.score_terms.repeat_bias.recency.weight, create_graph=True)[0],
+        torch.autograd.grad(plain.sum(), with_it.head.score_terms.repeat_bias.recency.weight, create_graph=True)[0],
     )]  # fmt: skip
     torch.testing.assert_close(twice[0], twice[1])
 
@@ -118,7 +120,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("repeat_bias", [True, False])
-def test_it_learns_that_people_return(repeat_bias: bool) -> None:
+def test_it_learns_repeat_consumption(repeat_bias: bool) -> None:
     """Sessions of random items that end where they began: nothing else tells what is next."""
     random = np.random.default_rng(0)
     first = random.integers(0, 60, (300, 3))

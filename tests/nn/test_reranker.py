@@ -155,7 +155,7 @@ def test_an_item_that_no_session_had_is_no_error() -> None:
     assert bool(value.isfinite().all())
 
 
-def test_nobody_clicked_anything() -> None:
+def test_a_batch_without_clicks() -> None:
     system = build("niser", LOG.items, width=WIDTH, score_terms=["reranker"])
     system.fit_statistics(LOG)
     torch.nn.init.ones_(system.recommender.get_submodule("head.score_terms.reranker").direct.weight)
@@ -166,7 +166,7 @@ def test_nobody_clicked_anything() -> None:
     assert whole.shape == (len(asked()), ITEMS)
 
 
-def test_learned_saved_and_loaded_it_answers_alike(tmp_path: Path) -> None:
+def test_trained_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
     early = np.arange(LOG.num_sessions) < 25
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)

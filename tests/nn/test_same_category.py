@@ -34,7 +34,7 @@ KINDS = Attribute(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"])
 def filled() -> SameCategory:
     torch.manual_seed(2)
     same_category = SameCategory(KINDS)
-    torch.nn.init.normal_(same_category.ago.weight)
+    torch.nn.init.normal_(same_category.recency.weight)
     return same_category
 
 
@@ -46,7 +46,7 @@ def samples() -> Samples:
 def test_the_bonus_of_each_item_by_hand() -> None:
     same_category, asked = filled(), samples()
     row, column, value = same_category(session_batch(asked, num_items=7))
-    bonus, kind = same_category.ago.weight.squeeze(1).tolist(), KINDS.codes.tolist()
+    bonus, kind = same_category.recency.weight.squeeze(1).tolist(), KINDS.codes.tolist()
     for s in range(len(asked)):
         clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
         expected = {}
@@ -77,7 +77,7 @@ def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("score_terms", [[], ["same_category"]])
-def test_it_learns_that_people_stay_with_a_kind(score_terms: list[str]) -> None:
+def test_it_learns_category_loyalty(score_terms: list[str]) -> None:
     """Four items of a kind, drawn anew, most of them clicked a few times: only the kind tells what is next."""
     random = np.random.default_rng(0)
     kind = random.integers(0, 40, 200)
@@ -97,7 +97,7 @@ def test_it_learns_that_people_stay_with_a_kind(score_terms: list[str]) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(InputError, match="there are repeat_bias, same_category, cooccurrence"):
+    with pytest.raises(InputError, match="choose from repeat_bias, same_category, cooccurrence"):
         build("niser", fake_log().items, score_terms=["more"])
 
 

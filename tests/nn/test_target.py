@@ -10,7 +10,7 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.heads import target_attention as module
 from graphmeta.nn.heads.target_attention import (
-    Reading,
+    AttentionInputs,
     TargetAttention,
     attended_cross_entropy,
     attended_scores,
@@ -32,7 +32,7 @@ def problem(lengths=(1, 3, 2, 1, 5), candidates=9, width=3, seed=0):
 
     ptr = F.pad(torch.tensor(lengths).cumsum(0), (1, 0))
     count = torch.randint(1, 4, (int(ptr[-1]),), generator=generator)
-    reading = Reading(draw(len(lengths)), draw(len(count)), draw(len(count)), ptr, count)
+    reading = AttentionInputs(draw(len(lengths)), draw(len(count)), draw(len(count)), ptr, count)
     target = torch.randint(0, candidates, (len(lengths),), generator=generator)
     return reading, draw(candidates), target
 
@@ -75,19 +75,19 @@ def test_first_and_second_derivatives():
     reading, table, target = problem((1, 3, 2), candidates=4, width=2)
 
     def losses(query, keys, values, table):
-        return attended_cross_entropy(Reading(query, keys, values, *reading[3:]), table, target)
+        return attended_cross_entropy(AttentionInputs(query, keys, values, *reading[3:]), table, target)
 
     assert torch.autograd.gradcheck(losses, (*reading[:3], table))
     assert torch.autograd.gradgradcheck(losses, (*reading[:3], table))
 
 
-def test_gradients_that_remember_their_graph_are_the_gradients():
+def test_gradients_with_create_graph_are_the_gradients():
     """Queries, keys and values made of each other and of the candidates, as encoders make them: none counts twice."""
     torch.manual_seed(0)
     table, mixed = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((7, 3), (3, 3)))
     ptr, clicks, target = torch.tensor([0, 3, 4]), torch.tensor([0, 5, 2, 5]), torch.tensor([1, 6])
     states = torch.tanh(table[clicks] @ mixed)
-    reading = Reading(states[ptr[1:] - 1] @ mixed, states @ mixed, states, ptr, torch.ones_like(clicks))
+    reading = AttentionInputs(states[ptr[1:] - 1] @ mixed, states @ mixed, states, ptr, torch.ones_like(clicks))
     losses = attended_cross_entropy(reading, table, target)
     wanted = torch.autograd.grad(F.cross_entropy(dense(reading, table), target) * 2, (table, mixed), retain_graph=True)
     for remembered in (True, False):
@@ -97,7 +97,7 @@ def test_gradients_that_remember_their_graph_are_the_gradients():
 
 def test_large_scores_stay_finite():
     reading, table, target = problem()
-    large = Reading(*(1e3 * part for part in reading[:3]), *reading[3:])
+    large = AttentionInputs(*(1e3 * part for part in reading[:3]), *reading[3:])
     losses = attended_cross_entropy(large, table, target)
     assert losses.isfinite().all()
     torch.testing.assert_close(losses, F.cross_entropy(attended_scores(large, table), target, reduction="none"))
@@ -118,7 +118,7 @@ def test_repeated_clicks_with_one_state_become_one_row_and_keep_their_gradients(
     head = TargetAttention(SoftAttention(4), nn.Linear(8, 4), width=4).double()
     table = torch.randn(12, 4, dtype=torch.float64)
     losses = SoftmaxLoss()(head, x[batch["event"].item], batch, table)
-    reading = Reading(
+    reading = AttentionInputs(
         head.project(head.readout(x[batch["event"].item], batch)),
         head.attend(x[batch["event"].item]),
         x[batch["event"].item],
@@ -156,7 +156,7 @@ def test_tagnn_is_the_formula(combine):
         h = states[ptr[row] : ptr[row + 1]]
         read = head.readout
         gate = torch.sigmoid(h[-1] @ read.of_last.weight.t() + h @ read.of_each.weight.t() + read.of_each.bias)
-        alpha = gate @ read.weigh.weight.t()
+        alpha = gate @ read.score.weight.t()
         alpha = torch.softmax(alpha, 0) if combine == "add" else alpha
         bias = 0 if head.project.bias is None else head.project.bias
         session = torch.cat([(alpha * h).sum(0), h[-1]]) @ head.project.weight.t() + bias

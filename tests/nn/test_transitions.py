@@ -64,7 +64,7 @@ def test_counts_are_the_loop(window):
 
 def test_the_strongest_are_kept_ties_by_number():
     pairs = np.array([[0, 0, 0, 0, 2, 2], [3, 1, 2, 4, 0, 1]])
-    neighbour, weight = strongest(pairs, np.array([1, 5, 1, 3, 2, 0]), num_items=5, most=3)
+    neighbour, weight = strongest(pairs, np.array([1, 5, 1, 3, 2, 0]), num_items=5, max_neighbours=3)
     assert neighbour.tolist() == [[1, 4, 2], [1, 1, 1], [0, 2, 2], [3, 3, 3], [4, 4, 4]]
     np.testing.assert_allclose(weight, [[5 / 9, 3 / 9, 1 / 9], [0] * 3, [1, 0, 0], [0] * 3, [0] * 3], atol=1e-15)
 
@@ -88,7 +88,7 @@ def test_vectors_are_the_formula():
         around, total = torch.zeros(4), 0.0
         for other, share in zip(features.neighbour[item].tolist(), features.weight[item].tolist(), strict=True):
             if share > 0:
-                part = share**0.7 * float(torch.exp((features.ask.weight @ table[item]) @ table[other] / 2))
+                part = share**0.7 * float(torch.exp((features.query.weight @ table[item]) @ table[other] / 2))
                 around, total = around + part * table[other], total + part
         mixed = features.mix.weight @ (around / total) if total else torch.zeros(4)
         torch.testing.assert_close(x[row], table[item] + mixed, rtol=0, atol=1e-12)
@@ -98,7 +98,7 @@ def test_vectors_are_the_formula():
 @torch.no_grad()
 def test_without_attention_neighbours_count_by_their_share():
     features = fitted()
-    features.ask.weight.zero_()
+    features.query.weight.zero_()
     own, near = features.item.weight, features.item.weight[features.neighbour]
     torch.testing.assert_close(features.attention(own, near, features.weight), features.weight, rtol=0, atol=1e-6)
 
@@ -145,7 +145,7 @@ def test_adapted_all_tasks_at_once_is_the_loop():
     torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=1e-9)
 
 
-def test_training_counts_the_training_log_alone():
+def test_statistics_use_the_training_log_only():
     log = random_log(sessions=30, seed=1)
     past = log.before(float(log.starts[20])).aligned_to(log.items)
     future = log.after(float(log.starts[20])).aligned_to(log.items)

@@ -11,7 +11,7 @@ PARTS = {"both": lambda s, c: torch.cat([s, c]), "session": lambda s, c: s, "clu
 
 def cluster(w: Weights, session: Tensor) -> Tensor:
     """Eqs 9–11: ``q = S W_q + b_q``, ``p_k = exp(q·g_k) / Σ_j exp(q·g_j)``, ``C = Σ_k p_k g_k``."""
-    q = linear(w, "head.project.prototypes.ask", session)
+    q = linear(w, "head.project.prototypes.query", session)
     centres = list(w["head.project.prototypes.centres"])
     p = softmax(torch.stack([q @ g for g in centres]))
     return sum(share * g for share, g in zip(p, centres, strict=True))

@@ -41,5 +41,5 @@ def sr_gnn(w: Weights, clicks: list[int], *, steps: int = 1) -> Tensor:
     total = torch.zeros_like(last)
     for item in clicks:
         hidden = torch.sigmoid(linear(w, "head.readout.of_last", last) + linear(w, "head.readout.of_each", h[item]))
-        total = total + linear(w, "head.readout.weigh", hidden) * h[item]
+        total = total + linear(w, "head.readout.score", hidden) * h[item]
     return torch.cat([total, last])

@@ -109,9 +109,9 @@ def test_nothing_that_comes_later_is_seen(name):
 
 
 @torch.no_grad()
-def test_with_lag_0_the_pause_up_to_the_next_click_is_seen_and_said():
+def test_lag_0_leaks_the_next_click_and_warns():
     timed = jittered()
-    with pytest.warns(UserWarning, match="knows when the next click comes"):
+    with pytest.warns(UserWarning, match="leaks the time of the next click"):
         system = system_of("asars_time_cat", timed, dwell_lag=0)
     scores = [system.scores(last_clicks(log).take(slice(0, 1))) for log in (timed, jittered(last=-50.0))]
     assert not torch.equal(*scores)
@@ -132,7 +132,7 @@ def jittered(last=0.0):
 
 def test_users_are_needed_where_they_are_read():
     for name in ("asars_user_att", "asars_user_cat", "asars_time_user"):
-        with pytest.raises(InputError, match="needs to know the users"):
+        with pytest.raises(InputError, match="needs users"):
             build(name, LOG.items)
     assert build("asars_time_att", LOG.items).users is None
 
@@ -192,7 +192,7 @@ def test_every_click_is_compared_with_one_that_the_user_never_clicked():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_learns_on_the_embedded_log_and_is_saved_with_its_bins(name, tmp_path):
+def test_it_learns_on_the_bundled_dataset_and_is_saved_with_its_bins(name, tmp_path):
     log = complete_journey()
     log = log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 80)
     torch.manual_seed(0)
@@ -241,5 +241,5 @@ def test_temporal_terms_that_are_equal_for_all_items_change_no_ranking():
 
 
 def test_no_loss_of_that_name():
-    with pytest.raises(InputError, match="no loss is called 'hing'"):
+    with pytest.raises(InputError, match="unknown loss 'hing'"):
         build("asars_time_att", LOG.items, loss="hing")

@@ -20,7 +20,7 @@ FAKE = fake_log(sessions=60)
 
 @pytest.fixture(scope="module")
 def baskets():
-    """The last 130 sessions of the embedded log, cut in time."""
+    """The last 130 sessions of the bundled dataset, cut in time."""
     log = complete_journey()
     return split_by_time(log.of_sessions(np.arange(log.num_sessions) >= log.num_sessions - 130))
 
@@ -47,7 +47,7 @@ def training_loss(system: System, samples: Samples) -> float:
 @pytest.mark.filterwarnings("ignore:.*next click")
 @pytest.mark.filterwarnings("ignore:.*statistics_log=")
 @pytest.mark.parametrize("name", RANKING)
-def test_it_learns_on_the_embedded_log(name, baskets):
+def test_it_learns_on_the_bundled_dataset(name, baskets):
     system = untrained(name, baskets.train)
     samples = system.training_samples(baskets.train).take(slice(0, 200))
     system.fit_statistics(baskets.train)

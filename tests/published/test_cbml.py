@@ -166,7 +166,7 @@ def test_a_variant_is_cbml_whose_gate_sees_less(name, sees):
 def test_cbml_f_sees_no_attributes():
     system = build("cbml_f", LOG.items, width=WIDTH)
     project, gates = system.recommender.head.project, system.adaptation.start
-    assert project.prototypes.ask.weight.shape == (6, 6) and project.weight.shape == (6, 12) and gates.width == 12
+    assert project.prototypes.query.weight.shape == (6, 6) and project.weight.shape == (6, 12) and gates.width == 12
     assert not [name for name, _ in system.named_parameters() if "field_" in name]
     assert set(system.items.attributes) == {"category", "brand"}  # the system still knows them, to show and save
 
@@ -183,7 +183,7 @@ def test_scopes_by_name(scope, changes, gate_scope):
 
 
 @pytest.mark.parametrize("base", ["niser", "sr_gnn", "gc_san", "tagnn", "gru4rec", "caser", "hetero_gnn"])
-def test_cbml_goes_around_other_encoders(base):
+def test_cbml_wraps_other_encoders(base):
     torch.manual_seed(0)
     system = build("cbml", LOG.items, users=LOG.users, width=WIDTH, base=base, scope="predictor")
     alone = build(base, LOG.items, users=LOG.users, width=WIDTH)
@@ -205,7 +205,7 @@ def test_cbml_goes_around_other_encoders(base):
 
 @torch.no_grad()
 @pytest.mark.parametrize("base", ["niser", "sr_gnn", "gc_san", "gru4rec"])
-def test_cbml_around_another_encoder_begins_as_that_encoder(base):
+def test_cbml_on_another_encoder_starts_as_that_encoder(base):
     system = build("cbml", LOG.items, width=WIDTH, base=base, lr=0.0, scope="predictor")
     alone = build(base, LOG.items, width=WIDTH)
     system.load_matching(alone)
@@ -234,7 +234,7 @@ def test_every_option_is_saved(arguments, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"granularity": "rows"}, "no granularity is called 'rows'; there are full, row, column, rank1"),
+        ({"granularity": "rows"}, "unknown granularity 'rows'; choose full, row, column, rank1"),
         ({"scope": "everything"}, "no scope is called 'everything'; there are predictor, attention, all"),
         ({"gate": "all"}, "must be one of both, session, cluster, none"),
         ({"gate_scope": "task"}, "session or sample"),

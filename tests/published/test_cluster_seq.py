@@ -57,7 +57,7 @@ def test_autoencoders_are_the_formula():
         np.testing.assert_allclose(part.loss(x, balance=balance).detach(), wanted, atol=1e-12)
 
 
-def test_without_temperature_the_best_encoder_alone_counts():
+def test_at_zero_temperature_only_the_best_encoder_counts():
     hard, x = autoencoders(temperature=0), torch.randn(7, 6)
     best = hard.errors(x).argmin(1)
     torch.testing.assert_close(hard(x), hard.encode(x)[best, torch.arange(7)])
@@ -87,7 +87,7 @@ def test_the_decoder_is_the_formula():
     for row, (a, b) in enumerate([(0, 3), (3, 4), (4, 6)]):
         h, s, e = states[a:b, :4], states[b - 1, :4], states[b - 1, 4:7]
         energy = torch.stack(
-            [part.weigh.weight[0] @ torch.tanh(part.of_each.weight @ one + part.of_state.weight @ s) for one in h]
+            [part.score.weight[0] @ torch.tanh(part.of_each.weight @ one + part.of_state.weight @ s) for one in h]
         )
         c = (energy.exp() / energy.exp().sum()) @ h
         next_state = cell(torch.cat([e, c])[None], s[None])[0]
@@ -110,7 +110,7 @@ def test_the_graph_is_the_formula():
         g[item] = w["spread.lin_rel.weight"] @ total + w["spread.lin_rel.bias"] + w["spread.lin_root.weight"] @ e[item]
     g = np.maximum(g, 0) / np.sqrt(np.maximum(degree, 1))[:, None]
     np.testing.assert_allclose(features.neighbourhood().detach(), g, atol=1e-12)
-    person = system.recommender.head.readout.person
+    person = system.recommender.head.readout.user
     samples = open_sessions([np.array([3, 9, 3]), np.array([0])])
     batch = session_batch(samples, num_items=LOG.num_items)
     found = person(system.recommender.encode(batch)[0], batch).detach()
@@ -120,7 +120,7 @@ def test_the_graph_is_the_formula():
         np.testing.assert_allclose(found[row], wanted, atol=1e-12)
 
 
-def test_the_graph_never_sees_what_is_asked():
+def test_the_graph_never_holds_query_targets():
     """Other last clicks, which is what training asks about: the same graph, and the same code for everybody."""
     asked = LOG.ptr[1:] - 1
     item = LOG.item.copy()
@@ -136,7 +136,7 @@ def test_the_graph_never_sees_what_is_asked():
     assert not torch.equal(made(replace(LOG, item=item)).recommender.summary(batches[0]), codes[0])
 
 
-def test_a_new_persons_code_does_not_depend_on_who_is_beside():
+def test_a_new_users_code_does_not_depend_on_the_batch():
     system, people = made(), [np.array([3, 9, 4]), np.array([0]), np.array([3, 9, 4]), np.arange(7)]
 
     def codes(some):
@@ -174,12 +174,12 @@ def test_the_loss_is_ranking_and_clustering():
     torch.testing.assert_close(system.losses(samples), plain + 0.1 * clustering)
     readout = system.recommender.head.readout
     batch = session_batch(samples, num_items=LOG.num_items)
-    people = readout.person(system.recommender.encode(batch)[0], batch)
+    people = readout.user(system.recommender.encode(batch)[0], batch)
     torch.testing.assert_close(clustering, readout.clusters.loss(people))
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_give_what_the_loop_gives_and_everything_learns(order):
+def test_all_users_stacked_give_what_the_loop_gives_and_everything_learns(order):
     system, samples = made(steps=2, lr=0.2, order=order), last_clicks(LOG).take(slice(0, 5))
     answers = []
     for stacked in (True, False):

@@ -7,7 +7,7 @@ import torch
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.cold_user import PAPER, each_click
+from graphmeta.published.cold_user import PAPER, user_only_samples
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
@@ -37,7 +37,7 @@ def table(system):
     return system.recommender.features.item.weight.detach().numpy()
 
 
-def test_without_steps_the_constant_start_ranks_alike_for_all():
+def test_without_steps_the_constant_start_ranks_equally_for_all():
     system = made("meta_cf_g", steps=0)
     scores = system.scores(samples()).numpy()
     assert (scores.argsort(1) == scores[0].argsort()).all()
@@ -109,7 +109,7 @@ def answers(system, tasks):
 
 @pytest.mark.parametrize("name", META)
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_give_what_the_loop_gives(name, order):
+def test_all_users_stacked_give_what_the_loop_gives(name, order):
     system, tasks = made(name, steps=2, lr=0.5, order=order), sampled_tasks(LOG).take(slice(0, 7))
     for training in (False, True):
         system.train(training)
@@ -165,12 +165,12 @@ def test_factors_come_from_matrix_factors_of_others(name):
 def test_matrix_factors_are_learned_from_every_click():
     system = made("bpr_fold_in", negatives=2, penalty=0.1)
     system.fit_statistics(LOG)
-    losses = system.losses(each_click(LOG)).detach().numpy()
+    losses = system.losses(user_only_samples(LOG)).detach().numpy()
     q, head = table(system), system.recommender.head
     user = LOG.session_user[LOG.session]
     vectors = (head.vector + head.users.user.weight).detach().numpy()
     assert len(losses) == LOG.num_events
-    items, counts = system.loss.draw(session_batch(each_click(LOG), num_items=LOG.num_items), LOG.num_items)
+    items, counts = system.loss.draw(session_batch(user_only_samples(LOG), num_items=LOG.num_items), LOG.num_items)
     for row in range(0, LOG.num_events, 17):
         p = vectors[user[row]]
         wanted = np.log1p(np.exp(-p @ q[LOG.item[row]])) + 0.1 * p @ p
@@ -178,7 +178,7 @@ def test_matrix_factors_are_learned_from_every_click():
         np.testing.assert_allclose(losses[row], wanted, atol=1e-12)
 
 
-def test_a_new_person_is_folded_in_from_noise_whoever_they_are():
+def test_a_new_user_is_folded_in_from_deterministic_noise():
     system = made("bpr_fold_in")
     torch.nn.init.normal_(system.recommender.head.users.user.weight)
     anybody = system.scores(samples())
@@ -222,7 +222,7 @@ def test_generating_what_does_not_exist_is_refused():
 
 
 @pytest.mark.parametrize("sums", [False, True])
-def test_people_in_chunks_train_as_all_at_once(sums):
+def test_users_in_chunks_train_as_all_at_once(sums):
     def learned(task_chunk):
         system = made("meta_cf_g", steps=1, lr=0.1, sums=sums)
         system.adaptation.task_chunk = task_chunk

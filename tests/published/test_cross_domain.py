@@ -1,4 +1,4 @@
-"""Systems across domains: no leak, both directions alike, what is planted is found."""
+"""Systems across domains: no leak, both directions alike, what is synthetic is found."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +12,9 @@ from torch import nn
 
 from graphmeta.data.cross_domain import LINKING, SOURCE, TARGET, VALID, CrossDomain, Rows, Texts, read_texts
 from graphmeta.data.reviews import latent_vectors
-from graphmeta.datasets.reviews import planted_reviews
+from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.errors import InputError
-from graphmeta.nn.cross_domain.factors import alike
+from graphmeta.nn.cross_domain.factors import user_similarity
 from graphmeta.plots.aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.published.anr import anr
 from graphmeta.published.cross_domain import VARIANTS, AspectSizes, Means, catn, cold_errors, fit, predict
@@ -37,8 +37,8 @@ SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
 
 @cache
 def small() -> CrossDomain:
-    planted = planted_reviews(common=30, alone=10, items=10, each=4)
-    return CrossDomain.split(planted.source, planted.target)
+    synthetic = synthetic_reviews(common=30, alone=10, items=10, each=4)
+    return CrossDomain.split(synthetic.source, synthetic.target)
 
 
 @cache
@@ -104,8 +104,8 @@ def swapped(cut: CrossDomain) -> CrossDomain:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("variant", ["simple", "share", "full"])
 def test_swapping_the_domains_with_the_transposed_matching_changes_nothing(variant: str) -> None:
-    planted = planted_reviews(common=30, alone=10, items=10, each=4)
-    cut = CrossDomain.split(planted.source, planted.target)
+    synthetic = synthetic_reviews(common=30, alone=10, items=10, each=4)
+    cut = CrossDomain.split(synthetic.source, synthetic.target)
     # Everybody in both is linking, so that both domains are known alike.
     cut = replace(cut, role=np.where(cut.role == 0, 0, LINKING))
     other = swapped(cut)
@@ -115,7 +115,7 @@ def test_swapping_the_domains_with_the_transposed_matching_changes_nothing(varia
     twin = catn(other, replace(texts, **turned), variant=variant, **TINY).eval()
     twin.words.load_state_dict(model.words.state_dict())
     twin.matching.weight.data = model.matching.weight.data.T.clone()
-    twin.ask.data = model.ask.data.flip(0)
+    twin.query.data = model.query.data.flip(0)
     for one, two in zip(model.extractors, reversed(twin.extractors), strict=True):
         two.load_state_dict(one.state_dict())
     if model.fusion is not None:
@@ -131,7 +131,7 @@ def test_swapping_the_domains_with_the_transposed_matching_changes_nothing(varia
 def test_an_askers_own_review_is_no_part_of_the_items_document() -> None:
     cut = small()
     texts = read_texts(cut, length=400)
-    shelf = catn(cut, texts, **TINY).shelf
+    shelf = catn(cut, texts, **TINY).documents
     for domain in (SOURCE, TARGET):
         log = cut.known[domain]
         user, item = int(log.user[5]), int(log.item[5])
@@ -159,7 +159,7 @@ def test_users_and_items_without_a_word_get_finite_ratings_and_gradients() -> No
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_domain_not_asked_about() -> None:
+def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_other_domain() -> None:
     cut, texts = told()
     model, rows = catn(cut, texts, **TINY), cut.flows()
     nn.init.zeros_(model.matching.weight)
@@ -192,13 +192,13 @@ def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
 
 
 def test_emcdr_on_identical_domains_learns_the_identity() -> None:
-    planted = planted_reviews(common=60, alone=10, items=10, each=4)
-    twin = replace(planted.source, items=np.array([f"twin {i}" for i in planted.source.items], dtype=object))
-    cut = CrossDomain.split(planted.source, twin)
+    synthetic = synthetic_reviews(common=60, alone=10, items=10, each=4)
+    twin = replace(synthetic.source, items=np.array([f"twin {i}" for i in synthetic.source.items], dtype=object))
+    cut = CrossDomain.split(synthetic.source, twin)
     torch.manual_seed(0)
     model = emcdr(cut, width=3)
     source, target = model.factors.sides
-    nn.init.normal_(source.people.weight)
+    nn.init.normal_(source.users.weight)
     target.load_state_dict(source.state_dict())
     list(fit_mapping(model, cut))
     torch.testing.assert_close(model.mapping.layers.weight.data, torch.eye(4), atol=0.02, rtol=0)
@@ -215,8 +215,8 @@ def fit_mapping(model, cut: CrossDomain):  # noqa: ANN001, ANN201
 def test_planted_aspects_are_recovered() -> None:
     """What a cold user cares for, known from their words about books alone, decides what they are predicted to give to
     films; and attention goes to words for aspects, not to those that mean nothing."""
-    planted = planted_reviews(common=320, alone=30, items=30, each=6, noise=0.0)
-    cut = CrossDomain.split(planted.source, planted.target, cold=0.15)
+    synthetic = synthetic_reviews(common=320, alone=30, items=30, each=6, noise=0.0)
+    cut = CrossDomain.split(synthetic.source, synthetic.target, cold=0.15)
     texts = read_texts(cut, length=64)
     torch.manual_seed(0)
     vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
@@ -229,13 +229,13 @@ def test_planted_aspects_are_recovered() -> None:
     every = torch.cartesian_prod(cold, items).T
     rows = Rows(*every, torch.full((len(every[0]),), TARGET), torch.zeros(len(every[0])))
     found = predict(model, rows).view(len(cold), 30).numpy()
-    good = planted.good[TARGET][[int(name[4:]) for name in cut.logs[TARGET].items], : planted.shared]
+    good = synthetic.quality[TARGET][[int(name[4:]) for name in cut.logs[TARGET].items], : synthetic.shared]
     effect = (found - found.mean(0)) @ (good - good.mean(0))  # how much each aspect of films matters to each
-    cares = planted.cares[[int(name[1:]) for name in cut.users[cold.numpy()]], : planted.shared]
+    cares = synthetic.preferences[[int(name[1:]) for name in cut.users[cold.numpy()]], : synthetic.shared]
     above = (effect[cares][:, None] > effect[~cares]).mean()
     assert above > 0.75  # chance: 0.5
 
-    meant = frozenset().union(*planted.words)
+    meant = frozenset().union(*synthetic.words)
     means = np.array([0.0, *(word in meant for word in texts.vocabulary.words)])
     word = texts.users[SOURCE].word[cold.numpy()]
     weights = model.user(cold, TARGET).weights.detach().numpy()
@@ -296,7 +296,7 @@ def test_means_are_means() -> None:
 
 
 @pytest.mark.parametrize("make", [cdlfm, dfm], ids=["cdlfm", "dfm"])
-def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> None:
+def test_validation_ratings_are_not_inputs_of_the_validated_model(make) -> None:
     """Of the known ratings nine tenths are in the rows that autoencoders read, and in who rates alike."""
     cut = small()
     there = [torch.zeros(len(cut.users), count) for count in cut.num_items]
@@ -313,13 +313,13 @@ def test_ratings_that_choose_an_epoch_are_not_read_by_what_they_judge(make) -> N
         own = rows.take(rows.domain == domain)
         there[domain][own.user, own.item] = 0
         if make is dfm:
-            assert torch.equal(side.there, there[domain]) and not side.ratings[there[domain] == 0].any()
+            assert torch.equal(side.rated, there[domain]) and not side.ratings[there[domain] == 0].any()
         else:
             ratings = torch.zeros_like(there[domain])
             every = cut.ratings().take(cut.ratings().domain == domain)
             ratings[every.user, every.item] = every.rating
-            expected = alike(ratings * there[domain], there[domain])
-            torch.testing.assert_close(side.alike, expected / expected.sum(1, keepdim=True).clamp(min=1e-12))
+            expected = user_similarity(ratings * there[domain], there[domain])
+            torch.testing.assert_close(side.similarity, expected / expected.sum(1, keepdim=True).clamp(min=1e-12))
 
 
 def test_maps_are_learned_on_linking_users_alone() -> None:
@@ -332,5 +332,5 @@ def test_maps_are_learned_on_linking_users_alone() -> None:
 
 def test_maps_lead_only_to_the_target() -> None:
     cut = small()
-    with pytest.raises(InputError, match="ask for items of the target"):
+    with pytest.raises(InputError, match="pass items of the target"):
         emcdr(cut)(cut.flows())

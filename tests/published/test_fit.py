@@ -18,7 +18,7 @@ from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.fit import check_system, fit
 from graphmeta.published.names import OTHERS, check_items, check_name, nearest
 from graphmeta.published.systems import Systems, systems
-from graphmeta.published.training_plan import Plan, learned
+from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 from graphmeta.training.run import Checkpoint
@@ -34,7 +34,7 @@ def test_fit_is_the_plan_of_the_command(name, tmp_path):
     system = fit(SPLIT, name, epochs=2, width=8)
     assert torch.equal(torch.random.get_rng_state(), random)
     plan = Plan(name, 2, 0, 8, commands.FIT_BATCH, commands.FIT_LR)
-    by_command = learned(plan, SPLIT, Checkpoint(tmp_path), say=str, bar=lambda rows, name: rows).system
+    by_command = train_plan(plan, SPLIT, Checkpoint(tmp_path), say=str, bar=lambda rows, name: rows).system
     assert state_hash(system) == state_hash(by_command)
     assert not system.training and system.notes["system"] == name
     assert [report["epoch"] for report in system.notes["history"]["sr_gnn" if name == "sr_gnn" else name]]
@@ -95,7 +95,7 @@ def test_what_cannot_be_fitted_is_one_line(data, name, line):
 
 
 def test_users_that_a_system_needs_are_asked_for():
-    with pytest.raises(InputError, match="bpr_mf needs to know the users"):
+    with pytest.raises(InputError, match="bpr_mf needs users"):
         check_system("bpr_mf", users=False)
     check_system("bpr_mf", users=True)
 

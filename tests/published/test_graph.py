@@ -29,7 +29,7 @@ def test_global_gnn_without_a_graph_is_sr_gnn():
 
 
 @torch.no_grad()
-def test_niser_is_the_formula_around_sr_gnn():
+def test_niser_is_the_formula_on_sr_gnn():
     torch.manual_seed(0)
     system = niser(LOG.items, width=5).eval().double()
     model, table = system.recommender, system.recommender.features.features.item.weight
@@ -52,7 +52,7 @@ def test_global_gnn_learns_the_known_answer(normalised):
 
 
 @pytest.mark.parametrize("base", ["hetero_gnn", "global_gnn", "niser"])
-def test_maml_around_it_trains_all_tasks_at_once(base):
+def test_maml_on_it_trains_all_tasks_at_once(base):
     torch.manual_seed(0)
     system = build("maml", LOG.items, width=6, base=base)
     reports = list(train(system, LOG, epochs=2, optimizer=Adam(lr=2e-2), batch_size=20))
@@ -69,7 +69,7 @@ def test_other_messages_train(messages):
 
 
 def test_strange_messages_are_named():
-    with pytest.raises(InputError, match="there are mean, attention, transformer"):
+    with pytest.raises(InputError, match="choose mean, attention, transformer"):
         build("hetero_gnn", LOG.items, messages="max")
 
 
@@ -96,7 +96,7 @@ def test_a_reranker_learns_on_later_sessions_and_leaves_its_base_alone():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("order", [1, 2])
-def test_what_adapts_goes_around_a_reranker_in_one_stack(order):
+def test_an_adaptation_wraps_a_reranker_in_one_stack(order):
     """The network over counts stays as it is: it has as many rows as a session has neighbours."""
     torch.manual_seed(0)
     system = build("cbml", LOG.items, width=6, base="reranker", scope="predictor", order=order).eval()
@@ -114,6 +114,6 @@ def test_no_session_changes_the_reranker(name):
     assert "head.scale" in system.adaptation.names
 
 
-def test_what_takes_no_products_gets_no_reranker():
+def test_a_head_without_products_gets_no_reranker():
     with pytest.raises(InputError, match="TargetAttention"):
         build("reranker", LOG.items, width=6, base="tagnn")

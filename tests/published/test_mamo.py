@@ -102,7 +102,7 @@ def test_the_write_is_the_formula(stacked):
 
 
 @torch.no_grad()
-def test_a_memory_whose_tasks_learn_nothing_does_not_fade():
+def test_a_memory_whose_tasks_learn_nothing_does_not_decay():
     memory = MemoryLayer(4, slots=3, rate=0.5)
     sessions = torch.randn(8, 4)
     for _ in range(200):

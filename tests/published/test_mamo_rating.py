@@ -87,7 +87,7 @@ class ByHand:
 
 
 @pytest.mark.usefixtures("float64")
-def test_answers_are_the_formulas_person_by_person() -> None:
+def test_predictions_are_the_formulas_user_by_user() -> None:
     system = made()
     found = system.scores(TASKS).squeeze(1)
     for t in range(len(TASKS)):
@@ -96,7 +96,7 @@ def test_answers_are_the_formulas_person_by_person() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_people_begin_where_people_like_them_ended() -> None:
+def test_users_start_from_the_memory_of_similar_users() -> None:
     system = made(steps=0)
     starts = system.adaptation.adapted(system.recommender, system._tasks(TASKS), system.loss)
     assert set(starts) == {

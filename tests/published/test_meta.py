@@ -95,7 +95,7 @@ def test_the_order_of_tasks_only_permutes_answers(name):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_what_is_asked_reaches_no_prediction(name):
+def test_query_targets_reach_no_prediction(name):
     system, samples = made(name), tasks()
     other = Samples(samples.item, samples.begin, samples.end, (samples.target + 7) % LOG.num_items, samples.session)
     assert torch.equal(system.scores(samples), system.scores(other))
@@ -153,7 +153,7 @@ def test_multi_ft_trains_as_its_base(base):
 @pytest.mark.parametrize("name", ["maml", "multi_ft", "melu", "cbml", "mamo", "meta_hin"])
 @pytest.mark.parametrize("base", ["cbml", "maml"])
 def test_one_adaptation_is_not_lost_in_another(name, base):
-    with pytest.raises(InputError, match="the base adapts itself.*; name the base inside it"):
+    with pytest.raises(InputError, match="the base has an adaptation already.*; pass the base inside it"):
         build(name, LOG.items, width=4, base=base)
 
 

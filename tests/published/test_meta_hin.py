@@ -84,7 +84,7 @@ def test_neighbours_come_from_the_training_log_alone():
     system.fit_statistics(early)
     system.scores(last_clicks(whole))
     system.losses(last_clicks(whole, min_length=3))
-    assert torch.equal(system.recommender.around.neighbour[..., :5], fitted(early).neighbour[..., :5])
+    assert torch.equal(system.recommender.context.neighbour[..., :5], fitted(early).neighbour[..., :5])
 
 
 def fitted(log):
@@ -193,7 +193,7 @@ def test_neighbours_are_saved(tmp_path):
     system, samples = made(), last_clicks(LOG).take(slice(0, 5))
     system.save(tmp_path)
     again = load(tmp_path).eval()
-    assert torch.equal(again.recommender.around.neighbour, system.recommender.around.neighbour)
+    assert torch.equal(again.recommender.context.neighbour, system.recommender.context.neighbour)
     assert torch.equal(again.scores(samples), system.scores(samples))
 
 

@@ -58,13 +58,13 @@ def counted(most: int) -> list[list[list[int]]]:
 
 
 def test_neighbours_are_those_counted_by_hand() -> None:
-    around = made().recommender.features.around
+    around = made().recommender.features.context
     for path, wanted in enumerate(counted(MOST)[1:]):
         for item, near in enumerate(wanted):
             assert around.neighbour[path, item, : int(around.number[path, item])].tolist() == near
 
 
-def test_what_training_asks_is_no_edge_of_the_graph() -> None:
+def test_query_ratings_of_training_are_no_edges_of_the_graph() -> None:
     """Other items in the places that are asked about: the neighbours stay as they are."""
     asked = random_queries(LOG, np.ones(LOG.num_events, dtype=bool))[1]
     other = dataclasses.replace(LOG, item=np.where(asked, (LOG.item + 11) % LOG.num_items, LOG.item))
@@ -72,12 +72,12 @@ def test_what_training_asks_is_no_edge_of_the_graph() -> None:
     for log in (LOG, other):
         system = made()
         system.fit_statistics(log)
-        found.append(system.recommender.features.around)
+        found.append(system.recommender.features.context)
     assert torch.equal(found[0].neighbour, found[1].neighbour) and torch.equal(found[0].number, found[1].number)
     known = dataclasses.replace(LOG, item=np.where(asked, LOG.item, (LOG.item + 11) % LOG.num_items))
     system = made()
     system.fit_statistics(known)
-    assert not torch.equal(found[0].neighbour, system.recommender.features.around.neighbour)
+    assert not torch.equal(found[0].neighbour, system.recommender.features.context.neighbour)
 
 
 @pytest.mark.usefixtures("float64")
@@ -139,7 +139,7 @@ def person_by_hand(system: System, t: int, around: list[list[list[int]]]) -> tup
 
 
 @pytest.mark.usefixtures("float64")
-def test_it_is_the_formulas_person_by_person() -> None:
+def test_it_is_the_formulas_user_by_user() -> None:
     system, around = made(), counted(MOST)
     found = system.scores(TASKS).squeeze(1)
     weights = system.adaptation.adapted(system.recommender, system._tasks(TASKS.latest(KNOWN)), system.loss)
@@ -152,7 +152,7 @@ def test_it_is_the_formulas_person_by_person() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_path_weights_do_not_know_what_the_query_is_rated(order: int) -> None:
+def test_path_weights_do_not_depend_on_the_query_rating(order: int) -> None:
     system, random = made(order=order), np.random.default_rng(0)
 
     def weights(**parts) -> dict[str, torch.Tensor]:
@@ -169,7 +169,7 @@ def test_path_weights_do_not_know_what_the_query_is_rated(order: int) -> None:
     assert not torch.allclose(straight["head.readout.mix"], known["head.readout.mix"], atol=1e-4)
 
 
-def test_a_context_is_of_what_is_known_and_not_of_what_is_asked() -> None:
+def test_a_context_is_of_known_items_and_not_of_query_items() -> None:
     system = made()
     recommender, tasks = system.recommender, system._tasks(TASKS)
     contexts = []
@@ -186,9 +186,9 @@ def test_paths_are_those_named() -> None:
     one = made(paths=["genre"])
     assert len(one.recommender.head.readout.paths) == 3
     torch.testing.assert_close(
-        one.recommender.features.around.neighbour[1], made().recommender.features.around.neighbour[2]
+        one.recommender.features.context.neighbour[1], made().recommender.features.context.neighbour[2]
     )
-    assert made(paths=[]).recommender.features.around.neighbour.shape == (1, LOG.num_items, MOST)
+    assert made(paths=[]).recommender.features.context.neighbour.shape == (1, LOG.num_items, MOST)
     with pytest.raises(InputError, match="no attribute 'director' to make a path of; there are: rate, genre"):
         made(paths=["director"])
 

@@ -56,7 +56,7 @@ def test_the_step_is_down_the_margin_by_hand():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_give_what_the_loop_gives_and_everything_learns(order):
+def test_all_users_stacked_give_what_the_loop_gives_and_everything_learns(order):
     system, samples = made(steps=2, order=order), last_clicks(LOG).take(slice(0, 5))
     answers, trained = [], [p for p in system.parameters() if p.requires_grad]
     for stacked in (True, False):

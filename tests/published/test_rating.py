@@ -12,7 +12,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ratings import evaluate_ratings
-from graphmeta.nn.conditioning.memory import SlopeSlots
+from graphmeta.nn.conditioning.memory import GradientSlots
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.content import ContentFeatures, UserContent
 from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
@@ -44,7 +44,7 @@ def made(name: str, **arguments) -> System:
     system = build(name, LOG.items, users=LOG.users, width=3, **{"lr": 0.1, **SMALL[name], **arguments}).eval()
     system.fit_statistics(LOG)
     for memory in system.modules():
-        if isinstance(memory, SlopeSlots):
+        if isinstance(memory, GradientSlots):
             memory.slots.normal_()
     return system
 
@@ -64,7 +64,7 @@ def meta_gradients(system: System) -> list[torch.Tensor]:
 @every
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", [1, 2])
-def test_all_people_at_once_are_as_one_after_the_other(name: str, order: int) -> None:
+def test_all_users_stacked_equal_one_by_one(name: str, order: int) -> None:
     assert len(set(TASKS.lengths)) > 1
     one, two = made(name, order=order, steps=2), made(name, order=order, steps=2)
     two.adaptation.stacked = False
@@ -162,7 +162,7 @@ def test_a_step_leaves_the_contents_as_they_are() -> None:
 
 
 @every
-def test_what_is_asked_influences_no_answer_and_what_is_known_does(name: str) -> None:
+def test_query_ratings_influence_no_prediction_and_known_ratings_do(name: str) -> None:
     system = made(name)
     scores = system.scores(TASKS)
     random = np.random.default_rng(0)
@@ -174,7 +174,7 @@ def test_what_is_asked_influences_no_answer_and_what_is_known_does(name: str) ->
 
 @every
 @pytest.mark.usefixtures("float64")
-def test_answers_do_not_depend_on_who_else_is_asked(name: str) -> None:
+def test_predictions_do_not_depend_on_the_other_users(name: str) -> None:
     system, order = made(name), np.array([2, 0, 3, 1])
     scores = system.scores(TASKS)
     alone = torch.cat([system.scores(TASKS.take(np.array([t]))) for t in order])
@@ -216,9 +216,9 @@ def test_it_learns_and_adapting_helps() -> None:
 
 @every
 def test_next_items_are_not_its_question(name: str) -> None:
-    with pytest.raises(InputError, match="no ratings to learn from|names none"):
+    with pytest.raises(InputError, match="no ratings to learn from|a sample has none"):
         made(name).recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
     with pytest.raises(InputError, match=f"{name} predicts ratings"):
         check_system(name, users=True)
-    with pytest.raises(InputError, match=f"{name} needs to know the users"):
+    with pytest.raises(InputError, match=f"{name} needs users"):
         build(name, LOG.items)

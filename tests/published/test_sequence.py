@@ -91,7 +91,7 @@ def caser_by_hand(patterns, rows, length):
 
 
 @torch.no_grad()
-def test_caser_is_the_formula_for_users_and_for_nobody():
+def test_caser_is_the_formula_with_and_without_users():
     system, model, table = made("caser", width=4, horizontal=3, vertical=2)
     patterns, users = model.encoder.encoders
     assert table.shape == (40, 2 * 4 + 1)
@@ -212,14 +212,14 @@ def test_losses_by_name(name, loss):
     torch.testing.assert_close(losses, wanted)
 
 
-def test_a_loss_nobody_knows_names_those_there_are():
-    with pytest.raises(InputError, match="no loss is called 'warp'; there are cross_entropy, bpr"):
+def test_an_unknown_loss_names_the_known_ones():
+    with pytest.raises(InputError, match="unknown loss 'warp'; choose cross_entropy, bpr"):
         build("wavenet", LOG.items, loss="warp")
 
 
-def test_who_needs_users_says_so_and_who_can_do_without_does():
+def test_missing_users_are_refused_only_if_needed():
     assert {name for name in NAMES if CATALOGUE[name].needs_users} == {"bpr_mf"}
-    with pytest.raises(InputError, match="bpr_mf needs to know the users; name its user column"):
+    with pytest.raises(InputError, match="bpr_mf needs users; name the log's user column"):
         build("bpr_mf", LOG.items)
     assert build("caser", LOG.items, users=LOG.users).users is LOG.users
     assert build("caser", LOG.items).users is None

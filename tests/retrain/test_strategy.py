@@ -77,10 +77,10 @@ def test_numbers_of_events_stay_as_later_ones_come():
     assert key[1][: len(key[0])] == key[0]
 
 
-def test_what_scores_badly_is_drawn_more_often():
+def test_low_scored_samples_are_sampled_more_often():
     system = mf()
     samples = all_positions(LOG)
-    weight = strategy._hard_first(system, samples, size=17)
+    weight = strategy._sampling_weights(system, samples, size=17)
     own = system.scores(samples).numpy()[np.arange(len(samples)), samples.target]
     order = sorted(range(len(own)), key=lambda s: (-own[s], s))
     expected = np.exp([(1 + order.index(s)) / len(own) for s in range(len(own))])

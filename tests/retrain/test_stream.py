@@ -13,7 +13,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir
 from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
-from graphmeta.retrain.testing import Asking, Untouched
+from graphmeta.retrain.testing import StreamEvaluation, UnclickedSampler
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.histories import all_positions, by_user
@@ -24,14 +24,14 @@ from graphmeta.training.run import Checkpoint
 
 LOG = fake_log(sessions=40, items=40)
 EDGES = period_edges(LOG, events=48)
-ASKING = Asking(negatives=6, ks=(1, 5))
+EVALUATION = StreamEvaluation(negatives=6, ks=(1, 5))
 QUICK = Full(epochs=1, batch_size=64)
 SMALL = partial(TransferNet, hidden=6)
 STRATEGIES = {
     "full": QUICK,
     "fine_tune": FineTune(epochs=1),
     "reservoir": Reservoir(size=20, epochs=1),
-    "transfer": Transfer(net=SMALL, phases=1, offline=1),
+    "transfer": Transfer(net=SMALL, rounds=1, offline=1),
 }
 
 
@@ -40,8 +40,10 @@ def built(name: str = "mf", log=LOG):
     return build(name, log.items, users=log.users, width=4)
 
 
-def through(system, strategy, log=LOG, *, asking=ASKING, **options):
-    return stream(system, log, edges=EDGES, strategy=strategy, begin=Pretraining(2, QUICK), asking=asking, **options)
+def through(system, strategy, log=LOG, *, evaluation=EVALUATION, **options):
+    return stream(
+        system, log, edges=EDGES, strategy=strategy, begin=Pretraining(2, QUICK), evaluation=evaluation, **options
+    )
 
 
 def told(report: PeriodReport) -> PeriodReport:
@@ -93,7 +95,7 @@ def test_another_stream_is_not_taken_up(tmp_path):
 def test_it_is_tested_before_it_is_trained():
     order = []
 
-    class Noted(Asking):
+    class Noted(StreamEvaluation):
         def measure(self, system, period):
             order.append(("test", period.number, state_hash(system)))
             return super().measure(system, period)
@@ -105,8 +107,8 @@ def test_it_is_tested_before_it_is_trained():
             order.append(("trained", period.number, state_hash(system)))
             return state
 
-    asking = Noted(ASKING.negatives, ASKING.ks)
-    list(through(built(), Trained(epochs=1), asking=asking))
+    evaluation = Noted(EVALUATION.negatives, EVALUATION.ks)
+    list(through(built(), Trained(epochs=1), evaluation=evaluation))
     numbers = range(2, len(EDGES) - 1)
     assert [step[:2] for step in order] == [(what, n) for n in numbers for what in ("test", "train", "trained")]
     hashes = [step[2] for step in order]
@@ -126,7 +128,9 @@ def test_new_users_and_items_have_their_rows_from_the_beginning_and_keep_them():
     for first, whom in zip(since, (log.item, log.session_user[log.session]), strict=True):
         np.minimum.at(first, whom, number)
         assert ((first > 2) & (first < len(edges))).any()
-    reports = stream(system, log, edges=edges, strategy=FineTune(epochs=1), begin=Pretraining(1, QUICK), asking=ASKING)
+    reports = stream(
+        system, log, edges=edges, strategy=FineTune(epochs=1), begin=Pretraining(1, QUICK), evaluation=EVALUATION
+    )
     for report in reports:  # all of a period's clicks are asked about, also those by and on the new
         assert report.rows == (number == report.period).sum()
         for table, before, first in zip(tables, began, since, strict=True):
@@ -136,8 +140,8 @@ def test_new_users_and_items_have_their_rows_from_the_beginning_and_keep_them():
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_session_encoder_goes_through_every_strategy(name):
-    asking = replace(ASKING, samples=prefixes, max_length=5)
-    reports = list(through(built("sr_gnn"), STRATEGIES[name], asking=asking))
+    evaluation = replace(EVALUATION, samples=prefixes, max_length=5)
+    reports = list(through(built("sr_gnn"), STRATEGIES[name], evaluation=evaluation))
     assert len(reports) == len(EDGES) - 3
     for report in reports:
         assert all(0 <= value <= 1 for value in (*report.sampled.values(), *report.full.values()))
@@ -145,16 +149,16 @@ def test_a_session_encoder_goes_through_every_strategy(name):
 
 def test_what_is_learned_shows():
     """On a ring of items whose order is the rule, an encoder gets better as it is retrained."""
-    asking, learned = replace(ASKING, samples=prefixes), Full(epochs=15, batch_size=32)
+    evaluation, learned = replace(EVALUATION, samples=prefixes), Full(epochs=15, batch_size=32)
     before, after = stream(
-        built("sr_gnn"), LOG, edges=EDGES[1:5], strategy=learned, begin=Pretraining(1, QUICK), asking=asking
+        built("sr_gnn"), LOG, edges=EDGES[1:5], strategy=learned, begin=Pretraining(1, QUICK), evaluation=evaluation
     )
     assert after.full["hit@5"] > before.full["hit@5"] + 0.2
 
 
 def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
     period = Period.of(LOG, EDGES, 3)
-    rows = ASKING.rows(period)
+    rows = EVALUATION.rows(period)
     inside = (LOG.time >= EDGES[3]) & (LOG.time < EDGES[4])
     assert sorted(rows.target) == sorted(LOG.item[inside])
 
@@ -165,7 +169,7 @@ def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
         def scores(samples):
             return torch.arange(LOG.num_items, dtype=torch.float32).expand(len(samples), -1)
 
-    count, sampled, full = ASKING.measure(Fixed(), period)
+    count, sampled, full = EVALUATION.measure(Fixed(), period)
     seen = np.flatnonzero(period.past.support)
     rank = np.array([1 + (seen > target).sum() for target in rows.target])
     assert count == len(rows) and full["hit@5"] == pytest.approx((rank <= 5).mean())
@@ -173,12 +177,12 @@ def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
     assert sampled["hit@5"] > full["hit@5"]
 
 
-def test_drawn_items_are_untouched_distinct_and_each_as_likely():
+def test_sampled_items_are_unclicked_distinct_and_uniform():
     log = by_user(fake_log(sessions=12, items=20))
     seen, rows = np.flatnonzero(log.support), all_positions(log).take(np.array([0]))
     touched = set(np.searchsorted(seen, log.item[log.session == 0]))
     free, count = sorted(set(range(len(seen))) - touched), np.zeros(len(seen))
-    draw = Untouched(log, seen, np.random.default_rng(0))
+    draw = UnclickedSampler(log, seen, np.random.default_rng(0))
     runs, each = 1500, 5
     for _ in range(runs):
         (drawn,) = draw(rows, each)
@@ -190,11 +194,13 @@ def test_drawn_items_are_untouched_distinct_and_each_as_likely():
     assert chi_square < len(free) - 1 + 4 * np.sqrt(2 * (len(free) - 1))
 
 
-def test_too_few_to_draw_from_is_said_before_anything_is_trained():
-    with pytest.raises(InputError, match="in period 3 somebody leaves .* draw fewer"):
-        next(through(built(), QUICK, asking=replace(ASKING, negatives=39)))
-    with pytest.raises(InputError, match="of 5 periods, the first 5 are to begin with"):
-        next(stream(built(), LOG, edges=EDGES, strategy=QUICK, begin=Pretraining(len(EDGES) - 1), asking=ASKING))
+def test_too_few_items_to_sample_from_are_refused_before_training():
+    with pytest.raises(InputError, match="in period 3 only .* sample fewer"):
+        next(through(built(), QUICK, evaluation=replace(EVALUATION, negatives=39)))
+    with pytest.raises(InputError, match="of 5 periods, the first 5 are for pretraining"):
+        next(
+            stream(built(), LOG, edges=EDGES, strategy=QUICK, begin=Pretraining(len(EDGES) - 1), evaluation=EVALUATION)
+        )
 
 
 def test_means_are_weighted_by_rows():
@@ -217,7 +223,7 @@ def test_periods_by_time_and_by_count():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_what_is_in_service_is_in_eval_mode(name):
+def test_the_deployed_system_is_in_eval_mode(name):
     system = built("gru4rec" if name == "full" else "mf").train()
     for _ in through(system, STRATEGIES[name]):
         assert not any(part.training for part in system.modules())

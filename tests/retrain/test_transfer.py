@@ -13,7 +13,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.retrain import transfer
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import Full
-from graphmeta.retrain.transfer import Through, Transfer
+from graphmeta.retrain.transfer import Transfer, TransferWrapper
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -29,10 +29,10 @@ def built(name: str):
     return build(name, LOG.items, users=LOG.users, width=4)
 
 
-def through(system, **options) -> Through:
+def through(system, **options) -> TransferWrapper:
     torch.manual_seed(1)
     old = {n: system.recommender.get_parameter(n).detach().clone() for n in Transfer()._names(system)}
-    return Through(system.recommender, old, {n: SMALL(old[n].shape[1]) for n in old}, **options)
+    return TransferWrapper(system.recommender, old, {n: SMALL(old[n].shape[1]) for n in old}, **options)
 
 
 def snapshot(module: nn.Module) -> dict:
@@ -53,7 +53,7 @@ def steps(monkeypatch, name: str) -> list[tuple[bool, set[str], set[str]]]:
         found.append((options["nets"], moved(nets, learner.through.nets), moved(body, system)))
 
     monkeypatch.setattr(Transfer, "_step", noted)
-    system, one = built(name), Transfer(net=SMALL, phases=2, tuned=("head",))
+    system, one = built(name), Transfer(net=SMALL, rounds=2, tuned=("head",))
     state = one.begin(system, Period.of(LOG, EDGES, 0))
     for number in (1, 2):
         state = one.retrain(system, state, Period.of(LOG, EDGES, number))
@@ -73,7 +73,7 @@ def test_step_1_leaves_theta_untouched_and_step_2_all_else(monkeypatch, name):
 def test_offline_leaves_out_the_last_step_1(monkeypatch):
     kinds, original = [], Transfer._step
     monkeypatch.setattr(Transfer, "_step", lambda *a, **o: kinds.append(1 + o["nets"]) or original(*a, **o))
-    system, one = built("mf"), Transfer(net=SMALL, phases=2, offline=2)
+    system, one = built("mf"), Transfer(net=SMALL, rounds=2, offline=2)
     state = one.begin(system, Period.of(LOG, EDGES, 0))
     for number in (1, 2, 3):
         state = one.retrain(system, state, Period.of(LOG, EDGES, number))
@@ -127,26 +127,26 @@ def test_the_penalty_is_on_the_rows_that_a_batch_touches():
     torch.testing.assert_close(found[1] - found[0], sum(row.square().sum() for row in rows)[None])
 
 
-def test_newcomers_are_served_what_theta_makes_of_rows_like_theirs():
+def test_rows_without_events_are_transferred_like_equal_rows():
     """Rows that no step 1 has touched are what step 2 meets of a newcomer, so they are transferred in service too."""
     log, name = fake_log(sessions=24, items=200), "features.item.weight"
     edges = period_edges(log, events=40)
     torch.manual_seed(0)
-    system, one = build("mf", log.items, users=log.users, width=4), Transfer(net=SMALL, phases=1)
+    system, one = build("mf", log.items, users=log.users, width=4), Transfer(net=SMALL, rounds=1)
     state = one.begin(system, Period.of(log, edges, 0))
     for number in (0, 1):
         before = system.recommender.get_parameter(name).detach().clone()
         state = one.retrain(system, state, now := Period.of(log, edges, number))
     unmet, net = now.past.support == 0, SMALL(4)
-    net.load_state_dict(transfer._part(state, f"net/{name}/"))
+    net.load_state_dict(transfer._with_prefix(state, f"net/{name}/"))
     old, made = state[f"old/{name}"][unmet], system.recommender.get_parameter(name)[unmet]
-    assert unmet.any() and torch.equal(state[f"hat/{name}"][unmet], old)
+    assert unmet.any() and torch.equal(state[f"retrained/{name}"][unmet], old)
     torch.testing.assert_close(made, net(old, old))
     assert not (made == before[unmet]).all(1).any()
 
 
 def test_a_warm_up_moves_theta_alone_and_teaches_it_to_read_rows():
-    """Through untrained nets nothing is known of a past that the rows know; through warm ones, no less."""
+    """TransferWrapper untrained nets nothing is known of a past that the rows know; through warm ones, no less."""
     system, now = built("mf"), Period.of(LOG, EDGES, 1)
     Full(epochs=40, batch_size=64).retrain(system, {}, now)
     before, samples = snapshot(system), now.samples(system)
@@ -167,7 +167,7 @@ def test_a_warm_up_moves_theta_alone_and_teaches_it_to_read_rows():
 
 
 def test_a_frozen_weight_is_frozen_afterwards():
-    system, one = built("sr_gnn"), Transfer(net=SMALL, phases=1)
+    system, one = built("sr_gnn"), Transfer(net=SMALL, rounds=1)
     system.recommender.encoder.requires_grad_(False)
     flags = [weight.requires_grad for weight in system.parameters()]
     one.retrain(system, one.begin(system, Period.of(LOG, EDGES, 0)), Period.of(LOG, EDGES, 1))
@@ -177,14 +177,14 @@ def test_a_frozen_weight_is_frozen_afterwards():
 def test_restarts_from_what_was_transferred(monkeypatch):
     assigned, original = [], transfer._assign
     monkeypatch.setattr(transfer, "_assign", lambda body, tables: assigned.append(tables) or original(body, tables))
-    for choice, more in (("hat", 0), ("transferred", 3)):
+    for choice, more in (("retrained", 0), ("transferred", 3)):
         assigned.clear()
-        system, one = built("mf"), Transfer(net=SMALL, phases=3, restart_from=choice)
+        system, one = built("mf"), Transfer(net=SMALL, rounds=3, restart_from=choice)
         state = one.begin(system, Period.of(LOG, EDGES, 0))
         for number in (1, 2):
             state = one.retrain(system, state, Period.of(LOG, EDGES, number))
         assert len(assigned) == 1 + 3 + more  # served; hat put back, recomputed, served; and after each step 2
-    with pytest.raises(InputError, match="restart_from='w' must be hat or transferred"):
+    with pytest.raises(InputError, match="restart_from='w' must be retrained or transferred"):
         Transfer(restart_from="w").begin(system, Period.of(LOG, EDGES, 0))
 
 
@@ -203,16 +203,16 @@ def test_theta_learns_which_rows_to_trust():
     """Where the last period's rows are good and the new ones spoiled, step 2 turns from the new to the old."""
     system, still = built("mf"), Adam(lr=0.0, weight_decay=0.0)
     Full(epochs=40, batch_size=64).retrain(system, {}, Period.of(LOG, EDGES, 1))
-    one = Transfer(net=Blend, phases=4, weights=still, theta=Adam(lr=0.05, weight_decay=0.0, final=1))
+    one = Transfer(net=Blend, rounds=4, weights=still, theta=Adam(lr=0.05, weight_decay=0.0, final=1))
     state = one.retrain(system, one.begin(system, Period.of(LOG, EDGES, 1)), Period.of(LOG, EDGES, 2))
     assert state["net/features.item.weight/share"] == 1.0  # no successor yet, nothing learned
-    state |= {name: -table for name, table in state.items() if name.startswith("hat/")}
+    state |= {name: -table for name, table in state.items() if name.startswith("retrained/")}
     state = one.retrain(system, state, Period.of(LOG, EDGES, 3))
     assert state["net/features.item.weight/share"] < 0.9
 
 
 def test_what_it_cannot_transfer_it_names():
-    with pytest.raises(InputError, match="no table of vectors has a name that begins with encoder"):
+    with pytest.raises(InputError, match="no embedding table has a name that starts with encoder"):
         Transfer(tables=("encoder",)).begin(built("mf"), Period.of(LOG, EDGES, 0))
-    with pytest.raises(InputError, match="a system that adapts is not retrained by transfer"):
+    with pytest.raises(InputError, match="transfer does not support systems with an adaptation"):
         Transfer().begin(built("maml"), Period.of(LOG, EDGES, 0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.nn.conditioning.memory import MemoryLayer, Profiles, SlopeSlots, SlotLayer
+from graphmeta.nn.conditioning.memory import GradientSlots, MemoryLayer, Profiles, SlotLayer
 
 if TYPE_CHECKING:
     from graphmeta.adapt.scope import Scope
@@ -88,7 +88,7 @@ class UserMemoryStart(nn.Module):
         """Slots for the gradient of each parameter of the scope."""
         for name in self.scope.names(recommender):
             begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
-            self.slopes[name.replace(".", "/")] = SlopeSlots(begin, rate=self.rate)
+            self.slopes[name.replace(".", "/")] = GradientSlots(begin, rate=self.rate)
 
     def changes(self) -> list[str]:
         """The scope, and the layer's weight."""
@@ -113,13 +113,13 @@ class UserMemoryStart(nn.Module):
         for name, memory in {**self._gradient_slots(), f"{self.layer}.weight": self._task_memory(recommender)}.items():
             end = weights[name]
             assert isinstance(end, Tensor)
-            if not isinstance(memory, SlopeSlots):
+            if not isinstance(memory, GradientSlots):
                 memory.note(address, end)
             elif end.requires_grad:
                 end.register_hook(partial(memory.note, address))
 
-    def _gradient_slots(self) -> dict[str, SlopeSlots]:
-        return {key.replace("/", "."): m for key, m in self.slopes.items() if isinstance(m, SlopeSlots)}
+    def _gradient_slots(self) -> dict[str, GradientSlots]:
+        return {key.replace("/", "."): m for key, m in self.slopes.items() if isinstance(m, GradientSlots)}
 
     def _task_memory(self, recommender: Recommender) -> SlotLayer:
         memory = recommender.get_submodule(self.layer)

@@ -1,4 +1,4 @@
-"""Soft clusters of sessions, and layers that read them."""
+"""Soft clusters of sessions, and layers conditioned on them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ def _check(clusters: int) -> None:
 
 
 class Prototypes(nn.Module):
-    """The mean of learned centres, weighed by how close a session is: ``p = softmax(q·g)``, ``C = Σ_k p_k g_k``.
+    """Mean of learned centres, weighted by their similarity to a session: ``p = softmax(q·g)``, ``C = Σ_k p_k g_k``.
 
-    Shapes: ``[S, width] -> [S, code]``. Source: CBML eqs 9–11; closeness is the inner product of ``q = W_q S + b_q``
+    Shapes: ``[S, width] -> [S, code]``. Source: CBML eqs 9–11; similarity is the inner product of ``q = W_q S + b_q``
     with a centre, and the centres are ordinary parameters.
     """
 
     def __init__(self, width: int, code: int, *, clusters: int = 8) -> None:
         super().__init__()
         _check(clusters)
-        self.ask = nn.Linear(width, code)
+        self.query = nn.Linear(width, code)
         self.centres = nn.Parameter(torch.randn(clusters, code) / math.sqrt(code))
 
     def assignment(self, session: Tensor) -> Tensor:
-        """How much each session belongs to each cluster, ``[S, clusters]``, rows sum to 1."""
-        return torch.softmax(torch.matmul(self.ask(session), self.centres.t()), 1)
+        """Soft assignment of each session to clusters, ``[S, clusters]``, rows sum to 1."""
+        return torch.softmax(torch.matmul(self.query(session), self.centres.t()), 1)
 
     def forward(self, session: Tensor) -> Tensor:
-        """The centre of each session."""
+        """The cluster vector of each session."""
         return torch.matmul(self.assignment(session), self.centres)
 
 
 class Clustered(nn.Linear):
-    """A linear layer that reads a session beside its cluster: ``W [S ; C(S)] + b``.
+    """A linear layer over a session and its cluster: ``W [S ; C(S)] + b``.
 
     Shapes: ``[S, width] -> [S, out]``, C of the same size as ``out``. Source: CBML eq 15.
     """
@@ -54,17 +54,17 @@ class Clustered(nn.Linear):
         return torch.cat([session, self.prototypes(session)], 1)
 
     def forward(self, session: Tensor) -> Tensor:
-        """One vector a session."""
+        """One vector per session."""
         return super().forward(self.reads(session))
 
 
 class SampleGated(Clustered):
-    """:class:`Clustered`, its weights gated anew for every sample: ``(W · o_W(x)) x + b · o_b(x)``, ``x = [S ; C]``.
+    """:class:`Clustered` with weights gated per sample: ``(W · o_W(x)) x + b · o_b(x)``, ``x = [S ; C]``.
 
-    Takes as much memory as samples times weights.
+    Memory is samples times weights.
 
     Args:
-        gate: empty gates for what of x they see; part: which entries of x these are.
+        gate: gates without weights, of the width of their input; part: the entries of x that they read.
     """
 
     def __init__(self, width: int, out: int, *, gate: Gates, part: slice, clusters: int = 8) -> None:
@@ -74,17 +74,17 @@ class SampleGated(Clustered):
         gate.add("bias", self.bias)
 
     def forward(self, session: Tensor) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         x = self.reads(session)
         weight = self.gate.of("weight", self.weight, x[:, self.part])
         return torch.matmul(weight, x[:, :, None]).squeeze(2) + self.gate.of("bias", self.bias, x[:, self.part])
 
 
 class Autoencoders(nn.Module):
-    """K autoencoders, each good at its own people: who is rebuilt best by the k-th belongs to cluster k.
+    """K autoencoders as clusters: x belongs to the cluster whose autoencoder reconstructs it best.
 
-    ``ε_k = ‖x − AE_k(x)‖² / width``, membership ``p = softmax(−ε / τ)`` (τ = 0: the best one alone), and the code of
-    a person is ``Σ_k p_k Enc_k(x)``. AE_k is width → hidden → code → hidden → width with ReLU inside.
+    ``ε_k = ‖x − AE_k(x)‖² / width``, membership ``p = softmax(−ε / τ)`` (τ = 0: hard assignment), and the code is
+    ``Σ_k p_k Enc_k(x)``. AE_k is width → hidden → code → hidden → width with ReLU inside.
 
     Args:
         code: width of the code; clusters: K; temperature: τ.
@@ -108,16 +108,16 @@ class Autoencoders(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(clusters, 1, other).uniform_(-bound, bound)))
 
     def encode(self, x: Tensor) -> Tensor:
-        """What each encoder makes of everybody, ``[S, width] -> [K, S, code]``."""
+        """Codes of all encoders, ``[S, width] -> [K, S, code]``."""
         return self._layer(torch.relu(self._layer(x, 0)), 1)
 
     def errors(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
-        """ε, ``[S, K]``."""
+        """Reconstruction errors ε, ``[S, K]``."""
         inner = torch.relu(self._layer(self.encode(x) if codes is None else codes, 2))
         return (self._layer(inner, 3) - x).square().mean(2).t()
 
     def membership(self, errors: Tensor) -> Tensor:
-        """How much everybody belongs to each cluster, ``[S, K]``, rows sum to 1."""
+        """Soft cluster membership, ``[S, K]``, rows sum to 1."""
         if self.temperature == 0:
             return torch.zeros_like(errors).scatter(1, errors.argmin(1, keepdim=True), 1.0)
         return torch.softmax(-errors / self.temperature, 1)
@@ -128,7 +128,7 @@ class Autoencoders(nn.Module):
         return torch.einsum("sk,ksc->sc", self.membership(self.errors(x, codes)), codes)
 
     def loss(self, x: Tensor, *, balance: float = 0.1) -> Tensor:
-        """``mean_u Σ_k p_uk ε_uk + λ KL(mean_u p_u ‖ uniform)``: rebuild well, and use all clusters; one number.
+        """``mean_u Σ_k p_uk ε_uk + λ KL(mean_u p_u ‖ uniform)``: reconstruction and cluster balance, a scalar.
 
         Args:
             balance: λ.

@@ -1,4 +1,4 @@
-"""Gates: numbers in (0, 1), computed from what is known of a task or a sample, that scale the weights of a layer."""
+"""Gates: values in (0, 1), computed from a task's or sample's vector, that scale the weights of a layer."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from graphmeta.errors import InputError
 
 
 class Granularity(Protocol):
-    """How a gate's values are spread over a weight; vectors (biases) always get one value an entry."""
+    """How gate values are broadcast over a weight matrix; vectors (biases) always get one value per entry."""
 
     def size(self, weight: Tensor) -> int:
-        """How many gate values this weight takes."""
+        """Number of gate values for this weight."""
         ...
 
     def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """``[N, size]`` -> something that broadcasts against ``[N, *weight.shape]``."""
+        """``[N, size]`` -> a tensor that broadcasts against ``[N, *weight.shape]``."""
         ...
 
 
 class Full:
-    """One gate value for each number of the weight."""
+    """One gate value per entry of the weight."""
 
-    __name__ = "full"  # what a recipe calls it, as it does functions
+    __name__ = "full"  # its name in a recipe
 
     def size(self, weight: Tensor) -> int:
-        """All of them."""
+        """The number of entries."""
         return weight.numel()
 
     def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
-        """In the shape of the weight."""
+        """Reshaped to the weight."""
         return gate.reshape(-1, *weight.shape)
 
 
 class Row(Full):
-    """One value an output (a row of ``[out, in]``): scales the layer's output before the bias."""
+    """One value per output (a row of ``[out, in]``): scales the layer's output before the bias."""
 
     __name__ = "row"
 
     def size(self, weight: Tensor) -> int:
-        """Outputs."""
+        """The number of outputs."""
         return weight.shape[0]
 
     def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
@@ -51,12 +51,12 @@ class Row(Full):
 
 
 class Column(Full):
-    """One value an input (a column of ``[out, in]``): scales the layer's input."""
+    """One value per input (a column of ``[out, in]``): scales the layer's input."""
 
     __name__ = "column"
 
     def size(self, weight: Tensor) -> int:
-        """Inputs."""
+        """The number of inputs."""
         return weight.shape[-1]
 
     def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
@@ -65,12 +65,12 @@ class Column(Full):
 
 
 class Rank1(Full):
-    """The outer product of a row and a column gate: inputs and outputs are scaled, with few numbers."""
+    """Outer product of a row gate and a column gate: scales inputs and outputs with few values."""
 
     __name__ = "rank1"
 
     def size(self, weight: Tensor) -> int:
-        """Outputs and inputs."""
+        """The number of outputs plus inputs."""
         return sum(weight.shape)
 
     def spread(self, gate: Tensor, weight: Tensor) -> Tensor:
@@ -84,26 +84,26 @@ class Rank1(Full):
 GRANULARITIES: dict[str, Granularity] = {kind.__name__: kind for kind in (Full(), Row(), Column(), Rank1())}
 
 
-def granularity_called(name: Granularity | str) -> Granularity:
-    """The granularity of that name (or the granularity itself).
+def granularity_by_name(name: Granularity | str) -> Granularity:
+    """The granularity of that name (or the object itself).
 
     Raises:
-        InputError: none is called so.
+        InputError: an unknown name.
     """
     if not isinstance(name, str):
         return name
     if name not in GRANULARITIES:
-        raise InputError(f"no granularity is called {name!r}; there are {', '.join(GRANULARITIES)}")
+        raise InputError(f"unknown granularity {name!r}; choose {', '.join(GRANULARITIES)}")
     return GRANULARITIES[name]
 
 
 class Gates(nn.Module):
-    """Gates for weights added one by one: ``w · σ(FC(c))``, one ``FC`` a weight.
+    """Gates for a set of weights: ``w · σ(FC(c))``, one ``FC`` per weight.
 
     Args:
         width: size of c.
-        granularity: how many gate values a matrix gets; ``Full()`` if not given.
-        bias: initial bias of each FC; 2 opens the gates to 0.88, so that training starts near the plain weights.
+        granularity: of matrix gates; ``Full()`` if not given.
+        bias: initial bias of each FC; 2 opens the gates to 0.88, so that training starts near the ungated weights.
 
     Shapes: ``c [N, width]``, ``w`` -> ``[N, *w.shape]``.
     """
@@ -114,20 +114,20 @@ class Gates(nn.Module):
         self.gates = nn.ModuleDict()
 
     def extra_repr(self) -> str:
-        """Granularity."""
+        """The granularity."""
         return type(self.granularity).__name__
 
     def add(self, name: str, weight: Tensor) -> None:
-        """Make the gate of one weight."""
+        """Create the gate of one weight."""
         gate = nn.Linear(self.width, self.granularity.size(weight))
         nn.init.constant_(gate.bias, self.bias)
         self.gates[name.replace(".", "/")] = gate
 
     def names(self) -> list[str]:
-        """The weights that have a gate."""
+        """The gated weights."""
         return [key.replace("/", ".") for key in self.gates]
 
-    def of(self, name: str, weight: Tensor, seen: Tensor) -> Tensor:
-        """The weight under its gate for each row of ``seen [N, width]``: ``[N, *shape]``."""
-        gate = torch.sigmoid(self.gates[name.replace(".", "/")](seen))
+    def of(self, name: str, weight: Tensor, c: Tensor) -> Tensor:
+        """The gated weight for each row of ``c [N, width]``: ``[N, *shape]``."""
+        gate = torch.sigmoid(self.gates[name.replace(".", "/")](c))
         return weight * self.granularity.spread(gate, weight)

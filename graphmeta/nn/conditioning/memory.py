@@ -1,4 +1,4 @@
-"""What earlier tasks came to, kept in a few slots that a new task reads a mixture of."""
+"""External memory: a few slots of past task weights, of which a new task reads a mixture."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 
 class Slots(nn.Module):
-    """K remembered tensors: a task at address a reads ``Σ_k a_k M_k``; in training, it tells what came of it.
+    """K memory slots: a task with address a reads ``Σ_k a_k M_k``; in training, its result is written back.
 
-    Slots are no parameters: gradients reach the address, never M. What T tasks came to, x_t (:meth:`note`), is
-    written into the slots (:meth:`settle`) as a moving average, into a slot the more the more it was addressed:
+    Slots are buffers: gradients reach the address, never M. The results x_t of T tasks (recorded by :meth:`note`) are
+    written by :meth:`settle` as a moving average, weighted by the address:
 
     ``M_k ← M_k + rate · mean_t a_tk (x_t − M_k)``.
 
-    Nothing else changes the slots, and reading them changes nothing.
+    Nothing else changes the slots; reading does not.
 
     Args:
-        begin: the slots, ``[K, *shape]``; rate: of the moving average.
+        begin: initial slots, ``[K, *shape]``; rate: of the moving average.
 
     Source: MAMO (Dong et al. 2020), whose code has ``M_k ← rate · a_k x_t + (1 − rate) M_k``.
-    Differs: that form takes the rate off every slot however little was added (a_k < 1), so with K slots the memory
-    dies away by a factor near ``1 − rate · (1 − 1/K)`` a write; here what is taken off is what is put in. For a_k = 1
-    they agree. Written once a batch, with the mean over its tasks.
+    Differs: that form decays every slot by the rate even if little is written (a_k < 1), so with K slots the memory
+    shrinks by a factor near ``1 − rate · (1 − 1/K)`` per write; here decay and write are proportional. For a_k = 1 both
+    agree. Written once per batch, with the mean over its tasks.
     """
 
     def __init__(self, begin: Tensor, *, rate: float) -> None:
@@ -36,52 +36,54 @@ class Slots(nn.Module):
         self.noted: tuple[Tensor, Tensor] | None = None
 
     def read(self, address: Tensor) -> Tensor:
-        """What is remembered there, ``[T, K] -> [T, *shape]``."""
+        """The memory content at an address, ``[T, K] -> [T, *shape]``."""
         return (address @ self.slots.flatten(1)).unflatten(1, self.slots.shape[1:])
 
-    def note(self, address: Tensor, reached: Tensor) -> None:
-        """Keep for :meth:`settle` what tasks that read at ``address [T, K]`` came to, ``[T, *shape]``."""
-        address, reached = address.detach(), reached.detach()
-        if self.noted is not None:  # the tasks of a batch that is taken in chunks
-            address, reached = torch.cat([self.noted[0], address]), torch.cat([self.noted[1], reached])
-        self.noted = address, reached
+    def note(self, address: Tensor, adapted: Tensor) -> None:
+        """Record results ``[T, *shape]`` of tasks with ``address [T, K]``, to be written by :meth:`settle`."""
+        address, adapted = address.detach(), adapted.detach()
+        if self.noted is not None:  # a batch that is processed in chunks of tasks
+            address, adapted = torch.cat([self.noted[0], address]), torch.cat([self.noted[1], adapted])
+        self.noted = address, adapted
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Write what was noted since the last time, once."""
+        """Write what was recorded since the last call, once."""
         if self.noted is not None:
-            address, reached = self.noted
+            address, adapted = self.noted
             self.noted = None
-            written = (address.t() @ self.told(reached).flatten(1)).unflatten(1, self.slots.shape[1:]) / len(address)
+            written = (address.t() @ self.to_write(adapted).flatten(1)).unflatten(1, self.slots.shape[1:]) / len(
+                address
+            )
             share = address.mean(0).reshape(-1, *(1,) * (self.slots.dim() - 1))
             self.slots += self.rate * (written - share * self.slots)
 
-    def told(self, noted: Tensor) -> Tensor:
-        """What is written for T tasks, of what was noted ``[T, *shape]``: that itself."""
+    def to_write(self, noted: Tensor) -> Tensor:
+        """What is written for T tasks, given the recorded ``[T, *shape]``: here the same."""
         return noted
 
 
-class SlopeSlots(Slots):
-    """Slots that remember slopes of the tasks' query losses.
+class GradientSlots(Slots):
+    """Slots that store gradients of the tasks' query losses.
 
-    What is noted is the slope of a batch's loss, a mean over T tasks: a task's own is T times that (for tasks that
-    are asked as much as each other).
+    The recorded gradient is that of a batch's mean loss over T tasks: a task's own is T times that (if all tasks have
+    equally many queries).
     """
 
-    def told(self, noted: Tensor) -> Tensor:
-        """The tasks' own slopes."""
+    def to_write(self, noted: Tensor) -> Tensor:
+        """The gradients of the tasks' own losses."""
         return noted * len(noted)
 
 
 class Profiles(Slots):
-    """Which slots a person takes: ``a = softmax(FC cos(p, M))`` for a profile p and the profiles M of earlier ones.
+    """Addresses slots by profile similarity: ``a = softmax(FC cos(p, M))`` for a profile p and stored profiles M.
 
     Args:
         width: of a profile; slots: K; rate: α of the moving average, see :class:`Slots`.
 
-    Source: MAMO (Dong et al. 2020), its profile memory. Differs: the public code makes a new random FC each time it
-    reads; here it is one, is trained, and begins as five times the identity, so that people take the slots they are
-    like. Reading does not write.
+    Source: MAMO (Dong et al. 2020), its profile memory. Differs: the public code creates a new random FC at each read;
+    here it is one trained layer, initialised to five times the identity, so that users address the most similar slots.
+    Reading does not write.
     """
 
     def __init__(self, width: int, *, slots: int = 3, rate: float = 0.5) -> None:
@@ -92,21 +94,20 @@ class Profiles(Slots):
             self.mix.bias.zero_()
 
     def address(self, profile: Tensor) -> Tensor:
-        """How much of each slot a profile takes, rows sum to 1: ``[T, width] -> [T, K]``."""
+        """Slot weights of a profile, rows sum to 1: ``[T, width] -> [T, K]``."""
         return torch.softmax(self.mix(F.cosine_similarity(profile[:, None], self.slots, dim=2)), 1)
 
 
 class SlotLayer(Slots):
-    """``W x + b``, a task's W being what it reads.
+    """``W x + b`` with a task-specific W read from memory.
 
-    ``weight`` is what the layer uses without a task, the mean of the slots; a start puts a task's in its place. All
-    slots begin near the identity, each with noise of its own.
+    ``weight`` is used outside tasks and holds the mean of the slots; a start replaces it per task. All slots are
+    initialised near the identity, each with its own noise.
 
     Args:
         width: of x and the result; slots: K; rate: γ of the moving average, see :class:`Slots`.
 
     Shapes: x ``[…, width] -> […, width]``; slots ``[K, width, width]``.
-    Source: MAMO (Dong et al. 2020), its task memory. Differs: slots are tensors of their own, where the code's are one.
     """
 
     def __init__(self, width: int, *, slots: int = 3, rate: float = 0.1) -> None:
@@ -115,20 +116,20 @@ class SlotLayer(Slots):
         self.weight = nn.Parameter(self.slots.mean(0), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer, with the mean slot (or with what stands for its weight in a task)."""
+        """Apply the layer with the mean slot (or the task's weight)."""
         return F.linear(x, self.weight, self.bias)
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Write what was noted, and take the new mean."""
+        """Write what was recorded, and update the mean."""
         super().settle()
         self.weight.copy_(self.slots.mean(0))
 
 
 class MemoryLayer(SlotLayer):
-    """A :class:`SlotLayer` that a session addresses: ``a = softmax(S κ)`` with learned keys κ.
+    """A :class:`SlotLayer` addressed by the session: ``a = softmax(S κ)`` with learned keys κ.
 
-    Shapes: S ``[T, width]``. Differs: from MAMO, in that S takes the place of profiles, which CBML's setting has not.
+    Shapes: S ``[T, width]``. Differs from MAMO: S replaces the profile, which sessions do not have.
     """
 
     def __init__(self, width: int, *, slots: int = 3, rate: float = 0.1) -> None:
@@ -137,7 +138,7 @@ class MemoryLayer(SlotLayer):
         self.keys = nn.Parameter(keys)
 
     def address(self, session: Tensor) -> Tensor:
-        """How much of each slot a session takes, rows sum to 1: ``[T, width] -> [T, K]``."""
+        """Slot weights of a session, rows sum to 1: ``[T, width] -> [T, K]``."""
         return torch.softmax(session @ self.keys.t(), 1)
 
 
@@ -152,5 +153,5 @@ class MemoryAugmented(nn.Linear):
         self.memory = MemoryLayer(width, slots=slots, rate=rate)
 
     def forward(self, session: Tensor) -> Tensor:
-        """One vector a session."""
+        """One vector per session."""
         return super().forward(self.memory(session))

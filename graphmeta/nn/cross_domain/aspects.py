@@ -1,4 +1,4 @@
-"""Aspects of a user against aspects of an item: how they are read, joined with what others wrote, and matched."""
+"""Aspects of users and items from documents: extraction, fusion with auxiliary documents, and matching."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphmeta.nn.cross_domain.text import (
     StateConvolution,
     WordConvolution,
     WordVectors,
-    asked,
+    aspect_scores,
     attention,
     in_windows,
     pooled,
@@ -21,20 +21,20 @@ from graphmeta.nn.cross_domain.text import (
 )
 
 
-class Read(NamedTuple):
-    """Aspects of documents ``[N, M, D]``, and how much each word counts for each of them ``[N, L, M]``."""
+class DocumentAspects(NamedTuple):
+    """Aspects of documents ``[N, M, D]``, and the attention of each aspect over words ``[N, L, M]``."""
 
     aspects: Tensor
     weights: Tensor
 
 
 class AspectExtractor(nn.Module):
-    """Documents to aspects: convolution, gate, attention; auxiliary documents go through one convolution more.
+    """Aspects of documents by convolution, gate and attention; auxiliary documents pass one more convolution.
 
     Args:
-        attend: weigh words by attention; if not, all alike. deep: has the convolution for auxiliary documents.
+        attend: attention over words; if False, uniform weights. deep: add the convolution for auxiliary documents.
 
-    Shapes: word ``[N, L]``, ask ``[M, width]`` -> aspects ``[N, M, width]``.
+    Shapes: word ``[N, L]``, query ``[M, width]`` -> aspects ``[N, M, width]``.
     Source: CATN, aspect extraction.
     """
 
@@ -47,21 +47,21 @@ class AspectExtractor(nn.Module):
         self.deeper = StateConvolution(filters) if deep else None
         self.attend, self.dropout = attend, nn.Dropout(0.2)
 
-    def forward(self, word: Tensor, vectors: WordVectors, ask: Tensor, *, auxiliary: bool = False) -> Read:
+    def forward(self, word: Tensor, vectors: WordVectors, query: Tensor, *, auxiliary: bool = False) -> DocumentAspects:
         """The aspects of these documents."""
         states = self.dropout(self.convolution(word, vectors))
         if auxiliary and self.deeper is not None:
             states = self.deeper(states, word)
-        said = self.gate(states)
-        weights = attention(asked(said, ask), word) if self.attend else uniform(word, len(ask))
-        return Read(pooled(said, weights), weights)
+        values = self.gate(states)
+        weights = attention(aspect_scores(values, query), word) if self.attend else uniform(word, len(query))
+        return DocumentAspects(pooled(values, weights), weights)
 
 
 class Fusion(nn.Module):
-    """What a user wrote with what others wrote instead: ``g = σ([A − A'; A ⊙ A'] W_1 + b_1)``, then
+    """Fuses a user's aspects with those of the auxiliary document: ``g = σ([A − A'; A ⊙ A'] W_1 + b_1)``, then
     ``tanh([A; g ⊙ A'] W_2 + b_2)``.
 
-    It begins with ``W_2 = [1; 0]``, ``b_2 = 0``, the user's own aspects: what others wrote comes in as far as it helps.
+    Initialised to ``W_2 = [1; 0]``, ``b_2 = 0``, i.e. the user's own aspects.
 
     Shapes: own, others ``[N, M, D]`` -> ``[N, M, D]``.
     Source: CATN, auxiliary reviews.
@@ -74,19 +74,20 @@ class Fusion(nn.Module):
         nn.init.zeros_(self.join.bias)
 
     def forward(self, own: Tensor, others: Tensor) -> Tensor:
-        """The aspects of both."""
+        """The fused aspects."""
         gate = self.gate(torch.cat([own - others, own * others], 2)).sigmoid()
         return self.join(torch.cat([own, gate * others], 2)).tanh()
 
 
 class Matching(nn.Module):
-    """How well a user's aspects in one domain fit an item's in the other, and how the aspects of the domains belong.
+    """Similarity of a user's aspects in one domain and an item's in the other, weighted by the correlation of the
+    aspects.
 
-    ``S = LeakyReLU(V_s W V_tᵀ)`` for all, ``S_{u,i} = A_u W A_iᵀ`` for these two, and the sum of their product is the
-    match; for a user of the target domain and an item of the source, ``Wᵀ`` and ``Sᵀ``.
+    ``S = LeakyReLU(V_s W V_tᵀ)`` is global, ``S_{u,i} = A_u W A_iᵀ`` is that of user and item, and the sum of their
+    product is the match; for a user of the target domain and an item of the source, ``Wᵀ`` and ``Sᵀ``.
 
     Args:
-        related: weigh by ``S``; without, all pairs of aspects count alike.
+        related: weight by ``S``; if False, all pairs of aspects have equal weight.
 
     Source: CATN, cross-domain aspect correlation.
     """
@@ -102,13 +103,13 @@ class Matching(nn.Module):
         return found if self.related else torch.ones_like(found)
 
     def forward(self, user: Tensor, item: Tensor, correlation: Tensor, *, backwards: bool) -> Tensor:
-        """The parts of the match, ``S ⊙ S_{u,i}``: ``[N, M, D], [N, M, D] -> [N, M, M]``, user by item."""
+        """Terms of the match, ``S ⊙ S_{u,i}``: ``[N, M, D], [N, M, D] -> [N, M, M]``, user by item."""
         weight, correlation = (self.weight.T, correlation.T) if backwards else (self.weight, correlation)
         return correlation * (user @ weight @ item.transpose(1, 2))
 
 
 class WindowAspects(nn.Module):
-    """Aspects by projection: word j is ``x_j W_m`` for aspect m, and counts by its window of words.
+    """Aspects by projection: word j is ``x_j W_m`` for aspect m, with attention from its window of words.
 
     ``β_{m,j} = softmax_j(v_m · [x_{j−1} W_m; x_j W_m; x_{j+1} W_m])``, ``a_m = Σ_j β_{m,j} x_j W_m``.
 
@@ -119,18 +120,18 @@ class WindowAspects(nn.Module):
     def __init__(self, width: int, *, aspects: int, size: int, window: int = 3) -> None:
         super().__init__()
         self.project = nn.Parameter(torch.empty(width, aspects * size).uniform_(-0.01, 0.01))
-        self.ask = nn.Parameter(torch.empty(window, aspects, size).uniform_(-0.01, 0.01))
+        self.query = nn.Parameter(torch.empty(window, aspects, size).uniform_(-0.01, 0.01))
 
-    def forward(self, word: Tensor, vectors: WordVectors) -> Read:
+    def forward(self, word: Tensor, vectors: WordVectors) -> DocumentAspects:
         """The aspects of these documents."""
-        said = vectors.weight @ self.project  # of each word of the vocabulary
-        scores = torch.stack([asked(said.unsqueeze(0), one).squeeze(0) for one in self.ask])
+        values = vectors.weight @ self.project  # for each word of the vocabulary
+        scores = torch.stack([aspect_scores(values.unsqueeze(0), one).squeeze(0) for one in self.query])
         weights = attention(in_windows(word, scores), word)
-        return Read(pooled(F.embedding(word, said, padding_idx=0), weights), weights)
+        return DocumentAspects(pooled(F.embedding(word, values, padding_idx=0), weights), weights)
 
 
 class CoAttention(nn.Module):
-    """Which aspects matter to this user about this item, and the other way round.
+    """Importance of each aspect for this user and item, and the weighted match.
 
     ``F = ReLU(A_u W_s A_iᵀ)``, ``H_u = ReLU(A_u W_x + F A_i W_y)``, ``H_i = ReLU(A_i W_y + Fᵀ A_u W_x)``, importance
     ``softmax_m(H w)``; the match is ``Σ_m p_{u,m} p_{i,m} a_{u,m} · a_{i,m}``.

@@ -1,6 +1,6 @@
-"""Texts as vectors: a convolution over words, aspects read out of it by gates, and one vector for each aspect.
+"""Documents as vectors: word convolution, gated aspects, and one vector per aspect.
 
-Word 0 is padding. It is a zero beside a word at the end of a document and takes no part in anything else.
+Word 0 is padding: a zero vector at the end of a document, masked everywhere else.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 
 class WordVectors(nn.Module):
-    """A vector for each word, 0 for padding; trained further unless ``frozen``.
+    """An embedding per word, 0 for padding; trained unless ``frozen``.
 
     Args:
-        words: of the vocabulary; width: of a vector, where none are given.
-        vectors: ``[words + 1, D]`` to begin with, see :func:`graphmeta.data.reviews.read_vectors`; noise if not given.
+        words: vocabulary size; width: of a vector, if none are given.
+        vectors: initial vectors ``[words + 1, D]``, see :func:`graphmeta.data.reviews.read_vectors`; random if not
+            given.
     """
 
     def __init__(self, words: int, width: int, *, vectors: Tensor | None = None, frozen: bool = False) -> None:
@@ -37,8 +38,8 @@ class WordVectors(nn.Module):
 class WordConvolution(nn.Module):
     """``c_j = ReLU(Σ_o W_o e_{j+o} + b)``, o = −(window−1)/2 … (window−1)/2, 0 at padding.
 
-    A word's part in its neighbours, ``W_o e``, depends on the word alone; it is computed once for each word of the
-    vocabulary and looked up, instead of once for each place of a text: the same sum, less work for long texts.
+    ``W_o e`` depends on the word only; it is computed once per vocabulary word and looked up, instead of once per
+    position: the same sum, faster for long texts.
 
     Shapes: word ``[N, L]`` -> ``[N, L, filters]``.
     Source: CATN, text convolution.
@@ -52,20 +53,20 @@ class WordConvolution(nn.Module):
             nn.init.xavier_uniform_(one)
 
     def forward(self, word: Tensor, vectors: WordVectors) -> Tensor:
-        """The states of the words."""
+        """States of the words."""
         total = self.bias + in_windows(word, vectors.weight @ self.weight)
         return total.relu() * (word > 0).unsqueeze(2)
 
 
 def in_windows(word: Tensor, parts: Tensor) -> Tensor:
-    """Sum over the places of a window of what the word there adds: ``Σ_o parts[o, word_{j+o}]``, padding adds nothing.
+    """Sum over a window of per-word terms: ``Σ_o parts[o, word_{j+o}]``; padding adds zero.
 
     Shapes: word ``[N, L]``, parts ``[window, words + 1, F]`` -> ``[N, L, F]``.
     """
     window = len(parts)
-    around = F.pad(word, (window // 2, (window - 1) // 2))
-    looked = [F.embedding(around[:, o : o + word.shape[1]], part, padding_idx=0) for o, part in enumerate(parts)]
-    return sum(looked[1:], looked[0])
+    padded = F.pad(word, (window // 2, (window - 1) // 2))
+    parts_at = [F.embedding(padded[:, o : o + word.shape[1]], part, padding_idx=0) for o, part in enumerate(parts)]
+    return sum(parts_at[1:], parts_at[0])
 
 
 class StateConvolution(nn.Module):
@@ -81,7 +82,7 @@ class StateConvolution(nn.Module):
 
 
 class AspectGate(nn.Module):
-    """What each word says about each aspect: ``g_{m,j} = (W_m c_j + b_m) ⊙ σ(W^g_m c_j + b^g_m)``.
+    """Gated aspect values of each word: ``g_{m,j} = (W_m c_j + b_m) ⊙ σ(W^g_m c_j + b^g_m)``.
 
     Shapes: ``[N, L, F] -> [N, L, aspects · width]``, aspect after aspect.
     Source: CATN, aspect gate control.
@@ -92,36 +93,36 @@ class AspectGate(nn.Module):
         self.layer, self.shape = nn.Linear(filters, 2 * aspects * width), (aspects, width)
 
     def forward(self, states: Tensor) -> Tensor:
-        """The words' parts."""
+        """The gated values."""
         return F.glu(self.layer(states))
 
 
-def asked(said: Tensor, ask: Tensor) -> Tensor:
-    """``g_{m,j} · v_m``: ``[N, L, M · D], [M, D] -> [N, L, M]``, without a product of the size of ``said``."""
-    return said @ torch.block_diag(*ask.unsqueeze(2))
+def aspect_scores(values: Tensor, query: Tensor) -> Tensor:
+    """``g_{m,j} · v_m``: ``[N, L, M · D], [M, D] -> [N, L, M]``, without an intermediate of the size of ``values``."""
+    return values @ torch.block_diag(*query.unsqueeze(2))
 
 
 def attention(scores: Tensor, word: Tensor) -> Tensor:
-    """How much each word counts for each aspect: a softmax over the words there are, all 0 for an empty document.
+    """Attention of each aspect over the words of a document, masked; all 0 for an empty document.
 
     Shapes: scores ``[N, L, M]``, word ``[N, L]`` -> ``[N, L, M]``.
     """
-    there = (word > 0).unsqueeze(2)
-    return scores.masked_fill(~there, torch.finfo(scores.dtype).min).softmax(1) * there
+    mask = (word > 0).unsqueeze(2)
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1) * mask
 
 
 def uniform(word: Tensor, aspects: int) -> Tensor:
-    """The same weight for all words of a document, 0 for padding: ``[N, L] -> [N, L, aspects]``."""
-    there = (word > 0).to(torch.get_default_dtype())
-    return (there / there.sum(1, keepdim=True).clamp(min=1)).unsqueeze(2).expand(-1, -1, aspects)
+    """Uniform weights over the words of a document, 0 for padding: ``[N, L] -> [N, L, aspects]``."""
+    mask = (word > 0).to(torch.get_default_dtype())
+    return (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(2).expand(-1, -1, aspects)
 
 
-def pooled(said: Tensor, weights: Tensor) -> Tensor:
+def pooled(values: Tensor, weights: Tensor) -> Tensor:
     """``a_m = Σ_j β_{m,j} g_{m,j}``: ``[N, L, M · D], [N, L, M] -> [N, M, D]``.
 
-    Every aspect is pooled with the weights of every other and the right ones are taken: few words of work more, and no
-    copy of ``said``, which is what costs time.
+    Pools every aspect with every aspect's weights and takes the diagonal: slightly more work, but no copy of
+    ``values``, which would dominate the time.
     """
     aspects = weights.shape[2]
-    every = (weights.transpose(1, 2) @ said).unflatten(2, (aspects, -1))  # [N, M, M, D]
+    every = (weights.transpose(1, 2) @ values).unflatten(2, (aspects, -1))  # [N, M, M, D]
     return every.diagonal(dim1=1, dim2=2).transpose(1, 2)

@@ -1,4 +1,6 @@
-"""Self-attention over the clicks of a session, written with matmul and softmax: it has every derivative."""
+"""Self-attention over the clicks of a session, from matmul and softmax, so that it is differentiable any number of
+times.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 
 def to_dense(x: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
-    """Click rows as a padded block, and which places are clicks: ``[E, D] -> [S, L, D], [S, L]``."""
+    """Click rows as a padded block, and the mask of clicks: ``[E, D] -> [S, L, D], [S, L]``."""
     size, longest = batch["sample"].num_nodes, batch.longest
     place = batch["event"].batch * longest + batch["event"].order
     dense = x.new_zeros(size * longest, x.shape[1]).index_copy(0, place, x)
@@ -25,27 +27,27 @@ def from_dense(dense: Tensor, batch: HeteroData) -> Tensor:
 
 
 def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
-    """What ``run`` makes of each sample's clicks, ``[S, L, D] -> [S, L, D']``, if it looks back only.
+    """Apply ``run``, a causal function of each sample's clicks, ``[S, L, D] -> [S, L, D']``.
 
-    Samples of like length run together: in one padded block, a session of 200 clicks among 63 of 3 would cost as
+    Samples of similar length run together: in one padded block, a session of 200 clicks among 63 of 3 would cost as
     much as 64 of 200.
 
     Shapes: ``x [E, D] -> [E, D']``.
     """
-    if batch.rows:  # task-major: weights that differ by task need blocks that are alike for all tasks
+    if batch.rows:  # task-major: weights that differ by task need equal blocks for all tasks
         return from_dense(run(to_dense(x, batch)[0]), batch)
-    blocks = [(run(x[place])[inside], place[inside]) for place, inside in alike(batch["sample"].ptr)]
+    blocks = [(run(x[place])[inside], place[inside]) for place, inside in length_groups(batch["sample"].ptr)]
     states, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     return states[rows.argsort()]
 
 
-def alike(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples in groups, none of them half as long as the group's longest or less: their clicks as a block.
+def length_groups(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Groups of samples of similar length, each more than half as long as the longest: their clicks as a block.
 
-    Yields the row of each click ``[G, L]``, a shorter sample's last one repeated, and whether it is none of the
-    repeated ones ``[G, L]``.
+    Yields the row of each click ``[G, L]``, with a shorter sample's last click repeated, and the mask of clicks that
+    are not repeated ``[G, L]``.
 
-    >>> [place.tolist() for place, _ in alike(torch.tensor([0, 1, 4, 6]))]
+    >>> [place.tolist() for place, _ in length_groups(torch.tensor([0, 1, 4, 6]))]
     [[[1, 2, 3], [4, 5, 5]], [[0]]]
     """
     length, order = ptr.diff().sort(descending=True, stable=True)
@@ -61,8 +63,8 @@ def alike(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 class SelfAttentionBlock(nn.Module):
     """``F = softmax(X W_Q (X W_K)ᵀ / √D) X W_V``; ``E = ReLU(F W_1 + b_1) W_2 + b_2 + F``. ``[E, D] -> [E, D]``.
 
-    Source: GC-SAN (Xu et al. 2019) eqs 8–10, CBML eqs 3–4. Clicks see each other, in both directions, within
-    their own sample alone; padding takes no weight (the public code let it).
+    Source: GC-SAN (Xu et al. 2019) eqs 8–10, CBML eqs 3–4. Clicks attend to each other in both directions within their
+    sample; padding is masked (not in the public code).
     """
 
     def __init__(self, width: int, *, heads: int = 1, dropout: float = 0.2) -> None:
@@ -83,7 +85,7 @@ class SelfAttentionBlock(nn.Module):
 
 
 class Clicks(nn.Module):
-    """The state of a click is its item's vector, whatever came before. Shapes: ``x [I, D] -> [E, D]``."""
+    """A click's state is its item's vector, without context. Shapes: ``x [I, D] -> [E, D]``."""
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
@@ -91,7 +93,7 @@ class Clicks(nn.Module):
 
 
 class SelfAttentionStack(nn.Module):
-    """Self-attention blocks with weights of their own, one after the other; no positions, as in GC-SAN.
+    """A stack of self-attention blocks with separate weights; no positions, as in GC-SAN.
 
     Shapes: ``[E, width] -> [E, width]``.
     """
@@ -108,7 +110,7 @@ class SelfAttentionStack(nn.Module):
 
 
 class Blend(nn.Module):
-    """Mix what a block makes of states with the states themselves: ``w · block(h) + (1 − w) · h``, ``h = below(x)``.
+    """Weighted sum of a block's output and its input: ``w · block(h) + (1 − w) · h``, ``h = below(x)``.
 
     Args:
         block: ``(states [E, D], batch) -> [E, D]``.
@@ -116,7 +118,7 @@ class Blend(nn.Module):
         weight: w.
 
     Shapes: ``x [I, D] -> [E, D]``.
-    Source: GC-SAN eq 12, CBML eqs 5 and 7; the mix is taken at every click, and the head reads the last.
+    Source: GC-SAN eq 12, CBML eqs 5 and 7; computed at every click, and the head reads the last.
     """
 
     def __init__(self, block: nn.Module, below: nn.Module | None = None, *, weight: float = 0.5) -> None:
@@ -129,8 +131,8 @@ class Blend(nn.Module):
         return self.weight * self.block(states, batch) + (1 - self.weight) * states
 
 
-class SideBySide(nn.Module):
-    """Encoders that each read their own share of the item vector; their states stand side by side.
+class SplitEncoders(nn.Module):
+    """Encoders that each read their own chunk of the item vector; their states are concatenated.
 
     Shapes: ``x [I, n·D] -> [E, n·D]`` for n encoders.
     """

@@ -1,7 +1,7 @@
-"""Convolutions over the clicks of a session, which look back only.
+"""Causal convolutions over the clicks of a session.
 
-The rows of a batch stay flat: what a filter reads is gathered by row number, and where it would reach behind the
-first click of a session it reads zeros. A convolution is then one linear layer, whatever the lengths of sessions.
+The rows of a batch stay flat: a filter's inputs are gathered by row number, and are zero before the first click of a
+session. A convolution is then one linear layer, whatever the session lengths.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphmeta.errors import InputError
 
 
 def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
-    """Of each click, the states this many clicks before it in its session; zeros before the first.
+    """For each click, the states ``lag`` clicks earlier in its session; zeros before the first.
 
     Shapes: ``[E, D] -> [E, len(lags), D]``.
     """
@@ -31,8 +31,8 @@ class CausalConv(nn.Module):
     """One causal convolution: ``h_t = act(Σ_j W_j x_{t − j·dilation} + b)``, j = 0 … kernel − 1.
 
     Args:
-        activation: ``act``; kernel: clicks read, the newest the click itself; dilation: clicks from one to the next.
-        gated: WaveNet's unit, ``act(…) ⊙ σ(…)`` with weights of its own in the gate.
+        activation: ``act``; kernel: number of clicks read, the current one included; dilation: clicks between them.
+        gated: WaveNet's gated unit, ``act(…) ⊙ σ(…)`` with separate gate weights.
 
     Shapes: ``[E, width] -> [E, width]``.
     """
@@ -58,19 +58,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu"
 
 
 class CausalConvStack(nn.Module):
-    """Causal convolutions one above the other, layer i with dilation ``multiplier^(i mod 8)``.
+    """A stack of causal convolutions, layer i with dilation ``multiplier^(i mod 8)``.
 
     ``h⁰ = x``, ``h^{i+1}_t = act(Σ_j W^i_j h^i_{t − j·dilation} + b^i) + h^i_t``; the last term with ``residual``.
 
     Args:
-        layers: how many; kernel: clicks a filter reads; activation: ``tanh`` or ``relu``.
+        layers: their number; kernel: clicks read by a filter; activation: ``tanh`` or ``relu``.
         gated: see :class:`CausalConv`.
 
     Shapes: ``x [I, width] -> [E, width]``.
-    Source: WaveNet (van den Oord et al. 2016), section 2, as a recommender of Spotlight (Kula 2017). The state of
-    a click has seen it and those before; Spotlight's place t has seen those before t, which is the same, one on.
-    Differs: what lies before the first click is zero in every layer; with left padding, upper layers read the
-    biases of the layers below there.
+    Source: WaveNet (van den Oord et al. 2016), section 2, as a recommender of Spotlight (Kula 2017). A click's state
+    depends on it and earlier clicks; Spotlight's state t on those before t, which is the same, shifted by one.
+    Differs: positions before the first click are zero in every layer; with left padding, upper layers read the biases
+    of the layers below there.
     """
 
     def __init__(
@@ -109,18 +109,18 @@ class CausalConvStack(nn.Module):
 
 
 class RecentPatterns(nn.Module):
-    """Caser's filters over the last ``length`` clicks, an image of one row a click, zeros where there are fewer.
+    """Caser's filters over the last ``length`` clicks, an image with one row per click, zero-padded.
 
-    Horizontal filters of each height h span the width and find patterns of h clicks in a row, wherever they lie:
-    ``o_h = max_p ReLU(F_h · E[p : p + h] + b_h)``. Vertical filters weigh the clicks, ``õ_v = Σ_l F̃_{v,l} E_l``.
-    ``z = ReLU(W [o ; õ] + b)``.
+    Horizontal filters of each height h span the width and detect patterns of h consecutive clicks anywhere:
+    ``o_h = max_p ReLU(F_h · E[p : p + h] + b_h)``. Vertical filters are weighted sums of the clicks,
+    ``õ_v = Σ_l F̃_{v,l} E_l``. ``z = ReLU(W [o ; õ] + b)``.
 
     Args:
         length: L; horizontal: n_h, filters of each height 1 … L; vertical: n_v; dropout: before the last layer.
 
     Shapes: ``x [I, width] -> [E, width]``.
-    Source: Caser (Tang & Wang 2018), eqs 3–9. Differs: every click is the last of a window, where the paper slides
-    its windows over a user's clicks; vertical filters have no bias, which the last layer would take up.
+    Source: Caser (Tang & Wang 2018), eqs 3–9. Differs: every click ends a window, where the paper slides windows over a
+    user's clicks; vertical filters have no bias, which the last layer would absorb.
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class RecentPatterns(nn.Module):
         clicks = x.index_select(0, batch["event"].item)
         image = lagged(clicks, batch, range(self.length - 1, -1, -1))
         found = [self._best(image, height) for height in range(1, self.length + 1)]
-        weighed = self.vertical(image.transpose(1, 2)).flatten(1)
-        return torch.relu(self.join(self.dropout(torch.cat([*found, weighed], 1))))
+        vertical = self.vertical(image.transpose(1, 2)).flatten(1)
+        return torch.relu(self.join(self.dropout(torch.cat([*found, vertical], 1))))
 
     def _best(self, image: Tensor, height: int) -> Tensor:
-        """The largest answer of each filter of this height, ``[E, L, width] -> [E, horizontal]``."""
+        """Maximum activation of each filter of this height, ``[E, L, width] -> [E, horizontal]``."""
         places = image.unfold(1, height, 1).transpose(2, 3).flatten(2)
         return torch.relu(self.horizontal[height - 1](places)).amax(1)

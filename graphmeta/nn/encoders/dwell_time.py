@@ -1,4 +1,4 @@
-"""How long people stay: the pauses between the clicks of a session, in bins that Scott's rule makes as wide."""
+"""Dwell times between the clicks of a session, in bins whose width follows Scott's rule."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import Table
 
 
-def pauses(batch: HeteroData, *, lag: int = 1) -> Tensor:
+def dwell_times(batch: HeteroData, *, lag: int = 1) -> Tensor:
     """Seconds before each click (``lag=1``) or after it (``lag=0``), ``[E]``: NaN if unknown, −1 if there is none.
 
-    A sample's first click has no pause before it; its last one has the pause up to ``sample.next_time`` after it.
+    A sample's first click has no dwell time before it; after its last one, the dwell time lasts until
+    ``sample.next_time``.
     """
     event = batch["event"]
     if "time" not in event:
@@ -35,21 +36,21 @@ def pauses(batch: HeteroData, *, lag: int = 1) -> Tensor:
 
 
 class DwellBins(nn.Module):
-    """The number of the bin that each click's pause falls in; training pauses make the bins (:meth:`fit_statistics`).
+    """Bin index of each click's dwell time; bins are fitted on the training log (:meth:`fit_statistics`).
 
-    With pauses cut off at their 99th percentile, σ their standard deviation and n their number, Scott's rule gives
-    ``h = 3.49 σ n^(−1/3)`` and ``min(⌈range / h⌉, max_bins)`` bins of equal width over the range; what lies outside
-    belongs to the first or last. Id 0 is "no pause", ``max_bins + 1`` "unknown", ids between are bins. Before
-    ``fit_statistics`` a bin is a second.
+    With dwell times clipped at their 99th percentile, σ their standard deviation and n their number, Scott's rule gives
+    ``h = 3.49 σ n^(−1/3)`` and ``min(⌈range / h⌉, max_bins)`` bins of equal width over the range; values outside fall
+    in the first or last bin. Id 0 is "none", ``max_bins + 1`` "unknown", ids between are bins. Before
+    ``fit_statistics`` a bin is one second.
 
     Args:
-        lag: 1 for the pause before a click, over when it comes; 0 for the one after it, which ends with the next
-            click, so that a model knows when that one comes.
+        lag: 1 for the dwell time before a click, which is complete when the click comes; 0 for the one after it, which
+            ends with the next click and so leaks its time.
         logarithm: bins of ``log(1 + seconds)``.
 
     Shapes: ``batch -> [E]`` int64.
     Source: ASARS eq 8 (Scott 1979).
-    Differs: pauses are cut off before σ is taken, which a few long ones would rule.
+    Differs: dwell times are clipped before σ is computed, which a few long ones would dominate.
     """
 
     reads_times = True
@@ -57,7 +58,7 @@ class DwellBins(nn.Module):
     def __init__(self, *, lag: int = 1, max_bins: int = 1024, logarithm: bool = False) -> None:
         super().__init__()
         if lag not in (0, 1):
-            raise InputError(f"dwell_lag={lag} must be 1 (the pause before a click) or 0 (the pause after it)")
+            raise InputError(f"dwell_lag={lag} must be 1 (the dwell time before a click) or 0 (the one after it)")
         self.lag, self.max_bins, self.logarithm = lag, max_bins, logarithm
         self.low: Tensor
         self.size: Tensor
@@ -68,25 +69,25 @@ class DwellBins(nn.Module):
 
     @property
     def num_ids(self) -> int:
-        """How many ids there are, used or not."""
+        """Number of ids, used or not."""
         return self.max_bins + 2
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Make the bins from the pauses of this log.
+        """Fit the bins to the dwell times of this log.
 
         Raises:
             InputError: a log without times.
         """
         if not log.has_time:
-            raise InputError("this system reads the pauses between clicks; name the log's time column")
+            raise InputError("this system reads dwell times between clicks; name the log's time column")
         if self.lag == 0:
             warnings.warn(
-                "dwell_lag=0: the model knows when the next click comes; dwell_lag=1 uses completed pauses only",
+                "dwell_lag=0 leaks the time of the next click; dwell_lag=1 uses completed dwell times only",
                 stacklevel=2,
             )
         gaps = np.diff(log.time)[np.diff(log.session) == 0]
         if len(gaps) == 0:
-            raise InputError("no session has two clicks, so there is no pause to learn from; bring longer sessions")
+            raise InputError("no session has two clicks, so there are no dwell times; provide longer sessions")
         gaps = np.minimum(gaps, np.quantile(gaps, 0.99))
         gaps = np.log1p(gaps) if self.logarithm else gaps
         low, extent, width = gaps.min(), np.ptp(gaps), 3.49 * gaps.std() * len(gaps) ** (-1 / 3)
@@ -96,16 +97,16 @@ class DwellBins(nn.Module):
         self.bins.fill_(bins)
 
     def forward(self, batch: HeteroData) -> Tensor:
-        """Ids of the clicks' pauses."""
-        gap = pauses(batch, lag=self.lag)
+        """Bin ids of the clicks' dwell times."""
+        gap = dwell_times(batch, lag=self.lag)
         value = torch.log1p(gap.clamp(min=0)) if self.logarithm else gap
         place = ((value - self.low) / self.size).nan_to_num(0.0).floor().clamp(min=0).minimum(self.bins - 1)
         found = torch.where(gap == -1, 0, place.long() + 1)
         return torch.where(gap.isnan(), self.max_bins + 1, found)
 
 
-class Dwell(nn.Module):
-    """One vector for each click's pause: ``batch -> [E, width]``. "None" and "unknown" begin as zeros."""
+class DwellEmbedding(nn.Module):
+    """An embedding of each click's dwell-time bin: ``batch -> [E, width]``. "None" and "unknown" start as zeros."""
 
     def __init__(self, bins: DwellBins, width: int) -> None:
         super().__init__()
@@ -114,14 +115,16 @@ class Dwell(nn.Module):
             self.table.weight[[0, -1]] = 0.0
 
     def forward(self, batch: HeteroData) -> Tensor:
-        """Vectors of the pauses."""
+        """Embeddings of the dwell times."""
         return self.table(self.bins(batch))
 
 
-class DwellBeside(nn.Module):
-    """A recurrent network over ``[item ; pause]``. Shapes: ``x [I, D] -> [E, hidden]``. Source: ASARS, section 3.4."""
+class DwellRecurrent(nn.Module):
+    """A recurrent network over ``[item ; dwell time]``. Shapes: ``x [I, D] -> [E, hidden]``. Source: ASARS, section
+    3.4.
+    """
 
-    def __init__(self, dwell: Dwell, network: Recurrent) -> None:
+    def __init__(self, dwell: DwellEmbedding, network: Recurrent) -> None:
         super().__init__()
         self.dwell, self.network = dwell, network
 

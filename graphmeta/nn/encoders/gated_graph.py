@@ -1,4 +1,4 @@
-"""Session graphs: gated message passing along the clicks of a session."""
+"""Gated message passing on the session graph."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from graphmeta.sampling.batch_rows import NEXT
 
 
 def mean_from(x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Each row's mean over the rows that point at it; zero where none does. ``[I, D] -> [I, D]``.
+    """Mean of each row's in-neighbours; zero without any. ``[I, D] -> [I, D]``.
 
-    Written with ``index_add``, whose second derivative is exact with and without torch-scatter.
+    Uses ``index_add``, whose second derivative is exact with and without torch-scatter.
     """
     total = torch.zeros_like(x).index_add(0, target, x.index_select(0, source))
     return total / counts(target, len(x)).clamp(min=1).to(x.dtype)[:, None]
 
 
 class GatedSessionGraph(nn.Module):
-    """SR-GNN's encoder: the items of a session pass messages along its clicks, both ways, through a GRU cell.
+    """SR-GNN's encoder: items of a session exchange messages along its transitions, in both directions, through a GRU
+    cell.
 
     With A_in, A_out the session's 0/1 transition matrices, normalised by in- and out-degree, a step is
     ``a = [A_in(H W_in + b_in) + b'_in ; A_out(H W_out + b_out) + b'_out]``, ``H' = GRU(a, H)``.
 
     Shapes: ``x [I, width] -> [E, width]``, the state of each click's item.
-    Source: SR-GNN (Wu et al. 2019) eqs 1–5. A transition made twice counts once.
+    Source: SR-GNN (Wu et al. 2019) eqs 1–5. A repeated transition counts once.
     """
 
     def __init__(self, width: int, *, steps: int = 1) -> None:

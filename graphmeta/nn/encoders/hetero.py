@@ -1,8 +1,8 @@
-"""A session as a small graph of several kinds of nodes: the session, its items, and what the items are.
+"""A session as a heterogeneous graph of the session, its items and their attributes.
 
-Kinds are ``session``, ``item`` and one for each attribute (``field_brand``, …). A round has two halves: sessions and
-attributes listen to their items, then items listen to each other, to their session and to their attributes. So one
-round already carries news from an item to others of the same brand.
+Node types are ``session``, ``item`` and one per attribute (``field_brand``, …). A round has two halves: messages from
+items to sessions and attributes, then messages to items from each other, their session and their attributes. One round
+thus passes information between items of the same brand.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def attention_messages(width: int, relations: list[Relation], *, heads: int = 2)
 def transformer_messages(width: int, relations: list[Relation], *, heads: int = 2) -> nn.Module:
     """One softmax over all relations at once, with keys and values by kind and relation. Source: HGT (Hu et al. 2020).
 
-    It joins the rows of all kinds into one block, which is not laid out by task: it is adapted task by task.
+    Concatenates the rows of all types into one block, which is not laid out by task: tasks adapt one by one.
     """
     kinds = sorted({kind for source, _, target in relations for kind in (source, target)})
     return HGTConv(width, width, (kinds, relations), heads=heads)
@@ -62,7 +62,7 @@ MESSAGES: dict[str, Messages] = {
 
 
 class Round(nn.Module):
-    """One round: each half passes messages along its edges, and a GRU cell of each kind takes them in.
+    """One round: each half passes messages along its edges and updates its targets with a GRU cell per node type.
 
     Shapes: states of each kind ``[rows, width]`` -> the same.
     """
@@ -73,31 +73,32 @@ class Round(nn.Module):
         self.cells = nn.ModuleDict({kind: nn.GRUCell(width, width) for kind in dict.fromkeys(r[2] for r in relations)})
 
     def forward(self, states: States, halves: tuple[Edges, ...]) -> States:
-        """The new states of all kinds."""
+        """The new states of all node types."""
         for edges in halves:
-            heard = self.messages(states, edges)
-            listeners = dict.fromkeys(target for _, _, target in edges)
-            states = {**states, **{kind: self.cells[kind](heard[kind], states[kind]) for kind in listeners}}
+            messages = self.messages(states, edges)
+            targets = dict.fromkeys(target for _, _, target in edges)
+            states = {**states, **{kind: self.cells[kind](messages[kind], states[kind]) for kind in targets}}
         return states
 
 
 class HeteroSession(nn.Module):
     """Gated message passing over a session, its items and their attributes; a click's state is its item's.
 
-    A session begins as the mean of its clicks' item vectors, an attribute value as its row in a table. In each round
-    ``h_s, h_a ← GRU(messages from items, h)``, then ``h_i ← GRU(messages along next and back, from the session and
-    from the attributes, h_i)``. The session, which knows no order, speaks to its items inside the round, so it is
-    not put beside the states once more; the head's readout adds what depends on the last click.
+    The session state starts as the mean of its clicks' item vectors, an attribute value as its row in a table. In each
+    round ``h_s, h_a ← GRU(messages from items, h)``, then
+    ``h_i ← GRU(messages along next and back, from the session and from the attributes, h_i)``. The session state
+    ignores order and reaches its items in each round, so it is not concatenated to the states again; the head's readout
+    adds the dependence on the last click.
 
     Args:
-        attributes: of the items, a kind of node each; an item without a value has a node of its own, "unknown".
-        steps: rounds, each with weights of its own.
-        messages: how the relations of a round pass messages, ``(width, relations) -> module`` whose ``forward`` is
-            that of PyG's ``HeteroConv``: one of :data:`MESSAGES`, or your own.
+        attributes: of the items, a node type each; an item without a value has its own node, "unknown".
+        steps: rounds, each with its own weights.
+        messages: message function of a round, ``(width, relations) -> module`` whose ``forward`` is that of PyG's
+            ``HeteroConv``: one of :data:`MESSAGES`, or a custom one.
 
     Shapes: ``x [I, width] -> [E, width]``.
-    Source: relational message passing (Schlichtkrull et al. 2018) with SR-GNN's gate, over the session graph with
-    its attributes. Differs: the nodes of an attribute belong to one sample, as its items do, so samples do not meet.
+    Source: relational message passing (Schlichtkrull et al. 2018) with SR-GNN's gate, over the session graph with its
+    attributes. Differs: attribute nodes belong to one sample, as its items do, so samples exchange no messages.
     """
 
     def __init__(
@@ -133,13 +134,13 @@ class HeteroSession(nn.Module):
 
 
 def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges, Edges]:
-    """The edges to sessions and attributes, and those to items; one session edge for each click.
+    """Edges to sessions and attributes, and edges to items; one session edge per click.
 
-    A kind of attribute has as many rows as there are items, whatever their values are, so that task-major batches
-    stay so; the items of a sample with the same value all point at the row of the first of them.
+    An attribute type has as many rows as there are items, whatever the values, so that task-major batches keep their
+    layout; the items of a sample with the same value all point at the row of the first of them.
 
     Args:
-        codes: of each kind, the value of each item row ``[I]``; 0, unknown, is shared with nobody.
+        codes: of each attribute, the value of each item row ``[I]``; 0, unknown, is never shared.
     """
     contains = torch.stack([batch["event"].batch, batch["event"].item])
     step = batch[NEXT].edge_index
@@ -147,15 +148,15 @@ def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges
     outward: Edges = {NEXT: step, BACK: step.flip(0), CONTAINS: contains}
     for kind, code in codes.items():
         row = torch.arange(len(code), device=code.device)
-        has = torch.stack([row, first_alike(batch["item"].batch, code)])
+        has = torch.stack([row, first_equal(batch["item"].batch, code)])
         inward[_has(kind)], outward[_of(kind)] = has, has.flip(0)
     return inward, outward
 
 
-def first_alike(sample: Tensor, code: Tensor) -> Tensor:
-    """The first row of the same sample with the same code, ``[I] -> [I]``; a row of code 0 is alike to itself alone.
+def first_equal(sample: Tensor, code: Tensor) -> Tensor:
+    """The first row of the same sample with the same code, ``[I] -> [I]``; a row of code 0 equals only itself.
 
-    >>> first_alike(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 2, 7, 0, 0])).tolist()
+    >>> first_equal(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 2, 7, 0, 0])).tolist()
     [0, 1, 0, 3, 4]
     """
     row = torch.arange(len(code), device=code.device)
@@ -163,7 +164,7 @@ def first_alike(sample: Tensor, code: Tensor) -> Tensor:
     order = order.index_select(0, sample.index_select(0, order).argsort(stable=True))
     pair = torch.stack([sample, code]).index_select(1, order)
     begins = F.pad((pair[:, 1:] != pair[:, :-1]).any(0), (1, 0), value=True)
-    begin = torch.where(begins, row, 0).cummax(0).values  # of the run of alike rows, whose first is the least
+    begin = torch.where(begins, row, 0).cummax(0).values  # of each run of equal rows
     first = torch.empty_like(row).index_copy(0, order, order.index_select(0, begin))
     return torch.where(code > 0, first, row)
 

@@ -1,9 +1,8 @@
-"""Meta-paths: which items lie around an item in the graph of the training log, and what a session makes of them.
+"""Meta-paths: an item's neighbours in the graph of the training log, and a session's contexts computed from them.
 
-A path leads from a session's items to others: along no edge (S-I: the items themselves), through the sessions that
-also hold the item (S-I-S-I), through an attribute (S-I-C-I for the category C, and so on). Neighbours are found once,
-in :meth:`MetaPaths.fit_statistics`, from the training log alone; a session nobody has seen reaches them through its
-items.
+A path leads from a session's items to others: along no edge (S-I: the items themselves), through sessions that contain
+the item (S-I-S-I), through an attribute (S-I-C-I for the category C, and so on). :meth:`MetaPaths.fit_statistics` finds
+neighbours once, from the training log only; a new session reaches them through its items.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ THROUGH_SESSIONS = [("item", "in", "session"), ("session", "holds", "item")]
 class MetaPaths(nn.Module):
     """For each path, the mean vector of an item's neighbours along it: ``[e_i ; mean_{j ∈ N_S(i)} e_j ; …]``.
 
-    Along S-I-S-I, neighbours are those that share most sessions with the item (itself included); along an
-    attribute, the items most clicked that have the same value. An item without neighbours is its own.
+    Along S-I-S-I, neighbours share most sessions with the item (itself included); along an attribute, they are the most
+    clicked items with the same value. An item without neighbours is its own.
 
-    A training session is part of the graph that it is asked about: it alone would make its last item a neighbour of
-    the others. So the graph is that of what the tasks of the training log know, without what they are asked.
+    With a training session in the graph, its target would be a neighbour of its other items, which leaks the target. So
+    the graph holds the support of the training log's tasks, without their queries.
 
     Args:
-        attributes: the items' attributes that are paths, with one value an item or several.
-        most: neighbours of an item along a path, at most.
-        known: from the training log to what its tasks know; all but the last click of each session if not given.
+        attributes: the item attributes that are paths, single- or multi-valued.
+        most: maximum number of neighbours per item and path.
+        known: from the training log to the support of its tasks; all but the last click of each session if not given.
 
     Shapes: ``n_id [I]``, table ``[I] -> [I, D]``, -> ``[I, P·D]`` for the P = attributes + 2 paths.
     """
@@ -65,13 +64,13 @@ class MetaPaths(nn.Module):
         self.register_buffer("number", torch.ones(len(own), num_items, dtype=torch.int64))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Find the neighbours in the training log, less what its tasks are asked."""
+        """Find the neighbours in the training log without the queries of its tasks."""
         log = self.known(replace(log, items=_with_only(log.items, self.attributes)))
         clicks = np.bincount(log.item, minlength=log.num_items)
         for path, (pairs, weight) in enumerate(item_paths(build_graph(log), clicks, most=self.most)):
             weight = weight if path == 0 else clicks[pairs[1]]
-            near, share = strongest(pairs, weight, num_items=log.num_items, most=self.most)
-            self.neighbour[path] = torch.from_numpy(near)
+            neighbours, share = strongest(pairs, weight, num_items=log.num_items, max_neighbours=self.most)
+            self.neighbour[path] = torch.from_numpy(neighbours)
             self.number[path] = torch.from_numpy((share > 0).sum(1).clip(1))
 
     def forward(self, n_id: Tensor, table: Callable[[Tensor], Tensor]) -> Tensor:
@@ -80,54 +79,54 @@ class MetaPaths(nn.Module):
         for neighbour, number in zip(self.neighbour, self.number, strict=True):
             count = number.index_select(0, n_id)[:, None]
             share = (torch.arange(self.most, device=n_id.device) < count) / count
-            near = table(neighbour.index_select(0, n_id).flatten()).unflatten(0, share.shape)
-            means.append((near * share.to(near.dtype)[:, :, None]).sum(1))
+            neighbours = table(neighbour.index_select(0, n_id).flatten()).unflatten(0, share.shape)
+            means.append((neighbours * share.to(neighbours.dtype)[:, :, None]).sum(1))
         return torch.cat(means, 1)
 
     def among(self, n_id: Tensor, vectors: Tensor) -> Tensor:
-        """The same from the vectors of all items ``[num_items, D]``, in one pass; it can be differentiated once."""
+        """The same from the vectors of all items ``[num_items, D]``, in one pass; differentiable once."""
         place, means = torch.arange(self.most, device=n_id.device), [vectors.index_select(0, n_id)]
         for neighbour, number in zip(self.neighbour, self.number, strict=True):
             count = number.index_select(0, n_id)[:, None]
             share = ((place < count) / count).to(vectors.dtype)
-            near = neighbour.index_select(0, n_id)
-            means.append(F.embedding_bag(near, vectors, mode="sum", per_sample_weights=share))
+            neighbours = neighbour.index_select(0, n_id)
+            means.append(F.embedding_bag(neighbours, vectors, mode="sum", per_sample_weights=share))
         return torch.cat(means, 1)
 
 
 def _with_only(items: EntityTable, attributes: Sequence[str]) -> EntityTable:
-    """The items with these attributes alone."""
-    strange = [name for name in attributes if name not in items.attributes and name not in items.several]
-    if strange:
+    """The items with these attributes only."""
+    unknown = [name for name in attributes if name not in items.attributes and name not in items.several]
+    if unknown:
         there = ", ".join([*items.attributes, *items.several]) or "none"
-        raise InputError(f"items have no attribute {strange[0]!r} to make a path of; there are: {there}")
+        raise InputError(f"items have no attribute {unknown[0]!r} to make a path of; there are: {there}")
     return replace(items, columns={name: one for name, one in items.columns.items() if name in attributes})
 
 
 class PathFeatures(nn.Module):
-    """An item is its content; what is read of it is that and, beside it, its neighbours' along each path.
+    """Content features of an item, concatenated with its neighbours' along each path; candidates are content features.
 
     Shapes: ``n_id [I] -> (x [I, P·D], candidates [num_items, D])``, the x of :class:`MetaPaths`.
     """
 
-    def __init__(self, contents: ContentFeatures, around: MetaPaths) -> None:
+    def __init__(self, contents: ContentFeatures, context: MetaPaths) -> None:
         super().__init__()
-        self.contents, self.around, self.width = contents, around, contents.width
+        self.contents, self.context, self.width = contents, context, contents.width
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Contents around these items, and the contents of all."""
-        distinct, at = n_id.unique(return_inverse=True)  # an item is known to many samples, and looked at once
+        """Path features of these items, and the content of all."""
+        distinct, at = n_id.unique(return_inverse=True)  # an item occurs in many samples and is computed once
         _, every = self.contents(distinct)
-        return self.around.among(distinct, every).index_select(0, at), every
+        return self.context.among(distinct, every).index_select(0, at), every
 
 
 def item_paths(graph: HeteroData, clicks: np.ndarray, *, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of items joined by a path, and by how many: through sessions first, then through each attribute.
+    """Pairs of items joined by a path, with the number of paths: through sessions first, then through each attribute.
 
     Args:
         graph: of :func:`~graphmeta.data.graph.build_graph`.
-        clicks: of each item; only the ``most`` clicked items of an attribute value are reached, so that a value
-            which thousands of items share does not join all of them with each other.
+        clicks: of each item; only the ``most`` clicked items of an attribute value are reached, which bounds the number
+            of pairs for values that thousands of items share.
 
     Shapes: pairs ``[2, N]``, their number of sessions (or attribute values) ``[N]``.
     """
@@ -160,14 +159,15 @@ def _most_clicked(has: Tensor, clicks: np.ndarray, most: int) -> Tensor:
 
 
 class PathContexts(nn.Module):
-    """A readout S beside the contexts of the paths, mixed: ``[S ; Σ_p m_p c^p]``, ``c^p = LeakyReLU(n_p W_p + b_p)``.
+    """A readout S concatenated with a mixture of path contexts: ``[S ; Σ_p m_p c^p]``,
+    ``c^p = LeakyReLU(n_p W_p + b_p)``.
 
-    ``n_p`` is the mean, over the sample's clicks, of what :class:`MetaPaths` knows of them along path p; it stands at
-    the end of each click's state. ``mix`` holds the m_p, all equal unless an adaptation says otherwise.
+    ``n_p`` is the mean of :class:`MetaPaths`' neighbours along path p over the sample's clicks; these are the last
+    columns of each click's state. ``mix`` holds the m_p, uniform unless an adaptation sets it.
 
     Args:
-        readout: of the states that come before; paths: P; width: D, of an item vector; size: of a context.
-        mean: from states to n, for states that are more than their click's; the mean over clicks if not given.
+        readout: of the leading state columns; paths: P; width: D, of an item vector; size: of a context.
+        mean: from states to n; the mean over clicks if not given.
 
     Shapes: ``[E, H + P·D] -> [S, H' + size]``. Source: MetaHIN (Lu et al. 2020), its aggregator with a mean.
     """
@@ -178,13 +178,13 @@ class PathContexts(nn.Module):
         super().__init__()
         self.readout, self.mean = readout, mean or Mean()
         self.paths = nn.ModuleList(nn.Linear(width, size) for _ in range(paths))
-        self.around = paths * width
+        self.path_width = paths * width
         self.mix: Tensor
         self.register_buffer("mix", torch.full((paths,), 1 / paths))
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
-        near = self.mean(states[:, -self.around :], batch).chunk(len(self.paths), 1)
-        contexts = [F.leaky_relu(path(mean)) for path, mean in zip(self.paths, near, strict=True)]
+        """One vector per sample."""
+        neighbours = self.mean(states[:, -self.path_width :], batch).chunk(len(self.paths), 1)
+        contexts = [F.leaky_relu(path(mean)) for path, mean in zip(self.paths, neighbours, strict=True)]
         mixed = torch.matmul(torch.stack(contexts, 2), self.mix)
-        return torch.cat([self.readout(states[:, : -self.around], batch), mixed], 1)
+        return torch.cat([self.readout(states[:, : -self.path_width], batch), mixed], 1)

@@ -1,4 +1,4 @@
-"""Encoders without an order of clicks: the clicks, their running mean, their user, several encoders side by side."""
+"""Encoders that ignore click order, and concatenation of encoders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class RunningMean(nn.Module):
     """The mean of the clicks so far and of one vector of zeros: ``u_t = Σ_{i ≤ t} e_i / (t + 1)``, t from 1.
 
     Shapes: ``x [I, width] -> [E, width]``.
-    Source: the user vector of YouTube's candidate generator (Covington et al. 2016), as Spotlight builds it; the
-    zeros draw short sessions towards the mean of all.
+    Source: the user vector of YouTube's candidate generator (Covington et al. 2016), as Spotlight builds it; the zero
+    vector shrinks the vectors of short sessions.
     """
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
@@ -27,7 +27,7 @@ class RunningMean(nn.Module):
 
 
 class SampleMean(nn.Module):
-    """The state of every click is the mean over all clicks of its sample, in whatever order they came.
+    """Each click's state is the mean over all clicks of its sample, in any order.
 
     Shapes: ``x [I, D] -> [E, D]``.
     """
@@ -39,7 +39,7 @@ class SampleMean(nn.Module):
 
 
 class UserStates(nn.Module):
-    """The state of every click is its user's vector, whatever was clicked; zeros for users nobody knows.
+    """Each click's state is its user's vector, whatever was clicked; zeros for unknown users.
 
     Shapes: ``x [I, D] -> [E, width]``.
     """
@@ -53,8 +53,8 @@ class UserStates(nn.Module):
         return self.users.of_samples(batch).index_select(0, batch["event"].batch)
 
 
-class Beside(nn.Module):
-    """Encoders that all read the same item vectors; their states stand side by side, ``[h ; h' ; …]``.
+class ConcatenatedEncoders(nn.Module):
+    """Encoders that all read the same item vectors; their states are concatenated, ``[h ; h' ; …]``.
 
     Shapes: ``x [I, D] -> [E, D_1 + D_2 + …]``.
     """

@@ -1,4 +1,4 @@
-"""Triangle attention: at each click a softmax over the clicks so far, for all clicks of a session at once."""
+"""Causal attention over prefixes: a softmax over the clicks so far, for all clicks of a session at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.encoders.attention import in_blocks
-from graphmeta.nn.encoders.dwell_time import Dwell
+from graphmeta.nn.encoders.dwell_time import DwellEmbedding
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import UserFeatures
 
@@ -16,12 +16,12 @@ Part = tuple[Tensor, Tensor]
 
 
 def running_mean(scores: Tensor, values: Tensor) -> Tensor:
-    """``q_t = Σ_{i≤t} e^{s_i} h_i / Σ_{i≤t} e^{s_i}`` for every t, in O(n) work and no overflow.
+    """``q_t = Σ_{i≤t} e^{s_i} h_i / Σ_{i≤t} e^{s_i}`` for every t, in O(n) work and without overflow.
 
-    A stretch of clicks is its log-weight ``ℓ = log Σ e^{s_i}`` and its mean; two stretches side by side have
-    ``logaddexp(ℓ_1, ℓ_2)`` and ``q_1 + σ(ℓ_2 − ℓ_1)(q_2 − q_1)``. Neighbours are joined, the joined ones scanned, and
-    the places between filled in. Nothing is divided and no exponential exceeds 1, whatever the scores; a running
-    sum of ``e^{s_i − max}`` would lose the clicks before a high score.
+    A segment of clicks is represented by its log-weight ``ℓ = log Σ e^{s_i}`` and its mean; two adjacent segments
+    combine to ``logaddexp(ℓ_1, ℓ_2)`` and ``q_1 + σ(ℓ_2 − ℓ_1)(q_2 − q_1)``. A parallel prefix scan combines
+    neighbours, scans the pairs and fills in the rest. There is no division and no exponential above 1, whatever the
+    scores; a running sum of ``e^{s_i − max}`` would underflow for clicks before a high score.
 
     Shapes: scores ``[S, L]``, values ``[S, L, D]`` -> ``[S, L, D]``.
     """
@@ -36,7 +36,7 @@ def _join(first: Part, second: Part) -> Part:
 
 
 def _scan(parts: Part) -> Part:
-    """Every prefix of the parts, joined."""
+    """Combine every prefix of the parts."""
     length = parts[0].shape[1]
     if length == 1:
         return parts
@@ -58,13 +58,13 @@ def _zipped(even: Tensor, odd: Tensor) -> Tensor:
     return torch.cat([pairs, even[:, odd.shape[1] :]], 1)
 
 
-class TriangleAttention(nn.Module):
-    """Each click's mean over the clicks up to it, weighed by ``s_i = tanh(W k_i + b) · a_i``.
+class PrefixAttention(nn.Module):
+    """Attention of each click over the clicks up to it, with scores ``s_i = tanh(W k_i + b) · a_i``.
 
     Shapes: states ``[E, D]``, keys ``[E, K]``, against ``[E, A]`` -> ``[E, D]``.
     Source: ASARS eqs 15–19.
-    Differs: the triangle is closed by −∞ (eq 18 prints zeros, which a softmax would weigh), and what the keys meet
-    is the item state or the user's vector (eq 18 prints the user's bias).
+    Differs: the causal mask is −∞ (eq 18 prints zeros, to which a softmax gives weight), and the keys are multiplied
+    with the item state or the user vector (eq 18 prints the user's bias).
     """
 
     def __init__(self, keys: int, against: int) -> None:
@@ -79,12 +79,15 @@ class TriangleAttention(nn.Module):
 
 
 class DwellAttention(nn.Module):
-    """Item states, weighed by what a second network makes of the pauses: ``s_i = tanh(W h^time_i + b) · h_i``.
+    """Attention over item states, with keys from a second network over dwell times:
+    ``s_i = tanh(W h^time_i + b) · h_i``.
 
     Shapes: ``x [I, D] -> [E, hidden]``. Source: ASARS eqs 15–19 with time.
     """
 
-    def __init__(self, network: Recurrent, dwell: Dwell, over_dwell: Recurrent, attention: TriangleAttention) -> None:
+    def __init__(
+        self, network: Recurrent, dwell: DwellEmbedding, over_dwell: Recurrent, attention: PrefixAttention
+    ) -> None:
         super().__init__()
         self.network, self.dwell, self.over_dwell, self.attention = network, dwell, over_dwell, attention
 
@@ -96,14 +99,15 @@ class DwellAttention(nn.Module):
 
 
 class WithUser(nn.Module):
-    """States with the user's vector beside them, ``[h_t ; e_u]``; with ``attention`` over them, ``[q_t ; e_u]``.
+    """States concatenated with the user vector, ``[h_t ; e_u]``; with ``attention`` over them, ``[q_t ; e_u]``.
 
-    The attention's scores are ``s_i = tanh(W h_i + b) · e_u``. An unknown user is zeros, to whom all clicks are alike.
+    The attention scores are ``s_i = tanh(W h_i + b) · e_u``. An unknown user is a zero vector, which weights all clicks
+    equally.
 
     Shapes: ``x [I, D] -> [E, hidden + user's width]``. Source: ASARS, section 3.4 and eqs 15–19 with users.
     """
 
-    def __init__(self, encoder: nn.Module, users: UserFeatures, attention: TriangleAttention | None = None) -> None:
+    def __init__(self, encoder: nn.Module, users: UserFeatures, attention: PrefixAttention | None = None) -> None:
         super().__init__()
         self.encoder, self.users, self.attention = encoder, users, attention
 

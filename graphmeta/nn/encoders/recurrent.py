@@ -12,10 +12,10 @@ CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM
 
 
 class Recurrent(nn.Module):
-    """The state after each click, beginning with zeros at each session's first: it looks back only.
+    """The state after each click, reset to zeros at each session's first click; causal.
 
     Args:
-        cell: ``gru`` or ``lstm``; layers: how many, one above the other; dropout: before each.
+        cell: ``gru`` or ``lstm``; layers: number of stacked layers; dropout: before each.
 
     Shapes: ``x [I, width] -> [E, hidden]``.
     Source: GRU4Rec (Hidasi et al. 2016), section 3.
@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
         return self.over_clicks(x.index_select(0, batch["event"].item), batch)
 
     def over_clicks(self, clicks: Tensor, batch: HeteroData) -> Tensor:
-        """The same for one vector a click, ``[E, width] -> [E, hidden]``."""
+        """The same for one input vector per click, ``[E, width] -> [E, hidden]``."""
         return in_blocks(self._run, clicks, batch)
 
     def _run(self, states: Tensor) -> Tensor:

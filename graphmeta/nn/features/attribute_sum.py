@@ -1,4 +1,4 @@
-"""An item as what is known of it: a vector of its own if it was clicked, and those of its attributes, always."""
+"""Attribute-composed item vectors: an id vector for items clicked in training, plus the vectors of the attributes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,35 @@ from graphmeta.nn.features.tables import Table
 
 
 class AttributeComposed(Table):
-    """A table of items in the place of a plain one: ``e_i = m_i o_i + Σ_a v_a(i)``, v the vector of i's value of a.
+    """An item table that replaces a plain one: ``e_i = m_i o_i + Σ_a v_a(i)``, v the vector of i's value of attribute
+    a.
 
-    An item that nobody clicked in training has no own vector (m = 0), and neither has a value that no clicked item
-    has; so such an item is ranked by what it shares with others, and two with the same attributes are level. In
-    training, own vectors are left out at random, so that what is left learns to stand alone: where an item is read
-    and where it is scored independently, for a new item is asked for after clicks on known ones. Items nobody
-    clicked are zero while training: they were not on sale then, and are no cooccurrence against their attributes.
+    An item without training clicks has no id vector (m = 0), nor does an attribute value that no clicked item has; such
+    an item is ranked by its attributes alone, and two with the same attributes tie. In training, id vectors are dropped
+    at random, so that attribute vectors learn to represent an item alone. Dropout is independent for encoder input and
+    scoring, because a new item is scored after clicks on known ones. Items without clicks are zero in training: they
+    were not available, so they are not negatives for their attributes.
 
-    Own vectors begin at zero, values as the table that is replaced began. A bias column is a sum like the others.
+    Id vectors start at zero, attribute vectors with the range of the replaced table. A bias column is summed likewise.
 
     Args:
-        table: the one that this takes the place of.
-        attributes: of the items, one value an item each; "unknown" is a value.
-        drop: the share of own vectors that are left out.
+        table: the table that this replaces.
+        attributes: of the items, single-valued; "unknown" is a value.
+        drop: dropout rate of id vectors.
 
     Shapes: ``index [I] -> [I, width]``; weight ``[items + values, width]``, items first.
     Source: DropoutNet (Volkovs et al. 2017): input dropout, on item vectors.
-    Differs: vectors are learned with the model, and added, where the paper has trained factors and content beside each
-    other as the input of a network that learns to give the factors back.
+    Differs: vectors are learned with the model and added, where the paper feeds pretrained factors and content, both,
+    to a network that reconstructs the factors.
     """
 
     composes_items = True
 
     def __init__(self, table: Table, attributes: Mapping[str, Attribute], *, drop: float) -> None:
         if not attributes:
-            raise InputError("items are known by their attributes here (category, brand); name one, or leave it out")
+            raise InputError(
+                "attribute-composed items need an attribute (category, brand); name one, or leave this wrapper out"
+            )
         items, width = table.weight.shape
         sizes = [attribute.size for attribute in attributes.values()]
         super().__init__(items + sum(sizes), table.width, bias=width > table.width)
@@ -58,7 +61,7 @@ class AttributeComposed(Table):
         self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Note which items have events to learn from, and which values have such items."""
+        """Mark the items with training events, and the attribute values of such items."""
         log.must_have(self.items)
         clicked = torch.from_numpy(np.unique(log.item)).to(self.seen.device)
         self.seen.zero_()[self.parts.index_select(0, clicked).flatten()] = True
@@ -66,13 +69,13 @@ class AttributeComposed(Table):
     def forward(self, index: Tensor) -> Tensor:
         """Vectors of these items."""
         parts = self.parts.index_select(0, index)
-        # One look-up a part: each has a row for every item of the batch, as an adapted table wants it.
+        # One look-up per part: each has a row for every item of the batch, as an adapted table requires.
         found = torch.stack([Table.forward(self, rows) for rows in parts.unbind(1)], 1)
         kept = self.seen[parts].to(found.dtype)
         kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:]], 1)
         return (found * kept[:, :, None]).sum(1)
 
-    def every(self) -> Tensor:
+    def all_rows(self) -> Tensor:
         """Vectors of all items, ``[items, width]``, with the bias if there is one."""
         kept = self.seen.to(self.weight.dtype)[self.parts]
         if self.training:
@@ -80,7 +83,7 @@ class AttributeComposed(Table):
         return sums(self.weight, self.parts, kept)
 
     def _own(self, known: Tensor) -> Tensor:
-        """m, with some left out while training."""
+        """m, with dropout in training."""
         return known * (torch.rand_like(known) >= self.drop) if self.training else known
 
 
@@ -89,7 +92,7 @@ def sums(weight: Tensor, parts: Tensor, kept: Tensor) -> Tensor:
 
     Shapes: weight ``[rows, D]``, parts ``[I, P]``, kept ``[I, P]`` -> ``[I, D]``.
     """
-    if has_torch_function_unary(weight):  # a table of its own for each task
+    if has_torch_function_unary(weight):  # a table per task
         return handle_torch_function(sums, (weight,), weight, parts, kept)
     total = weight.narrow(0, 0, len(parts)) * kept[:, :1]
     for column, share in zip(parts.unbind(1)[1:], kept.unbind(1)[1:], strict=True):

@@ -1,4 +1,4 @@
-"""Items and people as what is written about them: no vector of their own, so that new ones have one too."""
+"""Content features of items and users: no id vectors, so new items and users have features too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import Attribute, EntityTable, Several
 from graphmeta.nn.features.tables import Table, field_name
-from graphmeta.nn.sizes import is_waited_for
+from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import rows_like
 
 
 class Field(nn.Module):
-    """The mean of the vectors of a row's values: a bag of genres is their average, a single value its own vector.
+    """Mean embedding of a row's values: the average of a bag of genres, or the embedding of a single value.
 
     Shapes: ``rows [R]`` (-1: unknown) ``-> [R, width]``.
     Source: MeLU eqs 1–2 (a multi-hot field's embedding is divided by its number of values).
@@ -25,9 +25,9 @@ class Field(nn.Module):
     def __init__(self, column: Attribute | Several, width: int) -> None:
         super().__init__()
         rows = len(column.codes) if isinstance(column, Attribute) else len(column.ptr) - 1
-        known = column.take(np.append(np.arange(rows), -1))  # the last row stands for whoever is unknown
+        known = column.take(np.append(np.arange(rows), -1))  # the last row is for unknown items or users
         ptr = np.arange(rows + 2) if isinstance(known, Attribute) else known.ptr
-        self.table, self.most = Table(column.size, width), int(np.diff(ptr).max(initial=1))
+        self.table, self.max_values = Table(column.size, width), int(np.diff(ptr).max(initial=1))
         self.codes: Tensor
         self.ptr: Tensor
         self.seen: Tensor
@@ -35,13 +35,13 @@ class Field(nn.Module):
         self.register_buffer("ptr", torch.from_numpy(ptr), persistent=False)
         self.register_buffer("seen", torch.ones(column.size, dtype=torch.bool))
 
-    def note(self, rows: np.ndarray) -> None:
-        """Training sees these rows, and no value of any other."""
+    def mark_seen(self, rows: np.ndarray) -> None:
+        """Mark the values of these rows, and no others, as seen in training."""
         codes, _ = self._values(torch.from_numpy(np.unique(rows)).to(self.codes.device))
         self.seen.zero_()[codes] = True
 
     def _values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The codes of these rows one after the other, and how many each has."""
+        """The concatenated codes of these rows, and the number of codes of each."""
         begin = self.ptr.index_select(0, rows)
         count = self.ptr.index_select(0, rows + 1) - begin
         first = (begin - count.cumsum(0) + count).repeat_interleave(count)
@@ -50,7 +50,7 @@ class Field(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Vectors of these rows."""
         rows = torch.where(rows < 0, len(self.ptr) - 2, rows)
-        if self.most == 1 or is_waited_for(rows):
+        if self.max_values == 1 or needs_sync(rows):
             return self._padded(rows)
         codes, count = self._values(rows)
         vectors = self.table(codes) * self.seen.index_select(0, codes)[:, None]
@@ -61,20 +61,20 @@ class Field(nn.Module):
         return total / count[:, None]
 
     def _padded(self, rows: Tensor) -> Tensor:
-        """The same with as many places a row as the row with the most values has, so that no size is unknown."""
-        begin, place = self.ptr.index_select(0, rows), torch.arange(self.most, device=rows.device)
+        """The same, padded to the maximum number of values, so that all sizes are known."""
+        begin, place = self.ptr.index_select(0, rows), torch.arange(self.max_values, device=rows.device)
         count = (self.ptr.index_select(0, rows + 1) - begin)[:, None]
         inside = (place < count).flatten()
         codes = self.codes.index_select(0, torch.where(inside, (begin[:, None] + place).flatten(), 0))
         vectors = self.table(codes) * (inside & self.seen.index_select(0, codes))[:, None]
-        return vectors if self.most == 1 else vectors.unflatten(0, (-1, self.most)).sum(1) / count
+        return vectors if self.max_values == 1 else vectors.unflatten(0, (-1, self.max_values)).sum(1) / count
 
 
 class Content(nn.Module):
-    """The fields of items or people side by side: ``[mean of field 1 ; mean of field 2 ; …]``.
+    """Embeddings of all fields of items or users, concatenated: ``[mean of field 1 ; mean of field 2 ; …]``.
 
     Args:
-        table: whose attributes, those with several values included; width: of each field.
+        table: whose attributes are used, multi-valued ones included; width: of each field.
 
     Shapes: ``rows [R] -> [R, fields · width]``.
     """
@@ -89,14 +89,14 @@ class Content(nn.Module):
         """Vectors of these rows."""
         return torch.cat([part(rows) for part in self.fields.values()], 1)
 
-    def note(self, rows: np.ndarray) -> None:
-        """Training sees these rows."""
+    def mark_seen(self, rows: np.ndarray) -> None:
+        """Mark the values of these rows as seen in training."""
         for part in self.fields.values():
-            part.note(rows)  # pyright: ignore[reportCallIssue]
+            part.mark_seen(rows)  # pyright: ignore[reportCallIssue]
 
 
 class ContentFeatures(nn.Module):
-    """An item is its content; the candidates are the contents of all items, new ones included.
+    """Items represented by content only; the candidates are the content vectors of all items, new ones included.
 
     Shapes: ``n_id [I] -> (x [I, D], candidates [num_items, D])``.
     """
@@ -107,17 +107,17 @@ class ContentFeatures(nn.Module):
         self.width = self.content.width
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Note what training sees: the values of items with events."""
-        self.content.note(log.item)
+        """Mark the values of items with training events as seen."""
+        self.content.mark_seen(log.item)
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Contents of these items, and of all."""
+        """Content vectors of these items, and of all."""
         every = self.content(torch.arange(self.num_items, device=n_id.device))
         return every.index_select(0, n_id), every
 
 
 class UserContent(nn.Module):
-    """A readout that looks at who asks, not at what was clicked: the content of the sample's user.
+    """A readout that returns the content vector of the sample's user, whatever was clicked.
 
     Shapes: ``states [E, ·] -> [S, D]``.
     """
@@ -128,12 +128,12 @@ class UserContent(nn.Module):
         self.width = self.content.width
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Note what training sees: the values of users with sessions."""
+        """Mark the values of users with training sessions as seen."""
         if log.session_user is not None:
-            self.content.note(log.session_user[log.session_user >= 0])
+            self.content.mark_seen(log.session_user[log.session_user >= 0])
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """Contents of the samples' users, "unknown" in every field for a user nobody knows."""
+        """Content vectors of the samples' users; all fields "unknown" for unknown users."""
         user = batch["sample"].get("user")
-        nobody = rows_like(torch.full((batch["sample"].num_nodes,), -1, device=states.device), batch["sample"].last)
-        return self.content(nobody if user is None else user)
+        unknown = rows_like(torch.full((batch["sample"].num_nodes,), -1, device=states.device), batch["sample"].last)
+        return self.content(unknown if user is None else user)

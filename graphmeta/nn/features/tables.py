@@ -1,7 +1,7 @@
-"""Items to vectors: one table of ids, and the attributes an item has.
+"""Item features: an embedding table of ids, and the items' attributes.
 
-A features module maps the item numbers of a batch ``n_id [I]`` to ``(x [I, F], candidates [C, D])``: what the
-encoder reads, and the table that the head scores against.
+A features module maps the item numbers of a batch ``n_id [I]`` to ``(x [I, F], candidates [C, D])``: the encoder's
+input, and the table that the head scores against.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from graphmeta.sampling.session_batch import rows_like
 
 
 class Table(nn.Module):
-    """A table of vectors ``[rows, width]``, drawn from U(-1/√width, 1/√width).
+    """An embedding table ``[rows, width]``, initialised from U(-1/√width, 1/√width).
 
-    With ``bias``, each row has one number more, its last column, which begins at zero.
+    With ``bias``, each row has one more number, its last column, initialised to zero.
 
-    Inside :func:`row_gradients` the rows it hands out are leaves of their own, so that a backward pass makes one
-    dense gradient of the table (from the scores) and not a second one, mostly zero, from the look-up.
+    Inside :func:`row_gradients` looked-up rows are separate leaf tensors, so that a backward pass computes one dense
+    gradient of the table (from the scores) instead of a second, mostly zero one from the look-up.
     """
 
     def __init__(self, rows: int, width: int, *, bias: bool = False) -> None:
@@ -40,39 +40,39 @@ class Table(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """Rows of the table: ``[I] -> [I, width]``."""
-        taken = _TAKEN.get().get(id(self.weight))
-        if taken is None or not torch.is_grad_enabled() or not self.weight.requires_grad:
+        lookups = _LOOKUPS.get().get(id(self.weight))
+        if lookups is None or not torch.is_grad_enabled() or not self.weight.requires_grad:
             return F.embedding(index, self.weight)
         rows = self.weight.detach().index_select(0, index).requires_grad_()
-        taken.append((index, rows))
+        lookups.append((index, rows))
         return rows
 
-    def every(self) -> Tensor:
-        """All rows, as heads score against them: with the bias if there is one."""
+    def all_rows(self) -> Tensor:
+        """All rows, as heads score against them, including the bias."""
         return self.weight
 
 
-# Of each table whose rows are leaves of their own just now, by the id of its weight: what was looked up. One a thread.
-_TAKEN: ContextVar[dict[int, list[tuple[Tensor, Tensor]]]] = ContextVar("taken", default={})  # noqa: B039
+# Look-ups of the tables inside row_gradients, by the id of their weight; one dict per thread.
+_LOOKUPS: ContextVar[dict[int, list[tuple[Tensor, Tensor]]]] = ContextVar("taken", default={})  # noqa: B039
 
 
 @contextmanager
 def row_gradients(module: nn.Module) -> Iterator[None]:
-    """Within it, call ``backward``; when it ends, the gradients of looked-up rows are added to their tables'."""
+    """Within it, call ``backward``; on exit, the gradients of looked-up rows are added to those of their tables."""
     weights = {id(part.weight): part.weight for part in module.modules() if isinstance(part, Table)}
-    taken: dict[int, list[tuple[Tensor, Tensor]]] = {key: [] for key in weights}
-    token = _TAKEN.set(taken)
+    lookups: dict[int, list[tuple[Tensor, Tensor]]] = {key: [] for key in weights}
+    token = _LOOKUPS.set(lookups)
     try:
         yield
         for key, weight in weights.items():
-            _collect(weight, taken[key])
+            _collect(weight, lookups[key])
     finally:
-        _TAKEN.reset(token)
+        _LOOKUPS.reset(token)
 
 
 @torch.no_grad()
-def _collect(weight: nn.Parameter, taken: list[tuple[Tensor, Tensor]]) -> None:
-    for index, rows in taken:
+def _collect(weight: nn.Parameter, lookups: list[tuple[Tensor, Tensor]]) -> None:
+    for index, rows in lookups:
         if rows.grad is not None:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
@@ -80,15 +80,15 @@ def _collect(weight: nn.Parameter, taken: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def table_names(module: nn.Module) -> frozenset[str]:
-    """Names of the parameters that are tables: the adaptation keeps their changes low-rank."""
+    """Names of the parameters that are tables; the adaptation stores their updates in low rank."""
     return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, Table))
 
 
 def item_table(features: nn.Module) -> Table:
-    """The table of items within features: the first there is.
+    """The item table of a features module: its first table.
 
     Raises:
-        InputError: features without one.
+        InputError: features without a table.
     """
     for part in features.modules():
         if isinstance(part, Table):
@@ -97,10 +97,10 @@ def item_table(features: nn.Module) -> Table:
 
 
 class ItemFeatures(nn.Module):
-    """An item is its row in a table; the same table is what heads score against.
+    """An item is a row of a table, which heads also score against.
 
-    With ``bias``, each item has a number besides, its last column, which is added to all its scores (by a head
-    made with ``bias=True``) and which the encoder does not see.
+    With ``bias``, the last column is an item bias, which a head with ``bias=True`` adds to the item's scores and the
+    encoder does not read.
 
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width (+ 1)])``.
     """
@@ -112,16 +112,15 @@ class ItemFeatures(nn.Module):
         self.item, self.width = Table(num_items, width, bias=bias), width
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of these items, and the table of all."""
-        return self.item(n_id)[:, : self.width], self.item.every()
+        """Vectors of these items, and the table of all items."""
+        return self.item(n_id)[:, : self.width], self.item.all_rows()
 
 
 class UntiedFeatures(nn.Module):
-    """An item is a row in one table where it is read, and a row in another where it is scored.
+    """Separate item tables for encoder input and scoring.
 
     Args:
-        scored: width of the second table; with ``bias``, its last column is a number besides, as in
-            :class:`ItemFeatures`.
+        scored: width of the second table; with ``bias``, its last column is an item bias, as in :class:`ItemFeatures`.
 
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, scored (+ 1)])``.
     """
@@ -131,20 +130,20 @@ class UntiedFeatures(nn.Module):
         self.item, self.output = Table(num_items, width), Table(num_items, scored, bias=bias)
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of these items, and the table that scores all."""
-        return self.item(n_id), self.output.every()
+        """Vectors of these items, and the scoring table of all items."""
+        return self.item(n_id), self.output.all_rows()
 
 
 def field_name(attribute: str) -> str:
-    """What the table of an attribute is called in a module: without dots, which modules do not take."""
+    """Submodule name of an attribute's table: without dots, which module names do not allow."""
     return f"field_{attribute}".replace(".", ":")
 
 
 class AttributeFeatures(ItemFeatures):
-    """An item is its row and, beside it, one vector made of its attributes: ``x = [e_id ; e_attributes]``.
+    """An item's row, concatenated with one vector computed from its attributes: ``x = [e_id ; e_attributes]``.
 
     Shapes: ``n_id [I] -> (x [I, 2·width], candidates [num_items, width])``.
-    Source: IF-SAN, CBML eqs 1–2 (attribute level); scoring uses the id vectors alone (eq 8).
+    Source: IF-SAN, CBML eqs 1–2 (attribute level); scoring uses the id vectors only (eq 8).
     """
 
     def __init__(self, num_items: int, width: int, attributes: Mapping[str, Attribute]) -> None:
@@ -160,15 +159,15 @@ class AttributeFeatures(ItemFeatures):
         codes = self.codes.index_select(0, n_id)
         vectors = [table(codes[:, at]) for at, table in enumerate(self.fields.values())]
         fused = self.fuse(torch.stack(vectors, 1))
-        return torch.cat([self.item(n_id), fused], 1), self.item.every()
+        return torch.cat([self.item(n_id), fused], 1), self.item.all_rows()
 
 
 class FieldAttention(nn.Module):
-    """Mix an item's attribute vectors dimension by dimension: ``α = softmax_f(A W)``, ``e = Σ_f α_f ⊙ A_f``.
+    """Attention over an item's attribute vectors, per dimension: ``α = softmax_f(A W)``, ``e = Σ_f α_f ⊙ A_f``.
 
     Shapes: ``[I, fields, width] -> [I, width]``.
-    Source: CBML eqs 1–2. Differs: the softmax runs over fields, so that they are weighed against each other;
-    the printed bias, equal for all fields, would cancel in it and is left out.
+    Source: CBML eqs 1–2. Differs: the softmax runs over fields, so that fields are weighted against each other; the
+    printed bias, equal for all fields, would cancel and is omitted.
     """
 
     def __init__(self, width: int) -> None:
@@ -176,13 +175,13 @@ class FieldAttention(nn.Module):
         self.score = nn.Linear(width, width, bias=False)
 
     def forward(self, fields: Tensor) -> Tensor:
-        """One vector an item."""
+        """One vector per item."""
         alpha = torch.softmax(self.score(fields), 1)
         return (alpha * fields).sum(1)
 
 
 def uniform_(module: nn.Module, width: int) -> None:
-    """All weights from U(-1/√width, 1/√width), as SR-GNN starts."""
+    """Initialise all weights from U(-1/√width, 1/√width), as SR-GNN does."""
     bound = 1 / math.sqrt(width)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -190,14 +189,14 @@ def uniform_(module: nn.Module, width: int) -> None:
 
 
 def scaled_normal_(module: nn.Module) -> None:
-    """All tables from N(0, 1/width²), their biases zero, as Spotlight and Caser start."""
+    """Initialise all tables from N(0, 1/width²) and their biases to zero, as Spotlight and Caser do."""
     for part in module.modules():
         if isinstance(part, Table):
             nn.init.normal_(part.weight[:, : part.width], std=1 / part.width)
 
 
 class UserFeatures(nn.Module):
-    """A user is a row in a table; one that training did not see, or nobody knows, is a vector of zeros.
+    """A user is a row of a table; users that are unknown or not seen in training have zero vectors.
 
     Shapes: ``user [S]`` (-1: unknown) ``-> [S, width]``.
     """
@@ -209,7 +208,7 @@ class UserFeatures(nn.Module):
         self.register_buffer("seen", torch.ones(num_users, dtype=torch.bool))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Note which users have sessions to learn from, of two clicks at least."""
+        """Mark the users with training sessions of at least two clicks."""
         if log.session_user is not None:
             self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user[log.lengths > 1])))
 

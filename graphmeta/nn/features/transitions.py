@@ -1,7 +1,7 @@
-"""Which items follow each other in all training sessions, and item vectors that know it.
+"""Global item transitions, counted over all training sessions, and item vectors that aggregate them.
 
-The graph is counted once from the training log, cut to a few neighbours an item and kept as two tables of fixed
-shape beside the weights. It is read for the items of a batch alone, so a step costs the same however large it is.
+The graph is counted once from the training log, truncated to a few neighbours per item and stored as two fixed-shape
+tables beside the weights. Only the items of a batch are read, so the cost of a step does not depend on the graph size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphmeta.nn.features.tables import ItemFeatures
 
 
 def count_transitions(log: EventLog, *, window: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """In how many sessions two different items were clicked at most ``window`` clicks apart, in either order.
+    """Number of sessions in which two different items were clicked at most ``window`` clicks apart, in either order.
 
     Shapes: returns pairs ``[2, N]`` (each in both directions, sorted) and the number of sessions ``[N]``, int64.
     """
@@ -35,46 +35,47 @@ def count_transitions(log: EventLog, *, window: int = 3) -> tuple[np.ndarray, np
     return np.stack([pair // log.num_items, pair % log.num_items]), count
 
 
-def strongest(pairs: np.ndarray, weight: np.ndarray, *, num_items: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``most`` heaviest neighbours of each item, by weight, then by number; weights add up to 1.
+def strongest(
+    pairs: np.ndarray, weight: np.ndarray, *, num_items: int, max_neighbours: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``max_neighbours`` heaviest neighbours of each item, by weight, then by item number; weights sum to 1.
 
-    Shapes: pairs ``[2, N]``, weight ``[N]`` -> neighbours and weights ``[num_items, most]``. An empty place holds
-    the item itself with weight 0.
+    Shapes: pairs ``[2, N]``, weight ``[N]`` -> neighbours and weights ``[num_items, max_neighbours]``. An empty slot
+    holds the item itself with weight 0.
     """
     item, other = pairs
     order = np.lexsort((other, -weight, item))
     item, other, weight = item[order], other[order], weight[order]
     place = np.arange(len(item)) - np.searchsorted(item, item)
-    kept = (place < most) & (weight > 0)
-    neighbour, share = np.arange(num_items)[:, None].repeat(most, 1), np.zeros((num_items, most))
+    kept = (place < max_neighbours) & (weight > 0)
+    neighbour, share = np.arange(num_items)[:, None].repeat(max_neighbours, 1), np.zeros((num_items, max_neighbours))
     neighbour[item[kept], place[kept]], share[item[kept], place[kept]] = other[kept], weight[kept]
     return neighbour, share / np.maximum(share.sum(1, keepdims=True), 1e-12)
 
 
 class TransitionFeatures(ItemFeatures):
-    """An item is its row in a table, and what it is clicked together with in all training sessions.
+    """An item's row in a table plus an aggregate of its co-clicked neighbours in all training sessions.
 
     ``x_i = e_i + W Σ_j π_ij e_j`` over the neighbours j of i, with ``π_ij = softmax_j((Q e_i · e_j)/√D + a log w_ij)``:
-    with Q = 0 and a = 1, π is the share w of i's transitions that lead to j. Candidates are the table's rows alone.
+    with Q = 0 and a = 1, π is the share w of i's transitions that lead to j. Candidates are the table's rows only.
 
-    The counts hold the very transition that a training sample asks about: its target is a neighbour of its last
-    click even if no other session ever went there, which it would not be in a new session. What is seen once in
-    training therefore looks certain and is not. ``discount`` is taken off every count: at 1, an edge needs a second
-    session, a sample's own transition alone never makes one, and what is left of an edge to its target are the other
-    sessions. (To leave a sample's session out of all its edges, features would have to know whose items they are
-    asked for.) 0 is the published graph.
+    The counts include the transition that a training sample must predict: its target is a neighbour of its last click
+    even if no other session has that transition, unlike in a new session. Transitions seen once in training would
+    therefore be trusted too much. ``discount`` is subtracted from every count: at 1, an edge needs a second session, so
+    a sample's own transition alone never makes one, and an edge to its target counts the other sessions. (Excluding a
+    sample's session from all its edges would require features to know the sample.) 0 is the published graph.
 
     Args:
-        neighbours: k, the most frequent ones that an item keeps.
-        window: how many clicks apart two items may be.
-        discount: how many sessions are taken off each count.
-        dropout: on the neighbours' share of a vector.
+        neighbours: k, the number of most frequent neighbours per item.
+        window: maximum distance of two items, in clicks.
+        discount: number of sessions subtracted from each count.
+        dropout: on the aggregate of neighbours.
 
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width])``; time and memory ``I · k · D``.
     Source: GCE-GNN (Wang et al. 2020), its global graph (window 3, 12 neighbours) and global level.
-    Differs: the attention asks the item itself, where the paper asks the session's mean vector, which features do
-    not see; so an item's vector is the same in every session. A sum with one matrix in place of
-    ``ReLU(W [e_i ; e_N])``; counts are of sessions, not of clicks, and discounted.
+    Differs: the attention query is the item itself, where the paper uses the session's mean vector, which features do
+    not see; so an item's vector is the same in every session. A sum with one matrix instead of ``ReLU(W [e_i ; e_N])``;
+    counts are of sessions, not of clicks, and discounted.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class TransitionFeatures(ItemFeatures):
     ) -> None:
         super().__init__(num_items, width)
         self.window, self.discount = window, discount
-        self.ask, self.mix = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.query, self.mix = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.sharpness = nn.Parameter(torch.ones(1))
         self.dropout = nn.Dropout(dropout)
         self.neighbour: Tensor
@@ -103,26 +104,28 @@ class TransitionFeatures(ItemFeatures):
         Raises:
             InputError: a log whose items are not numbered like the table.
         """
-        size, most = self.neighbour.shape
+        size, max_neighbours = self.neighbour.shape
         log.must_have(size)
         pairs, count = count_transitions(log, window=self.window)
-        neighbour, weight = strongest(pairs, np.maximum(count - self.discount, 0), num_items=size, most=most)
+        neighbour, weight = strongest(
+            pairs, np.maximum(count - self.discount, 0), num_items=size, max_neighbours=max_neighbours
+        )
         self.neighbour.copy_(torch.from_numpy(neighbour))
         self.weight.copy_(torch.from_numpy(weight))
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of these items, and the table of all."""
+        """Vectors of these items, and the table of all items."""
         own = self.item(n_id)
-        # One look-up a place: each has a row for every item of the batch, as an adapted table wants it.
-        near = torch.stack([self.item(place) for place in self.neighbour.index_select(0, n_id).unbind(1)], 1)
-        weight = self.attention(own, near, self.weight.index_select(0, n_id))
-        around = torch.matmul(weight[:, None, :], near).squeeze(1)
-        return own + self.dropout(self.mix(around)), self.item.every()
+        # One look-up per neighbour slot: each has a row for every item of the batch, as an adapted table requires.
+        neighbours = torch.stack([self.item(place) for place in self.neighbour.index_select(0, n_id).unbind(1)], 1)
+        weight = self.attention(own, neighbours, self.weight.index_select(0, n_id))
+        context = torch.matmul(weight[:, None, :], neighbours).squeeze(1)
+        return own + self.dropout(self.mix(context)), self.item.all_rows()
 
-    def attention(self, own: Tensor, near: Tensor, weight: Tensor) -> Tensor:
-        """π of each place, zero where there is no neighbour: ``[I, D], [I, k, D], [I, k] -> [I, k]``."""
-        known = weight > 0
-        alike = torch.matmul(near, self.ask(own)[:, :, None]).squeeze(2) / math.sqrt(self.width)
-        score = alike + self.sharpness * torch.where(known, weight, 1.0).log()
-        score = score.masked_fill(~known & known.any(1, keepdim=True), -torch.inf)
-        return torch.softmax(score, 1) * known
+    def attention(self, own: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
+        """π of each slot, zero for empty slots: ``[I, D], [I, k, D], [I, k] -> [I, k]``."""
+        valid = weight > 0
+        similarity = torch.matmul(neighbours, self.query(own)[:, :, None]).squeeze(2) / math.sqrt(self.width)
+        score = similarity + self.sharpness * torch.where(valid, weight, 1.0).log()
+        score = score.masked_fill(~valid & valid.any(1, keepdim=True), -torch.inf)
+        return torch.softmax(score, 1) * valid

@@ -1,4 +1,4 @@
-"""Item vectors of unit length, so that how often an item is clicked does not show in how long its vector is."""
+"""Unit-norm item vectors, which do not encode item popularity in their length."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class UnitFeatures(nn.Module):
-    """Other features, each vector after dropout divided by its length: ``x / ‖x‖``.
+    """L2-normalises the vectors of other features after dropout: ``x / ‖x‖``.
 
-    Candidates stay as they are: :class:`~graphmeta.nn.heads.dot.Cosine` divides them by their lengths itself.
+    Candidates are unchanged: :class:`~graphmeta.nn.heads.dot.Cosine` normalises them itself.
 
     Args:
-        features: what gives the vectors; dropout: of their entries.
+        features: the wrapped module; dropout: of vector entries.
 
     Shapes: ``n_id [I] -> (x [I, F], candidates [C, D])``. Source: NISER+ (Gupta et al. 2019).
     Differs: dropout comes first, so that the encoder reads unit vectors in training too.

@@ -1,4 +1,4 @@
-"""A recurrent encoder's states read by a decoder that takes one step, attending to them."""
+"""A decoder that takes one recurrent step with attention over a recurrent encoder's states."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last, softmax_of
 
 
-class RecurrentBeside(nn.Module):
-    """The state of a recurrent network after each click, and what it read beside it: ``[h ; x]``.
+class RecurrentWithInput(nn.Module):
+    """The state of a recurrent network after each click, concatenated with its input: ``[h ; x]``.
 
     Args:
-        width: how many columns of x the network reads, the first ones; hidden: width of its state.
+        width: number of leading columns of x that the network reads; hidden: width of its state.
 
     Shapes: ``x [I, width + …] -> [E, hidden + width + …]``.
     """
@@ -31,7 +31,7 @@ class RecurrentBeside(nn.Module):
 
 
 class AttentionDecoder(nn.Module):
-    """One step of a decoder from the encoder's last state ``s = h_last``: what comes after the clicks, ``[S, width]``.
+    """One decoder step from the encoder's last state ``s = h_last``, predicting the next item vector, ``[S, width]``.
 
     ``a = softmax_i(v·tanh(W h_i + W' s))``, ``c = Σ a_i h_i``, ``s' = GRU([e_last ; c], s)``, ``z = W_o [s' ; c] + b``.
 
@@ -43,25 +43,25 @@ class AttentionDecoder(nn.Module):
         super().__init__()
         self.width, self.hidden = width, hidden
         self.of_each, self.of_state = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
-        self.weigh = nn.Linear(hidden, 1, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
         self.cell, self.output = nn.GRUCell(width + hidden, hidden), nn.Linear(2 * hidden, width)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         each, owner = states[:, : self.hidden], batch["event"].batch
         state = Last()(each, batch)
         energy = torch.tanh(self.of_each(each) + self.of_state(state).index_select(0, owner))
-        attention = softmax_of(self.weigh(energy), owner, len(state))
-        seen = torch.zeros_like(state).index_add(0, owner, attention * each)
+        attention = softmax_of(self.score(energy), owner, len(state))
+        context = torch.zeros_like(state).index_add(0, owner, attention * each)
         item = Last()(states[:, self.hidden : self.hidden + self.width], batch)
-        return self.output(torch.cat([self.cell(torch.cat([item, seen], 1), state), seen], 1))
+        return self.output(torch.cat([self.cell(torch.cat([item, context], 1), state), context], 1))
 
 
 class DecoderHead(Dot):
-    """Score = inner product of what the decoder makes of the clicks with the candidate: ``z · e_i``.
+    """Score = inner product of the decoder's output with the candidate: ``z · e_i``.
 
     Args:
-        readout: what a start's gates look at; the scores do not.
+        readout: input of a start's gates; not used for the scores.
     """
 
     def __init__(self, decoder: AttentionDecoder, readout: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""From the states of clicks to scores of candidates: ``(states [E, D], batch, candidates [C, D']) -> [S, C]``."""
+"""Heads that score by inner products: ``(states [E, D], batch, candidates [C, D']) -> [S, C]``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from graphmeta.nn.heads.scoring import ScoringHead
 class Dot(ScoringHead):
     """Score = inner product of the sample's query vector with the candidate: ``σ project(readout(h)) · e_i``.
 
-    With ``bias``, the candidate's last column is a number added to its score: ``[query ; 1] · [e_i ; b_i]``.
+    With ``bias``, the candidate's last column is an additive item bias: ``[query ; 1] · [e_i ; b_i]``.
 
     Args:
         scale: σ, a constant, unless :meth:`learn_temperature` makes it a parameter.
-        score_terms: modules ``(batch, product) -> (row, column, value)`` by name, of what is added to single scores:
-            for a session's own items (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`), for what shares sessions
-            with them (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`). ``product(row, column)`` are the
-            scores there before.
+        score_terms: additive score terms by name, modules ``(batch, product) -> (row, column, value)``, e.g. for a
+            session's own items (:class:`~graphmeta.nn.score_terms.repeat.RepeatBias`) or for co-occurring items
+            (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`). ``product(row, column)`` returns the scores
+            before any term is added.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
@@ -43,7 +43,7 @@ class Dot(ScoringHead):
         self.scale: float | nn.Parameter = scale
 
     def learn_temperature(self) -> None:
-        """Make σ a parameter, if it is none yet: the weight of the products beside what is added to them."""
+        """Make σ (the inverse softmax temperature) a parameter: the weight of the products beside the score terms."""
         if not isinstance(self.scale, nn.Parameter):
             self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
 
@@ -53,23 +53,23 @@ class Dot(ScoringHead):
         return F.pad(query, (0, 1), value=1.0) if self.bias else query
 
     def directed(self, query: Tensor) -> Tensor:
-        """What σ scales: the query vectors as they are."""
+        """The query vectors before scaling by σ; here unchanged."""
         return query
 
     def vectors(self, candidates: Tensor) -> Tensor:
-        """What the query is multiplied with: the candidates as they are."""
+        """The candidate vectors that the query is multiplied with; here unchanged."""
         return candidates
 
     def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> ScoreTerm | None:
-        """What is added to single scores."""
+        """The sum of all additive score terms, in sparse form; None without terms."""
 
         def product(row: Tensor, column: Tensor) -> Tensor:
             return products_at(query, vectors, row, column)
 
-        added = [extra(batch, product) for extra in self.score_terms.values()]
-        if len(added) < 2:
-            return added[0] if added else None
-        row, column, value = (torch.cat(parts) for parts in zip(*added, strict=True))
+        terms = [extra(batch, product) for extra in self.score_terms.values()]
+        if len(terms) < 2:
+            return terms[0] if terms else None
+        row, column, value = (torch.cat(parts) for parts in zip(*terms, strict=True))
         return row, column, value
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
@@ -93,13 +93,13 @@ class Dot(ScoringHead):
 class Cosine(Dot):
     """Score = scaled cosine of the sample's query vector and the candidate: ``σ cos(project(readout(h)), e_i)``.
 
-    No candidate can win by the length of its vector, as popular ones do under an inner product. Scores lie within
-    ±σ, so the softmax stays as flat as σ makes it. Candidates are divided by their lengths once a step. With the
-    item table in an adaptation's scope each task divides by lengths of its own, all tasks at once; only where items
-    are sums of rows (:class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`) do tasks adapt one by one then.
+    Candidate norms do not affect the ranking, whereas inner products favour popular items, whose norms are large.
+    Scores lie within ±σ, which bounds the sharpness of the softmax. Candidates are normalised once per step. With the
+    item table in an adaptation's scope, each task normalises its own table, for all tasks at once; only if items are
+    sums of rows (:class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`) do tasks adapt one by one.
 
     Args:
-        scale: σ; score_terms: as :class:`Dot` has them.
+        scale: σ; score_terms: as in :class:`Dot`.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     Source: NISER (Gupta et al. 2019).
@@ -116,9 +116,9 @@ class Cosine(Dot):
         super().__init__(readout, project, scale=scale, score_terms=score_terms)
 
     def directed(self, query: Tensor) -> Tensor:
-        """Unit vectors; their products with the candidates' are cosines."""
+        """The normalised query vectors; their products with normalised candidates are cosines."""
         return F.normalize(query)
 
     def vectors(self, candidates: Tensor) -> Tensor:
-        """The candidates, each divided by its length: ``[…, D'] -> […, D']``."""
+        """The normalised candidates: ``[…, D'] -> […, D']``."""
         return F.normalize(candidates, dim=-1)

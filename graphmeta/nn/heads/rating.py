@@ -1,7 +1,7 @@
-"""How much a person will like an item: a head that answers with one number for the item asked about, and its loss.
+"""Rating prediction: a head with one output per sample, the rating of its target item, and the squared error.
 
-The item asked about is ``batch["sample"].target``, an input here; what is to be predicted is
-``batch["sample"].value``, which no head reads.
+The target item, ``batch["sample"].target``, is an input here; the rating to predict is ``batch["sample"].value``,
+which no head reads.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from graphmeta.sampling.session_batch import real_samples
 
 
 class Decision(nn.Module):
-    """Rating = mean of all + layers on who asks and what is asked about: ``μ + layers([f(u) ; g(e_i)])``.
+    """Rating = global mean + MLP of user and target item: ``μ + layers([f(u) ; g(e_i)])``.
 
     Args:
-        readout: ``(states, batch) -> [S, D]``, who asks, u.
-        layers: from both together to one number, see :func:`decision_layers`.
-        user, item: f and g, layers of each side's own; none if not given.
+        readout: ``(states, batch) -> [S, D]``, the user vector u.
+        layers: from the concatenation to one number, see :func:`decision_layers`.
+        user, item: f and g, layers of each side; identity if not given.
 
     Shapes: states ``[E, ·]``, candidates ``[C, D']`` -> ``[S, 1]``.
-    Source: MeLU eq 3. Differs: the training log's mean rating μ is a constant beside the layers, which then learn
-    differences from it.
+    Source: MeLU eq 3. Differs: the training log's mean rating μ is added as a constant, so the layers learn deviations
+    from it.
     """
 
     def __init__(
@@ -41,38 +41,40 @@ class Decision(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Take the mean rating of the training log."""
+        """Store the mean rating of the training log."""
         if log.value is not None:
             self.mean.fill_(log.value.mean())
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
-        """The ratings."""
-        asks, asked = self.user(self.readout(states, batch)), self.item(asked_about(batch, candidates))
-        return self.mean + self.layers(torch.cat([asks, asked], 1))
+        """The predicted ratings."""
+        user, item = self.user(self.readout(states, batch)), self.item(target_vectors(batch, candidates))
+        return self.mean + self.layers(torch.cat([user, item], 1))
 
 
 def decision_layers(width: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between, down to one number."""
+    """Linear layers with ReLU in between, ending in one output."""
     sizes, layers = [width, *hidden], nn.Sequential()
     for one, next_one in zip(sizes[:-1], sizes[1:], strict=True):
         layers.extend([nn.Linear(one, next_one), nn.ReLU()])
     return layers.append(nn.Linear(sizes[-1], 1))
 
 
-def asked_about(batch: HeteroData, candidates: Tensor) -> Tensor:
-    """Vectors of the items that the samples ask about, ``[S, D']``.
+def target_vectors(batch: HeteroData, candidates: Tensor) -> Tensor:
+    """Vectors of the samples' target items, ``[S, D']``.
 
     Raises:
-        InputError: a sample that asks about none.
+        InputError: a sample without a target item.
     """
     target = batch["sample"].get("target")
     if target is None or not batch.has_targets:
-        raise InputError("a rating is asked of an item, and a sample names none; pass Tasks whose queries have targets")
+        raise InputError(
+            "a rating is predicted for a target item, and a sample has none; pass Tasks whose queries have targets"
+        )
     return F.embedding(target.clamp(min=0), candidates)
 
 
 class SquaredError(nn.Module):
-    """``(score − value)²`` of the item asked about.
+    """``(score − value)²`` of the target item.
 
     Shapes: returns one loss for each real sample, in order, ``[S]``.
     """

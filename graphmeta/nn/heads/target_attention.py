@@ -1,15 +1,15 @@
-"""Attention that depends on the candidate, for all candidates at once and without a vector for each of them.
+"""Target attention (TAGNN) for all candidates at once, without a vector per session and candidate.
 
 The score of candidate v for a sample with query a, keys k_l and values p_l is
 
     a·v + Σ_l softmax_l(k_l·v) (p_l·v),
 
-so two numbers a click and candidate are all there is to compute; a ``[S, C, D]`` block never exists. Softmax does
-not change when one logit is taken from all, so the last click needs no column of its own:
+which needs two numbers per click and candidate; a ``[S, C, D]`` block is never built. A softmax does not change when
+the same logit is subtracted from all, so the last click needs no column of its own:
 
     (a + p_L)·v + Σ_{l<L} softmax_l([(k_l − k_L)·v …, 0]) ((p_l − p_L)·v),
 
-and a session of one click is one inner product.
+and a session of one click needs one inner product.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.heads.scoring import ScoringHead
 from graphmeta.nn.readout import softmax_of
-from graphmeta.nn.sizes import is_waited_for
+from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import real_samples
 
-_COLUMNS = 2048  # candidates at a time: the block of their logits stays near the cache
+_COLUMNS = 2048  # candidates per block, so that a block of logits stays in the cache
 
 
 _COMBINE: dict[str, Callable[[int], nn.Module]] = {
@@ -38,13 +38,13 @@ _COMBINE: dict[str, Callable[[int], nn.Module]] = {
 
 
 class TargetAttention(ScoringHead):
-    """A session is read anew for each candidate: ``score_v = (s + Σ_l β_l h_l) · v``, ``β = softmax_l(v · W h_l)``.
+    """The session vector depends on the candidate: ``score_v = (s + Σ_l β_l h_l) · v``, ``β = softmax_l(v · W h_l)``.
 
     ``combine="concat"`` is the paper's form, one matrix over ``[s_target ; s]``; ``"add"`` is its public code's.
 
     Shapes: states ``[E, D]``, candidates ``[C, D]`` -> ``[S, C]``.
-    Source: TAGNN (Yu et al. 2020) eqs 6–10. Differs: β weighs clicks alone (the public code let padding take
-    part, so that scores depended on the batch).
+    Source: TAGNN (Yu et al. 2020) eqs 6–10. Differs: β excludes padding (the public code includes it, so that scores
+    depend on the batch).
     """
 
     bias = False
@@ -57,35 +57,35 @@ class TargetAttention(ScoringHead):
         self.attend = nn.Linear(width, width, bias=False)  # a bias would cancel in the softmax
         self.mix = _COMBINE[combine](width)
 
-    def read(self, states: Tensor, batch: HeteroData) -> Reading:
-        """What the scores are made of."""
+    def read(self, states: Tensor, batch: HeteroData) -> AttentionInputs:
+        """Query, keys and values of the samples."""
         query = self.project(self.readout(states, batch))
         states, ptr, count = distinct_states(states, batch)
-        return Reading(query, self.attend(states), self.mix(states), ptr, count)
+        return AttentionInputs(query, self.attend(states), self.mix(states), ptr, count)
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        reading = self.read(states, batch)
+        inputs = self.read(states, batch)
         if torch.is_grad_enabled() or type(candidates) not in (Tensor, nn.Parameter):
-            return attended_scores(reading, candidates)
+            return attended_scores(inputs, candidates)
         with torch.autocast(candidates.device.type, enabled=False):
-            return _Columns(_as_precise(reading, candidates)).scores(candidates)
+            return _Columns(_as_precise(inputs, candidates)).scores(candidates)
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
-        """``cross_entropy(scores, target)`` of the real samples, some candidates at a time."""
+        """``cross_entropy(scores, target)`` of the real samples, computed in blocks of candidates."""
         if type(candidates) not in (Tensor, nn.Parameter):  # a table of its own for each task
             scores = real_samples(batch, self(states, batch, candidates))
             return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
-        reading, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
-        if batch.rows and is_waited_for(target):  # within an adaptation: samples are not sorted by length
-            losses = F.cross_entropy(attended_scores(reading, candidates), target, reduction="none")
+        inputs, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
+        if batch.rows and needs_sync(target):  # within an adaptation, where samples are not sorted by length
+            losses = F.cross_entropy(attended_scores(inputs, candidates), target, reduction="none")
         else:
-            losses = attended_cross_entropy(reading, candidates, target)
+            losses = attended_cross_entropy(inputs, candidates, target)
         return real_samples(batch, losses)
 
 
-class Reading(NamedTuple):
-    """What a session offers to a candidate: row l of sample s is attended ``count[l]`` times.
+class AttentionInputs(NamedTuple):
+    """Query, keys and values of samples: row l of sample s is attended ``count[l]`` times.
 
     Shapes: query ``[S, D]``; keys, values ``[E, D]``, by sample, at least one each; ptr ``[S + 1]``; count ``[E]``.
     """
@@ -98,10 +98,10 @@ class Reading(NamedTuple):
 
 
 def distinct_states(states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor, Tensor]:
-    """One row for all clicks of a sample on one item, if their states are equal, as graph encoders leave them.
+    """Merge clicks of a sample on the same item into one row, if their states are equal, as from graph encoders.
 
-    Returns states ``[E', D]``, ptr ``[S + 1]`` and clicks a row ``[E']``. Each click of a row has its share of the
-    gradient, so nothing changes but the work: a sixth of Diginetica's clicks are repeats.
+    Returns states ``[E', D]``, ptr ``[S + 1]`` and clicks per row ``[E']``. Each click of a row gets its share of the
+    gradient, so the result is the same with less work: a sixth of Diginetica's clicks are repeats.
     """
     item, rows = batch["event"].item, batch["item"].num_nodes
     if rows < len(item) and "real" not in batch["sample"]:
@@ -116,35 +116,35 @@ def distinct_states(states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor, 
     return states, batch["sample"].ptr, torch.ones_like(item)
 
 
-def attended_scores(reading: Reading, candidates: Tensor) -> Tensor:
-    """The formula as it stands, ``[S, C]``; differentiable any number of times, for candidates of any kind."""
-    base, logit, value = (F.linear(part, candidates) for part in reading[:3])
-    owner = torch.repeat_interleave(reading.ptr.diff(), output_size=len(reading.keys))
-    share = reading.count.to(logit.dtype).log()[:, None]
+def attended_scores(inputs: AttentionInputs, candidates: Tensor) -> Tensor:
+    """The formula as written, ``[S, C]``; differentiable any number of times, for any type of candidates."""
+    base, logit, value = (F.linear(part, candidates) for part in inputs[:3])
+    owner = torch.repeat_interleave(inputs.ptr.diff(), output_size=len(inputs.keys))
+    share = inputs.count.to(logit.dtype).log()[:, None]
     weight = softmax_of(logit + share, owner, len(base))
     return base + torch.zeros_like(base).index_add(0, owner, weight * value)
 
 
-def attended_cross_entropy(reading: Reading, candidates: Tensor, target: Tensor) -> Tensor:
-    """``cross_entropy(attended_scores(…), target)`` a sample, ``[S]``, exact, with every derivative.
+def attended_cross_entropy(inputs: AttentionInputs, candidates: Tensor, target: Tensor) -> Tensor:
+    """``cross_entropy(attended_scores(…), target)`` per sample, ``[S]``, exact and differentiable any number of times.
 
-    Memory is two numbers a click and candidate; under ``create_graph`` the gradient is that of the plain formula.
+    Memory is two numbers per click and candidate; under ``create_graph`` the gradient is computed by the plain formula.
     """
     with torch.autocast(candidates.device.type, enabled=False):
-        return _AttendedCrossEntropy.apply(*_as_precise(reading, candidates), candidates, target)
+        return _AttendedCrossEntropy.apply(*_as_precise(inputs, candidates), candidates, target)
 
 
-def _as_precise(reading: Reading, candidates: Tensor) -> Reading:
-    """The reading in the dtype of the candidates, which layers under autocast do not keep."""
-    query, keys, values = (part.to(candidates.dtype) for part in reading[:3])
-    return Reading(query, keys, values, reading.ptr, reading.count)
+def _as_precise(inputs: AttentionInputs, candidates: Tensor) -> AttentionInputs:
+    """Cast the inputs to the candidates' dtype, which layers under autocast do not keep."""
+    query, keys, values = (part.to(candidates.dtype) for part in inputs[:3])
+    return AttentionInputs(query, keys, values, inputs.ptr, inputs.count)
 
 
 class _Columns:
-    """Samples by length: what is multiplied with the candidates, one row a query and two an earlier click."""
+    """Samples sorted by length, and the rows multiplied with the candidates: one per query, two per earlier click."""
 
-    def __init__(self, reading: Reading) -> None:
-        query, keys, values, ptr, count = reading
+    def __init__(self, inputs: AttentionInputs) -> None:
+        query, keys, values, ptr, count = inputs
         lengths = ptr.diff()
         self.order = torch.argsort(lengths, stable=True)
         sizes, counts = torch.unique_consecutive(lengths[self.order], return_counts=True)
@@ -183,7 +183,7 @@ class _Columns:
         return out
 
     def attend(self, block: Tensor) -> None:
-        """Products with candidates become scores, attention weights and values, in place."""
+        """Turn products with candidates into scores, attention weights and values, in place."""
         base, logits, _ = self.split(block)
         if self.bias is not None:
             logits.add_(self.bias)
@@ -197,7 +197,7 @@ class _Columns:
             base[rows].add_((logit * value).sum(1) if logit.shape[1] > 1 else (logit * value)[:, 0])
 
     def blocks(self, candidates: Tensor) -> list[Tensor]:
-        """Scores, attention weights and values, some candidates at a time."""
+        """Scores, attention weights and values per block of candidates."""
         blocks = []
         for some, _ in _tiles(candidates):
             blocks.append(self.rows @ some.t())
@@ -205,7 +205,7 @@ class _Columns:
         return blocks
 
     def scores(self, candidates: Tensor) -> Tensor:
-        """``[S, C]`` in the samples' own order."""
+        """``[S, C]`` in the original order of the samples."""
         out = self.rows.new_empty(self.samples, len(candidates))
         for some, at in _tiles(candidates):
             block = self.rows @ some.t()
@@ -231,16 +231,16 @@ class _AttendedCrossEntropy(torch.autograd.Function):
         candidates: Tensor,
         target: Tensor,
     ) -> Tensor:
-        reading = Reading(query, keys, values, ptr, count)
-        columns = _Columns(reading)
+        inputs = AttentionInputs(query, keys, values, ptr, count)
+        columns = _Columns(inputs)
         blocks = columns.blocks(candidates)
         scores = [block[: columns.samples] for block in blocks]
-        wanted = target.index_select(0, columns.order)
-        own = torch.stack([scores[c // _COLUMNS][s, c % _COLUMNS] for s, c in enumerate(wanted.tolist())])
+        targets = target.index_select(0, columns.order)
+        own = torch.stack([scores[c // _COLUMNS][s, c % _COLUMNS] for s, c in enumerate(targets.tolist())])
         top = torch.stack([part.amax(1) for part in scores]).amax(0)
         total = torch.stack([(part - top[:, None]).exp_().sum(1) for part in scores]).sum(0)
-        ctx.columns, ctx.blocks, ctx.wanted, ctx.normaliser = columns, blocks, wanted, top + total.log()
-        ctx.save_for_backward(*reading, candidates, target)
+        ctx.columns, ctx.blocks, ctx.targets, ctx.normaliser = columns, blocks, targets, top + total.log()
+        ctx.save_for_backward(*inputs, candidates, target)
         return (ctx.normaliser - own).index_select(0, torch.argsort(columns.order))
 
     @staticmethod
@@ -251,22 +251,23 @@ class _AttendedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *parts, candidates, target = ctx.saved_tensors
-        reading = Reading(*parts)
+        inputs = AttentionInputs(*parts)
         if torch.is_grad_enabled():
-            # Aliases: a query is made of states and these of items, and no gradient here is to go that way.
-            query, keys, values, items = inputs = [part.view_as(part) for part in (*reading[:3], candidates)]
-            scores = attended_scores(Reading(query, keys, values, reading.ptr, reading.count), items)
+            # Aliases cut the graph: the query depends on states and these on items, and no gradient may flow further
+            # here.
+            query, keys, values, items = aliases = [part.view_as(part) for part in (*inputs[:3], candidates)]
+            scores = attended_scores(AttentionInputs(query, keys, values, inputs.ptr, inputs.count), items)
             losses = F.cross_entropy(scores, target, reduction="none")
-            *to_reading, to_candidates = torch.autograd.grad(losses, inputs, grad, create_graph=True)
+            *to_reading, to_candidates = torch.autograd.grad(losses, aliases, grad, create_graph=True)
             return (*to_reading, None, None, to_candidates, None)
         to_rows, to_candidates = _products(ctx, candidates, grad.index_select(0, ctx.columns.order))
-        return (*_to_parts(ctx.columns, to_rows, reading), None, None, to_candidates, None)
+        return (*_to_parts(ctx.columns, to_rows, inputs), None, None, to_candidates, None)
 
 
 def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of ``columns.rows`` and of the candidates; the saved blocks are used up."""
+    """Gradients of ``columns.rows`` and of the candidates; consumes the saved blocks."""
     columns, blocks = ctx.columns, ctx.blocks or ctx.columns.blocks(candidates)
-    ctx.blocks = None  # a second backward pass computes them again
+    ctx.blocks = None  # a second backward pass recomputes them
     to_rows, to_candidates = torch.zeros_like(columns.rows), torch.empty_like(candidates)
     scale = grad[:, None]
     for number, (some, at) in enumerate(_tiles(candidates)):
@@ -274,12 +275,12 @@ def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
         base = block[: columns.samples]
         attended = [(logit, value, rows, (logit * value).sum(1)) for rows, logit, value in columns.runs(block)]
         base.sub_(ctx.normaliser[:, None]).exp_().mul_(scale)
-        hit = torch.nonzero(ctx.wanted // _COLUMNS == number).squeeze(1)
-        base[hit, ctx.wanted[hit] % _COLUMNS] -= grad[hit]
+        hit = torch.nonzero(ctx.targets // _COLUMNS == number).squeeze(1)
+        base[hit, ctx.targets[hit] % _COLUMNS] -= grad[hit]
         for weight, value, rows, mean in attended:
-            slope = base[rows][:, None, :]
+            gradient = base[rows][:, None, :]
             value.sub_(mean[:, None, :])  # value := d logit, weight := d value, for now
-            weight.mul_(slope)
+            weight.mul_(gradient)
             value.mul_(weight)
         _swap(columns, to_rows, block @ some)
         base_rows, logit_rows, value_rows = columns.split(columns.rows)
@@ -288,20 +289,18 @@ def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
 
 
 def _swap(columns: _Columns, total: Tensor, found: Tensor) -> None:
-    """Add products whose logit and value rows changed places."""
+    """Add products whose logit and value rows are swapped."""
     base, value, logit = columns.split(found)
     for own, new in zip(columns.split(total), (base, logit, value), strict=True):
         own.add_(new)
 
 
-def _to_parts(columns: _Columns, to_rows: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, keys and values from those of the rows made of them."""
+def _to_parts(columns: _Columns, to_rows: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, keys and values from those of the rows built from them."""
     base, logit, value = columns.split(to_rows)
-    to_query = torch.empty_like(reading.query).index_copy_(0, columns.order, base)
-    to_keys = (
-        torch.zeros_like(reading.keys).index_copy_(0, columns.early, logit).index_add_(0, columns.its_last, -logit)
-    )
+    to_query = torch.empty_like(inputs.query).index_copy_(0, columns.order, base)
+    to_keys = torch.zeros_like(inputs.keys).index_copy_(0, columns.early, logit).index_add_(0, columns.its_last, -logit)
     to_values = (
-        torch.zeros_like(reading.keys).index_copy_(0, columns.early, value).index_add_(0, columns.its_last, -value)
+        torch.zeros_like(inputs.keys).index_copy_(0, columns.early, value).index_add_(0, columns.its_last, -value)
     )
     return to_query, to_keys, to_values.index_add_(0, columns.last, base)

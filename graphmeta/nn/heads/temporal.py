@@ -1,4 +1,4 @@
-"""Tastes and popularity that change with time: item biases a period, users' drift."""
+"""Time-dependent preferences and popularity: item biases per period, user drift."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAY = 86_400.0
 
 
 class TemporalItems(ItemFeatures):
-    """Items with what :class:`TemporalDot` scores against: vector, factors of the bias a period, bias, and a one.
+    """Items with all that :class:`TemporalDot` scores against: vector, factors of the bias per period, bias, and a one.
 
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width + rank + 2])``.
     """
@@ -26,7 +26,7 @@ class TemporalItems(ItemFeatures):
         self.width = width
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of these items, and the table of all."""
+        """Vectors of these items, and the table of all items."""
         x, table = super().forward(n_id)
         return x, torch.cat([table, table.new_ones(len(table), 1)], 1)
 
@@ -34,14 +34,14 @@ class TemporalItems(ItemFeatures):
 class TemporalDot(Dot):
     """``r_k(t) = e_k · (e_u + α_u g_u(t)) + b_k + b_{k,bin(t)} + μ + b_u + α_u dev_u(t)``.
 
-    g is the projected readout, ``b_{k,bin} = v_k · w_bin`` a table of low rank over equally long periods of the
-    training log (later times are in the last), ``dev_u(t) = sign(t − t̄_u) |t − t̄_u|^0.4`` in days, t̄_u the mean time
-    of the user's training clicks, and t the time of the last click that is known. The last three terms are the same
+    g is the projected readout, ``b_{k,bin} = v_k · w_bin`` a low-rank table over equally long periods of the training
+    log (later times fall in the last), ``dev_u(t) = sign(t − t̄_u) |t − t̄_u|^0.4`` in days, t̄_u the mean time of the
+    user's training clicks, and t the time of the last known click. The last three terms are the same
     for every item: they cannot change a ranking, nor a loss that compares items, and matter to pointwise losses.
     An unknown user has ``e_u = b_u = 0``, ``α_u = 1`` and the mean time of all clicks.
 
     Args:
-        num_users: how many users there are; width: of items; rank: of the table; periods: how many.
+        num_users: number of users; width: of items; rank: of the table; periods: their number.
 
     Shapes: states ``[E, D]``, candidates ``[C, width + rank + 2]`` -> ``[S, C]``.
     Source: ASARS eqs 5–14; Koren 2009 (timeSVD++) for dev and the bins.
@@ -63,7 +63,7 @@ class TemporalDot(Dot):
         self.register_buffer("mean_time", torch.zeros(num_users + 1, dtype=torch.float64))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Note when the log begins and ends, and when each user's clicks were on average.
+        """Store the begin and end of the log, and the mean time of each user's clicks.
 
         Raises:
             InputError: a log without times or users.
@@ -81,7 +81,7 @@ class TemporalDot(Dot):
         self.length.fill_(max(np.ptp(log.time), 1.0) / self.periods.weight.shape[0])
 
     def period(self, time: Tensor) -> Tensor:
-        """The number of the period of each time."""
+        """Index of the period of each time."""
         last = self.periods.weight.shape[0] - 1
         return ((time - self.begin) / self.length).floor().clamp(0, last).long()
 
@@ -93,7 +93,7 @@ class TemporalDot(Dot):
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """``[e_u + α_u g ; w_bin ; 1 ; μ + b_u + α_u dev]``, ``[S, width + rank + 2]``."""
         if "time" not in batch["event"]:
-            raise InputError("temporal biases need to know when; pass times, one a click, in seconds")
+            raise InputError("temporal biases need the times of the clicks; pass times, one per click, in seconds")
         own, time = self.users.of_samples(batch), batch["event"].time.index_select(0, batch["sample"].last)
         user = batch["sample"].get("user", torch.full_like(batch["sample"].last, -1))
         alpha, bias = 1 + own[:, self.width, None], own[:, self.width + 1, None]

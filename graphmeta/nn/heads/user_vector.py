@@ -1,4 +1,4 @@
-"""Heads for people of whom a few items are known: what a task changes is one vector, or one small network."""
+"""Heads for cold-start users with a few known items: a task adapts one vector or one small network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.sampling.session_batch import rows_like
 
 
-class PersonVector(Dot):
-    """Score = inner product of one vector, the task's own, with the candidate: ``p · q_i``.
+class UserVector(Dot):
+    """Score = inner product of a task-specific user vector with the candidate: ``p · q_i``.
 
-    Outside tasks, ``p_u = p + o_u`` with an offset of each known user: p is then what users have in common.
+    Outside tasks, ``p_u = p + o_u`` with an offset for each known user; p is then shared by all users.
 
     Args:
-        readout: what a start makes the vector of; the scores do not look at it.
+        readout: input from which a start computes the vector; not used for the scores.
         users: the offsets, for plain training.
 
     Shapes: states ``[E, D]``, candidates ``[C, width]`` -> ``[S, C]``.
@@ -29,15 +29,15 @@ class PersonVector(Dot):
         self.vector, self.users = nn.Parameter(torch.zeros(width)), users
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """The vector, once for each sample ``[S, width]``."""
+        """The vector, repeated for each sample ``[S, width]``."""
         own = rows_like(states.new_zeros(batch["sample"].num_nodes, 1), batch["sample"].last) + self.vector
         return own if self.users is None or batch.rows else own + self.users.of_samples(batch)
 
 
 class PairNetwork(nn.Module):
-    """Score = a network of item and person: ``w · ReLU(W [q_i ; r_u] + b) + b'``.
+    """Score = an MLP of item and user: ``w · ReLU(W [q_i ; r_u] + b) + b'``.
 
-    r_u is a parameter, :attr:`identity`, that a start sets for each task and no step changes.
+    r_u is a parameter, :attr:`identity`, which a start sets for each task and no step updates.
 
     Shapes: states ``[E, D]``, candidates ``[C, width]`` -> ``[S, C]``; memory ``S · C · 2 width``.
     """
@@ -54,7 +54,7 @@ class PairNetwork(nn.Module):
         return self._score(rows_like(every, batch["sample"].last))
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
-        """Scores of chosen candidates: items ``[S, N]`` -> ``[S, N]``."""
+        """Scores of given candidates: items ``[S, N]`` -> ``[S, N]``."""
         return self._score(F.embedding(items, candidates))
 
     def _score(self, vectors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How wrong a sample's scores are: ``(head, states, batch, candidates) -> [number of real samples]``."""
+"""Losses per sample: ``(head, states, batch, candidates) -> [number of real samples]``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from graphmeta.sampling.session_batch import real_samples, session_batch
 class SoftmaxLoss(nn.Module):
     """Cross-entropy of the target against the whole catalogue: ``−log softmax(scores)_target``.
 
-    A head that has a ``cross_entropy`` of its own (:class:`~graphmeta.nn.heads.dot.Dot`,
-    :class:`~graphmeta.nn.heads.target_attention.TargetAttention`) is asked for it: it need not write all scores down.
+    Uses the head's own ``cross_entropy`` if it has one (:class:`~graphmeta.nn.heads.dot.Dot`,
+    :class:`~graphmeta.nn.heads.target_attention.TargetAttention`), which need not store all scores.
 
     Shapes: returns one loss for each real sample, in order, ``[S]``.
     """
@@ -36,12 +36,12 @@ class SoftmaxLoss(nn.Module):
 
 
 class RankingLoss(nn.Module):
-    """Compare the target's score with those of a few other items.
+    """Compare the target's score with those of sampled negatives.
 
     Args:
-        comparison: ``(target's score [S], others' [S, N], which of them count [S, N]) -> [S]``, see
+        comparison: ``(target's score [S], others' [S, N], valid negatives [S, N]) -> [S]``, see
             :mod:`graphmeta.nn.losses.pairwise`.
-        negatives: which other items, see :mod:`graphmeta.nn.losses.negatives`.
+        negatives: the sampler, see :mod:`graphmeta.nn.losses.negatives`.
 
     Shapes: returns one loss for each real sample, ``[S]``. The head must be a
     :class:`~graphmeta.protocols.ProductHead` without score terms.
@@ -69,13 +69,13 @@ class RankingLoss(nn.Module):
 
 
 class AllPositions(nn.Module):
-    """Ask ``loss`` about every click of a session, so that one pass over it trains all its prefixes.
+    """Apply ``loss`` at all positions of a session (autoregressive training), so that one pass trains all its prefixes.
 
-    Right for encoders that look back only (recurrent, causal): the state of a click is then the state of the
-    prefix that ends there. The head's readout must be :class:`~graphmeta.nn.readout.Last`.
+    For causal encoders only (recurrent, causal convolution): the state of a click is then the state of the prefix that
+    ends there. The head's readout must be :class:`~graphmeta.nn.readout.Last`.
 
     Args:
-        ahead: how many of the following clicks are targets of a click.
+        ahead: number of following clicks that are targets of a click.
 
     Shapes: returns one loss for each click and known target.
     """
@@ -100,10 +100,10 @@ class AllPositions(nn.Module):
 
     @torch.no_grad()
     def check(self, recommender: nn.Module, samples: Samples, *, num_items: int) -> None:
-        """Make sure that the state of a click does not depend on those after it.
+        """Check that the encoder is causal: a click's state must not depend on later clicks.
 
         Raises:
-            InputError: an encoder that looks ahead: it would be asked about clicks that it sees.
+            InputError: an encoder that looks ahead; its targets would leak into its states.
         """
         long = np.flatnonzero(samples.lengths >= 2)[:8]
         if len(long) == 0:
@@ -118,8 +118,8 @@ class AllPositions(nn.Module):
         one, other = (part[torch.from_numpy(before)] for part in states)
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
             raise InputError(
-                "AllPositions wants an encoder that looks back only, and this one looks ahead: leave AllPositions and "
-                "whole_sessions out, so that it learns from prefixes"
+                "AllPositions needs a causal encoder, and this one looks ahead: train on prefixes, without "
+                "AllPositions and whole_sessions"
             )
 
     @staticmethod
@@ -130,7 +130,7 @@ class AllPositions(nn.Module):
 
 
 def following(batch: HeteroData, ahead: int = 1) -> HeteroData:
-    """The batch with a sample for every click whose ``ahead``-th successor is known, that being the target."""
+    """The batch with one sample per click whose ``ahead``-th successor is known; that successor is the target."""
     sample, event = batch["sample"], batch["event"]
     at = torch.arange(event.num_nodes, device=event.item.device) + ahead
     end = sample.ptr[1:].index_select(0, event.batch)

@@ -1,8 +1,9 @@
-"""Comparisons of a target's score with those of other items, for :class:`graphmeta.nn.losses.losses.RankingLoss`.
+"""Pairwise and pointwise comparisons of a target's score with negatives', for
+:class:`graphmeta.nn.losses.losses.RankingLoss`.
 
-All take the target's score ``r [S]``, others' scores ``n [S, N]`` and which of these count ``[S, N]``, and return
-``[S]``. Means and softmaxes run over the others that count; a sample with none has loss 0 (under :class:`Binary`,
-which asks about the target by itself, the target's part).
+All take the target's score ``r [S]``, negatives' scores ``n [S, N]`` and the mask of valid negatives ``[S, N]``, and
+return ``[S]``. Means and softmaxes run over valid negatives; a sample with none has loss 0 (under :class:`Binary`,
+which also scores the target alone, the target's part).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ def _mean(losses: Tensor, counts: Tensor) -> Tensor:
 
 
 def _log_softmax(scores: Tensor, counts: Tensor) -> Tensor:
-    """Logarithm of the softmax over those that count, -inf for the others; where none counts, over all."""
+    """Log-softmax over the valid negatives, -inf for the others; over all if none is valid."""
     some = counts | ~counts.any(1, keepdim=True)
     return torch.log_softmax(scores.masked_fill(~some, -torch.inf), 1)
 
 
 def _softmax(scores: Tensor, counts: Tensor) -> Tensor:
-    """Softmax over those that count; zeros where none does."""
+    """Softmax over the valid negatives; zeros if none is valid."""
     return _log_softmax(scores, counts).exp() * counts
 
 
@@ -56,7 +57,7 @@ class BprMax(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         """``[S]``."""
-        # In logarithms: where all negatives are far above the target, the sum itself is nought to the computer.
+        # In log space: the sum underflows to zero if all negatives score far above the target.
         likely = torch.logsumexp(_log_softmax(other, counts) + F.logsigmoid(own[:, None] - other), 1)
         penalty = (_softmax(other, counts) * other.square()).sum(1)
         return torch.where(counts.any(1), self.penalty * penalty - likely, 0.0)
@@ -80,16 +81,16 @@ class Hinge(nn.Module):
 
 
 class HingeMax(nn.Module):
-    """``max(0, 1 + max_j n_j − r)``: the hinge against the best of the others, also called adaptive hinge."""
+    """``max(0, 1 + max_j n_j − r)``: the hinge against the hardest negative, also called adaptive hinge."""
 
     def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         """``[S]``."""
         gaps = torch.where(counts, 1 + other - own[:, None], 0.0)
-        return F.pad(gaps, (0, 1)).amax(1)  # no less than 0, though there be no others at all
+        return F.pad(gaps, (0, 1)).amax(1)  # at least 0, also without negatives
 
 
 class Binary(nn.Module):
-    """``−log σ(r) − Σ_j log σ(−n_j)``: each score by itself says yes or no."""
+    """``−log σ(r) − Σ_j log σ(−n_j)``: pointwise binary cross-entropy."""
 
     def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         """``[S]``."""
@@ -97,7 +98,7 @@ class Binary(nn.Module):
 
 
 class SampledSoftmax(nn.Module):
-    """``−log softmax([r ; n])_0``: cross-entropy against the others alone."""
+    """``−log softmax([r ; n])_0``: cross-entropy against the sampled negatives only."""
 
     def forward(self, own: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         """``[S]``."""

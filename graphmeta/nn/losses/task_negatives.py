@@ -1,7 +1,7 @@
-"""Items that a task has not shown, drawn by a hash: the same for a task whoever is beside it, and in every step.
+"""Negatives that a task has not seen, sampled by a hash: the same for a task in any batch and in every inner step.
 
-A person's negatives are a function of what is known of them and of the epoch, not of a generator that others draw
-from too. So adapting to somebody gives the same weights alone and in a batch, and stacked what the loop gives.
+A user's negatives are a function of their known items and of the epoch, not of a shared random generator. Adaptation
+therefore gives the same weights for a task alone and in a batch, and for the stacked engine and the loop.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from graphmeta.protocols import ItemScorer, ProductHead
 from graphmeta.sampling.session_batch import real_samples, rows_like
 
 _REDRAWS = 20
-_FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed numbers of 64 bits
+_FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed 64-bit integers
 
 
 def hashed(x: Tensor) -> Tensor:
-    """A number of 64 bits for each whole number, all bits of which depend on all of its bits.
+    """A 64-bit hash of each integer; every output bit depends on every input bit.
 
     Source: the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
     """
@@ -33,17 +33,17 @@ def hashed(x: Tensor) -> Tensor:
     return x ^ (x >> 31 & (1 << 33) - 1)
 
 
-class AgainstUnseen(nn.Module):
-    """Compare each target's score with those of ``count`` items that its task has not shown.
+class UnseenNegativesLoss(nn.Module):
+    """Compare each target's score with those of ``count`` items that its task has not seen.
 
-    Shown are the clicks and targets of the task's samples in the batch at hand: a support knows nothing of its
-    queries. Outside tasks (plain training) it is the sample's own clicks and target, and all its user clicked in the
-    training log. Negatives change with the seed that an epoch begins with, and are fixed in evaluation.
+    Seen are the clicks and targets of the task's samples in the given batch: a support set does not include its
+    queries. Outside tasks (plain training) they are the sample's clicks and target, and all items its user clicked in
+    the training log. Negatives change with the seed set at the start of an epoch, and are fixed in evaluation.
 
     Args:
-        comparison: ``(target's score [S], others' [S, N], which of them count [S, N]) -> [S]``.
+        comparison: ``(target's score [S], others' [S, N], valid negatives [S, N]) -> [S]``.
         penalty: λ of ``λ ‖query‖²``, added for heads that score by a query vector.
-        sums: a sample's loss times the samples of its task, so that a task's mean is its sum.
+        sums: multiply a sample's loss by its task's number of samples, so that a task's mean is its sum.
 
     Shapes: returns one loss for each real sample, ``[S]``. The head is a :class:`~graphmeta.protocols.ItemScorer`.
     """
@@ -54,7 +54,7 @@ class AgainstUnseen(nn.Module):
         self.history: Tensor | None = None
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Remember what each user clicked."""
+        """Store each user's clicked items."""
         if log.session_user is not None:
             user = log.session_user[log.session]
             self.history = torch.from_numpy(np.unique(user[user >= 0] * log.num_items + log.item[user >= 0]))
@@ -70,11 +70,11 @@ class AgainstUnseen(nn.Module):
         return losses * _task_sizes(batch, losses) if self.sums else losses
 
     def draw(self, batch: HeteroData, num_items: int) -> tuple[Tensor, Tensor]:
-        """``items [S, count]``, and which of them are unseen (all, unless hardly an item is)."""
+        """``items [S, count]``, and which of them are unseen (all, unless almost every item has been seen)."""
         target, real = batch["sample"].target.clamp(min=0), _is_real(batch)
         owner = torch.arange(len(target), device=target.device) // batch.rows.get("sample", 1)
         sample, click = batch["event"].batch, batch["item"].n_id[batch["event"].item]
-        seen = torch.where(  # -1 stands for nothing, so that no size depends on what is real
+        seen = torch.where(  # -1 marks padding, so that no size depends on the number of real samples
             torch.cat([real[sample], real]),
             torch.cat([owner[sample] * num_items + click, owner * num_items + target]),
             -1,
@@ -90,7 +90,7 @@ class AgainstUnseen(nn.Module):
     def _unseen(
         self, key: Tensor, base: Tensor, user: Tensor | None, seen: Tensor, num_items: int
     ) -> tuple[Tensor, Tensor]:
-        """Of as many draws as there may be, the first that is unseen, or the last."""
+        """The first unseen item among a fixed number of draws, or the last draw."""
         attempt = torch.arange(_REDRAWS, device=key.device)
         draws = hashed(hashed(key)[..., None] + attempt).remainder(num_items)
         unseen = ~_among(seen, base[..., None] + draws)
@@ -119,7 +119,7 @@ def _is_real(batch: HeteroData) -> Tensor:
 
 
 def _task_sizes(batch: HeteroData, losses: Tensor) -> Tensor:
-    """How many real samples each real sample's task has."""
+    """Number of real samples in each real sample's task."""
     real = batch["sample"].get("real")
     if real is None:
         return torch.ones_like(losses)
@@ -134,10 +134,10 @@ def _among(pairs: Tensor, wanted: Tensor) -> Tensor:
     return pairs[torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)] == wanted
 
 
-class Fingerprint(nn.Module):
-    """Normal noise that is always the same for the same set of known items: ``[E, D] -> [S, width]``.
+class HashedNoise(nn.Module):
+    """Gaussian noise that is a deterministic function of the set of known items: ``[E, D] -> [S, width]``.
 
-    A random vector for everybody, of which nobody needs to keep a table.
+    Gives every user a fixed random vector without storing a table.
 
     Args:
         scale: its standard deviation.
@@ -148,7 +148,7 @@ class Fingerprint(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """One vector a sample."""
+        """One vector per sample."""
         click = hashed(batch["item"].n_id[batch["event"].item] + 1)
         whole = click.new_zeros(batch["sample"].num_nodes).index_add(0, batch["event"].batch, click)
         draws = hashed(hashed(whole)[:, None] + torch.arange(2 * self.width, device=whole.device))

@@ -1,4 +1,4 @@
-"""What neighbours say, inside a model's softmax: a trained model and a count of sessions err differently."""
+"""Co-occurrence score term: adds Item-kNN scores to a model's logits, because the errors of the two differ."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from graphmeta.baselines.incidence import rank
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
-from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, Own, length_band
+from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, RecencyFrequency, length_band
 
 
-class Cells(NamedTuple):
-    """Pairs of a sample and an item that some count speaks for, and who speaks: row ``row`` of the batch's items, for
-    cell ``where``, from place ``place`` of its list of neighbours."""
+class NeighbourPairs(NamedTuple):
+    """Pairs of a sample and a candidate item with co-occurrence counts, and their sources: row ``row`` of the batch's
+    items contributes to pair ``where`` through entry ``place`` of its neighbour list.
+    """
 
     sample: Tensor
     item: Tensor
@@ -25,21 +26,22 @@ class Cells(NamedTuple):
     row: Tensor
     place: Tensor
 
-    def shares(self, given: Tensor, samples: int) -> Tensor:
-        """What each cell is given in all, as a share of its sample's: ``[rows that speak] -> [cells]``."""
-        total = given.new_zeros(len(self.item)).index_add(0, self.where[: len(self.row)], given)
+    def shares(self, weighted: Tensor, samples: int) -> Tensor:
+        """Sum of the values per pair, as a share of its sample's total: ``[source rows] -> [pairs]``."""
+        total = weighted.new_zeros(len(self.item)).index_add(0, self.where[: len(self.row)], weighted)
         every = total.new_zeros(samples).index_add(0, self.sample, total).clamp(min=1e-9)
         return total / every.index_select(0, self.sample)
 
 
-class Counted(nn.Module):
-    """What modules hold that read the counts of :class:`~graphmeta.baselines.item_knn.ItemKNN`: each item's neighbours.
+class NeighbourCounts(nn.Module):
+    """Base of modules that read the counts of :class:`~graphmeta.baselines.item_knn.ItemKNN`: stores each item's
+    neighbours.
 
     Args:
         neighbours, alpha: see ItemKNN.
     """
 
-    needs_held_out_statistics = True  # training asks for sessions that were not counted
+    needs_held_out_statistics = True  # must be trained on sessions that were not counted
 
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__()
@@ -50,68 +52,70 @@ class Counted(nn.Module):
         self.register_buffer("similarity", torch.zeros(num_items, neighbours))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Count the training log; an empty place holds the item itself with similarity 0.
+        """Count the training log; an empty slot holds the item itself with similarity 0.
 
         Raises:
             InputError: a log whose items are not numbered like the system's.
         """
-        size, most = self.similar.shape
+        size, neighbours = self.similar.shape
         log.must_have(size)
-        found = ItemKNN(log, neighbours=most, alpha=self.alpha)
+        found = ItemKNN(log, neighbours=neighbours, alpha=self.alpha)
         row = found.similar.rows
         place = rank(row)
-        similar = torch.arange(size, dtype=torch.int32)[:, None].repeat(1, most)
-        similarity = torch.zeros(size, most, dtype=self.similarity.dtype)
+        similar = torch.arange(size, dtype=torch.int32)[:, None].repeat(1, neighbours)
+        similarity = torch.zeros(size, neighbours, dtype=self.similarity.dtype)
         similar[row, place] = torch.from_numpy(found.similar.value).int()
         similarity[row, place] = torch.from_numpy(found.similarity).to(similarity.dtype)
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
 
-    def cells(self, batch: HeteroData, *, own: bool = False) -> Cells:
-        """What the neighbours of a batch's items are; with ``own`` the items themselves too, last in ``where``."""
+    def pairs(self, batch: HeteroData, *, own: bool = False) -> NeighbourPairs:
+        """The neighbours of a batch's items; with ``own`` also the items themselves, last in ``where``."""
         n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
         row, place = self.similarity.index_select(0, n_id).nonzero(as_tuple=True)
         cell = owner[row] * size + self.similar[n_id[row], place]
         cell, where = torch.unique(torch.cat([cell, owner * size + n_id]) if own else cell, return_inverse=True)
-        return Cells(cell // size, cell % size, where, row, place)
+        return NeighbourPairs(cell // size, cell % size, where, row, place)
 
 
-class Cooccurrence(Counted):
-    """Added to the scores of items that share training sessions with the clicked ones:
+class Cooccurrence(NeighbourCounts):
+    """Additive score of items that share training sessions with the clicked ones:
     ``w[length] · log(1 + p_i / ε[length])``.
 
-    ``p`` is what :class:`~graphmeta.baselines.item_knn.ItemKNN` says of the session, as shares that add up to 1, the
-    weight of a click being learned: ``p_i ∝ Σ_{j ∈ s} a[how long ago] sim(j, i)``. The weights ``w`` begin at zero, so
-    that a model begins as it is without; ``a`` begins at 1/step, as ItemKNN has it, from the eighth click back at 1/8;
-    ``ε`` at 0.001.
+    ``p`` are the scores of :class:`~graphmeta.baselines.item_knn.ItemKNN` for the session, normalised to sum to 1, with
+    learned click weights: ``p_i ∝ Σ_{j ∈ s} a[recency] sim(j, i)``. The weights ``w`` start at zero, so that the model
+    is unchanged at first; ``a`` starts at 1/step as in ItemKNN, and at 1/8 from the eighth last click on; ``ε`` at
+    0.001.
 
-    A model of a log must not learn ``w`` on the sessions that were counted: there, what follows a click always shares
-    a session with it. Count some sessions and learn on others, ``train(…, statistics_log=earlier)``; training warns
-    otherwise.
+    ``w`` must not be learned on the sessions that were counted: there, the next item always shares a session with the
+    click. Count some sessions and train on others, ``train(…, statistics_log=earlier)``; training warns otherwise.
 
     Args:
         neighbours, alpha: see ItemKNN.
 
-    Shapes: what is added for each sample and item that has a neighbour in it.
-    Source: a log-linear pool of two forecasts, with the counts in the place of one; ours.
+    Shapes: one value for each sample and item with a neighbour in it.
+    Source: a log-linear pool of two predictors, one of them the counts; ours.
     """
 
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__(num_items, neighbours=neighbours, alpha=alpha)
         self.weight, self.floor = nn.Embedding(LENGTHS, 1), nn.Embedding(LENGTHS, 1)
-        self.ago = nn.Embedding(STEPS, 1)
+        self.recency = nn.Embedding(STEPS, 1)
         with torch.no_grad():
             self.weight.weight.zero_()
             self.floor.weight.fill_(0.001).log_()
-            self.ago.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
+            self.recency.weight.copy_(-torch.arange(1.0, STEPS + 1).log()[:, None])
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
-        """Which scores get how much more."""
-        cells = self.cells(batch)
-        said = self.similarity[batch["item"].n_id[cells.row], cells.place]
-        given = torch.exp(self.ago(Own.of(batch).ago)).squeeze(1).index_select(0, cells.row) * said
-        sample, share = cells.sample, cells.shares(given, batch["sample"].num_nodes)
-        # What a sample has of its own is looked up once each, in the order of the batch.
+        """Rows, columns and values of the score term."""
+        pairs = self.pairs(batch)
+        similarity = self.similarity[batch["item"].n_id[pairs.row], pairs.place]
+        weighted = (
+            torch.exp(self.recency(RecencyFrequency.of(batch).recency)).squeeze(1).index_select(0, pairs.row)
+            * similarity
+        )
+        sample, share = pairs.sample, pairs.shares(weighted, batch["sample"].num_nodes)
+        # Sample-level parameters are looked up once per sample, in the order of the batch.
         band = length_band(batch)
         weight, unit = self.weight(band).squeeze(1), torch.exp(-self.floor(band)).squeeze(1)
-        return sample, cells.item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))
+        return sample, pairs.item, weight.index_select(0, sample) * torch.log1p(share * unit.index_select(0, sample))

@@ -1,4 +1,4 @@
-"""A re-ranker at what counts speak for: a small network weighs all that is known of an item and a session."""
+"""Re-ranker: an MLP over scores, co-occurrence, recency, frequency and popularity features."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import Attribute
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
-from graphmeta.nn.score_terms.cooccurrence import Cells, Counted
-from graphmeta.nn.score_terms.repeat import Own
+from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
+from graphmeta.nn.score_terms.repeat import RecencyFrequency
 
-NEAR = 3  # so many last clicks say each for itself what they are near to
+LAST_CLICKS = 3  # number of last clicks whose similarity to the item is a feature of its own
 
 
-class Reranker(Counted):
-    """Added to the scores of a session's own items, and of those that share training sessions with them:
-    ``f(x_{s,i})``, a network of one number from what is known of session s and item i.
+class Reranker(NeighbourCounts):
+    """Additive score ``f(x_{s,i})`` of a session's own items and of those that share training sessions with them; f is
+    an MLP with one output.
 
-    ``x`` holds the product of query and candidate, as it is and beside the largest of the session's; the share that
-    :class:`~graphmeta.baselines.item_knn.ItemKNN` gives the item, and its similarity with each of the last three
-    clicks; how often it was the very next click after the last two, and the last click after it; whether it is of a
-    clicked kind; how popular it is, in all sessions and in the latest tenth, and how often people go back to it;
-    whether, when and how often it was clicked; how long the session is, and how much of it are returns. So the trust in
-    a count can depend on all the others, which a weighted sum
-    (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`) cannot say.
+    ``x`` holds the product of query and candidate, raw and relative to the session's maximum; the item's normalised
+    :class:`~graphmeta.baselines.item_knn.ItemKNN` score, and its similarity to each of the last three clicks; how often
+    it directly followed the last two clicks, and preceded the last; whether it shares a category with a clicked item;
+    its popularity, in all sessions and in the latest tenth, and its repeat rate; whether, when and how often it was
+    clicked; session length, and its share of repeats. So the weight of a count can depend on all other features, which
+    a weighted sum (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`) cannot express.
 
-    The last layer begins at zero, so that a model begins as it is without. As with Cooccurrence, a model must not learn
-    it
-    on the sessions that were counted: ``train(…, statistics_log=earlier)``. In an adaptation's scope its layers are
-    asked about as many rows as a session has neighbours, so tasks adapt one by one; leave it out of the scope. All else
-    may be in it, the item table too.
+    The last layer is initialised to zero, so that the model is unchanged at first. As with Cooccurrence, it must not be
+    trained on the sessions that were counted: ``train(…, statistics_log=earlier)``. In an adaptation's scope, its
+    layers read a different number of rows per task, so tasks adapt one by one; leave it out of the scope. All other
+    parameters may be in it, the item table included.
 
     Args:
-        attributes: of the items, one value an item, which is its kind.
+        attributes: single-valued attributes of the items, used as categories.
         neighbours, alpha: see ItemKNN; hidden: width of the two layers.
 
-    Shapes: what is added for each sample and item that has a neighbour in it, or was clicked.
+    Shapes: one value for each sample and item that has a neighbour in it, or was clicked.
     Source: re-ranking by a network over scores and counts (stacking, Wolpert 1992), inside the one softmax; ours.
     """
 
@@ -54,17 +52,17 @@ class Reranker(Counted):
         hidden: int = 32,
     ) -> None:
         super().__init__(num_items, neighbours=neighbours, alpha=alpha)
-        self.kinds: Tensor
-        self.forth: Tensor
-        self.back: Tensor
-        self.known: Tensor
+        self.categories: Tensor
+        self.next_share: Tensor
+        self.previous_share: Tensor
+        self.item_statistics: Tensor
         self.values = [attribute.size for attribute in attributes]
         codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
-        self.register_buffer("kinds", torch.from_numpy(codes.astype(np.int64)), persistent=False)
-        self.register_buffer("forth", torch.zeros(num_items, neighbours))
-        self.register_buffer("back", torch.zeros(num_items, neighbours))
-        self.register_buffer("known", torch.zeros(num_items, 4))
-        size = 23 + NEAR + 2 * len(codes)
+        self.register_buffer("categories", torch.from_numpy(codes.astype(np.int64)), persistent=False)
+        self.register_buffer("next_share", torch.zeros(num_items, neighbours))
+        self.register_buffer("previous_share", torch.zeros(num_items, neighbours))
+        self.register_buffer("item_statistics", torch.zeros(num_items, 4))
+        size = 23 + LAST_CLICKS + 2 * len(codes)
         self.direct = nn.Linear(size, 1)
         self.net = nn.Sequential(
             nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
@@ -80,77 +78,99 @@ class Reranker(Counted):
         """
         super().fit_statistics(log)
         similar = self.similar.numpy(force=True)
-        for table, share in zip((self.forth, self.back), _next_share(log, similar), strict=True):
+        for table, share in zip((self.next_share, self.previous_share), _next_share(log, similar), strict=True):
             table.copy_(torch.from_numpy(share))
-        self.known.copy_(torch.from_numpy(_of_items(log)))
+        self.item_statistics.copy_(torch.from_numpy(_item_statistics(log)))
 
     def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
-        """Which scores get how much more."""
+        """Rows, columns and values of the score term."""
         if len(nothing := batch["item"].n_id) == 0:
-            return nothing, nothing, self.known.new_zeros(0)
-        cells, own, samples = self.cells(batch, own=True), Own.of(batch), batch["sample"].num_nodes
-        said, counted = self._scored(cells, product, samples), self._counted(cells, batch, own)
-        x = torch.cat([said, counted, self._own(cells, batch, own)], 1)
-        return cells.sample, cells.item, (self.direct(x) + self.net(x)).squeeze(1)
-
-    def _scored(self, cells: Cells, product: Product, samples: int) -> Tensor:
-        """What the model says: ``[N, 3]``."""
-        said = product(cells.sample, cells.item) / 4
-        top = said.new_full((samples,), -torch.inf)
-        top = top.scatter_reduce(0, cells.sample, said, "amax").index_select(0, cells.sample)
-        return torch.stack([said, said - top, top], 1)
-
-    def _counted(self, cells: Cells, batch: HeteroData, own: Own) -> Tensor:
-        """What the clicks' neighbours say: ``[N, 8 + NEAR]``, constants."""
-        n_id, spoken, ago = batch["item"].n_id, cells.where[: len(cells.row)], own.ago[cells.row]
-        similarity, forth, back = (
-            table[n_id[cells.row], cells.place] for table in (self.similarity, self.forth, self.back)
+            return nothing, nothing, self.item_statistics.new_zeros(0)
+        pairs, own, samples = self.pairs(batch, own=True), RecencyFrequency.of(batch), batch["sample"].num_nodes
+        score, cooccurrence = (
+            self._score_features(pairs, product, samples),
+            self._cooccurrence_features(pairs, batch, own),
         )
-        size, samples = len(cells.sample), batch["sample"].num_nodes
-        share = cells.shares(similarity / (ago + 1), samples)
-        most = share.new_zeros(samples).scatter_reduce(0, cells.sample, share, "amax").index_select(0, cells.sample)
+        x = torch.cat([score, cooccurrence, self._session_features(pairs, batch, own)], 1)
+        return pairs.sample, pairs.item, (self.direct(x) + self.net(x)).squeeze(1)
 
-        def of_click(told: Tensor, number: int) -> Tensor:
-            mine = ago == number
-            return told.new_zeros(size).index_put((spoken[mine],), told[mine], accumulate=True)
+    def _score_features(self, pairs: NeighbourPairs, product: Product, samples: int) -> Tensor:
+        """Features of the model's scores: ``[N, 3]``."""
+        score = product(pairs.sample, pairs.item) / 4
+        top = score.new_full((samples,), -torch.inf)
+        top = top.scatter_reduce(0, pairs.sample, score, "amax").index_select(0, pairs.sample)
+        return torch.stack([score, score - top, top], 1)
+
+    def _cooccurrence_features(self, pairs: NeighbourPairs, batch: HeteroData, own: RecencyFrequency) -> Tensor:
+        """Features of the clicks' neighbours: ``[N, 8 + LAST_CLICKS]``, constants."""
+        n_id, source_pair, ago = batch["item"].n_id, pairs.where[: len(pairs.row)], own.recency[pairs.row]
+        similarity, forth, back = (
+            table[n_id[pairs.row], pairs.place] for table in (self.similarity, self.next_share, self.previous_share)
+        )
+        size, samples = len(pairs.sample), batch["sample"].num_nodes
+        share = pairs.shares(similarity / (ago + 1), samples)
+        most = share.new_zeros(samples).scatter_reduce(0, pairs.sample, share, "amax").index_select(0, pairs.sample)
+
+        def of_click(values: Tensor, number: int) -> Tensor:
+            own_code = ago == number
+            return values.new_zeros(size).index_put((source_pair[own_code],), values[own_code], accumulate=True)
 
         first, second, last = of_click(forth, 0), of_click(forth, 1), of_click(back, 0)
         columns = [10 * share, (share + 1e-4).log() / 4, 10 * most, 5 * first, (first + 1e-3).log() / 4]
-        columns += [5 * second, 5 * last, (last + 1e-3).log() / 4, *(of_click(similarity, n) for n in range(NEAR))]
+        columns += [
+            5 * second,
+            5 * last,
+            (last + 1e-3).log() / 4,
+            *(of_click(similarity, n) for n in range(LAST_CLICKS)),
+        ]
         return torch.stack(columns, 1)
 
-    def _own(self, cells: Cells, batch: HeteroData, own: Own) -> Tensor:
-        """What is known of item and session: ``[N, 12 + 2 · attributes]``, constants."""
+    def _session_features(self, pairs: NeighbourPairs, batch: HeteroData, own: RecencyFrequency) -> Tensor:
+        """Features of item and session: ``[N, 12 + 2 · attributes]``, constants."""
         n_id, owner, sample = batch["item"].n_id, batch["item"].batch, batch["sample"]
-        place = cells.where[len(cells.row) :]
-        clicked = self.known.new_zeros(len(cells.item), 3)
-        clicked[place] = torch.stack([torch.ones_like(own.ago), own.count + 1, own.ago], 1).to(clicked.dtype)
+        place = pairs.where[len(pairs.row) :]
+        clicked = self.item_statistics.new_zeros(len(pairs.item), 3)
+        clicked[place] = torch.stack([torch.ones_like(own.recency), own.frequency + 1, own.recency], 1).to(
+            clicked.dtype
+        )
         length = sample.ptr.diff().clamp(min=1)
         distinct = torch.zeros_like(length).index_add(0, owner, torch.ones_like(owner)).clamp(min=1)
         last = n_id[batch["event"].item[sample.last]]
-        each = zip(self.kinds, self.values, strict=True)
-        kinds = [self._kin(codes, values, cells, (owner, n_id), (last, distinct)) for codes, values in each]
-        length, distinct, support = (column.to(clicked.dtype) for column in (length, distinct, self.known[last, 3]))
+        each = zip(self.categories, self.values, strict=True)
+        same_category = [
+            self._same_category(codes, values, pairs, (owner, n_id), (last, distinct)) for codes, values in each
+        ]
+        length, distinct, support = (
+            column.to(clicked.dtype) for column in (length, distinct, self.item_statistics[last, 3])
+        )
         of_session = torch.stack([length.log(), distinct.log(), (length - distinct) / length, support], 1)
-        columns = [clicked[:, :2], clicked[:, 2:].log1p(), self.known[cells.item], of_session[cells.sample], *kinds]
-        return torch.cat([*columns, ((cells.item == last[cells.sample]).to(clicked.dtype))[:, None]], 1)
+        columns = [
+            clicked[:, :2],
+            clicked[:, 2:].log1p(),
+            self.item_statistics[pairs.item],
+            of_session[pairs.sample],
+            *same_category,
+        ]
+        return torch.cat([*columns, ((pairs.item == last[pairs.sample]).to(clicked.dtype))[:, None]], 1)
 
     @staticmethod
-    def _kin(
-        codes: Tensor, values: int, cells: Cells, rows: tuple[Tensor, Tensor], of: tuple[Tensor, Tensor]
+    def _same_category(
+        codes: Tensor, values: int, pairs: NeighbourPairs, rows: tuple[Tensor, Tensor], of: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """The share of a session's items that are of an item's kind, and whether the last one is: ``[N, 2]``."""
+        """Share of the session's items with the item's category, and whether the last one has it: ``[N, 2]``."""
         (owner, n_id), (last, distinct) = rows, of
-        kind, mine = codes[cells.item], codes[n_id]
-        of_session = torch.bincount(owner * values + mine, minlength=len(last) * values)
-        share = of_session[cells.sample * values + kind] / distinct[cells.sample]
-        same = kind == codes[last][cells.sample]
-        return torch.stack([share, same.to(share.dtype)], 1) * (kind > 0)[:, None]
+        category, own_code = codes[pairs.item], codes[n_id]
+        of_session = torch.bincount(owner * values + own_code, minlength=len(last) * values)
+        share = of_session[pairs.sample * values + category] / distinct[pairs.sample]
+        same = category == codes[last][pairs.sample]
+        return torch.stack([share, same.to(share.dtype)], 1) * (category > 0)[:, None]
 
 
 def _next_share(log: EventLog, similar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each item and place of its list: how often the item there was the next click after it, as a share of all
-    next clicks, and the other way round: two of ``[num_items, neighbours]``."""
+    """For each item and entry of its neighbour list: how often the neighbour was the next click after the item, as a
+    share of
+    all next clicks, and the reverse: two of ``[num_items, neighbours]``.
+    """
     size = log.num_items
     together = log.session[1:] == log.session[:-1]
     pair, count = np.unique(log.item[:-1][together] * size + log.item[1:][together], return_counts=True)
@@ -165,9 +185,10 @@ def _next_share(log: EventLog, similar: np.ndarray) -> tuple[np.ndarray, np.ndar
     return share(item, near), share(near, item)
 
 
-def _of_items(log: EventLog) -> np.ndarray:
-    """Of each item: clicks, clicks in the latest tenth of sessions, how often it was gone back to, and sessions:
-    ``[num_items, 4]``, in logarithms but the third."""
+def _item_statistics(log: EventLog) -> np.ndarray:
+    """Per item: clicks, clicks in the latest tenth of sessions, repeat rate, and sessions: ``[num_items, 4]``, in
+    logarithms except the third.
+    """
     size = log.num_items
     recent = log.item[log.session >= log.num_sessions - max(log.num_sessions // 10, 1)]
     pair, clicks = np.unique(log.session * size + log.item, return_counts=True)

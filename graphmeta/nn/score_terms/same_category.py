@@ -1,4 +1,6 @@
-"""People stay with a category, a brand, a seller: what the items of one get when the session was there."""
+"""Same-category bias: adds a learned bonus, by recency, to every item that shares an attribute value with a clicked
+item.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +11,27 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.tables import Attribute
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
-from graphmeta.nn.score_terms.repeat import STEPS, Own
+from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
 
 
 class SameCategory(nn.Module):
-    """Added to the scores of all items that have a value of an attribute in common with a clicked one:
-    ``u[how long ago the value was clicked last]``.
+    """Additive score of all items that share an attribute value with a clicked item:
+    ``u[recency of the value's last click]``.
 
-    A table of item vectors must learn from clicks alone which items are of a kind, which it cannot for items with few.
-    The eight numbers begin at zero. An unknown value is no value.
+    Item vectors learned from clicks do not identify the category of items with few clicks. The eight parameters are
+    initialised to zero. "Unknown" is not a shared value.
 
     Args:
         attribute: of the items.
 
-    Shapes: what is added for each sample and item of a clicked kind.
+    Shapes: one value for each sample and item of a clicked category.
     Source: ours.
     """
 
     def __init__(self, attribute: Attribute) -> None:
         super().__init__()
-        self.ago = nn.Embedding(STEPS, 1)
-        nn.init.zeros_(self.ago.weight)
+        self.recency = nn.Embedding(STEPS, 1)
+        nn.init.zeros_(self.recency.weight)
         order = np.argsort(attribute.codes, kind="stable")
         begin = np.searchsorted(attribute.codes[order], np.arange(attribute.size + 1))
         self.codes: Tensor
@@ -39,17 +41,17 @@ class SameCategory(nn.Module):
             self.register_buffer(name, torch.from_numpy(known), persistent=False)
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
-        """Which scores get how much more."""
-        size, ago = len(self.begin) - 1, Own.of(batch).ago
-        code, bonus = self.codes.index_select(0, batch["item"].n_id), self.ago(ago).squeeze(1)
-        kind = batch["item"].batch * size + code
-        # Of the item rows of a kind, the one clicked last speaks for it.
-        order = torch.argsort(kind * STEPS + ago)
-        kind, rows = torch.unique_consecutive(kind[order], return_counts=True)
+        """Rows, columns and values of the score term."""
+        size, recency = len(self.begin) - 1, RecencyFrequency.of(batch).recency
+        code, bonus = self.codes.index_select(0, batch["item"].n_id), self.recency(recency).squeeze(1)
+        category = batch["item"].batch * size + code
+        # The item row clicked last determines the recency of its category.
+        order = torch.argsort(category * STEPS + recency)
+        category, rows = torch.unique_consecutive(category[order], return_counts=True)
         latest = order[rows.cumsum(0) - rows]
         known = code[latest] > 0
-        kind, latest = kind[known], latest[known]
+        category, latest = category[known], latest[known]
         first, count = self.begin[code[latest]], self.begin.diff()[code[latest]]
         owner = torch.repeat_interleave(count)
         place = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner]
-        return kind[owner] // size, self.members[first[owner] + place], bonus.index_select(0, latest[owner])
+        return category[owner] // size, self.members[first[owner] + place], bonus.index_select(0, latest[owner])

@@ -7,7 +7,7 @@ from torch import nn
 
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.pairwise import Binary
-from graphmeta.nn.losses.task_negatives import AgainstUnseen, Fingerprint, hashed
+from graphmeta.nn.losses.task_negatives import HashedNoise, UnseenNegativesLoss, hashed
 from graphmeta.nn.readout import Mean
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import open_sessions
@@ -44,29 +44,29 @@ def test_scrambling_is_splitmix64():
     assert found == [finalised(x % 2**64) for x in numbers]
 
 
-def test_what_a_person_knows_is_never_drawn():
-    found = drawn(AgainstUnseen(Binary(), count=6).eval(), support(PEOPLE))
+def test_known_items_of_a_user_are_never_sampled():
+    found = drawn(UnseenNegativesLoss(Binary(), count=6).eval(), support(PEOPLE))
     for number, items in enumerate(PEOPLE):
         assert set(found[number]) == set(items)  # a click that is repeated is asked for again
         for negatives in found[number].values():
             assert len(negatives) == 6 and not set(negatives) & set(items)
 
 
-def test_somebody_who_knows_everything_has_no_negatives():
-    found = drawn(AgainstUnseen(Binary(), count=4).eval(), support([list(range(ITEMS))]))
+def test_a_user_who_knows_all_items_has_no_negatives():
+    found = drawn(UnseenNegativesLoss(Binary(), count=4).eval(), support([list(range(ITEMS))]))
     assert all(negatives == [] for negatives in found[0].values())
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_draws_do_not_depend_on_who_is_beside(training):
-    loss = AgainstUnseen(Binary(), count=4).train(training)
+def test_negatives_do_not_depend_on_the_batch(training):
+    loss = UnseenNegativesLoss(Binary(), count=4).train(training)
     together = drawn(loss, support(PEOPLE))
     for number, items in enumerate(PEOPLE):
         assert drawn(loss, support([items]))[0] == together[number]
 
 
 def test_an_epoch_draws_anew_and_again_the_same():
-    loss, batch = AgainstUnseen(Binary(), count=4).train(), support(PEOPLE)
+    loss, batch = UnseenNegativesLoss(Binary(), count=4).train(), support(PEOPLE)
     with torch.random.fork_rng():
         epochs = []
         for seed in (5, 6, 5):
@@ -77,21 +77,21 @@ def test_an_epoch_draws_anew_and_again_the_same():
     assert drawn(loss.eval(), batch) == drawn(loss.eval(), batch)
 
 
-def test_a_support_does_not_know_what_will_be_asked():
+def test_a_support_does_not_know_its_queries():
     log = fake_log(sessions=30, items=ITEMS)
     tasks = sampled_tasks(log)
     batch = tasks.batch(num_items=ITEMS)
-    shown = drawn(AgainstUnseen(Binary(), count=12).eval(), batch.support)
+    shown = drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.support)
     asked = [set(tasks.query.target[a:b]) for a, b in zip(tasks.query_ptr, tasks.query_ptr[1:], strict=False)]
     assert any(set(negatives) & asked[t] for t, of in shown.items() for negatives in of.values())
     known = [set(tasks.support.target[a:b]) for a, b in zip(tasks.support_ptr, tasks.support_ptr[1:], strict=False)]
-    for t, of in drawn(AgainstUnseen(Binary(), count=12).eval(), batch.query).items():
+    for t, of in drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.query).items():
         assert all(not set(negatives) & (known[t] | asked[t]) for negatives in of.values())
 
 
 def test_every_unseen_item_is_as_likely():
     people = [[n % 3] for n in range(3)]
-    loss, count = AgainstUnseen(Binary(), count=50).train(), np.zeros((3, ITEMS))
+    loss, count = UnseenNegativesLoss(Binary(), count=50).train(), np.zeros((3, ITEMS))
     with torch.random.fork_rng():
         for seed in range(80):
             torch.manual_seed(seed)
@@ -110,7 +110,7 @@ def test_plain_training_leaves_a_users_history_out():
     user = log.session_user[log.session]
     samples = open_sessions([np.array([], dtype=np.int64) for _ in at], users=user[at])
     samples.target[:] = log.item[at]
-    loss = AgainstUnseen(Binary(), count=8).eval()
+    loss = UnseenNegativesLoss(Binary(), count=8).eval()
     loss.fit_statistics(log)
     items, counts = loss.draw(session_batch(samples, num_items=ITEMS), ITEMS)
     assert counts.any()
@@ -123,7 +123,7 @@ def test_the_loss_is_the_formula():
     batch, width = support(PEOPLE), 4
     table, head = torch.randn(ITEMS, width), Dot(Mean(), nn.Linear(width, width))
     states = torch.randn(batch["event"].num_nodes, width)
-    plain, summed = (AgainstUnseen(Binary(), count=3, penalty=0.1, sums=sums).eval() for sums in (False, True))
+    plain, summed = (UnseenNegativesLoss(Binary(), count=3, penalty=0.1, sums=sums).eval() for sums in (False, True))
     items, counts = plain.draw(batch, ITEMS)
     query, wanted = head.query(states, batch), []
     for row in batch["sample"].real.tolist():
@@ -143,10 +143,10 @@ def test_a_fingerprint_is_normal_noise_of_a_set():
     people = [[1, 2, 3], [3, 1, 2], [4], [1, 2]]
     batch = session_batch(open_sessions([np.array(items) for items in people]), num_items=ITEMS)
     states = torch.zeros(batch["event"].num_nodes, 1)
-    found = Fingerprint(4000, scale=2.0)(states, batch)
+    found = HashedNoise(4000, scale=2.0)(states, batch)
     assert torch.equal(found[0], found[1])
     alone = session_batch(open_sessions([np.array([4])]), num_items=ITEMS)
-    assert torch.equal(Fingerprint(4000, scale=2.0)(states[:1], alone)[0], found[2])
+    assert torch.equal(HashedNoise(4000, scale=2.0)(states[:1], alone)[0], found[2])
     different = found[1:]
     assert (different.mean(1).abs() < 0.13).all() and ((different.std(1) - 2).abs() < 0.1).all()  # four deviations
     correlation = torch.corrcoef(different) - torch.eye(3)

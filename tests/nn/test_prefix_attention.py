@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.nn.encoders.prefix_attention import TriangleAttention, WithUser, running_mean
+from graphmeta.nn.encoders.prefix_attention import PrefixAttention, WithUser, running_mean
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import UserFeatures
 from graphmeta.nn.readout import Last
@@ -59,7 +59,7 @@ def test_derivatives_stay_finite_on_huge_scores():
 
 
 def test_the_module_is_the_formula_session_by_session():
-    batch, attention = batch_of(SESSIONS), TriangleAttention(4, 3)
+    batch, attention = batch_of(SESSIONS), PrefixAttention(4, 3)
     states, keys = torch.randn(batch["event"].num_nodes, 5), torch.randn(batch["event"].num_nodes, 4)
     against = torch.randn(batch["event"].num_nodes, 3)
     found, ptr = attention(states, batch, keys=keys, against=against), batch["sample"].ptr.tolist()
@@ -73,9 +73,9 @@ def test_the_module_is_the_formula_session_by_session():
             torch.testing.assert_close(found[t], weight @ states[begin : t + 1], rtol=0, atol=1e-12)
 
 
-def test_an_unknown_user_is_zeros_to_whom_all_clicks_are_alike():
+def test_an_unknown_user_weights_all_clicks_equally():
     users = UserFeatures(3, 4)
-    encoder = WithUser(Recurrent(6, 5, cell="lstm"), users, TriangleAttention(5, 4)).eval()
+    encoder = WithUser(Recurrent(6, 5, cell="lstm"), users, PrefixAttention(5, 4)).eval()
     x = torch.randn(10, 6)
     batch = batch_of(SESSIONS, np.array([2, -1, 0, 1]))
     found, states = encoder(x[batch["item"].n_id], batch), encoder.encoder(x[batch["item"].n_id], batch)
