@@ -40,7 +40,7 @@ def ask(system, calls, threads):
     which = range(calls) if isinstance(calls, int) else calls
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message="this system reads the pauses")
+        warnings.filterwarnings("ignore", message="this system reads dwell times")
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(lambda n: system.recommend(ASKED[n % len(ASKED)], 5), which))
 

@@ -328,7 +328,7 @@ def test_scope_of_what_is_left_out_says_so():
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), -0.1])
 @pytest.mark.parametrize("step", [Gradient, LearnedRates])
 def test_rates_that_are_no_steps_are_refused(step, rate):
-    with pytest.raises(InputError, match=f"a rate of {rate} is no step"):
+    with pytest.raises(InputError, match=f"the rate is {rate}; it must be"):
         step(rate)
 
 

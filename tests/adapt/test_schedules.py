@@ -121,7 +121,7 @@ def test_a_curve_ends_where_the_rates_do():
         ({"inner": {"clip": "1"}}, "inner\\['clip'\\] must be a number"),
         ({"inner": {"first_order": 0.5}, "order": 1}, "pass order=2 with it"),
         ({"learned": "groups"}, "learned='groups' must be"),
-        ({"learned": "group", "lr": 0.0}, "cannot begin at 0"),
+        ({"learned": "group", "lr": 0.0}, "cannot start at 0"),
     ],
 )
 def test_options_that_there_are_none_of(arguments, told):
