@@ -33,16 +33,14 @@ class Scorer(Protocol):
         ...
 
 
-@runtime_checkable
 class Encoder(Protocol):
     """Maps item vectors to click states."""
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        """``[I, D]`` (one row per item of a session) -> ``[E, D']`` (one row per click)."""
+        """``[I, D]`` (per distinct item of each session) -> ``[E, D']`` (per click)."""
         ...
 
 
-@runtime_checkable
 class Head(Protocol):
     """Maps click states to candidate scores."""
 

@@ -32,7 +32,7 @@ from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.starts.start import Shared, Start
 from graphmeta.adapt.step import Step
 from graphmeta.adapt.twin import Kept
-from graphmeta.errors import DivergedError, InputError
+from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
 from graphmeta.sampling.session_batch import without_targets
@@ -176,7 +176,7 @@ class Adaptation(nn.Module):
                 answers = self._together(recommender, tasks, loss, answer, progress)
                 self.fallback.worked(mode, kept.moved())
                 return answers
-            except (InputError, DivergedError, MemoryError, torch.OutOfMemoryError):
+            except (InputError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 found = error
@@ -236,7 +236,7 @@ class Adaptation(nn.Module):
         self,
         recommender: Recommender,
         contexts: list[AdaptationContext],
-        walks: list[list[dict[str, Any]]],  # plain tensors, as everything of a task on its own
+        walks: list[list[dict[str, Any]]],  # plain tensors [*shape]: one list per task
         begun: list[str],
         answer: nn.Module | None,
     ) -> Tensor:
@@ -247,7 +247,7 @@ class Adaptation(nn.Module):
         self.start.on_adapted(recommender, {**adapted})  # before the outputs, whose gradients it may use
         for t, walk in enumerate(walks):
             walk[-1] |= {name: stacked[t] for name, stacked in adapted.items()}
-        return torch.cat([self._weighed(p, walk, answer) for p, walk in zip(contexts, walks, strict=True)])
+        return torch.cat([self._weighed(c, walk, answer) for c, walk in zip(contexts, walks, strict=True)])
 
     def _walk(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> list[Weights]:
         """The weights after each step with a query loss, see :class:`~graphmeta.adapt.inner.MultiStep`."""
@@ -290,16 +290,16 @@ class Adaptation(nn.Module):
         )
 
     def _second(self, progress: float) -> bool:
-        """Whether steps are differentiated through, when this share of the training is done."""
+        """Whether steps are differentiated through, at this training progress."""
         return self.inner.order_at(progress) == 2 and torch.is_grad_enabled()
 
     @property
     def _moves_states(self) -> bool:
-        """Whether a task has states of its own, or only a head of its own."""
+        """Whether encoder states differ by task (something outside the head is adapted)."""
         return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
     def _descend(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
-        """The weights after all steps, from ``begin`` and, for what is not in it, the shared weights."""
+        """The weights after all steps, from ``begin``; the rest starts from the shared weights."""
         return deque(self._every_step(context, begin), maxlen=1).pop()  # earlier ones are not kept
 
     def _every_step(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Iterator[Weights]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -109,7 +109,8 @@ def measure(
     Runs them once on twins with a forked random state; nothing else is modified.
     """
     own = Twin(recommender)
-    model, twin = own.module, Twin(adaptation).module
+    model = own.module
+    twin: Any = Twin(adaptation).module
     assert isinstance(model, Recommender)
     for part in model.modules() if model.training else ():  # buffers of the original are not written
         part._buffers.update({name: None if b is None else b.clone() for name, b in part._buffers.items()})
@@ -119,7 +120,7 @@ def measure(
         counting(frozenset(own.memory)) as counter,
     ):
         most = adaptation.inner.dearest
-        answers = twin.run(model, tasks, loss, score=score, progress=most)  # pyright: ignore[reportCallIssue]
+        answers = twin.run(model, tasks, loss, score=score, progress=most)
     size = counter.peak + answers.numel() * answers.element_size()
     adaptation.activations[adaptation.mode(recommender, score)] = rows, size / max(tasks.num_tasks * rows, 1)
 

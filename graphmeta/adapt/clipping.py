@@ -11,7 +11,7 @@ from graphmeta.adapt.context import Support
 from graphmeta.adapt.stacked.task_matrix import TaskMatrix
 from graphmeta.adapt.stacked.task_table import TaskTable
 
-Grads = list[Tensor | None]  # of one parameter: by what was read from it, or by the parameter itself
+Grads = list[Tensor | None]  # of one parameter: one per tensor read (low-rank weight), or a single one
 
 
 def clipped(grads: Mapping[str, Grads], own: Mapping[str, Tensor], limit: float, support: Support) -> dict[str, Grads]:
@@ -50,4 +50,4 @@ def _scaled(own: Tensor, grads: Sequence[Tensor | None], factor: Tensor) -> Grad
     """The gradients times their task's factor."""
     if isinstance(own, TaskMatrix | TaskTable):
         return own.scaled(grads, factor)
-    return [None if grad is None else grad * factor.reshape(-1, *(1,) * (grad.dim() - 1)) for grad in grads]
+    return [None if g is None else g * factor.reshape(*factor.shape, *(1,) * (g.dim() - factor.dim())) for g in grads]

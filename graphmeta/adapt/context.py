@@ -18,7 +18,7 @@ from graphmeta.recommender import Encoded, Recommender
 class AdaptationContext:
     """Support and query of all tasks ``together``, or of a single task with index ``number``.
 
-    ``encoded`` and ``seen`` are the encoded query and support, if they do not depend on the adapted weights.
+    ``encoded`` (query) and ``seen`` (support) are set if encoding does not depend on the adapted weights.
     ``progress`` is the completed share of the training. ``calls`` and ``finite`` collect what is checked once after
     all steps: the ownership of rows, and each step's losses.
     """
@@ -47,7 +47,7 @@ class AdaptationContext:
         return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
 
     def call(self, batch: HeteroData, *, exact: bool) -> Call:
-        """A call of the recommender for this batch."""
+        """A call of the recommender for this batch; ``exact``: differentiable to any order."""
         made = Call(self.recommender, batch, together=self.together, exact=exact)
         self.calls.append(made)
         return made
@@ -81,7 +81,7 @@ class AdaptationContext:
 
 @dataclass(frozen=True)
 class Support:
-    """The support of every step, the fixed parameters outside the scope, and the tasks' start."""
+    """What all steps share: support ``batch``, ``second`` order or not, ``fixed`` (detached) parameters, ``start``."""
 
     context: AdaptationContext
     batch: HeteroData

@@ -166,7 +166,8 @@ class Twin:
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
         twin.__dict__ = entries
-        entries["_parameters"] = self._tensors(module._parameters)  # pyright: ignore[reportArgumentType]
+        parameters: Any = module._parameters
+        entries["_parameters"] = self._tensors(parameters)
         entries["_buffers"] = self._tensors(module._buffers)
         entries["_modules"] = {n: None if part is None else self._module(part) for n, part in module._modules.items()}
         self._pairs.append((module, twin))

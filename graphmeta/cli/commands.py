@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's usage errors: an unknown option, a missing argument
             raise
-        return console.fail(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+        usage: Any = error
+        return console.fail(usage.format_message())
 
 
 class _Interrupted(Exception):

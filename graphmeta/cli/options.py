@@ -128,5 +128,5 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**made, **given)
 
-    called.__signature__ = inspect.Signature(options)  # pyright: ignore[reportAttributeAccessIssue]
+    called.__dict__["__signature__"] = inspect.Signature(options)
     return called

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -210,9 +211,9 @@ def _numeric(values: pd.Series) -> np.ndarray:
         return np.array([_float(value) for value in plain])
 
 
-def _float(value: object) -> float:
+def _float(value: Any) -> float:
     try:
-        return float(value)  # pyright: ignore[reportArgumentType]
+        return float(value)
     except (TypeError, ValueError, OverflowError):
         return float("nan")
 

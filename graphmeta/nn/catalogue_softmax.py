@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.errors import InputError
+from graphmeta.nn.function import Function
 from graphmeta.nn.sizes import needs_sync
 
 ScoreTerm = tuple[Tensor, Tensor, Tensor]  # rows, columns and the values added to the scores there
@@ -107,7 +108,7 @@ def _of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
     return place[row[kept]], column[kept], value.index_select(0, kept)
 
 
-class CrossEntropyInPlace(torch.autograd.Function):
+class CrossEntropyInPlace(Function):
     """``cross_entropy(scores, target)`` per row, which overwrites ``scores`` with their gradient; they must not be used
     again.
 
@@ -115,7 +116,7 @@ class CrossEntropyInPlace(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, target: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, scores: Tensor, target: Tensor) -> Tensor:
         """The losses ``[S]``."""
         weight = scores.data  # detach() would register the in-place change with autograd, also for views
         own, top = weight.gather(1, target[:, None]).squeeze(1), weight.amax(1)
@@ -125,7 +126,7 @@ class CrossEntropyInPlace(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """``(softmax(scores) − onehot(target)) · grad``."""
         if ctx.weight is None:
             raise RuntimeError(
@@ -167,9 +168,9 @@ def _mix(query: Tensor, candidates: Tensor, block: int = 4096) -> tuple[Tensor, 
     return top.squeeze(1), total.squeeze(1), mix
 
 
-class _ScoreCrossEntropy(torch.autograd.Function):
+class _ScoreCrossEntropy(Function):
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         ctx: Any,
         query: Tensor,
         candidates: Tensor,
@@ -195,7 +196,7 @@ class _ScoreCrossEntropy(torch.autograd.Function):
         return total.log() + top - own
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grad.device.type, enabled=False):
             return _ScoreCrossEntropy._backward(ctx, grad)
 

@@ -46,14 +46,14 @@ def cbml(
             ``[S ; C] W`` before the bias, which has its own gate.
         scope: what a session adapts: ``PREDICTOR`` (the last layer), ``ATTENTION`` (encoder and head) or ``EVERYTHING``
             (the item table too) of :mod:`graphmeta.published.options`; never clusters and gates.
-        step: learning rate of the inner steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates`.
+        step: learning rate of the inner steps, or e.g. ``LearnedRates(lr, per_step=True)``.
         inner: number of steps, order and bounds of the inner loop.
 
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
     eqs 9–18; its variants CBML-G (``gate="none"``), CBML-C (``gate="session"``), CBML-S (``gate="cluster"``; the letter
-    names the removed input) and CBML-F (``attributes=False``).
+    names the removed input) and CBML-F (no item attributes).
     Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value per weight; the gate
-    reads the session before the query; the support is the last ten prefixes (``max_support``); in all variants the
+    reads the observed clicks only; the support is the last ten prefixes (``max_support``); in all variants the
     prediction layer reads ``[S ; C]``.
     """
     own = copied(base)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -71,8 +73,9 @@ class MappedFactors(nn.Module):
         """
         if (rows.domain == SOURCE).any():
             raise InputError("the mapping leads from source to target; pass items of the target domain")
-        source, target = self.factors.sides
-        return target.rate(self.mapping(rows.user, source.vectors), rows.item)  # pyright: ignore
+        sides: Any = self.factors.sides
+        source, target = sides
+        return target.rate(self.mapping(rows.user, source.vectors), rows.item)
 
     def stages(self, cut: CrossDomain) -> list[Stage]:
         """First the factors, whose epoch is chosen on a tenth of the known ratings, excluded from training and from the
@@ -80,15 +83,17 @@ class MappedFactors(nn.Module):
         cold-start users.
         """
         training, validation = (rows.to(device_of(self)) for rows in _train_validation(cut.ratings()))
-        learners, (source, target) = self.mapping.learners, self.factors.sides
+        mapping: Any = self.mapping
+        sides: Any = self.factors.sides
+        learners, (source, target) = mapping.learners, sides
 
         def held_out() -> dict[str, float]:
             return rating_errors(predict(self.factors, validation), validation.rating.cpu())
 
         def losses(at: Tensor) -> Tensor:
             with torch.no_grad():
-                vectors = source.eval().vectors, target.eval().vectors  # pyright: ignore
-            return self.mapping.losses(learners[at], *vectors)  # pyright: ignore
+                vectors = source.eval().vectors, target.eval().vectors
+            return mapping.losses(learners[at], *vectors)
 
         return [
             Stage(self.factors, len(training), lambda at: self.factors.losses(training.take(at)), held_out),

@@ -1,6 +1,6 @@
 """Options of published systems, as objects and by flat names.
 
-A function of :mod:`graphmeta.published` takes objects: ``cbml(base, step=LearnedRates(0.01),
+A function of :mod:`graphmeta.published` takes objects: ``cbml(base, step=LearnedRates(0.01, per_step=True),
 inner=InnerLoop(order=2))``. The command line, :func:`~graphmeta.published.catalogue.build` and stored recipes use
 numbers, strings and lists: ``lr=0.01, learned="number", order=2``. This module converts between the two.
 """
@@ -21,7 +21,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
 
 # Never adapted: prototypes, gates and memory keys identify a task, and the rows that the re-ranker's MLP reads are not
-# # grouped by task.
+# grouped by task.
 FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.score_terms.reranker")
 SCOPES: dict[str, Scope] = {
     "predictor": Scope("head.project", "head.score_terms", "head.scale", without=FIXED),
@@ -39,13 +39,17 @@ class ClusterGate:
         session, cluster: whether the gate reads the session vector S and its cluster vector C.
         granularity: how gate values are broadcast over a weight, see :mod:`graphmeta.nn.conditioning.gate`.
         per_sample: compute one gate per support sample and for the query; inner steps update the ungated weights. If
-            False, compute one gate per task from the session before the query; inner steps update the gated weights.
+            False, compute one gate per task from its observed clicks; inner steps update the gated weights.
     """
 
     session: bool = True
     cluster: bool = True
     granularity: Granularity = Full()
     per_sample: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.session or self.cluster):
+            raise InputError("a gate reads the session, the cluster or both; pass gate=None for no gate")
 
     def part(self, session: int) -> slice:
         """The entries of ``[S ; C]`` that the gate reads; ``session`` is the size of S."""
@@ -214,8 +218,9 @@ def _make_gate(values: Mapping[str, Any], default: ClusterGate | None) -> Cluste
 
 
 def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
-    one = ClusterGate(session=False, cluster=False) if gate is None else gate
-    name = next(name for name, reads in _READS.items() if reads == (one.session, one.cluster))
+    one = ClusterGate() if gate is None else gate
+    reads = (False, False) if gate is None else (one.session, one.cluster)
+    name = next(name for name, known in _READS.items() if known == reads)
     scope = "sample" if one.per_sample else "session"
     return {"gate": name, "granularity": to_json(one.granularity), "gate_scope": scope}
 

@@ -32,7 +32,7 @@ class Published:
 
     Args:
         base: name of the system that it wraps by default; None for a system that is built from items.
-        encoder: name of the stored system user_argument trained weights initialise its training.
+        encoder: name of the stored system whose trained weights initialise its training.
         rates: predicts ratings instead of ranking next items.
         held_out: must be trained on later sessions than those that its co-occurrence statistics count.
         items_only: its base is built without the items' attributes.
@@ -159,7 +159,7 @@ def variant(name: str, function: Callable[..., System], **defaults: Any) -> Call
     chosen.__name__ = chosen.__qualname__ = name
     takes = inspect.signature(inner)
     parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in takes.parameters.values()]
-    chosen.__signature__ = takes.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    chosen.__dict__["__signature__"] = takes.replace(parameters=parameters)
     return chosen
 
 
@@ -193,7 +193,7 @@ def _recorded(
         return system
 
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
-    built.__signature__ = inner.replace(parameters=[*inner.parameters.values(), *own])  # pyright: ignore
+    built.__dict__["__signature__"] = inner.replace(parameters=[*inner.parameters.values(), *own])
     return built
 
 

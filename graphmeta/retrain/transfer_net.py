@@ -87,7 +87,7 @@ class TransferredTable(Tensor):
         table.net, table.old, table.new, table.rows, table.whole = net, old, new, [], None
         return table
 
-    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"TransferredTable(shape={tuple(self.old.shape)})"
 
     @classmethod

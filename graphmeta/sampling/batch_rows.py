@@ -21,12 +21,13 @@ def next_times(samples: Samples, time: np.ndarray) -> np.ndarray:
     return np.where(known, time[at], np.nan)
 
 
+# Value of each optional column in dummy rows.
 FILL: dict[str, float] = {"time": 0.0, "next_time": np.nan, "target": -1, "user": -1, "value": 0.0, "known": True}
 
 
 @dataclass(frozen=True)
 class BatchRows:
-    """The node and edge stores as arrays; ``owner`` is the sample of each item row."""
+    """Arrays: ptr ``[S + 1]``; n_id, owner (its sample) ``[I]``; item_row ``[E]``; edges ``[2, N]``, weight ``[N]``."""
 
     ptr: np.ndarray
     n_id: np.ndarray
@@ -41,6 +42,7 @@ class BatchRows:
 def hetero(
     rows: BatchRows, *, real: np.ndarray | None = None, per_task: dict[str, int] | None = None, num_tasks: int = 1
 ) -> HeteroData:
+    """The arrays as a batch, see :mod:`graphmeta.sampling.session_batch`; ``real``: rows of non-dummy samples."""
     lengths = np.diff(rows.ptr)
     sample = np.repeat(np.arange(len(lengths)), lengths)
     of = torch.from_numpy(np.stack([np.arange(len(sample)), rows.item_row]))

@@ -14,7 +14,7 @@ from graphmeta.sampling.tasks import Tasks
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """Batches of sample rows for one epoch: shuffled, then grouped by length to limit padding.
+    """Batches of sample rows for one epoch: shuffled; with ``pool`` > 1 grouped by length to limit padding.
 
     The order depends only on ``(seed, epoch)``, so epoch 7 can be repeated without epochs 0 to 6.
 

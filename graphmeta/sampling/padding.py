@@ -24,8 +24,8 @@ def filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_val
 
 
 def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
-    """Padded rows per task: at least one dummy sample, event and item; dummy samples have between ``shortest`` (1, or
-    0 if some real sample is empty) and ``longest`` events."""
+    """Padded rows per task: at least one dummy sample and item; dummy samples have ``shortest`` (1, or 0 if some real
+    sample is empty) to ``longest`` events."""
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1
     while True:

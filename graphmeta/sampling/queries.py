@@ -1,4 +1,4 @@
-"""From sessions of original ids to queries of a system, and from its scores to recommendations."""
+"""Converts sessions of original ids to samples, and scores to recommendations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Sessions:
         """Map sessions of original ids to indices; ``unknown`` sets how unknown item ids are handled.
 
         Raises:
-            InputError: an unknown item with ``unknown="raise"``, or times or users of another number.
+            InputError: an unknown item with ``unknown="raise"``, or a wrong number of times or users.
         """
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
@@ -90,7 +90,7 @@ def knows_any(items: EntityTable, session: Sequence[Any]) -> bool:
 def best_of(
     scores: Tensor, k: int, items: EntityTable, seen: list[np.ndarray] | None = None
 ) -> list[list[Recommendation]]:
-    """The k best items of each row of scores, without the items in ``seen``; possibly fewer than k.
+    """The k best items of each row of scores, without ``seen`` ones (set to -inf in place); possibly fewer.
 
     Raises:
         InputError: scores that are not finite.

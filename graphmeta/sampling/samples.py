@@ -17,7 +17,8 @@ from graphmeta.sampling.padding import ragged
 class Samples:
     """Contexts by reference: sample s has the context ``item[begin[s]:end[s]]`` and ``target[s]`` (-1: unknown).
 
-    Shapes: item ``[N]``; begin, end, target, session ``[S]``; all int64. Optional: ``time [N]`` float64 seconds,
+    Shapes: item ``[N]`` (the log's clicks); begin, end, target, session ``[S]`` (row of the log); all int64.
+    Optional: ``time [N]`` float64 seconds,
     ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, the rating of the target.
 
     ``items`` and ``users`` are the tables that the indices refer to, if known.
@@ -46,7 +47,7 @@ class Samples:
 
     @property
     def support(self) -> Samples:
-        """The given support samples: none, the support is made of each sample's own clicks."""
+        """Always empty: the support is made later, of each sample's own clicks (``support_of``)."""
         return self.take(slice(0, 0))
 
     @property

@@ -1,8 +1,8 @@
 """Tasks of support and query samples.
 
 A session is a task: its observed clicks after the first are the support targets, each predicted from the clicks before
-it; the query predicts the next click from all of them. The query target is in no support sample, by construction and
-by check.
+it; the query predicts the next click from all of them. The query's target click is in no support sample (its item
+may be); this is checked.
 
 Tasks with a given support and query (e.g. ratings of a user split in two) are :class:`Tasks`; training, adaptation and
 scoring take either.
@@ -59,7 +59,7 @@ def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Sampl
 
 @dataclass(frozen=True)
 class Tasks:
-    """Tasks with given support and query samples: those of task t are the rows ``ptr[t]:ptr[t + 1]`` of each.
+    """Tasks with given support and query samples: task t has the rows ``X_ptr[t]:X_ptr[t + 1]`` of each X.
 
     Args:
         support, query: the samples of all tasks, any number per task.

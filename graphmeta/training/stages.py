@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,8 @@ def _reports(stages: Sequence[Stage], optimizer: Optimizer, loop: Loop) -> Itera
     """The reports of all epochs, each trained when it is requested."""
     for stage in stages:
         # A run uses only the weights of a system.
-        run = Run(stage.weights, optimizer.build(stage.weights.parameters()), {})  # pyright: ignore[reportArgumentType]
+        weights: Any = stage.weights
+        run = Run(weights, optimizer.build(weights.parameters()), {})
         while (epoch := len(run.history)) < loop.epochs and run.since_best() < loop.patience:
             began = time.perf_counter()
             with torch.random.fork_rng():

@@ -440,3 +440,20 @@ def test_more_steps_than_rates_are_refused(rates):
     adaptation.steps = 3
     with pytest.raises(InputError, match="rates for 2 steps, not for 3"):
         adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss(), score=True)
+
+
+def test_a_clipped_gradient_of_a_number_stays_a_number():
+    from graphmeta.adapt.clipping import _scaled
+
+    number, table = torch.tensor(2.0), torch.ones(3, 2)
+    found = _scaled([number, table, None], torch.tensor(0.5))
+    assert found[0].shape == () and float(found[0]) == 1 and torch.equal(found[1], table / 2) and found[2] is None
+
+
+def test_paths_have_no_multi_step_loss():
+    from graphmeta.published.meta import meta_hin
+    from graphmeta.published.session import sr_gnn
+    from graphmeta.testing import fake_log
+
+    with pytest.raises(InputError, match="no multi-step loss"):
+        meta_hin(sr_gnn(fake_log(sessions=5).items, width=4), inner=InnerLoop(steps=2, multi_step=MultiStep()))

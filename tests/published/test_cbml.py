@@ -249,3 +249,10 @@ def test_every_option_is_saved(arguments, tmp_path):
 def test_strange_options_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         build("cbml", LOG.items, width=WIDTH, **arguments)
+
+
+def test_a_gate_that_reads_nothing_is_refused():
+    from graphmeta.published.options import ClusterGate
+
+    with pytest.raises(InputError, match="gate=None"):
+        ClusterGate(session=False, cluster=False)

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.nn.function import Function
 
 
 @dataclass(frozen=True)
@@ -149,18 +150,18 @@ class TableState:
         return torch.matmul(vectors, self.base.t()) * self.scale[:, None]
 
 
-class _ScaledByConstant(torch.autograd.Function):
+class _ScaledByConstant(Function):
     """``a_ti h·e_i``, where ``(a_ti − 1) e_i`` is a constant to ``e_i``: its gradient is that of ``h·e_i``."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, base: Tensor, scale: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, vectors: Tensor, base: Tensor, scale: Tensor) -> Tensor:
         """``[T, Q, D]``, ``[V, D]`` and ``[T, V]`` -> ``[T, Q, V]``."""
         ctx.save_for_backward(vectors, base, scale)
         return torch.matmul(vectors, base.t()).mul_(scale[:, None])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """To each of them, if it asks."""
         vectors, base, scale = ctx.saved_tensors
         to_vectors = to_base = to_scale = None

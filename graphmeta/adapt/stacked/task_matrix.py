@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,7 @@ class TaskMatrix(TaskWeight):
     def __init__(self, state: MatrixState, stack: Stack) -> None:
         Tensor.__init__(self)
 
-    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"TaskMatrix({self.stack.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
 
     @property

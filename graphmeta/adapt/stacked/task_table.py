@@ -22,6 +22,7 @@ from graphmeta.adapt.stacked.table_state import TableState, distinct
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, ScoreTerm, plus
+from graphmeta.nn.function import Function
 
 
 class TaskTable(TaskValue):
@@ -44,7 +45,7 @@ class TaskTable(TaskValue):
     def __init__(self, state: TableState, stack: Stack) -> None:
         super().__init__()
 
-    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"TaskTable({self.stack.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
 
     @staticmethod
@@ -302,18 +303,18 @@ def _units(table: TaskTable, p: float = 2.0, dim: int = 1, eps: float = 1e-12, o
     return TaskUnits(table, eps)
 
 
-class _Shortened(torch.autograd.Function):
+class _Shortened(Function):
     """Products times inverse lengths, ``[T, Q, V]`` and ``[T, V]``, whose gradient takes the place of the scores'."""
 
     @staticmethod
-    def forward(ctx: Any, products: Tensor, inverse: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, products: Tensor, inverse: Tensor) -> Tensor:
         """``[T, Q, V]``."""
         ctx.save_for_backward(products, inverse)
         return products * inverse[:, None]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         """To the products, in the memory of ``grad``, and to the inverse lengths."""
         products, inverse = ctx.saved_tensors
         to_inverse = torch.zeros_like(inverse)

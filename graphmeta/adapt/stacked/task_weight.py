@@ -8,7 +8,7 @@ value of each task. No vmap, no loop, no copy of the module; autograd sees ordin
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class TaskWeight(TaskValue):
     def __init__(self, stacked: Tensor, stack: Stack) -> None:
         super().__init__()
 
-    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"TaskWeight({self.stack.num_tasks} tasks, shape={tuple(self.shape)})"
 
 

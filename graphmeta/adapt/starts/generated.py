@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Generated(nn.Module):
     """One parameter starts from a function of the task's context: ``θ_t = g(c_t)``.
 
-    The context ``c_t`` is the head's readout of the task's observed clicks (averaged over its queries). The shared
-    value of the parameter is not used, and need not have a gradient.
+    The context ``c_t`` is the recommender's summary of the task, see :class:`~graphmeta.adapt.starts.gated.Gated`. The
+    shared value of the parameter is not used, and need not have a gradient.
 
     Args:
         name: of the parameter; generator: ``[T, D'] -> [T, …]``, as many numbers as the parameter has.

@@ -63,7 +63,7 @@ class MemoryStart(nn.Module):
 
 
 class UserMemoryStart(nn.Module):
-    """A task starts from the adapted weights of earlier tasks with similar profiles; its own are written back.
+    """A task's start is read from memories of earlier tasks with similar profiles; its own are written back.
 
     With the profile p and three memories, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each
     parameter of the scope, and the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P is updated

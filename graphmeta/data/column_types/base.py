@@ -13,15 +13,15 @@ from torch_geometric.data import HeteroData
 class Column(Protocol):
     """A column of an item or user table: one value per row, in the order of the table.
 
-    A type of column is a class in a module of its own in this package, under :func:`column_type`; it needs nothing
-    else to be read, cut, saved, loaded and put into the graph.
+    To add a type, put a class decorated with :func:`column_type` into a new module of this package; nothing else is
+    needed to read, select, save, load and add it to the graph.
     """
 
     kind: ClassVar[str]
 
     @classmethod
     def read(cls, values: pd.Series, name: str) -> Self:
-        """The column of a table; raises :class:`~graphmeta.errors.InputError` with the row of what cannot be read."""
+        """The column of a table; raises :class:`~graphmeta.errors.InputError` naming the first unreadable row."""
         ...
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Categories, one a row."""
+"""Categories, one per row."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Attribute:
         digest.update(f"{name} {self.values.tolist()}".encode() + self.codes.tobytes())
 
     def is_sound(self, rows: int) -> bool:
-        """Whether there is a code a row, each of a value."""
+        """Whether each row has one code, and each code a value."""
         return self.codes.shape == (rows,) and are_sound(self.codes, self.values)
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:

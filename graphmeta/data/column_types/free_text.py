@@ -1,4 +1,4 @@
-"""Texts, one a row: a title, a description."""
+"""Texts, one per row: a title, a description."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Text:
         digest.update(f"{name} text {self.values.tolist()}".encode())
 
     def is_sound(self, rows: int) -> bool:
-        """Whether there is a text a row."""
+        """Whether each row has one text."""
         return self.values.shape == (rows,) and all(isinstance(value, str) for value in self.values)
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Numbers, one a row."""
+"""Numbers, one per row."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Numeric:
         digest.update(f"{name} numeric".encode() + self.values.tobytes())
 
     def is_sound(self, rows: int) -> bool:
-        """Whether there is a number a row, none of them infinite."""
+        """Whether each row has one number, none infinite."""
         return self.values.shape == (rows,) and not np.isinf(self.values).any()
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:

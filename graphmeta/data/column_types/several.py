@@ -1,4 +1,4 @@
-"""Categories, any number a row."""
+"""Categories, any number per row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphmeta.data.columns import spelled
 @column_type
 @dataclass(frozen=True, eq=False)
 class Several:
-    """A categorical column with any number of values a row: row r's are ``codes[ptr[r]:ptr[r + 1]]``.
+    """A categorical column with any number of values per row: row r has ``codes[ptr[r]:ptr[r + 1]]``.
 
     A row without any value has the one code 0, "unknown", so that every row has one at least.
 
@@ -42,7 +42,7 @@ class Several:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Several:
         """The column that :meth:`to_json` wrote."""
-        codes, ptr = np.array(stored["codes"]), np.array(stored["ptr"])
+        codes, ptr = (np.array(stored[key], dtype=np.int64) for key in ("codes", "ptr"))
         return cls(codes, ptr, np.array(stored["values"], dtype=object))
 
     @property
@@ -51,7 +51,7 @@ class Several:
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """Codes, where each row's begin, and values."""
+        """Codes, row pointer and values."""
         return {"codes": self.codes.tolist(), "ptr": self.ptr.tolist(), "values": self.values.tolist()}
 
     def take(self, rows: np.ndarray) -> Several:
@@ -63,11 +63,11 @@ class Several:
         return replace(self, codes=codes[where], ptr=ptr)
 
     def update(self, digest: hashlib._Hash, name: str) -> None:
-        """Name, values, codes and where each row's begin."""
+        """Name, values, codes and row pointer."""
         digest.update(f"{name} {self.values.tolist()}".encode() + self.codes.tobytes() + self.ptr.tobytes())
 
     def is_sound(self, rows: int) -> bool:
-        """Whether each row has a code at least, and each code is of a value."""
+        """Whether each row has at least one code, and each code a value."""
         fits = self.ptr.shape == (rows + 1,) and self.ptr[0] == 0 and self.ptr[-1] == len(self.codes)
         return bool(fits and (np.diff(self.ptr) > 0).all()) and are_sound(self.codes, self.values)
 

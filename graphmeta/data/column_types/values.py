@@ -14,7 +14,7 @@ from graphmeta.data.columns import spelled
 
 
 def text(values: pd.Series) -> pd.Series:
-    """Values as text, "" for missing; whole floats without ".0": a gap makes floats of a column of ints."""
+    """Values as text, "" for missing; whole floats without ".0" (pandas reads ints with gaps as floats)."""
     known = values.notna().to_numpy(dtype=bool)
     if pd.api.types.is_float_dtype(values) and (np.mod(values[known], 1) == 0).all():
         values = values.astype(object).where(known, 0).map(int)

@@ -1,4 +1,4 @@
-"""Vectors, one a row: of an image, a text, another model."""
+"""Vectors, one per row: of an image, a text, another model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Vector:
         return cls(np.array(stored["values"], dtype=np.float32).reshape(-1, int(stored["size"])))
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers, and how many a row."""
+        """The numbers, and the length D."""
         return {"values": self.values.tolist(), "size": self.values.shape[1]}
 
     def take(self, rows: np.ndarray) -> Vector:
@@ -63,7 +63,7 @@ class Vector:
         digest.update(f"{name} vector".encode() + self.values.tobytes())
 
     def is_sound(self, rows: int) -> bool:
-        """Whether there is a vector a row, of finite numbers."""
+        """Whether each row has one vector of finite numbers."""
         return self.values.ndim == 2 and len(self.values) == rows and bool(np.isfinite(self.values).all())
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
@@ -72,7 +72,7 @@ class Vector:
 
 
 def _is_known(cell: object) -> bool:
-    return isinstance(cell, list | tuple | np.ndarray) or bool(pd.notna(cell) and str(cell).strip())  # pyright: ignore
+    return isinstance(cell, list | tuple | np.ndarray) or str(cell).strip() not in ("", "nan", "None", "<NA>")
 
 
 def _vector(cell: Any, name: str, at: int, separator: str) -> np.ndarray:

@@ -242,8 +242,8 @@ class PersonalMapping(nn.Module):
 
     def _map(self, at: Tensor, x: Tensor) -> Tensor:
         """``[N, n, D] -> [N, n, D]``, each of the N by its own mapping."""
-        hidden = (_affine(x, self.first[at])).tanh()  # pyright: ignore[reportIndexIssue]
-        return _affine(hidden, self.second[at])  # pyright: ignore[reportIndexIssue]
+        hidden = _affine(x, self.get_parameter("first")[at]).tanh()
+        return _affine(hidden, self.get_parameter("second")[at])
 
 
 def _affine(x: Tensor, weight: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -91,8 +93,9 @@ class Content(nn.Module):
 
     def mark_seen(self, rows: np.ndarray) -> None:
         """Mark the values of these rows as seen in training."""
+        part: Any
         for part in self.fields.values():
-            part.mark_seen(rows)  # pyright: ignore[reportCallIssue]
+            part.mark_seen(rows)
 
 
 class ContentFeatures(nn.Module):

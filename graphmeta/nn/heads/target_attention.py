@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
+from graphmeta.nn.function import Function
 from graphmeta.nn.heads.scoring import ScoringHead
 from graphmeta.nn.readout import softmax_of
 from graphmeta.nn.sizes import needs_sync
@@ -219,9 +220,9 @@ def _tiles(candidates: Tensor) -> list[tuple[Tensor, slice]]:
     return [(candidates[cut], cut) for cut in cuts]
 
 
-class _AttendedCrossEntropy(torch.autograd.Function):
+class _AttendedCrossEntropy(Function):
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         ctx: Any,
         query: Tensor,
         keys: Tensor,
@@ -244,7 +245,7 @@ class _AttendedCrossEntropy(torch.autograd.Function):
         return (ctx.normaliser - own).index_select(0, torch.argsort(columns.order))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grad.device.type, enabled=False):
             return _AttendedCrossEntropy._backward(ctx, grad)
 

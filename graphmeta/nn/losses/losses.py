@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,10 +124,10 @@ class AllPositions(nn.Module):
             )
 
     @staticmethod
-    def _states(recommender: nn.Module, item: np.ndarray, ptr: np.ndarray, num_items: int) -> Tensor:
+    def _states(recommender: Any, item: np.ndarray, ptr: np.ndarray, num_items: int) -> Tensor:
         rows = np.arange(len(ptr) - 1)
         batch = session_batch(Samples(item, ptr[:-1], ptr[1:], np.full(len(rows), -1), rows), num_items=num_items)
-        return recommender.encode(batch.to(next(recommender.parameters()).device))[0].cpu()  # pyright: ignore
+        return recommender.encode(batch.to(next(recommender.parameters()).device))[0].cpu()
 
 
 def following(batch: HeteroData, ahead: int = 1) -> HeteroData:

@@ -1,0 +1,19 @@
+"""``torch.autograd.Function`` with ``forward`` and ``backward`` of any signature, as far as types are concerned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+
+    class Function:
+        """See :class:`torch.autograd.Function`."""
+
+        @classmethod
+        def apply(cls, *args: Any) -> Any:
+            """Call ``forward``."""
+            ...
+else:
+    Function = torch.autograd.Function
