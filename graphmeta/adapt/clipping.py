@@ -50,4 +50,4 @@ def _scaled(own: Tensor, grads: Sequence[Tensor | None], factor: Tensor) -> Grad
     """The gradients times their task's factor."""
     if isinstance(own, TaskMatrix | TaskTable):
         return own.scaled(grads, factor)
-    return [None if g is None else g * factor.reshape(*factor.shape, *(1,) * (g.dim() - factor.dim())) for g in grads]
+    return [None if g is None else g * factor.reshape((*factor.shape, *(1,) * (g.dim() - factor.dim()))) for g in grads]

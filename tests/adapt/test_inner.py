@@ -446,7 +446,7 @@ def test_a_clipped_gradient_of_a_number_stays_a_number():
     from graphmeta.adapt.clipping import _scaled
 
     number, table = torch.tensor(2.0), torch.ones(3, 2)
-    found = _scaled([number, table, None], torch.tensor(0.5))
+    found = _scaled(number, [number, table, None], torch.tensor(0.5))
     assert found[0].shape == () and float(found[0]) == 1 and torch.equal(found[1], table / 2) and found[2] is None
 
 

@@ -40,7 +40,7 @@ def trained(name="maml", *, epochs=4, checkpoint=None, stop_after=None, **argume
 
 
 @pytest.mark.parametrize("name", ["maml", "cbml"])
-@pytest.mark.parametrize("stop_after", [1, 3])
+@pytest.mark.parametrize("stop_after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_resumed_is_uninterrupted(name, stop_after, tmp_path):
     whole, straight = trained(name)
     trained(name, checkpoint=Checkpoint(tmp_path), stop_after=stop_after)

@@ -92,7 +92,7 @@ def test_first_equal_is_the_loop():
     assert first_equal(sample, code).tolist() == wanted
 
 
-@pytest.mark.parametrize("name", ["mean", "attention"])
+@pytest.mark.parametrize("name", ["mean", pytest.param("attention", marks=pytest.mark.slow)])
 def test_it_keeps_the_contract_stacked(name):
     report = check_encoder(lambda width: HeteroSession(width, ATTRIBUTES, messages=MESSAGES[name]), width=4)
     assert report.ok, report
