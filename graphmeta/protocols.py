@@ -66,9 +66,20 @@ class ProductHead(Protocol):
         """The candidate vectors of the product, ``[…, D'] -> […, D']``."""
         ...
 
+    def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The sum of ``score_terms``: rows, columns and values, which ``forward`` must add to the products."""
+        ...
+
     def learn_temperature(self) -> None:
         """Make the temperature of the products a parameter."""
         ...
+
+
+@runtime_checkable
+class NotProducts(Protocol):
+    """A head that says why its scores are no products of a query and an item."""
+
+    no_products: str
 
 
 @runtime_checkable

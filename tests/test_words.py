@@ -33,7 +33,7 @@ RETIRED: dict[str, tuple[str, set[str]]] = {
 }
 # Gone from the benchmarks and their results, not yet from the whole library.
 RETIRED_IN_BENCHMARKS: dict[str, tuple[str, set[str]]] = {
-    r"bundled dataset": ("bundled dataset", set()),
+    r"embedded log": ("bundled dataset", set()),
     r"alike": ("attribute-overlap baseline, equal", NAMES_OF_OLD_FILES),
     r"rivals?": ("baselines", set()),
     r"known clicks": ("context length", NAMES_OF_OLD_FILES),

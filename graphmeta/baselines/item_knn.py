@@ -43,7 +43,7 @@ class ItemKNN:
         at_least_one(neighbours=neighbours)
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be between 0 and 1, not {alpha}")
-        self.num_items = log.num_items
+        self.items, self.num_items = log.items, log.num_items
         self.similar, self.similarity = _similar_items(*incidence(log), most=neighbours, alpha=alpha)
 
     def scores(self, samples: Samples) -> Tensor:

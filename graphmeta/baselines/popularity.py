@@ -20,7 +20,7 @@ class Popularity:
     """
 
     def __init__(self, log: EventLog) -> None:
-        self.num_items = log.num_items
+        self.items, self.num_items = log.items, log.num_items
         self.support = torch.from_numpy(log.support).float()
 
     def scores(self, samples: Samples) -> Tensor:
@@ -46,7 +46,7 @@ class SessionPopularity:
     """
 
     def __init__(self, log: EventLog) -> None:
-        self.num_items = log.num_items
+        self.items, self.num_items = log.items, log.num_items
         self.base = torch.from_numpy(log.support / (1 + log.support.max(initial=0))).float()
 
     def scores(self, samples: Samples) -> Tensor:
@@ -68,7 +68,7 @@ class NoRepeats:
     """
 
     def __init__(self, model: Scorer) -> None:
-        self.model, self.num_items = model, model.num_items
+        self.model, self.num_items, self.items = model, model.num_items, getattr(model, "items", None)
 
     def scores(self, samples: Samples) -> Tensor:
         """``[S, num_items]``, the model's scores except for seen items."""

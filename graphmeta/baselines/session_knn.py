@@ -83,7 +83,7 @@ class SessionKNN:
 
     def __init__(self, log: EventLog, *, neighbours: int = 100, recent: int = 1000, idf: bool = True) -> None:
         at_least_one(neighbours=neighbours, recent=recent)
-        self.num_items, self.num_sessions = log.num_items, log.num_sessions
+        self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.items_of, self.ages_of = incidence(log)
         self.rarity = rarity(self.ages_of, num_sessions=log.num_sessions) if idf else np.ones(log.num_items)

@@ -67,7 +67,7 @@ class Stan:
     ) -> None:
         at_least_one(neighbours=neighbours, recent=recent)
         _positive(lambda1=lambda1, lambda2=lambda2, lambda3=lambda3)
-        self.num_items, self.num_sessions = log.num_items, log.num_sessions
+        self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2 if log.has_time else None, lambda3
         self.items_of, self.ages_of = incidence(log)

@@ -65,6 +65,7 @@ def evaluate(
     (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
     _check_ks(ks, model.num_items)
+    _check_metrics(metrics, ks)
     samples = queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
@@ -109,6 +110,17 @@ def _values(name: str, metric: Metric, found: Tensor) -> Tensor:
             f"per rank, evaluate() takes the mean"
         )
     return values
+
+
+def _check_metrics(metrics: Any, ks: tuple[int, ...]) -> None:
+    """Refuse metrics without a name, or with the name of one that is there already."""
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        raise InputError(f'metrics={metrics!r} must map names to functions of the ranks: {{"name": function}}')
+    taken = next((name for name in metrics if name in summary(torch.ones(1, dtype=torch.float64), ks)), None)
+    if taken is not None:
+        raise InputError(f"{taken!r} is measured already; give your metric another name")
 
 
 def _check_ks(ks: tuple[int, ...], candidates: int) -> None:

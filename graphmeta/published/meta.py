@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
@@ -11,7 +12,6 @@ from graphmeta.adapt.starts.memory import MemoryStart
 from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
-from graphmeta.nn.features.tables import item_table
 from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
 from graphmeta.published.parts import copied, last_layer, path_adaptation, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published
@@ -170,8 +170,8 @@ def meta_hin(
     model, paths = own.recommender, 2 + len(items.attributes)
     session, out = last_layer(model)
     replace_last_layer(model, nn.Linear(session + size, out))
-    table = item_table(model.features)
-    model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=table.width, size=size)
+    read = model.features(torch.zeros(0, dtype=torch.int64))[1].shape[1]  # what a neighbour's vector has
+    model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=read, size=size)
     context = MetaPaths(len(items), list(items.attributes), most=neighbours)
     adaptation = path_adaptation(
         Scope("head.project"), (session, size), count=paths, path_lr=path_lr, step=step, inner=inner

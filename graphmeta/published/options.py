@@ -95,7 +95,8 @@ def to_json(value: Any) -> Any:
     name = getattr(value, "__name__", None)
     if type(GRANULARITIES.get(str(name))) is type(value):
         return name
-    raise InputError(f"{name or value!r} cannot be stored in a recipe: it has no name in this library")
+    what = name or f"a {type(value).__name__}"
+    raise InputError(f"{what} cannot be stored in a recipe: it has no name in this library")
 
 
 def check_types(name: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -152,10 +153,13 @@ def _make_step(values: Mapping[str, Any], default: Step | float) -> Step | float
         False: lambda lr: lr,
         True: lambda lr: LearnedRates(lr, per_step=True),
         "number": lambda lr: LearnedRates(lr, per_step=True),
+        "number, all steps": LearnedRates,
+        "group, all steps": lambda lr: GroupRates(lr, per_step=False),
         "group": lambda lr: GroupRates(lr, per_step=True),
     }
     if flat["learned"] not in kinds:
-        raise InputError(f"learned={flat['learned']!r} must be False, True, 'number' or 'group'")
+        known = ", ".join(repr(kind) for kind in kinds if isinstance(kind, str))
+        raise InputError(f"learned={flat['learned']!r} must be False, True or one of {known}")
     return kinds[flat["learned"]](flat["lr"])
 
 
@@ -164,10 +168,11 @@ def _flat_step(step: Step | float) -> dict[str, Any]:
         return {"lr": step, "learned": False}
     if type(step) is Gradient:
         return {"lr": step.lr, "learned": False}
-    if type(step) is LearnedRates and step.per_step:
-        return {"lr": step.lr, "learned": "number"}
-    if type(step) is GroupRates and step.per_step and step.groups is None:
-        return {"lr": step.lr, "learned": "group"}
+    shared = "" if getattr(step, "per_step", True) else ", all steps"
+    if type(step) is LearnedRates:
+        return {"lr": step.lr, "learned": f"number{shared}"}
+    if type(step) is GroupRates and step.groups is None:
+        return {"lr": step.lr, "learned": f"group{shared}"}
     raise InputError(f"{step} cannot be stored in a recipe: these learning rates have no name in this library")
 
 

@@ -22,7 +22,7 @@ from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.protocols import ProductHead, ProjectedHead
+from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -56,7 +56,8 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
     head, items = system.recommender.head, system.items
     if not isinstance(head, ProductHead):
         raise InputError(
-            f"score terms need a head that scores by inner products (Dot, Cosine), not {type(head).__name__}"
+            f"score terms need a head that scores by products and adds them (graphmeta.protocols.ProductHead), not "
+            f"{type(head).__name__}{f': {head.no_products}' if isinstance(head, NotProducts) else ''}"
         )
     builders: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},

@@ -89,7 +89,12 @@ class Constant:
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
-        made = self.make(list(parameters))
+        try:
+            made = self.make(list(parameters))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"the optimizer cannot be made of these parameters ({error}); choose another") from None
+        if isinstance(made, torch.optim.LBFGS | torch.optim.SparseAdam):
+            raise InputError(f"{type(made).__name__} needs a closure or sparse gradients; choose another optimizer")
         if not isinstance(made, torch.optim.Optimizer):
             raise InputError(f"optimizer= made a {type(made).__name__}; it must return a torch.optim.Optimizer")
         return made
