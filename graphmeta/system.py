@@ -19,7 +19,7 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
 from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import EntityTable
+from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
@@ -118,8 +118,8 @@ class System(nn.Module):
         Raises:
             InputError: other items or users, a weight that is larger there, or nothing to copy; nothing is changed.
         """
-        users = self.users is None or other.users is None or np.array_equal(self.users.ids, other.users.ids)
-        if not users or not np.array_equal(self.items.ids, other.items.ids):
+        users = same_ids(self.users, other.users)
+        if not users or not same_ids(self.items, other.items):
             what = "items" if users else "users"
             raise InputError(f"the other system has other {what}; build both from one log, or from a log aligned to it")
         return self.recommender.load_matching(other.recommender, frozen_only=frozen_only)
@@ -130,8 +130,8 @@ class System(nn.Module):
         Raises:
             InputError: a log with other indices; the message calls it ``name``.
         """
-        users = self.users is None or (log.users is not None and np.array_equal(self.users.ids, log.users.ids))
-        if not users or not np.array_equal(self.items.ids, log.items.ids):
+        users = self.users is None or (log.users is not None and same_ids(self.users, log.users))
+        if not users or not same_ids(self.items, log.items):
             what = "items" if users else "users"
             raise InputError(
                 f"the {name} log's {what} are not the system's; align the log: log.aligned_to(items, users)"

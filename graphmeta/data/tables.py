@@ -164,6 +164,11 @@ class EntityTable:
         return f"{label} [{self.ids[row]}]" if label else str(self.ids[row])
 
 
+def same_ids(one: EntityTable | None, other: EntityTable | None) -> bool:
+    """Whether two tables number the same ids alike; True if either is unknown."""
+    return one is None or other is None or one is other or np.array_equal(one.ids, other.ids)
+
+
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Position of each wanted id among the known ids, or -1; 7 and "7" are equal, "07" is not."""
     if len(wanted) == 0 or len(known) == 0:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import EntityTable
+from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
@@ -35,7 +33,7 @@ def queries_of(model: Any, given: EventLog | Samples) -> Samples:
     if not isinstance(given, Samples):
         raise InputError(f"a {type(given).__name__} is neither a log nor samples; pass a log, or last_clicks(log)")
     given.check_items(getattr(model, "items", None))
-    if given.user is not None and not _same(getattr(model, "users", None), given.users):
+    if given.user is not None and not same_ids(getattr(model, "users", None), given.users):
         raise InputError(
             "the samples have other user indices than the model; pass the log itself, or align it: "
             "log.aligned_to(model.items, model.users)"
@@ -53,9 +51,4 @@ def aligned(model: Any, log: EventLog) -> EventLog:
     if items is None:
         log.must_have(model.num_items)
         return log
-    return log if _same(items, log.items) and _same(users, log.users) else log.aligned_to(items, users)
-
-
-def _same(own: EntityTable | None, other: EntityTable | None) -> bool:
-    """Whether two tables have the same indices; True if either is unknown."""
-    return own is None or other is None or own is other or np.array_equal(own.ids, other.ids)
+    return log if same_ids(items, log.items) and same_ids(users, log.users) else log.aligned_to(items, users)

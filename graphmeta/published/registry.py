@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial, wraps
+from functools import cache, cached_property, partial, wraps
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -95,8 +95,8 @@ class Published:
             ) from None
         self.check_types(stored)
         if self.base is None:
-            user_argument = {"users": users} if "users" in self._parameters and users is not None else {}
-            return self.function(items, **user_argument, **_objects(self.function, stored))
+            known_users = {"users": users} if "users" in self._parameters and users is not None else {}
+            return self.function(items, **known_users, **_objects(self.function, stored))
         base = self._base(items, users, {name: stored.pop(name) for name in _WRAPPER_OPTIONS if name in stored})
         system = self.function(base, **_objects(self.function, stored))
         system.items = items  # with the attributes, for display
@@ -221,6 +221,7 @@ def _recipe(family: str, name: str, flat: dict[str, Any], base: System | None) -
     )
 
 
+@cache
 def _codecs(function: Callable[..., System]) -> dict[str, OptionCodec | None]:
     """The function's options, with the codec of those that are objects."""
     hints = get_type_hints(inspect.unwrap(function))
@@ -228,6 +229,7 @@ def _codecs(function: Callable[..., System]) -> dict[str, OptionCodec | None]:
     return {name: codec_of(hints[name]) for name in names}
 
 
+@cache
 def _flat_hints(function: Callable[..., System]) -> dict[str, Any]:
     hints = get_type_hints(inspect.unwrap(function))
     flat: dict[str, Any] = {}

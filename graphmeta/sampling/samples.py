@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import EntityTable
+from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.padding import ragged
 
@@ -61,9 +61,7 @@ class Samples:
         Raises:
             InputError: samples with other item indices.
         """
-        if not (
-            items is None or self.items is None or self.items is items or np.array_equal(self.items.ids, items.ids)
-        ):
+        if not same_ids(self.items, items):
             raise InputError(
                 "the samples have other item indices than the model; pass the log itself to evaluate, or align it: "
                 "log.aligned_to(model.items, model.users)"
