@@ -7,7 +7,7 @@ import warnings
 
 from torch import nn
 
-from graphmeta.errors import MixedRows, UnsupportedOp
+from graphmeta.errors import MixedRows, Remedy, UnsupportedOp
 from graphmeta.recommender import Recommender
 
 Mode = tuple[bool, ...]  # see graphmeta.adapt.adaptation.Adaptation.mode
@@ -42,7 +42,7 @@ class Fallback:
             self.refusals[mode] = reason
         if kind not in self.warned:
             self.warned.add(kind)
-            how = f"adapting task by task, with the same result (to stack it: {_remedy(reason)})"
+            how = f"adapting task by task, with the same result (to stack it: {remedy_of(error).value})"
             warnings.warn(f"{reason}; {how}", stacklevel=4)
 
 
@@ -58,22 +58,11 @@ def reason_of(error: Exception) -> str:
     return f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
 
 
-def _remedy(reason: str) -> str:
-    """The replacement for the operation in a reason."""
-    return next(remedy for words, remedy in _REMEDIES if any(word in reason for word in words))
-
-
-_REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("control flow",), "choose with torch.where"),
-    (("a Python number",), "keep the value a tensor"),
-    (("torch functions do not see", "autograd.Function"), "call plain torch functions"),
-    (("torch.func", "torch.autograd"), "write the derivative out"),
-    (("checkpointing",), "leave it out; a step keeps little"),
-    (("in place", "writing into", "into a tensor that"), "write into a copy"),
-    (("no torch function of this call",), "register constants as buffers"),
-    (("rows", "scatter", "index"), "index by the batch's own indices, and keep the rows of a task together"),
-    (("",), "use operations that docs/layers.md lists as stacked"),
-)
+def remedy_of(error: Exception) -> Remedy:
+    """What to write in the place of the operation that failed."""
+    if isinstance(error, UnsupportedOp):
+        return error.remedy
+    return Remedy.PLAIN if "TorchScript interpreter" in str(error) else Remedy.LISTED
 
 
 def kind_of(error: Exception) -> str:

@@ -304,3 +304,101 @@ def written_mask(m: Any, h: Tensor, b: HeteroData) -> Tensor:
     out = torch.zeros_like(h)
     out[~mask], out[mask] = m.linear(first), m.linear(rest)
     return h + out
+
+
+# What is the same for all rows of a task, and so may be taken from any of them: never from another task's.
+
+
+def one_for_all(m: Any, h: Tensor) -> Tensor:
+    """The same row for all clicks, of a learned vector alone."""
+    return h * 0 + m.w[0]
+
+
+def turned(h: Tensor) -> Tensor:
+    """Row numbers, each one further."""
+    return (torch.arange(len(h)) + 1) % len(h)
+
+
+def further(b: HeteroData) -> Tensor:
+    """The number of the click behind each click, of the first behind the last: rows of the batch, pointing anywhere."""
+    place = b["event"].order * 0 + torch.arange(b["event"].num_nodes)
+    return (place + 1) % b["event"].num_nodes
+
+
+def into_next(v: Tensor) -> Tensor:
+    out = v.clone()
+    out[1:] = v[:-1]
+    return out
+
+
+def in_pairs(v: Tensor) -> Tensor:
+    """The mean of each row and the next."""
+    return torch.cat([v, v[:1]]).unfold(0, 2, 1).mean(-1)
+
+
+def one_session(v: Tensor) -> Tensor:
+    """All rows as the places of a single session of a layer."""
+    return v[None]
+
+
+_MOVED = {
+    "rolled": lambda m, h, b, v: v.roll(1, 0),
+    "flipped": lambda m, h, b, v: v.flip(0),
+    "sorted": lambda m, h, b, v: v.sort(0).values,
+    "taken from the next": lambda m, h, b, v: v[turned(h)],
+    "selected from the next": lambda m, h, b, v: v.index_select(0, further(b)),
+    "indexed from the next": lambda m, h, b, v: v[further(b)],
+    "indexed from the next, by two": lambda m, h, b, v: v[further(b)[:, None], torch.arange(v.shape[1])],
+    "gathered from the next": lambda m, h, b, v: v.gather(0, further(b)[:, None].expand_as(v)),
+    "gathered from the next by numbers": lambda m, h, b, v: v.gather(0, turned(h)[:, None].expand_as(v)),
+    "taken along": lambda m, h, b, v: v.take_along_dim(turned(h)[:, None], 0),
+    "embedded": lambda m, h, b, v: torch.nn.functional.embedding(further(b), v),
+    "cut and joined": lambda m, h, b, v: torch.cat([v[1:], v[:1]]),
+    "padded": lambda m, h, b, v: torch.nn.functional.pad(v, (0, 0, 1, 0))[1:] + v[:1],
+    "written one further": lambda m, h, b, v: into_next(v),
+    "index_copy one further": lambda m, h, b, v: torch.zeros_like(v).index_copy(0, turned(h), v),
+    "index_put one further": lambda m, h, b, v: torch.zeros_like(v).index_put((further(b),), v),
+    "in pairs": lambda m, h, b, v: in_pairs(v),
+    "cummax": lambda m, h, b, v: v.cummax(0).values,
+    "the largest": lambda m, h, b, v: v.amax(0),
+    "the median": lambda m, h, b, v: v.median(0).values.expand_as(h),
+    "permuted": lambda m, h, b, v: torch.eye(len(h))[turned(h)] @ v,
+    "permuted by einsum": lambda m, h, b, v: torch.einsum("ij,jd->id", torch.eye(len(h))[turned(h)], v),
+    "transposed": lambda m, h, b, v: v.T.roll(1, 1).T,
+    "flat": lambda m, h, b, v: v.flatten().roll(v.shape[1]).view_as(v),
+    "unbound": lambda m, h, b, v: torch.stack([*v.unbind(0)[1:], v[0]]),
+    "split": lambda m, h, b, v: torch.cat(v.split(1)[::-1]),
+    "a state of a cell": lambda m, h, b, v: torch.gru_cell(h, v.roll(1, 0), *cell_weights(h)),
+    "a state of a layer": lambda m, h, b, v: torch.gru(
+        h[:, None], v.roll(1, 0)[None], cell_weights(h), True, 1, 0.0, False, False, True
+    )[0][:, 0],
+    "keys": lambda m, h, b, v: attended(h, v.roll(1, 0)),
+    "the bilinear": lambda m, h, b, v: torch.nn.functional.bilinear(h, v.roll(1, 0), h.new_ones(6, 6, 6)),
+    "a batch of products": lambda m, h, b, v: torch.bmm(h[:, None], v.roll(1, 0)[:, :, None])[:, 0].expand_as(h),
+    "addcmul": lambda m, h, b, v: torch.addcmul(h, v.roll(1, 0), m.w[1]),
+    "lerp": lambda m, h, b, v: torch.lerp(h, v.roll(1, 0), m.w[1]),
+    "where": lambda m, h, b, v: torch.where(h > 0, v.roll(1, 0), m.w[1]),
+    "joined with a token": lambda m, h, b, v: torch.cat([h, v.roll(1, 0), m.w[1].expand(len(h), -1)], 1)[:, 3:9],
+    "added in place": lambda m, h, b, v: h.clone().add_(v.roll(1, 0)),
+    "copied": lambda m, h, b, v: torch.empty_like(h).copy_(v.roll(1, 0)),
+    "a batch norm": lambda m, h, b, v: torch.nn.functional.batch_norm(
+        v[:, :, None].expand(-1, -1, 2), None, None, training=True
+    )[..., 0],
+}
+for _name, _call in _MOVED.items():
+    clicks(
+        f"attack one value for all, {_name}",
+        lambda m, h, b, call=_call: torch.tanh(h + call(m, h, b, one_for_all(m, h)) @ m.w),
+        tokens,
+    )
+
+
+def cell_weights(h: Tensor) -> list[Tensor]:
+    """Constant weights of a GRU cell."""
+    width = h.shape[1]
+    one = torch.linspace(-1, 1, 3 * width * width, dtype=h.dtype).reshape(3 * width, width)
+    return [one, one.flip(0), h.new_zeros(3 * width), h.new_ones(3 * width)]
+
+
+def attended(h: Tensor, v: Tensor) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(h[:, None], v[:, None], v[:, None])[:, 0]

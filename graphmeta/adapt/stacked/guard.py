@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from graphmeta.adapt.stacked.notes import address, tensors_in
-from graphmeta.errors import InputError, UnsupportedOp
+from graphmeta.errors import InputError, Remedy, UnsupportedOp
 
 _KNOWN = "a global, a class attribute, or an object that holds the module"
 
@@ -41,7 +41,7 @@ class Guard:
     def unchanged(self) -> None:
         """Raise an UnsupportedOp if a tensor that a step is taken by has been written into."""
         if any(x._version != version for x, version in self._read):
-            raise UnsupportedOp("writing into a tensor that a per-task weight has made or met")
+            raise UnsupportedOp("writing into a tensor that a per-task weight has made or met", Remedy.COPY)
 
     def reach(self, args: Any, kwargs: Any) -> None:
         """Raise an InputError if an original takes part whose place a task's own weight has."""
@@ -67,4 +67,4 @@ class Guard:
         if isinstance(into, nn.Parameter) or (self.parameters and address(into) in self.parameters):
             raise InputError(f"{name} writes into a parameter; write into a copy, or make it a buffer")
         if self._addresses and address(into) in self._addresses:
-            raise UnsupportedOp(f"{name} into a tensor that a per-task weight has made or met")
+            raise UnsupportedOp(f"{name} into a tensor that a per-task weight has made or met", Remedy.COPY)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from graphmeta.errors import Remedy
+
 if TYPE_CHECKING:
     from graphmeta.adapt.stacked.stack import Stack
 
 NOTE = "_graphmeta_owner"
+MET = "_graphmeta_met"  # on tensors that per-task weights have had a part in
 
 
 class Term:
@@ -83,6 +86,7 @@ class Lost:
     """Not known whose rows these are, because of ``reason``."""
 
     reason: str
+    remedy: Remedy = Remedy.BATCH
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,7 @@ Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]
 HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.stacked.operations: what per-task values do
 ALWAYS: dict[str, Handler] = {}  # what is computed in another way than torch does, per-task values or not
 
-FOREIGN = Lost("a tensor that no torch function of this call has made (register constants as buffers)")
+FOREIGN = Lost("a tensor that no torch function of this call has made", Remedy.BUFFER)
 
 
 def address(x: Tensor) -> int:

@@ -23,9 +23,12 @@ fails one is computed again by the loop.
 What a step is taken by must stay as it was read, and originals must not be read around their module: a
 :class:`~graphmeta.adapt.stacked.guard.Guard` refuses both, and any write into a parameter.
 
-What it cannot see: numbers that have lost their rows and are then added to rows go with these (a shift of states by one
-place, then masked), which is right for data by the contract, and not for a weight that all rows hold alike and that is
-shifted across tasks; writes that do not count as a new version (``.data``, the memory behind ``.numpy()``), and an
+Data whose trace is lost go with the rows they are added to: an encoder does not mix samples, so it masks what it took
+from others. What per-task weights have had a part in (:meth:`Stack.met`) does not: it stays Lost, wherever an operation
+moves it across rows or picks it by numbers that are not known to stay within their task. A value that all rows hold
+alike may be taken from any row of its task, and never from another's.
+
+What it cannot see: writes that do not count as a new version (``.data``, the memory behind ``.numpy()``), and an
 encoder that mixes samples on purpose, which breaks the contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
 
@@ -50,6 +53,7 @@ from graphmeta.adapt.stacked.notes import (
     ALWAYS,
     FOREIGN,
     HANDLERS,
+    MET,
     NOTE,
     PASSED,
     RULES,
@@ -67,7 +71,7 @@ from graphmeta.adapt.stacked.notes import (
     tensors_in,
     writes,
 )
-from graphmeta.errors import InputError, MixedRows, UnsupportedOp
+from graphmeta.errors import MixedRows, Remedy, UnsupportedOp
 
 
 class TaskValue(Tensor):
@@ -87,7 +91,7 @@ class TaskValue(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What reaches a per-task value past every handler: a compiled or scripted function, for one."""
-        raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see")
+        raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see", Remedy.PLAIN)
 
 
 class Stack(TorchFunctionMode):
@@ -122,7 +126,8 @@ class Stack(TorchFunctionMode):
             return Shared() if isinstance(x, TaskValue) or address(x) in self.shared else FOREIGN
         note, version = kept
         if version != x._version:
-            return Lost("a tensor that was written into by way of another, or by code that torch functions do not see")
+            reason = "a tensor that was written into by way of another, or by code that torch functions do not see"
+            return Lost(reason, Remedy.COPY)
         if type(note) in (Rows, Fence, Tailed) and note.stack is not self:
             return Lost("a tensor kept from another batch")
         return note
@@ -135,6 +140,18 @@ class Stack(TorchFunctionMode):
             note = Lost("rows that are not as many for each task")
         setattr(x, NOTE, (note, x._version))
         return x
+
+    def met(self, x: Tensor) -> bool:
+        """Whether ``x`` may depend on per-task weights; if not, it is data and constants alone."""
+        kept = x.__dict__.get(NOTE)
+        if kept is None:
+            return isinstance(x, TaskValue) or address(x) not in self.shared
+        return MET in x.__dict__ or kept[1] != x._version
+
+    def mark_met(self, x: Tensor) -> None:
+        """Note that ``x`` depends on per-task weights."""
+        if not isinstance(x, TaskValue | nn.Parameter):
+            setattr(x, MET, True)
 
     def rows(self, x: Tensor, dim: int = 0, owner: Owner | None = None, points: int | None = None) -> Tensor:
         """Note that ``x`` holds rows of tasks along ``dim``; returns it."""
@@ -159,19 +176,20 @@ class Stack(TorchFunctionMode):
         """
         note = self.note(x)
         if type(note) is not Rows or note.dim != 0 or not note.in_blocks:
-            raise UnsupportedOp(f"a per-task weight met {self.describe(x, note)}, not rows laid out by task")
+            raise self.refused("a per-task weight met {}, not rows laid out by task", x, note)
         self.use(note)
         return x.reshape(self.num_tasks, x.shape[0] // self.num_tasks, *x.shape[1:])
 
-    def describe(self, x: Tensor, note: Note) -> str:
-        """A tensor, and what is known of its rows, for a message."""
+    def refused(self, message: str, x: Tensor, note: Note) -> UnsupportedOp:
+        """The error that names ``x`` and what is known of its rows, in the place of ``{}``."""
         what = {
             Rows: "rows that are not grouped by task",
             Shared: "a shared tensor",
             Fence: "sample.ptr",
             Tailed: "rows with a waste slot",
         }
-        return f"{what.get(type(note)) or getattr(note, 'reason', '')} of shape {tuple(x.shape)}"
+        named = f"{note.reason if type(note) is Lost else what[type(note)]} of shape {tuple(x.shape)}"
+        return UnsupportedOp(message.format(named), note.remedy if type(note) is Lost else Remedy.BATCH)
 
     def like_a_store(self, size: int) -> bool:
         """Whether so many rows are those of a store of the batch, or several for each of them."""
@@ -200,6 +218,23 @@ class Stack(TorchFunctionMode):
             self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept, so that the ids stay theirs
         return self._merged[key][0]
 
+    def pointed(self, x: Tensor, note: Rows, index: Tensor, rows: Tensor, of: Rows) -> Owner | None:
+        """The owner of ``x[index]`` where its rows are those of ``rows``; each must be taken from its own task.
+
+        Data may be taken from anywhere: an encoder does not mix samples, so it masks what it took from others.
+        """
+        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else None
+        if not self.met(x) or (rows is index and of.points is not None and of.points == per_task):
+            return of.owner
+        now = self.as_now(index)
+
+        def same() -> None:
+            task = self.task_of(rows, of).reshape(-1, *(1,) * (rows.dim() - of.dim - 1))
+            self.check(self.task_of(x, note)[now()] == task, "rows of one task are taken from another's")
+
+        make = None if of.in_blocks else (lambda: self.task_of(rows, of))
+        return Owner(make, (*note.terms, *of.terms, Term(same)))
+
     def derived(self, note: Rows, make: Callable[[], Tensor]) -> Owner:
         """The owner of rows made from others: right if theirs is."""
         return Owner(make, note.terms)
@@ -224,7 +259,7 @@ class Stack(TorchFunctionMode):
 
         def read() -> Tensor:
             if kept._version != version:
-                raise UnsupportedOp("an index that was written into after its use")
+                raise UnsupportedOp("an index that was written into after its use", Remedy.COPY)
             return kept
 
         return read
@@ -288,22 +323,23 @@ class Stack(TorchFunctionMode):
         )
         handler = own or HANDLERS.get(name)
         if handler is None:
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight")
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight", _INSTEAD.get(name, Remedy.LISTED))
         if self.grad and not torch.is_grad_enabled() and _inside_a_function():
-            raise UnsupportedOp(
-                f"{_readable(name)} on a per-task weight inside a custom autograd.Function (or reentrant checkpointing)"
-            )
+            where = "inside a custom autograd.Function (or reentrant checkpointing)"
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.PLAIN)
         if functorch.maybe_current_level() is not None:
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight inside a torch.func transform")
+            where = "inside a torch.func transform"
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.DERIVATIVE)
         if self.grad and _saved_tensor_hooks(True) != self.hooks:
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight under checkpointing or saved-tensor hooks")
-        try:
-            return handler(self, func, args, kwargs)
-        except (TypeError, AttributeError, LookupError, ValueError, AssertionError) as error:
-            if isinstance(error, InputError):
-                raise
-            line = (str(error).strip().splitlines() or [""])[0]
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight, called in this form ({line})") from error
+            where = "under checkpointing or saved-tensor hooks"
+            raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.KEEP)
+        out = handler(self, func, args, kwargs)
+        for x in tensors_in((out,)):
+            self.mark_met(x)
+            note = self.note(x)
+            if type(note) is Rows:
+                self.use(note)
+        return out
 
     def follow(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Note on the results of a plain operation whose rows they hold."""
@@ -313,27 +349,32 @@ class Stack(TorchFunctionMode):
             results = tuple(out)
         else:
             return
-        if all(type(self.note(x)) is Shared for x in tensors_in((args, kwargs))):
+        notes = [(x, self.note(x)) for x in tensors_in((args, kwargs))]
+        read = notes[:1] if name in _OF_THE_FIRST else notes  # of the second, only its shape or dtype
+        met = [(x, note) for x, note in read if type(note) is not Shared and self.met(x)]
+        lost = next((note for _, note in met if type(note) is Lost), None)
+        if len(notes) == sum(type(note) is Shared for _, note in notes):
             found: Note | tuple[Note, ...] | None = None
+        elif lost is not None:  # nobody knows whose weights these are
+            found = lost
         else:
             rule = RULES.get(name) or (RULES.get(name[:-1]) if name.endswith("_") else None)
             found = Lost(f"the result of {_readable(name)}")
             if rule is not None:
-                try:
-                    found = rule(self, name, args, kwargs, out)
-                except (
-                    LookupError,
-                    ValueError,
-                    TypeError,
-                    AttributeError,
-                ) as error:  # a signature that the rule does not read
-                    found = Lost(f"the result of {_readable(name)} ({type(error).__name__})")
+                found = rule(self, name, args, kwargs, out)
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
                 note = found[number] if isinstance(found, tuple) else found
                 if type(note) in (Fence, Tailed) and name not in _ALIKE and name != "setitem":
                     note = Lost(f"{_readable(name)} of sample.ptr or of rows with a waste slot")
-                self.mark(result, Shared() if note is None or type(note) is Shared else note)
+                if note is None or type(note) is Shared:
+                    self.mark(result, Shared())
+                    continue
+                self.mark(result, note)
+                if met:
+                    self.mark_met(result)
+                    if type(note) is Rows:  # a task's weights are in it already: what it rests on must hold
+                        self.use(note)
 
     # what a batch is -------------------------------------------------------------------------------------------
 
@@ -388,4 +429,8 @@ _READ_OUT = {
     "__bool__": "control flow (if, while)",
     **dict.fromkeys(("item", "tolist", "numpy", "__float__", "__int__", "__index__"), "reading a Python number"),
 }
+_INSTEAD = {"__bool__": Remedy.WHERE} | dict.fromkeys(
+    ("item", "tolist", "numpy", "__float__", "__int__", "__index__"), Remedy.TENSOR
+)
+_OF_THE_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})

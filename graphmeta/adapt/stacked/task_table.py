@@ -73,7 +73,7 @@ class TaskTable(TaskValue):
         """Rows of each task's own table, ``[N] -> [N, D]``, for an index that holds rows of tasks."""
         note = self.stack.note(index)
         if type(note) is not Rows or index.dim() != 1:
-            raise UnsupportedOp(f"a look-up in an item table in scope by {self.stack.describe(index, note)}")
+            raise self.stack.refused("a look-up in an item table in scope by {}", index, note)
         self.stack.use(note)
         task = self.stack.task_of(index, note)
         rows = _own(self.state.rows(index, task))

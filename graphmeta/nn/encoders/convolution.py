@@ -22,7 +22,8 @@ def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
     """
     order = batch["event"].order
     steps = torch.cat([torch.full((1,), lag, device=order.device) for lag in lags])  # a list would be copied there
-    at = (torch.arange(len(order), device=order.device)[:, None] - steps).clamp(min=0)
+    click = torch.arange(len(order), device=order.device)[:, None]
+    at = torch.where(order[:, None] >= steps, click - steps, click)
     found = states.index_select(0, at.reshape(-1)).reshape(*at.shape, states.shape[1])
     return torch.where((order[:, None] >= steps)[:, :, None], found, 0.0)
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import HANDLERS, Handler, Rows, Shared
+from graphmeta.adapt.stacked.notes import HANDLERS, Handler, Lost, Rows, Shared
 from graphmeta.adapt.stacked.rules.base import paired
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
-from graphmeta.errors import UnsupportedOp
+from graphmeta.errors import Remedy, UnsupportedOp
 
 _LARGEST = 2**24  # numbers of a constant that is computed for every task
 Args = tuple[Any, ...]
@@ -68,7 +68,7 @@ def constant(stack: Stack, x: Tensor, of: str) -> Tensor:
     """``x``, which must be the same for all tasks."""
     note = stack.note(x)
     if type(note) is not Shared:
-        raise UnsupportedOp(f"{of} of a per-task weight and {stack.describe(x, note)}")
+        raise stack.refused(f"{of} of a per-task weight and {{}}", x, note)
     if x.numel() * stack.num_tasks > _LARGEST:
         raise UnsupportedOp(
             f"{of} of a per-task weight and a constant of shape {tuple(x.shape)}, {stack.num_tasks} times as large for "
@@ -89,7 +89,11 @@ def replaced(values: Any, by: Callable[[Tensor], Tensor]) -> Any:
 
 def common_rows(stack: Stack, tensors: Sequence[Tensor]) -> tuple[Tensor, Rows] | None:
     """The tensor among these whose rows all others go along with, at one place from the right; None without rows."""
-    first = paired(stack, ((x, stack.note(x)) for x in tensors if not isinstance(x, TaskValue)))
+    known = [(x, stack.note(x)) for x in tensors if not isinstance(x, TaskValue)]
+    lost = next((note for x, note in known if type(note) is Lost and stack.met(x)), None)
+    if lost is not None:
+        raise UnsupportedOp(f"a per-task weight and {lost.reason}", lost.remedy)
+    first = paired(stack, known)
     if first is not None:
         stack.use(first[1])
     return first
@@ -105,7 +109,9 @@ def as_rows(stack: Stack, value: Tensor, x: Tensor, note: Rows) -> Tensor:
     at, size, own = value.dim() - (x.dim() - note.dim), x.shape[note.dim], stacked(value)
     repeated = at >= 0 and (value.shape[at] == 1 or (value.shape[at] == size and own.stride(at + 1) == 0))
     if not repeated:
-        raise UnsupportedOp(f"a per-task weight of shape {tuple(value.shape)} beside rows of shape {tuple(x.shape)}")
+        raise UnsupportedOp(
+            f"a per-task weight of shape {tuple(value.shape)} beside rows of shape {tuple(x.shape)}", Remedy.BATCH
+        )
     if value.shape[at] == 1:
         own = own.expand(-1, *value.shape[:at], size, *value.shape[at + 1 :])
     if note.in_blocks:
@@ -114,6 +120,20 @@ def as_rows(stack: Stack, value: Tensor, x: Tensor, note: Rows) -> Tensor:
     task = stack.task_of(x, note)
     picked = own.movedim(at + 1, 1)[task, torch.arange(size, device=x.device)]
     return stack.rows(picked.movedim(0, at), at, note.owner)
+
+
+def once(values: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Broadcastable ``[T, …]`` with one entry along each dimension that none of them has but as a repeated one.
+
+    Returns:
+        The tensors, and the shape to expand a result to, so that it is known to be repeated as well.
+    """
+    shape = torch.broadcast_shapes(*(x.shape for x in values))
+    for dim in range(1 - len(shape), 0):
+        known = [x for x in values if x.dim() >= -dim and x.shape[dim] != 1]
+        if known and all(x.stride(dim) == 0 for x in known):
+            values = [x.narrow(dim, 0, 1) if x.dim() >= -dim else x for x in values]
+    return list(values), tuple(shape)
 
 
 def shift(dim: int) -> int:

@@ -16,6 +16,7 @@ from graphmeta.adapt.stacked.operations.base import (
     common_rows,
     constant,
     handles,
+    once,
     replaced,
     stacked,
 )
@@ -23,7 +24,7 @@ from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.elementwise import ELEMENTWISE
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
-from graphmeta.errors import UnsupportedOp
+from graphmeta.errors import Remedy, UnsupportedOp
 
 
 @handles(*ELEMENTWISE)
@@ -33,7 +34,7 @@ def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwar
         return _cast(stack, func, args, kwargs)
     if name.endswith("dropout") and given(args, kwargs, 1, "p", 0.5) > 0 and given(args, kwargs, 2, "training", True):
         raise UnsupportedOp("dropout on a per-task weight")
-    if name == "requires_grad" or name == "one_hot":
+    if name in ("requires_grad", "one_hot", "bernoulli", "rrelu"):
         raise UnsupportedOp(f"{name} of a per-task weight")
     tensors = list(tensors_in((args, kwargs)))
     rows = common_rows(stack, tensors)
@@ -47,7 +48,10 @@ def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwar
         own = stacked(x)
         return own.reshape(len(own), *(1,) * (rank - x.dim()), *own.shape[1:])
 
-    return TaskWeight(func(*replaced(args, versions), **replaced(kwargs, versions)), stack)
+    own, shape = once([versions(x) for x in tensors])
+    at = {id(x): y for x, y in zip(tensors, own, strict=True)}
+    out = func(*replaced(args, lambda x: at[id(x)]), **replaced(kwargs, lambda x: at[id(x)]))
+    return TaskWeight(out.expand(shape), stack)
 
 
 def _cast(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
@@ -104,7 +108,7 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
     """Writing into rows takes place in the rows; a per-task value is no place to write into."""
     name = name_of(func)[:-1]
     if isinstance(args[0], TaskValue):
-        raise UnsupportedOp(f"{name} into a per-task weight in place")
+        raise UnsupportedOp(f"{name} into a per-task weight in place", Remedy.COPY)
     stack.guard.write(f"{name}_", args[0])
     plain = getattr(torch, name, None) or getattr(Tensor, name)
     note = stack.note(args[0])
@@ -114,7 +118,7 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
         before = stack.mark(args[0].clone(), note)  # what is written over may be needed for a derivative
         out = plain(before, *args[1:], **kwargs)  # by way of the per-task value, to its handler
     if type(note) is not Rows or out is None or isinstance(out, TaskValue) or out.shape != args[0].shape:
-        raise UnsupportedOp(f"{name} of a per-task weight in place, into {stack.describe(args[0], note)}")
+        raise stack.refused(f"{name} of a per-task weight in place, into {{}}", args[0], note)
     args[0].copy_(out)
     return stack.rows(args[0], note.dim, note.owner)
 

@@ -23,7 +23,7 @@ from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
 from graphmeta.adapt.stacked.operations.segments import SEGMENTS
 from graphmeta.adapt.stacked.stack import Stack
-from graphmeta.errors import UnsupportedOp
+from graphmeta.errors import Remedy, UnsupportedOp
 
 Mode = TorchFunctionMode
 
@@ -215,7 +215,7 @@ ALWAYS.update({name: _where_needed(name) for name in _PARTS})
 
 def _derivative_inside(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The low-rank steps know a weight by what was made of it, and a derivative within the call is made otherwise."""
-    raise UnsupportedOp(f"torch.autograd ({name_of(func)}) inside of the recommender")
+    raise UnsupportedOp(f"torch.autograd ({name_of(func)}) inside of the recommender", Remedy.DERIVATIVE)
 
 
 ALWAYS.update({"grad": _derivative_inside, "backward": _derivative_inside})

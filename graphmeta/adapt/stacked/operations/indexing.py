@@ -14,7 +14,7 @@ from graphmeta.adapt.stacked.operations.products import plain_side
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
-from graphmeta.errors import UnsupportedOp
+from graphmeta.errors import Remedy, UnsupportedOp
 
 
 @handles("getitem")
@@ -43,7 +43,7 @@ def look_up(stack: Stack, index: Tensor, weight: TaskWeight, *, negative: bool =
     if type(note) is Shared:
         return TaskWeight(stacked[:, index], stack)
     if type(note) is not Rows:
-        raise UnsupportedOp(f"a look-up in a per-task weight by {stack.describe(index, note)}")
+        raise stack.refused("a look-up in a per-task weight by {}", index, note)
     stack.use(note)
     shape = [1] * index.dim()
     shape[note.dim] = -1
@@ -89,12 +89,12 @@ def _joined(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         x, note = rows
         dim = {"hstack": min(1, x.dim() - 1), "vstack": 0}.get(name, dim)
         if name != "stack" and dim % x.dim() == note.dim:
-            raise UnsupportedOp(f"{name} of per-task weights along the rows of tasks")
+            raise UnsupportedOp(f"{name} of per-task weights along the rows of tasks", Remedy.BATCH)
         plain = [as_rows(stack, part, x, note) if isinstance(part, TaskValue) else part for part in parts]
         with stack:
             out = func(plain, *rest, **kwargs)
         if type(stack.note(out)) is not Rows:
-            raise UnsupportedOp(f"{name} of per-task weights along the rows of tasks")
+            raise UnsupportedOp(f"{name} of per-task weights along the rows of tasks", Remedy.BATCH)
         return out
     versions = [plain_side(stack, part) for part in parts]
     if name in ("hstack", "vstack"):

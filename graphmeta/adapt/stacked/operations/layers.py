@@ -114,11 +114,12 @@ def _convolution(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwa
     }
     note, spatial = stack.note(x), int(name_of(func)[4])
     if isinstance(x, TaskValue) or type(note) is not Rows or note.dim or x.dim() != spatial + 2:
-        raise UnsupportedOp(f"{name_of(func)} of {stack.describe(x, note)} with a per-task weight")
+        raise stack.refused(f"{name_of(func)} of {{}} with a per-task weight", x, note)
     if isinstance(weight, TaskValue):
         blocks, undo = in_blocks(stack, x, note)
         groups, own = options.pop("groups", 1), stacked(weight)
         channels = blocks.transpose(0, 1).flatten(1, 2)  # the tasks' channels side by side, a group of groups each
+        channels = channels.reshape(-1).view(channels.shape)  # other strides of a size of 1 read as channels last
         out = func(channels, own.flatten(0, 1), None, **options, groups=groups * stack.num_tasks)
         out = undo(out.unflatten(1, (stack.num_tasks, -1)).transpose(0, 1))
     else:

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import Owner, Rows, name_of
-from graphmeta.adapt.stacked.operations.base import Args, Kwargs, as_rows, composed, constant, handles, stacked
+from graphmeta.adapt.stacked.operations.base import Args, Kwargs, as_rows, composed, constant, handles, once, stacked
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.products import einsum_letters, einsum_note
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_matrix import TaskMatrix
 from graphmeta.adapt.stacked.task_weight import TaskWeight
-from graphmeta.errors import UnsupportedOp
+from graphmeta.errors import Remedy, UnsupportedOp
 
 
 def product(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def product(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
     out = _batched(front(a), front(b), a.dim(), b.dim())
     at = _row_place(x is a, x, note, a, b, out.dim() - 1)
     if out.shape[at + 1] != size // tasks:
-        raise UnsupportedOp("a product over the rows of tasks")
+        raise UnsupportedOp("a product over the rows of tasks", Remedy.BATCH)
     return stack.rows(out.movedim(0, at).flatten(at, at + 1), at)
 
 
@@ -70,7 +70,7 @@ def common_rows_of_product(stack: Stack, a: Tensor, b: Tensor) -> tuple[Tensor, 
         note = None if isinstance(x, TaskValue) else stack.note(x)
         if type(note) is Rows:
             if x.dim() - note.dim == summed:
-                raise UnsupportedOp("a product over the rows of tasks with a per-task weight")
+                raise UnsupportedOp("a product over the rows of tasks with a per-task weight", Remedy.BATCH)
             found.append((x, note))
     if found:
         stack.use(found[0][1])
@@ -87,7 +87,12 @@ def _batched(a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
     b = b[..., None] if rank_b == 1 else b
     rank = max(a.dim(), b.dim())
     a, b = (x.reshape(len(x), *(1,) * (rank - x.dim()), *x.shape[1:]) for x in (a, b))
-    out = torch.matmul(a, b)
+    # Repeated entries are multiplied once, and stay known as repeated.
+    (left, right), shape = once([a[..., :1], b[..., :1, :]])
+    for dim in range(1, rank):
+        a = a.narrow(dim, 0, left.shape[dim]) if dim < rank - 1 else a
+        b = b.narrow(dim, 0, right.shape[dim]) if dim != rank - 2 else b
+    out = torch.matmul(a, b).expand(shape)
     out = out.squeeze(-2) if rank_a == 1 else out
     return out.squeeze(-1) if rank_b == 1 else out
 
@@ -208,10 +213,10 @@ def _einsum(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         return TaskWeight(torch.einsum(f"{','.join(words)}->{task}{result}", *found), stack)
     note = einsum_note(stack, [word for word, _ in rows], result, [x for _, x in rows])
     if type(note) is not Rows:
-        raise UnsupportedOp("einsum over the rows of tasks with a per-task weight")
+        raise UnsupportedOp("einsum over the rows of tasks with a per-task weight", Remedy.BATCH)
     letter = result[note.dim]
     if any(letter in word for word, x in zip(letters, operands, strict=True) if all(x is not y for _, y in rows)):
-        raise UnsupportedOp("einsum that pairs rows of tasks with entries of a weight")
+        raise UnsupportedOp("einsum that pairs rows of tasks with entries of a weight", Remedy.BATCH)
     undo: Callable[[Tensor], Tensor] | None = None
     words, found = [], []
     for word, x in zip(letters, operands, strict=True):

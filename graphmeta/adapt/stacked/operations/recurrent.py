@@ -81,7 +81,7 @@ def _beside(mode: Mode, h: Tensor, x: Tensor) -> Tensor:
     """A state with one row for each row of ``x``, whose rows belong to the same tasks whatever it was made of."""
     if isinstance(mode, Stack) and not isinstance(h, TaskValue):
         own, other = mode.note(x), mode.note(h)
-        if type(own) is Rows and type(other) is not Rows:
+        if type(own) is Rows and type(other) is not Rows and not mode.met(h):
             return mode.mark(h.view_as(h), Rows(mode, h.dim() - (x.dim() - own.dim), own.owner))
     return h
 

@@ -63,7 +63,8 @@ def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
     if first is None:
         return next((note for _, note in lost if type(note) is Lost), Lost("arithmetic on sample.ptr as a whole"))
     x, note = first
-    # A lost number beside a row goes with that row; a lost row number may point anywhere.
+    # Lost data beside a row goes with that row, since no encoder mixes samples (what a weight has met never gets here);
+    # a lost row number may point anywhere.
     numbers = not out.is_floating_point() and not out.is_complex() and out.dtype != torch.bool
     beside = next((other for y, other in lost if numbers or not _stands_by(y, x, note)), None)
     if beside is not None:

@@ -22,7 +22,8 @@ def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int) -> Note:
         return Rows(stack, note.dim + (index.dim() - 1 if note.dim > dim else 0), note.owner, note.points)
     points = note.points if type(note) is Rows else None
     if type(of_index) is Rows:
-        return Rows(stack, dim + of_index.dim, of_index.owner, points)
+        owner = stack.pointed(x, note, index, index, of_index) if type(note) is Rows else of_index.owner
+        return Rows(stack, dim + of_index.dim, owner, points)
     if type(note) is Rows and index.dim() == 1:
         return Rows(stack, dim, stack.owner_by_value(index, x, note), points)
     return Lost("an index of which nothing is known")
@@ -47,7 +48,9 @@ def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
         index, dim = given(args, kwargs, 1, "indices"), given(args, kwargs, 2, "dim")
     note, of_index = stack.note(x), stack.note(index)
     if type(note) is Rows and note.dim == dim % x.dim():
-        return Rows(stack, of_index.dim, of_index.owner) if type(of_index) is Rows else Lost(f"the result of {name}")
+        if type(of_index) is not Rows:
+            return Lost(f"the result of {name}")
+        return Rows(stack, of_index.dim, stack.pointed(x, note, index, index, of_index))
     # Each row of x is picked from by the row of the index at its place.
     if any(type(known) not in (Rows, Shared) for known in (note, of_index)):
         return Lost(f"the result of {name}")
@@ -77,12 +80,14 @@ def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Te
     if masks:
         return masked(stack, x, note, parts, masks[0]) if len(advanced) == 1 else Lost("indexing by several masks")
     dim, made, found, place = 0, 0, None, None  # the dimension of x, of the result, the rows' place, the first index's
+    at: Tensor | None = None  # what indexes the rows of x
     for part in parts:
         if part is None:
             made += 1
             continue
         if isinstance(part, Tensor):
             place = made if place is None else place
+            at = part if type(note) is Rows and note.dim == dim else at
         elif isinstance(part, slice):
             if type(note) is Rows and note.dim == dim:
                 found = made, part
@@ -103,7 +108,8 @@ def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Te
         if found is not None:
             return Lost("rows of tasks along two dimensions at once")
         points = note.points if type(note) is Rows and len(advanced) == 1 else None
-        return Rows(stack, place + rank - (part.dim() - of_index.dim), of_index.owner, points)
+        owner = of_index.owner if at is None or type(note) is not Rows else stack.pointed(x, note, at, part, of_index)
+        return Rows(stack, place + rank - (part.dim() - of_index.dim), owner, points)
     if found is not None:
         return Lost("rows of tasks beside an index") if apart else _beside(stack, x, note, found, place, rank)
     if type(note) is Rows and len(advanced) == 1 and rank == 1:

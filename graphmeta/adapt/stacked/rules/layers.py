@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import Lost, Note, Rows
-from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.notes import Lost, Note, Rows, tensors_in
+from graphmeta.adapt.stacked.rules.base import aligned, given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
 
@@ -17,13 +18,30 @@ from graphmeta.adapt.stacked.stack import Stack
     "gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell", "bilinear", "prelu", "local_response_norm",
 )  # fmt: skip
 def _of_batches(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-    """What works on each entry of the first dimension by itself, or (batch norm) keeps them in their places."""
-    x = args[0]
-    note, batched = stack.note(x), {"1d": 3, "2d": 4, "3d": 5}.get(name[-2:], 2)
+    """What works on each entry of the first dimension by itself; all rows among the arguments go together."""
+    x, batched = args[0], {"1d": 3, "2d": 4, "3d": 5}.get(name[-2:], 2)
+    note = paired_at(stack, tensors_in((args, kwargs)), 0)
     results = (out,) if isinstance(out, Tensor) else tuple(out)
-    good = type(note) is Rows and note.dim == 0 and x.dim() >= batched
-    notes = tuple(Rows(stack, 0, note.owner) if good else Lost(f"the result of {name}") for _ in results)  # pyright: ignore
+    mixes = name == "batch_norm" and _in_training(args, kwargs)
+    good = type(note) is Rows and type(stack.note(x)) is Rows and x.dim() >= batched and not mixes
+    notes = tuple(note if good else Lost(f"the result of {name}") for _ in results)
     return notes[0] if isinstance(out, Tensor) else notes
+
+
+def _in_training(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a batch norm ``(input, running_mean, running_var, weight, bias, training)`` reads all rows."""
+    return given(args, kwargs, 1, "running_mean") is None or given(args, kwargs, 5, "training", False)
+
+
+def paired_at(stack: Stack, tensors: Iterable[Tensor], dim: int) -> Rows | Lost | None:
+    """The rows among these, which must all run along ``dim``; None without rows."""
+    rows = [(x, note) for x in tensors if type(note := stack.note(x)) is Rows]
+    if any(note.dim != dim for _, note in rows):
+        return Lost("rows of tasks along two dimensions at once")
+    owner = None
+    for number, (x, note) in enumerate(rows):
+        owner = note.owner if number == 0 else stack.merged(rows[0][0], Rows(stack, dim, owner), x, note)
+    return Rows(stack, dim, owner) if rows else None
 
 
 @rule("layer_norm", "rms_norm")
@@ -57,12 +75,16 @@ def _recurrent(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str,
     batch_dim = 0 if args[8] else 1
     if note.dim != batch_dim or x.dim() != 3:
         return tuple(Lost(f"{name} over the rows of tasks") for _ in out)
-    return (Rows(stack, batch_dim, note.owner), *(Rows(stack, 1, note.owner) for _ in out[1:]))
+    state = paired_at(stack, tensors_in((args[1],)), 1)
+    if isinstance(state, Lost):
+        return tuple(state for _ in out)
+    owner = note.owner if state is None else stack.merged(x, note, next(tensors_in((args[1],))), state)
+    return (Rows(stack, batch_dim, owner), *(Rows(stack, 1, owner) for _ in out[1:]))
 
 
 @rule("scaled_dot_product_attention")
 def _attends(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    note = stack.note(args[0])
-    if type(note) is not Rows or note.dim >= out.dim() - 2:
-        return Lost("attention across the rows of tasks")
-    return Rows(stack, note.dim, note.owner)
+    note = aligned(stack, list(tensors_in((args, kwargs))), out)
+    if type(note) is Rows and note.dim < out.dim() - 2:
+        return note
+    return Lost("attention across the rows of tasks")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows
+from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Term
 from graphmeta.adapt.stacked.rules.base import aligned, given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
@@ -28,7 +28,8 @@ def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
             after, dim = after * out.shape[dim], dim + 1
         if after != before:
             return Lost("a reshape across the rows of tasks")
-    while dim < out.dim() - 1 and out.shape[dim] == 1 and size != 1:
+    # A new dimension of size 1 is passed over; one task may have a single row, and then it is the dimension of rows.
+    while dim < out.dim() - 1 and out.shape[dim] == 1 and size != 1 and stack.num_tasks > 1:
         dim += 1
     if dim >= out.dim():
         return Lost("a reshape across the rows of tasks")
@@ -43,7 +44,19 @@ def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
         each = out.shape[dim] // max(size, 1)
         owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(each))
         return Rows(stack, dim, owner, note.points)
+    if out.shape[dim] and size % out.shape[dim] == 0:
+        return Rows(stack, dim, _gathered(stack, x, note, out.shape[dim]), note.points)
     return Lost("a reshape across the rows of tasks")
+
+
+def _gathered(stack: Stack, x: Tensor, note: Rows, groups: int) -> Owner:
+    """The owner of ``groups`` runs of rows, each of which must be of one task."""
+
+    def whole() -> None:
+        task = stack.task_of(x, note).reshape(groups, -1)
+        stack.check(task == task[:, :1], "rows of one task are grouped with another's")
+
+    return Owner(lambda: stack.task_of(x, note).reshape(groups, -1)[:, 0], (*note.terms, Term(whole)))
 
 
 @rule("unsqueeze")

@@ -15,7 +15,7 @@ from graphmeta.errors import UnsupportedOp
 
 
 def scattered(
-    stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, source: Any, *, put: bool = False
+    stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, source: Any, *, put: int | None = None
 ) -> Note:
     """The note of ``out``, whose rows ``index`` along ``dim`` took in those of ``source``.
 
@@ -23,15 +23,15 @@ def scattered(
     of a batch's own indices, and otherwise a check. Any other row belongs to the task whose rows it took in.
 
     Args:
-        put: ``out[index] = source``, where source has the dimensions of index in the place of the first one of out.
+        put: of ``out[index, …] = source``, how many dimensions the written part has: those of the index first.
     """
     of_index, of_source = stack.note(index), stack.note(source) if isinstance(source, Tensor) else Shared()
-    whole = index.dim() == out.dim() and not put
-    place = 0 if put else dim
+    whole = index.dim() == out.dim() and put is None
+    place = dim if put is None else 0
     known = [(out, base, dim), (source, of_source, place), (index, of_index, dim if whole else 0)]
     rows = [(x, note, at) for x, note, at in known if type(note) is Rows]
     along = [(x, note) for x, note, at in rows if note.dim == at]
-    if type(of_source) is Rows and put and source.dim() != index.dim() + out.dim() - 1:
+    if type(of_source) is Rows and put is not None and source.dim() != put:
         along = [(x, note) for x, note in along if x is not source]
     if len(along) < len(rows):
         if along or (type(of_index) is not Shared and not whole):
@@ -180,7 +180,10 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
                     Rows(stack, base.dim, stack.merged(x, base, x, found)) if base.dim == found.dim else Lost("a mask")
                 )
             return found
-        return scattered(stack, out, base, 0, first, value, put=True)
+        if first.dim() < max(part.dim() for part in tensors):
+            return Lost("elements written by indices of several ranks")
+        rank = first.dim() + sum(isinstance(part, slice) or part is None for part in parts)
+        return scattered(stack, out, base, 0, first, value, put=rank)
     return Lost("written elements")
 
 
