@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NOTE = "_graphmeta_owner"
 MET = "_graphmeta_met"  # on tensors that per-task weights have had a part in
+DATA = "_graphmeta_data"  # on memory that was written into: the version up to which nothing but data was
 
 
 class Term:

@@ -51,6 +51,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.notes import (
     ALWAYS,
+    DATA,
     FOREIGN,
     HANDLERS,
     MET,
@@ -146,7 +147,7 @@ class Stack(TorchFunctionMode):
         kept = x.__dict__.get(NOTE)
         if kept is None:
             return isinstance(x, TaskValue) or address(x) not in self.shared
-        return MET in x.__dict__ or kept[1] != x._version
+        return MET in x.__dict__ or kept[1] != x._version != _root(x).__dict__.get(DATA)
 
     def mark_met(self, x: Tensor) -> None:
         """Note that ``x`` depends on per-task weights."""
@@ -292,6 +293,8 @@ class Stack(TorchFunctionMode):
         self.guard.reach(args, kwargs)
         if kwargs and kwargs.get("out") is not None:
             self.guard.write(name, kwargs["out"])
+            if isinstance(kwargs["out"], Tensor) and not any(issubclass(kind, TaskValue) for kind in types):
+                return self.write(func, name, args, kwargs, kwargs["out"])
         if any(issubclass(kind, TaskValue) for kind in types):
             return self.handle(func, args, kwargs)
         if name in ALWAYS:
@@ -300,16 +303,23 @@ class Stack(TorchFunctionMode):
             out = func(*args, **kwargs)
             self.follow(name, args, kwargs, out)
             return out
-        return self.write(func, name, args, kwargs)
-
-    def write(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operation that writes into its first argument."""
-        before = self.note(args[0]) if args and isinstance(args[0], Tensor) else None
         self.guard.write(_readable(name), args[0] if args else None)
+        return self.write(func, name, args, kwargs, args[0] if args else None)
+
+    def write(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], into: Any
+    ) -> Any:
+        """An operation that writes into a tensor."""
+        if not isinstance(into, Tensor):
+            return func(*args, **kwargs)
+        before, root, kept = self.note(into), _root(into), into.__dict__.get(NOTE)
+        data = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
+        data = data and not any(type(self.note(x)) is not Shared and self.met(x) for x in tensors_in((args, kwargs)))
         out = func(*args, **kwargs)
-        if before is not None:
-            self.mark(args[0], before)
-            self.follow(name, args, kwargs, args[0] if out is None else out)
+        setattr(root, DATA, into._version if data else None)
+        if into is not kwargs.get("out"):
+            self.mark(into, before)
+        self.follow(name, args, kwargs, into if out is None else out)
         return out
 
     def handle(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -404,6 +414,11 @@ class Stack(TorchFunctionMode):
                     self.rows(value, points=size.get(points.get((name, key), "")))
                 store[key] = value
         return own
+
+
+def _root(x: Tensor) -> Tensor:
+    """The tensor that ``x`` is a view of."""
+    return x if x._base is None else x._base
 
 
 def _inside_a_function() -> bool:
