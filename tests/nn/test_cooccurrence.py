@@ -10,9 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient
 from graphmeta.baselines import ItemKNN
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
@@ -29,7 +26,6 @@ from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
@@ -114,23 +110,6 @@ def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     one, other = (torch.autograd.grad(losses.square().sum(), learned) for losses in (fused, plain))
     torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
-def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
-    found = []
-    for stacked in (True, False):
-        torch.manual_seed(0)
-        head = Dot(Last(), score_terms={"cooccurrence": fitted(), "repeat_bias": RepeatBias()})
-        head.learn_temperature()
-        model = Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
-        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
-        adaptation.bind(model)
-        losses = adaptation.run(model, task_batch(asked(), num_items=LOG.num_items), SoftmaxLoss())
-        assert not adaptation.fell_back
-        found.append([losses, *torch.autograd.grad(losses.sum(), list(model.parameters()))])
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
 def test_a_session_without_neighbours_changes_nothing() -> None:
