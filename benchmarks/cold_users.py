@@ -31,7 +31,7 @@ from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.ranking import Result, evaluate_tasks
 from graphmeta.published.catalogue import build
-from graphmeta.published.cold_user import DEFAULT, PAPER, Preset
+from graphmeta.published.models.cold_user import DEFAULT, PAPER, Preset
 from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks, tasks_of

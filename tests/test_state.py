@@ -27,10 +27,10 @@ from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.cbml import cbml, cbml_g
 from graphmeta.published.load import load
-from graphmeta.published.meta import maml
-from graphmeta.published.session import if_san, sr_gnn
+from graphmeta.published.models.cbml import cbml, cbml_g
+from graphmeta.published.models.meta import maml
+from graphmeta.published.models.session import if_san, sr_gnn
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
 from graphmeta.sampling.samples import last_clicks
@@ -254,7 +254,7 @@ def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_pa
 
 
 def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
-    from graphmeta.published.cold_item import dropout_net
+    from graphmeta.published.models.cold_item import dropout_net
 
     assert dropout_net(mine(LOG.items)).recipe is None
 

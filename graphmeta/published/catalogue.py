@@ -6,17 +6,15 @@ import importlib
 import pkgutil
 from typing import Any
 
-import graphmeta.published
 from graphmeta.data.tables import EntityTable
-from graphmeta.published import registry
+from graphmeta.published import models, registry
 from graphmeta.published.names import check_items, check_name
 from graphmeta.system import System
 
-# A module of this package that has a system in it is found by being there; families stand in this order.
+# A module of graphmeta.published.models is found by being there; families stand in this order.
 _FAMILIES = ("session", "sequence", "asars", "graph", "cold_item", "meta", "cold_user", "streaming")
-for _module in pkgutil.iter_modules(graphmeta.published.__path__):
-    if _module.name not in ("catalogue", "fit", "load", "systems", "training_plan"):  # these import this module
-        importlib.import_module(f"graphmeta.published.{_module.name}")
+for _module in pkgutil.iter_modules(models.__path__):
+    importlib.import_module(f"graphmeta.published.models.{_module.name}")
 CATALOGUE: dict[str, registry.Published] = dict(
     sorted(
         registry.CATALOGUE.items(),

@@ -7,7 +7,7 @@ import torch
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.cold_user import PAPER, user_only_samples
+from graphmeta.published.models.cold_user import PAPER, user_only_samples
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch

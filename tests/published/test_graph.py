@@ -7,7 +7,7 @@ import torch
 from graphmeta.data.splits import last_sessions
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
-from graphmeta.published.graph import niser
+from graphmeta.published.models.graph import niser
 from graphmeta.sampling.samples import last_clicks, open_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log

@@ -40,7 +40,7 @@ def maml(
 
     Args:
         base: the system whose recommender is adapted; it stays as it is.
-        scope: the parameters that a session adapts, see :func:`~graphmeta.published.cbml.cbml`.
+        scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`.
         step: learning rate of plain gradient steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates` (a learned rate
             per number) or :class:`~graphmeta.adapt.step.GroupRates` (per parameter).
         inner: number of steps, order of the meta-gradient and bounds of the inner loop.
@@ -118,8 +118,8 @@ def mamo(
     Args:
         base: see :func:`maml`; the memory layer is put before its last layer.
         slots: K; rate: γ, update rate of the memory, see :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`.
-        scope: the parameters that a session adapts, see :func:`~graphmeta.published.cbml.cbml`; includes the memory
-            layer in each case.
+        scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`; includes the
+            memory layer in each case.
         step, inner: as :func:`maml`.
 
     Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, only its task
