@@ -190,7 +190,7 @@ def folded_in(system: System, protocol: Protocol, *, steps: tuple[int, ...]) -> 
 
 def known_held_out(tasks: Tasks) -> Tasks:
     """Tasks with two support items or more, the last of which becomes the query."""
-    some = tasks.take(np.flatnonzero(tasks.lengths > 1))
+    some = tasks.take(np.flatnonzero(tasks.support_sizes > 1))
     last = some.support_ptr[1:] - 1
     keep = np.delete(np.arange(len(some.support)), last)
     ptr = some.support_ptr - np.arange(len(some) + 1)

@@ -95,7 +95,7 @@ def test_the_graph_has_nodes_edges_and_features(table):
     graph = build_graph(log_of(table))
     assert graph["item", "has", "brand"].edge_index.tolist() == [[0, 2], [1, 2]]
     assert graph["item", "has", "tags"].edge_index.tolist() == [[0, 0, 2], [1, 2, 2]]
-    assert graph["item"].x_names == ["price[0]", "price[1]", "image[0]", "image[1]"]
+    assert graph["item"].x_names == ["price", "price is known", "image[0]", "image[1]"]
     torch.testing.assert_close(graph["item"].x, torch.tensor([[1.5, 1, 1, 2], [0, 0, 3, 4], [20, 1, 0, 0]]))
     assert graph["item"].text_title == ["red shoe", "", "007"]
 

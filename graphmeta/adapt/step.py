@@ -35,7 +35,7 @@ def _rate(lr: float) -> float:
 
 
 class Gradient(nn.Module):
-    """Plain gradient descent: ``θ − β ∇``, the same β for every parameter and step.
+    """Plain gradient descent, ``θ − lr ∇``: one inner learning rate for every parameter and step.
 
     Source: MAML. There is no Adam for inner steps, because its second derivative at zero is infinite.
     """
@@ -48,12 +48,12 @@ class Gradient(nn.Module):
         """No parameters to create."""
 
     def rate(self, name: str, number: int) -> float:
-        """β."""
+        """The inner learning rate."""
         return self.lr
 
 
 class LearnedRates(nn.Module):
-    """An element-wise learning rate for each parameter, learned with the shared weights: ``θ − α ⊙ ∇``.
+    """An element-wise learning rate for each parameter, learned with the shared weights: ``θ − rate ⊙ ∇``.
 
     Args:
         lr: the initial rate.
@@ -74,15 +74,15 @@ class LearnedRates(nn.Module):
             self.rates[name.replace(".", "/")] = nn.Parameter(rates)
 
     def rate(self, name: str, number: int) -> Tensor:
-        """α of this parameter in this step."""
+        """The learned inner rates of this parameter in this step."""
         return _of_step(self.rates[name.replace(".", "/")], number, self.per_step)
 
 
 class GroupRates(nn.Module):
-    """One rate for each group of parameters and each step, learned in log space: ``θ − α ∇``, ``α = lr · exp(ρ)``.
+    """One rate for each group of parameters and each step, learned in log space.
 
-    ρ is initialised to zero, so weight decay shrinks a rate towards ``lr``. A scalar rate for a matrix or table keeps
-    its change low-rank.
+    ``θ − rate ∇``, ``rate = lr · exp(log_rate)``. ``log_rate`` is initialised to zero, so weight decay shrinks a rate
+    towards ``lr``. A scalar rate for a matrix or table keeps its change low-rank.
 
     Args:
         lr: the initial rate of every group, above 0.
@@ -113,7 +113,7 @@ class GroupRates(nn.Module):
         return f"groups={self.groups}, per_step={self.per_step}"
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
-        """A parameter ρ ``[steps or 1]`` for each group."""
+        """A parameter ``log_rate [steps or 1]`` for each group."""
         self.group_of = {name: name if self.groups is None else self._group(name, names) for name in names}
         used = set(self.group_of.values())
         for group in self.groups or ():
@@ -123,7 +123,7 @@ class GroupRates(nn.Module):
             self.rates[_key(group)] = nn.Parameter(torch.zeros(steps if self.per_step else 1))
 
     def rate(self, name: str, number: int) -> Tensor:
-        """α of this parameter's group in this step, one number.
+        """The learned inner rate of this parameter's group in this step, one number.
 
         Raises:
             InputError: a step without a learned rate.

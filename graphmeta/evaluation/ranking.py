@@ -213,7 +213,7 @@ def evaluate_tasks(
     began = time.perf_counter()
     tasks.query.check_items(getattr(model, "items", None))
     score = _scoring(model, adapting)
-    known, counts = tasks.lengths, np.diff(tasks.query_ptr)
+    known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
     _check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
@@ -248,6 +248,6 @@ def evaluate_tasks(
 
 def _check_queries(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
     query = task * num_items + tasks.query.target
-    support = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
+    support = np.repeat(np.arange(len(tasks)), tasks.support_sizes) * num_items + tasks.support.target
     if len(np.unique(query)) < len(query) or np.isin(query, support).any():
         raise InputError("a task has the same item as target of two queries, or in support and query; keep it once")

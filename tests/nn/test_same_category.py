@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute, EntityTable
+from graphmeta.data.tables import Categorical, EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn.score_terms.same_category import SameCategory
@@ -18,7 +18,7 @@ from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 
 pytestmark = pytest.mark.usefixtures("float64")
-KINDS = Attribute(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"]))  # of seven items
+KINDS = Categorical(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"]))  # of seven items
 
 
 def filled() -> SameCategory:

@@ -218,7 +218,7 @@ def test_one_known_item_is_enough(name):
 def test_generating_what_does_not_exist_is_refused():
     system = made("meta_cf_linear")
     with pytest.raises(InputError, match=r"no parameter is called 'head.vektor'; there are: features.item.weight, "):
-        Generated("head.vektor", torch.nn.Identity()).bind(system.recommender, [])
+        Generated("head.vektor", torch.nn.Identity()).bind(system.recommender)
 
 
 @pytest.mark.parametrize("sums", [False, True])

@@ -37,11 +37,11 @@ class Column(Protocol):
         """The column of these rows; row -1 is unknown."""
         ...
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Add the contents of the column to a hash."""
         ...
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether the arrays fit each other and the number of rows; checked after loading."""
         ...
 

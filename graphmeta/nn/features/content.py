@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute, EntityTable, Several
+from graphmeta.data.tables import Categorical, EntityTable, Several
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import rows_like
@@ -24,11 +24,11 @@ class Field(nn.Module):
     Differs: a value that training never saw is a vector of zeros rather than a random one.
     """
 
-    def __init__(self, column: Attribute | Several, width: int) -> None:
+    def __init__(self, column: Categorical | Several, width: int) -> None:
         super().__init__()
-        rows = len(column.codes) if isinstance(column, Attribute) else len(column.ptr) - 1
+        rows = len(column.codes) if isinstance(column, Categorical) else len(column.ptr) - 1
         known = column.take(np.append(np.arange(rows), -1))  # the last row is for unknown items or users
-        ptr = np.arange(rows + 2) if isinstance(known, Attribute) else known.ptr
+        ptr = np.arange(rows + 2) if isinstance(known, Categorical) else known.ptr
         self.table, self.max_values = Table(column.size, width), int(np.diff(ptr).max(initial=1))
         self.codes: Tensor
         self.ptr: Tensor

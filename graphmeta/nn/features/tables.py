@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
 from graphmeta.sampling.session_batch import rows_like
 
@@ -146,7 +146,7 @@ class AttributeFeatures(ItemFeatures):
     Source: IF-SAN, CBML eqs 1–2 (attribute level); scoring uses the id vectors only (eq 8).
     """
 
-    def __init__(self, num_items: int, width: int, attributes: Mapping[str, Attribute]) -> None:
+    def __init__(self, num_items: int, width: int, attributes: Mapping[str, Categorical]) -> None:
         super().__init__(num_items, width)
         self.fields = nn.ModuleDict({field_name(n): Table(a.size, width) for n, a in attributes.items()})
         codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]

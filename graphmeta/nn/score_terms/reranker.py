@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
@@ -45,7 +45,7 @@ class Reranker(NeighbourCounts):
     def __init__(
         self,
         num_items: int,
-        attributes: Sequence[Attribute] = (),
+        attributes: Sequence[Categorical] = (),
         *,
         neighbours: int = 100,
         alpha: float = 0.75,

@@ -22,7 +22,7 @@ from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
-from graphmeta.sampling.histories import all_positions
+from graphmeta.sampling.histories import every_event
 from graphmeta.system import System
 
 
@@ -44,7 +44,7 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Dot(UserEmbedding(len(users), width)))
     scaled_normal_(recommender)
     one = loss_by_name(loss, PerSampleNegatives(UniformSeen(), count=negatives))
-    return System(recommender, items, users=users, loss=one, samples=all_positions, limits={"max_length": 0})
+    return System(recommender, items, users=users, loss=one, samples=every_event, limits={"max_length": 0})
 
 
 @published("Zhang et al. 2020, SML (baseline)", family="streaming", adapts="nothing; retrained", base="mf")
