@@ -91,6 +91,17 @@ class ProjectedHead(Protocol):
 
 
 @runtime_checkable
+class ReadoutHead(Protocol):
+    """A head that may read states only through its replaceable ``readout``.
+
+    ``reads_only_readout`` says whether it does: a new readout may then expect states with more columns.
+    """
+
+    readout: nn.Module
+    reads_only_readout: bool
+
+
+@runtime_checkable
 class ItemScorer(Protocol):
     """A head that can score given items without scoring the catalogue."""
 

@@ -22,7 +22,7 @@ from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead
+from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead, ReadoutHead
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -136,6 +136,21 @@ def path_adaptation(
         paths=prefixes,
         mix="head.readout.mix",
         inner=inner,
+    )
+
+
+def readout_head(recommender: Recommender) -> ReadoutHead:
+    """The head, whose readout may be replaced by one that expects states with more columns.
+
+    Raises:
+        InputError: a head that reads states elsewhere too.
+    """
+    head = recommender.head
+    if isinstance(head, ReadoutHead) and head.reads_only_readout:
+        return head
+    raise InputError(
+        f"{type(head).__name__} reads the states of the clicks beside its readout, which this wrapper replaces by one "
+        f"of wider states (graphmeta.protocols.ReadoutHead); choose another base, such as sr_gnn or if_san"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
@@ -12,8 +11,16 @@ from graphmeta.adapt.starts.memory import MemoryStart
 from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
+from graphmeta.nn.features.tables import item_table
 from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
-from graphmeta.published.parts import copied, last_layer, path_adaptation, replace_last_layer, with_adaptation
+from graphmeta.published.parts import (
+    copied,
+    last_layer,
+    path_adaptation,
+    readout_head,
+    replace_last_layer,
+    with_adaptation,
+)
 from graphmeta.published.registry import published
 from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
@@ -168,10 +175,10 @@ def meta_hin(
     """
     own, items = copied(base), base.items
     model, paths = own.recommender, 2 + len(items.attributes)
-    session, out = last_layer(model)
+    (session, out), head = last_layer(model), readout_head(model)
     replace_last_layer(model, nn.Linear(session + size, out))
-    read = model.features(torch.zeros(0, dtype=torch.int64))[1].shape[1]  # what a neighbour's vector has
-    model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=read, size=size)
+    read = item_table(model.features).weight.shape[1]  # of a neighbour's vector
+    head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
     context = MetaPaths(len(items), list(items.attributes), most=neighbours)
     adaptation = path_adaptation(
         Scope("head.project"), (session, size), count=paths, path_lr=path_lr, step=step, inner=inner
