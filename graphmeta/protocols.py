@@ -130,6 +130,20 @@ class ScoresCatalogue(Protocol):
 
 
 @runtime_checkable
+class Objective(Protocol):
+    """A loss as an option of a system, without the negatives that the system samples."""
+
+    @property
+    def least_negatives(self) -> int:
+        """The number of negatives per target that it needs at least."""
+        ...
+
+    def against(self, negatives: nn.Module) -> nn.Module:
+        """The loss against negatives of this sampler."""
+        ...
+
+
+@runtime_checkable
 class PositionLoss(Protocol):
     """A loss with one value per position of a session instead of one per session."""
 

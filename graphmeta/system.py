@@ -17,6 +17,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
+from graphmeta.adapt.step import RatesPerStep
 from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
@@ -249,7 +250,8 @@ class System(nn.Module):
         if steps is None or steps == self.adaptation.steps:
             return
         inner = replace(self.adaptation.inner, steps=steps)
-        if getattr(self.adaptation.step, "per_step", False) and steps > self.adaptation.steps:
+        step = self.adaptation.step
+        if isinstance(step, RatesPerStep) and step.per_step and steps > self.adaptation.steps:
             raise InputError(
                 f"there are rates for {self.adaptation.steps} steps, not for {steps}; use fewer steps, or learn rates "
                 f"that all steps share (per_step=False)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphmeta.recommender import Recommender
 
 
+@runtime_checkable
 class Step(Protocol):
     """``rate(name, number)``: the learning rate of a parameter in a step (a number or ``shape``-like tensor)."""
 
@@ -26,6 +27,22 @@ class Step(Protocol):
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
         """Create the parameters that depend on the recommender's shapes; called once."""
         ...
+
+
+@runtime_checkable
+class StoredStep(Step, Protocol):
+    """A step that can be stored: it says what it was built with."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments it was built with, by name; ``lr`` is one of them."""
+        ...
+
+
+@runtime_checkable
+class RatesPerStep(Protocol):
+    """A step whose learned rates may be separate for each of a fixed number of steps."""
+
+    per_step: bool
 
 
 def _rate(lr: float) -> float:
@@ -51,6 +68,10 @@ class Gradient(nn.Module):
         """The inner learning rate."""
         return self.lr
 
+    def arguments(self) -> dict[str, Any]:
+        """The rate."""
+        return {"lr": self.lr}
+
 
 class LearnedRates(nn.Module):
     """An element-wise learning rate for each parameter, learned with the shared weights: ``θ − rate ⊙ ∇``.
@@ -72,6 +93,10 @@ class LearnedRates(nn.Module):
             shape = () if name in tables else recommender.get_parameter(name).shape
             rates = torch.full((steps if self.per_step else 1, *shape), self.lr)
             self.rates[name.replace(".", "/")] = nn.Parameter(rates)
+
+    def arguments(self) -> dict[str, Any]:
+        """The initial rate, and whether rates are separate for each step."""
+        return {"lr": self.lr, "per_step": self.per_step}
 
     def rate(self, name: str, number: int) -> Tensor:
         """The learned inner rates of this parameter in this step."""
@@ -107,6 +132,10 @@ class GroupRates(nn.Module):
         self.initial: Tensor
         self.register_buffer("initial", torch.tensor(float(lr)))
         self.group_of: dict[str, str] = {}
+
+    def arguments(self) -> dict[str, Any]:
+        """The initial rate, the groups, and whether rates are separate for each step."""
+        return {"lr": self.lr, "groups": self.groups, "per_step": self.per_step}
 
     def extra_repr(self) -> str:
         """Groups, and whether rates are per step."""

@@ -16,8 +16,7 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
-from graphmeta.nn.losses.losses import RankingLoss, SoftmaxLoss
-from graphmeta.nn.losses.pairwise import RANKING
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
@@ -26,19 +25,6 @@ from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead, Readout
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-
-
-def loss_by_name(name: str, negatives: nn.Module) -> nn.Module:
-    """The loss of that name: full softmax, or a ranking loss against sampled negatives.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if name == "cross_entropy":
-        return SoftmaxLoss()
-    if name not in RANKING:
-        raise InputError(f"unknown loss {name!r}; choose cross_entropy, {', '.join(RANKING)}")
-    return RankingLoss(RANKING[name](), negatives)
 
 
 def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
