@@ -7,7 +7,7 @@ behaviour; code checks ``isinstance(part, Settles)``, never concrete classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -91,6 +91,15 @@ class ProjectedHead(Protocol):
 
 
 @runtime_checkable
+class AugmentedLayer(Protocol):
+    """A last layer that reads more than the head's readout, such as the session's cluster: ``[S ; C]``."""
+
+    def reads(self, session: Tensor) -> Tensor:
+        """``[S, D] -> [S, D']``, the input of its product."""
+        ...
+
+
+@runtime_checkable
 class ReadoutHead(Protocol):
     """A head that may read states only through its replaceable ``readout``.
 
@@ -133,10 +142,7 @@ class ScoresCatalogue(Protocol):
 class Objective(Protocol):
     """A loss as an option of a system, without the negatives that the system samples."""
 
-    @property
-    def least_negatives(self) -> int:
-        """The number of negatives per target that it needs at least."""
-        ...
+    least_negatives: ClassVar[int]  # per target
 
     def against(self, negatives: nn.Module) -> nn.Module:
         """The loss against negatives of this sampler."""

@@ -224,7 +224,7 @@ class System(nn.Module):
                 twin._set_adapting(samples, steps, max_support)
             # Tasks of similar length together, to limit padding.
             by_length = not samples.grouped and self.adaptation is not None
-            order = np.argsort(samples.lengths, kind="stable") if by_length else np.arange(len(samples))
+            order = np.argsort(samples.support_sizes, kind="stable") if by_length else np.arange(len(samples))
             parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
                 return twin._scores(samples)

@@ -89,6 +89,7 @@ class Adaptation(nn.Module):
         # By mode: rows of the measured tasks, and bytes per row.
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
+        self.moves_states = True  # whether encoder states differ by task: something outside the head is adapted
 
     @property
     def steps(self) -> int:
@@ -134,6 +135,7 @@ class Adaptation(nn.Module):
         self.frozen = [name for name in names if name not in self.names]
         if not self.names:
             raise InputError(f"all parameters in the scope {self.scope.prefixes} are frozen: {', '.join(names)}")
+        self.moves_states = not recommender.head_names() >= {*self.names, *made}
         self.tables = table_names(recommender) & set(self.names)
         numbers = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
         self.sizes = sum(numbers), sum(len(recommender.get_parameter(name)) for name in self.tables)
@@ -278,7 +280,7 @@ class Adaptation(nn.Module):
     ) -> AdaptationContext:
         """The adaptation context, with tasks encoded once if only the head is adapted."""
         encoded, seen, second = None, None, self._second(progress)
-        if not self._moves_states:
+        if not self.moves_states:
             encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
                 with torch.set_grad_enabled(second):
@@ -292,11 +294,6 @@ class Adaptation(nn.Module):
     def _second(self, progress: float) -> bool:
         """Whether steps are differentiated through, at this training progress."""
         return self.inner.order_at(progress) == 2 and torch.is_grad_enabled()
-
-    @property
-    def _moves_states(self) -> bool:
-        """Whether encoder states differ by task (something outside the head is adapted)."""
-        return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
     def _descend(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
         """The weights after all steps, from ``begin``; the rest starts from the shared weights."""

@@ -154,9 +154,10 @@ def last_layer(recommender: Recommender) -> tuple[int, int]:
             _, candidates = recommender.features(torch.zeros(0, dtype=torch.int64))
             size = candidates.shape[1] - head.bias
             return size, size
+    shown = f" with {type(head.project).__name__}" if isinstance(head, ProjectedHead) else ""
     raise InputError(
-        f"{type(head).__name__} with {type(getattr(head, 'project', None)).__name__} does not end in one linear "
-        f"layer, which this wrapper replaces; choose another base"
+        f"{type(head).__name__}{shown} does not end in one linear layer, which this wrapper replaces; choose another "
+        f"base"
     )
 
 
@@ -169,6 +170,6 @@ def replace_last_layer(recommender: Recommender, layer: nn.Linear) -> None:
     project = recommender.head.project
     if isinstance(project, nn.Identity):
         nn.init.eye_(layer.weight)
-    if getattr(project, "bias", None) is None:
+    if not any(name == "bias" for name, _ in project.named_parameters()):
         nn.init.zeros_(layer.bias)
     recommender.head.project = layer

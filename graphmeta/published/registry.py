@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
 from graphmeta.published.names import check_name
@@ -244,7 +245,7 @@ def _check_objects(function: Callable[..., System], arguments: Mapping[str, Any]
 def _check_first(name: str, first: str, given: Any) -> None:
     """Check that ``items`` is an item table and ``base`` a system."""
     if first == "items" and not isinstance(given, EntityTable):
-        hint = f"; pass its items: {name}(log.items)" if hasattr(given, "items") else ""
+        hint = f"; pass its items: {name}(log.items)" if isinstance(given, EventLog | System) else ""
         raise InputError(f"{name} is built from an EntityTable of items, not from {type(given).__name__}{hint}")
     if first == "base" and not isinstance(given, System):
         raise InputError(
