@@ -166,6 +166,15 @@ class ReadsLastClick(Protocol):
 
 
 @runtime_checkable
+class ReadsOnlyUsers(Protocol):
+    """An encoder or readout that reads nothing but the sample's user."""
+
+    def knows(self, user: Tensor) -> Tensor:
+        """Whether each user has a vector: ``[S]`` (-1: unknown) ``-> [S]`` bool."""
+        ...
+
+
+@runtime_checkable
 class ReadsTimes(Protocol):
     """A part that reads click times."""
 

@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import item_table
 from graphmeta.nn.sizes import counts
-from graphmeta.protocols import AugmentedLayer, ProjectedHead
+from graphmeta.protocols import AugmentedLayer, ProductHead, ProjectedHead, ReadoutHead, ReadsOnlyUsers
 from graphmeta.sampling.session_batch import real_samples
 
 Encoded = tuple[Tensor, Tensor]
@@ -33,6 +33,14 @@ class Recommender(nn.Module):
         """States of the clicks ``[E, D]`` and the candidates ``[C, D]``, the inputs of the head."""
         x, candidates = self.features(batch["item"].n_id)
         return self.encoder(x, batch), candidates
+
+    def reads_only(self) -> ReadsOnlyUsers | None:
+        """The part that knows the users, if scores depend on nothing but the sample's user; None for any other."""
+        head = self.head
+        if not isinstance(head, ReadoutHead) or (isinstance(head, ProductHead) and len(head.score_terms)):
+            return None
+        parts = (head.readout, self.encoder) if head.reads_only_readout else ()
+        return next((part for part in parts if isinstance(part, ReadsOnlyUsers)), None)
 
     def head_names(self) -> set[str]:
         """Names of the parameters and buffers that :meth:`encode` does not read: those of the head alone."""
@@ -98,6 +106,9 @@ class ContextAugmented(Recommender):
     def __init__(self, features: nn.Module, encoder: nn.Module, head: nn.Module, context: nn.Module) -> None:
         super().__init__(features, encoder, head)
         self.context = context
+
+    def reads_only(self) -> None:
+        """The head reads the neighbours too."""
 
     def encode(self, batch: HeteroData) -> Encoded:
         """States of the clicks ``[E, D + N]`` and the candidates."""

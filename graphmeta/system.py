@@ -109,6 +109,18 @@ class System(nn.Module):
         """Whether training runs over tasks (support, then query) rather than over single samples."""
         return self.adaptation is not None and self.adaptation.meta_trained
 
+    def without_user(self, samples: Samples) -> np.ndarray:
+        """Which samples have no user that the system knows, if it reads nothing but users; none for any other, ``[S]``.
+
+        Such a system ranks items for these samples without knowing anything of them.
+        """
+        part = None if self.adaptation is not None else self.recommender.reads_only()
+        if part is None:
+            return np.zeros(len(samples), dtype=bool)
+        if samples.user is None:
+            return np.ones(len(samples), dtype=bool)
+        return ~part.knows(torch.from_numpy(samples.user).to(self.device)).numpy(force=True)
+
     def load_matching(self, other: System, *, frozen_only: bool = False) -> list[str]:
         """Warm start: copy every weight with the same name from another system, and return their names; with
         ``frozen_only``, only frozen weights (``requires_grad`` is off).

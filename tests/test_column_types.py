@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.data.column_types import TYPES, column_type
+from graphmeta.data.column_types import TYPES, Numbers, column_type
 from graphmeta.data.events import EventLog
 from graphmeta.data.graph import build_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.nn.features.content import Content
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 
@@ -117,11 +118,15 @@ def test_a_new_type_is_one_class(monkeypatch):
         def add_to(self, graph, owner, name):
             graph[owner][name] = torch.tensor([len(value) for value in self.values])
 
+        def features(self):
+            return Numbers(np.array([[float(len(value))] for value in self.values]))
+
     try:
         table = EntityTable.read(FRAME[["sku", "title"]], key="sku", types={"title": "length"})
         graph = build_graph(log_of(table))
         assert graph["item"].title.tolist() == [8, 0, 3]
         assert EntityTable.from_json(table.to_json()).columns["title"].kind == "length"
+        assert Content(table, 2).fields["field_title"].known.sum() == 3
     finally:
         TYPES.clear()
         TYPES.update(known)

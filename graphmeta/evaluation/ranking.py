@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Integral
@@ -52,6 +53,9 @@ def evaluate(
         progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
+    Warns:
+        UserWarning: a system that reads nothing but users (``mf``, ``bpr_mf``) and knows no user of the samples.
+
     Raises:
         InputError: no samples, samples with other item indices, k not below the number of candidates (the metric would
             be 1 for any model), a metric without one value per sample, or tasks.
@@ -69,6 +73,7 @@ def evaluate(
     samples = queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
+    _warn_without_users(model, samples)
     score = _scoring(model, adapting)
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
@@ -89,6 +94,17 @@ def evaluate(
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     every = measured(torch.ones(len(found), dtype=torch.bool))
     return Result(every, slices, len(samples), model.num_items, time.perf_counter() - began, found)
+
+
+def _warn_without_users(model: Scorer, samples: Samples) -> None:
+    """Warn if a system that reads nothing but the user knows no user of the samples."""
+    if isinstance(model, System) and model.without_user(samples).all():
+        why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
+        warnings.warn(
+            f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "
+            f"name the log's user column (user=), evaluate sessions of users known from training, or take another system",
+            stacklevel=3,
+        )
 
 
 def _scoring(model: Scorer, adapting: Adapting) -> Callable[[Any], Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.base import Bags, column_type
 from graphmeta.data.column_types.values import add_edges, are_valid_codes, text
 
 
@@ -59,6 +59,10 @@ class Categorical:
     def is_consistent(self, rows: int) -> bool:
         """Whether each row has one code, and each code a value."""
         return self.codes.shape == (rows,) and are_valid_codes(self.codes, self.values)
+
+    def features(self) -> Bags:
+        """One value per row."""
+        return Bags(self.codes, np.arange(len(self.codes) + 1), self.size)
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A node for each value, and an edge from each row whose value is known."""

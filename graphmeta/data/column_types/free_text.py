@@ -51,6 +51,10 @@ class Text:
         """Whether each row has one text."""
         return self.values.shape == (rows,) and all(isinstance(value, str) for value in self.values)
 
+    def features(self) -> None:
+        """None: an encoder of text reads it from the graph, or makes a vector column of it."""
+        return None
+
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A list of texts under the column's name."""
         graph[owner][f"text_{name}"] = self.values.tolist()

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.base import Numbers, column_type
 from graphmeta.data.column_types.values import add_features
 from graphmeta.errors import InputError
 
@@ -67,6 +67,10 @@ class Numeric:
     def is_consistent(self, rows: int) -> bool:
         """Whether each row has one number, none infinite."""
         return self.values.shape == (rows,) and not np.isinf(self.values).any()
+
+    def features(self) -> Numbers:
+        """One number per row."""
+        return Numbers(self.values[:, None])
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """Two columns of ``x``: ``price`` and ``price is known`` in ``x_names``."""

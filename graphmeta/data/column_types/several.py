@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.base import Bags, column_type
 from graphmeta.data.column_types.categorical import Categorical
 from graphmeta.data.column_types.values import add_edges, are_valid_codes
 from graphmeta.data.columns import spelled
@@ -70,6 +70,10 @@ class Several:
         """Whether each row has at least one code, and each code a value."""
         fits = self.ptr.shape == (rows + 1,) and self.ptr[0] == 0 and self.ptr[-1] == len(self.codes)
         return bool(fits and (np.diff(self.ptr) > 0).all()) and are_valid_codes(self.codes, self.values)
+
+    def features(self) -> Bags:
+        """The values of each row."""
+        return Bags(self.codes, self.ptr, self.size)
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A node for each value, and an edge from each row to each of its values."""

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.base import Numbers, column_type
 from graphmeta.data.column_types.values import add_features
 from graphmeta.data.columns import spelled
 from graphmeta.errors import InputError
@@ -65,6 +65,10 @@ class Vector:
     def is_consistent(self, rows: int) -> bool:
         """Whether each row has one vector of finite numbers."""
         return self.values.ndim == 2 and len(self.values) == rows and bool(np.isfinite(self.values).all())
+
+    def features(self) -> Numbers:
+        """The vectors; one of zeros is unknown."""
+        return Numbers(np.where(self.values.any(1, keepdims=True), self.values, np.nan))
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """Columns of ``x``: ``image[0]``, ``image[1]`` … in ``x_names``."""

@@ -212,10 +212,13 @@ class UserFeatures(nn.Module):
         if log.session_user is not None:
             self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user[log.lengths > 1])))
 
+    def known(self, user: Tensor) -> Tensor:
+        """Whether each user is known and seen in training, ``[S]``."""
+        return (user >= 0) & self.seen.index_select(0, user.clamp(min=0))
+
     def forward(self, user: Tensor) -> Tensor:
         """Vectors of these users."""
-        known = (user >= 0) & self.seen.index_select(0, user.clamp(min=0))
-        return self.user(user.clamp(min=0)) * known[:, None].to(self.user.weight.dtype)
+        return self.user(user.clamp(min=0)) * self.known(user)[:, None].to(self.user.weight.dtype)
 
     def of_samples(self, batch: HeteroData) -> Tensor:
         """Vectors of the samples' users ``[S, width]``; zeros if the log has no users."""
