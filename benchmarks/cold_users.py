@@ -38,6 +38,7 @@ from graphmeta.sampling.tasks import Tasks, tasks_of
 from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
+from graphmeta.training.settings import TrainOptions
 
 DATASETS: dict[str, Callable[[], EventLog]] = {
     "movielens1m": datasets.movielens_1m_histories,
@@ -159,7 +160,14 @@ def trained(
     """Train with early stopping (patience 4); a row for each epoch."""
     reports = []
     for report in train(
-        system, log, epochs=epochs, optimizer=optimizer, batch_size=batch, valid=valid, patience=4, seed=seed
+        system,
+        log,
+        epochs=epochs,
+        optimizer=optimizer,
+        batch_size=batch,
+        valid=valid,
+        seed=seed,
+        options=TrainOptions(patience=4),
     ):
         print(f"  {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
         reports.append(epoch_row(report))

@@ -139,7 +139,7 @@ def test_a_system_of_users_alone_warns_where_it_knows_none(name, recwarn):
     assert not recwarn.list
     strangers = last_clicks(log)
     strangers = replace(strangers, user=np.full(len(strangers), -1))
-    with pytest.warns(UserWarning, match="reads nothing but the user, and none of their users .* take another system"):
+    with pytest.warns(UserWarning, match="reads nothing but the user, and none of their users .* use another system"):
         evaluate(system, strangers)
     with pytest.warns(UserWarning, match="the samples have no users: all 40 samples get the same ranking"):
         evaluate(system, replace(strangers, user=None, users=None))

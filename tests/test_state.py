@@ -47,6 +47,7 @@ from graphmeta.testing import fake_log, fake_ratings
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 LOG, RATED = fake_log(sessions=60, length=14), fake_ratings()
 every = pytest.mark.parametrize("name", CATALOGUE)
@@ -428,7 +429,9 @@ class Leap(Adam):
 def test_weights_that_the_last_step_of_an_epoch_breaks_end_the_training(tmp_path: Path) -> None:
     def training(system: System, resume: bool = False) -> Any:
         checkpoint = Checkpoint(tmp_path, resume)
-        return train(system, LOG, epochs=2, optimizer=Leap(), batch_size=10_000, checkpoint=checkpoint)
+        return train(
+            system, LOG, epochs=2, optimizer=Leap(), batch_size=10_000, options=TrainOptions(checkpoint=checkpoint)
+        )
 
     system = build("sr_gnn", LOG.items, width=4)
     reports = training(system)
@@ -646,7 +649,9 @@ def test_a_loaded_system_answers_and_does_not_learn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("valid", [None, LOG])
 def test_training_leaves_the_system_in_eval_mode(valid: Any, tmp_path: Path) -> None:
     def modes(system: System, resume: bool) -> list[bool]:
-        reports = train(system, LOG, epochs=2, valid=valid, checkpoint=Checkpoint(tmp_path, resume))
+        reports = train(
+            system, LOG, epochs=2, valid=valid, options=TrainOptions(checkpoint=Checkpoint(tmp_path, resume))
+        )
         return [any(part.training for part in system.modules()) for _ in reports]
 
     for resume in (False, True):

@@ -102,7 +102,7 @@ def _warn_without_users(model: Scorer, samples: Samples) -> None:
         why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
         warnings.warn(
             f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "
-            f"name the log's user column (user=), evaluate sessions of users known from training, or take another system",
+            f"name the log's user column (user=), evaluate sessions of known users, or use another system",
             stacklevel=3,
         )
 

@@ -30,6 +30,7 @@ from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("float64")
 WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
@@ -133,7 +134,7 @@ def test_statistics_are_fitted_on_statistics_log_only() -> None:
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
     system = build("sr_gnn", LOG.items, width=WIDTH, score_terms=["cooccurrence"])
-    for _ in train(system, learn, epochs=1, statistics_log=counted):
+    for _ in train(system, learn, epochs=1, options=TrainOptions(statistics_log=counted)):
         pass
     alone = Cooccurrence(LOG.num_items)
     alone.fit_statistics(counted)
@@ -146,9 +147,23 @@ def test_a_checkpoint_of_other_counts_is_not_taken_up(tmp_path: Path) -> None:
     early = np.arange(LOG.num_sessions) < 40
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     place = Checkpoint(tmp_path, resume=True)
-    list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=counted, checkpoint=place))
+    list(
+        train(
+            build("sr_gnn", LOG.items, width=WIDTH),
+            learn,
+            epochs=1,
+            options=TrainOptions(statistics_log=counted, checkpoint=place),
+        )
+    )
     with pytest.raises(InputError, match="another training"):
-        list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=LOG, checkpoint=place))
+        list(
+            train(
+                build("sr_gnn", LOG.items, width=WIDTH),
+                learn,
+                epochs=1,
+                options=TrainOptions(statistics_log=LOG, checkpoint=place),
+            )
+        )
 
 
 def test_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
@@ -179,6 +194,15 @@ def test_weights_trained_on_counted_sessions_overfit() -> None:
         for name, weight in system.named_parameters():
             weight.requires_grad_("cooccurrence" in name)
         with pytest.warns(UserWarning, match="statistics_log=") if fitted_to is learn else nullcontext():
-            list(train(system, learn, statistics_log=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20))
+            list(
+                train(
+                    system,
+                    learn,
+                    epochs=10,
+                    optimizer=Adam(lr=0.05),
+                    batch_size=20,
+                    options=TrainOptions(statistics_log=fitted_to),
+                )
+            )
         trust.append(system.recommender.get_submodule("head.score_terms.cooccurrence").weight.weight[0].item())
     assert abs(trust[0]) < 0.2 < 0.5 < trust[1], trust

@@ -30,7 +30,7 @@ class Reranker(NeighbourCounts):
     a weighted sum (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`) cannot express.
 
     The last layer is initialised to zero, so that the model is unchanged at first. As with Cooccurrence, it must not be
-    trained on the sessions that were counted: ``train(…, statistics_log=earlier)``. In an adaptation's scope, its
+    trained on the sessions that were counted: ``TrainOptions(statistics_log=earlier)``. In an adaptation's scope, its
     layers read a different number of rows per task, so tasks adapt one by one; leave it out of the scope. All other
     parameters may be in it, the item table included.
 
