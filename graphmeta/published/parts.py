@@ -167,7 +167,7 @@ def replace_last_layer(recommender: Recommender, layer: nn.Linear) -> None:
 
     If there was no layer, ``layer`` is initialised to the identity; if there was no bias, its bias is set to zero.
     """
-    project = recommender.head.project
+    project = recommender.head.get_submodule("project")
     if isinstance(project, nn.Identity):
         nn.init.eye_(layer.weight)
     if not any(name == "bias" for name, _ in project.named_parameters()):
