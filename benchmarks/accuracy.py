@@ -41,6 +41,7 @@ from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adagrad, Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 OPTIMIZERS = {"adam": Adam, "adagrad": Adagrad}
 Parts = tuple[EventLog, EventLog | None, EventLog]
@@ -230,12 +231,14 @@ def fitted(
         optimizer=OPTIMIZERS[options.optimizer](lr=options.lr),
         batch_size=options.batch_size,
         valid=valid,
-        statistics_log=statistics_log,
-        patience=options.patience,
         seed=options.seed,
-        precision=options.precision,
-        checkpoint=Checkpoint(options.checkpoint, resume=True) if options.checkpoint else None,
-        progress=lambda batches: tqdm(batches, mininterval=10),
+        options=TrainOptions(
+            statistics_log=statistics_log,
+            patience=options.patience,
+            precision=options.precision,
+            checkpoint=Checkpoint(options.checkpoint, resume=True) if options.checkpoint else None,
+            progress=lambda batches: tqdm(batches, mininterval=10),
+        ),
     ):
         print(report, flush=True)
         reports.append(epoch_row(report))

@@ -41,7 +41,7 @@ KS, OVERLAP = (5, 20), "attribute_overlap"
 
 
 class AttributeOverlap:
-    """Attribute-overlap baseline: counts attribute values shared with the clicks, weighted by recency; no training.
+    """Categorical-overlap baseline: counts attribute values shared with the clicks, weighted by recency; no training.
 
     score(i) = Σ over clicks c and attributes a of [a(i) = a(c), not missing] / (position of c from the end, from 1).
     """

@@ -31,13 +31,14 @@ from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.ranking import Result, evaluate_tasks
 from graphmeta.published.catalogue import build
-from graphmeta.published.cold_user import DEFAULT, PAPER, Preset
+from graphmeta.published.models.cold_user import DEFAULT, PAPER, Preset
 from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks, tasks_of
 from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
+from graphmeta.training.settings import TrainOptions
 
 DATASETS: dict[str, Callable[[], EventLog]] = {
     "movielens1m": datasets.movielens_1m_histories,
@@ -159,7 +160,14 @@ def trained(
     """Train with early stopping (patience 4); a row for each epoch."""
     reports = []
     for report in train(
-        system, log, epochs=epochs, optimizer=optimizer, batch_size=batch, valid=valid, patience=4, seed=seed
+        system,
+        log,
+        epochs=epochs,
+        optimizer=optimizer,
+        batch_size=batch,
+        valid=valid,
+        seed=seed,
+        options=TrainOptions(patience=4),
     ):
         print(f"  {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
         reports.append(epoch_row(report))
@@ -190,7 +198,7 @@ def folded_in(system: System, protocol: Protocol, *, steps: tuple[int, ...]) -> 
 
 def known_held_out(tasks: Tasks) -> Tasks:
     """Tasks with two support items or more, the last of which becomes the query."""
-    some = tasks.take(np.flatnonzero(tasks.lengths > 1))
+    some = tasks.take(np.flatnonzero(tasks.support_sizes > 1))
     last = some.support_ptr[1:] - 1
     keep = np.delete(np.arange(len(some.support)), last)
     ptr = some.support_ptr - np.arange(len(some) + 1)

@@ -24,9 +24,9 @@ from benchmarks.rows import cost, epoch_row, provenance, write
 from graphmeta.data.cross_domain import LINKING, TEST, CrossDomain, Texts, read_texts
 from graphmeta.data.reviews import ReviewLog, latent_vectors
 from graphmeta.datasets.reviews import musical_instruments, synthetic_reviews
-from graphmeta.published.anr import anr
-from graphmeta.published.cross_domain import AspectSizes, CrossDomainModel, Means, catn, cold_errors, fit
-from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
+from graphmeta.published.models.anr import anr
+from graphmeta.published.models.cross_domain import AspectSizes, CrossDomainModel, Means, catn, cold_errors, fit
+from graphmeta.published.models.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
 

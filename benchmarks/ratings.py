@@ -28,6 +28,7 @@ from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
+from graphmeta.training.settings import TrainOptions
 
 DATASETS: dict[str, Callable[[], ColdStart]] = {
     "melu_ml1m": melu_movielens,
@@ -104,8 +105,8 @@ def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[
         optimizer=Adam(lr=options.lr, weight_decay=options.weight_decay),
         batch_size=options.batch_size,
         valid=lambda model: evaluate_ratings(model, valid).metrics,
-        patience=options.patience,
         seed=options.seed,
+        options=TrainOptions(patience=options.patience),
     ):
         print(report, flush=True)
         reports.append(epoch_row(report))

@@ -16,7 +16,7 @@ from graphmeta.data.cross_domain import TEST, CrossDomain, read_texts, review_gr
 from graphmeta.data.reviews import latent_vectors
 from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.plots.aspects import draw_aspects, user_aspects
-from graphmeta.published.cross_domain import AspectSizes, Means, catn, cold_errors, fit
+from graphmeta.published.models.cross_domain import AspectSizes, Means, catn, cold_errors, fit
 
 EPOCHS, SEED = 5, 0
 

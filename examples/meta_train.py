@@ -9,7 +9,7 @@ with a learned rate for every weight. Takes a slice of the bundled dataset to be
 import torch
 
 import graphmeta as gm
-from graphmeta.published.session import if_san
+from graphmeta.published.models.session import if_san
 
 SESSIONS, EPOCHS, WIDTH = 2_500, 2, 16
 

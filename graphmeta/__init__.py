@@ -43,6 +43,7 @@ _HOME = {
     # training, evaluation, storage
     "fit": "graphmeta.published.fit",
     "train": "graphmeta.training.loop",
+    "TrainOptions": "graphmeta.training.settings",
     "Adam": "graphmeta.training.optimizers",
     "evaluate": "graphmeta.evaluation.ranking",
     "load": "graphmeta.published.load",

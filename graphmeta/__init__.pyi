@@ -31,5 +31,6 @@ from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
 from graphmeta.training.loop import train as train
 from graphmeta.training.optimizers import Adam as Adam
+from graphmeta.training.settings import TrainOptions as TrainOptions
 
 __version__: str

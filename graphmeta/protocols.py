@@ -7,7 +7,7 @@ behaviour; code checks ``isinstance(part, Settles)``, never concrete classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -91,6 +91,26 @@ class ProjectedHead(Protocol):
 
 
 @runtime_checkable
+class AugmentedLayer(Protocol):
+    """A last layer that reads more than the head's readout, such as the session's cluster: ``[S ; C]``."""
+
+    def reads(self, session: Tensor) -> Tensor:
+        """``[S, D] -> [S, D']``, the input of its product."""
+        ...
+
+
+@runtime_checkable
+class ReadoutHead(Protocol):
+    """A head that may read states only through its replaceable ``readout``.
+
+    ``reads_only_readout`` says whether it does: a new readout may then expect states with more columns.
+    """
+
+    readout: nn.Module
+    reads_only_readout: bool
+
+
+@runtime_checkable
 class ItemScorer(Protocol):
     """A head that can score given items without scoring the catalogue."""
 
@@ -119,6 +139,17 @@ class ScoresCatalogue(Protocol):
 
 
 @runtime_checkable
+class Objective(Protocol):
+    """A loss as an option of a system, without the negatives that the system samples."""
+
+    least_negatives: ClassVar[int]  # per target
+
+    def against(self, negatives: nn.Module) -> nn.Module:
+        """The loss against negatives of this sampler."""
+        ...
+
+
+@runtime_checkable
 class PositionLoss(Protocol):
     """A loss with one value per position of a session instead of one per session."""
 
@@ -132,6 +163,15 @@ class ReadsLastClick(Protocol):
     """A readout that is the state of the last click, so it can be used at every position of a session."""
 
     reads_last_click: bool
+
+
+@runtime_checkable
+class ReadsOnlyUsers(Protocol):
+    """An encoder or readout that reads nothing but the sample's user."""
+
+    def knows(self, user: Tensor) -> Tensor:
+        """Whether each user has a vector: ``[S]`` (-1: unknown) ``-> [S]`` bool."""
+        ...
 
 
 @runtime_checkable

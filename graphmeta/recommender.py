@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import item_table
 from graphmeta.nn.sizes import counts
+from graphmeta.protocols import AugmentedLayer, ProductHead, ProjectedHead, ReadoutHead, ReadsOnlyUsers
 from graphmeta.sampling.session_batch import real_samples
 
 Encoded = tuple[Tensor, Tensor]
@@ -32,6 +33,21 @@ class Recommender(nn.Module):
         """States of the clicks ``[E, D]`` and the candidates ``[C, D]``, the inputs of the head."""
         x, candidates = self.features(batch["item"].n_id)
         return self.encoder(x, batch), candidates
+
+    def reads_only(self) -> ReadsOnlyUsers | None:
+        """The part that knows the users, if scores depend on nothing but the sample's user; None for any other."""
+        head = self.head
+        if not isinstance(head, ReadoutHead) or (isinstance(head, ProductHead) and len(head.score_terms)):
+            return None
+        parts = (head.readout, self.encoder) if head.reads_only_readout else ()
+        return next((part for part in parts if isinstance(part, ReadsOnlyUsers)), None)
+
+    def head_names(self) -> set[str]:
+        """Names of the parameters and buffers that :meth:`encode` does not read: those of the head alone."""
+        inside = {id(t) for t in (*self.head.parameters(), *self.head.buffers())}
+        outside = {id(t) for part in self.children() if part is not self.head for t in part.parameters()}
+        named = (*self.named_parameters(), *self.named_buffers())
+        return {name for name, tensor in named if id(tensor) in inside - outside}
 
     def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
         """Scores of the real samples ``[S, C]``, or with ``loss`` their losses ``[S]``.
@@ -91,6 +107,9 @@ class ContextAugmented(Recommender):
         super().__init__(features, encoder, head)
         self.context = context
 
+    def reads_only(self) -> None:
+        """The head reads the neighbours too."""
+
     def encode(self, batch: HeteroData) -> Encoded:
         """States of the clicks ``[E, D + N]`` and the candidates."""
         states, candidates = super().encode(batch)
@@ -108,8 +127,9 @@ class Summary(nn.Module):
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The summaries."""
         seen = head.get_submodule("readout")(states, batch)
-        reads = getattr(getattr(head, "project", None), "reads", None)
-        return task_mean(batch, real_samples(batch, seen if reads is None else reads(seen)))
+        if isinstance(head, ProjectedHead) and isinstance(head.project, AugmentedLayer):
+            seen = head.project.reads(seen)
+        return task_mean(batch, real_samples(batch, seen))
 
 
 def task_mean(batch: HeteroData, values: Tensor) -> Tensor:

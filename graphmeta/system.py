@@ -17,6 +17,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
+from graphmeta.adapt.step import RatesPerStep
 from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
@@ -107,6 +108,18 @@ class System(nn.Module):
     def episodic(self) -> bool:
         """Whether training runs over tasks (support, then query) rather than over single samples."""
         return self.adaptation is not None and self.adaptation.meta_trained
+
+    def without_user(self, samples: Samples) -> np.ndarray:
+        """Which samples have no user that the system knows, if it reads nothing but users; none for any other, ``[S]``.
+
+        Such a system ranks items for these samples without knowing anything of them.
+        """
+        part = None if self.adaptation is not None else self.recommender.reads_only()
+        if part is None:
+            return np.zeros(len(samples), dtype=bool)
+        if samples.user is None:
+            return np.ones(len(samples), dtype=bool)
+        return ~part.knows(torch.from_numpy(samples.user).to(self.device)).numpy(force=True)
 
     def load_matching(self, other: System, *, frozen_only: bool = False) -> list[str]:
         """Warm start: copy every weight with the same name from another system, and return their names; with
@@ -223,7 +236,7 @@ class System(nn.Module):
                 twin._set_adapting(samples, steps, max_support)
             # Tasks of similar length together, to limit padding.
             by_length = not samples.grouped and self.adaptation is not None
-            order = np.argsort(samples.lengths, kind="stable") if by_length else np.arange(len(samples))
+            order = np.argsort(samples.support_sizes, kind="stable") if by_length else np.arange(len(samples))
             parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
                 return twin._scores(samples)
@@ -249,7 +262,8 @@ class System(nn.Module):
         if steps is None or steps == self.adaptation.steps:
             return
         inner = replace(self.adaptation.inner, steps=steps)
-        if getattr(self.adaptation.step, "per_step", False) and steps > self.adaptation.steps:
+        step = self.adaptation.step
+        if isinstance(step, RatesPerStep) and step.per_step and steps > self.adaptation.steps:
             raise InputError(
                 f"there are rates for {self.adaptation.steps} steps, not for {steps}; use fewer steps, or learn rates "
                 f"that all steps share (per_step=False)"

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.data.column_types import TYPES, column_type
+from graphmeta.data.column_types import TYPES, Numbers, column_type
 from graphmeta.data.events import EventLog
 from graphmeta.data.graph import build_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.nn.features.content import Content
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 
@@ -95,7 +96,7 @@ def test_the_graph_has_nodes_edges_and_features(table):
     graph = build_graph(log_of(table))
     assert graph["item", "has", "brand"].edge_index.tolist() == [[0, 2], [1, 2]]
     assert graph["item", "has", "tags"].edge_index.tolist() == [[0, 0, 2], [1, 2, 2]]
-    assert graph["item"].x_names == ["price[0]", "price[1]", "image[0]", "image[1]"]
+    assert graph["item"].x_names == ["price", "price is known", "image[0]", "image[1]"]
     torch.testing.assert_close(graph["item"].x, torch.tensor([[1.5, 1, 1, 2], [0, 0, 3, 4], [20, 1, 0, 0]]))
     assert graph["item"].text_title == ["red shoe", "", "007"]
 
@@ -117,11 +118,15 @@ def test_a_new_type_is_one_class(monkeypatch):
         def add_to(self, graph, owner, name):
             graph[owner][name] = torch.tensor([len(value) for value in self.values])
 
+        def features(self):
+            return Numbers(np.array([[float(len(value))] for value in self.values]))
+
     try:
         table = EntityTable.read(FRAME[["sku", "title"]], key="sku", types={"title": "length"})
         graph = build_graph(log_of(table))
         assert graph["item"].title.tolist() == [8, 0, 3]
         assert EntityTable.from_json(table.to_json()).columns["title"].kind == "length"
+        assert Content(table, 2).fields["field_title"].known.sum() == 3
     finally:
         TYPES.clear()
         TYPES.update(known)

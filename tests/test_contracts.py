@@ -12,9 +12,9 @@ from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published.meta import maml
+from graphmeta.published.models.meta import maml
+from graphmeta.published.models.session import sr_gnn, tagnn
 from graphmeta.published.parts import with_score_terms
-from graphmeta.published.session import sr_gnn, tagnn
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=40, items=30)

@@ -1,5 +1,7 @@
 """A log or samples are ranked; what is numbered otherwise is brought over or refused, in one line."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,3 +129,28 @@ def test_a_result_is_a_table(system):
     told = str(result)
     assert told.startswith("12 samples, each target ranked among 40 items\n")
     assert "context length 5+" in told and "item events 10-99" in told and "tensor" not in told
+
+
+@pytest.mark.parametrize("name", ["mf", "bpr_mf", "fine_tune"])
+def test_a_system_of_users_alone_warns_where_it_knows_none(name, recwarn):
+    log = fake_log(sessions=40)
+    system = build(name, log.items, users=log.users, width=4).eval()
+    evaluate(system, log)
+    assert not recwarn.list
+    strangers = last_clicks(log)
+    strangers = replace(strangers, user=np.full(len(strangers), -1))
+    with pytest.warns(UserWarning, match="reads nothing but the user, and none of their users .* use another system"):
+        evaluate(system, strangers)
+    with pytest.warns(UserWarning, match="the samples have no users: all 40 samples get the same ranking"):
+        evaluate(system, replace(strangers, user=None, users=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("caser", {}), ("meta_hin", {"base": "bpr_mf"}), ("asars_user_cat", {}), ("gru4rec", {})]
+)
+def test_a_system_that_reads_clicks_does_not_warn(name, options):
+    log = fake_log(sessions=40)
+    system = build(name, log.items, users=log.users, width=4, **options).eval()
+    system.fit_statistics(log)
+    strangers = last_clicks(log)
+    evaluate(system, replace(strangers, user=np.full(len(strangers), -1)))

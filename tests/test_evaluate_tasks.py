@@ -59,10 +59,10 @@ def test_measures_are_those_of_a_loop(batch_size):
         for name, values in by_hand(Rounded(), TASKS, k).items():
             assert result.metrics[f"{name}@{k}"] == pytest.approx(np.mean(values), abs=1e-12)
     assert result.metrics["hit@2"] < result.metrics["hit_of_best@2"]
-    few = [v for v, size in zip(by_hand(Rounded(), TASKS, 2)["ndcg"], TASKS.lengths, strict=True) if size == 2]
+    few = [v for v, size in zip(by_hand(Rounded(), TASKS, 2)["ndcg"], TASKS.support_sizes, strict=True) if size == 2]
     assert result.slices["context length"]["2"]["ndcg@2"] == pytest.approx(np.mean(few), abs=1e-12)
     assert result.slices["context length"]["2"]["samples"] == len(few)
-    assert result.samples == len(TASKS) and result.candidates == 40 - TASKS.lengths.max()
+    assert result.samples == len(TASKS) and result.candidates == 40 - TASKS.support_sizes.max()
 
 
 def test_a_system_is_asked_as_it_adapts():

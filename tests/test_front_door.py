@@ -18,7 +18,20 @@ ROOT = Path(__file__).parents[1]
 API = {
     *("EventLog", "EntityTable", "build_graph", "split_by_time", "split_by_user", "split_by_item"),
     *("prefixes", "last_clicks", "session_batch", "Tasks", "Recommender", "System", "Adaptation", "Scope", "Gradient"),
-    *("LearnedRates", "NEXT", "OF", "build", "systems", "fit", "train", "Adam", "evaluate", "load", "check_encoder"),
+    *(
+        "LearnedRates",
+        "NEXT",
+        "OF",
+        "build",
+        "systems",
+        "fit",
+        "train",
+        "TrainOptions",
+        "Adam",
+        "evaluate",
+        "load",
+        "check_encoder",
+    ),
     *("InputError", "__version__", "nn", "datasets", "metrics", "plots"),
 }
 PLAIN = ("NEXT", "OF", "__version__")  # values, which cannot have a docstring of their own

@@ -21,7 +21,7 @@ def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: p
 
     def noted(system, learn, **options):  # noqa: ANN001, ANN003, ANN202
         trained.append(system)
-        ran.append((set(learn.sessions.tolist()), set((options["statistics_log"] or learn).sessions.tolist())))
+        ran.append((set(learn.sessions.tolist()), set((options["options"].statistics_log or learn).sessions.tolist())))
         return train(system, learn, **options)
 
     monkeypatch.setattr(plan, "train", noted)

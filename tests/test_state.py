@@ -18,6 +18,9 @@ import pytest
 import torch
 from torch import nn
 
+from graphmeta.adapt.inner import InnerLoop
+from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.step import GroupRates, LearnedRates
 from graphmeta.cli.commands import main
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks, sampled_negatives
@@ -25,13 +28,17 @@ from graphmeta.nn.conditioning.gate import Column, Full, Row
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.pairwise import Bpr, BprMax, Top1
 from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.cbml import cbml, cbml_g
 from graphmeta.published.load import load
-from graphmeta.published.meta import maml
-from graphmeta.published.session import if_san, sr_gnn
+from graphmeta.published.models.cbml import cbml, cbml_g
+from graphmeta.published.models.meta import maml
+from graphmeta.published.models.session import SampledLoss, gru4rec, if_san, sr_gnn
+from graphmeta.published.models.streaming import mf, sml
+from graphmeta.published.options import ATTENTION, FIXED, ClusterGate
 from graphmeta.recommender import Recommender
+from graphmeta.retrain.transfer import Transferred
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, not_finite, save_state, state_hash
@@ -40,6 +47,7 @@ from graphmeta.testing import fake_log, fake_ratings
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 LOG, RATED = fake_log(sessions=60, length=14), fake_ratings()
 every = pytest.mark.parametrize("name", CATALOGUE)
@@ -54,7 +62,8 @@ OTHER: dict[str, Any] = {
     "messages": "attention", "neighbours": 5, "window": 2, "discount": 0, "normalised": True, "scale": 9.0,
     "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,
     "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
-    "scope": ["head.project"], "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
+    "scope": ["head"], "without": ["head.project.prototypes", "head.scale"],
+    "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
     "from_scratch": True, "rounds": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
     "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
@@ -241,6 +250,90 @@ def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, 
         build("cbml", LOG.items, width=4, **arguments)
 
 
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope("encoder", "head", without=["encoder.gate"]),
+        Scope("head.project", without=()),
+        Scope(*ATTENTION.prefixes, without=[*FIXED, "head.scale"]),
+    ],
+)
+def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Path) -> None:
+    system = cbml(if_san(LOG.items, width=6), scope=scope)
+    again = reloaded(system, tmp_path)
+    assert again.adaptation is not None and again.adaptation.scope == scope
+    assert again.recipe == system.recipe and state_hash(again) == state_hash(system)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"step": GroupRates(0.1, groups=["encoder", "head"])}, {"gate": ClusterGate(granularity=Coarse())}]
+)
+def test_what_cannot_be_stored_is_said_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a recipe.* loaded with build="):
+        system = cbml(if_san(LOG.items, width=6), scope=ATTENTION, **arguments)
+    assert system.recipe is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        ({"gate": None}, {"gate": "none"}),
+        ({"gate": ClusterGate(session=False)}, {"gate": "cluster"}),
+        (
+            {"scope": ATTENTION, "step": LearnedRates(0.1)},
+            {"scope": "attention", "lr": 0.1, "learned": "number, all steps"},
+        ),
+        ({"inner": InnerLoop(steps=3)}, {"steps": 3}),
+        ({"step": 0.5}, {"lr": 0.5}),
+    ],
+)
+def test_build_takes_objects_too(arguments: dict[str, Any], same: dict[str, Any], tmp_path: Path) -> None:
+    one, other = (build("cbml", LOG.items, width=6, **given) for given in (arguments, same))
+    assert one.recipe == other.recipe
+
+
+def test_build_takes_a_built_base(tmp_path: Path) -> None:
+    base = sr_gnn(LOG.items, width=6)
+    system = build("cbml", base=base, clusters=2)
+    assert system.recipe == build("cbml", LOG.items, base="sr_gnn", width=6, clusters=2).recipe
+    assert state_hash(reloaded(system, tmp_path)) == state_hash(system)
+    assert build("cbml", LOG.items, base=mine(LOG.items)).recipe is None
+    with pytest.raises(InputError, match="the base is built already; pass width= to the function"):
+        build("cbml", base=base, width=8)
+    with pytest.raises(InputError, match="cbml: the base has other items; pass its own"):
+        build("cbml", LOG.items.take(np.arange(3)), base=base)
+    with pytest.raises(InputError, match="cbml is built from items; pass them"):
+        build("cbml")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: gru4rec(LOG.items, cell="gru"), "gru4rec takes no cell='gru'; pass an object, such as GRU, LSTM"),
+        (lambda: gru4rec(LOG.items, sampling=SampledLoss("bpr")), "SampledLoss takes no loss='bpr'; .* Bpr()"),
+        (lambda: mf(LOG.items, users=LOG.users, loss="bpr"), "mf takes no loss='bpr'; pass an object, such as"),
+        (lambda: sml(mf(LOG.items, users=LOG.users), restart_from="retrained"), "takes no restart_from='retrained'"),
+        (lambda: cbml(if_san(LOG.items), gate="none"), "cbml takes no gate='none'; pass a ClusterGate(…), or None"),
+        (lambda: cbml(if_san(LOG.items), scope="attention"), "cbml takes no scope='attention'; pass a Scope"),
+        (lambda: build("gru4rec", LOG.items, loss="mse"), "loss='mse' must be one of cross_entropy, bpr"),
+        (lambda: build("gru4rec", LOG.items, cell="rnn"), "cell='rnn' must be one of gru, lstm"),
+    ],
+)
+def test_functions_take_objects_and_build_takes_names(make: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says.replace("(", r"\(").replace(")", r"\)")):
+        make()
+
+
+def test_losses_cells_and_restarts_are_objects(tmp_path: Path) -> None:
+    system = gru4rec(LOG.items, width=6, cell=nn.LSTM, sampling=SampledLoss(Top1(), negatives=3))
+    assert system.recipe is not None and system.recipe.arguments["loss"] == "top1"
+    assert repr(reloaded(system, tmp_path)) == repr(system)
+    streamed = sml(mf(LOG.items, users=LOG.users, width=6, loss=Bpr()), restart_from=Transferred())
+    assert reloaded(streamed, tmp_path / "sml").retraining.restart_from == Transferred()
+    with pytest.warns(UserWarning, match=r"BprMax\(penalty=0.5\) cannot be stored"):
+        gru4rec(LOG.items, width=6, sampling=SampledLoss(BprMax(0.5)))
+
+
 def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_path: Path) -> None:
     def around(items: Any) -> System:
         return maml(mine(items))
@@ -254,7 +347,7 @@ def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_pa
 
 
 def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
-    from graphmeta.published.cold_item import dropout_net
+    from graphmeta.published.models.cold_item import dropout_net
 
     assert dropout_net(mine(LOG.items)).recipe is None
 
@@ -336,7 +429,9 @@ class Leap(Adam):
 def test_weights_that_the_last_step_of_an_epoch_breaks_end_the_training(tmp_path: Path) -> None:
     def training(system: System, resume: bool = False) -> Any:
         checkpoint = Checkpoint(tmp_path, resume)
-        return train(system, LOG, epochs=2, optimizer=Leap(), batch_size=10_000, checkpoint=checkpoint)
+        return train(
+            system, LOG, epochs=2, optimizer=Leap(), batch_size=10_000, options=TrainOptions(checkpoint=checkpoint)
+        )
 
     system = build("sr_gnn", LOG.items, width=4)
     reports = training(system)
@@ -554,7 +649,9 @@ def test_a_loaded_system_answers_and_does_not_learn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("valid", [None, LOG])
 def test_training_leaves_the_system_in_eval_mode(valid: Any, tmp_path: Path) -> None:
     def modes(system: System, resume: bool) -> list[bool]:
-        reports = train(system, LOG, epochs=2, valid=valid, checkpoint=Checkpoint(tmp_path, resume))
+        reports = train(
+            system, LOG, epochs=2, valid=valid, options=TrainOptions(checkpoint=Checkpoint(tmp_path, resume))
+        )
         return [any(part.training for part in system.modules()) for _ in reports]
 
     for resume in (False, True):

@@ -251,7 +251,7 @@ def test_chosen_ratings_become_support_and_query() -> None:
     log = ratings()
     query = np.isin(np.arange(10), [1, 4, 5])
     tasks = tasks_of(log, ~query & (log.session != 1), query)
-    assert len(tasks) == 2 and tasks.lengths.tolist() == [3, 0]
+    assert len(tasks) == 2 and tasks.support_sizes.tolist() == [3, 0]
     first, second = read_tasks(tasks, log)
     assert first == ([("", "a", 1.0), ("a", "c", 3.0), ("ac", "d", 4.0)], [("acd", "b", 2.0), ("acd", "e", 5.0)])
     assert second == ([], [("", "c", 3.0)])
@@ -330,7 +330,7 @@ def histories_of(lengths: list[int]) -> EventLog:
 def test_drawn_records_are_half_known_and_half_asked() -> None:
     log = histories_of([1, 2, 3, 7, 40] * 60)
     tasks = sampled_tasks(log, most=6, seed=3)
-    known, asked = tasks.lengths, np.diff(tasks.query_ptr)
+    known, asked = tasks.support_sizes, np.diff(tasks.query_ptr)
     person = tasks.query.session[tasks.query_ptr[:-1]]
     assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
     drawn = known + asked

@@ -29,6 +29,7 @@ from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 SPLIT = split_by_time(fake_log(sessions=240))
 
@@ -44,7 +45,7 @@ def trained(name="sr_gnn", *, epochs=2, valid=True, checkpoint=None, stop_after=
         batch_size=20,
         valid=SPLIT.valid if valid else None,
         seed=seed,
-        checkpoint=checkpoint,
+        options=TrainOptions(checkpoint=checkpoint),
     )
     history = []
     for report in reports:
@@ -142,14 +143,19 @@ def test_row_gradients_go_through_the_inner_loop(name):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     torch.manual_seed(0)
     system = build("sr_gnn", SPLIT.train.items, width=8)
-    reports = train(system, SPLIT.train, epochs=3, checkpoint=Checkpoint(tmp_path))
+    reports = train(system, SPLIT.train, epochs=3, options=TrainOptions(checkpoint=Checkpoint(tmp_path)))
     next(reports)
     with torch.no_grad():
         system.recommender.features.item.weight.fill_(torch.nan)
     with pytest.raises(DivergedError, match="batch 0.*lower the learning rate"):
         next(reports)
     again = build("sr_gnn", SPLIT.train.items, width=8)
-    assert next(train(again, SPLIT.train, epochs=3, checkpoint=Checkpoint(tmp_path, resume=True))).epoch == 0
+    assert (
+        next(
+            train(again, SPLIT.train, epochs=3, options=TrainOptions(checkpoint=Checkpoint(tmp_path, resume=True)))
+        ).epoch
+        == 0
+    )
 
 
 def test_sessions_too_short_to_learn_from():
@@ -175,8 +181,9 @@ def test_patience_ends_a_training_that_no_longer_improves_and_resumes_alike(tmp_
     def run(epochs, **options):
         torch.manual_seed(0)
         system = build("sr_gnn", SPLIT.train.items, width=8)
-        reports = train(system, SPLIT.train, epochs=epochs, optimizer=Adam(lr=0.0, weight_decay=0.0), **options)
-        return list(reports)
+        optimizer, valid = Adam(lr=0.0, weight_decay=0.0), options.pop("valid", None)
+        chosen = TrainOptions(**options)
+        return list(train(system, SPLIT.train, epochs=epochs, optimizer=optimizer, valid=valid, options=chosen))
 
     # Nothing is learned at rate 0, so the first epoch stays the best.
     history = run(9, valid=SPLIT.valid, patience=2, checkpoint=Checkpoint(tmp_path))
@@ -212,10 +219,10 @@ def test_bf16_trains_and_is_refused_where_it_would_do_nothing():
     log = fake_log(sessions=60)
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=8)
-    history = list(train(system, log, epochs=3, optimizer=Adam(lr=1e-2), precision="bf16"))
+    history = list(train(system, log, epochs=3, optimizer=Adam(lr=1e-2), options=TrainOptions(precision="bf16")))
     assert history[-1].loss < history[0].loss
     with pytest.raises(InputError, match="has no effect"):
-        next(train(build("tagnn", log.items, width=8), log, precision="bf16"))
+        next(train(build("tagnn", log.items, width=8), log, options=TrainOptions(precision="bf16")))
 
 
 def test_other_times_are_another_training(tmp_path):
@@ -226,7 +233,7 @@ def test_other_times_are_another_training(tmp_path):
             system,
             replace(log, time=log.time * factor),
             epochs=2,
-            checkpoint=Checkpoint(tmp_path, resume=factor > 1),
+            options=TrainOptions(checkpoint=Checkpoint(tmp_path, resume=factor > 1)),
         )
         if factor > 1:
             with pytest.raises(InputError, match="another training.*samples"):
@@ -268,10 +275,10 @@ def test_a_split_is_trained_on_its_training_part_and_validated_on_its_own():
     ],
 )
 def test_any_factory_of_torch_optim_trains_and_resumes(optimizer, tmp_path):
-    def run(**more):
+    def run(checkpoint=None):
         torch.manual_seed(0)
-        system = build("sr_gnn", SPLIT.train.items, width=4)
-        reports = train(system, SPLIT.train, epochs=2, optimizer=optimizer, batch_size=50, **more)
+        system, options = build("sr_gnn", SPLIT.train.items, width=4), TrainOptions(checkpoint=checkpoint)
+        reports = train(system, SPLIT.train, epochs=2, optimizer=optimizer, batch_size=50, options=options)
         return system, reports
 
     system, reports = run()
@@ -290,10 +297,10 @@ def test_a_factory_keeps_its_own_rate_and_ours_is_a_schedule():
 
 
 def test_another_optimizer_is_another_training(tmp_path):
-    def run(lr, **more):
-        system = build("sr_gnn", SPLIT.train.items, width=4)
+    def run(lr, checkpoint):
+        system, options = build("sr_gnn", SPLIT.train.items, width=4), TrainOptions(checkpoint=checkpoint)
         optimizer = partial(torch.optim.SGD, lr=lr)
-        return train(system, SPLIT.train, epochs=2, optimizer=optimizer, batch_size=50, **more)
+        return train(system, SPLIT.train, epochs=2, optimizer=optimizer, batch_size=50, options=options)
 
     next(run(0.1, checkpoint=Checkpoint(tmp_path)))
     with pytest.raises(InputError, match="another training.*optimizer options"):

@@ -31,7 +31,7 @@ from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.starts.start import Shared, Start
 from graphmeta.adapt.step import Step
-from graphmeta.adapt.twin import Kept
+from graphmeta.adapt.twin import Snapshot
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
 from graphmeta.recommender import Encoded, Recommender, task_mean
@@ -52,7 +52,7 @@ class Adaptation(nn.Module):
         meta_trained: whether training minimises the query loss after the steps; if not, training ignores the
             adaptation, and steps are taken at inference only (fine-tuning).
         stacked: all tasks at once; False runs the per-task loop.
-        task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` fits into 256 MB.
+        task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` fits into 256 MiB.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
@@ -89,6 +89,7 @@ class Adaptation(nn.Module):
         # By mode: rows of the measured tasks, and bytes per row.
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
+        self.moves_states = True  # whether encoder states differ by task: something outside the head is adapted
 
     @property
     def steps(self) -> int:
@@ -128,12 +129,13 @@ class Adaptation(nn.Module):
         lazy = [name for name in names if is_lazy(recommender.get_parameter(name))]
         if lazy:
             raise InputError(f"{lazy[0]} has no shape yet; run the recommender on one batch before it is adapted")
-        self.start.bind(recommender, names)
+        self.start.bind(recommender)
         made = set(self.start.changes())  # these do not start from the shared values
         self.names = [name for name in names if name in made or recommender.get_parameter(name).requires_grad]
         self.frozen = [name for name in names if name not in self.names]
         if not self.names:
             raise InputError(f"all parameters in the scope {self.scope.prefixes} are frozen: {', '.join(names)}")
+        self.moves_states = not recommender.head_names() >= {*self.names, *made}
         self.tables = table_names(recommender) & set(self.names)
         numbers = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
         self.sizes = sum(numbers), sum(len(recommender.get_parameter(name)) for name in self.tables)
@@ -171,16 +173,16 @@ class Adaptation(nn.Module):
         answer, progress = (None, 1.0) if score else (loss, progress)
         mode = self.mode(recommender, score, progress)
         if self.stacked and mode not in self.fallback.refusals:
-            kept = Kept(recommender, self.fallback.moving if recommender.training else None)
+            before = Snapshot(recommender, self.fallback.moving if recommender.training else None)
             try:
                 answers = self._together(recommender, tasks, loss, answer, progress)
-                self.fallback.worked(mode, kept.moved())
+                self.fallback.worked(mode, before.moved())
                 return answers
             except (InputError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 found = error
-            kept.restore()
+            before.restore()
             # Outside of the handler, so that an error of the loop is raised as the module's own.
             answers = self._one_by_one(recommender, tasks, loss, answer, progress)
             self.fallback.refused(mode, found)
@@ -264,7 +266,7 @@ class Adaptation(nn.Module):
         return torch.stack(each).sum(0)
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
-        return self.start(recommender, self.names, without_targets(tasks.query), encoded)
+        return self.start(recommender, without_targets(tasks.query), encoded)
 
     def _context(
         self,
@@ -278,7 +280,7 @@ class Adaptation(nn.Module):
     ) -> AdaptationContext:
         """The adaptation context, with tasks encoded once if only the head is adapted."""
         encoded, seen, second = None, None, self._second(progress)
-        if not self._moves_states:
+        if not self.moves_states:
             encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
                 with torch.set_grad_enabled(second):
@@ -292,11 +294,6 @@ class Adaptation(nn.Module):
     def _second(self, progress: float) -> bool:
         """Whether steps are differentiated through, at this training progress."""
         return self.inner.order_at(progress) == 2 and torch.is_grad_enabled()
-
-    @property
-    def _moves_states(self) -> bool:
-        """Whether encoder states differ by task (something outside the head is adapted)."""
-        return not all(name.startswith("head.") for name in (*self.names, *self.start.changes()))
 
     def _descend(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
         """The weights after all steps, from ``begin``; the rest starts from the shared weights."""

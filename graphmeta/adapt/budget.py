@@ -18,10 +18,11 @@ from graphmeta.sampling.tasks import Sizes, TaskBatch
 if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation
 
-BUDGET = 2**28  # bytes in training; a quarter of it in scoring, which also stores scores
+MIB = 2**20  # bytes
+BUDGET = 256 * MIB  # in training; a quarter of it in scoring, which also stores scores
 
 
-class _Kept:
+class _SavedTensor:
     """A tensor saved for the backward pass; counted until it is released."""
 
     def __init__(self, tensor: Tensor, counter: Counter) -> None:
@@ -57,15 +58,15 @@ class Counter:
                 del self._times[key]
                 self._live -= size
 
-    def pack(self, tensor: Tensor) -> Tensor | _Kept:
+    def pack(self, tensor: Tensor) -> Tensor | _SavedTensor:
         """The saved form of a tensor; parameters are not counted."""
         there = tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._own
-        return tensor if there else _Kept(tensor, self)
+        return tensor if there else _SavedTensor(tensor, self)
 
     @staticmethod
-    def unpack(kept: Tensor | _Kept) -> Tensor:
+    def unpack(saved: Tensor | _SavedTensor) -> Tensor:
         """The tensor again."""
-        return kept.tensor if isinstance(kept, _Kept) else kept
+        return saved.tensor if isinstance(saved, _SavedTensor) else saved
 
 
 @contextmanager
@@ -129,7 +130,7 @@ def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, sc
     """Split tasks of these sizes, in order, into chunks that are adapted at once.
 
     The weights of a chunk (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), its saved
-    activations and padding need at most 256 MB (64 MB in scoring), unless it is a single task.
+    activations and padding need at most 256 MiB (64 MiB in scoring), unless it is a single task.
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
@@ -156,9 +157,9 @@ def estimate(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, tas
     at_once = chunks(adaptation, recommender, largest)[0].stop
     support, (numbers, rows) = int(largest.support[0]), adaptation.sizes
     tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
-    size = at_once * _costs(adaptation, recommender, largest, False)[0] / 1e6
+    size = at_once * _costs(adaptation, recommender, largest, False)[0] / MIB
     measured = "" if adaptation.mode(recommender, False) in adaptation.activations else ", without activations"
     return (
         f"steps {adaptation.steps} × {numbers:,} numbers{tables} × {min(tasks, at_once)} tasks at a time, about "
-        f"{size:,.1f} MB{measured}"
+        f"{size:,.1f} MiB{measured}"
     )

@@ -64,15 +64,12 @@ class CoAdaptation(Adaptation):
         """Resolve the names and parameters of both adaptations and of each path."""
         super().bind(recommender)
         self.semantic.bind(recommender)
+        self.moves_states |= self.semantic.moves_states
         self.own = [Scope(path).names(recommender) for path in self.paths]
 
     def memory(self, tasks: int, support: int) -> int:
         """Bytes: those of both adaptations, for each path."""
         return len(self.paths) * (super().memory(tasks, support) + self.semantic.memory(tasks, support))
-
-    @property
-    def _moves_states(self) -> bool:
-        return super()._moves_states or self.semantic._moves_states
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
         return {}  # each path has a start of its own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphmeta.recommender import Recommender
 
 
+@runtime_checkable
 class Step(Protocol):
     """``rate(name, number)``: the learning rate of a parameter in a step (a number or ``shape``-like tensor)."""
 
@@ -28,6 +29,22 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
+class StoredStep(Step, Protocol):
+    """A step that can be stored: it says what it was built with."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments it was built with, by name; ``lr`` is one of them."""
+        ...
+
+
+@runtime_checkable
+class RatesPerStep(Protocol):
+    """A step whose learned rates may be separate for each of a fixed number of steps."""
+
+    per_step: bool
+
+
 def _rate(lr: float) -> float:
     if not 0 <= lr < math.inf:
         raise InputError(f"the rate is {lr}; it must be a finite number, 0 or more")
@@ -35,7 +52,7 @@ def _rate(lr: float) -> float:
 
 
 class Gradient(nn.Module):
-    """Plain gradient descent: ``θ − β ∇``, the same β for every parameter and step.
+    """Plain gradient descent, ``θ − lr ∇``: one inner learning rate for every parameter and step.
 
     Source: MAML. There is no Adam for inner steps, because its second derivative at zero is infinite.
     """
@@ -48,12 +65,16 @@ class Gradient(nn.Module):
         """No parameters to create."""
 
     def rate(self, name: str, number: int) -> float:
-        """β."""
+        """The inner learning rate."""
         return self.lr
+
+    def arguments(self) -> dict[str, Any]:
+        """The rate."""
+        return {"lr": self.lr}
 
 
 class LearnedRates(nn.Module):
-    """An element-wise learning rate for each parameter, learned with the shared weights: ``θ − α ⊙ ∇``.
+    """An element-wise learning rate for each parameter, learned with the shared weights: ``θ − rate ⊙ ∇``.
 
     Args:
         lr: the initial rate.
@@ -73,16 +94,20 @@ class LearnedRates(nn.Module):
             rates = torch.full((steps if self.per_step else 1, *shape), self.lr)
             self.rates[name.replace(".", "/")] = nn.Parameter(rates)
 
+    def arguments(self) -> dict[str, Any]:
+        """The initial rate, and whether rates are separate for each step."""
+        return {"lr": self.lr, "per_step": self.per_step}
+
     def rate(self, name: str, number: int) -> Tensor:
-        """α of this parameter in this step."""
+        """The learned inner rates of this parameter in this step."""
         return _of_step(self.rates[name.replace(".", "/")], number, self.per_step)
 
 
 class GroupRates(nn.Module):
-    """One rate for each group of parameters and each step, learned in log space: ``θ − α ∇``, ``α = lr · exp(ρ)``.
+    """One rate for each group of parameters and each step, learned in log space.
 
-    ρ is initialised to zero, so weight decay shrinks a rate towards ``lr``. A scalar rate for a matrix or table keeps
-    its change low-rank.
+    ``θ − rate ∇``, ``rate = lr · exp(log_rate)``. ``log_rate`` is initialised to zero, so weight decay shrinks a rate
+    towards ``lr``. A scalar rate for a matrix or table keeps its change low-rank.
 
     Args:
         lr: the initial rate of every group, above 0.
@@ -108,12 +133,16 @@ class GroupRates(nn.Module):
         self.register_buffer("initial", torch.tensor(float(lr)))
         self.group_of: dict[str, str] = {}
 
+    def arguments(self) -> dict[str, Any]:
+        """The initial rate, the groups, and whether rates are separate for each step."""
+        return {"lr": self.lr, "groups": self.groups, "per_step": self.per_step}
+
     def extra_repr(self) -> str:
         """Groups, and whether rates are per step."""
         return f"groups={self.groups}, per_step={self.per_step}"
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
-        """A parameter ρ ``[steps or 1]`` for each group."""
+        """A parameter ``log_rate [steps or 1]`` for each group."""
         self.group_of = {name: name if self.groups is None else self._group(name, names) for name in names}
         used = set(self.group_of.values())
         for group in self.groups or ():
@@ -123,7 +152,7 @@ class GroupRates(nn.Module):
             self.rates[_key(group)] = nn.Parameter(torch.zeros(steps if self.per_step else 1))
 
     def rate(self, name: str, number: int) -> Tensor:
-        """α of this parameter's group in this step, one number.
+        """The learned inner rate of this parameter's group in this step, one number.
 
         Raises:
             InputError: a step without a learned rate.

@@ -45,8 +45,8 @@ _DEPTH = 8
 _OPAQUE = frozenset({"numpy", "pandas", "torch", "_thread", "threading", "logging", "re", "pathlib", "collections.abc"})
 
 
-class Kept:
-    """A snapshot of the buffers and numbers of a module, which a call in training may change.
+class Snapshot:
+    """The buffers and numbers of a module before a call, which may change them in training.
 
     Args:
         moving: the names of the buffers that calls write into; None if not known yet (all are copied).

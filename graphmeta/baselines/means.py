@@ -61,7 +61,7 @@ class ItemUserMean(ItemMean):
         """``[Q, 1]``."""
         assert samples.support.value is not None
         rest = samples.support.value - self.mean - self.item[samples.support.target]
-        owner = np.repeat(np.arange(len(samples)), samples.lengths)
-        user_mean = np.bincount(owner, weights=rest, minlength=len(samples)) / (samples.lengths + self.damping)
+        owner = np.repeat(np.arange(len(samples)), samples.support_sizes)
+        user_mean = np.bincount(owner, weights=rest, minlength=len(samples)) / (samples.support_sizes + self.damping)
         user_bias = np.repeat(user_mean, np.diff(samples.query_ptr))
         return super().scores(samples) + torch.from_numpy(user_bias)[:, None]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from graphmeta.data.column_types import TYPES, Attribute, Column, Several
+from graphmeta.data.column_types import TYPES, Categorical, Column, Several
 from graphmeta.data.column_types.values import text
 from graphmeta.data.columns import Source, column, ids, read_frame, shown, spelled
 from graphmeta.errors import InputError
@@ -34,9 +34,9 @@ class EntityTable:
     complete: bool = True
 
     @property
-    def attributes(self) -> dict[str, Attribute]:
+    def attributes(self) -> dict[str, Categorical]:
         """The categorical columns with one value a row."""
-        return {name: one for name, one in self.columns.items() if isinstance(one, Attribute)}
+        return {name: one for name, one in self.columns.items() if isinstance(one, Categorical)}
 
     @property
     def several(self) -> dict[str, Several]:
@@ -90,7 +90,7 @@ class EntityTable:
         others = (key, label, *many, *types)
         names = [c for c in frame.columns if c not in others] if attributes is None else attributes
         names = [names] if isinstance(names, str) else names
-        columns: dict[str, Column] = {str(n): Attribute.read(column(frame, n, "attribute"), str(n)) for n in names}
+        columns: dict[str, Column] = {str(n): Categorical.read(column(frame, n, "attribute"), str(n)) for n in names}
         labels = None if label is None else text(column(frame, label, "label")).to_numpy(dtype=object)
         for name, mark in many.items():
             columns[name] = Several.read(column(frame, name, "attribute"), name, separator=mark)
@@ -105,7 +105,7 @@ class EntityTable:
         """A hash over ids and columns; labels are for display only and are not included."""
         digest = hashlib.sha256(repr(self.ids.tolist()).encode())
         for name, one in self.columns.items():
-            one.update(digest, name)
+            one.add_to_hash(digest, name)
         return digest.digest()
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
@@ -152,7 +152,7 @@ class EntityTable:
         numbers = all(isinstance(i, int) for i in stored["ids"])
         columns = {name: TYPES[one["kind"]].from_json(one) for name, one in stored.get("columns", {}).items()}
         # Before format 4 there were two types of columns, each under a key of its own.
-        columns |= {name: Attribute.from_json(one) for name, one in stored.get("attributes", {}).items()}
+        columns |= {name: Categorical.from_json(one) for name, one in stored.get("attributes", {}).items()}
         columns |= {name: Several.from_json(one) for name, one in stored.get("several", {}).items()}
         labels = None if stored["labels"] is None else np.array(stored["labels"], dtype=object)
         ids = np.array(stored["ids"]) if numbers else np.array(stored["ids"], dtype=object)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Integral
@@ -52,6 +53,9 @@ def evaluate(
         progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
+    Warns:
+        UserWarning: a system that reads nothing but users (``mf``, ``bpr_mf``) and knows no user of the samples.
+
     Raises:
         InputError: no samples, samples with other item indices, k not below the number of candidates (the metric would
             be 1 for any model), a metric without one value per sample, or tasks.
@@ -69,6 +73,7 @@ def evaluate(
     samples = queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
+    _warn_without_users(model, samples)
     score = _scoring(model, adapting)
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
@@ -89,6 +94,17 @@ def evaluate(
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     every = measured(torch.ones(len(found), dtype=torch.bool))
     return Result(every, slices, len(samples), model.num_items, time.perf_counter() - began, found)
+
+
+def _warn_without_users(model: Scorer, samples: Samples) -> None:
+    """Warn if a system that reads nothing but the user knows no user of the samples."""
+    if isinstance(model, System) and model.without_user(samples).all():
+        why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
+        warnings.warn(
+            f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "
+            f"name the log's user column (user=), evaluate sessions of known users, or use another system",
+            stacklevel=3,
+        )
 
 
 def _scoring(model: Scorer, adapting: Adapting) -> Callable[[Any], Tensor]:
@@ -213,7 +229,7 @@ def evaluate_tasks(
     began = time.perf_counter()
     tasks.query.check_items(getattr(model, "items", None))
     score = _scoring(model, adapting)
-    known, counts = tasks.lengths, np.diff(tasks.query_ptr)
+    known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
     _check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
@@ -248,6 +264,6 @@ def evaluate_tasks(
 
 def _check_queries(tasks: Tasks, task: np.ndarray, num_items: int) -> None:
     query = task * num_items + tasks.query.target
-    support = np.repeat(np.arange(len(tasks)), tasks.lengths) * num_items + tasks.support.target
+    support = np.repeat(np.arange(len(tasks)), tasks.support_sizes) * num_items + tasks.support.target
     if len(np.unique(query)) < len(query) or np.isin(query, support).any():
         raise InputError("a task has the same item as target of two queries, or in support and query; keep it once")

@@ -57,7 +57,7 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     if tasks.query.value is None:
         raise InputError("the tasks have no true ratings; name the log's column of ratings (value=)")
     began = time.perf_counter()
-    order = np.argsort(tasks.lengths, kind="stable")
+    order = np.argsort(tasks.support_sizes, kind="stable")
     found = torch.empty(len(tasks.query), dtype=torch.float64)
     for at in range(0, len(order), batch_size):
         rows = order[at : at + batch_size]

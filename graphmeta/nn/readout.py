@@ -43,6 +43,10 @@ class UserEmbedding(nn.Module):
         super().__init__()
         self.user = Table(num_users, width)
 
+    def knows(self, user: Tensor) -> Tensor:
+        """Whether each user has a row, ``[S]``."""
+        return user >= 0
+
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector per sample."""
         user = batch["sample"].get("user")

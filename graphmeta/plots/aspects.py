@@ -14,7 +14,7 @@ from graphmeta.data.cross_domain import SOURCE, TARGET, CrossDomain, Texts
 from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
 from graphmeta.plots.figures import BLUE, INK, figure, save
-from graphmeta.published.cross_domain import Catn
+from graphmeta.published.models.cross_domain import Catn
 
 
 @dataclass(frozen=True)

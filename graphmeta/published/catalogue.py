@@ -6,17 +6,16 @@ import importlib
 import pkgutil
 from typing import Any
 
-import graphmeta.published
 from graphmeta.data.tables import EntityTable
-from graphmeta.published import registry
+from graphmeta.errors import InputError
+from graphmeta.published import models, registry
 from graphmeta.published.names import check_items, check_name
 from graphmeta.system import System
 
-# A module of this package that has a system in it is found by being there; families stand in this order.
+# A module of graphmeta.published.models is found by being there; families stand in this order.
 _FAMILIES = ("session", "sequence", "asars", "graph", "cold_item", "meta", "cold_user", "streaming")
-for _module in pkgutil.iter_modules(graphmeta.published.__path__):
-    if _module.name not in ("catalogue", "fit", "load", "systems", "training_plan"):  # these import this module
-        importlib.import_module(f"graphmeta.published.{_module.name}")
+for _module in pkgutil.iter_modules(models.__path__):
+    importlib.import_module(f"graphmeta.published.models.{_module.name}")
 CATALOGUE: dict[str, registry.Published] = dict(
     sorted(
         registry.CATALOGUE.items(),
@@ -26,16 +25,22 @@ CATALOGUE: dict[str, registry.Published] = dict(
 RANKING = [name for name, row in CATALOGUE.items() if not row.rates]
 
 
-def build(name: str, items: EntityTable, *, users: EntityTable | None = None, **arguments: Any) -> System:
+def build(name: str, items: EntityTable | None = None, *, users: EntityTable | None = None, **arguments: Any) -> System:
     """Build the untrained system of that name for these items, and for these users if it reads them.
 
     Args:
-        arguments: the system's options by flat names; for a wrapper, ``base`` names the wrapped system and ``options``
-            are the base's: ``build("cbml", items, base="if_san", options={"layers": 1}, clusters=4)``.
+        items: may be left out if ``base`` is a built system.
+        arguments: the system's options by flat names, or its option objects; for a wrapper, ``base`` names the wrapped
+            system and ``options`` are the base's: ``build("cbml", items, base="if_san", options={"layers": 1},
+            clusters=4)``; or ``base`` is a built system: ``build("cbml", base=system, gate=ClusterGate())``.
 
     Raises:
         InputError: a name that is not in the catalogue (suggests the nearest one), or a log in the place of its items.
     """
     check_name(name, CATALOGUE)
+    base = arguments.get("base")
+    items = base.items if items is None and isinstance(base, System) else items
+    if items is None:
+        raise InputError(f"{name} is built from items; pass them: build({name!r}, log.items)")
     check_items(name, items)
     return CATALOGUE[name].build(items, users=users, **arguments)

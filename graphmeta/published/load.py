@@ -144,7 +144,7 @@ def _table(stored: Any) -> EntityTable:
     table = EntityTable.from_json(stored)
     valid = table.ids.ndim == 1 and all(isinstance(i, int | str) for i in stored["ids"])
     valid &= table.labels is None or table.labels.shape == table.ids.shape
-    valid &= all(one.is_sound(len(table)) for one in table.columns.values())
+    valid &= all(one.is_consistent(len(table)) for one in table.columns.values())
     if not valid:
         raise ValueError("a damaged table")
     return table

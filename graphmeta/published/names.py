@@ -18,7 +18,7 @@ class Row:
     """One system: its name, what kind it is, its source, what of it adapts, and which function or class makes it.
 
     ``kind`` is ``next item`` (:func:`graphmeta.build`, :func:`graphmeta.fit`), ``rating`` (``graphmeta.build``),
-    ``cross-domain`` (ratings of cold users, :mod:`graphmeta.published.cross_domain`) or ``baseline``
+    ``cross-domain`` (ratings of cold users, :mod:`graphmeta.published.models.cross_domain`) or ``baseline``
     (:mod:`graphmeta.baselines`).
     """
 
@@ -31,32 +31,36 @@ class Row:
     where: str
 
 
-def _other(name: str, kind: str, paper: str, equations: str, where: str) -> Row:
-    return Row(name, kind, kind, paper, equations, "nothing", f"graphmeta.{where}")
+def _cross_domain(name: str, paper: str, equations: str, where: str) -> Row:
+    return Row(name, "cross-domain", "cross-domain", paper, equations, "nothing", f"graphmeta.published.models.{where}")
+
+
+def _baseline(name: str, paper: str, equations: str, where: str) -> Row:
+    return Row(name, "baseline", "baseline", paper, equations, "nothing", f"graphmeta.baselines.{where}")
 
 
 _CATN = "Zhao et al. 2020, CATN"
 _FU = "Fu et al. 2019, RC-DFM"
 OTHERS = (
-    _other("catn", "cross-domain", _CATN, "1-15", "published.cross_domain.catn"),
-    _other("catn_simple", "cross-domain", f"{_CATN} (basic)", "-", 'published.cross_domain.catn(variant="simple")'),
-    _other("catn_share", "cross-domain", f"{_CATN} (attn)", "-", 'published.cross_domain.catn(variant="share")'),
-    _other("catn_double", "cross-domain", f"{_CATN} (doubleS)", "-", 'published.cross_domain.catn(variant="doubleS")'),
-    _other("anr", "cross-domain", "Chin et al. 2018, ANR", "-", "published.anr.anr"),
-    _other("cmf", "cross-domain", "Singh & Gordon 2008, CMF", "-", "published.factors.cmf"),
-    _other("emcdr", "cross-domain", "Man et al. 2017, EMCDR (linear)", "-", "published.factors.emcdr"),
-    _other("emcdr_mlp", "cross-domain", "Man et al. 2017, EMCDR (MLP)", "-", "published.factors.emcdr(mlp=True)"),
-    _other("cdlfm", "cross-domain", "Wang et al. 2018, CDLFM", "-", "published.factors.cdlfm"),
-    _other("dfm", "cross-domain", f"{_FU} (ratings alone)", "-", "published.factors.dfm"),
-    _other("r_dfm", "cross-domain", f"{_FU} (without contents)", "-", "published.factors.r_dfm"),
-    _other("popularity", "baseline", "-", "-", "baselines.Popularity"),
-    _other("session_popularity", "baseline", "-", "-", "baselines.SessionPopularity"),
-    _other("item_knn", "baseline", "Sarwar et al. 2001; Aiolli 2013", "-", "baselines.ItemKNN"),
-    _other("session_knn", "baseline", "Ludewig & Jannach 2018, V-SkNN", "-", "baselines.SessionKNN"),
-    _other("stan", "baseline", "Garg et al. 2019, STAN", "1-6", "baselines.Stan"),
-    _other("global_mean", "baseline", "- (ratings)", "-", "baselines.GlobalMean"),
-    _other("item_mean", "baseline", "- (ratings)", "-", "baselines.ItemMean"),
-    _other("item_user_mean", "baseline", "- (ratings)", "-", "baselines.ItemUserMean"),
+    _cross_domain("catn", _CATN, "1-15", "cross_domain.catn"),
+    _cross_domain("catn_simple", f"{_CATN} (basic)", "-", 'cross_domain.catn(variant="simple")'),
+    _cross_domain("catn_share", f"{_CATN} (attn)", "-", 'cross_domain.catn(variant="share")'),
+    _cross_domain("catn_double", f"{_CATN} (doubleS)", "-", 'cross_domain.catn(variant="doubleS")'),
+    _cross_domain("anr", "Chin et al. 2018, ANR", "-", "anr.anr"),
+    _cross_domain("cmf", "Singh & Gordon 2008, CMF", "-", "factors.cmf"),
+    _cross_domain("emcdr", "Man et al. 2017, EMCDR (linear)", "-", "factors.emcdr"),
+    _cross_domain("emcdr_mlp", "Man et al. 2017, EMCDR (MLP)", "-", "factors.emcdr(mlp=True)"),
+    _cross_domain("cdlfm", "Wang et al. 2018, CDLFM", "-", "factors.cdlfm"),
+    _cross_domain("dfm", f"{_FU} (ratings alone)", "-", "factors.dfm"),
+    _cross_domain("r_dfm", f"{_FU} (without contents)", "-", "factors.r_dfm"),
+    _baseline("popularity", "-", "-", "Popularity"),
+    _baseline("session_popularity", "-", "-", "SessionPopularity"),
+    _baseline("item_knn", "Sarwar et al. 2001; Aiolli 2013", "-", "ItemKNN"),
+    _baseline("session_knn", "Ludewig & Jannach 2018, V-SkNN", "-", "SessionKNN"),
+    _baseline("stan", "Garg et al. 2019, STAN", "1-6", "Stan"),
+    _baseline("global_mean", "- (ratings)", "-", "GlobalMean"),
+    _baseline("item_mean", "- (ratings)", "-", "ItemMean"),
+    _baseline("item_user_mean", "- (ratings)", "-", "ItemUserMean"),
 )
 
 

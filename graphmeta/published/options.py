@@ -1,8 +1,9 @@
 """Options of published systems, as objects and by flat names.
 
-A function of :mod:`graphmeta.published` takes objects: ``cbml(base, step=LearnedRates(0.01, per_step=True),
-inner=InnerLoop(order=2))``. The command line, :func:`~graphmeta.published.catalogue.build` and stored recipes use
-numbers, strings and lists: ``lr=0.01, learned="number", order=2``. This module converts between the two.
+A function of :mod:`graphmeta.published.models` takes objects: ``cbml(base, step=LearnedRates(0.01, per_step=True),
+inner=InnerLoop(order=2))``. The command line and stored recipes use numbers, strings and lists:
+``lr=0.01, learned="number", order=2``. This module converts between the two;
+:func:`~graphmeta.published.catalogue.build` takes either.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ import numpy as np
 
 from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step
+from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step, StoredStep
 from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
+from graphmeta.nn.encoders.recurrent import CELLS, Cell
+from graphmeta.nn.losses.pairwise import OBJECTIVES
+from graphmeta.protocols import Objective
+from graphmeta.retrain.transfer import RESTARTS, Restart
 
 # Never adapted: prototypes, gates and memory keys identify a task, and the rows that the re-ranker's MLP reads are not
 # grouped by task.
@@ -61,21 +66,40 @@ class OptionCodec:
     """Converts an option object to values by flat names and back.
 
     Args:
+        expected: what the object may be, for messages.
+        takes: whether a value is such an object.
         hints: type of each flat name.
         make: ``(values, default object) -> object``; names that are not given keep the default's values.
         flat: ``object -> {name: value}``; raises :class:`~graphmeta.errors.InputError` if the object has no flat form.
     """
 
+    expected: str
+    takes: Callable[[Any], bool]
     hints: Mapping[str, Any]
     make: Callable[[Mapping[str, Any], Any], Any]
     flat: Callable[[Any], dict[str, Any]]
 
 
-def codec_of(hint: Any) -> OptionCodec | None:
-    """The codec of options of this type; None for plain values."""
+def codec_of(name: str, hint: Any) -> OptionCodec | None:
+    """The codec of the option of this name and type; None for plain values."""
     if hint in _CODECS:
         return _CODECS[hint]
+    if hint in _NAMED:
+        return _of_named(name, _NAMED[hint])
     return _of_dataclass(hint) if is_dataclass(hint) and isinstance(hint, type) else None
+
+
+def check_object(name: str, option: str, codec: OptionCodec, value: Any) -> None:
+    """Check that the value of an option is such an object.
+
+    Args:
+        name: of the system, or of the options that hold it.
+
+    Raises:
+        InputError: any other value, a string for example.
+    """
+    if not codec.takes(value):
+        raise InputError(f"{name} takes no {option}={str(value)[:40]!r}; pass {codec.expected}")
 
 
 def to_json(value: Any) -> Any:
@@ -132,48 +156,50 @@ def step_of(step: Step | float) -> Step:
 
 
 def _make_scope(values: Mapping[str, Any], default: Scope) -> Scope:
-    scope = values.get("scope")
-    if scope is None:
-        return default
+    scope, without = values.get("scope"), values.get("without")
     if isinstance(scope, str) and scope not in SCOPES:
         raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
-    return SCOPES[scope] if isinstance(scope, str) else Scope(*scope, without=FIXED)
+    chosen = SCOPES[scope] if isinstance(scope, str) else default if scope is None else Scope(*scope, without=FIXED)
+    return chosen if without is None else Scope(*chosen.prefixes, without=without)
 
 
 def _flat_scope(scope: Scope) -> dict[str, Any]:
     known = next((name for name, one in SCOPES.items() if one == scope), None)
-    if known is None and scope.without != FIXED:
-        raise InputError(f"{scope} cannot be stored in a recipe: its exclusions have no name in this library")
-    return {"scope": known or list(scope.prefixes)}
+    without = None if scope.without == FIXED else list(scope.without)
+    return {"scope": known or list(scope.prefixes), "without": without}
+
+
+_STEPS: dict[bool | str, Callable[[float], StoredStep]] = {
+    False: Gradient,
+    "number": lambda lr: LearnedRates(lr, per_step=True),
+    "number, all steps": lambda lr: LearnedRates(lr, per_step=False),
+    "group, all steps": lambda lr: GroupRates(lr, per_step=False),
+    "group": lambda lr: GroupRates(lr, per_step=True),
+    True: lambda lr: LearnedRates(lr, per_step=True),
+}
 
 
 def _make_step(values: Mapping[str, Any], default: Step | float) -> Step | float:
     flat = {**_flat_step(default), **values}
-    kinds: dict[bool | str, Callable[[float], Step | float]] = {
-        False: lambda lr: lr,
-        True: lambda lr: LearnedRates(lr, per_step=True),
-        "number": lambda lr: LearnedRates(lr, per_step=True),
-        "number, all steps": LearnedRates,
-        "group, all steps": lambda lr: GroupRates(lr, per_step=False),
-        "group": lambda lr: GroupRates(lr, per_step=True),
-    }
-    if flat["learned"] not in kinds:
-        known = ", ".join(repr(kind) for kind in kinds if isinstance(kind, str))
-        raise InputError(f"learned={flat['learned']!r} must be False, True or one of {known}")
-    return kinds[flat["learned"]](flat["lr"])
+    lr, learned = flat["lr"], flat["learned"]
+    if learned not in _STEPS:
+        known = ", ".join(repr(kind) for kind in _STEPS if isinstance(kind, str))
+        raise InputError(f"learned={learned!r} must be False, True or one of {known}")
+    return lr if learned is False else _STEPS[learned](lr)
 
 
 def _flat_step(step: Step | float) -> dict[str, Any]:
     if isinstance(step, int | float):
         return {"lr": step, "learned": False}
-    if type(step) is Gradient:
-        return {"lr": step.lr, "learned": False}
-    shared = "" if getattr(step, "per_step", True) else ", all steps"
-    if type(step) is LearnedRates:
-        return {"lr": step.lr, "learned": f"number{shared}"}
-    if type(step) is GroupRates and step.groups is None:
-        return {"lr": step.lr, "learned": f"group{shared}"}
-    raise InputError(f"{step} cannot be stored in a recipe: these learning rates have no name in this library")
+    if isinstance(step, StoredStep):
+        arguments = step.arguments()
+        for name, make in _STEPS.items():
+            made = make(arguments["lr"])
+            if type(made) is type(step) and made.arguments() == arguments:
+                return {"lr": arguments["lr"], "learned": name}
+    raise InputError(
+        f"{' '.join(str(step).split())} cannot be stored in a recipe: these learning rates have no name in this library"
+    )
 
 
 def _make_loop(values: Mapping[str, Any], default: InnerLoop) -> InnerLoop:
@@ -230,20 +256,95 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
     return {"gate": name, "granularity": to_json(one.granularity), "gate_scope": scope}
 
 
+# Types whose objects have names: on the command line, and in recipes.
+_NAMED: dict[Any, Mapping[str, Any]] = {Cell: CELLS, Objective: OBJECTIVES, Restart: RESTARTS}
+
+
+def _of_named(option: str, objects: Mapping[str, Any]) -> OptionCodec:
+    """The codec of objects that are stored by their names."""
+
+    def make(values: Mapping[str, Any], default: Any) -> Any:
+        name = values.get(option)
+        if name is not None and name not in objects:
+            raise InputError(f"{option}={name!r} must be one of {', '.join(objects)}")
+        return default if name is None else objects[name]
+
+    def flat(value: Any) -> dict[str, Any]:
+        known = (name for name, one in objects.items() if type(one) is type(value) and one == value)
+        name = next(known, None)
+        if name is None:
+            raise InputError(f"{value} cannot be stored in a recipe: it has no name in this library")
+        return {option: name}
+
+    shown = ", ".join(one.__name__ if isinstance(one, type) else str(one) for one in objects.values())
+    plain = (bool, int, float, str, list, tuple, dict, type(None))
+    return OptionCodec(
+        f"an object, such as {shown}", lambda value: not isinstance(value, plain), {option: str}, make, flat
+    )
+
+
 def _of_dataclass(kind: type) -> OptionCodec:
     """The codec of a dataclass: its fields by name."""
     names = [field.name for field in fields(kind)]
     hints = get_type_hints(kind)
-    return OptionCodec(
-        {name: hints[name] for name in names},
-        lambda values, default: kind(**{name: getattr(default, name) for name in names} | dict(values)),
-        lambda value: {name: to_json(getattr(value, name)) for name in names},
-    )
+    codecs = {name: codec for name in names if (codec := codec_of(name, hints[name])) is not None}
+    plain = {name: hints[name] for name in names if name not in codecs}
+
+    def make(values: Mapping[str, Any], default: Any) -> Any:
+        made = {name: values.get(name, getattr(default, name)) for name in plain}
+        for name, codec in codecs.items():
+            made[name] = codec.make({key: values[key] for key in codec.hints if key in values}, getattr(default, name))
+        return kind(**made)
+
+    def flat(value: Any) -> dict[str, Any]:
+        found = {name: to_json(getattr(value, name)) for name in plain}
+        for name, codec in codecs.items():
+            found |= codec.flat(getattr(value, name))
+        return found
+
+    def takes(value: Any) -> bool:
+        if not isinstance(value, kind):
+            return False
+        for name, codec in codecs.items():
+            check_object(kind.__name__, name, codec, getattr(value, name))
+        return True
+
+    hints_of_objects = {key: hint for codec in codecs.values() for key, hint in codec.hints.items()}
+    expected = f"{kind.__module__}.{kind.__name__}(…)"
+    return OptionCodec(expected, takes, plain | hints_of_objects, make, flat)
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int | float | Step) and not isinstance(value, bool)
 
 
 _CODECS: dict[Any, OptionCodec] = {
-    Scope: OptionCodec({"scope": Sequence[str] | str}, _make_scope, _flat_scope),
-    Step | float: OptionCodec({"lr": float, "learned": bool | str}, _make_step, _flat_step),
-    InnerLoop: OptionCodec({"steps": int, "order": int, "inner": Mapping[str, Any] | None}, _make_loop, _flat_loop),
-    ClusterGate | None: OptionCodec({"gate": str, "granularity": str, "gate_scope": str}, _make_gate, _flat_gate),
+    Scope: OptionCodec(
+        "a Scope, such as graphmeta.published.options.ATTENTION",
+        lambda value: isinstance(value, Scope),
+        {"scope": Sequence[str] | str, "without": Sequence[str] | None},
+        _make_scope,
+        _flat_scope,
+    ),
+    Step | float: OptionCodec(
+        "a learning rate, or a step such as LearnedRates(0.01)",
+        _is_step,
+        {"lr": float, "learned": bool | str},
+        _make_step,
+        _flat_step,
+    ),
+    InnerLoop: OptionCodec(
+        "an InnerLoop(…)",
+        lambda value: isinstance(value, InnerLoop),
+        {"steps": int, "order": int, "inner": Mapping[str, Any] | None},
+        _make_loop,
+        _flat_loop,
+    ),
+    ClusterGate | None: OptionCodec(
+        "a ClusterGate(…), or None for no gate",
+        lambda value: value is None or isinstance(value, ClusterGate),
+        {"gate": str, "granularity": str, "gate_scope": str},
+        _make_gate,
+        _flat_gate,
+    ),
 }

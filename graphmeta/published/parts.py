@@ -16,29 +16,15 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
-from graphmeta.nn.losses.losses import RankingLoss, SoftmaxLoss
-from graphmeta.nn.losses.pairwise import RANKING
+from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead
+from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead, ReadoutHead
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-
-
-def loss_by_name(name: str, negatives: nn.Module) -> nn.Module:
-    """The loss of that name: full softmax, or a ranking loss against sampled negatives.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if name == "cross_entropy":
-        return SoftmaxLoss()
-    if name not in RANKING:
-        raise InputError(f"unknown loss {name!r}; choose cross_entropy, {', '.join(RANKING)}")
-    return RankingLoss(RANKING[name](), negatives)
 
 
 def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
@@ -139,6 +125,21 @@ def path_adaptation(
     )
 
 
+def readout_head(recommender: Recommender) -> ReadoutHead:
+    """The head, whose readout may be replaced by one that expects states with more columns.
+
+    Raises:
+        InputError: a head that reads states elsewhere too.
+    """
+    head = recommender.head
+    if isinstance(head, ReadoutHead) and head.reads_only_readout:
+        return head
+    raise InputError(
+        f"{type(head).__name__} reads the states of the clicks beside its readout, which this wrapper replaces by one "
+        f"of wider states (graphmeta.protocols.ReadoutHead); choose another base, such as sr_gnn or if_san"
+    )
+
+
 def last_layer(recommender: Recommender) -> tuple[int, int]:
     """Input and output size of the linear layer before the product with items.
 
@@ -153,9 +154,10 @@ def last_layer(recommender: Recommender) -> tuple[int, int]:
             _, candidates = recommender.features(torch.zeros(0, dtype=torch.int64))
             size = candidates.shape[1] - head.bias
             return size, size
+    shown = f" with {type(head.project).__name__}" if isinstance(head, ProjectedHead) else ""
     raise InputError(
-        f"{type(head).__name__} with {type(getattr(head, 'project', None)).__name__} does not end in one linear "
-        f"layer, which this wrapper replaces; choose another base"
+        f"{type(head).__name__}{shown} does not end in one linear layer, which this wrapper replaces; choose another "
+        f"base"
     )
 
 
@@ -165,9 +167,9 @@ def replace_last_layer(recommender: Recommender, layer: nn.Linear) -> None:
 
     If there was no layer, ``layer`` is initialised to the identity; if there was no bias, its bias is set to zero.
     """
-    project = recommender.head.project
+    project = recommender.head.get_submodule("project")
     if isinstance(project, nn.Identity):
         nn.init.eye_(layer.weight)
-    if getattr(project, "bias", None) is None:
+    if not any(name == "bias" for name, _ in project.named_parameters()):
         nn.init.zeros_(layer.bias)
     recommender.head.project = layer

@@ -8,6 +8,7 @@ the arguments it was built with, so that the system can be saved and loaded.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
@@ -15,10 +16,11 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from graphmeta.data.tables import EntityTable
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
 from graphmeta.published.names import check_name
-from graphmeta.published.options import OptionCodec, check_types, codec_of, to_json
+from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
@@ -75,12 +77,17 @@ class Published:
         """Build the untrained system for these items (and users, if it reads them), with options by flat names.
 
         Args:
-            arguments: see :attr:`options`; for a wrapper also ``base`` (a name of the catalogue), ``options`` (of the
-                base) and ``width`` (of the base).
+            arguments: see :attr:`options`, or the function's own option objects; for a wrapper also ``base`` (a name of
+                the catalogue, or a built system), ``options`` (of the base) and ``width`` (of the base).
 
         Raises:
             InputError: missing users, an unknown argument, or an argument that could not be stored for loading.
         """
+        built = arguments.pop("base") if isinstance(arguments.get("base"), System) and self.base is not None else None
+        try:
+            arguments = self._flat_arguments(arguments)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}; {self._by_function}") from None
         unknown = next((name for name in arguments if name not in self.options), None)
         if unknown is not None:
             raise InputError(f"{self.name} takes no {unknown!r}; it takes {', '.join(sorted(self.options))}")
@@ -88,12 +95,10 @@ class Published:
         try:
             stored = to_json(arguments)
         except InputError as error:
-            function = f"{self.function.__module__}.{self.function.__name__}"
-            raise InputError(
-                f"{self.name}: {error}; pass a name of the catalogue (graphmeta systems), or call {function} and load "
-                f"what it makes with build="
-            ) from None
+            raise InputError(f"{self.name}: {error}; {self._by_function}") from None
         self.check_types(stored)
+        if built is not None:
+            return self._around(built, items, stored)
         if self.base is None:
             known_users = {"users": users} if "users" in self._parameters and users is not None else {}
             return self.function(items, **known_users, **_objects(self.function, stored))
@@ -101,6 +106,37 @@ class Published:
         system = self.function(base, **_objects(self.function, stored))
         system.items = items  # with the attributes, for display
         return system
+
+    @property
+    def _by_function(self) -> str:
+        """The remedy for an argument that cannot be stored."""
+        function = f"{self.function.__module__}.{self.function.__name__}"
+        return (
+            f"pass a name of the catalogue (graphmeta systems), or call {function} and load what it makes with build="
+        )
+
+    def _flat_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with option objects in their flat form."""
+        flat: dict[str, Any] = {}
+        codecs = _codecs(self.function)
+        for name, value in arguments.items():
+            codec = codecs.get(name)
+            objects = codec is not None and codec.takes(value)
+            flat |= codec.flat(value) if codec is not None and objects else {name: value}
+        return flat
+
+    def _around(self, base: System, items: EntityTable, stored: dict[str, Any]) -> System:
+        """The wrapper of a built system.
+
+        Raises:
+            InputError: options of a base that is not built here, or other items than the base's.
+        """
+        extra = next((name for name in ("options", "width") if stored.get(name) is not None), None)
+        if extra is not None:
+            raise InputError(f"{self.name}: the base is built already; pass {extra}= to the function that built it")
+        if not same_ids(items, base.items):
+            raise InputError(f"{self.name}: the base has other items; pass its own: build({self.name!r}, base=system)")
+        return self.function(base, **_objects(self.function, stored))
 
     def _base(self, items: EntityTable, users: EntityTable | None, given: dict[str, Any]) -> System:
         """Build the system that it wraps."""
@@ -129,8 +165,8 @@ def published(
     """Add the decorated function to the catalogue under its own name; the systems it builds can be saved and loaded.
 
     The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
-    clicks read per session; None keeps the system's own limit. If an argument cannot be stored in a file (e.g. a custom
-    base), the system has no recipe, and loading it requires ``build=``.
+    clicks read per session; None keeps the system's own limit. A system with a custom base, or with an
+    argument that cannot be stored in a file (which a warning says), has no recipe; loading it requires ``build=``.
 
     Args:
         paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
@@ -181,10 +217,12 @@ def _recorded(
                 f"{function.__name__} reads items alone; build its base from items without attributes: "
                 f"items.without('categorical')"
             )
+        _check_objects(function, bound.arguments)
         try:
             flat = _flat(function, bound.arguments)
-        except InputError:
+        except InputError as error:
             flat = None
+            warnings.warn(f"{function.__name__}: {error}; what is saved is loaded with build=", stacklevel=2)
         else:
             check_types(function.__name__, _flat_hints(function), flat)
         system = function(*bound.args, **bound.kwargs)
@@ -197,10 +235,17 @@ def _recorded(
     return built
 
 
+def _check_objects(function: Callable[..., System], arguments: Mapping[str, Any]) -> None:
+    """Raise an InputError for a value in the place of an option object."""
+    for option, codec in _codecs(function).items():
+        if codec is not None:
+            check_object(function.__name__, option, codec, arguments[option])
+
+
 def _check_first(name: str, first: str, given: Any) -> None:
     """Check that ``items`` is an item table and ``base`` a system."""
     if first == "items" and not isinstance(given, EntityTable):
-        hint = f"; pass its items: {name}(log.items)" if hasattr(given, "items") else ""
+        hint = f"; pass its items: {name}(log.items)" if isinstance(given, EventLog | System) else ""
         raise InputError(f"{name} is built from an EntityTable of items, not from {type(given).__name__}{hint}")
     if first == "base" and not isinstance(given, System):
         raise InputError(
@@ -226,7 +271,7 @@ def _codecs(function: Callable[..., System]) -> dict[str, OptionCodec | None]:
     """The function's options, with the codec of those that are objects."""
     hints = get_type_hints(inspect.unwrap(function))
     names = [name for name in inspect.signature(function).parameters if name not in (*_ENTITIES, *LIMITS)]
-    return {name: codec_of(hints[name]) for name in names}
+    return {name: codec_of(name, hints[name]) for name in names}
 
 
 @cache

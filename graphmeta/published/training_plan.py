@@ -23,6 +23,7 @@ from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint, Report
+from graphmeta.training.settings import TrainOptions
 
 Say = Callable[[str], None]
 WITHIN = ("alone", "again")  # checkpoint folders: base model, base model refitted on all sessions
@@ -162,10 +163,12 @@ def _train_stage(
         optimizer=Adam(lr=plan.lr, weight_decay=1e-6),
         batch_size=plan.batch_size,
         valid=split.valid if split.valid.num_events else None,
-        statistics_log=statistics_log,
         seed=plan.seed,
-        checkpoint=Checkpoint(folder, _can_resume(checkpoint, request)),
-        progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{plan.epochs}"),
+        options=TrainOptions(
+            statistics_log=statistics_log,
+            checkpoint=Checkpoint(folder, _can_resume(checkpoint, request)),
+            progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{plan.epochs}"),
+        ),
     )
     for report in reports:
         history.append(report)

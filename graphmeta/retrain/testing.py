@@ -12,7 +12,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import ranks, summary, usable
 from graphmeta.retrain.period import Period
-from graphmeta.sampling.histories import all_positions
+from graphmeta.sampling.histories import every_event
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
@@ -34,7 +34,7 @@ class StreamEvaluation:
 
     negatives: int = 999
     ks: tuple[int, ...] = (5, 10, 20)
-    samples: Callable[..., Samples] = all_positions
+    samples: Callable[..., Samples] = every_event
     max_length: int = 50
     batch_size: int = 500
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -107,6 +108,35 @@ class PersistentOptimizer(Adam):
         return vars(self)["built"]
 
 
+@runtime_checkable
+class Restart(Protocol):
+    """Where step 1 starts after the networks have been trained."""
+
+    def restart(self, through: TransferWrapper) -> None:
+        """Set the tables, in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """At the retrained tables Ŵ, as in the paper."""
+
+    def restart(self, through: TransferWrapper) -> None:
+        """They are there already."""
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """At the transferred tables, as in the public code."""
+
+    def restart(self, through: TransferWrapper) -> None:
+        """Transfer every row."""
+        _assign(through.body, through.served())
+
+
+RESTARTS: dict[str, Restart] = {"retrained": Retrained(), "transferred": Transferred()}  # their names in recipes
+
+
 @dataclass(frozen=True)
 class Transfer:
     """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every embedding table, one network per table; other weights are fine-tuned.
@@ -125,8 +155,8 @@ class Transfer:
         warm_up: epochs of step 2 before the stream, on the data before it, with ``Ŵ = W``. With periods of a few
             thousand events, a randomly initialised Θ learns only item popularity; the warm-up first teaches it to
             preserve rows.
-        restart_from: step 1 starts at Ŵ (``retrained``), or at the transferred table (``transferred``), as the public
-            code does.
+        restart_from: step 1 starts at Ŵ (``Retrained()``), or at the transferred table (``Transferred()``), as the
+            public code does.
         weights, theta: the optimisers of Ŵ and Θ; batch_sizes: of steps 1 and 2.
         penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
 
@@ -147,16 +177,18 @@ class Transfer:
     epochs: int = 1
     offline: int = 0
     warm_up: int = 0
-    restart_from: str = "retrained"
+    restart_from: Restart = Retrained()
     weights: Adam = ADAM
     theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
     batch_sizes: tuple[int, int] = (1024, 256)
     penalty: float = 1e-6
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.restart_from, Restart):
+            raise InputError(f"restart_from={self.restart_from!r} must be Retrained() or Transferred()")
+
     def begin(self, system: System, period: Period) -> State:
         """Networks, untrained or warmed up; no retrained tables yet."""
-        if self.restart_from not in ("retrained", "transferred"):
-            raise InputError(f"restart_from={self.restart_from!r} must be retrained or transferred")
         if system.adaptation is not None:
             raise InputError("transfer does not support systems with an adaptation; use the base system")
         with torch.random.fork_rng():
@@ -222,8 +254,8 @@ class Transfer:
         optimizers = PersistentOptimizer(self.weights), PersistentOptimizer(self.theta)
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
-            if nets and self.restart_from == "transferred":
-                _assign(learner.through.body, learner.through.served())
+            if nets:
+                self.restart_from.restart(learner.through)
 
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int

@@ -32,7 +32,7 @@ def by_user(log: EventLog) -> EventLog:
     return _by_user(log)[0]
 
 
-def all_positions(log: EventLog, *, max_length: int = 50) -> Samples:
+def every_event(log: EventLog, *, max_length: int = 50) -> Samples:
     """Every click as a target, in the log's order; the first click of a session has an empty context."""
     at = np.arange(log.num_events)
     begin = np.maximum(log.ptr[:-1][log.session], at - max_length)

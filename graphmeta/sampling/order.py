@@ -14,27 +14,27 @@ from graphmeta.sampling.tasks import Tasks
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """Batches of sample rows for one epoch: shuffled; with ``pool`` > 1 grouped by length to limit padding.
+    """Batches of sample rows for one epoch: shuffled; with ``pool`` > 1 grouped by size to limit padding.
 
     The order depends only on ``(seed, epoch)``, so epoch 7 can be repeated without epochs 0 to 6.
 
     Args:
         batch_size: samples (tasks) per batch.
-        pool: how many batches are sorted by length together; 1 keeps the shuffled order.
+        pool: how many batches are sorted by size together; 1 keeps the shuffled order.
     """
 
     batch_size: int = 64
     pool: int = 1
     seed: int = 0
 
-    def epoch(self, lengths: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
+    def epoch(self, sizes: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
         """Rows of each batch; every row occurs once."""
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(lengths))
+        order = random.permutation(len(sizes))
         if self.pool > 1:
             size = self.batch_size * self.pool
             pools = [order[at : at + size] for at in range(0, len(order), size)]
-            order = np.concatenate([rows[np.argsort(lengths[rows], kind="stable")] for rows in pools] or [order])
+            order = np.concatenate([rows[np.argsort(sizes[rows], kind="stable")] for rows in pools] or [order])
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         for at in random.permutation(len(batches)) if self.pool > 1 else range(len(batches)):
             yield batches[at]
@@ -47,7 +47,7 @@ def shuffled(
     samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int, pool: int = 1
 ) -> Iterator[np.ndarray]:
     """Rows of each batch of an epoch, sampled by :class:`TaskSampler`."""
-    return TaskSampler(batch_size, pool, seed).epoch(samples.lengths, epoch)
+    return TaskSampler(batch_size, pool, seed).epoch(samples.support_sizes, epoch)
 
 
 def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

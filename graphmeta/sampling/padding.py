@@ -16,11 +16,10 @@ def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], lengths), ptr
 
 
-def filled(base: np.ndarray | int, value: float | None, at: np.ndarray, with_values: np.ndarray) -> np.ndarray:
-    """``base`` (an array, or a length filled with ``value``) with ``with_values`` written at ``at``."""
-    out = np.full(base, value) if isinstance(base, int) else base
-    out[at] = with_values
-    return out
+def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values of dummy rows, with those of real rows written at ``at``; changes ``dummies``."""
+    dummies[at] = values
+    return dummies
 
 
 def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:

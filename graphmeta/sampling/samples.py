@@ -51,6 +51,11 @@ class Samples:
         return self.take(slice(0, 0))
 
     @property
+    def support_sizes(self) -> np.ndarray:
+        """Number of support samples of each sample as a task: its clicks after the first, ``[S]``."""
+        return np.maximum(self.lengths - 1, 0)
+
+    @property
     def lengths(self) -> np.ndarray:
         """Context length of each sample (clicks observed), ``[S]``."""
         return self.end - self.begin

@@ -7,7 +7,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from graphmeta.sampling.batch_rows import FILL, NEXT, OF, BatchRows, hetero
-from graphmeta.sampling.padding import filled, ragged, shares, sizes, spread
+from graphmeta.sampling.padding import overwritten, ragged, shares, sizes, spread
 
 
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
@@ -39,18 +39,17 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     edges[:, edge_at] = item_at[rows.edges]
     padded = BatchRows(
         ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
-        n_id=filled(num_tasks * size["item"], rows.n_id[:1].sum(), item_at, rows.n_id),
-        owner=filled(
+        n_id=overwritten(np.full(num_tasks * size["item"], rows.n_id[:1].sum()), item_at, rows.n_id),
+        owner=overwritten(
             np.repeat(np.arange(1, num_tasks + 1) * size["sample"] - 1, size["item"]),
-            None,
             item_at,
             sample_at[rows.owner],
         ),
-        item_row=filled(np.repeat(last_item, size["event"]), None, real_event, item_at[rows.item_row]),
+        item_row=overwritten(np.repeat(last_item, size["event"]), real_event, item_at[rows.item_row]),
         edges=edges,
-        weight=filled(np.ones(edges.shape[1], np.float32), None, edge_at, rows.weight),
-        of_event={k: filled(_dummy_times(new_lengths, v), None, real_event, v) for k, v in rows.of_event.items()},
-        of_sample={k: filled(len(dummy), FILL[k], sample_at, v) for k, v in rows.of_sample.items()},
+        weight=overwritten(np.ones(edges.shape[1], np.float32), edge_at, rows.weight),
+        of_event={k: overwritten(_dummy_times(new_lengths, v), real_event, v) for k, v in rows.of_event.items()},
+        of_sample={k: overwritten(np.full(len(dummy), FILL[k]), sample_at, v) for k, v in rows.of_sample.items()},
     )
     if "known" in padded.of_sample:
         padded.of_sample["known"] = new_lengths > 0

@@ -47,7 +47,7 @@ def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Sampl
     For a query with context x_1 … x_n: (x_1 → x_2), (x_1 x_2 → x_3), …, (x_1 … x_{n-1} → x_n); with ``max_support``,
     only the last ``max_support`` of them. Source: CBML, §4 (sub-sequences of a session as its support set).
     """
-    count = np.maximum(query.lengths - 1, 0)
+    count = query.support_sizes
     if max_support is not None:
         count = np.minimum(count, max_support)
     end, _ = ragged(query.end - count, count)
@@ -77,13 +77,13 @@ class Tasks:
         return len(self.query_ptr) - 1
 
     @property
-    def lengths(self) -> np.ndarray:
-        """Support samples of each task, ``[T]``."""
+    def support_sizes(self) -> np.ndarray:
+        """Number of support samples of each task, ``[T]``."""
         return np.diff(self.support_ptr)
 
     def take(self, rows: np.ndarray) -> Tasks:
         """These tasks, in this order."""
-        support, support_ptr = ragged(self.support_ptr[:-1][rows], self.lengths[rows])
+        support, support_ptr = ragged(self.support_ptr[:-1][rows], self.support_sizes[rows])
         query, query_ptr = ragged(self.query_ptr[:-1][rows], np.diff(self.query_ptr)[rows])
         return Tasks(self.support.take(support), self.query.take(query), support_ptr, query_ptr)
 
@@ -122,9 +122,9 @@ def sizes_of(samples: Samples | Tasks, max_support: int) -> Sizes:
             np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
             for part, ptr in ((samples.support, samples.support_ptr), (samples.query, samples.query_ptr))
         ]
-        return Sizes(samples.lengths, clicks[0] + clicks[1])
+        return Sizes(samples.support_sizes, clicks[0] + clicks[1])
     length = samples.lengths
-    support = np.minimum(np.maximum(length - 1, 0), max_support)
+    support = np.minimum(samples.support_sizes, max_support)
     shortest = length - support
     return Sizes(support, support * (shortest + length - 1) // 2 + length)
 

@@ -15,6 +15,8 @@ class Epochs(Iterator[Report]):
     Warns if it is dropped before the first report, because nothing was trained.
     """
 
+    _begun = True  # until it is created
+
     def __init__(self, reports: Iterator[Report]) -> None:
         self._reports, self._begun = reports, False
 
@@ -23,7 +25,7 @@ class Epochs(Iterator[Report]):
         return next(self._reports)
 
     def __del__(self) -> None:
-        if not getattr(self, "_begun", True) and not sys.is_finalizing():
+        if not self._begun and not sys.is_finalizing():
             warnings.warn(
                 "nothing was trained: train() trains one epoch per report; iterate over it, for report in train(…), "
                 "or list(train(…))",

@@ -7,9 +7,9 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
@@ -27,7 +27,7 @@ from graphmeta.system import System
 from graphmeta.training.epochs import Epochs
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, set_rate
 from graphmeta.training.run import Report, Run
-from graphmeta.training.settings import More, Settings, Valid
+from graphmeta.training.settings import Settings, TrainOptions, Valid
 
 
 def train(
@@ -39,8 +39,7 @@ def train(
     batch_size: int = 100,
     valid: Valid | None = None,
     seed: int = 0,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    **more: Unpack[More],
+    options: TrainOptions = TrainOptions(),
 ) -> Iterator[Report]:
     """Train ``system`` on ``log``, one epoch per report; iterate to the end to get the weights of the best epoch.
 
@@ -57,13 +56,8 @@ def train(
         batch_size: samples (or tasks) per step.
         valid: a log, samples, or a function ``system -> {metric: value}`` to choose the epoch by; higher is better,
             except for the metrics in :data:`ERRORS`.
-        progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
-        statistics_log: the log for statistics (neighbours, transitions, means); ``log`` if not given. A model that
-            learns how reliable counts are must be trained on sessions that were not counted (held-out statistics).
-        patience: stop after this many epochs without improvement.
-        checkpoint: the folder in which the state is saved after each epoch.
-        precision: ``bf16`` computes the products with the item table in 16 bits, see
-            :func:`graphmeta.nn.catalogue_softmax.precision`.
+        options: statistics of another log, patience, checkpoints, 16-bit products and progress bars, see
+            :class:`~graphmeta.training.settings.TrainOptions`.
 
     Raises:
         InputError: a log without training samples, a checkpoint of another training, patience without ``valid``, or an
@@ -81,27 +75,28 @@ def train(
         valid = log.valid if valid is None and log.valid.num_events else valid
         log = log.train
     made = as_optimizer(optimizer, Adam())
-    settings = Settings(epochs, made, batch_size, valid, seed, progress, **more)
+    settings = Settings(epochs, made, batch_size, valid, seed, options)
     return Epochs(_reports(system, log, settings))
 
 
 def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Report]:
     """The reports of all epochs, each trained when it is requested."""
     settings.check()
-    settings = replace(settings, statistics_log=settings.statistics_log or log)
+    options = replace(settings.options, statistics_log=settings.options.statistics_log or log)
+    settings = replace(settings, options=options)
     samples = _prepared(system, log, settings)
     run = _run(system, samples, settings)
-    checkpoint, valid = settings.checkpoint, settings.valid
+    checkpoint, valid = options.checkpoint, settings.valid
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     system.eval()
     yield from run.history
     while (epoch := len(run.history)) < settings.epochs and (
-        settings.patience is None or run.since_best() < settings.patience
+        options.patience is None or run.since_best() < options.patience
     ):
         began = time.perf_counter()
         batches = list(system.batches(samples, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch))
-        with torch.random.fork_rng(), scoring.precision(settings.precision):
+        with torch.random.fork_rng(), scoring.precision(options.precision):
             torch.manual_seed(1_000_003 * settings.seed + epoch)
             loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
         check_finite(system, epoch)
@@ -115,8 +110,8 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
 
 def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
     """The training state, with the settings that a checkpoint must match."""
-    built, statistics_log = settings.optimizer.build(system.parameters()), settings.statistics_log
-    keeps = settings.checkpoint is not None
+    built, statistics_log = settings.optimizer.build(system.parameters()), settings.options.statistics_log
+    keeps = settings.options.checkpoint is not None
     return Run(
         system,
         built,
@@ -127,7 +122,7 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
             "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
-            "precision": settings.precision,
+            "precision": settings.options.precision,
             "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
             **described(settings.optimizer, built),
         },
@@ -136,15 +131,16 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
 
 def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Tasks:
     """The training samples, after checks of system and logs, with fitted statistics."""
-    statistics_log = settings.statistics_log or log
+    statistics_log = settings.options.statistics_log or log
     for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
-    if settings.precision == "bf16" and not system.scores_in_bf16:
+    if settings.options.precision == "bf16" and not system.scores_in_bf16:
         raise InputError("precision='bf16' has no effect on this system: its loss does not score all items by products")
     if statistics_log is log and any(isinstance(part, HeldOutStatistics) for part in system.modules()):
         warnings.warn(
-            "co-occurrence counts include the training sessions; pass earlier sessions as statistics_log=",
+            "co-occurrence counts include the training sessions; pass earlier sessions: "
+            "options=TrainOptions(statistics_log=earlier)",
             stacklevel=4,
         )
     system.fit_statistics(statistics_log)
@@ -177,7 +173,7 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
     """One pass over the batches, starting at training progress ``begin``; returns the mean loss."""
     run.system.train()
     total, count, share = 0.0, 0, 1 / settings.epochs
-    for number, batch in enumerate(settings.progress(batches)):
+    for number, batch in enumerate(settings.options.progress(batches)):
         done = begin + share * number / len(batches)
         set_rate(run.optimizer, settings.optimizer, done)
         run.optimizer.zero_grad(set_to_none=True)

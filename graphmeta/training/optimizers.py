@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from graphmeta.errors import InputError
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """Builds an optimizer and defines its learning-rate schedule."""
 
@@ -77,7 +78,6 @@ class Sgd(Adam):
         return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 
-@dataclass(frozen=True)
 class Constant:
     """Any ``torch.optim`` factory, with its own learning rates.
 
@@ -85,7 +85,8 @@ class Constant:
         InputError: (from :meth:`build`) the factory does not return an optimizer.
     """
 
-    make: Factory
+    def __init__(self, make: Factory) -> None:
+        self.make = make
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
@@ -120,8 +121,8 @@ def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optim
             f"optimizer=torch.optim.{name}(…) is already bound to its parameters; pass a factory: "
             f"optimizer=torch.optim.{name}, or functools.partial(torch.optim.{name}, lr=…)"
         )
-    if hasattr(given, "build") and hasattr(given, "rate") and not isinstance(given, type):
-        return given  # pyright: ignore[reportReturnType]
+    if isinstance(given, Optimizer) and not isinstance(given, type):
+        return given
     if not callable(given) or given in (Adam, Adagrad, Sgd):
         raise InputError(
             f"optimizer={_named(given)} makes no optimizer; pass graphmeta.Adam(lr=…), a class such as "
@@ -139,7 +140,7 @@ def set_rate(built: torch.optim.Optimizer, optimizer: Optimizer, progress: float
 
 def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer settings that a checkpoint must match."""
-    if isinstance(optimizer, Constant) or not is_dataclass(optimizer):
+    if not is_dataclass(optimizer):
         groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
         return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}
     return {"optimizer": type(optimizer).__name__, **asdict(optimizer)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
@@ -16,13 +16,25 @@ from graphmeta.training.run import Checkpoint
 Valid = EventLog | Samples | Callable[[System], dict[str, float]]
 
 
-class More(TypedDict, total=False):
-    """Rarely used settings, see :func:`train`."""
+@dataclass(frozen=True)
+class TrainOptions:
+    """Rarely used options of :func:`~graphmeta.training.loop.train`.
 
-    statistics_log: EventLog | None
-    patience: int | None
-    checkpoint: Checkpoint | None
-    precision: str
+    Args:
+        statistics_log: the log for statistics (neighbours, transitions, means); the training log if not given. A model
+            that learns how reliable counts are must be trained on sessions that were not counted (held-out statistics).
+        patience: stop after this many epochs without improvement.
+        checkpoint: the folder in which the state is saved after each epoch.
+        precision: ``bf16`` computes the products with the item table in 16 bits, see
+            :func:`graphmeta.nn.catalogue_softmax.precision`.
+        progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
+    """
+
+    statistics_log: EventLog | None = None
+    patience: int | None = None
+    checkpoint: Checkpoint | None = None
+    precision: str = "fp32"
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
 
 
 @dataclass(frozen=True)
@@ -34,11 +46,7 @@ class Settings:
     batch_size: int
     valid: Valid | None
     seed: int
-    progress: Callable[[Iterable[Any]], Iterable[Any]]
-    statistics_log: EventLog | None = None
-    patience: int | None = None
-    checkpoint: Checkpoint | None = None
-    precision: str = "fp32"
+    options: TrainOptions
 
     def check(self) -> None:
         """Check that the settings are consistent.
@@ -46,7 +54,8 @@ class Settings:
         Raises:
             InputError: inconsistent settings.
         """
-        if self.patience is not None and (self.valid is None or self.patience < 1):
+        patience = self.options.patience
+        if patience is not None and (self.valid is None or patience < 1):
             raise InputError(
                 "patience is a number of epochs without improvement, at least 1; pass valid= to measure it on"
             )

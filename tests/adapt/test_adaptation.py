@@ -483,7 +483,7 @@ def test_a_chunk_is_what_its_memory_lets_in():
     adaptation.order = 1
     assert adaptation.memory(1, 5) == 4 * (2 * (2 * WIDTH * WIDTH + WIDTH) + (2 * 5 + 1) * ITEMS)
     adaptation.order = 2
-    numbers, size = 2 * WIDTH * WIDTH + WIDTH, f"{7 * per_task / 1e6:,.1f} MB"
+    numbers, size = 2 * WIDTH * WIDTH + WIDTH, f"{7 * per_task / 2**20:,.1f} MiB"
     tables = f"{ITEMS} rows of tables (of 5 support samples)"
     told = estimate(adaptation, model, many, 7)
     assert told == (f"steps 2 × {numbers} numbers and {tables} × 7 tasks at a time, about {size}, without activations")

@@ -451,8 +451,8 @@ def test_a_clipped_gradient_of_a_number_stays_a_number():
 
 
 def test_paths_have_no_multi_step_loss():
-    from graphmeta.published.meta import meta_hin
-    from graphmeta.published.session import sr_gnn
+    from graphmeta.published.models.meta import meta_hin
+    from graphmeta.published.models.session import sr_gnn
     from graphmeta.testing import fake_log
 
     with pytest.raises(InputError, match="no multi-step loss"):

@@ -17,6 +17,7 @@ from graphmeta.training import loop as training
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 SPLIT = split_by_time(fake_log(sessions=240))
 INNER = {"clip": 0.5, "proximal": 0.1, "multi_step": 0.75, "first_order": 0.5}
@@ -31,7 +32,12 @@ def made(name="maml", *, inner=INNER, order=2, **arguments):
 def trained(name="maml", *, epochs=4, checkpoint=None, stop_after=None, **arguments):
     system, history = made(name, **arguments), []
     for report in train(
-        system, SPLIT.train, epochs=epochs, optimizer=Adam(lr=1e-2), batch_size=40, checkpoint=checkpoint
+        system,
+        SPLIT.train,
+        epochs=epochs,
+        optimizer=Adam(lr=1e-2),
+        batch_size=40,
+        options=TrainOptions(checkpoint=checkpoint),
     ):
         history.append(report.loss)
         if len(history) == stop_after:

@@ -80,7 +80,7 @@ def row(monkeypatch):
     logs = []
 
     def seen(system, learn, **rest):
-        logs[:] = [learn, rest["statistics_log"], rest["valid"]]
+        logs[:] = [learn, rest["options"].statistics_log, rest["valid"]]
         return train(system, learn, **rest)
 
     def run(name, *words):

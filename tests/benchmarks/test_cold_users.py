@@ -47,8 +47,8 @@ def test_one_record_of_everybody_is_held_out():
 def test_the_last_known_item_is_held_out():
     tasks = sampled_tasks(LOG, seed=0)
     held = known_held_out(tasks)
-    some = np.flatnonzero(tasks.lengths > 1)
-    assert held.lengths.tolist() == (tasks.lengths[some] - 1).tolist()
+    some = np.flatnonzero(tasks.support_sizes > 1)
+    assert held.support_sizes.tolist() == (tasks.support_sizes[some] - 1).tolist()
     for number, t in enumerate(some):
         whole = tasks.support.target[tasks.support_ptr[t] : tasks.support_ptr[t + 1]].tolist()
         kept = held.support.target[held.support_ptr[number] : held.support_ptr[number + 1]].tolist()

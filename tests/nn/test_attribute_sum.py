@@ -1,4 +1,4 @@
-"""Attribute-composed items: the formula, items without clicks, gradients, every engine, and ranking of new items."""
+"""Categorical-composed items: the formula, items without clicks, gradients, every engine, and ranking of new items."""
 
 from dataclasses import replace
 

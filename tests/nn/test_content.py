@@ -1,13 +1,20 @@
 """Content vectors against a loop over rows and values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.column_types.numeric import Numeric
 from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.nn.features.content import Content, ContentFeatures, UserContent
+from graphmeta.published.catalogue import build
+from graphmeta.published.load import load
+from graphmeta.sampling.few_shot import RandomQueries
 from graphmeta.testing import fake_ratings
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -39,11 +46,59 @@ def test_a_field_is_the_mean_of_its_values() -> None:
 
 def test_values_that_training_never_saw_are_zeros() -> None:
     content = Content(TABLE, 3)
-    content.mark_seen(np.array([0, 0]))
+    content.fit_rows(np.array([0, 0]))
     assert content.fields["field_genre"].seen.tolist() == [False, True, True, False]
     rows = torch.tensor([0, 1, 2, -1])
     torch.testing.assert_close(content(rows), torch.stack([by_hand(content, TABLE, int(r)) for r in rows]))
     assert not content(rows)[1].any()
+
+
+MIXED = EntityTable.read(
+    pd.DataFrame(
+        {
+            "i": [1, 2, 3, 4],
+            "rate": ["G", None, "R", "G"],
+            "price": [1.0, None, 3.0, 8.0],
+            "image": ["1 2", "3 4", None, "0 9"],
+            "title": list("abcd"),
+        }
+    ),
+    key="i",
+    types={"price": "numeric", "image": "vector", "title": "text"},
+)
+
+
+def test_numbers_and_vectors_are_standardised_and_projected() -> None:
+    content = Content(MIXED, 3)
+    assert list(content.fields) == ["field_rate", "field_price", "field_image"] and content.width == 9
+    content.fit_rows(np.array([0, 1, 2]))  # the price of the last row is not seen in training
+    weight = content.fields["field_price"].project.weight
+    wanted = [weight @ torch.tensor([z, k]) for z, k in ((-1.0, 1.0), (0.0, 0.0), (1.0, 1.0), (6.0, 1.0), (0.0, 0.0))]
+    found = content(torch.tensor([0, 1, 2, 3, -1]))
+    torch.testing.assert_close(found[:, 3:6], torch.stack(wanted))
+    assert not found[4, 3:].any() and found[:, 6:].any(1).tolist() == [True, True, False, True, False]
+
+
+def test_a_rating_system_reads_numbers_and_keeps_them(tmp_path) -> None:
+    log = fake_ratings()
+    price = Numeric(np.where(np.arange(log.num_items) % 3 == 0, np.nan, np.arange(log.num_items, dtype=float)))
+    items = replace(log.items, columns={**log.items.columns, "price": price})
+    system = build("melu_rating", items, users=log.users, width=4).eval()
+    system.fit_statistics(replace(log, items=items))
+    tasks = RandomQueries(queries=4, least=6)(log).take(np.arange(3))
+    scores = system.scores(tasks)
+    assert system.adaptation is not None and not system.adaptation.fell_back
+    system.save(tmp_path)
+    assert torch.equal(load(tmp_path).scores(tasks), scores)
+    field = system.recommender.get_submodule("features.content.fields.field_price")
+    torch.nn.init.zeros_(field.project.weight)
+    assert not torch.equal(system.scores(tasks), scores)
+
+
+def test_a_table_without_features_is_refused() -> None:
+    titles = EntityTable.read(MOVIES[["i"]].assign(title=list("abc")), key="i", types={"title": "text"})
+    with pytest.raises(InputError, match=r"a column of values or numbers; the table's columns are: title \(text\)"):
+        Content(titles, 3)
 
 
 def test_gradients_reach_the_values_in_equal_parts() -> None:

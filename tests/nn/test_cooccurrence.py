@@ -10,9 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient
 from graphmeta.baselines import ItemKNN
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
@@ -29,11 +26,11 @@ from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("float64")
 WIDTH, LOG = 4, fake_log(sessions=60, items=12, seed=3)
@@ -116,23 +113,6 @@ def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
     torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
-def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
-    found = []
-    for stacked in (True, False):
-        torch.manual_seed(0)
-        head = Dot(Last(), score_terms={"cooccurrence": fitted(), "repeat_bias": RepeatBias()})
-        head.learn_temperature()
-        model = Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
-        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
-        adaptation.bind(model)
-        losses = adaptation.run(model, task_batch(asked(), num_items=LOG.num_items), SoftmaxLoss())
-        assert not adaptation.fell_back
-        found.append([losses, *torch.autograd.grad(losses.sum(), list(model.parameters()))])
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
-
-
 def test_a_session_without_neighbours_changes_nothing() -> None:
     """Neither its scores nor, through its gradient, those of others."""
     frame = pd.DataFrame({"s": [0, 0, 1, 1, 2], "i": [0, 1, 0, 1, 3]})
@@ -154,7 +134,7 @@ def test_statistics_are_fitted_on_statistics_log_only() -> None:
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
     system = build("sr_gnn", LOG.items, width=WIDTH, score_terms=["cooccurrence"])
-    for _ in train(system, learn, epochs=1, statistics_log=counted):
+    for _ in train(system, learn, epochs=1, options=TrainOptions(statistics_log=counted)):
         pass
     alone = Cooccurrence(LOG.num_items)
     alone.fit_statistics(counted)
@@ -167,9 +147,23 @@ def test_a_checkpoint_of_other_counts_is_not_taken_up(tmp_path: Path) -> None:
     early = np.arange(LOG.num_sessions) < 40
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     place = Checkpoint(tmp_path, resume=True)
-    list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=counted, checkpoint=place))
+    list(
+        train(
+            build("sr_gnn", LOG.items, width=WIDTH),
+            learn,
+            epochs=1,
+            options=TrainOptions(statistics_log=counted, checkpoint=place),
+        )
+    )
     with pytest.raises(InputError, match="another training"):
-        list(train(build("sr_gnn", LOG.items, width=WIDTH), learn, epochs=1, statistics_log=LOG, checkpoint=place))
+        list(
+            train(
+                build("sr_gnn", LOG.items, width=WIDTH),
+                learn,
+                epochs=1,
+                options=TrainOptions(statistics_log=LOG, checkpoint=place),
+            )
+        )
 
 
 def test_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
@@ -200,6 +194,15 @@ def test_weights_trained_on_counted_sessions_overfit() -> None:
         for name, weight in system.named_parameters():
             weight.requires_grad_("cooccurrence" in name)
         with pytest.warns(UserWarning, match="statistics_log=") if fitted_to is learn else nullcontext():
-            list(train(system, learn, statistics_log=fitted_to, epochs=10, optimizer=Adam(lr=0.05), batch_size=20))
+            list(
+                train(
+                    system,
+                    learn,
+                    epochs=10,
+                    optimizer=Adam(lr=0.05),
+                    batch_size=20,
+                    options=TrainOptions(statistics_log=fitted_to),
+                )
+            )
         trust.append(system.recommender.get_submodule("head.score_terms.cooccurrence").weight.weight[0].item())
     assert abs(trust[0]) < 0.2 < 0.5 < trust[1], trust

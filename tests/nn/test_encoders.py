@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
@@ -156,7 +157,7 @@ def test_scores_do_not_depend_on_the_batch():
         GatedSessionGraph,
         lambda width: Blend(SelfAttentionStack(width)),
         lambda width: Recurrent(width, width + 1, layers=2),
-        lambda width: Recurrent(width, width, cell="lstm"),
+        lambda width: Recurrent(width, width, cell=nn.LSTM),
         lambda width: SplitEncoders(Blend(SelfAttentionStack(width // 2)), GatedSessionGraph(width // 2)),
     ],
 )

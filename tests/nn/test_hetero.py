@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_equal
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
@@ -14,8 +14,8 @@ from graphmeta.testing import check_encoder
 RANDOM = np.random.default_rng(3)
 # Two attributes of 23 items, code 0 (unknown) among their values; a name with a dot, as columns may have.
 ATTRIBUTES = {
-    "brand": Attribute(np.arange(23) % 4, np.array(["", "a", "b", "c"], dtype=object)),
-    "price.band": Attribute(RANDOM.integers(0, 3, 23), np.array(["", "x", "y"], dtype=object)),
+    "brand": Categorical(np.arange(23) % 4, np.array(["", "a", "b", "c"], dtype=object)),
+    "price.band": Categorical(RANDOM.integers(0, 3, 23), np.array(["", "x", "y"], dtype=object)),
 }
 SESSIONS = [[3], [1, 2, 1, 5, 9, 8], [4, 4], [7, 8, 12, 7, 0]]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from graphmeta.nn.encoders.prefix_attention import PrefixAttention, WithUser, running_mean
 from graphmeta.nn.encoders.recurrent import Recurrent
@@ -75,7 +76,7 @@ def test_the_module_is_the_formula_session_by_session():
 
 def test_an_unknown_user_weights_all_clicks_equally():
     users = UserFeatures(3, 4)
-    encoder = WithUser(Recurrent(6, 5, cell="lstm"), users, PrefixAttention(5, 4)).eval()
+    encoder = WithUser(Recurrent(6, 5, cell=nn.LSTM), users, PrefixAttention(5, 4)).eval()
     x = torch.randn(10, 6)
     batch = batch_of(SESSIONS, np.array([2, -1, 0, 1]))
     found, states = encoder(x[batch["item"].n_id], batch), encoder.encoder(x[batch["item"].n_id], batch)

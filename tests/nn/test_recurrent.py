@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from graphmeta.nn.encoders.attention import length_groups
-from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.encoders.recurrent import Cell, Recurrent
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
 
 LENGTHS = (1, 7, 3, 3, 40, 2, 19, 21, 1)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_each_session_runs_as_if_alone(cell: str, float64: None) -> None:
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
+def test_each_session_runs_as_if_alone(cell: Cell, float64: None) -> None:
     random = np.random.default_rng(0)
     sessions = [random.integers(9, size=length) for length in LENGTHS]
     batch = session_batch(open_sessions(sessions), num_items=9)

@@ -8,9 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
@@ -24,7 +21,6 @@ from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks, open_sessions, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.sampling.tasks import task_batch
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -100,23 +96,6 @@ def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noq
         torch.autograd.grad(plain.sum(), with_it.head.score_terms.repeat_bias.recency.weight, create_graph=True)[0],
     )]  # fmt: skip
     torch.testing.assert_close(twice[0], twice[1])
-
-
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
-def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
-    found = []
-    for stacked in (True, False):
-        torch.manual_seed(0)
-        model = Recommender(
-            ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), Dot(Last(), score_terms={"repeat_bias": filled()})
-        )
-        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
-        adaptation.bind(model)
-        losses = adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
-        assert not adaptation.fell_back
-        found.append([losses, *torch.autograd.grad(losses.sum(), list(model.parameters()))])
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("repeat_bias", [True, False])

@@ -27,6 +27,7 @@ from graphmeta.sampling.samples import Samples, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
+from graphmeta.training.settings import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("float64")
 ITEMS, WIDTH = 15, 4
@@ -171,7 +172,7 @@ def test_trained_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
     counted, learn = (LOG.of_sessions(part).aligned_to(LOG.items) for part in (early, ~early))
     torch.manual_seed(0)
     system = build("niser", LOG.items, width=WIDTH, score_terms=["reranker", "repeat_bias"])
-    list(train(system, learn, epochs=1, statistics_log=counted, optimizer=Adam(lr=0.01)))
+    list(train(system, learn, epochs=1, optimizer=Adam(lr=0.01), options=TrainOptions(statistics_log=counted)))
     look = system.recommender.get_submodule("head.score_terms.reranker")
     assert all(bool(weight.any()) for name, weight in look.named_parameters())
     system.save(tmp_path / "saved")

@@ -5,30 +5,20 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute, EntityTable
+from graphmeta.data.tables import Categorical, EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
-from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
-from graphmeta.nn.features.tables import ItemFeatures
-from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import SoftmaxLoss
-from graphmeta.nn.readout import Last
 from graphmeta.nn.score_terms.same_category import SameCategory
 from graphmeta.published.catalogue import build
-from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 
 pytestmark = pytest.mark.usefixtures("float64")
-KINDS = Attribute(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"]))  # of seven items
+KINDS = Categorical(np.array([1, 2, 1, 0, 2, 3, 0]), np.array(["", "a", "b", "c"]))  # of seven items
 
 
 def filled() -> SameCategory:
@@ -57,23 +47,6 @@ def test_the_bonus_of_each_item_by_hand() -> None:
         got = dict(zip(column[row == s].tolist(), value[row == s].tolist(), strict=True))
         assert got == pytest.approx(expected)
         assert len(got) == int((row == s).sum())
-
-
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("scope", [("head",), ("",)], ids=["head", "everything"])
-def test_stacked_is_the_loop(order: int, scope: tuple[str, ...]) -> None:
-    found = []
-    for stacked in (True, False):
-        torch.manual_seed(0)
-        model = Recommender(
-            ItemFeatures(7, 4), GatedSessionGraph(4), Dot(Last(), score_terms={"same_category": filled()})
-        )
-        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), steps=2, order=order, stacked=stacked)
-        adaptation.bind(model)
-        losses = adaptation.run(model, task_batch(samples(), num_items=7), SoftmaxLoss())
-        assert not adaptation.fell_back
-        found.append([losses, *torch.autograd.grad(losses.sum(), list(model.parameters()))])
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("score_terms", [[], ["same_category"]])

@@ -241,5 +241,5 @@ def test_temporal_terms_that_are_equal_for_all_items_change_no_ranking():
 
 
 def test_no_loss_of_that_name():
-    with pytest.raises(InputError, match="unknown loss 'hing'"):
+    with pytest.raises(InputError, match="loss='hing' must be one of"):
         build("asars_time_att", LOG.items, loss="hing")

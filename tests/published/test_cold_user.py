@@ -7,7 +7,7 @@ import torch
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.cold_user import PAPER, user_only_samples
+from graphmeta.published.models.cold_user import PAPER, user_only_samples
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import open_sessions
 from graphmeta.sampling.session_batch import session_batch
@@ -218,7 +218,7 @@ def test_one_known_item_is_enough(name):
 def test_generating_what_does_not_exist_is_refused():
     system = made("meta_cf_linear")
     with pytest.raises(InputError, match=r"no parameter is called 'head.vektor'; there are: features.item.weight, "):
-        Generated("head.vektor", torch.nn.Identity()).bind(system.recommender, [])
+        Generated("head.vektor", torch.nn.Identity()).bind(system.recommender)
 
 
 @pytest.mark.parametrize("sums", [False, True])

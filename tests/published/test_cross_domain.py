@@ -16,9 +16,9 @@ from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.errors import InputError
 from graphmeta.nn.cross_domain.factors import user_similarity
 from graphmeta.plots.aspects import UserAspect, draw_aspects, user_aspects
-from graphmeta.published.anr import anr
-from graphmeta.published.cross_domain import VARIANTS, AspectSizes, Means, catn, cold_errors, fit, predict
-from graphmeta.published.factors import cdlfm, cmf, dfm, emcdr, r_dfm
+from graphmeta.published.models.anr import anr
+from graphmeta.published.models.cross_domain import VARIANTS, AspectSizes, Means, catn, cold_errors, fit, predict
+from graphmeta.published.models.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
 TINY = {"sizes": AspectSizes(width=6, filters=5, aspects=3, size=4)}

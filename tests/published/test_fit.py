@@ -80,7 +80,7 @@ def test_progress_draws_bars_and_tells_epochs(capsys):
         (SPLIT, "SR-GNN", "no system is called 'SR-GNN'; did you mean 'sr_gnn'? (graphmeta systems lists all)"),
         (SPLIT, "sasrec", "no system is called 'sasrec'; graphmeta systems lists all"),
         (SPLIT, "session_knn", "session_knn is not in the catalogue, for it is a baseline; fitted where it is made: "),
-        (SPLIT, "catn", "model of ratings across domains; see graphmeta.published.cross_domain.catn"),
+        (SPLIT, "catn", "model of ratings across domains; see graphmeta.published.models.cross_domain.catn"),
         (SPLIT, "melu_rating", "melu_rating predicts ratings, not the next item"),
         (SPLIT, 3, "3 is no name of a system"),
         (SPLIT, build("sr_gnn", LOG.items, width=4), "this system is built already; list(train(system, split))"),

@@ -7,12 +7,13 @@ import torch
 from graphmeta.data.splits import last_sessions
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
-from graphmeta.published.graph import niser
+from graphmeta.published.models.graph import niser
 from graphmeta.sampling.samples import last_clicks, open_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
+from graphmeta.training.settings import TrainOptions
 
 LOG = fake_log(sessions=60)
 SESSIONS = [[3], [1, 2, 1, 5], [4, 4]]
@@ -82,7 +83,7 @@ def test_a_reranker_learns_on_later_sessions_and_leaves_its_base_alone():
     system.load_matching(base)
     scores = [system.scores(last_clicks(LOG)), base.scores(last_clicks(LOG))]
     torch.testing.assert_close(*scores)
-    list(train(system, later, epochs=2, statistics_log=earlier, optimizer=Adam(lr=1e-2)))
+    list(train(system, later, epochs=2, optimizer=Adam(lr=1e-2), options=TrainOptions(statistics_log=earlier)))
     own = dict(system.recommender.named_parameters())
     kept = {name: weight for name, weight in base.recommender.named_parameters()}
     assert all(torch.equal(own[name], weight) for name, weight in kept.items())

@@ -12,6 +12,7 @@ from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 LOG = fake_log(sessions=24)
 SAMPLES = last_clicks(LOG).take(slice(0, 12))
@@ -117,10 +118,19 @@ def test_training_writes_after_every_step_and_resumes_bit_for_bit(tmp_path):
     list(train(whole, LOG, epochs=2, batch_size=8, valid=LOG))
     assert not torch.allclose(memory_of(whole).slots, memory_of(made()).slots, atol=1e-4)
     begun = made(lr=0.3)
-    next(train(begun, LOG, epochs=2, batch_size=8, valid=LOG, checkpoint=Checkpoint(tmp_path)))
+    next(train(begun, LOG, epochs=2, batch_size=8, valid=LOG, options=TrainOptions(checkpoint=Checkpoint(tmp_path))))
     torch.manual_seed(5)
     resumed = build("mamo", LOG.items, width=5, lr=0.3)
-    list(train(resumed, LOG, epochs=2, batch_size=8, valid=LOG, checkpoint=Checkpoint(tmp_path, resume=True)))
+    list(
+        train(
+            resumed,
+            LOG,
+            epochs=2,
+            batch_size=8,
+            valid=LOG,
+            options=TrainOptions(checkpoint=Checkpoint(tmp_path, resume=True)),
+        )
+    )
     assert state_hash(resumed) == state_hash(whole)
     whole.save(tmp_path / "model")
     assert state_hash(load(tmp_path / "model")) == state_hash(whole)

@@ -16,6 +16,7 @@ from graphmeta.system import System
 from graphmeta.testing import fake_ratings
 from graphmeta.training.loop import train
 from graphmeta.training.run import Checkpoint
+from graphmeta.training.settings import TrainOptions
 
 LOG = fake_ratings()
 UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)
@@ -189,9 +190,11 @@ def test_no_memory_is_another() -> None:
 def test_a_training_resumes_with_its_memories(tmp_path) -> None:
     whole, begun = made(), made()
     list(train(whole, LOG, epochs=2, batch_size=8))
-    next(train(begun, LOG, epochs=2, batch_size=8, checkpoint=Checkpoint(tmp_path)))
+    next(train(begun, LOG, epochs=2, batch_size=8, options=TrainOptions(checkpoint=Checkpoint(tmp_path))))
     resumed = made()
-    list(train(resumed, LOG, epochs=2, batch_size=8, checkpoint=Checkpoint(tmp_path, resume=True)))
+    list(
+        train(resumed, LOG, epochs=2, batch_size=8, options=TrainOptions(checkpoint=Checkpoint(tmp_path, resume=True)))
+    )
     assert state_hash(resumed) == state_hash(whole) != state_hash(made())
 
 

@@ -7,6 +7,7 @@ import torch
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.nn.encoders.metapath import MetaPaths
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
@@ -195,6 +196,22 @@ def test_neighbours_are_saved(tmp_path):
     again = load(tmp_path).eval()
     assert torch.equal(again.recommender.context.neighbour, system.recommender.context.neighbour)
     assert torch.equal(again.scores(samples), system.scores(samples))
+
+
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [("bpr_mf", {}), ("caser", {}), ("asars_time_att", {}), ("asars_user_cat", {"temporal": True})],
+)
+def test_bases_whose_scored_vectors_are_not_the_read_ones(base, options):
+    log = fake_log(sessions=20)
+    system = build("meta_hin", log.items, users=log.users, base=base, width=WIDTH, options=options).eval()
+    system.fit_statistics(log)
+    assert system.scores(last_clicks(log)).isfinite().all()
+
+
+def test_a_head_that_reads_states_beside_its_readout_is_refused():
+    with pytest.raises(InputError, match="^TargetAttention reads the states of the clicks beside .* choose another"):
+        build("meta_hin", LOG.items, base="tagnn", width=WIDTH)
 
 
 @torch.no_grad()

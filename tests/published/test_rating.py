@@ -65,7 +65,7 @@ def meta_gradients(system: System) -> list[torch.Tensor]:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", [1, 2])
 def test_all_users_stacked_equal_one_by_one(name: str, order: int) -> None:
-    assert len(set(TASKS.lengths)) > 1
+    assert len(set(TASKS.support_sizes)) > 1
     one, two = made(name, order=order, steps=2), made(name, order=order, steps=2)
     two.adaptation.stacked = False
     torch.testing.assert_close(one.scores(TASKS), two.scores(TASKS), rtol=0, atol=1e-9)

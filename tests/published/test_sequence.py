@@ -213,7 +213,7 @@ def test_losses_by_name(name, loss):
 
 
 def test_an_unknown_loss_names_the_known_ones():
-    with pytest.raises(InputError, match="unknown loss 'warp'; choose cross_entropy, bpr"):
+    with pytest.raises(InputError, match="loss='warp' must be one of cross_entropy, bpr"):
         build("wavenet", LOG.items, loss="warp")
 
 

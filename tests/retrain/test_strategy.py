@@ -11,7 +11,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.retrain import strategy
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, fill
-from graphmeta.sampling.histories import all_positions
+from graphmeta.sampling.histories import every_event
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=40, items=30)
@@ -79,7 +79,7 @@ def test_numbers_of_events_stay_as_later_ones_come():
 
 def test_low_scored_samples_are_sampled_more_often():
     system = mf()
-    samples = all_positions(LOG)
+    samples = every_event(LOG)
     weight = strategy._sampling_weights(system, samples, size=17)
     own = system.scores(samples).numpy()[np.arange(len(samples)), samples.target]
     order = sorted(range(len(own)), key=lambda s: (-own[s], s))

@@ -177,15 +177,15 @@ def test_a_frozen_weight_is_frozen_afterwards():
 def test_restarts_from_what_was_transferred(monkeypatch):
     assigned, original = [], transfer._assign
     monkeypatch.setattr(transfer, "_assign", lambda body, tables: assigned.append(tables) or original(body, tables))
-    for choice, more in (("retrained", 0), ("transferred", 3)):
+    for choice, more in ((transfer.Retrained(), 0), (transfer.Transferred(), 3)):
         assigned.clear()
         system, one = built("mf"), Transfer(net=SMALL, rounds=3, restart_from=choice)
         state = one.begin(system, Period.of(LOG, EDGES, 0))
         for number in (1, 2):
             state = one.retrain(system, state, Period.of(LOG, EDGES, number))
         assert len(assigned) == 1 + 3 + more  # served; hat put back, recomputed, served; and after each step 2
-    with pytest.raises(InputError, match="restart_from='w' must be retrained or transferred"):
-        Transfer(restart_from="w").begin(system, Period.of(LOG, EDGES, 0))
+    with pytest.raises(InputError, match=r"restart_from='retrained' must be Retrained\(\) or Transferred\(\)"):
+        Transfer(restart_from="retrained")
 
 
 class Blend(nn.Module):

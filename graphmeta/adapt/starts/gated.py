@@ -43,7 +43,7 @@ class Gated(Gates):
         super().__init__(len(range(width)[part]), granularity=granularity, bias=bias)
         self.scope, self.part = scope, part
 
-    def bind(self, recommender: Recommender, names: list[str]) -> None:
+    def bind(self, recommender: Recommender) -> None:
         """One gate for each parameter of the scope."""
         for name in self.scope.names(recommender):
             self.add(name, recommender.get_parameter(name))
@@ -55,9 +55,7 @@ class Gated(Gates):
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """No update."""
 
-    def forward(
-        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
-    ) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """The gated weights ``[T, *shape]`` of every parameter of the scope."""
         return self.under(recommender, recommender.summary(context, encoded))
 

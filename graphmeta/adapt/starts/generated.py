@@ -30,7 +30,7 @@ class Generated(nn.Module):
         super().__init__()
         self.name, self.generator = name, generator
 
-    def bind(self, recommender: Recommender, names: list[str]) -> None:
+    def bind(self, recommender: Recommender) -> None:
         """Check that the parameter exists.
 
         Raises:
@@ -44,9 +44,7 @@ class Generated(nn.Module):
         """The generated parameter."""
         return [self.name]
 
-    def forward(
-        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
-    ) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """Its value for every task, ``[T, *shape]``."""
         made = self.generator(recommender.summary(context, encoded))
         return {self.name: made.reshape(-1, *recommender.get_parameter(self.name).shape)}

@@ -32,16 +32,14 @@ class MemoryStart(nn.Module):
         self.layer = layer
         self.address: Tensor | None = None
 
-    def bind(self, recommender: Recommender, names: list[str]) -> None:
+    def bind(self, recommender: Recommender) -> None:
         """No parameters to create: keys and slots belong to the layer."""
 
     def changes(self) -> list[str]:
         """The layer's weight."""
         return [f"{self.layer}.weight"]
 
-    def forward(
-        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
-    ) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """The weights read from memory, ``[T, width, width]``."""
         memory = self._memory(recommender)
         address = memory.address(recommender.summary(context, encoded))
@@ -84,7 +82,7 @@ class UserMemoryStart(nn.Module):
         self.slopes = nn.ModuleDict()
         self.seen: tuple[Tensor, Tensor] | None = None
 
-    def bind(self, recommender: Recommender, names: list[str]) -> None:
+    def bind(self, recommender: Recommender) -> None:
         """Slots for the gradient of each parameter of the scope."""
         for name in self.scope.names(recommender):
             begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
@@ -94,9 +92,7 @@ class UserMemoryStart(nn.Module):
         """The scope, and the layer's weight."""
         return [*self._gradient_slots(), f"{self.layer}.weight"]
 
-    def forward(
-        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
-    ) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """The personal weights ``[T, *shape]``."""
         profile = recommender.summary(context, encoded)
         address = self.profiles.address(profile)

@@ -13,17 +13,15 @@ if TYPE_CHECKING:
 
 
 class Start(Protocol):
-    """``start(recommender, names, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
+    """``start(recommender, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
 
     ``context`` is what is observed of a task: its query samples without their targets. A parameter that is not
     returned starts from the shared weights.
     """
 
-    def __call__(
-        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
-    ) -> dict[str, Tensor]: ...
+    def __call__(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]: ...
 
-    def bind(self, recommender: Recommender, names: list[str]) -> None:
+    def bind(self, recommender: Recommender) -> None:
         """Create the parameters that depend on the recommender's shapes; called once."""
         ...
 
@@ -39,16 +37,14 @@ class Start(Protocol):
 class Shared(nn.Module):
     """Every task starts from the same shared weights. Source: MAML (Finn et al. 2017)."""
 
-    def bind(self, recommender: Recommender, names: list[str]) -> None:
+    def bind(self, recommender: Recommender) -> None:
         """No parameters to create."""
 
     def changes(self) -> list[str]:
         """None."""
         return []
 
-    def forward(
-        self, recommender: Recommender, names: list[str], context: HeteroData, encoded: Encoded | None
-    ) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """No task differs from the shared weights."""
         return {}
 

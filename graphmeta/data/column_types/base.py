@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -10,11 +11,30 @@ import pandas as pd
 from torch_geometric.data import HeteroData
 
 
+@dataclass(frozen=True)
+class Bags:
+    """Features of a column as values to embed: row r has the values ``codes[ptr[r]:ptr[r + 1]]``, at least one each.
+
+    Code 0 stands for "unknown". Shapes: codes ``[N]``, ptr ``[rows + 1]``, both int64; ``size`` values.
+    """
+
+    codes: np.ndarray
+    ptr: np.ndarray
+    size: int
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Features of a column as numbers to project, NaN where unknown. Shapes: values ``[rows, F]``."""
+
+    values: np.ndarray
+
+
 class Column(Protocol):
     """A column of an item or user table: one value per row, in the order of the table.
 
     To add a type, put a class decorated with :func:`column_type` into a new module of this package; nothing else is
-    needed to read, select, save, load and add it to the graph.
+    needed to read, select, save, load and add it to the graph and to content features.
     """
 
     kind: ClassVar[str]
@@ -37,12 +57,16 @@ class Column(Protocol):
         """The column of these rows; row -1 is unknown."""
         ...
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Add the contents of the column to a hash."""
         ...
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether the arrays fit each other and the number of rows; checked after loading."""
+        ...
+
+    def features(self) -> Bags | Numbers | None:
+        """What content features read of the column; None for a column that gives none."""
         ...
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
-from graphmeta.data.column_types.values import add_edges, are_sound, text
+from graphmeta.data.column_types.base import Bags, column_type
+from graphmeta.data.column_types.values import add_edges, are_valid_codes, text
 
 
 @column_type
 @dataclass(frozen=True, eq=False)
-class Attribute:
+class Categorical:
     """A categorical column: ``codes[row]`` points into ``values``; code 0 stands for "unknown".
 
     Shapes: codes ``[rows]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
@@ -27,14 +27,14 @@ class Attribute:
     values: np.ndarray
 
     @classmethod
-    def read(cls, values: pd.Series, name: str) -> Attribute:
+    def read(cls, values: pd.Series, name: str) -> Categorical:
         """Distinct values by first appearance; numbers are taken as categories."""
         plain = text(values)
         codes, distinct = pd.factorize(plain.where(plain != "", None))
         return cls(codes.astype(np.int64) + 1, np.concatenate([[""], np.asarray(distinct, dtype=object)]))
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Attribute:
+    def from_json(cls, stored: dict[str, Any]) -> Categorical:
         """The column that :meth:`to_json` wrote."""
         return cls(np.array(stored["codes"], dtype=np.int64), np.array(stored["values"], dtype=object))
 
@@ -47,18 +47,22 @@ class Attribute:
         """Codes and values."""
         return {"codes": self.codes.tolist(), "values": self.values.tolist()}
 
-    def take(self, rows: np.ndarray) -> Attribute:
+    def take(self, rows: np.ndarray) -> Categorical:
         """The attribute of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
         known = len(self.codes) > 0
         return replace(self, codes=np.where(rows >= 0, self.codes[rows], 0) if known else np.zeros(len(rows), np.int64))
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name, values and codes."""
         digest.update(f"{name} {self.values.tolist()}".encode() + self.codes.tobytes())
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether each row has one code, and each code a value."""
-        return self.codes.shape == (rows,) and are_sound(self.codes, self.values)
+        return self.codes.shape == (rows,) and are_valid_codes(self.codes, self.values)
+
+    def features(self) -> Bags:
+        """One value per row."""
+        return Bags(self.codes, np.arange(len(self.codes) + 1), self.size)
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A node for each value, and an edge from each row whose value is known."""

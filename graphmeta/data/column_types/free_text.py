@@ -43,13 +43,17 @@ class Text:
         """The texts of these rows; row -1 is unknown."""
         return replace(self, values=np.append(self.values, "")[rows])
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name and texts."""
         digest.update(f"{name} text {self.values.tolist()}".encode())
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether each row has one text."""
         return self.values.shape == (rows,) and all(isinstance(value, str) for value in self.values)
+
+    def features(self) -> None:
+        """None: an encoder of text reads it from the graph, or makes a vector column of it."""
+        return None
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A list of texts under the column's name."""

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.base import Numbers, column_type
 from graphmeta.data.column_types.values import add_features
 from graphmeta.errors import InputError
 
@@ -60,16 +60,20 @@ class Numeric:
         """The numbers of these rows; row -1 is unknown."""
         return replace(self, values=np.append(self.values, np.nan)[rows])
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name and numbers."""
         digest.update(f"{name} numeric".encode() + self.values.tobytes())
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether each row has one number, none infinite."""
         return self.values.shape == (rows,) and not np.isinf(self.values).any()
 
+    def features(self) -> Numbers:
+        """One number per row."""
+        return Numbers(self.values[:, None])
+
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
-        """Two columns of ``x``."""
+        """Two columns of ``x``: ``price`` and ``price is known`` in ``x_names``."""
         known = ~np.isnan(self.values)
         both = np.stack([np.where(known, self.values, 0.0), known], 1).astype(np.float32)
-        add_features(graph, owner, name, torch.from_numpy(both))
+        add_features(graph, owner, [name, f"{name} is known"], torch.from_numpy(both))

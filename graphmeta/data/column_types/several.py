@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
-from graphmeta.data.column_types.categorical import Attribute
-from graphmeta.data.column_types.values import add_edges, are_sound
+from graphmeta.data.column_types.base import Bags, column_type
+from graphmeta.data.column_types.categorical import Categorical
+from graphmeta.data.column_types.values import add_edges, are_valid_codes
 from graphmeta.data.columns import spelled
 
 
@@ -36,7 +36,7 @@ class Several:
         """Cells that are lists or arrays, or text with ``separator`` between the values."""
         parts = [_split(cell if known else None, separator) for cell, known in zip(values, values.notna(), strict=True)]
         count = np.array([len(part) for part in parts], dtype=np.int64)
-        found = Attribute.read(pd.Series([value for part in parts for value in part], dtype=object), name)
+        found = Categorical.read(pd.Series([value for part in parts for value in part], dtype=object), name)
         return cls(found.codes, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), found.values)
 
     @classmethod
@@ -62,14 +62,18 @@ class Several:
         where = np.arange(ptr[-1]) + np.repeat(begin[rows] - ptr[:-1], count)
         return replace(self, codes=codes[where], ptr=ptr)
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name, values, codes and row pointer."""
         digest.update(f"{name} {self.values.tolist()}".encode() + self.codes.tobytes() + self.ptr.tobytes())
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether each row has at least one code, and each code a value."""
         fits = self.ptr.shape == (rows + 1,) and self.ptr[0] == 0 and self.ptr[-1] == len(self.codes)
-        return bool(fits and (np.diff(self.ptr) > 0).all()) and are_sound(self.codes, self.values)
+        return bool(fits and (np.diff(self.ptr) > 0).all()) and are_valid_codes(self.codes, self.values)
+
+    def features(self) -> Bags:
+        """The values of each row."""
+        return Bags(self.codes, self.ptr, self.size)
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A node for each value, and an edge from each row to each of its values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ def text(values: pd.Series) -> pd.Series:
     return pd.Series([spelled(v) if k else "" for v, k in zip(values, known, strict=True)], dtype=object)
 
 
-def are_sound(codes: np.ndarray, values: np.ndarray) -> bool:
+def are_valid_codes(codes: np.ndarray, values: np.ndarray) -> bool:
     """Whether each code points to a value."""
     if values.ndim != 1 or len(values) == 0 or codes.ndim != 1 or codes.dtype.kind != "i":
         return False
@@ -44,9 +45,8 @@ def free_name(graph: HeteroData, owner: str, name: str) -> str:
     return name
 
 
-def add_features(graph: HeteroData, owner: str, name: str, features: Tensor) -> None:
-    """More columns of ``x`` of the nodes of type ``owner``: ``[N, F]``; ``x_names`` says what each is."""
-    store, width = graph[owner], features.shape[1]
-    names = [name] if width == 1 else [f"{name}[{at}]" for at in range(width)]
+def add_features(graph: HeteroData, owner: str, names: Sequence[str], features: Tensor) -> None:
+    """More columns of ``x`` of the nodes of type ``owner``: ``[N, F]``; ``x_names`` holds their F names."""
+    store = graph[owner]
     store.x = torch.cat([store.x, features], 1) if "x" in store else features
     store.x_names = [*store.get("x_names", []), *names]

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types.base import column_type
+from graphmeta.data.column_types.base import Numbers, column_type
 from graphmeta.data.column_types.values import add_features
 from graphmeta.data.columns import spelled
 from graphmeta.errors import InputError
@@ -58,17 +58,22 @@ class Vector:
         nothing = np.zeros((1, self.values.shape[1]), self.values.dtype)
         return replace(self, values=np.concatenate([self.values, nothing])[rows])
 
-    def update(self, digest: hashlib._Hash, name: str) -> None:
+    def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name and numbers."""
         digest.update(f"{name} vector".encode() + self.values.tobytes())
 
-    def is_sound(self, rows: int) -> bool:
+    def is_consistent(self, rows: int) -> bool:
         """Whether each row has one vector of finite numbers."""
         return self.values.ndim == 2 and len(self.values) == rows and bool(np.isfinite(self.values).all())
 
+    def features(self) -> Numbers:
+        """The vectors; one of zeros is unknown."""
+        return Numbers(np.where(self.values.any(1, keepdims=True), self.values, np.nan))
+
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
-        """Columns of ``x``."""
-        add_features(graph, owner, name, torch.from_numpy(self.values))
+        """Columns of ``x``: ``image[0]``, ``image[1]`` … in ``x_names``."""
+        names = [f"{name}[{at}]" for at in range(self.values.shape[1])]
+        add_features(graph, owner, names, torch.from_numpy(self.values))
 
 
 def _is_known(cell: object) -> bool:

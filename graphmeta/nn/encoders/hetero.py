@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
 
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.readout import Mean
@@ -104,7 +104,7 @@ class HeteroSession(nn.Module):
     def __init__(
         self,
         width: int,
-        attributes: Mapping[str, Attribute],
+        attributes: Mapping[str, Categorical],
         *,
         steps: int = 1,
         messages: Messages = mean_messages,

@@ -48,6 +48,10 @@ class UserStates(nn.Module):
         super().__init__()
         self.users = UserFeatures(num_users, width)
 
+    def knows(self, user: Tensor) -> Tensor:
+        """Whether each user has a vector, ``[S]``."""
+        return self.users.known(user)
+
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
         return self.users.of_samples(batch).index_select(0, batch["event"].batch)

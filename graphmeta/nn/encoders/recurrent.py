@@ -8,24 +8,25 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.encoders.attention import in_blocks
 
-CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+Cell = type[nn.GRU] | type[nn.LSTM]
+CELLS: dict[str, Cell] = {"gru": nn.GRU, "lstm": nn.LSTM}  # their names on the command line and in recipes
 
 
 class Recurrent(nn.Module):
     """The state after each click, reset to zeros at each session's first click; causal.
 
     Args:
-        cell: ``gru`` or ``lstm``; layers: number of stacked layers; dropout: before each.
+        cell: ``nn.GRU`` or ``nn.LSTM``; layers: number of stacked layers; dropout: before each.
 
     Shapes: ``x [I, width] -> [E, hidden]``.
     Source: GRU4Rec (Hidasi et al. 2016), section 3.
     """
 
-    def __init__(self, width: int, hidden: int, *, cell: str = "gru", layers: int = 1, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, hidden: int, *, cell: Cell = nn.GRU, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        if cell not in CELLS:
-            raise InputError(f"cell={cell!r} must be one of {', '.join(CELLS)}")
-        made = (CELLS[cell](hidden if number else width, hidden, batch_first=True) for number in range(layers))
+        if not callable(cell):
+            raise InputError(f"cell={cell!r} must be a class of torch.nn: GRU or LSTM")
+        made = (cell(hidden if number else width, hidden, batch_first=True) for number in range(layers))
         self.layers = nn.ModuleList(made)
         self.dropout = nn.Dropout(dropout)
 

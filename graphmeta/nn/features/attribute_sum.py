@@ -1,4 +1,4 @@
-"""Attribute-composed item vectors: an id vector for items clicked in training, plus the vectors of the attributes."""
+"""Categorical-composed item vectors: an id vector for items clicked in training, plus the vectors of the attributes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
 
@@ -40,7 +40,7 @@ class AttributeComposed(Table):
 
     composes_items = True
 
-    def __init__(self, table: Table, attributes: Mapping[str, Attribute], *, drop: float) -> None:
+    def __init__(self, table: Table, attributes: Mapping[str, Categorical], *, drop: float) -> None:
         if not attributes:
             raise InputError(
                 "attribute-composed items need an attribute (category, brand); name one, or leave this wrapper out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.column_types import Bags, Numbers
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute, EntityTable, Several
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import rows_like
@@ -24,20 +27,19 @@ class Field(nn.Module):
     Differs: a value that training never saw is a vector of zeros rather than a random one.
     """
 
-    def __init__(self, column: Attribute | Several, width: int) -> None:
+    def __init__(self, bags: Bags, width: int) -> None:
         super().__init__()
-        rows = len(column.codes) if isinstance(column, Attribute) else len(column.ptr) - 1
-        known = column.take(np.append(np.arange(rows), -1))  # the last row is for unknown items or users
-        ptr = np.arange(rows + 2) if isinstance(known, Attribute) else known.ptr
-        self.table, self.max_values = Table(column.size, width), int(np.diff(ptr).max(initial=1))
+        # The last row is for unknown items or users.
+        codes, ptr = np.append(bags.codes, 0), np.append(bags.ptr, bags.ptr[-1] + 1)
+        self.table, self.max_values = Table(bags.size, width), int(np.diff(ptr).max(initial=1))
         self.codes: Tensor
         self.ptr: Tensor
         self.seen: Tensor
-        self.register_buffer("codes", torch.from_numpy(known.codes), persistent=False)
+        self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
         self.register_buffer("ptr", torch.from_numpy(ptr), persistent=False)
-        self.register_buffer("seen", torch.ones(column.size, dtype=torch.bool))
+        self.register_buffer("seen", torch.ones(bags.size, dtype=torch.bool))
 
-    def mark_seen(self, rows: np.ndarray) -> None:
+    def fit_rows(self, rows: np.ndarray) -> None:
         """Mark the values of these rows, and no others, as seen in training."""
         codes, _ = self._values(torch.from_numpy(np.unique(rows)).to(self.codes.device))
         self.seen.zero_()[codes] = True
@@ -72,30 +74,87 @@ class Field(nn.Module):
         return vectors if self.max_values == 1 else vectors.unflatten(0, (-1, self.max_values)).sum(1) / count
 
 
+class NumberField(nn.Module):
+    """Linear map of a row's standardised numbers and of whether each is known: ``W [z ; known]``.
+
+    ``z = (v − mean) / std`` over the rows that are known in training, 0 where unknown; so an unknown row is a vector of
+    zeros.
+
+    Shapes: ``rows [R]`` (-1: unknown) ``-> [R, width]``.
+    """
+
+    def __init__(self, numbers: Numbers, width: int) -> None:
+        super().__init__()
+        size, dtype = numbers.values.shape[1], torch.get_default_dtype()
+        values = np.concatenate([numbers.values, np.full((1, size), np.nan)])  # the last row: unknown items or users
+        self.project = nn.Linear(2 * size, width, bias=False)
+        self.values: Tensor
+        self.known: Tensor
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("values", torch.from_numpy(np.nan_to_num(values)).to(dtype), persistent=False)
+        self.register_buffer("known", torch.from_numpy(~np.isnan(values)).to(dtype), persistent=False)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+        self.fit_rows(np.arange(len(numbers.values)))
+
+    def fit_rows(self, rows: np.ndarray) -> None:
+        """Standardise by the known values of these rows."""
+        at = torch.from_numpy(np.unique(rows)).to(self.values.device)
+        values, known = self.values[at], self.known[at]
+        count = known.sum(0).clamp(min=1)
+        mean = values.sum(0) / count
+        std = ((values - mean).square() * known).sum(0).div(count).sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Vectors of these rows."""
+        rows = torch.where(rows < 0, len(self.values) - 1, rows)
+        known = self.known.index_select(0, rows)
+        z = (self.values.index_select(0, rows) - self.mean) / self.std * known
+        return self.project(torch.cat([z, known], 1))
+
+
+# What embeds each form of features, see graphmeta.data.column_types.base.
+FIELDS: dict[type, Callable[[Any, int], nn.Module]] = {Bags: Field, Numbers: NumberField}
+
+
 class Content(nn.Module):
-    """Embeddings of all fields of items or users, concatenated: ``[mean of field 1 ; mean of field 2 ; …]``.
+    """Features of all columns of items or users, concatenated: ``[field 1 ; field 2 ; …]``.
+
+    A column says what it gives (:meth:`Column.features <graphmeta.data.column_types.base.Column.features>`): the mean
+    embedding of its values (:class:`Field`), or a projection of its numbers (:class:`NumberField`); texts give none.
 
     Args:
-        table: whose attributes are used, multi-valued ones included; width: of each field.
+        table: whose columns are read; width: of each field.
 
     Shapes: ``rows [R] -> [R, fields · width]``.
+
+    Raises:
+        InputError: a table without a column that gives features.
     """
 
     def __init__(self, table: EntityTable, width: int) -> None:
         super().__init__()
-        columns = {**table.attributes, **table.several}
-        self.fields = nn.ModuleDict({field_name(name): Field(column, width) for name, column in columns.items()})
-        self.width = width * len(columns)
+        given = {name: column.features() for name, column in table.columns.items()}
+        read = {name: features for name, features in given.items() if features is not None}
+        if not read:
+            there = ", ".join(f"{name} ({column.kind})" for name, column in table.columns.items()) or "none"
+            raise InputError(f"content features need a column of values or numbers; the table's columns are: {there}")
+        made = {field_name(name): FIELDS[type(features)](features, width) for name, features in read.items()}
+        self.fields = nn.ModuleDict(made)
+        self.width = width * len(made)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Vectors of these rows."""
         return torch.cat([part(rows) for part in self.fields.values()], 1)
 
-    def mark_seen(self, rows: np.ndarray) -> None:
-        """Mark the values of these rows as seen in training."""
+    def fit_rows(self, rows: np.ndarray) -> None:
+        """Compute each field's statistics from these rows: seen values, means of numbers."""
         part: Any
         for part in self.fields.values():
-            part.mark_seen(rows)
+            part.fit_rows(rows)
 
 
 class ContentFeatures(nn.Module):
@@ -110,8 +169,8 @@ class ContentFeatures(nn.Module):
         self.width = self.content.width
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Mark the values of items with training events as seen."""
-        self.content.mark_seen(log.item)
+        """Compute the statistics of items with training events."""
+        self.content.fit_rows(log.item)
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Content vectors of these items, and of all."""
@@ -131,9 +190,9 @@ class UserContent(nn.Module):
         self.width = self.content.width
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Mark the values of users with training sessions as seen."""
+        """Compute the statistics of users with training sessions."""
         if log.session_user is not None:
-            self.content.mark_seen(log.session_user[log.session_user >= 0])
+            self.content.fit_rows(log.session_user[log.session_user >= 0])
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """Content vectors of the samples' users; all fields "unknown" for unknown users."""

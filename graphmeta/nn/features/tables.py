@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
 from graphmeta.sampling.session_batch import rows_like
 
@@ -146,7 +146,7 @@ class AttributeFeatures(ItemFeatures):
     Source: IF-SAN, CBML eqs 1–2 (attribute level); scoring uses the id vectors only (eq 8).
     """
 
-    def __init__(self, num_items: int, width: int, attributes: Mapping[str, Attribute]) -> None:
+    def __init__(self, num_items: int, width: int, attributes: Mapping[str, Categorical]) -> None:
         super().__init__(num_items, width)
         self.fields = nn.ModuleDict({field_name(n): Table(a.size, width) for n, a in attributes.items()})
         codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
@@ -212,10 +212,13 @@ class UserFeatures(nn.Module):
         if log.session_user is not None:
             self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user[log.lengths > 1])))
 
+    def known(self, user: Tensor) -> Tensor:
+        """Whether each user is known and seen in training, ``[S]``."""
+        return (user >= 0) & self.seen.index_select(0, user.clamp(min=0))
+
     def forward(self, user: Tensor) -> Tensor:
         """Vectors of these users."""
-        known = (user >= 0) & self.seen.index_select(0, user.clamp(min=0))
-        return self.user(user.clamp(min=0)) * known[:, None].to(self.user.weight.dtype)
+        return self.user(user.clamp(min=0)) * self.known(user)[:, None].to(self.user.weight.dtype)
 
     def of_samples(self, batch: HeteroData) -> Tensor:
         """Vectors of the samples' users ``[S, width]``; zeros if the log has no users."""

@@ -64,6 +64,8 @@ class DecoderHead(Dot):
         readout: input of a start's gates; not used for the scores.
     """
 
+    reads_only_readout = False  # the decoder reads the states of the clicks
+
     def __init__(self, decoder: AttentionDecoder, readout: nn.Module) -> None:
         super().__init__(readout)
         self.decoder = decoder

@@ -28,6 +28,8 @@ class Dot(ScoringHead):
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
 
+    reads_only_readout = True
+
     def __init__(
         self,
         readout: nn.Module,

@@ -49,6 +49,7 @@ class TargetAttention(ScoringHead):
     """
 
     bias = False
+    reads_only_readout = False  # the candidates attend to the states of the clicks
     no_products = "its session vector differs by candidate, so there is no one query to multiply"
 
     def __init__(self, readout: nn.Module, project: nn.Module, *, width: int, combine: str = "add") -> None:

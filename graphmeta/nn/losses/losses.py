@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,13 @@ class RankingLoss(nn.Module):
     :class:`~graphmeta.protocols.ProductHead` without score terms.
     """
 
-    def __init__(self, comparison: nn.Module, negatives: nn.Module) -> None:
+    def __init__(self, comparison: Callable[[Tensor, Tensor, Tensor], Tensor], negatives: nn.Module) -> None:
         super().__init__()
         self.comparison, self.negatives = comparison, negatives
+
+    def extra_repr(self) -> str:
+        """The comparison."""
+        return f"comparison={self.comparison}"
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""

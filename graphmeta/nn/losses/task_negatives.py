@@ -7,6 +7,7 @@ therefore gives the same weights for a task alone and in a batch, and for the st
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from graphmeta.nn.sizes import counts
 from graphmeta.protocols import ItemScorer, ProductHead
 from graphmeta.sampling.session_batch import real_samples, rows_like
 
+Comparing = Callable[[Tensor, Tensor, Tensor], Tensor]
 _REDRAWS = 20
 _FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed 64-bit integers
 
@@ -48,10 +50,14 @@ class UnseenNegativesLoss(nn.Module):
     Shapes: returns one loss for each real sample, ``[S]``. The head is a :class:`~graphmeta.protocols.ItemScorer`.
     """
 
-    def __init__(self, comparison: nn.Module, *, count: int = 3, penalty: float = 0.0, sums: bool = False) -> None:
+    def __init__(self, comparison: Comparing, *, count: int = 3, penalty: float = 0.0, sums: bool = False) -> None:
         super().__init__()
         self.comparison, self.count, self.penalty, self.sums = comparison, count, penalty, sums
         self.history: Tensor | None = None
+
+    def extra_repr(self) -> str:
+        """The comparison and the number of negatives."""
+        return f"comparison={self.comparison}, count={self.count}"
 
     def fit_statistics(self, log: EventLog) -> None:
         """Store each user's clicked items."""

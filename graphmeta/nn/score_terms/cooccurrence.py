@@ -88,7 +88,7 @@ class Cooccurrence(NeighbourCounts):
     0.001.
 
     ``w`` must not be learned on the sessions that were counted: there, the next item always shares a session with the
-    click. Count some sessions and train on others, ``train(…, statistics_log=earlier)``; training warns otherwise.
+    click. Count some sessions and train on others, ``TrainOptions(statistics_log=earlier)``; training warns otherwise.
 
     Args:
         neighbours, alpha: see ItemKNN.

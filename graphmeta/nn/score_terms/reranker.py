@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
@@ -30,7 +30,7 @@ class Reranker(NeighbourCounts):
     a weighted sum (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`) cannot express.
 
     The last layer is initialised to zero, so that the model is unchanged at first. As with Cooccurrence, it must not be
-    trained on the sessions that were counted: ``train(…, statistics_log=earlier)``. In an adaptation's scope, its
+    trained on the sessions that were counted: ``TrainOptions(statistics_log=earlier)``. In an adaptation's scope, its
     layers read a different number of rows per task, so tasks adapt one by one; leave it out of the scope. All other
     parameters may be in it, the item table included.
 
@@ -45,7 +45,7 @@ class Reranker(NeighbourCounts):
     def __init__(
         self,
         num_items: int,
-        attributes: Sequence[Attribute] = (),
+        attributes: Sequence[Categorical] = (),
         *,
         neighbours: int = 100,
         alpha: float = 0.75,

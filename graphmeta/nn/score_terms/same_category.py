@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.tables import Attribute
+from graphmeta.data.tables import Categorical
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
 
@@ -28,7 +28,7 @@ class SameCategory(nn.Module):
     Source: ours.
     """
 
-    def __init__(self, attribute: Attribute) -> None:
+    def __init__(self, attribute: Categorical) -> None:
         super().__init__()
         self.recency = nn.Embedding(STEPS, 1)
         nn.init.zeros_(self.recency.weight)

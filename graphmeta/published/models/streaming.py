@@ -15,19 +15,23 @@ from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.tables import ItemFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.negatives import PerSampleNegatives, UniformSeen
+from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.readout import UserEmbedding
-from graphmeta.published.parts import copied, loss_by_name
+from graphmeta.protocols import Objective
+from graphmeta.published.parts import copied
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
-from graphmeta.retrain.transfer import Transfer
+from graphmeta.retrain.transfer import Restart, Retrained, Transfer
 from graphmeta.retrain.transfer_net import TransferNet
-from graphmeta.sampling.histories import all_positions
+from graphmeta.sampling.histories import every_event
 from graphmeta.system import System
 
 
 @published("Zhang et al. 2020, SML (base)", family="streaming")
-def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "binary", negatives: int = 1) -> System:
+def mf(
+    items: EntityTable, *, users: EntityTable, width: int = 64, loss: Objective = Binary(), negatives: int = 1
+) -> System:
     """Matrix factorisation without biases: ``score_i = p_u · q_i``; every click is a target, including a session's
     first.
 
@@ -35,16 +39,15 @@ def mf(items: EntityTable, *, users: EntityTable, width: int = 64, loss: str = "
 
     Args:
         users: whose vectors are learned; unknown users have zero vectors. width: d.
-        loss: ``binary``, ``bpr`` or another of :data:`~graphmeta.nn.losses.pairwise.RANKING`; negatives: sampled per
-            click.
+        loss: ``Binary()``, ``Bpr()`` or another of :mod:`graphmeta.nn.losses.pairwise`; negatives: sampled per click.
 
     Source: Zhang et al., How to Retrain Recommender System? A Sequential Meta-Learning Method, SIGIR 2020 (its base).
     Differs: no L2 term except a strategy's.
     """
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Dot(UserEmbedding(len(users), width)))
     scaled_normal_(recommender)
-    one = loss_by_name(loss, PerSampleNegatives(UniformSeen(), count=negatives))
-    return System(recommender, items, users=users, loss=one, samples=all_positions, limits={"max_length": 0})
+    one = loss.against(PerSampleNegatives(UniformSeen(), count=negatives))
+    return System(recommender, items, users=users, loss=one, samples=every_event, limits={"max_length": 0})
 
 
 @published("Zhang et al. 2020, SML (baseline)", family="streaming", adapts="nothing; retrained", base="mf")
@@ -93,7 +96,7 @@ def spmf(
     """SPMF: train on the new period's events and a reservoir of earlier ones, sampling low-scored events more often.
 
     Args:
-        base: the retrained system, which stays as it is; the original's is ``mf(items, users=users, loss="bpr")``.
+        base: the retrained system, which stays as it is; the original's is ``mf(items, users=users, loss=Bpr())``.
         size: of the reservoir.
 
     Source: Wang et al., Streaming Ranking Based Recommender Systems, SIGIR 2018, as Zhang et al. 2020 run it;
@@ -126,7 +129,7 @@ def sml(
     epochs: int = 1,
     offline: int = 20,
     warm_up: int = 0,
-    restart_from: str = "retrained",
+    restart_from: Restart = Retrained(),
     net: TransferOptions = TransferOptions(),
 ) -> System:
     """SML: a transfer network per embedding table combines its last weights with those retrained on the new period.
@@ -137,7 +140,7 @@ def sml(
             use the offline algorithm.
         warm_up: epochs of the networks on the data before the stream; the paper has none, which needs far more than
             some thousand events per period: see RESULTS.md.
-        restart_from: ``retrained`` as in the paper, ``transferred`` as in the public code.
+        restart_from: ``Retrained()`` as in the paper, ``Transferred()`` as in the public code.
         net: options of :class:`~graphmeta.retrain.transfer_net.TransferNet`.
 
     Source: Zhang et al. 2020, equations 3–8, algorithms 1 and 2; :class:`~graphmeta.retrain.transfer.Transfer`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from graphmeta.adapt.adaptation import Adaptation
@@ -12,8 +11,16 @@ from graphmeta.adapt.starts.memory import MemoryStart
 from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
+from graphmeta.nn.features.tables import item_table
 from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
-from graphmeta.published.parts import copied, last_layer, path_adaptation, replace_last_layer, with_adaptation
+from graphmeta.published.parts import (
+    copied,
+    last_layer,
+    path_adaptation,
+    readout_head,
+    replace_last_layer,
+    with_adaptation,
+)
 from graphmeta.published.registry import published
 from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
@@ -40,7 +47,7 @@ def maml(
 
     Args:
         base: the system whose recommender is adapted; it stays as it is.
-        scope: the parameters that a session adapts, see :func:`~graphmeta.published.cbml.cbml`.
+        scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`.
         step: learning rate of plain gradient steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates` (a learned rate
             per number) or :class:`~graphmeta.adapt.step.GroupRates` (per parameter).
         inner: number of steps, order of the meta-gradient and bounds of the inner loop.
@@ -118,8 +125,8 @@ def mamo(
     Args:
         base: see :func:`maml`; the memory layer is put before its last layer.
         slots: K; rate: γ, update rate of the memory, see :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`.
-        scope: the parameters that a session adapts, see :func:`~graphmeta.published.cbml.cbml`; includes the memory
-            layer in each case.
+        scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`; includes the
+            memory layer in each case.
         step, inner: as :func:`maml`.
 
     Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, only its task
@@ -168,10 +175,10 @@ def meta_hin(
     """
     own, items = copied(base), base.items
     model, paths = own.recommender, 2 + len(items.attributes)
-    session, out = last_layer(model)
+    (session, out), head = last_layer(model), readout_head(model)
     replace_last_layer(model, nn.Linear(session + size, out))
-    read = model.features(torch.zeros(0, dtype=torch.int64))[1].shape[1]  # what a neighbour's vector has
-    model.head.readout = PathContexts(model.head.get_submodule("readout"), paths=paths, width=read, size=size)
+    read = item_table(model.features).weight.shape[1]  # of a neighbour's vector
+    head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
     context = MetaPaths(len(items), list(items.attributes), most=neighbours)
     adaptation = path_adaptation(
         Scope("head.project"), (session, size), count=paths, path_lr=path_lr, step=step, inner=inner

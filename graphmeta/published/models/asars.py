@@ -2,7 +2,7 @@
 
 The default training differs from the paper, which compares each click with one in-batch negative (hinge loss), in
 user-parallel batches, with Adagrad at rate 0.2; on MovieLens-1M that is about as good as popularity. Here the loss is
-cross-entropy over the whole catalogue at every click, in shuffled batches. The paper's setting is ``loss="hinge"`` and
+cross-entropy over the whole catalogue at every click, in shuffled batches. The paper's setting is ``loss=Hinge()`` and
 ``system.batches = user_parallel`` (:func:`~graphmeta.sampling.order.user_parallel`); RESULTS.md has both.
 """
 
@@ -16,14 +16,15 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.encoders.dwell_time import DwellBins, DwellEmbedding, DwellRecurrent
 from graphmeta.nn.encoders.prefix_attention import DwellAttention, PrefixAttention, WithUser
-from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.encoders.recurrent import Cell, Recurrent
 from graphmeta.nn.features.tables import ItemFeatures, UserFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
 from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import PerSampleNegatives, in_batch_targets
+from graphmeta.nn.losses.pairwise import CrossEntropy
 from graphmeta.nn.readout import Last
-from graphmeta.published.parts import loss_by_name
+from graphmeta.protocols import Objective
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.histories import user_histories
@@ -35,10 +36,10 @@ _LENGTH = 200
 
 @dataclass(frozen=True)
 class States:
-    """The recurrent network: size of its states; ``lstm`` or ``gru``; dropout on its inputs."""
+    """The recurrent network: size of its states; ``nn.LSTM`` or ``nn.GRU``; dropout on its inputs."""
 
     hidden: int = 100
-    cell: str = "lstm"
+    cell: Cell = nn.LSTM
     dropout: float = 0.5
 
 
@@ -61,14 +62,14 @@ class Learning:
     """Loss and samples of a variant.
 
     Args:
-        loss: ``cross_entropy`` over the whole catalogue; or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
+        loss: ``CrossEntropy()`` over the whole catalogue; or another of :mod:`graphmeta.nn.losses.pairwise`
             against ``negatives`` in-batch targets outside the user's history (the max losses need several, e.g. 5).
         carry_state: carry the recurrent state over a user's sessions, up to 200 clicks, instead of resetting it at each
             session (:func:`~graphmeta.sampling.histories.with_history` makes such samples for evaluation; to recommend,
             pass the user's earlier clicks before the session's).
     """
 
-    loss: str = "cross_entropy"
+    loss: Objective = CrossEntropy()
     negatives: int = 1
     carry_state: bool = False
 
@@ -219,10 +220,8 @@ def _system(
     temporal: bool = False,
 ) -> System:
     """A linear layer from states to item vectors (``sizes``) and a bias per item; every click is a target."""
-    if learning.negatives < (2 if learning.loss.endswith("_max") else 1):
-        raise InputError(
-            f"loss={learning.loss!r} needs several negatives to take the hardest of; pass negatives=5 or so"
-        )
+    if learning.negatives < learning.loss.least_negatives:
+        raise InputError(f"loss={learning.loss} needs several negatives to take the hardest of; pass negatives=5 or so")
     read, width = sizes
     project = nn.Linear(read, width)
     if users is not None and temporal:
@@ -234,7 +233,7 @@ def _system(
         Recommender(features, encoder, head),
         items,
         users=users,
-        loss=AllPositions(loss_by_name(learning.loss, PerSampleNegatives(in_batch_targets, count=learning.negatives))),
+        loss=AllPositions(learning.loss.against(PerSampleNegatives(in_batch_targets, count=learning.negatives))),
         samples=user_histories if learning.carry_state else whole_sessions,
         limits={"max_length": _LENGTH},
     )

@@ -99,7 +99,7 @@ def reranker(base: System) -> System:
         list(train(whole := build("niser", log.items), log, epochs=4))
         system = build("reranker", log.items)
         system.load_matching(base)
-        list(train(system, later, epochs=4, statistics_log=earlier, optimizer=Adam(lr=1e-2)))
+        list(train(system, later, epochs=4, optimizer=Adam(lr=1e-2), options=TrainOptions(statistics_log=earlier)))
         system.load_matching(whole, frozen_only=True)
         system.fit_statistics(log)
 

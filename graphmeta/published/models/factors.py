@@ -21,7 +21,7 @@ from graphmeta.nn.cross_domain.factors import (
     user_table,
 )
 from graphmeta.nn.cross_domain.text import WordVectors
-from graphmeta.published.cross_domain import cold_errors, device_of, predict
+from graphmeta.published.models.cross_domain import cold_errors, device_of, predict
 from graphmeta.training.stages import Stage
 
 Side = Factors | DenoisingFactors

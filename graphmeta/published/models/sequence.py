@@ -13,11 +13,11 @@ from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns
 from graphmeta.nn.encoders.pooling import ConcatenatedEncoders, RunningMean, UserStates
 from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import AllPositions, RankingLoss
+from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import PerSampleNegatives, in_batch_targets, uniform
-from graphmeta.nn.losses.pairwise import Binary
+from graphmeta.nn.losses.pairwise import Binary, Bpr, Hinge
 from graphmeta.nn.readout import Last
-from graphmeta.published.parts import loss_by_name
+from graphmeta.protocols import Objective
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
@@ -30,7 +30,7 @@ def youtube_dnn(
     *,
     width: int = 64,
     tower: Sequence[int] = (),
-    loss: str = "hinge",
+    loss: Objective = Hinge(),
     negatives: int = 1,
 ) -> System:
     """YouTube DNN: the mean of the clicks so far, optionally through a tower of ReLU layers; dot product.
@@ -39,7 +39,7 @@ def youtube_dnn(
 
     Args:
         width: of item vectors; tower: widths of the ReLU layers; the last one is scored against a separate item table.
-        loss: ``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING`
+        loss: ``CrossEntropy()`` over the whole catalogue, or another of :mod:`graphmeta.nn.losses.pairwise`
             against ``negatives`` in-batch targets, sampled per click outside the user's history.
 
     Source: Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations, section 3; without a
@@ -74,7 +74,7 @@ def wavenet(
     *,
     width: int = 64,
     convolutions: Convolutions = Convolutions(),
-    loss: str = "hinge",
+    loss: Objective = Hinge(),
     negatives: int = 1,
 ) -> System:
     """WaveNet CNN: causal, dilated convolutions over the clicks; dot product with the last state.
@@ -93,10 +93,10 @@ def wavenet(
     return _all_positions_system(recommender, items, loss=loss, negatives=negatives)
 
 
-def _all_positions_system(recommender: Recommender, items: EntityTable, *, loss: str, negatives: int) -> System:
+def _all_positions_system(recommender: Recommender, items: EntityTable, *, loss: Objective, negatives: int) -> System:
     """A system trained to predict the next click at all positions."""
     scaled_normal_(recommender)
-    one = loss_by_name(loss, PerSampleNegatives(in_batch_targets, count=negatives))
+    one = loss.against(PerSampleNegatives(in_batch_targets, count=negatives))
     return System(recommender, items, loss=AllPositions(one), samples=whole_sessions)
 
 
@@ -140,7 +140,7 @@ def caser(
     features = UntiedFeatures(len(items), width, scored=width if users is None else 2 * width, bias=True)
     recommender = Recommender(features, encoder, Dot(Last(), bias=True))
     scaled_normal_(recommender)
-    loss = AllPositions(RankingLoss(Binary(), PerSampleNegatives(uniform, count=negatives)), ahead=ahead)
+    loss = AllPositions(Binary().against(PerSampleNegatives(uniform, count=negatives)), ahead=ahead)
     return System(recommender, items, users=users, loss=loss, samples=whole_sessions)
 
 
@@ -161,5 +161,5 @@ def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives
         ItemFeatures(len(items), width, bias=True), UserStates(len(users), width), Dot(Last(), bias=True)
     )
     scaled_normal_(recommender)
-    one = loss_by_name("bpr", PerSampleNegatives(uniform, count=negatives))
+    one = Bpr().against(PerSampleNegatives(uniform, count=negatives))
     return System(recommender, items, users=users, loss=AllPositions(one), samples=whole_sessions)

@@ -10,14 +10,16 @@ from torch import nn
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
-from graphmeta.nn.encoders.recurrent import Recurrent
+from graphmeta.nn.encoders.recurrent import Cell, Recurrent
 from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import SharedNegatives
+from graphmeta.nn.losses.pairwise import CrossEntropy
 from graphmeta.nn.readout import Last, SoftAttention
-from graphmeta.published.parts import loss_by_name, with_score_terms
+from graphmeta.protocols import Objective
+from graphmeta.published.parts import with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
@@ -101,11 +103,11 @@ def gc_san(
 
 @dataclass(frozen=True)
 class SampledLoss:
-    """``cross_entropy`` over the whole catalogue, or one of :data:`~graphmeta.nn.losses.pairwise.RANKING` against the
+    """``CrossEntropy()`` over the whole catalogue, or another loss of :mod:`graphmeta.nn.losses.pairwise` against the
     batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha``.
     """
 
-    loss: str = "cross_entropy"
+    loss: Objective = CrossEntropy()
     negatives: int = 2048
     alpha: float = 0.75
 
@@ -115,7 +117,7 @@ def gru4rec(
     items: EntityTable,
     *,
     width: int = 100,
-    cell: str = "gru",
+    cell: Cell = nn.GRU,
     layers: int = 1,
     dropout: float = 0.1,
     bias: bool = True,
@@ -127,7 +129,7 @@ def gru4rec(
     ``score_i = h_t · e_i + b_i``.
 
     Args:
-        width: of items and states, one table for input and output; cell: ``gru`` or ``lstm``.
+        width: of items and states, one table for input and output; cell: ``nn.GRU`` or ``nn.LSTM``.
         whole: a batch is whole sessions, each read once; False: prefixes, as the graph encoders are trained.
         sampling: the loss, and its sampled negatives if it has any.
 
@@ -140,7 +142,7 @@ def gru4rec(
     features = ItemFeatures(len(items), width, bias=bias)
     encoder = Recurrent(width, width, cell=cell, layers=layers, dropout=dropout)
     recommender = Recommender(features, encoder, Dot(Last(), bias=bias))
-    one = loss_by_name(sampling.loss, SharedNegatives(sampled=sampling.negatives, alpha=sampling.alpha))
+    one = sampling.loss.against(SharedNegatives(sampled=sampling.negatives, alpha=sampling.alpha))
     return System(
         recommender,
         items,

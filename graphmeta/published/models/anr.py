@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from graphmeta.data.cross_domain import TARGET, CrossDomain, Rows, Texts
 from graphmeta.nn.cross_domain.aspects import CoAttention, WindowAspects
 from graphmeta.nn.cross_domain.text import WordVectors
-from graphmeta.published.cross_domain import ReviewModel
+from graphmeta.published.models.cross_domain import ReviewModel
 
 
 class Anr(ReviewModel):

@@ -50,8 +50,8 @@ def cbml(
         inner: number of steps, order and bounds of the inner loop.
 
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
-    eqs 9–18; its variants CBML-G (``gate="none"``), CBML-C (``gate="session"``), CBML-S (``gate="cluster"``; the letter
-    names the removed input) and CBML-F (no item attributes).
+    eqs 9–18; its variants CBML-G (``gate=None``), CBML-C (``ClusterGate(cluster=False)``), CBML-S
+    (``ClusterGate(session=False)``; the letter names the removed input) and CBML-F (no item attributes).
     Differs: the prediction layer is 3d → d throughout (eqs 8 and 15 disagree); one gate value per weight; the gate
     reads the observed clicks only; the support is the last ten prefixes (``max_support``); in all variants the
     prediction layer reads ``[S ; C]``.

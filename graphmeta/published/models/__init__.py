@@ -1,0 +1,1 @@
+"""The published systems, one module per family; the catalogue imports every module of this package."""
