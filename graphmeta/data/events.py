@@ -1,7 +1,7 @@
 """EventLog: one validated table of clicks, grouped by session and sorted by time.
 
-A cut returns a new log with nothing of the rest, vocabulary included: ``log.before(t)`` does not depend on events
-after ``t``. Results always use the original ids.
+Cutting a log returns a new one without any trace of the removed events, not even in its vocabulary: ``log.before(t)``
+does not depend on events at or after ``t``. Results always use the original ids.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Inactivity:
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
-            raise InputError(f"inactivity of {self.seconds} seconds ends no session; it must be positive")
+            raise InputError(f"inactivity of {self.seconds} seconds cannot end a session; it must be positive")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Splits of a log into training, validation and test: by time, by new users, by new items.
 
-The training part has no information of the others: neither events nor vocabulary nor counts.
+The training part contains no information from the other parts: no events, no vocabulary and no counts.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Attribute:
 
     @property
     def size(self) -> int:
-        """How many values there are, "unknown" included."""
+        """Number of values, including "unknown"."""
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Attribute:
         return {"codes": self.codes.tolist(), "values": self.values.tolist()}
 
     def take(self, rows: np.ndarray) -> Attribute:
-        """The attribute of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
+        """The attribute of these rows; row -1 is unknown. All values are kept, so codes keep their meaning."""
         known = len(self.codes) > 0
         return replace(self, codes=np.where(rows >= 0, self.codes[rows], 0) if known else np.zeros(len(rows), np.int64))
 
