@@ -3,10 +3,10 @@
 An adaptation has a scope (the adapted parameters), a start (their initial values) and a step (their updates). The T
 tasks of a batch take inner steps together (:mod:`graphmeta.adapt.stacked`): an adapted parameter is one tensor
 ``[T, *shape]``, changes of linear layers and of tables in scope are kept low-rank, everything outside the scope is
-evaluated once for all tasks. The per-task loop computes the same one task at a time with ordinary tensors. It is the
-reference, and the fallback: for all batches if a module uses an operation unknown to the stacked engine, for one batch
-if its rows mix tasks. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`) and only read the recommender
-itself, so concurrent threads may call it.
+evaluated once for all tasks. The per-task loop computes the same result one task at a time with ordinary tensors. It is
+the reference and the fallback: for all batches if a module uses an operation that the stacked engine does not support,
+for one batch if its rows mix tasks. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`) and only read the
+recommender itself, so concurrent threads may call it.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Adaptation(nn.Module):
             except Exception as error:
                 found = error
             kept.restore()
-            # Outside of the handler, so that an error of the loop is raised as the module's own.
+            # Outside of the handler, so that an error in the loop is not chained to the stacked engine's.
             answers = self._one_by_one(recommender, tasks, loss, answer, progress)
             self.fallback.refused(mode, found)
             return answers

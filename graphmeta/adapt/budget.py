@@ -42,7 +42,7 @@ class Counter:
         self._lock = threading.Lock()
 
     def add(self, key: int, size: int) -> None:
-        """One more use of the memory at ``key``."""
+        """Count one more use of the storage at ``key``."""
         with self._lock:
             self._times[key] = self._times.get(key, 0) + 1
             if self._times[key] == 1:
@@ -50,7 +50,7 @@ class Counter:
                 self.peak = max(self.peak, self._live)
 
     def remove(self, key: int, size: int) -> None:
-        """One use less."""
+        """Count one use of the storage at ``key`` less."""
         with self._lock:
             self._times[key] -= 1
             if not self._times[key]:
@@ -64,7 +64,7 @@ class Counter:
 
     @staticmethod
     def unpack(kept: Tensor | _Kept) -> Tensor:
-        """The tensor again."""
+        """The saved tensor."""
         return kept.tensor if isinstance(kept, _Kept) else kept
 
 
