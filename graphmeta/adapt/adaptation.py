@@ -54,6 +54,10 @@ class Adaptation(nn.Module):
         stacked: all tasks at once; False runs the per-task loop.
         task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` fits into 256 MB.
 
+    Raises:
+        InputError: ``steps`` or ``order`` beside ``inner``, or ``task_chunk`` below 1; (from :meth:`bind`) a scope
+            without a parameter to adapt.
+
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
 

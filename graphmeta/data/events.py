@@ -44,7 +44,8 @@ class EventLog:
 
     Shapes:
         session, item ``[N]`` int64 indices; time ``[N]`` float64 seconds since 1970 (or row numbers);
-        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 indices (-1: unknown) or None.
+        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 indices (-1: unknown) or None;
+        has_time: whether times are seconds, not row numbers.
     """
 
     session: np.ndarray
@@ -218,7 +219,11 @@ class EventLog:
         return self.select(self.starts[self.session] >= cut)
 
     def periods(self, seconds: float) -> Iterator[EventLog]:
-        """Consecutive periods of ``seconds`` by event time, from the first event on; a period may be empty."""
+        """Consecutive periods of ``seconds`` by event time, from the first event on; a period may be empty.
+
+        Raises:
+            InputError: a period that is not longer than 0 seconds.
+        """
         if not seconds > 0:
             raise InputError(f"a period must be longer than 0 seconds, not {seconds}")
         number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)

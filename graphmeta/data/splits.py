@@ -71,6 +71,9 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
 
     All users stay in the user table of each part, so that attributes of new users can be used.
 
+    Args:
+        test, valid: shares of the users; seed: of the sample.
+
     Raises:
         InputError: a log without users, or with too few.
     """
@@ -91,6 +94,9 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     All items stay in the vocabulary, so new items can be ranked by their attributes. Sessions with a new test item form
     the test part, other sessions with a new validation item the validation part, the rest the training part: no
     session is in two parts. With long sessions, few have no new item; use smaller shares then.
+
+    Args:
+        test, valid: shares of the items; seed: of the sample.
 
     Raises:
         InputError: a part without sessions.

@@ -21,7 +21,8 @@ class EntityTable:
     """Items or users: their original ids by index, attribute columns and readable labels.
 
     ``columns`` maps names to columns: categories (``attributes``, one per row; ``several``, any number per row),
-    numbers, vectors and texts, see :mod:`graphmeta.data.column_types`.
+    numbers, vectors and texts, see :mod:`graphmeta.data.column_types`. ``complete``: whether each id with events must
+    have a row.
 
     >>> table = EntityTable.read(pd.DataFrame({"sku": ["a", "b"], "brand": ["X", None]}), key="sku")
     >>> table.ids.tolist(), table.attributes["brand"].codes.tolist()

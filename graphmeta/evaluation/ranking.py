@@ -49,7 +49,7 @@ def evaluate(
         metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
             to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
-        progress: wraps the batches, e.g. ``tqdm``.
+        batch_size: samples scored at once; progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:

@@ -12,7 +12,7 @@ from graphmeta.published import registry
 from graphmeta.published.names import check_items, check_name
 from graphmeta.system import System
 
-# A module of this package that has a system in it is found by being there; families stand in this order.
+# All modules of this package are imported, so that their systems are registered; families are listed in this order.
 _FAMILIES = ("session", "sequence", "asars", "graph", "cold_item", "meta", "cold_user", "streaming")
 for _module in pkgutil.iter_modules(graphmeta.published.__path__):
     if _module.name not in ("catalogue", "fit", "load", "systems", "training_plan"):  # these import this module
@@ -34,7 +34,7 @@ def build(name: str, items: EntityTable, *, users: EntityTable | None = None, **
             are the base's: ``build("cbml", items, base="if_san", options={"layers": 1}, clusters=4)``.
 
     Raises:
-        InputError: a name that is not in the catalogue (suggests the nearest one), or a log in the place of its items.
+        InputError: a name that is not in the catalogue (suggests the nearest one), or a log instead of its item table.
     """
     check_name(name, CATALOGUE)
     check_items(name, items)

@@ -1,4 +1,4 @@
-"""Registry of published systems: the ``@published(…)`` decorator stands above the function that builds a system.
+"""Registry of published systems: ``@published(…)`` decorates the functions that build them.
 
 A system's function takes an item table, ``sr_gnn(items, width=100)``, or a built system that it wraps,
 ``cbml(if_san(items), clusters=8)``. The decorator adds the function to the catalogue and stores on each built system
@@ -91,7 +91,7 @@ class Published:
             function = f"{self.function.__module__}.{self.function.__name__}"
             raise InputError(
                 f"{self.name}: {error}; pass a name of the catalogue (graphmeta systems), or call {function} and load "
-                f"what it makes with build="
+                f"its result with build="
             ) from None
         self.check_types(stored)
         if self.base is None:
@@ -178,7 +178,7 @@ def _recorded(
         _check_first(function.__name__, first, bound.arguments[first])
         if items_only and bound.arguments[first].items.attributes:
             raise InputError(
-                f"{function.__name__} reads items alone; build its base from items without attributes: "
+                f"{function.__name__} reads items without attributes; build its base from items without attributes: "
                 f"items.without('categorical')"
             )
         try:

@@ -121,7 +121,7 @@ def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
         return split, split
     if split.train.num_sessions < 2:
         raise InputError(
-            f"{plan.system} needs separate sessions to count and to learn on, and there is only one; provide more"
+            f"{plan.system} needs separate sessions for counting and for training, and there is only one; provide more"
         )
     logs = last_sessions(split.train, max(split.train.num_sessions // 10, 1))
     earlier, later = (replace(split, train=log) for log in logs)
