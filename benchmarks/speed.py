@@ -185,7 +185,7 @@ def main() -> None:
 
 
 def measured(name: str) -> list[Row]:
-    """A job's rows, with the peak memory of this process where they do not tell another's."""
+    """A job's rows, with the peak memory of this process unless a row reports that of another."""
     found = JOBS[name]()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return [{"peak_mb": peak, **line} for line in found]
