@@ -113,8 +113,7 @@ def adapt_one() -> list[Row]:
         found[name] = [float(np.percentile(times[steps][20:], share)) for steps in (1, 0)]
     against = "x without the step"
     return [
-        row(f"adapt_one, {name}", a / b, against, ours=a, other=b, unit="ms a session")
-        for name, (a, b) in found.items()
+        row(f"adapt_one, {name}", a / b, against, ours=a, other=b, unit="ms/session") for name, (a, b) in found.items()
     ]
 
 

@@ -20,7 +20,7 @@
 * ``recommend_many``: MB above the model for 10,000 sessions over 40,000 items.
 
 The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported. Each job runs in
-a process of its own, whose peak memory stands beside it.
+a separate process, whose peak memory is reported with it.
 """
 
 from __future__ import annotations

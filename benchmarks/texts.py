@@ -156,7 +156,7 @@ Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/
 Figures are in percent (except rating errors), over the full catalogue. Clicked items stay candidates (except for
 baselines on logs whose training sessions never contain an item twice); a tie counts as the mean of its best and worst
 rank. The epoch is chosen on held-out training sessions; the test log is evaluated once. A row with a warm start loads
-the folder that the other row saved, as the commands say; its training minutes exclude those of that row. Commands have
+the folder that the other row saved (see the commands); its training minutes exclude those of that row. Commands have
 the current names and flags, also for older commits. "Published" is the figure in the system's paper (under CBML's and
 ASARS's protocols, in the tables of those papers). It is listed for the published system only, trained on the whole log,
 with any learning rate and number of epochs: not for a system with another base, additional score terms, or training on
@@ -167,14 +167,13 @@ range.
 Under MetaCF's protocol, rate and steps of bpr_fold_in are chosen on held-out support items of the test users. Support
 items are no candidates, Hit@10 is the share of a user's query items among the first ten, and all metrics are means
 over users. MovieLens has 3,706 rated movies there (the paper counts 3,952). The Amazon rows were trained for few
-epochs at one inner rate, as their commands say. "Steps" are inference steps of a system that was trained with five.
+epochs at one inner rate, see their commands. "Steps" are inference steps of a system that was trained with five.
 The row of melu_id samples a user's records from the last 50, the others from all, as in the paper.
 
 Under MetaTL's protocol there are 101 candidates per user, so figures are far higher than among all items; compare
 them with each other only.
 
-Training minutes are wall time on a shared machine with two cores and say little about speed; `benchmarks/speed.py`
-does.
+Training minutes are wall time on a shared machine with two cores, not a measure of speed; see `benchmarks/speed.py`.
 """
 RATINGS = """\
 nDCG@k sorts a user's query items by predicted rating and divides Σ gain / log₂(1 + rank) over the first k by its

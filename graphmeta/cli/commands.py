@@ -378,7 +378,7 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     with _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
-        console.say(f"note: {work.folder} has the result of this training already; to train again, drop --resume")
+        console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
     else:
         console.results(outcome.results, work.plan.system)
     return outcome

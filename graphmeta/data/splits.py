@@ -121,12 +121,12 @@ def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: i
         InputError: shares that are not positive, or a part without users.
     """
     owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
-    people, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
-    if min(shares, default=0) <= 0 or len(people) < len(shares):
-        raise InputError(f"{len(people)} users in shares {shares}: shares must be positive, with a user in each part")
-    ends = np.round(np.cumsum(shares) / sum(shares) * len(people)).astype(np.int64)
-    part = np.empty(len(people), dtype=np.int64)
-    part[np.random.default_rng(seed).permutation(len(people))] = np.searchsorted(ends, np.arange(len(people)), "right")
+    users, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
+    if min(shares, default=0) <= 0 or len(users) < len(shares):
+        raise InputError(f"{len(users)} users in shares {shares}: shares must be positive, with a user in each part")
+    ends = np.round(np.cumsum(shares) / sum(shares) * len(users)).astype(np.int64)
+    part = np.empty(len(users), dtype=np.int64)
+    part[np.random.default_rng(seed).permutation(len(users))] = np.searchsorted(ends, np.arange(len(users)), "right")
     logs = [log.of_sessions(part[owner] == number) for number in range(len(shares))]
     return tuple(one.aligned_to(log.items, one.users) for one in logs)
 

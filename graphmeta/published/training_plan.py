@@ -152,7 +152,7 @@ def _train_stage(
         clicks = "three" if system.episodic else "two"
         raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")
     if system.adaptation is not None and system.episodic:
-        say(f"memory of adapting: {system.memory_estimate(samples, plan.batch_size)}")
+        say(f"memory of the adaptation: {system.memory_estimate(samples, plan.batch_size)}")
     request, folder = request_of(plan, split), checkpoint.folder
     history: list[Report] = []
     reports = train(

@@ -17,7 +17,7 @@ from graphmeta.data.column_types.values import add_edges, are_sound, text
 @column_type
 @dataclass(frozen=True, eq=False)
 class Attribute:
-    """A categorical column: ``codes[row]`` points into ``values``; code 0 stands for "unknown".
+    """A categorical column: ``codes[row]`` points into ``values``; code 0 is "unknown".
 
     Shapes: codes ``[rows]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
     """
