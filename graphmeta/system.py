@@ -39,7 +39,7 @@ class System(nn.Module):
     """A trainable recommender system: ``System(recommender, items, adaptation=…)``.
 
     Args:
-        recommender: the model; it is adapted and trained in place, not copied.
+        recommender: the model, which training updates in place.
         items: the vocabulary, with attributes and labels; users: the known users, if the system has users.
         adaptation: how a session's own clicks change the weights; none if not given.
         loss: from head and states to one loss per sample; full softmax if not given.

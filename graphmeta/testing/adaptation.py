@@ -67,6 +67,7 @@ def check_reached(encoder: nn.Module, width: int) -> Found:
 
 
 def check_engines(encoder: nn.Module, width: int) -> Found:
+    """Compare losses and gradients of the stacked engine with the per-task loop, in first and second order."""
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     recommender = _recommender(encoder, width)
@@ -122,6 +123,7 @@ def _scored(adaptation: Adaptation, recommender: Recommender, samples: Samples) 
 
 
 def check_threads(encoder: nn.Module, width: int) -> Found:
+    """Compare scores of concurrent threads with those of one thread, and check that no weight changes."""
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     recommender, samples = _recommender(encoder, width), query_samples()
@@ -144,6 +146,7 @@ def check_threads(encoder: nn.Module, width: int) -> Found:
 
 
 def check_second_order(encoder: nn.Module, width: int) -> Found:
+    """Compare the second-order meta-gradient with finite differences, and if it differs, the plain gradient too."""
     recommender, tasks = _recommender(encoder, width), task_batch(query_samples(), num_items=ITEMS)
     adaptation = _adaptation(recommender, order=2, stacked=True)
 

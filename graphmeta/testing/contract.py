@@ -13,6 +13,7 @@ from graphmeta.testing.report import ITEMS, TOLERANCE, Found, compared, differen
 
 
 def check_shape(encoder: nn.Module, width: int) -> Found:
+    """Check that there is one finite state per click."""
     batch = session_batch(query_samples(), num_items=ITEMS)
     states = states_of(encoder, batch, width)
     clicks = batch["event"].num_nodes
@@ -21,6 +22,7 @@ def check_shape(encoder: nn.Module, width: int) -> Found:
 
 
 def check_answers(encoder: nn.Module, width: int) -> Found:
+    """Check that the states do not change with the targets of the batch, in training and in eval mode."""
     samples = query_samples()
     others = replace(samples, target=(samples.target + 1) % ITEMS)
     batches = [session_batch(one, num_items=ITEMS) for one in (samples, others)]
@@ -49,6 +51,7 @@ def check_training(encoder: nn.Module, width: int) -> Found:
 
 
 def check_modes(encoder: nn.Module, width: int) -> Found:
+    """Compare the states in training with those in eval mode."""
     batch = session_batch(query_samples(), num_items=ITEMS)
     evaluated = states_of(encoder, batch, width)
     torch.manual_seed(3)
@@ -59,6 +62,7 @@ def check_modes(encoder: nn.Module, width: int) -> Found:
 
 
 def check_alone(encoder: nn.Module, width: int) -> Found:
+    """Compare each sample's states alone with those in a batch."""
     samples = query_samples()
     together = states_of(encoder, session_batch(samples, num_items=ITEMS), width)
     begin, worst, whose = 0, 0.0, 0
@@ -75,6 +79,7 @@ def check_alone(encoder: nn.Module, width: int) -> Found:
 
 
 def check_dummies(encoder: nn.Module, width: int) -> Found:
+    """Compare the states in a ragged batch with those in a task-major batch with dummy rows."""
     samples = query_samples()
     ragged = session_batch(samples, num_items=ITEMS)
     filled = session_batch(samples, num_items=ITEMS, task=np.arange(len(samples)), num_tasks=len(samples))
