@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def arguments(description: str | None, names: Iterable[str], systems: Iterable[str]) -> argparse.ArgumentParser:
-    """The command-line options that say what is trained and how."""
+    """The command-line options of the trained system and its training."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=list(names))
     parser.add_argument("system", choices=list(systems))
@@ -205,7 +205,7 @@ def fitted(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model and a row for each epoch."""
     if options.system in BASELINES:
-        # a trained system learns whether items recur within a session; a baseline has to be told
+        # a trained system can learn whether items recur within a session; baselines are configured
         return neighbours.match_repeats(train_log, BASELINES[options.system](train_log)), []
     learn, valid = (train_log, valid_log) if valid_log is not None else last_sessions(train_log, options.held_out)
     statistics_log = learn

@@ -38,7 +38,7 @@ def cbml(scope: Sequence[str] | str) -> System:
 
 
 def meta_step(system: System, *, tasks: int = TASKS) -> Callable[[], None]:
-    """A closure that takes one meta-update on so many sessions, each time others, of like length as in training."""
+    """A closure that takes one meta-update on ``tasks`` sessions of similar length, other ones at each call."""
     optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, fused=True)
     samples = sessions(20_000, ITEMS)
     samples = samples.take(np.flatnonzero(samples.lengths >= 2))
@@ -53,7 +53,7 @@ def meta_step(system: System, *, tasks: int = TASKS) -> Callable[[], None]:
 def cbml_table() -> list[Row]:
     """A step of CBML that adapts everything, the item table too, over one that adapts the prediction layer alone."""
     against = "x predictor only (lower is better)"
-    peaks = [cbml_memory(tasks) for tasks in SIZES]  # before this process grows: its peak would be its children's too
+    peaks = [cbml_memory(tasks) for tasks in SIZES]  # first, because a child process inherits this process's peak
     ours, other = paired(*(meta_step(cbml(scope)) for scope in SCOPES.values()), rounds=15)
     return [row("cbml_table", ours / other, against, ours=TASKS / ours, other=TASKS / other, unit="tasks/s"), *peaks]
 
@@ -61,8 +61,8 @@ def cbml_table() -> list[Row]:
 def cbml_memory(tasks: int) -> Row:
     """Peak memory of the same arms, each in a process of its own.
 
-    The table in scope costs a few numbers a row, task and support sample, where a copied row would have a hundred; and
-    training takes as many tasks at once as fit into 256 MB, so that the peak stays where it is from there on.
+    The table in scope costs a few numbers per row, task and support sample, where a copied row would have a hundred.
+    Training adapts as many tasks at once as fit into 256 MB, so larger batches do not raise the peak.
     """
     ours, other = (peak_of(arm, tasks) for arm in SCOPES)
     name = f"cbml_table, peak with {tasks} tasks"
@@ -77,7 +77,7 @@ def recommend_many() -> list[Row]:
 
 
 def peak_of(arm: str, of: int | str) -> float:
-    """MB of a process that takes a few meta-updates on so many tasks, or asks a system of this name."""
+    """MB of a process that takes a few meta-updates on ``of`` tasks, or recommends with the system named ``of``."""
     command = [sys.executable, "-m", "benchmarks.adapting", arm, str(of)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -113,8 +113,7 @@ def adapt_one() -> list[Row]:
         found[name] = [float(np.percentile(times[steps][20:], share)) for steps in (1, 0)]
     against = "x without the step"
     return [
-        row(f"adapt_one, {name}", a / b, against, ours=a, other=b, unit="ms a session")
-        for name, (a, b) in found.items()
+        row(f"adapt_one, {name}", a / b, against, ours=a, other=b, unit="ms/session") for name, (a, b) in found.items()
     ]
 
 

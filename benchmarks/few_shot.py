@@ -73,7 +73,7 @@ def fitted(
     name: str, learn: EventLog, valid: EventLog, options: argparse.Namespace
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The model and a row for each epoch; a meta-learner starts from its encoder, trained alone."""
-    if name in BASELINES:  # items never recur: a trained model learns that, a baseline has to be told
+    if name in BASELINES:  # items never recur: a trained model can learn this, baselines are configured
         return match_repeats(learn, BASELINES[name](learn)), []
     encoder, history = CATALOGUE[name].encoder, []
     alone = None if encoder is None else trained(encoder, learn, valid, options, history)

@@ -9,8 +9,8 @@ JSON on stdout or in FILE, one row per measurement; without a GPU it prints a me
   bits; above ``most`` a row is not ``ok``, and the exit status is 1.
 * ``meta-update``: CBML over 43,097 items, all tasks at once, of 64, 256, 1,024 and 4,096 sessions, first and second
   order, the item table in scope or not: tasks/s of adapting, backward pass and fused Adam on a batch that is on the GPU
-  already (what it takes to get it there stands beside it, ``prepare_ms``), the peak of the GPU's memory, and the same
-  over the per-task loop. The loop is measured on 64 tasks; its pace a task is taken to be the same for more
+  already (``prepare_ms`` is the time to transfer it), the peak of the GPU's memory, and the same
+  over the per-task loop. The loop is measured on 64 tasks; its time per task is assumed to be the same for more
   (``loop_scaled``). ``at_once`` is how many tasks are adapted at a time: all, unless memory does not allow it.
 * ``sr_gnn step``: a training step over that of the floor: the product with all item vectors, cross-entropy, their
   backward pass and fused Adam on the table, batch 100.
@@ -253,7 +253,7 @@ def rows(place: Place) -> Iterator[Row]:
         for row in part(place):
             yield row
             if time.perf_counter() > place.until:
-                yield {"name": f"the time was up in {part.__name__}; the rest is left out"}
+                yield {"name": f"time limit reached in {part.__name__}; the rest is skipped"}
                 return
 
 
@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--out", type=Path, help="a file for the JSON; stdout if not given")
-    parser.add_argument("--seconds", type=float, default=220, help="after which nothing new is begun")
+    parser.add_argument("--seconds", type=float, default=220, help="time limit, after which no measurement is started")
     options = parser.parse_args(arguments)
     if not options.cpu and not torch.cuda.is_available():
         print("no measurement: PyTorch sees no GPU (--cpu tries the script with tiny sizes)")

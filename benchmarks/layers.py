@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers --out docs/layers.md
 
-Every layer of the catalogue (``tests/adapt/layers.py``, ``tests/adapt/idioms.py``) is adapted and meta-trained in some
+Every layer of the catalogue (``tests/adapt/layers.py``, ``tests/adapt/idioms.py``) is adapted and meta-trained in about
 twelve ways and compared with a reference that shares no code with the library (``tests/adapt/reference.py``). Takes
 about ten minutes on one core.
 """
@@ -30,15 +30,15 @@ KINDS = {
     "model": "Models of PyG",
     "torch": "Layers of torch",
     "idiom": "Custom layers",
-    "attack": "Written to mislead an engine that guesses",
+    "attack": "Adversarial cases: shapes that would mislead an engine that infers tasks from sizes",
 }
 MEANING = {
     "stacked": "all tasks at once, equal to the reference",
-    "loop": "one task after the other, announced by exactly one warning, equal to the reference",
-    "refused": "an error that says why, where torch itself or the contract does not allow it",
+    "loop": "per-task loop, with exactly one warning, equal to the reference",
+    "refused": "an error with its reason, where torch itself or the encoder contract does not allow the layer",
     "hidden": "equal to the reference, but warned more than once",
-    "damaged": "equal to the reference, and the model's own weights are others afterwards",
-    "crash": "an error that should not be",
+    "damaged": "equal to the reference, but the model's own weights have changed",
+    "crash": "an unexpected error",
     "wrong": "not equal to the reference",
 }
 
@@ -67,12 +67,12 @@ def page(found: dict[str, list[Finding]]) -> str:
         "# Layers under meta-training",
         "",
         f"{datetime.date.today()}, torch {torch.__version__}, PyG {torch_geometric.__version__}: {len(worst)} layers, "
-        f"{sum(map(len, found.values()))} cases; float64, a difference counts from {TOLERANCE:.0e} of the largest "
-        "number. Written by `python -m benchmarks.layers`.",
+        f"{sum(map(len, found.values()))} cases; float64, the tolerance is {TOLERANCE:.0e} of the "
+        "largest number. Written by `python -m benchmarks.layers`.",
         "",
         *(f"* **{outcome}** ({counts[outcome]}): {MEANING[outcome]}" for outcome in OUTCOMES if counts[outcome]),
         "",
-        "A layer is called after the worst of its cases.",
+        "The outcome of a layer is that of its worst case.",
     ]
     for kind, title in KINDS.items():
         chosen = [name for name in worst if name.startswith(f"{kind} ")]
@@ -83,7 +83,7 @@ def page(found: dict[str, list[Finding]]) -> str:
 
 
 def _rows(names: Iterable[str], found: dict[str, list[Finding]], worst: dict[str, Finding]) -> list[str]:
-    lines = ["| layer | answered | largest difference | reason |", "|---|---|---|---|"]
+    lines = ["| layer | outcome | largest difference | reason |", "|---|---|---|---|"]
     for name in names:
         each, one = found[name], worst[name]
         same = sum(finding.outcome == one.outcome for finding in each)

@@ -133,7 +133,7 @@ def after(words: Sequence[str], flag: str) -> str | None:
 
 
 def spread(values: Sequence[float], digits: int = 2, *, unit: float = 100) -> str:
-    """Mean ± standard deviation over seeds, in percent unless ``unit`` says otherwise."""
+    """Mean ± standard deviation over seeds, in percent by default (``unit=100``)."""
     parts = [mean(values), *([stdev(values)] if len(values) > 1 else [])]
     return " ± ".join(f"{unit * part:.{digits}f}" for part in parts)
 

@@ -20,7 +20,7 @@
 * ``recommend_many``: MB above the model for 10,000 sessions over 40,000 items.
 
 The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported. Each job runs in
-a process of its own, whose peak memory stands beside it.
+a separate process, whose peak memory is reported with it.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def main() -> None:
 
 
 def measured(name: str) -> list[Row]:
-    """A job's rows, with the peak memory of this process where they do not tell another's."""
+    """A job's rows, with the peak memory of this process unless a row reports that of another."""
     found = JOBS[name]()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return [{"peak_mb": peak, **line} for line in found]

@@ -90,7 +90,7 @@ class Served:
 
     base: str
     strategy: Callable[[int], Strategy]
-    pretraining: Full | None = None  # None: as the stream says
+    pretraining: Full | None = None  # None: that of the stream
 
 
 def months(log: EventLog, *, since: str) -> np.ndarray:
@@ -172,7 +172,7 @@ def main() -> None:
     options = parser().parse_args()
     special = f" --periods {options.periods}" if options.periods else ""
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # denormal second moments slow Adam down many times
+    torch.set_flush_denormal(True)  # denormal second moments make Adam many times slower
     of = STREAMS[options.dataset] if options.periods is None else STREAMS[options.dataset].brief(options.periods)
     log = by_user(of.load())
     edges = of.edges(log)[: None if of.until is None else of.until + 1]

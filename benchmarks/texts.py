@@ -1,4 +1,4 @@
-"""The texts around the tables of RESULTS.md."""
+"""The texts between the tables of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -59,39 +59,39 @@ same number of trials, epochs and share of the log (cbml was stopped after seven
 All trials are in `benchmarks/results/complete_journey/tuning`.
 """,
     ("movielens1m", "asars"): """\
-Few users, and many inter-event times of 0 seconds. No user rates a film twice, so an item the user has rated is never
-the target. Baselines exclude it. For trained systems rated items stay candidates and fill places in most lists; the
-third column of `benchmarks.asars` excludes them.
+The log has few users, and many inter-event times are 0 seconds. No user rates a film twice, so an item the user has
+rated is never the target. Baselines exclude rated items. For trained systems they stay candidates and take places in
+most lists; the third column of `benchmarks.asars` excludes them.
 
 The paper's setting is a hinge loss with one negative per click, sampled from the batch outside the user's history,
-Adagrad with rate 0.2, and user-parallel batches. Its accuracy is near popularity. A model can separate such negatives
-by knowing which user an item belongs to, without modelling sequences (a test shows it), and the last steps of an
-epoch contain sessions of the few most active users only. `benchmarks.asars` compares settings on the validation log:
-loss, batches and optimizer each account for a part of the difference. The other rows (also gru4rec, youtube_dnn and
+Adagrad with rate 0.2, and user-parallel batches. Its accuracy is close to that of popularity. A model can separate such
+negatives by memorising which user rated an item, without modelling sequences (a test shows it), and the last steps of
+an epoch contain sessions of the few most active users only. `benchmarks.asars` compares settings on the validation log:
+loss, batches and optimizer each explain a part of the difference. The other rows (also gru4rec, youtube_dnn and
 wavenet) use the softmax over the whole catalogue, random batches and Adam; rates 0.003 and 0.01 were tried, for
-`asars_time_cat` only. Seeds differ by one or two points of Hit@20, so the order of the variants is not significant.
-The published figures are for another split of the log, about 129 sequences, and for models that are given the time of
-the next click (`dwell_lag=0`).
+`asars_time_cat` only. Seeds differ by one or two points of Hit@20, so the order of the variants is not significant. The
+published figures are for another split of the log, about 129 sequences, and for models that read the time of the next
+click (`dwell_lag=0`).
 """,
     ("planted", "cross-domain"): """\
-Synthetic reviews (`graphmeta.datasets.reviews.synthetic_reviews`): each user cares about a few aspects C. A rating is 3
+Synthetic reviews (`graphmeta.datasets.reviews.synthetic_reviews`): each user prefers a few aspects C. A rating is 3
 + 2 · the mean quality (± 1) of the item over C, plus noise; the text contains words for the aspects in C and for
 praise or criticism. Two thirds of C are aspects of both domains, with partly different words in the other domain; the
-rest of the rating is unpredictable. So reviews carry the signal by construction: one review names what its author
-cares about, ratings show it only over many items. These rows are a demonstration, not an estimate: the numbers of
+rest of the rating is unpredictable. So reviews carry the signal by construction: one review reveals its author's
+preferences, ratings reveal them only over many items. These rows are a demonstration, not an estimate: the numbers of
 users and reviews, the noise, learning rates, the patience, and the initial scale of CATN's aspect vectors and of its
 fusion layer were tuned on the test errors of seed 0 (of item means, factors and CATN).
 
 The lowest achievable MSE is about 0.4: 4/9 · 1/2 for the unpredictable aspect, 0.09 for noise and 1/12 for rounding,
 less the effect of clipping at 1 and 5. CATN is far better than all systems without reviews and than anr. Its variants
 have the paper's order: attention and the aspect correlation contribute most (catn_share against catn_simple); one
-extractor per domain (doubleS) and auxiliary reviews each contribute less than the spread over seeds. r_dfm is level
-with CATN and does not win in the longer run (with `--epochs 120 --patience 20 --seed 0` catn has .480, r_dfm .523;
-its rows have the 40 epochs that suit it). r_dfm trains on the ratings of all users of each domain before it fits the
-mapping; catn and anr train on linking users only. Mean word vectors lose nothing here, because the order of words
-carries no information. Matrix factorisation stays at item means for ten to thirty epochs before it improves, so it
-has 150 epochs (dfm 20, because it is slow) and a patience of 30. With fewer epochs it seems no better than item
-means, and one seed of cmf still ends there.
+extractor per domain (doubleS) and auxiliary reviews each contribute less than the spread over seeds. r_dfm has about
+the same error as CATN, and a higher one after longer training (with `--epochs 120 --patience 20 --seed 0` catn has
+.480, r_dfm .523; its rows have the 40 epochs that suit it). r_dfm trains on the ratings of all users of each domain
+before it fits the mapping; catn and anr train on linking users only. Mean word vectors lose nothing here, because the
+order of words carries no information. Matrix factorisation stays at item means for ten to thirty epochs before it
+improves, so it has 150 epochs (dfm 20, because it is slow) and a patience of 30. With fewer epochs it appears no better
+than item means, and one seed of cmf still ends at item means.
 """,
     ("musical_instruments", "cross-domain"): """\
 CATN's pairs of Amazon Books, Movies and Music were not available. The substitute is one file, Amazon Musical
@@ -156,24 +156,24 @@ Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/
 Figures are in percent (except rating errors), over the full catalogue. Clicked items stay candidates (except for
 baselines on logs whose training sessions never contain an item twice); a tie counts as the mean of its best and worst
 rank. The epoch is chosen on held-out training sessions; the test log is evaluated once. A row with a warm start loads
-the folder that the other row saved, as the commands say; its training minutes are its own. Commands use today's names
-and flags, whatever the commit. "Published" is the figure in the system's paper (under CBML's and ASARS's protocols,
-in the tables of those papers). It stands beside the published system only, trained on the whole log, at any rate and
-for any number of epochs: not beside a system with another base, additional score terms, or training on a share of the
-log. One seed, unless a ± follows, which is the standard deviation over seeds: differences of a few tenths of a point
-are not significant. Settings and epochs that differ between seeds are listed one by one or as a range.
+the folder that the other row saved (see the commands); its training minutes exclude those of that row. Commands have
+the current names and flags, also for older commits. "Published" is the figure in the system's paper (under CBML's and
+ASARS's protocols, in the tables of those papers). It is listed for the published system only, trained on the whole log,
+with any learning rate and number of epochs: not for a system with another base, additional score terms, or training on
+a share of the log. One seed, unless a ± follows, which is the standard deviation over seeds: differences of a few
+tenths of a point are not significant. Settings and epochs that differ between seeds are listed one by one or as a
+range.
 
 Under MetaCF's protocol, rate and steps of bpr_fold_in are chosen on held-out support items of the test users. Support
 items are no candidates, Hit@10 is the share of a user's query items among the first ten, and all metrics are means
 over users. MovieLens has 3,706 rated movies there (the paper counts 3,952). The Amazon rows were trained for few
-epochs at one inner rate, as their commands say. "Steps" are inference steps of a system that was trained with five.
+epochs at one inner rate, see their commands. "Steps" are inference steps of a system that was trained with five.
 The row of melu_id samples a user's records from the last 50, the others from all, as in the paper.
 
 Under MetaTL's protocol there are 101 candidates per user, so figures are far higher than among all items; compare
 them with each other only.
 
-Training minutes are wall time on a shared machine with two cores and say little about speed; `benchmarks/speed.py`
-does.
+Training minutes are wall time on a shared machine with two cores, not a measure of speed; see `benchmarks/speed.py`.
 """
 RATINGS = """\
 nDCG@k sorts a user's query items by predicted rating and divides Σ gain / log₂(1 + rank) over the first k by its

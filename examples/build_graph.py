@@ -1,4 +1,4 @@
-"""From an event log to a PyTorch Geometric graph: build it before a cut, look at its parts, walk from one node.
+"""Convert an event log to a PyTorch Geometric graph, print its node and edge types, and list one node's neighbours.
 
 python examples/build_graph.py
 """
@@ -9,7 +9,7 @@ from graphmeta.data.graph import to_networkx
 log = gm.datasets.complete_journey()
 print(f"{log.num_events:,} events, {log.num_sessions:,} sessions, {log.num_items:,} items, {len(log.users):,} users")
 
-# The graph of the training part alone: nothing that happens after the cut can reach it.
+# The graph of the training part only: it contains no event after the cut.
 split = gm.split_by_time(log, test=0.1, valid=0.1)
 graph = gm.build_graph(split.train)
 assert graph.validate()
@@ -19,21 +19,20 @@ for kind in graph.node_types:
 for edge in graph.edge_types:
     print(f"  {' '.join(edge):26} {graph[edge].num_edges:>8,} edges")
 
-# Edges carry what encoders need: how often one item followed the other.
+# Edges have attributes; here the number of transitions from one item to the next.
 follows = graph["item", "follows", "item"]
 strongest = int(follows.weight.argmax())
 first, second = follows.edge_index[:, strongest].tolist()
 items = split.train.items
-print(
-    f"most often in a row, {follows.weight[strongest]:.0f} times: {items.describe(first)} -> {items.describe(second)}"
-)
+count = follows.weight[strongest]
+print(f"most frequent transition ({count:.0f} times): {items.describe(first)} -> {items.describe(second)}")
 
-# What is next to one session, as networkx: nodes are (type, number), edges say what they mean.
+# The neighbours of one session, as networkx: nodes are (type, number), edges have their type as ``kind``.
 near = to_networkx(graph, around=("session", 0))
 print(f"session {split.train.sessions[0]} and its neighbours: {near.number_of_nodes()} nodes")
 for _, (_, item), kind in sorted(near.out_edges(("session", 0), data="kind")):
     print(f"  {kind} {items.describe(item)}")
 
-# For message passing both ways, ask for the reverse edges; the result goes into any PyG layer or loader.
+# Reverse edges, for message passing in both directions; any PyG layer or loader takes the result.
 both = gm.build_graph(split.train, reverse=True)
 print(f"{len(graph.edge_types)} edge types, {len(both.edge_types)} with their reverses")

@@ -1,9 +1,9 @@
-"""A reader of books who is new to films: what CATN has understood of them, from which words and which reviews.
+"""Aspects that CATN extracts for a user with book reviews and no film reviews, with their words and reviews.
 
     python examples/cold_user_aspects.py
 
-Books and films are invented, and so are their reviews: each person cares for a few aspects and writes about these
-alone, so that one can see whether the model found them. Writes out/aspects.png.
+Trains on synthetic reviews of books and films. Each user prefers a few aspects and mentions only these, so the
+extracted aspects can be compared with the true ones. Writes out/aspects.png.
 """
 
 from pathlib import Path
@@ -20,12 +20,12 @@ from graphmeta.published.models.cross_domain import AspectSizes, Means, catn, co
 
 EPOCHS, SEED = 5, 0
 
-# Most people write in both domains; a few of these are cold: what they said of films is hidden.
+# Most users review both domains; some of these are cold: their film reviews are hidden.
 synthetic = synthetic_reviews(common=320, alone=30, items=30, each=6, noise=0.0, seed=SEED)
 cut = CrossDomain.split(synthetic.source, synthetic.target, cold=0.15, seed=SEED)
 print(review_graph(cut, aspects=4).metadata()[0])
 
-# Vocabulary, documents and the vectors that words begin with are made of what is known alone.
+# Vocabulary, documents and initial word vectors are computed from training reviews only.
 texts = read_texts(cut, length=64)
 vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
 torch.manual_seed(SEED)
@@ -38,14 +38,15 @@ print(
     f"item mean {cold_errors(Means(cut, cut.means()), cut)['mse']:.3f}"
 )
 
-# One of them, with the aspects that decide most about films first.
+# One test user, with the aspects in order of their effect on film ratings.
 user = cut.users[np.flatnonzero(cut.role == TEST)[0]]
-cares = [name for name, care in zip(synthetic.aspects, synthetic.preferences[int(user[1:])], strict=True) if care]
-print(f"\n{user} cares for {', '.join(cares)}")
+preferences = synthetic.preferences[int(user[1:])]
+preferred = ", ".join(name for name, is_one in zip(synthetic.aspects, preferences, strict=True) if is_one)
+print(f"\n{user} prefers {preferred}")
 aspects = user_aspects(model, cut, texts, user)
 for aspect in aspects:
-    print(f"aspect {aspect.number + 1} moves ratings of films by {aspect.points:.2f} and was read from")
+    print(f"aspect {aspect.number + 1} changes film ratings by {aspect.points:.2f} (standard deviation); attention:")
     print("   ", ", ".join(f"{word} {share:.0%}" for word, share in aspect.words))
     for text, share in aspect.reviews:
-        print(f"    {share:4.0%} of it in: {text}")
-draw_aspects(aspects, Path("out/aspects.png"), title=f"{user}, who cares for {', '.join(cares)}")
+        print(f"    {share:4.0%} on the review: {text}")
+draw_aspects(aspects, Path("out/aspects.png"), title=f"{user}, who prefers {preferred}")

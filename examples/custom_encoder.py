@@ -1,8 +1,8 @@
-"""Plug your own encoder into meta-training: check it, adapt it in three ways, and see what adapting brings.
+"""Meta-train a custom encoder: check it, adapt it in three ways, and measure what adaptation adds.
 
     python examples/custom_encoder.py
 
-An encoder is a module with ``forward(x, batch)``, nothing to inherit or register. Writes ``out/adaptations.png``.
+An encoder is any module with ``forward(x, batch)``; no base class, no registry. Writes ``out/adaptations.png``.
 """
 
 from pathlib import Path
@@ -26,16 +26,16 @@ class GATv2Encoder(nn.Module):
         super().__init__()
         self.convolution = GATv2Conv(width, width, heads=2, concat=False)
 
-    def forward(self, x, batch):  # the vectors of the item rows [I, width] to states of the clicks [E, width]
+    def forward(self, x, batch):  # item vectors [I, width] -> click states [E, width]
         return (x + self.convolution(x, batch["item", "next", "item"].edge_index).relu())[batch["event"].item]
 
 
-# Shapes, no leak between samples, all tasks at once = one by one, right second-order gradients.
+# Checks shapes, independence of samples, stacked = per-task loop, and second-order gradients.
 print(check := gm.check_encoder(GATv2Encoder))
 assert check.ok
 log = gm.datasets.complete_journey()
 split = gm.split_by_time(log.before(log.starts[SESSIONS]), test=0.2)
-items, asked = split.train.items, gm.last_clicks(split.test)
+items, queries = split.train.items, gm.last_clicks(split.test)
 
 
 def system(adaptation=None):
@@ -45,7 +45,7 @@ def system(adaptation=None):
     return gm.System(recommender, items, adaptation=adaptation)
 
 
-# What a session changes, by what steps, and from where. None: an epoch more of plain training.
+# Scope, step and start of each adaptation. None: one more epoch of plain training.
 head, both, gate = gm.Scope("head"), gm.Scope("encoder", "head"), Gated(gm.Scope("head.project"), 2 * WIDTH)
 systems = {
     "none": system(),
@@ -55,13 +55,13 @@ systems = {
 }
 plain, found, steps, support = system(), {}, {}, {}
 list(gm.train(plain, split.train, epochs=3, optimizer=gm.Adam(lr=5e-3), seed=0))
-print(f"\n{len(asked)} test sessions, in %        Hit@20   MRR@20   MRR@20 after 0, 1 … 5 steps")
+print(f"\n{len(queries)} test sessions, in %        Hit@20   MRR@20   MRR@20 after 0, 1 … 5 steps")
 for name, each in systems.items():
-    each.load_matching(plain)  # they all go on from one training
+    each.load_matching(plain)  # all start from the same trained weights
     list(gm.train(each, split.train, epochs=1, optimizer=gm.Adam(lr=2e-3), seed=0))
-    found[name], curve = gm.evaluate(each, asked).metrics, ""
+    found[name], curve = gm.evaluate(each, queries).metrics, ""
     if each.adaptation is not None:
-        steps[name], support[name] = by_steps(each, asked), by_support(each, asked, support=(0, 1, 2, 5, 10))
+        steps[name], support[name] = by_steps(each, queries), by_support(each, queries, support=(0, 1, 2, 5, 10))
         curve = "  ".join(f"{100 * value:.2f}" for value in steps[name].values("mrr@20").values())
     print(f"{name:30} {100 * found[name]['hit@20']:6.2f}   {100 * found[name]['mrr@20']:6.2f}   {curve}")
 adaptation_curves(steps, support, Path("out/adaptations.png"), baselines={"none": found["none"]})

@@ -15,7 +15,7 @@ from importlib import import_module
 
 __version__ = "0.2.0"
 
-# Where each name lives. ``__init__.pyi`` says the same to editors and type checkers; a test compares the two.
+# The module of each name. ``__init__.pyi`` declares the same names for editors and type checkers; a test compares them.
 _HOME = {
     # data
     "EventLog": "graphmeta.data.events",

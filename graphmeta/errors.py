@@ -1,31 +1,31 @@
-"""The one error a user is meant to read: a single line that names the place and the remedy."""
+"""Exceptions. The message of an :class:`InputError` is one line that names the place and the remedy."""
 
 from enum import Enum
 
 
 class InputError(ValueError):
-    """Input that cannot be used: says which row or column, why, and what to do about it."""
+    """Invalid input; the message names the row, column or argument, the cause and the remedy."""
 
 
 class Remedy(Enum):
-    """What to write in the place of an operation that the stacked engine does not know."""
+    """What to write instead of an operation that the stacked engine does not support."""
 
     LISTED = "use operations that docs/layers.md lists as stacked"
     BATCH = "index by the batch's own indices, and keep the rows of a task together"
     BUFFER = "register constants as buffers"
     COPY = "write into a copy"
     PLAIN = "call plain torch functions"
-    DERIVATIVE = "write the derivative out"
-    KEEP = "leave it out; a step keeps little"
-    WHERE = "choose with torch.where"
-    TENSOR = "keep the value a tensor"
+    DERIVATIVE = "compute the derivative from its formula"
+    KEEP = "remove it; an inner step saves few activations"
+    WHERE = "select with torch.where"
+    TENSOR = "keep the value in a tensor"
 
 
 class UnsupportedOp(NotImplementedError):
-    """An operation on per-task weights that the stacked engine does not know.
+    """An operation on per-task weights that the stacked engine does not support.
 
     Args:
-        remedy: what to write in its place.
+        remedy: what to write instead.
     """
 
     def __init__(self, message: str = "", remedy: Remedy = Remedy.LISTED) -> None:
@@ -34,11 +34,11 @@ class UnsupportedOp(NotImplementedError):
 
 
 class DivergedError(InputError, FloatingPointError):
-    """A loss, a weight or a score that is no longer a finite number: says where, and what to lower."""
+    """A loss, weight or score that is not finite; the message names it and the remedy."""
 
 
 class MixedRows(UnsupportedOp):
-    """Rows of one task met another's in this batch; the next one may be different."""
+    """Rows of different tasks were combined in this batch; other batches may still be stacked."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message, Remedy.BATCH)

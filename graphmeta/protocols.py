@@ -77,7 +77,7 @@ class ProductHead(Protocol):
 
 @runtime_checkable
 class NotProducts(Protocol):
-    """A head that says why its scores are no products of a query and an item."""
+    """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 
     no_products: str
 

@@ -91,7 +91,7 @@ class Recommender(nn.Module):
 
 
 def _fits(own: Tensor, other: Tensor, learned: bool) -> bool:
-    """Whether a tensor can be copied: a weight of as many dimensions, or a buffer of the same shape."""
+    """Whether a tensor can be copied: a weight with the same number of dimensions, or a buffer of the same shape."""
     return own.dim() == other.dim() if learned else own.shape == other.shape
 
 

@@ -40,6 +40,7 @@ class System(nn.Module):
     """A trainable recommender system: ``System(recommender, items, adaptation=…)``.
 
     Args:
+        recommender: the model, which training updates in place.
         items: the vocabulary, with attributes and labels; users: the known users, if the system has users.
         adaptation: how a session's own clicks change the weights; none if not given.
         loss: from head and states to one loss per sample; full softmax if not given.
@@ -49,6 +50,9 @@ class System(nn.Module):
             given.
         limits: ``{"max_length": 50, "max_support": 10}`` if not given: the last clicks of a session that are read, and
             the last support samples of a task.
+
+    Raises:
+        InputError: a loss per position for meta-training, or a scope that selects no trainable parameter.
     """
 
     untwinned = ("items", "users", "notes", "samples", "batches")  # not changed by calls, see graphmeta.adapt.twin

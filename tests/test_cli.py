@@ -113,10 +113,10 @@ def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pyt
     layer = load(tmp_path / "one/model").recommender.head.project
     numbers = sum(weight.numel() for weight in layer.parameters())
     size = 4 * 20 * 2 * numbers / 2**20  # the weights and one step's gradient, for the 20 tasks of a batch
-    told = f"memory of adapting: steps 1 × {numbers} numbers × 20 tasks at a time, about {size:.1f} MiB\n"
+    told = f"memory of the adaptation: steps 1 × {numbers} numbers × 20 tasks at a time, about {size:.1f} MiB\n"
     assert capsys.readouterr().err.count(told) == 1
     assert main(plain(files / "events.csv", tmp_path / "two", "--time", "at")) == 0
-    assert "memory of adapting" not in capsys.readouterr().err
+    assert "memory of the adaptation" not in capsys.readouterr().err
 
 
 def test_the_model_stores_its_training_metadata(fitted: Path):

@@ -69,10 +69,10 @@ def test_another_value_is_another_table(table, name, row, value):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("price", "cheap", "column 'price', row 2: 'cheap' is no finite number"),
-        ("price", "inf", "column 'price', row 2: 'inf' is no finite number"),
+        ("price", "cheap", "column 'price', row 2: 'cheap' is not a finite number"),
+        ("price", "inf", "column 'price', row 2: 'inf' is not a finite number"),
         ("image", "1 2 3", "column 'image', row 2: a vector of 3 numbers, not of 2"),
-        ("image", "1 x", "column 'image', row 2: '1 x' is no vector of finite numbers"),
+        ("image", "1 x", "column 'image', row 2: '1 x' is not a vector of finite numbers"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(name, value, says):
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_one_line(name, value, says):
 
 
 def test_a_type_that_does_not_exist_is_refused():
-    with pytest.raises(InputError, match="no type of column is called 'image'; there are categorical, numeric"):
+    with pytest.raises(InputError, match="no column type is called 'image'; there are categorical, numeric"):
         EntityTable.read(FRAME, key="sku", types={"image": "image"})
 
 

@@ -87,7 +87,7 @@ def test_a_baseline_refuses_a_log_of_other_items(baseline):
 
 @pytest.mark.parametrize("metrics", [["mrr"], "mrr", {"hit@5": lambda ranks: ranks}])
 def test_metrics_that_have_no_name_of_their_own_are_refused(metrics):
-    with pytest.raises(gm.InputError, match="must map names|measured already"):
+    with pytest.raises(gm.InputError, match="must map names|already the name of a metric"):
         gm.evaluate(ItemKNN(LOG), LOG, metrics=metrics)
 
 

@@ -75,9 +75,9 @@ def test_users_numbered_otherwise_are_refused_and_those_of_a_log_are_brought_ove
 
 def test_a_log_of_other_ids_is_refused(system):
     strange = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["x", "y"]}), session="s", item="i")
-    with pytest.raises(InputError, match=r"no session of the log has two items that the model knows \(1 sessions"):
+    with pytest.raises(InputError, match=r"no session of the log has two items known to the model \(1 sessions"):
         evaluate(system, strange)
-    with pytest.raises(InputError, match=r"no session of the log has two items that the model knows"):
+    with pytest.raises(InputError, match=r"no session of the log has two items known to the model"):
         evaluate(Popularity(SPLIT.train), strange)
     with pytest.raises(InputError, match=r"a list is neither a log nor samples; pass a log, or last_clicks\(log\)"):
         evaluate(system, ["i1", "i2"])

@@ -1,4 +1,4 @@
-"""The examples run as they stand, on less data, stay short, and say what a reader is promised."""
+"""The examples run unchanged on less data, are short, and print the documented results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SAID = {
     "meta_train": "not adapted",
     "custom_encoder": "the stacked engine supports every operation",
     "recommend_new_session": "after one item only",
-    "cold_user_aspects": "was read from",
+    "cold_user_aspects": "attention:",
 }
-LESS = {"1_500": "400", "2_500": "600", "common=320": "common=80"}  # sessions; people in both domains
+LESS = {"1_500": "400", "2_500": "600", "common=320": "common=80"}  # sessions; users in both domains
 
 
 def test_every_example_is_tested():

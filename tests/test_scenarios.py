@@ -122,7 +122,7 @@ MASK, NONE = np.zeros(60, dtype=bool), Cold(np.zeros(50, dtype=bool), "none")
         (lambda: late_users(LOG, float("nan")), "share=nan must lie"),
         (lambda: cold_start(LOG, Cold(MASK, "none"), NONE, share=5), "share=5 must lie"),
         (lambda: released_from(LOG.items, 1998), "no attribute 'year'; there are: rate"),
-        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\) are no mask"),
+        (lambda: Cold(np.array([3, 7]), "two"), r"rows of int64 \(2,\) are not a mask"),
         (lambda: cold_start(LOG, Cold(MASK[:9], "none"), NONE), "a mask of 9 for 60 sessions"),
         (lambda: cold_start(LOG, Cold(MASK, "none"), Cold(MASK, "none")), "a mask of 60 for 50 items"),
         (lambda: ColdStart(LOG, Cold(MASK[:9], "none"), NONE, MASK, QUERIES), "a mask of 9 for 60 sessions"),

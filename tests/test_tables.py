@@ -160,9 +160,9 @@ def test_everything_else_stays_text_as_it_was_written(values: pd.Series, expecte
         (series("a", None, np.nan), r"row 2: the item is missing \(and 1 more\)"),
         (series(1.0, np.nan, dtype=float), "row 2: the item is missing"),
         (series(1, pd.NA, dtype="Int64"), "row 2: the item is missing"),
-        (series(1.0, 2.5, dtype=float), "row 2: the item 2.5 is no exact whole number"),
+        (series(1.0, 2.5, dtype=float), "row 2: the item 2.5 is not an exact whole number"),
         (series(np.inf, dtype=float), "row 1: the item inf"),
-        (series(2.0**53, dtype=float), "row 1: .* no exact whole number"),
+        (series(2.0**53, dtype=float), "row 1: .* not an exact whole number"),
     ],
 )
 def test_ids_that_are_no_ids_are_named_with_row_and_column(values: pd.Series, says: str) -> None:
@@ -272,7 +272,7 @@ def test_a_missing_time_is_named(hole: object) -> None:
 def test_values_are_finite_numbers() -> None:
     assert numbers(series("1.5", 2), "value").tolist() == [1.5, 2.0]
     for bad in ("x", np.inf, b"1", pd.Timestamp(0), 1j):
-        with pytest.raises(InputError, match="row 2: the value .* no finite number"):
+        with pytest.raises(InputError, match="row 2: the value .* not a finite number"):
             numbers(series(1, bad), "value")
     with pytest.raises(InputError, match="row 1: the value is missing"):
         numbers(series(None, 2), "value")

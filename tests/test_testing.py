@@ -127,11 +127,11 @@ def test_a_sound_encoder_passes(sound):
 @pytest.mark.parametrize(
     ("broken", "name", "found"),
     [
-        (Leaks, "samples do not see each other", "difference"),
-        (ReadsTheAnswer, "answers are not read", "difference 1.0e+00"),
-        (ReadsItInTraining, "answers are not read", "difference 1.0e+00"),
-        (BatchNorm, "samples do not see each other in training", "gradient by another"),
-        (CentredInTraining, "samples do not see each other in training", "gradient by another"),
+        (Leaks, "samples are independent", "difference"),
+        (ReadsTheAnswer, "targets are not read", "difference 1.0e+00"),
+        (ReadsItInTraining, "targets are not read", "difference 1.0e+00"),
+        (BatchNorm, "samples are independent in training", "gradient between samples"),
+        (CentredInTraining, "samples are independent in training", "gradient between samples"),
         (ItemRows, "shape", "15, 8) for 18 clicks"),
         (NotFinite, "shape", "finite"),
         (Breaks, "shape", "RuntimeError"),
@@ -226,10 +226,10 @@ def test_dropout_is_a_note():
 @pytest.mark.parametrize(
     ("wrong", "name", "cause"),
     [
-        (OneClick, "samples do not see each other", "a session of 1 click has other states alone"),
+        (OneClick, "samples are independent", "the states of a session of 1 click differ"),
         (WeightNorm, "second order", "double backward is wrong"),
-        (Global, "weights are reached", "encoder.beside.weight"),
-        (Remembers, "threads", "keeps something between calls"),
+        (Global, "weights are read from their modules", "encoder.beside.weight"),
+        (Remembers, "threads", "stores state between calls"),
     ],
 )
 def test_the_cause_is_named(wrong, name, cause):

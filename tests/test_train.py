@@ -313,7 +313,7 @@ def test_what_is_no_optimizer_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"Adam\(…\) is already bound.*pass a factory: optimizer=torch.optim.Adam, or"):
         train(system, SPLIT.train, optimizer=built)
     for wrong in ("adam", 0.1, Adam):
-        with pytest.raises(InputError, match=r"makes no optimizer; pass graphmeta.Adam\(lr=…\)"):
+        with pytest.raises(InputError, match=r"does not make an optimizer; pass graphmeta.Adam\(lr=…\)"):
             train(system, SPLIT.train, optimizer=wrong)
     with pytest.raises(InputError, match="optimizer= made a list"):
         next(train(system, SPLIT.train, optimizer=list))

@@ -3,10 +3,10 @@
 An adaptation has a scope (the adapted parameters), a start (their initial values) and a step (their updates). The T
 tasks of a batch take inner steps together (:mod:`graphmeta.adapt.stacked`): an adapted parameter is one tensor
 ``[T, *shape]``, changes of linear layers and of tables in scope are kept low-rank, everything outside the scope is
-evaluated once for all tasks. The per-task loop computes the same one task at a time with ordinary tensors. It is the
-reference, and the fallback: for all batches if a module uses an operation unknown to the stacked engine, for one batch
-if its rows mix tasks. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`) and only read the recommender
-itself, so concurrent threads may call it.
+evaluated once for all tasks. The per-task loop computes the same result one task at a time with ordinary tensors. It is
+the reference and the fallback: for all batches if a module uses an operation that the stacked engine does not support,
+for one batch if its rows mix tasks. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`) and only read the
+recommender itself, so concurrent threads may call it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Adaptation(nn.Module):
             adaptation, and steps are taken at inference only (fine-tuning).
         stacked: all tasks at once; False runs the per-task loop.
         task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` fits into 256 MiB.
+
+    Raises:
+        InputError: ``steps`` or ``order`` beside ``inner``, or ``task_chunk`` below 1; (from :meth:`bind`) a scope
+            without a parameter to adapt.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
@@ -183,7 +187,7 @@ class Adaptation(nn.Module):
             except Exception as error:
                 found = error
             before.restore()
-            # Outside of the handler, so that an error of the loop is raised as the module's own.
+            # Outside of the handler, so that an error in the loop is not chained to the stacked engine's.
             answers = self._one_by_one(recommender, tasks, loss, answer, progress)
             self.fallback.refused(mode, found)
             return answers

@@ -43,7 +43,7 @@ class Counter:
         self._lock = threading.Lock()
 
     def add(self, key: int, size: int) -> None:
-        """One more use of the memory at ``key``."""
+        """Count one more use of the storage at ``key``."""
         with self._lock:
             self._times[key] = self._times.get(key, 0) + 1
             if self._times[key] == 1:
@@ -51,7 +51,7 @@ class Counter:
                 self.peak = max(self.peak, self._live)
 
     def remove(self, key: int, size: int) -> None:
-        """One use less."""
+        """Count one use of the storage at ``key`` less."""
         with self._lock:
             self._times[key] -= 1
             if not self._times[key]:
@@ -65,7 +65,7 @@ class Counter:
 
     @staticmethod
     def unpack(saved: Tensor | _SavedTensor) -> Tensor:
-        """The tensor again."""
+        """The saved tensor."""
         return saved.tensor if isinstance(saved, _SavedTensor) else saved
 
 

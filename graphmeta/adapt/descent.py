@@ -52,7 +52,7 @@ def leaf(weight: Weight) -> Weight:
 
 
 def read_of(own: Tensor, begin: Weight) -> list[Tensor]:
-    """The tensors to differentiate by: the weight itself, or what was read from a low-rank weight."""
+    """The tensors to differentiate with respect to: the weight itself, or the tensors read from a low-rank weight."""
     if isinstance(begin, Tensor):
         return [begin]
     assert isinstance(own, TaskTable | TaskMatrix)

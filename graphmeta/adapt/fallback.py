@@ -16,8 +16,8 @@ Mode = tuple[bool, ...]  # see graphmeta.adapt.adaptation.Adaptation.mode
 class Fallback:
     """Reasons for falling back to the per-task loop, by mode; shared by all twins of an adaptation.
 
-    An unknown operation disables the stacked engine for the mode; failures of single batches (mixed rows, an error in
-    the stacked engine only) disable it after three of the same kind in a row.
+    An unsupported operation disables the stacked engine for the mode; failures of single batches (mixed rows, an error
+    in the stacked engine only) disable it after three of the same kind in a row.
     """
 
     def __init__(self) -> None:
@@ -51,15 +51,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, MixedRows):
         return f"{error} in this batch"
     if isinstance(error, UnsupportedOp):
-        return f"{_place(error)}{error}: unknown to the stacked engine"
+        return f"{_place(error)}{error}: not supported by the stacked engine"
     if "TorchScript interpreter" in str(error):  # wraps any other error in its own
         what = "a scripted function on a per-task weight, by code that torch functions do not see"
-        return f"{_place(error)}{what}: unknown to the stacked engine"
+        return f"{_place(error)}{what}: not supported by the stacked engine"
     return f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
 
 
 def remedy_of(error: Exception) -> Remedy:
-    """What to write in the place of the operation that failed."""
+    """What to write instead of the operation that failed."""
     if isinstance(error, UnsupportedOp):
         return error.remedy
     return Remedy.PLAIN if "TorchScript interpreter" in str(error) else Remedy.LISTED

@@ -36,8 +36,8 @@ class Scope:
         chosen = [name for name in below if not self._among(self.without, name)]
         if below and not chosen:
             raise InputError(
-                f"all parameters that the scope {self.prefixes} selects are left out of it, as no task changes "
-                f"them: {', '.join(below)}; name others"
+                f"all parameters that the scope {self.prefixes} selects are excluded from adaptation: "
+                f"{', '.join(below)}; name others"
             )
         if not chosen:
             raise InputError(f"the scope {self.prefixes} selects no parameter; there are: {', '.join(every)}")

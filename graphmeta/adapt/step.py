@@ -54,7 +54,13 @@ def _rate(lr: float) -> float:
 class Gradient(nn.Module):
     """Plain gradient descent, ``θ − lr ∇``: one inner learning rate for every parameter and step.
 
-    Source: MAML. There is no Adam for inner steps, because its second derivative at zero is infinite.
+    Args:
+        lr: β, a finite number of 0 or more.
+
+    Raises:
+        InputError: any other rate.
+
+    Source: MAML. Adam is not offered for inner steps, because its second derivative at zero is infinite.
     """
 
     def __init__(self, lr: float) -> None:

@@ -5,12 +5,12 @@ call therefore uses a twin: each module is copied shallowly, parameters and buff
 weights are set in the twin. Nothing is swapped and restored. Modules registered twice stay one module, tied weights
 one weight. A twin costs microseconds per module and no memory for weights.
 
-Attributes are followed: lists, dictionaries, deques, partial functions, bound methods, closures and
-default arguments, weak references, hooks, and objects of any kind with attributes. Containers
-are copied once per twin, so that what forward stores there stays in the call. Compiled modules are replaced by their
-originals, since a compiled graph has no second derivative. Scripted modules are not copied. Other references (globals,
-class attributes, C objects, deeply nested lists) point to the originals: reading one of these instead of a task's own
-weight raises an error with its name (:class:`~graphmeta.adapt.stacked.guard.Guard`).
+Attributes are followed: lists, dictionaries, deques, partial functions, bound methods, closures and default arguments,
+weak references, hooks, and objects of any kind with attributes. Containers are copied once per twin, so that what
+forward stores in them is local to the call. Compiled modules are replaced by their originals, since a compiled graph
+has no second derivative. Scripted modules are not copied. Other references (globals, class attributes, C objects,
+deeply nested lists) point to the originals: reading one of these instead of a task's own weight raises an error with
+its name (:class:`~graphmeta.adapt.stacked.guard.Guard`).
 
 In training, what forward assigns to its module is copied back: replaced buffers, and numbers (a counter, an annealed
 temperature). Tensors in plain attributes are not.
@@ -101,7 +101,7 @@ class Twin:
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
         self.memory: set[int] = set()
-        self.parameters: set[int] = set()  # where the memory of those begins
+        self.parameters: set[int] = set()  # addresses of the memory of parameters
         self.original = module
         self.module: nn.Module = self._module(module)
         self._attributes()
@@ -121,7 +121,7 @@ class Twin:
             own = _named(self.original, name)
             if id(own) in self._loose:
                 raise InputError(
-                    f"{name} is also held in a list or a closure, which cannot have another for each task; read it "
+                    f"{name} is also held in a list or a closure, where it cannot be replaced per task; read it "
                     f"from its module"
                 )
             for entries, key in self.places[id(own)]:
@@ -206,8 +206,8 @@ class Twin:
         return own
 
     def _shared(self, tensor: Tensor) -> Tensor:
-        """The tensor for the twin: a parameter itself or another over its memory; of a buffer always another, so that
-        what is noted on it stays in the call."""
+        """The twin's tensor: a parameter itself or a new tensor over its memory; for a buffer always a new tensor, so
+        that notes on it are local to the call."""
         if not isinstance(tensor, nn.Parameter):
             return tensor.data if self._apart else tensor.view_as(tensor)
         if not self._apart:
@@ -218,13 +218,13 @@ class Twin:
         return self._memo[key]
 
     def _value(self, value: Any, depth: int = _DEPTH) -> Any:
-        """An attribute, with modules replaced by their twins wherever it holds some."""
+        """An attribute, with all modules in it replaced by their twins."""
         if type(value) in _EXACT or isinstance(value, _PLAIN):
             return value
         if isinstance(value, nn.Module):
             new = id(value) not in self._memo
             twin = self._module(value)
-            if new and self._pairs and self._pairs[-1][0] is value:  # held by an attribute alone
+            if new and self._pairs and self._pairs[-1][0] is value:  # held by an attribute, not registered
                 for name, held in value.__dict__.items():
                     if name not in _TENSORS and not isinstance(held, _PLAIN):
                         twin.__dict__[name] = self._value(held, depth - 1) if depth else held
@@ -234,8 +234,8 @@ class Twin:
         if depth == 0:
             return value
         if id(value) not in self._memo:
-            self._kept.append(value)  # so that its id stays its own
-            self._memo[id(value)] = value  # for what holds itself
+            self._kept.append(value)  # kept alive, so that its id is not reused
+            self._memo[id(value)] = value  # for self-references
             self._memo[id(value)] = self._object(value, depth - 1)
         return self._memo[id(value)]
 
@@ -301,7 +301,7 @@ class Twin:
         for cell in cells:
             try:
                 content = cell.cell_contents
-            except ValueError:  # not filled yet
+            except ValueError:  # an empty cell
                 made.append(cell)
                 continue
             own = self._value(content, depth)
@@ -316,7 +316,7 @@ class Twin:
         return twin
 
     def _holder(self, value: Any, depth: int) -> Any:
-        """An object with attributes, copied shallowly if any of them leads to a module; any other object as it is."""
+        """An object with attributes, copied shallowly if any of them contains a module, else unchanged."""
         kind = type(value)
         if kind.__module__.split(".")[0] in _OPAQUE or isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
             return value
@@ -338,7 +338,7 @@ class Twin:
         return twin
 
     def _leads(self, made: Any, value: Any) -> bool:
-        """Whether a copied attribute holds a module somewhere: a container that was copied as it is does not."""
+        """Whether an attribute contains a module; in a copied container, at least one entry was then replaced."""
         if made is value:
             return False
         if isinstance(value, (list, set, deque)):
@@ -351,7 +351,7 @@ class Twin:
 def _uncached(kind: type) -> type:
     """A class whose parametrized weights are computed at each use.
 
-    ``torch.nn.utils.parametrize.cached`` keeps one value for the module, whichever twin asks for it.
+    ``torch.nn.utils.parametrize.cached`` stores one value per module, which all twins would share.
     """
     found = vars(kind).get(_UNCACHED)  # kept with the class, which lives as long as its module
     if found is None:

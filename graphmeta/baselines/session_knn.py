@@ -16,8 +16,8 @@ from graphmeta.sampling.samples import Samples
 class Candidates:
     """Recent sessions that share items with the samples, sorted by sample, then age: P of them.
 
-    Row k of ``pair`` and ``click`` says that candidate ``pair[k]`` has the item of click ``click[k]``; sorted by pair,
-    then item. Shapes: sample, age ``[P]``; pair, click ``[K]``.
+    For each k, candidate ``pair[k]`` contains the item of click ``click[k]``; sorted by pair, then item. Shapes:
+    sample, age ``[P]``; pair, click ``[K]``.
     """
 
     sample: np.ndarray

@@ -60,8 +60,8 @@ Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. User errors print one line and return code 2."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    # Long spin-waits of OpenMP threads slow a busy machine down several times, no spinning slows an idle one down three
-    # times. # This value is a compromise, as fast as the default on an idle machine.
+    # With long spin-waits, OpenMP threads are several times slower on a busy machine; without spinning, three times
+    # slower on an idle one. This value is a compromise, as fast as the default on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         with console.notes():
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Interrupted(Exception):
-    """A training interrupted by the user; the message says how to resume."""
+    """A training interrupted by the user; the message names the option to resume."""
 
 
 @contextmanager
@@ -356,7 +356,7 @@ def _seconds(text: str) -> list[float]:
 
 
 def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None:
-    """The user of each session; prints a note if the model ignores or does not know the user."""
+    """The user of each session; prints a note if the model ignores users or the user is unknown to it."""
     if user is None:
         return None
     if model.users is None:
@@ -378,7 +378,7 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     with _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
-        console.say(f"note: {work.folder} has the result of this training already; to train again, drop --resume")
+        console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
     else:
         console.results(outcome.results, work.plan.system)
     return outcome

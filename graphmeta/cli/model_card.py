@@ -49,7 +49,9 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 - {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items.
 - Excluded: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
 {rules["min_session_length"]}.
-- {notes["epochs"]} epochs, epoch {notes["best_epoch"]} chosen; seed {notes["seed"]}. ## Splits
+- {notes["epochs"]} epochs, epoch {notes["best_epoch"]} chosen; seed {notes["seed"]}.
+
+## Splits
 
 - By {order}: the last {rules["test"]:.0%} of sessions are the test, the {rules["valid"]:.0%} before validation.
 - The test begins at {when(notes["cuts"])}; `graphmeta evaluate` scores only sessions that begin after that.

@@ -61,7 +61,7 @@ def check_systems(names: tuple[str, ...], base: str, *, users: bool) -> None:
     """
     for name in (*names, base):
         if name not in CATALOGUE:
-            build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))  # says which name is nearest
+            build(name, EntityTable(np.zeros(0, dtype=np.int64), {}))  # the error suggests the nearest name
     for name in names:
         needed = CATALOGUE[base if _is_wrapper(name) else name]
         needed.check_users(users)

@@ -19,7 +19,7 @@ import pandas as pd
 from graphmeta.errors import InputError
 
 Source = str | Path | pd.DataFrame
-_LATEST = 9.3e18  # nanoseconds since 1970 until the year 2262; no time in any unit lies beyond
+_LATEST = 9.3e18  # nanoseconds since 1970 until the year 2262; no time in any unit exceeds it
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".dat": "\t"}
 
 
@@ -151,7 +151,7 @@ def _whole(values: pd.Series, role: str) -> np.ndarray:
     broken = ~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers))  # beyond 2^53 floats skip numbers
     if broken.any():
         raise InputError(
-            f"{_place(values, broken)}: the {role} {shown(numbers[np.argmax(broken)])} is no exact whole number; "
+            f"{_place(values, broken)}: the {role} {shown(numbers[np.argmax(broken)])} is not an exact whole number; "
             f"use int or str ids"
         )
     return numbers.astype(np.int64)
@@ -244,5 +244,5 @@ def numbers(values: pd.Series, role: str) -> np.ndarray:
     wrong = ~np.isfinite(found)
     if wrong.any():
         value = shown(values.iloc[int(np.argmax(wrong))])
-        raise InputError(f"{_place(values, wrong)}: the {role} {value} is no finite number; correct or drop the row")
+        raise InputError(f"{_place(values, wrong)}: the {role} {value} is not a finite number; correct or drop the row")
     return found

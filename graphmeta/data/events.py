@@ -1,7 +1,7 @@
 """EventLog: one validated table of clicks, grouped by session and sorted by time.
 
-A cut returns a new log with nothing of the rest, vocabulary included: ``log.before(t)`` does not depend on events
-after ``t``. Results always use the original ids.
+Cutting a log returns a new one without any trace of the removed events, not even in its vocabulary: ``log.before(t)``
+does not depend on events at or after ``t``. Results always use the original ids.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Inactivity:
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
-            raise InputError(f"inactivity of {self.seconds} seconds ends no session; it must be positive")
+            raise InputError(f"inactivity of {self.seconds} seconds cannot end a session; it must be positive")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,8 @@ class EventLog:
 
     Shapes:
         session, item ``[N]`` int64 indices; time ``[N]`` float64 seconds since 1970 (or row numbers);
-        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 indices (-1: unknown) or None.
+        value ``[N]`` or None; sessions ``[S]`` original ids; session_user ``[S]`` int64 indices (-1: unknown) or None;
+        has_time: whether times are seconds, not row numbers.
     """
 
     session: np.ndarray
@@ -218,7 +219,11 @@ class EventLog:
         return self.select(self.starts[self.session] >= cut)
 
     def periods(self, seconds: float) -> Iterator[EventLog]:
-        """Consecutive periods of ``seconds`` by event time, from the first event on; a period may be empty."""
+        """Consecutive periods of ``seconds`` by event time, from the first event on; a period may be empty.
+
+        Raises:
+            InputError: a period that is not longer than 0 seconds.
+        """
         if not seconds > 0:
             raise InputError(f"a period must be longer than 0 seconds, not {seconds}")
         number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)

@@ -17,12 +17,13 @@ def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
 
     Node types: ``session``, ``item``, ``user`` (if known) and one for each item and user attribute. Edge types:
 
-    * ``(session, contains, item)``: one a click, with ``position`` in the session and ``time`` in seconds;
-    * ``(item, follows, item)``: from a click to the next in its session, with ``weight`` = how often;
-    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: unknown has no edge,
-      a row with several values has one for each.
+    * ``(session, contains, item)``: one per click, with ``position`` in the session and ``time`` in seconds;
+    * ``(item, follows, item)``: transitions between consecutive clicks of a session, with their count as ``weight``;
+    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: one edge per value, none
+      for an unknown one.
 
-    An attribute whose name is taken gets its owner's in front: ``user_category`` beside the items' ``category``.
+    An attribute name that is already in use is prefixed with its owner: ``user_category`` if items have a ``category``.
+    Numeric and vector columns are columns of ``x``.
 
     Args:
         reverse: add ``rev_`` twins of all edges, for message passing both ways.

@@ -1,4 +1,4 @@
-"""Graphs in files."""
+"""Save and load graphs."""
 
 from __future__ import annotations
 

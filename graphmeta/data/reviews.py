@@ -95,7 +95,7 @@ class ReviewLog:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The words of models, with indices from 1; 0 is padding. ``weights`` are their inverse document frequencies.
+    """Words with indices from 1; 0 is padding. ``weights`` are their inverse document frequencies.
 
     ``split`` is the tokeniser, the same for all texts.
     """
@@ -117,8 +117,9 @@ class Vocabulary:
         Raises:
             InputError: scikit-learn is not installed, or no word is left.
 
-        Source: CATN's preparation (20,000 words, .5). Differs: texts and vocabulary are both lower case, punctuation is
-        removed, stop words are removed; there they stayed, and capitalised words were lost.
+        Source: CATN's preparation (20,000 words, .5). Differs: texts and vocabulary are lower-cased, and
+        punctuation and English stop words are removed; the released code keeps stop words, and loses capitalised words
+        because it lower-cases the vocabulary only.
         """
         vectorizer = _vectorizer(max_share, min_count)
         try:

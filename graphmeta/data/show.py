@@ -24,13 +24,13 @@ def facts(log: EventLog) -> dict[str, str]:
 
 
 def text(log: EventLog) -> str:
-    """Three lines."""
+    """Size, time span and columns of the log in three lines of text."""
     found = facts(log)
     return f"EventLog: {found['size']}\n  time: {found['time']}\n  columns: {found['columns']}"
 
 
 def html(log: EventLog) -> str:
-    """A table of the same, and the first events."""
+    """The same as an HTML table, with the first events."""
     rows = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts(log).items())
     first = log.of_sessions(np.arange(log.num_sessions) < 2)
     return f"<table>{rows}</table>{frame(first).head(5).to_html(index=False, border=0)}"

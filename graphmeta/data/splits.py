@@ -1,6 +1,6 @@
 """Splits of a log into training, validation and test: by time, by new users, by new items.
 
-The training part has no information of the others: neither events nor vocabulary nor counts.
+The training part contains no information from the other parts: no events, no vocabulary and no counts.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
 
     All users stay in the user table of each part, so that attributes of new users can be used.
 
+    Args:
+        test, valid: shares of the users; seed: of the sample.
+
     Raises:
         InputError: a log without users, or with too few.
     """
@@ -91,6 +94,9 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     All items stay in the vocabulary, so new items can be ranked by their attributes. Sessions with a new test item form
     the test part, other sessions with a new validation item the validation part, the rest the training part: no
     session is in two parts. With long sessions, few have no new item; use smaller shares then.
+
+    Args:
+        test, valid: shares of the items; seed: of the sample.
 
     Raises:
         InputError: a part without sessions.
@@ -115,12 +121,12 @@ def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: i
         InputError: shares that are not positive, or a part without users.
     """
     owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
-    people, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
-    if min(shares, default=0) <= 0 or len(people) < len(shares):
-        raise InputError(f"{len(people)} users in shares {shares}: shares must be positive, with a user in each part")
-    ends = np.round(np.cumsum(shares) / sum(shares) * len(people)).astype(np.int64)
-    part = np.empty(len(people), dtype=np.int64)
-    part[np.random.default_rng(seed).permutation(len(people))] = np.searchsorted(ends, np.arange(len(people)), "right")
+    users, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
+    if min(shares, default=0) <= 0 or len(users) < len(shares):
+        raise InputError(f"{len(users)} users in shares {shares}: shares must be positive, with a user in each part")
+    ends = np.round(np.cumsum(shares) / sum(shares) * len(users)).astype(np.int64)
+    part = np.empty(len(users), dtype=np.int64)
+    part[np.random.default_rng(seed).permutation(len(users))] = np.searchsorted(ends, np.arange(len(users)), "right")
     logs = [log.of_sessions(part[owner] == number) for number in range(len(shares))]
     return tuple(one.aligned_to(log.items, one.users) for one in logs)
 

@@ -20,8 +20,9 @@ from graphmeta.errors import InputError
 class EntityTable:
     """Items or users: their original ids by index, attribute columns and readable labels.
 
-    ``columns`` hold what is known of them, by name: categories (``attributes``, one a row; ``several``, any number),
-    numbers, vectors and texts, see :mod:`graphmeta.data.column_types`.
+    ``columns`` maps names to columns: categories (``attributes``, one per row; ``several``, any number per row),
+    numbers, vectors and texts, see :mod:`graphmeta.data.column_types`. ``complete``: whether each id with events must
+    have a row.
 
     >>> table = EntityTable.read(pd.DataFrame({"sku": ["a", "b"], "brand": ["X", None]}), key="sku")
     >>> table.ids.tolist(), table.attributes["brand"].codes.tolist()
@@ -35,12 +36,12 @@ class EntityTable:
 
     @property
     def attributes(self) -> dict[str, Categorical]:
-        """The categorical columns with one value a row."""
+        """The categorical columns with one value per row."""
         return {name: one for name, one in self.columns.items() if isinstance(one, Categorical)}
 
     @property
     def several(self) -> dict[str, Several]:
-        """The categorical columns with any number of values a row."""
+        """The categorical columns with any number of values per row."""
         return {name: many for name, many in self.columns.items() if isinstance(many, Several)}
 
     def without(self, *kinds: str) -> EntityTable:
@@ -65,16 +66,16 @@ class EntityTable:
             key: the column of ids, each once.
             attributes: the categorical columns to keep; all but ``key`` and ``label`` if not given. Numbers are
                 taken as categories: cut a price into bands before you pass it.
-            label: a column with readable names, for people only; no model sees it.
+            label: a column with readable names, for display only; models do not read it.
             complete: every id with events must have a row, or reading the log is an error; if False, an id
                 without a row is "unknown" in every attribute.
             types: the columns of other types, by name: ``{"price": "numeric", "image": "vector", "title": "text"}``,
                 see :mod:`graphmeta.data.column_types`.
-            several: the columns with several values a row, and what stands between the values in text, e.g.
+            several: the columns with several values per row, and the separator of values in text cells, e.g.
                 ``{"genres": "|"}``; a cell may also be a list or an array.
 
         Raises:
-            InputError: a missing column, a missing id or an id that stands twice.
+            InputError: a missing column, a missing id or a duplicate id.
         """
         frame = read_frame(source)
         keys = ids(column(frame, key, "key"), "key")
@@ -86,7 +87,7 @@ class EntityTable:
         types = types or {}
         strange = next((kind for kind in types.values() if kind not in TYPES), None)
         if strange is not None:
-            raise InputError(f"no type of column is called {strange!r}; there are {', '.join(sorted(TYPES))}")
+            raise InputError(f"no column type is called {strange!r}; there are {', '.join(sorted(TYPES))}")
         others = (key, label, *many, *types)
         names = [c for c in frame.columns if c not in others] if attributes is None else attributes
         names = [names] if isinstance(names, str) else names
@@ -109,7 +110,7 @@ class EntityTable:
         return digest.digest()
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
-        """The row of each id, -1 where it is not known."""
+        """The row of each id, -1 for an unknown id."""
         return locate(self.ids, wanted)
 
     def take(self, rows: np.ndarray) -> EntityTable:
@@ -139,7 +140,7 @@ class EntityTable:
         return self._of(rows, wanted, labels)
 
     def to_json(self) -> dict[str, Any]:
-        """The table in plain lists, for a file."""
+        """The table as JSON values."""
         return {
             "ids": self.ids.tolist(),
             "labels": None if self.labels is None else self.labels.tolist(),
@@ -165,7 +166,7 @@ class EntityTable:
 
 
 def same_ids(one: EntityTable | None, other: EntityTable | None) -> bool:
-    """Whether two tables number the same ids alike; True if either is unknown."""
+    """Whether two tables have the same ids in the same order; True if either is unknown (None)."""
     return one is None or other is None or one is other or np.array_equal(one.ids, other.ids)
 
 

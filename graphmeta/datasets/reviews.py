@@ -52,10 +52,10 @@ def _fields(line: str, where: str) -> dict[str, object]:
 
 
 def musical_instruments(folder: Path | None = None, *, seed: int = 0) -> tuple[ReviewLog, ReviewLog]:
-    """Amazon's Musical Instruments as two domains, split by item texts: instruments, and plugged-in gear.
+    """Amazon's Musical Instruments as two domains, split by item texts: instruments, and electric equipment.
 
     Reads ``amazon_musical_instruments/Musical_Instruments.json``. The larger part (strings, straps, stands, tuners) is
-    the source. The domains are not two shops, but a single file's closest approximation: most users bought from both.
+    the source. The domains are parts of one catalogue, a substitute for two shops: most users reviewed items of both.
 
     Args:
         folder: the parent folder; GRAPHMETA_DATA if not given. seed: of the clustering.

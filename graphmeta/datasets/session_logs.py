@@ -1,7 +1,7 @@
 """Public logs as :class:`~graphmeta.data.events.EventLog`.
 
 :func:`complete_journey` comes with the library. The others may not be redistributed: get the files from their owners
-(``data/README.md`` says where), one folder per log, and set GRAPHMETA_DATA to the parent folder or pass it as
+(see ``data/README.md``), one folder per log, and set GRAPHMETA_DATA to the parent folder or pass it as
 ``folder``.
 """
 
@@ -68,7 +68,7 @@ def diginetica(folder: Path | None = None, *, categories: bool = True) -> tuple[
             ``item`` and ``category``; items without a row are unknown).
 
     Raises:
-        InputError: a missing file, or one that is not as columns.
+        InputError: a missing or malformed file.
 
     Source: Wu et al. 2019 (SR-GNN), section 4.1: 719,470 training and 60,858 test prefixes of 43,097 items.
     """
@@ -91,7 +91,7 @@ def yoochoose_1_64(folder: Path | None = None) -> tuple[EventLog, EventLog]:
         folder: the parent folder of ``yoochoose1_64``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing file, or one that is not as columns.
+        InputError: a missing or malformed file.
 
     Source: Wu et al. 2019 (SR-GNN), section 4.1: 369,859 training and 55,898 test prefixes.
     """
@@ -216,7 +216,7 @@ def _path(folder: Path | None, name: str) -> Path | None:
 
 
 def file_below(folder: Path | None, name: str, *, source: str) -> Path:
-    """The path of a file below ``folder`` or GRAPHMETA_DATA; the error says where to get a missing file."""
+    """The path of a file below ``folder`` or GRAPHMETA_DATA; the error names the source of a missing file."""
     path = _path(folder, name)
     if path is None or not path.is_file():
         raise InputError(

@@ -1,6 +1,6 @@
 """Adaptation curves: metrics of a trained system by the number of inner steps, or of support samples.
 
-The weights and queries stay the same; nothing is trained, and the system is not modified.
+Weights and queries are the same for all numbers; nothing is trained, and the system is not modified.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class Cold:
 
     def __post_init__(self) -> None:
         if self.rows.dtype != bool or self.rows.ndim != 1:
-            raise InputError(f"rows of {self.rows.dtype} {self.rows.shape} are no mask; pass one bool per user or item")
+            shape = f"{self.rows.dtype} {self.rows.shape}"
+            raise InputError(f"rows of {shape} are not a mask; pass one bool per user or item")
 
     def check(self, number: int, things: str) -> None:
         """Raise an InputError unless the mask has ``number`` entries."""

@@ -41,14 +41,14 @@ def cut(log: EventLog, rules: Rules) -> Split:
     if train.num_items <= max(KS):
         raise InputError(
             f"k={max(KS)} is not below the number of items to train on, {train.num_items}: every model would "
-            f"score 1; bring more items, or lower --min-item-support"
+            f"score 1; use a log with more items, or lower --min-item-support"
         )
     valid, test = (part.aligned_to(train.items, train.users) for part in (raw.valid, raw.test))
     for part, share, option in ((valid, rules.valid, "--valid"), (test, rules.test, "--test")):
         if share and len(test_queries(part, rules)) == 0:
             raise InputError(
                 f"no session in the share of {option} has {max(rules.min_session_length, 2)} items known from "
-                f"training; raise {option}, or bring longer sessions"
+                f"training; raise {option}, or use a log with longer sessions"
             )
     lost = raw.valid.num_events + raw.test.num_events - valid.num_events - test.num_events
     return replace(raw, train=train, valid=valid, test=test, unknown=raw.unknown + lost)
@@ -92,7 +92,7 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
 
 
 def when(kept: Mapping[str, Any]) -> str:
-    """The begin of the test part as readable text."""
+    """The start of the test part as readable text."""
     if not kept["has_time"]:
         return f"the end of session {kept['last_session_before_test']}"
     try:

@@ -24,7 +24,7 @@ def queries_of(model: Any, given: EventLog | Samples) -> Samples:
         samples = last_clicks(aligned(model, given), max_length=getattr(model, "max_length", 50))
         if len(samples) == 0:
             raise InputError(
-                f"no session of the log has two items that the model knows ({given.num_sessions:,} sessions, "
+                f"no session of the log has two items known to the model ({given.num_sessions:,} sessions, "
                 f"{given.num_items:,} items); pass a log with the item ids of the training log"
             )
         return samples

@@ -50,7 +50,7 @@ def evaluate(
         metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
             to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
-        progress: wraps the batches, e.g. ``tqdm``.
+        batch_size: samples scored at once; progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Warns:
@@ -129,14 +129,14 @@ def _values(name: str, metric: Metric, found: Tensor) -> Tensor:
 
 
 def _check_metrics(metrics: Any, ks: tuple[int, ...]) -> None:
-    """Refuse metrics without a name, or with the name of one that is there already."""
+    """Reject metrics without a name, or with a name that is already in use."""
     if metrics is None:
         return
     if not isinstance(metrics, Mapping):
         raise InputError(f'metrics={metrics!r} must map names to functions of the ranks: {{"name": function}}')
     taken = next((name for name in metrics if name in summary(torch.ones(1, dtype=torch.float64), ks)), None)
     if taken is not None:
-        raise InputError(f"{taken!r} is measured already; give your metric another name")
+        raise InputError(f"{taken!r} is already the name of a metric; give yours another name")
 
 
 def _check_ks(ks: tuple[int, ...], candidates: int) -> None:

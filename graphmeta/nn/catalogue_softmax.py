@@ -64,7 +64,7 @@ def score_cross_entropy(
         return handle_torch_function(
             score_cross_entropy, (candidates,), query, candidates, target, real=real, extra=extra
         )
-    with torch.autocast(query.device.type, enabled=False):  # precision() says how the products are rounded
+    with torch.autocast(query.device.type, enabled=False):  # the products are rounded as set by precision()
         return _score_cross_entropy(query.to(candidates.dtype), candidates, target, real, extra, rows)
 
 

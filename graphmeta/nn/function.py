@@ -1,4 +1,4 @@
-"""``torch.autograd.Function`` with ``forward`` and ``backward`` of any signature, as far as types are concerned."""
+"""``torch.autograd.Function``, typed so that ``forward`` and ``backward`` may have any signature."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def curves(
     for (name, found), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
         right.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
     last = max(2, *(len(history) for history in histories.values()))
-    label_axes(left, "Training loss", ("epoch", "mean loss a sample"), (1, last))
+    label_axes(left, "Training loss", ("epoch", "mean loss per sample"), (1, last))
     label_axes(right, f"{shown(metric)} on the validation sessions", ("epoch", "%"), (1, last))
     if right.lines:
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))

@@ -12,7 +12,8 @@ from graphmeta.published import models, registry
 from graphmeta.published.names import check_items, check_name
 from graphmeta.system import System
 
-# A module of graphmeta.published.models is found by being there; families stand in this order.
+# All modules of graphmeta.published.models are imported, so that their systems are registered. Families are listed in
+# this order.
 _FAMILIES = ("session", "sequence", "asars", "graph", "cold_item", "meta", "cold_user", "streaming")
 for _module in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"graphmeta.published.models.{_module.name}")
@@ -35,7 +36,7 @@ def build(name: str, items: EntityTable | None = None, *, users: EntityTable | N
             clusters=4)``; or ``base`` is a built system: ``build("cbml", base=system, gate=ClusterGate())``.
 
     Raises:
-        InputError: a name that is not in the catalogue (suggests the nearest one), or a log in the place of its items.
+        InputError: a name that is not in the catalogue (suggests the nearest one), or a log instead of its item table.
     """
     check_name(name, CATALOGUE)
     base = arguments.get("base")

@@ -1,4 +1,4 @@
-"""Train a published system by its name, in one call; the command ``graphmeta fit`` carries out the same plan."""
+"""Train a published system by name, in one call; the command ``graphmeta fit`` runs the same plan."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def fit(
 ) -> System:
     """Train a system of the catalogue to predict the next item; returns it in eval mode, with the best epoch's weights.
 
-    A system that adapts, or re-ranks by counts, begins with its encoder trained alone
+    For a system that adapts, or re-ranks by counts, the encoder is first trained alone
     (:mod:`graphmeta.published.training_plan`). ``notes["history"]`` of the system holds the reports of every epoch.
 
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
-            not read); of a log, the last tenth of the sessions by time chooses the epoch.
+            not read); for a log, the last tenth of its sessions by time chooses the epoch.
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``.
-        epochs: times through the log, for a system that adapts those of its encoder; it adapts for half as many.
-        width: length of the vectors.
-        batch_size: samples (or tasks) a step; lr: learning rate, which falls over the training.
+        epochs: passes over the log; a system that adapts trains its encoder for as many, then itself for half as many.
+        width: size of item vectors and states.
+        batch_size: samples (or tasks) per step; lr: initial learning rate, which decays linearly.
         seed: the same seed gives the same weights.
-        progress: draw a bar for each epoch and print its report, on the standard error.
+        progress: show a progress bar and print a report for each epoch, on the standard error.
 
     Raises:
-        InputError: a name that is not known, a system of another kind or one that needs users the log does not name,
-            or too few sessions.
-        DivergedError: a loss or a weight that is not finite.
+        InputError: an unknown name, a system of another kind, one that needs users if the log has none, or too few
+            sessions.
+        DivergedError: a loss or weight that is not finite.
 
     >>> from graphmeta.testing import fake_log
     >>> system = fit(fake_log(sessions=60), "sr_gnn", epochs=1, width=8)
@@ -60,7 +60,7 @@ def fit(
     if not isinstance(data, Split):
         raise InputError(f"fit takes a log or a split, not a {type(data).__name__}; read one with EventLog.read")
     if isinstance(system, System):
-        raise InputError("this system is built already; list(train(system, split)) trains it")
+        raise InputError("this system is already built; train it with list(train(system, split))")
     check_system(system, users=data.train.users is not None)
     plan = Plan(system, epochs, seed, width, batch_size, lr)
     with TemporaryDirectory(prefix="graphmeta-") as folder:
@@ -73,13 +73,14 @@ def fit(
 
 
 def check_system(name: str, *, users: bool) -> None:
-    """Refuse a system that cannot be fitted to a log, before any training.
+    """Check, before any training, that a system can be fitted to a log.
 
     Args:
-        users: whether the log names the users.
+        users: whether the log has users.
 
     Raises:
-        InputError: a name that is not in the catalogue, users that it needs to know, or a system that predicts ratings.
+        InputError: a name that is not in the catalogue, a system that needs users if there are none, or a rating
+            predictor.
     """
     check_name(name, CATALOGUE)
     for part in filter(None, (name, CATALOGUE[name].encoder)):
@@ -91,7 +92,7 @@ def check_system(name: str, *, users: bool) -> None:
 
 
 def _silent(line: str) -> None:
-    """Nothing is printed."""
+    """Print nothing."""
 
 
 def _said(line: str) -> None:

@@ -200,7 +200,7 @@ def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
 
 
 class _OwnDraws(TorchFunctionMode):
-    """Within it, random numbers come from generators of its own: loading beside a training changes nothing there."""
+    """Within it, random numbers come from separate generators, so loading does not affect a concurrent training."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Names of systems: which there are outside of the catalogue, and the nearest to one that is not known."""
+"""Names of systems: those outside of the catalogue, and the nearest match of an unknown name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphmeta.errors import InputError
 
 @dataclass(frozen=True)
 class Row:
-    """One system: its name, what kind it is, its source, what of it adapts, and which function or class makes it.
+    """One system: its name, kind, source, adapted parameters, and the function or class that builds it.
 
     ``kind`` is ``next item`` (:func:`graphmeta.build`, :func:`graphmeta.fit`), ``rating`` (``graphmeta.build``),
     ``cross-domain`` (ratings of cold users, :mod:`graphmeta.published.models.cross_domain`) or ``baseline``
@@ -65,7 +65,7 @@ OTHERS = (
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, None if none is near; case, dashes and underscores do not count.
+    """The most similar known name, None if none is similar; case, dashes and underscores are ignored.
 
     >>> nearest("SR-GNN", ["tagnn", "sr_gnn"]), nearest("sasrec", ["tagnn", "sr_gnn"])
     ('sr_gnn', None)
@@ -82,39 +82,37 @@ def _plain(name: str) -> str:
 
 
 def check_name(name: Any, known: Iterable[str]) -> None:
-    """Refuse a name that is not among those known, here or elsewhere.
+    """Check that a name is one of the known ones.
 
     Raises:
-        InputError: such a name; names the nearest, or what makes a system that is not in the catalogue.
+        InputError: any other name; suggests the nearest, or what builds a system outside of the catalogue.
     """
     known = list(known)
     if name in known:
         return
     if not isinstance(name, str):
-        raise InputError(f"{name!r} is no name of a system; graphmeta.systems() lists them")
+        raise InputError(f"{name!r} is not the name of a system; graphmeta.systems() lists them")
     others = {row.name: row for row in OTHERS}
     if name in others:
-        raise InputError(
-            f"{name} is not in the catalogue, for it is a {_KINDS[others[name].kind]}; {_how(others[name])}"
-        )
+        raise InputError(f"{name} is not in the catalogue: it is a {_KINDS[others[name].kind]}; {_how(others[name])}")
     near = nearest(name, [*known, *others])
     meant = f"did you mean {near!r}? (graphmeta systems lists all)" if near else "graphmeta systems lists all"
     raise InputError(f"no system is called {name!r}; {meant}")
 
 
-_KINDS = {"cross-domain": "model of ratings across domains", "baseline": "baseline"}
+_KINDS = {"cross-domain": "cross-domain rating model", "baseline": "baseline"}
 
 
 def _how(row: Row) -> str:
-    what = "fitted where it is made: {}(log)" if row.kind == "baseline" else "see {}"
+    what = "fit it with {}(log)" if row.kind == "baseline" else "see {}"
     return what.format(row.where)
 
 
 def check_items(name: str, items: Any) -> None:
-    """Refuse a log or a split where the table of items belongs.
+    """Check that the argument for the item table is not a log or a split.
 
     Raises:
-        InputError: such an argument; says what to pass.
+        InputError: a log or a split; the message names its item table.
     """
     holders: Mapping[type, str] = {EventLog: "log", Split: "split.train"}
     for kind, place in holders.items():

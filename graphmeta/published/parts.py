@@ -91,10 +91,10 @@ def with_adaptation(base: System, adaptation: Adaptation) -> System:
     uses its own tasks and the full softmax loss instead.
 
     Raises:
-        InputError: a base that has an adaptation already, whose start and step would be lost.
+        InputError: a base that already has an adaptation, whose start and step would be lost.
     """
     if base.adaptation is not None:
-        raise InputError("the base has an adaptation already, and a system takes one; pass the base inside it")
+        raise InputError("the base already has an adaptation, and a system has only one; pass the base inside it")
     kind = System if adaptation.meta_trained else FineTuned
     system = kind(base.recommender, base.items, users=base.users, adaptation=adaptation, limits=base.limits)
     if not adaptation.meta_trained:

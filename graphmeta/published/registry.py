@@ -1,4 +1,4 @@
-"""Registry of published systems: the ``@published(…)`` decorator stands above the function that builds a system.
+"""Registry of published systems: ``@published(…)`` decorates the functions that build them.
 
 A system's function takes an item table, ``sr_gnn(items, width=100)``, or a built system that it wraps,
 ``cbml(if_san(items), clusters=8)``. The decorator adds the function to the catalogue and stores on each built system
@@ -214,7 +214,7 @@ def _recorded(
         _check_first(function.__name__, first, bound.arguments[first])
         if items_only and bound.arguments[first].items.attributes:
             raise InputError(
-                f"{function.__name__} reads items alone; build its base from items without attributes: "
+                f"{function.__name__} reads items without attributes; build its base from items without attributes: "
                 f"items.without('categorical')"
             )
         _check_objects(function, bound.arguments)

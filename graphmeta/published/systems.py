@@ -11,14 +11,14 @@ from graphmeta.published.names import OTHERS, Row
 
 
 class Systems(tuple[Row, ...]):
-    """Rows of systems; printed, a table."""
+    """Rows of systems; prints as a table."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row per system, columns as the fields of a row."""
         return pd.DataFrame([asdict(row) for row in self], columns=[field.name for field in fields(Row)])
 
     def __getitem__(self, key):  # noqa: ANN001, ANN204
-        """The row of a name or a number; slices stay tables."""
+        """The row of a name or a number; a slice is again a table."""
         if isinstance(key, str):
             return {row.name: row for row in self}[key]
         found = super().__getitem__(key)
@@ -32,7 +32,7 @@ class Systems(tuple[Row, ...]):
 
 
 def systems() -> Systems:
-    """All systems with kind, paper, equations and what of them adapts; ``systems()["cbml"]`` is one of them.
+    """All systems with kind, paper, equations and adapted parameters; ``systems()["cbml"]`` is one row.
 
     Those of the kinds ``next item`` and ``rating`` are made by :func:`graphmeta.build`.
 

@@ -122,7 +122,7 @@ def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
         return split, split
     if split.train.num_sessions < 2:
         raise InputError(
-            f"{plan.system} needs separate sessions to count and to learn on, and there is only one; provide more"
+            f"{plan.system} needs separate sessions for counting and for training, and there is only one; provide more"
         )
     logs = last_sessions(split.train, max(split.train.num_sessions // 10, 1))
     earlier, later = (replace(split, train=log) for log in logs)
@@ -153,7 +153,7 @@ def _train_stage(
         clicks = "three" if system.episodic else "two"
         raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")
     if system.adaptation is not None and system.episodic:
-        say(f"memory of adapting: {system.memory_estimate(samples, plan.batch_size)}")
+        say(f"memory of the adaptation: {system.memory_estimate(samples, plan.batch_size)}")
     request, folder = request_of(plan, split), checkpoint.folder
     history: list[Report] = []
     reports = train(

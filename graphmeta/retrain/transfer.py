@@ -147,8 +147,8 @@ class Transfer:
     first step 1 in period t.
 
     Args:
-        tables: prefixes of the names of transferred tables; tuned: of other weights that step 1 trains. All others stay
-            as pretrained.
+        tables: prefixes of the names of transferred tables; tuned: of other weights that step 1 trains. All others keep
+            their pretrained values.
         net: builds the transfer network of a table from its width.
         rounds: steps 2 and 1 per period; epochs: of each step.
         offline: number of first periods that use the offline algorithm.
@@ -161,9 +161,9 @@ class Transfer:
         penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
 
     Adam's moments of Ŵ and Θ persist within a period; between periods only weights are kept. Rows of users and items
-    without
-    events are transferred like all others: step 2 includes them once they appear, so that Θ learns to initialise them.
-    In step 2 a loss that samples by :class:`~graphmeta.nn.losses.negatives.UniformSeen` uses the new period's items.
+    without events are transferred like all others: step 2 includes them once they appear, so that Θ learns to
+    initialise them. In step 2 a loss that samples by :class:`~graphmeta.nn.losses.negatives.UniformSeen` uses the new
+    period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
     Differs: a network for each table of any recommender; the public code keeps its moments over the whole stream; the

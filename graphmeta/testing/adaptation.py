@@ -1,4 +1,6 @@
-"""Checks of an encoder under adaptation: the stacked engine equals the loop, for any number of tasks and threads."""
+"""Checks of an encoder under adaptation: the stacked engine agrees with the per-task loop, for any number of tasks and
+threads.
+"""
 
 from __future__ import annotations
 
@@ -59,17 +61,18 @@ def check_reached(encoder: nn.Module, width: int) -> Found:
     for name, one, other in zip(names, plain, found, strict=True):
         error = difference(one, torch.zeros_like(one) if other is None else other)
         if error >= TOLERANCE:
-            cause = "is read around its module (by a global, or an object that holds the module)"
-            return Found(False, f"gradient of {name} differs by {error:.1e}: it {cause}, so no task can have its own")
+            cause = "is not read from its module (but by a global, or an object that holds the module)"
+            return Found(False, f"gradient of {name} differs by {error:.1e}: it {cause}, so tasks cannot adapt it")
     return Found(True, f"all of {len(names)} weights")
 
 
 def check_engines(encoder: nn.Module, width: int) -> Found:
+    """Compare losses and gradients of the stacked engine with the per-task loop, in first and second order."""
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     recommender = _recommender(encoder, width)
     worst, where, note = 0.0, "", "the stacked engine supports every operation"
-    # In the even batch, rows in a wrong order look right.
+    # A batch of equal sizes cannot reveal rows in a wrong order.
     for few, most in ((query_samples(), None), (query_samples(even=True), 1)):
         tasks = task_batch(few, num_items=ITEMS, max_support=most)
         for order in (1, 2):
@@ -81,12 +84,12 @@ def check_engines(encoder: nn.Module, width: int) -> Found:
                     losses = adaptation.run(recommender, tasks, SoftmaxLoss())
                 if stacked and (adaptation.fell_back or caught):
                     note = f"falls back to the per-task loop: {caught[0].message}"
-                    break  # there is nothing to compare the loop with
+                    break  # no stacked result to compare with the loop
                 answers.append([losses.detach(), *_gradients(recommender, losses)])
             if len(answers) == 2:
                 error = max(difference(a, b) for a, b in zip(*answers, strict=True))
                 worst, where = max((worst, where), (error, f"order {order}, {tasks.num_tasks} tasks"))
-    cause = f" ({where}: rows of one task reach another's)" if worst >= TOLERANCE else ""
+    cause = f" ({where}: rows of one task affect another's)" if worst >= TOLERANCE else ""
     return Found(worst < TOLERANCE, f"largest difference {worst:.1e}{cause}; {note}")
 
 
@@ -120,6 +123,7 @@ def _scored(adaptation: Adaptation, recommender: Recommender, samples: Samples) 
 
 
 def check_threads(encoder: nn.Module, width: int) -> Found:
+    """Compare scores of concurrent threads with those of one thread, and check that no weight changes."""
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     recommender, samples = _recommender(encoder, width), query_samples()
@@ -136,12 +140,13 @@ def check_threads(encoder: nn.Module, width: int) -> Found:
     worst = max(difference(one, alone[n % len(samples)]) for n, one in enumerate(together))
     moved = max(difference(one, other) for one, other in zip(before, recommender.parameters(), strict=True))
     if moved:
-        return Found(False, f"a weight has moved by {moved:.1e}: forward writes into it")
-    cause = ": forward keeps something between calls in a place that all of them share"
+        return Found(False, f"a weight has changed by {moved:.1e}: forward writes into it")
+    cause = ": forward stores state between calls that all threads share"
     return Found(worst < TOLERANCE, f"largest difference {worst:.1e}" + cause * (worst >= TOLERANCE))
 
 
 def check_second_order(encoder: nn.Module, width: int) -> Found:
+    """Compare the second-order meta-gradient with finite differences, and if it differs, the plain gradient too."""
     recommender, tasks = _recommender(encoder, width), task_batch(query_samples(), num_items=ITEMS)
     adaptation = _adaptation(recommender, order=2, stacked=True)
 
@@ -157,9 +162,9 @@ def check_second_order(encoder: nn.Module, width: int) -> Found:
     batch = session_batch(query_samples(), num_items=ITEMS)
     _, first, first_numeric = _derivatives(recommender, lambda: recommender(batch, SoftmaxLoss()))
     if not _near(first, first_numeric):
-        cause = "nor is the plain gradient a derivative: stop-gradient, straight-through or padding"
+        cause = "so does the plain gradient: stop-gradient, straight-through or padding"
         return Found(False, f"{found}; {cause}", on_purpose=True)
-    return Found(False, f"{found}; the plain gradient is right: an operation's double backward is wrong (weight_norm?)")
+    return Found(False, f"{found}; the plain gradient agrees: an operation's double backward is wrong (weight_norm?)")
 
 
 def _near(analytic: float, numeric: float) -> bool:

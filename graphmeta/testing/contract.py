@@ -1,4 +1,4 @@
-"""The encoder contract: one state per click, which depends on its own sample only."""
+"""The encoder contract: one state per click, which depends on the clicks of its own sample only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from graphmeta.testing.report import ITEMS, TOLERANCE, Found, compared, differen
 
 
 def check_shape(encoder: nn.Module, width: int) -> Found:
+    """Check that there is one finite state per click."""
     batch = session_batch(query_samples(), num_items=ITEMS)
     states = states_of(encoder, batch, width)
     clicks = batch["event"].num_nodes
     good = states.dim() == 2 and len(states) == clicks and bool(states.isfinite().all())
-    return Found(good, f"{tuple(states.shape)} for {clicks} clicks (wanted: one finite row each)")
+    return Found(good, f"{tuple(states.shape)} for {clicks} clicks (expected: one finite row per click)")
 
 
 def check_answers(encoder: nn.Module, width: int) -> Found:
+    """Check that the states do not change with the targets of the batch, in training and in eval mode."""
     samples = query_samples()
     others = replace(samples, target=(samples.target + 1) % ITEMS)
     batches = [session_batch(one, num_items=ITEMS) for one in (samples, others)]
@@ -34,7 +36,7 @@ def check_answers(encoder: nn.Module, width: int) -> Found:
 
 
 def check_training(encoder: nn.Module, width: int) -> Found:
-    """By the gradient of each sample's states with respect to other samples' item vectors: 0 with any dropout."""
+    """Check that each sample's states have gradient 0 with respect to other samples' item vectors, with any dropout."""
     batch = session_batch(query_samples(), num_items=ITEMS)
     x = table(width)[batch["item"].n_id].requires_grad_()
     states = encoder.train()(x, batch)
@@ -45,10 +47,11 @@ def check_training(encoder: nn.Module, width: int) -> Found:
         if gradient is not None:
             worst = max(worst, float(gradient[batch["item"].batch != sample].abs().max()))
     cause = ": statistics over the batch (batch norm, centring) make a session depend on the others"
-    return Found(worst < TOLERANCE, f"largest gradient by another's items {worst:.1e}" + cause * (worst >= TOLERANCE))
+    return Found(worst < TOLERANCE, f"largest gradient between samples {worst:.1e}" + cause * (worst >= TOLERANCE))
 
 
 def check_modes(encoder: nn.Module, width: int) -> Found:
+    """Compare the states in training with those in eval mode."""
     batch = session_batch(query_samples(), num_items=ITEMS)
     evaluated = states_of(encoder, batch, width)
     torch.manual_seed(3)
@@ -59,6 +62,7 @@ def check_modes(encoder: nn.Module, width: int) -> Found:
 
 
 def check_alone(encoder: nn.Module, width: int) -> Found:
+    """Compare each sample's states alone with those in a batch."""
     samples = query_samples()
     together = states_of(encoder, session_batch(samples, num_items=ITEMS), width)
     begin, worst, whose = 0, 0.0, 0
@@ -68,16 +72,17 @@ def check_alone(encoder: nn.Module, width: int) -> Found:
         begin += len(alone)
         worst, whose = max((worst, whose), (error, sample))
     clicks = int(samples.lengths[whose])
-    cause = f": a session of {clicks} click{'s' * (clicks > 1)} has other states alone than in a batch"
+    cause = f": the states of a session of {clicks} click{'s' * (clicks > 1)} differ alone and in a batch"
     if clicks == 1:
-        cause += " (it has no edge: does something count nodes by the edges? pass num_nodes)"
+        cause += " (it has no edges: pass num_nodes where it is otherwise inferred from edges)"
     return Found(worst < TOLERANCE, f"largest difference {worst:.1e}" + cause * (worst >= TOLERANCE))
 
 
 def check_dummies(encoder: nn.Module, width: int) -> Found:
+    """Compare the states in a ragged batch with those in a task-major batch with dummy rows."""
     samples = query_samples()
     ragged = session_batch(samples, num_items=ITEMS)
     filled = session_batch(samples, num_items=ITEMS, task=np.arange(len(samples)), num_tasks=len(samples))
     real = torch.isin(filled["event"].batch, filled["sample"].real)
-    cause = "rows that fill a task up reach real ones; work within batch['event'].batch alone"
+    cause = "dummy rows affect real ones; aggregate within batch['event'].batch only"
     return compared(states_of(encoder, ragged, width), states_of(encoder, filled, width)[real], cause)

@@ -18,19 +18,19 @@ def check_encoder(factory: Callable[[int], nn.Module], *, width: int = 8) -> Che
     """Check that an encoder keeps its contract and works in the stacked engine. Runs in float64, in seconds.
 
     * one finite state per click;
-    * the states do not depend on the targets in the batch, in training neither;
+    * the states do not depend on the targets in the batch, also in training;
     * a sample's states do not depend on other samples of its batch (a session of one click is checked alone and in a
       batch), nor on the dummy rows of task batches; also in training, where batch normalisation would break this
       (checked by gradients, so that dropout does not matter);
     * the states in training equal those in eval mode, except for dropout;
     * a call with other weights uses all of them: no weight is read outside its module;
     * all tasks at once equal the per-task loop to 1e-9: scores and the gradient of every parameter, in first and second
-      order, and the scores of 2 to 50 tasks, of equal and of different lengths; an operation unknown to the stacked
-      engine is named (not a failure: the adaptation falls back to the loop, several times slower);
+      order, and the scores of 2 to 50 tasks, of equal and of different lengths; an unsupported
+      operation is named (not a failure: the adaptation falls back to the loop, several times slower);
     * eight threads get the same results as one, and the weights stay unchanged;
     * second-order gradients are finite and agree with finite differences.
 
-    Noted, but not a failure: a gradient that differs from finite differences if the gradient of the plain loss does too
+    Notes, not failures: a gradient that differs from finite differences if the gradient of the plain loss does too
     (stop-gradient, straight-through, padding), and states that differ in training.
 
     Args:
@@ -90,14 +90,14 @@ def _float64() -> Iterator[None]:
 
 
 _FURTHER: dict[str, Callable[[nn.Module, int], Found]] = {
-    "answers are not read": contract.check_answers,
-    "samples do not see each other": contract.check_alone,
+    "targets are not read": contract.check_answers,
+    "samples are independent": contract.check_alone,
     "dummy rows change nothing": contract.check_dummies,
-    "weights are reached": adaptation.check_reached,
+    "weights are read from their modules": adaptation.check_reached,
     "stacked = loop": adaptation.check_engines,
     "any number of tasks": adaptation.check_counts,
     "threads": adaptation.check_threads,
     "second order": adaptation.check_second_order,
-    "samples do not see each other in training": contract.check_training,
+    "samples are independent in training": contract.check_training,
     "training and eval": contract.check_modes,
 }

@@ -1,8 +1,4 @@
-"""Synthetic logs with a known rule, and contract checks for your own encoder.
-
-report = check_encoder(MyEncoder)      # MyEncoder(width) -> module with forward(x, batch)
-assert report.ok, report
-"""
+"""Synthetic logs with a known rule."""
 
 from __future__ import annotations
 

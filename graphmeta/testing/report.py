@@ -17,7 +17,7 @@ ITEMS, TOLERANCE = 23, 1e-9
 class Check:
     """One property of an encoder: whether it holds, and details.
 
-    ``on_purpose``: it does not hold, but possibly on purpose (stop-gradient, padding, dropout); check it.
+    ``on_purpose``: it does not hold, which may be intended (stop-gradient, padding, dropout).
     """
 
     name: str
@@ -34,7 +34,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every check holds, or fails in a way that may be on purpose."""
+        """Whether every check holds, or fails in a way that may be intended."""
         return all(check.ok or check.on_purpose for check in self.checks)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The training loop. Plain training, fine-tuning and meta-learning share it; they differ in their samples and in
+"""The training loop, shared by plain training, fine-tuning and meta-learning; they differ in their samples and in
 :meth:`System.losses`."""
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def train(
 
     Nothing is trained before the first report is requested; dropping the iterator before that warns. With ``valid``,
     the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the best first metric)
-    and its weights are loaded at the end; without, the last epoch's weights stay. The order of the data and all noise
-    depend only on ``(seed, epoch)``. After each epoch the system is in eval mode.
+    and its weights are loaded at the end; without ``valid``, the last epoch's weights are kept. The order of the data
+    and all noise depend only on ``(seed, epoch)``. After each epoch the system is in eval mode.
 
     Args:
         log: the training log, with the system's item indices; for a split, its training part, and its validation part

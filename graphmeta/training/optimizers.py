@@ -101,7 +101,7 @@ class Constant:
         return made
 
     def rate(self, progress: float) -> None:
-        """The optimizer's own."""
+        """None: the optimizer sets its own learning rates."""
 
 
 def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optimizer:
@@ -125,7 +125,7 @@ def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optim
         return given
     if not callable(given) or given in (Adam, Adagrad, Sgd):
         raise InputError(
-            f"optimizer={_named(given)} makes no optimizer; pass graphmeta.Adam(lr=…), a class such as "
+            f"optimizer={_named(given)} does not make an optimizer; pass graphmeta.Adam(lr=…), a class such as "
             f"torch.optim.SGD, or a function of the parameters"
         )
     return Constant(given)

@@ -321,7 +321,7 @@ def test_diverged_support_names_task_and_step():
 
 def test_scope_of_what_is_left_out_says_so():
     scope = Scope("head.project", without=["head"])
-    with pytest.raises(InputError, match="left out of it.*: head.project.weight.*; name others"):
+    with pytest.raises(InputError, match="excluded from adaptation: head.project.weight.*; name others"):
         scope.names(recommender(ENCODERS["SAGEConv"]))
 
 

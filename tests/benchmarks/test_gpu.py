@@ -24,7 +24,7 @@ def test_every_measurement_is_taken(tmp_path):
 def test_what_is_left_when_the_time_is_up_is_left_out(tmp_path):
     gpu.main(["--cpu", "--seconds", "0", "--out", str(tmp_path / "found.json")])
     names = [row["name"] for row in json.loads((tmp_path / "found.json").read_text())["rows"]]
-    assert len(names) == 2 and names[1].startswith("the time was up in same")
+    assert len(names) == 2 and names[1].startswith("time limit reached in same")
 
 
 def test_a_difference_is_told_by_the_exit_status(tmp_path, monkeypatch):

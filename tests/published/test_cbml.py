@@ -241,7 +241,7 @@ def test_every_option_is_saved(arguments, tmp_path):
         ({"clusters": 0}, "clusters=0 must be a whole number, 1 or more"),
         ({"steps": 1.5}, "takes no steps=.1.5.; it must be int"),
         ({"lr": float("nan")}, "the rate is nan; it must be a finite number"),
-        ({"scope": ["head.score_terms.reranker"], "base": "reranker"}, "left out of it.*reranker"),
+        ({"scope": ["head.score_terms.reranker"], "base": "reranker"}, "excluded from adaptation.*reranker"),
         ({"base": "niserr"}, "no system is called 'niserr'"),
         ({"base": "youtube_dnn", "options": {"tower": [7]}}, "does not end in one linear layer"),
     ],

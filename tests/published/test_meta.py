@@ -153,7 +153,7 @@ def test_multi_ft_trains_as_its_base(base):
 @pytest.mark.parametrize("name", ["maml", "multi_ft", "melu", "cbml", "mamo", "meta_hin"])
 @pytest.mark.parametrize("base", ["cbml", "maml"])
 def test_one_adaptation_is_not_lost_in_another(name, base):
-    with pytest.raises(InputError, match="the base has an adaptation already.*; pass the base inside it"):
+    with pytest.raises(InputError, match="the base already has an adaptation.*; pass the base inside it"):
         build(name, LOG.items, width=4, base=base)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
-from graphmeta.adapt.stacked import operations as operations  # registers what per-task values can do
-from graphmeta.adapt.stacked import rules as rules  # registers what becomes of notes
+from graphmeta.adapt.stacked import operations as operations  # registers the handlers of per-task values
+from graphmeta.adapt.stacked import rules as rules  # registers the rules that propagate notes
 from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.operations.fused import ExactDerivatives
 from graphmeta.adapt.stacked.stack import Stack
@@ -43,11 +43,11 @@ class Call:
         self.batch = batch if self.stack is None else self.stack.declare(batch)
         self.exact = exact
         weight = next(recommender.parameters(), None)
-        # cuDNN's recurrent layers have no derivative in eval mode, and no second one in any.
+        # cuDNN's recurrent layers have no derivative in eval mode, and no second derivative in any mode.
         self.in_parts = exact or (weight is not None and weight.is_cuda)
 
     def wrapped(self, weights: Weights) -> dict[str, Tensor]:
-        """The weights as tensors that modules can hold; those of one task as they are."""
+        """The weights as tensors that modules can hold; those of a single task unchanged."""
         if self.stack is None:
             return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}
         return {name: _own(weight, self.stack) for name, weight in weights.items()}
@@ -63,17 +63,17 @@ class Call:
         """The recommender's losses or scores under these weights.
 
         Args:
-            fixed: constants in the place of other parameters, of the same values.
+            fixed: constants that replace other parameters, with the same values.
 
         Raises:
-            InputError: one of ``own`` is read around its module, or a parameter is written into.
+            InputError: one of ``own`` is read elsewhere than from its module, or a parameter is written into.
         """
         self.twin.put({**fixed, **own})
         self.twin.watch(self.guard, own)
         mode: TorchFunctionMode
         if self.stack is None:
             mode = ExactDerivatives(again=self.exact, parts=self.in_parts, guard=self.guard)
-            if encoded is not None:  # a head may write into what it gets, and the next step gets it too
+            if encoded is not None:  # a head may write into its input, which the next step reads again
                 encoded = encoded[0].clone(), encoded[1]
         else:
             mode = self.stack

@@ -1,4 +1,4 @@
-"""What the code of a recommender must leave alone while a call replaces its weights."""
+"""Guard: refuses reads and writes that would be silently wrong while a call replaces weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _KNOWN = "a global, a class attribute, or an object that holds the module"
 
 
 class Guard:
-    """Sees every torch function of a call, and refuses those that would make it wrong without a word.
+    """Checks every torch function of a call, and raises for those that would make its result silently wrong.
 
     Args:
-        replaced: the names of the parameters that tasks have their own of, by where the originals' memory begins.
-        others: ids of parameters that may share such memory and are used as they are.
-        parameters: addresses of all parameters and of their replacements, which nothing may write into.
+        replaced: names of the parameters with per-task weights, by the address of the original's memory.
+        others: ids of parameters that may share such memory and are not replaced.
+        parameters: addresses of all parameters and their replacements, which must not be written into.
     """
 
     def __init__(
@@ -33,18 +33,18 @@ class Guard:
         self._addresses: set[int] = set()
 
     def read(self, *tensors: Tensor) -> None:
-        """Note tensors that a step is taken by, which must stay as they are now."""
+        """Record tensors that an inner step differentiates, which must not be modified from now on."""
         for x in tensors:
             self._read.append((x, x._version))
             self._addresses.add(address(x))
 
     def unchanged(self) -> None:
-        """Raise an UnsupportedOp if a tensor that a step is taken by has been written into."""
+        """Raise an UnsupportedOp if a recorded tensor has been written into."""
         if any(x._version != version for x, version in self._read):
             raise UnsupportedOp("writing into a tensor that a per-task weight has made or met", Remedy.COPY)
 
     def reach(self, args: Any, kwargs: Any) -> None:
-        """Raise an InputError if an original takes part whose place a task's own weight has."""
+        """Raise an InputError if an operation reads an original parameter that per-task weights replace."""
         for x in tensors_in((args, kwargs)):
             if x.__class__ is Tensor or not isinstance(x, nn.Parameter) or id(x) in self.others or not x.numel():
                 continue
@@ -56,11 +56,11 @@ class Guard:
                 )
 
     def write(self, name: str, into: Any) -> None:
-        """Raise an error if an operation of this name must not write there.
+        """Check that an operation of this name may write into a tensor.
 
         Raises:
             InputError: a parameter.
-            UnsupportedOp: a tensor that a step is taken by.
+            UnsupportedOp: a tensor that an inner step differentiates.
         """
         if not isinstance(into, Tensor):
             return

@@ -1,4 +1,4 @@
-"""Notes on tensors: the task that owns each row, see :mod:`graphmeta.adapt.stacked.stack`."""
+"""Notes on tensors: the task of each row, see :mod:`graphmeta.adapt.stacked.stack`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ if TYPE_CHECKING:
     from graphmeta.adapt.stacked.stack import Stack
 
 NOTE = "_graphmeta_owner"
-MET = "_graphmeta_met"  # on tensors that per-task weights have had a part in
-DATA = "_graphmeta_data"  # on memory that was written into: the version up to which nothing but data was
+MET = "_graphmeta_met"  # set on tensors that depend on per-task weights
+DATA = "_graphmeta_data"  # set on memory: the version up to which only data was written into it
 
 
 class Term:
-    """Something that must hold of a batch for a note to be right: asked at most once, when the note is used."""
+    """A condition on the batch under which a note is correct; its check is recorded at most once, on first use."""
 
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask: Callable[[], None] | None = ask
 
     def use(self) -> None:
-        """Ask, unless it was asked before."""
+        """Record the check, unless it was recorded before."""
         ask, self._ask = self._ask, None
         if ask is not None:
             ask()
 
 
 class Owner:
-    """The task of each of n rows, computed when first asked for, and the terms under which that is right.
+    """The task of each of n rows, computed on first access, and the conditions under which it is correct.
 
     Args:
-        make: ``() -> [n]`` int64; None where the rows are T equal blocks, under these terms.
+        make: ``() -> [n]`` int64; None if the rows are T equal blocks.
+        terms: the conditions.
     """
 
     def __init__(self, make: Callable[[], Tensor] | None, terms: tuple[Term, ...] = ()) -> None:
@@ -56,9 +57,10 @@ class Owner:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Dimension ``dim`` runs over rows of tasks: T equal blocks, or of the tasks that ``owner`` names.
+    """Dimension ``dim`` runs over rows of tasks: T equal blocks, or rows of the tasks in ``owner``.
 
-    ``points``: the values number rows of a store with so many rows a task, each within the blocks of its own task.
+    ``points``: the values are row indices into a store with this many rows per task, each within the block of its own
+    task.
     """
 
     stack: Stack
@@ -73,7 +75,7 @@ class Rows:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """What must hold for this to be right."""
+        """The conditions under which the note is correct."""
         return () if self.owner is None else self.owner.terms
 
 
@@ -84,7 +86,7 @@ class Shared:
 
 @dataclass(frozen=True, eq=False)
 class Lost:
-    """Not known whose rows these are, because of ``reason``."""
+    """The tasks of the rows are unknown, because of ``reason``."""
 
     reason: str
     remedy: Remedy = Remedy.BATCH
@@ -92,14 +94,14 @@ class Lost:
 
 @dataclass(frozen=True, eq=False)
 class Fence:
-    """Where each sample's events begin, and where the last one's end: ``[S + 1]``, one more than there are samples."""
+    """The pointer from samples to events, ``[S + 1]``: one entry more than there are samples."""
 
     stack: Stack
 
 
 @dataclass(frozen=True, eq=False)
 class Tailed:
-    """Rows of tasks in blocks along the first dimension, and one row behind them that is no task's (a waste slot)."""
+    """Rows of tasks in blocks along the first dimension, followed by one row of no task (a waste slot)."""
 
     stack: Stack
     owner: Owner | None
@@ -107,16 +109,16 @@ class Tailed:
 
 Note = Rows | Shared | Lost | Fence | Tailed
 Rule = Callable[["Stack", str, tuple[Any, ...], dict[str, Any], Any], Note | tuple[Note, ...]]
-RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.stacked.rules: what becomes of the notes of plain tensors
+RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.stacked.rules: how notes of plain tensors propagate
 Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.stacked.operations: what per-task values do
-ALWAYS: dict[str, Handler] = {}  # what is computed in another way than torch does, per-task values or not
+HANDLERS: dict[str, Handler] = {}  # filled by graphmeta.adapt.stacked.operations: operations on per-task values
+ALWAYS: dict[str, Handler] = {}  # operations replaced for all tensors, with or without per-task values
 
 FOREIGN = Lost("a tensor that no torch function of this call has made", Remedy.BUFFER)
 
 
 def address(x: Tensor) -> int:
-    """Where a tensor's memory begins: the same for a parameter, its detached twin and views of it; -1 without any."""
+    """The address of a tensor's storage, the same for a parameter, its detached copy and its views; -1 without any."""
     try:
         return x.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # sparse, or wrapped by torch.func
@@ -128,13 +130,13 @@ def name_of(func: Callable[..., Any]) -> str:
     """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``."""
     name = getattr(func, "__name__", None) or str(func)
     if isinstance(func, types.FunctionType) and func.__module__.split(".")[0] not in _KNOWN:
-        return f"{func.__module__}:{func.__qualname__}"  # somebody's own, whatever it is called
+        return f"{func.__module__}:{func.__qualname__}"  # a user's function, whatever its name
     if name in ("__get__", "__set__"):
         return ("." if name == "__get__" else "=.") + func.__self__.__name__  # pyright: ignore[reportFunctionMemberAccess]
     if not (name.startswith("__") and name.endswith("__")):
         return name
     name = name[2:-2]
-    if name in _PYTHON:  # bool(x) is no x.bool()
+    if name in _PYTHON:  # bool(x) is not x.bool()
         return f"__{name}__"
     if name in _DUNDER:
         return _DUNDER[name]
@@ -173,7 +175,7 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value.values())
 
 
-# What reads a tensor and makes no tensor of it.
+# Functions that read properties of a tensor and return no tensor.
 PASSED = frozenset(
     {
         *(f".{name}" for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "is_cuda",

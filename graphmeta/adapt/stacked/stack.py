@@ -1,35 +1,36 @@
 """Ownership of rows: which task each row of a tensor belongs to, tracked through every operation, never by size.
 
-While the stacked engine calls a recommender, a :class:`Stack` sees each torch function that runs (a
-``TorchFunctionMode``, one a thread) and notes on each result what it is:
+While the stacked engine calls a recommender, a :class:`Stack` intercepts each torch function (a ``TorchFunctionMode``,
+one per thread) and attaches a note to each result:
 
-* :class:`Rows`: one dimension runs over rows of tasks, in T equal blocks or with the task of each row beside it;
-* :class:`Shared`: made of parameters and constants alone, so the same for every task;
-* :class:`Lost`: anything else, with the operation that lost the trace.
+* :class:`Rows`: one dimension runs over rows of tasks, in T equal blocks or with the task of each row stored;
+* :class:`Shared`: computed from parameters and constants only, so the same for every task;
+* :class:`Lost`: anything else, with the operation after which the tasks are unknown.
 
-Where a per-task weight meets Rows, each row gets its own task's weight. Where it meets Shared, the result is a
-per-task value again. Where it meets Lost, the call is refused (:class:`~graphmeta.errors.UnsupportedOp`) and the
-per-task loop takes over. A per-task value has entries for rows only where ``expand`` or ``repeat`` has made them of
-one (stride 0), never because there are as many; so a tensor that happens to have as many entries as the batch has rows,
-or a batch of as many sessions as a fixed length, is not mistaken.
+An operation of a per-task weight with Rows uses the weight of each row's own task; with Shared, its result is again a
+per-task value; with Lost, the call is refused (:class:`~graphmeta.errors.UnsupportedOp`) and the per-task loop runs.
+A per-task value has entries for rows only if ``expand`` or ``repeat`` made them of one (stride 0), never because the
+numbers are equal. So a tensor that happens to have as many entries as the batch has rows, or a batch with as many
+sessions as a fixed length, is not misread.
 
-A tensor without a note counts as Lost unless its memory belongs to the recommender, so what torch does unseen
-(``jit.script``, a custom ``autograd.Function``) is refused. A note holds for one version of the memory: a write by way
-of another tensor ends it. A function of the user's that torch calls by way of ``__torch_function__`` is known by no
-name of ours. What depends on the *values* of indices (a scatter whose target rows must belong to their sources' tasks)
-is collected as a check on the device and read once, after the call, if a per-task weight met the result: a batch that
-fails one is computed again by the loop.
+A tensor without a note counts as Lost unless its memory belongs to the recommender, so results of code that bypasses
+torch functions (``jit.script``, a custom ``autograd.Function``) are refused. A note is valid for one version of the
+memory: a write through another tensor invalidates it. A user's function that torch dispatches to by
+``__torch_function__`` has no rule. Conditions on the *values* of indices (in a scatter, target rows must belong to the
+tasks of their sources) are collected as checks on the device and read once, after the call, if a per-task weight was
+combined with the result; a batch that fails one is computed again by the loop.
 
-What a step is taken by must stay as it was read, and originals must not be read around their module: a
-:class:`~graphmeta.adapt.stacked.guard.Guard` refuses both, and any write into a parameter.
+Tensors that an inner step differentiates must not be modified after they were read, and original parameters must not be
+read elsewhere than from their module: a :class:`~graphmeta.adapt.stacked.guard.Guard` refuses both, and any write into
+a parameter.
 
-Data whose trace is lost go with the rows they are added to: an encoder does not mix samples, so it masks what it took
-from others. What per-task weights have had a part in (:meth:`Stack.met`) does not: it stays Lost, wherever an operation
-moves it across rows or picks it by numbers that are not known to stay within their task. A value that all rows hold
-alike may be taken from any row of its task, and never from another's.
+Lost data that is added to Rows is taken to belong to these rows: by the contract, an encoder does not mix samples, so
+it masks what it read from others. A tensor that depends on per-task weights (:meth:`Stack.met`) is not: it stays Lost
+after any operation that moves it across rows, or selects from it by indices that may leave their task. A value that is
+expanded to all rows may be taken from any row of its task, and never from another task's.
 
-What it cannot see: writes that do not count as a new version (``.data``, the memory behind ``.numpy()``), and an
-encoder that mixes samples on purpose, which breaks the contract; :func:`graphmeta.testing.check_encoder` finds it.
+Not detected are writes without a new version (``.data``, the memory behind ``.numpy()``), and an encoder that mixes
+samples on purpose, which violates the contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
 
 from __future__ import annotations
@@ -76,10 +77,10 @@ from graphmeta.errors import MixedRows, Remedy, UnsupportedOp
 
 
 class TaskValue(Tensor):
-    """A tensor of which each task has its own; see :class:`~graphmeta.adapt.stacked.task_weight.TaskWeight`."""
+    """A tensor with one version per task; see :class:`~graphmeta.adapt.stacked.task_weight.TaskWeight`."""
 
     stack: Stack
-    operations: Handler | None = None  # of a kind that knows operations of its own alone
+    operations: Handler | None = None  # set by subclasses that support only their own operations
 
     @classmethod
     def __torch_function__(
@@ -91,18 +92,18 @@ class TaskValue(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What reaches a per-task value past every handler: a compiled or scripted function, for one."""
+        """Refuse operations that bypass all handlers, such as compiled or scripted functions."""
         raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see", Remedy.PLAIN)
 
 
 class Stack(TorchFunctionMode):
-    """Carries whose rows each tensor holds through one call of a recommender for T tasks at once.
+    """Tracks the task of each row of each tensor through one call of a recommender for T tasks at once.
 
     Args:
         num_tasks: T.
         shared: addresses of the recommender's parameters, buffers and constants, see :func:`address`.
         exact: whether every derivative must exist, as in second order.
-        guard: what the recommender's code must leave alone.
+        guard: checks reads and writes of the recommender's code.
     """
 
     def __init__(
@@ -112,16 +113,16 @@ class Stack(TorchFunctionMode):
         self.num_tasks, self.shared, self.exact = num_tasks, shared, exact
         self.guard = Guard() if guard is None else guard
         self.grad = torch.is_grad_enabled()
-        self.hooks = _saved_tensor_hooks(True)  # those around the whole call may stay
+        self.hooks = _saved_tensor_hooks(True)  # hooks that enclose the whole call are allowed
         self.checks: list[tuple[Tensor, str]] = []
-        self.sizes: tuple[int, ...] = ()  # rows a task of each store
+        self.sizes: tuple[int, ...] = ()  # rows per task of each store
         self._owners: dict[tuple[Any, ...], tuple[Tensor, Rows, Owner]] = {}
         self._merged: dict[tuple[int, int], tuple[Owner, Owner | None, Owner | None]] = {}
 
-    # what a tensor is ------------------------------------------------------------------------------------------
+    # notes of tensors ------------------------------------------------------------------------------------------
 
     def note(self, x: Tensor) -> Note:
-        """Whose rows ``x`` holds."""
+        """The note of ``x``."""
         kept = x.__dict__.get(NOTE)
         if kept is None:
             return Shared() if isinstance(x, TaskValue) or address(x) in self.shared else FOREIGN
@@ -134,7 +135,7 @@ class Stack(TorchFunctionMode):
         return note
 
     def mark(self, x: Tensor, note: Note) -> Tensor:
-        """Note whose rows ``x`` holds, as it is now; returns it. Parameters are known without a note."""
+        """Attach a note to the current version of ``x``; returns it. Parameters need no note."""
         if isinstance(x, nn.Parameter):
             return x
         if type(note) is Rows and note.in_blocks and x.shape[note.dim] % self.num_tasks:
@@ -143,23 +144,23 @@ class Stack(TorchFunctionMode):
         return x
 
     def met(self, x: Tensor) -> bool:
-        """Whether ``x`` may depend on per-task weights; if not, it is data and constants alone."""
+        """Whether ``x`` may depend on per-task weights; if not, it depends on data and constants only."""
         kept = x.__dict__.get(NOTE)
         if kept is None:
             return isinstance(x, TaskValue) or address(x) not in self.shared
         return MET in x.__dict__ or kept[1] != x._version != _root(x).__dict__.get(DATA)
 
     def mark_met(self, x: Tensor) -> None:
-        """Note that ``x`` depends on per-task weights."""
+        """Mark ``x`` as dependent on per-task weights."""
         if not isinstance(x, TaskValue | nn.Parameter):
             setattr(x, MET, True)
 
     def rows(self, x: Tensor, dim: int = 0, owner: Owner | None = None, points: int | None = None) -> Tensor:
-        """Note that ``x`` holds rows of tasks along ``dim``; returns it."""
+        """Mark ``x`` as rows of tasks along ``dim``; returns it."""
         return self.mark(x, Rows(self, dim, owner, points))
 
     def constant(self, x: Tensor) -> Tensor:
-        """Note that ``x`` is the same for every task; returns it."""
+        """Mark ``x`` as the same for every task; returns it."""
         return self.mark(x, Shared())
 
     def task_of(self, x: Tensor, note: Rows) -> Tensor:
@@ -182,7 +183,7 @@ class Stack(TorchFunctionMode):
         return x.reshape(self.num_tasks, x.shape[0] // self.num_tasks, *x.shape[1:])
 
     def refused(self, message: str, x: Tensor, note: Note) -> UnsupportedOp:
-        """The error that names ``x`` and what is known of its rows, in the place of ``{}``."""
+        """The error with a description of ``x`` and its note in place of ``{}``."""
         what = {
             Rows: "rows that are not grouped by task",
             Shared: "a shared tensor",
@@ -193,16 +194,16 @@ class Stack(TorchFunctionMode):
         return UnsupportedOp(message.format(named), note.remedy if type(note) is Lost else Remedy.BATCH)
 
     def like_a_store(self, size: int) -> bool:
-        """Whether so many rows are those of a store of the batch, or several for each of them."""
+        """Whether ``size`` is the number of rows of a store of the batch, or a multiple of it."""
         return any(rows and size % (rows * self.num_tasks) == 0 for rows in self.sizes)
 
     def use(self, note: Rows) -> None:
-        """Ask, after the call, whether what the note depends on holds: a per-task weight has met these rows."""
+        """Record the checks of a note's conditions, because its rows are combined with a per-task weight."""
         for term in note.terms:
             term.use()
 
     def merged(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> Owner | None:
-        """The owner of rows that are paired with others, of which each pair must be one task's."""
+        """The owner of rows that are combined pairwise with others; both rows of a pair must belong to one task."""
         if one.owner is other.owner or other.owner is None and one.in_blocks:
             return one.owner
         if one.owner is None and other.in_blocks:
@@ -216,13 +217,13 @@ class Stack(TorchFunctionMode):
                 terms = (*terms, equal)
             of = (one, x) if not one.in_blocks else (other, y)
             make = None if one.in_blocks or other.in_blocks else (lambda: self.task_of(of[1], of[0]))
-            self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept, so that the ids stay theirs
+            self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept alive, so that ids are not reused
         return self._merged[key][0]
 
     def pointed(self, x: Tensor, note: Rows, index: Tensor, rows: Tensor, of: Rows) -> Owner | None:
-        """The owner of ``x[index]`` where its rows are those of ``rows``; each must be taken from its own task.
+        """The owner of ``x[index]`` if its rows are those of ``rows``; each must be taken from a row of its own task.
 
-        Data may be taken from anywhere: an encoder does not mix samples, so it masks what it took from others.
+        Data may be taken from any row: an encoder does not mix samples, so it masks what it read from others.
         """
         per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else None
         if not self.met(x) or (rows is index and of.points is not None and of.points == per_task):
@@ -237,11 +238,11 @@ class Stack(TorchFunctionMode):
         return Owner(make, (*note.terms, *of.terms, Term(same)))
 
     def derived(self, note: Rows, make: Callable[[], Tensor]) -> Owner:
-        """The owner of rows made from others: right if theirs is."""
+        """The owner of rows made from others, under the same conditions."""
         return Owner(make, note.terms)
 
     def owner_by_value(self, index: Tensor, x: Tensor, note: Rows) -> Owner:
-        """The task of each row ``x[index]``, for an index of which nothing else is known."""
+        """The owner of the rows ``x[index]``, for an index without a note of its own."""
         per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
         key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
         if key not in self._owners:
@@ -250,12 +251,12 @@ class Stack(TorchFunctionMode):
             def make() -> Tensor:
                 return now() // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[now()]
 
-            # Index and note are kept, so that memory and ids stay theirs.
+            # Index and note are kept alive, so that memory and ids are not reused.
             self._owners[key] = index.detach(), note, self.derived(note, make)
         return self._owners[key][2]
 
     def as_now(self, index: Tensor) -> Callable[[], Tensor]:
-        """What gives an index later on, for as long as nothing is written into it."""
+        """A function that returns the index later; it raises if the index was written into."""
         kept, version = index.detach(), index._version
 
         def read() -> Tensor:
@@ -266,7 +267,7 @@ class Stack(TorchFunctionMode):
         return read
 
     def check(self, holds: Tensor, reason: str) -> None:
-        """Ask, after the call, whether ``holds`` is true everywhere."""
+        """Record a check, read after the call, that ``holds`` is true everywhere."""
         self.checks.append((holds.all(), reason))
 
     def settle(self) -> None:
@@ -276,12 +277,12 @@ class Stack(TorchFunctionMode):
             MixedRows: one does not hold for this batch.
         """
         checks, self.checks = self.checks, []
-        self._owners.clear()  # they hold tensors whose notes hold the stack: a circle that only the collector would end
+        self._owners.clear()  # their tensors' notes refer to the stack: a reference cycle
         self._merged.clear()
         if checks and not bool(torch.stack([holds for holds, _ in checks]).all()):
             raise MixedRows(next(reason for holds, reason in checks if not bool(holds)))
 
-    # following operations --------------------------------------------------------------------------------------
+    # propagation of notes --------------------------------------------------------------------------------------
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -309,7 +310,7 @@ class Stack(TorchFunctionMode):
     def write(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], into: Any
     ) -> Any:
-        """An operation that writes into a tensor."""
+        """Run an operation that writes into a tensor."""
         if not isinstance(into, Tensor):
             return func(*args, **kwargs)
         before, root, kept = self.note(into), _root(into), into.__dict__.get(NOTE)
@@ -323,7 +324,7 @@ class Stack(TorchFunctionMode):
         return out
 
     def handle(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operation in which a per-task value takes part."""
+        """Run an operation with a per-task value among its arguments."""
         name = name_of(func)
         if name in PASSED:
             with torch._C.DisableTorchFunctionSubclass():
@@ -352,7 +353,7 @@ class Stack(TorchFunctionMode):
         return out
 
     def follow(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Note on the results of a plain operation whose rows they hold."""
+        """Attach notes to the results of a plain operation."""
         if isinstance(out, Tensor):
             results: tuple[Any, ...] = (out,)
         elif isinstance(out, (tuple, list)):
@@ -360,12 +361,12 @@ class Stack(TorchFunctionMode):
         else:
             return
         notes = [(x, self.note(x)) for x in tensors_in((args, kwargs))]
-        read = notes[:1] if name in _OF_THE_FIRST else notes  # of the second, only its shape or dtype
+        read = notes[:1] if name in _OF_THE_FIRST else notes  # only shape or dtype of the second is used
         met = [(x, note) for x, note in read if type(note) is not Shared and self.met(x)]
         lost = next((note for _, note in met if type(note) is Lost), None)
         if len(notes) == sum(type(note) is Shared for _, note in notes):
             found: Note | tuple[Note, ...] | None = None
-        elif lost is not None:  # nobody knows whose weights these are
+        elif lost is not None:  # the tasks of the weights in it are unknown
             found = lost
         else:
             rule = RULES.get(name) or (RULES.get(name[:-1]) if name.endswith("_") else None)
@@ -383,13 +384,13 @@ class Stack(TorchFunctionMode):
                 self.mark(result, note)
                 if met:
                     self.mark_met(result)
-                    if type(note) is Rows:  # a task's weights are in it already: what it rests on must hold
+                    if type(note) is Rows:  # it depends on per-task weights: its conditions must hold
                         self.use(note)
 
-    # what a batch is -------------------------------------------------------------------------------------------
+    # notes of a batch -------------------------------------------------------------------------------------------
 
     def declare(self, batch: HeteroData) -> HeteroData:
-        """The batch as a copy whose tensors say whose rows they hold."""
+        """A copy of the batch whose tensors have notes."""
         own = copy.copy(batch)
         size = batch.rows or {store: batch[store].num_nodes for store in ("item", "event", "sample")}
         self.sizes = tuple(size[store] for store in ("item", "event", "sample"))
@@ -422,7 +423,7 @@ def _root(x: Tensor) -> Tensor:
 
 
 def _inside_a_function() -> bool:
-    """Whether the caller is the forward pass of a custom ``autograd.Function``, whose gradient is its own affair."""
+    """Whether the caller is the forward pass of a custom ``autograd.Function``, which defines its own gradient."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _APPLY:

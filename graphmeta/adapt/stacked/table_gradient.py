@@ -1,4 +1,4 @@
-"""How long the gradient of an item table in scope is, for each task, without writing it out."""
+"""Norm of the gradient of an item table in scope, for each task, without a dense gradient."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from graphmeta.adapt.stacked.table_state import TableState, distinct
 
 @dataclass(frozen=True)
 class TableGradient:
-    """``G = Σ_q δ_q ⊗ h_q + Σ_k 1_row(k) ⊗ r_k + diag(2 g) E``, of each task: products, look-ups and lengths.
+    """``G = Σ_q δ_q ⊗ h_q + Σ_k 1_row(k) ⊗ r_k + diag(2 g) E``, of each task: products, look-ups and norms.
 
     Args:
-        lookups: places of rows ``[K]``, their tasks ``[K]``, the rows e ``[K, D]`` and their gradients r ``[K, D]``.
+        lookups: row indices ``[K]``, their tasks ``[K]``, the rows e ``[K, D]`` and their gradients r ``[K, D]``.
         products: gradients δ ``[T, Q, V]`` and query vectors h ``[T, Q, D]``.
-        lengths: gradients g of the squared lengths, and these, both ``[T, V]``.
+        lengths: gradients g with respect to the squared norms, and the squared norms, both ``[T, V]``.
     """
 
     lookups: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -26,7 +26,7 @@ class TableGradient:
     lengths: tuple[Tensor, Tensor] | None
 
     def square(self, state: TableState, num_tasks: int) -> Tensor:
-        """``‖G‖²`` of each task ``[T]``, for the table that it is the gradient of.
+        """``‖G‖²`` of each task ``[T]``, for a table in this state.
 
         ``Σ_pq (δ_p·δ_q)(h_p·h_q) + Σ_i ‖Σ_{k: row(k) = i} r_k‖² + 4 Σ_i g_i² ‖e_i‖²``
         ``+ 2 Σ_k r_k · Σ_q δ_q,row(k) h_q + 4 Σ_k g_row(k) (r_k·e_row(k)) + 4 Σ_qi δ_qi g_i (h_q·e_i)``
@@ -50,7 +50,7 @@ class TableGradient:
             each, squares = self.lengths
             found = found + 4 * (each.square() * squares).sum(1)
             if joined:
-                # Computed again: in first order a loss has written its gradient over the scores.
+                # Recomputed, because in first order the loss overwrites the scores with their gradient.
                 scores = state.products(joined[1]).reshape(joined[0].shape)
                 found = found + 4 * (joined[0] * scores * each[:, None]).sum((1, 2))
         return found.clamp(min=0)

@@ -1,16 +1,16 @@
-"""What an item table in scope has become for each task, without a table for each task.
+"""An item table in scope with per-task changes in low rank, without a table per task.
 
-After one step on task t the table is ``E_t = E − β ∂L_t/∂E``. That gradient is a sum of few things: for each
+After one step on task t the table is ``E_t = E − β ∂L_t/∂E``. That gradient has few terms: for each
 scored support sample j an outer product ``δ_j ⊗ h_j`` (h = its query vector, δ = ∂L/∂(products with h)), for each row
-that was looked up the gradient of that row, and, where the rows' lengths were read too (cosines), a multiple of the
-row itself, ``2 g_i e_i`` with ``g = ∂L/∂‖e‖²``. So nothing but those is kept:
+that was looked up the gradient of that row, and, if the norms of rows were read too (cosines), a multiple of the row
+itself, ``2 g_i e_i`` with ``g = ∂L/∂‖e‖²``. Only these terms are stored:
 
-    ``e_ti = a_ti e_i + Σ_j c_tji h_j + (what was added to row i)``
+    ``e_ti = a_ti e_i + Σ_j c_tji h_j + (changes of the looked-up row i)``
     ``h'·e_ti = a_ti h'·e_i + Σ_j (h'·h_j) c_tji + …``
-    ``‖e_ti‖² = a_ti² ‖e_i‖² + Σ_j c_tji (2 a_ti h_j·e_i + Σ_k (h_j·h_k) c_tki)``; of rows added to, one by one
+    ``‖e_ti‖² = a_ti² ‖e_i‖² + Σ_j c_tji (2 a_ti h_j·e_i + Σ_k (h_j·h_k) c_tki)``; of looked-up rows, one by one
 
-Exact for any number of steps (each scales what there was and adds its terms), in first and second order. Source:
-papers on CBML §4.3 (its local update covers the embeddings); the low-rank form and the lengths are ours.
+Exact for any number of steps (each scales the earlier terms and adds its own), in first and second order. Source:
+CBML §4.3 (its local update covers the embeddings); the low-rank form and the norms are ours.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class TableState:
     In ``first_order`` a step's gradient is a constant: the base is read as if each task's table were ``base`` plus
     constants, whatever the scaling.
 
-    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and what is added there ``[K, D]`` (the last row
-    of all may come several times, with nothing to add but once); each of ``outer``: ``[T, S, V]`` and ``[T, S, D]``,
-    whose product over S is added to the task's table; scale ``[T, V]``.
+    Shapes: each of ``touched``: keys ``[K]`` = task·V + row, sorted, and the change of each ``[K, D]`` (the key of
+    the last row may repeat, with zero changes); each of ``outer``: ``[T, S, V]`` and ``[T, S, D]``, whose product over
+    S is added to the task's table; scale ``[T, V]``.
     """
 
     base: Tensor
@@ -74,7 +74,7 @@ class TableState:
         return scores
 
     def squares(self, num_tasks: int) -> Tensor:
-        """The squared length of each row of each task's table, ``[T, V]``."""
+        """The squared norm of each row of each task's table, ``[T, V]``."""
         found = self.base.square().sum(1).expand(num_tasks, -1)
         if self.scale is not None:
             found = self.scale * (found + (self.scale - 1) * self._fixed(found))
@@ -127,7 +127,7 @@ class TableState:
         return table
 
     def detach(self) -> TableState:
-        """The same state, cut from the autograd graph."""
+        """The same state, detached from the autograd graph."""
         return replace(
             self,
             base=self.base.detach(),
@@ -138,7 +138,7 @@ class TableState:
         )
 
     def _fixed(self, x: Tensor) -> Tensor:
-        """What a step scales: in first order a constant."""
+        """A scaled tensor: a constant in first order."""
         return x.detach() if self.first_order else x
 
     def _scaled(self, vectors: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class TableState:
 
 
 class _ScaledByConstant(Function):
-    """``a_ti h·e_i``, where ``(a_ti − 1) e_i`` is a constant to ``e_i``: its gradient is that of ``h·e_i``."""
+    """``a_ti h·e_i``, where ``(a_ti − 1) e_i`` is a constant: the gradient of ``e_i`` is that of ``h·e_i``."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, base: Tensor, scale: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class _ScaledByConstant(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """To each of them, if it asks."""
+        """The gradient of each input that needs one."""
         vectors, base, scale = ctx.saved_tensors
         to_vectors = to_base = to_scale = None
         if ctx.needs_input_grad[0]:
@@ -183,9 +183,9 @@ def _add_columns(scores: Tensor, blocks: Tensor, keys: Tensor, change: Tensor) -
 
 
 def distinct(keys: Tensor, change: Tensor, *, last: int) -> tuple[Tensor, Tensor]:
-    """What is added at each distinct key, as many entries as there are keys, so that no size is waited for.
+    """The sum of changes at each distinct key, padded to the number of keys, so that no size needs a synchronisation.
 
-    The last ones, where keys repeat, add nothing at the ``last`` key of all.
+    The padding has the key ``last`` and zero changes.
 
     Shapes: keys ``[K]`` and changes ``[K, D]`` -> the same, keys sorted.
     """

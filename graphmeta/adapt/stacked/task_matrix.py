@@ -1,12 +1,13 @@
-"""The weight of a linear layer in scope, without a matrix for each task.
+"""The weight of a linear layer in scope with per-task changes in low rank, without a matrix per task.
 
-After one step on task t the weight is ``W_t = W − β ∂L_t/∂W``, and that gradient is a sum over the rows the layer
-worked on: ``Σ_j δ_j ⊗ x_j`` (x = a row, δ = ∂L/∂(W x)). A task has few rows and a layer many numbers, so rows are kept:
+After one step on task t the weight is ``W_t = W − β ∂L_t/∂W``, and that gradient is a sum over the layer's
+input rows: ``Σ_j δ_j ⊗ x_j`` (x = a row, δ = ∂L/∂(W x)). A task has few rows and a layer many weights, so rows are
+stored:
 
     ``W_t x = W x − β Σ_j (x_j·x) δ_j``
 
-The product with W is one for all tasks. Exact, for any number of steps and to any order; where a task's rows come to
-more numbers than the matrix has, or where the weight is used in another way than ``F.linear``, it is written out.
+All tasks share one product with W. Exact, for any number of steps and to any order. If a task's rows have more numbers
+than the matrix, or if the weight is used by another operation than ``F.linear``, the matrix becomes dense.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class MatrixState:
         return replace(self, changes=tuple((less(rate), deltas, rows) for rate, deltas, rows in self.changes))
 
     def detach(self) -> MatrixState:
-        """The same state, cut from the autograd graph."""
+        """The same state, detached from the autograd graph."""
         return MatrixState(
             self.base.detach(),
             tuple((_constant(rate), deltas.detach(), rows.detach()) for rate, deltas, rows in self.changes),
@@ -82,7 +83,7 @@ def _rows(x: Tensor, stack: Stack) -> Tensor:
 
 
 class TaskMatrix(TaskWeight):
-    """A :class:`MatrixState` in the place of a linear layer's weight; it notes what was read, for the next step."""
+    """A :class:`MatrixState` that replaces a linear layer's weight and records its products, for the next step."""
 
     state: MatrixState
     products: list[tuple[Tensor, Tensor]]
@@ -103,9 +104,9 @@ class TaskMatrix(TaskWeight):
 
     @property
     def stacked(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The matrices written out, for whatever is not a linear layer."""
+        """The dense matrices, for other operations than ``F.linear``."""
         if self.written is None:
-            with torch.enable_grad():  # a later use may have a gradient, where this one has none
+            with torch.enable_grad():  # a later use may need a gradient, even if this one does not
                 dense = self.state.dense(self.stack.num_tasks)
             self.written = dense if dense.requires_grad else dense.requires_grad_()
         return self.written
@@ -123,7 +124,7 @@ class TaskMatrix(TaskWeight):
         """The tensors made of this matrix so far; their gradients make up the matrix's gradient.
 
         Raises:
-            UnsupportedOp: what the matrix has met was written into.
+            UnsupportedOp: an input or result of its products was written into.
         """
         self.stack.guard.unchanged()
         return [out for _, out in self.products] + ([] if self.written is None else [self.written])
@@ -139,11 +140,11 @@ class TaskMatrix(TaskWeight):
     ) -> Tensor | MatrixState:
         """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order.
 
-        ``held`` is the share of what has changed since the start that is taken back.
+        ``held`` is the share of the change since the start that the proximal term reverts.
         """
         state = state if held is None else state.held(held, constant=not keep_graph)
         low, full_grad = self._parts(grads, keep_graph)
-        if low is not None:  # one change a step, however often the layer was called in it
+        if low is not None:  # one change per step, for any number of calls of the layer
             state = replace(state, changes=(*state.changes, (rate, *low)))
         if full_grad is not None:
             return state.dense(self.stack.num_tasks) - rate * full_grad
@@ -152,7 +153,7 @@ class TaskMatrix(TaskWeight):
     def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
         """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, some not None.
 
-        ``‖Σ_j δ_j ⊗ x_j‖² = Σ_ij (δ_i·δ_j)(x_i·x_j)``, or of the gradient written out where that is the smaller.
+        ``‖Σ_j δ_j ⊗ x_j‖² = Σ_ij (δ_i·δ_j)(x_i·x_j)``, or from the dense gradient if that is smaller.
         """
         low, full_grad = self._parts(grads, keep_graph)
         if low is None:
@@ -186,5 +187,5 @@ class TaskMatrix(TaskWeight):
         return (deltas, rows), full_grad
 
     def _kept(self, x: Tensor) -> Tensor:
-        """The rows of each task, as precise as the matrix: under autocast a layer's may be less."""
+        """The rows of each task in the matrix's dtype; under autocast a layer's rows may have less precision."""
         return _rows(x, self.stack).to(self.state.base.dtype)

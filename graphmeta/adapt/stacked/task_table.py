@@ -1,7 +1,7 @@
-"""An item table in scope, as modules see it: a weight like any other, of which each task has its own.
+"""An item table in scope, as a tensor that modules use like any other weight, with one version per task.
 
-It answers look-ups, products and lengths from a :class:`~graphmeta.adapt.stacked.table_state.TableState`, and notes
-what was read: the gradients of that make up the table's own gradient, which is never written out.
+It computes look-ups, products and norms from a :class:`~graphmeta.adapt.stacked.table_state.TableState`, and records
+the results: their gradients determine the table's gradient, which is never dense.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from graphmeta.nn.function import Function
 
 
 class TaskTable(TaskValue):
-    """A :class:`TableState` in the place of an embedding's weight; it notes what was read, for the next step.
+    """A :class:`TableState` that replaces an embedding's weight and records what was read, for the next step.
 
-    Knows ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)``, the cross-entropy of that
-    (:func:`~graphmeta.nn.catalogue_softmax.score_cross_entropy`), single ones of it
-    (:func:`~graphmeta.nn.catalogue_softmax.products_at`), and ``F.normalize(table, dim=-1)``, which knows the same.
+    Supports ``F.embedding(index, table)`` (or ``table[index]``), ``F.linear(query, table)``, their cross-entropy
+    (:func:`~graphmeta.nn.catalogue_softmax.score_cross_entropy`), single scores
+    (:func:`~graphmeta.nn.catalogue_softmax.products_at`), and ``F.normalize(table, dim=-1)``, which supports the same.
     """
 
     state: TableState
@@ -50,7 +50,7 @@ class TaskTable(TaskValue):
 
     @staticmethod
     def operations(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What a table in scope knows, its results with a note of whose rows they hold."""
+        """The operations of a table in scope; results have notes."""
         name = name_of(func)
         if name == "linear" and len(args) == 2 and not kwargs and isinstance(args[1], TaskTable):
             return stack.rows(args[1].scored(args[0]))
@@ -94,13 +94,13 @@ class TaskTable(TaskValue):
         return scores
 
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Single ones of the scores, ``[N]``: any number of them from any row."""
+        """Scores at these rows and columns, ``[N]``."""
         scores = self.scored(query)
         self.seen.kept = query, scores  # rows are materialised on first access: every caller reads all of them
         return scores[row, column]
 
     def squares(self) -> Tensor:
-        """The squared length of every row, ``[T, V]``."""
+        """The squared norm of every row, ``[T, V]``."""
         if self.seen.squares is None:
             squares = _own(self.state.squares(self.stack.num_tasks))
             if not squares.requires_grad:
@@ -111,7 +111,7 @@ class TaskTable(TaskValue):
     def cross_entropy(self, query: Tensor, target: Tensor, *, real: Tensor | None, extra: ScoreTerm | None) -> Tensor:
         """Cross-entropy of the real rows' targets under each task's own table, ``[T·Q, D] -> [R]``.
 
-        In first order nothing but the gradient is made of the scores, so it takes their place.
+        In first order the scores are used for their gradient only, so the gradient overwrites them.
         """
         scores, target = plus(self._scored_once(query), extra), target.clamp(min=0)
         if self.state.first_order:
@@ -121,14 +121,14 @@ class TaskTable(TaskValue):
         return losses if real is None else losses.index_select(0, real)
 
     def _scored_once(self, query: Tensor) -> Tensor:
-        """The scores, for one whose gradient of them is nobody else's in first order."""
+        """The scores for a single consumer; in first order their gradient may be overwritten."""
         return self.scored(query)
 
     def read(self) -> list[Tensor]:
         """The tensors read from this table so far; their gradients make up the table's gradient.
 
         Raises:
-            UnsupportedOp: what was read, or what it was read by, was written into.
+            UnsupportedOp: a result, or an index or query that it was computed from, was written into.
         """
         self.stack.guard.unchanged()
         squares = [] if self.seen.squares is None else [self.seen.squares]
@@ -145,7 +145,7 @@ class TaskTable(TaskValue):
     ) -> TableState:
         """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order.
 
-        ``held`` is the share of what has changed since the start that is taken back.
+        ``held`` is the share of the change since the start that the proximal term reverts.
         """
         lookups, products = self.seen.lookups, self.seen.products
         state = replace(state, first_order=not keep_graph)
@@ -161,7 +161,7 @@ class TaskTable(TaskValue):
         for (query, _), grad in zip(products, grads[len(lookups) :], strict=False):
             if grad is not None:
                 vectors = query if keep_graph else query.detach()
-                own = len(products) == 1 and grad.is_contiguous()  # nobody else's: two products may share one
+                own = len(products) == 1 and grad.is_contiguous()  # not shared: two products may have one gradient
                 constant = own and not keep_graph and not isinstance(rate, Tensor)
                 moved = grad.mul_(-rate) if constant else -rate * grad
                 outer.append((self._blocks(moved), self._blocks(vectors)))
@@ -194,14 +194,14 @@ class TaskTable(TaskValue):
             if number < len(self.seen.lookups):
                 _, task, _ = self.seen.lookups[number]
                 scaled = grad * factor.index_select(0, task)[:, None]
-            else:  # of products [T·Q, V], or of lengths [T, V]
+            else:  # of products [T·Q, V], or of squared norms [T, V]
                 scaled = (self._blocks(grad) * factor[:, None, None]).reshape(grad.shape)
             return scaled.to(grad.dtype)
 
         return [None if grad is None else one(grad, number) for number, grad in enumerate(grads)]
 
     def _at_rows(self, index: Tensor, task: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to each distinct row of each task's table."""
+        """The change of each distinct row of each task's table."""
         size = len(self.state.base)
         return distinct(task * size + index, change, last=self.stack.num_tasks * size - 1)
 
@@ -211,22 +211,22 @@ class TaskTable(TaskValue):
 
 
 def _plain(options: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a look-up has no options (padding, a maximal norm, …) that change it."""
+    """Whether a look-up has no options (padding, a maximum norm, …) that change its result."""
     padding_norm, rest = options[:2], (*options[3:], *(kwargs.get(name) for name in ("scale_grad_by_freq", "sparse")))
     given = (*padding_norm, kwargs.get("padding_idx"), kwargs.get("max_norm"))
     return all(option is None for option in given) and not any(rest)
 
 
 def _own(read: Tensor) -> Tensor:
-    """The values read, as a tensor to differentiate by."""
+    """The values read, as a tensor to differentiate with respect to."""
     return read if read.requires_grad else read.requires_grad_(torch.is_grad_enabled())
 
 
 class TaskSums(TaskTable):
     """Each task's items where an item is a sum of rows of the task's table.
 
-    See :func:`~graphmeta.nn.features.attribute_sum.sums`. Its score is the sum of theirs, so the table's change stays
-    low-rank. Its length is not made of theirs: unknown.
+    See :func:`~graphmeta.nn.features.attribute_sum.sums`. An item's score is the sum of the rows' scores, so the
+    table's change stays low-rank. Norms of items are not supported: they are not functions of the rows' norms.
     """
 
     table: TaskTable
@@ -244,7 +244,7 @@ class TaskSums(TaskTable):
         Tensor.__init__(self)
 
     def looked_up(self, index: Tensor) -> Tensor:
-        """Not known: features look rows up in the table itself."""
+        """Not supported: features look rows up in the table itself."""
         raise UnsupportedOp("a look-up in sums of an item table in scope")
 
     def scored(self, query: Tensor) -> Tensor:
@@ -254,14 +254,14 @@ class TaskSums(TaskTable):
         return torch.stack([scores.index_select(1, row) * share for row, share in zip(parts, kept, strict=True)]).sum(0)
 
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Single ones of them."""
+        """Scores at these rows and columns, ``[N]``."""
         return self.scored(query)[row, column]
 
 
 class TaskUnits(TaskTable):
-    """Each task's table with every row divided by its length, for cosines.
+    """Each task's table with every row divided by its norm, for cosines.
 
-    Its scores are the table's, divided by the lengths, of which the table keeps the squares; both are read.
+    Its scores are the table's scores divided by the norms; scores and squared norms are recorded by the table.
     """
 
     table: TaskTable
@@ -279,7 +279,7 @@ class TaskUnits(TaskTable):
         Tensor.__init__(self)
 
     def looked_up(self, index: Tensor) -> Tensor:
-        """Rows of each task's own table, divided by their lengths: ``[T·R] -> [T·R, D]``."""
+        """Rows of each task's own table, divided by their norms: ``[T·R] -> [T·R, D]``."""
         return self.stack.mark(F.normalize(found := self.table.looked_up(index), eps=self.eps), self.stack.note(found))
 
     def scored(self, query: Tensor) -> Tensor:
@@ -287,7 +287,7 @@ class TaskUnits(TaskTable):
         return (self._blocks(self.table.scored(query)) * self.inverse[:, None]).flatten(0, 1)
 
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Single ones of them."""
+        """Scores at these rows and columns, ``[N]``."""
         task = row // (len(query) // self.stack.num_tasks)
         return self.table.scored_at(query, row, column) * self.inverse[task, column]
 
@@ -304,7 +304,7 @@ def _units(table: TaskTable, p: float = 2.0, dim: int = 1, eps: float = 1e-12, o
 
 
 class _Shortened(Function):
-    """Products times inverse lengths, ``[T, Q, V]`` and ``[T, V]``, whose gradient takes the place of the scores'."""
+    """Products times inverse norms, ``[T, Q, V]`` and ``[T, V]``; backward overwrites the gradient in place."""
 
     @staticmethod
     def forward(ctx: Any, products: Tensor, inverse: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ class _Shortened(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """To the products, in the memory of ``grad``, and to the inverse lengths."""
+        """The gradients of the products, in the memory of ``grad``, and of the inverse norms."""
         products, inverse = ctx.saved_tensors
         to_inverse = torch.zeros_like(inverse)
         for own, product in zip(grad.unbind(1), products.unbind(1), strict=True):

@@ -1,9 +1,9 @@
 """TaskWeight: one parameter with a different value for each task, inside modules written for a single task.
 
 A parameter adapted by T tasks is a tensor ``[T, *shape]``. Wrapped as a :class:`TaskWeight` it reports the shape
-``shape`` that its module expects, and :mod:`graphmeta.adapt.stacked.operations` says what becomes of it in each
-operation: with rows of tasks it is one ``bmm`` or a broadcast over ``[T, rows, …]``, with what all tasks share again a
-value of each task. No vmap, no loop, no copy of the module; autograd sees ordinary tensors, to any order.
+``shape`` that its module expects, and :mod:`graphmeta.adapt.stacked.operations` implements its
+operations: with rows of tasks as one ``bmm`` or a broadcast over ``[T, rows, …]``; with shared tensors the result is
+again a per-task value. No vmap, no loop, no copy of the module; autograd sees ordinary tensors, to any order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphmeta.adapt.stacked.stack import Stack, TaskValue
 class TaskWeight(TaskValue):
     """A tensor ``[T, *shape]`` that reports ``shape``; see the module's docstring.
 
-    It has no memory under that shape, so that code which reads memory directly fails and is never wrong.
+    It has no memory of that shape, so that code which reads memory directly fails instead of being wrong.
 
     Args:
         stacked: the T versions, ``[T, *shape]``.
@@ -45,5 +45,5 @@ Value = TypeVar("Value", bound=TaskValue)
 
 
 def without_memory(cls: type[Value], shape: torch.Size, like: Tensor) -> Value:
-    """A tensor of that class and shape, of the kind of ``like``, that has no memory."""
+    """A tensor of this class and shape, with dtype and device of ``like``, without memory."""
     return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)  # pyright: ignore

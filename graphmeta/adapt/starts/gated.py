@@ -1,4 +1,4 @@
-"""A start gated by what the recommender computes for the task."""
+"""A gated start: shared weights times a gate computed from the task's context."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gated(Gates):
     Args:
         scope: which parameters are gated.
         width: size of the summary.
-        part: which entries of the summary the gate sees; all if not given.
+        part: the entries of the summary that the gate reads; all if not given.
         granularity, bias: see :class:`~graphmeta.nn.conditioning.gate.Gates`.
 
     Source: CBML eqs 12–14; MetaHIN's task-wise adaptation is the same block.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Start(Protocol):
     """``start(recommender, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
 
-    ``context`` is what is observed of a task: its query samples without their targets. A parameter that is not
+    ``context`` is the observed part of a task: its query samples without their targets. A parameter that is not
     returned starts from the shared weights.
     """
 

@@ -17,7 +17,7 @@ from graphmeta.data.column_types.values import add_edges, are_valid_codes, text
 @column_type
 @dataclass(frozen=True, eq=False)
 class Categorical:
-    """A categorical column: ``codes[row]`` points into ``values``; code 0 stands for "unknown".
+    """A categorical column: ``codes[row]`` points into ``values``; code 0 is "unknown".
 
     Shapes: codes ``[rows]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
     """
@@ -40,7 +40,7 @@ class Categorical:
 
     @property
     def size(self) -> int:
-        """How many values there are, "unknown" included."""
+        """Number of values, including "unknown"."""
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Categorical:
         return {"codes": self.codes.tolist(), "values": self.values.tolist()}
 
     def take(self, rows: np.ndarray) -> Categorical:
-        """The attribute of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
+        """The attribute of these rows; row -1 is unknown. All values are kept, so codes keep their meaning."""
         known = len(self.codes) > 0
         return replace(self, codes=np.where(rows >= 0, self.codes[rows], 0) if known else np.zeros(len(rows), np.int64))
 

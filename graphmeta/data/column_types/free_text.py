@@ -27,7 +27,7 @@ class Text:
 
     @classmethod
     def read(cls, values: pd.Series, name: str) -> Text:
-        """Whatever stands in the cells, as text."""
+        """The cells as text; "" for missing ones."""
         return cls(text(values).to_numpy(dtype=object))
 
     @classmethod

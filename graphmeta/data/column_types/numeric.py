@@ -34,7 +34,7 @@ class Numeric:
         """Numbers, or text that reads as numbers; missing values are unknown.
 
         Raises:
-            InputError: a value that is no finite number; names its row.
+            InputError: a value that is not a finite number; names its row.
         """
         found = pd.Series(pd.to_numeric(values, errors="coerce")).to_numpy(dtype=np.float64, na_value=np.nan)
         known = values.notna().to_numpy(dtype=bool) & (values.astype(str).str.strip() != "").to_numpy(dtype=bool)
@@ -42,8 +42,8 @@ class Numeric:
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
-                f"column {name!r}, row {row + 1}: {values.iloc[row]!r} is no finite number; mend it, or leave the cell "
-                f"empty"
+                f"column {name!r}, row {row + 1}: {values.iloc[row]!r} is not a finite number; correct it or leave the "
+                f"cell empty"
             )
         return cls(found)
 

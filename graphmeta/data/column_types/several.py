@@ -21,7 +21,7 @@ from graphmeta.data.columns import spelled
 class Several:
     """A categorical column with any number of values per row: row r has ``codes[ptr[r]:ptr[r + 1]]``.
 
-    A row without any value has the one code 0, "unknown", so that every row has one at least.
+    A row without values has the single code 0, "unknown", so that every row has at least one code.
 
     Shapes: codes ``[N]`` int64; ptr ``[rows + 1]`` int64; values ``[distinct + 1]`` text, ``values[0] == ""``.
     """
@@ -47,7 +47,7 @@ class Several:
 
     @property
     def size(self) -> int:
-        """How many values there are, "unknown" included."""
+        """Number of values, including "unknown"."""
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Several:
         return {"codes": self.codes.tolist(), "ptr": self.ptr.tolist(), "values": self.values.tolist()}
 
     def take(self, rows: np.ndarray) -> Several:
-        """The column of these rows; row -1 is unknown. The values stay, so codes keep their meaning."""
+        """The column of these rows; row -1 is unknown. All values are kept, so codes keep their meaning."""
         codes, begin = np.append(self.codes, 0), np.append(self.ptr[:-1], len(self.codes))
         count = np.append(np.diff(self.ptr), 1)[rows]
         ptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)

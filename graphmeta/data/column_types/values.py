@@ -1,4 +1,4 @@
-"""What several types of column share."""
+"""Functions shared by several column types."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_edges(graph: HeteroData, owner: str, name: str, row: np.ndarray, codes: 
 
 
 def free_name(graph: HeteroData, owner: str, name: str) -> str:
-    """A node type for a column; PyG keeps double underscores for itself."""
+    """An unused node type for a column; PyG reserves double underscores."""
     name = re.sub("__+", "_", name)
     while name in graph.node_types or name in ("session", "item", "user"):
         name = f"{owner}_{name}"
@@ -46,7 +46,7 @@ def free_name(graph: HeteroData, owner: str, name: str) -> str:
 
 
 def add_features(graph: HeteroData, owner: str, names: Sequence[str], features: Tensor) -> None:
-    """More columns of ``x`` of the nodes of type ``owner``: ``[N, F]``; ``x_names`` holds their F names."""
+    """Append features ``[N, F]`` to ``x`` of the nodes of type ``owner``, and their names to ``x_names``."""
     store = graph[owner]
     store.x = torch.cat([store.x, features], 1) if "x" in store else features
     store.x_names = [*store.get("x_names", []), *names]

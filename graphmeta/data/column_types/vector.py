@@ -33,7 +33,7 @@ class Vector:
         """Cells that are lists or arrays, or text with ``separator`` between the numbers; missing ones are unknown.
 
         Raises:
-            InputError: a cell that is no vector of finite numbers, or one of another length; names its row.
+            InputError: a cell that is not a vector of finite numbers, or has another length; names its row.
         """
         rows: list[np.ndarray | None] = []
         for at, (cell, known) in enumerate(zip(values, pd.Series([_is_known(v) for v in values]), strict=True)):
@@ -87,5 +87,5 @@ def _vector(cell: Any, name: str, at: int, separator: str) -> np.ndarray:
     except (TypeError, ValueError):
         found = np.array([np.nan])
     if not len(found) or not np.isfinite(found).all():
-        raise InputError(f"column {name!r}, row {at + 1}: {str(cell)[:40]!r} is no vector of finite numbers")
+        raise InputError(f"column {name!r}, row {at + 1}: {str(cell)[:40]!r} is not a vector of finite numbers")
     return found

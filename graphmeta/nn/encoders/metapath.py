@@ -34,7 +34,7 @@ class MetaPaths(nn.Module):
     """For each path, the mean vector of an item's neighbours along it: ``[e_i ; mean_{j ∈ N_S(i)} e_j ; …]``.
 
     Along S-I-S-I, neighbours share most sessions with the item (itself included); along an attribute, they are the most
-    clicked items with the same value. An item without neighbours is its own.
+    clicked items with the same value. An item without neighbours is its own neighbour.
 
     With a training session in the graph, its target would be a neighbour of its other items, which leaks the target. So
     the graph holds the support of the training log's tasks, without their queries.

@@ -61,9 +61,9 @@ class TransitionFeatures(ItemFeatures):
 
     The counts include the transition that a training sample must predict: its target is a neighbour of its last click
     even if no other session has that transition, unlike in a new session. Transitions seen once in training would
-    therefore be trusted too much. ``discount`` is subtracted from every count: at 1, an edge needs a second session, so
+    therefore get too much weight. ``discount`` is subtracted from every count: at 1, an edge needs a second session, so
     a sample's own transition alone never makes one, and an edge to its target counts the other sessions. (Excluding a
-    sample's session from all its edges would require features to know the sample.) 0 is the published graph.
+    sample's session from all its edges would require features to read the sample.) 0 is the published graph.
 
     Args:
         neighbours: k, the number of most frequent neighbours per item.
@@ -74,8 +74,8 @@ class TransitionFeatures(ItemFeatures):
     Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width])``; time and memory ``I · k · D``.
     Source: GCE-GNN (Wang et al. 2020), its global graph (window 3, 12 neighbours) and global level.
     Differs: the attention query is the item itself, where the paper uses the session's mean vector, which features do
-    not see; so an item's vector is the same in every session. A sum with one matrix instead of ``ReLU(W [e_i ; e_N])``;
-    counts are of sessions, not of clicks, and discounted.
+    not read; so an item's vector is the same in every session. A sum with one matrix instead of ``ReLU(W [e_i ;
+    e_N])``; counts are of sessions, not of clicks, and discounted.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What heads that have a cross-entropy of their own share."""
+"""Base class of heads with their own cross-entropy."""
 
 from __future__ import annotations
 

@@ -168,8 +168,7 @@ class Reranker(NeighbourCounts):
 
 def _next_share(log: EventLog, similar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each item and entry of its neighbour list: how often the neighbour was the next click after the item, as a
-    share of
-    all next clicks, and the reverse: two of ``[num_items, neighbours]``.
+    share of all next clicks, and the reverse: two of ``[num_items, neighbours]``.
     """
     size = log.num_items
     together = log.session[1:] == log.session[:-1]

@@ -52,6 +52,7 @@ def anr(
     from the target; one shared extractor.
 
     Args:
+        cut: the split of users; texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
         width: of word vectors, if none are given; aspects: per document; size: of each; hidden: of the co-attention.
         vectors: pretrained word vectors, frozen. If not given, word vectors are random and trained.
 

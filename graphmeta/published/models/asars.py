@@ -114,8 +114,10 @@ def asars_user_att(
 ) -> System:
     """ASARS with user attention over the clicks so far: ``z_t = FC [q_t ; e_u]``, ``s_i = tanh(h_i W + b) · e_u``.
 
-    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`);
-    arguments as for :func:`asars_user_cat`.
+    ``q_t = Σ_{i≤t} softmax(s_1 … s_t)_i h_i`` (:class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`).
+
+    Args:
+        width, user_width, states, learning, temporal: as :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (user, attention).
     Differs: loss and batches; see :class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`; the keys of eq 19,
@@ -141,9 +143,7 @@ def asars_time_cat(
     """ASARS with a dwell-time embedding concatenated to each item: LSTM over ``[e_i ; d_i]``, ``z_t = FC h_t``.
 
     Args:
-        dwell: how dwell times are encoded.
-
-    The other arguments are those of :func:`asars_user_cat`.
+        dwell: how dwell times are encoded; width, states, learning: as :func:`asars_user_cat`.
 
     Source: ASARS, sections 3.1–3.4 (time, concatenated).
     Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the dwell time falls in the
@@ -167,7 +167,10 @@ def asars_time_att(
 ) -> System:
     """ASARS with dwell-time attention over the clicks so far: ``z_t = FC q_t``, ``s_i = tanh(h^time_i W + b) · h_i``.
 
-    h^time is the state of a second LSTM over the dwell times; arguments as for :func:`asars_time_cat`.
+    h^time is the state of a second LSTM over the dwell times.
+
+    Args:
+        width, states, dwell, learning: as :func:`asars_time_cat`.
 
     Source: ASARS, eqs 15–20 (time, attention).
     Differs: loss and batches; ``dwell_lag``; see :class:`~graphmeta.nn.encoders.prefix_attention.PrefixAttention`.
@@ -190,7 +193,8 @@ def asars_time_user(
 ) -> System:
     """ASARS with both: :func:`asars_time_att` with the user vector concatenated, ``z_t = FC [q_t ; e_u]``.
 
-    Arguments as for :func:`asars_time_cat` and :func:`asars_user_cat`.
+    Args:
+        width, user_width, states, dwell, learning, temporal: as :func:`asars_time_cat` and :func:`asars_user_cat`.
 
     Source: ASARS, eqs 15–20 (time and user).
     Differs: as those two.

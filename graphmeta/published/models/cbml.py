@@ -38,7 +38,7 @@ def cbml(
 
     Args:
         base: the system whose recommender is adapted, if_san in the paper; its last layer is replaced by one that also
-            reads the cluster. The base itself stays as it is.
+            reads the cluster. The base itself is not modified.
         clusters: number of prototypes.
         gate: inputs and granularity of the gate, see :class:`~graphmeta.published.options.ClusterGate`; None for no
             gate. With one gate per session, score terms and the head's scale are gated too (log-parameters as stored);

@@ -18,9 +18,13 @@ def dropout_net(base: System, *, drop: float = 0.5) -> System:
     ``e_i = m_i o_i + Σ_a v_a(i)``, ``m_i = 0`` for an item without training clicks and, in training, at random.
 
     Args:
-        base: a system with an item table; it stays as it is. An adaptation wraps this system, not its base:
+        base: a system with an item table, which is not modified. An adaptation wraps this system, not its base:
             ``cbml(dropout_net(if_san(items)))``.
         drop: dropout rate of id vectors.
+
+    Raises:
+        InputError: a rate outside of [0, 1), a base without an item table, with an adaptation, or with
+            attribute-composed items.
 
     Source: Volkovs, Yu, Poutanen, DropoutNet: Addressing Cold Start in Recommender Systems, NeurIPS 2017.
     Differs: see :class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`; items only, not users.
@@ -29,7 +33,7 @@ def dropout_net(base: System, *, drop: float = 0.5) -> System:
     if not 0 <= drop < 1:
         raise InputError(f"drop={drop} is the dropout rate of id vectors: at least 0, below 1")
     if any(isinstance(part, ComposesItems) for part in system.modules()):
-        raise InputError("the base has attribute-composed items already; pass the base inside it")
+        raise InputError("the base already has attribute-composed items; pass the base inside it")
     if system.adaptation is not None:
         raise InputError(
             "the base has an adaptation; wrap this system with it instead: cbml(dropout_net(if_san(items)))"

@@ -163,7 +163,7 @@ def meta_cf_g(
     ``p⁰ = Φ``, ``p ← p − α ∇ L(p)`` on the known items, ``score_i = p · q_i`` with frozen Q.
 
     Args:
-        negatives: items sampled per target; step, inner: α, K and the order of the meta-gradient.
+        width: D; negatives: items sampled per target; step, inner: α, K and the order of the meta-gradient.
         sums: losses are sums over a task's targets as in the paper, else means.
 
     Source: Wei et al., Fast Adaptation for Cold-start Collaborative Filtering with Meta-learning (MetaCF), ICDM
@@ -188,9 +188,13 @@ def meta_cf_linear(
 ) -> System:
     """MetaCF_P(Linear): a user starts from a linear map of the mean vector of their items: ``p⁰ = x̄ W``.
 
-    W starts at I plus small noise, because ``p⁰ = x̄`` is already a good start.
+    W is initialised to I plus small noise, because ``p⁰ = x̄`` is already a good start.
 
-    Source: MetaCF, eqs 9–10; otherwise as :func:`meta_cf_g`, whose arguments these are.
+    Args:
+        width, negatives, step, inner, sums: as :func:`meta_cf_g`.
+
+    Source: MetaCF, eqs 9–10.
+    Differs: as :func:`meta_cf_g`.
     """
     generator = nn.Linear(width, width, bias=False)
     with torch.no_grad():
@@ -213,9 +217,11 @@ def meta_cf_neural(
     """MetaCF_P(Neural): a user starts from an MLP of the mean vector of their items: ``ReLU(x̄ W₁ + b₁) W₂ + b₂``.
 
     Args:
-        residual: add x̄ to the output (not in the paper) and initialise W₂ near zero.
+        hidden: width of the hidden layer; residual: add x̄ to the output and initialise W₂ near zero.
+        width, negatives, step, inner, sums: as :func:`meta_cf_g`.
 
-    Source: MetaCF, eqs 9–10; the hidden width is not given. Otherwise as :func:`meta_cf_g`, whose arguments these are.
+    Source: MetaCF, eqs 9–10; the hidden width is not given.
+    Differs: ``residual`` is not in the paper; otherwise as :func:`meta_cf_g`.
     """
     generator = _Layers(width, hidden, residual=residual)
     return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(step, inner, sums))
@@ -241,8 +247,11 @@ def melu_id(
 
     ``score_i = w · ReLU(W [q_i ; r_u] + b) + b'``; r_u is random and fixed and replaces MeLU's user profile.
 
-    Source: MetaCF's baseline MeLU, reconstructed: the paper does not say how a content-based method runs without
-    content.
+    Args:
+        hidden: width of the hidden layer; width, negatives, step, inner, sums: as :func:`meta_cf_g`.
+
+    Source: MetaCF's baseline MeLU, reconstructed: the paper does not specify how a content-based method runs
+    without content.
     Differs: r_u is a function of the user's known items, so that new users have one too.
     """
     head = PairNetwork(HashedNoise(width), width, hidden=hidden)

@@ -51,8 +51,14 @@ def fit(
     patience: int = 4,
     seed: int = 0,
 ) -> Iterator[Report]:
-    """Train a model; arguments as :func:`~graphmeta.training.stages.train_stages`. Training runs while the reports are
-    iterated.
+    """Train a model in its stages, one epoch per report; iterate to the end.
+
+    Args:
+        cut: the split of users; its training reviews are trained on, its validation users choose the epochs.
+        epochs, optimizer, batch_size, patience, seed: as :func:`~graphmeta.training.stages.train_stages`.
+
+    Raises:
+        DivergedError: a loss or, after an epoch, a weight that is not finite.
     """
     return train_stages(
         model.stages(cut), epochs=epochs, optimizer=optimizer, batch_size=batch_size, patience=patience, seed=seed
@@ -60,7 +66,10 @@ def fit(
 
 
 def cold_errors(model: CrossDomainModel, cut: CrossDomain, role: int = TEST) -> dict[str, float]:
-    """MSE, RMSE and MAE on the target-domain ratings of cold-start users, over all these ratings."""
+    """MSE, RMSE and MAE on the target-domain ratings of cold-start users, over all these ratings.
+
+    In units of the rating scale (MSE: squared); ``role`` selects the users: TEST, or VALID for validation.
+    """
     rows = cut.queries(role)
     return rating_errors(predict(model, rows), rows.rating)
 
@@ -259,6 +268,7 @@ def catn(
     documents to target items and the reverse, are trained on linking users.
 
     Args:
+        cut: the split of users; texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
         variant: ``simple`` (uniform word weights, no S, one extractor), ``share`` (attention and S, one extractor),
             ``doubleS`` (an extractor per domain), ``full`` (also auxiliary documents).
         sizes: of words and aspects.

@@ -87,6 +87,7 @@ def cluster_seq(
 
     Args:
         width: of items and states; user_clusters: user vectors and clusters; negatives: items sampled per target.
+        step, inner: learning rate of the decoder's steps on a user's clicks, their number and order.
 
     Source: ClusterSeq (arXiv 2307.13766), of which only the abstract was available: meta-learning over users by their
     first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
@@ -125,7 +126,8 @@ def meta_tl(
     ``max(0, 1 + d(target) − d(other))`` as the loss.
 
     Args:
-        width: of items and relations; hidden, dropout: of the MLP; step: β.
+        width: of items and relations; hidden, dropout: of the MLP; negatives: items sampled per target.
+        step, inner: β, number and order of the steps.
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
     SIGIR 2021, eqs 1–6.

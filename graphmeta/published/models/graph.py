@@ -32,6 +32,9 @@ def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages
         width: d; steps: rounds of message passing.
         messages: message function of a relation, one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`.
 
+    Raises:
+        InputError: an unknown message function.
+
     Source: Schlichtkrull et al., Modeling Relational Data with Graph Convolutional Networks, ESWC 2018, eq 2, with
     SR-GNN's gate and readout; ``attention`` is GAT's for each relation, ``transformer`` HGT (Hu et al. 2020).
     Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.encoders.hetero`.
@@ -104,9 +107,9 @@ def reranker(base: System) -> System:
         system.fit_statistics(log)
 
     Args:
-        base: a system that scores by inner products; it stays as it is.
+        base: a system that scores by inner products; it is not modified.
 
-    Source: ours.
+    Source: ours; stacked generalisation (Wolpert 1992) inside the softmax of NISER+ (Gupta et al. 2019).
     """
     system = copied(base)
     head = system.recommender.head

@@ -46,7 +46,7 @@ def maml(
     ``θ_t = θ − lr ∇ L_support(θ)``, trained so that ``L_query(θ_t)`` is small.
 
     Args:
-        base: the system whose recommender is adapted; it stays as it is.
+        base: the system whose recommender is adapted; it is not modified.
         scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`.
         step: learning rate of plain gradient steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates` (a learned rate
             per number) or :class:`~graphmeta.adapt.step.GroupRates` (per parameter).
@@ -54,6 +54,8 @@ def maml(
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
     (Meta-SGD) for learned rates per number, Antoniou et al. 2019 (MAML++) per parameter.
+    Differs: a task is a session, with its observed clicks as support and the next click as query; first order by
+    default.
     """
     return with_adaptation(copied(base), Adaptation(scope, step=step_of(step), inner=inner))
 
@@ -99,10 +101,12 @@ def melu(
 ) -> System:
     """MeLU on sessions: the last layer is adapted, all weights are meta-trained.
 
-    Args: as :func:`maml`.
+    Args:
+        base, step, inner: as :func:`maml`.
 
-    Source: Lee et al., MeLU, KDD 2019, Algorithm 1, on IF-SAN as in CBML §5. Differs: a true meta-gradient of the
-    stated order; the released code copies its fast weights, which cuts the meta-gradient.
+    Source: Lee et al., MeLU, KDD 2019, Algorithm 1, on IF-SAN as in CBML §5.
+    Differs: a true meta-gradient of the stated order; the released code copies its fast weights, which cuts the
+    meta-gradient.
     """
     return with_adaptation(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
 

@@ -89,7 +89,7 @@ def gc_san(
     ``s = w E_last + (1 − w) h_last``, score_i = s · e_i.
 
     Args:
-        width: d; steps: rounds of message passing; layers: attention blocks; weight: w.
+        width: d; steps: rounds of message passing; layers: attention blocks; weight: w; dropout: in each block.
 
     Source: Xu et al., Graph Contextualized Self-Attention Network for Session-based Recommendation, IJCAI 2019.
     Differs: each block has its own weights and padding gets no attention; the third-party code shares one block.
@@ -129,7 +129,8 @@ def gru4rec(
     ``score_i = h_t · e_i + b_i``.
 
     Args:
-        width: of items and states, one table for input and output; cell: ``nn.GRU`` or ``nn.LSTM``.
+        width: of items and states, one table for input and output; cell: ``nn.GRU`` or ``nn.LSTM``; layers: number of
+            recurrent layers; dropout: before each; bias: add a bias per item, ``b_i``.
         whole: a batch is whole sessions, each read once; False: prefixes, as the graph encoders are trained.
         sampling: the loss, and its sampled negatives if it has any.
 
@@ -165,7 +166,7 @@ def if_san(
     ``S = [w F_x[last] + (1−w) e_last ; w F_a[last] + (1−w) a_last]``, score_i = (S W_p + b_p) · e_i.
 
     Args:
-        width: d; layers: attention blocks at each level.
+        width: d; layers: attention blocks at each level; dropout: in each block.
         score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.

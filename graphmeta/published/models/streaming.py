@@ -61,9 +61,11 @@ def full_retrain(
     """Retrain on all events so far in every period, from the last weights or from scratch.
 
     Args:
-        base: the retrained system, which stays as it is; ``mf`` in the paper.
+        base: the retrained system, which is not modified; ``mf`` in the paper.
+        epochs, batch_size: of each retraining; from_scratch: start from the weights before the stream each time.
 
     Source: Zhang et al. 2020, baseline; :class:`~graphmeta.retrain.strategy.Full`.
+    Differs: any base; no L2 term; five epochs by default, not a hundred.
     """
     return _with_strategy(base, Full(epochs, batch_size, from_scratch=from_scratch))
 
@@ -78,9 +80,11 @@ def fine_tune(
     """Train on the new period's events only, from the last weights.
 
     Args:
-        base: the retrained system, which stays as it is; ``mf`` in the paper.
+        base: the retrained system, which is not modified; ``mf`` in the paper.
+        epochs, batch_size: of each retraining.
 
     Source: Zhang et al. 2020, baseline; :class:`~graphmeta.retrain.strategy.FineTune`.
+    Differs: any base.
     """
     return _with_strategy(base, FineTune(epochs, batch_size))
 
@@ -96,11 +100,12 @@ def spmf(
     """SPMF: train on the new period's events and a reservoir of earlier ones, sampling low-scored events more often.
 
     Args:
-        base: the retrained system, which stays as it is; the original's is ``mf(items, users=users, loss=Bpr())``.
-        size: of the reservoir.
+        base: the retrained system, which is not modified; the original's is ``mf(items, users=users, loss=Bpr())``.
+        size: of the reservoir, in samples; epochs, batch_size: of each retraining.
 
     Source: Wang et al., Streaming Ranking Based Recommender Systems, SIGIR 2018, as Zhang et al. 2020 run it;
     :class:`~graphmeta.retrain.strategy.Reservoir`.
+    Differs: any base, by default ``mf`` with the loss of the SML study; the plain reservoir algorithm.
     """
     strategy = Reservoir(size, epochs, batch_size)
     return _with_strategy(base, strategy)
@@ -135,15 +140,16 @@ def sml(
     """SML: a transfer network per embedding table combines its last weights with those retrained on the new period.
 
     Args:
-        base: the retrained system, which stays as it is; ``mf`` in the paper.
+        base: the retrained system, which is not modified; ``mf`` in the paper.
         rounds: alternations of the two steps per period; epochs: of each step; offline: number of first periods that
             use the offline algorithm.
-        warm_up: epochs of the networks on the data before the stream; the paper has none, which needs far more than
-            some thousand events per period: see RESULTS.md.
+        warm_up: epochs of the networks on the data before the stream; 0 as in the paper, which does not suffice with
+            a few thousand events per period (RESULTS.md).
         restart_from: ``Retrained()`` as in the paper, ``Transferred()`` as in the public code.
         net: options of :class:`~graphmeta.retrain.transfer_net.TransferNet`.
 
     Source: Zhang et al. 2020, equations 3–8, algorithms 1 and 2; :class:`~graphmeta.retrain.transfer.Transfer`.
+    Differs: any base, with one network per embedding table; ``warm_up`` and ``net.residual`` are ours.
     """
     make_net = partial(TransferNet, **asdict(net))
     strategy = Transfer(

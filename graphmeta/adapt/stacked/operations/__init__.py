@@ -1,4 +1,4 @@
-"""What per-task values do when they meet an operation: one handler for each kind. Importing this registers them."""
+"""Handlers of operations on per-task values, one per kind of operation. Importing this package registers them."""
 
 from graphmeta.adapt.stacked.operations import elementwise, fused, indexing, layers, products, shapes
 

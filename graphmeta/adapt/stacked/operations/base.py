@@ -1,7 +1,7 @@
-"""What the handlers of per-task values share.
+"""Functions shared by the handlers of per-task values.
 
-The principle is one: an operation does for each task what the module wrote for one. So a per-task value ``[T, *shape]``
-and rows of tasks, cut into T blocks, get the dimension T in front, as one more dimension of a batch.
+An operation written for one task is applied to each task: a per-task value ``[T, *shape]``, and rows of tasks split
+into T blocks, get T as a leading batch dimension.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import Remedy, UnsupportedOp
 
-_LARGEST = 2**24  # numbers of a constant that is computed for every task
+_LARGEST = 2**24  # largest size of a constant that is expanded to every task
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
@@ -34,7 +34,7 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 
 
 def in_parts(function: Callable[..., Any]) -> Handler:
-    """The handler of an operation that ``function(stack, …)`` computes by others, which the stack sees one by one."""
+    """The handler of an operation that ``function(stack, …)`` composes from others, each of which the stack handles."""
 
     def handler(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         with stack:
@@ -44,7 +44,7 @@ def in_parts(function: Callable[..., Any]) -> Handler:
 
 
 def composed(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register what an operation is in terms of others, which the stack then sees one by one."""
+    """Register a decomposition of operations into others, each of which the stack handles."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         HANDLERS.update(dict.fromkeys(names, in_parts(function)))
@@ -65,7 +65,7 @@ def stacked(x: Any) -> Tensor:
 
 
 def constant(stack: Stack, x: Tensor, of: str) -> Tensor:
-    """``x``, which must be the same for all tasks."""
+    """``x``, after a check that it is the same for all tasks."""
     note = stack.note(x)
     if type(note) is not Shared:
         raise stack.refused(f"{of} of a per-task weight and {{}}", x, note)
@@ -88,7 +88,9 @@ def replaced(values: Any, by: Callable[[Tensor], Tensor]) -> Any:
 
 
 def common_rows(stack: Stack, tensors: Sequence[Tensor]) -> tuple[Tensor, Rows] | None:
-    """The tensor among these whose rows all others go along with, at one place from the right; None without rows."""
+    """The first tensor with rows of tasks, after a check that all others have theirs at the same dimension from the
+    right; None without rows.
+    """
     known = [(x, stack.note(x)) for x in tensors if not isinstance(x, TaskValue)]
     lost = next((note for x, note in known if type(note) is Lost and stack.met(x)), None)
     if lost is not None:
@@ -103,8 +105,8 @@ def as_rows(stack: Stack, value: Tensor, x: Tensor, note: Rows) -> Tensor:
     """A per-task value as rows like those of ``x``: each row has its own task's version.
 
     Raises:
-        UnsupportedOp: a value with several entries along the rows, unless these are one that ``expand`` or ``repeat``
-            has repeated: as many entries as there are rows are no reason to deal them out.
+        UnsupportedOp: a value with several entries along the rows, unless ``expand`` or ``repeat`` made them of one: an
+            equal number of entries and rows does not imply that they correspond.
     """
     at, size, own = value.dim() - (x.dim() - note.dim), x.shape[note.dim], stacked(value)
     repeated = at >= 0 and (value.shape[at] == 1 or (value.shape[at] == size and own.stride(at + 1) == 0))
@@ -123,10 +125,10 @@ def as_rows(stack: Stack, value: Tensor, x: Tensor, note: Rows) -> Tensor:
 
 
 def once(values: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, ...]]:
-    """Broadcastable ``[T, …]`` with one entry along each dimension that none of them has but as a repeated one.
+    """Broadcastable tensors ``[T, …]``, narrowed to one entry along dimensions in which all of them are repeated.
 
     Returns:
-        The tensors, and the shape to expand a result to, so that it is known to be repeated as well.
+        The tensors, and the shape to expand a result to, so that it is marked as repeated as well (stride 0).
     """
     shape = torch.broadcast_shapes(*(x.shape for x in values))
     for dim in range(1 - len(shape), 0):

@@ -55,7 +55,7 @@ def elementwise(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwar
 
 
 def _cast(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
-    """In another dtype or on another device; a second tensor only names them."""
+    """Cast to another dtype or device; a second tensor only specifies these."""
     x, *others = tensors_in((args, kwargs))
     named = {"dtype": others[0].dtype, "device": others[0].device} if others else {}
     if not isinstance(x, TaskValue):
@@ -67,7 +67,7 @@ def _cast(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) ->
 
 
 def _with_rows(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs, x: Tensor, note: Rows) -> Tensor:
-    """Per-task values and rows, elementwise: along rows in blocks ``[…, T, R, …]``, or each row with its own value."""
+    """Per-task values and rows, elementwise: by blocks ``[…, T, R, …]``, or each row with its own task's value."""
     right, size, tasks = x.dim() - note.dim, x.shape[note.dim], stack.num_tasks
 
     def by_blocks(y: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _with_rows(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwarg
 
 
 def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
-    """Writing into rows takes place in the rows; a per-task value is no place to write into."""
+    """In-place operations write into rows; writing into a per-task value is not supported."""
     name = name_of(func)[:-1]
     if isinstance(args[0], TaskValue):
         raise UnsupportedOp(f"{name} into a per-task weight in place", Remedy.COPY)
@@ -115,8 +115,8 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
     if name in ("copy", "fill"):
         out = as_rows(stack, args[1].expand(args[0].shape), args[0], note) if type(note) is Rows else None
     else:
-        before = stack.mark(args[0].clone(), note)  # what is written over may be needed for a derivative
-        out = plain(before, *args[1:], **kwargs)  # by way of the per-task value, to its handler
+        before = stack.mark(args[0].clone(), note)  # the overwritten values may be needed for a derivative
+        out = plain(before, *args[1:], **kwargs)  # dispatches to the handler of the per-task value
     if type(note) is not Rows or out is None or isinstance(out, TaskValue) or out.shape != args[0].shape:
         raise stack.refused(f"{name} of a per-task weight in place, into {{}}", args[0], note)
     args[0].copy_(out)

@@ -1,9 +1,9 @@
-"""Fused operations of torch in terms of smaller ones, of which every derivative exists and every part can adapt.
+"""Decompositions of torch's fused operations, with derivatives of every order and per-task weights.
 
 Fused attention has no second derivative, and cuDNN's recurrent layers have none, nor a first one in eval mode. Within
-:class:`ExactDerivatives` attention is a product, a softmax and a product, and on a GPU recurrent layers are their
-equations (packed sequences: PyTorch's own kernels). The stacked engine uses the same functions where weights differ by
-task.
+:class:`ExactDerivatives` attention is computed as product, softmax and product, and on a GPU recurrent layers by their
+equations (packed sequences: by PyTorch's native kernels). The stacked engine uses the same functions where weights
+differ by task.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Mode = TorchFunctionMode
 
 
 class ExactDerivatives(TorchFunctionMode):
-    """Within it, what is fused is computed in parts wherever that is what it takes to differentiate it again.
+    """Within it, fused operations are decomposed where their derivative is needed and does not exist otherwise.
 
     Args:
-        again: whether it is differentiated again; if not, only recurrent layers on a GPU are computed in parts.
-        parts: whether anything is computed in parts.
-        guard: what the recommender's code must leave alone.
+        again: whether second derivatives are needed; if not, only recurrent layers on a GPU are decomposed.
+        parts: whether any operation is decomposed.
+        guard: checks reads and writes of the recommender's code.
     """
 
     def __init__(self, *, again: bool = True, parts: bool = True, guard: Guard | None = None) -> None:
@@ -62,7 +62,7 @@ class ExactDerivatives(TorchFunctionMode):
 
 
 def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the parts know this form of the operation, and are needed."""
+    """Whether the decomposition supports this form of the operation, and is needed."""
     if name == "multi_head_attention_forward":
         return args[0].dim() == 3 and kwargs.get("static_k") is None and len(args) <= 22
     if name == "scaled_dot_product_attention":
@@ -85,7 +85,7 @@ def attention(  # noqa: PLR0913  torch's own signature
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """``softmax(q kᵀ · scale + mask) v``, zero where a query may attend nothing: ``[…, L, E]`` -> ``[…, L, E]``."""
+    """``softmax(q kᵀ · scale + mask) v``, zero where all keys of a query are masked: ``[…, L, E]`` -> ``[…, L, E]``."""
     if enable_gqa:
         raise UnsupportedOp("grouped-query attention")
     weight = _attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale)
@@ -195,7 +195,7 @@ _PARTS: dict[str, Callable[..., Any]] = {
 
 
 def _where_needed(name: str) -> Callable[..., Any]:
-    """In parts if a derivative asks for it; else as torch does it."""
+    """The handler that decomposes an operation if its derivative is needed, else calls torch's."""
     parts = in_parts(_PARTS[name])
 
     def handler(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -214,7 +214,7 @@ ALWAYS.update({name: _where_needed(name) for name in _PARTS})
 
 
 def _derivative_inside(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The low-rank steps know a weight by what was made of it, and a derivative within the call is made otherwise."""
+    """Refuse derivatives inside the recommender: low-rank steps need the tensors made of a weight outside of them."""
     raise UnsupportedOp(f"torch.autograd ({name_of(func)}) inside of the recommender", Remedy.DERIVATIVE)
 
 

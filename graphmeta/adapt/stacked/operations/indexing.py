@@ -66,7 +66,7 @@ def _embedding(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwarg
     if isinstance(found, TaskWeight):
         return TaskWeight(torch.where(at, found.stacked.detach(), found.stacked), stack)
     note = stack.note(found)
-    return stack.mark(torch.where(at, found.detach(), found), note)  # the row is used, and not learned
+    return stack.mark(torch.where(at, found.detach(), found), note)  # the row is used, but has no gradient
 
 
 @handles("index_select")

@@ -45,7 +45,7 @@ def _rms_norm(
 
 
 def _by_channel(x: Tensor, value: Tensor) -> Tensor:
-    """One number a channel (dimension 1) against ``x``."""
+    """A value per channel, reshaped to broadcast along dimension 1 of ``x``."""
     return value if x.dim() <= 2 else value.reshape(-1, *(1,) * (x.dim() - 2))
 
 
@@ -118,7 +118,7 @@ def _convolution(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwa
     if isinstance(weight, TaskValue):
         blocks, undo = in_blocks(stack, x, note)
         groups, own = options.pop("groups", 1), stacked(weight)
-        channels = blocks.transpose(0, 1).flatten(1, 2)  # the tasks' channels side by side, a group of groups each
+        channels = blocks.transpose(0, 1).flatten(1, 2)  # channels of all tasks, one set of groups per task
         channels = channels.reshape(-1).view(channels.shape)  # other strides of a size of 1 read as channels last
         out = func(channels, own.flatten(0, 1), None, **options, groups=groups * stack.num_tasks)
         out = undo(out.unflatten(1, (stack.num_tasks, -1)).transpose(0, 1))

@@ -22,13 +22,13 @@ from graphmeta.errors import Remedy, UnsupportedOp
 def product(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` for each task, where at least one of them is a per-task value."""
     if isinstance(a, TaskValue) and not isinstance(b, TaskValue) and type(stack.note(b)) is Rows and b.dim() > 1:
-        with stack:  # (W x)ᵀ = xᵀ Wᵀ, so that rows stand on the left
+        with stack:  # (W x)ᵀ = xᵀ Wᵀ, so that rows are on the left
             left = a if a.dim() > 1 else a[None]
             if left.dim() == 2:
                 out = torch.matmul(b.transpose(-1, -2), left.t()).transpose(-1, -2)
                 return out if a.dim() > 1 else out.squeeze(-2)
     rows = common_rows_of_product(stack, a, b)
-    if rows is not None and rows[0].dim() - rows[1].dim > 2:  # a batch of products, each of one row's
+    if rows is not None and rows[0].dim() - rows[1].dim > 2:  # a batch of products, one per row
         x, note = rows
         side = b if x is a else a
         at = side.dim() - (x.dim() - note.dim)
@@ -64,7 +64,7 @@ def product(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
 
 
 def common_rows_of_product(stack: Stack, a: Tensor, b: Tensor) -> tuple[Tensor, Rows] | None:
-    """The side of a product that has rows of tasks, which must not be what it sums over."""
+    """The side of a product that has rows of tasks, after a check that the product does not sum over them."""
     found = []
     for x, summed in ((a, 1), (b, 2 if b.dim() > 1 else 1)):
         note = None if isinstance(x, TaskValue) else stack.note(x)
@@ -82,12 +82,12 @@ def plain_side(stack: Stack, x: Tensor) -> Tensor:
 
 
 def _batched(a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
-    """``matmul`` of each task: ``[T, *shape]`` each, of which the shapes have these ranks."""
+    """``matmul`` of each task: both ``[T, *shape]``, where the shapes have these ranks."""
     a = a[:, None] if rank_a == 1 else a
     b = b[..., None] if rank_b == 1 else b
     rank = max(a.dim(), b.dim())
     a, b = (x.reshape(len(x), *(1,) * (rank - x.dim()), *x.shape[1:]) for x in (a, b))
-    # Repeated entries are multiplied once, and stay known as repeated.
+    # Repeated entries are multiplied once, and the result is marked as repeated (stride 0).
     (left, right), shape = once([a[..., :1], b[..., :1, :]])
     for dim in range(1, rank):
         a = a.narrow(dim, 0, left.shape[dim]) if dim < rank - 1 else a
@@ -98,7 +98,7 @@ def _batched(a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
 
 
 def _row_place(left: bool, x: Tensor, note: Rows, a: Tensor, b: Tensor, rank: int) -> int:
-    """The dimension of a task's product at which the rows of one side stand."""
+    """The dimension of the rows of one side in a task's product."""
     right = x.dim() - note.dim
     if right > 2:
         return rank - right + (a.dim() == 1) + (b.dim() == 1)
@@ -118,7 +118,7 @@ def rows_times_matrix(stack: Stack, x: Tensor, note: Rows, weight: Tensor) -> Te
 
 
 def in_blocks(stack: Stack, x: Tensor, note: Rows) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``x`` as ``[T, R, …]``, the rows in front, and what puts a result ``[T, R, …]`` back in x's order."""
+    """``x`` as ``[T, R, …]``, rows first, and the function that restores x's order in a result ``[T, R, …]``."""
     stack.use(note)
     front = x.movedim(note.dim, 0) if note.dim else x
     tasks = stack.num_tasks
@@ -143,7 +143,7 @@ def in_blocks(stack: Stack, x: Tensor, note: Rows) -> tuple[Tensor, Callable[[Te
 
 
 def _dealt(owner: Owner, tasks: int) -> tuple[Tensor, int]:
-    """A place for each row in T equal blocks, by task; kept with the owner, so that one call asks for sizes once."""
+    """The position of each row in T equal blocks, by task; cached in the owner, so sizes are read once per call."""
     if owner.dealt is None:
         task = owner.task
         order = torch.argsort(task, stable=True)
@@ -167,7 +167,7 @@ def _linear(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         front = x.movedim(note.dim, 0) if note.dim else x
         out = weight.linear(front if front is x else stack.rows(front))
         out = out.movedim(0, note.dim) if note.dim else out
-        out = stack.rows(out.clone() if bias is None else out, note.dim)  # a module may write into what it gets
+        out = stack.rows(out.clone() if bias is None else out, note.dim)  # a module may write into the result
     elif isinstance(weight, TaskValue):
         with stack:
             out = torch.matmul(x, weight.t() if weight.dim() > 1 else weight)

@@ -1,4 +1,4 @@
-"""Recurrent layers by their equations, of which every derivative exists and every part can adapt."""
+"""Recurrent layers by their equations, with derivatives of every order and per-task weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 
 
 def without_cudnn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A recurrent layer by PyTorch's own kernels, which have every derivative."""
+    """A recurrent layer by PyTorch's native kernels, which have derivatives of every order."""
     if not args[0].is_cuda:
         return func(*args, **kwargs)
-    with _CUDNN:  # the switch is the process's: one thread at a time
+    with _CUDNN:  # the flag is global to the process: one thread at a time
         before = torch._C._get_cudnn_enabled()
         torch._C._set_cudnn_enabled(False)
         try:
@@ -78,7 +78,7 @@ def rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 
 
 def _beside(mode: Mode, h: Tensor, x: Tensor) -> Tensor:
-    """A state with one row for each row of ``x``, whose rows belong to the same tasks whatever it was made of."""
+    """A state with one row for each row of ``x``, marked as rows of the same tasks."""
     if isinstance(mode, Stack) and not isinstance(h, TaskValue):
         own, other = mode.note(x), mode.note(h)
         if type(own) is Rows and type(other) is not Rows and not mode.met(h):
@@ -87,7 +87,7 @@ def _beside(mode: Mode, h: Tensor, x: Tensor) -> Tensor:
 
 
 def plain_sequence(args: tuple[Any, ...]) -> str | None:
-    """Why these arguments of a recurrent layer are not those of one padded sequence; None if they are."""
+    """The reason why these arguments of a recurrent layer are not a padded batch; None if they are."""
     if len(args) != 9 or not isinstance(args[2], (list, tuple)):
         return "packed"
     return None if args[0].dim() == 3 else "without a batch dimension"

@@ -20,7 +20,7 @@ from graphmeta.errors import UnsupportedOp
 
 
 def _only(args: Args, kwargs: Kwargs) -> TaskWeight:
-    """The one tensor among the arguments, the first of them."""
+    """The first argument, after a check that it is the only tensor."""
     tensors = list(tensors_in((args, kwargs)))
     if len(tensors) != 1 or not isinstance(args[0], TaskWeight):
         raise UnsupportedOp("an operation on a per-task weight and another tensor")
@@ -60,7 +60,7 @@ def _shapes(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
 
 
 def _after(name: str, rest: Args, place: int) -> Kwargs:
-    """Positional arguments behind the dimension, by their names."""
+    """Positional arguments after the dimension, by name."""
     names = {"select": ["index"], "narrow": ["start", "length"], "unflatten": ["sizes"]}.get(name, [])
     return dict(zip(names, rest[place + 1 :], strict=False))
 
@@ -82,7 +82,7 @@ def _repeat(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
     many = tuple(rest[0] if rest and not isinstance(rest[0], int) else rest or next(iter(kwargs.values())))
     many = (1,) * (weight.dim() - len(many)) + many
     own = weight.stacked.reshape(stack.num_tasks, *(1,) * (len(many) - weight.dim()), *weight.shape)
-    single = [size == 1 for size in own.shape[1:]]  # these stay one entry in memory, known to be repeated
+    single = [size == 1 for size in own.shape[1:]]  # kept as one entry in memory (stride 0), known to be repeated
     own = own.repeat(1, *(1 if one else n for n, one in zip(many, single, strict=True)))
     return TaskWeight(own.expand(-1, *(n if one else -1 for n, one in zip(many, single, strict=True))), stack)
 

@@ -1,4 +1,4 @@
-"""Whose rows the results of plain operations hold: one rule for each kind. Importing this registers them."""
+"""Rules for the tasks of rows in results of plain operations, one per kind. Importing this package registers them."""
 
 from graphmeta.adapt.stacked.rules import elementwise, indexing, layers, products, shapes, writing
 

@@ -1,8 +1,8 @@
-"""What the rules share: how they are registered, and where the rows of elementwise results stand.
+"""Functions shared by the rules: registration, and the dimension of rows in elementwise results.
 
-A rule says whose rows the result of a plain operation holds, given its arguments'. It gets ``(stack, name, args,
-kwargs, result)`` and returns the note of the result, or one for each of several. What has no rule is
-:class:`~graphmeta.adapt.stacked.notes.Lost`: never wrong, only refused where it meets a per-task weight.
+A rule infers the tasks of the rows of a result from the notes of the arguments of a plain operation. It gets ``(stack,
+name, args, kwargs, result)`` and returns the note of the result, or a tuple with one per result. Without a rule, the
+result is :class:`~graphmeta.adapt.stacked.notes.Lost`: never wrong, but refused in operations with a per-task weight.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def rule(*names: str) -> Any:
 
 
 def given(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, default: Any = None) -> Any:
-    """An argument by its place or its name."""
+    """An argument by position or name."""
     return args[place] if len(args) > place else kwargs.get(name, default)
 
 
 def paired(stack: Stack, tensors: Iterable[tuple[Tensor, Note]]) -> tuple[Tensor, Rows] | None:
-    """The first rows of tasks among these, as the owner of what they make with the others; None without rows.
+    """The first tensor with rows of tasks, and the note of rows combined from all of them; None without rows.
 
     Raises:
-        UnsupportedOp: rows at two places, counted from the right.
+        UnsupportedOp: rows at two different dimensions, counted from the right.
     """
     first: tuple[Tensor, Rows] | None = None
     for x, note in tensors:
@@ -53,7 +53,7 @@ def paired(stack: Stack, tensors: Iterable[tuple[Tensor, Note]]) -> tuple[Tensor
 
 
 def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
-    """The note of an elementwise, broadcasting operation: all rows must stand at one place counted from the right."""
+    """The note of an elementwise, broadcasting operation; all rows must be at the same dimension from the right."""
     notes = [(x, stack.note(x)) for x in tensors]
     try:
         first = paired(stack, notes)
@@ -63,8 +63,8 @@ def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
     if first is None:
         return next((note for _, note in lost if type(note) is Lost), Lost("arithmetic on sample.ptr as a whole"))
     x, note = first
-    # Lost data beside a row goes with that row, since no encoder mixes samples (what a weight has met never gets here);
-    # a lost row number may point anywhere.
+    # Lost data with an entry per row belongs to that row, since encoders do not mix samples (tensors that depend on
+    # per-task weights are refused earlier); a lost integer may be an index of any row.
     numbers = not out.is_floating_point() and not out.is_complex() and out.dtype != torch.bool
     beside = next((other for y, other in lost if numbers or not _stands_by(y, x, note)), None)
     if beside is not None:
@@ -76,6 +76,6 @@ def aligned(stack: Stack, tensors: Sequence[Tensor], out: Tensor) -> Note:
 
 
 def _stands_by(y: Tensor, x: Tensor, note: Rows) -> bool:
-    """Whether ``y`` has an entry for each row of ``x``, so that what it holds goes with that row."""
+    """Whether ``y`` has an entry for each row of ``x``, which then belongs to that row."""
     at = y.dim() - (x.dim() - note.dim)
     return at >= 0 and y.shape[at] == x.shape[note.dim]

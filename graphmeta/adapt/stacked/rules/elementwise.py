@@ -40,8 +40,8 @@ log_softmax softmin cumsum cumprod cummax cummin logcumsumexp count_nonzero std_
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 KEEPS_VALUES = frozenset(_KEEPS_VALUES.split())
 CREATES = frozenset(_CREATES.split())
-_EVERY = "every"  # a reduction without a dimension goes over all of them
-# name -> where its dimension stands among the positional arguments, and what it is if not given
+_EVERY = "every"  # a reduction without a dimension reduces all of them
+# name -> position of its dimension among the arguments, and its default
 ALONG: dict[str, tuple[int, Any]] = {
     **dict.fromkeys(
         _REDUCTIONS.split(),
@@ -105,10 +105,10 @@ def _along(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def dims_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> list[int] | None:
-    """The dimensions that a reduction goes over, in the order given (a matrix norm tells them apart); None for all.
+    """The reduced dimensions, in the given order (a matrix norm distinguishes them); None for all.
 
     Raises:
-        ValueError: an unbiased estimate by position, or no dimension, which torch reads as none or all.
+        ValueError: ``unbiased`` by position, or an empty list of dimensions, which torch takes as none or as all.
     """
     place, default = ALONG[name]
     dim = given(args, kwargs, place, "dim", kwargs.get("dims", kwargs.get("axis", default)))

@@ -1,4 +1,4 @@
-"""Rules of indexing: rows are where the index has them, or else belong to the task they were taken from."""
+"""Rules of indexing: rows are those of the index; without rows in the index, they keep the task they are taken from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graphmeta.adapt.stacked.stack import Stack
 
 
 def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int) -> Note:
-    """The note of ``x`` with dimension ``dim`` replaced by those of ``index``: rows are where the index has them."""
+    """The note of ``x`` with dimension ``dim`` replaced by those of ``index``, whose rows determine the tasks."""
     of_index = stack.note(index)
     if type(note) is Rows and note.dim != dim:
         if type(of_index) is Rows:
@@ -51,7 +51,7 @@ def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
         if type(of_index) is not Rows:
             return Lost(f"the result of {name}")
         return Rows(stack, of_index.dim, stack.pointed(x, note, index, index, of_index))
-    # Each row of x is picked from by the row of the index at its place.
+    # The row of the index selects within the row of x at the same position.
     if any(type(known) not in (Rows, Shared) for known in (note, of_index)):
         return Lost(f"the result of {name}")
     return aligned(stack, [x, index], out)
@@ -79,8 +79,8 @@ def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Te
     masks = [part for part in advanced if part.dtype == torch.bool]
     if masks:
         return masked(stack, x, note, parts, masks[0]) if len(advanced) == 1 else Lost("indexing by several masks")
-    dim, made, found, place = 0, 0, None, None  # the dimension of x, of the result, the rows' place, the first index's
-    at: Tensor | None = None  # what indexes the rows of x
+    dim, made, found, place = 0, 0, None, None  # dimension of x, of the result, of the rows, of the first index
+    at: Tensor | None = None  # the index along the rows of x
     for part in parts:
         if part is None:
             made += 1
@@ -118,7 +118,7 @@ def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Te
 
 
 def _beside(stack: Stack, x: Tensor, note: Note, found: tuple[int, slice], place: int, rank: int) -> Note:
-    """Rows kept whole beside dimensions that an index picks from."""
+    """Rows that are kept whole, while an index selects along other dimensions."""
     made, part = found
     assert type(note) is Rows
     kept = _sliced(stack, x, note, made + (rank if made >= place else 0), part)
@@ -151,7 +151,7 @@ def masked(stack: Stack, x: Tensor, note: Note, parts: list[Any], mask: Tensor) 
 
 
 def expanded(index: tuple[Any, ...], rank: int) -> list[Any]:
-    """An index with ``...`` written out, one entry a dimension (a mask of n dimensions stands for n)."""
+    """An index with ``...`` expanded, one entry per dimension (a mask of n dimensions covers n)."""
     used = sum(
         part.dim() if isinstance(part, Tensor) and part.dtype == torch.bool else part is not None
         for part in index
@@ -165,6 +165,6 @@ def expanded(index: tuple[Any, ...], rank: int) -> list[Any]:
 
 
 def _apart(parts: list[Any]) -> bool:
-    """Whether a dimension stands between the tensors of an index, which moves theirs to the front."""
+    """Whether a dimension lies between the tensors of an index, which moves their dimensions to the front."""
     places = [number for number, part in enumerate(parts) if isinstance(part, Tensor)]
     return any(part is None or isinstance(part, slice) for part in parts[places[0] : places[-1]])

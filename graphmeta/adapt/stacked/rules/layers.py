@@ -1,4 +1,4 @@
-"""Rules of layers that work on each row, or each session, by itself."""
+"""Rules of layers that process each row, or each session, independently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphmeta.adapt.stacked.stack import Stack
     "gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell", "bilinear", "prelu", "local_response_norm",
 )  # fmt: skip
 def _of_batches(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-    """What works on each entry of the first dimension by itself; all rows among the arguments go together."""
+    """Operations that process entries of the first dimension independently; rows of all arguments must be along it."""
     x, batched = args[0], {"1d": 3, "2d": 4, "3d": 5}.get(name[-2:], 2)
     note = paired_at(stack, tensors_in((args, kwargs)), 0)
     results = (out,) if isinstance(out, Tensor) else tuple(out)
@@ -34,7 +34,7 @@ def _in_training(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def paired_at(stack: Stack, tensors: Iterable[Tensor], dim: int) -> Rows | Lost | None:
-    """The rows among these, which must all run along ``dim``; None without rows."""
+    """The note of rows combined from these tensors, which must have theirs along ``dim``; None without rows."""
     rows = [(x, note) for x in tensors if type(note := stack.note(x)) is Rows]
     if any(note.dim != dim for _, note in rows):
         return Lost("rows of tasks along two dimensions at once")

@@ -1,4 +1,4 @@
-"""Rules of what moves, cuts and joins dimensions."""
+"""Rules of operations that move, split and join dimensions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
             after, dim = after * out.shape[dim], dim + 1
         if after != before:
             return Lost("a reshape across the rows of tasks")
-    # A new dimension of size 1 is passed over; one task may have a single row, and then it is the dimension of rows.
+    # A new dimension of size 1 is skipped; with one task it may be the dimension of rows, of a single row.
     while dim < out.dim() - 1 and out.shape[dim] == 1 and size != 1 and stack.num_tasks > 1:
         dim += 1
     if dim >= out.dim():
         return Lost("a reshape across the rows of tasks")
     if note.in_blocks:
-        # Blocks are runs of memory: T equal runs stay T equal runs.
+        # Blocks are contiguous: T equal blocks remain T equal blocks.
         if out.shape[dim] % stack.num_tasks:
             return Lost("a reshape across the rows of tasks")
         return Rows(stack, dim, note.owner, note.points)
@@ -50,7 +50,7 @@ def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _gathered(stack: Stack, x: Tensor, note: Rows, groups: int) -> Owner:
-    """The owner of ``groups`` runs of rows, each of which must be of one task."""
+    """The owner of ``groups`` consecutive groups of rows; all rows of a group must belong to one task."""
 
     def whole() -> None:
         task = stack.task_of(x, note).reshape(groups, -1)
@@ -91,7 +91,7 @@ def _permutes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def permutation(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> list[int]:
-    """Which old dimension each new one is, read off what the operation makes of sizes 1, 2, …, ``rank``."""
+    """The old dimension of each new one, found by applying the operation to a tensor of sizes 1, 2, …, ``rank``."""
     marked = torch.empty(tuple(range(1, rank + 1)), device="meta")
     moved = getattr(marked, name.removeprefix("."))
     return [size - 1 for size in (moved if name[0] == "." else moved(*args[1:], **kwargs)).shape]
@@ -172,7 +172,7 @@ def _stacks(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, An
 
 @rule("unfold")
 def _unfolds(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    """``Tensor.unfold``: windows along one dimension, their entries in a new last one."""
+    """``Tensor.unfold``: windows along one dimension, with their entries in a new last dimension."""
     x, note, dim = args[0], stack.note(args[0]), given(args, kwargs, 1, "dimension", kwargs.get("dim"))
     if type(note) is not Rows or not isinstance(dim, int) or dim % x.dim() == note.dim or out.dim() != x.dim() + 1:
         return Lost("windows over the rows of tasks")

@@ -1,4 +1,4 @@
-"""Rules of writing to rows by their numbers."""
+"""Rules of scatter operations and indexed writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from graphmeta.errors import UnsupportedOp
 def scattered(
     stack: Stack, out: Tensor, base: Note, dim: int, index: Tensor, source: Any, *, put: int | None = None
 ) -> Note:
-    """The note of ``out``, whose rows ``index`` along ``dim`` took in those of ``source``.
+    """The note of ``out``, into whose rows ``index`` along ``dim`` the rows of ``source`` were scattered.
 
-    Into as many rows as a store has, or a multiple of it, every source row should go to a block of its own task: known
-    of a batch's own indices, and otherwise a check. Any other row belongs to the task whose rows it took in.
+    If ``out`` has the number of rows of a store, or a multiple of it, every source row must go to the block of its own
+    task; this holds for a batch's own indices, and is checked for others. Otherwise a row belongs to the task of the
+    rows scattered into it.
 
     Args:
-        put: of ``out[index, …] = source``, how many dimensions the written part has: those of the index first.
+        put: for ``out[index, …] = source``, the number of dimensions of the written part, those of the index first.
     """
     of_index, of_source = stack.note(index), stack.note(source) if isinstance(source, Tensor) else Shared()
     whole = index.dim() == out.dim() and put is None
@@ -83,7 +84,7 @@ def scattered(
 
 
 def _beside(stack: Stack, out: Tensor, known: list[tuple[Tensor, Note]]) -> Note:
-    """Rows that stand along another dimension than what is written along: each row takes in its own."""
+    """Rows along another dimension than the scattered one: each row is written from the same row."""
     lost = next((note for _, note in known if type(note) not in (Rows, Shared)), None)
     if lost is not None:
         return Lost("a scatter with a tensor of which nothing is known")
@@ -100,7 +101,7 @@ def _beside(stack: Stack, out: Tensor, known: list[tuple[Tensor, Note]]) -> Note
 
 
 def _targets(index: Tensor, dim: int) -> Tensor:
-    """Where each source row goes, ``[n, …]``: in one place, or in several, one a column."""
+    """The target rows of each source row, ``[n, k]``: one, or one per column."""
     front = index.movedim(dim, 0)
     for d in range(1, front.dim()):
         if front.stride(d) == 0:  # one index for all columns
@@ -109,7 +110,7 @@ def _targets(index: Tensor, dim: int) -> Tensor:
 
 
 def _into_rows(stack: Stack, out: Tensor, base: Rows, index: Tensor, x: Tensor, note: Rows) -> Note:
-    """Rows written into rows whose tasks are known one by one: each must be of the task that it meets."""
+    """Rows written into rows that are not in blocks: each must be written into a row of its own task."""
     at = _targets(index, base.dim if index.dim() == out.dim() and index.dim() > 1 else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
@@ -133,7 +134,7 @@ def _scatters(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
 def _scatters_of_torch_scatter(
     stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> Note | tuple[Note, ...]:
-    """torch-scatter's own ``(src, index, dim, out, dim_size)``: the result, and which row it was taken from."""
+    """torch-scatter's ``(src, index, dim, out, dim_size)``: the result, and the source row of each value."""
     results = (out,) if isinstance(out, Tensor) else out
     given_out = given(args, kwargs, 3, "out")
     base = Shared() if given_out is None else stack.note(given_out)
@@ -188,9 +189,9 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
 
 
 def _written_part(stack: Stack, x: Tensor, base: Note, parts: list[Any], value: Any, own: Note) -> Note:
-    """The note of ``x`` after a part of it, chosen by slices, was written."""
+    """The note of ``x`` after a write into slices of it."""
     if type(own) is Shared:
-        return base  # what all tasks share goes with any row
+        return base  # a shared value may be written into any row
     if type(own) is not Rows:
         return Lost("written elements")
     left = [part for part in parts if part is not None]
@@ -207,5 +208,5 @@ def _written_part(stack: Stack, x: Tensor, base: Note, parts: list[Any], value: 
 
 @rule("bincount")
 def _bincounts(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    """Counts of rows that are pointed at are a scatter of ones."""
+    """Counts of row indices are a scatter of ones."""
     return scattered(stack, out, Shared(), 0, args[0], given(args, kwargs, 1, "weights"))
