@@ -40,7 +40,7 @@ def _factor(square: Tensor, limit: float) -> Tensor:
 def _square(own: Tensor, grads: Grads, support: Support) -> Tensor:
     """The squared norm of each task's gradient of one parameter, ``[T]``; a scalar for a single task."""
     if isinstance(own, TaskMatrix | TaskTable):
-        return own.square(grads, keep_graph=support.second)
+        return own.norm_of_step(grads, keep_graph=support.second)
     (grad,) = grads
     assert grad is not None
     return grad.square().flatten(1).sum(1) if support.context.together else grad.square().sum()

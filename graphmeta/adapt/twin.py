@@ -54,7 +54,8 @@ class Snapshot:
 
     def __init__(self, module: nn.Module, moving: set[str] | None) -> None:
         self._of = [(part, dict(part._buffers), _numbers_of(part)) for part in module.modules() if part.training]
-        self._buffers = {n: (b, b._version) for n, b in module.named_buffers()} if module.training else {}
+        dense = {n: b for n, b in module.named_buffers() if b.layout == torch.strided} if module.training else {}
+        self._buffers = {name: (buffer, buffer._version) for name, buffer in dense.items()}
         wanted = self._buffers if moving is None else self._buffers.keys() & moving
         self._values = {name: self._buffers[name][0].clone() for name in wanted}
         self._known = set() if moving is None else moving
@@ -137,7 +138,8 @@ class Twin:
         replaced = {id(own) for own in originals.values()}
         guard.replaced = {own.data_ptr(): name for name, own in originals.items()}
         guard.others = frozenset(self.places.keys() - replaced)
-        guard.parameters = self.parameters | {address(w) for w in weights.values() if type(w) in (Tensor, nn.Parameter)}
+        plain = (w for w in weights.values() if type(w) in (Tensor, nn.Parameter))
+        guard.parameters = self.parameters | {address(w) for w in plain if address(w) > 0}
 
     def hand_back(self) -> None:
         """Copy back the buffers and numbers that the twin has assigned in training."""
@@ -195,7 +197,7 @@ class Twin:
             if tensor is None:
                 own[name] = None
             else:
-                if not is_lazy(tensor):
+                if not is_lazy(tensor) and address(tensor) > 0:  # sparse and empty ones have no memory of their own
                     self.memory.add(address(tensor))
                     if isinstance(tensor, nn.Parameter):
                         self.parameters.add(address(tensor))
@@ -209,6 +211,8 @@ class Twin:
         """The twin's tensor: a parameter itself or a new tensor over its memory; for a buffer always a new tensor, so
         that notes on it are local to the call."""
         if not isinstance(tensor, nn.Parameter):
+            if tensor.layout != torch.strided:
+                return tensor.detach()
             return tensor.data if self._apart else tensor.view_as(tensor)
         if not self._apart:
             return tensor

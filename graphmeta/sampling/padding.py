@@ -24,12 +24,14 @@ def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.n
 
 def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
     """Padded rows per task: at least one dummy sample and item; dummy samples have ``shortest`` (1, or 0 if some real
-    sample is empty) to ``longest`` events."""
+    sample is empty) to ``longest`` events, and every dummy item has an event, as every real one has."""
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1
+    per_item = int(count["item"].max(initial=0)) + 1
+    spare_items = per_item - count["item"]
     while True:
         spare = per_sample - samples
-        per_event = int((events + spare * shortest).max(initial=1))
+        per_event = int((events + np.maximum(spare * shortest, spare_items)).max(initial=1))
         lacking = int((per_event - events - spare * longest).max(initial=0))
         if lacking <= 0:
             break
@@ -37,7 +39,7 @@ def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str
     return {
         "sample": per_sample,
         "event": per_event,
-        "item": int(count["item"].max(initial=0)) + 1,
+        "item": per_item,
         "edge": int(count["edge"].max(initial=0)),
     }
 

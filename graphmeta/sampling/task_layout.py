@@ -33,6 +33,8 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     new_lengths[dummy] = shares(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
+    event_sample = np.repeat(np.arange(len(dummy)), new_lengths)
+    item_row, owner = _dummy_items(~real_event, event_sample, count, size)
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
     edge_at = spread(edge_task, count["edge"], size["edge"])
@@ -40,12 +42,8 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     padded = BatchRows(
         ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
         n_id=overwritten(np.full(num_tasks * size["item"], rows.n_id[:1].sum()), item_at, rows.n_id),
-        owner=overwritten(
-            np.repeat(np.arange(1, num_tasks + 1) * size["sample"] - 1, size["item"]),
-            item_at,
-            sample_at[rows.owner],
-        ),
-        item_row=overwritten(np.repeat(last_item, size["event"]), real_event, item_at[rows.item_row]),
+        owner=overwritten(owner, item_at, sample_at[rows.owner]),
+        item_row=overwritten(item_row, real_event, item_at[rows.item_row]),
         edges=edges,
         weight=overwritten(np.ones(edges.shape[1], np.float32), edge_at, rows.weight),
         of_event={k: overwritten(_dummy_times(new_lengths, v), real_event, v) for k, v in rows.of_event.items()},
@@ -54,6 +52,24 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     if "known" in padded.of_sample:
         padded.of_sample["known"] = new_lengths > 0
     return hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+
+
+def _dummy_items(
+    dummy: np.ndarray, sample: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The item row of each dummy event ``[E]``, and the sample that first clicks each dummy item ``[I]``.
+
+    A task's dummy events run through its dummy items, so that each of these has a click: a mean over an item's clicks
+    is then finite in dummy rows too.
+    """
+    events, items = size["event"] - count["event"], size["item"] - count["item"]
+    number, _ = ragged(np.zeros_like(events), events)
+    task = np.repeat(np.arange(len(events)), events)
+    clicked = task * size["item"] + count["item"][task] + number * items[task] // events[task]
+    item_row, owner = np.zeros(len(dummy), dtype=np.int64), np.zeros(len(items) * size["item"], dtype=np.int64)
+    item_row[dummy] = clicked
+    owner[clicked[::-1]] = sample[dummy][::-1]  # the first one is written last
+    return item_row, owner
 
 
 def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -390,6 +391,147 @@ for _name, _call in _MOVED.items():
         f"attack one value for all, {_name}",
         lambda m, h, b, call=_call: torch.tanh(h + call(m, h, b, one_for_all(m, h)) @ m.w),
         tokens,
+    )
+    clicks(
+        f"attack one value for all, {_name}, last",
+        lambda m, h, b, call=_call: torch.tanh(h @ m.w + call(m, h, b, one_for_all(m, h))),
+        tokens,
+    )
+
+
+# Per-task weights in places where no operation on a tensor is seen to read them.
+
+
+def through_views(v: Tensor, write: Callable[[Tensor], Any]) -> Tensor:
+    """Every row moved one further by writes into views, then a write into the whole."""
+    out = torch.zeros_like(v)
+    out[1:].copy_(v[:-1])
+    out[:1].copy_(v[-1:])
+    write(out)
+    return out
+
+
+def code(v: Tensor) -> Tensor:
+    """A whole number of each row, that weights decide: 0 to 4."""
+    return (v[:, 0].detach() * 1e4).round().long() % 5
+
+
+def zeroed(at: Tensor, write: Callable[[Tensor], Any]) -> Tensor:
+    """Row numbers of the batch, written over with another's."""
+    at = at.clone()
+    write(at)
+    return at
+
+
+def of_items(m: Any, h: Tensor, b: HeteroData, at: Tensor) -> Tensor:
+    """The same value for all items, read at these row numbers."""
+    v = h.new_zeros(b["item"].num_nodes, h.shape[1]) + h.sum() * 0 + m.w[0]
+    return v[at]
+
+
+def buffered(m: Any, v: Tensor) -> Tensor:
+    m.scratch[: len(v)].copy_(v.detach())
+    return m.scratch[: len(v)].flip(0)
+
+
+def squeezed(m: Any, h: Tensor) -> Tensor:
+    out = h[None] * 1.0
+    out.squeeze_(0)
+    return out * m.w[0, 0]
+
+
+def item_means(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    """The mean of an item's clicks, which every item of a batch has."""
+    event, size = b["event"], b["item"].num_nodes
+    total = h.new_zeros(size, h.shape[1]).index_add(0, event.item, m.linear(h))
+    return (total / torch.bincount(event.item, minlength=size)[:, None])[event.item]
+
+
+def item_directions(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    event = b["event"]
+    total = h.new_zeros(b["item"].num_nodes, h.shape[1]).index_add(0, event.item, m.linear(h))
+    return (total / total.norm(dim=1, keepdim=True))[event.item]
+
+
+def hooked(m: Any, h: Tensor) -> Tensor:
+    u = m.linear(h)
+    if u.requires_grad:
+        u.register_hook(lambda g: 2 * g)
+    return u
+
+
+_HIDDEN = {
+    **{
+        f"written through views, then {name}": lambda m, h, b, v, write=write: through_views(v, write)
+        for name, write in {
+            "mul_": lambda z: z.mul_(1.5),
+            "tanh_": lambda z: z.tanh_(),
+            "setitem": lambda z: z.__setitem__((slice(None), 0), 1.0),
+            "a new shape": lambda z: z.unsqueeze_(0).squeeze_(0),
+            "foreach": lambda z: torch._foreach_mul_([z], 2.0),
+        }.items()
+    },
+    **{
+        f"row numbers, {name}": lambda m, h, b, v, write=write: of_items(m, h, b, zeroed(b["event"].item, write))
+        for name, write in {
+            "zero_": lambda at: at.zero_(),
+            "fill_": lambda at: at.fill_(0),
+            "setitem": lambda at: at.__setitem__(slice(2, None), 0),
+            "index_fill_": lambda at: at.index_fill_(0, torch.arange(len(at)), 0),
+            "a mask": lambda at: at.__setitem__(torch.ones(len(at), dtype=torch.bool), 0),
+        }.items()
+    },
+    "row numbers, as bool": lambda m, h, b, v: of_items(m, h, b, b["event"].item.to(torch.bool).to(torch.long)),
+    "row numbers, index_fill": lambda m, h, b, v: of_items(
+        m, h, b, b["event"].item.index_fill(0, torch.arange(len(h)), 0)
+    ),
+    "row numbers, tril": lambda m, h, b, v: of_items(m, h, b, b["event"].item[:, None, None].tril(-1)[:, 0, 0]),
+    "row numbers of the next": lambda m, h, b, v: of_items(m, h, b, b["event"].item[further(b)]),
+    "row numbers below 0": lambda m, h, b, v: torch.where(
+        (b["event"].order > 0)[:, None], m.linear(h)[torch.arange(len(h)) - 1], 0.0
+    ),
+    "a number": lambda m, h, b, v: h * float(v[0, 0]),
+    "an item": lambda m, h, b, v: h * v[0, 0].item(),
+    "a list": lambda m, h, b, v: h + torch.tensor(v[0].tolist(), dtype=h.dtype),
+    "an array": lambda m, h, b, v: h + torch.from_numpy(v.detach().numpy()[0].copy()),
+    "a branch": lambda m, h, b, v: h * 2 if code(v)[0] > 2 else h,
+    "a branch on any": lambda m, h, b, v: h * 2 if (v > 0.3).any() else h,
+    "a branch on equal": lambda m, h, b, v: h * 2 if torch.equal(code(v)[:1], torch.zeros(1).long()) else h,
+    "a column": lambda m, h, b, v: h[:, int(code(v)[0])][:, None].expand_as(h),
+    "an index of a column": lambda m, h, b, v: h[:, code(v)[0]][:, None].expand_as(h),
+    "a slice": lambda m, h, b, v: h[:, : code(v)[0] + 1].sum(1, keepdim=True).expand_as(h),
+    "a range": lambda m, h, b, v: h * sum(range(code(v)[0] + 2)),
+    "arange": lambda m, h, b, v: h * torch.arange(code(v)[0] + 1).sum(),
+    "the size of nonzero": lambda m, h, b, v: h * (len((v[:1] > 0).nonzero()) + 1),
+    "the size of a mask": lambda m, h, b, v: h * (len(v[0][v[0] > 0]) + 1),
+    "the size of unique": lambda m, h, b, v: h * torch.unique(code(v)).numel(),
+    "the size of one_hot": lambda m, h, b, v: h * torch.nn.functional.one_hot(code(v)[:1]).shape[1],
+    "the size of bincount": lambda m, h, b, v: h * len(torch.bincount(code(v)[:1])),
+    "two indices": lambda m, h, b, v: m.table[b["event"].order, code(v)[turned(h)]][:, None],
+    "two written indices": lambda m, h, b, v: torch.zeros_like(h).index_put(
+        (torch.arange(len(h)), code(v)[turned(h)]), torch.tensor(0.5, dtype=h.dtype)
+    ),
+    "a buffer": lambda m, h, b, v: buffered(m, v),
+    "a squeezed copy": lambda m, h, b, v: squeezed(m, h),
+    "means of items": lambda m, h, b, v: item_means(m, h, b),
+    "directions of items": lambda m, h, b, v: item_directions(m, h, b),
+    "a hook on a gradient": lambda m, h, b, v: hooked(m, h),
+    "the first row of none": lambda m, h, b, v: m.linear(h[:1] * 0).expand_as(h),
+    "a mean of none": lambda m, h, b, v: m.linear(h * 0).mean(0).expand_as(h),
+    "sums of squares of weights": lambda m, h, b, v: h * sum(p.square().sum() for p in m.linear.parameters()),
+}
+
+
+def tables(d: int) -> dict[str, Any]:
+    parts = {"table": torch.randn(60, 6), "scratch": torch.zeros(1000, d), "flat": torch.eye(6).to_sparse()}
+    return tokens(d) | parts | {"none": nn.Parameter(torch.empty(0))}
+
+
+for _name, _call in _HIDDEN.items():
+    clicks(
+        f"attack hidden, {_name}",
+        lambda m, h, b, call=_call: torch.tanh(m.linear(h) + call(m, h, b, one_for_all(m, h))),
+        tables,
     )
 
 

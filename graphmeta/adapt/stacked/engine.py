@@ -85,6 +85,8 @@ class Call:
             encoded = self.stack.rows(states.view_as(states)), candidates
         with mode:
             found = self.twin.module(self.batch, None if loss is None else self.twin.of(loss), encoded)
+        if self.stack is not None:
+            found = self.stack.settled(found)
         if self.twin.module.training:
             self.twin.hand_back()
         return found

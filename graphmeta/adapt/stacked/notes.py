@@ -171,6 +171,8 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (list, tuple)):
             yield from tensors_in(value)
+        elif isinstance(value, slice):
+            yield from tensors_in((value.start, value.stop, value.step))
         elif isinstance(value, dict):
             yield from tensors_in(value.values())
 

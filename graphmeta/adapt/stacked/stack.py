@@ -38,6 +38,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -80,6 +81,10 @@ class TaskValue(Tensor):
     """A tensor with one version per task; see :class:`~graphmeta.adapt.stacked.task_weight.TaskWeight`."""
 
     stack: Stack
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise UnsupportedOp("a deep copy of a per-task weight", Remedy.COPY)
+
     operations: Handler | None = None  # set by subclasses that support only their own operations
 
     @classmethod
@@ -120,6 +125,10 @@ class Stack(TorchFunctionMode):
         self._merged: dict[tuple[int, int], tuple[Owner, Owner | None, Owner | None]] = {}
 
     # notes of tensors ------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: Any) -> Stack:
+        """The stack itself: notes of copied tensors belong to this call."""
+        return self
 
     def note(self, x: Tensor) -> Note:
         """The note of ``x``."""
@@ -220,13 +229,17 @@ class Stack(TorchFunctionMode):
             self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept alive, so that ids are not reused
         return self._merged[key][0]
 
+    def trusts(self, x: Tensor, note: Rows, of_index: Rows) -> bool:
+        """Whether an index of this note points at rows of ``x`` within the block of its own task."""
+        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else None
+        return of_index.points is not None and of_index.points == per_task
+
     def pointed(self, x: Tensor, note: Rows, index: Tensor, rows: Tensor, of: Rows) -> Owner | None:
         """The owner of ``x[index]`` if its rows are those of ``rows``; each must be taken from a row of its own task.
 
         Data may be taken from any row: an encoder does not mix samples, so it masks what it read from others.
         """
-        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else None
-        if not self.met(x) or (rows is index and of.points is not None and of.points == per_task):
+        if not self.met(x) or (rows is index and self.trusts(x, note, of)):
             return of.owner
         now = self.as_now(index)
 
@@ -248,8 +261,11 @@ class Stack(TorchFunctionMode):
         if key not in self._owners:
             now = self.as_now(index)
 
+            size = x.shape[note.dim]
+
             def make() -> Tensor:
-                return now() // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[now()]
+                at = torch.where(now() < 0, now() + size, now())
+                return at // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[at]
 
             # Index and note are kept alive, so that memory and ids are not reused.
             self._owners[key] = index.detach(), note, self.derived(note, make)
@@ -291,6 +307,8 @@ class Stack(TorchFunctionMode):
         name = name_of(func)
         if name in PASSED:
             return func(*args, **kwargs)
+        if not args and name not in _LATER:
+            args, kwargs = _by_position(kwargs)
         self.guard.reach(args, kwargs)
         if kwargs and kwargs.get("out") is not None:
             self.guard.write(name, kwargs["out"])
@@ -298,6 +316,8 @@ class Stack(TorchFunctionMode):
                 return self.write(func, name, args, kwargs, kwargs["out"])
         if any(issubclass(kind, TaskValue) for kind in types):
             return self.handle(func, args, kwargs)
+        if name == "register_hook" and type(self.note(args[0])) is not Shared:
+            raise UnsupportedOp("a gradient hook, which sees the rows of all tasks,", Remedy.DERIVATIVE)
         if name in ALWAYS:
             return ALWAYS[name](self, func, args, kwargs)
         if not writes(name):
@@ -313,13 +333,20 @@ class Stack(TorchFunctionMode):
         """Run an operation that writes into a tensor."""
         if not isinstance(into, Tensor):
             return func(*args, **kwargs)
-        before, root, kept = self.note(into), _root(into), into.__dict__.get(NOTE)
+        before, root, kept, was_met = self.note(into), _root(into), into.__dict__.get(NOTE), self.met(into)
+        if type(before) is Rows and before.points is not None:
+            before = replace(before, points=None)  # other values now
         data = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
-        data = data and not any(type(self.note(x)) is not Shared and self.met(x) for x in tensors_in((args, kwargs)))
+        weighty = [x for x in tensors_in((args, kwargs)) if type(self.note(x)) is not Shared and self.met(x)]
+        if weighty and address(into) in self.shared:
+            raise UnsupportedOp(f"{_readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
+        data = data and not weighty
         out = func(*args, **kwargs)
         setattr(root, DATA, into._version if data else None)
         if into is not kwargs.get("out"):
             self.mark(into, before)
+        if was_met and type(before) is not Shared:
+            self.mark_met(into)
         self.follow(name, args, kwargs, into if out is None else out)
         return out
 
@@ -329,6 +356,8 @@ class Stack(TorchFunctionMode):
         if name in PASSED:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
+        if name == "register_hook":
+            raise UnsupportedOp("a gradient hook on a per-task weight", Remedy.DERIVATIVE)
         own = next(
             (x.operations for x in tensors_in((args, kwargs)) if isinstance(x, TaskValue) and x.operations), None
         )
@@ -354,18 +383,24 @@ class Stack(TorchFunctionMode):
 
     def follow(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Attach notes to the results of a plain operation."""
-        if isinstance(out, Tensor):
-            results: tuple[Any, ...] = (out,)
-        elif isinstance(out, (tuple, list)):
-            results = tuple(out)
-        else:
-            return
         notes = [(x, self.note(x)) for x in tensors_in((args, kwargs))]
         read = notes[:1] if name in _OF_THE_FIRST else notes  # only shape or dtype of the second is used
         met = [(x, note) for x, note in read if type(note) is not Shared and self.met(x)]
+        if isinstance(out, Tensor):
+            results: tuple[Any, ...] = (out,)
+        else:
+            results = tuple(out) if isinstance(out, (tuple, list)) else ()
+        if met and (_sized(name, args, kwargs) or not any(isinstance(x, Tensor) for x in results)):
+            reason = f"{_readable(name)} of a tensor that depends on per-task weights"
+            raise UnsupportedOp(reason, _INSTEAD.get(name, Remedy.LISTED))
+        if met and name in ("getitem", "setitem"):
+            self._check_index(args[1])
         lost = next((note for _, note in met if type(note) is Lost), None)
-        if len(notes) == sum(type(note) is Shared for _, note in notes):
-            found: Note | tuple[Note, ...] | None = None
+        found: Note | tuple[Note, ...] | None
+        if name in _RESHAPES:  # in place: the rule would read the shape after it
+            found = Lost(f"the result of {_readable(name)}", Remedy.COPY)
+        elif len(notes) == sum(type(note) is Shared for _, note in notes):
+            found = None
         elif lost is not None:  # the tasks of the weights in it are unknown
             found = lost
         else:
@@ -386,6 +421,27 @@ class Stack(TorchFunctionMode):
                     self.mark_met(result)
                     if type(note) is Rows:  # it depends on per-task weights: its conditions must hold
                         self.use(note)
+
+    def _check_index(self, index: Any) -> None:
+        """Raise an UnsupportedOp if per-task weights decide how many rows an index takes."""
+        for part in index if isinstance(index, tuple) else (index,):
+            if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) and self.met(part):
+                raise UnsupportedOp("a mask that depends on per-task weights", Remedy.WHERE)
+            if isinstance(part, slice) and any(self.met(x) for x in tensors_in((part,))):
+                raise UnsupportedOp("a slice that depends on per-task weights", Remedy.WHERE)
+
+    def settled(self, out: Tensor) -> Tensor:
+        """The result of the whole call, whose rows must be known if it depends on per-task weights.
+
+        Raises:
+            UnsupportedOp: a value of which it is not known whose weights are in it.
+        """
+        note = self.note(out)
+        if isinstance(out, TaskValue) or (type(note) is not Rows and self.met(out)):
+            raise self.refused("losses or scores that are {}", out, note)
+        if type(note) is Rows:
+            self.use(note)
+        return out
 
     # notes of a batch -------------------------------------------------------------------------------------------
 
@@ -415,6 +471,21 @@ class Stack(TorchFunctionMode):
                     self.rows(value, points=size.get(points.get((name, key), "")))
                 store[key] = value
         return own
+
+
+def _sized(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the size of a result depends on the values of the arguments."""
+    if name == "one_hot":
+        return (args[1] if len(args) > 1 else kwargs.get("num_classes", -1)) < 0
+    return name in _SIZED
+
+
+def _by_position(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments that are all given by keyword, the first one by its position."""
+    first = next((name for name in _FIRST if name in kwargs), None)
+    if first is None:
+        return (), kwargs
+    return (kwargs[first],), {name: value for name, value in kwargs.items() if name != first}
 
 
 def _root(x: Tensor) -> Tensor:
@@ -448,5 +519,16 @@ _READ_OUT = {
 _INSTEAD = {"__bool__": Remedy.WHERE} | dict.fromkeys(
     ("item", "tolist", "numpy", "__float__", "__int__", "__index__"), Remedy.TENSOR
 )
+# Operations whose result has a size that depends on values.
+_SIZED = frozenset(
+    {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "unique_dim", "bincount", "histc",
+     "combinations"}
+)  # fmt: skip
+_RESHAPES = frozenset(
+    {"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "resize_", "resize_as_", "set_",
+     "as_strided_"}
+)  # fmt: skip
+_LATER = frozenset({"where", "polygamma", "searchsorted"})  # their first argument is not the input
+_FIRST = ("input", "self", "x1", "x", "tensors")
 _OF_THE_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})

@@ -150,7 +150,7 @@ class TaskMatrix(TaskWeight):
             return state.dense(self.stack.num_tasks) - rate * full_grad
         return state.dense(self.stack.num_tasks) if state.heavy else state
 
-    def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
+    def norm_of_step(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
         """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, some not None.
 
         ``‖Σ_j δ_j ⊗ x_j‖² = Σ_ij (δ_i·δ_j)(x_i·x_j)``, or from the dense gradient if that is smaller.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.stacked.notes import Rows, name_of
+from graphmeta.adapt.stacked.rules.losses import loss_note, product_note
 from graphmeta.adapt.stacked.stack import Stack, TaskValue
 from graphmeta.adapt.stacked.table_gradient import TableGradient
 from graphmeta.adapt.stacked.table_state import TableState, distinct
@@ -55,9 +56,11 @@ class TaskTable(TaskValue):
         if name == "linear" and len(args) == 2 and not kwargs and isinstance(args[1], TaskTable):
             return stack.rows(args[1].scored(args[0]))
         if name == "score_cross_entropy":
-            return args[1].cross_entropy(args[0], args[-1], **kwargs)
+            losses = args[1].cross_entropy(args[0], args[-1], **kwargs)
+            return stack.mark(losses, loss_note(stack, args[0], kwargs.get("real"), kwargs.get("extra")))
         if name == "products_at":
-            return args[1].scored_at(args[0], *args[2:])
+            found = args[1].scored_at(args[0], *args[2:])
+            return stack.mark(found, product_note(stack, args[0], *args[2:]))
         if name == "sums":
             return TaskSums(*args)
         if name == "normalize":
@@ -167,7 +170,7 @@ class TaskTable(TaskValue):
                 outer.append((self._blocks(moved), self._blocks(vectors)))
         return replace(state, touched=tuple(touched), outer=tuple(outer))
 
-    def square(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
+    def norm_of_step(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
         """The squared norm of each task's gradient ``[T]``, from the gradients of :meth:`read`, in its order."""
 
         def fixed(x: Tensor) -> Tensor:
@@ -265,14 +268,14 @@ class TaskUnits(TaskTable):
     """
 
     table: TaskTable
-    inverse: Tensor
+    inverses: Tensor
     eps: float
 
     @staticmethod
     def __new__(cls, table: TaskTable, eps: float) -> TaskUnits:
         own = without_memory(cls, table.shape, table.state.base)
         own.table, own.state, own.stack, own.eps = table, table.state, table.stack, eps
-        own.inverse = table.squares().clamp(min=eps**2).rsqrt()
+        own.inverses = table.squares().clamp(min=eps**2).rsqrt()
         return own
 
     def __init__(self, table: TaskTable, eps: float) -> None:
@@ -284,17 +287,17 @@ class TaskUnits(TaskTable):
 
     def scored(self, query: Tensor) -> Tensor:
         """Products with each task's own unit vectors, ``[T·Q, D] -> [T·Q, V]``."""
-        return (self._blocks(self.table.scored(query)) * self.inverse[:, None]).flatten(0, 1)
+        return (self._blocks(self.table.scored(query)) * self.inverses[:, None]).flatten(0, 1)
 
     def scored_at(self, query: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Scores at these rows and columns, ``[N]``."""
         task = row // (len(query) // self.stack.num_tasks)
-        return self.table.scored_at(query, row, column) * self.inverse[task, column]
+        return self.table.scored_at(query, row, column) * self.inverses[task, column]
 
     def _scored_once(self, query: Tensor) -> Tensor:
         if not self.state.first_order:
             return self.scored(query)
-        return _Shortened.apply(self._blocks(self.table.scored(query)), self.inverse).flatten(0, 1)
+        return _Shortened.apply(self._blocks(self.table.scored(query)), self.inverses).flatten(0, 1)
 
 
 def _units(table: TaskTable, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> TaskUnits:

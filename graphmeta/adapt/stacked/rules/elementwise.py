@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared, tensors_in
@@ -51,7 +53,7 @@ ALONG: dict[str, tuple[int, Any]] = {
     **dict.fromkeys(["sort", "argsort", "glu"], (1, -1)),
     **dict.fromkeys(["topk", "kthvalue", "diff"], (2, -1)),
     "normalize": (2, 1), "cosine_similarity": (2, 1), "pairwise_distance": (99, -1), "roll": (2, _EVERY),
-    "flip": (1, _EVERY), "gumbel_softmax": (3, -1), "vecdot": (2, -1), "linalg_vecdot": (2, -1), "msort": (99, 0),
+    "flip": (1, _EVERY), "gumbel_softmax": (4, -1), "vecdot": (2, -1), "linalg_vecdot": (2, -1), "msort": (99, 0),
 }  # fmt: skip
 
 
@@ -61,11 +63,12 @@ def _elementwise(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[st
         return Lost(f"the places that {name} has found")
     note = stack.note(args[0]) if args and isinstance(args[0], Tensor) else None
     if name in KEEPS_VALUES and note is not None:
-        return note
+        same = out.dtype == args[0].dtype or (out.dtype == torch.int64 and args[0].dtype == torch.int32)
+        return replace(note, points=None) if type(note) is Rows and not same else note
     if name == "one_hot" and type(note) is Rows:
         return Rows(stack, note.dim, note.owner)
     if name in ("fill_", "zero_") and len(list(tensors_in(args))) == 1:
-        return note if type(note) is Rows else Shared()
+        return replace(note, points=None) if type(note) is Rows else Shared()
     if name in ("copy_", "set_") and type(note) is not Rows and isinstance(args[1], Tensor):
         return aligned(stack, [args[1]], out) if type(stack.note(args[1])) is Rows else stack.note(args[1])
     return aligned(stack, list(tensors_in((args, kwargs))), out)
@@ -77,6 +80,9 @@ def _creates(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
         values = list(tensors_in((args, kwargs)))[int(name.startswith("new_") or name == "full_like") :]
         if any(type(stack.note(value)) is not Shared for value in values):
             return stack.note(values[0]) if values[0] is out else Lost(f"the result of {name}")
+    lasting = 0 if name.startswith("new_") or name.endswith("_like") else None  # of it, only the shape is read
+    if lasting is None and any(type(stack.note(value)) is not Shared for value in tensors_in((args, kwargs))):
+        return Lost(f"the result of {name}")
     return Shared()
 
 
@@ -90,11 +96,11 @@ def _along(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     if name in ("cosine_similarity", "pairwise_distance", "vecdot", "linalg_vecdot"):
         others = list(tensors_in((args, kwargs)))
         note = aligned(stack, others, others[0])
-    if type(note) is Fence and name == "diff":
+    if type(note) is Fence and name == "diff" and len(args) + len(kwargs) == 1:
         return Rows(stack)
     if type(note) is not Rows:
         return Lost(f"the result of {name}")
-    dims = dims_of(name, args, kwargs, x.dim())
+    dims = dims_of(name.removesuffix("_"), args, kwargs, x.dim())
     if dims is None or note.dim in dims:
         return Lost(f"{name} over the rows of tasks")
     kept = [
@@ -130,8 +136,3 @@ def _rows_like(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str,
     if type(note) is not Rows or note.dim or len(out) != len(args[1]):
         return Lost("a tensor declared to be rows like another that has none")
     return Rows(stack, 0, note.owner)
-
-
-@rule("score_cross_entropy", "attended_cross_entropy", "cross_entropy", "nll_loss")
-def _losses(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    return Lost("a loss")

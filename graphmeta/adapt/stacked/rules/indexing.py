@@ -11,6 +11,7 @@ from torch import Tensor
 from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared, Tailed
 from graphmeta.adapt.stacked.rules.base import aligned, given, rule
 from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.errors import Remedy, UnsupportedOp
 
 
 def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int) -> Note:
@@ -22,8 +23,10 @@ def taken(stack: Stack, x: Tensor, note: Note, index: Tensor, dim: int) -> Note:
         return Rows(stack, note.dim + (index.dim() - 1 if note.dim > dim else 0), note.owner, note.points)
     points = note.points if type(note) is Rows else None
     if type(of_index) is Rows:
-        owner = stack.pointed(x, note, index, index, of_index) if type(note) is Rows else of_index.owner
-        return Rows(stack, dim + of_index.dim, owner, points)
+        if type(note) is not Rows:
+            return Rows(stack, dim + of_index.dim, of_index.owner)
+        owner = stack.pointed(x, note, index, index, of_index)
+        return Rows(stack, dim + of_index.dim, owner, points if stack.trusts(x, note, of_index) else None)
     if type(note) is Rows and index.dim() == 1:
         return Rows(stack, dim, stack.owner_by_value(index, x, note), points)
     return Lost("an index of which nothing is known")
@@ -104,17 +107,31 @@ def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Te
     rank = max(part.dim() for part in advanced)
     rows = [(part, n) for part in advanced if type(n := stack.note(part)) is Rows]
     if rows:
-        part, of_index = rows[0]
+        part, of_index = _together(stack, rows)
         if found is not None:
             return Lost("rows of tasks along two dimensions at once")
-        points = note.points if type(note) is Rows and len(advanced) == 1 else None
-        owner = of_index.owner if at is None or type(note) is not Rows else stack.pointed(x, note, at, part, of_index)
-        return Rows(stack, place + rank - (part.dim() - of_index.dim), owner, points)
+        at_rows = place + rank - (part.dim() - of_index.dim)
+        if at is None or type(note) is not Rows:
+            return Rows(stack, at_rows, of_index.owner)
+        points = note.points if at is part and stack.trusts(x, note, of_index) else None
+        return Rows(stack, at_rows, stack.pointed(x, note, at, part, of_index), points)
     if found is not None:
         return Lost("rows of tasks beside an index") if apart else _beside(stack, x, note, found, place, rank)
     if type(note) is Rows and len(advanced) == 1 and rank == 1:
         return Rows(stack, place, stack.owner_by_value(advanced[0], x, note), note.points)
     return Lost("an index of which nothing is known")
+
+
+def _together(stack: Stack, rows: list[tuple[Tensor, Rows]]) -> tuple[Tensor, Rows]:
+    """The rows of the first index, with the conditions of others that depend on per-task weights."""
+    first, note = rows[0]
+    for part, other in rows[1:]:
+        if not any(stack.met(x) for x in (first, part)):
+            continue
+        if part.dim() - other.dim != first.dim() - note.dim or part.shape[other.dim] != first.shape[note.dim]:
+            raise UnsupportedOp("indices with rows of tasks along two dimensions", Remedy.BATCH)
+        note = Rows(stack, note.dim, stack.merged(first, note, part, other))
+    return first, note
 
 
 def _beside(stack: Stack, x: Tensor, note: Note, found: tuple[int, slice], place: int, rank: int) -> Note:

@@ -42,10 +42,12 @@ def scattered(
     size = out.shape[dim]
     if not sources:
         kept = type(base) is Rows and type(of_source) is Shared
-        return base if kept else Lost("a scatter whose rows are of no known task")
+        return Rows(stack, base.dim, base.owner) if kept else Lost("a scatter whose rows are of no known task")  # pyright: ignore
     if type(base) is Lost:
         return Lost("a scatter into rows of which nothing is known")
     x, note = sources[0]
+    if len(sources) == 2 and x.shape[note.dim] == index.shape[sources[1][1].dim] and stack.met(index):
+        note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1]))
     if type(base) is Rows and not base.in_blocks:
         return _into_rows(stack, out, base, index, x, note)
     per_task = size // stack.num_tasks
@@ -161,8 +163,11 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if not tensors:
         return _written_part(stack, x, base, parts, value, own)
+    if any(stack.met(part) for part in tensors[1:] if type(stack.note(part)) is not Shared):
+        return Lost("elements written where per-task weights decide")
     if type(own) is not Rows and not any(type(stack.note(part)) is Rows for part in tensors):
-        return base if type(base) is Rows and type(own) is Shared else Lost("written elements")
+        kept = type(base) is Rows and type(own) is Shared
+        return Rows(stack, base.dim, base.owner) if kept else Lost("written elements")  # pyright: ignore
     if tensors and isinstance(parts[0], Tensor):
         first = parts[0]
         if first.dtype == torch.bool:
@@ -190,8 +195,8 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
 
 def _written_part(stack: Stack, x: Tensor, base: Note, parts: list[Any], value: Any, own: Note) -> Note:
     """The note of ``x`` after a write into slices of it."""
-    if type(own) is Shared:
-        return base  # a shared value may be written into any row
+    if type(own) is Shared:  # constants fit any row
+        return Rows(stack, base.dim, base.owner) if type(base) is Rows else base
     if type(own) is not Rows:
         return Lost("written elements")
     left = [part for part in parts if part is not None]
