@@ -103,7 +103,7 @@ class AugmentedLayer(Protocol):
 class ReadoutHead(Protocol):
     """A head that may read states only through its replaceable ``readout``.
 
-    ``reads_only_readout`` says whether it does: a new readout may then expect states with more columns.
+    ``reads_only_readout``: whether it does; a new readout may then expect states with more columns.
     """
 
     readout: nn.Module

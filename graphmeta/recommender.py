@@ -35,7 +35,7 @@ class Recommender(nn.Module):
         return self.encoder(x, batch), candidates
 
     def reads_only(self) -> ReadsOnlyUsers | None:
-        """The part that knows the users, if scores depend on nothing but the sample's user; None for any other."""
+        """The part with the users' vectors, if scores depend only on the sample's user; None otherwise."""
         head = self.head
         if not isinstance(head, ReadoutHead) or (isinstance(head, ProductHead) and len(head.score_terms)):
             return None

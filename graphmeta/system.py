@@ -114,9 +114,9 @@ class System(nn.Module):
         return self.adaptation is not None and self.adaptation.meta_trained
 
     def without_user(self, samples: Samples) -> np.ndarray:
-        """Which samples have no user that the system knows, if it reads nothing but users; none for any other, ``[S]``.
+        """Mask ``[S]`` of samples without a user known to the system, if it reads only users; none for other systems.
 
-        Such a system ranks items for these samples without knowing anything of them.
+        Such a system gives all of these samples the same ranking.
         """
         part = None if self.adaptation is not None else self.recommender.reads_only()
         if part is None:

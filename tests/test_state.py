@@ -298,7 +298,7 @@ def test_build_takes_a_built_base(tmp_path: Path) -> None:
     assert system.recipe == build("cbml", LOG.items, base="sr_gnn", width=6, clusters=2).recipe
     assert state_hash(reloaded(system, tmp_path)) == state_hash(system)
     assert build("cbml", LOG.items, base=mine(LOG.items)).recipe is None
-    with pytest.raises(InputError, match="the base is built already; pass width= to the function"):
+    with pytest.raises(InputError, match="the base is already built; pass width= to the function"):
         build("cbml", base=base, width=8)
     with pytest.raises(InputError, match="cbml: the base has other items; pass its own"):
         build("cbml", LOG.items.take(np.arange(3)), base=base)

@@ -31,7 +31,7 @@ class Step(Protocol):
 
 @runtime_checkable
 class StoredStep(Step, Protocol):
-    """A step that can be stored: it says what it was built with."""
+    """A step that can be stored, with the arguments it was built with."""
 
     def arguments(self) -> dict[str, Any]:
         """The arguments it was built with, by name; ``lr`` is one of them."""
@@ -55,7 +55,7 @@ class Gradient(nn.Module):
     """Plain gradient descent, ``θ − lr ∇``: one inner learning rate for every parameter and step.
 
     Args:
-        lr: β, a finite number of 0 or more.
+        lr: the inner learning rate, a finite number of 0 or more.
 
     Raises:
         InputError: any other rate.

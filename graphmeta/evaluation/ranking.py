@@ -54,7 +54,7 @@ def evaluate(
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Warns:
-        UserWarning: a system that reads nothing but users (``mf``, ``bpr_mf``) and knows no user of the samples.
+        UserWarning: a system that reads only users (``mf``, ``bpr_mf``), if no user of the samples is known to it.
 
     Raises:
         InputError: no samples, samples with other item indices, k not below the number of candidates (the metric would
@@ -97,7 +97,7 @@ def evaluate(
 
 
 def _warn_without_users(model: Scorer, samples: Samples) -> None:
-    """Warn if a system that reads nothing but the user knows no user of the samples."""
+    """Warn if a system reads only the user and no user of the samples is known to it."""
     if isinstance(model, System) and model.without_user(samples).all():
         why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
         warnings.warn(

@@ -111,9 +111,7 @@ class Published:
     def _by_function(self) -> str:
         """The remedy for an argument that cannot be stored."""
         function = f"{self.function.__module__}.{self.function.__name__}"
-        return (
-            f"pass a name of the catalogue (graphmeta systems), or call {function} and load what it makes with build="
-        )
+        return f"pass a name of the catalogue (graphmeta systems), or call {function} and load its result with build="
 
     def _flat_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with option objects in their flat form."""
@@ -133,7 +131,7 @@ class Published:
         """
         extra = next((name for name in ("options", "width") if stored.get(name) is not None), None)
         if extra is not None:
-            raise InputError(f"{self.name}: the base is built already; pass {extra}= to the function that built it")
+            raise InputError(f"{self.name}: the base is already built; pass {extra}= to the function that built it")
         if not same_ids(items, base.items):
             raise InputError(f"{self.name}: the base has other items; pass its own: build({self.name!r}, base=system)")
         return self.function(base, **_objects(self.function, stored))
@@ -166,7 +164,7 @@ def published(
 
     The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
     clicks read per session; None keeps the system's own limit. A system with a custom base, or with an
-    argument that cannot be stored in a file (which a warning says), has no recipe; loading it requires ``build=``.
+    argument that cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
 
     Args:
         paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.

@@ -1,4 +1,4 @@
-"""Categorical-composed items: the formula, items without clicks, gradients, every engine, and ranking of new items."""
+"""Attribute-composed items: the formula, items without clicks, gradients, every engine, and ranking of new items."""
 
 from dataclasses import replace
 

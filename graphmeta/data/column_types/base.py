@@ -15,7 +15,7 @@ from torch_geometric.data import HeteroData
 class Bags:
     """Features of a column as values to embed: row r has the values ``codes[ptr[r]:ptr[r + 1]]``, at least one each.
 
-    Code 0 stands for "unknown". Shapes: codes ``[N]``, ptr ``[rows + 1]``, both int64; ``size`` values.
+    Code 0 is "unknown". Shapes: codes ``[N]``, ptr ``[rows + 1]``, both int64; ``size`` values.
     """
 
     codes: np.ndarray

@@ -1,4 +1,4 @@
-"""Categorical-composed item vectors: an id vector for items clicked in training, plus the vectors of the attributes."""
+"""Attribute-composed item vectors: an id vector for items clicked in training, plus the vectors of the attributes."""
 
 from __future__ import annotations
 

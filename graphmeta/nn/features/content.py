@@ -116,15 +116,15 @@ class NumberField(nn.Module):
         return self.project(torch.cat([z, known], 1))
 
 
-# What embeds each form of features, see graphmeta.data.column_types.base.
+# The module that embeds each form of features, see graphmeta.data.column_types.base.
 FIELDS: dict[type, Callable[[Any, int], nn.Module]] = {Bags: Field, Numbers: NumberField}
 
 
 class Content(nn.Module):
     """Features of all columns of items or users, concatenated: ``[field 1 ; field 2 ; …]``.
 
-    A column says what it gives (:meth:`Column.features <graphmeta.data.column_types.base.Column.features>`): the mean
-    embedding of its values (:class:`Field`), or a projection of its numbers (:class:`NumberField`); texts give none.
+    The form of a column (:meth:`Column.features <graphmeta.data.column_types.base.Column.features>`) selects the mean
+    embedding of its values (:class:`Field`) or a projection of its numbers (:class:`NumberField`); texts are not read.
 
     Args:
         table: whose columns are read; width: of each field.
@@ -132,7 +132,7 @@ class Content(nn.Module):
     Shapes: ``rows [R] -> [R, fields · width]``.
 
     Raises:
-        InputError: a table without a column that gives features.
+        InputError: a table without a column of values or numbers.
     """
 
     def __init__(self, table: EntityTable, width: int) -> None:

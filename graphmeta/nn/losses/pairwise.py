@@ -5,8 +5,8 @@ All take the target's score ``r [S]``, negatives' scores ``n [S, N]`` and the ma
 return ``[S]``. Means and softmaxes run over valid negatives; a sample with none has loss 0 (under :class:`Binary`,
 which also scores the target alone, the target's part).
 
-Each is an :class:`~graphmeta.protocols.Objective`: an option ``loss=Bpr()``, which stands for the loss against the
-negatives that a system samples. :class:`CrossEntropy` samples none.
+Each is an :class:`~graphmeta.protocols.Objective`: the option ``loss=Bpr()`` is the loss against the negatives that a
+system samples. :class:`CrossEntropy` samples none.
 """
 
 from __future__ import annotations
