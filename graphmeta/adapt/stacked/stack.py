@@ -211,8 +211,15 @@ class Stack(TorchFunctionMode):
         for term in note.terms:
             term.use()
 
+    def together(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> tuple[Tensor, Rows]:
+        """Rows combined pairwise, as rows along the dimension of the first; depends on per-task weights if one does."""
+        owner = self.merged(x, one, y, other)
+        return (y if self.met(y) and not self.met(x) else x), Rows(self, one.dim, owner)
+
     def merged(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> Owner | None:
         """The owner of rows that are combined pairwise with others; both rows of a pair must belong to one task."""
+        if self.met(x) != self.met(y):  # data go with the rows they are paired with
+            return one.owner if self.met(x) else other.owner
         if one.owner is other.owner or other.owner is None and one.in_blocks:
             return one.owner
         if one.owner is None and other.in_blocks:

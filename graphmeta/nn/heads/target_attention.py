@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
@@ -71,8 +72,7 @@ class TargetAttention(ScoringHead):
         inputs = self.read(states, batch)
         if torch.is_grad_enabled() or type(candidates) not in (Tensor, nn.Parameter):
             return attended_scores(inputs, candidates)
-        with torch.autocast(candidates.device.type, enabled=False):
-            return _Columns(_as_precise(inputs, candidates)).scores(candidates)
+        return attended_scores_in_blocks(inputs, candidates)
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples, computed in blocks of candidates."""
@@ -128,11 +128,21 @@ def attended_scores(inputs: AttentionInputs, candidates: Tensor) -> Tensor:
     return base + torch.zeros_like(base).index_add(0, owner, weight * value)
 
 
+def attended_scores_in_blocks(inputs: AttentionInputs, candidates: Tensor) -> Tensor:
+    """:func:`attended_scores` in blocks of candidates, not differentiable."""
+    if has_torch_function_unary(candidates):  # one operation for a mode that follows operations
+        return handle_torch_function(attended_scores_in_blocks, (candidates,), inputs, candidates)
+    with torch.autocast(candidates.device.type, enabled=False):
+        return _Columns(_as_precise(inputs, candidates)).scores(candidates)
+
+
 def attended_cross_entropy(inputs: AttentionInputs, candidates: Tensor, target: Tensor) -> Tensor:
     """``cross_entropy(attended_scores(…), target)`` per sample, ``[S]``, exact and differentiable any number of times.
 
     Memory is two numbers per click and candidate; under ``create_graph`` the gradient is computed by the plain formula.
     """
+    if has_torch_function_unary(candidates):
+        return handle_torch_function(attended_cross_entropy, (candidates,), inputs, candidates, target)
     with torch.autocast(candidates.device.type, enabled=False):
         return _AttendedCrossEntropy.apply(*_as_precise(inputs, candidates), candidates, target)
 

@@ -48,7 +48,9 @@ def paired(stack: Stack, tensors: Iterable[tuple[Tensor, Note]]) -> tuple[Tensor
             continue
         if x.dim() - note.dim != first[0].dim() - first[1].dim or x.shape[note.dim] != first[0].shape[first[1].dim]:
             raise UnsupportedOp("rows of tasks along two dimensions at once")
-        first = first[0], Rows(stack, first[1].dim, stack.merged(*first, x, note))
+        right = first[0].dim() - first[1].dim
+        x, note = stack.together(*first, x, note)
+        first = x, Rows(stack, x.dim() - right, note.owner)
     return first
 
 

@@ -130,7 +130,9 @@ def _together(stack: Stack, rows: list[tuple[Tensor, Rows]]) -> tuple[Tensor, Ro
             continue
         if part.dim() - other.dim != first.dim() - note.dim or part.shape[other.dim] != first.shape[note.dim]:
             raise UnsupportedOp("indices with rows of tasks along two dimensions", Remedy.BATCH)
-        note = Rows(stack, note.dim, stack.merged(first, note, part, other))
+        right = first.dim() - note.dim
+        first, note = stack.together(first, note, part, other)
+        note = Rows(stack, first.dim() - right, note.owner)
     return first, note
 
 

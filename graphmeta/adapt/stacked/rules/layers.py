@@ -38,10 +38,12 @@ def paired_at(stack: Stack, tensors: Iterable[Tensor], dim: int) -> Rows | Lost 
     rows = [(x, note) for x in tensors if type(note := stack.note(x)) is Rows]
     if any(note.dim != dim for _, note in rows):
         return Lost("rows of tasks along two dimensions at once")
-    owner = None
-    for number, (x, note) in enumerate(rows):
-        owner = note.owner if number == 0 else stack.merged(rows[0][0], Rows(stack, dim, owner), x, note)
-    return Rows(stack, dim, owner) if rows else None
+    if not rows:
+        return None
+    first = rows[0]
+    for other in rows[1:]:
+        first = stack.together(*first, *other)
+    return Rows(stack, dim, first[1].owner)
 
 
 @rule("layer_norm", "rms_norm")

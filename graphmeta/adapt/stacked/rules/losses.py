@@ -60,7 +60,7 @@ def product_note(stack: Stack, query: Tensor, row: Tensor, column: Tensor) -> No
     return taken(stack, query, note, row, 0)
 
 
-@rule("attended_cross_entropy")
+@rule("attended_cross_entropy", "attended_scores_in_blocks")
 def _of_attended(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     note = stack.note(args[0][0])
     return Rows(stack, 0, note.owner) if type(note) is Rows and not note.dim else Lost("a loss")

@@ -98,7 +98,7 @@ def einsum_note(stack: Stack, letters: Sequence[str], result: str, operands: Seq
         return Lost("an einsum with a tensor of which nothing is known")
     letter, first, note = rows[0]
     for _, x, other in rows[1:]:
-        note = Rows(stack, note.dim, stack.merged(first, note, x, other))
+        first, note = stack.together(first, note, x, other)
     return Rows(stack, result.index(letter), note.owner)
 
 
