@@ -13,6 +13,7 @@ from torch import Tensor
 from graphmeta.errors import Remedy
 
 if TYPE_CHECKING:
+    from graphmeta.adapt.stacked.ownership import Ownership
     from graphmeta.adapt.stacked.stack import Stack
 
 NOTE = "_graphmeta_owner"
@@ -63,7 +64,7 @@ class Rows:
     task.
     """
 
-    stack: Stack
+    stack: Ownership
     dim: int = 0
     owner: Owner | None = None
     points: int | None = None
@@ -96,14 +97,14 @@ class Lost:
 class Fence:
     """The pointer from samples to events, ``[S + 1]``: one entry more than there are samples."""
 
-    stack: Stack
+    stack: Ownership
 
 
 @dataclass(frozen=True, eq=False)
 class Tailed:
     """Rows of tasks in blocks along the first dimension, followed by one row of no task (a waste slot)."""
 
-    stack: Stack
+    stack: Ownership
     owner: Owner | None
 
 

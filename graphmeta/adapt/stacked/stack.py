@@ -29,6 +29,9 @@ it masks what it read from others. A tensor that depends on per-task weights (:m
 after any operation that moves it across rows, or selects from it by indices that may leave their task. A value that is
 expanded to all rows may be taken from any row of its task, and never from another task's.
 
+The result of the whole call must be Rows too, if it depends on per-task weights (:meth:`Stack.settled`). Numbers,
+branches, sizes and places that such a tensor would decide are refused, as is writing it into a buffer.
+
 Not detected are writes without a new version (``.data``, the memory behind ``.numpy()``), and an encoder that mixes
 samples on purpose, which violates the contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
@@ -42,7 +45,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C import _functorch as functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._C._autograd import (
     _top_saved_tensors_default_hooks as _saved_tensor_hooks,  # pyright: ignore[reportMissingImports]
@@ -54,54 +57,28 @@ from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.notes import (
     ALWAYS,
     DATA,
-    FOREIGN,
     HANDLERS,
-    MET,
     NOTE,
     PASSED,
     RULES,
     Fence,
-    Handler,
     Lost,
     Note,
     Owner,
     Rows,
     Shared,
     Tailed,
-    Term,
     address,
     name_of,
     tensors_in,
     writes,
 )
-from graphmeta.errors import MixedRows, Remedy, UnsupportedOp
+from graphmeta.adapt.stacked.ownership import Ownership, root_of
+from graphmeta.adapt.stacked.task_value import TaskValue
+from graphmeta.errors import Remedy, UnsupportedOp
 
 
-class TaskValue(Tensor):
-    """A tensor with one version per task; see :class:`~graphmeta.adapt.stacked.task_weight.TaskWeight`."""
-
-    stack: Stack
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        raise UnsupportedOp("a deep copy of a per-task weight", Remedy.COPY)
-
-    operations: Handler | None = None  # set by subclasses that support only their own operations
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        stack = next(value.stack for value in tensors_in((args, kwargs)) if isinstance(value, TaskValue))
-        return stack.handle(func, args, kwargs)
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse operations that bypass all handlers, such as compiled or scripted functions."""
-        raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see", Remedy.PLAIN)
-
-
-class Stack(TorchFunctionMode):
+class Stack(Ownership, TorchFunctionMode):
     """Tracks the task of each row of each tensor through one call of a recommender for T tasks at once.
 
     Args:
@@ -114,196 +91,12 @@ class Stack(TorchFunctionMode):
     def __init__(
         self, num_tasks: int, shared: frozenset[int] = frozenset(), *, exact: bool = True, guard: Guard | None = None
     ) -> None:
-        super().__init__()
-        self.num_tasks, self.shared, self.exact = num_tasks, shared, exact
+        TorchFunctionMode.__init__(self)
+        Ownership.__init__(self, num_tasks, shared)
+        self.exact = exact
         self.guard = Guard() if guard is None else guard
         self.grad = torch.is_grad_enabled()
         self.hooks = _saved_tensor_hooks(True)  # hooks that enclose the whole call are allowed
-        self.checks: list[tuple[Tensor, str]] = []
-        self.sizes: tuple[int, ...] = ()  # rows per task of each store
-        self._owners: dict[tuple[Any, ...], tuple[Tensor, Rows, Owner]] = {}
-        self._merged: dict[tuple[int, int], tuple[Owner, Owner | None, Owner | None]] = {}
-
-    # notes of tensors ------------------------------------------------------------------------------------------
-
-    def __deepcopy__(self, memo: Any) -> Stack:
-        """The stack itself: notes of copied tensors belong to this call."""
-        return self
-
-    def note(self, x: Tensor) -> Note:
-        """The note of ``x``."""
-        kept = x.__dict__.get(NOTE)
-        if kept is None:
-            return Shared() if isinstance(x, TaskValue) or address(x) in self.shared else FOREIGN
-        note, version = kept
-        if version != x._version:
-            reason = "a tensor that was written into by way of another, or by code that torch functions do not see"
-            return Lost(reason, Remedy.COPY)
-        if type(note) in (Rows, Fence, Tailed) and note.stack is not self:
-            return Lost("a tensor kept from another batch")
-        return note
-
-    def mark(self, x: Tensor, note: Note) -> Tensor:
-        """Attach a note to the current version of ``x``; returns it. Parameters need no note."""
-        if isinstance(x, nn.Parameter):
-            return x
-        if type(note) is Rows and note.in_blocks and x.shape[note.dim] % self.num_tasks:
-            note = Lost("rows that are not as many for each task")
-        setattr(x, NOTE, (note, x._version))
-        return x
-
-    def met(self, x: Tensor) -> bool:
-        """Whether ``x`` may depend on per-task weights; if not, it depends on data and constants only."""
-        kept = x.__dict__.get(NOTE)
-        if kept is None:
-            return isinstance(x, TaskValue) or address(x) not in self.shared
-        return MET in x.__dict__ or kept[1] != x._version != _root(x).__dict__.get(DATA)
-
-    def mark_met(self, x: Tensor) -> None:
-        """Mark ``x`` as dependent on per-task weights."""
-        if not isinstance(x, TaskValue | nn.Parameter):
-            setattr(x, MET, True)
-
-    def rows(self, x: Tensor, dim: int = 0, owner: Owner | None = None, points: int | None = None) -> Tensor:
-        """Mark ``x`` as rows of tasks along ``dim``; returns it."""
-        return self.mark(x, Rows(self, dim, owner, points))
-
-    def constant(self, x: Tensor) -> Tensor:
-        """Mark ``x`` as the same for every task; returns it."""
-        return self.mark(x, Shared())
-
-    def task_of(self, x: Tensor, note: Rows) -> Tensor:
-        """The task of each row along ``note.dim``, ``[n]``."""
-        if note.owner is not None and not note.owner.blocks:
-            return note.owner.task
-        size = x.shape[note.dim]
-        return torch.arange(size, device=x.device) // max(size // self.num_tasks, 1)
-
-    def blocks(self, x: Tensor) -> Tensor:
-        """``[T·R, …]`` as ``[T, R, …]``.
-
-        Raises:
-            UnsupportedOp: a tensor whose first dimension is not T equal blocks of rows.
-        """
-        note = self.note(x)
-        if type(note) is not Rows or note.dim != 0 or not note.in_blocks:
-            raise self.refused("a per-task weight met {}, not rows laid out by task", x, note)
-        self.use(note)
-        return x.reshape(self.num_tasks, x.shape[0] // self.num_tasks, *x.shape[1:])
-
-    def refused(self, message: str, x: Tensor, note: Note) -> UnsupportedOp:
-        """The error with a description of ``x`` and its note in place of ``{}``."""
-        what = {
-            Rows: "rows that are not grouped by task",
-            Shared: "a shared tensor",
-            Fence: "sample.ptr",
-            Tailed: "rows with a waste slot",
-        }
-        named = f"{note.reason if type(note) is Lost else what[type(note)]} of shape {tuple(x.shape)}"
-        return UnsupportedOp(message.format(named), note.remedy if type(note) is Lost else Remedy.BATCH)
-
-    def like_a_store(self, size: int) -> bool:
-        """Whether ``size`` is the number of rows of a store of the batch, or a multiple of it."""
-        return any(rows and size % (rows * self.num_tasks) == 0 for rows in self.sizes)
-
-    def use(self, note: Rows) -> None:
-        """Record the checks of a note's conditions, because its rows are combined with a per-task weight."""
-        for term in note.terms:
-            term.use()
-
-    def together(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> tuple[Tensor, Rows]:
-        """Rows combined pairwise, as rows along the dimension of the first; depends on per-task weights if one does."""
-        owner = self.merged(x, one, y, other)
-        return (y if self.met(y) and not self.met(x) else x), Rows(self, one.dim, owner)
-
-    def merged(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> Owner | None:
-        """The owner of rows that are combined pairwise with others; both rows of a pair must belong to one task."""
-        if self.met(x) != self.met(y):  # data go with the rows they are paired with
-            return one.owner if self.met(x) else other.owner
-        if one.owner is other.owner or other.owner is None and one.in_blocks:
-            return one.owner
-        if one.owner is None and other.in_blocks:
-            return other.owner
-        key = id(one.owner), id(other.owner)
-        if key not in self._merged:
-            terms = (*one.terms, *(term for term in other.terms if term not in one.terms))
-            if not (one.in_blocks and other.in_blocks):
-                reason = "rows of one task are paired with another's"
-                equal = Term(lambda: self.check(self.task_of(x, one) == self.task_of(y, other), reason))
-                terms = (*terms, equal)
-            of = (one, x) if not one.in_blocks else (other, y)
-            make = None if one.in_blocks or other.in_blocks else (lambda: self.task_of(of[1], of[0]))
-            self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept alive, so that ids are not reused
-        return self._merged[key][0]
-
-    def trusts(self, x: Tensor, note: Rows, of_index: Rows) -> bool:
-        """Whether an index of this note points at rows of ``x`` within the block of its own task."""
-        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else None
-        return of_index.points is not None and of_index.points == per_task
-
-    def pointed(self, x: Tensor, note: Rows, index: Tensor, rows: Tensor, of: Rows) -> Owner | None:
-        """The owner of ``x[index]`` if its rows are those of ``rows``; each must be taken from a row of its own task.
-
-        Data may be taken from any row: an encoder does not mix samples, so it masks what it read from others.
-        """
-        if not self.met(x) or (rows is index and self.trusts(x, note, of)):
-            return of.owner
-        now = self.as_now(index)
-
-        def same() -> None:
-            task = self.task_of(rows, of).reshape(-1, *(1,) * (rows.dim() - of.dim - 1))
-            self.check(self.task_of(x, note)[now()] == task, "rows of one task are taken from another's")
-
-        make = None if of.in_blocks else (lambda: self.task_of(rows, of))
-        return Owner(make, (*note.terms, *of.terms, Term(same)))
-
-    def derived(self, note: Rows, make: Callable[[], Tensor]) -> Owner:
-        """The owner of rows made from others, under the same conditions."""
-        return Owner(make, note.terms)
-
-    def owner_by_value(self, index: Tensor, x: Tensor, note: Rows) -> Owner:
-        """The owner of the rows ``x[index]``, for an index without a note of its own."""
-        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
-        key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
-        if key not in self._owners:
-            now = self.as_now(index)
-
-            size = x.shape[note.dim]
-
-            def make() -> Tensor:
-                at = torch.where(now() < 0, now() + size, now())
-                return at // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[at]
-
-            # Index and note are kept alive, so that memory and ids are not reused.
-            self._owners[key] = index.detach(), note, self.derived(note, make)
-        return self._owners[key][2]
-
-    def as_now(self, index: Tensor) -> Callable[[], Tensor]:
-        """A function that returns the index later; it raises if the index was written into."""
-        kept, version = index.detach(), index._version
-
-        def read() -> Tensor:
-            if kept._version != version:
-                raise UnsupportedOp("an index that was written into after its use", Remedy.COPY)
-            return kept
-
-        return read
-
-    def check(self, holds: Tensor, reason: str) -> None:
-        """Record a check, read after the call, that ``holds`` is true everywhere."""
-        self.checks.append((holds.all(), reason))
-
-    def settle(self) -> None:
-        """Read the checks of the call, all at once.
-
-        Raises:
-            MixedRows: one does not hold for this batch.
-        """
-        checks, self.checks = self.checks, []
-        self._owners.clear()  # their tensors' notes refer to the stack: a reference cycle
-        self._merged.clear()
-        if checks and not bool(torch.stack([holds for holds, _ in checks]).all()):
-            raise MixedRows(next(reason for holds, reason in checks if not bool(holds)))
 
     # propagation of notes --------------------------------------------------------------------------------------
 
@@ -340,7 +133,7 @@ class Stack(TorchFunctionMode):
         """Run an operation that writes into a tensor."""
         if not isinstance(into, Tensor):
             return func(*args, **kwargs)
-        before, root, kept, was_met = self.note(into), _root(into), into.__dict__.get(NOTE), self.met(into)
+        before, root, kept, was_met = self.note(into), root_of(into), into.__dict__.get(NOTE), self.met(into)
         if type(before) is Rows and before.points is not None:
             before = replace(before, points=None)  # other values now
         data = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
@@ -493,11 +286,6 @@ def _by_position(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any
     if first is None:
         return (), kwargs
     return (kwargs[first],), {name: value for name, value in kwargs.items() if name != first}
-
-
-def _root(x: Tensor) -> Tensor:
-    """The tensor that ``x`` is a view of."""
-    return x if x._base is None else x._base
 
 
 def _inside_a_function() -> bool:

@@ -17,9 +17,10 @@ from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.stacked.notes import Rows, name_of
 from graphmeta.adapt.stacked.rules.losses import loss_note, product_note
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.table_gradient import TableGradient
 from graphmeta.adapt.stacked.table_state import TableState, distinct
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.adapt.stacked.task_weight import without_memory
 from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, ScoreTerm, plus

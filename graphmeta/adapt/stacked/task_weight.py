@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_value import TaskValue
 
 
 class TaskWeight(TaskValue):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from graphmeta.adapt.stacked.notes import HANDLERS, Handler, Lost, Rows, Shared
 from graphmeta.adapt.stacked.rules.base import paired
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import Remedy, UnsupportedOp
 

@@ -22,7 +22,8 @@ from graphmeta.adapt.stacked.operations.base import (
 )
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.elementwise import ELEMENTWISE
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import Remedy, UnsupportedOp
 

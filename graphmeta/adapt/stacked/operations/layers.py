@@ -13,7 +13,8 @@ from graphmeta.adapt.stacked.notes import Rows, name_of
 from graphmeta.adapt.stacked.operations.base import Args, Kwargs, composed, handles, stacked
 from graphmeta.adapt.stacked.operations.products import in_blocks
 from graphmeta.adapt.stacked.rules.base import given
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.errors import UnsupportedOp
 
 

@@ -13,8 +13,9 @@ from graphmeta.adapt.stacked.notes import Owner, Rows, name_of
 from graphmeta.adapt.stacked.operations.base import Args, Kwargs, as_rows, composed, constant, handles, once, stacked
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.products import einsum_letters, einsum_note
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_matrix import TaskMatrix
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import Remedy, UnsupportedOp
 

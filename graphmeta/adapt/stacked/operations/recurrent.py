@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from graphmeta.adapt.stacked.notes import Rows
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.errors import UnsupportedOp
 
 Mode = TorchFunctionMode

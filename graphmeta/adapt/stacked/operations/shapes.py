@@ -14,7 +14,8 @@ from graphmeta.adapt.stacked.operations.elementwise import elementwise
 from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.elementwise import ALONG, dims_of
 from graphmeta.adapt.stacked.rules.shapes import permutation
-from graphmeta.adapt.stacked.stack import Stack, TaskValue
+from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.errors import UnsupportedOp
 

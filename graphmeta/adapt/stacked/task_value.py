@@ -1,0 +1,38 @@
+"""The base class of per-task values: tensors of which each task has its own version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from graphmeta.adapt.stacked.notes import Handler, tensors_in
+from graphmeta.errors import Remedy, UnsupportedOp
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.stacked.stack import Stack
+
+
+class TaskValue(Tensor):
+    """A tensor with one version per task; see :class:`~graphmeta.adapt.stacked.task_weight.TaskWeight`."""
+
+    stack: Stack
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise UnsupportedOp("a deep copy of a per-task weight", Remedy.COPY)
+
+    operations: Handler | None = None  # set by subclasses that support only their own operations
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        stack = next(value.stack for value in tensors_in((args, kwargs)) if isinstance(value, TaskValue))
+        return stack.handle(func, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Refuse operations that bypass all handlers, such as compiled or scripted functions."""
+        raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see", Remedy.PLAIN)
