@@ -116,6 +116,11 @@ class Twin:
         self._pairs = before + self._pairs
         return twin
 
+    @property
+    def has_gradient_hooks(self) -> bool:
+        """Whether a module sees the gradients that reach it."""
+        return any(part._backward_hooks or part._backward_pre_hooks for part in self.module.modules())
+
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Set the parameters or buffers of these names, wherever they are registered."""
         for name, weight in weights.items():

@@ -19,6 +19,7 @@ from graphmeta.adapt.stacked.task_matrix import MatrixState, TaskMatrix
 from graphmeta.adapt.stacked.task_table import TaskTable
 from graphmeta.adapt.stacked.task_weight import TaskWeight
 from graphmeta.adapt.twin import Twin
+from graphmeta.errors import Remedy, UnsupportedOp
 from graphmeta.recommender import Encoded, Recommender
 
 LowRank = TableState | MatrixState
@@ -77,14 +78,17 @@ class Call:
                 encoded = encoded[0].clone(), encoded[1]
         else:
             mode = self.stack
+        if self.stack is not None and self.twin.has_gradient_hooks:
+            raise UnsupportedOp("a module's gradient hook, which sees the rows of all tasks,", Remedy.DERIVATIVE)
         if self.stack is not None and encoded is not None:
             states, candidates = encoded
             self.guard.read(states)
             if candidates.untyped_storage().data_ptr() not in self.stack.shared:
                 candidates = self.stack.constant(candidates.view_as(candidates))
             encoded = self.stack.rows(states.view_as(states)), candidates
+        own_loss = None if loss is None else self.twin.of(loss)
         with mode:
-            found = self.twin.module(self.batch, None if loss is None else self.twin.of(loss), encoded)
+            found = self.twin.module(self.batch, own_loss, encoded)
         if self.stack is not None:
             found = self.stack.settled(found)
         if self.twin.module.training:

@@ -130,19 +130,21 @@ class Ownership:
             term.use()
 
     def together(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> tuple[Tensor, Rows]:
-        """Rows combined pairwise, as rows along the dimension of the first; depends on per-task weights if one does."""
+        """Rows combined pairwise, as those of the tensor that depends on per-task weights, if one does."""
         owner = self.merged(x, one, y, other)
-        return (y if self.met(y) and not self.met(x) else x), Rows(self, one.dim, owner)
+        if self.met(y) and not self.met(x):
+            return y, Rows(self, other.dim, owner)
+        return x, Rows(self, one.dim, owner)
 
-    def merged(self, x: Tensor, one: Rows, y: Tensor, other: Rows) -> Owner | None:
+    def merged(self, x: Tensor, one: Rows, y: Tensor, other: Rows, *, strict: bool = False) -> Owner | None:
         """The owner of rows that are combined pairwise with others; both rows of a pair must belong to one task."""
-        if self.met(x) != self.met(y):  # data go with the rows they are paired with
+        if not strict and self.met(x) != self.met(y):  # data go with the rows they are paired with
             return one.owner if self.met(x) else other.owner
         if one.owner is other.owner or other.owner is None and one.in_blocks:
             return one.owner
         if one.owner is None and other.in_blocks:
             return other.owner
-        key = id(one.owner), id(other.owner)
+        key = id(one.owner), id(other.owner)  # the same check, strict or not
         if key not in self._merged:
             terms = (*one.terms, *(term for term in other.terms if term not in one.terms))
             if not (one.in_blocks and other.in_blocks):
@@ -159,12 +161,15 @@ class Ownership:
         per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else None
         return of_index.points is not None and of_index.points == per_task
 
-    def pointed(self, x: Tensor, note: Rows, index: Tensor, rows: Tensor, of: Rows) -> Owner | None:
+    def pointed(
+        self, x: Tensor, note: Rows, index: Tensor, rows: Tensor, of: Rows, *, strict: bool = False
+    ) -> Owner | None:
         """The owner of ``x[index]`` if its rows are those of ``rows``; each must be taken from a row of its own task.
 
-        Data may be taken from any row: an encoder does not mix samples, so it masks what it read from others.
+        Data may be taken from any row (unless ``strict``): an encoder does not mix samples, so it masks what it read
+        from others.
         """
-        if not self.met(x) or (rows is index and self.trusts(x, note, of)):
+        if not (strict or self.met(x)) or (rows is index and self.trusts(x, note, of)):
             return of.owner
         now = self.as_now(index)
 

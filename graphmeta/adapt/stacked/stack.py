@@ -96,6 +96,7 @@ class Stack(Ownership, TorchFunctionMode):
         self.exact = exact
         self.guard = Guard() if guard is None else guard
         self.grad = torch.is_grad_enabled()
+        self.real: tuple[Tensor, Owner] | None = None  # the rows of the real samples, and their tasks
         self.hooks = _saved_tensor_hooks(True)  # hooks that enclose the whole call are allowed
 
     # propagation of notes --------------------------------------------------------------------------------------
@@ -106,6 +107,9 @@ class Stack(Ownership, TorchFunctionMode):
         kwargs = kwargs or {}
         name = name_of(func)
         if name in PASSED:
+            if name in _SEEN and isinstance(args[0], Tensor) and self._hides(name, args[0]):
+                reason = f"{_readable(name)} of a tensor that depends on per-task weights, and not row by row"
+                raise UnsupportedOp(reason, Remedy.BATCH)
             return func(*args, **kwargs)
         if not args and name not in _LATER:
             args, kwargs = _by_position(kwargs)
@@ -195,6 +199,8 @@ class Stack(Ownership, TorchFunctionMode):
             raise UnsupportedOp(reason, _INSTEAD.get(name, Remedy.LISTED))
         if met and name in ("getitem", "setitem"):
             self._check_index(args[1])
+        if met and self.grad and not torch.is_grad_enabled() and _inside_a_function():
+            raise UnsupportedOp(f"{_readable(name)} inside a custom autograd.Function", Remedy.PLAIN)
         lost = next((note for _, note in met if type(note) is Lost), None)
         found: Note | tuple[Note, ...] | None
         if name in _RESHAPES:  # in place: the rule would read the shape after it
@@ -203,6 +209,8 @@ class Stack(Ownership, TorchFunctionMode):
             found = None
         elif lost is not None:  # the tasks of the weights in it are unknown
             found = lost
+        elif name in _CUT and any(x is not args[0] for x, _ in met):
+            found = Lost(f"{_readable(name)} at places that per-task weights decide")
         else:
             rule = RULES.get(name) or (RULES.get(name[:-1]) if name.endswith("_") else None)
             found = Lost(f"the result of {_readable(name)}")
@@ -222,9 +230,17 @@ class Stack(Ownership, TorchFunctionMode):
                     if type(note) is Rows:  # it depends on per-task weights: its conditions must hold
                         self.use(note)
 
+    def _hides(self, name: str, x: Tensor) -> bool:
+        """Whether reading this of ``x`` may tell what per-task weights have decided."""
+        if isinstance(x, TaskValue) or not self.met(x):
+            return False
+        return name in _MEMORY or type(self.note(x)) is Lost
+
     def _check_index(self, index: Any) -> None:
         """Raise an UnsupportedOp if per-task weights decide how many rows an index takes."""
-        for part in index if isinstance(index, tuple) else (index,):
+        for part in index if isinstance(index, (tuple, list)) else (index,):
+            if isinstance(part, list):
+                self._check_index(part)
             if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) and self.met(part):
                 raise UnsupportedOp("a mask that depends on per-task weights", Remedy.WHERE)
             if isinstance(part, slice) and any(self.met(x) for x in tensors_in((part,))):
@@ -241,7 +257,16 @@ class Stack(Ownership, TorchFunctionMode):
             raise self.refused("losses or scores that are {}", out, note)
         if type(note) is Rows:
             self.use(note)
+            self._check_order(out, note)
         return out
+
+    def _check_order(self, out: Tensor, note: Rows) -> None:
+        """Check that the rows of the result are those of the real samples, in order."""
+        if self.real is None or note.owner is self.real[1] or not self.met(out):
+            return
+        if note.dim or len(out) != len(self.real[0]):
+            return
+        self.check(self.task_of(out, note) == self.real[1].task, "losses of one task stand in another's place")
 
     # notes of a batch -------------------------------------------------------------------------------------------
 
@@ -264,8 +289,11 @@ class Stack(Ownership, TorchFunctionMode):
                     self.mark(value, Fence(self))
                 elif (name, key) == ("sample", "real"):
                     per_task = size["sample"]
-                    self.rows(value, owner=Owner(lambda real=value, per=per_task: real // per), points=per_task)
+                    self.real = value, Owner(lambda real=value, per=per_task: real // per)
+                    self.rows(value, owner=self.real[1], points=per_task)
                 elif (name, key) == ("sample", "last"):
+                    first = torch.arange(len(value), device=value.device) // max(size["sample"], 1) * size["event"]
+                    value = torch.maximum(value, first)  # an empty sample's points before the rows of its task
                     self.rows(value, points=size["event"])
                 else:
                     self.rows(value, points=size.get(points.get((name, key), "")))
@@ -325,5 +353,8 @@ _RESHAPES = frozenset(
 )  # fmt: skip
 _LATER = frozenset({"where", "polygamma", "searchsorted"})  # their first argument is not the input
 _FIRST = ("input", "self", "x1", "x", "tensors")
+_CUT = frozenset({"repeat_interleave", "tensor_split", "split", "split_with_sizes", "narrow", "topk", "expand"})
+_MEMORY = frozenset({"untyped_storage", "data_ptr", ".grad_fn"})
+_SEEN = _MEMORY | {".shape", "size", "len", "numel", "nelement", "stride"}
 _OF_THE_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})

@@ -61,7 +61,7 @@ class TaskTable(TaskValue):
             return stack.mark(losses, loss_note(stack, args[0], kwargs.get("real"), kwargs.get("extra")))
         if name == "products_at":
             found = args[1].scored_at(args[0], *args[2:])
-            return stack.mark(found, product_note(stack, args[0], *args[2:]))
+            return stack.mark(found, product_note(stack, args[0], *args[2:], strict=True))
         if name == "sums":
             return TaskSums(*args)
         if name == "normalize":

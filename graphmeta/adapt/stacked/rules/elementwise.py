@@ -96,6 +96,8 @@ def _along(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     if name in ("cosine_similarity", "pairwise_distance", "vecdot", "linalg_vecdot"):
         others = list(tensors_in((args, kwargs)))
         note = aligned(stack, others, others[0])
+    elif sum(type(stack.note(other)) is not Shared for other in tensors_in((args, kwargs))) > 1:
+        return Lost(f"the result of {name} of several tensors")
     if type(note) is Fence and name == "diff" and len(args) + len(kwargs) == 1:
         return Rows(stack)
     if type(note) is not Rows:

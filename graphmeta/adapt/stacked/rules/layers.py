@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from graphmeta.adapt.stacked.notes import Lost, Note, Rows, tensors_in
+from graphmeta.adapt.stacked.notes import Lost, Note, Rows, Shared, tensors_in
 from graphmeta.adapt.stacked.rules.base import aligned, given, rule
 from graphmeta.adapt.stacked.stack import Stack
 
@@ -20,12 +20,23 @@ from graphmeta.adapt.stacked.stack import Stack
 def _of_batches(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Operations that process entries of the first dimension independently; rows of all arguments must be along it."""
     x, batched = args[0], {"1d": 3, "2d": 4, "3d": 5}.get(name[-2:], 2)
-    note = paired_at(stack, tensors_in((args, kwargs)), 0)
-    results = (out,) if isinstance(out, Tensor) else tuple(out)
+    inputs = list(tensors_in((args, kwargs)))
+    many = 2 if name == "bilinear" or name.endswith("_cell") else 1
+    if name == "lstm_cell":
+        many = 3
+    if any(type(stack.note(weight)) is not Shared for weight in inputs[many:]):
+        found = tuple(Lost(f"{name} with weights that differ by row") for _ in _results(out))
+        return found[0] if isinstance(out, Tensor) else found
+    note = paired_at(stack, inputs[:many], 0)
+    results = _results(out)
     mixes = name == "batch_norm" and _in_training(args, kwargs)
     good = type(note) is Rows and type(stack.note(x)) is Rows and x.dim() >= batched and not mixes
     notes = tuple(note if good else Lost(f"the result of {name}") for _ in results)
     return notes[0] if isinstance(out, Tensor) else notes
+
+
+def _results(out: Any) -> tuple[Any, ...]:
+    return (out,) if isinstance(out, Tensor) else tuple(out)
 
 
 def _in_training(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -78,10 +89,15 @@ def _recurrent(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str,
     batch_dim = 0 if args[8] else 1
     if note.dim != batch_dim or x.dim() != 3:
         return tuple(Lost(f"{name} over the rows of tasks") for _ in out)
-    state = paired_at(stack, tensors_in((args[1],)), 1)
-    if isinstance(state, Lost):
-        return tuple(state for _ in out)
-    owner = note.owner if state is None else stack.merged(x, note, next(tensors_in((args[1],))), state)
+    first = x, note
+    for state in tensors_in((args[1],)):
+        own = stack.note(state)
+        if type(own) is Rows and own.dim != 1:
+            return tuple(Lost("rows of tasks along two dimensions at once") for _ in out)
+        first = stack.together(*first, state, own) if type(own) is Rows else first
+    if any(type(stack.note(weight)) is not Shared for weight in tensors_in((args[2],))):
+        return tuple(Lost(f"{name} with weights that differ by row") for _ in out)
+    owner = first[1].owner
     return (Rows(stack, batch_dim, owner), *(Rows(stack, 1, owner) for _ in out[1:]))
 
 

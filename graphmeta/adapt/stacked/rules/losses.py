@@ -52,11 +52,14 @@ def _at(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], 
     return product_note(stack, query, row, column) if type(stack.note(candidates)) is Shared else Lost("products")
 
 
-def product_note(stack: Stack, query: Tensor, row: Tensor, column: Tensor) -> Note:
-    """The note of ``query[row] · candidates[column]``."""
+def product_note(stack: Stack, query: Tensor, row: Tensor, column: Tensor, *, strict: bool = False) -> Note:
+    """The note of ``query[row] · candidates[column]``; ``strict`` with a table per task."""
     note = stack.note(query)
     if type(note) is not Rows or note.dim or (stack.met(column) and type(stack.note(column)) is not Shared):
         return Lost("products at places where per-task weights decide")
+    of = stack.note(row)
+    if type(of) is Rows and strict:  # a query is scored against its own task's table
+        return Rows(stack, of.dim, stack.pointed(query, note, row, row, of, strict=True))
     return taken(stack, query, note, row, 0)
 
 

@@ -46,16 +46,14 @@ def scattered(
     if type(base) is Lost:
         return Lost("a scatter into rows of which nothing is known")
     x, note = sources[0]
-    if len(sources) == 2 and x.shape[note.dim] == index.shape[sources[1][1].dim] and stack.met(index):
-        note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1]))
-    if type(base) is Rows and not base.in_blocks:
-        return _into_rows(stack, out, base, index, x, note)
     per_task = size // stack.num_tasks
     trusted = type(of_index) is Rows and of_index.points == per_task and size % stack.num_tasks == 0
-    if len(sources) == 2:
+    if len(sources) == 2:  # each source goes where its own index says: both are of one task, whatever they depend on
         if x.shape[note.dim] != index.shape[sources[1][1].dim]:
             return Lost("a scatter of rows by another number of indices")
-        note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1]))
+        note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1], strict=True))
+    if type(base) is Rows and not base.in_blocks:
+        return _into_rows(stack, out, base, index, x, note)
     before = base.terms if type(base) is Rows else ()
     if trusted and note.in_blocks:
         return Rows(stack, dim, Owner(None, (*note.terms, *before)))
@@ -175,7 +173,11 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
             if type(of_mask) is not Rows or len(tensors) > 1:
                 return Lost("elements written through a mask")
             if type(own) is not Rows:
-                return Rows(stack, of_mask.dim, of_mask.owner)
+                if type(base) is not Rows:
+                    return Rows(stack, of_mask.dim, of_mask.owner)
+                if base.dim != of_mask.dim:
+                    return Lost("a mask along another dimension than the rows")
+                return Rows(stack, base.dim, stack.merged(x, base, first, of_mask))
             written = masked(stack, x, base, parts, first)
             assert type(written) is Rows
             terms = stack.merged(value, own, value, written)
