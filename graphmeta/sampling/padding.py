@@ -22,26 +22,20 @@ def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.n
     return dummies
 
 
-def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
-    """Padded rows per task: at least one dummy sample and item; dummy samples have ``shortest`` (1, or 0 if some real
-    sample is empty) to ``longest`` events, and every dummy item has an event, as every real one has."""
-    samples, events = count["sample"], count["event"]
+def sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
+    """Padded rows per task: at least one dummy sample. Dummy samples are sessions as real ones are: each has 1 to
+    ``longest`` events and an item of its own, and every dummy item has an event."""
+    samples, events, items = count["sample"], count["event"], count["item"]
     per_sample = int(samples.max(initial=0)) + 1
-    per_item = int(count["item"].max(initial=0)) + 1
-    spare_items = per_item - count["item"]
     while True:
         spare = per_sample - samples
-        per_event = int((events + np.maximum(spare * shortest, spare_items)).max(initial=1))
+        per_item = int((items + spare).max(initial=1))
+        per_event = int((events + per_item - items).max(initial=1))
         lacking = int((per_event - events - spare * longest).max(initial=0))
         if lacking <= 0:
             break
         per_sample += max(1, lacking // (longest + 1))
-    return {
-        "sample": per_sample,
-        "event": per_event,
-        "item": per_item,
-        "edge": int(count["edge"].max(initial=0)),
-    }
+    return {"sample": per_sample, "event": per_event, "item": per_item}
 
 
 def spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:

@@ -24,7 +24,7 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
         return hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
-    size = sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
+    size = sizes(count, int(lengths.max(initial=1)))
     sample_at = spread(task, count["sample"], size["sample"])
     item_at = spread(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
@@ -33,12 +33,14 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     new_lengths[dummy] = shares(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
-    event_sample = np.repeat(np.arange(len(dummy)), new_lengths)
-    item_row, owner = _dummy_items(~real_event, event_sample, count, size)
+    item_row, owner, steps, of_step = _dummy_sessions(dummy, new_lengths, count, size)
+    size["edge"] = int((count["edge"] + np.bincount(of_step, minlength=num_tasks)).max(initial=0))
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
     edge_at = spread(edge_task, count["edge"], size["edge"])
     edges[:, edge_at] = item_at[rows.edges]
+    first = count["edge"][of_step] + of_step * size["edge"]
+    edges[:, first + np.arange(len(of_step)) - np.searchsorted(of_step, of_step)] = steps
     padded = BatchRows(
         ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
         n_id=overwritten(np.full(num_tasks * size["item"], rows.n_id[:1].sum()), item_at, rows.n_id),
@@ -54,22 +56,30 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     return hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
-def _dummy_items(
-    dummy: np.ndarray, sample: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The item row of each dummy event ``[E]``, and the sample that first clicks each dummy item ``[I]``.
+def _dummy_sessions(
+    dummy: np.ndarray, lengths: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Dummy samples as sessions: item row of each event ``[E]``, sample of each item ``[I]``, steps ``[2, N]``, their
+    tasks ``[N]``; entries of real rows are zero.
 
-    A task's dummy events run through its dummy items, so that each of these has a click: a mean over an item's clicks
-    is then finite in dummy rows too.
+    Each dummy sample has events, items of its own, and edges between them, so that a mean over a session's items, an
+    item's clicks or its incoming edges is finite in dummy rows too; a NaN there would reach the gradients of weights
+    shared with real rows.
     """
-    events, items = size["event"] - count["event"], size["item"] - count["item"]
-    number, _ = ragged(np.zeros_like(events), events)
-    task = np.repeat(np.arange(len(events)), events)
-    clicked = task * size["item"] + count["item"][task] + number * items[task] // events[task]
-    item_row, owner = np.zeros(len(dummy), dtype=np.int64), np.zeros(len(items) * size["item"], dtype=np.int64)
-    item_row[dummy] = clicked
-    owner[clicked[::-1]] = sample[dummy][::-1]  # the first one is written last
-    return item_row, owner
+    items = np.zeros(len(dummy), dtype=np.int64)
+    items[dummy] = shares(size["item"] - count["item"], size["sample"] - count["sample"])
+    task = np.arange(len(dummy)) // size["sample"]
+    first = np.cumsum(items) - items
+    first -= first[task * size["sample"]] - (task * size["item"] + count["item"][task])  # of each sample's items
+    sample = np.repeat(np.arange(len(dummy)), np.where(dummy, lengths, 0))
+    number, _ = ragged(np.zeros_like(lengths), np.where(dummy, lengths, 0))
+    clicked = first[sample] + number * items[sample] // lengths[sample]
+    item_row, owner = np.zeros(int(lengths.sum()), np.int64), np.zeros(size["item"] * len(count["item"]), np.int64)
+    item_row[np.repeat(dummy, lengths)] = clicked
+    owner[clicked] = sample
+    follows = np.flatnonzero(sample[1:] == sample[:-1])
+    steps = np.unique(np.stack([clicked[follows], clicked[follows + 1]]), axis=1)
+    return item_row, owner, steps, steps[0] // size["item"]
 
 
 def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch.overrides import wrap_torch_function
 from torch_geometric.data import HeteroData
 from torch_geometric.utils import to_dense_batch
 
+from graphmeta.sampling.batch_rows import NEXT
 from tests.adapt.idioms import ABSENT, EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS, clicks, sessions
 
 __all__ = ["ABSENT", "EVAL_ONLY", "ITEMS", "LAYERS", "PLAIN", "THREE_STEPS"]
@@ -519,6 +520,85 @@ _HIDDEN = {
     "the first row of none": lambda m, h, b, v: m.linear(h[:1] * 0).expand_as(h),
     "a mean of none": lambda m, h, b, v: m.linear(h * 0).mean(0).expand_as(h),
     "sums of squares of weights": lambda m, h, b, v: h * sum(p.square().sum() for p in m.linear.parameters()),
+}
+
+
+class NormOfAll(torch.autograd.Function):
+    """Forward passes its rows on; backward reads those of all tasks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return 2 * grads[0]
+
+
+def sessions_of(b: HeteroData, rows: Tensor, at: Tensor) -> Tensor:
+    """Sums of rows by session, read back at each click."""
+    size = b["sample"].num_nodes
+    return rows.new_zeros(size, rows.shape[1]).index_add(0, at, rows)[b["event"].batch]
+
+
+def masked(b: HeteroData, z: Tensor) -> Tensor:
+    z = z.clone()
+    z[b["event"].order < 0] = 0.0
+    return z
+
+
+def recurrent_cell_state(m: Any, h: Tensor, v: Tensor) -> Tensor:
+    d = h.shape[1]
+    one = torch.linspace(-1, 1, 4 * d * d, dtype=h.dtype).reshape(4 * d, d)
+    weights = [one, one.flip(0), h.new_zeros(4 * d), h.new_ones(4 * d)]
+    first = torch.tanh(h @ m.w)[:, None]
+    return torch.lstm(first, (h[None], v[turned(h)][None]), weights, True, 1, 0.0, False, False, True)[0][:, 0]
+
+
+def session_items(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    """The mean over a session's items, which every session with clicks has."""
+    owner, size = b["item"].batch, b["sample"].num_nodes
+    x = m.linear(item_sums(h, b))
+    total = x.new_zeros(size, x.shape[1]).index_add(0, owner, x)
+    return (total / torch.bincount(owner, minlength=size)[:, None])[b["event"].batch]
+
+
+def item_sums(h: Tensor, b: HeteroData) -> Tensor:
+    return h.new_zeros(b["item"].num_nodes, h.shape[1]).index_add(0, b["event"].item, h)
+
+
+def incoming(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    """The mean over incoming edges, for clicks that are not the first."""
+    source, end = b[NEXT].edge_index
+    size = b["item"].num_nodes
+    x = m.linear(item_sums(h, b))
+    total = x.new_zeros(size, x.shape[1]).index_add(0, end, x[source])
+    later = b["event"].order > 0
+    mean = total[b["event"].item[later]] / torch.bincount(end, minlength=size)[b["event"].item[later]][:, None]
+    return torch.zeros_like(h).index_put((later.nonzero()[:, 0],), mean)
+
+
+_HIDDEN |= {
+    "packed rows summed by their session": lambda m, h, b, v: sessions_of(
+        b, (h * 0 + 1) * m.tok[0], b["event"].batch[b["event"].order.argsort(stable=True)]
+    ),
+    "rows summed by the next session": lambda m, h, b, v: sessions_of(b, v, b["event"].batch[turned(h)]),
+    "the state of a cell": lambda m, h, b, v: recurrent_cell_state(m, h, v),
+    "a function of one's own": lambda m, h, b, v: NormOfAll.apply(m.linear(h)),
+    "the size of arange": lambda m, h, b, v: h * len(torch.arange(code(v)[0] + 1)),
+    "the size of zeros": lambda m, h, b, v: h * (h.new_zeros(code(v)[0] + 1, 2).shape[0]),
+    "the size of narrow": lambda m, h, b, v: h * h.narrow(1, 0, code(v)[0] + 1).shape[1],
+    "the size of topk": lambda m, h, b, v: h * h.topk(code(v)[0] + 1, 1).values.shape[1],
+    "the size of where": lambda m, h, b, v: h * (len(torch.where(v[:1] > 0)[0]) + 1),
+    "the size of repeat_interleave": lambda m, h, b, v: h * (len(torch.ones(1).repeat_interleave(code(v)[:1])) + 1),
+    "a mask in a list": lambda m, h, b, v: h * (len(v[0][[v[0] > 0]]) + 1),
+    "a kernel": lambda m, h, b, v: torch.nn.functional.conv1d(
+        h[:, :, None].expand(-1, -1, 2), v[:, 0, None, None].expand(-1, 6, 1)
+    ).mean((1, 2))[:, None],
+    "a difference": lambda m, h, b, v: torch.diff(h, dim=1, prepend=v[turned(h)][:, :1]),
+    "written by a mask": lambda m, h, b, v: masked(b, v[turned(h)]),
+    "means of a session's items": lambda m, h, b, v: session_items(m, h, b),
+    "means over incoming edges": lambda m, h, b, v: incoming(m, h, b),
 }
 
 
