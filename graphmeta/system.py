@@ -88,6 +88,15 @@ class System(nn.Module):
         if adaptation is not None:
             adaptation.bind(recommender)
 
+    def __getattr__(self, name: str) -> Any:
+        """A submodule or weight; says how a system is trained where other libraries have ``fit``."""
+        if name == "fit":
+            raise AttributeError(
+                "a system has no fit(); train it with list(graphmeta.train(system, split)), or compute only its counts "
+                "with system.fit_statistics(log)"
+            )
+        return super().__getattr__(name)
+
     @property
     def num_items(self) -> int:
         """Size of the catalogue that is ranked."""

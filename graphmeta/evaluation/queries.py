@@ -5,10 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split
 from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
+
+
+def check_model(model: Any, given: Any, name: str) -> None:
+    """Check that the model of ``name(model, given)`` scores items.
+
+    Raises:
+        InputError: the name of a system, swapped arguments, or an object without scores.
+    """
+    if isinstance(model, str):
+        raise InputError(f"{name} takes a trained system, not the name {model!r}; train it: fit(split, {model!r})")
+    if isinstance(model, EventLog | Samples | Split | Tasks) and hasattr(given, "scores"):
+        raise InputError(f"the arguments of {name} are swapped; write {name}(system, log)")
+    if isinstance(model, type) or not (hasattr(model, "scores") and hasattr(model, "num_items")):
+        raise InputError(
+            f"{name} takes a system or a baseline, not a {type(model).__name__}: it needs num_items and "
+            f"scores(samples), see graphmeta.protocols.Scorer"
+        )
 
 
 def queries_of(model: Any, given: EventLog | Samples) -> Samples:
@@ -28,6 +46,8 @@ def queries_of(model: Any, given: EventLog | Samples) -> Samples:
                 f"{given.num_items:,} items); pass a log with the item ids of the training log"
             )
         return samples
+    if isinstance(given, Split):
+        raise InputError("evaluate takes one part of a split; pass its test part: split.test")
     if isinstance(given, Tasks):
         raise InputError("these are tasks, not samples; use evaluate_tasks for ranking or evaluate_ratings for ratings")
     if not isinstance(given, Samples):

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
-from graphmeta.evaluation.queries import queries_of
+from graphmeta.evaluation.queries import check_model, queries_of
 from graphmeta.evaluation.result import Result
 from graphmeta.protocols import Adapting, Scorer
 from graphmeta.sampling.padding import ragged
@@ -68,13 +68,14 @@ def evaluate(
     >>> list(result.metrics), result.samples, result.candidates
     (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
+    check_model(model, samples, "evaluate")
     _check_ks(ks, model.num_items)
     _check_metrics(metrics, ks)
     samples = queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
     _warn_without_users(model, samples)
-    score = _scoring(model, adapting)
+    score = _scoring(model, adapting, "evaluate")
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
     found = torch.empty(len(samples), dtype=torch.float64)
@@ -107,12 +108,12 @@ def _warn_without_users(model: Scorer, samples: Samples) -> None:
         )
 
 
-def _scoring(model: Scorer, adapting: Adapting) -> Callable[[Any], Tensor]:
+def _scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Tensor]:
     """The model's scoring function, with ``steps`` and ``max_support`` if given."""
     given = {name: value for name, value in adapting.items() if value is not None}
     strange = given.keys() - Adapting.__annotations__.keys()
     if strange:
-        raise TypeError(f"evaluate() got an unexpected keyword argument {min(strange)!r}")
+        raise TypeError(f"{name}() got an unexpected keyword argument {min(strange)!r}")
     if given and getattr(model, "adaptation", None) is None:
         raise InputError("this model does not adapt; leave out steps= and max_support=")
     return partial(model.scores, **given)
@@ -174,6 +175,7 @@ def evaluate_sampled(
         InputError: no samples, k not below the number of candidates, or a target among its negatives.
         DivergedError: scores that are NaN or +inf.
     """
+    check_model(model, samples, "evaluate_sampled")
     samples.check_items(getattr(model, "items", None))
     began, size = time.perf_counter(), negatives.shape[1] + 1
     _check_ks(ks, size)
@@ -226,9 +228,12 @@ def evaluate_tasks(
             repeated in its task or also in its support.
         DivergedError: scores that are NaN or +inf.
     """
+    check_model(model, tasks, "evaluate_tasks")
+    if not isinstance(tasks, Tasks):
+        raise InputError(f"evaluate_tasks takes tasks, not a {type(tasks).__name__}; use evaluate for logs and samples")
     began = time.perf_counter()
     tasks.query.check_items(getattr(model, "items", None))
-    score = _scoring(model, adapting)
+    score = _scoring(model, adapting, "evaluate_tasks")
     known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
     _check_ks(ks, candidates)

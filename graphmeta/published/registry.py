@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
 from typing import Any, get_type_hints
@@ -18,13 +18,14 @@ import numpy as np
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
 from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
 _ENTITIES = ("items", "users", "base")  # arguments that a recipe omits, or stores by name
+_SIZES = frozenset({"width", "user_width", "time_width", "hidden", "layers", "length", "kernel", "clusters", "slots"})
 _WRAPPER_OPTIONS: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
 
 
@@ -90,7 +91,7 @@ class Published:
             raise InputError(f"{self.name}: {error}; {self._by_function}") from None
         unknown = next((name for name in arguments if name not in self.options), None)
         if unknown is not None:
-            raise InputError(f"{self.name} takes no {unknown!r}; it takes {', '.join(sorted(self.options))}")
+            raise InputError(f"{self.name} {_unknown(unknown, self.options)}")
         self.check_users(users is not None)
         try:
             stored = to_json(arguments)
@@ -207,7 +208,12 @@ def _recorded(
     @wraps(function)
     def built(*given: Any, **named: Any) -> System:
         limits = {name: named.pop(name, None) for name in LIMITS}
-        bound = inner.bind(*given, **named)
+        try:
+            bound = inner.bind(*given, **named)
+        except TypeError as error:
+            unknown = next((name for name in named if name not in inner.parameters), None)
+            why = str(error) if unknown is None else _unknown(unknown, (*inner.parameters, *LIMITS))
+            raise InputError(f"{function.__name__} {why}" if unknown else f"{function.__name__}: {why}") from None
         bound.apply_defaults()
         _check_first(function.__name__, first, bound.arguments[first])
         if items_only and bound.arguments[first].items.attributes:
@@ -223,6 +229,7 @@ def _recorded(
             warnings.warn(f"{function.__name__}: {error}; what is saved is loaded with build=", stacklevel=2)
         else:
             check_types(function.__name__, _flat_hints(function), flat)
+            _check_sizes(function.__name__, flat)
         system = function(*bound.args, **bound.kwargs)
         _limit(system, **limits)
         system.recipe = None if flat is None else recipe(flat, bound.arguments.get("base"))
@@ -231,6 +238,13 @@ def _recorded(
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
     built.__dict__["__signature__"] = inner.replace(parameters=[*inner.parameters.values(), *own])
     return built
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """The message for an option that a system does not take."""
+    near = nearest(name, known)
+    meant = f"did you mean {near!r}? " if near else ""
+    return f"takes no {name!r}; {meant}it takes {', '.join(sorted(known))}"
 
 
 def _check_objects(function: Callable[..., System], arguments: Mapping[str, Any]) -> None:
@@ -299,6 +313,13 @@ def _objects(function: Callable[..., System], flat: Mapping[str, Any]) -> dict[s
         if codec is not None and given:
             made[name] = codec.make(given, parameters[name].default)
     return made | left
+
+
+def _check_sizes(name: str, flat: Mapping[str, Any]) -> None:
+    """Raise an InputError for a size of vectors below 1."""
+    for option in _SIZES & flat.keys():
+        if flat[option] is not None and flat[option] < 1:
+            raise InputError(f"{name} takes no {option}={flat[option]}; it must be 1 or more")
 
 
 def _limit(system: System, *, max_support: int | None, max_length: int | None) -> None:

@@ -27,7 +27,7 @@ from graphmeta.system import System
 from graphmeta.training.epochs import Epochs
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, set_rate
 from graphmeta.training.run import Report, Run
-from graphmeta.training.settings import Settings, TrainOptions, Valid
+from graphmeta.training.settings import Settings, TrainOptions, Valid, check_arguments
 
 
 def train(
@@ -71,6 +71,7 @@ def train(
     >>> [report.epoch for report in reports]
     [0, 1]
     """
+    check_arguments(system, log, valid, options)
     if isinstance(log, Split):
         valid = log.valid if valid is None and log.valid.num_events else valid
         log = log.train
