@@ -56,6 +56,7 @@ class System(nn.Module):
     """
 
     untwinned = ("items", "users", "notes", "samples", "batches")  # not changed by calls, see graphmeta.adapt.twin
+    reads_tasks = True
     sums = False  # whether a batch's losses are summed instead of averaged
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
 
@@ -116,6 +117,11 @@ class System(nn.Module):
     @recipe.setter
     def recipe(self, recipe: Recipe | None) -> None:
         self._recipe = recipe
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it adapts to a task's support before scoring; ``scores`` then take ``steps`` and ``max_support``."""
+        return self.adaptation is not None
 
     @property
     def episodic(self) -> bool:

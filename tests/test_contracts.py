@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import graphmeta as gm
-from graphmeta.baselines import ItemKNN, Popularity, SessionKNN, SessionPopularity, Stan
+from graphmeta.baselines import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan
+from graphmeta.evaluation.ranking import evaluate_tasks
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
@@ -15,6 +16,7 @@ from graphmeta.nn.readout import Last
 from graphmeta.published.models.meta import maml
 from graphmeta.published.models.session import sr_gnn, tagnn
 from graphmeta.published.parts import with_score_terms
+from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=40, items=30)
@@ -102,3 +104,37 @@ def test_meta_hin_goes_around_bases_with_item_biases(base):
     system = gm.build("meta_hin", LOG.items, base=base, width=4)
     system.fit_statistics(LOG)
     assert system.scores(gm.last_clicks(LOG)).isfinite().all()
+
+
+class Around:
+    """A wrapper with the two members of a scorer and nothing else."""
+
+    def __init__(self, model):
+        self.model, self.num_items = model, model.num_items
+
+    def scores(self, samples, **adapting):
+        return self.model.scores(samples, **adapting)
+
+
+@pytest.mark.parametrize("make", [lambda: gm.build("meta_cf_g", LOG.items, width=4, lr=1.0), lambda: ItemKNN(LOG)])
+def test_a_wrapper_of_a_scorer_gets_what_the_scorer_gets(make):
+    class Declared(Around):
+        items, adapts = LOG.items, True
+
+        @property
+        def reads_tasks(self):
+            return self.model.reads_tasks
+
+    model, tasks = make(), sampled_tasks(LOG, most=6)
+    assert evaluate_tasks(Declared(model), tasks).ranks.equal(evaluate_tasks(model, tasks).ranks)
+    assert gm.evaluate(NoRepeats(model), LOG).metrics.keys() == gm.evaluate(Around(model), LOG).metrics.keys()
+    if isinstance(model, gm.System):
+        assert evaluate_tasks(Around(model), tasks).ranks.equal(evaluate_tasks(model, tasks).ranks)
+        assert evaluate_tasks(NoRepeats(model), tasks).ranks.equal(evaluate_tasks(model, tasks).ranks)
+        found = evaluate_tasks(Declared(model), tasks, steps=1)
+        assert found.ranks.equal(evaluate_tasks(model, tasks, steps=1).ranks)
+        with pytest.raises(gm.InputError, match="does not adapt; leave out steps= and max_support=, or give it adapts"):
+            evaluate_tasks(Around(model), tasks, steps=1)
+    else:
+        with pytest.raises(gm.InputError, match="Around.scores reads .*give it reads_tasks = False"):
+            evaluate_tasks(Around(model), tasks)

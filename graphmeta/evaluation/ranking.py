@@ -16,13 +16,12 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
-from graphmeta.evaluation.queries import check_model, queries_of
+from graphmeta.evaluation.queries import check_model, items_of, queries_of
 from graphmeta.evaluation.result import Result
-from graphmeta.protocols import Adapting, Scorer
+from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReadsUsersAlone, Scorer
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
-from graphmeta.system import System
 
 CONTEXT_LENGTHS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
@@ -99,7 +98,7 @@ def evaluate(
 
 def _warn_without_users(model: Scorer, samples: Samples) -> None:
     """Warn if a system reads only the user and no user of the samples is known to it."""
-    if isinstance(model, System) and model.without_user(samples).all():
+    if isinstance(model, ReadsUsersAlone) and model.without_user(samples).all():
         why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
         warnings.warn(
             f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "
@@ -114,8 +113,9 @@ def _scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Te
     strange = given.keys() - Adapting.__annotations__.keys()
     if strange:
         raise TypeError(f"{name}() got an unexpected keyword argument {min(strange)!r}")
-    if given and getattr(model, "adaptation", None) is None:
-        raise InputError("this model does not adapt; leave out steps= and max_support=")
+    if given and not (isinstance(model, Adapts) and model.adapts):
+        said = "" if isinstance(model, Adapts) else ", or give it adapts = True (graphmeta.protocols.Adapts)"
+        raise InputError(f"this model does not adapt; leave out steps= and max_support={said}")
     return partial(model.scores, **given)
 
 
@@ -176,7 +176,7 @@ def evaluate_sampled(
         DivergedError: scores that are NaN or +inf.
     """
     check_model(model, samples, "evaluate_sampled")
-    samples.check_items(getattr(model, "items", None))
+    samples.check_items(items_of(model))
     began, size = time.perf_counter(), negatives.shape[1] + 1
     _check_ks(ks, size)
     if len(samples) == 0 or (negatives == samples.target[:, None]).any():
@@ -220,7 +220,8 @@ def evaluate_tasks(
     See :func:`graphmeta.evaluation.metrics.of_lists` for the metrics. A task's other targets are candidates too.
 
     Args:
-        model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
+        model: a system, or a wrapper of one, gets the tasks and adapts to their support; a model with
+            ``reads_tasks = False``, such as a baseline, gets the queries, whose clicks are the support.
         steps: inner steps, for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:
@@ -232,7 +233,7 @@ def evaluate_tasks(
     if not isinstance(tasks, Tasks):
         raise InputError(f"evaluate_tasks takes tasks, not a {type(tasks).__name__}; use evaluate for logs and samples")
     began = time.perf_counter()
-    tasks.query.check_items(getattr(model, "items", None))
+    tasks.query.check_items(items_of(model))
     score = _scoring(model, adapting, "evaluate_tasks")
     known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
@@ -246,7 +247,7 @@ def evaluate_tasks(
         rows = order[at : at + batch_size]
         one, chunk = first.take(rows), tasks.take(rows)
         where, _ = ragged(tasks.query_ptr[rows], counts[rows])
-        scores = usable(score(one if isinstance(model, System) else one.query)).clone()
+        scores = usable(_of_tasks(model, score, one)).clone()
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)
@@ -265,6 +266,21 @@ def evaluate_tasks(
         time.perf_counter() - began,
         found,
     )
+
+
+def _of_tasks(model: Scorer, score: Callable[[Any], Tensor], tasks: Tasks) -> Tensor:
+    """Scores for tasks with one query each; a model of sessions gets the queries, whose clicks are the support."""
+    if isinstance(model, ReadsTasks) and not model.reads_tasks:
+        return score(tasks.query)
+    try:
+        return score(tasks)
+    except AttributeError as error:
+        if not isinstance(error.obj, Tasks):
+            raise
+        raise InputError(
+            f"{type(model).__name__}.scores reads {error.name!r}, which tasks do not have; give it reads_tasks = False "
+            f"to get their queries as samples (graphmeta.protocols.ReadsTasks)"
+        ) from None
 
 
 def _check_queries(tasks: Tasks, task: np.ndarray, num_items: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,7 +79,7 @@ def _check_numbers(whole: dict[str, Any], lr: Any) -> None:
     for name, value in whole.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise InputError(f"fit takes no {name}={value!r}; it must be a whole number, 1 or more")
-    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < float("inf"):
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
         raise InputError(f"fit takes no lr={lr!r}; it must be a number above 0, such as 3e-3")
 
 

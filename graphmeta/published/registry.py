@@ -318,8 +318,8 @@ def _objects(function: Callable[..., System], flat: Mapping[str, Any]) -> dict[s
 def _check_sizes(name: str, flat: Mapping[str, Any]) -> None:
     """Raise an InputError for a size of vectors below 1."""
     for option in _SIZES & flat.keys():
-        if flat[option] is not None and flat[option] < 1:
-            raise InputError(f"{name} takes no {option}={flat[option]}; it must be 1 or more")
+        if isinstance(size := flat[option], int | float) and size < 1:
+            raise InputError(f"{name} takes no {option}={size}; it must be 1 or more")
 
 
 def _limit(system: System, *, max_support: int | None, max_length: int | None) -> None:
