@@ -7,13 +7,18 @@ import torch
 from torch import nn
 
 import graphmeta as gm
+from graphmeta.adapt.starts.gated import Gated
 from graphmeta.baselines import ItemKNN, NoRepeats, Popularity, SessionKNN, SessionPopularity, Stan
 from graphmeta.evaluation.ranking import evaluate_tasks
+from graphmeta.nn.catalogue_softmax import plus
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
 from graphmeta.nn.readout import Last
-from graphmeta.published.models.meta import maml
+from graphmeta.published.models.graph import niser, reranker
+from graphmeta.published.models.meta import maml, melu
 from graphmeta.published.models.session import sr_gnn, tagnn
 from graphmeta.published.parts import with_score_terms
 from graphmeta.sampling.few_shot import sampled_tasks
@@ -138,3 +143,56 @@ def test_a_wrapper_of_a_scorer_gets_what_the_scorer_gets(make):
     else:
         with pytest.raises(gm.InputError, match="Around.scores reads .*give it reads_tasks = False"):
             evaluate_tasks(Around(model), tasks)
+
+
+class Plain(nn.Module):
+    """A product head with the members that the protocol asks for, and no others."""
+
+    def __init__(self):
+        super().__init__()
+        self.l, self.score_terms = nn.Linear(4, 4), nn.ModuleDict()
+        self.heat = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def query(self, states, batch):
+        return self.l(Last()(states, batch)) * self.heat
+
+    def vectors(self, candidates):
+        return candidates
+
+    def extra(self, batch, query, vectors):
+        terms = [term(batch, lambda s, i: (query[s] * vectors[i]).sum(1)) for term in self.score_terms.values()]
+        return tuple(torch.cat(parts) for parts in zip(*terms, strict=True)) if terms else None
+
+    def learn_temperature(self):
+        self.heat.requires_grad_(True)
+
+    def forward(self, states, batch, candidates):
+        query, vectors = self.query(states, batch), self.vectors(candidates)
+        return plus(query @ vectors.t(), self.extra(batch, query, vectors))
+
+
+def plain(**options):
+    recommender = gm.Recommender(ItemFeatures(30, 4), Recurrent(4, 4), Plain())
+    return gm.System(recommender, LOG.items, **options)
+
+
+@pytest.mark.filterwarnings("ignore:co-occurrence counts")
+def test_the_reranker_goes_around_any_product_head():
+    system = reranker(plain())
+    learned = {name for name, weight in system.named_parameters() if weight.requires_grad}
+    assert "recommender.head.heat" in learned and not any("features" in name or "head.l." in name for name in learned)
+    assert all(step.loss > 0 for step in gm.train(system, LOG, epochs=1))
+    again = reranker(niser(LOG.items, width=4, score_terms=["reranker", "repeat_bias"]))
+    assert again.recommender.get_parameter("head.scale").requires_grad
+
+
+def test_what_a_head_lacks_is_named():
+    with pytest.raises(gm.InputError, match="AllPositions needs the head's readout, and Plain has no module"):
+        list(gm.train(plain(loss=AllPositions(SoftmaxLoss())), LOG, epochs=1))
+    gated = gm.Adaptation(gm.Scope("head.l"), step=gm.Gradient(0.1), start=Gated(gm.Scope("head.l"), 16))
+    with pytest.raises(gm.InputError, match="needs the head's readout, and Plain has no module of that name"):
+        plain(adaptation=gated).scores(gm.last_clicks(LOG))
+    with pytest.raises(
+        gm.InputError, match="the head's last layer, and Plain has no module called project"
+    ):
+        melu(plain())

@@ -67,7 +67,7 @@ class ProductHead(Protocol):
         ...
 
     def learn_temperature(self) -> None:
-        """Make the temperature of the products a parameter."""
+        """Make the temperature of the products a trained parameter, also where it is a frozen one."""
         ...
 
 

@@ -171,7 +171,7 @@ def test_every_click_is_a_sample_of_its_own(ahead, task):
 
 def test_a_readout_of_more_than_the_last_click_is_refused():
     batch = of_runs()
-    with pytest.raises(TypeError, match="reads the last click, not Mean"):
+    with pytest.raises(InputError, match="reads the last click, not Mean"):
         AllPositions(SoftmaxLoss())(Dot(Mean()), torch.zeros(12, 4), batch, torch.zeros(30, 4))
 
 

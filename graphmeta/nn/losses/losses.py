@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
+from graphmeta.nn.readout import readout_of
 from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick, ScoresCatalogue
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples, session_batch
@@ -99,8 +100,11 @@ class AllPositions(nn.Module):
         """The losses."""
         if isinstance(head, ProductHead) and head.score_terms:
             raise InputError("score terms need one target per session; train on prefixes instead of all positions")
-        if not isinstance(head.readout, ReadsLastClick):
-            raise TypeError(f"AllPositions needs a head that reads the last click, not {type(head.readout).__name__}")
+        readout = readout_of(head, "AllPositions")
+        if not isinstance(readout, ReadsLastClick):
+            raise InputError(
+                f"AllPositions needs a head that reads the last click, not {type(readout).__name__}; use Last()"
+            )
         views = [following(batch, step) for step in range(1, self.ahead + 1)]
         return torch.cat([self.loss(head, states, view, candidates) for view in views])
 
