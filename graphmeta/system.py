@@ -90,7 +90,7 @@ class System(nn.Module):
             adaptation.bind(recommender)
 
     def __getattr__(self, name: str) -> Any:
-        """A submodule or weight; says how a system is trained where other libraries have ``fit``."""
+        """A submodule or weight; the error for ``fit`` names what trains a system."""
         if name == "fit":
             raise AttributeError(
                 "a system has no fit(); train it with list(graphmeta.train(system, split)), or compute only its counts "

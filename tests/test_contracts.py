@@ -15,7 +15,9 @@ from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss
+from graphmeta.nn.losses.losses import AllPositions, RankingLoss, SoftmaxLoss
+from graphmeta.nn.losses.negatives import PerSampleNegatives, SharedNegatives, uniform
+from graphmeta.nn.losses.pairwise import Bpr
 from graphmeta.nn.readout import Last
 from graphmeta.published.models.graph import niser, reranker
 from graphmeta.published.models.meta import maml, melu
@@ -192,7 +194,38 @@ def test_what_a_head_lacks_is_named():
     gated = gm.Adaptation(gm.Scope("head.l"), step=gm.Gradient(0.1), start=Gated(gm.Scope("head.l"), 16))
     with pytest.raises(gm.InputError, match="needs the head's readout, and Plain has no module of that name"):
         plain(adaptation=gated).scores(gm.last_clicks(LOG))
-    with pytest.raises(
-        gm.InputError, match="the head's last layer, and Plain has no module called project"
-    ):
+    with pytest.raises(gm.InputError, match="the head's last layer, and Plain has no module called project"):
         melu(plain())
+
+
+@pytest.mark.filterwarnings("ignore:co-occurrence counts")
+@pytest.mark.parametrize("negatives", [SharedNegatives(sampled=4), PerSampleNegatives(uniform, count=3)])
+@pytest.mark.parametrize("terms", [["repeat_bias"], ["repeat_bias", "same_category", "cooccurrence"]])
+def test_ranking_losses_compare_the_scores_with_their_terms(negatives, terms):
+    def scores_of(target, other, valid):
+        return torch.cat([target[:, None], other], 1)
+
+    class Kept(nn.Module):
+        def forward(self, target, user, num_items):
+            items, valid = negatives(target, user, num_items)
+            self.chosen = torch.cat([target[:, None], items.expand(len(target), -1)], 1)
+            return items, valid
+
+    system = niser(LOG.items, width=4, score_terms=terms).eval()
+    system.fit_statistics(LOG)
+    for weight in system.recommender.head.score_terms.parameters():
+        nn.init.normal_(weight)
+    samples, kept = gm.prefixes(LOG), Kept()
+    found = system.recommender(gm.session_batch(samples, num_items=30), RankingLoss(scores_of, kept))
+    torch.testing.assert_close(found, system.scores(samples).gather(1, kept.chosen), rtol=1e-4, atol=1e-4)
+    system.loss = RankingLoss(Bpr(), negatives)
+    assert all(step.loss > 0 for step in gm.train(system, LOG, epochs=1))
+
+
+def test_tagnn_says_why_its_scores_are_no_products():
+    system = tagnn(LOG.items, width=4)
+    with pytest.raises(gm.InputError, match="TargetAttention: its session vector differs by candidate.*leave it out"):
+        list(gm.train(system, LOG, options=gm.TrainOptions(precision="bf16")))
+    system.loss = RankingLoss(Bpr(), SharedNegatives())
+    with pytest.raises(gm.InputError, match="TargetAttention: its session vector differs by candidate.*SoftmaxLoss"):
+        list(gm.train(system, LOG, epochs=1))

@@ -14,7 +14,7 @@ def readout_of(head: nn.Module, reader: str) -> nn.Module:
     """The head's readout.
 
     Raises:
-        InputError: a head without one; says what ``reader`` would read it.
+        InputError: a head without one; names ``reader``, which would read it.
     """
     found = getattr(head, "readout", None)
     if not isinstance(found, nn.Module):

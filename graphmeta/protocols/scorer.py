@@ -74,7 +74,7 @@ class Adapts(Protocol):
 
 @runtime_checkable
 class ReadsTasks(Protocol):
-    """A scorer that says whether its ``scores`` take tasks; without this member they must.
+    """A scorer that states whether its ``scores`` take tasks; without this member they must.
 
     With ``reads_tasks = False``, a scorer of sessions gets the tasks' first queries, whose clicks are the support.
     """
@@ -87,7 +87,7 @@ class ReadsTasks(Protocol):
 
 @runtime_checkable
 class ReadsUsersAlone(Protocol):
-    """A scorer that may read nothing but the user, and says for which samples it has none."""
+    """A scorer that may read nothing but the user, and states for which samples it has none."""
 
     def without_user(self, samples: Samples) -> np.ndarray:
         """Mask ``[S]`` of the samples that all get the same ranking."""

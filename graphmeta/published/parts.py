@@ -16,12 +16,13 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
+from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead, ReadoutHead
+from graphmeta.protocols import ProductHead, ProjectedHead, ReadoutHead
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
@@ -43,7 +44,7 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
     if not isinstance(head, ProductHead):
         raise InputError(
             f"score terms need a head that scores by products and adds them (graphmeta.protocols.ProductHead), not "
-            f"{type(head).__name__}{f': {head.no_products}' if isinstance(head, NotProducts) else ''}"
+            f"{named(head)}"
         )
     builders: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},

@@ -19,7 +19,8 @@ from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
-from graphmeta.protocols import HeldOutStatistics, PositionLoss, Settles
+from graphmeta.nn.heads.scoring import named
+from graphmeta.protocols import HeldOutStatistics, NotProducts, PositionLoss, Settles
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -137,7 +138,12 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
         if isinstance(part, EventLog):
             system.check(part, name)
     if settings.options.precision == "bf16" and not system.scores_in_bf16:
-        raise InputError("precision='bf16' has no effect on this system: its loss does not score all items by products")
+        head = system.recommender.head
+        why = f" ({named(head)})" if isinstance(head, NotProducts) else ""
+        raise InputError(
+            f"precision='bf16' has no effect on this system: its loss does not score all items by products{why}; "
+            f"leave it out"
+        )
     if statistics_log is log and any(isinstance(part, HeldOutStatistics) for part in system.modules()):
         warnings.warn(
             "co-occurrence counts include the training sessions; pass earlier sessions: "

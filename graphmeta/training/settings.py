@@ -42,7 +42,7 @@ def check_arguments(system: Any, log: Any, valid: Any, options: Any) -> None:
     """Check the types of the arguments of :func:`~graphmeta.training.loop.train`.
 
     Raises:
-        InputError: another type; says what to pass.
+        InputError: another type; names what to pass.
     """
     if not isinstance(system, System):
         if isinstance(system, str):
