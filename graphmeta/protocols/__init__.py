@@ -178,6 +178,17 @@ class ReadsTimes(Protocol):
 
 
 @runtime_checkable
+class EmbeddingTable(Protocol):
+    """A table of vectors that are looked up by row, such as the items'."""
+
+    weight: nn.Parameter
+
+    def all_rows(self) -> Tensor:
+        """All vectors, as heads score against them."""
+        ...
+
+
+@runtime_checkable
 class TiedItems(Protocol):
     """Features with one replaceable table of item vectors, used as input and for scoring (tied)."""
 

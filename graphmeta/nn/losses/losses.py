@@ -15,6 +15,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.readout import readout_of
+from graphmeta.nn.sharing import with_shared_weights
 from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick, ScoresCatalogue
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples, session_batch
@@ -143,9 +144,8 @@ class AllPositions(nn.Module):
         changed = item.copy()
         changed[ptr[1:] - 1] = (changed[ptr[1:] - 1] + 1) % num_items
         before = np.delete(np.arange(len(item)), ptr[1:] - 1)
-        was_training, _ = recommender.training, recommender.eval()
-        states = [self._states(recommender, clicks, ptr, num_items) for clicks in (item, changed)]
-        recommender.train(was_training)
+        still = with_shared_weights(recommender).eval()
+        states = [self._states(still, clicks, ptr, num_items) for clicks in (item, changed)]
         one, other = (part[torch.from_numpy(before)] for part in states)
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
             raise InputError(

@@ -191,7 +191,7 @@ def meta_hin(
     model, paths = own.recommender, 2 + len(items.attributes)
     (session, out), head = last_layer(model), readout_head(model)
     replace_last_layer(model, nn.Linear(session + size, out))
-    read = item_table(model.features).weight.shape[1]  # of a neighbour's vector
+    read = item_table(model.features).get_parameter("weight").shape[1]  # of a neighbour's vector
     head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
     context = MetaPaths(len(items), list(items.attributes), most=neighbours)
     adaptation = path_adaptation(
