@@ -229,3 +229,38 @@ def test_tagnn_says_why_its_scores_are_no_products():
     system.loss = RankingLoss(Bpr(), SharedNegatives())
     with pytest.raises(gm.InputError, match="TargetAttention: its session vector differs by candidate.*SoftmaxLoss"):
         list(gm.train(system, LOG, epochs=1))
+
+
+class First(nn.Module):
+    """A learned bonus for the first item of the catalogue."""
+
+    def __init__(self):
+        super().__init__()
+        self.bonus = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch, product):
+        row = torch.arange(batch["sample"].num_nodes)
+        return row, torch.zeros_like(row), self.bonus.expand(len(row))
+
+
+def test_a_score_term_of_ones_own_stands_beside_the_named_ones(tmp_path):
+    def make(items):
+        torch.manual_seed(0)
+        return niser(items, width=4, score_terms=["repeat_bias", First(), First()])
+
+    with pytest.warns(UserWarning, match="First cannot be stored in a recipe.*loaded with build="):
+        system = make(LOG.items).eval()
+    torch.manual_seed(0)
+    known = niser(LOG.items, width=4, score_terms=["repeat_bias"]).eval()
+    asked = gm.last_clicks(LOG)
+    difference = system.scores(asked) - known.scores(asked)
+    torch.testing.assert_close(difference[:, 0], torch.full((len(asked),), 2.0))
+    assert difference[:, 1:].abs().max() < 1e-5 and system.recipe is None
+    assert list(system.recommender.head.score_terms) == ["repeat_bias", "First", "First_2"]
+    system.save(tmp_path)
+    with pytest.raises(gm.InputError, match="build="):
+        gm.load(tmp_path)
+    with pytest.warns(UserWarning, match="First"):
+        torch.testing.assert_close(gm.load(tmp_path, build=make).scores(asked), system.scores(asked))
+    with pytest.raises(gm.InputError, match="niser: .*cannot be stored.*call graphmeta.published.models.graph.niser"):
+        gm.build("niser", LOG.items, score_terms=[First()])

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import graphmeta as gm
+from graphmeta.adapt.inner import InnerLoop
 from graphmeta.baselines import ItemKNN
 from graphmeta.evaluation.ranking import evaluate_tasks
 from graphmeta.published.models.cbml import cbml
@@ -183,6 +184,15 @@ MISTAKES = {
     "sr_gnn: missing a required argument: 'items'": lambda: sr_gnn(),
     "item 'I1' is not known to this model (1 unknown), did you mean 'i1'?": lambda: system().recommend(["I1"]),
     "item 'i1 ' is not known to this model (1 unknown), did you mean 'i1'?": lambda: system().recommend(["i1 "]),
+    "cbml: steps= is given twice, also as a part of inner=; pass one of them": lambda: gm.build(
+        "cbml", LOG.items, steps=3, inner=InnerLoop(steps=2)
+    ),
+    "cbml: order= is given twice": lambda: gm.build("cbml", LOG.items, inner=InnerLoop(steps=2), order=2),
+    "cbml: lr= is given twice, also as a part of step=": lambda: gm.build("cbml", LOG.items, lr=0.1, step=0.2),
+    "cbml: learned= is given twice": lambda: gm.build(
+        "cbml", LOG.items, step=gm.LearnedRates(0.1, per_step=True), learned="group"
+    ),
+    "cbml: without= is given twice": lambda: gm.build("cbml", LOG.items, scope=gm.Scope("head"), without=[]),
     "not from a DataFrame; read a log with EventLog.read and pass build('sr_gnn', log.items)": lambda: gm.build(
         "sr_gnn", clicks()
     ),

@@ -121,7 +121,11 @@ class Published:
         for name, value in arguments.items():
             codec = codecs.get(name)
             objects = codec is not None and codec.takes(value)
-            flat |= codec.flat(value) if codec is not None and objects else {name: value}
+            found = codec.flat(value) if codec is not None and objects else {name: value}
+            twice = next((key for key in found if key in arguments and key != name), None)
+            if twice is not None:
+                raise InputError(f"{twice}= is given twice, also as a part of {name}=; pass one of them")
+            flat |= found
         return flat
 
     def _around(self, base: System, items: EntityTable, stored: dict[str, Any]) -> System:

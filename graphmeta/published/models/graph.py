@@ -130,7 +130,7 @@ def niser(
     steps: int = 1,
     scale: float = 12.0,
     dropout: float = 0.1,
-    score_terms: Sequence[str] = (),
+    score_terms: Sequence[str | nn.Module] = (),
 ) -> System:
     """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
 
