@@ -264,3 +264,28 @@ def test_a_score_term_of_ones_own_stands_beside_the_named_ones(tmp_path):
         torch.testing.assert_close(gm.load(tmp_path, build=make).scores(asked), system.scores(asked))
     with pytest.raises(gm.InputError, match="niser: .*cannot be stored.*call graphmeta.published.models.graph.niser"):
         gm.build("niser", LOG.items, score_terms=[First()])
+
+
+def test_a_result_counts_what_of_a_log_is_left_out():
+    few = LOG.select(LOG.item < 12)
+    model = ItemKNN(few.aligned_to(few.items))
+    found = gm.evaluate(model, LOG, ks=(5,))
+    assert found.left_out.clicks == LOG.num_events - few.num_events > 0
+    assert found.left_out.sessions == LOG.num_sessions - found.samples > 0
+    assert f"left out: {found.left_out.clicks} clicks on unknown items, {found.left_out.sessions} sessions" in str(
+        found
+    )
+    assert "left out" not in str(gm.evaluate(ItemKNN(LOG), LOG)) and "left out" not in str(
+        gm.evaluate(ItemKNN(LOG), gm.last_clicks(LOG))
+    )
+
+
+def test_a_report_names_the_metric_that_chooses_the_epoch():
+    split = gm.split_by_time(fake_log(sessions=60))
+    system = sr_gnn(split.train.items, width=4)
+    assert [one.metric for one in gm.train(system, split, epochs=2)] == ["mrr@20", "mrr@20"]
+    numbers = iter([1.0, 3.0, 2.0])
+    measured = lambda system: {"own": next(numbers), "mrr": 0.5}  # noqa: E731
+    reports = list(gm.train(system, split.train, epochs=3, valid=measured))
+    assert [(one.metric, one.best) for one in reports] == [("own", True), ("own", True), ("own", False)]
+    assert next(gm.train(system, split.train, epochs=1)).metric is None

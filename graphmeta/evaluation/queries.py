@@ -8,6 +8,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
+from graphmeta.evaluation.result import LeftOut
 from graphmeta.protocols import HasItems, HasUsers, LimitsLength, Scorer
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
@@ -62,6 +63,15 @@ def queries_of(model: Scorer, given: EventLog | Samples) -> Samples:
             "log.aligned_to(model.items, model.users)"
         )
     return given
+
+
+def left_out(model: Scorer, given: EventLog | Samples, samples: Samples) -> LeftOut:
+    """How many clicks and sessions of a log are not among its samples."""
+    if not isinstance(given, EventLog):
+        return LeftOut()
+    items = items_of(model)
+    known = given.num_events if items is None else int((items.rows_of(given.items.ids) >= 0)[given.item].sum())
+    return LeftOut(given.num_events - known, given.num_sessions - len(samples))
 
 
 def items_of(model: Scorer) -> EntityTable | None:

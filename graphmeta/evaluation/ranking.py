@@ -16,7 +16,7 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
-from graphmeta.evaluation.queries import check_model, items_of, queries_of
+from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
 from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReadsUsersAlone, Scorer
 from graphmeta.sampling.padding import ragged
@@ -45,7 +45,8 @@ def evaluate(
 
     Args:
         samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
-            or samples, e.g. ``prefixes(log)`` of a log with the model's item indices.
+            or samples, e.g. ``prefixes(log)`` of a log with the model's item indices. ``left_out`` of the result counts
+            the log's clicks on unknown items, and the sessions that have no two others.
         metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
             to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
@@ -70,7 +71,7 @@ def evaluate(
     check_model(model, samples, "evaluate")
     _check_ks(ks, model.num_items)
     _check_metrics(metrics, ks)
-    samples = queries_of(model, samples)
+    given, samples = samples, queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
     _warn_without_users(model, samples)
@@ -93,7 +94,8 @@ def evaluate(
     if support is not None:
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     every = measured(torch.ones(len(found), dtype=torch.bool))
-    return Result(every, slices, len(samples), model.num_items, time.perf_counter() - began, found)
+    seconds, lost = time.perf_counter() - began, left_out(model, given, samples)
+    return Result(every, slices, len(samples), model.num_items, seconds, found, left_out=lost)
 
 
 def _warn_without_users(model: Scorer, samples: Samples) -> None:

@@ -102,8 +102,9 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
             torch.manual_seed(1_000_003 * settings.seed + epoch)
             loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
         check_finite(system, epoch)
-        scores = {} if valid is None else _validate(system, valid)
-        run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
+        scores, metric = ({}, None) if valid is None else _validate(system, valid)
+        best = run.is_best(scores, metric)
+        run.note(Report(epoch, loss, time.perf_counter() - began, scores, best, metric))
         if checkpoint is not None:
             run.save(checkpoint.folder)
         yield run.history[-1]
@@ -168,12 +169,14 @@ def _digest(samples: Samples | Tasks) -> str:
     return digest.hexdigest()[:16]
 
 
-def _validate(system: System, valid: Valid) -> dict[str, float]:
+def _validate(system: System, valid: Valid) -> tuple[dict[str, float], str | None]:
+    """The validation metrics, and the one that chooses the epoch: MRR, or a function's first."""
     if callable(valid):
-        return valid(system)
+        scores = valid(system)
+        return scores, next(iter(scores), None)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
     queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
-    return evaluate(system, queries, ks=ks).metrics
+    return evaluate(system, queries, ks=ks).metrics, f"mrr@{max(ks)}"
 
 
 def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> float:
