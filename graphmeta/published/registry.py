@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
-from typing import Any, get_type_hints
+from typing import Any, ParamSpec, get_type_hints
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from graphmeta.published.options import OptionCodec, check_object, check_types, 
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
+P = ParamSpec("P")
 _ENTITIES = ("items", "users", "base")  # arguments that a recipe omits, or stores by name
 _SIZES = frozenset({"width", "user_width", "time_width", "hidden", "layers", "length", "kernel", "clusters", "slots"})
 _WRAPPER_OPTIONS: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
@@ -164,11 +165,12 @@ CATALOGUE: dict[str, Published] = {}  # filled by the decorator when a module of
 
 def published(
     paper: str, *, family: str, equations: str = "-", adapts: str = "nothing", **about: Any
-) -> Callable[[Callable[..., System]], Callable[..., System]]:
+) -> Callable[[Callable[P, System]], Callable[P, System]]:
     """Add the decorated function to the catalogue under its own name; the systems it builds can be saved and loaded.
 
     The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
-    clicks read per session; None keeps the system's own limit. A system with a custom base, or with an
+    clicks read per session; None keeps the system's own limit. Type checkers see the function's own
+    options only; :func:`~graphmeta.published.catalogue.build` takes the two as well. A system with a custom base, or with an
     argument that cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
 
     Args:
@@ -178,7 +180,7 @@ def published(
         InputError: (when the function is called) an argument of the wrong type, or a limit that is too small.
     """
 
-    def register(function: Callable[..., System]) -> Callable[..., System]:
+    def register(function: Callable[P, System]) -> Callable[P, System]:
         name = function.__name__
         built = _recorded(function, partial(_recipe, family, name), items_only=about.get("items_only", False))
         CATALOGUE[name] = Published(name, family, paper, equations, adapts, built, **about)
