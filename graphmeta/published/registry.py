@@ -169,9 +169,9 @@ def published(
     """Add the decorated function to the catalogue under its own name; the systems it builds can be saved and loaded.
 
     The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
-    clicks read per session; None keeps the system's own limit. Type checkers see the function's own
-    options only; :func:`~graphmeta.published.catalogue.build` takes the two as well. A system with a custom base, or with an
-    argument that cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
+    clicks read per session; None keeps the system's own limit. Type checkers see only the function's own options, so
+    pass the two to :func:`~graphmeta.published.catalogue.build`. A system with a custom base, or with an argument that
+    cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
 
     Args:
         paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
