@@ -65,7 +65,11 @@ def __getattr__(name: str) -> object:
     elif name in _HOME:
         found = getattr(import_module(_HOME[name]), name)
     else:
-        raise AttributeError(f"module 'graphmeta' has no attribute {name!r}; dir(graphmeta) lists what it has")
+        from graphmeta.errors import nearest
+
+        near = None if name.startswith("_") else nearest(name, __all__)
+        meant = f"did you mean {near!r}? " if near else ""
+        raise AttributeError(f"module 'graphmeta' has no attribute {name!r}; {meant}dir(graphmeta) lists what it has")
     globals()[name] = found
     return found
 

@@ -1,5 +1,8 @@
-"""Exceptions. The message of an :class:`InputError` is one line that names the place and the remedy."""
+"""Exceptions. The message of an :class:`InputError` is one line that names the place and the remedy,
+with the nearest known name where one was misspelt."""
 
+import re
+from collections.abc import Iterable
 from enum import Enum
 
 
@@ -42,3 +45,23 @@ class MixedRows(UnsupportedOp):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message, Remedy.BATCH)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar known name, None if none is similar; case, dashes and underscores are ignored.
+
+    >>> nearest("SR-GNN", ["tagnn", "sr_gnn"]), nearest("sasrec", ["tagnn", "sr_gnn"])
+    ('sr_gnn', None)
+    """
+    from difflib import get_close_matches
+
+    by_plain: dict[str, str] = {}
+    for one in known:
+        by_plain.setdefault(plain(one), one)
+    near = get_close_matches(plain(name), by_plain, n=1, cutoff=0.7)
+    return by_plain[near[0]] if near else None
+
+
+def plain(name: str) -> str:
+    """The name in lower case, without anything but letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import item_table
+from graphmeta.nn.readout import readout_of
 from graphmeta.nn.sizes import counts
 from graphmeta.protocols import AugmentedLayer, ProductHead, ProjectedHead, ReadoutHead, ReadsOnlyUsers
 from graphmeta.sampling.session_batch import real_samples
@@ -126,7 +127,7 @@ class Summary(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The summaries."""
-        seen = head.get_submodule("readout")(states, batch)
+        seen = readout_of(head, "a start that reads the task's summary (a gate, a cluster or a memory)")(states, batch)
         if isinstance(head, ProjectedHead) and isinstance(head.project, AugmentedLayer):
             seen = head.project.reads(seen)
         return task_mean(batch, real_samples(batch, seen))

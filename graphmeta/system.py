@@ -56,6 +56,7 @@ class System(nn.Module):
     """
 
     untwinned = ("items", "users", "notes", "samples", "batches")  # not changed by calls, see graphmeta.adapt.twin
+    reads_tasks = True
     sums = False  # whether a batch's losses are summed instead of averaged
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
 
@@ -88,6 +89,15 @@ class System(nn.Module):
         if adaptation is not None:
             adaptation.bind(recommender)
 
+    def __getattr__(self, name: str) -> Any:
+        """A submodule or weight; the error for ``fit`` names what trains a system."""
+        if name == "fit":
+            raise AttributeError(
+                "a system has no fit(); train it with list(graphmeta.train(system, split)), or compute only its counts "
+                "with system.fit_statistics(log)"
+            )
+        return super().__getattr__(name)
+
     @property
     def num_items(self) -> int:
         """Size of the catalogue that is ranked."""
@@ -107,6 +117,11 @@ class System(nn.Module):
     @recipe.setter
     def recipe(self, recipe: Recipe | None) -> None:
         self._recipe = recipe
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it adapts to a task's support before scoring; ``scores`` then take ``steps`` and ``max_support``."""
+        return self.adaptation is not None
 
     @property
     def episodic(self) -> bool:

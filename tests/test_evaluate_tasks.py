@@ -21,7 +21,7 @@ TASKS = sampled_tasks(LOG, most=6)
 class Rounded:
     """Scores that depend on the known items, with many ties."""
 
-    num_items = LOG.num_items
+    num_items, reads_tasks = LOG.num_items, False
 
     def scores(self, samples):
         rows = [samples.item[b:e].sum() for b, e in zip(samples.begin, samples.end, strict=True)]

@@ -13,6 +13,13 @@ import pandas as pd
 import pytest
 
 import graphmeta as gm
+from graphmeta.adapt.inner import InnerLoop
+from graphmeta.baselines import ItemKNN
+from graphmeta.evaluation.ranking import evaluate_tasks
+from graphmeta.published.models.cbml import cbml
+from graphmeta.published.models.session import sr_gnn
+from graphmeta.sampling.few_shot import sampled_tasks
+from graphmeta.testing import fake_log
 
 ROOT = Path(__file__).parents[1]
 API = {
@@ -51,6 +58,8 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; dir\(graphmeta\)"):
         _ = gm.nonsense
     assert not hasattr(gm, "SubgraphSampler")
+    with pytest.raises(AttributeError, match="did you mean 'EventLog'"):
+        _ = gm.EventLogg
 
 
 def test_the_import_is_quick_and_brings_no_torch() -> None:
@@ -149,3 +158,62 @@ print(gm.evaluate(system, split.test))                                  # a tabl
 system.recommend(["sku17", "sku4"], k=10, user="anna")                 # in your ids
 system.save("shop"); gm.load("shop")
 """
+
+
+LOG = fake_log(sessions=60, items=40)
+SPLIT = gm.split_by_time(LOG)
+MISTAKES = {
+    "evaluate takes a trained system, not the name 'sr_gnn'; train it: fit(split, 'sr_gnn')": lambda: gm.evaluate(
+        "sr_gnn", SPLIT.test
+    ),
+    "pass its test part: split.test": lambda: gm.evaluate(ItemKNN(LOG), SPLIT),
+    "the arguments of evaluate are swapped; write evaluate(system, log)": lambda: gm.evaluate(LOG, ItemKNN(LOG)),
+    "evaluate takes a system or a baseline, not a DataFrame": lambda: gm.evaluate(clicks(), SPLIT.test),
+    "evaluate_tasks takes tasks, not a EventLog; use evaluate": lambda: evaluate_tasks(ItemKNN(LOG), LOG),
+    "write fit(split, 'sr_gnn')": lambda: gm.train("sr_gnn", SPLIT),
+    "not a DataFrame; read one with EventLog.read": lambda: gm.train(system(), clicks()),
+    "options=TrainOptions(precision='bf16')": lambda: gm.train(system(), SPLIT, options={"precision": "bf16"}),
+    "valid='x' is neither a log": lambda: gm.train(system(), SPLIT, valid="x"),
+    "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
+    "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
+    "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
+    "fit takes no lr='fast'; it must be a number above 0": lambda: gm.fit(SPLIT, "sr_gnn", lr="fast"),
+    "fit takes no epochs=0; it must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
+    "cbml takes no 'cluster'; did you mean 'clusters'? it takes": lambda: cbml(system(), cluster=8),
+    "sr_gnn takes no 'widht'; did you mean 'width'?": lambda: gm.build("sr_gnn", LOG.items, widht=8),
+    "sr_gnn: missing a required argument: 'items'": lambda: sr_gnn(),
+    "item 'I1' is not known to this model (1 unknown), did you mean 'i1'?": lambda: system().recommend(["I1"]),
+    "item 'i1 ' is not known to this model (1 unknown), did you mean 'i1'?": lambda: system().recommend(["i1 "]),
+    "cbml: steps= is given twice, also as a part of inner=; pass one of them": lambda: gm.build(
+        "cbml", LOG.items, steps=3, inner=InnerLoop(steps=2)
+    ),
+    "cbml: order= is given twice": lambda: gm.build("cbml", LOG.items, inner=InnerLoop(steps=2), order=2),
+    "cbml: lr= is given twice, also as a part of step=": lambda: gm.build("cbml", LOG.items, lr=0.1, step=0.2),
+    "cbml: learned= is given twice": lambda: gm.build(
+        "cbml", LOG.items, step=gm.LearnedRates(0.1, per_step=True), learned="group"
+    ),
+    "cbml: without= is given twice": lambda: gm.build("cbml", LOG.items, scope=gm.Scope("head"), without=[]),
+    "not from a DataFrame; read a log with EventLog.read and pass build('sr_gnn', log.items)": lambda: gm.build(
+        "sr_gnn", clicks()
+    ),
+    "did you mean one of asars_user_cat, asars_user_att": lambda: gm.build("ASARS", LOG.items),
+}
+
+
+def system() -> gm.System:
+    return gm.build("sr_gnn", LOG.items, width=4)
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_gets_one_line_with_the_remedy(line: str) -> None:
+    with pytest.raises(gm.InputError) as found:
+        MISTAKES[line]()
+    assert line in str(found.value) and "\n" not in str(found.value)
+
+
+def test_an_argument_that_is_not_there_names_its_function() -> None:
+    with pytest.raises(TypeError, match=r"evaluate_tasks\(\) got an unexpected keyword argument 'metrics'"):
+        evaluate_tasks(ItemKNN(LOG), sampled_tasks(LOG), metrics={})
+    with pytest.raises(AttributeError, match=r"train it with list\(graphmeta.train\(system, split\)\).*fit_statistics"):
+        _ = system().fit
+    assert not hasattr(system(), "fit")

@@ -522,7 +522,7 @@ ONES = [1] * LOG.num_items
         (arguments(width=10_000_000, granularity="row"), "do not fit"),
         (arguments(width=10_000_000), "builds no system"),
         (arguments(width=10**18), "builds no system"),
-        (arguments(width=-3), "builds no system"),
+        (arguments(width=-3), "takes no width=-3"),
         (arguments(clusters=10**12), "do not fit"),
         (arguments(steps=10**9, learned=True), "do not fit"),
         (arguments(options={"layers": 10**9}), "far larger system"),

@@ -39,6 +39,8 @@ class ItemKNN:
     / 27.4 at 1; on Diginetica 54.2 / 19.4, 52.6 / 19.1, 53.2 / 18.9.
     """
 
+    reads_tasks = False
+
     def __init__(self, log: EventLog, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         at_least_one(neighbours=neighbours)
         if not 0 <= alpha <= 1:

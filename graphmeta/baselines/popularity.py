@@ -8,8 +8,9 @@ from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks
 from graphmeta.data.events import EventLog
-from graphmeta.protocols import Scorer
+from graphmeta.protocols import HasItems, ReadsTasks, Scorer
 from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.tasks import Tasks
 
 
 class Popularity:
@@ -18,6 +19,8 @@ class Popularity:
     Args:
         log: the training log.
     """
+
+    reads_tasks = False
 
     def __init__(self, log: EventLog) -> None:
         self.items, self.num_items = log.items, log.num_items
@@ -45,6 +48,8 @@ class SessionPopularity:
     [1.5, 0.6666666865348816, 2.75]
     """
 
+    reads_tasks = False
+
     def __init__(self, log: EventLog) -> None:
         self.items, self.num_items = log.items, log.num_items
         self.base = torch.from_numpy(log.support / (1 + log.support.max(initial=0))).float()
@@ -68,13 +73,15 @@ class NoRepeats:
     """
 
     def __init__(self, model: Scorer) -> None:
-        self.model, self.num_items, self.items = model, model.num_items, getattr(model, "items", None)
+        self.model, self.num_items = model, model.num_items
+        self.items = model.items if isinstance(model, HasItems) else None
+        self.reads_tasks = not isinstance(model, ReadsTasks) or model.reads_tasks
 
-    def scores(self, samples: Samples) -> Tensor:
+    def scores(self, samples: Samples | Tasks) -> Tensor:
         """``[S, num_items]``, the model's scores except for seen items."""
-        scores = self.model.scores(samples).clone()
-        click, ptr = samples.flat()
-        rows = np.repeat(np.arange(len(samples)), np.diff(ptr))
+        scores, queries = self.model.scores(samples).clone(), samples.query
+        click, ptr = queries.flat()
+        rows = np.repeat(np.arange(len(queries)), np.diff(ptr))
         scores[torch.from_numpy(rows), torch.from_numpy(click)] = -1.0
         return scores
 

@@ -81,6 +81,8 @@ class SessionKNN:
     66.3 / 26.6 with and 65.6 / 26.2 without it.
     """
 
+    reads_tasks = False
+
     def __init__(self, log: EventLog, *, neighbours: int = 100, recent: int = 1000, idf: bool = True) -> None:
         at_least_one(neighbours=neighbours, recent=recent)
         self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions

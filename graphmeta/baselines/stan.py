@@ -54,6 +54,8 @@ class Stan:
     neighbours 63.4.
     """
 
+    reads_tasks = False
+
     def __init__(
         self,
         log: EventLog,

@@ -139,7 +139,7 @@ def _built(name: str, job: StreamJob, log: EventLog) -> System:
 
 def _is_wrapper(name: str) -> bool:
     """Whether the system wraps another one with a retraining strategy."""
-    return CATALOGUE[name].family == "streaming" and name != "mf"
+    return CATALOGUE[name].family == "streaming" and CATALOGUE[name].base is not None
 
 
 def _line(name: str, report: PeriodReport, periods: int) -> str:

@@ -5,13 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import same_ids
+from graphmeta.data.splits import Split
+from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
+from graphmeta.evaluation.result import LeftOut
+from graphmeta.protocols import HasItems, HasUsers, LimitsLength, Scorer
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 
 
-def queries_of(model: Any, given: EventLog | Samples) -> Samples:
+def check_model(model: Any, given: Any, name: str) -> None:
+    """Check that the model of ``name(model, given)`` scores items.
+
+    Raises:
+        InputError: the name of a system, swapped arguments, or an object without scores.
+    """
+    if isinstance(model, str):
+        raise InputError(f"{name} takes a trained system, not the name {model!r}; train it: fit(split, {model!r})")
+    if isinstance(model, EventLog | Samples | Split | Tasks) and hasattr(given, "scores"):
+        raise InputError(f"the arguments of {name} are swapped; write {name}(system, log)")
+    if isinstance(model, type) or not (hasattr(model, "scores") and hasattr(model, "num_items")):
+        raise InputError(
+            f"{name} takes a system or a baseline, not a {type(model).__name__}: it needs num_items and "
+            f"scores(samples), see graphmeta.protocols.Scorer"
+        )
+
+
+def queries_of(model: Scorer, given: EventLog | Samples) -> Samples:
     """The samples to rank: those given, or for a log the last click of each session with at least two known items.
 
     A log is first aligned to the model's items (``log.aligned_to``), which drops events on other items.
@@ -21,19 +41,23 @@ def queries_of(model: Any, given: EventLog | Samples) -> Samples:
             indices, tasks, or any other type.
     """
     if isinstance(given, EventLog):
-        samples = last_clicks(aligned(model, given), max_length=getattr(model, "max_length", 50))
+        samples = last_clicks(
+            aligned(model, given), max_length=model.max_length if isinstance(model, LimitsLength) else 50
+        )
         if len(samples) == 0:
             raise InputError(
                 f"no session of the log has two items known to the model ({given.num_sessions:,} sessions, "
                 f"{given.num_items:,} items); pass a log with the item ids of the training log"
             )
         return samples
+    if isinstance(given, Split):
+        raise InputError("evaluate takes one part of a split; pass its test part: split.test")
     if isinstance(given, Tasks):
         raise InputError("these are tasks, not samples; use evaluate_tasks for ranking or evaluate_ratings for ratings")
     if not isinstance(given, Samples):
         raise InputError(f"a {type(given).__name__} is neither a log nor samples; pass a log, or last_clicks(log)")
-    given.check_items(getattr(model, "items", None))
-    if given.user is not None and not same_ids(getattr(model, "users", None), given.users):
+    given.check_items(items_of(model))
+    if given.user is not None and not same_ids(users_of(model), given.users):
         raise InputError(
             "the samples have other user indices than the model; pass the log itself, or align it: "
             "log.aligned_to(model.items, model.users)"
@@ -41,13 +65,32 @@ def queries_of(model: Any, given: EventLog | Samples) -> Samples:
     return given
 
 
-def aligned(model: Any, log: EventLog) -> EventLog:
+def left_out(model: Scorer, given: EventLog | Samples, samples: Samples) -> LeftOut:
+    """How many clicks and sessions of a log are not among its samples."""
+    if not isinstance(given, EventLog):
+        return LeftOut()
+    items = items_of(model)
+    known = given.num_events if items is None else int((items.rows_of(given.items.ids) >= 0)[given.item].sum())
+    return LeftOut(given.num_events - known, given.num_sessions - len(samples))
+
+
+def items_of(model: Scorer) -> EntityTable | None:
+    """The model's item table; None if it has none."""
+    return model.items if isinstance(model, HasItems) else None
+
+
+def users_of(model: Scorer) -> EntityTable | None:
+    """The model's user table; None if it has none."""
+    return model.users if isinstance(model, HasUsers) else None
+
+
+def aligned(model: Scorer, log: EventLog) -> EventLog:
     """The log with the model's item indices, and its user indices if it has users.
 
     Raises:
         InputError: for a model without ids (a baseline), a log with another number of items.
     """
-    items, users = getattr(model, "items", None), getattr(model, "users", None)
+    items, users = items_of(model), users_of(model)
     if items is None:
         log.must_have(model.num_items)
         return log

@@ -16,13 +16,12 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
-from graphmeta.evaluation.queries import queries_of
+from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
-from graphmeta.protocols import Adapting, Scorer
+from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReadsUsersAlone, Scorer
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
-from graphmeta.system import System
 
 CONTEXT_LENGTHS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
@@ -46,7 +45,8 @@ def evaluate(
 
     Args:
         samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
-            or samples, e.g. ``prefixes(log)`` of a log with the model's item indices.
+            or samples, e.g. ``prefixes(log)`` of a log with the model's item indices. ``left_out`` of the result counts
+            the log's clicks on unknown items, and the sessions that have no two others.
         metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
             to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
@@ -68,13 +68,14 @@ def evaluate(
     >>> list(result.metrics), result.samples, result.candidates
     (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
+    check_model(model, samples, "evaluate")
     _check_ks(ks, model.num_items)
     _check_metrics(metrics, ks)
-    samples = queries_of(model, samples)
+    given, samples = samples, queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
     _warn_without_users(model, samples)
-    score = _scoring(model, adapting)
+    score = _scoring(model, adapting, "evaluate")
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
     found = torch.empty(len(samples), dtype=torch.float64)
@@ -93,12 +94,13 @@ def evaluate(
     if support is not None:
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     every = measured(torch.ones(len(found), dtype=torch.bool))
-    return Result(every, slices, len(samples), model.num_items, time.perf_counter() - began, found)
+    seconds, lost = time.perf_counter() - began, left_out(model, given, samples)
+    return Result(every, slices, len(samples), model.num_items, seconds, found, left_out=lost)
 
 
 def _warn_without_users(model: Scorer, samples: Samples) -> None:
     """Warn if a system reads only the user and no user of the samples is known to it."""
-    if isinstance(model, System) and model.without_user(samples).all():
+    if isinstance(model, ReadsUsersAlone) and model.without_user(samples).all():
         why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
         warnings.warn(
             f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "
@@ -107,14 +109,15 @@ def _warn_without_users(model: Scorer, samples: Samples) -> None:
         )
 
 
-def _scoring(model: Scorer, adapting: Adapting) -> Callable[[Any], Tensor]:
+def _scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Tensor]:
     """The model's scoring function, with ``steps`` and ``max_support`` if given."""
     given = {name: value for name, value in adapting.items() if value is not None}
     strange = given.keys() - Adapting.__annotations__.keys()
     if strange:
-        raise TypeError(f"evaluate() got an unexpected keyword argument {min(strange)!r}")
-    if given and getattr(model, "adaptation", None) is None:
-        raise InputError("this model does not adapt; leave out steps= and max_support=")
+        raise TypeError(f"{name}() got an unexpected keyword argument {min(strange)!r}")
+    if given and not (isinstance(model, Adapts) and model.adapts):
+        said = "" if isinstance(model, Adapts) else ", or give it adapts = True (graphmeta.protocols.Adapts)"
+        raise InputError(f"this model does not adapt; leave out steps= and max_support={said}")
     return partial(model.scores, **given)
 
 
@@ -174,7 +177,8 @@ def evaluate_sampled(
         InputError: no samples, k not below the number of candidates, or a target among its negatives.
         DivergedError: scores that are NaN or +inf.
     """
-    samples.check_items(getattr(model, "items", None))
+    check_model(model, samples, "evaluate_sampled")
+    samples.check_items(items_of(model))
     began, size = time.perf_counter(), negatives.shape[1] + 1
     _check_ks(ks, size)
     if len(samples) == 0 or (negatives == samples.target[:, None]).any():
@@ -218,7 +222,8 @@ def evaluate_tasks(
     See :func:`graphmeta.evaluation.metrics.of_lists` for the metrics. A task's other targets are candidates too.
 
     Args:
-        model: a system adapts to the support; a baseline reads the clicks of the queries, which are the support.
+        model: a system, or a wrapper of one, gets the tasks and adapts to their support; a model with
+            ``reads_tasks = False``, such as a baseline, gets the queries, whose clicks are the support.
         steps: inner steps, for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:
@@ -226,9 +231,12 @@ def evaluate_tasks(
             repeated in its task or also in its support.
         DivergedError: scores that are NaN or +inf.
     """
+    check_model(model, tasks, "evaluate_tasks")
+    if not isinstance(tasks, Tasks):
+        raise InputError(f"evaluate_tasks takes tasks, not a {type(tasks).__name__}; use evaluate for logs and samples")
     began = time.perf_counter()
-    tasks.query.check_items(getattr(model, "items", None))
-    score = _scoring(model, adapting)
+    tasks.query.check_items(items_of(model))
+    score = _scoring(model, adapting, "evaluate_tasks")
     known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
     _check_ks(ks, candidates)
@@ -241,7 +249,7 @@ def evaluate_tasks(
         rows = order[at : at + batch_size]
         one, chunk = first.take(rows), tasks.take(rows)
         where, _ = ragged(tasks.query_ptr[rows], counts[rows])
-        scores = usable(score(one if isinstance(model, System) else one.query)).clone()
+        scores = usable(_of_tasks(model, score, one)).clone()
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)
@@ -260,6 +268,21 @@ def evaluate_tasks(
         time.perf_counter() - began,
         found,
     )
+
+
+def _of_tasks(model: Scorer, score: Callable[[Any], Tensor], tasks: Tasks) -> Tensor:
+    """Scores for tasks with one query each; a model of sessions gets the queries, whose clicks are the support."""
+    if isinstance(model, ReadsTasks) and not model.reads_tasks:
+        return score(tasks.query)
+    try:
+        return score(tasks)
+    except AttributeError as error:
+        if not isinstance(error.obj, Tasks):
+            raise
+        raise InputError(
+            f"{type(model).__name__}.scores reads {error.name!r}, which tasks do not have; give it reads_tasks = False "
+            f"to get their queries as samples (graphmeta.protocols.ReadsTasks)"
+        ) from None
 
 
 def _check_queries(tasks: Tasks, task: np.ndarray, num_items: int) -> None:

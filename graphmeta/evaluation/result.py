@@ -9,11 +9,23 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Clicks of a log on items unknown to the model, and sessions without two clicks on known items."""
+
+    clicks: int = 0
+    sessions: int = 0
+
+    def __str__(self) -> str:
+        return f"left out: {self.clicks:,} clicks on unknown items, {self.sessions:,} sessions without two known clicks"
+
+
+@dataclass(frozen=True)
 class Result:
     """Metrics as fractions, with candidates, tie rule and number of samples; prints as a table.
 
     ``slices["context length"]["1"]`` holds the same metrics and the number of the samples with one observed click;
-    ``ranks [S]`` are the ranks of the targets, in the order of the samples.
+    ``ranks [S]`` are the ranks of the targets, in the order of the samples. ``left_out`` counts what of a log could not
+    be evaluated.
     """
 
     metrics: dict[str, float]
@@ -23,6 +35,7 @@ class Result:
     seconds: float
     ranks: Tensor = field(repr=False)
     ties: str = "mean of best and worst rank"
+    left_out: LeftOut = LeftOut()
 
     def to_frame(self) -> pd.DataFrame:
         """One row for all samples and one for each slice; columns ``samples`` and the metrics, as fractions."""
@@ -33,4 +46,5 @@ class Result:
 
     def __str__(self) -> str:
         head = f"{self.samples:,} samples, each target ranked among {self.candidates:,} items"
+        head += f"; {self.left_out}" if any(vars(self.left_out).values()) else ""
         return f"{head}\n{self.to_frame().to_string(float_format='{:.4f}'.format, na_rep='-')}"

@@ -6,7 +6,23 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
+
+
+def readout_of(head: nn.Module, reader: str) -> nn.Module:
+    """The head's readout.
+
+    Raises:
+        InputError: a head without one; names ``reader``, which would read it.
+    """
+    found = getattr(head, "readout", None)
+    if not isinstance(found, nn.Module):
+        raise InputError(
+            f"{reader} needs the head's readout, and {type(head).__name__} has no module of that name; give it one "
+            f"(graphmeta.protocols.ReadoutHead)"
+        )
+    return found
 
 
 class Last(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,8 +47,8 @@ def fit(
         progress: show a progress bar and print a report for each epoch, on the standard error.
 
     Raises:
-        InputError: an unknown name, a system of another kind, one that needs users if the log has none, or too few
-            sessions.
+        InputError: an unknown name, a system of another kind, one that needs users if the log has none, sizes or a
+            learning rate that are not positive numbers, or too few sessions.
         DivergedError: a loss or weight that is not finite.
 
     >>> from graphmeta.testing import fake_log
@@ -62,6 +63,7 @@ def fit(
     if isinstance(system, System):
         raise InputError("this system is already built; train it with list(train(system, split))")
     check_system(system, users=data.train.users is not None)
+    _check_numbers({"epochs": epochs, "width": width, "batch_size": batch_size}, lr)
     plan = Plan(system, epochs, seed, width, batch_size, lr)
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
@@ -70,6 +72,15 @@ def fit(
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
     made.system.notes |= {**asdict(plan), "history": history}
     return made.system.eval()
+
+
+def _check_numbers(whole: dict[str, Any], lr: Any) -> None:
+    """Raise an InputError unless the sizes are whole numbers, 1 or more, and the learning rate is positive."""
+    for name, value in whole.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise InputError(f"fit takes no {name}={value!r}; it must be a whole number, 1 or more")
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
+        raise InputError(f"fit takes no lr={lr!r}; it must be a number above 0, such as 3e-3")
 
 
 def check_system(name: str, *, users: bool) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
-from graphmeta.errors import InputError
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError, nearest, plain
 
 
 @dataclass(frozen=True)
@@ -64,23 +63,6 @@ OTHERS = (
 )
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The most similar known name, None if none is similar; case, dashes and underscores are ignored.
-
-    >>> nearest("SR-GNN", ["tagnn", "sr_gnn"]), nearest("sasrec", ["tagnn", "sr_gnn"])
-    ('sr_gnn', None)
-    """
-    plain: dict[str, str] = {}
-    for one in known:
-        plain.setdefault(_plain(one), one)
-    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
-    return plain[near[0]] if near else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 def check_name(name: Any, known: Iterable[str]) -> None:
     """Check that a name is one of the known ones.
 
@@ -96,7 +78,10 @@ def check_name(name: Any, known: Iterable[str]) -> None:
     if name in others:
         raise InputError(f"{name} is not in the catalogue: it is a {_KINDS[others[name].kind]}; {_how(others[name])}")
     near = nearest(name, [*known, *others])
+    below = [one for one in known if plain(name) and plain(one).startswith(plain(name))]
     meant = f"did you mean {near!r}? (graphmeta systems lists all)" if near else "graphmeta systems lists all"
+    if near is None and below:
+        meant = f"did you mean one of {', '.join(below)}? (graphmeta systems lists all)"
     raise InputError(f"no system is called {name!r}; {meant}")
 
 
@@ -109,11 +94,13 @@ def _how(row: Row) -> str:
 
 
 def check_items(name: str, items: Any) -> None:
-    """Check that the argument for the item table is not a log or a split.
+    """Check that the argument for the item table is one.
 
     Raises:
-        InputError: a log or a split; the message names its item table.
+        InputError: a log or a split, whose item table the message names, or any other type.
     """
+    if isinstance(items, EntityTable):
+        return
     holders: Mapping[type, str] = {EventLog: "log", Split: "split.train"}
     for kind, place in holders.items():
         if isinstance(items, kind):
@@ -121,3 +108,7 @@ def check_items(name: str, items: Any) -> None:
                 f"a system is built from items, not from a log or a split; pass "
                 f"build({name!r}, {place}.items, users={place}.users)"
             )
+    raise InputError(
+        f"a system is built from an EntityTable of items, not from a {type(items).__name__}; read a log with "
+        f"EventLog.read and pass build({name!r}, log.items)"
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import count
 
 import torch
 from torch import nn
@@ -16,24 +17,26 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Gradient, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
+from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.protocols import NotProducts, ProductHead, ProjectedHead, ReadoutHead
+from graphmeta.protocols import ProductHead, ProjectedHead, ReadoutHead
 from graphmeta.published.options import step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
 
 
-def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
-    """Add score terms to the system's head, by name.
+def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> System:
+    """Add score terms to the system's head, by name or as modules of your own.
 
     ``repeat_bias``: a bonus for the session's own items; ``same_category``: a bonus for items that share an attribute
     value with a clicked item (single-valued attributes); ``cooccurrence``: a weighted Item-kNN score, which also makes
     the head's temperature learnable; ``reranker``: an MLP over all of these features, see
-    :class:`~graphmeta.nn.score_terms.reranker.Reranker`.
+    :class:`~graphmeta.nn.score_terms.reranker.Reranker`. A module ``(batch, product) -> (row, column, value)``, see
+    :class:`~graphmeta.nn.heads.dot.Dot`, is added under the name of its class; a system with one has no recipe.
 
     Raises:
         InputError: an unknown name, ``same_category`` for items without attributes, or a head that does not score by
@@ -43,7 +46,7 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
     if not isinstance(head, ProductHead):
         raise InputError(
             f"score terms need a head that scores by products and adds them (graphmeta.protocols.ProductHead), not "
-            f"{type(head).__name__}{f': {head.no_products}' if isinstance(head, NotProducts) else ''}"
+            f"{named(head)}"
         )
     builders: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},
@@ -54,16 +57,24 @@ def with_score_terms(system: System, score_terms: Sequence[str]) -> System:
         "reranker": lambda: {"reranker": Reranker(len(items), list(items.attributes.values()))},
     }
     for name in score_terms:
+        if isinstance(name, nn.Module):
+            head.score_terms[_free(type(name).__name__, head.score_terms)] = name
+            continue
         if name not in builders:
-            raise InputError(f"unknown score term {name!r}; choose from {', '.join(builders)}")
+            raise InputError(f"unknown score term {name!r}; choose from {', '.join(builders)}, or pass a module")
         if name == "same_category" and not items.attributes:
             raise InputError(
                 "same_category needs an attribute of the items (category, brand); name one, or leave same_category out"
             )
         head.score_terms.update(builders[name]())
-    if {"cooccurrence", "reranker"} & set(score_terms):
+    if {"cooccurrence", "reranker"} & {name for name in score_terms if isinstance(name, str)}:
         head.learn_temperature()
     return system
+
+
+def _free(name: str, names: Container[str]) -> str:
+    """The name, numbered from 2 on if it is in use."""
+    return next(one for number in count(1) if (one := f"{name}_{number}" if number > 1 else name) not in names)
 
 
 def copied(base: System) -> System:

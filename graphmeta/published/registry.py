@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
-from typing import Any, get_type_hints
+from typing import Any, ParamSpec, get_type_hints
 
 import numpy as np
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
 from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 
+P = ParamSpec("P")
 _ENTITIES = ("items", "users", "base")  # arguments that a recipe omits, or stores by name
+_SIZES = frozenset({"width", "user_width", "time_width", "hidden", "layers", "length", "kernel", "clusters", "slots"})
 _WRAPPER_OPTIONS: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
 
 
@@ -90,7 +92,7 @@ class Published:
             raise InputError(f"{self.name}: {error}; {self._by_function}") from None
         unknown = next((name for name in arguments if name not in self.options), None)
         if unknown is not None:
-            raise InputError(f"{self.name} takes no {unknown!r}; it takes {', '.join(sorted(self.options))}")
+            raise InputError(f"{self.name} {_unknown(unknown, self.options)}")
         self.check_users(users is not None)
         try:
             stored = to_json(arguments)
@@ -120,7 +122,11 @@ class Published:
         for name, value in arguments.items():
             codec = codecs.get(name)
             objects = codec is not None and codec.takes(value)
-            flat |= codec.flat(value) if codec is not None and objects else {name: value}
+            found = codec.flat(value) if codec is not None and objects else {name: value}
+            twice = next((key for key in found if key in arguments and key != name), None)
+            if twice is not None:
+                raise InputError(f"{twice}= is given twice, also as a part of {name}=; pass one of them")
+            flat |= found
         return flat
 
     def _around(self, base: System, items: EntityTable, stored: dict[str, Any]) -> System:
@@ -159,12 +165,13 @@ CATALOGUE: dict[str, Published] = {}  # filled by the decorator when a module of
 
 def published(
     paper: str, *, family: str, equations: str = "-", adapts: str = "nothing", **about: Any
-) -> Callable[[Callable[..., System]], Callable[..., System]]:
+) -> Callable[[Callable[P, System]], Callable[P, System]]:
     """Add the decorated function to the catalogue under its own name; the systems it builds can be saved and loaded.
 
     The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
-    clicks read per session; None keeps the system's own limit. A system with a custom base, or with an
-    argument that cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
+    clicks read per session; None keeps the system's own limit. Type checkers see only the function's own options, so
+    pass the two to :func:`~graphmeta.published.catalogue.build`. A system with a custom base, or with an argument that
+    cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
 
     Args:
         paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
@@ -173,7 +180,7 @@ def published(
         InputError: (when the function is called) an argument of the wrong type, or a limit that is too small.
     """
 
-    def register(function: Callable[..., System]) -> Callable[..., System]:
+    def register(function: Callable[P, System]) -> Callable[P, System]:
         name = function.__name__
         built = _recorded(function, partial(_recipe, family, name), items_only=about.get("items_only", False))
         CATALOGUE[name] = Published(name, family, paper, equations, adapts, built, **about)
@@ -207,7 +214,12 @@ def _recorded(
     @wraps(function)
     def built(*given: Any, **named: Any) -> System:
         limits = {name: named.pop(name, None) for name in LIMITS}
-        bound = inner.bind(*given, **named)
+        try:
+            bound = inner.bind(*given, **named)
+        except TypeError as error:
+            unknown = next((name for name in named if name not in inner.parameters), None)
+            why = str(error) if unknown is None else _unknown(unknown, (*inner.parameters, *LIMITS))
+            raise InputError(f"{function.__name__} {why}" if unknown else f"{function.__name__}: {why}") from None
         bound.apply_defaults()
         _check_first(function.__name__, first, bound.arguments[first])
         if items_only and bound.arguments[first].items.attributes:
@@ -223,6 +235,7 @@ def _recorded(
             warnings.warn(f"{function.__name__}: {error}; what is saved is loaded with build=", stacklevel=2)
         else:
             check_types(function.__name__, _flat_hints(function), flat)
+            _check_sizes(function.__name__, flat)
         system = function(*bound.args, **bound.kwargs)
         _limit(system, **limits)
         system.recipe = None if flat is None else recipe(flat, bound.arguments.get("base"))
@@ -231,6 +244,13 @@ def _recorded(
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
     built.__dict__["__signature__"] = inner.replace(parameters=[*inner.parameters.values(), *own])
     return built
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """The message for an option that a system does not take."""
+    near = nearest(name, known)
+    meant = f"did you mean {near!r}? " if near else ""
+    return f"takes no {name!r}; {meant}it takes {', '.join(sorted(known))}"
 
 
 def _check_objects(function: Callable[..., System], arguments: Mapping[str, Any]) -> None:
@@ -299,6 +319,13 @@ def _objects(function: Callable[..., System], flat: Mapping[str, Any]) -> dict[s
         if codec is not None and given:
             made[name] = codec.make(given, parameters[name].default)
     return made | left
+
+
+def _check_sizes(name: str, flat: Mapping[str, Any]) -> None:
+    """Raise an InputError for a size of vectors below 1."""
+    for option in _SIZES & flat.keys():
+        if isinstance(size := flat[option], int | float) and size < 1:
+            raise InputError(f"{name} takes no {option}={size}; it must be 1 or more")
 
 
 def _limit(system: System, *, max_support: int | None, max_length: int | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from graphmeta.published.catalogue import CATALOGUE
-from graphmeta.published.names import OTHERS, Row
+from graphmeta.published.names import OTHERS, Row, check_name
 
 
 class Systems(tuple[Row, ...]):
@@ -20,7 +20,8 @@ class Systems(tuple[Row, ...]):
     def __getitem__(self, key):  # noqa: ANN001, ANN204
         """The row of a name or a number; a slice is again a table."""
         if isinstance(key, str):
-            return {row.name: row for row in self}[key]
+            check_name(key, [row.name for row in self])
+            return next(row for row in self if row.name == key)
         found = super().__getitem__(key)
         return Systems(found) if isinstance(key, slice) else found
 

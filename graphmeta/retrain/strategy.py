@@ -20,7 +20,7 @@ from graphmeta.sampling.order import Batches
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.optimizers import Adam, Factory, Optimizer
 
 ADAM = Adam(lr=1e-2, weight_decay=0.0, final=1.0)
 
@@ -66,7 +66,7 @@ class Full:
 
     epochs: int = 5
     batch_size: int = 256
-    optimizer: Adam = ADAM
+    optimizer: Optimizer | Factory = ADAM
     from_scratch: bool = False
 
     def begin(self, system: System, period: Period) -> State:
@@ -94,7 +94,7 @@ class FineTune:
 
     epochs: int = 5
     batch_size: int = 64
-    optimizer: Adam = ADAM
+    optimizer: Optimizer | Factory = ADAM
 
     def begin(self, system: System, period: Period) -> State:
         """No state."""
@@ -134,7 +134,7 @@ class Reservoir:
     size: int = 7000
     epochs: int = 5
     batch_size: int = 64
-    optimizer: Adam = ADAM
+    optimizer: Optimizer | Factory = ADAM
 
     def begin(self, system: System, period: Period) -> State:
         """The reservoir after the events before the stream."""

@@ -6,8 +6,7 @@ on the period after it (step 2, Ŵ fixed).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -17,10 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import HeteroData
 
+from graphmeta.adapt.scope import Scope
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
 from graphmeta.nn.losses.negatives import UniformSeen
+from graphmeta.nn.sharing import with_shared_weights
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import ADAM, exhaust, restricted_to
@@ -28,7 +29,7 @@ from graphmeta.retrain.transfer_net import TransferNet, TransferredTable
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
 Tables = dict[str, Tensor]
 
@@ -62,10 +63,10 @@ class TransferWrapper(nn.Module):
         return {name: self.nets[_key(name)](old, self.body.get_parameter(name)) for name, old in self.old.items()}
 
     def learn(self, *, nets: bool, tuned: tuple[str, ...] = ("",)) -> None:
-        """Make either the networks trainable, or the tables and the other weights whose names start with ``tuned``."""
+        """Make either the networks trainable, or the tables and the other weights of the scope ``tuned``."""
         self.nets.requires_grad_(nets)
         for name, weight in self.body.named_parameters():
-            weight.requires_grad_(not nets and (name in self.old or name.startswith(tuned)))
+            weight.requires_grad_(not nets and (name in self.old or Scope(*tuned).holds(name)))
 
 
 def _key(name: str) -> str:
@@ -94,18 +95,21 @@ class _Learner(System):
         """Do nothing."""
 
 
-class PersistentOptimizer(Adam):
+class PersistentOptimizer:
     """An optimiser whose moments persist over several trainings."""
 
-    def __init__(self, like: Adam) -> None:
-        super().__init__(like.lr, like.weight_decay, like.final)
-        vars(self).update(like=like, built=None)
+    def __init__(self, given: Optimizer | Factory) -> None:
+        self.like, self.built = as_optimizer(given, ADAM), None
 
-    def build(self, parameters: object) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of these parameters, created once."""
-        if vars(self)["built"] is None:
-            vars(self)["built"] = vars(self)["like"].build(parameters)
-        return vars(self)["built"]
+        if self.built is None:
+            self.built = self.like.build(parameters)
+        return self.built
+
+    def rate(self, progress: float) -> float | None:
+        """The learning rate at this training progress."""
+        return self.like.rate(progress)
 
 
 @runtime_checkable
@@ -147,8 +151,8 @@ class Transfer:
     first step 1 in period t.
 
     Args:
-        tables: prefixes of the names of transferred tables; tuned: of other weights that step 1 trains. All others keep
-            their pretrained values.
+        tables: prefixes of the names of transferred tables, as a :class:`~graphmeta.adapt.scope.Scope` takes them;
+            tuned: of other weights that step 1 trains. All others keep their pretrained values.
         net: builds the transfer network of a table from its width.
         rounds: steps 2 and 1 per period; epochs: of each step.
         offline: number of first periods that use the offline algorithm.
@@ -178,8 +182,8 @@ class Transfer:
     offline: int = 0
     warm_up: int = 0
     restart_from: Restart = Retrained()
-    weights: Adam = ADAM
-    theta: Adam = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
+    weights: Optimizer | Factory = ADAM
+    theta: Optimizer | Factory = Adam(lr=1e-3, weight_decay=1e-4, final=1.0)
     batch_sizes: tuple[int, int] = (1024, 256)
     penalty: float = 1e-6
 
@@ -199,13 +203,9 @@ class Transfer:
 
     def retrain(self, system: System, state: State, period: Period) -> State:
         """Train the networks on the new period, then retrain and transfer the tables."""
-        with _requires_grad_restored(system):
-            return self._retrained(system, state, period)
-
-    def _retrained(self, system: System, state: State, period: Period) -> State:
         system.fit_statistics(period.past)
         learner, every = self._learner(system, state), period.samples(system)
-        through, body = learner.through, system.recommender
+        through, body = learner.through, learner.through.body
         new = every.take(period.is_new(every).nonzero()[0])
         taken_in = int(state["taken in"])
         if "began" in state:
@@ -227,16 +227,20 @@ class Transfer:
     def _warm_up(self, system: System, state: State, period: Period) -> State:
         """The networks after a warm-up on all past samples, with Ŵ = W."""
         system.fit_statistics(period.past)
-        with _requires_grad_restored(system):
-            learner, warm_up = self._learner(system, state), replace(self, epochs=self.warm_up)
-            samples, theta = period.samples(system), PersistentOptimizer(self.theta)
-            warm_up._step(learner, samples, period, optimizer=theta, nets=True, number=0)
+        learner, warm_up = self._learner(system, state), replace(self, epochs=self.warm_up)
+        samples, theta = period.samples(system), PersistentOptimizer(self.theta)
+        warm_up._step(learner, samples, period, optimizer=theta, nets=True, number=0)
         return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
 
     def _names(self, system: System) -> list[str]:
-        names = sorted(name for name in table_names(system.recommender) if name.startswith(self.tables))
+        body, scope = system.recommender, Scope(*self.tables)
+        every = sorted(table_names(body) | {f"features.{name}" for name in _embeddings(body.features)})
+        names = [name for name in every if scope.holds(name)]
         if not names:
-            raise InputError(f"no embedding table has a name that starts with {', '.join(self.tables)}")
+            there = (
+                f"its tables are {', '.join(every)}" if every else "it has none (graphmeta.protocols.EmbeddingTable)"
+            )
+            raise InputError(f"the recommender has no embedding table in the scope {self.tables}; {there}")
         return names
 
     def _learner(self, system: System, state: State) -> _Learner:
@@ -245,7 +249,8 @@ class Transfer:
             old.setdefault(name, system.recommender.get_parameter(name).detach().clone())
             nets[name] = self.net(old[name].shape[1]).to(old[name])
             nets[name].load_state_dict(_with_prefix(state, f"net/{name}/"))
-        return _Learner(system, TransferWrapper(system.recommender, old, nets, penalty=self.penalty))
+        body = with_shared_weights(system.recommender)  # its own requires_grad
+        return _Learner(system, TransferWrapper(body, old, nets, penalty=self.penalty))
 
     def _alternate(
         self, learner: _Learner, samples: tuple[Samples, Samples], period: Period, *, kinds: list[bool]
@@ -258,7 +263,7 @@ class Transfer:
                 self.restart_from.restart(learner.through)
 
     def _step(
-        self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
+        self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Optimizer, nets: bool, number: int
     ) -> None:
         """Run the epochs of one of the two steps."""
         if len(samples) == 0:
@@ -273,15 +278,9 @@ class Transfer:
         exhaust(train(restricted_to(learner, samples, learner.batches), period.past, seed=seed, **options))
 
 
-@contextmanager
-def _requires_grad_restored(system: System) -> Iterator[None]:
-    """Restore ``requires_grad`` of all weights on exit."""
-    learns = {weight: weight.requires_grad for weight in system.parameters()}
-    try:
-        yield
-    finally:
-        for weight, learned in learns.items():
-            weight.requires_grad_(learned)
+def _embeddings(features: nn.Module) -> list[str]:
+    """Names of the weights of plain ``nn.Embedding`` tables."""
+    return [f"{name}.weight" for name, part in features.named_modules() if isinstance(part, nn.Embedding)]
 
 
 def _tables(body: Recommender, names: Tables) -> Tables:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from graphmeta.data.tables import EntityTable, locate
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, nearest, plain
 from graphmeta.sampling.samples import Samples, open_sessions
 
+_FEW = 5000  # ids that are compared letter by letter for a suggestion
 NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
 
 
@@ -126,14 +127,23 @@ def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) 
     rows = locate(items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session))
     missing = [session[at] for at in np.flatnonzero(rows < 0)]
     if missing and unknown == "raise":
-        where = f"session {number}: " if number else ""
+        where, meant = f"session {number}: " if number else "", _meant(missing[0], items)
         raise InputError(
-            f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); leave it out, or pass "
-            f"unknown='ignore' (--unknown ignore)"
+            f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown){meant}; "
+            f"leave it out, or pass unknown='ignore' (--unknown ignore)"
         )
     if missing and unknown == "warn":
         warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=5)
     return rows
+
+
+def _meant(item: Any, items: EntityTable) -> str:
+    """A suggestion of the nearest known id: the same but for case, spaces or type, or in a small table similar."""
+    wanted = plain(str(item))
+    same = next((one for one in items.ids.tolist() if wanted and plain(str(one)) == wanted), None)
+    if same is None and isinstance(item, str) and len(items) <= _FEW:
+        same = nearest(item, [one for one in items.ids.tolist() if isinstance(one, str)])
+    return "" if same is None else f", did you mean {same!r}?"
 
 
 def _users_of(known: EntityTable | None, users: Sequence[Any] | None, sessions: int) -> np.ndarray | None:

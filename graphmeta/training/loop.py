@@ -19,7 +19,8 @@ from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
-from graphmeta.protocols import HeldOutStatistics, PositionLoss, Settles
+from graphmeta.nn.heads.scoring import named
+from graphmeta.protocols import HeldOutStatistics, NotProducts, PositionLoss, Settles
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -27,7 +28,7 @@ from graphmeta.system import System
 from graphmeta.training.epochs import Epochs
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, set_rate
 from graphmeta.training.run import Report, Run
-from graphmeta.training.settings import Settings, TrainOptions, Valid
+from graphmeta.training.settings import Settings, TrainOptions, Valid, check_arguments
 
 
 def train(
@@ -71,6 +72,7 @@ def train(
     >>> [report.epoch for report in reports]
     [0, 1]
     """
+    check_arguments(system, log, valid, options)
     if isinstance(log, Split):
         valid = log.valid if valid is None and log.valid.num_events else valid
         log = log.train
@@ -100,8 +102,9 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
             torch.manual_seed(1_000_003 * settings.seed + epoch)
             loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
         check_finite(system, epoch)
-        scores = {} if valid is None else _validate(system, valid)
-        run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
+        scores, metric = ({}, None) if valid is None else _validate(system, valid)
+        best = run.is_best(scores, metric)
+        run.note(Report(epoch, loss, time.perf_counter() - began, scores, best, metric))
         if checkpoint is not None:
             run.save(checkpoint.folder)
         yield run.history[-1]
@@ -136,7 +139,12 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
         if isinstance(part, EventLog):
             system.check(part, name)
     if settings.options.precision == "bf16" and not system.scores_in_bf16:
-        raise InputError("precision='bf16' has no effect on this system: its loss does not score all items by products")
+        head = system.recommender.head
+        why = f" ({named(head)})" if isinstance(head, NotProducts) else ""
+        raise InputError(
+            f"precision='bf16' has no effect on this system: its loss does not score all items by products{why}; "
+            f"leave it out"
+        )
     if statistics_log is log and any(isinstance(part, HeldOutStatistics) for part in system.modules()):
         warnings.warn(
             "co-occurrence counts include the training sessions; pass earlier sessions: "
@@ -161,12 +169,14 @@ def _digest(samples: Samples | Tasks) -> str:
     return digest.hexdigest()[:16]
 
 
-def _validate(system: System, valid: Valid) -> dict[str, float]:
+def _validate(system: System, valid: Valid) -> tuple[dict[str, float], str | None]:
+    """The validation metrics, and the one that chooses the epoch: MRR, or a function's first."""
     if callable(valid):
-        return valid(system)
+        scores = valid(system)
+        return scores, next(iter(scores), None)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
     queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
-    return evaluate(system, queries, ks=ks).metrics
+    return evaluate(system, queries, ks=ks).metrics, f"mrr@{max(ks)}"
 
 
 def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> float:

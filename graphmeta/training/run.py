@@ -18,13 +18,17 @@ ERRORS = ("mae", "rmse", "mse")  # metrics for which lower is better
 
 @dataclass(frozen=True)
 class Report:
-    """Results of an epoch: mean training loss, seconds, validation metrics, and whether it is the best so far."""
+    """Results of an epoch: mean training loss, seconds, validation metrics, and whether it is the best so far.
+
+    ``metric`` is the validation metric that the best epoch is chosen by; None without validation.
+    """
 
     epoch: int
     loss: float
     seconds: float
     valid: dict[str, float]
     best: bool
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,10 @@ class Run:
         self.history: list[Report] = []
         self.best: dict[str, Tensor] | None = None
 
-    def is_best(self, scores: dict[str, float]) -> bool:
-        """Whether these validation metrics are the best so far (always true without validation)."""
-        key = next((name for name in reversed(scores) if name.startswith("mrr")), next(iter(scores), None))
-        sign = -1 if key in ERRORS else 1
-        return key is None or all(sign * scores[key] > sign * report.valid[key] for report in self.history)
+    def is_best(self, scores: dict[str, float], metric: str | None) -> bool:
+        """Whether this validation metric is the best so far (always true without validation)."""
+        sign = -1 if metric in ERRORS else 1
+        return metric is None or all(sign * scores[metric] > sign * one.valid[metric] for one in self.history)
 
     def since_best(self) -> int:
         """Epochs since the best one."""

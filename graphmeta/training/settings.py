@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
@@ -35,6 +36,37 @@ class TrainOptions:
     checkpoint: Checkpoint | None = None
     precision: str = "fp32"
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
+
+
+def check_arguments(system: Any, log: Any, valid: Any, options: Any) -> None:
+    """Check the types of the arguments of :func:`~graphmeta.training.loop.train`.
+
+    Raises:
+        InputError: another type; names what to pass.
+    """
+    if not isinstance(system, System):
+        if isinstance(system, str):
+            raise InputError(f"train takes a built system, not the name {system!r}; write fit(split, {system!r})")
+        raise InputError(
+            f"train takes a built system, not a {type(system).__name__}; make one with build(name, log.items)"
+        )
+    if not isinstance(log, EventLog | Split):
+        raise InputError(
+            f"train takes a log or a split, not a {type(log).__name__}; read one with EventLog.read(table, session=…, "
+            f"item=…)"
+        )
+    if isinstance(valid, Split):
+        raise InputError("valid= takes one part of a split; pass its validation part: split.valid")
+    if valid is not None and not isinstance(valid, EventLog | Samples) and not callable(valid):
+        raise InputError(
+            f"valid={str(valid)[:40]!r} is neither a log nor samples nor a function; pass split.valid, or leave it out "
+            f"with train(system, split)"
+        )
+    if not isinstance(options, TrainOptions):
+        raise InputError(
+            f"options= takes TrainOptions(…), not a {type(options).__name__}; write "
+            f"options=TrainOptions(precision='bf16')"
+        )
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,9 @@ def _reports(stages: Sequence[Stage], optimizer: Optimizer, loop: Loop) -> Itera
                 loss = _epoch(run, stage, optimizer, loop.batch_size, (epoch / loop.epochs, 1 / loop.epochs))
             check_finite(stage.weights.eval(), epoch)
             scores = stage.valid()
-            run.note(Report(epoch, loss, time.perf_counter() - began, scores, best=run.is_best(scores)))
+            metric = next(iter(scores), None)
+            best = run.is_best(scores, metric)
+            run.note(Report(epoch, loss, time.perf_counter() - began, scores, best, metric))
             yield run.history[-1]
         run.restore_best()
 

@@ -11,6 +11,7 @@ from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss, following
 from graphmeta.nn.readout import Last, Mean
+from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import Samples, open_sessions, prefixes, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -171,7 +172,7 @@ def test_every_click_is_a_sample_of_its_own(ahead, task):
 
 def test_a_readout_of_more_than_the_last_click_is_refused():
     batch = of_runs()
-    with pytest.raises(TypeError, match="reads the last click, not Mean"):
+    with pytest.raises(InputError, match="reads the last click, not Mean"):
         AllPositions(SoftmaxLoss())(Dot(Mean()), torch.zeros(12, 4), batch, torch.zeros(30, 4))
 
 
@@ -183,3 +184,11 @@ def test_whole_sessions_have_the_losses_of_their_prefixes(max_length):
     assert view.target.tolist() == log.item[np.delete(np.arange(72), np.arange(0, 72, 6))].tolist()
     assert sorted(view.target.tolist()) == sorted(each.target.tolist())
     assert view.user.tolist() == np.repeat(log.session_user, 5).tolist()
+
+
+def test_the_check_for_causal_encoders_leaves_each_mode_alone():
+    log = fake_log(sessions=12)
+    recommender = build("gru4rec", log.items, width=4).recommender
+    recommender.encoder.eval()  # while the rest is in training mode
+    AllPositions(SoftmaxLoss()).check(recommender, prefixes(log), num_items=log.num_items)
+    assert recommender.training and not any(part.training for part in recommender.encoder.modules())

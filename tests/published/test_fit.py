@@ -165,5 +165,7 @@ def test_the_table_is_shown_as_one():
     assert frame["name"].tolist() == KNOWN and "where" in frame
     assert isinstance(table[:2], Systems) and len(table[:2]) == 2
     assert table["cbml"] is next(row for row in table if row.name == "cbml") and table[0].name == KNOWN[0]
-    with pytest.raises(KeyError, match="'nothing'"):
+    with pytest.raises(InputError, match="no system is called 'nothing'"):
         table["nothing"]
+    with pytest.raises(InputError, match="did you mean 'sr_gnn'"):
+        table["SR-GNN"]

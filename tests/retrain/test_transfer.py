@@ -1,5 +1,6 @@
 """Learning how to retrain: which step moves what, which rows are transferred, and that it learns to."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,13 +10,19 @@ from torch import nn
 
 from graphmeta.data.splits import period_edges
 from graphmeta.errors import InputError
+from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.heads.dot import Dot
+from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import build
+from graphmeta.published.models.streaming import TransferOptions, sml
+from graphmeta.recommender import Recommender
 from graphmeta.retrain import transfer
 from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.transfer import Transfer, TransferWrapper
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.session_batch import session_batch
+from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.optimizers import Adam
 
@@ -212,7 +219,72 @@ def test_theta_learns_which_rows_to_trust():
 
 
 def test_what_it_cannot_transfer_it_names():
-    with pytest.raises(InputError, match="no embedding table has a name that starts with encoder"):
+    with pytest.raises(InputError, match=r"no embedding table in the scope \('encoder',\); its tables are features"):
         Transfer(tables=("encoder",)).begin(built("mf"), Period.of(LOG, EDGES, 0))
     with pytest.raises(InputError, match="transfer does not support systems with an adaptation"):
         Transfer().begin(built("maml"), Period.of(LOG, EDGES, 0))
+
+
+class Own(nn.Module):
+    """Features with a plain embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.vectors = nn.Embedding(LOG.num_items, 4)
+
+    def forward(self, n_id):
+        return self.vectors(n_id), self.vectors.weight
+
+
+class Bare(Own):
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.register_parameter("vectors", nn.Parameter(torch.randn(LOG.num_items, 4)))
+
+    def forward(self, n_id):
+        return self.vectors[n_id], self.vectors
+
+
+def own(features) -> System:
+    head = Dot(Last(), nn.Linear(4, 4))
+    recommender = Recommender(features, GatedSessionGraph(4), head)
+    recommender.header = nn.Linear(1, 1)
+    return System(recommender, LOG.items)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, partial(torch.optim.AdamW, lr=0.01)])
+def test_a_users_own_embedding_is_transferred_by_any_optimizer(optimizer):
+    system = sml(own(Own()), rounds=1, net=TransferOptions(hidden=4))
+    for weight in system.recommender.encoder.parameters():
+        weight.requires_grad_(False)
+    learned, before = {n: w.requires_grad for n, w in system.named_parameters()}, snapshot(system)
+    one = replace(system.retraining, weights=optimizer, theta=optimizer)
+    state = one.begin(system.eval(), Period.of(LOG, EDGES, 0))
+    for number in (1, 2):
+        state = one.retrain(system, state, Period.of(LOG, EDGES, number))
+    assert "recommender.features.vectors.weight" in moved(before, system) and not system.training
+    assert {n: w.requires_grad for n, w in system.named_parameters()} == learned
+
+
+def test_requires_grad_of_a_system_in_service_is_never_set(monkeypatch):
+    system, seen, original = built("mf"), [], Transfer._step
+
+    def noted(self, learner, *rest, **options):
+        original(self, learner, *rest, **options)
+        seen.append(all(weight.requires_grad for weight in system.parameters()))
+
+    monkeypatch.setattr(Transfer, "_step", noted)
+    one = Transfer(net=SMALL, rounds=1, tuned=("head",))
+    state = one.begin(system, Period.of(LOG, EDGES, 0))
+    for number in (1, 2):
+        state = one.retrain(system, state, Period.of(LOG, EDGES, number))
+    assert seen == [True] * 4
+
+
+def test_a_name_is_in_the_scope_only_below_a_dot():
+    through = TransferWrapper(own(Own()).recommender, {}, {})
+    through.learn(nets=False, tuned=("head",))
+    learned = {name for name, weight in through.body.named_parameters() if weight.requires_grad}
+    assert "head.project.weight" in learned and not any(name.startswith("header") for name in learned)
+    with pytest.raises(InputError, match=r"in the scope \('',\); it has none \(graphmeta.protocols.EmbeddingTable\)"):
+        sml(own(Bare())).retraining.begin(own(Bare()), Period.of(LOG, EDGES, 0))

@@ -20,6 +20,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
+from graphmeta.protocols import EmbeddingTable
 from graphmeta.sampling.session_batch import rows_like
 
 
@@ -81,19 +82,22 @@ def _collect(weight: nn.Parameter, lookups: list[tuple[Tensor, Tensor]]) -> None
 
 def table_names(module: nn.Module) -> frozenset[str]:
     """Names of the parameters that are tables; the adaptation stores their updates in low rank."""
-    return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, Table))
+    return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, EmbeddingTable))
 
 
-def item_table(features: nn.Module) -> Table:
-    """The item table of a features module: its first table.
+def item_table(features: nn.Module) -> nn.Module:
+    """The item table of a features module: its first table, or ``nn.Embedding``.
 
     Raises:
         InputError: features without a table.
     """
     for part in features.modules():
-        if isinstance(part, Table):
+        if isinstance(part, EmbeddingTable | nn.Embedding):
             return part
-    raise InputError(f"{type(features).__name__} has no table of items")
+    raise InputError(
+        f"{type(features).__name__} has no table of items (graphmeta.protocols.EmbeddingTable, or nn.Embedding); "
+        f"keep their vectors in one"
+    )
 
 
 class ItemFeatures(nn.Module):

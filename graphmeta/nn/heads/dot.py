@@ -45,8 +45,10 @@ class Dot(ScoringHead):
         self.scale: float | nn.Parameter = scale
 
     def learn_temperature(self) -> None:
-        """Make σ (the inverse softmax temperature) a parameter: the weight of the products beside the score terms."""
-        if not isinstance(self.scale, nn.Parameter):
+        """Make σ (the inverse softmax temperature) a trained parameter: the products' weight beside the score terms."""
+        if isinstance(self.scale, nn.Parameter):
+            self.scale.requires_grad_(True)
+        else:
             self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:

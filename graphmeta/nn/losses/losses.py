@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
+from graphmeta.nn.heads.scoring import named
+from graphmeta.nn.readout import readout_of
+from graphmeta.nn.sharing import with_shared_weights
 from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick, ScoresCatalogue
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples, session_batch
@@ -38,7 +41,7 @@ class SoftmaxLoss(nn.Module):
 
 
 class RankingLoss(nn.Module):
-    """Compare the target's score with those of sampled negatives.
+    """Compare the target's score with those of sampled negatives, both with their score terms.
 
     Args:
         comparison: ``(target's score [S], others' [S, N], valid negatives [S, N]) -> [S]``, see
@@ -46,7 +49,7 @@ class RankingLoss(nn.Module):
         negatives: the sampler, see :mod:`graphmeta.nn.losses.negatives`.
 
     Shapes: returns one loss for each real sample, ``[S]``. The head must be a
-    :class:`~graphmeta.protocols.ProductHead` without score terms.
+    :class:`~graphmeta.protocols.ProductHead`.
     """
 
     def __init__(self, comparison: Callable[[Tensor, Tensor, Tensor], Tensor], negatives: nn.Module) -> None:
@@ -59,19 +62,39 @@ class RankingLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        if not isinstance(head, ProductHead) or head.score_terms:
+        if not isinstance(head, ProductHead):
             raise InputError(
-                f"sampled items are compared under heads that score by products, without score terms, not "
-                f"{type(head).__name__}"
+                f"a loss on sampled items needs a head that scores by products, not {named(head)}; use SoftmaxLoss()"
             )
-        query = real_samples(batch, head.query(states, batch))
+        every = head.query(states, batch)
+        query = real_samples(batch, every)
         target = real_samples(batch, batch["sample"].target)
         user = batch["sample"].get("user")
         items, counts = self.negatives(target, None if user is None else real_samples(batch, user), len(candidates))
         other = head.vectors(F.embedding(items, candidates))
         scores = query @ other.t() if items.dim() == 1 else torch.matmul(other, query[:, :, None]).squeeze(2)
         own = (query * head.vectors(F.embedding(target, candidates))).sum(1)
+        if len(head.score_terms) and (extra := head.extra(batch, every, head.vectors(candidates))) is not None:
+            chosen = torch.cat([target[:, None], items.expand(len(target), -1)], 1)
+            terms = terms_at(extra, real_samples(batch, torch.arange(len(every), device=target.device)), chosen)
+            own, scores = own + terms[:, 0], scores + terms[:, 1:]
         return self.comparison(own, scores, counts)
+
+
+def terms_at(extra: tuple[Tensor, Tensor, Tensor], row: Tensor, item: Tensor) -> Tensor:
+    """Sums of sparse score terms (rows, columns, values) for chosen items: ``[S]``, ``[S, N]`` -> ``[S, N]``.
+
+    A pair (row, item) is one number ``row · C + item``; the terms of equal numbers are added, then looked up.
+    """
+    rows, columns, values = extra
+    if len(values) == 0:
+        return values.new_zeros(item.shape)
+    size = torch.maximum(columns.max(), item.max()) + 1
+    pairs, place = torch.unique(rows * size + columns, return_inverse=True)
+    total = values.new_zeros(len(pairs)).index_add(0, place, values)
+    wanted = row[:, None] * size + item
+    at = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
+    return torch.where(pairs[at] == wanted, total[at], 0.0)
 
 
 class AllPositions(nn.Module):
@@ -99,8 +122,11 @@ class AllPositions(nn.Module):
         """The losses."""
         if isinstance(head, ProductHead) and head.score_terms:
             raise InputError("score terms need one target per session; train on prefixes instead of all positions")
-        if not isinstance(head.readout, ReadsLastClick):
-            raise TypeError(f"AllPositions needs a head that reads the last click, not {type(head.readout).__name__}")
+        readout = readout_of(head, "AllPositions")
+        if not isinstance(readout, ReadsLastClick):
+            raise InputError(
+                f"AllPositions needs a head that reads the last click, not {type(readout).__name__}; use Last()"
+            )
         views = [following(batch, step) for step in range(1, self.ahead + 1)]
         return torch.cat([self.loss(head, states, view, candidates) for view in views])
 
@@ -118,9 +144,8 @@ class AllPositions(nn.Module):
         changed = item.copy()
         changed[ptr[1:] - 1] = (changed[ptr[1:] - 1] + 1) % num_items
         before = np.delete(np.arange(len(item)), ptr[1:] - 1)
-        was_training, _ = recommender.training, recommender.eval()
-        states = [self._states(recommender, clicks, ptr, num_items) for clicks in (item, changed)]
-        recommender.train(was_training)
+        still = with_shared_weights(recommender).eval()
+        states = [self._states(still, clicks, ptr, num_items) for clicks in (item, changed)]
         one, other = (part[torch.from_numpy(before)] for part in states)
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-5):
             raise InputError(

@@ -22,7 +22,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
 from graphmeta.nn.cross_domain.aspects import AspectExtractor, DocumentAspects, Fusion, Matching
 from graphmeta.nn.cross_domain.text import WordVectors
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.optimizers import Factory, Optimizer
 from graphmeta.training.run import Report
 from graphmeta.training.stages import Stage, train_stages
 
@@ -46,7 +46,7 @@ def fit(
     cut: CrossDomain,
     *,
     epochs: int = 200,
-    optimizer: Adam | None = None,
+    optimizer: Optimizer | Factory | None = None,
     batch_size: int = 256,
     patience: int = 4,
     seed: int = 0,

@@ -112,12 +112,13 @@ def reranker(base: System) -> System:
     Source: ours; stacked generalisation (Wolpert 1992) inside the softmax of NISER+ (Gupta et al. 2019).
     """
     system = copied(base)
+    system.requires_grad_(False)
     head = system.recommender.head
     known = list(head.score_terms) if isinstance(head, ProductHead) else []
     system = with_score_terms(system, [name for name in ("repeat_bias", "reranker") if name not in known])
-    system.requires_grad_(False)
-    system.recommender.head.get_submodule("score_terms").requires_grad_(True)
-    system.recommender.get_parameter("head.scale").requires_grad_(True)
+    assert isinstance(head, ProductHead)  # others have no score terms
+    head.score_terms.requires_grad_(True)
+    head.learn_temperature()
     return system
 
 
@@ -129,7 +130,7 @@ def niser(
     steps: int = 1,
     scale: float = 12.0,
     dropout: float = 0.1,
-    score_terms: Sequence[str] = (),
+    score_terms: Sequence[str | nn.Module] = (),
 ) -> System:
     """NISER+: SR-GNN on unit vectors with positions, scored by scaled cosine.
 

@@ -9,6 +9,7 @@ from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.memory import MemoryStart
 from graphmeta.adapt.step import Step
+from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
@@ -104,10 +105,19 @@ def melu(
     Args:
         base, step, inner: as :func:`maml`.
 
+    Raises:
+        InputError: a head without a last layer ``project``.
+
     Source: Lee et al., MeLU, KDD 2019, Algorithm 1, on IF-SAN as in CBML §5.
     Differs: a true meta-gradient of the stated order; the released code copies its fast weights, which cuts the
     meta-gradient.
     """
+    head = base.recommender.head
+    if not hasattr(head, "project"):
+        raise InputError(
+            f"melu adapts the head's last layer, and {type(head).__name__} has no module called project "
+            f"(graphmeta.protocols.ProjectedHead); name yours so, or adapt others: maml(base, scope=Scope('head'))"
+        )
     return with_adaptation(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
 
 
@@ -181,7 +191,7 @@ def meta_hin(
     model, paths = own.recommender, 2 + len(items.attributes)
     (session, out), head = last_layer(model), readout_head(model)
     replace_last_layer(model, nn.Linear(session + size, out))
-    read = item_table(model.features).weight.shape[1]  # of a neighbour's vector
+    read = item_table(model.features).get_parameter("weight").shape[1]  # of a neighbour's vector
     head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
     context = MetaPaths(len(items), list(items.attributes), most=neighbours)
     adaptation = path_adaptation(

@@ -27,7 +27,9 @@ from graphmeta.system import System
 
 
 @published("Wu et al. 2019, SR-GNN", family="session", equations="1-8")
-def sr_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, score_terms: Sequence[str] = ()) -> System:
+def sr_gnn(
+    items: EntityTable, *, width: int = 100, steps: int = 1, score_terms: Sequence[str | nn.Module] = ()
+) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
     ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
@@ -159,7 +161,7 @@ def if_san(
     width: int = 100,
     layers: int = 2,
     dropout: float = 0.2,
-    score_terms: Sequence[str] = (),
+    score_terms: Sequence[str | nn.Module] = (),
 ) -> System:
     """IF-SAN: self-attention over a session's items and, separately, over their attributes.
 

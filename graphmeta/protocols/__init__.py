@@ -7,9 +7,18 @@ behaviour; code checks ``isinstance(part, Settles)``, never concrete classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from graphmeta.protocols.scorer import Adapting as Adapting
+from graphmeta.protocols.scorer import Adapts as Adapts
+from graphmeta.protocols.scorer import HasItems as HasItems
+from graphmeta.protocols.scorer import HasUsers as HasUsers
+from graphmeta.protocols.scorer import LimitsLength as LimitsLength
+from graphmeta.protocols.scorer import ReadsTasks as ReadsTasks
+from graphmeta.protocols.scorer import ReadsUsersAlone as ReadsUsersAlone
+from graphmeta.protocols.scorer import Scorer as Scorer
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -18,19 +27,6 @@ if TYPE_CHECKING:
     from graphmeta.sampling.samples import Samples
 
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]  # (batches, name) -> batches, shown as progress
-
-
-class Scorer(Protocol):
-    """Anything that scores all items for samples: a :class:`~graphmeta.system.System` or a baseline."""
-
-    @property
-    def num_items(self) -> int:
-        """Number of candidates."""
-        ...
-
-    def scores(self, samples: Samples) -> Tensor:
-        """``[S, num_items]``."""
-        ...
 
 
 class Encoder(Protocol):
@@ -71,7 +67,7 @@ class ProductHead(Protocol):
         ...
 
     def learn_temperature(self) -> None:
-        """Make the temperature of the products a parameter."""
+        """Make the temperature of the products a trained parameter, also where it is a frozen one."""
         ...
 
 
@@ -182,6 +178,17 @@ class ReadsTimes(Protocol):
 
 
 @runtime_checkable
+class EmbeddingTable(Protocol):
+    """A table of vectors that are looked up by row, such as the items'."""
+
+    weight: nn.Parameter
+
+    def all_rows(self) -> Tensor:
+        """All vectors, as heads score against them."""
+        ...
+
+
+@runtime_checkable
 class TiedItems(Protocol):
     """Features with one replaceable table of item vectors, used as input and for scoring (tied)."""
 
@@ -219,10 +226,3 @@ class Settles(Protocol):
     def settle(self) -> None:
         """Apply the updates collected since the last step; called after each training step."""
         ...
-
-
-class Adapting(TypedDict, total=False):
-    """Adaptation options of one call, see :meth:`System.scores <graphmeta.system.System.scores>`; None: the default."""
-
-    steps: int | None
-    max_support: int | None
