@@ -50,7 +50,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
 
@@ -117,7 +117,7 @@ def meta_step(scope: tuple[str, ...], *, order: int, steps: int, stacked: bool, 
     recommender = Recommender(ItemFeatures(items, width), Attention(width), Dot(Last(), nn.Linear(width, width)))
     adaptation = Adaptation(Scope(*scope), step=Gradient(0.1), steps=steps, order=order, stacked=stacked)
     adaptation.bind(recommender)
-    known = open_sessions([random.integers(0, items, n) for n in random.integers(4, 10, 64)])
+    known = sessions_without_target([random.integers(0, items, n) for n in random.integers(4, 10, 64)])
     query = Samples(known.item, known.begin, known.end, random.integers(0, items, 64), known.session)
     tasks = task_batch(query, num_items=items, max_support=3)
     optimizer, loss = torch.optim.Adam(recommender.parameters(), lr=1e-3, fused=True), SoftmaxLoss()

@@ -15,7 +15,7 @@ from graphmeta.sampling.few_shot import click_after, sampled_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=70)
-TASKS = sampled_tasks(LOG, most=6)
+TASKS = sampled_tasks(LOG, max_events=6)
 
 
 class Rounded:

@@ -78,7 +78,7 @@ def test_the_order_of_tasks_changes_no_measure() -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    unrated = RandomQueries(queries=2, least=3).of(fake_log(), np.ones(fake_log().num_events, dtype=bool))
+    unrated = RandomQueries(queries=2, min_events=3).of(fake_log(), np.ones(fake_log().num_events, dtype=bool))
     with pytest.raises(InputError, match="no true ratings"):
         evaluate_ratings(Noisy(), unrated)
     with pytest.raises(InputError, match="name their column"):

@@ -20,7 +20,7 @@ from graphmeta.sampling.few_shot import RandomQueries, random_queries
 from graphmeta.testing import fake_log, fake_ratings
 
 LOG = fake_ratings(users=60, items=50, each=30)
-QUERIES = RandomQueries(queries=3, least=5, most=40)
+QUERIES = RandomQueries(queries=3, min_events=5, max_events=40)
 
 
 def cut(share: float = 0.5) -> ColdStart:
@@ -81,14 +81,14 @@ def test_with_nothing_held_out_there_is_no_warm_scenario() -> None:
 
 def test_ten_of_a_persons_ratings_are_asked_the_rest_known() -> None:
     among = LOG.item % 4 != 0
-    known, asked = random_queries(LOG, among, queries=3, least=20, most=22, seed=4)
+    known, asked = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)
     for s in range(LOG.num_sessions):
         own = (LOG.session == s) & among
         takes_part = 20 <= own.sum() <= 22
         assert (own & asked).sum() == 3 * takes_part and (own & known).sum() == (own.sum() - 3) * takes_part
     assert not (asked & ~among).any()
-    again = random_queries(LOG, among, queries=3, least=20, most=22, seed=4)[1]
-    other = random_queries(LOG, among, queries=3, least=20, most=22, seed=5)[1]
+    again = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)[1]
+    other = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=5)[1]
     assert (again == asked).all() and (other != asked).any()
 
 
@@ -136,8 +136,8 @@ def test_shares_and_masks_that_are_none_are_refused(wrong, told) -> None:
 
 def test_what_tasks_know_is_the_log_without_what_they_ask() -> None:
     log = fake_ratings()
-    queries = RandomQueries(queries=4, least=6, seed=3)
-    known, tasks = queries.known(log), queries(log)
+    queries = RandomQueries(queries=4, min_events=6, seed=3)
+    known, tasks = queries.without_queries(log), queries(log)
 
     def pairs(session: np.ndarray, item: np.ndarray, value: np.ndarray) -> list[tuple[float, ...]]:
         return sorted(zip(session.tolist(), item.tolist(), value.tolist(), strict=True))

@@ -97,7 +97,7 @@ def log_of(name: str) -> Any:
 
 def asked_of(name: str) -> Any:
     if CATALOGUE[name].rates:
-        return RandomQueries(queries=4, least=6)(RATED).take(np.arange(3))
+        return RandomQueries(queries=4, min_events=6)(RATED).take(np.arange(3))
     return last_clicks(LOG).take(slice(0, 5))
 
 

@@ -17,7 +17,7 @@ from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.system import System
 from graphmeta.testing import fake_log
@@ -206,7 +206,9 @@ def test_pauses_are_asked_for_and_must_not_fall():
 
 def test_a_session_longer_than_the_system_reads_counts_with_its_last_clicks(system):
     long = np.random.default_rng(0).integers(0, LOG.num_items, 80)
-    whole, tail = (system.scores(open_sessions([part], max_length=200)) for part in (long, long[-system.max_length :]))
+    whole, tail = (
+        system.scores(sessions_without_target([part], max_length=200)) for part in (long, long[-system.max_length :])
+    )
     assert torch.equal(whole, tail)
 
 

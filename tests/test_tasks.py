@@ -16,7 +16,7 @@ from graphmeta.sampling.batch_rows import NEXT
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.histories import user_histories, with_history
 from graphmeta.sampling.order import TaskSampler, user_parallel
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch, without_targets
 from graphmeta.sampling.task_layout import split_tasks
 from graphmeta.sampling.tasks import Tasks, support_of, task_batch, tasks_of
@@ -91,16 +91,16 @@ def test_a_task_a_query(query: Samples) -> None:
 
 
 def test_sessions_of_one_click_have_no_support() -> None:
-    query = open_sessions([np.array([3]), np.array([4])])
+    query = sessions_without_target([np.array([3]), np.array([4])])
     assert task_batch(query, num_items=5).support is None
-    mixed = task_batch(open_sessions([np.array([3]), np.array([4, 1])]), num_items=5)
+    mixed = task_batch(sessions_without_target([np.array([3]), np.array([4, 1])]), num_items=5)
     assert [len(part["sample"].real) for part in split_tasks(mixed.support)] == [0, 1]
 
 
 def test_tasks_move_to_a_device_whole() -> None:
-    tasks = task_batch(open_sessions([np.array([3, 1])]), num_items=5).to("meta")
+    tasks = task_batch(sessions_without_target([np.array([3, 1])]), num_items=5).to("meta")
     assert tasks.query["item"].n_id.is_meta and tasks.support["sample"].real.is_meta
-    assert task_batch(open_sessions([np.array([3])]), num_items=5).to("cpu").support is None
+    assert task_batch(sessions_without_target([np.array([3])]), num_items=5).to("cpu").support is None
 
 
 # The sampler
@@ -152,7 +152,7 @@ def test_pooled_batches_do_not_come_by_length() -> None:
 
 
 def of_users(users: list[int]) -> Samples:
-    samples = open_sessions([np.array([0])] * len(users), users=np.array(users))
+    samples = sessions_without_target([np.array([0])] * len(users), users=np.array(users))
     return samples if users else samples.take(slice(0, 0))
 
 
@@ -266,7 +266,7 @@ def test_chosen_tasks_as_graphs_keep_values_and_know_who_knows_nothing() -> None
     assert batch.num_tasks == 3 and batch.support is not None
     real = batch.support["sample"].real
     assert batch.support["sample"].value[real].tolist() == [1, 3, 4, 1, 2, 4]
-    assert batch.support["sample"].known[real].tolist() == [False, True, True, False, True, False]
+    assert batch.support["sample"].has_events[real].tolist() == [False, True, True, False, True, False]
     assert batch.query["sample"].value[batch.query["sample"].real].tolist() == [2, 5, 3, 5]
     blind = without_targets(batch.query)
     assert "value" not in blind["sample"] and "target" not in blind["sample"] and "value" in batch.query["sample"]
@@ -297,7 +297,7 @@ def test_tasks_that_know_no_clicks_stay_small() -> None:
     nothing = Samples(np.arange(9), np.zeros(41, int), np.zeros(41, int), np.arange(41) % 9, many)
     batch = session_batch(nothing, num_items=9, task=many, num_tasks=2)
     assert batch.rows["sample"] == 41 and batch.rows["event"] <= 1
-    assert not batch["sample"].known[batch["sample"].real].any()
+    assert not batch["sample"].has_events[batch["sample"].real].any()
     one, other = split_tasks(batch)
     assert len(one["sample"].real) == 1 and other["sample"].target[other["sample"].real].tolist() == [
         n % 9 for n in range(1, 41)
@@ -329,7 +329,7 @@ def histories_of(lengths: list[int]) -> EventLog:
 
 def test_drawn_records_are_half_known_and_half_asked() -> None:
     log = histories_of([1, 2, 3, 7, 40] * 60)
-    tasks = sampled_tasks(log, most=6, seed=3)
+    tasks = sampled_tasks(log, max_events=6, seed=3)
     known, asked = tasks.support_sizes, np.diff(tasks.query_ptr)
     person = tasks.query.session[tasks.query_ptr[:-1]]
     assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
@@ -353,10 +353,10 @@ def test_draws_go_by_the_seed_and_the_limits() -> None:
     log = histories_of([12] * 9)
     one, same, other = (sampled_tasks(log, seed=seed) for seed in (1, 1, 2))
     assert one.query.target.tolist() == same.query.target.tolist() != other.query.target.tolist()
-    short, whole = (sampled_tasks(log, most=12, max_length=length) for length in (2, 50))
+    short, whole = (sampled_tasks(log, max_events=12, max_length=length) for length in (2, 50))
     assert short.query.lengths.max() == 2 < whole.query.lengths.max()
     assert short.query.target.tolist() == whole.query.target.tolist()  # what is drawn is drawn from all
-    with pytest.raises(InputError, match="least=1 and most=10"):
-        sampled_tasks(log, least=1)
+    with pytest.raises(InputError, match="min_events=1 and max_events=10"):
+        sampled_tasks(log, min_events=1)
     with pytest.raises(InputError, match="there is no query event"):
         sampled_tasks(histories_of([1, 1]))

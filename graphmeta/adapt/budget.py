@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graphmeta.adapt.twin import Twin
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.tasks import Sizes, TaskBatch
+from graphmeta.sampling.tasks import TaskBatch, TaskSizes
 
 if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation
@@ -126,7 +126,7 @@ def measure(
     adaptation.activations[adaptation.mode(recommender, score)] = rows, size / max(tasks.num_tasks * rows, 1)
 
 
-def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, score: bool = False) -> list[slice]:
+def chunks(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, *, score: bool = False) -> list[slice]:
     """Split tasks of these sizes, in order, into chunks that are adapted at once.
 
     The weights of a chunk (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), its saved
@@ -143,7 +143,7 @@ def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int,
     return adaptation.task_chunk is None and (known is None or rows > 2 * known[0])
 
 
-def _costs(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, score: bool) -> np.ndarray:
+def _costs(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, score: bool) -> np.ndarray:
     """Bytes of each task ``[T]``."""
     _, each = adaptation.activations.get(adaptation.mode(recommender, score), (0, 0.0))
     most, place = np.unique(sizes.support, return_inverse=True)
@@ -151,9 +151,9 @@ def _costs(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, score
     return own + each * sizes.rows
 
 
-def estimate(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, tasks: int) -> str:
+def estimate(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, tasks: int) -> str:
     """A text with steps, adapted numbers, tasks at a time and memory for batches of the largest tasks."""
-    largest = Sizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
+    largest = TaskSizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
     at_once = chunks(adaptation, recommender, largest)[0].stop
     support, (numbers, rows) = int(largest.support[0]), adaptation.sizes
     tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""

@@ -22,9 +22,10 @@ def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.n
     return dummies
 
 
-def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
-    """Padded rows per task: at least one dummy sample and item; dummy samples have ``shortest`` (1, or 0 if some real
-    sample is empty) to ``longest`` events, and every dummy item has an event, as every real one has."""
+def padded_sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
+    """Padded rows per task. Every task gets at least one dummy sample and one dummy item, so padding never touches a
+    real row. Dummy samples have ``shortest`` (1, or 0 if some real sample is empty) to ``longest`` events, and every
+    dummy item has an event, as every real one has."""
     samples, events = count["sample"], count["event"]
     per_sample = int(samples.max(initial=0)) + 1
     per_item = int(count["item"].max(initial=0)) + 1
@@ -44,13 +45,13 @@ def sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str
     }
 
 
-def spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
+def padded_index(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
     """The new index of each row when every task has ``per_task`` rows (rows sorted by task)."""
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return task * per_task + np.arange(len(task)) - first[task]
 
 
-def shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
+def events_per_dummy(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Each task's dummy events distributed evenly over its dummy samples; one count per dummy sample."""
     number, _ = ragged(np.zeros_like(samples), samples)
     owner = np.repeat(np.arange(len(samples)), samples)

@@ -1,4 +1,4 @@
-"""Task-major layout of a batch: rows sorted by task, each task padded to the size of the largest."""
+"""Layout of a batch grouped by task (task-major): rows sorted by task, each task padded to the size of the largest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.sampling.batch_rows import FILL, NEXT, OF, BatchRows, hetero
-from graphmeta.sampling.padding import overwritten, ragged, shares, sizes, spread
+from graphmeta.sampling.batch_rows import DUMMY_VALUES, NEXT, OF, BatchRows, to_hetero_data
+from graphmeta.sampling.padding import events_per_dummy, overwritten, padded_index, padded_sizes, ragged
 
 
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
@@ -23,21 +23,21 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     }
     if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
-        return hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
-    size = sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
-    sample_at = spread(task, count["sample"], size["sample"])
-    item_at = spread(item_task, count["item"], size["item"])
+        return to_hetero_data(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
+    size = padded_sizes(count, int(lengths.max(initial=1)), int(lengths.min(initial=1) > 0))
+    sample_at = padded_index(task, count["sample"], size["sample"])
+    item_at = padded_index(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
     dummy[sample_at] = False
     new_lengths = np.zeros(len(dummy), dtype=np.int64)
-    new_lengths[dummy] = shares(size["event"] - count["event"], size["sample"] - count["sample"])
+    new_lengths[dummy] = events_per_dummy(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
     event_sample = np.repeat(np.arange(len(dummy)), new_lengths)
     item_row, owner = _dummy_items(~real_event, event_sample, count, size)
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
-    edge_at = spread(edge_task, count["edge"], size["edge"])
+    edge_at = padded_index(edge_task, count["edge"], size["edge"])
     edges[:, edge_at] = item_at[rows.edges]
     padded = BatchRows(
         ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
@@ -47,11 +47,13 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
         edges=edges,
         weight=overwritten(np.ones(edges.shape[1], np.float32), edge_at, rows.weight),
         of_event={k: overwritten(_dummy_times(new_lengths, v), real_event, v) for k, v in rows.of_event.items()},
-        of_sample={k: overwritten(np.full(len(dummy), FILL[k]), sample_at, v) for k, v in rows.of_sample.items()},
+        of_sample={
+            k: overwritten(np.full(len(dummy), DUMMY_VALUES[k]), sample_at, v) for k, v in rows.of_sample.items()
+        },
     )
-    if "known" in padded.of_sample:
-        padded.of_sample["known"] = new_lengths > 0
-    return hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+    if "has_events" in padded.of_sample:
+        padded.of_sample["has_events"] = new_lengths > 0
+    return to_hetero_data(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
 def _dummy_items(
@@ -59,8 +61,8 @@ def _dummy_items(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The item row of each dummy event ``[E]``, and the sample that first clicks each dummy item ``[I]``.
 
-    A task's dummy events run through its dummy items, so that each of these has a click: a mean over an item's clicks
-    is then finite in dummy rows too.
+    A task's dummy events are spread over its dummy items, so that each of these has a click: a mean over an item's
+    clicks is then finite in dummy rows too.
     """
     events, items = size["event"] - count["event"], size["item"] - count["item"]
     number, _ = ragged(np.zeros_like(events), events)
@@ -101,7 +103,7 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own["sample"].last = (batch["sample"].last[sample] - event.start).clamp(min=0)
     own["sample"].real = real
     for store, rows in (("event", event), ("sample", sample)):
-        for name in FILL.keys() & batch[store].keys():
+        for name in DUMMY_VALUES.keys() & batch[store].keys():
             own[store][name] = batch[store][name][rows]
     own[OF].edge_index = torch.stack([torch.arange(batch.rows["event"], device=real.device), own["event"].item])
     edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])

@@ -31,8 +31,8 @@ from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.batch_rows import NEXT
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
-from graphmeta.sampling.tasks import Sizes, task_batch
+from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target
+from graphmeta.sampling.tasks import TaskSizes, task_batch
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -119,7 +119,7 @@ def samples(seed=0):
     """Sessions of 1 to 5 known clicks (the first has no support at all) with their next click."""
     random = np.random.default_rng(seed)
     sessions = [random.integers(0, ITEMS, n) for n in (2, 6, 4)]
-    known = open_sessions([session[:-1] for session in sessions])
+    known = sessions_without_target([session[:-1] for session in sessions])
     return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in sessions]), known.session)
 
 
@@ -478,7 +478,7 @@ def test_a_chunk_is_what_its_memory_lets_in():
     adaptation.bind(model)
     per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + (5 + 1 + 2 * 5 + 1) * ITEMS)
     assert adaptation.memory(7, 5) == 7 * per_task
-    many = Sizes(np.full(2**28 // per_task + 1, 5), np.full(2**28 // per_task + 1, 20))
+    many = TaskSizes(np.full(2**28 // per_task + 1, 5), np.full(2**28 // per_task + 1, 20))
     assert [run.stop - run.start for run in chunks(adaptation, model, many)] == [2**28 // per_task, 1]
     adaptation.order = 1
     assert adaptation.memory(1, 5) == 4 * (2 * (2 * WIDTH * WIDTH + WIDTH) + (2 * 5 + 1) * ITEMS)
@@ -522,7 +522,7 @@ def test_long_tasks_are_not_adapted_with_short_ones():
     model = recommender(ENCODERS["GatedSessionGraph"])
     adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
     system = System(model, log.items, adaptation=adaptation)
-    sizes = Sizes(np.array([2] * 63 + [10]), np.array([6] * 63 + [511]))
+    sizes = TaskSizes(np.array([2] * 63 + [10]), np.array([6] * 63 + [511]))
     adaptation.activations[model.training, False, False] = 511, 2**28 / 600
     runs = chunks(adaptation, model, sizes)
     assert [run.stop - run.start for run in runs] == [63, 1]

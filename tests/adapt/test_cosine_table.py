@@ -17,7 +17,7 @@ from graphmeta.nn.catalogue_softmax import products_at
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.published.catalogue import build
 from graphmeta.published.options import FIXED
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def samples():
     """Sessions of one to four known clicks (the first has no support), with repeats, and their next items."""
-    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
+    known = sessions_without_target([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 

@@ -24,7 +24,7 @@ from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.published.catalogue import build
 from graphmeta.published.options import FIXED
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def samples():
     """Sessions of one to six known clicks (the first has no support), with repeats, and their next items."""
-    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5, 2, 2], [4, 9, 4], [6, 0])])
+    known = sessions_without_target([np.array(clicks) for clicks in ([3], [1, 2, 1, 5, 2, 2], [4, 9, 4], [6, 0])])
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5, 11]), known.session)
 
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks import cold_items
 from benchmarks.cold_items import AttributeOverlap, by_target
 from benchmarks.cold_report import cold_section
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=300)
@@ -23,7 +23,7 @@ def test_likeness_is_counted_from_the_last_click():
         name: replace(a, codes=np.where(np.arange(LOG.num_items) % 4 == 1, 0, a.codes)) for name, a in known.items()
     }
     log = replace(LOG, items=replace(LOG.items, columns=some))
-    found = AttributeOverlap(log).scores(open_sessions([np.array(s) for s in sessions]))
+    found = AttributeOverlap(log).scores(sessions_without_target([np.array(s) for s in sessions]))
     for row, session in zip(found.tolist(), sessions, strict=True):
         for item in range(LOG.num_items):
             wanted = 0.0

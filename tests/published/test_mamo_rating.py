@@ -20,7 +20,7 @@ from graphmeta.training.settings import TrainOptions
 
 LOG = fake_ratings()
 UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)
-TASKS = RandomQueries(queries=4, least=6)(UNEVEN, max_length=0).take(np.array([0, 3, 5, 20]))
+TASKS = RandomQueries(queries=4, min_events=6)(UNEVEN, max_length=0).take(np.array([0, 3, 5, 20]))
 LR, BIAS = 0.1, 0.3
 
 
