@@ -234,7 +234,7 @@ class System(nn.Module):
         (samples.query if isinstance(samples, Tasks) else samples).check_items(self.items)
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
-            twin = Twin(self, training=False, apart=True).module
+            twin = Twin(self, training=False, detached_views=True).module
             assert isinstance(twin, System)
             if steps is not None or max_support is not None:
                 twin._set_adapting(samples, steps, max_support)

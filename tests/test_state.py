@@ -36,7 +36,7 @@ from graphmeta.published.models.cbml import cbml, cbml_g
 from graphmeta.published.models.meta import maml
 from graphmeta.published.models.session import SampledLoss, gru4rec, if_san, sr_gnn
 from graphmeta.published.models.streaming import mf, sml
-from graphmeta.published.options import ATTENTION, FIXED, ClusterGate
+from graphmeta.published.options import ATTENTION, NEVER_ADAPTED, ClusterGate
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.transfer import Transferred
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
@@ -75,7 +75,7 @@ OWN: dict[str, dict[str, Any]] = {
     "meta_tl": {"hidden": (9, 8), "order": 1, "inner": {"clip": 0.5}},
     "reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
     "dropout_net": {"base": "gru4rec", "options": {"cell": "lstm"}},
-    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "group"},
+    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "per group"},
     "multi_ft": {"base": "caser", "options": {"length": 3}}, "melu": NESTED,
     "mamo": {"base": "gc_san", "options": {"dropout": 0.1, "layers": 2}},
     "meta_hin": {"base": "niser", "options": {"steps": 2}, "inner": {"clip": 0.5}},
@@ -255,7 +255,7 @@ def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, 
     [
         Scope("encoder", "head", without=["encoder.gate"]),
         Scope("head.project", without=()),
-        Scope(*ATTENTION.prefixes, without=[*FIXED, "head.scale"]),
+        Scope(*ATTENTION.prefixes, without=[*NEVER_ADAPTED, "head.scale"]),
     ],
 )
 def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_what_cannot_be_stored_is_said_when_built(arguments: dict[str, Any], tmp
         ({"gate": ClusterGate(session=False)}, {"gate": "cluster"}),
         (
             {"scope": ATTENTION, "step": LearnedRates(0.1)},
-            {"scope": "attention", "lr": 0.1, "learned": "number, all steps"},
+            {"scope": "attention", "lr": 0.1, "learned": "per entry, shared by steps"},
         ),
         ({"inner": InnerLoop(steps=3)}, {"steps": 3}),
         ({"step": 0.5}, {"lr": 0.5}),
@@ -636,6 +636,17 @@ def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any]
     save_state(tmp_path, "model", tensors, {**document, "format": number})
     again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.limits == {"max_support": 10, "max_length": 50}
+
+
+def test_names_of_format_4_are_read(tmp_path: Path) -> None:
+    system = build("mamo_rating", RATED.items, users=RATED.users, width=3, learned="group")
+    system.save(tmp_path)
+    tensors, document = load_state(tmp_path, "model")
+    old = {name.replace("start.gradient_slots.", "start.slopes."): tensor for name, tensor in tensors.items()}
+    assert old.keys() != tensors.keys() and document["recipe"]["arguments"]["learned"] == "per group"
+    document["recipe"]["arguments"]["learned"] = "group"
+    save_state(tmp_path, "model", old, {**document, "format": 4})
+    assert state_hash(load(tmp_path)) == state_hash(system)
 
 
 # Modes, and what counts

@@ -19,7 +19,7 @@ FILES = sorted(
 NAMES_OF_OLD_FILES = {"graphmeta/published/load.py", "benchmarks/old_results.py"}  # they translate old names
 
 SLOPES = {  # a name in saved models, PReLU's slope, a variable
-    *("graphmeta/adapt/starts/memory.py", "graphmeta/adapt/stacked/operations/layers.py"),
+    *("graphmeta/published/load.py", "graphmeta/adapt/stacked/operations/layers.py"),
     "graphmeta/adapt/stacked/table_gradient.py",
 }
 

@@ -19,7 +19,7 @@ from torch_geometric.nn import (
 )
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.budget import _costs, chunks, counting, cut, estimate
+from graphmeta.adapt.budget import _costs, chunks, counting, estimate, split_by_cost
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import DivergedError, InputError
@@ -513,7 +513,7 @@ def test_the_estimate_is_what_is_kept(order, score):
     after = [p.clone() for p in system.parameters()], torch.get_rng_state()
     torch.testing.assert_close(before, after, rtol=0, atol=0)
     # Five times the tasks of a third of the budget take turns.
-    assert len(cut(np.full(15, 2**28 / 3 - 1))) == 5
+    assert len(split_by_cost(np.full(15, 2**28 / 3 - 1))) == 5
 
 
 def test_long_tasks_are_not_adapted_with_short_ones():

@@ -25,7 +25,7 @@ INNER = {"clip": 0.5, "proximal": 0.1, "multi_step": 0.75, "first_order": 0.5}
 
 def made(name="maml", *, inner=INNER, order=2, **arguments):
     torch.manual_seed(0)
-    options = {"learned": "group", "steps": 2, "order": order, "lr": 0.1, "inner": inner, **arguments}
+    options = {"learned": "per group", "steps": 2, "order": order, "lr": 0.1, "inner": inner, **arguments}
     return build(name, SPLIT.train.items, width=8, **options)
 
 
@@ -127,7 +127,7 @@ def test_a_curve_ends_where_the_rates_do():
         ({"inner": {"clip": "1"}}, "inner\\['clip'\\] must be a number"),
         ({"inner": {"first_order": 0.5}, "order": 1}, "pass order=2 with it"),
         ({"learned": "groups"}, "learned='groups' must be"),
-        ({"learned": "group", "lr": 0.0}, "cannot start at 0"),
+        ({"learned": "per group", "lr": 0.0}, "cannot start at 0"),
     ],
 )
 def test_options_that_there_are_none_of(arguments, told):
@@ -136,5 +136,5 @@ def test_options_that_there_are_none_of(arguments, told):
 
 
 def test_number_is_what_true_is():
-    one, other = (made(learned=learned, inner=None) for learned in (True, "number"))
+    one, other = (made(learned=learned, inner=None) for learned in (True, "per entry"))
     assert one.state_dict().keys() == other.state_dict().keys()
