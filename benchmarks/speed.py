@@ -12,8 +12,8 @@
 * ``session_knn``: queries/s against 180,000 sessions.
 * ``inner_loop_head``, ``inner_loop_all``: tasks/s of the stacked engine over the per-task loop, meta-update
   included (64 tasks of 3 support and 1 query prefixes, a two-block attention encoder, 10,000 items), for first and
-  second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too. ``inner_loop_100_items``: "all" with
-  100 items instead of 10,000.
+  second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too. ``inner_loop_100_items``: "all"
+  with 100 items instead of 10,000.
 * ``cbml_table``: a meta-update of CBML (64 tasks, 43,097 items) that adapts everything, the item table too, over one
   that adapts the prediction layer alone, and the peak memory of either with 16, 64 and 256 tasks, each in a process of
   its own. ``adapt_one``: milliseconds from a new session's clicks to its ten best items.

@@ -141,7 +141,14 @@ def asars_prefix_attention() -> list[Row]:
 
     ours, other = paired(all_prefixes, prefix_by_prefix, rounds=7)
     return [
-        row("asars_prefix_attention", other / ours, "x attention per prefix", ours=ours * 1e3, other=other * 1e3, unit="ms")
+        row(
+            "asars_prefix_attention",
+            other / ours,
+            "x attention per prefix",
+            ours=ours * 1e3,
+            other=other * 1e3,
+            unit="ms",
+        )
     ]
 
 

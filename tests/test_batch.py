@@ -232,7 +232,7 @@ def test_one_task_alone_is_the_same_in_both_layouts() -> None:
             assert rows == alone[store][name] if name == "num_nodes" else torch.equal(rows, alone[store][name])
 
 
-def test_a_blind_copy_knows_no_targets_and_leaves_the_batch_alone() -> None:
+def test_a_copy_without_targets_leaves_the_batch_unchanged() -> None:
     batch = session_batch(samples_of([[0, 1]], [2]), num_items=ITEMS)
     blind = without_targets(batch)
     assert "target" not in blind["sample"] and batch["sample"].target.tolist() == [2]

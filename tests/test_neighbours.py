@@ -231,7 +231,7 @@ def test_stan_halves_a_session_a_day_before_the_last_click() -> None:
     ]
 
 
-def test_stan_asks_at_the_end_of_the_log_where_it_knows_no_time() -> None:
+def test_stan_queries_without_time_are_at_the_end_of_the_log() -> None:
     train = log_of([[0, 1], [0, 2]], starts=[1, 3])
     model, end = Stan(train), [np.array([train.time.max()])]
     without, with_time = (model.scores(sessions_without_target([np.array([0])], times=times)) for times in (None, end))
@@ -303,7 +303,7 @@ def test_the_future_does_not_reach_a_model_fitted_before_it(build) -> None:
 
 
 @pytest.mark.parametrize("build", [ItemKNN, SessionKNN, Stan])
-def test_items_without_evidence_score_zero(build) -> None:
+def test_items_without_cooccurrence_score_zero(build) -> None:
     whole = log_of([[0, 1], [2, 3], [4, 5]])
     train = whole.before(4).aligned_to(whole.items)
     scores = build(train).scores(sessions_without_target([np.array([0]), np.array([4]), np.array([], dtype=np.int64)]))

@@ -152,7 +152,7 @@ def test_a_recipe_is_enough_to_build_it_again(name: str) -> None:
 
 
 @every
-def test_both_doors_lead_to_the_same_system(name: str, tmp_path: Path) -> None:
+def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> None:
     entry, log = CATALOGUE[name], log_of(name)
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_what_is_set_after_building_is_what_is_saved(tmp_path: Path) -> None:
     assert load(tmp_path, build=mine).max_length == 7
 
 
-def test_a_base_says_how_much_is_looked_at_and_what_goes_around_it_may_say_otherwise() -> None:
+def test_limits_are_those_of_the_base_unless_the_wrapper_sets_others() -> None:
     options = {"max_length": 9}
     assert build("cbml", LOG.items, width=6, options=options).max_length == 9
     assert build("cbml", LOG.items, width=6, options=options, max_length=8).max_length == 8
@@ -268,7 +268,7 @@ def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Pat
 @pytest.mark.parametrize(
     "arguments", [{"step": GroupRates(0.1, groups=["encoder", "head"])}, {"gate": ClusterGate(granularity=Coarse())}]
 )
-def test_what_cannot_be_stored_is_said_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a recipe.* loaded with build="):
         system = cbml(if_san(LOG.items, width=6), scope=ATTENTION, **arguments)
     assert system.recipe is None
@@ -363,7 +363,7 @@ def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
         ("cbml", {"options": {"layers": "2"}}),
     ],
 )
-def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, arguments: dict[str, Any]) -> None:
+def test_an_argument_of_another_type_is_refused_by_function_and_build(name: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="takes no .*; it must be "):
         build(name, LOG.items, **arguments)
     if set(arguments) <= set(CATALOGUE[name].defaults):
@@ -372,7 +372,7 @@ def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, argumen
             CATALOGUE[name].function(of, **arguments)
 
 
-def test_items_and_bases_that_change_places_are_told_apart() -> None:
+def test_swapped_items_and_bases_are_distinguished() -> None:
     with pytest.raises(InputError, match="cbml wraps a built system.*build..cbml., items, base="):
         CATALOGUE["cbml"].function(LOG.items)
     with pytest.raises(InputError, match=r"sr_gnn is built from an EntityTable.*sr_gnn\(log.items\)"):

@@ -70,7 +70,7 @@ def test_the_target_of_the_query_is_nowhere_in_its_support(query: Samples, max_s
 
 
 @given(queries())
-def test_another_target_changes_nothing_but_the_question(query: Samples) -> None:
+def test_another_target_changes_only_the_query_target(query: Samples) -> None:
     other = Samples(query.item, query.begin, query.end, np.zeros_like(query.target), query.session)
     mine, yours = (task_batch(q, num_items=len(query.item)) for q in (query, other))
     assert (mine.support is None) == (yours.support is None)
@@ -259,7 +259,7 @@ def test_chosen_ratings_become_support_and_query() -> None:
     assert read_tasks(tasks.take(np.array([1, 0, 1])), log) == [second, first, second]
 
 
-def test_chosen_tasks_as_graphs_keep_values_and_know_who_knows_nothing() -> None:
+def test_chosen_tasks_as_graphs_keep_values_and_mark_empty_samples() -> None:
     log = ratings()
     query = np.isin(np.arange(10), [1, 4, 5, 9])
     batch = tasks_of(log, ~query, query).batch(num_items=log.num_items)
@@ -273,7 +273,7 @@ def test_chosen_tasks_as_graphs_keep_values_and_know_who_knows_nothing() -> None
 
 
 @pytest.mark.parametrize("readout", [Last(), Mean(), SoftAttention(4)])
-def test_a_sample_without_clicks_reads_zero_whoever_is_beside_it(readout: torch.nn.Module) -> None:
+def test_a_sample_without_clicks_reads_zero_in_any_batch(readout: torch.nn.Module) -> None:
     alone = Samples(np.array([3, 4]), np.array([1]), np.array([1]), np.array([0]), np.array([0]))
     beside = Samples(np.array([3, 4]), np.array([0, 1]), np.array([2, 1]), np.array([0, 0]), np.array([0, 1]))
     states = torch.randn(2, 4)
@@ -282,7 +282,7 @@ def test_a_sample_without_clicks_reads_zero_whoever_is_beside_it(readout: torch.
     assert not got.any()
 
 
-def test_an_event_cannot_be_known_and_asked() -> None:
+def test_an_event_cannot_be_support_and_query() -> None:
     log = ratings()
     every = np.ones(10, dtype=bool)
     with pytest.raises(InputError, match="event 0 is both"):
@@ -291,7 +291,7 @@ def test_an_event_cannot_be_known_and_asked() -> None:
         tasks_of(log, every, ~every)
 
 
-def test_tasks_that_know_no_clicks_stay_small() -> None:
+def test_tasks_without_clicks_stay_small() -> None:
     """Dummy rows may be empty where real samples are: tasks of 1 and of 40 samples make 41 rows each."""
     many = np.repeat([0, 1], [1, 40])
     nothing = Samples(np.arange(9), np.zeros(41, int), np.zeros(41, int), np.arange(41) % 9, many)
@@ -306,7 +306,7 @@ def test_tasks_that_know_no_clicks_stay_small() -> None:
         assert not readout(torch.randn(other["event"].num_nodes, 4), other)[other["sample"].real].any()
 
 
-def test_all_that_a_sample_knows_is_its_support() -> None:
+def test_every_observed_click_is_a_support_target() -> None:
     log = ratings()
     samples = last_clicks(log, max_length=3)
     tasks = support_from_clicks(dataclasses.replace(samples, value=samples.target.astype(float)))
@@ -327,7 +327,7 @@ def histories_of(lengths: list[int]) -> EventLog:
     return EventLog.read(pd.DataFrame(rows, columns=["who", "what"]), session="who", item="what")
 
 
-def test_drawn_records_are_half_known_and_half_asked() -> None:
+def test_sampled_events_are_half_support_and_half_query() -> None:
     log = histories_of([1, 2, 3, 7, 40] * 60)
     tasks = sampled_tasks(log, max_events=6, seed=3)
     known, asked = tasks.support_sizes, np.diff(tasks.query_ptr)

@@ -75,9 +75,9 @@ def _key(name: str) -> str:
 class _Learner(System):
     """The system that trains through the transfer networks; statistics are fitted by the system itself."""
 
-    def __init__(self, like: System, through: TransferWrapper) -> None:
+    def __init__(self, like: System, wrapper: TransferWrapper) -> None:
         super().__init__(
-            through,  # pyright: ignore[reportArgumentType]
+            wrapper,  # pyright: ignore[reportArgumentType]
             like.items,
             users=like.users,
             loss=like.loss,
@@ -86,7 +86,7 @@ class _Learner(System):
         )
 
     @property
-    def through(self) -> TransferWrapper:
+    def wrapper(self) -> TransferWrapper:
         """Its recommender."""
         return self.recommender  # pyright: ignore[reportReturnType]
 
@@ -112,7 +112,7 @@ class PersistentOptimizer(Adam):
 class Restart(Protocol):
     """Where step 1 starts after the networks have been trained."""
 
-    def restart(self, through: TransferWrapper) -> None:
+    def restart(self, wrapper: TransferWrapper) -> None:
         """Set the tables, in place."""
         ...
 
@@ -121,7 +121,7 @@ class Restart(Protocol):
 class Retrained:
     """At the retrained tables Ŵ, as in the paper."""
 
-    def restart(self, through: TransferWrapper) -> None:
+    def restart(self, wrapper: TransferWrapper) -> None:
         """They are there already."""
 
 
@@ -129,9 +129,9 @@ class Retrained:
 class Transferred:
     """At the transferred tables, as in the public code."""
 
-    def restart(self, through: TransferWrapper) -> None:
+    def restart(self, wrapper: TransferWrapper) -> None:
         """Transfer every row."""
-        _assign(through.body, through.served())
+        _assign(wrapper.body, wrapper.served())
 
 
 RESTARTS: dict[str, Restart] = {"retrained": Retrained(), "transferred": Transferred()}  # their names in recipes
@@ -205,7 +205,7 @@ class Transfer:
     def _retrained(self, system: System, state: State, period: Period) -> State:
         system.fit_statistics(period.past)
         learner, every = self._learner(system, state), period.samples(system)
-        through, body = learner.through, system.recommender
+        wrapper, body = learner.wrapper, system.recommender
         new = every.take(period.is_new(every).nonzero()[0])
         taken_in = int(state["taken in"])
         if "began" in state:
@@ -213,15 +213,15 @@ class Transfer:
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
             kinds = ([True, False] * self.rounds)[: None if taken_in >= self.offline else -1]
             self._alternate(learner, (before, new), period, kinds=kinds)
-            _assign(body, through.served())
-        through.old = _tables(body, through.old)
+            _assign(body, wrapper.served())
+        wrapper.old = _tables(body, wrapper.old)
         self._step(learner, new, period, optimizer=PersistentOptimizer(self.weights), nets=False, number=0)
-        retrained = _tables(body, through.old)
-        _assign(body, through.served())
-        tables = {f"old/{name}": table for name, table in through.old.items()}
+        retrained = _tables(body, wrapper.old)
+        _assign(body, wrapper.served())
+        tables = {f"old/{name}": table for name, table in wrapper.old.items()}
         tables |= {f"retrained/{name}": table for name, table in retrained.items()}
         counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
-        nets = {name: through.nets[_key(name)] for name in through.old}
+        nets = {name: wrapper.nets[_key(name)] for name in wrapper.old}
         return _packed(nets) | tables | counts
 
     def _warm_up(self, system: System, state: State, period: Period) -> State:
@@ -231,7 +231,7 @@ class Transfer:
             learner, warm_up = self._learner(system, state), replace(self, epochs=self.warm_up)
             samples, theta = period.samples(system), PersistentOptimizer(self.theta)
             warm_up._step(learner, samples, period, optimizer=theta, nets=True, number=0)
-        return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
+        return _packed({name: learner.wrapper.nets[_key(name)] for name in learner.wrapper.old})
 
     def _names(self, system: System) -> list[str]:
         names = sorted(name for name in table_names(system.recommender) if name.startswith(self.tables))
@@ -255,7 +255,7 @@ class Transfer:
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets:
-                self.restart_from.restart(learner.through)
+                self.restart_from.restart(learner.wrapper)
 
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Adam, nets: bool, number: int
@@ -263,7 +263,7 @@ class Transfer:
         """Run the epochs of one of the two steps."""
         if len(samples) == 0:
             return
-        learner.through.learn(nets=nets, tuned=self.tuned)
+        learner.wrapper.learn(nets=nets, tuned=self.tuned)
         for part in learner.modules():
             if isinstance(part, UniformSeen):
                 part.since = period.begin if nets else -np.inf

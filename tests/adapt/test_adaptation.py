@@ -319,7 +319,7 @@ def test_diverged_support_names_task_and_step():
         adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
 
 
-def test_scope_of_what_is_left_out_says_so():
+def test_a_scope_that_excludes_all_it_selects_is_an_error():
     scope = Scope("head.project", without=["head"])
     with pytest.raises(InputError, match="excluded from adaptation: head.project.weight.*; name others"):
         scope.names(recommender(ENCODERS["SAGEConv"]))

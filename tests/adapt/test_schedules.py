@@ -61,7 +61,7 @@ def test_a_checkpoint_of_another_inner_loop_is_refused(tmp_path):
             trained(checkpoint=Checkpoint(tmp_path, resume=True), inner=other)
 
 
-def test_a_training_tells_how_much_of_it_is_done(monkeypatch):
+def test_the_adaptation_reads_the_training_progress(monkeypatch):
     found, own = [], System.losses
 
     def noted(self, samples, *, progress=1.0):
@@ -89,7 +89,7 @@ def test_it_learns_with_all_of_them():
     assert all(float(system.adaptation.step.rate(n, 0).detach()) > 0 for n in system.adaptation.names)
 
 
-def test_threads_that_ask_while_one_trains_get_the_same_scores():
+def test_threads_that_score_while_one_trains_get_the_same_scores():
     system = made().eval()
     asked = last_clicks(SPLIT.test).take(slice(0, 6))
     wanted = system.scores(asked)

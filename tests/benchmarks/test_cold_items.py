@@ -63,7 +63,7 @@ def row(monkeypatch, tmp_path):
     return run
 
 
-def test_rows_learn_from_the_same_and_are_asked_the_same(row):
+def test_rows_have_the_same_training_and_test_samples(row):
     small = ("--epochs", "10", "--lr", "2e-2", "--arguments", '{"width": 16, "base": "gru4rec"}')
     rows = [row("popularity"), row("item_knn"), row("attribute_overlap"), row("dropout_net", *small)]
     for one in rows:

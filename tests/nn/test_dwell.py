@@ -102,7 +102,7 @@ def test_none_and_unknown_begin_as_zeros():
     assert dwell(batch_of(sessions_without_target([np.array([0, 1])]))).eq(0).all()
 
 
-def test_what_is_wrong_is_said():
+def test_invalid_options_are_named():
     without = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     with pytest.raises(InputError, match="name the log's time column"):
         DwellBins().fit_statistics(without)

@@ -76,7 +76,7 @@ def test_an_unknown_name_is_refused() -> None:
         build("niser", fake_log().items, score_terms=["more"])
 
 
-def test_items_without_attributes_have_no_kin() -> None:
+def test_items_without_attributes_share_no_category() -> None:
     items = EntityTable.read(pd.DataFrame({"i": range(4)}), key="i")
     with pytest.raises(InputError, match="needs an attribute"):
         build("niser", items, score_terms=["same_category"])

@@ -52,7 +52,7 @@ def test_known_items_of_a_user_are_never_sampled():
             assert len(negatives) == 6 and not set(negatives) & set(items)
 
 
-def test_a_user_who_knows_all_items_has_no_negatives():
+def test_a_user_with_clicks_on_all_items_has_no_negatives():
     found = drawn(UnseenNegativesLoss(Binary(), count=4).eval(), support([list(range(ITEMS))]))
     assert all(negatives == [] for negatives in found[0].values())
 
@@ -77,7 +77,7 @@ def test_an_epoch_draws_anew_and_again_the_same():
     assert drawn(loss.eval(), batch) == drawn(loss.eval(), batch)
 
 
-def test_a_support_does_not_know_its_queries():
+def test_a_support_does_not_depend_on_its_queries():
     log = fake_log(sessions=30, items=ITEMS)
     tasks = sampled_tasks(log)
     batch = tasks.batch(num_items=ITEMS)

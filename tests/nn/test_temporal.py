@@ -55,7 +55,7 @@ def test_the_score_is_the_sum_of_its_terms():
             )
 
 
-def test_what_is_missing_is_said():
+def test_missing_inputs_are_named():
     head = TemporalDot(Last(), nn.Linear(5, 3), num_users=3, width=3)
     without = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     with pytest.raises(InputError, match="name the log's time and user columns"):

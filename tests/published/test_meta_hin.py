@@ -162,7 +162,7 @@ def test_it_is_the_formulas_session_by_session():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("stacked", [True, False])
-def test_without_steps_it_is_the_start_whatever_the_support_says(stacked):
+def test_without_steps_it_is_the_start_for_any_support(stacked):
     system, sessions = made(steps=0), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
     system.adaptation.stacked = stacked
     found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20)

@@ -215,7 +215,7 @@ def test_it_learns_and_adapting_helps() -> None:
 
 
 @every
-def test_next_items_are_not_its_question(name: str) -> None:
+def test_a_rating_system_does_not_rank_next_items(name: str) -> None:
     with pytest.raises(InputError, match="no ratings to learn from|a sample has none"):
         made(name).recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
     with pytest.raises(InputError, match=f"{name} predicts ratings"):
