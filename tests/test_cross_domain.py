@@ -189,7 +189,7 @@ def test_an_auxiliary_user_rates_the_same_item_equally_and_is_of_one_domain() ->
         assert at == found.shape[1]
 
 
-def test_an_auxiliary_document_is_what_those_who_stand_in_wrote_in_its_own_domain() -> None:
+def test_an_auxiliary_document_has_the_reviews_of_auxiliary_users_in_its_own_domain() -> None:
     cut = small()
     texts, first = read_texts(cut, length=400), len(cut.known[SOURCE])
     number = {word: n for n, word in enumerate(texts.vocabulary.words, 1)}

@@ -120,7 +120,7 @@ BASES = {"maml around tagnn": "tagnn", "cbml around niser": "niser"}
 
 
 @pytest.mark.parametrize("name", ["maml", "cbml", "melu", "mamo", "sr_gnn", *BASES])
-def test_asking_and_training_work_under_autocast(name):
+def test_scoring_and_training_work_under_autocast(name):
     torch.manual_seed(0)
     options = {"base": BASES[name]} if name in BASES else {}
     system = build(name.split()[0], LOG.items, width=6, **options)

@@ -85,10 +85,7 @@ RETIRED_IN_LIBRARY: dict[str, tuple[str, set[str]]] = {
     r"unknown to the stacked engine|carries? out": ("not supported by the stacked engine, runs", set()),
     r"do(?:es)? not see each other|answers are not read|weights are reached": ("independent, targets, read", set()),
     r"moves_states|fallback\.refusals|read_of|_loose": ("changes_states, unsupported, differentiable_parts", set()),
-    r"start\.slopes|dearest|sizes_of|FIXED": (
-        "gradient_slots, peak_memory_progress, NEVER_ADAPTED",
-        NAMES_OF_OLD_FILES,
-    ),
+    r"dearest|sizes_of|FIXED": ("peak_memory_progress, task_sizes, NEVER_ADAPTED", set()),
     r"Asking|AgainstUnseen|AmongSeen|OwnNegatives|PeopleFeatures|PersonVector|SideBySide|OfUser": ("CHANGELOG", set()),
 }
 

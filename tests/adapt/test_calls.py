@@ -442,7 +442,7 @@ def test_a_loss_sees_the_weights_of_its_task(stacked):
     np.testing.assert_allclose(found.detach(), [0.64 * before] * 3, rtol=1e-9)
 
 
-def test_asking_draws_no_random_numbers():
+def test_scoring_uses_no_random_numbers():
     system = system_of(made(partial(Twice, 1)))
     before = torch.get_rng_state()
     system.recommend_many(ASKED[:9], 3)
