@@ -177,13 +177,13 @@ def measured(place: Place, system: System, tasks: int) -> Row:
                 raise
             at_once = -(-at_once // 2)
             continue
-        refusals = system.adaptation.fallback.refusals if system.adaptation is not None else {}
+        unsupported = system.adaptation.fallback.unsupported if system.adaptation is not None else {}
         return {
             "stacked": pace,
             "peak_mb": peak,
             "at_once": at_once,
             "prepare_ms": prepare,
-            "refused": [*refusals.values()],
+            "refused": [*unsupported.values()],
         }
 
 

@@ -120,7 +120,7 @@ def hold_out(cut: ColdStart, users: int) -> tuple[EventLog, Tasks]:
     """
     log = cut.training
     used = np.isin(log.sessions, cut.log.sessions[np.unique(cut.log.session[cut.held_out])])
-    enough = (log.lengths >= cut.queries.least) & (log.lengths <= cut.queries.most)
+    enough = (log.lengths >= cut.queries.min_events) & (log.lengths <= cut.queries.max_events)
     free = np.flatnonzero(enough & ~used) if users < (enough & ~used).sum() else np.flatnonzero(enough)
     out = np.zeros(log.num_sessions, dtype=bool)
     out[np.random.default_rng(0).permutation(free)[:users]] = True

@@ -8,12 +8,12 @@
   the product with all item vectors, cross-entropy, their backward pass and fused Adam on the item table (43,097 × 100,
   batch 100), all by PyTorch; for TAGNN also the factorised attention over the dense formula. ``sr_gnn_bf16`` takes
   the products in 16 bits.
-* ``asars_triangle``: attention over all prefixes at once over one softmax for each prefix.
+* ``asars_prefix_attention``: attention over all prefixes at once over one softmax for each prefix.
 * ``session_knn``: queries/s against 180,000 sessions.
 * ``inner_loop_head``, ``inner_loop_all``: tasks/s of the stacked engine over the per-task loop, meta-update
   included (64 tasks of 3 support and 1 query prefixes, a two-block attention encoder, 10,000 items), for first and
-  second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too. ``inner_loop_few``: "all" with
-  100 items instead of 10,000.
+  second order, 1 and 3 steps; "head" adapts a 100 × 100 layer, "all" the encoder too. ``inner_loop_100_items``: "all"
+  with 100 items instead of 10,000.
 * ``cbml_table``: a meta-update of CBML (64 tasks, 43,097 items) that adapts everything, the item table too, over one
   that adapts the prediction layer alone, and the peak memory of either with 16, 64 and 256 tasks, each in a process of
   its own. ``adapt_one``: milliseconds from a new session's clicks to its ten best items.
@@ -50,7 +50,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
 
@@ -117,7 +117,7 @@ def meta_step(scope: tuple[str, ...], *, order: int, steps: int, stacked: bool, 
     recommender = Recommender(ItemFeatures(items, width), Attention(width), Dot(Last(), nn.Linear(width, width)))
     adaptation = Adaptation(Scope(*scope), step=Gradient(0.1), steps=steps, order=order, stacked=stacked)
     adaptation.bind(recommender)
-    known = open_sessions([random.integers(0, items, n) for n in random.integers(4, 10, 64)])
+    known = sessions_without_target([random.integers(0, items, n) for n in random.integers(4, 10, 64)])
     query = Samples(known.item, known.begin, known.end, random.integers(0, items, 64), known.session)
     tasks = task_batch(query, num_items=items, max_support=3)
     optimizer, loss = torch.optim.Adam(recommender.parameters(), lr=1e-3, fused=True), SoftmaxLoss()
@@ -150,11 +150,11 @@ JOBS: dict[str, Callable[[], list[Row]]] = {
     "gc_san_step": steps.gc_san_step,
     "gru4rec_step": steps.gru4rec_step,
     "tagnn_step": steps.tagnn_step,
-    "asars_triangle": steps.asars_triangle,
+    "asars_prefix_attention": steps.asars_prefix_attention,
     "session_knn": steps.session_knn,
     "inner_loop_head": lambda: inner_loop("inner_loop_head", ("head",)),
     "inner_loop_all": lambda: inner_loop("inner_loop_all", ("encoder", "head")),
-    "inner_loop_few": lambda: inner_loop("inner_loop_few", ("encoder", "head"), items=100),
+    "inner_loop_100_items": lambda: inner_loop("inner_loop_all, 100 items", ("encoder", "head"), items=100),
     "cbml_table": adapting.cbml_table,
     "adapt_one": adapting.adapt_one,
     "recommend_many": adapting.recommend_many,

@@ -41,7 +41,7 @@ from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
 from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
-from graphmeta.sampling.histories import by_user
+from graphmeta.sampling.histories import sessions_by_user
 from graphmeta.system import System
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
@@ -174,7 +174,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # denormal second moments make Adam many times slower
     of = STREAMS[options.dataset] if options.periods is None else STREAMS[options.dataset].brief(options.periods)
-    log = by_user(of.load())
+    log = sessions_by_user(of.load())
     edges = of.edges(log)[: None if of.until is None else of.until + 1]
     print(f"{log.num_events:,} events, {len(log.users or [])} users, {len(edges) - 1} periods", flush=True)
     for seed in map(int, options.seeds.split(",")):

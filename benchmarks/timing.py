@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 
 Row = dict[str, Any]
 
@@ -29,7 +29,7 @@ def sessions(count: int, num_items: int, *, seed: int = 0) -> Samples:
     """Random sessions with Diginetica's mean length (4.1 observed clicks, long tail) and a random target."""
     random = np.random.default_rng(seed)
     lengths = np.minimum(random.geometric(1 / 4.13, count), 50)
-    known = open_sessions([random.integers(0, num_items, n) for n in lengths])
+    known = sessions_without_target([random.integers(0, num_items, n) for n in lengths])
     return Samples(known.item, known.begin, known.end, random.integers(0, num_items, count), known.session)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-FORMAT = 4  # 1 had no users, 2 no max_support and max_length; 3 had other names, see graphmeta.published.load
+# 1 had no users, 2 no max_support and max_length; 3 and 4 had other names, see graphmeta.published.load.
+FORMAT = 5
 
 
 class Limits(TypedDict, total=False):

@@ -30,7 +30,7 @@ from graphmeta.sampling.order import Batches, shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks, sizes_of, task_batch
+from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
 from graphmeta.storage import not_finite, save_state
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
@@ -188,9 +188,9 @@ class System(nn.Module):
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
 
-    def task_sizes(self, samples: Samples | Tasks) -> Sizes:
+    def task_sizes(self, samples: Samples | Tasks) -> TaskSizes:
         """Support samples and padded rows of each task."""
-        return sizes_of(samples, self.max_support)
+        return task_sizes(samples, self.max_support)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once."""
@@ -204,7 +204,7 @@ class System(nn.Module):
         rows = np.arange(len(samples))
         return [samples.take(rows[run]) for run in runs]
 
-    def _measure(self, samples: Samples | Tasks, sizes: Sizes, *, score: bool) -> None:
+    def _measure(self, samples: Samples | Tasks, sizes: TaskSizes, *, score: bool) -> None:
         """Measure the memory of the largest tasks, unless tasks of that size were measured before."""
         assert self.adaptation is not None
         if needs_measuring(self.adaptation, self.recommender, int(sizes.rows.max()), score=score):
@@ -249,12 +249,12 @@ class System(nn.Module):
         (samples.query if isinstance(samples, Tasks) else samples).check_items(self.items)
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
-            twin = Twin(self, training=False, apart=True).module
+            twin = Twin(self, training=False, detached_views=True).module
             assert isinstance(twin, System)
             if steps is not None or max_support is not None:
                 twin._set_adapting(samples, steps, max_support)
             # Tasks of similar length together, to limit padding.
-            by_length = not samples.grouped and self.adaptation is not None
+            by_length = not samples.has_given_support and self.adaptation is not None
             order = np.argsort(samples.support_sizes, kind="stable") if by_length else np.arange(len(samples))
             parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:

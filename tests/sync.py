@@ -121,7 +121,7 @@ def around_steps(monkeypatch: Any, context: Callable[[], Any]) -> None:
 
         return run
 
-    for kind, name in ((Adaptation, "_walk"), (Adaptation, "_descend"), (CoAdaptation, "_descend")):
+    for kind, name in ((Adaptation, "_trajectory"), (Adaptation, "_descend"), (CoAdaptation, "_descend")):
         monkeypatch.setattr(kind, name, within(getattr(kind, name)))
 
 

@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.sampling.batch_rows import NEXT, OF
 from graphmeta.sampling.padding import ragged
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions, prefixes, whole_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, prefixes, sessions_without_target, whole_sessions
 from graphmeta.sampling.session_batch import real_samples, session_batch, without_targets
 from graphmeta.sampling.task_layout import split_tasks
 
@@ -64,7 +64,7 @@ def real(batch: HeteroData) -> list[int]:
 
 
 def samples_of(sessions: list[list[int]], targets: list[int] | None = None) -> Samples:
-    rows = open_sessions([np.array(session) for session in sessions])
+    rows = sessions_without_target([np.array(session) for session in sessions])
     return rows if targets is None else Samples(rows.item, rows.begin, rows.end, np.array(targets), rows.session)
 
 
@@ -232,7 +232,7 @@ def test_one_task_alone_is_the_same_in_both_layouts() -> None:
             assert rows == alone[store][name] if name == "num_nodes" else torch.equal(rows, alone[store][name])
 
 
-def test_a_blind_copy_knows_no_targets_and_leaves_the_batch_alone() -> None:
+def test_a_copy_without_targets_leaves_the_batch_unchanged() -> None:
     batch = session_batch(samples_of([[0, 1]], [2]), num_items=ITEMS)
     blind = without_targets(batch)
     assert "target" not in blind["sample"] and batch["sample"].target.tolist() == [2]
@@ -281,8 +281,10 @@ def test_last_clicks_against_a_plain_loop(sessions: list[list[int]], max_length:
 
 @settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=5), st.integers(1, 7))
-def test_open_sessions_are_cut_to_their_last_clicks(sessions: list[list[int]], max_length: int) -> None:
-    samples = open_sessions([np.array(session, dtype=np.int64) for session in sessions], max_length=max_length)
+def test_sessions_without_target_keep_their_last_clicks(sessions: list[list[int]], max_length: int) -> None:
+    samples = sessions_without_target(
+        [np.array(session, dtype=np.int64) for session in sessions], max_length=max_length
+    )
     found = [samples.item[b:e].tolist() for b, e in zip(samples.begin, samples.end, strict=True)]
     assert found == [session[-max_length:] for session in sessions]
     assert samples.target.tolist() == [-1] * len(sessions) and len(samples) == len(sessions)
@@ -307,7 +309,7 @@ def test_no_samples_at_all(task: np.ndarray | None) -> None:
 
 def test_ten_thousand_clicks_in_one_session() -> None:
     session = np.arange(10_000) % 97
-    batch = session_batch(open_sessions([session], max_length=10_000), num_items=97)
+    batch = session_batch(sessions_without_target([session], max_length=10_000), num_items=97)
     assert batch["event"].num_nodes == 10_000 and batch["item"].num_nodes == 97 and batch[NEXT].num_edges == 97
     assert batch[NEXT].weight.sum() == 9_999
 

@@ -150,7 +150,7 @@ def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
     assert "pass later ones" in capsys.readouterr().err
 
 
-def test_recommend_tells_ids_and_names(fitted: Path, capsys: pytest.CaptureFixture):
+def test_recommend_prints_ids_and_names(fitted: Path, capsys: pytest.CaptureFixture):
     command = ["recommend", str(fitted), "--session", "i1 i2 i3", "--session", "i20, i21", "-k", "3"]
     assert main([*command, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
@@ -467,7 +467,7 @@ def test_systems_lists_every_system(capsys: pytest.CaptureFixture):
     assert all(name in told for name in ("sr_gnn", "catn", "cdlfm", "session_knn", "cross-domain", "baseline"))
 
 
-def test_run_tells_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("graphmeta.datasets.session_logs.complete_journey", lambda: fake_log(sessions=120, length=5))
     assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
     told = capsys.readouterr().out

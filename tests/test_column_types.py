@@ -55,7 +55,7 @@ def test_rows_are_taken_and_unknown_ones_are_unknown(table):
     assert taken.attributes["brand"].codes.tolist() == [2, 0, 1]
 
 
-def test_a_table_is_what_its_json_says(table):
+def test_a_table_equals_its_json(table):
     same(EntityTable.from_json(table.to_json()), table)
 
 

@@ -65,7 +65,7 @@ def test_score_terms_reach_any_product_head():
     assert all(step.loss > 0 for step in gm.train(system, LOG, epochs=1))
 
 
-def test_a_head_that_cannot_add_score_terms_is_refused_and_tagnn_says_why():
+def test_a_head_that_cannot_add_score_terms_is_refused_and_tagnn_names_the_reason():
     class Without(OwnHead):
         extra = None
 
@@ -77,7 +77,7 @@ def test_a_head_that_cannot_add_score_terms_is_refused_and_tagnn_says_why():
 
 
 @pytest.mark.parametrize("per_step", [True, False])
-def test_rates_of_the_front_door_are_loaded_again(per_step, tmp_path):
+def test_rates_of_the_public_api_are_loaded_again(per_step, tmp_path):
     system = maml(sr_gnn(LOG.items, width=4), step=gm.LearnedRates(0.1, per_step=per_step))
     system.save(tmp_path)
     again = gm.load(tmp_path)

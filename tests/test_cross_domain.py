@@ -55,7 +55,7 @@ def test_roles_are_shares_of_the_users_in_common() -> None:
         small(linking=0.0)
 
 
-def test_training_knows_neither_the_cold_target_nor_those_left_out() -> None:
+def test_training_reads_neither_the_cold_target_nor_the_left_out_users() -> None:
     cut = small(linking=0.5)
     source, target = cut.known
     assert set(cut.role[source.user]) == {ALONE, LINKING, VALID, TEST}
@@ -77,7 +77,7 @@ def test_an_unseen_items_mean_is_its_domains() -> None:
     assert float(unseen.means()[TARGET][3]) == pytest.approx(unseen.mean[TARGET])
 
 
-def test_few_ratings_say_less_than_many() -> None:
+def test_few_ratings_count_less_than_many() -> None:
     """Ratings drawn with a spread of 2 between items and 1 within: what is estimated is near the best there is,
     ``μ + n 4 / (n 4 + 1) (m − μ)``; and means that differ by chance alone are all the same."""
     random = np.random.default_rng(0)
@@ -136,7 +136,7 @@ def test_a_leak_would_be_seen() -> None:
     assert len(texts.vocabulary) != len(others.vocabulary)
 
 
-def test_the_graph_says_who_wrote_what_about_what() -> None:
+def test_the_graph_has_the_writer_and_item_of_each_review() -> None:
     cut = small()
     graph = review_graph(cut, aspects=3, correlation=torch.arange(9.0).view(3, 3))
     assert set(graph.node_types) == {
@@ -152,7 +152,7 @@ def test_the_graph_says_who_wrote_what_about_what() -> None:
     assert pairs.weight[(pairs.edge_index[0] == 1) & (pairs.edge_index[1] == 2)].tolist() == [5.0]
 
 
-def test_documents_are_the_reviews_in_time_and_know_where_each_word_is_from() -> None:
+def test_documents_are_the_reviews_in_time_with_the_origin_of_each_word() -> None:
     cut = small()
     texts = read_texts(cut, length=40)
     said = np.concatenate([log.text for log in cut.known])
@@ -167,7 +167,7 @@ def test_documents_are_the_reviews_in_time_and_know_where_each_word_is_from() ->
             assert all(texts.vocabulary.words[w - 1] in said[r] for w, r in zip(words, review, strict=False))
 
 
-def test_a_stand_in_reviews_the_same_item_alike_and_is_never_of_both_domains() -> None:
+def test_an_auxiliary_user_rates_the_same_item_equally_and_is_of_one_domain() -> None:
     cut = small()
     for domain in (SOURCE, TARGET):
         log = cut.known[domain]
@@ -189,7 +189,7 @@ def test_a_stand_in_reviews_the_same_item_alike_and_is_never_of_both_domains() -
         assert at == found.shape[1]
 
 
-def test_an_auxiliary_document_is_what_those_who_stand_in_wrote_in_its_own_domain() -> None:
+def test_an_auxiliary_document_has_the_reviews_of_auxiliary_users_in_its_own_domain() -> None:
     cut = small()
     texts, first = read_texts(cut, length=400), len(cut.known[SOURCE])
     number = {word: n for n, word in enumerate(texts.vocabulary.words, 1)}

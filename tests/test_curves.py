@@ -82,7 +82,7 @@ def test_each_number_of_support_samples_is_learned_from_the_last_so_many(float64
     assert not torch.equal(curve.results[1].ranks, curve.results[3].ranks)
 
 
-def test_people_are_learned_from_their_last_items_the_first_among_them(float64):
+def test_users_are_adapted_to_their_last_items_including_the_first(float64):
     system = build("meta_cf_g", LOG.items, width=6, lr=2.0, steps=2)
     curve, every = by_support(system, ASKED, support=(0, 1, 3, 6, 9)), support_from_clicks(ASKED)
     for support, result in curve.results.items():
@@ -101,7 +101,7 @@ def test_people_are_learned_from_their_last_items_the_first_among_them(float64):
 
 
 @pytest.mark.parametrize("curve", [by_steps, by_support])
-def test_tasks_have_no_curve_and_are_told_what_measures_them(curve):
+def test_tasks_have_no_curve_and_the_error_names_the_alternative(curve):
     with pytest.raises(InputError, match="these are tasks, not samples; use evaluate_tasks"):
         curve(made(), sampled_tasks(LOG))
 
@@ -142,7 +142,7 @@ def test_rates_that_all_steps_share_go_on_and_rates_a_step_end():
         by_steps(own, ASKED, steps=range(4))
 
 
-def test_what_has_no_curve_says_so():
+def test_a_curve_needs_an_adaptation_and_valid_steps_or_support():
     plain = made()
     plain.adaptation = None
     for curve in (by_steps, by_support):

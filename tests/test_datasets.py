@@ -174,14 +174,14 @@ def test_clothes_get_a_time_from_day_and_place_and_one_category(tmp_path) -> Non
 
 
 @pytest.mark.parametrize("column", ["day", "colour"])
-def test_clothes_without_a_column_say_which(tmp_path, column) -> None:
+def test_clothes_without_a_column_name_it(tmp_path, column) -> None:
     text = CLOTHES.replace(f";{column};", ";other;")
     with pytest.raises(InputError, match=f"no column '{column}'"):
         datasets.eshop_clothing(write(tmp_path, {"eshop_clothing_2008/e-shop clothing 2008.csv": text}))
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_without_a_folder_the_error_says_what_to_get_where_and_what_to_set(name) -> None:
+def test_without_a_folder_the_error_names_file_source_and_variable(name) -> None:
     expected = rf"{name}/.*no such file; get it from .*https://.*set GRAPHMETA_DATA"
     with pytest.raises(InputError, match=expected):
         PUBLIC[name]()

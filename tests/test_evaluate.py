@@ -34,7 +34,7 @@ def own_numbers(log: EventLog) -> EventLog:
     return EventLog.read(log.to_frame(), session="session", item="item", time="time", user="user")
 
 
-def test_a_log_is_asked_for_its_last_clicks(system):
+def test_a_log_is_evaluated_on_its_last_clicks(system):
     result = evaluate(system, SPLIT.test)
     wanted = evaluate(system, last_clicks(SPLIT.test))
     assert torch.equal(result.ranks, wanted.ranks) and result.metrics == wanted.metrics
@@ -132,7 +132,7 @@ def test_a_result_is_a_table(system):
 
 
 @pytest.mark.parametrize("name", ["mf", "bpr_mf", "fine_tune"])
-def test_a_system_of_users_alone_warns_where_it_knows_none(name, recwarn):
+def test_a_system_of_users_alone_warns_if_all_are_unknown(name, recwarn):
     log = fake_log(sessions=40)
     system = build(name, log.items, users=log.users, width=4).eval()
     evaluate(system, log)

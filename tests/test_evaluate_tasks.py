@@ -15,7 +15,7 @@ from graphmeta.sampling.few_shot import click_after, sampled_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=70)
-TASKS = sampled_tasks(LOG, most=6)
+TASKS = sampled_tasks(LOG, max_events=6)
 
 
 class Rounded:
@@ -65,7 +65,7 @@ def test_measures_are_those_of_a_loop(batch_size):
     assert result.samples == len(TASKS) and result.candidates == 40 - TASKS.support_sizes.max()
 
 
-def test_a_system_is_asked_as_it_adapts():
+def test_evaluation_uses_the_system_adaptation():
     torch.manual_seed(0)
     system = build("meta_cf_g", LOG.items, width=4, lr=1.0)
     before = evaluate_tasks(system, TASKS).metrics
@@ -98,7 +98,7 @@ def test_what_cannot_be_measured_is_refused():
         evaluate_tasks(Rounded(), twice)
 
 
-def test_the_first_clicks_are_known_and_the_next_is_asked():
+def test_the_first_clicks_are_the_context_and_the_next_is_the_target():
     samples = click_after(LOG, 4)
     assert len(samples) == LOG.num_sessions and (samples.lengths == 4).all()
     for row in range(0, len(samples), 9):

@@ -157,7 +157,7 @@ def test_a_single_event_is_a_log() -> None:
     assert len(prefixes(log)) == len(last_clicks(log)) == 0
 
 
-def test_ids_that_look_like_numbers_stay_text_if_one_is_not(tmp_path: Path) -> None:
+def test_numeric_ids_stay_text_if_one_is_not_numeric(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("s,i\n1,007\n1,7\n2,007\n")
     log = EventLog.read(tmp_path / "a.csv", session="s", item="i")
     assert log.items.ids.tolist() == ["007", "7"] and log.sessions.tolist() == [1, 2]
@@ -540,12 +540,12 @@ def test_unknown_users_stay_unknown_when_a_log_is_numbered_again() -> None:
 @pytest.mark.parametrize(
     ("column", "last"), [("basket", "x"), ("sku", 20), ("when", 201.0), ("who", "bob"), ("paid", 5.0)]
 )
-def test_a_fingerprint_tells_logs_apart(column: str, last: object) -> None:
+def test_a_fingerprint_distinguishes_logs(column: str, last: object) -> None:
     other = FRAME.assign(**{column: [*FRAME[column][:-1], last]})
     assert full(other).fingerprint() != full().fingerprint() == full(FRAME.iloc[::-1]).fingerprint()
 
 
-def test_a_fingerprint_knows_what_items_are_but_not_what_people_call_them() -> None:
+def test_a_fingerprint_depends_on_item_ids_but_not_on_labels() -> None:
     log = full()
     renamed = replace(log, items=replace(log.items, labels=None))
     without = replace(log, items=log.items.without("categorical"))

@@ -71,7 +71,7 @@ def test_the_import_is_quick_and_brings_no_torch() -> None:
     assert float(took) < 0.1 and brought == []
 
 
-def test_the_stub_says_what_the_table_says() -> None:
+def test_the_stub_equals_the_table() -> None:
     tree = ast.parse((ROOT / "graphmeta" / "__init__.pyi").read_text())
     stub = {}
     for node in tree.body:
@@ -132,7 +132,7 @@ def clicks() -> pd.DataFrame:
     )
 
 
-def test_the_block_of_the_design_runs_as_it_stands(
+def test_the_block_of_the_design_runs_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)

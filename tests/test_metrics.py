@@ -45,7 +45,7 @@ def test_constant_scores_give_chance_level(candidates: int, score: float) -> Non
     assert (ranks(scores, torch.arange(candidates)) == (candidates + 1) / 2).all()
 
 
-def test_a_model_that_says_one_score_for_all_has_no_hits() -> None:
+def test_a_model_with_equal_scores_has_no_hits() -> None:
     found = summary(ranks(torch.zeros(10, 100), torch.arange(10)), (20,))
     assert found == {"hit@20": 0.0, "mrr@20": 0.0, "ndcg@20": 0.0}
 

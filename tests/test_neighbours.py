@@ -25,7 +25,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
-from graphmeta.sampling.samples import Samples, open_sessions, prefixes
+from graphmeta.sampling.samples import Samples, prefixes, sessions_without_target
 
 Sessions = list[list[int]]
 MODELS = [Popularity, SessionPopularity, ItemKNN, SessionKNN, Stan]
@@ -137,7 +137,7 @@ def logs(request) -> tuple[EventLog, Samples]:
 
 def test_popularity_counts_events() -> None:
     log = log_of([[1, 2, 2], [2, 3]])
-    assert Popularity(log).scores(open_sessions([np.array([0]), np.array([1])])).tolist() == [[1, 3, 1]] * 2
+    assert Popularity(log).scores(sessions_without_target([np.array([0]), np.array([1])])).tolist() == [[1, 3, 1]] * 2
 
 
 def test_session_popularity_is_its_formula(logs) -> None:
@@ -147,7 +147,7 @@ def test_session_popularity_is_its_formula(logs) -> None:
 
 def test_session_popularity_ranks_counts_then_recency_then_training_events() -> None:
     log = log_of([[0, 1, 2, 3, 4], [3, 4], [4]])
-    scores = SessionPopularity(log).scores(open_sessions([np.array([0, 2, 0, 1])]))
+    scores = SessionPopularity(log).scores(sessions_without_target([np.array([0, 2, 0, 1])]))
     assert scores[0].argsort(descending=True).tolist() == [0, 1, 2, 4, 3]
 
 
@@ -159,7 +159,7 @@ def test_item_knn_is_its_formula(logs, neighbours, alpha) -> None:
 
 
 def test_item_knn_by_hand() -> None:
-    scores = ItemKNN(log_of([[0, 1], [1, 2], [1]]), alpha=0.5).scores(open_sessions([np.array([1, 0])]))
+    scores = ItemKNN(log_of([[0, 1], [1, 2], [1]]), alpha=0.5).scores(sessions_without_target([np.array([1, 0])]))
     third, half = 1 / math.sqrt(3), 0.5
     assert scores[0].tolist() == pytest.approx([1 + third * half, third + 1 * half, third * half])
 
@@ -186,13 +186,13 @@ def test_session_knn_is_its_formula(logs, neighbours, recent, idf) -> None:
 def test_session_knn_by_hand(limits, expected) -> None:
     """Known 1, 2: the sessions are similar by 1/2, 3/2 and 1; the first shares the earlier click only."""
     model = SessionKNN(log_of([[0, 1], [1, 2], [2, 3]]), idf=False, **limits)
-    assert model.scores(open_sessions([np.array([1, 2])])).tolist() == [pytest.approx(expected)]
+    assert model.scores(sessions_without_target([np.array([1, 2])])).tolist() == [pytest.approx(expected)]
 
 
 @pytest.mark.parametrize("build", [SessionKNN, Stan])
 def test_of_equally_similar_sessions_the_later_votes(build) -> None:
     model = build(log_of([[0, 1], [0, 2], [3, 4]]), neighbours=1)
-    assert model.scores(open_sessions([np.array([0])]))[0].nonzero().flatten().tolist() == [0, 2]
+    assert model.scores(sessions_without_target([np.array([0])]))[0].nonzero().flatten().tolist() == [0, 2]
 
 
 STAN = {"neighbours": 100, "recent": 1000, "lambda1": 1.5, "lambda2": 2.0, "lambda3": 2.5, "idf": True}
@@ -214,7 +214,7 @@ def test_stan_is_its_formula(logs, changed) -> None:
 def test_stan_by_hand() -> None:
     """Known 1, 2, weights 1/2 and 1: similar by 1/4, 3/4 and 1/2; shared last are 1, 2 and 2."""
     model = Stan(log_of([[0, 1], [1, 2], [2, 3]]), lambda1=HALF, lambda3=HALF, idf=False)
-    scores = model.scores(open_sessions([np.array([1, 2])]))
+    scores = model.scores(sessions_without_target([np.array([1, 2])]))
     assert scores.tolist() == [pytest.approx([0.125, 0.25 + 0.375, 0.75 + 0.5, 0.25])]
 
 
@@ -223,7 +223,7 @@ def test_stan_halves_a_session_a_day_before_the_last_click() -> None:
     model = Stan(train, lambda2=HALF, lambda3=None, idf=False)
     asked = [DAY * 4 + 3600, DAY * 2 + 3600]  # three days and one after the first ends; the second is not over
     times = [np.array([asked[0]]), np.array([asked[1]])]
-    scores = model.scores(open_sessions([np.array([0])] * 2, times=times))
+    scores = model.scores(sessions_without_target([np.array([0])] * 2, times=times))
     root = math.sqrt(2)
     assert scores.tolist() == [
         pytest.approx([(1 / 8 + 1 / 2) / root, 1 / 8 / root, 1 / 2 / root]),
@@ -231,10 +231,10 @@ def test_stan_halves_a_session_a_day_before_the_last_click() -> None:
     ]
 
 
-def test_stan_asks_at_the_end_of_the_log_where_it_knows_no_time() -> None:
+def test_stan_queries_without_time_are_at_the_end_of_the_log() -> None:
     train = log_of([[0, 1], [0, 2]], starts=[1, 3])
     model, end = Stan(train), [np.array([train.time.max()])]
-    without, with_time = (model.scores(open_sessions([np.array([0])], times=times)) for times in (None, end))
+    without, with_time = (model.scores(sessions_without_target([np.array([0])], times=times)) for times in (None, end))
     assert torch.equal(without, with_time)
     assert without[0, 2] > without[0, 1]
 
@@ -303,10 +303,10 @@ def test_the_future_does_not_reach_a_model_fitted_before_it(build) -> None:
 
 
 @pytest.mark.parametrize("build", [ItemKNN, SessionKNN, Stan])
-def test_items_without_evidence_score_zero(build) -> None:
+def test_items_without_cooccurrence_score_zero(build) -> None:
     whole = log_of([[0, 1], [2, 3], [4, 5]])
     train = whole.before(4).aligned_to(whole.items)
-    scores = build(train).scores(open_sessions([np.array([0]), np.array([4]), np.array([], dtype=np.int64)]))
+    scores = build(train).scores(sessions_without_target([np.array([0]), np.array([4]), np.array([], dtype=np.int64)]))
     assert (scores > 0).tolist() == [[True, True, False, False, False, False], [False] * 6, [False] * 6]
 
 
@@ -314,7 +314,7 @@ def test_items_without_evidence_score_zero(build) -> None:
 def test_a_log_without_events_has_no_opinion(build) -> None:
     log = log_of([[0, 1], [1, 2]])
     empty = log.before(0).aligned_to(log.items)
-    assert build(empty).scores(open_sessions([np.array([], dtype=np.int64)])).tolist() == [[0, 0, 0]]
+    assert build(empty).scores(sessions_without_target([np.array([], dtype=np.int64)])).tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("build", MODELS)
@@ -327,7 +327,7 @@ def test_evaluate_takes_every_baseline(logs, build) -> None:
 @pytest.mark.parametrize("build", [SessionPopularity, ItemKNN, SessionKNN, Stan])
 def test_clicks_numbered_by_another_log_are_refused(build) -> None:
     with pytest.raises(InputError, match=r"outside the training log's 0 … 1.*aligned_to"):
-        build(log_of([[0, 1]])).scores(open_sessions([np.array([2])]))
+        build(log_of([[0, 1]])).scores(sessions_without_target([np.array([2])]))
 
 
 @pytest.mark.parametrize("build", [SessionKNN, Stan])

@@ -94,7 +94,7 @@ def test_a_long_session_is_shown_in_part(tmp_path: Path, drawn: list):
     assert "Session session 0 in the graph (the first 4 of its 15 items)" in told
 
 
-def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match=r"pip install 'graphmeta\[plots\]'"):
         plots.figure(1, 1)

@@ -63,7 +63,7 @@ def test_melus_states_become_one_log_and_two_rules(tmp_path: Path) -> None:
     assert set(log.items.several["genre"].values) == {"", "Drama", "War"} and list(log.items.attributes) == ["rate"]
 
 
-def test_the_reconstructed_warm_state_stands_in(tmp_path: Path) -> None:
+def test_the_reconstructed_warm_state_is_used(tmp_path: Path) -> None:
     folder = write(tmp_path, "melu_ml1m", STATES)
     (folder / "melu_ml1m/warm_state.json").rename(folder / "melu_ml1m/warm_state.reconstructed.json")
     assert melu_movielens(folder).training.num_events == 3

@@ -54,7 +54,7 @@ class Noisy:
         return torch.from_numpy(asked.value + np.sin(7.0 * asked.user + 3.0 * asked.target))[:, None]
 
 
-def test_measures_against_a_loop_over_people() -> None:
+def test_measures_against_a_loop_over_users() -> None:
     result = evaluate_ratings(Noisy(), TASKS, batch_size=7)
     true, guess = TASKS.query.value, Noisy().scores(TASKS).squeeze(1).numpy()
     assert result.predictions.tolist() == guess.tolist()
@@ -78,7 +78,7 @@ def test_the_order_of_tasks_changes_no_measure() -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    unrated = RandomQueries(queries=2, least=3).of(fake_log(), np.ones(fake_log().num_events, dtype=bool))
+    unrated = RandomQueries(queries=2, min_events=3).of(fake_log(), np.ones(fake_log().num_events, dtype=bool))
     with pytest.raises(InputError, match="no true ratings"):
         evaluate_ratings(Noisy(), unrated)
     with pytest.raises(InputError, match="name their column"):
@@ -92,7 +92,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         evaluate_ratings(Broken(), TASKS)
 
 
-def test_a_model_that_ranks_says_no_ratings() -> None:
+def test_a_model_that_ranks_predicts_no_ratings() -> None:
     system = build("sr_gnn", LOG.items, width=4)
     with pytest.raises(InputError, match=r"scores of \(200, 30\) for 200 queries are not one rating each"):
         evaluate_ratings(system, TASKS)

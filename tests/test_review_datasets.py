@@ -29,7 +29,7 @@ def test_amazons_form_is_read_plain_and_packed(tmp_path: Path) -> None:
         assert log.text.tolist() == ["", 'Fine "capo".']
 
 
-def test_what_is_no_such_file_is_said_in_one_line(tmp_path: Path) -> None:
+def test_another_file_is_an_error_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "reviews.json"
     with pytest.raises(InputError, match="no such file; get it from"):
         amazon_reviews(path)

@@ -20,7 +20,7 @@ from graphmeta.sampling.few_shot import RandomQueries, random_queries
 from graphmeta.testing import fake_log, fake_ratings
 
 LOG = fake_ratings(users=60, items=50, each=30)
-QUERIES = RandomQueries(queries=3, least=5, most=40)
+QUERIES = RandomQueries(queries=3, min_events=5, max_events=40)
 
 
 def cut(share: float = 0.5) -> ColdStart:
@@ -46,7 +46,7 @@ def test_nothing_of_the_cold_trains() -> None:
     )
 
 
-def test_every_cell_asks_its_own_people_and_items() -> None:
+def test_every_scenario_has_its_own_users_and_items() -> None:
     scenario = cut()
     seen = pairs(LOG.session[scenario.seen], LOG.item[scenario.seen])
     cold_people, cold_items = (set(x.tolist()) for x in (LOG.sessions[scenario.users.rows], np.arange(0, 50, 4)))
@@ -66,7 +66,7 @@ def test_every_cell_asks_its_own_people_and_items() -> None:
     assert names == ["warm", "user cold", "item cold", "both cold", "warm, as trained"]
 
 
-def test_the_rest_of_a_held_out_persons_ratings_still_train() -> None:
+def test_the_other_ratings_of_a_held_out_user_are_training_data() -> None:
     scenario = cut()
     warm = next(scenario.scenarios()).tasks
     trained = set(QUERIES(scenario.training).query.session.tolist())
@@ -79,16 +79,16 @@ def test_with_nothing_held_out_there_is_no_warm_scenario() -> None:
     assert not scenario.held_out.any() and "warm" not in [one.name for one in scenario.scenarios()]
 
 
-def test_ten_of_a_persons_ratings_are_asked_the_rest_known() -> None:
+def test_ten_ratings_of_a_user_are_queries_the_rest_support() -> None:
     among = LOG.item % 4 != 0
-    known, asked = random_queries(LOG, among, queries=3, least=20, most=22, seed=4)
+    known, asked = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)
     for s in range(LOG.num_sessions):
         own = (LOG.session == s) & among
         takes_part = 20 <= own.sum() <= 22
         assert (own & asked).sum() == 3 * takes_part and (own & known).sum() == (own.sum() - 3) * takes_part
     assert not (asked & ~among).any()
-    again = random_queries(LOG, among, queries=3, least=20, most=22, seed=4)[1]
-    other = random_queries(LOG, among, queries=3, least=20, most=22, seed=5)[1]
+    again = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)[1]
+    other = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=5)[1]
     assert (again == asked).all() and (other != asked).any()
 
 
@@ -134,10 +134,10 @@ def test_shares_and_masks_that_are_none_are_refused(wrong, told) -> None:
         wrong()
 
 
-def test_what_tasks_know_is_the_log_without_what_they_ask() -> None:
+def test_the_support_log_is_the_log_without_the_queries() -> None:
     log = fake_ratings()
-    queries = RandomQueries(queries=4, least=6, seed=3)
-    known, tasks = queries.known(log), queries(log)
+    queries = RandomQueries(queries=4, min_events=6, seed=3)
+    known, tasks = queries.without_queries(log), queries(log)
 
     def pairs(session: np.ndarray, item: np.ndarray, value: np.ndarray) -> list[tuple[float, ...]]:
         return sorted(zip(session.tolist(), item.tolist(), value.tolist(), strict=True))

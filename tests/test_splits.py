@@ -199,7 +199,7 @@ def test_a_part_without_sessions_is_refused() -> None:
         split_by_item(log_of([(s, i, 10 * s + i) for s in range(5) for i in range(10)]))
 
 
-def test_people_are_dealt_by_shares_and_nobody_is_in_two_parts() -> None:
+def test_users_are_split_by_shares_and_none_is_in_two_parts() -> None:
     log = fake_log(sessions=100)
     parts = split_users(log, shares=(1, 2, 1), seed=4)
     owners = [set(part.users.ids[part.session_user].tolist()) for part in parts]
@@ -214,7 +214,7 @@ def test_people_are_dealt_by_shares_and_nobody_is_in_two_parts() -> None:
     assert again == parts[0].sessions.tolist() != other
 
 
-def test_sessions_without_users_are_people() -> None:
+def test_sessions_without_users_are_users_of_their_own() -> None:
     log = fake_log(sessions=8).aligned_to(fake_log(sessions=8).items)
     parts = split_users(log, shares=(1, 1))
     assert [part.num_sessions for part in parts] == [4, 4]

@@ -36,7 +36,7 @@ from graphmeta.published.models.cbml import cbml, cbml_g
 from graphmeta.published.models.meta import maml
 from graphmeta.published.models.session import SampledLoss, gru4rec, if_san, sr_gnn
 from graphmeta.published.models.streaming import mf, sml
-from graphmeta.published.options import ATTENTION, FIXED, ClusterGate
+from graphmeta.published.options import ATTENTION, NEVER_ADAPTED, ClusterGate
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.transfer import Transferred
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
@@ -75,7 +75,7 @@ OWN: dict[str, dict[str, Any]] = {
     "meta_tl": {"hidden": (9, 8), "order": 1, "inner": {"clip": 0.5}},
     "reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
     "dropout_net": {"base": "gru4rec", "options": {"cell": "lstm"}},
-    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "group"},
+    "maml": {"base": "hetero_gnn", "options": {"messages": "attention"}, "width": 8, "learned": "per group"},
     "multi_ft": {"base": "caser", "options": {"length": 3}}, "melu": NESTED,
     "mamo": {"base": "gc_san", "options": {"dropout": 0.1, "layers": 2}},
     "meta_hin": {"base": "niser", "options": {"steps": 2}, "inner": {"clip": 0.5}},
@@ -97,7 +97,7 @@ def log_of(name: str) -> Any:
 
 def asked_of(name: str) -> Any:
     if CATALOGUE[name].rates:
-        return RandomQueries(queries=4, least=6)(RATED).take(np.arange(3))
+        return RandomQueries(queries=4, min_events=6)(RATED).take(np.arange(3))
     return last_clicks(LOG).take(slice(0, 5))
 
 
@@ -152,7 +152,7 @@ def test_a_recipe_is_enough_to_build_it_again(name: str) -> None:
 
 
 @every
-def test_both_doors_lead_to_the_same_system(name: str, tmp_path: Path) -> None:
+def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> None:
     entry, log = CATALOGUE[name], log_of(name)
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_what_is_set_after_building_is_what_is_saved(tmp_path: Path) -> None:
     assert load(tmp_path, build=mine).max_length == 7
 
 
-def test_a_base_says_how_much_is_looked_at_and_what_goes_around_it_may_say_otherwise() -> None:
+def test_limits_are_those_of_the_base_unless_the_wrapper_sets_others() -> None:
     options = {"max_length": 9}
     assert build("cbml", LOG.items, width=6, options=options).max_length == 9
     assert build("cbml", LOG.items, width=6, options=options, max_length=8).max_length == 8
@@ -255,7 +255,7 @@ def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, 
     [
         Scope("encoder", "head", without=["encoder.gate"]),
         Scope("head.project", without=()),
-        Scope(*ATTENTION.prefixes, without=[*FIXED, "head.scale"]),
+        Scope(*ATTENTION.prefixes, without=[*NEVER_ADAPTED, "head.scale"]),
     ],
 )
 def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Pat
 @pytest.mark.parametrize(
     "arguments", [{"step": GroupRates(0.1, groups=["encoder", "head"])}, {"gate": ClusterGate(granularity=Coarse())}]
 )
-def test_what_cannot_be_stored_is_said_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a recipe.* loaded with build="):
         system = cbml(if_san(LOG.items, width=6), scope=ATTENTION, **arguments)
     assert system.recipe is None
@@ -281,7 +281,7 @@ def test_what_cannot_be_stored_is_said_when_built(arguments: dict[str, Any], tmp
         ({"gate": ClusterGate(session=False)}, {"gate": "cluster"}),
         (
             {"scope": ATTENTION, "step": LearnedRates(0.1)},
-            {"scope": "attention", "lr": 0.1, "learned": "number, all steps"},
+            {"scope": "attention", "lr": 0.1, "learned": "per entry, shared by steps"},
         ),
         ({"inner": InnerLoop(steps=3)}, {"steps": 3}),
         ({"step": 0.5}, {"lr": 0.5}),
@@ -363,7 +363,7 @@ def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
         ("cbml", {"options": {"layers": "2"}}),
     ],
 )
-def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, arguments: dict[str, Any]) -> None:
+def test_an_argument_of_another_type_is_refused_by_function_and_build(name: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="takes no .*; it must be "):
         build(name, LOG.items, **arguments)
     if set(arguments) <= set(CATALOGUE[name].defaults):
@@ -372,7 +372,7 @@ def test_an_argument_of_another_type_is_refused_by_both_doors(name: str, argumen
             CATALOGUE[name].function(of, **arguments)
 
 
-def test_items_and_bases_that_change_places_are_told_apart() -> None:
+def test_swapped_items_and_bases_are_distinguished() -> None:
     with pytest.raises(InputError, match="cbml wraps a built system.*build..cbml., items, base="):
         CATALOGUE["cbml"].function(LOG.items)
     with pytest.raises(InputError, match=r"sr_gnn is built from an EntityTable.*sr_gnn\(log.items\)"):
@@ -636,6 +636,17 @@ def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any]
     save_state(tmp_path, "model", tensors, {**document, "format": number})
     again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.limits == {"max_support": 10, "max_length": 50}
+
+
+def test_names_of_format_4_are_read(tmp_path: Path) -> None:
+    system = build("mamo_rating", RATED.items, users=RATED.users, width=3, learned="group")
+    system.save(tmp_path)
+    tensors, document = load_state(tmp_path, "model")
+    old = {name.replace("start.gradient_slots.", "start.slopes."): tensor for name, tensor in tensors.items()}
+    assert old.keys() != tensors.keys() and document["recipe"]["arguments"]["learned"] == "per group"
+    document["recipe"]["arguments"]["learned"] = "group"
+    save_state(tmp_path, "model", old, {**document, "format": 4})
+    assert state_hash(load(tmp_path)) == state_hash(system)
 
 
 # Modes, and what counts

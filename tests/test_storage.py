@@ -330,7 +330,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             write_json(path, {})
 
 
-def test_json_is_for_people_and_has_no_nan(tmp_path: Path) -> None:
+def test_json_is_readable_and_has_no_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "a.json", {"x": [1.5]})
     assert (tmp_path / "deep" / "a.json").read_text() == '{\n "x": [\n  1.5\n ]\n}\n'
     with pytest.raises(ValueError):
@@ -341,7 +341,7 @@ def test_json_is_for_people_and_has_no_nan(tmp_path: Path) -> None:
 # Hashes
 
 
-def test_the_hash_of_weights_tells_any_bit() -> None:
+def test_the_hash_of_weights_depends_on_every_bit() -> None:
     def module(weight: torch.Tensor) -> torch.nn.Module:
         found = torch.nn.Module()
         found.register_buffer("weight", weight)

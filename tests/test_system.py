@@ -17,7 +17,7 @@ from graphmeta.nn.readout import Last
 from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.system import System
 from graphmeta.testing import fake_log
@@ -134,7 +134,7 @@ def test_models_of_the_first_format_still_load(tmp_path):
         load(tmp_path)
 
 
-def test_users_are_saved_and_asked_by_their_own_ids(tmp_path):
+def test_users_are_saved_and_read_by_their_own_ids(tmp_path):
     torch.manual_seed(0)
     system = build("bpr_mf", LOG.items, users=LOG.users, width=6).eval()
     session, user = [LOG.items.ids[0]], LOG.users.ids[3]
@@ -191,7 +191,7 @@ def test_every_system_trains(name):
     assert history[-1].loss < history[0].loss
 
 
-def test_pauses_are_asked_for_and_must_not_fall():
+def test_times_are_required_and_must_not_decrease():
     torch.manual_seed(0)
     system = build("asars_time_cat", LOG.items, width=4, hidden=5, time_width=2).eval()
     system.fit_statistics(LOG)
@@ -206,11 +206,13 @@ def test_pauses_are_asked_for_and_must_not_fall():
 
 def test_a_session_longer_than_the_system_reads_counts_with_its_last_clicks(system):
     long = np.random.default_rng(0).integers(0, LOG.num_items, 80)
-    whole, tail = (system.scores(open_sessions([part], max_length=200)) for part in (long, long[-system.max_length :]))
+    whole, tail = (
+        system.scores(sessions_without_target([part], max_length=200)) for part in (long, long[-system.max_length :])
+    )
     assert torch.equal(whole, tail)
 
 
-def test_maml_keeps_what_its_base_knows_of_users_and_lengths():
+def test_maml_keeps_the_users_and_limits_of_its_base():
     for base in ("bpr_mf", "caser", "asars_user_cat"):
         inner = build(base, LOG.items, users=LOG.users, width=6)
         outer = build("maml", LOG.items, users=LOG.users, width=6, base=base)
@@ -265,7 +267,7 @@ def test_what_it_cannot_start_from_is_refused_and_nothing_is_copied(system, othe
     assert state_hash(system) == before
 
 
-def test_factors_of_other_people_are_what_people_start_from():
+def test_adaptation_starts_from_the_factors_of_training_users():
     assert build("meta_cf_g", LOG.items).load_matching(build("bpr_fold_in", LOG.items, users=OTHERS))
 
 

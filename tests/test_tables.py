@@ -96,7 +96,7 @@ def test_a_missing_column_lists_those_there_are() -> None:
         column(pd.DataFrame({"id": [1], "x": [2]}), "sku", "item")
 
 
-def test_a_column_that_stands_twice_is_refused() -> None:
+def test_a_duplicate_column_is_refused() -> None:
     with pytest.raises(InputError, match="more than once"):
         column(pd.DataFrame([[1, 2]], columns=["a", "a"]), "a", "item")
 
@@ -182,7 +182,7 @@ def test_categories_count_as_what_they_hold() -> None:
 
 
 @given(st.lists(st.integers(-(2**70), 2**70), min_size=1) | st.lists(st.text(), min_size=1))
-def test_ids_say_what_was_written(values: list) -> None:
+def test_ids_equal_those_in_the_file(values: list) -> None:
     found = ids(pd.Series(values, dtype=object), "item").tolist()
     assert [str(v) for v in found] == [str(v) for v in values]
     assert len({type(v) for v in found}) == 1
@@ -325,14 +325,14 @@ def test_all_columns_are_attributes_unless_named() -> None:
         EntityTable.read(frame, key="sku", attributes=["nope"])
 
 
-def test_labels_are_for_people() -> None:
+def test_labels_are_for_display() -> None:
     frame = pd.DataFrame({"sku": [7, 8], "title": pd.Categorical(["A thing", None])})
     table = EntityTable.read(frame, key="sku", label="title")
     assert [table.describe(row) for row in range(2)] == ["A thing [7]", "8"]
     assert EntityTable.read(frame, key="sku").describe(0) == "7"
 
 
-def test_an_id_that_stands_twice_is_named_with_its_row() -> None:
+def test_a_duplicate_id_is_named_with_its_row() -> None:
     with pytest.raises(InputError, match="column 'sku', row 3: 'a' occurs twice"):
         items(sku=["a", "b", "a"])
 
@@ -355,7 +355,7 @@ def test_an_item_without_a_row() -> None:
     assert table.describe(1) == "z"
 
 
-def test_an_empty_table_knows_nobody() -> None:
+def test_an_empty_table_has_no_known_id() -> None:
     frame = pd.DataFrame({"sku": [], "brand": [], "title": []})
     empty = EntityTable.read(frame, key="sku", label="title", complete=False)
     table = empty.aligned(np.array([4, 5]))

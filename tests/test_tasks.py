@@ -16,7 +16,7 @@ from graphmeta.sampling.batch_rows import NEXT
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.histories import user_histories, with_history
 from graphmeta.sampling.order import TaskSampler, user_parallel
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch, without_targets
 from graphmeta.sampling.task_layout import split_tasks
 from graphmeta.sampling.tasks import Tasks, support_of, task_batch, tasks_of
@@ -70,7 +70,7 @@ def test_the_target_of_the_query_is_nowhere_in_its_support(query: Samples, max_s
 
 
 @given(queries())
-def test_another_target_changes_nothing_but_the_question(query: Samples) -> None:
+def test_another_target_changes_only_the_query_target(query: Samples) -> None:
     other = Samples(query.item, query.begin, query.end, np.zeros_like(query.target), query.session)
     mine, yours = (task_batch(q, num_items=len(query.item)) for q in (query, other))
     assert (mine.support is None) == (yours.support is None)
@@ -91,16 +91,16 @@ def test_a_task_a_query(query: Samples) -> None:
 
 
 def test_sessions_of_one_click_have_no_support() -> None:
-    query = open_sessions([np.array([3]), np.array([4])])
+    query = sessions_without_target([np.array([3]), np.array([4])])
     assert task_batch(query, num_items=5).support is None
-    mixed = task_batch(open_sessions([np.array([3]), np.array([4, 1])]), num_items=5)
+    mixed = task_batch(sessions_without_target([np.array([3]), np.array([4, 1])]), num_items=5)
     assert [len(part["sample"].real) for part in split_tasks(mixed.support)] == [0, 1]
 
 
 def test_tasks_move_to_a_device_whole() -> None:
-    tasks = task_batch(open_sessions([np.array([3, 1])]), num_items=5).to("meta")
+    tasks = task_batch(sessions_without_target([np.array([3, 1])]), num_items=5).to("meta")
     assert tasks.query["item"].n_id.is_meta and tasks.support["sample"].real.is_meta
-    assert task_batch(open_sessions([np.array([3])]), num_items=5).to("cpu").support is None
+    assert task_batch(sessions_without_target([np.array([3])]), num_items=5).to("cpu").support is None
 
 
 # The sampler
@@ -152,7 +152,7 @@ def test_pooled_batches_do_not_come_by_length() -> None:
 
 
 def of_users(users: list[int]) -> Samples:
-    samples = open_sessions([np.array([0])] * len(users), users=np.array(users))
+    samples = sessions_without_target([np.array([0])] * len(users), users=np.array(users))
     return samples if users else samples.take(slice(0, 0))
 
 
@@ -259,21 +259,21 @@ def test_chosen_ratings_become_support_and_query() -> None:
     assert read_tasks(tasks.take(np.array([1, 0, 1])), log) == [second, first, second]
 
 
-def test_chosen_tasks_as_graphs_keep_values_and_know_who_knows_nothing() -> None:
+def test_chosen_tasks_as_graphs_keep_values_and_mark_empty_samples() -> None:
     log = ratings()
     query = np.isin(np.arange(10), [1, 4, 5, 9])
     batch = tasks_of(log, ~query, query).batch(num_items=log.num_items)
     assert batch.num_tasks == 3 and batch.support is not None
     real = batch.support["sample"].real
     assert batch.support["sample"].value[real].tolist() == [1, 3, 4, 1, 2, 4]
-    assert batch.support["sample"].known[real].tolist() == [False, True, True, False, True, False]
+    assert batch.support["sample"].has_events[real].tolist() == [False, True, True, False, True, False]
     assert batch.query["sample"].value[batch.query["sample"].real].tolist() == [2, 5, 3, 5]
     blind = without_targets(batch.query)
     assert "value" not in blind["sample"] and "target" not in blind["sample"] and "value" in batch.query["sample"]
 
 
 @pytest.mark.parametrize("readout", [Last(), Mean(), SoftAttention(4)])
-def test_a_sample_without_clicks_reads_zero_whoever_is_beside_it(readout: torch.nn.Module) -> None:
+def test_a_sample_without_clicks_reads_zero_in_any_batch(readout: torch.nn.Module) -> None:
     alone = Samples(np.array([3, 4]), np.array([1]), np.array([1]), np.array([0]), np.array([0]))
     beside = Samples(np.array([3, 4]), np.array([0, 1]), np.array([2, 1]), np.array([0, 0]), np.array([0, 1]))
     states = torch.randn(2, 4)
@@ -282,7 +282,7 @@ def test_a_sample_without_clicks_reads_zero_whoever_is_beside_it(readout: torch.
     assert not got.any()
 
 
-def test_an_event_cannot_be_known_and_asked() -> None:
+def test_an_event_cannot_be_support_and_query() -> None:
     log = ratings()
     every = np.ones(10, dtype=bool)
     with pytest.raises(InputError, match="event 0 is both"):
@@ -291,13 +291,13 @@ def test_an_event_cannot_be_known_and_asked() -> None:
         tasks_of(log, every, ~every)
 
 
-def test_tasks_that_know_no_clicks_stay_small() -> None:
+def test_tasks_without_clicks_stay_small() -> None:
     """Dummy rows may be empty where real samples are: tasks of 1 and of 40 samples make 41 rows each."""
     many = np.repeat([0, 1], [1, 40])
     nothing = Samples(np.arange(9), np.zeros(41, int), np.zeros(41, int), np.arange(41) % 9, many)
     batch = session_batch(nothing, num_items=9, task=many, num_tasks=2)
     assert batch.rows["sample"] == 41 and batch.rows["event"] <= 1
-    assert not batch["sample"].known[batch["sample"].real].any()
+    assert not batch["sample"].has_events[batch["sample"].real].any()
     one, other = split_tasks(batch)
     assert len(one["sample"].real) == 1 and other["sample"].target[other["sample"].real].tolist() == [
         n % 9 for n in range(1, 41)
@@ -306,7 +306,7 @@ def test_tasks_that_know_no_clicks_stay_small() -> None:
         assert not readout(torch.randn(other["event"].num_nodes, 4), other)[other["sample"].real].any()
 
 
-def test_all_that_a_sample_knows_is_its_support() -> None:
+def test_every_observed_click_is_a_support_target() -> None:
     log = ratings()
     samples = last_clicks(log, max_length=3)
     tasks = support_from_clicks(dataclasses.replace(samples, value=samples.target.astype(float)))
@@ -327,9 +327,9 @@ def histories_of(lengths: list[int]) -> EventLog:
     return EventLog.read(pd.DataFrame(rows, columns=["who", "what"]), session="who", item="what")
 
 
-def test_drawn_records_are_half_known_and_half_asked() -> None:
+def test_sampled_events_are_half_support_and_half_query() -> None:
     log = histories_of([1, 2, 3, 7, 40] * 60)
-    tasks = sampled_tasks(log, most=6, seed=3)
+    tasks = sampled_tasks(log, max_events=6, seed=3)
     known, asked = tasks.support_sizes, np.diff(tasks.query_ptr)
     person = tasks.query.session[tasks.query_ptr[:-1]]
     assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
@@ -353,10 +353,10 @@ def test_draws_go_by_the_seed_and_the_limits() -> None:
     log = histories_of([12] * 9)
     one, same, other = (sampled_tasks(log, seed=seed) for seed in (1, 1, 2))
     assert one.query.target.tolist() == same.query.target.tolist() != other.query.target.tolist()
-    short, whole = (sampled_tasks(log, most=12, max_length=length) for length in (2, 50))
+    short, whole = (sampled_tasks(log, max_events=12, max_length=length) for length in (2, 50))
     assert short.query.lengths.max() == 2 < whole.query.lengths.max()
     assert short.query.target.tolist() == whole.query.target.tolist()  # what is drawn is drawn from all
-    with pytest.raises(InputError, match="least=1 and most=10"):
-        sampled_tasks(log, least=1)
+    with pytest.raises(InputError, match="min_events=1 and max_events=10"):
+        sampled_tasks(log, min_events=1)
     with pytest.raises(InputError, match="there is no query event"):
         sampled_tasks(histories_of([1, 1]))

@@ -272,7 +272,7 @@ def test_the_encoder_is_left_in_eval_mode():
         (lambda width: Sound, "but type"),
     ],
 )
-def test_a_factory_that_makes_no_encoder_is_told_what_one_is(factory, told):
+def test_a_factory_that_makes_no_encoder_is_an_error(factory, told):
     with pytest.raises(InputError, match=rf"no encoder of width 8.*{told}.*; a factory takes the width") as raised:
         check_encoder(factory)
     assert "\n" not in str(raised.value)

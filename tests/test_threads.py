@@ -107,7 +107,7 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
 
 @pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
 @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
-def test_asking_works_within_any_grad_mode(name, context):
+def test_scoring_works_within_any_grad_mode(name, context):
     system = trained(name)
     alone = [system.recommend(one, 5) for one in ASKED[:6]]
     with context():
@@ -120,7 +120,7 @@ BASES = {"maml around tagnn": "tagnn", "cbml around niser": "niser"}
 
 
 @pytest.mark.parametrize("name", ["maml", "cbml", "melu", "mamo", "sr_gnn", *BASES])
-def test_asking_and_training_work_under_autocast(name):
+def test_scoring_and_training_work_under_autocast(name):
     torch.manual_seed(0)
     options = {"base": BASES[name]} if name in BASES else {}
     system = build(name.split()[0], LOG.items, width=6, **options)
@@ -134,7 +134,7 @@ def test_asking_and_training_work_under_autocast(name):
     assert losses.isfinite().all() and all(p.grad is None or p.grad.isfinite().all() for p in system.parameters())
 
 
-def test_a_loaded_model_asks_after_being_loaded_in_inference_mode(tmp_path):
+def test_a_model_loaded_in_inference_mode_recommends(tmp_path):
     system = trained("maml")
     system.save(tmp_path)
     with torch.inference_mode():

@@ -177,7 +177,7 @@ def test_a_function_chooses_the_epoch_and_less_error_is_better(measure, values, 
     assert state_hash(system) == states[best] != states[-1]
 
 
-def test_patience_ends_a_training_that_no_longer_improves_and_resumes_alike(tmp_path):
+def test_patience_ends_a_training_that_no_longer_improves_and_resumes_equally(tmp_path):
     def run(epochs, **options):
         torch.manual_seed(0)
         system = build("sr_gnn", SPLIT.train.items, width=8)
@@ -204,7 +204,7 @@ def test_a_log_numbered_otherwise_is_refused():
         next(train(system, log, valid=other.aligned_to(log.items)))
 
 
-def test_an_encoder_that_looks_ahead_is_not_asked_about_every_click():
+def test_an_encoder_that_reads_later_clicks_is_not_trained_on_all_positions():
     log = fake_log(sessions=60)
     parts = ItemFeatures(log.num_items, 6), GatedSessionGraph(6), Dot(Last())
     system = System(Recommender(*parts), log.items, loss=AllPositions(SoftmaxLoss()), samples=whole_sessions)
@@ -319,6 +319,6 @@ def test_what_is_no_optimizer_is_refused_in_one_line():
         next(train(system, SPLIT.train, optimizer=list))
 
 
-def test_an_unknown_setting_is_told_at_once():
+def test_an_unknown_setting_is_an_error_at_once():
     with pytest.raises(TypeError, match="pacience"):
         train(build("sr_gnn", SPLIT.train.items, width=4), SPLIT.train, pacience=2)

@@ -2,11 +2,11 @@
 
 An adaptation has a scope (the adapted parameters), a start (their initial values) and a step (their updates). The T
 tasks of a batch take inner steps together (:mod:`graphmeta.adapt.stacked`): an adapted parameter is one tensor
-``[T, *shape]``, changes of linear layers and of tables in scope are kept low-rank, everything outside the scope is
-evaluated once for all tasks. The per-task loop computes the same result one task at a time with ordinary tensors. It is
-the reference and the fallback: for all batches if a module uses an operation that the stacked engine does not support,
-for one batch if its rows mix tasks. Both call a twin of the recommender (:mod:`graphmeta.adapt.twin`) and only read the
-recommender itself, so concurrent threads may call it.
+``[T, *shape]``, changes of linear layers and of tables in scope are kept low-rank, parts that no adapted weight
+influences are computed once for all tasks. The per-task loop computes the same result one task at a time with ordinary
+tensors. It is the reference and the fallback: for all batches if a module uses an operation that the stacked engine
+does not support, for one batch if its rows mix tasks. Both call a twin of the recommender
+(:mod:`graphmeta.adapt.twin`) and only read the recommender itself, so concurrent threads may call it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.context import AdaptationContext, Support
-from graphmeta.adapt.descent import Move, gradients_of, leaf, moved, read_of
+from graphmeta.adapt.descent import Move, differentiable_parts, gradients_of, leaf, moved
 from graphmeta.adapt.fallback import Fallback
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.scope import Scope
@@ -61,7 +61,7 @@ class Adaptation(nn.Module):
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
 
-    untwinned = ("fallback", "activations")  # shared by all twins
+    untwinned = ("fallback", "activations")  # attributes that per-call copies share with the original
 
     def __init__(
         self,
@@ -86,18 +86,19 @@ class Adaptation(nn.Module):
             meta_trained,
             stacked,
         )
-        self.task_chunk, self.sizes = task_chunk, (0, 0)
+        self.task_chunk = task_chunk
+        self.sizes = 0, 0  # adapted numbers outside tables, rows of tables in scope
         self.names: list[str] = []
         self.frozen: list[str] = []
         self.fallback = Fallback()
         # By mode: rows of the measured tasks, and bytes per row.
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
-        self.moves_states = True  # whether encoder states differ by task: something outside the head is adapted
+        self.changes_states = True  # whether encoder states differ by task: something outside the head is adapted
 
     @property
     def steps(self) -> int:
-        """Number of inner steps."""
+        """Number of inner steps; a trained adaptation may be set to another number."""
         return int(self.inner.steps)
 
     @steps.setter
@@ -106,7 +107,7 @@ class Adaptation(nn.Module):
 
     @property
     def order(self) -> int:
-        """The order of the steps, 1 or 2; for a schedule, its final order."""
+        """The order of the steps, 1 or 2; for a schedule, its final order. It may be set."""
         return self.inner.order_at(1.0)
 
     @order.setter
@@ -139,7 +140,7 @@ class Adaptation(nn.Module):
         self.frozen = [name for name in names if name not in self.names]
         if not self.names:
             raise InputError(f"all parameters in the scope {self.scope.prefixes} are frozen: {', '.join(names)}")
-        self.moves_states = not recommender.head_names() >= {*self.names, *made}
+        self.changes_states = not recommender.head_names() >= {*self.names, *made}
         self.tables = table_names(recommender) & set(self.names)
         numbers = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
         self.sizes = sum(numbers), sum(len(recommender.get_parameter(name)) for name in self.tables)
@@ -150,7 +151,7 @@ class Adaptation(nn.Module):
 
         ``tasks · ((copies + 1) · adapted numbers + changes · rows of tables in scope)``, with one copy per step in
         second order, which stores all steps, and one in first order. A table has ``k · support + 1`` changes per row
-        after k steps (the 1 is its scaling, for cosine scores), and in second order those of all steps.
+        after k steps (1: one rescaling per row, where scores are cosines), and in second order those of all steps.
         """
         numbers, rows = self.sizes
         copies = self.steps if self.order == 2 else 1
@@ -174,24 +175,24 @@ class Adaptation(nn.Module):
         Raises:
             DivergedError: a support loss that is not finite; names task and step.
         """
-        answer, progress = (None, 1.0) if score else (loss, progress)
+        objective, progress = (None, 1.0) if score else (loss, progress)
         mode = self.mode(recommender, score, progress)
-        if self.stacked and mode not in self.fallback.refusals:
-            before = Snapshot(recommender, self.fallback.moving if recommender.training else None)
+        if self.stacked and mode not in self.fallback.unsupported:
+            before = Snapshot(recommender, self.fallback.written_buffers if recommender.training else None)
             try:
-                answers = self._together(recommender, tasks, loss, answer, progress)
-                self.fallback.worked(mode, before.moved())
-                return answers
+                outputs = self._run_stacked(recommender, tasks, loss, objective, progress)
+                self.fallback.record_success(mode, before.moved())
+                return outputs
             except (InputError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 found = error
             before.restore()
             # Outside of the handler, so that an error in the loop is not chained to the stacked engine's.
-            answers = self._one_by_one(recommender, tasks, loss, answer, progress)
-            self.fallback.refused(mode, found)
-            return answers
-        return self._one_by_one(recommender, tasks, loss, answer, progress)
+            outputs = self._run_per_task(recommender, tasks, loss, objective, progress)
+            self.fallback.record_fallback(mode, found)
+            return outputs
+        return self._run_per_task(recommender, tasks, loss, objective, progress)
 
     def mode(self, recommender: Recommender, score: bool, progress: float = 1.0) -> tuple[bool, ...]:
         """The key for fallbacks and memory: training mode, second order, scoring."""
@@ -200,73 +201,78 @@ class Adaptation(nn.Module):
     @property
     def fell_back(self) -> bool:
         """Whether the per-task loop is used because the stacked engine refused the recommender in some mode."""
-        return bool(self.fallback.refusals)
+        return bool(self.fallback.unsupported)
 
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
-        context = self._context(recommender, tasks, loss, together=True)
-        weights = self._descend(context, self._begin(recommender, tasks, context.encoded))
-        context.settle()
-        return {name: context.written(weight) for name, weight in weights.items()}
+        context = self._context(recommender, tasks, loss, stacked=True)
+        weights = self._descend(context, self._begin(recommender, tasks, context.query_encoded))
+        context.run_checks()
+        return {name: context.as_dense(weight) for name, weight in weights.items()}
 
-    def _together(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None, progress: float
+    def _run_stacked(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, objective: nn.Module | None, progress: float
     ) -> Tensor:
-        alone = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
-        context = self._context(recommender, tasks, loss, together=not alone, progress=progress)
-        begin = self._begin(recommender, tasks, context.encoded)
-        if not alone:
-            walk = self._walk(context, begin)
-            answers = self._weighed(context, walk, answer)
-            context.settle()
-            self.start.on_adapted(recommender, walk[-1])
-            return answers
-        walk = self._walk(context, {name: stacked[0] for name, stacked in begin.items()})
-        return self._answers(recommender, [context], [walk], list(begin), answer)
+        single_task = tasks.num_tasks == 1 and not self.tables  # a table is better kept low-rank
+        context = self._context(recommender, tasks, loss, stacked=not single_task, progress=progress)
+        begin = self._begin(recommender, tasks, context.query_encoded)
+        if not single_task:
+            trajectory = self._trajectory(context, begin)
+            outputs = self._weighted(context, trajectory, objective)
+            context.run_checks()
+            self.start.on_adapted(recommender, trajectory[-1])
+            return outputs
+        trajectory = self._trajectory(context, {name: weight[0] for name, weight in begin.items()})
+        return self._outputs(recommender, [context], [trajectory], list(begin), objective)
 
-    def _one_by_one(
-        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, answer: nn.Module | None, progress: float
+    def _run_per_task(
+        self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, objective: nn.Module | None, progress: float
     ) -> Tensor:
         begin = self._begin(recommender, tasks, None)
         supports = [None] * tasks.num_tasks if tasks.support is None else split_tasks(tasks.support)
-        contexts, walks = [], []
+        contexts, trajectories = [], []
         for t, (support, query) in enumerate(zip(supports, split_tasks(tasks.query), strict=True)):
-            alone = self._context(
-                recommender, TaskBatch(support, query), loss, together=False, number=t, progress=progress
+            context = self._context(
+                recommender, TaskBatch(support, query), loss, stacked=False, task_index=t, progress=progress
             )
-            contexts.append(alone)
-            walks.append(self._walk(alone, {name: stacked[t] for name, stacked in begin.items()}))
-        return self._answers(recommender, contexts, walks, list(begin), answer)
+            contexts.append(context)
+            trajectories.append(self._trajectory(context, {name: weight[t] for name, weight in begin.items()}))
+        return self._outputs(recommender, contexts, trajectories, list(begin), objective)
 
-    def _answers(
+    def _outputs(
         self,
         recommender: Recommender,
         contexts: list[AdaptationContext],
-        walks: list[list[dict[str, Any]]],  # plain tensors [*shape]: one list per task
+        trajectories: list[list[dict[str, Any]]],  # plain tensors [*shape]: one list per task
         begun: list[str],
-        answer: nn.Module | None,
+        objective: nn.Module | None,
     ) -> Tensor:
         """The outputs of tasks run one by one, after the start is notified of their adapted weights."""
-        adapted = {name: torch.stack([walk[-1][name] for walk in walks]) for name in begun}
+        adapted = {name: torch.stack([trajectory[-1][name] for trajectory in trajectories]) for name in begun}
         for context in contexts:
-            context.settle()
+            context.run_checks()
         self.start.on_adapted(recommender, {**adapted})  # before the outputs, whose gradients it may use
-        for t, walk in enumerate(walks):
-            walk[-1] |= {name: stacked[t] for name, stacked in adapted.items()}
-        return torch.cat([self._weighed(c, walk, answer) for c, walk in zip(contexts, walks, strict=True)])
+        for t, trajectory in enumerate(trajectories):
+            trajectory[-1] |= {name: weight[t] for name, weight in adapted.items()}
+        return torch.cat(
+            [self._weighted(c, trajectory, objective) for c, trajectory in zip(contexts, trajectories, strict=True)]
+        )
 
-    def _walk(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> list[Weights]:
+    def _trajectory(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> list[Weights]:
         """The weights after each step with a query loss, see :class:`~graphmeta.adapt.inner.MultiStep`."""
         if not self.inner.weights_at(context.progress):
             return [self._descend(context, begin)]
         return list(self._every_step(context, begin))[-self.steps :]
 
-    def _weighed(self, context: AdaptationContext, walk: list[Weights], answer: nn.Module | None) -> Tensor:
+    def _weighted(self, context: AdaptationContext, trajectory: list[Weights], objective: nn.Module | None) -> Tensor:
         """The outputs after the last step, or the weighted sum over all steps."""
-        if len(walk) == 1:
-            return context.evaluate_query(walk[0], answer)
+        if len(trajectory) == 1:
+            return context.evaluate_query(trajectory[0], objective)
         shares = self.inner.weights_at(context.progress)
-        each = [share * context.evaluate_query(weights, answer) for share, weights in zip(shares, walk, strict=True)]
+        each = [
+            share * context.evaluate_query(weights, objective)
+            for share, weights in zip(shares, trajectory, strict=True)
+        ]
         return torch.stack(each).sum(0)
 
     def _begin(self, recommender: Recommender, tasks: TaskBatch, encoded: Encoded | None) -> dict[str, Tensor]:
@@ -278,21 +284,21 @@ class Adaptation(nn.Module):
         tasks: TaskBatch,
         loss: nn.Module,
         *,
-        together: bool,
-        number: int = 0,
+        stacked: bool,
+        task_index: int = 0,
         progress: float = 1.0,
     ) -> AdaptationContext:
         """The adaptation context, with tasks encoded once if only the head is adapted."""
-        encoded, seen, second = None, None, self._second(progress)
-        if not self.moves_states:
-            encoded = recommender.encode(tasks.query)
+        query_encoded, support_encoded, second = None, None, self._second(progress)
+        if not self.changes_states:
+            query_encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
                 with torch.set_grad_enabled(second):
                     states, candidates = recommender.encode(tasks.support)
                 # The table is a parameter: in first order its gradient is not needed here.
-                seen = (states, candidates if second else candidates.detach())
+                support_encoded = (states, candidates if second else candidates.detach())
         return AdaptationContext(
-            recommender, tasks.support, tasks.query, loss, encoded, seen, together, number, progress
+            recommender, tasks.support, tasks.query, loss, query_encoded, support_encoded, stacked, task_index, progress
         )
 
     def _second(self, progress: float) -> bool:
@@ -311,10 +317,10 @@ class Adaptation(nn.Module):
             return
         for name in self.names:
             own = context.recommender.get_parameter(name)
-            if name in self.tables and context.together:
+            if name in self.tables and context.stacked:
                 weights[name] = TableState(own)
             elif name not in weights:
-                weights[name] = MatrixState(own) if self._is_matrix(context, name, own) else context.each(own)
+                weights[name] = MatrixState(own) if self._is_matrix(context, name, own) else context.per_task(own)
         second = self._second(context.progress)
         support = Support(context, context.support, second, {} if second else detached(context.recommender), weights)
         yield weights
@@ -326,7 +332,7 @@ class Adaptation(nn.Module):
         """Whether its changes are low-rank: all tasks start from one matrix, and its learning rate is a scalar."""
         rates = [self.step.rate(name, number) for number in range(self.steps)]
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
-        return context.together and weight.dim() == 2 and one and not weight.is_complex()
+        return context.stacked and weight.dim() == 2 and one and not weight.is_complex()
 
     def _step(self, support: Support, weights: Weights, number: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are unchanged."""
@@ -335,15 +341,18 @@ class Adaptation(nn.Module):
         with torch.enable_grad():
             call = context.call(batch, exact=support.second)
             own = call.wrapped({**weights, **begin})
-            losses = call.run(own, loss=context.loss, encoded=context.seen, fixed=support.fixed)
+            losses = call.run(own, loss=context.loss, encoded=context.support_encoded, fixed=support.fixed)
             per_task = task_mean(batch, losses)
             context.finite.append(per_task.detach())
-            read = {name: read_of(own[name], begin[name]) for name in self.names}
+            read = {name: differentiable_parts(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
             found = iter(gradients_of(per_task.sum(), flat, support.second))
         grads = {name: [next(found) for _ in tensors] for name, tensors in read.items()}
         if all(grad is None for each in grads.values() for grad in each):
-            raise InputError(f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss")
+            raise InputError(
+                f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss; is it "
+                f"detached, or frozen by no_grad?"
+            )
         if self.inner.clip is not None:
             grads = clipped(grads, own, self.inner.clip, support)
         rates = {name: self.step.rate(name, number) for name in self.names}

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from graphmeta.adapt.twin import Twin
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.tasks import Sizes, TaskBatch
+from graphmeta.sampling.tasks import TaskBatch, TaskSizes
 
 if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation
 
 MIB = 2**20  # bytes
-BUDGET = 256 * MIB  # in training; a quarter of it in scoring, which also stores scores
+BUDGET = 256 * MIB  # in training; a quarter of it when scoring, where [S, C] scores are stored too
 
 
 class _SavedTensor:
@@ -60,8 +60,8 @@ class Counter:
 
     def pack(self, tensor: Tensor) -> Tensor | _SavedTensor:
         """The saved form of a tensor; parameters are not counted."""
-        there = tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._own
-        return tensor if there else _SavedTensor(tensor, self)
+        not_counted = tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._own
+        return tensor if not_counted else _SavedTensor(tensor, self)
 
     @staticmethod
     def unpack(saved: Tensor | _SavedTensor) -> Tensor:
@@ -81,16 +81,16 @@ def counting(own: frozenset[int]) -> Iterator[Counter]:
         yield counter
 
 
-def cut(costs: np.ndarray, budget: int = BUDGET) -> list[slice]:
+def split_by_cost(costs: np.ndarray, budget: int = BUDGET) -> list[slice]:
     """Split tasks, in order, into few chunks within the budget; a chunk costs its size times its most expensive task.
 
-    >>> cut(np.array([1, 1, 1, 4, 1]), budget=4)
+    >>> split_by_cost(np.array([1, 1, 1, 4, 1]), budget=4)
     [slice(0, 3, None), slice(3, 4, None), slice(4, 5, None)]
     """
     runs, at = [], 0
     while at < len(costs):
-        dearest = np.maximum.accumulate(costs[at:])
-        size = max(1, int(np.searchsorted(dearest * np.arange(1, len(dearest) + 1), budget, side="right")))
+        largest = np.maximum.accumulate(costs[at:])
+        size = max(1, int(np.searchsorted(largest * np.arange(1, len(largest) + 1), budget, side="right")))
         runs.append(slice(at, at + size))
         at += size
     return runs
@@ -120,13 +120,13 @@ def measure(
         torch.random.fork_rng(devices=[]) if model.training else nullcontext(),
         counting(frozenset(own.memory)) as counter,
     ):
-        most = adaptation.inner.dearest
+        most = adaptation.inner.peak_memory_progress
         answers = twin.run(model, tasks, loss, score=score, progress=most)
     size = counter.peak + answers.numel() * answers.element_size()
     adaptation.activations[adaptation.mode(recommender, score)] = rows, size / max(tasks.num_tasks * rows, 1)
 
 
-def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, score: bool = False) -> list[slice]:
+def chunks(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, *, score: bool = False) -> list[slice]:
     """Split tasks of these sizes, in order, into chunks that are adapted at once.
 
     The weights of a chunk (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), its saved
@@ -134,7 +134,7 @@ def chunks(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, *, sc
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
-    return cut(_costs(adaptation, recommender, sizes, score), BUDGET // 4 if score else BUDGET)
+    return split_by_cost(_costs(adaptation, recommender, sizes, score), BUDGET // 4 if score else BUDGET)
 
 
 def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int, *, score: bool = False) -> bool:
@@ -143,7 +143,7 @@ def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int,
     return adaptation.task_chunk is None and (known is None or rows > 2 * known[0])
 
 
-def _costs(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, score: bool) -> np.ndarray:
+def _costs(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, score: bool) -> np.ndarray:
     """Bytes of each task ``[T]``."""
     _, each = adaptation.activations.get(adaptation.mode(recommender, score), (0, 0.0))
     most, place = np.unique(sizes.support, return_inverse=True)
@@ -151,9 +151,9 @@ def _costs(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, score
     return own + each * sizes.rows
 
 
-def estimate(adaptation: Adaptation, recommender: Recommender, sizes: Sizes, tasks: int) -> str:
+def estimate(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, tasks: int) -> str:
     """A text with steps, adapted numbers, tasks at a time and memory for batches of the largest tasks."""
-    largest = Sizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
+    largest = TaskSizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
     at_once = chunks(adaptation, recommender, largest)[0].stop
     support, (numbers, rows) = int(largest.support[0]), adaptation.sizes
     tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""

@@ -11,7 +11,8 @@ from graphmeta.adapt.context import Support
 from graphmeta.adapt.stacked.task_matrix import TaskMatrix
 from graphmeta.adapt.stacked.task_table import TaskTable
 
-Grads = list[Tensor | None]  # of one parameter: one per tensor read (low-rank weight), or a single one
+# Gradients of one parameter: one tensor, or one per tensor read from a low-rank weight.
+Grads = list[Tensor | None]
 
 
 def clipped(grads: Mapping[str, Grads], own: Mapping[str, Tensor], limit: float, support: Support) -> dict[str, Grads]:
@@ -43,7 +44,7 @@ def _square(own: Tensor, grads: Grads, support: Support) -> Tensor:
         return own.norm_of_step(grads, keep_graph=support.second)
     (grad,) = grads
     assert grad is not None
-    return grad.square().flatten(1).sum(1) if support.context.together else grad.square().sum()
+    return grad.square().flatten(1).sum(1) if support.context.stacked else grad.square().sum()
 
 
 def _scaled(own: Tensor, grads: Sequence[Tensor | None], factor: Tensor) -> Grads:

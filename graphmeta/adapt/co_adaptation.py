@@ -29,15 +29,16 @@ class CoAdaptation(Adaptation):
 
     ``a = softmax(−ℓ)``, ``θ = Σ_p a_p θ^p``, ``mix = a``, and each path's own parameters as adapted along it.
 
-    The paths are processed in turn, each for all tasks at once. Only the support determines a: the query is read for
-    its context, never for its target. At order 1, a is a constant; at order 2 it is differentiated too. With 0 steps,
-    or for a task without support, ``semantic`` takes no step either and all paths have the same weight.
+    A task adapts once per path: first the path's context, then the gated scope. The paths are processed in turn, each
+    for all tasks at once. Only the support determines a: the query is read for its context, never for its target. At
+    order 1, a is a constant; at order 2 it is differentiated too. With 0 steps, or for a task without support,
+    ``semantic`` takes no step either and all paths have the same weight.
 
     Args:
         scope, step, start, inner: as for every adaptation; start gates by context.
         semantic: the first adaptation; its scope is the paths' own parameters.
         paths: prefix of each path's own parameters.
-        mix: the buffer ``[P]`` with the weight of each path's context.
+        mix: name of a buffer ``[P]``: the weight of each path's context; a one-hot vector while a path is adapted.
 
     Source: MetaHIN (Lu et al. 2020): semantic-wise and task-wise adaptation. Differs: its public code weights the paths
     by their query loss, which leaks labels into the prediction.
@@ -64,7 +65,7 @@ class CoAdaptation(Adaptation):
         """Resolve the names and parameters of both adaptations and of each path."""
         super().bind(recommender)
         self.semantic.bind(recommender)
-        self.moves_states |= self.semantic.moves_states
+        self.changes_states |= self.semantic.changes_states
         self.own = [Scope(path).names(recommender) for path in self.paths]
 
     def memory(self, tasks: int, support: int) -> int:
@@ -76,36 +77,38 @@ class CoAdaptation(Adaptation):
 
     def _descend(self, context: AdaptationContext, begin: Mapping[str, Weight]) -> Weights:
         if self.steps == 0:  # the support is not used at all
-            context = replace(context, support=None, seen=None)
+            context = replace(context, support=None, support_encoded=None)
         mix = context.recommender.get_buffer(self.mix)
         choices = torch.eye(len(self.paths), dtype=mix.dtype, device=mix.device)
-        walks = [self._along(context, context.each(choice)) for choice in choices]
-        share = torch.softmax(-torch.stack([self._loss(context, walk) for walk in walks], -1), -1)
-        mixed = [name for name in self.names if name in walks[0]]
-        fused: Weights = {name: _weighed([context.written(walk[name]) for walk in walks], share) for name in mixed}
-        for walk, names in zip(walks, self.own, strict=True):
-            fused |= {name: walk[name] for name in names if name in walk}
+        by_path = [self._adapt_on_path(context, context.per_task(choice)) for choice in choices]
+        share = torch.softmax(-torch.stack([self._loss(context, adapted) for adapted in by_path], -1), -1)
+        mixed = [name for name in self.names if name in by_path[0]]
+        fused: Weights = {
+            name: _weighted([context.as_dense(adapted[name]) for adapted in by_path], share) for name in mixed
+        }
+        for adapted, names in zip(by_path, self.own, strict=True):
+            fused |= {name: adapted[name] for name in names if name in adapted}
         return fused | {self.mix: share}
 
-    def _along(self, context: AdaptationContext, choice: Tensor) -> Weights:
+    def _adapt_on_path(self, context: AdaptationContext, choice: Tensor) -> Weights:
         """The weights at the end of one path."""
         weights = self.semantic._descend(context, {self.mix: choice})
         summary = replace(context, query=without_targets(context.query)).evaluate_query(weights, Summary())
-        gated = self.gate.under(context.recommender, summary)
-        alone = not context.together
-        return super()._descend(context, weights | {n: w[0] if alone else w for n, w in gated.items()})
+        gated = self.gate.gated_by(context.recommender, summary)
+        single_task = not context.stacked
+        return super()._descend(context, weights | {n: w[0] if single_task else w for n, w in gated.items()})
 
     def _loss(self, context: AdaptationContext, weights: Weights) -> Tensor:
         """The mean support loss of each task ``[T]`` (a scalar for a single task); zero without support."""
         if context.support is None:
-            return context.each(context.recommender.get_buffer(self.mix).new_zeros(()))
+            return context.per_task(context.recommender.get_buffer(self.mix).new_zeros(()))
         with torch.set_grad_enabled(self._second(context.progress)):
-            on_support = replace(context, query=context.support, encoded=context.seen)
+            on_support = replace(context, query=context.support, query_encoded=context.support_encoded)
             losses = task_mean(context.support, on_support.evaluate_query(weights, context.loss))
-        return losses if context.together else losses[0]
+        return losses if context.stacked else losses[0]
 
 
-def _weighed(weights: list[Weight], share: Tensor) -> Tensor:
+def _weighted(weights: list[Weight], share: Tensor) -> Tensor:
     """``Σ_p a_p w_p``: weights ``[T, *shape]`` and shares ``[T, P]``, or without the T."""
     stacked = torch.stack([weight for weight in weights if isinstance(weight, Tensor)])
     by_path = share.movedim(-1, 0)

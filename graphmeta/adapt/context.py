@@ -16,9 +16,10 @@ from graphmeta.recommender import Encoded, Recommender
 
 @dataclass(frozen=True)
 class AdaptationContext:
-    """Support and query of all tasks ``together``, or of a single task with index ``number``.
+    """Support and query of all tasks (``stacked``: one weight per task), or of one task.
 
-    ``encoded`` (query) and ``seen`` (support) are set if encoding does not depend on the adapted weights.
+    ``task_index`` is the index of that one task in its batch, for messages. ``query_encoded`` and ``support_encoded``
+    are set if encoding does not depend on the adapted weights.
     ``progress`` is the completed share of the training. ``calls`` and ``finite`` collect what is checked once after
     all steps: the ownership of rows, and each step's losses.
     """
@@ -27,37 +28,37 @@ class AdaptationContext:
     support: HeteroData | None
     query: HeteroData
     loss: nn.Module
-    encoded: Encoded | None
-    seen: Encoded | None
-    together: bool
-    number: int = 0
+    query_encoded: Encoded | None
+    support_encoded: Encoded | None
+    stacked: bool
+    task_index: int = 0
     progress: float = 1.0
     calls: list[Call] = field(default_factory=list)
     finite: list[Tensor] = field(default_factory=list)
 
-    def each(self, weight: Tensor) -> Tensor:
+    def per_task(self, weight: Tensor) -> Tensor:
         """The same weight for every task, ``[T, *shape]``, or for a single task ``[*shape]``; always a new tensor.
 
         Other starts may depend on the original tensor, so no step may be taken on it.
         """
-        return weight.expand([*((self.query.num_tasks,) if self.together else ()), *weight.shape])
+        return weight.expand([*((self.query.num_tasks,) if self.stacked else ()), *weight.shape])
 
-    def written(self, weight: Weight) -> Weight:
+    def as_dense(self, weight: Weight) -> Weight:
         """A low-rank matrix as dense ``[T, *shape]``, any other weight unchanged."""
         return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
 
     def call(self, batch: HeteroData, *, exact: bool) -> Call:
         """A call of the recommender for this batch; ``exact``: differentiable to any order."""
-        made = Call(self.recommender, batch, together=self.together, exact=exact)
+        made = Call(self.recommender, batch, stacked=self.stacked, exact=exact)
         self.calls.append(made)
         return made
 
-    def evaluate_query(self, weights: Weights, answer: nn.Module | None) -> Tensor:
-        """Query losses by ``answer`` (or scores, if None) under these weights."""
+    def evaluate_query(self, weights: Weights, objective: nn.Module | None) -> Tensor:
+        """Query losses by ``objective`` (or scores, if None) under these weights."""
         call = self.call(self.query, exact=torch.is_grad_enabled())
-        return call.run(call.wrapped(weights), loss=answer, encoded=self.encoded)
+        return call.run(call.wrapped(weights), loss=objective, encoded=self.query_encoded)
 
-    def settle(self) -> None:
+    def run_checks(self) -> None:
         """Run the deferred checks of all calls.
 
         Raises:
@@ -71,12 +72,12 @@ class AdaptationContext:
             number, loss = next((n, loss) for n, loss in enumerate(losses) if not bool(loss.isfinite().all()))
             task = int((~loss.isfinite()).nonzero()[0])
             raise DivergedError(
-                f"task {self.number + task}, step {number}: the support loss is {float(loss[task])}; lower the inner "
-                f"rate, or check the encoder's output for padding rows"
+                f"task {self.task_index + task}, step {number}: the support loss is {float(loss[task])}; lower the "
+                f"inner rate, or check the encoder's output for padding rows"
             )
         for call in calls:
             if call.stack is not None:
-                call.stack.settle()
+                call.stack.run_checks()
 
 
 @dataclass(frozen=True)

@@ -21,29 +21,29 @@ class Move:
 
     rate: float | Tensor
     grads: list[Tensor | None]
-    held: float | Tensor | None
+    proximal: float | Tensor | None
 
 
 def moved(weight: Weight, own: Tensor, move: Move, support: Support, name: str) -> Weight:
-    """``θ_k − α g_k``, and with a proximal term ``− α λ (θ_k − θ_0)``.
+    """``θ_k − α g_k``, and with a proximal term ``− α λ (θ_k − θ_0)``, where ``θ_0`` is the task's initial value.
 
     Args:
-        own: the weight as used in the step; name: its name, to look up its start.
+        own: the weight as used in the step; name: its name, to look up θ_0.
     """
-    rate, held, second = move.rate, move.held, support.second
+    rate, proximal, second = move.rate, move.proximal, support.second
     if isinstance(weight, TableState):
         assert isinstance(own, TaskTable)
-        return own.stepped(weight, rate, move.grads, keep_graph=second, held=held)
+        return own.stepped(weight, rate, move.grads, keep_graph=second, proximal=proximal)
     if isinstance(weight, MatrixState):
         assert isinstance(own, TaskMatrix)
-        return own.stepped(weight, rate, move.grads, keep_graph=second, held=held)
+        return own.stepped(weight, rate, move.grads, keep_graph=second, proximal=proximal)
     (grad,) = move.grads
     end = weight if grad is None else weight - rate * grad
-    if held is None:
+    if proximal is None:
         return end
     start = support.start[name]
     away = weight - (start.base if isinstance(start, LowRank) else start)
-    return end - held * (away if second else away.detach())
+    return end - proximal * (away if second else away.detach())
 
 
 def leaf(weight: Weight) -> Weight:
@@ -51,7 +51,7 @@ def leaf(weight: Weight) -> Weight:
     return weight.detach() if isinstance(weight, LowRank) else weight.detach().requires_grad_()
 
 
-def read_of(own: Tensor, begin: Weight) -> list[Tensor]:
+def differentiable_parts(own: Tensor, begin: Weight) -> list[Tensor]:
     """The tensors to differentiate with respect to: the weight itself, or the tensors read from a low-rank weight."""
     if isinstance(begin, Tensor):
         return [begin]

@@ -21,25 +21,25 @@ class Fallback:
     """
 
     def __init__(self) -> None:
-        self.refusals: dict[Mode, str] = {}
+        self.unsupported: dict[Mode, str] = {}  # reason by mode
         self.failures: dict[Mode, tuple[str, int]] = {}  # kind and number of consecutive failures
         self.warned: set[str] = set()
-        self.moving: set[str] | None = None  # buffers written in a successful stacked run
+        self.written_buffers: set[str] | None = None  # those that a successful stacked run wrote
 
-    def worked(self, mode: Mode, moved: set[str]) -> None:
+    def record_success(self, mode: Mode, moved: set[str]) -> None:
         """Record a successful stacked batch, and the buffers it has written."""
         self.failures.pop(mode, None)
         if mode[0]:
-            self.moving = moved
+            self.written_buffers = moved
 
-    def refused(self, mode: Mode, error: Exception) -> None:
+    def record_fallback(self, mode: Mode, error: Exception) -> None:
         """Record why a batch fell back to the loop, and warn once per reason."""
         reason, kind = reason_of(error), kind_of(error)
         before, times = self.failures.get(mode, ("", 0))
         times = times + 1 if before == kind else 1
         self.failures[mode] = kind, times
         if times >= 3 or (isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)):
-            self.refusals[mode] = reason
+            self.unsupported[mode] = reason
         if kind not in self.warned:
             self.warned.add(kind)
             how = f"adapting task by task, with the same result (to stack it: {remedy_of(error).value})"

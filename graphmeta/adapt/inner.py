@@ -62,7 +62,7 @@ class OrderSchedule:
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """Options of the inner loop: ``θ_{k+1} = θ_k − α (clip(∇L_support(θ_k)) + λ (θ_k − θ_0))``.
+    """Options of the inner loop: ``θ_{k+1} = θ_k − α (clip(∇L_support(θ_k)) + λ (θ_k − θ_0))``; α: rate of the step.
 
     Args:
         steps: number of steps; 0 uses the start without steps.
@@ -101,12 +101,12 @@ class InnerLoop:
         return self.order.at(progress) if isinstance(self.order, OrderSchedule) else self.order
 
     def weights_at(self, progress: float) -> tuple[float, ...]:
-        """The weights of the query losses after each step; empty if only the last step counts."""
+        """The weights of the query losses after each step; empty if only the last step's loss is used."""
         weights = () if self.multi_step is None else self.multi_step.weights(self.steps, progress)
         return weights if any(weights[:-1]) else ()
 
     @property
-    def dearest(self) -> float:
+    def peak_memory_progress(self) -> float:
         """The training progress at which a batch needs the most memory."""
         second = self.order.first if isinstance(self.order, OrderSchedule) else 0.0
         return second if self.multi_step is not None and second < self.multi_step.until else 1.0

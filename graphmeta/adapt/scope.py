@@ -14,8 +14,8 @@ from graphmeta.errors import InputError
 class Scope:
     """Parameters at or below one of the name ``prefixes``: ``Scope("head")`` includes ``head.project.weight``.
 
-    ``Scope("")`` is every parameter. MeLU's scope is the last layers, ANIL's the head, CBML's everything. Parameters
-    at or below a prefix in ``without`` are excluded.
+    ``Scope("")`` is every parameter. MeLU: ``Scope("head.project")``, ANIL: ``Scope("head")``, CBML: ``Scope("")``.
+    Parameters at or below a prefix in ``without`` are excluded.
     """
 
     prefixes: tuple[str, ...]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Step(Protocol):
-    """``rate(name, number)``: the learning rate of a parameter in a step (a number or ``shape``-like tensor)."""
+    """The learning rate of each parameter in each step: a number, or a tensor that broadcasts to the parameter."""
 
     def rate(self, name: str, number: int) -> float | Tensor:
         """The rate of parameter ``name`` in step ``number`` (from 0)."""
@@ -60,7 +60,8 @@ class Gradient(nn.Module):
     Raises:
         InputError: any other rate.
 
-    Source: MAML. Adam is not offered for inner steps, because its second derivative at zero is infinite.
+    Source: MAML. Adam is not offered for inner steps, because the derivative of its update is infinite where the
+    gradient is 0.
     """
 
     def __init__(self, lr: float) -> None:

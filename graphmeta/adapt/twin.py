@@ -1,4 +1,4 @@
-"""A module's twin for one call: a shallow copy of its modules that shares the memory of the weights.
+"""A per-call copy ("twin") of a module: modules are copied shallowly, weights are shared.
 
 A call with other weights, or in another mode, must not modify the called module, also with concurrent threads. The
 call therefore uses a twin: each module is copied shallowly, parameters and buffers are shared, and task-specific
@@ -39,7 +39,7 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.
 _EXACT = frozenset(_PLAIN)
 _TENSORS = ("_parameters", "_buffers", "_modules")
 _HOOKS = frozenset(name for name, value in nn.Module().__dict__.items() if isinstance(value, dict)) - {*_TENSORS}
-_RECURRENT = ("_flat_weights", "_flat_weight_refs")  # rebuilt by put
+_RECURRENT = ("_flat_weights", "_flat_weight_refs")  # cached weights of nn.RNN, rebuilt by put()
 _DEPTH = 8
 # Objects of these packages hold no modules, and may be large.
 _OPAQUE = frozenset({"numpy", "pandas", "torch", "_thread", "threading", "logging", "re", "pathlib", "collections.abc"})
@@ -49,16 +49,16 @@ class Snapshot:
     """The buffers and numbers of a module before a call, which may change them in training.
 
     Args:
-        moving: the names of the buffers that calls write into; None if not known yet (all are copied).
+        written: the names of the buffers that calls write into; None if not known yet (all are copied).
     """
 
-    def __init__(self, module: nn.Module, moving: set[str] | None) -> None:
+    def __init__(self, module: nn.Module, written: set[str] | None) -> None:
         self._of = [(part, dict(part._buffers), _numbers_of(part)) for part in module.modules() if part.training]
         dense = {n: b for n, b in module.named_buffers() if b.layout == torch.strided} if module.training else {}
         self._buffers = {name: (buffer, buffer._version) for name, buffer in dense.items()}
-        wanted = self._buffers if moving is None else self._buffers.keys() & moving
+        wanted = self._buffers if written is None else self._buffers.keys() & written
         self._values = {name: self._buffers[name][0].clone() for name in wanted}
-        self._known = set() if moving is None else moving
+        self._known = set() if written is None else written
 
     def moved(self) -> set[str]:
         """The names of the buffers that calls write into (batch norm does so without a new version)."""
@@ -88,16 +88,16 @@ class Twin:
     Args:
         module: the called module.
         training: the mode of the twin; if not given, that of each module.
-        apart: whether the weights are new tensors over the same memory, so that in-place updates by a concurrent
-            training do not invalidate autograd of this call; if not, the parameters themselves.
+        detached_views: whether the weights are new tensors over the same memory, so that in-place updates by a
+            concurrent training do not invalidate autograd of this call; if not, the parameters themselves.
     """
 
-    def __init__(self, module: nn.Module, *, training: bool | None = None, apart: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, training: bool | None = None, detached_views: bool = False) -> None:
         self._memo: dict[int, Any] = {}
-        self._training, self._apart = training, apart
+        self._training, self._detached_views = training, detached_views
         self._pairs: list[tuple[nn.Module, nn.Module]] = []
         self._kept: list[Any] = []
-        self._loose: set[int] = set()
+        self._held_outside_modules: set[int] = set()
         self._buffers: list[tuple[dict[str, Any], dict[str, Any], str, Tensor]] = []
         self.places: dict[int, list[tuple[dict[str, Any], str]]] = {}  # of each parameter and buffer, by its id
         self.recurrent: list[nn.RNNBase] = []
@@ -125,7 +125,7 @@ class Twin:
         """Set the parameters or buffers of these names, wherever they are registered."""
         for name, weight in weights.items():
             own = _named(self.original, name)
-            if id(own) in self._loose:
+            if id(own) in self._held_outside_modules:
                 raise InputError(
                     f"{name} is also held in a list or a closure, where it cannot be replaced per task; read it "
                     f"from its module"
@@ -142,7 +142,7 @@ class Twin:
         originals = {name: _named(self.original, name) for name in weights}
         replaced = {id(own) for own in originals.values()}
         guard.replaced = {own.data_ptr(): name for name, own in originals.items()}
-        guard.others = frozenset(self.places.keys() - replaced)
+        guard.shared_parameters = frozenset(self.places.keys() - replaced)
         plain = (w for w in weights.values() if type(w) in (Tensor, nn.Parameter))
         guard.parameters = self.parameters | {address(w) for w in plain if address(w) > 0}
 
@@ -218,8 +218,8 @@ class Twin:
         if not isinstance(tensor, nn.Parameter):
             if tensor.layout != torch.strided:
                 return tensor.detach()
-            return tensor.data if self._apart else tensor.view_as(tensor)
-        if not self._apart:
+            return tensor.data if self._detached_views else tensor.view_as(tensor)
+        if not self._detached_views:
             return tensor
         key = id(tensor)
         if key not in self._memo:
@@ -251,7 +251,7 @@ class Twin:
     def _tensor(self, value: Tensor) -> Tensor:
         """A tensor that is a plain attribute: a constant of the module, or a parameter held twice."""
         if id(value) in self.places and isinstance(value, nn.Parameter):
-            self._loose.add(id(value))
+            self._held_outside_modules.add(id(value))
             return self._shared(value)
         if not is_lazy(value) and value.layout == torch.strided:
             self.memory.add(value.untyped_storage().data_ptr())

@@ -41,10 +41,10 @@ class SessionPopularity:
     Args:
         log: the training log.
 
-    >>> import pandas as pd; from graphmeta.sampling.samples import open_sessions
+    >>> import pandas as pd; from graphmeta.sampling.samples import sessions_without_target
     >>> clicks = pd.DataFrame({"session": [1, 1, 1, 2], "item": ["a", "b", "b", "c"]})
     >>> log = EventLog.read(clicks, session="session", item="item")
-    >>> SessionPopularity(log).scores(open_sessions([np.array([2, 0, 2])])).tolist()[0]
+    >>> SessionPopularity(log).scores(sessions_without_target([np.array([2, 0, 2])])).tolist()[0]
     [1.5, 0.6666666865348816, 2.75]
     """
 

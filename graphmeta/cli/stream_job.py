@@ -23,7 +23,7 @@ from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
 from graphmeta.retrain.testing import StreamEvaluation
-from graphmeta.sampling.histories import by_user
+from graphmeta.sampling.histories import sessions_by_user
 from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import write_json
 from graphmeta.system import System
@@ -100,7 +100,7 @@ def run_stream(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Per
     """
     known = log.users is not None
     log, evaluation = (
-        (by_user(log), StreamEvaluation(job.negatives))
+        (sessions_by_user(log), StreamEvaluation(job.negatives))
         if known
         else (log, StreamEvaluation(job.negatives, samples=prefixes))
     )

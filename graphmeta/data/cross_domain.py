@@ -232,7 +232,7 @@ def review_graph(cut: CrossDomain, *, aspects: int = 5, correlation: Tensor | No
 class Texts:
     """The documents of users and items in both domains, and auxiliary documents of users.
 
-    ``users[d]``, ``items[d]`` and ``auxiliary[d]`` are those of domain d; ``words``, ``writer [R]`` and ``said [R]``
+    ``users[d]``, ``items[d]`` and ``auxiliary[d]`` are those of domain d; ``words``, ``writer [R]`` and ``reviews [R]``
     are the vocabulary words, the user and the text of each review of the graph.
     """
 
@@ -242,7 +242,7 @@ class Texts:
     auxiliary: tuple[Documents, Documents]
     words: Words
     writer: np.ndarray
-    said: np.ndarray
+    reviews: np.ndarray
 
 
 def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_count: int = 1, seed: int = 0) -> Texts:
@@ -253,9 +253,9 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
         seed: for sampling the auxiliary reviews, see :func:`auxiliary_reviews`.
     """
     graph = review_graph(cut)
-    said = np.concatenate([log.text for log in cut.known])
-    vocabulary = Vocabulary.fit(said, size=size, min_count=min_count)
-    words, writes = Words.of(said, vocabulary), graph["user", "writes", "review"].edge_index.numpy()
+    reviews = np.concatenate([log.text for log in cut.known])
+    vocabulary = Vocabulary.fit(reviews, size=size, min_count=min_count)
+    words, writes = Words.of(reviews, vocabulary), graph["user", "writes", "review"].edge_index.numpy()
 
     def documents(edges: np.ndarray, count: int) -> Documents:
         return Documents.of(edges, words, count=count, length=length)
@@ -269,7 +269,7 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
         auxiliary = auxiliary_reviews(cut, domain, seed=seed)
         auxiliary[1] += domain * len(cut.known[SOURCE])  # to review indices of the graph
         others.append(documents(auxiliary, len(cut.users)))
-    return Texts(vocabulary, (*users,), (*items,), (*others,), words, writes[0], said)  # pyright: ignore
+    return Texts(vocabulary, (*users,), (*items,), (*others,), words, writes[0], reviews)  # pyright: ignore
 
 
 def auxiliary_reviews(cut: CrossDomain, domain: int, *, seed: int = 0) -> np.ndarray:

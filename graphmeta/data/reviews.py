@@ -26,8 +26,8 @@ class ReviewLog:
     Shapes: user, item ``[R]`` int64 indices; rating, time ``[R]`` float64 (time in seconds, or row numbers); text
     ``[R]`` str; users, items: original ids.
 
-    >>> frame = pd.DataFrame({"who": ["a", "b"], "what": [7, 7], "stars": [5, 3], "said": ["Loud.", ""]})
-    >>> log = ReviewLog.read(frame, user="who", item="what", rating="stars", text="said")
+    >>> frame = pd.DataFrame({"who": ["a", "b"], "what": [7, 7], "stars": [5, 3], "review": ["Loud.", ""]})
+    >>> log = ReviewLog.read(frame, user="who", item="what", rating="stars", text="review")
     >>> log.user.tolist(), log.item.tolist(), log.items.tolist()
     ([0, 1], [0, 0], [7])
     """
@@ -57,9 +57,9 @@ class ReviewLog:
         who, users = pd.factorize(ids(column(frame, user, "user"), "user")[order])
         what, items = pd.factorize(ids(column(frame, item, "item"), "item")[order])
         stars = numbers(column(frame, rating, "rating"), "rating")[order]
-        said = column(frame, text, "text").fillna("").astype(str).to_numpy(dtype=object)[order]
+        texts = column(frame, text, "text").fillna("").astype(str).to_numpy(dtype=object)[order]
         numbered = who.astype(np.int64), what.astype(np.int64)
-        return cls(*numbered, stars, times[order], said, np.asarray(users), np.asarray(items))
+        return cls(*numbered, stars, times[order], texts, np.asarray(users), np.asarray(items))
 
     def __len__(self) -> int:
         return len(self.user)
@@ -85,7 +85,7 @@ class ReviewLog:
 
         Reviews without a text are dropped first.
         """
-        kept = self.select(np.array([bool(said.strip()) for said in self.text], dtype=bool))
+        kept = self.select(np.array([bool(text.strip()) for text in self.text], dtype=bool))
         kept = kept.select(np.bincount(kept.item, minlength=len(self.items))[kept.item] >= min_item_reviews)
         kept = kept.select(np.bincount(kept.user, minlength=len(self.users))[kept.user] >= min_user_reviews)
         if len(kept) == 0:

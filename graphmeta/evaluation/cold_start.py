@@ -118,7 +118,9 @@ class ColdStart:
     def _held_out(self) -> Tasks:
         """Tasks of users with held-out ratings and an allowed number of support ratings."""
         count = np.bincount(self.log.session[self.seen], minlength=self.log.num_sessions)
-        enough = ((count >= self.queries.least - self.queries.queries) & (count <= self.queries.most))[self.log.session]
+        enough = ((count >= self.queries.min_events - self.queries.queries) & (count <= self.queries.max_events))[
+            self.log.session
+        ]
         return tasks_of(self.log, self.seen & enough, self.held_out & enough)
 
 
@@ -141,10 +143,10 @@ def cold_start(
     queries = queries or RandomQueries()
     warm = ~users.rows[log.session] & ~items.rows[log.item]
     count = np.bincount(log.session[warm], minlength=log.num_sessions)
-    rich = (count >= queries.least + queries.queries) & (count <= queries.most + queries.queries)
+    rich = (count >= queries.min_events + queries.queries) & (count <= queries.max_events + queries.queries)
     sample = np.random.default_rng([queries.seed, 1]).random(log.num_sessions)
     chosen = rich & (sample < share)
-    options = {"queries": queries.queries, "least": 0, "most": log.num_events, "seed": queries.seed + 1}
+    options = {"queries": queries.queries, "min_events": 0, "max_events": log.num_events, "seed": queries.seed + 1}
     _, held_out = random_queries(log, warm & chosen[log.session], **options)
     return ColdStart(log, users, items, held_out, queries)
 

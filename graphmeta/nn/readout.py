@@ -32,7 +32,7 @@ class Last(nn.Module):
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector per sample."""
-        last, known = batch["sample"].last, batch["sample"].get("known")
+        last, known = batch["sample"].last, batch["sample"].get("has_events")
         if known is None:
             return states.index_select(0, last)
         return torch.cat([states, states.new_zeros(1, states.shape[1])])[torch.where(known, last, len(states))]

@@ -58,7 +58,7 @@ def user_aspects(
             aspect,
             points[aspect],
             [(str(texts.vocabulary.words[w - 1]), share) for w, share in _most(document[0], weights[:, aspect], words)],
-            [(str(texts.said[r]), share) for r, share in _most(document[1], weights[:, aspect], reviews)],
+            [(str(texts.reviews[r]), share) for r, share in _most(document[1], weights[:, aspect], reviews)],
         )
         for aspect in np.argsort(points)[::-1].tolist()
     ]

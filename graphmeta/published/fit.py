@@ -67,7 +67,11 @@ def fit(
     plan = Plan(system, epochs, seed, width, batch_size, lr)
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
-            plan, data, Checkpoint(Path(folder)), say=_said if progress else _silent, bar=_drawn if progress else _plain
+            plan,
+            data,
+            Checkpoint(Path(folder)),
+            say=_print_line if progress else _silent,
+            bar=_progress_bar if progress else _plain,
         )
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
     made.system.notes |= {**asdict(plan), "history": history}
@@ -106,13 +110,13 @@ def _silent(line: str) -> None:
     """Print nothing."""
 
 
-def _said(line: str) -> None:
+def _print_line(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)
 
 
-def _drawn(batches: Iterable[Any], name: str) -> Iterable[Any]:
+def _progress_bar(batches: Iterable[Any], name: str) -> Iterable[Any]:
     from tqdm import tqdm
 
     return tqdm(batches, desc=name, leave=False, mininterval=0.2)

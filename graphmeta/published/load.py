@@ -25,6 +25,8 @@ from graphmeta.recipe import FORMAT, LIMITS, Recipe
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
+# A name in formats before 5.
+_GRADIENT_SLOTS = re.compile(r"\badaptation\.start\.slopes\.")
 # Names in formats before 4: systems, options, option values, and prefixes of weight names.
 _SYSTEMS = {"second_look": "reranker"}
 _OPTIONS = {"extras": "score_terms", "phases": "rounds"}
@@ -63,6 +65,8 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
     with torch.inference_mode(False):  # weights must be trainable even if loaded in inference mode
         tensors, stored = load_state(Path(folder), "model")
         document = read_document(stored, str(folder))
+        if stored["format"] < 5:
+            tensors = {_GRADIENT_SLOTS.sub("adaptation.start.gradient_slots.", k): v for k, v in tensors.items()}
         if stored["format"] < 4:
             tensors = {_weight_name(k, published=document.recipe is not None): v for k, v in tensors.items()}
         if build is None:

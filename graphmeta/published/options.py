@@ -2,7 +2,7 @@
 
 A function of :mod:`graphmeta.published.models` takes objects: ``cbml(base, step=LearnedRates(0.01, per_step=True),
 inner=InnerLoop(order=2))``. The command line and stored recipes use numbers, strings and lists:
-``lr=0.01, learned="number", order=2``. This module converts between the two;
+``lr=0.01, learned="per entry", order=2``. This module converts between the two;
 :func:`~graphmeta.published.catalogue.build` takes either.
 """
 
@@ -27,11 +27,16 @@ from graphmeta.retrain.transfer import RESTARTS, Restart
 
 # Never adapted: prototypes, gates and memory keys identify a task, and the rows that the re-ranker's MLP reads are not
 # grouped by task.
-FIXED = ("head.project.prototypes", "head.project.gate", "head.project.memory.keys", "head.score_terms.reranker")
+NEVER_ADAPTED = (
+    "head.project.prototypes",
+    "head.project.gate",
+    "head.project.memory.keys",
+    "head.score_terms.reranker",
+)
 SCOPES: dict[str, Scope] = {
-    "predictor": Scope("head.project", "head.score_terms", "head.scale", without=FIXED),
-    "attention": Scope("encoder", "head", without=FIXED),
-    "all": Scope("", without=FIXED),
+    "predictor": Scope("head.project", "head.score_terms", "head.scale", without=NEVER_ADAPTED),
+    "attention": Scope("encoder", "head", without=NEVER_ADAPTED),
+    "all": Scope("", without=NEVER_ADAPTED),
 }
 PREDICTOR, ATTENTION, EVERYTHING = SCOPES.values()
 
@@ -43,8 +48,9 @@ class ClusterGate:
     Args:
         session, cluster: whether the gate reads the session vector S and its cluster vector C.
         granularity: how gate values are broadcast over a weight, see :mod:`graphmeta.nn.conditioning.gate`.
-        per_sample: compute one gate per support sample and for the query; inner steps update the ungated weights. If
-            False, compute one gate per task from its observed clicks; inner steps update the gated weights.
+        per_sample: a gate for each support sample and for the query, applied in each forward pass; inner steps update
+            the ungated weights. If False, one gate per task, from its observed clicks, applied before the inner steps,
+            which update the gated weights.
     """
 
     session: bool = True
@@ -56,7 +62,7 @@ class ClusterGate:
         if not (self.session or self.cluster):
             raise InputError("a gate reads the session, the cluster or both; pass gate=None for no gate")
 
-    def part(self, session: int) -> slice:
+    def entries_read(self, session: int) -> slice:
         """The entries of ``[S ; C]`` that the gate reads; ``session`` is the size of S."""
         return slice(None if self.session else session, None if self.cluster else session)
 
@@ -159,29 +165,34 @@ def _make_scope(values: Mapping[str, Any], default: Scope) -> Scope:
     scope, without = values.get("scope"), values.get("without")
     if isinstance(scope, str) and scope not in SCOPES:
         raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
-    chosen = SCOPES[scope] if isinstance(scope, str) else default if scope is None else Scope(*scope, without=FIXED)
+    chosen = (
+        SCOPES[scope] if isinstance(scope, str) else default if scope is None else Scope(*scope, without=NEVER_ADAPTED)
+    )
     return chosen if without is None else Scope(*chosen.prefixes, without=without)
 
 
 def _flat_scope(scope: Scope) -> dict[str, Any]:
     known = next((name for name, one in SCOPES.items() if one == scope), None)
-    without = None if scope.without == FIXED else list(scope.without)
+    without = None if scope.without == NEVER_ADAPTED else list(scope.without)
     return {"scope": known or list(scope.prefixes), "without": without}
 
 
 _STEPS: dict[bool | str, Callable[[float], StoredStep]] = {
     False: Gradient,
-    "number": lambda lr: LearnedRates(lr, per_step=True),
-    "number, all steps": lambda lr: LearnedRates(lr, per_step=False),
-    "group, all steps": lambda lr: GroupRates(lr, per_step=False),
-    "group": lambda lr: GroupRates(lr, per_step=True),
+    "per entry": lambda lr: LearnedRates(lr, per_step=True),
+    "per entry, shared by steps": lambda lr: LearnedRates(lr, per_step=False),
+    "per group, shared by steps": lambda lr: GroupRates(lr, per_step=False),
+    "per group": lambda lr: GroupRates(lr, per_step=True),
     True: lambda lr: LearnedRates(lr, per_step=True),
 }
+# Earlier names of these values, in recipes and commands.
+_OLD_STEPS = {"number": "per entry", "number, all steps": "per entry, shared by steps", "group": "per group"}
+_OLD_STEPS |= {"group, all steps": "per group, shared by steps"}
 
 
 def _make_step(values: Mapping[str, Any], default: Step | float) -> Step | float:
     flat = {**_flat_step(default), **values}
-    lr, learned = flat["lr"], flat["learned"]
+    lr, learned = flat["lr"], _OLD_STEPS.get(flat["learned"], flat["learned"])
     if learned not in _STEPS:
         known = ", ".join(repr(kind) for kind in _STEPS if isinstance(kind, str))
         raise InputError(f"learned={learned!r} must be False, True or one of {known}")

@@ -76,9 +76,9 @@ def _key(name: str) -> str:
 class _Learner(System):
     """The system that trains through the transfer networks; statistics are fitted by the system itself."""
 
-    def __init__(self, like: System, through: TransferWrapper) -> None:
+    def __init__(self, like: System, wrapper: TransferWrapper) -> None:
         super().__init__(
-            through,  # pyright: ignore[reportArgumentType]
+            wrapper,  # pyright: ignore[reportArgumentType]
             like.items,
             users=like.users,
             loss=like.loss,
@@ -87,7 +87,7 @@ class _Learner(System):
         )
 
     @property
-    def through(self) -> TransferWrapper:
+    def wrapper(self) -> TransferWrapper:
         """Its recommender."""
         return self.recommender  # pyright: ignore[reportReturnType]
 
@@ -116,7 +116,7 @@ class PersistentOptimizer:
 class Restart(Protocol):
     """Where step 1 starts after the networks have been trained."""
 
-    def restart(self, through: TransferWrapper) -> None:
+    def restart(self, wrapper: TransferWrapper) -> None:
         """Set the tables, in place."""
         ...
 
@@ -125,7 +125,7 @@ class Restart(Protocol):
 class Retrained:
     """At the retrained tables Ŵ, as in the paper."""
 
-    def restart(self, through: TransferWrapper) -> None:
+    def restart(self, wrapper: TransferWrapper) -> None:
         """They are there already."""
 
 
@@ -133,9 +133,9 @@ class Retrained:
 class Transferred:
     """At the transferred tables, as in the public code."""
 
-    def restart(self, through: TransferWrapper) -> None:
+    def restart(self, wrapper: TransferWrapper) -> None:
         """Transfer every row."""
-        _assign(through.body, through.served())
+        _assign(wrapper.body, wrapper.served())
 
 
 RESTARTS: dict[str, Restart] = {"retrained": Retrained(), "transferred": Transferred()}  # their names in recipes
@@ -205,7 +205,7 @@ class Transfer:
         """Train the networks on the new period, then retrain and transfer the tables."""
         system.fit_statistics(period.past)
         learner, every = self._learner(system, state), period.samples(system)
-        through, body = learner.through, learner.through.body
+        wrapper, body = learner.wrapper, learner.wrapper.body
         new = every.take(period.is_new(every).nonzero()[0])
         taken_in = int(state["taken in"])
         if "began" in state:
@@ -213,15 +213,15 @@ class Transfer:
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
             kinds = ([True, False] * self.rounds)[: None if taken_in >= self.offline else -1]
             self._alternate(learner, (before, new), period, kinds=kinds)
-            _assign(body, through.served())
-        through.old = _tables(body, through.old)
+            _assign(body, wrapper.served())
+        wrapper.old = _tables(body, wrapper.old)
         self._step(learner, new, period, optimizer=PersistentOptimizer(self.weights), nets=False, number=0)
-        retrained = _tables(body, through.old)
-        _assign(body, through.served())
-        tables = {f"old/{name}": table for name, table in through.old.items()}
+        retrained = _tables(body, wrapper.old)
+        _assign(body, wrapper.served())
+        tables = {f"old/{name}": table for name, table in wrapper.old.items()}
         tables |= {f"retrained/{name}": table for name, table in retrained.items()}
         counts = {"began": torch.tensor(period.begin, dtype=torch.float64), "taken in": torch.tensor(taken_in + 1)}
-        nets = {name: through.nets[_key(name)] for name in through.old}
+        nets = {name: wrapper.nets[_key(name)] for name in wrapper.old}
         return _packed(nets) | tables | counts
 
     def _warm_up(self, system: System, state: State, period: Period) -> State:
@@ -230,7 +230,7 @@ class Transfer:
         learner, warm_up = self._learner(system, state), replace(self, epochs=self.warm_up)
         samples, theta = period.samples(system), PersistentOptimizer(self.theta)
         warm_up._step(learner, samples, period, optimizer=theta, nets=True, number=0)
-        return _packed({name: learner.through.nets[_key(name)] for name in learner.through.old})
+        return _packed({name: learner.wrapper.nets[_key(name)] for name in learner.wrapper.old})
 
     def _names(self, system: System) -> list[str]:
         body, scope = system.recommender, Scope(*self.tables)
@@ -260,7 +260,7 @@ class Transfer:
         for number, nets in enumerate(kinds, 1):
             self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
             if nets:
-                self.restart_from.restart(learner.through)
+                self.restart_from.restart(learner.wrapper)
 
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Optimizer, nets: bool, number: int
@@ -268,7 +268,7 @@ class Transfer:
         """Run the epochs of one of the two steps."""
         if len(samples) == 0:
             return
-        learner.through.learn(nets=nets, tuned=self.tuned)
+        learner.wrapper.learn(nets=nets, tuned=self.tuned)
         for part in learner.modules():
             if isinstance(part, UniformSeen):
                 part.since = period.begin if nets else -np.inf

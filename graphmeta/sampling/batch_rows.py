@@ -22,7 +22,14 @@ def next_times(samples: Samples, time: np.ndarray) -> np.ndarray:
 
 
 # Value of each optional column in dummy rows.
-FILL: dict[str, float] = {"time": 0.0, "next_time": np.nan, "target": -1, "user": -1, "value": 0.0, "known": True}
+DUMMY_VALUES: dict[str, float] = {
+    "time": 0.0,
+    "next_time": np.nan,
+    "target": -1,
+    "user": -1,
+    "value": 0.0,
+    "has_events": True,
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class BatchRows:
     of_sample: dict[str, np.ndarray]
 
 
-def hetero(
+def to_hetero_data(
     rows: BatchRows, *, real: np.ndarray | None = None, per_task: dict[str, int] | None = None, num_tasks: int = 1
 ) -> HeteroData:
     """The arrays as a batch, see :mod:`graphmeta.sampling.session_batch`; ``real``: rows of non-dummy samples."""

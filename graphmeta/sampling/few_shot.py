@@ -16,8 +16,8 @@ from graphmeta.sampling.tasks import Tasks, tasks_of
 def support_from_clicks(query: Samples, *, max_support: int | None = None) -> Tasks:
     """One task per sample; every observed click is a support target, predicted from the clicks before it.
 
-    For set-based systems: the first click, with an empty context, is a target too, so that one observed click is
-    enough for a support. With ``max_support``, only the last ``max_support`` clicks are targets.
+    For systems that read the support as a set (MetaCF): the first click, with an empty context, is a target too, so
+    that one observed click is enough for a support. With ``max_support``, only that many last clicks are targets.
     """
     count = query.lengths if max_support is None else np.minimum(query.lengths, max_support)
     at, ptr = ragged(query.end - count, count)
@@ -33,29 +33,31 @@ def click_after(log: EventLog, known: int) -> Samples:
     return replace(longer, end=end, target=longer.item[end])
 
 
-def sampled_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 0, max_length: int = 50) -> Tasks:
-    """Sample n records of each session; half of them, rounded down, are the support, the others the query.
+def sampled_tasks(
+    log: EventLog, *, min_events: int = 2, max_events: int = 10, seed: int = 0, max_length: int = 50
+) -> Tasks:
+    """Sample n events of each session; half of them, rounded down, are the support, the others the query.
 
-    ``n`` is uniform from ``least`` to ``most`` (or the number of distinct items, if smaller); sessions with fewer than
-    ``least`` distinct items are left out. Each item counts once, at its first event.
+    ``n`` is uniform from ``min_events`` to ``max_events`` (or the number of distinct items, if smaller); sessions with
+    fewer than ``min_events`` distinct items are left out. Each item counts once, at its first event.
 
     Args:
         log: a "session" is the whole history of a user.
-        max_length: only the last ``max_length`` support records are read.
+        max_length: only the last ``max_length`` support events are read.
 
     Raises:
-        InputError: no session with two distinct items, or ``least`` and ``most`` that allow no task.
+        InputError: no session with two distinct items, or ``min_events`` and ``max_events`` that allow no task.
 
     Source: MetaCF (Wei et al. 2020), section on data.
     """
-    if not 2 <= least <= most:
-        raise InputError(f"least={least} and most={most} records per user: choose 2 <= least <= most")
+    if not 2 <= min_events <= max_events:
+        raise InputError(f"min_events={min_events} and max_events={max_events}: choose 2 <= min_events <= max_events")
     random = np.random.default_rng(seed)
     _, first = np.unique(log.session * log.num_items + log.item, return_index=True)
     rows = np.sort(first)
     count = np.bincount(log.session[rows], minlength=log.num_sessions)
-    wanted = random.integers(least, np.maximum(np.minimum(most, count), least), endpoint=True)
-    wanted[count < least] = 0
+    wanted = random.integers(min_events, np.maximum(np.minimum(max_events, count), min_events), endpoint=True)
+    wanted[count < min_events] = 0
     shuffled_rows = rows[np.lexsort((random.random(len(rows)), log.session[rows]))]
     session = log.session[shuffled_rows]
     place = np.arange(len(rows)) - (np.cumsum(count) - count)[session]
@@ -66,11 +68,11 @@ def sampled_tasks(log: EventLog, *, least: int = 2, most: int = 10, seed: int = 
 
 
 def random_queries(
-    log: EventLog, among: np.ndarray, *, queries: int = 10, least: int = 13, most: int = 100, seed: int = 0
+    log: EventLog, among: np.ndarray, *, queries: int = 10, min_events: int = 13, max_events: int = 100, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of support and query events: ``queries`` random events of each session are queries, the others support.
+    """``(support, query)``, two masks ``[N]``: ``queries`` random events of each session are queries, the rest support.
 
-    Only sessions with ``least`` to ``most`` candidate events are used.
+    Only sessions with ``min_events`` to ``max_events`` candidate events are used.
 
     Args:
         among: the candidate events, ``[N]`` bool.
@@ -78,7 +80,7 @@ def random_queries(
     Source: MeLU, section 4.1 (ten of 13 to 100 ratings). Differs: the sample has a seed.
     """
     count = np.bincount(log.session[among], minlength=log.num_sessions)
-    among = among & ((count >= least) & (count <= most))[log.session]
+    among = among & ((count >= min_events) & (count <= max_events))[log.session]
     key = np.where(among, np.random.default_rng(seed).random(log.num_events), 2.0)
     order = np.lexsort((key, log.session))
     place = np.empty(log.num_events, dtype=np.int64)
@@ -92,8 +94,8 @@ class RandomQueries:
     """The tasks of a log by :func:`random_queries`; ``System(samples=RandomQueries())`` trains on them."""
 
     queries: int = 10
-    least: int = 13
-    most: int = 100
+    min_events: int = 13
+    max_events: int = 100
     seed: int = 0
 
     def __call__(self, log: EventLog, *, max_length: int = 50) -> Tasks:
@@ -102,7 +104,7 @@ class RandomQueries:
             raise InputError("the log has no ratings; name their column when reading it (value=)")
         return self.of(log, np.ones(log.num_events, dtype=bool)).latest(max_length)
 
-    def known(self, log: EventLog) -> EventLog:
+    def without_queries(self, log: EventLog) -> EventLog:
         """The log without the query events of its tasks; indices stay the same."""
         _, query = random_queries(log, np.ones(log.num_events, dtype=bool), **asdict(self))
         return log.without(query)

@@ -12,8 +12,8 @@ from graphmeta.sampling.samples import Samples, whole_sessions
 
 
 def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
-    """All clicks of each user as one session, split into pieces as in
-    :func:`~graphmeta.sampling.samples.whole_sessions`.
+    """All clicks of each user as one session, split into consecutive runs of at most
+    ``max_length`` clicks (:func:`~graphmeta.sampling.samples.whole_sessions`).
 
     Sessions without a user stay separate. For encoders whose state continues across a user's sessions.
 
@@ -23,7 +23,7 @@ def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
     return whole_sessions(_by_user(log)[0], max_length=max_length)
 
 
-def by_user(log: EventLog) -> EventLog:
+def sessions_by_user(log: EventLog) -> EventLog:
     """The log with all clicks of each user as one session, by time; sessions without a user stay separate.
 
     Raises:
@@ -33,7 +33,10 @@ def by_user(log: EventLog) -> EventLog:
 
 
 def every_event(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Every click as a target, in the log's order; the first click of a session has an empty context."""
+    """Every click as a target, in the log's order; the first click of a session has an empty context.
+
+    For models without a context (matrix factorisation), and for streaming tests.
+    """
     at = np.arange(log.num_events)
     begin = np.maximum(log.ptr[:-1][log.session], at - max_length)
     user = None if log.session_user is None else log.session_user[log.session]

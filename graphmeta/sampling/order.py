@@ -40,7 +40,7 @@ class TaskSampler:
             yield batches[at]
 
 
-Batches = Callable[..., Iterator[np.ndarray]]  # signature of shuffled and user_parallel
+Batches = Callable[..., Iterator[np.ndarray]]  # (samples, batch_size=, seed=, epoch=) -> row indices of each batch
 
 
 def shuffled(
@@ -51,11 +51,11 @@ def shuffled(
 
 
 def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """User-parallel mini-batches: each of ``batch_size`` slots reads one user's samples in order, then the next user.
+    """User-parallel mini-batches: each of ``batch_size`` positions reads one user's samples, then the next's.
 
-    Batch n holds the n-th sample of each slot, so a user's sessions are in order and never two in one batch. The order
-    of users depends only on ``(seed, epoch)``; a sample without a user counts as a user of its own. The last batches
-    contain only the users with most samples; with few very active users, use :func:`shuffled` instead.
+    Batch n holds the n-th sample of each position, so a user's sessions are in order and never two in one batch. The
+    order of users depends only on ``(seed, epoch)``; a sample without a user counts as a user of its own. The last
+    batches contain only the users with most samples; with few very active users, use :func:`shuffled` instead.
 
     Source: ASARS, section 3.3.
     """

@@ -22,7 +22,7 @@ def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.n
     return dummies
 
 
-def sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
+def padded_sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
     """Padded rows per task: at least one dummy sample. Dummy samples are sessions as real ones are: each has 1 to
     ``longest`` events and an item of its own, and every dummy item has an event."""
     samples, events, items = count["sample"], count["event"], count["item"]
@@ -38,13 +38,13 @@ def sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
     return {"sample": per_sample, "event": per_event, "item": per_item}
 
 
-def spread(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
+def padded_index(task: np.ndarray, counts: np.ndarray, per_task: int) -> np.ndarray:
     """The new index of each row when every task has ``per_task`` rows (rows sorted by task)."""
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return task * per_task + np.arange(len(task)) - first[task]
 
 
-def shares(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
+def events_per_dummy(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Each task's dummy events distributed evenly over its dummy samples; one count per dummy sample."""
     number, _ = ragged(np.zeros_like(samples), samples)
     owner = np.repeat(np.arange(len(samples)), samples)

@@ -1,4 +1,4 @@
-"""Converts sessions of original ids to samples, and scores to recommendations."""
+"""Maps ids to samples, and scores to recommendations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphmeta.data.tables import EntityTable, locate
 from graphmeta.errors import InputError, nearest, plain
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 
 _FEW = 5000  # ids that are compared letter by letter for a suggestion
 NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
@@ -50,7 +50,10 @@ class Sessions:
         times: Sequence[Sequence[float]] | None,
         unknown: str,
     ) -> Sessions:
-        """Map sessions of original ids to indices; ``unknown`` sets how unknown item ids are handled.
+        """Map sessions of original ids to indices.
+
+        Args:
+            unknown: what to do with unknown items: "raise", "warn" (skip them) or "ignore" (skip them silently).
 
         Raises:
             InputError: an unknown item with ``unknown="raise"``, or a wrong number of times or users.
@@ -74,7 +77,7 @@ class Sessions:
             chosen = order[at : at + size]
             yield (
                 chosen,
-                open_sessions(
+                sessions_without_target(
                     [self.rows[number] for number in chosen],
                     max_length=max_length,
                     times=None if self.times is None else [self.times[number] for number in chosen],

@@ -15,9 +15,11 @@ from graphmeta.sampling.padding import ragged
 
 @dataclass(frozen=True)
 class Samples:
-    """Contexts by reference: sample s has the context ``item[begin[s]:end[s]]`` and ``target[s]`` (-1: unknown).
+    """Sample s has the context ``item[begin[s]:end[s]]`` and the next item ``target[s]`` (-1: unknown).
 
-    Shapes: item ``[N]`` (the log's clicks); begin, end, target, session ``[S]`` (row of the log); all int64.
+    A sample stores a range of the log's clicks, not a copy.
+
+    Shapes: item ``[N]`` (the log's clicks); begin, end, target, session ``[S]`` (its index in the log); all int64.
     Optional: ``time [N]`` float64 seconds,
     ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, the rating of the target.
 
@@ -35,7 +37,7 @@ class Samples:
     items: EntityTable | None = field(default=None, repr=False)
     users: EntityTable | None = field(default=None, repr=False)
 
-    grouped: ClassVar[bool] = False  # whether samples are grouped into tasks with a given support
+    has_given_support: ClassVar[bool] = False  # whether the samples are tasks with a given support
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -47,12 +49,12 @@ class Samples:
 
     @property
     def support(self) -> Samples:
-        """Always empty: the support is made later, of each sample's own clicks (``support_of``)."""
+        """Empty; ``support_of`` makes the support from each sample's own clicks."""
         return self.take(slice(0, 0))
 
     @property
     def support_sizes(self) -> np.ndarray:
-        """Number of support samples of each sample as a task: its clicks after the first, ``[S]``."""
+        """Number of support samples if each sample is a task: its clicks after the first, ``[S]``."""
         return np.maximum(self.lengths - 1, 0)
 
     @property
@@ -101,7 +103,7 @@ def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
 
 
 def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
-    """The last click of each session of at least ``min_length`` clicks as the target.
+    """One sample per session of at least ``min_length`` clicks: its last click is the target.
 
     >>> from graphmeta.testing import fake_log
     >>> last_clicks(fake_log(sessions=3, length=6)).lengths.tolist()
@@ -113,7 +115,7 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
 
 
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Each session once, with its last click as target; longer sessions are split into pieces of ``max_length`` clicks.
+    """Each session once, with its last click as target; longer ones are split into runs of ``max_length`` clicks.
 
     With :class:`~graphmeta.nn.losses.losses.AllPositions`, all clicks but the first of each session are targets, as
     in :func:`prefixes`, but each click is encoded once.
@@ -131,7 +133,7 @@ def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndar
     return Samples(log.item, begin, end, log.item[end], session, time, user, items=log.items, users=log.users)
 
 
-def open_sessions(
+def sessions_without_target(
     sessions: list[np.ndarray],
     *,
     max_length: int = 50,

@@ -5,14 +5,14 @@ A *sample* is a context (a run of clicks) and its next click. A batch of samples
 * ``item``: one row for each distinct item of each sample (``n_id``, ``batch`` = its sample);
 * ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = position 0, 1, …);
 * ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``; if some
-  sample has no event, ``known`` is the mask of samples with events;
-* optional columns of the log: ``event.time`` and ``sample.next_time`` (seconds; NaN if the next click is unknown),
-  ``sample.user`` (-1: unknown), ``sample.value`` (of the target);
+  sample has no event, ``has_events`` is the mask of samples with events;
+* optional columns of the log: ``event.time`` and ``sample.next_time`` (seconds; NaN when recommending, or if the log
+  does not have the next click), ``sample.user`` (-1: unknown), ``sample.value`` (of the target);
 * edges ``(item, next, item)``, one per distinct transition, with ``weight`` = its count, and ``(event, of, item)``.
 
-GNN, RNN, CNN and attention encoders all read this form. With ``task`` given, the rows are laid out *task-major*:
-task t has the rows ``t·R … (t + 1)·R`` of every store and of the ``next`` edges, R the same for all tasks (stored in
-``batch.rows``), padded with dummy samples, which losses and scores ignore (``sample.real``).
+GNN, RNN, CNN and attention encoders all read this form. With ``task`` given, the rows are grouped by task
+(*task-major*): task t owns the rows ``t·R … (t + 1)·R - 1`` of every store and of the ``next`` edges, R the same for
+all tasks (stored in ``batch.rows``), padded with dummy samples, which losses and scores ignore (``sample.real``).
 
 Two sizes are stored as Python numbers, to avoid a GPU synchronisation: ``batch.longest``, the clicks of the longest
 sample, and ``batch.has_targets``, whether each real sample has a target.
@@ -27,7 +27,7 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 from torch_geometric.data import HeteroData
 
-from graphmeta.sampling.batch_rows import BatchRows, hetero, next_times, transitions
+from graphmeta.sampling.batch_rows import BatchRows, next_times, to_hetero_data, transitions
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.task_layout import task_major
@@ -52,13 +52,13 @@ def session_batch(
         of_sample["next_time"] = next_times(samples, samples.time)
     of_sample |= {name: getattr(samples, name) for name in ("user", "value") if getattr(samples, name) is not None}
     if (samples.lengths == 0).any():
-        of_sample["known"] = samples.lengths > 0
+        of_sample["has_events"] = samples.lengths > 0
     rows = BatchRows(ptr, key % num_items, key // num_items, item_row, edges, weight, of_event, of_sample)
-    return hetero(rows) if task is None else task_major(rows, task, num_tasks)
+    return to_hetero_data(rows) if task is None else task_major(rows, task, num_tasks)
 
 
 def rows_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """``x``, declared to have one row for each row of ``like``; for constants made by size, such as zeros.
+    """``rows_like(zeros, x)`` returns ``zeros``: row i of ``zeros`` belongs to the task of row i of ``x``.
 
     The stacked engine tracks the task of each row of a tensor; new tensors such as zeros have none. Declare it before
     they are combined with per-task weights. Without an adaptation this returns ``x`` unchanged.

@@ -1,4 +1,4 @@
-"""Task-major layout of a batch: rows sorted by task, each task padded to the size of the largest."""
+"""Layout of a batch grouped by task (task-major): rows sorted by task, each task padded to the size of the largest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from graphmeta.sampling.batch_rows import FILL, NEXT, OF, BatchRows, hetero
-from graphmeta.sampling.padding import overwritten, ragged, shares, sizes, spread
+from graphmeta.sampling.batch_rows import DUMMY_VALUES, NEXT, OF, BatchRows, to_hetero_data
+from graphmeta.sampling.padding import events_per_dummy, overwritten, padded_index, padded_sizes, ragged
 
 
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
@@ -23,21 +23,21 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     }
     if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
-        return hetero(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
-    size = sizes(count, int(lengths.max(initial=1)))
-    sample_at = spread(task, count["sample"], size["sample"])
-    item_at = spread(item_task, count["item"], size["item"])
+        return to_hetero_data(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
+    size = padded_sizes(count, int(lengths.max(initial=1)))
+    sample_at = padded_index(task, count["sample"], size["sample"])
+    item_at = padded_index(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
     dummy[sample_at] = False
     new_lengths = np.zeros(len(dummy), dtype=np.int64)
-    new_lengths[dummy] = shares(size["event"] - count["event"], size["sample"] - count["sample"])
+    new_lengths[dummy] = events_per_dummy(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
     item_row, owner, steps, of_step = _dummy_sessions(dummy, new_lengths, count, size)
     size["edge"] = int((count["edge"] + np.bincount(of_step, minlength=num_tasks)).max(initial=0))
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
-    edge_at = spread(edge_task, count["edge"], size["edge"])
+    edge_at = padded_index(edge_task, count["edge"], size["edge"])
     edges[:, edge_at] = item_at[rows.edges]
     first = count["edge"][of_step] + of_step * size["edge"]
     edges[:, first + np.arange(len(of_step)) - np.searchsorted(of_step, of_step)] = steps
@@ -49,11 +49,13 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
         edges=edges,
         weight=overwritten(np.ones(edges.shape[1], np.float32), edge_at, rows.weight),
         of_event={k: overwritten(_dummy_times(new_lengths, v), real_event, v) for k, v in rows.of_event.items()},
-        of_sample={k: overwritten(np.full(len(dummy), FILL[k]), sample_at, v) for k, v in rows.of_sample.items()},
+        of_sample={
+            k: overwritten(np.full(len(dummy), DUMMY_VALUES[k]), sample_at, v) for k, v in rows.of_sample.items()
+        },
     )
-    if "known" in padded.of_sample:
-        padded.of_sample["known"] = new_lengths > 0
-    return hetero(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+    if "has_events" in padded.of_sample:
+        padded.of_sample["has_events"] = new_lengths > 0
+    return to_hetero_data(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
 def _dummy_sessions(
@@ -67,7 +69,7 @@ def _dummy_sessions(
     shared with real rows.
     """
     items = np.zeros(len(dummy), dtype=np.int64)
-    items[dummy] = shares(size["item"] - count["item"], size["sample"] - count["sample"])
+    items[dummy] = events_per_dummy(size["item"] - count["item"], size["sample"] - count["sample"])
     task = np.arange(len(dummy)) // size["sample"]
     first = np.cumsum(items) - items
     first -= first[task * size["sample"]] - (task * size["item"] + count["item"][task])  # of each sample's items
@@ -111,7 +113,7 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own["sample"].last = (batch["sample"].last[sample] - event.start).clamp(min=0)
     own["sample"].real = real
     for store, rows in (("event", event), ("sample", sample)):
-        for name in FILL.keys() & batch[store].keys():
+        for name in DUMMY_VALUES.keys() & batch[store].keys():
             own[store][name] = batch[store][name][rows]
     own[OF].edge_index = torch.stack([torch.arange(batch.rows["event"], device=real.device), own["event"].item])
     edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])

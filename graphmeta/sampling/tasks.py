@@ -26,7 +26,7 @@ from graphmeta.sampling.session_batch import session_batch
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """A batch of tasks, task-major; ``support`` is None if no task has a support sample."""
+    """A batch of tasks, grouped by task; ``support`` is None if no task has a support sample."""
 
     support: HeteroData | None
     query: HeteroData
@@ -43,6 +43,8 @@ class TaskBatch:
 
 def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Samples, np.ndarray]:
     """The support samples of each query sample, and the task (= query row) of each, sorted.
+
+    Every click but the first is a target (:func:`~graphmeta.sampling.few_shot.support_from_clicks`: the first too).
 
     For a query with context x_1 … x_n: (x_1 → x_2), (x_1 x_2 → x_3), …, (x_1 … x_{n-1} → x_n); with ``max_support``,
     only the last ``max_support`` of them. Source: CBML, §4 (sub-sequences of a session as its support set).
@@ -71,7 +73,7 @@ class Tasks:
     query: Samples
     support_ptr: np.ndarray
     query_ptr: np.ndarray
-    grouped: ClassVar[bool] = True
+    has_given_support: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.query_ptr) - 1
@@ -105,8 +107,8 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes of tasks: support samples, and rows (clicks of support and query samples) of each, both ``[T]``."""
+class TaskSizes:
+    """Support samples of each task, and its rows (padded clicks of all its samples), both ``[T]``."""
 
     support: np.ndarray
     rows: np.ndarray
@@ -115,18 +117,18 @@ class Sizes:
         return len(self.rows)
 
 
-def sizes_of(samples: Samples | Tasks, max_support: int) -> Sizes:
+def task_sizes(samples: Samples | Tasks, max_support: int) -> TaskSizes:
     """The sizes of these tasks, or of one task per sample with its own clicks as support (:func:`support_of`)."""
     if isinstance(samples, Tasks):
         clicks = [
             np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
             for part, ptr in ((samples.support, samples.support_ptr), (samples.query, samples.query_ptr))
         ]
-        return Sizes(samples.support_sizes, clicks[0] + clicks[1])
+        return TaskSizes(samples.support_sizes, clicks[0] + clicks[1])
     length = samples.lengths
     support = np.minimum(samples.support_sizes, max_support)
     shortest = length - support
-    return Sizes(support, support * (shortest + length - 1) // 2 + length)
+    return TaskSizes(support, support * (shortest + length - 1) // 2 + length)
 
 
 def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 
 ITEMS, TOLERANCE = 23, 1e-9
 
@@ -63,7 +63,7 @@ def query_samples(*, even: bool = False, count: int = 6) -> Samples:
     sessions = sessions[:count]
     times = [1.7e9 + np.cumsum(random.integers(1, 90, len(session) - 1)) for session in sessions]
     users = np.array([0, 2, -1, 1, 0, 1])[np.arange(len(sessions)) % 6]
-    known = open_sessions([session[:-1] for session in sessions], times=times, users=users)
+    known = sessions_without_target([session[:-1] for session in sessions], times=times, users=users)
     return replace(known, target=np.array([session[-1] for session in sessions]))
 
 

@@ -155,7 +155,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to train on; sessions need two clicks (three for meta-training)")
-    if isinstance(system.loss, PositionLoss) and not samples.grouped:
+    if isinstance(system.loss, PositionLoss) and not samples.has_given_support:
         system.loss.check(system.recommender, samples.query, num_items=system.num_items)
     return samples
 
@@ -163,7 +163,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
 def _digest(samples: Samples | Tasks) -> str:
     """A hash over the samples, including times, users and values."""
     digest = hashlib.sha256()
-    for part in (samples.support, samples.query) if samples.grouped else (samples.query,):
+    for part in (samples.support, samples.query) if samples.has_given_support else (samples.query,):
         for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
             digest.update(b"-" if column is None else column.tobytes())
     return digest.hexdigest()[:16]

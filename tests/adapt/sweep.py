@@ -20,7 +20,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.tasks import task_batch
 from tests.adapt.attacks import EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS
 from tests.adapt.reference import Inner, Reference
@@ -112,7 +112,7 @@ def tasks(name: str) -> Samples:
         for session in drawn:
             if len(session) > 4:
                 session[2] = session[0]
-    known = open_sessions([session[:-1] for session in drawn])
+    known = sessions_without_target([session[:-1] for session in drawn])
     return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in drawn]), known.session)
 
 

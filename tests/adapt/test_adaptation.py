@@ -19,7 +19,7 @@ from torch_geometric.nn import (
 )
 
 from graphmeta.adapt.adaptation import Adaptation
-from graphmeta.adapt.budget import _costs, chunks, counting, cut, estimate
+from graphmeta.adapt.budget import _costs, chunks, counting, estimate, split_by_cost
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import DivergedError, InputError
@@ -31,8 +31,8 @@ from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.batch_rows import NEXT
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
-from graphmeta.sampling.tasks import Sizes, task_batch
+from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target
+from graphmeta.sampling.tasks import TaskSizes, task_batch
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -119,7 +119,7 @@ def samples(seed=0):
     """Sessions of 1 to 5 known clicks (the first has no support at all) with their next click."""
     random = np.random.default_rng(seed)
     sessions = [random.integers(0, ITEMS, n) for n in (2, 6, 4)]
-    known = open_sessions([session[:-1] for session in sessions])
+    known = sessions_without_target([session[:-1] for session in sessions])
     return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in sessions]), known.session)
 
 
@@ -319,7 +319,7 @@ def test_diverged_support_names_task_and_step():
         adaptation.run(model, task_batch(samples(), num_items=ITEMS), SoftmaxLoss())
 
 
-def test_scope_of_what_is_left_out_says_so():
+def test_a_scope_that_excludes_all_it_selects_is_an_error():
     scope = Scope("head.project", without=["head"])
     with pytest.raises(InputError, match="excluded from adaptation: head.project.weight.*; name others"):
         scope.names(recommender(ENCODERS["SAGEConv"]))
@@ -478,7 +478,7 @@ def test_a_chunk_is_what_its_memory_lets_in():
     adaptation.bind(model)
     per_task = 4 * (3 * (2 * WIDTH * WIDTH + WIDTH) + (5 + 1 + 2 * 5 + 1) * ITEMS)
     assert adaptation.memory(7, 5) == 7 * per_task
-    many = Sizes(np.full(2**28 // per_task + 1, 5), np.full(2**28 // per_task + 1, 20))
+    many = TaskSizes(np.full(2**28 // per_task + 1, 5), np.full(2**28 // per_task + 1, 20))
     assert [run.stop - run.start for run in chunks(adaptation, model, many)] == [2**28 // per_task, 1]
     adaptation.order = 1
     assert adaptation.memory(1, 5) == 4 * (2 * (2 * WIDTH * WIDTH + WIDTH) + (2 * 5 + 1) * ITEMS)
@@ -513,7 +513,7 @@ def test_the_estimate_is_what_is_kept(order, score):
     after = [p.clone() for p in system.parameters()], torch.get_rng_state()
     torch.testing.assert_close(before, after, rtol=0, atol=0)
     # Five times the tasks of a third of the budget take turns.
-    assert len(cut(np.full(15, 2**28 / 3 - 1))) == 5
+    assert len(split_by_cost(np.full(15, 2**28 / 3 - 1))) == 5
 
 
 def test_long_tasks_are_not_adapted_with_short_ones():
@@ -522,7 +522,7 @@ def test_long_tasks_are_not_adapted_with_short_ones():
     model = recommender(ENCODERS["GatedSessionGraph"])
     adaptation = Adaptation(Scope("encoder"), step=Gradient(0.1))
     system = System(model, log.items, adaptation=adaptation)
-    sizes = Sizes(np.array([2] * 63 + [10]), np.array([6] * 63 + [511]))
+    sizes = TaskSizes(np.array([2] * 63 + [10]), np.array([6] * 63 + [511]))
     adaptation.activations[model.training, False, False] = 511, 2**28 / 600
     runs = chunks(adaptation, model, sizes)
     assert [run.stop - run.start for run in runs] == [63, 1]

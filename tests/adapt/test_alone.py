@@ -93,7 +93,7 @@ def test_a_session_costs_three_products_with_the_table():
     assert counts[1] - counts[0] == 2 * 6 * (logs[1].num_items - logs[0].num_items) * (support + support + 1)
 
 
-def test_an_operation_that_the_stack_does_not_know_costs_one_session_nothing(recwarn):
+def test_an_operation_without_a_handler_costs_one_session_nothing(recwarn):
     class Unknown(GatedSessionGraph):
         def forward(self, x, batch):
             return torch.einsum("ij,jk->ik", super().forward(x, batch), self.weight)

@@ -149,7 +149,7 @@ SIZED = {
 
 
 @pytest.mark.parametrize("factory", SIZED.values(), ids=SIZED)
-def test_an_answer_does_not_depend_on_how_many_others_are_asked(factory):
+def test_scores_do_not_depend_on_the_number_of_tasks(factory):
     """3, 4, 5, 10, 25 and 50 sessions together, of three clicks each: the sizes meet those of the encoder."""
     system = system_of(made(factory))
     alone = [system.recommend(one, 5) for one in ASKED]
@@ -178,7 +178,7 @@ class Propagating(MessagePassing):
 
 @pytest.mark.parametrize("order", ["xw", "wx"])
 @pytest.mark.parametrize("second", [1, 2])
-def test_edges_and_nodes_are_told_apart_by_what_they_are(order, second):
+def test_edges_and_nodes_are_distinguished_by_ownership(order, second):
     found = []
     for stacked in (True, False):
         system = system_of(made(partial(Propagating, order)), ("encoder", "head"), order=second, steps=2)
@@ -205,7 +205,7 @@ class Gated(nn.Module):
 
 
 @pytest.mark.parametrize("declared", [False, True])
-def test_zeros_made_by_size_are_nobodys_until_they_are_declared(declared):
+def test_zeros_made_by_size_have_no_task_until_they_are_declared(declared):
     found = []
     for stacked in (True, False):
         system = system_of(made(partial(Gated, declared)), steps=2)
@@ -289,14 +289,14 @@ class Fails(nn.Module):
         raise ZeroDivisionError("my own")
 
 
-def test_an_error_of_the_module_is_told_as_it_is(recwarn):
+def test_an_error_of_the_module_is_raised_unchanged(recwarn):
     system = system_of(made(Fails))
     with pytest.raises(ZeroDivisionError, match="my own"):
         system.scores(last_clicks(LOG).take(slice(0, 4)))
     assert not recwarn.list
 
 
-def test_a_last_output_that_nobody_reads_is_no_hindrance():
+def test_an_unread_last_output_is_allowed():
     class Unread(Twice):
         def forward(self, x, batch):
             self.layers[0](x)
@@ -405,7 +405,7 @@ class Running(nn.Module):
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-def test_a_buffer_that_training_moves_is_moved_and_asking_leaves_it(stacked):
+def test_training_updates_buffers_and_scoring_does_not(stacked):
     system = system_of(made(Running))
     system.adaptation.stacked = stacked
     list(train(system, LOG, epochs=1, batch_size=30))
@@ -442,7 +442,7 @@ def test_a_loss_sees_the_weights_of_its_task(stacked):
     np.testing.assert_allclose(found.detach(), [0.64 * before] * 3, rtol=1e-9)
 
 
-def test_asking_draws_no_random_numbers():
+def test_scoring_uses_no_random_numbers():
     system = system_of(made(partial(Twice, 1)))
     before = torch.get_rng_state()
     system.recommend_many(ASKED[:9], 3)

@@ -16,8 +16,8 @@ from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.catalogue_softmax import products_at
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.published.catalogue import build
-from graphmeta.published.options import FIXED
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.published.options import NEVER_ADAPTED
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def samples():
     """Sessions of one to four known clicks (the first has no support), with repeats, and their next items."""
-    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
+    known = sessions_without_target([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 
@@ -50,7 +50,7 @@ def model(base="niser", score_terms=(), around=None):
 def adapting(recommender, *, stacked=True, order=1, steps=1, learned=False):
     """Of everything that a session can change."""
     step = LearnedRates(0.3, per_step=True) if learned else Gradient(0.3)
-    scope = Scope("", without=FIXED)
+    scope = Scope("", without=NEVER_ADAPTED)
     adaptation = Adaptation(scope, step=step, steps=steps, order=order, stacked=stacked)
     adaptation.bind(recommender)
     return adaptation

@@ -22,9 +22,9 @@ from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.published.catalogue import build
-from graphmeta.published.options import FIXED
+from graphmeta.published.options import NEVER_ADAPTED
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def samples():
     """Sessions of one to six known clicks (the first has no support), with repeats, and their next items."""
-    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5, 2, 2], [4, 9, 4], [6, 0])])
+    known = sessions_without_target([np.array(clicks) for clicks in ([3], [1, 2, 1, 5, 2, 2], [4, 9, 4], [6, 0])])
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5, 11]), known.session)
 
 
@@ -189,7 +189,10 @@ def check(name, scope, loop, *, step=None, progress=1.0, shares=None, order=None
     for stacked in (True, False, None):
         model = made(name)
         adaptation = Adaptation(
-            Scope(*scope, without=FIXED), step=(step or (lambda: Gradient(RATE)))(), inner=loop, stacked=bool(stacked)
+            Scope(*scope, without=NEVER_ADAPTED),
+            step=(step or (lambda: Gradient(RATE)))(),
+            inner=loop,
+            stacked=bool(stacked),
         )
         adaptation.bind(model)
         for number, rho in enumerate(adaptation.parameters()):
@@ -258,7 +261,7 @@ def test_rates_of_groups_by_prefix(order):
 def test_clipped_by_the_norm_over_all_parameters(name, scope, order):
     loop = InnerLoop(2, order)
     model = made(name)
-    names = [n for n in Scope(*scope, without=FIXED).names(model) if model.get_parameter(n).requires_grad]
+    names = [n for n in Scope(*scope, without=NEVER_ADAPTED).names(model) if model.get_parameter(n).requires_grad]
     plain = Plain(model, names, loop, {})
     norms = [norm_of(plain, support_of(samples(), t), names) for t in (1, 2, 3)]
     limit = sum(sorted(norms)[:2]) / 2  # between the least and the middle one
@@ -331,7 +334,7 @@ def test_changes_stay_low_rank(name, order):
     """Whatever is asked of the steps, as long as a matrix has one rate."""
     model = made(name)
     loop = InnerLoop(2, order, clip=0.1, proximal=0.5)
-    adaptation = Adaptation(Scope("", without=FIXED), step=GroupRates(RATE), inner=loop)
+    adaptation = Adaptation(Scope("", without=NEVER_ADAPTED), step=GroupRates(RATE), inner=loop)
     adaptation.bind(model)
     kept = []
     descend = adaptation._descend
@@ -382,7 +385,7 @@ def test_the_weights_of_steps_move_to_the_last_one():
     ],
 )
 def test_when_a_batch_takes_the_most(loop, progress):
-    assert loop.dearest == progress
+    assert loop.peak_memory_progress == progress
 
 
 def test_a_clipped_step_stays_stacked_under_autocast():

@@ -25,7 +25,7 @@ INNER = {"clip": 0.5, "proximal": 0.1, "multi_step": 0.75, "first_order": 0.5}
 
 def made(name="maml", *, inner=INNER, order=2, **arguments):
     torch.manual_seed(0)
-    options = {"learned": "group", "steps": 2, "order": order, "lr": 0.1, "inner": inner, **arguments}
+    options = {"learned": "per group", "steps": 2, "order": order, "lr": 0.1, "inner": inner, **arguments}
     return build(name, SPLIT.train.items, width=8, **options)
 
 
@@ -61,7 +61,7 @@ def test_a_checkpoint_of_another_inner_loop_is_refused(tmp_path):
             trained(checkpoint=Checkpoint(tmp_path, resume=True), inner=other)
 
 
-def test_a_training_tells_how_much_of_it_is_done(monkeypatch):
+def test_the_adaptation_reads_the_training_progress(monkeypatch):
     found, own = [], System.losses
 
     def noted(self, samples, *, progress=1.0):
@@ -89,7 +89,7 @@ def test_it_learns_with_all_of_them():
     assert all(float(system.adaptation.step.rate(n, 0).detach()) > 0 for n in system.adaptation.names)
 
 
-def test_threads_that_ask_while_one_trains_get_the_same_scores():
+def test_threads_that_score_while_one_trains_get_the_same_scores():
     system = made().eval()
     asked = last_clicks(SPLIT.test).take(slice(0, 6))
     wanted = system.scores(asked)
@@ -127,7 +127,7 @@ def test_a_curve_ends_where_the_rates_do():
         ({"inner": {"clip": "1"}}, "inner\\['clip'\\] must be a number"),
         ({"inner": {"first_order": 0.5}, "order": 1}, "pass order=2 with it"),
         ({"learned": "groups"}, "learned='groups' must be"),
-        ({"learned": "group", "lr": 0.0}, "cannot start at 0"),
+        ({"learned": "per group", "lr": 0.0}, "cannot start at 0"),
     ],
 )
 def test_options_that_there_are_none_of(arguments, told):
@@ -136,5 +136,5 @@ def test_options_that_there_are_none_of(arguments, told):
 
 
 def test_number_is_what_true_is():
-    one, other = (made(learned=learned, inner=None) for learned in (True, "number"))
+    one, other = (made(learned=learned, inner=None) for learned in (True, "per entry"))
     assert one.state_dict().keys() == other.state_dict().keys()

@@ -59,11 +59,11 @@ def test_a_layer_has_something_to_learn(name):
     assert has_influence(name)
 
 
-def test_every_convolution_is_in_the_catalogue_or_told_why_not():
+def test_every_convolution_is_in_the_catalogue_or_listed_with_a_reason():
     assert missing(conv.__all__, "conv") == []
 
 
-def test_every_aggregation_is_in_the_catalogue_or_told_why_not():
+def test_every_aggregation_is_in_the_catalogue_or_listed_with_a_reason():
     names = [name.removesuffix("Aggregation") for name in pyg.aggr.__all__]
     assert missing(names, "aggr") == [""]  # the base class
 

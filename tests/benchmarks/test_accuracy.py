@@ -60,7 +60,7 @@ def test_the_last_training_sessions_are_held_out():
 
 
 @pytest.mark.parametrize("name", [name for name in BASELINES if name != "session_popularity"])
-def test_a_baseline_knows_whether_items_come_twice_in_a_session(name):
+def test_a_baseline_excludes_repeats_only_if_sessions_have_none(name):
     once, (model, _) = whole(), fitted(parser().parse_args(["diginetica", name]), whole(), None)
     asked = prefixes(once)
     scores = model.scores(asked)

@@ -11,7 +11,7 @@ import torch
 from benchmarks import cold_items
 from benchmarks.cold_items import AttributeOverlap, by_target
 from benchmarks.cold_report import cold_section
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=300)
@@ -23,7 +23,7 @@ def test_likeness_is_counted_from_the_last_click():
         name: replace(a, codes=np.where(np.arange(LOG.num_items) % 4 == 1, 0, a.codes)) for name, a in known.items()
     }
     log = replace(LOG, items=replace(LOG.items, columns=some))
-    found = AttributeOverlap(log).scores(open_sessions([np.array(s) for s in sessions]))
+    found = AttributeOverlap(log).scores(sessions_without_target([np.array(s) for s in sessions]))
     for row, session in zip(found.tolist(), sessions, strict=True):
         for item in range(LOG.num_items):
             wanted = 0.0
@@ -63,7 +63,7 @@ def row(monkeypatch, tmp_path):
     return run
 
 
-def test_rows_learn_from_the_same_and_are_asked_the_same(row):
+def test_rows_have_the_same_training_and_test_samples(row):
     small = ("--epochs", "10", "--lr", "2e-2", "--arguments", '{"width": 16, "base": "gru4rec"}')
     rows = [row("popularity"), row("item_knn"), row("attribute_overlap"), row("dropout_net", *small)]
     for one in rows:

@@ -16,7 +16,7 @@ def people(log):
     return log.aligned_to(log.items)
 
 
-def test_nobody_is_in_two_parts():
+def test_no_user_is_in_two_parts():
     log = people(LOG)
     protocol = Protocol.of(log, seed=3)
     pretrain = set(protocol.pretrain.sessions.tolist())

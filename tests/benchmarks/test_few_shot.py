@@ -11,7 +11,7 @@ from graphmeta.testing import fake_log
 LOG = fake_log(sessions=100, length=6).aligned_to(fake_log(sessions=100).items)
 
 
-def test_test_people_are_new():
+def test_test_users_are_new():
     learn, valid, test = dealt(LOG, seed=1)
     assert [part.num_sessions for part in (learn, valid, test)] == [80, 6, 14]
     every = np.concatenate([part.sessions for part in (learn, valid, test)])

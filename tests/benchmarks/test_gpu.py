@@ -27,7 +27,7 @@ def test_what_is_left_when_the_time_is_up_is_left_out(tmp_path):
     assert len(names) == 2 and names[1].startswith("time limit reached in same")
 
 
-def test_a_difference_is_told_by_the_exit_status(tmp_path, monkeypatch):
+def test_a_difference_sets_the_exit_status(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "PARTS", (lambda place: iter([{"name": "same", "ok": False}]),))
     assert gpu.main(["--cpu", "--out", str(tmp_path / "found.json")]) == 1
 
@@ -47,6 +47,6 @@ def test_memory_that_is_too_small_for_all_tasks_is_taken_in_parts(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(capsys):
+def test_without_a_gpu_it_reports_it(capsys):
     assert gpu.main([]) == 0
     assert "PyTorch sees no GPU" in capsys.readouterr().out

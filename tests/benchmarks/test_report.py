@@ -37,7 +37,7 @@ def test_settings_chosen_by_each_seed_are_listed():
     assert [spanned(counts) for counts in ([3, 3], [5, 3, 4], [0, 0])] == ["3", "3–5", "–"]
 
 
-def test_equal_labels_are_told_apart_by_flags():
+def test_equal_labels_are_distinguished_by_flags():
     words = ("--epochs 2", "--epochs 3", "--epochs 3 --lr 2e-3", "--epochs 3 --batch-size 50 --save saved/x")
     found = named([[row("gc_san", each)] for each in words] + [[row("sr_gnn", "--lr 1e-2 --epochs 1")]])
     assert list(found) == [
@@ -51,7 +51,7 @@ def test_equal_labels_are_told_apart_by_flags():
         named([[row("sr_gnn", f"--lr 0.1 --save {word}", protocol="sr-gnn")] for word in "ab"])
 
 
-def test_published_figures_stand_beside_the_published_system_alone():
+def test_published_figures_are_beside_the_published_system_alone():
     score_terms = {"score_terms": ["cooccurrence"]}
     plain = [row("sr_gnn", "--lr 2e-3 --epochs 9"), row("sr_gnn", "--share 1.0 --warm-start saved/sr_gnn")]
     around = [row("cbml", lr=0.1), row("cbml", base="if_san")]

@@ -7,7 +7,7 @@ from benchmarks.steps import ITEMS
 from graphmeta.data.tables import EntityTable
 
 
-def test_a_row_of_memory_tells_the_peak_of_the_arm_that_it_is_about(monkeypatch):
+def test_a_row_of_memory_has_the_peak_of_its_own_arm(monkeypatch):
     peaks = {("everything", 16): 600.4, ("predictor", 16): 400.0}
     monkeypatch.setattr(adapting, "peak_of", lambda arm, tasks: peaks[arm, tasks])
     monkeypatch.setitem(speed.JOBS, "batching", lambda: [adapting.cbml_memory(16), {"name": "another"}])

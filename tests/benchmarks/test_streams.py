@@ -63,7 +63,7 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     assert grown({"sml": [row]}) == {"sml": {10: 11.0, 20: 20.0}}
 
 
-def test_a_brief_run_asks_about_its_last_period_alone_and_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_a_brief_run_tests_its_last_period_alone_and_reports_it(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "STREAMS", {"fake": replace(OF, since=5)})
     monkeypatch.setattr(streams, "EVALUATION", streams.Reported(negatives=20))
     monkeypatch.setattr(rows, "RESULTS", tmp_path)

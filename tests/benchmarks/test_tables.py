@@ -45,7 +45,7 @@ def test_every_command_has_arguments_that_its_system_takes():
             build(name, log.items, users=log.users, **json.loads(given))
 
 
-def test_seed_and_folders_do_not_tell_commands_apart_from_their_results():
+def test_seed_and_folders_do_not_distinguish_commands_from_their_results():
     one = plain(shlex.split("python -m benchmarks.accuracy a b --save saved/x --seed 2 --lr 1"))
     assert one == plain(shlex.split("python -m benchmarks.accuracy a b --lr 1 --seed 2 --checkpoint c"))
     assert one != plain(shlex.split("python -m benchmarks.accuracy a b --lr 1"))
@@ -116,7 +116,7 @@ def test_seeds_of_a_variant_go_together_and_rates_do_not():
     assert [len(group) for group in by_variant([*rows, {"command": told.format("a", "2e-4", "b", 0)}])] == [2, 1]
 
 
-def test_systems_are_asked_for_by_name_and_no_other_word(monkeypatch, tmp_path, capsys):
+def test_systems_are_selected_by_exact_name(monkeypatch, tmp_path, capsys):
     def words(*systems):
         monkeypatch.setattr(sys, "argv", ["tables", "cbml-diginetica", "--quick", "--systems", ",".join(systems)])
         found = []

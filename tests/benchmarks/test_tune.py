@@ -110,7 +110,7 @@ def searched(monkeypatch, tmp_path):
     return run
 
 
-def test_a_search_looks_at_validation_alone_and_can_be_taken_up(searched):
+def test_a_search_reads_validation_alone_and_can_be_resumed(searched):
     few = ("sr_gnn", "--epochs", "1", "--arguments", '{"width": 8}')
     row = searched(*few, "--trials", "1")
     again = searched(*few, "--trials", "2")

@@ -20,7 +20,7 @@ from graphmeta.nn.features.tables import ItemFeatures, Table, item_table, row_gr
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.system import System
 from graphmeta.testing import fake_log
@@ -30,7 +30,7 @@ from graphmeta.training.optimizers import Adam
 pytestmark = pytest.mark.usefixtures("float64")
 LOG = fake_log(sessions=60)
 BASES = ["sr_gnn", "gc_san", "niser", "tagnn", "gru4rec", "if_san", "hetero_gnn", "global_gnn"]
-SESSIONS = open_sessions([np.array(s) for s in ([3], [1, 2, 1, 5], [4, 4])])
+SESSIONS = sessions_without_target([np.array(s) for s in ([3], [1, 2, 1, 5], [4, 4])])
 
 
 def known(new: int = 5) -> EventLog:
@@ -90,7 +90,7 @@ def test_an_item_without_clicks_is_its_attributes(base):
     torch.manual_seed(0)
     system = filled(build("dropout_net", twins, base=base, width=6))
     system.fit_statistics(replace(known(), items=twins))
-    asked = open_sessions([np.array([9, 12]), np.array([0, 30])])
+    asked = sessions_without_target([np.array([9, 12]), np.array([0, 30])])
     scores = system.scores(asked)
     torch.testing.assert_close(scores[:, 0], scores[:, 1], rtol=0, atol=1e-12)
     item_table(system.recommender.features).weight[:5] += 7.0
@@ -101,7 +101,7 @@ def test_an_item_without_clicks_is_its_attributes(base):
     other = build("dropout_net", moved, base=base, width=6)
     other.load_state_dict(system.state_dict())
     other.fit_statistics(replace(known(), items=moved))
-    again = other.eval().scores(open_sessions([np.array([9, 12]), np.array([order[0], 30])]))
+    again = other.eval().scores(sessions_without_target([np.array([9, 12]), np.array([order[0], 30])]))
     torch.testing.assert_close(again[:, order], scores, rtol=0, atol=1e-12)
 
 

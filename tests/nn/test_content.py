@@ -85,7 +85,7 @@ def test_a_rating_system_reads_numbers_and_keeps_them(tmp_path) -> None:
     items = replace(log.items, columns={**log.items.columns, "price": price})
     system = build("melu_rating", items, users=log.users, width=4).eval()
     system.fit_statistics(replace(log, items=items))
-    tasks = RandomQueries(queries=4, least=6)(log).take(np.arange(3))
+    tasks = RandomQueries(queries=4, min_events=6)(log).take(np.arange(3))
     scores = system.scores(tasks)
     assert system.adaptation is not None and not system.adaptation.fell_back
     system.save(tmp_path)

@@ -8,7 +8,7 @@ from torch import nn
 from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns, lagged
 from graphmeta.nn.encoders.pooling import RunningMean
 from graphmeta.nn.encoders.recurrent import Recurrent
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batch_of(sessions):
-    return session_batch(open_sessions([np.array(session) for session in sessions]), num_items=ITEMS)
+    return session_batch(sessions_without_target([np.array(session) for session in sessions]), num_items=ITEMS)
 
 
 def states_of(encoder, sessions):

@@ -10,7 +10,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.encoders.dwell_time import DwellBins, DwellEmbedding, dwell_times
-from graphmeta.sampling.samples import last_clicks, open_sessions, whole_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 
 TIMES = {"a": [0, 10, 40], "b": [100, 105], "c": [200, 300, 301, 361]}
@@ -33,11 +33,11 @@ def test_dwell_times_before_and_after():
 
 
 def test_the_dwell_time_after_the_last_click_is_unknown_without_the_next():
-    batch = batch_of(open_sessions([np.array([0, 1])], times=[np.array([5.0, 9.0])]))
+    batch = batch_of(sessions_without_target([np.array([0, 1])], times=[np.array([5.0, 9.0])]))
     assert dwell_times(batch, lag=1).tolist() == [-1, 4]
     after = dwell_times(batch, lag=0)
     assert after[0] == 4 and after[1].isnan()
-    without = batch_of(open_sessions([np.array([0, 1])]))
+    without = batch_of(sessions_without_target([np.array([0, 1])]))
     assert dwell_times(without, lag=1)[0] == -1 and dwell_times(without, lag=1)[1].isnan()
     assert DwellBins(max_bins=7)(without).tolist() == [0, 8]
 
@@ -74,7 +74,7 @@ def test_ids_by_hand():
     sessions = {f"s{n}": [n * 100, n * 100 + n % 41] for n in range(410)}  # pauses 0 … 40, ten of each
     bins.fit_statistics(log_of(sessions))
     assert int(bins.bins) == 4 and float(bins.low) == 0 and float(bins.size) == 10
-    clicks = open_sessions([np.zeros(6, np.int64)], times=[np.cumsum([0, 9, 10, 39, 40, 5000]).astype(float)])
+    clicks = sessions_without_target([np.zeros(6, np.int64)], times=[np.cumsum([0, 9, 10, 39, 40, 5000]).astype(float)])
     assert bins(batch_of(clicks)).tolist() == [0, 1, 2, 4, 4, 4]
     assert bins.num_ids == 6
 
@@ -97,12 +97,12 @@ def test_equal_dwell_times_are_one_bin():
 
 def test_none_and_unknown_begin_as_zeros():
     dwell = DwellEmbedding(DwellBins(max_bins=5), 3)
-    vectors = dwell(batch_of(open_sessions([np.array([0, 1])], times=[np.array([5.0, 9.0])])))
+    vectors = dwell(batch_of(sessions_without_target([np.array([0, 1])], times=[np.array([5.0, 9.0])])))
     assert vectors[0].eq(0).all() and vectors[1].ne(0).any()
-    assert dwell(batch_of(open_sessions([np.array([0, 1])]))).eq(0).all()
+    assert dwell(batch_of(sessions_without_target([np.array([0, 1])]))).eq(0).all()
 
 
-def test_what_is_wrong_is_said():
+def test_invalid_options_are_named():
     without = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     with pytest.raises(InputError, match="name the log's time column"):
         DwellBins().fit_statistics(without)

@@ -11,7 +11,7 @@ from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEnco
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder, fake_log
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def scores(system):
-    samples = open_sessions([np.array(session) for session in SESSIONS])
+    samples = sessions_without_target([np.array(session) for session in SESSIONS])
     return system.eval().recommender(session_batch(samples, num_items=LOG.num_items))
 
 
@@ -65,7 +65,7 @@ def test_gc_san_is_the_formula():
     system = build("gc_san", LOG.items, width=6, layers=2, weight=0.6).double()
     model, table, found = system.recommender, system.recommender.features.item.weight, scores(system)
     for row, session in enumerate(SESSIONS):
-        alone = session_batch(open_sessions([np.array(session)]), num_items=LOG.num_items)
+        alone = session_batch(sessions_without_target([np.array(session)]), num_items=LOG.num_items)
         graph = model.encoder.below(table[alone["item"].n_id], alone)  # SR-GNN's encoder has its own oracle
         states = graph
         for block in model.encoder.block.blocks:
@@ -145,7 +145,7 @@ def test_scores_do_not_depend_on_the_batch():
     for name in ("sr_gnn", "gc_san", "gru4rec", "if_san", "cbml"):
         torch.manual_seed(0)
         system = build(name, LOG.items, width=6).double()
-        samples = open_sessions([np.array(session) for session in SESSIONS])
+        samples = sessions_without_target([np.array(session) for session in SESSIONS])
         together = system.scores(samples)
         for row in range(len(SESSIONS)):
             torch.testing.assert_close(system.scores(samples.take([row]))[0], together[row], rtol=0, atol=1e-12)

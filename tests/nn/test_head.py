@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from graphmeta.nn.heads.dot import Cosine
 from graphmeta.nn.readout import Last
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def a_case():
     torch.manual_seed(0)
-    batch = session_batch(open_sessions([np.array([1, 2]), np.array([3])]), num_items=6)
+    batch = session_batch(sessions_without_target([np.array([1, 2]), np.array([3])]), num_items=6)
     batch["sample"].target = torch.tensor([4, 0])
     states, candidates = torch.randn(3, 2, requires_grad=True), torch.randn(6, 3, requires_grad=True)
     return Cosine(Last(), torch.nn.Linear(2, 3), scale=5.0), states, batch, candidates

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from graphmeta.data.tables import Categorical
 from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_equal
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batch_of(sessions):
-    return session_batch(open_sessions([np.array(session) for session in sessions]), num_items=23)
+    return session_batch(sessions_without_target([np.array(session) for session in sessions]), num_items=23)
 
 
 def gru(cell, x, h):

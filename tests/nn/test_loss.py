@@ -12,7 +12,7 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss, following
 from graphmeta.nn.readout import Last, Mean
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.samples import Samples, open_sessions, prefixes, whole_sessions
+from graphmeta.sampling.samples import Samples, prefixes, sessions_without_target, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
@@ -109,7 +109,7 @@ def test_a_head_that_scores_anew_is_not_given_its_parents_cross_entropy():
             return 2 * super().forward(states, batch, candidates)
 
     features, head = ItemFeatures(30, 4), Doubled(Last())
-    batch = session_batch(open_sessions([np.array([n, n + 1]) for n in range(11)]), num_items=30)
+    batch = session_batch(sessions_without_target([np.array([n, n + 1]) for n in range(11)]), num_items=30)
     batch["sample"].target = torch.arange(11)
     x, table = features(batch["item"].n_id)
     states = x[batch["event"].item]
@@ -124,7 +124,7 @@ NEXT_ITEMS, OWNERS = [5, 2, -1, 1], [4, -1, 2, 0]
 
 
 def of_runs(task=None):
-    known = open_sessions([np.array(run) for run in RUNS], users=np.array(OWNERS))
+    known = sessions_without_target([np.array(run) for run in RUNS], users=np.array(OWNERS))
     samples = Samples(known.item, known.begin, known.end, np.array(NEXT_ITEMS), known.session, user=known.user)
     return session_batch(samples, num_items=30, task=task, num_tasks=3)
 

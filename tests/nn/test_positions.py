@@ -6,7 +6,7 @@ import torch
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.positions import Positions, clicks_left
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
 
@@ -14,7 +14,7 @@ SESSIONS = [[3, 1, 3], [5], [2, 2, 7, 8]]
 
 
 def test_places_count_from_the_end_and_the_farthest_share_one():
-    batch = session_batch(open_sessions([np.array(s) for s in SESSIONS]), num_items=9)
+    batch = session_batch(sessions_without_target([np.array(s) for s in SESSIONS]), num_items=9)
     assert clicks_left(batch).tolist() == [2, 1, 0, 0, 3, 2, 1, 0]
     encoder, x = Positions(Clicks(), 4, longest=2), torch.randn(batch["item"].num_nodes, 4)
     added = encoder(x, batch) - x[batch["event"].item]

@@ -9,7 +9,7 @@ from graphmeta.nn.encoders.prefix_attention import PrefixAttention, WithUser, ru
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.tables import UserFeatures
 from graphmeta.nn.readout import Last
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 
 SESSIONS = [[3], [1, 2, 1, 2, 5], [4, 4], [7, 8, 9, 7]]
@@ -24,7 +24,7 @@ def float64():
 
 
 def batch_of(sessions, users=None):
-    samples = open_sessions([np.array(s) for s in sessions], users=users)
+    samples = sessions_without_target([np.array(s) for s in sessions], users=users)
     return session_batch(samples, num_items=10)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from graphmeta.nn.encoders.attention import length_groups
 from graphmeta.nn.encoders.recurrent import Cell, Recurrent
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 
 LENGTHS = (1, 7, 3, 3, 40, 2, 19, 21, 1)
@@ -17,7 +17,7 @@ LENGTHS = (1, 7, 3, 3, 40, 2, 19, 21, 1)
 def test_each_session_runs_as_if_alone(cell: Cell, float64: None) -> None:
     random = np.random.default_rng(0)
     sessions = [random.integers(9, size=length) for length in LENGTHS]
-    batch = session_batch(open_sessions(sessions), num_items=9)
+    batch = session_batch(sessions_without_target(sessions), num_items=9)
     network, table = Recurrent(4, 5, cell=cell, layers=2), torch.randn(9, 4, requires_grad=True)
 
     one = [torch.cat([table[torch.from_numpy(s)] for s in sessions]).split(LENGTHS)]

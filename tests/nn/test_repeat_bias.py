@@ -19,7 +19,7 @@ from graphmeta.nn.readout import Last
 from graphmeta.nn.score_terms.repeat import COUNTS, LENGTHS, STEPS, RepeatBias
 from graphmeta.published.catalogue import build
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions, whole_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.system import System
 from graphmeta.testing import fake_log
@@ -40,7 +40,7 @@ def filled() -> RepeatBias:
 
 def samples() -> Samples:
     sessions = [[3], [1, 2, 1, 4], [5, 5, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1]]
-    known = open_sessions([np.array(s) for s in sessions])
+    known = sessions_without_target([np.array(s) for s in sessions])
     return Samples(known.item, known.begin, known.end, np.array([3, 2, 6, 1]), known.session)
 
 

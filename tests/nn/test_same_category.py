@@ -11,7 +11,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn.score_terms.same_category import SameCategory
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.samples import Samples, last_clicks, open_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -29,7 +29,9 @@ def filled() -> SameCategory:
 
 
 def samples() -> Samples:
-    known = open_sessions([np.array(s) for s in ([0, 4, 2], [3], [5, 3, 1, 1, 6], [1, 0, 5, 4, 1, 2, 0, 3, 3, 3, 3])])
+    known = sessions_without_target(
+        [np.array(s) for s in ([0, 4, 2], [3], [5, 3, 1, 1, 6], [1, 0, 5, 4, 1, 2, 0, 3, 3, 3, 3])]
+    )
     return Samples(known.item, known.begin, known.end, np.array([2, 0, 4, 1]), known.session)
 
 
@@ -74,7 +76,7 @@ def test_an_unknown_name_is_refused() -> None:
         build("niser", fake_log().items, score_terms=["more"])
 
 
-def test_items_without_attributes_have_no_kin() -> None:
+def test_items_without_attributes_share_no_category() -> None:
     items = EntityTable.read(pd.DataFrame({"i": range(4)}), key="i")
     with pytest.raises(InputError, match="needs an attribute"):
         build("niser", items, score_terms=["same_category"])

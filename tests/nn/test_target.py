@@ -19,7 +19,7 @@ from graphmeta.nn.heads.target_attention import (
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
@@ -104,7 +104,7 @@ def test_large_scores_stay_finite():
 
 
 def batch_of(*sessions):
-    batch = session_batch(open_sessions([np.array(s) for s in sessions]), num_items=12)
+    batch = session_batch(sessions_without_target([np.array(s) for s in sessions]), num_items=12)
     batch["sample"].target = torch.arange(len(sessions))
     return batch
 
@@ -148,7 +148,7 @@ def test_tagnn_is_the_formula(combine):
         weight.uniform_(-0.5, 0.5)
     model, table = system.recommender, system.recommender.features.item.weight
     sessions = [[3, 8, 3, 1], [5], [2, 9, 4], [7, 7]]
-    samples = open_sessions([np.array(s) for s in sessions])
+    samples = sessions_without_target([np.array(s) for s in sessions])
     found = system.scores(samples)
     batch = session_batch(samples, num_items=log.num_items)
     states, ptr, head = model.encode(batch)[0], batch["sample"].ptr, model.head
@@ -170,7 +170,7 @@ def test_tagnn_is_the_formula(combine):
 def test_scores_do_not_depend_on_the_batch():
     torch.manual_seed(0)
     system = build("tagnn", EntityTable(np.arange(40), {}), width=6).double()
-    samples = open_sessions([np.array(s) for s in ([3, 8, 3, 1], [5], [2, 9, 4, 11, 30, 2, 2], [7, 7])])
+    samples = sessions_without_target([np.array(s) for s in ([3, 8, 3, 1], [5], [2, 9, 4, 11, 30, 2, 2], [7, 7])])
     together = system.scores(samples)
     for row in range(4):
         torch.testing.assert_close(system.scores(samples.take([row]))[0], together[row], rtol=0, atol=1e-12)
@@ -178,7 +178,7 @@ def test_scores_do_not_depend_on_the_batch():
 
 def test_the_papers_form_begins_as_the_sr_gnn_it_starts_from():
     torch.manual_seed(0)
-    items, samples = EntityTable(np.arange(40), {}), open_sessions([np.array([3, 8, 3, 1]), np.array([5])])
+    items, samples = EntityTable(np.arange(40), {}), sessions_without_target([np.array([3, 8, 3, 1]), np.array([5])])
     base, system = build("sr_gnn", items, width=6).double(), build("tagnn", items, width=6, combine="concat").double()
     assert not torch.allclose(system.scores(samples), base.scores(samples))
     system.load_matching(base)

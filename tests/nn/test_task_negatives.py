@@ -10,7 +10,7 @@ from graphmeta.nn.losses.pairwise import Binary
 from graphmeta.nn.losses.task_negatives import HashedNoise, UnseenNegativesLoss, hashed
 from graphmeta.nn.readout import Mean
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
@@ -19,7 +19,7 @@ PEOPLE = [[3], [1, 2, 7, 9, 4], [4, 4, 0], list(range(8))]
 
 
 def support(people):
-    samples = open_sessions([np.array(items) for items in people])
+    samples = sessions_without_target([np.array(items) for items in people])
     return support_from_clicks(samples).batch(num_items=ITEMS).support
 
 
@@ -52,7 +52,7 @@ def test_known_items_of_a_user_are_never_sampled():
             assert len(negatives) == 6 and not set(negatives) & set(items)
 
 
-def test_a_user_who_knows_all_items_has_no_negatives():
+def test_a_user_with_clicks_on_all_items_has_no_negatives():
     found = drawn(UnseenNegativesLoss(Binary(), count=4).eval(), support([list(range(ITEMS))]))
     assert all(negatives == [] for negatives in found[0].values())
 
@@ -77,7 +77,7 @@ def test_an_epoch_draws_anew_and_again_the_same():
     assert drawn(loss.eval(), batch) == drawn(loss.eval(), batch)
 
 
-def test_a_support_does_not_know_its_queries():
+def test_a_support_does_not_depend_on_its_queries():
     log = fake_log(sessions=30, items=ITEMS)
     tasks = sampled_tasks(log)
     batch = tasks.batch(num_items=ITEMS)
@@ -108,7 +108,7 @@ def test_plain_training_leaves_a_users_history_out():
     log = fake_log(sessions=60, items=ITEMS)
     at = np.arange(0, log.num_events, 7)
     user = log.session_user[log.session]
-    samples = open_sessions([np.array([], dtype=np.int64) for _ in at], users=user[at])
+    samples = sessions_without_target([np.array([], dtype=np.int64) for _ in at], users=user[at])
     samples.target[:] = log.item[at]
     loss = UnseenNegativesLoss(Binary(), count=8).eval()
     loss.fit_statistics(log)
@@ -141,11 +141,11 @@ def test_the_loss_is_the_formula():
 @pytest.mark.usefixtures("float64")
 def test_a_fingerprint_is_normal_noise_of_a_set():
     people = [[1, 2, 3], [3, 1, 2], [4], [1, 2]]
-    batch = session_batch(open_sessions([np.array(items) for items in people]), num_items=ITEMS)
+    batch = session_batch(sessions_without_target([np.array(items) for items in people]), num_items=ITEMS)
     states = torch.zeros(batch["event"].num_nodes, 1)
     found = HashedNoise(4000, scale=2.0)(states, batch)
     assert torch.equal(found[0], found[1])
-    alone = session_batch(open_sessions([np.array([4])]), num_items=ITEMS)
+    alone = session_batch(sessions_without_target([np.array([4])]), num_items=ITEMS)
     assert torch.equal(HashedNoise(4000, scale=2.0)(states[:1], alone)[0], found[2])
     different = found[1:]
     assert (different.mean(1).abs() < 0.13).all() and ((different.std(1) - 2).abs() < 0.1).all()  # four deviations

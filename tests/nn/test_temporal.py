@@ -10,7 +10,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.heads.temporal import TemporalDot, TemporalItems
 from graphmeta.nn.readout import Last
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 
 DAY = 86_400.0
@@ -55,11 +55,11 @@ def test_the_score_is_the_sum_of_its_terms():
             )
 
 
-def test_what_is_missing_is_said():
+def test_missing_inputs_are_named():
     head = TemporalDot(Last(), nn.Linear(5, 3), num_users=3, width=3)
     without = EventLog.read(pd.DataFrame({"s": [1, 1], "i": ["a", "b"]}), session="s", item="i")
     with pytest.raises(InputError, match="name the log's time and user columns"):
         head.fit_statistics(without)
-    batch = session_batch(open_sessions([np.array([0])]), num_items=4)
+    batch = session_batch(sessions_without_target([np.array([0])]), num_items=4)
     with pytest.raises(InputError, match="pass times"):
         head.query(torch.zeros(1, 5), batch)

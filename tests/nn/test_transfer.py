@@ -71,7 +71,7 @@ def test_zero_rows_give_finite_results_and_gradients(rows, detach_dot):
         assert tensor.isfinite().all()
 
 
-def test_the_detached_row_has_no_say_in_the_gradient(rows):
+def test_the_detached_row_has_no_gradient(rows):
     net, (old, new) = TransferNet(6), rows
     with torch.no_grad():
         net.first.weight[:, :2] = 0  # nothing but the product is read

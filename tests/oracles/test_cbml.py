@@ -68,7 +68,7 @@ def test_a_gate_for_each_sample(granularity, order):
 
 
 @pytest.mark.parametrize("gate", ["session", "cluster"])
-def test_a_gate_for_each_sample_sees_what_its_variant_says(gate):
+def test_a_gate_for_each_sample_reads_the_inputs_of_its_variant(gate):
     system, w, reads = around_if_san(gate=gate, gate_scope="sample")
     check(system, oracle_of(reads, w, gate=gate, gate_scope="sample"), w)
 

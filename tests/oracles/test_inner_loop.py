@@ -79,7 +79,7 @@ def check(system, oracle, w, *, progress=1.0, shares=None):
 
 
 def around_sr_gnn(order, steps, inner, clip=float("inf")):
-    system = built("maml", width=4, lr=LR, learned="group", order=order, steps=steps, inner=inner)
+    system = built("maml", width=4, lr=LR, learned="per group", order=order, steps=steps, inner=inner)
     w = weights_of(system)
     names = names_below(w, *ATTENTION)
     predict = lambda w, session: linear(w, "head.project", session)  # noqa: E731
@@ -110,7 +110,7 @@ def test_maml_trained_at_every_step_first_order_first():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("learned", [False, "group"])
+@pytest.mark.parametrize("learned", [False, "per group"])
 def test_cbml_is_held_near_the_gated_start(order, learned):
     options = {"layers": 1, "dropout": 0.0}
     inner = {"clip": 1.0, "proximal": 0.4, "multi_step": 1.0}

@@ -47,7 +47,7 @@ def test_it_is_trained_as_its_base_is(base):
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("base", BASES)
-def test_it_is_fine_tuned_before_it_is_asked(base, steps):
+def test_it_is_fine_tuned_at_inference(base, steps):
     system, w, oracle = made(base, steps)
     close("scores", system.scores(last_clicks(LOG)), oracle.scores(w, SESSIONS))
 

@@ -13,7 +13,7 @@ from graphmeta.nn.losses.losses import following
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 from graphmeta.sampling.histories import user_histories, with_history
-from graphmeta.sampling.samples import last_clicks, open_sessions, prefixes, whole_sessions
+from graphmeta.sampling.samples import last_clicks, prefixes, sessions_without_target, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -102,7 +102,9 @@ def test_nothing_that_comes_later_is_seen(name):
     system = system_of(name)
     states = []
     for item, time in ((5, 90.0), (7, 4000.0)):
-        asked = open_sessions([np.array([1, 2, 3, item])], times=[np.array([0, 30, 60, time])], users=np.array([1]))
+        asked = sessions_without_target(
+            [np.array([1, 2, 3, item])], times=[np.array([0, 30, 60, time])], users=np.array([1])
+        )
         states.append(system.recommender.encode(session_batch(asked, num_items=LOG.num_items))[0])
     torch.testing.assert_close(states[0][:3], states[1][:3], rtol=0, atol=0)
     assert not torch.equal(states[0][3], states[1][3])
@@ -140,7 +142,7 @@ def test_users_are_needed_where_they_are_read():
 @torch.no_grad()
 def test_an_unknown_user_is_a_vector_of_zeros():
     system = system_of("asars_user_cat")
-    asked = open_sessions([np.array([1, 2])] * 2, users=np.array([-1, 3]))
+    asked = sessions_without_target([np.array([1, 2])] * 2, users=np.array([-1, 3]))
     states = system.recommender.encode(session_batch(asked, num_items=LOG.num_items))[0]
     assert states[:2, 5:].eq(0).all() and states[2:, 5:].ne(0).any()
 
@@ -170,7 +172,7 @@ def test_a_click_s_loss_is_the_cross_entropy_of_the_prefix_before_it(name):
 
 def test_the_users_with_most_sessions_get_no_batches_to_themselves():
     users = np.array([0] * 40 + [1, 2, 3, 4] * 2)
-    samples = open_sessions([np.array([0])] * 48, users=users)
+    samples = sessions_without_target([np.array([0])] * 48, users=users)
     batches = list(system_of("asars_user_cat").batches(samples, batch_size=8, seed=0, epoch=0))
     assert [len(rows) for rows in batches] == [8] * 6
     assert sum(set(users[rows]) != {0} for rows in batches) > 2
@@ -223,7 +225,7 @@ def test_a_carried_state_is_that_of_the_joined_sessions():
     row = int(np.flatnonzero(LOG.session_user == 4)[-1])
     samples = last_clicks(LOG).take([row])
     mine = np.concatenate([np.flatnonzero(LOG.session == s) for s in np.flatnonzero(LOG.session_user == 4)])
-    joined = open_sessions([LOG.item[mine[:-1]]], max_length=200, users=np.array([4]))
+    joined = sessions_without_target([LOG.item[mine[:-1]]], max_length=200, users=np.array([4]))
     carried = system.scores(with_history(samples, LOG, max_length=200))
     torch.testing.assert_close(carried, system.scores(joined), rtol=0, atol=1e-12)
     assert not torch.allclose(carried, system.scores(samples))

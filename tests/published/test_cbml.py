@@ -7,7 +7,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.gate import Column, Rank1
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
@@ -127,7 +127,7 @@ def test_gates_of_samples_are_computed_for_each_support_sample():
     weight, bias = (tensor.detach().clone().requires_grad_() for tensor in (project.weight, project.bias))
 
     def scores(prefix, weight, bias):
-        batch = session_batch(open_sessions([prefix]), num_items=LOG.num_items)
+        batch = session_batch(sessions_without_target([prefix]), num_items=LOG.num_items)
         x, table = system.recommender.summary(batch)[0], system.recommender.encode(batch)[1]
         gate = [torch.sigmoid(project.gate.gates[name](x)) for name in ("weight", "bias")]
         return (weight @ (gate[0] * x) + bias * gate[1]) @ table.t()

@@ -11,7 +11,7 @@ from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.heads.attention_decoder import AttentionDecoder
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
@@ -81,7 +81,7 @@ def test_even_clusters_cost_nothing_and_one_for_all_the_most():
 def test_the_decoder_is_the_formula():
     torch.manual_seed(0)
     part = AttentionDecoder(3, 4)
-    batch = session_batch(open_sessions([np.array([1, 2, 1]), np.array([5]), np.array([3, 4])]), num_items=9)
+    batch = session_batch(sessions_without_target([np.array([1, 2, 1]), np.array([5]), np.array([3, 4])]), num_items=9)
     states = torch.randn(6, 4 + 3 + 2)
     found, cell = part(states, batch), part.cell
     for row, (a, b) in enumerate([(0, 3), (3, 4), (4, 6)]):
@@ -111,7 +111,7 @@ def test_the_graph_is_the_formula():
     g = np.maximum(g, 0) / np.sqrt(np.maximum(degree, 1))[:, None]
     np.testing.assert_allclose(features.neighbourhood().detach(), g, atol=1e-12)
     person = system.recommender.head.readout.user
-    samples = open_sessions([np.array([3, 9, 3]), np.array([0])])
+    samples = sessions_without_target([np.array([3, 9, 3]), np.array([0])])
     batch = session_batch(samples, num_items=LOG.num_items)
     found = person(system.recommender.encode(batch)[0], batch).detach()
     w = numpy_of(person)
@@ -140,7 +140,7 @@ def test_a_new_users_code_does_not_depend_on_the_batch():
     system, people = made(), [np.array([3, 9, 4]), np.array([0]), np.array([3, 9, 4]), np.arange(7)]
 
     def codes(some):
-        return system.recommender.summary(task_batch(open_sessions(some), num_items=LOG.num_items).query)
+        return system.recommender.summary(task_batch(sessions_without_target(some), num_items=LOG.num_items).query)
 
     together = codes(people)
     torch.testing.assert_close(together[0], together[2], rtol=0, atol=1e-12)

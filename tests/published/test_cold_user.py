@@ -9,7 +9,7 @@ from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.models.cold_user import PAPER, user_only_samples
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
-from graphmeta.sampling.samples import open_sessions
+from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -30,7 +30,7 @@ def made(name, **arguments):
 
 
 def samples(people=PEOPLE):
-    return open_sessions([np.array(items) for items in people])
+    return sessions_without_target([np.array(items) for items in people])
 
 
 def table(system):
@@ -182,7 +182,7 @@ def test_a_new_user_is_folded_in_from_deterministic_noise():
     system = made("bpr_fold_in")
     torch.nn.init.normal_(system.recommender.head.users.user.weight)
     anybody = system.scores(samples())
-    known = open_sessions([np.array(items) for items in PEOPLE], users=np.array([0, 5, -1]))
+    known = sessions_without_target([np.array(items) for items in PEOPLE], users=np.array([0, 5, -1]))
     assert torch.equal(system.scores(known), anybody)
     assert (anybody[0] - system.scores(samples([[3]]))[0]).abs().max() < 1e-12
     system.adaptation.steps = 0

@@ -259,7 +259,7 @@ def test_planted_aspects_are_recovered() -> None:
         user_aspects(model, cut, texts, "nobody")
 
 
-def test_the_picture_says_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_shows_aspects_words_and_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [
         UserAspect(2, 0.4, [("loud", 0.7), ("drum", 0.2)], [("Loud for $20 or $30.", 0.9)]),
         UserAspect(0, 0.1, [("pick", 1.0)], [("word " * 99, 0.6), ("A pick.", 0.4)]),

@@ -53,7 +53,7 @@ def test_a_log_is_split_by_time_and_none_of_it_is_kept_for_a_test():
     assert system.notes["history"]["sr_gnn"][0]["valid"].keys() >= {"mrr@20"}
 
 
-def test_the_test_part_has_no_say():
+def test_the_test_part_has_no_influence():
     other = split_by_time(LOG)
     emptied = other.test.select(np.zeros(other.test.num_events, dtype=bool))
     assert state_hash(fit(replace(other, test=emptied), "sr_gnn", epochs=1, width=8)) == state_hash(
@@ -66,7 +66,7 @@ def test_it_learns_and_is_measured_on_a_log():
     assert evaluate(system, LOG, ks=(1,)).metrics["hit@1"] > 0.6
 
 
-def test_progress_draws_bars_and_tells_epochs(capsys):
+def test_progress_shows_bars_and_epochs(capsys):
     fit(SPLIT, "sr_gnn", epochs=1, width=8, progress=True)
     told = capsys.readouterr()
     assert "epoch 1/1   loss" in told.err and told.out == ""
@@ -94,7 +94,7 @@ def test_what_cannot_be_fitted_is_one_line(data, name, line):
     assert "\n" not in str(told.value)
 
 
-def test_users_that_a_system_needs_are_asked_for():
+def test_a_system_of_users_requires_users():
     with pytest.raises(InputError, match="bpr_mf needs users"):
         check_system("bpr_mf", users=False)
     check_system("bpr_mf", users=True)

@@ -8,7 +8,7 @@ from graphmeta.data.splits import last_sessions
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
 from graphmeta.published.models.graph import niser
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -35,7 +35,7 @@ def test_niser_is_the_formula_on_sr_gnn():
     system = niser(LOG.items, width=5).eval().double()
     model, table = system.recommender, system.recommender.features.features.item.weight
     for session in SESSIONS:
-        batch = session_batch(open_sessions([np.array(session)]), num_items=LOG.num_items)
+        batch = session_batch(sessions_without_target([np.array(session)]), num_items=LOG.num_items)
         unit = table / table.norm(dim=1, keepdim=True)
         states = model.encoder.encoder(unit[batch["item"].n_id], batch)
         states = states + model.encoder.place.weight[: len(session)].flip(0)

@@ -20,7 +20,7 @@ from graphmeta.training.settings import TrainOptions
 
 LOG = fake_ratings()
 UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)
-TASKS = RandomQueries(queries=4, least=6)(UNEVEN, max_length=0).take(np.array([0, 3, 5, 20]))
+TASKS = RandomQueries(queries=4, min_events=6)(UNEVEN, max_length=0).take(np.array([0, 3, 5, 20]))
 LR, BIAS = 0.1, 0.3
 
 
@@ -28,7 +28,7 @@ def made(**arguments) -> System:
     torch.manual_seed(0)
     system = build("mamo_rating", LOG.items, users=LOG.users, width=3, size=4, bias=BIAS, lr=LR, **arguments)
     system.fit_statistics(LOG)
-    for memory in system.adaptation.start.slopes.values():
+    for memory in system.adaptation.start.gradient_slots.values():
         memory.slots.normal_()
     return system
 
@@ -53,7 +53,7 @@ class ByHand:
         logits = start.profiles.mix.weight @ torch.stack(alike) + start.profiles.mix.bias
         self.address = logits.exp() / logits.exp().sum()
         weights = dict(self.head.named_parameters())
-        for key, memory in start.slopes.items():
+        for key, memory in start.gradient_slots.items():
             remembered = sum(a * slot for a, slot in zip(self.address, memory.slots, strict=True))
             weights[own_name(key)] = weights[own_name(key)] - BIAS * remembered
         slots = self.head.layers[0].slots
@@ -124,7 +124,7 @@ def test_the_writes_are_the_formula(stacked: bool) -> None:
         "adaptation.start.profiles": (0.5, [one.profile for one in people]),
         "recommender.head.layers.0": (0.1, [one.end["layers.0.weight"] for one in people]),
     } | {
-        f"adaptation.start.slopes.head/{name.replace('.', '/')}": (0.05, [one.slope[name] for one in people])
+        f"adaptation.start.gradient_slots.head/{name.replace('.', '/')}": (0.05, [one.slope[name] for one in people])
         for name in people[0].slope
     }
     assert reached.keys() == before.keys() and len(reached) == 6

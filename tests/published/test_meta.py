@@ -9,7 +9,7 @@ import torch
 
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -45,7 +45,7 @@ def made(name, *, order=1, width=4):
 
 def tasks():
     """Sessions of one to four known clicks (the first has no support), with repeats, and their next items."""
-    known = open_sessions([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
+    known = sessions_without_target([np.array(clicks) for clicks in ([3], [1, 2, 1, 5], [4, 9, 4])])
     return Samples(known.item, known.begin, known.end, np.array([4, 6, 5]), known.session)
 
 
@@ -125,13 +125,15 @@ def test_multi_ft_goes_down_the_softmax_of_the_sessions_own_prefixes(base):
         for _ in range(2 if len(clicks) > 1 else 0):
             losses = []
             for end in range(1, len(clicks)):
-                scores = own(session_batch(open_sessions([np.array(clicks[:end])]), num_items=LOG.num_items))[0]
+                scores = own(session_batch(sessions_without_target([np.array(clicks[:end])]), num_items=LOG.num_items))[
+                    0
+                ]
                 losses.append(torch.logsumexp(scores, 0) - scores[clicks[end]])
             slopes = torch.autograd.grad(torch.stack(losses).mean(), list(own.parameters()))
             with torch.no_grad():
                 for parameter, slope in zip(own.parameters(), slopes, strict=True):
                     parameter -= 0.5 * slope
-        wanted = own(session_batch(open_sessions([np.array(clicks)]), num_items=LOG.num_items))[0].detach()
+        wanted = own(session_batch(sessions_without_target([np.array(clicks)]), num_items=LOG.num_items))[0].detach()
         torch.testing.assert_close(row, wanted, rtol=0, atol=1e-9)
     assert not torch.allclose(found[1], system.recommender(session_batch(tasks(), num_items=LOG.num_items))[1])
 

@@ -11,7 +11,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.encoders.metapath import MetaPaths
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 
@@ -120,7 +120,7 @@ def session_by_hand(system, clicks, around, *, steps=True):
 
     def read(known, p, layer):
         """[S ; c^p] after these clicks."""
-        batch = session_batch(open_sessions([known]), num_items=LOG.num_items)
+        batch = session_batch(sessions_without_target([known]), num_items=LOG.num_items)
         states = model.encoder(model.features(batch["item"].n_id)[0], batch)
         means = torch.stack([table[neighbours[p][i]].mean(0) for i in known]).mean(0)
         return states[-1], torch.nn.functional.leaky_relu(layer[0] @ means + layer[1])
@@ -153,7 +153,7 @@ def session_by_hand(system, clicks, around, *, steps=True):
 @pytest.mark.usefixtures("float64")
 def test_it_is_the_formulas_session_by_session():
     system, sessions = made(), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
-    found, around = system.scores(open_sessions(sessions)), by_hand(LOG, 20)
+    found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20)
     for row, clicks in zip(found, sessions, strict=True):
         wanted, share = session_by_hand(system, clicks, around)
         assert share.max() - share.min() > 1e-4, "the paths should differ here"
@@ -162,10 +162,10 @@ def test_it_is_the_formulas_session_by_session():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("stacked", [True, False])
-def test_without_steps_it_is_the_start_whatever_the_support_says(stacked):
+def test_without_steps_it_is_the_start_for_any_support(stacked):
     system, sessions = made(steps=0), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
     system.adaptation.stacked = stacked
-    found, around = system.scores(open_sessions(sessions)), by_hand(LOG, 20)
+    found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20)
     for row, clicks in zip(found, sessions, strict=True):
         wanted, share = session_by_hand(system, clicks, around, steps=False)
         torch.testing.assert_close(share, torch.full_like(share, 0.25))
@@ -174,7 +174,10 @@ def test_without_steps_it_is_the_start_whatever_the_support_says(stacked):
 
 def test_one_click_alone_is_answered_as_among_others():
     system, sessions = made(), [np.array(clicks) for clicks in ([5], [1, 2, 1], [4, 4])]
-    alone, among = system.scores(open_sessions(sessions[:1])), system.scores(open_sessions(sessions))
+    alone, among = (
+        system.scores(sessions_without_target(sessions[:1])),
+        system.scores(sessions_without_target(sessions)),
+    )
     torch.testing.assert_close(alone[0], among[0])
 
 

@@ -15,7 +15,7 @@ from graphmeta.system import System
 from graphmeta.testing import fake_ratings
 
 LOG = fake_ratings()
-TASKS = RandomQueries(queries=4, least=6)(LOG).take(np.array([0, 3, 5]))
+TASKS = RandomQueries(queries=4, min_events=6)(LOG).take(np.array([0, 3, 5]))
 PATH_LR, LR, KNOWN, MOST = 0.5, 0.1, 5, 4
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.samples import last_clicks, open_sessions
+from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
 
@@ -29,7 +29,7 @@ def test_without_a_step_the_mean_transition_leads_on():
     system = made(steps=0)
     table = system.recommender.features.item.weight.detach()
     sessions = [[3, 9, 3, 4], [0], [7, 8]]
-    scores = system.scores(open_sessions([np.array(one) for one in sessions]))
+    scores = system.scores(sessions_without_target([np.array(one) for one in sessions]))
     for row, clicks in enumerate(sessions):
         r = relation(system, clicks) if len(clicks) > 1 else torch.zeros(5)
         wanted = [-float((table[clicks[-1]] + r - one).detach().norm()) for one in table]
@@ -39,7 +39,7 @@ def test_without_a_step_the_mean_transition_leads_on():
 def test_the_step_is_down_the_margin_by_hand():
     system, clicks = made(lr=0.3), [3, 9, 4, 20]
     table = system.recommender.features.item.weight.detach()
-    samples = open_sessions([np.array(clicks)])
+    samples = sessions_without_target([np.array(clicks)])
     support = task_batch(samples, num_items=LOG.num_items).support
     items, counts = system.loss.draw(support, LOG.num_items)
     real = support["sample"].real.tolist()

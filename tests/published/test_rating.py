@@ -29,7 +29,7 @@ from graphmeta.training.optimizers import Adam
 LOG = fake_ratings()
 GENEROUS = dataclasses.replace(LOG, value=1.0 + LOG.session % 5)
 UNEVEN = LOG.select((LOG.session > 9) | (LOG.item % 7 != LOG.session % 7)).aligned_to(LOG.items, LOG.users)
-TASKS = RandomQueries(queries=4, least=6)(UNEVEN).take(np.array([0, 3, 5, 20]))
+TASKS = RandomQueries(queries=4, min_events=6)(UNEVEN).take(np.array([0, 3, 5, 20]))
 SMALL = {
     "melu_rating": {"hidden": 5},
     "mamo_rating": {"size": 4, "bias": 0.3},
@@ -215,7 +215,7 @@ def test_it_learns_and_adapting_helps() -> None:
 
 
 @every
-def test_next_items_are_not_its_question(name: str) -> None:
+def test_a_rating_system_does_not_rank_next_items(name: str) -> None:
     with pytest.raises(InputError, match="no ratings to learn from|a sample has none"):
         made(name).recommend([LOG.items.ids[0], LOG.items.ids[1]], k=3)
     with pytest.raises(InputError, match=f"{name} predicts ratings"):

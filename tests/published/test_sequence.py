@@ -7,7 +7,7 @@ import torch
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.load import load
-from graphmeta.sampling.samples import Samples, open_sessions
+from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -32,7 +32,7 @@ def made(name, *, users=LOG.users, **arguments):
 
 
 def found(system, *, users=USERS):
-    return system.scores(open_sessions([np.array(session) for session in SESSIONS], users=users))
+    return system.scores(sessions_without_target([np.array(session) for session in SESSIONS], users=users))
 
 
 def assert_scores(scores, queries, table):
@@ -121,7 +121,7 @@ def test_bpr_mf_is_the_formula_whatever_was_clicked():
     scores = found(system)
     assert_scores(scores, queries, table)
     torch.testing.assert_close(scores[2], table[:, -1])
-    others = open_sessions([np.array(session[::-1] + [9]) for session in SESSIONS], users=USERS)
+    others = sessions_without_target([np.array(session[::-1] + [9]) for session in SESSIONS], users=USERS)
     assert torch.equal(system.scores(others), scores)
 
 
@@ -133,19 +133,21 @@ def test_the_scores_after_each_click_are_those_of_the_prefix(name):
     """One pass over a session answers for all its prefixes, so training at every click is right."""
     system, model, _ = made(name, width=4)
     session = np.array(SESSIONS[1])
-    batch = session_batch(open_sessions([session], users=np.array([3])), num_items=LOG.num_items)
+    batch = session_batch(sessions_without_target([session], users=np.array([3])), num_items=LOG.num_items)
     batch["sample"].last, batch["sample"].num_nodes = torch.arange(len(session)), len(session)
     with torch.no_grad():
         states, candidates = model.encode(batch)
         every = model.head(states, batch, candidates)
-    prefixes = open_sessions([session[: t + 1] for t in range(len(session))], users=np.full(len(session), 3))
+    prefixes = sessions_without_target([session[: t + 1] for t in range(len(session))], users=np.full(len(session), 3))
     torch.testing.assert_close(every, system.scores(prefixes), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_do_not_depend_on_batch_mates(name):
     system, _, _ = made(name, width=4)
-    samples = open_sessions([np.array(session) for session in [*SESSIONS, [8] * 30]], users=np.array([0, 7, -1, 2]))
+    samples = sessions_without_target(
+        [np.array(session) for session in [*SESSIONS, [8] * 30]], users=np.array([0, 7, -1, 2])
+    )
     together = system.scores(samples)
     for row in range(4):
         torch.testing.assert_close(system.scores(samples.take([row]))[0], together[row], rtol=0, atol=1e-12)
@@ -202,7 +204,7 @@ def test_losses_by_name(name, loss):
     system.fit_statistics(LOG)
     torch.manual_seed(3)
     losses = system.losses(of_one([1, 2, 3, 4]))
-    scores = system.scores(open_sessions([np.arange(1, t + 2) for t in range(3)]))
+    scores = system.scores(sessions_without_target([np.arange(1, t + 2) for t in range(3)]))
     torch.manual_seed(3)
     if loss == "cross_entropy":
         wanted = torch.nn.functional.cross_entropy(scores, torch.tensor([2, 3, 4]), reduction="none")

@@ -16,7 +16,7 @@ from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
 from graphmeta.retrain.testing import StreamEvaluation, UnclickedSampler
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
-from graphmeta.sampling.histories import by_user, every_event
+from graphmeta.sampling.histories import every_event, sessions_by_user
 from graphmeta.sampling.samples import prefixes
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
@@ -178,7 +178,7 @@ def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
 
 
 def test_sampled_items_are_unclicked_distinct_and_uniform():
-    log = by_user(fake_log(sessions=12, items=20))
+    log = sessions_by_user(fake_log(sessions=12, items=20))
     seen, rows = np.flatnonzero(log.support), every_event(log).take(np.array([0]))
     touched = set(np.searchsorted(seen, log.item[log.session == 0]))
     free, count = sorted(set(range(len(seen))) - touched), np.zeros(len(seen))

@@ -55,9 +55,9 @@ def steps(monkeypatch, name: str) -> list[tuple[bool, set[str], set[str]]]:
     found, original = [], Transfer._step
 
     def noted(self, learner, *rest, **options):
-        nets, body = snapshot(learner.through.nets), snapshot(system)
+        nets, body = snapshot(learner.wrapper.nets), snapshot(system)
         original(self, learner, *rest, **options)
-        found.append((options["nets"], moved(nets, learner.through.nets), moved(body, system)))
+        found.append((options["nets"], moved(nets, learner.wrapper.nets), moved(body, system)))
 
     monkeypatch.setattr(Transfer, "_step", noted)
     system, one = built(name), Transfer(net=SMALL, rounds=2, tuned=("head",))

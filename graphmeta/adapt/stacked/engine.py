@@ -33,14 +33,14 @@ class Call:
 
     Args:
         batch: the input of the call.
-        together: whether the weights are those of all tasks of the batch, or of a single task.
+        stacked: whether there is one weight per task of the batch, or the weights of a single task.
         exact: whether the results must be differentiable to any order.
     """
 
-    def __init__(self, recommender: Recommender, batch: HeteroData, *, together: bool, exact: bool) -> None:
+    def __init__(self, recommender: Recommender, batch: HeteroData, *, stacked: bool, exact: bool) -> None:
         self.twin, self.guard = Twin(recommender), Guard()
         shared = frozenset(self.twin.memory)
-        self.stack = Stack(batch.num_tasks, shared, exact=exact, guard=self.guard) if together else None
+        self.stack = Stack(batch.num_tasks, shared, exact=exact, guard=self.guard) if stacked else None
         self.batch = batch if self.stack is None else self.stack.declare(batch)
         self.exact = exact
         weight = next(recommender.parameters(), None)

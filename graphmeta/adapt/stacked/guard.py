@@ -18,17 +18,18 @@ class Guard:
 
     Args:
         replaced: names of the parameters with per-task weights, by the address of the original's memory.
-        others: ids of parameters that may share such memory and are not replaced.
+        shared_parameters: ids of parameters that may share such memory and are not replaced.
         parameters: addresses of all parameters and their replacements, which must not be written into.
     """
 
     def __init__(
         self,
         replaced: Mapping[int, str] | None = None,
-        others: frozenset[int] = frozenset(),
+        shared_parameters: frozenset[int] = frozenset(),
         parameters: Iterable[int] = (),
     ) -> None:
-        self.replaced, self.others, self.parameters = dict(replaced or {}), others, set(parameters)
+        self.replaced, self.parameters = dict(replaced or {}), set(parameters)
+        self.shared_parameters = shared_parameters
         self._read: list[tuple[Tensor, int]] = []
         self._addresses: set[int] = set()
 
@@ -46,7 +47,9 @@ class Guard:
     def reach(self, args: Any, kwargs: Any) -> None:
         """Raise an InputError if an operation reads an original parameter that per-task weights replace."""
         for x in tensors_in((args, kwargs)):
-            if x.__class__ is Tensor or not isinstance(x, nn.Parameter) or id(x) in self.others or not x.numel():
+            if x.__class__ is Tensor or not isinstance(x, nn.Parameter):
+                continue
+            if id(x) in self.shared_parameters or not x.numel():
                 continue
             name = self.replaced.get(x.data_ptr())
             if name is not None:

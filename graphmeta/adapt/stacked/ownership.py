@@ -216,7 +216,7 @@ class Ownership:
         """Record a check, read after the call, that ``holds`` is true everywhere."""
         self.checks.append((holds.all(), reason))
 
-    def settle(self) -> None:
+    def run_checks(self) -> None:
         """Read the checks of the call, all at once.
 
         Raises:

@@ -92,20 +92,20 @@ class TableState:
             found = flat.index_add(0, keys, more).reshape(found.shape)
         return found
 
-    def shrunk(self, by: Tensor | None, held: float | Tensor = 0.0) -> TableState:
-        """The state after ``e_ti − by_ti e_ti − held (e_ti − e_i)``, for ``by [T, V]`` (zero if None).
+    def shrunk(self, by: Tensor | None, proximal: float | Tensor = 0.0) -> TableState:
+        """The state after ``e_ti − by_ti e_ti − proximal (e_ti − e_i)``, for ``by [T, V]`` (zero if None).
 
-        ``e_ti − e_i = (a_ti − 1) e_i + Σ_j c_tji h_j + …``, so all but the scale shrinks by ``by_ti + held``.
+        ``e_ti − e_i = (a_ti − 1) e_i + Σ_j c_tji h_j + …``, so all but the scale shrinks by ``by_ti + proximal``.
         """
 
         def less(x: Tensor, share: Tensor | float) -> Tensor:
-            return x - (share + held) * self._fixed(x)
+            return x - (share + proximal) * self._fixed(x)
 
         at = [0.0 if by is None else by.flatten().index_select(0, keys)[:, None] for keys, _ in self.touched]
         every, scale = 0.0 if by is None else by[:, None], self.scale
         if scale is not None:
             fixed = self._fixed(scale)
-            scale = scale - (0.0 if by is None else by * fixed) - held * (fixed - 1)
+            scale = scale - (0.0 if by is None else by * fixed) - proximal * (fixed - 1)
         elif by is not None:
             scale = 1 - by
         return replace(

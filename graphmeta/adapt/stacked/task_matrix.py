@@ -57,7 +57,7 @@ class MatrixState:
         """Whether the changes hold more than twice the numbers of the matrix."""
         return sum(part.shape[1] for _, part, _ in self.changes) * sum(self.base.shape) > 2 * self.base.numel()
 
-    def held(self, by: float | Tensor, *, constant: bool) -> MatrixState:
+    def reverted(self, by: float | Tensor, *, constant: bool) -> MatrixState:
         """The state after ``W_t − by (W_t − W)``, a share of all changes, which has no gradient if ``constant``."""
 
         def less(rate: float | Tensor) -> float | Tensor:
@@ -136,13 +136,13 @@ class TaskMatrix(TaskWeight):
         grads: Sequence[Tensor | None],
         *,
         keep_graph: bool,
-        held: float | Tensor | None = None,
+        proximal: float | Tensor | None = None,
     ) -> Tensor | MatrixState:
         """``state`` after ``matrix − rate · gradient``, from the gradients of :meth:`read`, in its order.
 
-        ``held`` is the share of the change since the start that the proximal term reverts.
+        ``proximal`` is the share of the change since the start that the proximal term reverts.
         """
-        state = state if held is None else state.held(held, constant=not keep_graph)
+        state = state if proximal is None else state.reverted(proximal, constant=not keep_graph)
         low, full_grad = self._parts(grads, keep_graph)
         if low is not None:  # one change per step, for any number of calls of the layer
             state = replace(state, changes=(*state.changes, (rate, *low)))

@@ -145,19 +145,19 @@ class TaskTable(TaskValue):
         grads: Sequence[Tensor | None],
         *,
         keep_graph: bool,
-        held: float | Tensor | None = None,
+        proximal: float | Tensor | None = None,
     ) -> TableState:
         """``state`` after ``table − rate · gradient``, from the gradients of :meth:`read`, in its order.
 
-        ``held`` is the share of the change since the start that the proximal term reverts.
+        ``proximal`` is the share of the change since the start that the proximal term reverts.
         """
         lookups, products = self.seen.lookups, self.seen.products
         state = replace(state, first_order=not keep_graph)
         stretch = grads[len(lookups) + len(products)] if self.seen.squares is not None else None
         if stretch is not None:  # the gradient of ‖e‖² is 2 e
             stretch = 2 * rate * stretch
-        if stretch is not None or held is not None:
-            state = state.shrunk(stretch, 0.0 if held is None else held)
+        if stretch is not None or proximal is not None:
+            state = state.shrunk(stretch, 0.0 if proximal is None else proximal)
         touched, outer = list(state.touched), list(state.outer)
         for (index, task, _), grad in zip(lookups, grads, strict=False):
             if grad is not None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Gated(Gates):
-    """Each task's weights are the shared ones times a gate computed from its context: ``θ_t = θ · σ(FC(c_t))``.
+    """Each task's weights are the shared ones times a gate computed from its summary: ``θ_t = θ · σ(FC(c_t))``.
 
-    The context ``c_t`` is the input of the head's last layer for the task's observed clicks
-    (:meth:`~graphmeta.recommender.Recommender.summary`).
+    The summary ``c_t`` is the mean input of the head's last layer (in CBML the session vector and its cluster) over the
+    task's query samples, without their targets (:meth:`~graphmeta.recommender.Recommender.summary`).
 
     Args:
         scope: which parameters are gated.
@@ -55,11 +55,11 @@ class Gated(Gates):
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:
         """No update."""
 
-    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, observed: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """The gated weights ``[T, *shape]`` of every parameter of the scope."""
-        return self.under(recommender, recommender.summary(context, encoded))
+        return self.gated_by(recommender, recommender.summary(observed, encoded))
 
-    def under(self, recommender: Recommender, summary: Tensor) -> dict[str, Tensor]:
+    def gated_by(self, recommender: Recommender, summary: Tensor) -> dict[str, Tensor]:
         """The same for given summaries ``[T, width]``."""
         seen = summary[:, self.part]
         return {name: self.of(name, recommender.get_parameter(name), seen) for name in self.names()}

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Generated(nn.Module):
-    """One parameter starts from a function of the task's context: ``θ_t = g(c_t)``.
+    """One parameter starts from a function of the task's summary: ``θ_t = g(c_t)``.
 
-    The context ``c_t`` is the recommender's summary of the task, see :class:`~graphmeta.adapt.starts.gated.Gated`. The
+    The summary ``c_t`` is the recommender's summary of the task, see :class:`~graphmeta.adapt.starts.gated.Gated`. The
     shared value of the parameter is not used, and need not have a gradient.
 
     Args:
@@ -44,9 +44,9 @@ class Generated(nn.Module):
         """The generated parameter."""
         return [self.name]
 
-    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, observed: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """Its value for every task, ``[T, *shape]``."""
-        made = self.generator(recommender.summary(context, encoded))
+        made = self.generator(recommender.summary(observed, encoded))
         return {self.name: made.reshape(-1, *recommender.get_parameter(self.name).shape)}
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:

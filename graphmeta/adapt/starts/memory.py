@@ -30,7 +30,7 @@ class MemoryStart(nn.Module):
     def __init__(self, layer: str) -> None:
         super().__init__()
         self.layer = layer
-        self.address: Tensor | None = None
+        self.address: Tensor | None = None  # of the last forward, read by on_adapted
 
     def bind(self, recommender: Recommender) -> None:
         """No parameters to create: keys and slots belong to the layer."""
@@ -39,10 +39,10 @@ class MemoryStart(nn.Module):
         """The layer's weight."""
         return [f"{self.layer}.weight"]
 
-    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, observed: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """The weights read from memory, ``[T, width, width]``."""
         memory = self._memory(recommender)
-        address = memory.address(recommender.summary(context, encoded))
+        address = memory.address(recommender.summary(observed, encoded))
         self.address = address.detach() if self.training else None
         return {f"{self.layer}.weight": memory.read(address)}
 
@@ -63,9 +63,10 @@ class MemoryStart(nn.Module):
 class UserMemoryStart(nn.Module):
     """A task's start is read from memories of earlier tasks with similar profiles; its own are written back.
 
-    With the profile p and three memories, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each
-    parameter of the scope, and the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P is updated
-    with the profiles, M_UI with the adapted weights, and M_U with the gradients of their query losses.
+    With the profile p, a linear layer FC, and memories of profiles (M_P), gradients (M_U) and task weights (M_UI) of K
+    slots each, ``a = softmax(FC cos(p, M_P))``, ``θ_u = φ_u − τ Σ_k a_k M_U,k`` for each parameter of the scope, and
+    the weight of ``layer`` is ``Σ_k a_k M_UI,k``. In training, M_P is updated with the profiles, M_UI with the adapted
+    weights, and M_U with the gradients of their query losses.
 
     Args:
         scope: φ_u, the parameters whose start is personal.
@@ -79,22 +80,22 @@ class UserMemoryStart(nn.Module):
     def __init__(self, scope: Scope, layer: str, *, profiles: Profiles, bias: float = 0.01, rate: float = 0.05) -> None:
         super().__init__()
         self.scope, self.layer, self.profiles, self.bias, self.rate = scope, layer, profiles, bias, rate
-        self.slopes = nn.ModuleDict()
-        self.seen: tuple[Tensor, Tensor] | None = None
+        self.gradient_slots = nn.ModuleDict()
+        self.seen: tuple[Tensor, Tensor] | None = None  # address and profile of the last forward
 
     def bind(self, recommender: Recommender) -> None:
         """Slots for the gradient of each parameter of the scope."""
         for name in self.scope.names(recommender):
             begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
-            self.slopes[name.replace(".", "/")] = GradientSlots(begin, rate=self.rate)
+            self.gradient_slots[name.replace(".", "/")] = GradientSlots(begin, rate=self.rate)
 
     def changes(self) -> list[str]:
         """The scope, and the layer's weight."""
         return [*self._gradient_slots(), f"{self.layer}.weight"]
 
-    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, observed: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """The personal weights ``[T, *shape]``."""
-        profile = recommender.summary(context, encoded)
+        profile = recommender.summary(observed, encoded)
         address = self.profiles.address(profile)
         self.seen = (address.detach(), profile.detach()) if self.training else None
         own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._gradient_slots().items()}
@@ -115,7 +116,7 @@ class UserMemoryStart(nn.Module):
                 end.register_hook(partial(memory.note, address))
 
     def _gradient_slots(self) -> dict[str, GradientSlots]:
-        return {key.replace("/", "."): m for key, m in self.slopes.items() if isinstance(m, GradientSlots)}
+        return {key.replace("/", "."): m for key, m in self.gradient_slots.items() if isinstance(m, GradientSlots)}
 
     def _task_memory(self, recommender: Recommender) -> SlotLayer:
         memory = recommender.get_submodule(self.layer)

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 class Start(Protocol):
-    """``start(recommender, context, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
+    """``start(recommender, observed, encoded)`` -> for each name the T tasks' weights ``[T, *shape]``.
 
-    ``context`` is the observed part of a task: its query samples without their targets. A parameter that is not
+    ``observed`` is the observed part of a task: its query samples without their targets. A parameter that is not
     returned starts from the shared weights.
     """
 
-    def __call__(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]: ...
+    def __call__(
+        self, recommender: Recommender, observed: HeteroData, encoded: Encoded | None
+    ) -> dict[str, Tensor]: ...
 
     def bind(self, recommender: Recommender) -> None:
         """Create the parameters that depend on the recommender's shapes; called once."""
@@ -44,7 +46,7 @@ class Shared(nn.Module):
         """None."""
         return []
 
-    def forward(self, recommender: Recommender, context: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
+    def forward(self, recommender: Recommender, observed: HeteroData, encoded: Encoded | None) -> dict[str, Tensor]:
         """No task differs from the shared weights."""
         return {}
 

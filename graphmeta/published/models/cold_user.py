@@ -35,7 +35,7 @@ from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import Samples
-from graphmeta.sampling.tasks import Sizes, TaskBatch, Tasks
+from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes
 from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Sgd
 
@@ -53,7 +53,7 @@ class UserTaskSystem(System):
         """Whether losses are sums over a task and a batch instead of means."""
         return self.episodic and bool(self.loss.sums)
 
-    def task_sizes(self, samples: Samples | Tasks) -> Sizes:
+    def task_sizes(self, samples: Samples | Tasks) -> TaskSizes:
         """Number of support samples and rows of each task."""
         return super().task_sizes(self._as_tasks(samples))
 

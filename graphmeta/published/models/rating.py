@@ -176,7 +176,7 @@ def meta_hin_rating(
     """
     names = [*items.attributes, *items.several] if graph.paths is None else list(graph.paths)
     queries, count = RandomQueries(), 2 + len(names)
-    context = MetaPaths(len(items), names, most=graph.neighbours, known=queries.known)
+    context = MetaPaths(len(items), names, most=graph.neighbours, known=queries.without_queries)
     features, user = PathFeatures(ContentFeatures(items, width), context), UserContent(users, width)
     readout = PathContexts(user, paths=count, width=features.width, size=graph.size, mean=Last())
     layers = decision_layers(user.width + graph.size + features.width, (hidden, hidden))

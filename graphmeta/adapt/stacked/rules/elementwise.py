@@ -80,8 +80,8 @@ def _creates(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
         values = list(tensors_in((args, kwargs)))[int(name.startswith("new_") or name == "full_like") :]
         if any(type(stack.note(value)) is not Shared for value in values):
             return stack.note(values[0]) if values[0] is out else Lost(f"the result of {name}")
-    lasting = 0 if name.startswith("new_") or name.endswith("_like") else None  # of it, only the shape is read
-    if lasting is None and any(type(stack.note(value)) is not Shared for value in tensors_in((args, kwargs))):
+    reads_only_shape = name.startswith("new_") or name.endswith("_like")
+    if not reads_only_shape and any(type(stack.note(value)) is not Shared for value in tensors_in((args, kwargs))):
         return Lost(f"the result of {name}")
     return Shared()
 
