@@ -390,7 +390,7 @@ _MOVED = {
 for _name, _call in _MOVED.items():
     clicks(
         f"attack one value for all, {_name}",
-        lambda m, h, b, call=_call: torch.tanh(h + call(m, h, b, one_for_all(m, h)) @ m.w),
+        lambda m, h, b, call=_call: torch.tanh(m.linear(h) + call(m, h, b, one_for_all(m, h)) @ m.w),
         tokens,
     )
     clicks(

