@@ -132,7 +132,7 @@ def test_a_wrapper_of_a_scorer_gets_what_the_scorer_gets(make):
         def reads_tasks(self):
             return self.model.reads_tasks
 
-    model, tasks = make(), sampled_tasks(LOG, most=6)
+    model, tasks = make(), sampled_tasks(LOG, max_events=6)
     assert evaluate_tasks(Declared(model), tasks).ranks.equal(evaluate_tasks(model, tasks).ranks)
     assert gm.evaluate(NoRepeats(model), LOG).metrics.keys() == gm.evaluate(Around(model), LOG).metrics.keys()
     if isinstance(model, gm.System):
@@ -222,7 +222,7 @@ def test_ranking_losses_compare_the_scores_with_their_terms(negatives, terms):
     assert all(step.loss > 0 for step in gm.train(system, LOG, epochs=1))
 
 
-def test_tagnn_says_why_its_scores_are_no_products():
+def test_tagnn_names_why_its_scores_are_no_products():
     system = tagnn(LOG.items, width=4)
     with pytest.raises(gm.InputError, match="TargetAttention: its session vector differs by candidate.*leave it out"):
         list(gm.train(system, LOG, options=gm.TrainOptions(precision="bf16")))
@@ -243,7 +243,7 @@ class First(nn.Module):
         return row, torch.zeros_like(row), self.bonus.expand(len(row))
 
 
-def test_a_score_term_of_ones_own_stands_beside_the_named_ones(tmp_path):
+def test_a_custom_score_term_is_added_to_the_named_ones(tmp_path):
     def make(items):
         torch.manual_seed(0)
         return niser(items, width=4, score_terms=["repeat_bias", First(), First()])

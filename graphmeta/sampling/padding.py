@@ -22,14 +22,15 @@ def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.n
     return dummies
 
 
-def padded_sizes(count: dict[str, np.ndarray], longest: int) -> dict[str, int]:
-    """Padded rows per task: at least one dummy sample. Dummy samples are sessions as real ones are: each has 1 to
-    ``longest`` events and an item of its own, and every dummy item has an event."""
+def padded_sizes(count: dict[str, np.ndarray], longest: int, shortest: int) -> dict[str, int]:
+    """Padded rows per task: at least one dummy sample and item. Dummy samples are sessions as real ones are: each has
+    ``shortest`` (1, or 0 if some real sample is empty) to ``longest`` events, and items of its own if it is 1; every
+    dummy item has an event."""
     samples, events, items = count["sample"], count["event"], count["item"]
     per_sample = int(samples.max(initial=0)) + 1
     while True:
         spare = per_sample - samples
-        per_item = int((items + spare).max(initial=1))
+        per_item = int((items + np.maximum(spare * shortest, 1)).max(initial=1))
         per_event = int((events + per_item - items).max(initial=1))
         lacking = int((per_event - events - spare * longest).max(initial=0))
         if lacking <= 0:

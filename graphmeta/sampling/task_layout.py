@@ -24,7 +24,8 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
         return to_hetero_data(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
-    size = padded_sizes(count, int(lengths.max(initial=1)))
+    shortest = int(lengths.min(initial=1) > 0)
+    size = padded_sizes(count, int(lengths.max(initial=1)), shortest)
     sample_at = padded_index(task, count["sample"], size["sample"])
     item_at = padded_index(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
@@ -33,7 +34,7 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     new_lengths[dummy] = events_per_dummy(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
-    item_row, owner, steps, of_step = _dummy_sessions(dummy, new_lengths, count, size)
+    item_row, owner, steps, of_step = _dummy_sessions(dummy, new_lengths, count, size, apart=shortest > 0)
     size["edge"] = int((count["edge"] + np.bincount(of_step, minlength=num_tasks)).max(initial=0))
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
@@ -59,26 +60,32 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
 
 
 def _dummy_sessions(
-    dummy: np.ndarray, lengths: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int]
+    dummy: np.ndarray, lengths: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int], *, apart: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Dummy samples as sessions: item row of each event ``[E]``, sample of each item ``[I]``, steps ``[2, N]``, their
     tasks ``[N]``; entries of real rows are zero.
 
     Each dummy sample has events, items of its own, and edges between them, so that a mean over a session's items, an
     item's clicks or its incoming edges is finite in dummy rows too; a NaN there would reach the gradients of weights
-    shared with real rows.
+    shared with real rows. If real samples may be empty (not ``apart``), dummy samples may be, and share items.
     """
-    items = np.zeros(len(dummy), dtype=np.int64)
-    items[dummy] = events_per_dummy(size["item"] - count["item"], size["sample"] - count["sample"])
-    task = np.arange(len(dummy)) // size["sample"]
-    first = np.cumsum(items) - items
-    first -= first[task * size["sample"]] - (task * size["item"] + count["item"][task])  # of each sample's items
+    spare, task = size["item"] - count["item"], np.arange(len(dummy)) // size["sample"]
     sample = np.repeat(np.arange(len(dummy)), np.where(dummy, lengths, 0))
-    number, _ = ragged(np.zeros_like(lengths), np.where(dummy, lengths, 0))
-    clicked = first[sample] + number * items[sample] // lengths[sample]
+    begin = task * size["item"] + count["item"][task]  # of the task's dummy items
+    if apart:
+        items = np.zeros(len(dummy), dtype=np.int64)
+        items[dummy] = events_per_dummy(spare, size["sample"] - count["sample"])
+        first = np.cumsum(items) - items
+        begin = begin + first - first[task * size["sample"]]
+        number, _ = ragged(np.zeros_like(lengths), np.where(dummy, lengths, 0))
+        clicked = begin[sample] + number * items[sample] // lengths[sample]
+    else:
+        events = size["event"] - count["event"]
+        number, _ = ragged(np.zeros_like(events), events)
+        clicked = begin[sample] + number * spare[task[sample]] // events[task[sample]]
     item_row, owner = np.zeros(int(lengths.sum()), np.int64), np.zeros(size["item"] * len(count["item"]), np.int64)
     item_row[np.repeat(dummy, lengths)] = clicked
-    owner[clicked] = sample
+    owner[clicked[::-1]] = sample[::-1]  # the first one is written last
     follows = np.flatnonzero(sample[1:] == sample[:-1])
     steps = np.unique(np.stack([clicked[follows], clicked[follows + 1]]), axis=1)
     return item_row, owner, steps, steps[0] // size["item"]

@@ -238,7 +238,7 @@ def test_every_option_is_saved(arguments, tmp_path):
         ({"scope": "everything"}, "no scope is called 'everything'; there are predictor, attention, all"),
         ({"gate": "all"}, "must be one of both, session, cluster, none"),
         ({"gate_scope": "task"}, "session or sample"),
-        ({"clusters": 0}, "clusters=0 must be a whole number, 1 or more"),
+        ({"clusters": 0}, "cbml takes no clusters=0; it must be 1 or more"),
         ({"steps": 1.5}, "takes no steps=.1.5.; it must be int"),
         ({"lr": float("nan")}, "the rate is nan; it must be a finite number"),
         ({"scope": ["head.score_terms.reranker"], "base": "reranker"}, "excluded from adaptation.*reranker"),

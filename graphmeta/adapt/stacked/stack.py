@@ -231,7 +231,7 @@ class Stack(Ownership, TorchFunctionMode):
                         self.use(note)
 
     def _hides(self, name: str, x: Tensor) -> bool:
-        """Whether reading this of ``x`` may tell what per-task weights have decided."""
+        """Whether reading this of ``x`` may reveal what per-task weights have decided."""
         if isinstance(x, TaskValue) or not self.met(x):
             return False
         return name in _MEMORY or type(self.note(x)) is Lost
