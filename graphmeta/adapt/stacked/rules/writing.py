@@ -48,7 +48,7 @@ def scattered(
     x, note = sources[0]
     per_task = size // stack.num_tasks
     trusted = type(of_index) is Rows and of_index.points == per_task and size % stack.num_tasks == 0
-    if len(sources) == 2:  # each source goes where its own index points: both must be of one task, whatever they depend on
+    if len(sources) == 2:  # a source and its index must be of one task, whatever they depend on
         if x.shape[note.dim] != index.shape[sources[1][1].dim]:
             return Lost("a scatter of rows by another number of indices")
         note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1], strict=True))
