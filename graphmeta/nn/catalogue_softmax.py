@@ -81,6 +81,25 @@ def _score_cross_entropy(
     return losses[0] if len(losses) == 1 else torch.cat(losses)
 
 
+def log_partition(
+    query: Tensor, vectors: Tensor, *, bias: Tensor | None = None, extra: ScoreTerm | None = None
+) -> Tensor:
+    """``logsumexp(query @ vectorsᵀ + bias, 1)``, whose scores are overwritten by their probabilities.
+
+    One matrix ``[S, N]`` instead of four. Differentiable any number of times; under ``create_graph`` the probabilities
+    are recomputed. Products are rounded as :func:`precision` says.
+
+    Args:
+        bias: a constant added to each column, ``[N]``.
+        extra: additive score terms; -inf leaves an entry out.
+
+    Shapes: query ``[S, D]``, vectors ``[N, D]`` -> ``[S]``; -inf for a row without entries.
+    """
+    row, column, value = (None, None, None) if extra is None else extra
+    with torch.autocast(query.device.type, enabled=False):
+        return _LogPartition.apply(query.to(vectors.dtype), vectors, bias, row, column, value)
+
+
 def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """``query[row] · candidates[column]``: ``[S, D]``, ``[C, D]`` and two of ``[N]`` -> ``[N]``."""
     if has_torch_function_unary(candidates):  # a table per task
@@ -166,6 +185,50 @@ def _mix(query: Tensor, candidates: Tensor, block: int = 4096) -> tuple[Tensor, 
         scores, shrunk = scores.sub_(new).exp_(), (top - new).exp_()
         top, total, mix = new, total * shrunk + scores.sum(1, keepdim=True), mix * shrunk + scores @ part
     return top.squeeze(1), total.squeeze(1), mix
+
+
+class _LogPartition(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        vectors: Tensor,
+        bias: Tensor | None,
+        row: Tensor | None,
+        column: Tensor | None,
+        value: Tensor | None,
+    ) -> Tensor:
+        ctx.low = _PRECISION.get() == "bf16" and query.dtype == torch.float32
+        scores = _product(query, vectors.t(), ctx.low)
+        scores = scores if bias is None else scores.add_(bias)
+        if row is not None and column is not None and value is not None:
+            scores.index_put_((row, column), value.to(scores.dtype), accumulate=True)
+        top = scores.amax(1)
+        finite = torch.where(top.isinf(), 0.0, top)  # a row without entries
+        total = scores.sub_(finite[:, None]).exp_().sum(1)
+        kept = (scores.bfloat16() if ctx.low else scores, total) if any(ctx.needs_input_grad) else ()
+        ctx.save_for_backward(query, vectors, bias, row, column, value, *kept)
+        return total.log() + finite
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad.device.type, enabled=False):
+            query, vectors, bias, row, column, value, scores, total = ctx.saved_tensors
+            if torch.is_grad_enabled():
+                found = query @ vectors.t()
+                found = found if bias is None else found + bias
+                weight = torch.softmax(plus(found, None if row is None else (row, column, value)), 1)
+                weight, unit, low = weight.nan_to_num(0.0), grad, False
+            else:
+                weight, unit, low = scores, torch.where(total > 0, grad / total, 0.0), ctx.low
+            to_query = to_vectors = to_value = None
+            if ctx.needs_input_grad[0]:
+                to_query = unit[:, None] * _product(weight, vectors, low)
+            if ctx.needs_input_grad[1]:
+                to_vectors = _product(weight.t(), unit[:, None] * query, low)
+            if ctx.needs_input_grad[5]:
+                to_value = unit[row] * weight[row, column].to(unit.dtype)
+            return to_query, to_vectors, None, None, None, to_value
 
 
 class _ScoreCrossEntropy(Function):

@@ -1,0 +1,167 @@
+"""Sampled softmax: the catalogue's softmax from a sample of items, corrected by how often each is drawn (log-Q)."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphmeta.data.events import EventLog
+from graphmeta.errors import InputError
+from graphmeta.nn.catalogue_softmax import ScoreTerm, log_partition
+from graphmeta.protocols import ProductHead
+from graphmeta.sampling.session_batch import real_samples
+
+
+class Proposal(Protocol):
+    """Draws items for a batch, and knows how often it draws each of them."""
+
+    def draw(self, target: Tensor, num_items: int) -> Tensor:
+        """Items of one batch, some perhaps several times, ``[N]``."""
+        ...
+
+    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
+        """How often each of ``items`` is expected among ``drawn`` draws, ``[M]``."""
+        ...
+
+
+class Popularity(nn.Module):
+    """Draws ``count`` items with probability ∝ ``support^alpha``: uniform with ``alpha`` 0, by popularity with 1.
+
+    Items without clicks count as one click. Before ``fit_statistics`` the draws are uniform.
+    """
+
+    def __init__(self, count: int = 4096, *, alpha: float = 0.0) -> None:
+        super().__init__()
+        if count < 1:
+            raise InputError(f"count={count} draws nothing; draw at least one item")
+        self.count, self.alpha = count, alpha
+        self.weight: Tensor | None = None
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Count the clicks of each item."""
+        weight = np.power(np.maximum(log.support, 1).astype(np.float64), self.alpha)
+        self.weight = torch.from_numpy(weight / weight.sum())
+
+    def draw(self, target: Tensor, num_items: int) -> Tensor:
+        """``[count]``, with replacement."""
+        if self.weight is None or self.alpha == 0:
+            return torch.randint(num_items, (self.count,)).to(target.device)
+        places = torch.searchsorted(self.weight.cumsum(0), torch.rand(self.count, dtype=torch.float64))
+        return places.clamp(max=num_items - 1).to(target.device)
+
+    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
+        """``drawn · q(item)``."""
+        if self.weight is None or self.alpha == 0:
+            return torch.full((len(items),), drawn / num_items, dtype=torch.float64, device=items.device)
+        return drawn * self.weight.to(items.device)[items]
+
+
+class InBatch(nn.Module):
+    """The targets of the batch, which are drawn by how often items are targets.
+
+    An item that was never a target counts as one in the whole log. Before ``fit_statistics`` all count alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight: Tensor | None = None
+
+    def fit_statistics(self, log: EventLog) -> None:
+        """Count how often each item is a target: all clicks but the first of each session."""
+        first = np.zeros(log.num_events, dtype=bool)
+        first[log.ptr[:-1][np.diff(log.ptr) > 0]] = True
+        count = np.maximum(np.bincount(log.item[~first], minlength=log.num_items), 1).astype(np.float64)
+        self.weight = torch.from_numpy(count / count.sum())
+
+    def draw(self, target: Tensor, num_items: int) -> Tensor:
+        """The targets themselves."""
+        return target
+
+    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
+        """``(drawn − 1) · share of targets``: a sample's own target does not count."""
+        others = max(drawn - 1, 1)
+        if self.weight is None:
+            return torch.full((len(items),), others / num_items, dtype=torch.float64, device=items.device)
+        return others * self.weight.to(items.device)[items]
+
+
+class SampledSoftmaxLoss(nn.Module):
+    """Cross-entropy of the target against items that are drawn once per batch, for heads that score by products.
+
+    ``−s_t + log(exp s_t + Σ_{j ≠ t} n_j exp(s_j) / E[n_j])``, where item j is drawn ``n_j`` times, and ``E[n_j]``
+    times on average over all proposals. The sum is an unbiased estimate of the catalogue's, so that loss and gradient
+    approach those of the full softmax as more items are drawn; a draw of the target itself does not count. Score terms
+    count for the target and for drawn items.
+
+    Args:
+        proposals: what draws the items; several are drawn from side by side (mixed negatives).
+        corrected: divide by ``E[n_j]``; if not, each draw counts as one item (``E[n_j] = 1``).
+
+    Shapes: returns one loss for each real sample, ``[S]``.
+    Source: Bengio & Senécal 2008; Jean et al. 2015, equation 8; Yi et al. 2019 (in-batch).
+    """
+
+    def __init__(self, *proposals: nn.Module, corrected: bool = True) -> None:
+        super().__init__()
+        if not proposals:
+            raise InputError("a sampled softmax needs a proposal to draw items from, such as Popularity(4096)")
+        self.proposals, self.corrected = nn.ModuleList(proposals), corrected
+
+    def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses."""
+        if not isinstance(head, ProductHead):
+            raise InputError(f"sampled softmax needs a head that scores by products, not {type(head).__name__}")
+        query, sample = head.query(states, batch), batch["sample"]
+        target = real_samples(batch, sample.target)
+        items, log_weight = self.draw(target, len(candidates))
+        own = head.vectors(F.embedding(target, candidates))
+        drawn = head.vectors(F.embedding(items, candidates))
+
+        def product(row: Tensor, column: Tensor) -> Tensor:
+            return (query.index_select(0, row) * head.vectors(F.embedding(column, candidates))).sum(1)
+
+        terms = [term(batch, product) for term in head.score_terms.values()]
+        extra = [_of_real(term, sample.get("real"), len(query)) for term in terms]
+        query = real_samples(batch, query)
+        own = (query * own).sum(1)
+        hidden = torch.searchsorted(items, target).clamp(max=len(items) - 1)
+        hit = (items[hidden] == target).nonzero().squeeze(1)
+        parts = [(hit, hidden[hit], torch.full((len(hit),), -math.inf, dtype=query.dtype, device=query.device))]
+        for row, column, value in extra:
+            own = own.index_add(0, row, torch.where(column == target[row], value, 0.0).to(own.dtype))
+            at = torch.searchsorted(items, column).clamp(max=len(items) - 1)
+            kept = ((items[at] == column) & (column != target[row])).nonzero().squeeze(1)
+            parts.append((row[kept], at[kept], value[kept].to(query.dtype)))
+        row, column, value = (torch.cat(part) for part in zip(*parts, strict=True))
+        others = log_partition(query, drawn, bias=log_weight.to(query.dtype), extra=(row, column, value))
+        return torch.logaddexp(others, own) - own
+
+    def draw(self, target: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+        """The distinct items drawn for a batch, sorted ``[M]``, and the log of their weights ``n_j / E[n_j]``."""
+        draws = [proposal.draw(target, num_items) for proposal in self._all()]
+        items, count = torch.cat(draws).unique(return_counts=True)
+        weight = count.to(torch.float64)
+        if self.corrected:
+            parts = zip(self._all(), draws, strict=True)
+            weight = weight / sum(part.expected(items, len(drawn), num_items) for part, drawn in parts)
+        return items, weight.log()
+
+    def _all(self) -> list[Proposal]:
+        return list(self.proposals)  # pyright: ignore[reportReturnType]
+
+
+def _of_real(term: ScoreTerm, real: Tensor | None, size: int) -> ScoreTerm:
+    """A score term of the real samples, numbered among these."""
+    if real is None:
+        return term
+    place = torch.full((size,), -1, device=real.device)
+    place[real] = torch.arange(len(real), device=real.device)
+    row, column, value = term
+    kept = (place[row] >= 0).nonzero().squeeze(1)
+    return place[row[kept]], column[kept], value[kept]

@@ -1,0 +1,242 @@
+"""Sampled softmax: what it estimates, and that it is the full softmax where every item is drawn."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphmeta.errors import InputError
+from graphmeta.nn.catalogue_softmax import log_partition, precision
+from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.heads.target_attention import TargetAttention
+from graphmeta.nn.losses.losses import SoftmaxLoss
+from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
+from graphmeta.nn.readout import Mean
+from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks, prefixes
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.tasks import task_batch
+from graphmeta.testing import fake_log
+from graphmeta.training.loop import train
+
+LOG = fake_log(sessions=60, items=30, seed=3)
+V = LOG.num_items
+
+
+class Everything(nn.Module):
+    """Draws every item ``times`` times, and says so."""
+
+    def __init__(self, times=1):
+        super().__init__()
+        self.times = times
+
+    def draw(self, target, num_items):
+        return torch.arange(num_items).repeat(self.times)
+
+    def expected(self, items, drawn, num_items):
+        return torch.full((len(items),), float(self.times), dtype=torch.float64)
+
+
+def parts(head=Dot, size=7, **options):
+    torch.manual_seed(0)
+    batch = session_batch(last_clicks(LOG).take(slice(0, size)), num_items=V)
+    states = torch.randn(batch["event"].num_nodes, 6, dtype=torch.float64, requires_grad=True)
+    candidates = torch.randn(V, 6, dtype=torch.float64, requires_grad=True)
+    return head(Mean(), **options).double(), states, batch, candidates
+
+
+def of(loss, head, states, batch, candidates):
+    losses = loss(head, states, batch, candidates)
+    weights = [states, candidates, *head.parameters()]
+    return losses, torch.autograd.grad(losses.sum(), weights, create_graph=True, allow_unused=True)
+
+
+@pytest.mark.parametrize("head", [Dot, Cosine])
+@pytest.mark.parametrize("times", [1, 3])
+def test_where_every_item_is_drawn_it_is_the_full_softmax(head, times):
+    own = parts(head)
+    losses, grads = of(SampledSoftmaxLoss(Everything(times)), *own)
+    wanted, full = of(SoftmaxLoss(), *own)
+    torch.testing.assert_close(losses, wanted, rtol=0, atol=1e-12)
+    for one, other in zip(grads, full, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+    # and once more, as in second order
+    again, wanted = (
+        torch.autograd.grad(sum((g * g).sum() for g in some if g is not None), own[3], retain_graph=True)[0]
+        for some in (grads, full)
+    )
+    torch.testing.assert_close(again, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("terms", [("repeat_bias",), ("cooccurrence",), ("repeat_bias", "cooccurrence"), ("reranker",)])
+def test_score_terms_count_for_the_target_and_for_drawn_items(terms):
+    torch.manual_seed(1)
+    system = build("niser", LOG.items, width=6, score_terms=terms).double().eval()
+    system.fit_statistics(LOG)
+    for term in system.recommender.head.score_terms.values():
+        for weight in term.parameters():
+            weight.data += 0.3 * torch.randn_like(weight)
+    batch = session_batch(last_clicks(LOG).take(slice(0, 9)), num_items=V)
+    wanted = system.recommender(batch, SoftmaxLoss())
+    found = system.recommender(batch, SampledSoftmaxLoss(Everything()))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    weights = [w for w in system.parameters() if w.requires_grad]
+    for one, other in zip(
+        torch.autograd.grad(found.sum(), weights, allow_unused=True),
+        torch.autograd.grad(wanted.sum(), weights, allow_unused=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_samples_that_pad_a_batch_have_no_loss():
+    batch = task_batch(prefixes(LOG).take(slice(0, 5)), num_items=V).support
+    head, _, _, candidates = parts()
+    states = torch.randn(batch["event"].num_nodes, 6, dtype=torch.float64)
+    found = SampledSoftmaxLoss(Everything())(head, states, batch, candidates)
+    assert len(found) == len(batch["sample"].real) < batch["sample"].num_nodes
+    torch.testing.assert_close(found, SoftmaxLoss()(head, states, batch, candidates), rtol=0, atol=1e-12)
+
+
+PROPOSALS = {
+    "uniform": lambda: [Popularity(12)],
+    "popularity": lambda: [Popularity(12, alpha=1.0)],
+    "between": lambda: [Popularity(12, alpha=0.5)],
+    "mixed": lambda: [Popularity(6), Popularity(6, alpha=1.0)],
+}
+
+
+@pytest.mark.parametrize("name", PROPOSALS)
+def test_the_sum_over_other_items_is_estimated_without_bias(name):
+    """The mean of ``Σ n_j exp(s_j) / E[n_j]`` over draws is the catalogue's, within five standard errors."""
+    head, states, batch, candidates = parts(size=3)
+    candidates = candidates.detach() * 0.4
+    loss = SampledSoftmaxLoss(*PROPOSALS[name]())
+    for proposal in loss.proposals:
+        proposal.fit_statistics(LOG)
+    scores = head(states, batch, candidates)
+    own = scores.gather(1, batch["sample"].target[:, None]).squeeze(1)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        ratio = torch.stack(
+            [loss(head, states, batch, candidates).expm1() for _ in range(4000)]
+        )  # Z without t / exp s_t
+    wanted = (torch.logsumexp(scores, 1) - own).expm1()
+    error = ratio.std(0) / len(ratio) ** 0.5
+    assert ((ratio.mean(0) - wanted).abs() < 5 * error).all()
+    assert (error < 0.05 * wanted).all()  # it would show
+
+
+def test_in_batch_targets_are_corrected_by_how_often_they_are_targets():
+    """Batches of independent targets: the mean over batches is the catalogue's."""
+    torch.manual_seed(3)
+    query, candidates = torch.randn(1, 6, dtype=torch.float64), 0.4 * torch.randn(V, 6, dtype=torch.float64)
+    proposal = InBatch()
+    proposal.fit_statistics(LOG)
+    loss, target = SampledSoftmaxLoss(proposal), 4
+    others = torch.arange(V) != target
+    wanted = (query @ candidates.t())[0][others].exp().sum()
+    found = []
+    for _ in range(4000):
+        targets = torch.cat([torch.tensor([target]), torch.multinomial(proposal.weight, 15, replacement=True)])
+        items, weight = loss.draw(targets, V)
+        kept = items != target
+        found.append(((candidates[items] @ query[0]).exp() * weight.exp())[kept].sum())
+    found = torch.stack(found)
+    assert (found.mean() - wanted).abs() < 5 * found.std() / len(found) ** 0.5
+
+
+def test_the_gradient_approaches_the_full_one_as_more_items_are_drawn():
+    head, states, batch, candidates = parts(size=5)
+    _, full = of(SoftmaxLoss(), head, states, batch, candidates)
+    bias = {}
+    for count in (8, 64, 512):
+        loss = SampledSoftmaxLoss(Popularity(count))
+        torch.manual_seed(5)
+        grads = [of(loss, head, states, batch, candidates)[1][1].detach() for _ in range(300)]
+        bias[count] = float((torch.stack(grads).mean(0) - full[1]).norm().detach() / full[1].norm().detach())
+    assert bias[8] > 3 * bias[64] and bias[64] > 1.5 * bias[512] and bias[512] < 0.02
+
+
+def test_without_correction_popular_negatives_pull_the_loss_elsewhere():
+    """The same draws, uncorrected, do not approach the catalogue's gradient."""
+    head, states, batch, candidates = parts(size=5)
+    _, full = of(SoftmaxLoss(), head, states, batch, candidates)
+    far = {}
+    for corrected in (True, False):
+        loss = SampledSoftmaxLoss(Popularity(512, alpha=1.0), corrected=corrected)
+        loss.proposals[0].fit_statistics(LOG)
+        torch.manual_seed(5)
+        grads = [of(loss, head, states, batch, candidates)[1][1].detach() for _ in range(200)]
+        far[corrected] = float((torch.stack(grads).mean(0) - full[1]).norm().detach() / full[1].norm().detach())
+    assert far[True] < 0.05 < 0.2 < far[False]
+
+
+@pytest.mark.parametrize("with_extra", [False, True])
+def test_the_log_partition_has_every_derivative(with_extra):
+    torch.manual_seed(2)
+    query, vectors = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5))
+    value = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.float64)
+    row, column = torch.tensor([0, 0, 3]), torch.tensor([1, 4, 2])
+
+    def function(q, v, x):
+        return log_partition(q, v, bias=bias, extra=(row, column, x) if with_extra else None)
+
+    scores = (query @ vectors.t() + bias).index_put((row, column), value * with_extra, accumulate=True)
+    torch.testing.assert_close(function(query, vectors, value), torch.logsumexp(scores, 1), rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(function, (query, vectors, value))
+    assert torch.autograd.gradgradcheck(function, (query, vectors, value))
+
+
+def test_entries_are_left_out_and_a_row_without_any_is_minus_infinity():
+    query, vectors = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    out = (torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), torch.full((3,), -torch.inf))
+    found = log_partition(query, vectors, extra=out)
+    assert found[0] == (query[0] @ vectors[1]) and found[1] == -torch.inf
+    grad = torch.autograd.grad(torch.nn.functional.softplus(found).sum(), (query, vectors))
+    assert all(part.isfinite().all() for part in grad) and not grad[0][1].any()
+
+
+def test_products_are_rounded_to_16_bits_on_request():
+    query, vectors = torch.randn(8, 16), torch.randn(40, 16)
+    exact = log_partition(query, vectors)
+    with precision("bf16"):
+        low = log_partition(query, vectors)
+    assert 0 < (low - exact).abs().max() < 0.1
+
+
+def full_loss(system):
+    with torch.no_grad():
+        return float(system.eval().recommender(session_batch(prefixes(LOG), num_items=V), SoftmaxLoss()).mean())
+
+
+def test_a_system_is_trained_by_it():
+    torch.manual_seed(0)
+    system = build("niser", LOG.items, width=8)
+    system.loss = SampledSoftmaxLoss(Popularity(20), InBatch())
+    before = full_loss(system)
+    list(train(system, LOG, epochs=4, batch_size=16))
+    after = full_loss(system)
+    assert after < before - 0.1
+
+
+def test_what_it_cannot_use_is_refused():
+    with pytest.raises(InputError, match="needs a proposal"):
+        SampledSoftmaxLoss()
+    with pytest.raises(InputError, match="draws nothing"):
+        Popularity(0)
+    head, states, batch, candidates = parts()
+    with pytest.raises(InputError, match="scores by products, not TargetAttention"):
+        SampledSoftmaxLoss(Popularity(4))(
+            TargetAttention(Mean(), nn.Identity(), width=6).double(), states, batch, candidates
+        )
+
+
+def test_draws_follow_the_powers_of_popularity():
+    proposal = Popularity(200_000, alpha=0.5)
+    proposal.fit_statistics(LOG)
+    torch.manual_seed(0)
+    count = np.bincount(proposal.draw(torch.zeros(1, dtype=torch.long), V).numpy(), minlength=V)
+    share = np.sqrt(np.maximum(LOG.support, 1))
+    np.testing.assert_allclose(count / count.sum(), share / share.sum(), rtol=0.1)
