@@ -18,7 +18,7 @@ from graphmeta.nn.sizes import needs_sync
 
 ScoreTerm = tuple[Tensor, Tensor, Tensor]  # rows, columns and the values added to the scores there
 Product = Callable[[Tensor, Tensor], Tensor]  # rows, columns -> the scores there before score terms
-_PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
+PRECISION: ContextVar[str] = ContextVar("precision", default="fp32")
 
 
 @contextmanager
@@ -30,11 +30,11 @@ def precision(name: str) -> Iterator[None]:
     """
     if name not in ("fp32", "bf16"):
         raise InputError(f"precision={name!r} must be fp32 or bf16")
-    token = _PRECISION.set(name)
+    token = PRECISION.set(name)
     try:
         yield
     finally:
-        _PRECISION.reset(token)
+        PRECISION.reset(token)
 
 
 def score_cross_entropy(
@@ -79,25 +79,6 @@ def _score_cross_entropy(
         own = (None, None, None) if extra is None else _of_rows(extra, part, len(query))
         losses.append(_ScoreCrossEntropy.apply(q, candidates, t, *own))
     return losses[0] if len(losses) == 1 else torch.cat(losses)
-
-
-def log_partition(
-    query: Tensor, vectors: Tensor, *, bias: Tensor | None = None, extra: ScoreTerm | None = None
-) -> Tensor:
-    """``logsumexp(query @ vectorsᵀ + bias, 1)``, whose scores are overwritten by their probabilities.
-
-    One matrix ``[S, N]`` instead of four. Differentiable any number of times; under ``create_graph`` the probabilities
-    are recomputed. Products are rounded as :func:`precision` says.
-
-    Args:
-        bias: a constant added to each column, ``[N]``.
-        extra: additive score terms; -inf leaves an entry out.
-
-    Shapes: query ``[S, D]``, vectors ``[N, D]`` -> ``[S]``; -inf for a row without entries.
-    """
-    row, column, value = (None, None, None) if extra is None else extra
-    with torch.autocast(query.device.type, enabled=False):
-        return _LogPartition.apply(query.to(vectors.dtype), vectors, bias, row, column, value)
 
 
 def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -164,7 +145,7 @@ def has_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _product(a: Tensor, b: Tensor, low: bool) -> Tensor:
+def product_in(a: Tensor, b: Tensor, low: bool) -> Tensor:
     """``a @ b``; with ``low`` in bf16, returned in 32 bits."""
     if not low:
         return a @ b
@@ -187,50 +168,6 @@ def _mix(query: Tensor, candidates: Tensor, block: int = 4096) -> tuple[Tensor, 
     return top.squeeze(1), total.squeeze(1), mix
 
 
-class _LogPartition(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        vectors: Tensor,
-        bias: Tensor | None,
-        row: Tensor | None,
-        column: Tensor | None,
-        value: Tensor | None,
-    ) -> Tensor:
-        ctx.low = _PRECISION.get() == "bf16" and query.dtype == torch.float32
-        scores = _product(query, vectors.t(), ctx.low)
-        scores = scores if bias is None else scores.add_(bias)
-        if row is not None and column is not None and value is not None:
-            scores.index_put_((row, column), value.to(scores.dtype), accumulate=True)
-        top = scores.amax(1)
-        finite = torch.where(top.isinf(), 0.0, top)  # a row without entries
-        total = scores.sub_(finite[:, None]).exp_().sum(1)
-        kept = (scores.bfloat16() if ctx.low else scores, total) if any(ctx.needs_input_grad) else ()
-        ctx.save_for_backward(query, vectors, bias, row, column, value, *kept)
-        return total.log() + finite
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grad.device.type, enabled=False):
-            query, vectors, bias, row, column, value, scores, total = ctx.saved_tensors
-            if torch.is_grad_enabled():
-                found = query @ vectors.t()
-                found = found if bias is None else found + bias
-                weight = torch.softmax(plus(found, None if row is None else (row, column, value)), 1)
-                weight, unit, low = weight.nan_to_num(0.0), grad, False
-            else:
-                weight, unit, low = scores, torch.where(total > 0, grad / total, 0.0), ctx.low
-            to_query = to_vectors = to_value = None
-            if ctx.needs_input_grad[0]:
-                to_query = unit[:, None] * _product(weight, vectors, low)
-            if ctx.needs_input_grad[1]:
-                to_vectors = _product(weight.t(), unit[:, None] * query, low)
-            if ctx.needs_input_grad[5]:
-                to_value = unit[row] * weight[row, column].to(unit.dtype)
-            return to_query, to_vectors, None, None, None, to_value
-
-
 class _ScoreCrossEntropy(Function):
     @staticmethod
     def forward(
@@ -242,12 +179,12 @@ class _ScoreCrossEntropy(Function):
         column: Tensor | None,
         value: Tensor | None,
     ) -> Tensor:
-        ctx.low, ctx.mixed = _PRECISION.get() == "bf16" and query.dtype == torch.float32, False
+        ctx.low, ctx.mixed = PRECISION.get() == "bf16" and query.dtype == torch.float32, False
         if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1] and row is None and not ctx.low:
             ctx.mixed, (top, total, mix) = True, _mix(query, candidates)
             ctx.save_for_backward(query, candidates, target, None, None, None, mix, total)
             return total.log() + top - (query * candidates.index_select(0, target)).sum(1)
-        scores = _product(query, candidates.t(), ctx.low)
+        scores = product_in(query, candidates.t(), ctx.low)
         if row is not None and column is not None and value is not None:
             scores.index_put_((row, column), value.to(scores.dtype), accumulate=True)
         own = scores.gather(1, target[:, None]).squeeze(1)
@@ -276,9 +213,9 @@ class _ScoreCrossEntropy(Function):
         to_query = to_candidates = to_value = None
         if ctx.needs_input_grad[0]:
             hit = grad[:, None] * candidates.index_select(0, target)
-            to_query = unit[:, None] * _product(weight, candidates, low) - hit
+            to_query = unit[:, None] * product_in(weight, candidates, low) - hit
         if ctx.needs_input_grad[1]:
-            to_candidates = _product(weight.t(), unit[:, None] * query, low)
+            to_candidates = product_in(weight.t(), unit[:, None] * query, low)
             to_candidates = _add_rows(to_candidates, target, -grad[:, None] * query)
         if ctx.needs_input_grad[5]:
             to_value = unit[row] * weight[row, column].to(unit.dtype) - grad[row] * (column == target[row])

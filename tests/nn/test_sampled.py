@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from graphmeta.errors import InputError
-from graphmeta.nn.catalogue_softmax import log_partition, precision
+from graphmeta.nn.catalogue_softmax import precision
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
+from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
 from graphmeta.nn.readout import Mean

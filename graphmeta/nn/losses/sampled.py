@@ -13,13 +13,14 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.nn.catalogue_softmax import ScoreTerm, log_partition
+from graphmeta.nn.catalogue_softmax import ScoreTerm
+from graphmeta.nn.log_partition import log_partition
 from graphmeta.protocols import ProductHead
 from graphmeta.sampling.session_batch import real_samples
 
 
 class Proposal(Protocol):
-    """Draws items for a batch, and knows how often it draws each of them."""
+    """Draws items for a batch, at a known expected number of draws per item."""
 
     def draw(self, target: Tensor, num_items: int) -> Tensor:
         """Items of one batch, some perhaps several times, ``[N]``."""
@@ -65,7 +66,7 @@ class Popularity(nn.Module):
 class InBatch(nn.Module):
     """The targets of the batch, which are drawn by how often items are targets.
 
-    An item that was never a target counts as one in the whole log. Before ``fit_statistics`` all count alike.
+    An item that was never a target counts as one in the whole log. Before ``fit_statistics`` all have equal weight.
     """
 
     def __init__(self) -> None:
