@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.context import AdaptationContext, Support
 from graphmeta.adapt.descent import Move, differentiable_parts, gradients_of, leaf, moved
-from graphmeta.adapt.fallback import Fallback
+from graphmeta.adapt.fallback import Fallback, failure_of
 from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights, detached
@@ -186,11 +186,11 @@ class Adaptation(nn.Module):
             except (InputError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                found = error
+                failure = failure_of(error)
             before.restore()
             # Outside of the handler, so that an error in the loop is not chained to the stacked engine's.
             outputs = self._run_per_task(recommender, tasks, loss, objective, progress)
-            self.fallback.record_fallback(mode, found)
+            self.fallback.record_fallback(mode, failure)
             return outputs
         return self._run_per_task(recommender, tasks, loss, objective, progress)
 
@@ -206,9 +206,12 @@ class Adaptation(nn.Module):
     def adapted(self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module) -> Weights:
         """Every task's weights after its steps: ``[T, *shape]`` by name, a table as :class:`TableState`."""
         context = self._context(recommender, tasks, loss, stacked=True)
-        weights = self._descend(context, self._begin(recommender, tasks, context.query_encoded))
-        context.run_checks()
-        return {name: context.as_dense(weight) for name, weight in weights.items()}
+        try:
+            weights = self._descend(context, self._begin(recommender, tasks, context.query_encoded))
+            context.run_checks()
+            return {name: context.as_dense(weight) for name, weight in weights.items()}
+        finally:
+            context.release()
 
     def _run_stacked(
         self, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, objective: nn.Module | None, progress: float
@@ -217,9 +220,12 @@ class Adaptation(nn.Module):
         context = self._context(recommender, tasks, loss, stacked=not single_task, progress=progress)
         begin = self._begin(recommender, tasks, context.query_encoded)
         if not single_task:
-            trajectory = self._trajectory(context, begin)
-            outputs = self._weighted(context, trajectory, objective)
-            context.run_checks()
+            try:
+                trajectory = self._trajectory(context, begin)
+                outputs = self._weighted(context, trajectory, objective)
+                context.run_checks()
+            finally:
+                context.release()
             self.start.on_adapted(recommender, trajectory[-1])
             return outputs
         trajectory = self._trajectory(context, {name: weight[0] for name, weight in begin.items()})

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.stacked.engine import Call, Weight, Weights
+from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.errors import DivergedError
 from graphmeta.recommender import Encoded, Recommender
@@ -20,7 +21,7 @@ class AdaptationContext:
 
     ``task_index`` is the index of that one task in its batch, for messages. ``query_encoded`` and ``support_encoded``
     are set if encoding does not depend on the adapted weights.
-    ``progress`` is the completed share of the training. ``calls`` and ``finite`` collect what is checked once after
+    ``progress`` is the completed share of the training. ``stacks`` and ``finite`` collect what is checked once after
     all steps: the ownership of rows, and each step's losses.
     """
 
@@ -33,7 +34,7 @@ class AdaptationContext:
     stacked: bool
     task_index: int = 0
     progress: float = 1.0
-    calls: list[Call] = field(default_factory=list)
+    stacks: list[Stack] = field(default_factory=list)
     finite: list[Tensor] = field(default_factory=list)
 
     def per_task(self, weight: Tensor) -> Tensor:
@@ -50,7 +51,8 @@ class AdaptationContext:
     def call(self, batch: HeteroData, *, exact: bool) -> Call:
         """A call of the recommender for this batch; ``exact``: differentiable to any order."""
         made = Call(self.recommender, batch, stacked=self.stacked, exact=exact)
-        self.calls.append(made)
+        if made.stack is not None:
+            self.stacks.append(made.stack)
         return made
 
     def evaluate_query(self, weights: Weights, objective: nn.Module | None) -> Tensor:
@@ -65,9 +67,8 @@ class AdaptationContext:
             DivergedError: a support loss that is not finite; names task and step.
             MixedRows: rows of different tasks were combined.
         """
-        losses, calls = list(self.finite), list(self.calls)
+        losses = list(self.finite)
         self.finite.clear()
-        self.calls.clear()
         if losses and not bool(torch.stack([loss.isfinite().all() for loss in losses]).all()):
             number, loss = next((n, loss) for n, loss in enumerate(losses) if not bool(loss.isfinite().all()))
             task = int((~loss.isfinite()).nonzero()[0])
@@ -75,9 +76,14 @@ class AdaptationContext:
                 f"task {self.task_index + task}, step {number}: the support loss is {float(loss[task])}; lower the "
                 f"inner rate, or check the encoder's output for padding rows"
             )
-        for call in calls:
-            if call.stack is not None:
-                call.stack.run_checks()
+        for stack in self.stacks:
+            stack.run_checks()
+
+    def release(self) -> None:
+        """Drop what the calls hold, after the last of them."""
+        for stack in self.stacks:
+            stack.release()
+        self.stacks.clear()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -32,49 +33,54 @@ class Fallback:
         if mode[0]:
             self.written_buffers = moved
 
-    def record_fallback(self, mode: Mode, error: Exception) -> None:
+    def record_fallback(self, mode: Mode, failure: Failure) -> None:
         """Record why a batch fell back to the loop, and warn once per reason."""
-        reason, kind = reason_of(error), kind_of(error)
         before, times = self.failures.get(mode, ("", 0))
-        times = times + 1 if before == kind else 1
-        self.failures[mode] = kind, times
-        if times >= 3 or (isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)):
-            self.unsupported[mode] = reason
-        if kind not in self.warned:
-            self.warned.add(kind)
-            how = f"adapting task by task, with the same result (to stack it: {remedy_of(error).value})"
-            warnings.warn(f"{reason}; {how}", stacklevel=4)
+        times = times + 1 if before == failure.kind else 1
+        self.failures[mode] = failure.kind, times
+        if times >= 3 or failure.lasting:
+            self.unsupported[mode] = failure.reason
+        if failure.kind not in self.warned:
+            self.warned.add(failure.kind)
+            how = f"adapting task by task, with the same result (to stack it: {failure.remedy.value})"
+            warnings.warn(f"{failure.reason}; {how}", stacklevel=4)
 
 
-def reason_of(error: Exception) -> str:
-    """The reason as text."""
-    if isinstance(error, MixedRows):
-        return f"{error} in this batch"
+@dataclass(frozen=True)
+class Failure:
+    """Why a batch fell back to the loop. It does not hold the error, whose traceback would keep the call alive.
+
+    Args:
+        reason: for messages; kind: equal for errors with the same cause (place, kind and operation).
+        remedy: what to write instead; lasting: whether every batch fails in this way.
+    """
+
+    reason: str
+    kind: str
+    remedy: Remedy
+    lasting: bool
+
+
+def failure_of(error: Exception) -> Failure:
+    """The failure that an error of the stacked engine stands for."""
+    place, lasting = _place(error), isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)
     if isinstance(error, UnsupportedOp):
-        return f"{_place(error)}{error}: not supported by the stacked engine"
+        kind = place + re.sub(r"\d+", "#", str(error))
+        reason = f"{place}{error}: not supported by the stacked engine" if lasting else f"{error} in this batch"
+        return Failure(reason, kind, error.remedy, lasting)
+    kind = place + type(error).__name__
     if "TorchScript interpreter" in str(error):  # wraps any other error in its own
         what = "a scripted function on a per-task weight, by code that torch functions do not see"
-        return f"{_place(error)}{what}: not supported by the stacked engine"
-    return f"{_place(error)}{type(error).__name__} in the stacked engine ({_first_line(error)})"
-
-
-def remedy_of(error: Exception) -> Remedy:
-    """What to write instead of the operation that failed."""
-    if isinstance(error, UnsupportedOp):
-        return error.remedy
-    return Remedy.PLAIN if "TorchScript interpreter" in str(error) else Remedy.LISTED
-
-
-def kind_of(error: Exception) -> str:
-    """A key that is equal for errors with the same cause: place, kind and operation."""
-    what = str(error) if isinstance(error, UnsupportedOp) else type(error).__name__
-    return _place(error) + re.sub(r"\d+", "#", what)
+        return Failure(f"{place}{what}: not supported by the stacked engine", kind, Remedy.PLAIN, lasting)
+    reason = f"{place}{type(error).__name__} in the stacked engine ({_first_line(error)})"
+    return Failure(reason, kind, Remedy.LISTED, lasting)
 
 
 def _place(error: BaseException) -> str:
     """Name and line of the innermost running module: ``encoder.conv (my_encoder.py:31): ``."""
     names: dict[int, str] = {}
-    found, trace = "", error.__traceback__
+    # The first frame caught the error, and a look at its variables would keep that alive.
+    found, trace = "", None if error.__traceback__ is None else error.__traceback__.tb_next
     while trace is not None:
         code, own = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
         if isinstance(own, Recommender) and not names:

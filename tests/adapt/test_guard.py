@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.step import Gradient
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
@@ -403,6 +404,34 @@ def test_cached_parametrizations_are_the_weights_of_no_other_task(inside, stacke
     scores = [[one.score for one in answer] for answer in many]
     np.testing.assert_allclose(scores, [[score for _, score in answer] for answer in wanted], rtol=0, atol=1e-12)
     assert not system.adaptation.fell_back
+
+
+def stacks_alive():
+    return sum(type(one) is Stack for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_call_leaves_no_tensor_alive(order, fails):
+    """Without the collector, which does not see a cycle through an autograd graph."""
+    call = (lambda m, h: torch.tanh(m.linear(h).roll(1, 0)) @ m.other.weight) if fails else None
+    recommender = recommender_of(lambda: Clicks(call), Cosine)
+    tasks = task_batch(SAMPLES, num_items=LOG.num_items)
+    gc.collect()
+    gc.disable()
+    try:
+        before = stacks_alive()
+        for score in (False, True):
+            adaptation = Adaptation(Scope(*EVERYTHING), step=Gradient(0.1), steps=2, order=order)
+            adaptation.bind(recommender)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = adaptation.run(recommender, tasks, SoftmaxLoss(), score=score)
+            assert adaptation.fell_back is fails and found.isfinite().all()
+            del found, adaptation
+        assert stacks_alive() == before
+    finally:
+        gc.enable()
 
 
 def test_a_class_that_was_made_for_twins_keeps_nothing_alive():

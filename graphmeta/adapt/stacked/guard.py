@@ -39,6 +39,11 @@ class Guard:
             self._read.append((x, x._version))
             self._addresses.add(address(x))
 
+    def release(self) -> None:
+        """Forget the recorded tensors."""
+        self._read.clear()
+        self._addresses.clear()
+
     def unchanged(self) -> None:
         """Raise an UnsupportedOp if a recorded tensor has been written into."""
         if any(x._version != version for x, version in self._read):

@@ -92,10 +92,15 @@ class Ownership:
 
     def task_of(self, x: Tensor, note: Rows) -> Tensor:
         """The task of each row along ``note.dim``, ``[n]``."""
-        if note.owner is not None and not note.owner.blocks:
-            return note.owner.task
-        size = x.shape[note.dim]
-        return torch.arange(size, device=x.device) // max(size // self.num_tasks, 1)
+        return self.tasks_of(x, note)()
+
+    def tasks_of(self, x: Tensor, note: Rows) -> Callable[[], Tensor]:
+        """A function that returns :meth:`task_of` later and does not keep ``x`` alive."""
+        owner, size, device = note.owner, x.shape[note.dim], x.device
+        if owner is not None and not owner.blocks:
+            return lambda: owner.task
+        per_task = max(size // self.num_tasks, 1)
+        return lambda: torch.arange(size, device=device) // per_task
 
     def blocks(self, x: Tensor) -> Tensor:
         """``[T·R, …]`` as ``[T, R, …]``.
@@ -149,10 +154,9 @@ class Ownership:
             terms = (*one.terms, *(term for term in other.terms if term not in one.terms))
             if not (one.in_blocks and other.in_blocks):
                 reason = "rows of one task are paired with another's"
-                equal = Term(lambda: self.check(self.task_of(x, one) == self.task_of(y, other), reason))
-                terms = (*terms, equal)
-            of = (one, x) if not one.in_blocks else (other, y)
-            make = None if one.in_blocks or other.in_blocks else (lambda: self.task_of(of[1], of[0]))
+                first, second = self.tasks_of(x, one), self.tasks_of(y, other)
+                terms = (*terms, Term(lambda: self.check(first() == second(), reason)))
+            make = None if one.in_blocks or other.in_blocks else self.tasks_of(x, one)
             self._merged[key] = Owner(make, terms), one.owner, other.owner  # kept alive, so that ids are not reused
         return self._merged[key][0]
 
@@ -171,14 +175,13 @@ class Ownership:
         """
         if not (strict or self.met(x)) or (rows is index and self.trusts(x, note, of)):
             return of.owner
-        now = self.as_now(index)
+        now, source, target = self.as_now(index), self.tasks_of(x, note), self.tasks_of(rows, of)
+        shape = -1, *(1,) * (rows.dim() - of.dim - 1)
 
         def same() -> None:
-            task = self.task_of(rows, of).reshape(-1, *(1,) * (rows.dim() - of.dim - 1))
-            self.check(self.task_of(x, note)[now()] == task, "rows of one task are taken from another's")
+            self.check(source()[now()] == target().reshape(shape), "rows of one task are taken from another's")
 
-        make = None if of.in_blocks else (lambda: self.task_of(rows, of))
-        return Owner(make, (*note.terms, *of.terms, Term(same)))
+        return Owner(None if of.in_blocks else target, (*note.terms, *of.terms, Term(same)))
 
     def derived(self, note: Rows, make: Callable[[], Tensor]) -> Owner:
         """The owner of rows made from others, under the same conditions."""
@@ -189,13 +192,11 @@ class Ownership:
         per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
         key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
         if key not in self._owners:
-            now = self.as_now(index)
-
-            size = x.shape[note.dim]
+            now, size, tasks = self.as_now(index), x.shape[note.dim], self.tasks_of(x, note)
 
             def make() -> Tensor:
                 at = torch.where(now() < 0, now() + size, now())
-                return at // max(per_task, 1) if note.in_blocks else self.task_of(x, note)[at]
+                return at // max(per_task, 1) if note.in_blocks else tasks()[at]
 
             # Index and note are kept alive, so that memory and ids are not reused.
             self._owners[key] = index.detach(), note, self.derived(note, make)
@@ -223,10 +224,14 @@ class Ownership:
             MixedRows: one does not hold for this batch.
         """
         checks, self.checks = self.checks, []
-        self._owners.clear()  # their tensors' notes refer to the stack: a reference cycle
-        self._merged.clear()
         if checks and not bool(torch.stack([holds for holds, _ in checks]).all()):
             raise MixedRows(next(reason for holds, reason in checks if not bool(holds)))
+
+    def release(self) -> None:
+        """Drop all tensors, whose notes refer to this object: the cycle would keep their autograd graph alive."""
+        self.checks.clear()
+        self._owners.clear()
+        self._merged.clear()
 
 
 def root_of(x: Tensor) -> Tensor:

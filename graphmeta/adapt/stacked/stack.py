@@ -99,6 +99,12 @@ class Stack(Ownership, TorchFunctionMode):
         self.real: tuple[Tensor, Owner] | None = None  # the rows of the real samples, and their tasks
         self.hooks = _saved_tensor_hooks(True)  # hooks that enclose the whole call are allowed
 
+    def release(self) -> None:
+        """Drop all tensors; the call is over."""
+        super().release()
+        self.guard.release()
+        self.real = None
+
     # propagation of notes --------------------------------------------------------------------------------------
 
     def __torch_function__(
@@ -288,8 +294,8 @@ class Stack(Ownership, TorchFunctionMode):
                 elif (name, key) == ("sample", "ptr"):
                     self.mark(value, Fence(self))
                 elif (name, key) == ("sample", "real"):
-                    per_task = size["sample"]
-                    self.real = value, Owner(lambda real=value, per=per_task: real // per)
+                    per_task, real = size["sample"], value.detach()  # without the note, which has this owner
+                    self.real = real, Owner(lambda real=real, per=per_task: real // per)
                     self.rows(value, owner=self.real[1], points=per_task)
                 elif (name, key) == ("sample", "last"):
                     first = torch.arange(len(value), device=value.device) // max(size["sample"], 1) * size["event"]

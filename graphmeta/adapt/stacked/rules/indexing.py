@@ -148,7 +148,8 @@ def _sliced(stack: Stack, x: Tensor, note: Rows, dim: int, part: slice) -> Note:
     size = x.shape[note.dim]
     if part.indices(size) == (0, size, 1):
         return Rows(stack, dim, note.owner, note.points)
-    return Rows(stack, dim, stack.derived(note, lambda: stack.task_of(x, note)[part]), note.points)
+    tasks = stack.tasks_of(x, note)
+    return Rows(stack, dim, stack.derived(note, lambda: tasks()[part]), note.points)
 
 
 def masked(stack: Stack, x: Tensor, note: Note, parts: list[Any], mask: Tensor) -> Note:
@@ -164,8 +165,8 @@ def masked(stack: Stack, x: Tensor, note: Note, parts: list[Any], mask: Tensor) 
         return Lost("rows chosen by a mask")
     shape = [1] * mask.dim()
     shape[own.dim] = -1
-    now = stack.as_now(mask)
-    owner = stack.derived(own, lambda: stack.task_of(source, own).reshape(shape).expand(mask.shape)[now()])
+    now, tasks, size = stack.as_now(mask), stack.tasks_of(source, own), mask.shape
+    owner = stack.derived(own, lambda: tasks().reshape(shape).expand(size)[now()])
     return Rows(stack, 0, owner, note.points if type(note) is Rows else None)
 
 

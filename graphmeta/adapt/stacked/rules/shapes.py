@@ -42,7 +42,8 @@ def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
         return Rows(stack, dim, note.owner, note.points)
     if out.shape[dim] % max(size, 1) == 0:
         each = out.shape[dim] // max(size, 1)
-        owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(each))
+        tasks = stack.tasks_of(x, note)
+        owner = stack.derived(note, lambda: tasks().repeat_interleave(each))
         return Rows(stack, dim, owner, note.points)
     if out.shape[dim] and size % out.shape[dim] == 0:
         return Rows(stack, dim, _gathered(stack, x, note, out.shape[dim]), note.points)
@@ -52,11 +53,13 @@ def _reshapes(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, 
 def _gathered(stack: Stack, x: Tensor, note: Rows, groups: int) -> Owner:
     """The owner of ``groups`` consecutive groups of rows; all rows of a group must belong to one task."""
 
+    tasks = stack.tasks_of(x, note)
+
     def whole() -> None:
-        task = stack.task_of(x, note).reshape(groups, -1)
+        task = tasks().reshape(groups, -1)
         stack.check(task == task[:, :1], "rows of one task are grouped with another's")
 
-    return Owner(lambda: stack.task_of(x, note).reshape(groups, -1)[:, 0], (*note.terms, Term(whole)))
+    return Owner(lambda: tasks().reshape(groups, -1)[:, 0], (*note.terms, Term(whole)))
 
 
 @rule("unsqueeze")
@@ -117,7 +120,8 @@ def _interleaves(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[st
     if note.in_blocks and not (isinstance(many, Tensor) and many.numel() > 1):
         return Rows(stack, note.dim, note.owner, note.points)
     size, now = out.shape[note.dim], stack.as_now(many) if isinstance(many, Tensor) else lambda: many
-    owner = stack.derived(note, lambda: stack.task_of(x, note).repeat_interleave(now(), output_size=size))
+    tasks = stack.tasks_of(x, note)
+    owner = stack.derived(note, lambda: tasks().repeat_interleave(now(), output_size=size))
     return Rows(stack, note.dim, owner, note.points)
 
 
@@ -158,7 +162,8 @@ def _cats(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     if len(rows) < len(parts) or any(note.dim != dim for _, note in rows):
         return Lost(f"{name} of rows of tasks and of other rows")
     terms = tuple(term for _, note in rows for term in note.terms)
-    owner = Owner(lambda: torch.cat([stack.task_of(part, note) for part, note in rows]), terms)
+    tasks = [stack.tasks_of(part, note) for part, note in rows]
+    owner = Owner(lambda: torch.cat([of_part() for of_part in tasks]), terms)
     points = {note.points for _, note in rows}
     return Rows(stack, dim, owner if len(rows) > 1 else rows[0][1].owner, points.pop() if len(points) == 1 else None)
 

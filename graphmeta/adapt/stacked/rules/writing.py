@@ -63,18 +63,20 @@ def scattered(
     now = stack.as_now(at)
     tail = type(base) is not Rows and dim == 0 and not stack.like_a_store(size) and stack.like_a_store(size - 1)
     if stack.like_a_store(size) or type(base) is Rows or tail:
-        per_task = (size - tail) // stack.num_tasks
+        per_task, tasks = (size - tail) // stack.num_tasks, stack.tasks_of(x, note)
 
         def inside() -> None:
-            own = now() // max(per_task, 1) == stack.task_of(x, note)[:, None]
+            own = now() // max(per_task, 1) == tasks()[:, None]
             own = own | (now() == size - 1) if tail else own
             stack.check(own, "a scatter writes rows of one task to another's")
 
         owner = Owner(None, (*note.terms, *before, Term(inside)))
         return Tailed(stack, owner) if tail else Rows(stack, dim, owner)
 
+    tasks, places = stack.tasks_of(x, note), at.shape
+
     def owners() -> Tensor:
-        task = stack.task_of(x, note)[:, None].expand(at.shape)
+        task = tasks()[:, None].expand(places)
         found = torch.full((size,), -1, device=task.device).index_copy(0, now().flatten(), task.flatten())
         stack.check(found[now()] == task, "a scatter writes rows of several tasks to one")
         stack.check(found >= 0, "a scatter leaves rows of no task")
@@ -114,13 +116,13 @@ def _into_rows(stack: Stack, out: Tensor, base: Rows, index: Tensor, x: Tensor, 
     at = _targets(index, base.dim if index.dim() == out.dim() and index.dim() > 1 else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
-    now = stack.as_now(at)
+    now, target, source = stack.as_now(at), stack.tasks_of(out, base), stack.tasks_of(x, note)
 
     def same() -> None:
-        mixed = stack.task_of(out, base)[now()] == stack.task_of(x, note)[:, None]
+        mixed = target()[now()] == source()[:, None]
         stack.check(mixed, "a scatter mixes rows of tasks")
 
-    return Rows(stack, base.dim, Owner(lambda: stack.task_of(out, base), (*base.terms, *note.terms, Term(same))))
+    return Rows(stack, base.dim, Owner(target, (*base.terms, *note.terms, Term(same))))
 
 
 @rule("index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", "index_fill")
@@ -181,7 +183,7 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
             written = masked(stack, x, base, parts, first)
             assert type(written) is Rows
             terms = stack.merged(value, own, value, written)
-            owner = None if of_mask.in_blocks else (lambda: stack.task_of(first, of_mask))
+            owner = None if of_mask.in_blocks else stack.tasks_of(first, of_mask)
             found = Rows(stack, of_mask.dim, Owner(owner, terms.terms if terms is not None else ()))
             if type(base) is Rows:
                 return (
