@@ -62,7 +62,7 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure:
-    """The failure that an error of the stacked engine stands for."""
+    """What is reported of an error in the stacked engine."""
     place, lasting = _place(error), isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)
     if isinstance(error, UnsupportedOp):
         kind = place + re.sub(r"\d+", "#", str(error))

@@ -22,9 +22,9 @@ def check_model(model: Any, given: Any, name: str) -> None:
     """
     if isinstance(model, str):
         raise InputError(f"{name} takes a trained system, not the name {model!r}; train it: fit(split, {model!r})")
-    if isinstance(model, EventLog | Samples | Split | Tasks) and hasattr(given, "scores"):
+    if isinstance(model, EventLog | Samples | Split | Tasks) and isinstance(given, Scorer):
         raise InputError(f"the arguments of {name} are swapped; write {name}(system, log)")
-    if isinstance(model, type) or not (hasattr(model, "scores") and hasattr(model, "num_items")):
+    if isinstance(model, type) or not isinstance(model, Scorer):
         raise InputError(
             f"{name} takes a system or a baseline, not a {type(model).__name__}: it needs num_items and "
             f"scores(samples), see graphmeta.protocols.Scorer"

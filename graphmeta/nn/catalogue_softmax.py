@@ -72,11 +72,11 @@ def _score_cross_entropy(
     query: Tensor, candidates: Tensor, target: Tensor, real: Tensor | None, extra: ScoreTerm | None, rows: int
 ) -> Tensor:
     if real is not None:
-        extra = None if extra is None else _of_rows(extra, real, len(query))
+        extra = None if extra is None else of_rows(extra, real, len(query))
         query, target = query.index_select(0, real), target.index_select(0, real)
     losses, every = [], torch.arange(len(query), device=query.device)
     for q, t, part in zip(query.split(rows), target.split(rows), every.split(rows), strict=True):
-        own = (None, None, None) if extra is None else _of_rows(extra, part, len(query))
+        own = (None, None, None) if extra is None else of_rows(extra, part, len(query))
         losses.append(_ScoreCrossEntropy.apply(q, candidates, t, *own))
     return losses[0] if len(losses) == 1 else torch.cat(losses)
 
@@ -96,7 +96,7 @@ def plus(scores: Tensor, extra: ScoreTerm | None) -> Tensor:
     return scores.index_put((row, column), value.to(scores.dtype), accumulate=True)
 
 
-def _of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
+def of_rows(extra: ScoreTerm, rows: Tensor, size: int) -> ScoreTerm:
     """The part of ``extra`` in these rows, renumbered by their position among them."""
     place = torch.full((size,), -1, device=rows.device)
     place[rows] = torch.arange(len(rows), device=rows.device)

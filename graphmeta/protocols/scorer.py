@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphmeta.sampling.samples import Samples
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Anything that scores all items for samples: a :class:`~graphmeta.system.System`, a baseline or a wrapper.
 

@@ -139,7 +139,7 @@ def test_in_batch_targets_are_corrected_by_how_often_they_are_targets():
     wanted = (query @ candidates.t())[0][others].exp().sum()
     found = []
     for _ in range(4000):
-        targets = torch.cat([torch.tensor([target]), torch.multinomial(proposal.weight, 15, replacement=True)])
+        targets = torch.cat([torch.tensor([target]), torch.multinomial(proposal.share, 15, replacement=True)])
         items, weight = loss.draw(targets, V)
         kept = items != target
         found.append(((candidates[items] @ query[0]).exp() * weight.exp())[kept].sum())

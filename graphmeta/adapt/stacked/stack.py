@@ -146,13 +146,12 @@ class Stack(Ownership, TorchFunctionMode):
         before, root, kept, was_met = self.note(into), root_of(into), into.__dict__.get(NOTE), self.met(into)
         if type(before) is Rows and before.points is not None:
             before = replace(before, points=None)  # other values now
-        data = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
-        weighty = [x for x in tensors_in((args, kwargs)) if type(self.note(x)) is not Shared and self.met(x)]
+        data_so_far = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
+        weighty = any(type(self.note(x)) is not Shared and self.met(x) for x in tensors_in((args, kwargs)))
         if weighty and address(into) in self.shared:
             raise UnsupportedOp(f"{_readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
-        data = data and not weighty
         out = func(*args, **kwargs)
-        setattr(root, DATA, into._version if data else None)
+        setattr(root, DATA, into._version if data_so_far and not weighty else None)
         if into is not kwargs.get("out"):
             self.mark(into, before)
         if was_met and type(before) is not Shared:
@@ -174,7 +173,7 @@ class Stack(Ownership, TorchFunctionMode):
         handler = own or HANDLERS.get(name)
         if handler is None:
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight", _INSTEAD.get(name, Remedy.LISTED))
-        if self.grad and not torch.is_grad_enabled() and _inside_a_function():
+        if self._in_a_function():
             where = "inside a custom autograd.Function (or reentrant checkpointing)"
             raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.PLAIN)
         if functorch.maybe_current_level() is not None:
@@ -205,13 +204,13 @@ class Stack(Ownership, TorchFunctionMode):
             raise UnsupportedOp(reason, _INSTEAD.get(name, Remedy.LISTED))
         if met and name in ("getitem", "setitem"):
             self._check_index(args[1])
-        if met and self.grad and not torch.is_grad_enabled() and _inside_a_function():
+        if met and self._in_a_function():
             raise UnsupportedOp(f"{_readable(name)} inside a custom autograd.Function", Remedy.PLAIN)
         lost = next((note for _, note in met if type(note) is Lost), None)
         found: Note | tuple[Note, ...] | None
         if name in _RESHAPES:  # in place: the rule would read the shape after it
             found = Lost(f"the result of {_readable(name)}", Remedy.COPY)
-        elif len(notes) == sum(type(note) is Shared for _, note in notes):
+        elif all(type(note) is Shared for _, note in notes):
             found = None
         elif lost is not None:  # the tasks of the weights in it are unknown
             found = lost
@@ -235,6 +234,10 @@ class Stack(Ownership, TorchFunctionMode):
                     self.mark_met(result)
                     if type(note) is Rows:  # it depends on per-task weights: its conditions must hold
                         self.use(note)
+
+    def _in_a_function(self) -> bool:
+        """Whether the caller is the forward pass of a custom ``autograd.Function``, whose gradient is not known."""
+        return self.grad and not torch.is_grad_enabled() and _inside_a_function()
 
     def _hides(self, name: str, x: Tensor) -> bool:
         """Whether reading this of ``x`` may reveal what per-task weights have decided."""
@@ -323,7 +326,7 @@ def _by_position(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any
 
 
 def _inside_a_function() -> bool:
-    """Whether the caller is the forward pass of a custom ``autograd.Function``, which defines its own gradient."""
+    """Whether ``autograd.Function.apply`` is among the callers."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _APPLY:
@@ -341,17 +344,12 @@ def _readable(name: str) -> str:
     return f"a tensor's {name[1:]}" if name.startswith(".") else name
 
 
-_READ_OUT = {
-    "__bool__": "control flow (if, while)",
-    **dict.fromkeys(("item", "tolist", "numpy", "__float__", "__int__", "__index__"), "reading a Python number"),
-}
-_INSTEAD = {"__bool__": Remedy.WHERE} | dict.fromkeys(
-    ("item", "tolist", "numpy", "__float__", "__int__", "__index__"), Remedy.TENSOR
-)
+_NUMBERS = ("item", "tolist", "numpy", "__float__", "__int__", "__index__")
+_READ_OUT = {"__bool__": "control flow (if, while)", **dict.fromkeys(_NUMBERS, "reading a Python number")}
+_INSTEAD = {"__bool__": Remedy.WHERE, **dict.fromkeys(_NUMBERS, Remedy.TENSOR)}
 # Operations whose result has a size that depends on values.
 _SIZED = frozenset(
-    {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "unique_dim", "bincount", "histc",
-     "combinations"}
+    {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "unique_dim", "bincount", "histc"}
 )  # fmt: skip
 _RESHAPES = frozenset(
     {"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "resize_", "resize_as_", "set_",

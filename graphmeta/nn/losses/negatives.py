@@ -41,8 +41,7 @@ class SharedNegatives(nn.Module):
         if self.sampled:
             uniform_cdf = torch.arange(1, num_items + 1, dtype=torch.float64) / num_items
             cdf = uniform_cdf if self.cdf is None else self.cdf
-            places = torch.searchsorted(cdf, torch.rand(self.sampled, dtype=torch.float64))
-            parts.append(places.clamp(max=num_items - 1).to(target.device))
+            parts.append(by_probability(cdf, self.sampled).to(target.device))
         items = torch.cat(parts)
         return items, items[None] != target[:, None]
 
@@ -93,6 +92,11 @@ class PerSampleNegatives(nn.Module):
         history, pair = self.history, user * num_items + items
         at = torch.searchsorted(history, pair).clamp(max=len(history) - 1)
         return known | ((history[at] == pair) & (user >= 0))
+
+
+def by_probability(cdf: Tensor, count: int) -> Tensor:
+    """``count`` items drawn with replacement by their cumulative probabilities ``cdf [num_items]``, float64."""
+    return torch.searchsorted(cdf, torch.rand(count, dtype=torch.float64)).clamp(max=len(cdf) - 1)
 
 
 def uniform(target: Tensor, count: int, num_items: int) -> Tensor:

@@ -13,8 +13,9 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.nn.catalogue_softmax import ScoreTerm
+from graphmeta.nn.catalogue_softmax import of_rows
 from graphmeta.nn.log_partition import log_partition
+from graphmeta.nn.losses.negatives import by_probability, uniform
 from graphmeta.protocols import ProductHead
 from graphmeta.sampling.session_batch import real_samples
 
@@ -31,7 +32,21 @@ class Proposal(Protocol):
         ...
 
 
-class Popularity(nn.Module):
+class _ByShare(nn.Module):
+    """A proposal that draws each item with a fixed probability, its share; all the same before ``fit_statistics``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share: Tensor | None = None
+
+    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
+        """``drawn · share(item)``."""
+        if self.share is None:
+            return torch.full((len(items),), drawn / num_items, dtype=torch.float64, device=items.device)
+        return drawn * self.share.to(items.device)[items]
+
+
+class Popularity(_ByShare):
     """Draws ``count`` items with probability ∝ ``support^alpha``: uniform with ``alpha`` 0, by popularity with 1.
 
     Items without clicks count as one click. Before ``fit_statistics`` the draws are uniform.
@@ -42,43 +57,34 @@ class Popularity(nn.Module):
         if count < 1:
             raise InputError(f"count={count} draws nothing; draw at least one item")
         self.count, self.alpha = count, alpha
-        self.weight: Tensor | None = None
+        self.cdf: Tensor | None = None
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count the clicks of each item."""
-        weight = np.power(np.maximum(log.support, 1).astype(np.float64), self.alpha)
-        self.weight = torch.from_numpy(weight / weight.sum())
+        if self.alpha:
+            weight = np.power(np.maximum(log.support, 1).astype(np.float64), self.alpha)
+            self.share = torch.from_numpy(weight / weight.sum())
+            self.cdf = self.share.cumsum(0)
 
     def draw(self, target: Tensor, num_items: int) -> Tensor:
         """``[count]``, with replacement."""
-        if self.weight is None or self.alpha == 0:
-            return torch.randint(num_items, (self.count,)).to(target.device)
-        places = torch.searchsorted(self.weight.cumsum(0), torch.rand(self.count, dtype=torch.float64))
-        return places.clamp(max=num_items - 1).to(target.device)
-
-    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
-        """``drawn · q(item)``."""
-        if self.weight is None or self.alpha == 0:
-            return torch.full((len(items),), drawn / num_items, dtype=torch.float64, device=items.device)
-        return drawn * self.weight.to(items.device)[items]
+        if self.cdf is None:
+            return uniform(target, self.count, num_items)
+        return by_probability(self.cdf, self.count).to(target.device)
 
 
-class InBatch(nn.Module):
+class InBatch(_ByShare):
     """The targets of the batch, which are drawn by how often items are targets.
 
-    An item that was never a target counts as one in the whole log. Before ``fit_statistics`` all have equal weight.
+    An item that was never a target counts as one in the whole log. Before ``fit_statistics`` all have equal share.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight: Tensor | None = None
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count how often each item is a target: all clicks but the first of each session."""
         first = np.zeros(log.num_events, dtype=bool)
         first[log.ptr[:-1][np.diff(log.ptr) > 0]] = True
         count = np.maximum(np.bincount(log.item[~first], minlength=log.num_items), 1).astype(np.float64)
-        self.weight = torch.from_numpy(count / count.sum())
+        self.share = torch.from_numpy(count / count.sum())
 
     def draw(self, target: Tensor, num_items: int) -> Tensor:
         """The targets themselves."""
@@ -86,10 +92,7 @@ class InBatch(nn.Module):
 
     def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
         """``(drawn − 1) · share of targets``: a sample's own target does not count."""
-        others = max(drawn - 1, 1)
-        if self.weight is None:
-            return torch.full((len(items),), others / num_items, dtype=torch.float64, device=items.device)
-        return others * self.weight.to(items.device)[items]
+        return super().expected(items, max(drawn - 1, 1), num_items)
 
 
 class SampledSoftmaxLoss(nn.Module):
@@ -128,7 +131,8 @@ class SampledSoftmaxLoss(nn.Module):
             return (query.index_select(0, row) * head.vectors(F.embedding(column, candidates))).sum(1)
 
         terms = [term(batch, product) for term in head.score_terms.values()]
-        extra = [_of_real(term, sample.get("real"), len(query)) for term in terms]
+        real = sample.get("real")
+        extra = terms if real is None else [of_rows(term, real, len(query)) for term in terms]
         query = real_samples(batch, query)
         own = (query * own).sum(1)
         hidden = torch.searchsorted(items, target).clamp(max=len(items) - 1)
@@ -155,14 +159,3 @@ class SampledSoftmaxLoss(nn.Module):
 
     def _all(self) -> list[Proposal]:
         return list(self.proposals)  # pyright: ignore[reportReturnType]
-
-
-def _of_real(term: ScoreTerm, real: Tensor | None, size: int) -> ScoreTerm:
-    """A score term of the real samples, numbered among these."""
-    if real is None:
-        return term
-    place = torch.full((size,), -1, device=real.device)
-    place[real] = torch.arange(len(real), device=real.device)
-    row, column, value = term
-    kept = (place[row] >= 0).nonzero().squeeze(1)
-    return place[row[kept]], column[kept], value[kept]
