@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from graphmeta.adapt.adaptation import Adaptation
 
 MIB = 2**20  # bytes
-BUDGET = 256 * MIB  # in training; a quarter of it when scoring, where [S, C] scores are stored too
+BUDGET = 256 * MIB  # in training
+SCORING_BUDGET = 48 * MIB  # [S, C] scores are stored beside it
 
 
 class _SavedTensor:
@@ -130,11 +131,11 @@ def chunks(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, *
     """Split tasks of these sizes, in order, into chunks that are adapted at once.
 
     The weights of a chunk (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), its saved
-    activations and padding need at most 256 MiB (64 MiB in scoring), unless it is a single task.
+    activations and padding need at most 256 MiB (48 MiB in scoring), unless it is a single task.
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
-    return split_by_cost(_costs(adaptation, recommender, sizes, score), BUDGET // 4 if score else BUDGET)
+    return split_by_cost(_costs(adaptation, recommender, sizes, score), SCORING_BUDGET if score else BUDGET)
 
 
 def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int, *, score: bool = False) -> bool:

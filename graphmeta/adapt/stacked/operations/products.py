@@ -53,9 +53,8 @@ def product(stack: Stack, a: Tensor, b: Tensor) -> Tensor:
         if isinstance(y, TaskValue):
             return stacked(y)
         own = stack.note(y)
-        if type(own) is Rows:
-            return y.unflatten(own.dim, (tasks, y.shape[own.dim] // tasks)).movedim(own.dim, 0)
-        return constant(stack, y, "a product").expand(tasks, *y.shape)
+        assert type(own) is Rows
+        return y.unflatten(own.dim, (tasks, y.shape[own.dim] // tasks)).movedim(own.dim, 0)
 
     out = _batched(front(a), front(b), a.dim(), b.dim())
     at = _row_place(x is a, x, note, a, b, out.dim() - 1)

@@ -134,7 +134,7 @@ def _splits(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, An
     return tuple(note for _ in out)
 
 
-@rule("unbind", "iter")
+@rule("unbind")
 def _unbinds(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     x, note = args[0], stack.note(args[0])
     dim = given(args, kwargs, 1, "dim", 0) % x.dim()

@@ -168,33 +168,38 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
     if type(own) is not Rows and not any(type(stack.note(part)) is Rows for part in tensors):
         kept = type(base) is Rows and type(own) is Shared
         return Rows(stack, base.dim, base.owner) if kept else Lost("written elements")  # pyright: ignore
-    if tensors and isinstance(parts[0], Tensor):
-        first = parts[0]
-        if first.dtype == torch.bool:
-            of_mask = stack.note(first)
-            if type(of_mask) is not Rows or len(tensors) > 1:
-                return Lost("elements written through a mask")
-            if type(own) is not Rows:
-                if type(base) is not Rows:
-                    return Rows(stack, of_mask.dim, of_mask.owner)
-                if base.dim != of_mask.dim:
-                    return Lost("a mask along another dimension than the rows")
-                return Rows(stack, base.dim, stack.merged(x, base, first, of_mask))
-            written = masked(stack, x, base, parts, first)
-            assert type(written) is Rows
-            terms = stack.merged(value, own, value, written)
-            owner = None if of_mask.in_blocks else stack.tasks_of(first, of_mask)
-            found = Rows(stack, of_mask.dim, Owner(owner, terms.terms if terms is not None else ()))
-            if type(base) is Rows:
-                return (
-                    Rows(stack, base.dim, stack.merged(x, base, x, found)) if base.dim == found.dim else Lost("a mask")
-                )
-            return found
-        if first.dim() < max(part.dim() for part in tensors):
-            return Lost("elements written by indices of several ranks")
-        rank = first.dim() + sum(isinstance(part, slice) or part is None for part in parts)
-        return scattered(stack, out, base, 0, first, value, put=rank)
-    return Lost("written elements")
+    first = parts[0]
+    if not isinstance(first, Tensor):
+        return Lost("written elements")
+    if first.dtype == torch.bool:
+        if type(stack.note(first)) is not Rows or len(tensors) > 1:
+            return Lost("elements written through a mask")
+        return _written_by_mask(stack, x, base, parts, first, value, own)
+    if first.dim() < max(part.dim() for part in tensors):
+        return Lost("elements written by indices of several ranks")
+    rank = first.dim() + sum(isinstance(part, slice) or part is None for part in parts)
+    return scattered(stack, out, base, 0, first, value, put=rank)
+
+
+def _written_by_mask(
+    stack: Stack, x: Tensor, base: Note, parts: list[Any], mask: Tensor, value: Any, own: Note
+) -> Note:
+    """The note of ``x`` after a write where a mask with rows of tasks is true."""
+    of_mask = stack.note(mask)
+    assert type(of_mask) is Rows
+    if type(base) is Rows and base.dim != of_mask.dim:
+        return Lost("a mask along another dimension than the rows")
+    if type(own) is Rows:
+        written = masked(stack, x, base, parts, mask)
+        assert type(written) is Rows
+        terms = stack.merged(value, own, value, written)
+        tasks = None if of_mask.in_blocks else stack.tasks_of(mask, of_mask)
+        owner = Owner(tasks, () if terms is None else terms.terms)
+        found = Rows(stack, of_mask.dim, owner)
+        return Rows(stack, base.dim, stack.merged(x, base, x, found)) if type(base) is Rows else found
+    if type(base) is Rows:
+        return Rows(stack, base.dim, stack.merged(x, base, mask, of_mask))
+    return Rows(stack, of_mask.dim, of_mask.owner)
 
 
 def _written_part(stack: Stack, x: Tensor, base: Note, parts: list[Any], value: Any, own: Note) -> Note:
