@@ -45,6 +45,7 @@ _HOME = {
     "train": "graphmeta.training.loop",
     "TrainOptions": "graphmeta.training.settings",
     "Adam": "graphmeta.training.optimizers",
+    "TrainingRecipe": "graphmeta.training.recipes",
     "evaluate": "graphmeta.evaluation.ranking",
     "load": "graphmeta.published.load",
     "check_encoder": "graphmeta.testing",

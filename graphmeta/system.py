@@ -170,8 +170,8 @@ class System(nn.Module):
             )
 
     @property
-    def scores_in_bf16(self) -> bool:
-        """Whether training scores the whole catalogue by products, which ``precision="bf16"`` applies to."""
+    def scores_by_products(self) -> bool:
+        """Whether training scores the whole catalogue by products, as bf16 and the sampled softmax require."""
         whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
         return whole and isinstance(self.recommender.head, ProductHead)
 
@@ -221,16 +221,18 @@ class System(nn.Module):
         self._measure(samples, sizes, score=False)
         return estimate(self.adaptation, self.recommender, sizes, min(batch_size, len(samples)))
 
-    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
+    def losses(self, samples: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0) -> Tensor:
         """The training loss of each sample, or of each query of the tasks, ``[S]``.
 
         Args:
+            objective: the loss to train with; the system's own if not given. Inner steps minimise the system's own.
             progress: the completed share of the training, for the adaptation's schedules.
         """
         if self.episodic:
             assert self.adaptation is not None
-            return self.adaptation.run(self.recommender, self._tasks(samples), self.loss, progress=progress)
-        return self.recommender(self._queries(samples), self.loss)
+            tasks = self._tasks(samples)
+            return self.adaptation.run(self.recommender, tasks, self.loss, objective=objective, progress=progress)
+        return self.recommender(self._queries(samples), objective or self.loss)
 
     def scores(self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None) -> Tensor:
         """Scores of all items for each sample, after adapting to the sample's own clicks: ``[S, num_items]``.

@@ -34,6 +34,7 @@ API = {
         "fit",
         "train",
         "TrainOptions",
+        "TrainingRecipe",
         "Adam",
         "evaluate",
         "load",
@@ -177,8 +178,9 @@ MISTAKES = {
     "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
     "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
     "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
-    "fit takes no lr='fast'; it must be a number above 0": lambda: gm.fit(SPLIT, "sr_gnn", lr="fast"),
-    "fit takes no epochs=0; it must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
+    "lr='fast' must be a number above 0": lambda: gm.TrainingRecipe(lr="fast"),  # pyright: ignore[reportArgumentType]
+    "epochs=0 must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
+    "recipe= takes a TrainingRecipe(…), not a str": lambda: gm.fit(SPLIT, "sr_gnn", recipe="full"),  # pyright: ignore
     "cbml takes no 'cluster'; did you mean 'clusters'? it takes": lambda: cbml(system(), cluster=8),
     "sr_gnn takes no 'widht'; did you mean 'width'?": lambda: gm.build("sr_gnn", LOG.items, widht=8),
     "sr_gnn: missing a required argument: 'items'": lambda: sr_gnn(),

@@ -164,18 +164,20 @@ class Adaptation(nn.Module):
         tasks: TaskBatch,
         loss: nn.Module,
         *,
+        objective: nn.Module | None = None,
         score: bool = False,
         progress: float = 1.0,
     ) -> Tensor:
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
 
         Args:
+            loss: the loss that the steps minimise; objective: that of the query samples, ``loss`` if not given.
             progress: the completed share of the training, for the schedules of the inner loop; scores use 1.
 
         Raises:
             DivergedError: a support loss that is not finite; names task and step.
         """
-        objective, progress = (None, 1.0) if score else (loss, progress)
+        objective, progress = (None, 1.0) if score else (objective or loss, progress)
         mode = self.mode(recommender, score, progress)
         if self.stacked and mode not in self.fallback.unsupported:
             before = Snapshot(recommender, self.fallback.written_buffers if recommender.training else None)

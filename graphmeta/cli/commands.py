@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
     from graphmeta.data.events import EventLog
     from graphmeta.data.splits import Split
+    from graphmeta.published.training_plan import Plan
     from graphmeta.system import System as Trained
+    from graphmeta.training.recipes import TrainingRecipe
 
-# Default training settings.
-RUN_EPOCHS, RUN_WIDTH, RUN_BATCH, RUN_LR = 4, 48, 256, 1e-2
-FIT_EPOCHS, FIT_WIDTH, FIT_BATCH, FIT_LR = 5, 64, 100, 3e-3
+WIDTH = 64
 RUN_SYSTEM = "reranker"
 STREAM_SYSTEMS = ["full_retrain", "fine_tune", "spmf", "sml"]
 
@@ -41,12 +42,29 @@ app = typer.Typer(
 
 System = Annotated[str, typer.Option("--system", help="Which system; `graphmeta systems` lists them.")]
 Epochs = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=1,
-        help="Epochs; a meta-learner's encoder is trained for this many, then the whole system for half as many.",
+        help="Epochs, by the size of the log if not given; a meta-learner's encoder is trained for this many, then the "
+        "whole system for half as many.",
     ),
 ]
+
+
+class Recipe(StrEnum):
+    """Training recipes by name."""
+
+    sized = "sized"
+    full = "full"
+
+    def of(self, **given: Any) -> TrainingRecipe:
+        """The recipe, with the settings that are given."""
+        from graphmeta.training.recipes import FULL_SOFTMAX, TrainingRecipe
+
+        own = FULL_SOFTMAX if self is Recipe.full else TrainingRecipe()
+        return TrainingRecipe(**given).over(own)
+
+
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
 Width = Annotated[int, typer.Option(min=1, help="Embedding width.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted training in --out.")]
@@ -102,10 +120,10 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
 @app.command()
 def run(
     system: System = RUN_SYSTEM,
-    epochs: Epochs = RUN_EPOCHS,
+    epochs: Epochs = None,
     seed: Seed = 0,
     out: Out = Path("out/run"),
-    width: Width = RUN_WIDTH,
+    width: Width = WIDTH,
     max_support: MaxSupport = None,
     max_length: MaxLength = None,
     resume: Resume = False,
@@ -127,7 +145,7 @@ def run(
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR, max_support, max_length)
+    plan = Plan(system, width, seed, Recipe.sized.of(epochs=epochs), max_support, max_length)
     columns = Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -148,11 +166,22 @@ class TrainingOptions:
     """System and training settings of ``fit``."""
 
     system: System = RUN_SYSTEM
-    epochs: Epochs = FIT_EPOCHS
+    recipe: Annotated[
+        Recipe,
+        typer.Option("--recipe", help="sized: by the size of the log; full: full softmax, as the session papers."),
+    ] = Recipe.sized
+    epochs: Epochs = None
     seed: Seed = 0
-    width: Width = FIT_WIDTH
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples or tasks per step.")] = FIT_BATCH
-    lr: Annotated[float, typer.Option("--lr", min=1e-12, help="Learning rate.")] = FIT_LR
+    width: Width = WIDTH
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Samples or tasks per step.")] = None
+    lr: Annotated[float | None, typer.Option("--lr", min=1e-12, help="Highest learning rate.")] = None
+
+    def plan(self, limits: Limits) -> Plan:
+        """The training plan."""
+        from graphmeta.published.training_plan import Plan
+
+        recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
+        return Plan(self.system, self.width, self.seed, recipe, limits.max_support, limits.max_length)
 
 
 @app.command()
@@ -172,15 +201,13 @@ def fit(
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.evaluation.protocol import cut as split_of
-    from graphmeta.published.training_plan import Plan
 
     _ready(training.system, out, users=reading.user is not None)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     log, name = reading.log(), reading.events.name
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    plan = Plan(**asdict(training), **asdict(limits))
-    _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
+    _train(job.Job(training.plan(limits), reading.columns(), rules, name, out, resume), log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
 
@@ -283,7 +310,7 @@ class StreamOptions:
         int, typer.Option("--negatives", min=1, help="Sampled negatives per click, in addition to the full ranking.")
     ] = 999
     seed: Seed = 0
-    width: Width = FIT_WIDTH
+    width: Width = WIDTH
 
 
 @app.command()

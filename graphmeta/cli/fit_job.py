@@ -73,7 +73,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     Args:
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
     """
-    request = request_of(job.plan, split)
+    request = request_of(job.plan.for_log(split.train), split)
     if job.resume and _finished(job.folder, request):
         return None
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
@@ -102,7 +102,7 @@ def _notes(job: Job, log: EventLog, split: Split, history: list[Report]) -> dict
     """Metadata of the training, saved with the model."""
     train = split.train
     return {
-        **asdict(job.plan),
+        **job.plan.for_log(train).described(),
         "best_epoch": max(report.epoch for report in history if report.best) + 1,
         "columns": asdict(job.columns),
         "rules": asdict(job.rules),

@@ -21,6 +21,7 @@ from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import AllPositions, RankingLoss, SoftmaxLoss
+from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
 from graphmeta.nn.readout import Last, Mean, SoftAttention
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
@@ -38,9 +39,11 @@ __all__ = [
     "Dot",
     "GatedSessionGraph",
     "HeteroSession",
+    "InBatch",
     "ItemFeatures",
     "Last",
     "Mean",
+    "Popularity",
     "RankingLoss",
     "RecentPatterns",
     "Recurrent",
@@ -48,6 +51,7 @@ __all__ = [
     "Reranker",
     "RunningMean",
     "SameCategory",
+    "SampledSoftmaxLoss",
     "SelfAttentionStack",
     "SoftAttention",
     "SoftmaxLoss",

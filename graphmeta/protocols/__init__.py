@@ -149,6 +149,10 @@ class Objective(Protocol):
 class PositionLoss(Protocol):
     """A loss with one value per position of a session instead of one per session."""
 
+    def of_each(self, loss: nn.Module) -> nn.Module:
+        """The same with another loss at each position."""
+        ...
+
     def check(self, recommender: nn.Module, samples: Samples, *, num_items: int) -> None:
         """Raise an InputError if the recommender cannot predict at every position."""
         ...

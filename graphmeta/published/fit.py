@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
 from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.system import System
+from graphmeta.training.recipes import SIZED, TrainingRecipe
 from graphmeta.training.run import Checkpoint
 
 
@@ -24,10 +25,9 @@ def fit(
     data: Split | EventLog,
     system: str = "reranker",
     *,
-    epochs: int = 5,
+    epochs: int | None = None,
     width: int = 64,
-    batch_size: int = 100,
-    lr: float = 3e-3,
+    recipe: TrainingRecipe = SIZED,
     seed: int = 0,
     progress: bool = False,
 ) -> System:
@@ -40,15 +40,17 @@ def fit(
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
             not read); for a log, the last tenth of its sessions by time chooses the epoch.
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``.
-        epochs: passes over the log; a system that adapts trains its encoder for as many, then itself for half as many.
+        epochs: passes over the log, those of the recipe if not given; a system that adapts trains its encoder for as
+            many, then itself for half as many.
         width: size of item vectors and states.
-        batch_size: samples (or tasks) per step; lr: initial learning rate, which decays linearly.
+        recipe: batch size, learning rate, loss and early stopping; what it leaves open follows the size of the log.
+            :data:`~graphmeta.training.recipes.FULL_SOFTMAX` trains as the session papers do.
         seed: the same seed gives the same weights.
         progress: show a progress bar and print a report for each epoch, on the standard error.
 
     Raises:
-        InputError: an unknown name, a system of another kind, one that needs users if the log has none, sizes or a
-            learning rate that are not positive numbers, or too few sessions.
+        InputError: an unknown name, a system of another kind, one that needs users if the log has none, a width or a
+            number of epochs that is not a positive whole number, or too few sessions.
         DivergedError: a loss or weight that is not finite.
 
     >>> from graphmeta.testing import fake_log
@@ -63,8 +65,11 @@ def fit(
     if isinstance(system, System):
         raise InputError("this system is already built; train it with list(train(system, split))")
     check_system(system, users=data.train.users is not None)
-    _check_numbers({"epochs": epochs, "width": width, "batch_size": batch_size}, lr)
-    plan = Plan(system, epochs, seed, width, batch_size, lr)
+    if not isinstance(recipe, TrainingRecipe):
+        raise InputError(f"recipe= takes a TrainingRecipe(…), not a {type(recipe).__name__}")
+    if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
+        raise InputError(f"fit takes no width={width!r}; it must be a whole number, 1 or more")
+    plan = Plan(system, width, seed, recipe if epochs is None else replace(recipe, epochs=epochs))
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
             plan,
@@ -74,17 +79,8 @@ def fit(
             bar=_progress_bar if progress else _plain,
         )
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
-    made.system.notes |= {**asdict(plan), "history": history}
+    made.system.notes |= {**plan.for_log(data.train).described(), "history": history}
     return made.system.eval()
-
-
-def _check_numbers(whole: dict[str, Any], lr: Any) -> None:
-    """Raise an InputError unless the sizes are whole numbers, 1 or more, and the learning rate is positive."""
-    for name, value in whole.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise InputError(f"fit takes no {name}={value!r}; it must be a whole number, 1 or more")
-    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
-        raise InputError(f"fit takes no lr={lr!r}; it must be a number above 0, such as 3e-3")
 
 
 def check_system(name: str, *, users: bool) -> None:

@@ -23,6 +23,7 @@ from graphmeta.published.names import check_name
 from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
 from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
+from graphmeta.training.recipes import TrainingRecipe
 
 P = ParamSpec("P")
 _ENTITIES = ("items", "users", "base")  # arguments that a recipe omits, or stores by name
@@ -40,6 +41,7 @@ class Published:
         rates: predicts ratings instead of ranking next items.
         held_out: must be trained on later sessions than those that its co-occurrence statistics count.
         items_only: its base is built without the items' attributes.
+        recipe: how it is trained; values that are None follow the log.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Published:
     rates: bool = False
     held_out: bool = False
     items_only: bool = False
+    recipe: TrainingRecipe = TrainingRecipe()
 
     @property
     def needs_users(self) -> bool:

@@ -21,7 +21,7 @@ from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.recipes import TrainingRecipe
 from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
@@ -31,20 +31,28 @@ WITHIN = ("alone", "again")  # checkpoint folders: base model, base model refitt
 
 @dataclass(frozen=True)
 class Plan:
-    """One training: system, size, epochs and seed.
+    """One training: system, width, seed and recipe.
 
     Args:
+        recipe: values that are None are those of the system's catalogue entry, then those for the log.
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
     """
 
     system: str
-    epochs: int
-    seed: int
-    width: int
-    batch_size: int = 100
-    lr: float = 1e-3
+    width: int = 64
+    seed: int = 0
+    recipe: TrainingRecipe = TrainingRecipe()
     max_support: int | None = None
     max_length: int | None = None
+
+    def for_log(self, log: EventLog) -> Plan:
+        """The plan with a complete recipe."""
+        return replace(self, recipe=self.recipe.over(CATALOGUE[self.system].recipe).for_log(log))
+
+    def described(self) -> dict[str, Any]:
+        """The settings as one flat JSON document, without those that are not set."""
+        flat = {**vars(self), **asdict(self.recipe)}
+        return {name: value for name, value in flat.items() if value is not None and name != "recipe"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     """
     if not checkpoint.resume:
         drop(checkpoint.folder)
-    first, last = stages(plan)
+    first, last = stages(plan.for_log(split.train))
     earlier, later = _data_of_stages(plan, split)
     train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
     base = None
@@ -108,12 +116,16 @@ def stages(plan: Plan) -> tuple[Plan | None, Plan]:
 
 def _reranker_plan(plan: Plan) -> Plan:
     """Use small batches: the re-ranker has few sessions to learn from."""
-    return replace(plan, batch_size=min(plan.batch_size, 100))
+    assert plan.recipe.batch_size is not None
+    return replace(plan, recipe=replace(plan.recipe, batch_size=min(plan.recipe.batch_size, 100)))
 
 
 def _meta_plan(plan: Plan) -> Plan:
     """Half the epochs, a quarter of the batch size (a task is several samples) and a tenth of the learning rate."""
-    return replace(plan, epochs=max(1, plan.epochs // 2), batch_size=max(1, plan.batch_size // 4), lr=plan.lr / 10)
+    recipe = plan.recipe
+    assert recipe.epochs is not None and recipe.batch_size is not None and recipe.lr is not None
+    epochs, batch_size, lr = max(1, recipe.epochs // 2), max(1, recipe.batch_size // 4), recipe.lr / 10
+    return replace(plan, recipe=replace(recipe, epochs=epochs, batch_size=batch_size, lr=lr))
 
 
 def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
@@ -152,29 +164,34 @@ def _train_stage(
     if len(samples) == 0:
         clicks = "three" if system.episodic else "two"
         raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")
+    recipe = plan.recipe
+    assert recipe.epochs is not None and recipe.batch_size is not None
     if system.adaptation is not None and system.episodic:
-        say(f"memory of the adaptation: {system.memory_estimate(samples, plan.batch_size)}")
+        say(f"memory of the adaptation: {system.memory_estimate(samples, recipe.batch_size)}")
+    valid = split.valid if split.valid.num_events else None
     request, folder = request_of(plan, split), checkpoint.folder
     history: list[Report] = []
     reports = train(
         system,
         split.train,
-        epochs=plan.epochs,
-        optimizer=Adam(lr=plan.lr, weight_decay=1e-6),
-        batch_size=plan.batch_size,
-        valid=split.valid if split.valid.num_events else None,
+        epochs=recipe.epochs,
+        optimizer=recipe.optimizer,
+        batch_size=recipe.batch_size,
+        valid=valid,
         seed=plan.seed,
         options=TrainOptions(
             statistics_log=statistics_log,
+            patience=None if valid is None else recipe.patience,
+            loss=recipe.loss(system),
             checkpoint=Checkpoint(folder, _can_resume(checkpoint, request)),
-            progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{plan.epochs}"),
+            progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{recipe.epochs}"),
         ),
     )
     for report in reports:
         history.append(report)
         if len(history) == 1:
             save_state(folder, "request", {}, request)
-        say(_line(report, plan.epochs))
+        say(_line(report, recipe.epochs))
     return system, history
 
 
@@ -192,7 +209,7 @@ _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:
     """Everything that a training depends on: its plan and fingerprints of the data."""
     data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
-    return {**{name: value for name, value in asdict(plan).items() if value is not None}, "data": data}
+    return {**plan.described(), "data": data}
 
 
 def _within(checkpoint: Checkpoint, name: str) -> Checkpoint:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
@@ -20,7 +21,7 @@ from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
 from graphmeta.nn.heads.scoring import named
-from graphmeta.protocols import HeldOutStatistics, NotProducts, PositionLoss, Settles
+from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, Settles
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -125,6 +126,7 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
             "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
             "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
+            "loss": None if settings.options.loss is None else str(settings.options.loss),
             "precision": settings.options.precision,
             "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
             **described(settings.optimizer, built),
@@ -138,7 +140,13 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
-    if settings.options.precision == "bf16" and not system.scores_in_bf16:
+    if settings.options.loss is not None:
+        if system.episodic and isinstance(settings.options.loss, PositionLoss):
+            raise InputError("meta-training needs a loss with one value per task; leave out options.loss")
+        for part in settings.options.loss.modules():
+            if isinstance(part, FitsStatistics):
+                part.fit_statistics(log)
+    if settings.options.precision == "bf16" and not system.scores_by_products:
         head = system.recommender.head
         why = f" ({named(head)})" if isinstance(head, NotProducts) else ""
         raise InputError(
@@ -187,7 +195,7 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
         done = begin + share * number / len(batches)
         set_rate(run.optimizer, settings.optimizer, done)
         run.optimizer.zero_grad(set_to_none=True)
-        value, size = gradients(run.system, batch, progress=done)
+        value, size = gradients(run.system, batch, objective=settings.options.loss, progress=done)
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         run.optimizer.step()
@@ -207,7 +215,9 @@ def check_finite(system: torch.nn.Module, epoch: int) -> None:
         raise DivergedError(f"epoch {epoch + 1}: {name} is not finite; lower the learning rate")
 
 
-def gradients(system: System, batch: Samples | Tasks, *, progress: float = 1.0) -> tuple[float, int]:
+def gradients(
+    system: System, batch: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0
+) -> tuple[float, int]:
     """Accumulate gradients of the batch loss in chunks; returns the loss and how many losses it averages (or sums).
 
     A chunk has as many tasks as the adaptation takes at once, so memory does not grow with the batch. ``progress`` is
@@ -217,7 +227,7 @@ def gradients(system: System, batch: Samples | Tasks, *, progress: float = 1.0) 
     with row_gradients(system):
         size, value = len(batch.query), 0.0
         for part in parts:
-            losses = system.losses(part, progress=progress)
+            losses = system.losses(part, objective=objective, progress=progress)
             size = len(losses) if len(parts) == 1 else size
             (share := losses.sum() / (1 if system.sums else size)).backward()
             value += float(share.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
@@ -31,17 +32,29 @@ Factory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Adam:
-    """Fused Adam with linear decay of the learning rate from ``lr`` to ``lr · final`` over the whole training.
+    """Fused Adam with decay of the learning rate from ``lr`` to ``lr · final`` over the whole training.
 
-    ``weight_decay`` is the L2 term on all weights, as the session papers use it (1e-5).
+    Args:
+        weight_decay: the L2 term on all weights, as the session papers use it (1e-5).
+        final: the last rate as a share of the first.
+        warmup: share of the training in which the rate rises linearly to ``lr``, before it decays.
+        cosine: decay by half a cosine instead of linearly.
 
     >>> Adam(lr=0.01).rate(0.5)
     0.00525
+    >>> Adam(lr=0.01, warmup=0.2, final=0.0).rate(0.1)
+    0.005
     """
 
     lr: float = 1e-3
     weight_decay: float = 1e-5
     final: float = 0.05
+    warmup: float = 0.0
+    cosine: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup={self.warmup} is a share of the training, at least 0 and below 1")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
@@ -49,7 +62,11 @@ class Adam:
 
     def rate(self, progress: float) -> float:
         """The learning rate at this training progress."""
-        return self.lr * (1 - (1 - self.final) * progress)
+        if progress < self.warmup:
+            return self.lr * max(progress / self.warmup, 0.01)
+        done = (progress - self.warmup) / (1 - self.warmup)
+        done = (1 - math.cos(math.pi * done)) / 2 if self.cosine else done
+        return self.lr * (1 - (1 - self.final) * done)
 
 
 @dataclass(frozen=True)

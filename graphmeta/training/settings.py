@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
@@ -26,6 +28,8 @@ class TrainOptions:
             that learns how reliable counts are must be trained on sessions that were not counted (held-out statistics).
         patience: stop after this many epochs without improvement.
         checkpoint: the folder in which the state is saved after each epoch.
+        loss: the loss to train with instead of the system's own, e.g. a
+            :class:`~graphmeta.nn.losses.sampled.SampledSoftmaxLoss`; inner steps still minimise the system's own.
         precision: ``bf16`` computes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.catalogue_softmax.precision`.
         progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
@@ -34,6 +38,7 @@ class TrainOptions:
     statistics_log: EventLog | None = None
     patience: int | None = None
     checkpoint: Checkpoint | None = None
+    loss: nn.Module | None = None
     precision: str = "fp32"
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
 

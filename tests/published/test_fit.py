@@ -21,6 +21,7 @@ from graphmeta.published.systems import Systems, systems
 from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
+from graphmeta.training.recipes import TrainingRecipe
 from graphmeta.training.run import Checkpoint
 
 LOG = fake_log(sessions=100)
@@ -33,7 +34,7 @@ def test_fit_is_the_plan_of_the_command(name, tmp_path):
     random = torch.random.get_rng_state()
     system = fit(SPLIT, name, epochs=2, width=8)
     assert torch.equal(torch.random.get_rng_state(), random)
-    plan = Plan(name, 2, 0, 8, commands.FIT_BATCH, commands.FIT_LR)
+    plan = Plan(name, 8, 0, TrainingRecipe(epochs=2))
     by_command = train_plan(plan, SPLIT, Checkpoint(tmp_path), say=str, bar=lambda rows, name: rows).system
     assert state_hash(system) == state_hash(by_command)
     assert not system.training and system.notes["system"] == name
@@ -42,8 +43,8 @@ def test_fit_is_the_plan_of_the_command(name, tmp_path):
 
 def test_the_defaults_are_those_of_the_command():
     defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
-    wanted = commands.RUN_SYSTEM, commands.FIT_EPOCHS, commands.FIT_WIDTH, commands.FIT_BATCH, commands.FIT_LR
-    assert tuple(defaults[n] for n in ("system", "epochs", "width", "batch_size", "lr")) == wanted
+    plan = commands.TrainingOptions().plan(commands.Limits())
+    assert plan == Plan(*(defaults[n] for n in ("system", "width", "seed", "recipe")))
 
 
 def test_a_log_is_split_by_time_and_none_of_it_is_kept_for_a_test():
@@ -61,8 +62,11 @@ def test_the_test_part_has_no_influence():
     )
 
 
+STEEP = TrainingRecipe(epochs=6, lr=3e-2, batch_size=20)
+
+
 def test_it_learns_and_is_measured_on_a_log():
-    system = fit(split_by_time(fake_log(sessions=240)), "sr_gnn", epochs=6, lr=3e-2, batch_size=20, width=8)
+    system = fit(split_by_time(fake_log(sessions=240)), "sr_gnn", width=8, recipe=STEEP)
     assert evaluate(system, LOG, ks=(1,)).metrics["hit@1"] > 0.6
 
 

@@ -41,16 +41,21 @@ class Table(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """Rows of the table: ``[I] -> [I, width]``."""
-        lookups = _LOOKUPS.get().get(id(self.weight))
-        if lookups is None or not torch.is_grad_enabled() or not self.weight.requires_grad:
-            return F.embedding(index, self.weight)
-        rows = self.weight.detach().index_select(0, index).requires_grad_()
-        lookups.append((index, rows))
-        return rows
+        return rows_of(self.weight, index)
 
     def all_rows(self) -> Tensor:
         """All rows, as heads score against them, including the bias."""
         return self.weight
+
+
+def rows_of(weight: Tensor, index: Tensor) -> Tensor:
+    """Rows of a matrix, ``[I] -> [I, D]``; separate leaves if it is the weight of a table in :func:`row_gradients`."""
+    lookups = _LOOKUPS.get().get(id(weight))
+    if lookups is None or not torch.is_grad_enabled() or not weight.requires_grad:
+        return F.embedding(index, weight)
+    rows = weight.detach().index_select(0, index).requires_grad_()
+    lookups.append((index, rows))
+    return rows
 
 
 # Look-ups of the tables inside row_gradients, by the id of their weight; one dict per thread.

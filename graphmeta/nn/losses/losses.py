@@ -113,6 +113,10 @@ class AllPositions(nn.Module):
         super().__init__()
         self.loss, self.ahead = loss, ahead
 
+    def of_each(self, loss: nn.Module) -> AllPositions:
+        """``loss`` at the same positions."""
+        return AllPositions(loss, ahead=self.ahead)
+
     @property
     def scores_catalogue(self) -> bool:
         """Whether the loss at each position is over the whole catalogue."""

@@ -7,13 +7,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.catalogue_softmax import of_rows
+from graphmeta.nn.features.tables import rows_of
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.negatives import by_probability, uniform
 from graphmeta.protocols import ProductHead
@@ -59,6 +59,10 @@ class Popularity(_ByShare):
         self.count, self.alpha = count, alpha
         self.cdf: Tensor | None = None
 
+    def extra_repr(self) -> str:
+        """Count and exponent."""
+        return f"{self.count}, alpha={self.alpha}"
+
     def fit_statistics(self, log: EventLog) -> None:
         """Count the clicks of each item."""
         if self.alpha:
@@ -98,6 +102,8 @@ class InBatch(_ByShare):
 class SampledSoftmaxLoss(nn.Module):
     """Cross-entropy of the target against items that are drawn once per batch, for heads that score by products.
 
+    Pass it to training as ``options=TrainOptions(loss=SampledSoftmaxLoss(Popularity(4096)))``.
+
     ``−s_t + log(exp s_t + Σ_{j ≠ t} n_j exp(s_j) / E[n_j])``, where item j is drawn ``n_j`` times, and ``E[n_j]``
     times on average over all proposals. The sum is an unbiased estimate of the catalogue's, so that loss and gradient
     approach those of the full softmax as more items are drawn; a draw of the target itself does not count. Score terms
@@ -117,6 +123,10 @@ class SampledSoftmaxLoss(nn.Module):
             raise InputError("a sampled softmax needs a proposal to draw items from, such as Popularity(4096)")
         self.proposals, self.corrected = nn.ModuleList(proposals), corrected
 
+    def extra_repr(self) -> str:
+        """Whether it is corrected."""
+        return f"corrected={self.corrected}"
+
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
         if not isinstance(head, ProductHead):
@@ -124,11 +134,11 @@ class SampledSoftmaxLoss(nn.Module):
         query, sample = head.query(states, batch), batch["sample"]
         target = real_samples(batch, sample.target)
         items, log_weight = self.draw(target, len(candidates))
-        own = head.vectors(F.embedding(target, candidates))
-        drawn = head.vectors(F.embedding(items, candidates))
+        own = head.vectors(rows_of(candidates, target))
+        drawn = head.vectors(rows_of(candidates, items))
 
         def product(row: Tensor, column: Tensor) -> Tensor:
-            return (query.index_select(0, row) * head.vectors(F.embedding(column, candidates))).sum(1)
+            return (query.index_select(0, row) * head.vectors(rows_of(candidates, column))).sum(1)
 
         terms = [term(batch, product) for term in head.score_terms.values()]
         real = sample.get("real")

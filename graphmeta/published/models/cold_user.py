@@ -63,11 +63,11 @@ class UserTaskSystem(System):
     def _as_tasks(self, samples: Samples | Tasks) -> Tasks:
         return samples if isinstance(samples, Tasks) else support_from_clicks(samples, max_support=self.max_support)
 
-    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
+    def losses(self, samples: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0) -> Tensor:
         """The training loss of each query ``[S]``; with ``sums``, each query of a user holds an equal share of the
         user's sum.
         """
-        losses = super().losses(samples, progress=progress)
+        losses = super().losses(samples, objective=objective, progress=progress)
         if not self.sums:
             return losses
         size = np.diff(samples.query_ptr) if isinstance(samples, Tasks) else np.ones(len(samples), dtype=np.int64)

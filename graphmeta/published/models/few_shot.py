@@ -41,12 +41,13 @@ class ClusteredSystem(System):
 
     weight: float = 0.1
 
-    def losses(self, samples: Samples | Tasks, *, progress: float = 1.0) -> Tensor:
+    def losses(self, samples: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0) -> Tensor:
         """The ranking loss of each query plus the batch's clustering loss, ``[S]``.
 
         The clustering loss is computed per chunk of tasks: with ``task_chunk``, each chunk is balanced separately.
         """
-        return super().losses(samples, progress=progress) + self.weight * self.clustering(samples)
+        losses = super().losses(samples, objective=objective, progress=progress)
+        return losses + self.weight * self.clustering(samples)
 
     def clustering(self, samples: Samples | Tasks) -> Tensor:
         """The clustering loss of the users in a batch, a scalar."""
