@@ -39,7 +39,8 @@ from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adagrad, Adam
+from graphmeta.training.optimizers import Adagrad, Adam, Optimizer
+from graphmeta.training.recipes import TrainingRecipe
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
@@ -159,7 +160,7 @@ def main() -> None:
             "note": options.note,
             **measured(result),
             "seed": options.seed,
-            "epochs": options.epochs,
+            "epochs": len(history),
             "history": history,
             **cost(seconds),
             **ran,
@@ -173,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, to choose the epoch")
     parser.add_argument("--protocols", nargs="+", help="evaluation protocols; default: all of the data set")
+    parser.set_defaults(epochs=None, lr=None, batch_size=None)  # see trained_by
     return parser
 
 
@@ -181,12 +183,14 @@ def arguments(description: str | None, names: Iterable[str], systems: Iterable[s
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=list(names))
     parser.add_argument("system", choices=list(systems))
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--recipe", action="store_true", help="train by the recipe for the log, not as the papers do")
+    parser.add_argument("--epochs", type=int, default=3, help="3 if not given, or the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1e-3, help="1e-3 if not given, or the recipe's")
     parser.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
-    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, default=100, help="100 if not given, or the recipe's")
+    parser.add_argument("--negatives", type=int, help="of the sampled softmax; 0: full softmax, also without --recipe")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--statistics-held-out", type=int, help="train on the last N sessions, not counted")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
@@ -223,18 +227,21 @@ def fitted(
         chosen = Scope(*options.only).names(system)
         for name, weight in system.named_parameters():
             weight.requires_grad_(name in chosen)
+    recipe, optimizer = trained_by(options, learn)
+    print(recipe, flush=True)
     reports = []
     for report in train(
         system,
         learn,
-        epochs=options.epochs,
-        optimizer=OPTIMIZERS[options.optimizer](lr=options.lr),
-        batch_size=options.batch_size,
+        epochs=recipe.epochs or 1,
+        optimizer=optimizer,
+        batch_size=recipe.batch_size or 1,
         valid=valid,
         seed=options.seed,
         options=TrainOptions(
             statistics_log=statistics_log,
-            patience=options.patience,
+            patience=recipe.patience,
+            loss=recipe.loss(system),
             precision=options.precision,
             checkpoint=Checkpoint(options.checkpoint, resume=True) if options.checkpoint else None,
             progress=lambda batches: tqdm(batches, mininterval=10),
@@ -249,6 +256,17 @@ def fitted(
     if options.save:
         system.save(options.save)
     return system, reports
+
+
+def trained_by(options: argparse.Namespace, log: EventLog) -> tuple[TrainingRecipe, Optimizer]:
+    """The recipe for this log, or the papers' (full softmax), with the settings that are given; and its optimizer."""
+    given = (options.epochs, options.batch_size, options.lr, options.negatives)
+    recipe = TrainingRecipe(*given, patience=options.patience)
+    if options.recipe:
+        recipe = recipe.over(CATALOGUE[options.system].recipe).for_log(log)
+        return recipe, recipe.optimizer
+    recipe = recipe.over(TrainingRecipe(epochs=3, batch_size=100, lr=1e-3, negatives=0))
+    return recipe, OPTIMIZERS[options.optimizer](lr=recipe.lr)
 
 
 if __name__ == "__main__":
