@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import graphmeta as gm
 from graphmeta.adapt.inner import InnerLoop
@@ -177,7 +178,10 @@ MISTAKES = {
     "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
     "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
     "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
-    "fit takes no lr='fast'; it must be a number above 0": lambda: gm.fit(SPLIT, "sr_gnn", lr="fast"),
+    "Adam takes no lr='fast'; it must be a number, 0 or more": lambda: gm.fit(SPLIT, optimizer=gm.Adam(lr="fast")),
+    "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.fit(
+        SPLIT, "sr_gnn", optimizer=torch.optim.SGD([torch.zeros(1)])
+    ),
     "fit takes no epochs=0; it must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
     "cbml takes no 'cluster'; did you mean 'clusters'? it takes": lambda: cbml(system(), cluster=8),
     "sr_gnn takes no 'widht'; did you mean 'width'?": lambda: gm.build("sr_gnn", LOG.items, widht=8),

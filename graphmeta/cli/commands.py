@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,14 +120,14 @@ def run(
     from graphmeta.datasets.session_logs import complete_journey
     from graphmeta.evaluation.examples import examples
     from graphmeta.evaluation.protocol import Rules, cut
-    from graphmeta.published.training_plan import Plan
+    from graphmeta.published.training_plan import OPTIMIZER, Plan
 
     _ready(system, out, users=True)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = Plan(system, epochs, seed, width, RUN_BATCH, RUN_LR, max_support, max_length)
+    plan = Plan(system, epochs, seed, width, RUN_BATCH, replace(OPTIMIZER, lr=RUN_LR), max_support, max_length)
     columns = Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -172,14 +172,15 @@ def fit(
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.evaluation.protocol import cut as split_of
-    from graphmeta.published.training_plan import Plan
+    from graphmeta.published.training_plan import OPTIMIZER, Plan
 
     _ready(training.system, out, users=reading.user is not None)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     log, name = reading.log(), reading.events.name
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    plan = Plan(**asdict(training), **asdict(limits))
+    given = asdict(training)
+    plan = Plan(optimizer=replace(OPTIMIZER, lr=given.pop("lr")), **given, **asdict(limits))
     _train(job.Job(plan, reading.columns(), rules, name, out, resume), log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 

@@ -15,8 +15,9 @@ from graphmeta.data.splits import Split, split_by_time
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
-from graphmeta.published.training_plan import Plan, train_plan
+from graphmeta.published.training_plan import OPTIMIZER, Plan, train_plan
 from graphmeta.system import System
+from graphmeta.training.optimizers import Factory, Optimizer, as_optimizer
 from graphmeta.training.run import Checkpoint
 
 
@@ -27,7 +28,7 @@ def fit(
     epochs: int = 5,
     width: int = 64,
     batch_size: int = 100,
-    lr: float = 3e-3,
+    optimizer: Optimizer | Factory | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> System:
@@ -42,13 +43,15 @@ def fit(
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``.
         epochs: passes over the log; a system that adapts trains its encoder for as many, then itself for half as many.
         width: size of item vectors and states.
-        batch_size: samples (or tasks) per step; lr: initial learning rate, which decays linearly.
+        batch_size: samples (or tasks) per step.
+        optimizer: an optimizer or factory as in :func:`~graphmeta.training.loop.train`, by default ``Adam(lr=3e-3,
+            weight_decay=1e-6)`` with linear decay; a system that adapts is trained with a tenth of its learning rate.
         seed: the same seed gives the same weights.
         progress: show a progress bar and print a report for each epoch, on the standard error.
 
     Raises:
-        InputError: an unknown name, a system of another kind, one that needs users if the log has none, sizes or a
-            learning rate that are not positive numbers, or too few sessions.
+        InputError: an unknown name, a system of another kind, one that needs users if the log has none, sizes that
+            are not positive numbers, an optimizer that is already built, or too few sessions.
         DivergedError: a loss or weight that is not finite.
 
     >>> from graphmeta.testing import fake_log
@@ -63,8 +66,8 @@ def fit(
     if isinstance(system, System):
         raise InputError("this system is already built; train it with list(train(system, split))")
     check_system(system, users=data.train.users is not None)
-    _check_numbers({"epochs": epochs, "width": width, "batch_size": batch_size}, lr)
-    plan = Plan(system, epochs, seed, width, batch_size, lr)
+    _check_numbers({"epochs": epochs, "width": width, "batch_size": batch_size})
+    plan = Plan(system, epochs, seed, width, batch_size, as_optimizer(optimizer, OPTIMIZER))
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
             plan,
@@ -74,17 +77,15 @@ def fit(
             bar=_progress_bar if progress else _plain,
         )
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
-    made.system.notes |= {**asdict(plan), "history": history}
+    made.system.notes |= {**plan.settings(), "history": history}
     return made.system.eval()
 
 
-def _check_numbers(whole: dict[str, Any], lr: Any) -> None:
-    """Raise an InputError unless the sizes are whole numbers, 1 or more, and the learning rate is positive."""
+def _check_numbers(whole: dict[str, Any]) -> None:
+    """Raise an InputError unless the sizes are whole numbers, 1 or more."""
     for name, value in whole.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise InputError(f"fit takes no {name}={value!r}; it must be a whole number, 1 or more")
-    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < float("inf"):
-        raise InputError(f"fit takes no lr={lr!r}; it must be a number above 0, such as 3e-3")
 
 
 def check_system(name: str, *, users: bool) -> None:

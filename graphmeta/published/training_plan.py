@@ -6,7 +6,7 @@ The checkpoint of a finished stage is kept until all stages are done, so an inte
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.optimizers import Adam, Divided, Optimizer, settings_of
 from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
 Say = Callable[[str], None]
+OPTIMIZER = Adam(lr=3e-3, weight_decay=1e-6)
 WITHIN = ("alone", "again")  # checkpoint folders: base model, base model refitted on all sessions
 
 
@@ -34,6 +35,7 @@ class Plan:
     """One training: system, size, epochs and seed.
 
     Args:
+        optimizer: of the encoder; a meta-learner on it is trained with a tenth of the learning rate.
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
     """
 
@@ -42,9 +44,14 @@ class Plan:
     seed: int
     width: int
     batch_size: int = 100
-    lr: float = 1e-3
+    optimizer: Optimizer = OPTIMIZER
     max_support: int | None = None
     max_length: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as JSON values; those of the optimizer are at the same level."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**own, **settings_of(self.optimizer)}
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,8 @@ def _reranker_plan(plan: Plan) -> Plan:
 
 def _meta_plan(plan: Plan) -> Plan:
     """Half the epochs, a quarter of the batch size (a task is several samples) and a tenth of the learning rate."""
-    return replace(plan, epochs=max(1, plan.epochs // 2), batch_size=max(1, plan.batch_size // 4), lr=plan.lr / 10)
+    smaller = {"epochs": max(1, plan.epochs // 2), "batch_size": max(1, plan.batch_size // 4)}
+    return replace(plan, optimizer=Divided(plan.optimizer, by=10), **smaller)
 
 
 def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
@@ -160,7 +168,7 @@ def _train_stage(
         system,
         split.train,
         epochs=plan.epochs,
-        optimizer=Adam(lr=plan.lr, weight_decay=1e-6),
+        optimizer=plan.optimizer,
         batch_size=plan.batch_size,
         valid=split.valid if split.valid.num_events else None,
         seed=plan.seed,
@@ -192,7 +200,7 @@ _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:
     """Everything that a training depends on: its plan and fingerprints of the data."""
     data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
-    return {**{name: value for name, value in asdict(plan).items() if value is not None}, "data": data}
+    return {**{name: value for name, value in plan.settings().items() if value is not None}, "data": data}
 
 
 def _within(checkpoint: Checkpoint, name: str) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +35,9 @@ class Adam:
 
     ``weight_decay`` is the L2 term on all weights, as the session papers use it (1e-5).
 
+    Raises:
+        InputError: a learning rate that is not a number, or negative.
+
     >>> Adam(lr=0.01).rate(0.5)
     0.00525
     """
@@ -42,6 +45,10 @@ class Adam:
     lr: float = 1e-3
     weight_decay: float = 1e-5
     final: float = 0.05
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float) or not 0 <= self.lr < float("inf"):
+            raise InputError(f"{type(self).__name__} takes no lr={self.lr!r}; it must be a number, 0 or more")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
@@ -78,6 +85,7 @@ class Sgd(Adam):
         return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 
+@dataclass(frozen=True)
 class Constant:
     """Any ``torch.optim`` factory, with its own learning rates.
 
@@ -85,8 +93,7 @@ class Constant:
         InputError: (from :meth:`build`) the factory does not return an optimizer.
     """
 
-    def __init__(self, make: Factory) -> None:
-        self.make = make
+    make: Factory
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
@@ -102,6 +109,26 @@ class Constant:
 
     def rate(self, progress: float) -> None:
         """None: the optimizer sets its own learning rates."""
+
+
+@dataclass(frozen=True)
+class Divided:
+    """An optimizer with its learning rates divided by ``by``."""
+
+    of: Optimizer
+    by: float
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        built = self.of.build(parameters)
+        for group in built.param_groups:
+            group["lr"] = group["lr"] / self.by
+        return built
+
+    def rate(self, progress: float) -> float | None:
+        """The learning rate at this training progress."""
+        rate = self.of.rate(progress)
+        return None if rate is None else rate / self.by
 
 
 def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optimizer:
@@ -140,10 +167,26 @@ def set_rate(built: torch.optim.Optimizer, optimizer: Optimizer, progress: float
 
 def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer settings that a checkpoint must match."""
-    if not is_dataclass(optimizer):
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
-        return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}
-    return {"optimizer": type(optimizer).__name__, **asdict(optimizer)}
+    if is_dataclass(optimizer) and optimizer.rate(0.0) is not None:
+        return settings_of(optimizer)
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
+    return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}
+
+
+def settings_of(optimizer: Any) -> dict[str, Any]:
+    """The optimizer's class and, for a dataclass, its fields, as JSON values.
+
+    >>> settings_of(Divided(Constant(torch.optim.SGD), by=10))
+    {'optimizer': 'Divided', 'of': {'optimizer': 'Constant', 'make': 'SGD'}, 'by': 10}
+    """
+    values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
+    return {"optimizer": type(optimizer).__name__, **{name: _plain(value) for name, value in values.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return settings_of(value)
+    return _named(value) if callable(value) else value
 
 
 def _named(given: Any) -> str:
