@@ -71,6 +71,26 @@ def test_measures_against_a_loop_over_users() -> None:
     assert (result.tasks, result.samples, result.candidates) == (40, 200, "the task's own query items")
 
 
+def test_custom_metrics_of_ratings_are_averaged_over_queries() -> None:
+    ours = {"mse": lambda found, true: (found - true) ** 2, "liked": lambda found, true: (found >= 4) == (true >= 4)}
+    result = evaluate_ratings(Noisy(), TASKS, metrics=ours)
+    true = torch.from_numpy(TASKS.query.value)
+    assert result.metrics["mse"] == pytest.approx(result.metrics["rmse"] ** 2)
+    assert result.metrics["liked"] == pytest.approx(float(((result.predictions >= 4) == (true >= 4)).double().mean()))
+    with pytest.raises(InputError, match="'ndcg@3' is already the name of a metric"):
+        evaluate_ratings(Noisy(), TASKS, metrics={"ndcg@3": ours["mse"]})
+    with pytest.raises(InputError, match="functions of the predictions and ratings"):
+        evaluate_ratings(Noisy(), TASKS, metrics=[ours["mse"]])
+    with pytest.raises(InputError, match=r"metric 'mean' gives values of shape \(\) for 200 samples"):
+        evaluate_ratings(Noisy(), TASKS, metrics={"mean": lambda found, true: (found - true).mean()})
+
+
+def test_a_metric_of_ratings_cannot_change_the_predictions() -> None:
+    result = evaluate_ratings(Noisy(), TASKS, metrics={"zero": lambda found, true: found.zero_() + true.zero_()})
+    again = evaluate_ratings(Noisy(), TASKS)
+    assert torch.equal(result.predictions, again.predictions) and result.metrics.items() >= again.metrics.items()
+
+
 def test_the_order_of_tasks_changes_no_measure() -> None:
     moved = TASKS.take(np.random.default_rng(0).permutation(len(TASKS)))
     one, two = (evaluate_ratings(Noisy(), tasks, batch_size=9).metrics for tasks in (TASKS, moved))
