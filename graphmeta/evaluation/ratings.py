@@ -31,7 +31,7 @@ class RatingResult:
     """Errors in units of the rating scale, nDCG as a fraction, and the numbers of tasks and queries.
 
     ``metrics`` has ``mae``, ``rmse`` and custom metrics over all queries, and as means over tasks ``ndcg@k`` (gains
-    ``2^rating − 1``) and ``ndcg_linear@k`` (gains are the ratings); ``predictions [Q]`` are in the order of the queries.
+    ``2^rating − 1``) and ``ndcg_linear@k`` (gains are the ratings); ``predictions [Q]`` are in the queries' order.
     """
 
     metrics: dict[str, float]
