@@ -108,7 +108,7 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
 
 
-def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path):
+def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     items = pd.read_csv(files / "items.csv")
     items["price"], items["image"] = [n / 2 for n in range(40)], [f"{n} 1 0" for n in range(40)]
     items["tags"] = ["new|red", "", *["red"] * 38]
@@ -116,6 +116,7 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path):
     types = "price=numeric, image=vector,name=text,tags=several"
     table = ["--items", str(tmp_path / "items.csv"), "--types", types]
     assert main(plain(files / "events.csv", tmp_path / "out", "--time", "at", *table)) == 0
+    assert "note: " not in capsys.readouterr().err
     read = load(tmp_path / "out/model").items
     kinds = {name: column.kind for name, column in read.columns.items()}
     wanted = {"kind": "categorical", "price": "numeric", "image": "vector", "name": "text", "tags": "several"}
@@ -127,6 +128,10 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path):
     numbers = [int(item[1:]) for item in graph["item"].names]
     assert graph["item"].x.tolist() == [[n / 2, 1, n, 1, 0] for n in numbers]
     assert graph["item"].text_name == [f"Thing {n}" for n in numbers]
+    assert main([*plain(files / "events.csv", tmp_path / "two", *table), "--system", "melu"]) == 0
+    assert (
+        capsys.readouterr().err.count("note: melu does not read all columns of the items: not price (numeric), ") == 1
+    )
 
 
 def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

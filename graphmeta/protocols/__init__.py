@@ -23,6 +23,7 @@ from graphmeta.protocols.scorer import Scorer as Scorer
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
+    from graphmeta.data.column_types import Column
     from graphmeta.data.events import EventLog
     from graphmeta.sampling.samples import Samples
 
@@ -175,6 +176,15 @@ class ReadsTimes(Protocol):
     """A part that reads click times."""
 
     reads_times: bool
+
+
+@runtime_checkable
+class ReadsColumns(Protocol):
+    """A part that reads columns of the item table, such as a category or a price."""
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it reads the column of this name."""
+        ...
 
 
 @runtime_checkable

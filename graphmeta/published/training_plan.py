@@ -17,7 +17,8 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, last_sessions
 from graphmeta.errors import InputError
 from graphmeta.protocols import Bar
-from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.catalogue import CATALOGUE
+from graphmeta.published.columns import skeleton, warn_unread
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
@@ -77,6 +78,9 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     """
     if not checkpoint.resume:
         drop(checkpoint.folder)
+    untrained = skeleton(plan.system, split.train.items, users=split.train.users)
+    if untrained is not None:
+        warn_unread(untrained, stacklevel=4)
     first, last = stages(plan)
     earlier, later = _data_of_stages(plan, split)
     train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
@@ -153,7 +157,7 @@ def _train_stage(
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
-        system = build(plan.system, split.train.items, users=split.train.users, width=plan.width, **limits)
+        system = CATALOGUE[plan.system].build(split.train.items, users=split.train.users, width=plan.width, **limits)
     if begin is not None:
         system.load_matching(begin)
     samples = system.training_samples(split.train)
