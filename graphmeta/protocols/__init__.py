@@ -223,6 +223,15 @@ class FitsStatistics(Protocol):
 
 
 @runtime_checkable
+class SamplesSeenItems(FitsStatistics, Protocol):
+    """A sampler of negatives among the items that have appeared by the end of the training log."""
+
+    def seen_since(self, begin: float) -> SamplesSeenItems:
+        """The sampler, not yet fitted, of items with an event at this time (seconds) or later."""
+        ...
+
+
+@runtime_checkable
 class HeldOutStatistics(FitsStatistics, Protocol):
     """A part that learns how reliable its statistics are: it must be trained on sessions not counted in them."""
 
