@@ -50,8 +50,8 @@ class Noisy:
     """Ratings that depend on person and item alone."""
 
     def scores(self, samples: Tasks) -> torch.Tensor:
-        asked = samples.query
-        return torch.from_numpy(asked.value + np.sin(7.0 * asked.user + 3.0 * asked.target))[:, None]
+        query = samples.query
+        return torch.from_numpy(query.value + np.sin(7.0 * query.user + 3.0 * query.target))[:, None]
 
 
 def test_measures_against_a_loop_over_users() -> None:
@@ -131,11 +131,11 @@ def test_means_against_a_loop(damping: float) -> None:
         own = slice(TASKS.support_ptr[t], TASKS.support_ptr[t + 1])
         rest = TASKS.support.value[own] - mean - item[TASKS.support.target[own]]
         person += [sum(rest) / (len(rest) + damping)] * int(np.diff(TASKS.query_ptr)[t])
-    asked = mean + item[TASKS.query.target]
-    assert GlobalMean(train).scores(TASKS).squeeze(1).tolist() == pytest.approx([mean] * len(asked))
-    assert ItemMean(train, damping=damping).scores(TASKS).squeeze(1).tolist() == pytest.approx(asked.tolist())
+    by_item = mean + item[TASKS.query.target]
+    assert GlobalMean(train).scores(TASKS).squeeze(1).tolist() == pytest.approx([mean] * len(by_item))
+    assert ItemMean(train, damping=damping).scores(TASKS).squeeze(1).tolist() == pytest.approx(by_item.tolist())
     found = ItemUserMean(train, damping=damping).scores(TASKS).squeeze(1)
-    assert found.tolist() == pytest.approx((asked + person).tolist())
+    assert found.tolist() == pytest.approx((by_item + person).tolist())
 
 
 def test_constant_ratings_order_nothing() -> None:

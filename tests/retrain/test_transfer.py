@@ -97,8 +97,9 @@ def test_step_2_samples_negatives_of_the_new_period_and_the_system_keeps_its_sam
     assert own.since == -np.inf and own.items.tolist() == np.unique(past.item).tolist()
 
 
-def test_a_loss_at_all_positions_is_trained_through_the_networks_too():
-    system, one = built("gru4rec"), Transfer(net=SMALL, rounds=1)
+@pytest.mark.parametrize("name", ["gru4rec", "wavenet"])
+def test_a_loss_at_all_positions_is_trained_through_the_networks_too(name):
+    system, one = built(name), Transfer(net=SMALL, rounds=1)
     before, state = snapshot(system), one.begin(system, Period.of(LOG, EDGES, 0))
     for number in (1, 2):
         state = one.retrain(system, state, Period.of(LOG, EDGES, number))
