@@ -19,7 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adagrad, Adam, Optimizer
-from graphmeta.training.recipes import TrainingRecipe
+from graphmeta.training.optimizers import Adagrad, Adam
+from graphmeta.training.recipes import TrainingRecipe, adam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
@@ -227,14 +227,14 @@ def fitted(
         chosen = Scope(*options.only).names(system)
         for name, weight in system.named_parameters():
             weight.requires_grad_(name in chosen)
-    recipe, optimizer = trained_by(options, learn)
+    recipe = trained_by(options, learn)
     print(recipe, flush=True)
     reports = []
     for report in train(
         system,
         learn,
         epochs=recipe.epochs or 1,
-        optimizer=optimizer,
+        optimizer=recipe.optimizer,
         batch_size=recipe.batch_size or 1,
         valid=valid,
         seed=options.seed,
@@ -258,15 +258,14 @@ def fitted(
     return system, reports
 
 
-def trained_by(options: argparse.Namespace, log: EventLog) -> tuple[TrainingRecipe, Optimizer]:
-    """The recipe for this log, or the papers' (full softmax), with the settings that are given; and its optimizer."""
-    given = (options.epochs, options.batch_size, options.lr, options.negatives)
-    recipe = TrainingRecipe(*given, patience=options.patience)
+def trained_by(options: argparse.Namespace, log: EventLog) -> TrainingRecipe:
+    """The recipe for this log, or the papers' (full softmax), with the settings that are given."""
+    optimizer = None if options.lr is None else adam(options.lr)
+    recipe = TrainingRecipe(options.epochs, options.batch_size, optimizer, options.negatives, options.patience)
     if options.recipe:
-        recipe = recipe.over(CATALOGUE[options.system].recipe).for_log(log)
-        return recipe, recipe.optimizer
-    recipe = recipe.over(TrainingRecipe(epochs=3, batch_size=100, lr=1e-3, negatives=0))
-    return recipe, OPTIMIZERS[options.optimizer](lr=recipe.lr)
+        return recipe.over(CATALOGUE[options.system].recipe).for_log(log)
+    optimizer = OPTIMIZERS[options.optimizer](lr=options.lr or 1e-3)
+    return replace(recipe, optimizer=optimizer).over(TrainingRecipe(epochs=3, batch_size=100, negatives=0))
 
 
 if __name__ == "__main__":

@@ -326,6 +326,6 @@ def test_whole_sessions_are_pieces_that_follow_on_each_other(sessions: list[list
     ]
     found = spelled(whole_sessions(log, max_length=max_length), log)
     assert found == [(read, f"i{sessions[s][min(to, len(sessions[s]) - 1)]}", s) for read, to, s in expected]
-    asked = [(s, name) for read, target, s in found for name in [*read[1:], target]]
+    targets = [(s, name) for read, target, s in found for name in [*read[1:], target]]
     every = [(s, f"i{i}") for s, clicks in enumerate(sessions) for i in clicks[1:]]
-    assert Counter(asked) == Counter(every)
+    assert Counter(targets) == Counter(every)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.main import get_command
@@ -105,6 +106,32 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     card = (fitted / "model" / "README.md").read_text()
     assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
     assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
+
+
+def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    items = pd.read_csv(files / "items.csv")
+    items["price"], items["image"] = [n / 2 for n in range(40)], [f"{n} 1 0" for n in range(40)]
+    items["tags"] = ["new|red", "", *["red"] * 38]
+    items.to_csv(tmp_path / "items.csv", index=False)
+    types = "price=numeric, image=vector,name=text,tags=several"
+    table = ["--items", str(tmp_path / "items.csv"), "--types", types]
+    assert main(plain(files / "events.csv", tmp_path / "out", "--time", "at", *table)) == 0
+    assert "note: " not in capsys.readouterr().err
+    read = load(tmp_path / "out/model").items
+    kinds = {name: column.kind for name, column in read.columns.items()}
+    wanted = {"kind": "categorical", "price": "numeric", "image": "vector", "name": "text", "tags": "several"}
+    assert kinds == wanted
+    np.testing.assert_array_equal(read.columns["image"].values[:, 0], [int(item[1:]) for item in read.ids])
+    assert main(["graph", str(files / "events.csv"), *COLUMNS, *table, "--out", str(tmp_path / "graph")]) == 0
+    graph = load_graph(tmp_path / "graph")
+    assert graph["item"].x_names == ["price", "price is known", "image[0]", "image[1]", "image[2]"]
+    numbers = [int(item[1:]) for item in graph["item"].names]
+    assert graph["item"].x.tolist() == [[n / 2, 1, n, 1, 0] for n in numbers]
+    assert graph["item"].text_name == [f"Thing {n}" for n in numbers]
+    assert main([*plain(files / "events.csv", tmp_path / "two", *table), "--system", "melu"]) == 0
+    assert (
+        capsys.readouterr().err.count("note: melu does not read all columns of the items: not price (numeric), ") == 1
+    )
 
 
 def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -357,6 +384,14 @@ BAD_OPTIONS = {
     "item table without the column": (["--items", "items.csv", "--attributes", "colour"], "colour"),
     "item table without the key": (["--items", "items.csv", "--item-key", "sku"], "items.csv: no column 'sku'"),
     "attributes of nothing": (["--attributes", "kind"], "--items"),
+    "types of nothing": (["--types", "price=numeric"], "--items"),
+    "a column without a type": (["--items", "items.csv", "--types", "kind"], "'kind' must be column=type"),
+    "a column of two types": (
+        ["--items", "items.csv", "--attributes", "kind", "--types", "kind=text"],
+        "column 'kind' is given two types",
+    ),
+    "a type that does not exist": (["--items", "items.csv", "--types", "kind=colour"], "items.csv: no column type is"),
+    "text as a number": (["--items", "items.csv", "--types", "kind=numeric"], "column 'kind', row 1: 'k0' is not a"),
     "a system about users without any": (["--system", "bpr_mf"], "bpr_mf needs users; name the log's user"),
     "one whose factors come from users": (["--system", "meta_cf_g"], "bpr_fold_in needs users; name the"),
     "users without a user column": (["--users", "items.csv"], "--user"),

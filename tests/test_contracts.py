@@ -56,11 +56,11 @@ class OwnHead(nn.Module):
 def test_score_terms_reach_any_product_head():
     torch.manual_seed(0)
     recommender = gm.Recommender(ItemFeatures(30, 4), GatedSessionGraph(4), OwnHead())
-    system, asked = gm.System(recommender, LOG.items).eval(), gm.last_clicks(LOG)
-    before = system.scores(asked)
+    system, queries = gm.System(recommender, LOG.items).eval(), gm.last_clicks(LOG)
+    before = system.scores(queries)
     with_score_terms(system, ["repeat_bias"])
     nn.init.ones_(recommender.head.score_terms["repeat_bias"].recency.weight)
-    changed = (system.scores(asked) - before).abs()
+    changed = (system.scores(queries) - before).abs()
     assert changed.max() > 0.5
     assert all(step.loss > 0 for step in gm.train(system, LOG, epochs=1))
 
@@ -82,8 +82,8 @@ def test_rates_of_the_public_api_are_loaded_again(per_step, tmp_path):
     system.save(tmp_path)
     again = gm.load(tmp_path)
     assert again.recipe == system.recipe is not None
-    asked = gm.last_clicks(LOG)
-    torch.testing.assert_close(again.scores(asked), system.eval().scores(asked), rtol=0, atol=0)
+    queries = gm.last_clicks(LOG)
+    torch.testing.assert_close(again.scores(queries), system.eval().scores(queries), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("baseline", [Popularity, SessionPopularity, ItemKNN, SessionKNN, Stan])
@@ -252,16 +252,16 @@ def test_a_custom_score_term_is_added_to_the_named_ones(tmp_path):
         system = make(LOG.items).eval()
     torch.manual_seed(0)
     known = niser(LOG.items, width=4, score_terms=["repeat_bias"]).eval()
-    asked = gm.last_clicks(LOG)
-    difference = system.scores(asked) - known.scores(asked)
-    torch.testing.assert_close(difference[:, 0], torch.full((len(asked),), 2.0))
+    queries = gm.last_clicks(LOG)
+    difference = system.scores(queries) - known.scores(queries)
+    torch.testing.assert_close(difference[:, 0], torch.full((len(queries),), 2.0))
     assert difference[:, 1:].abs().max() < 1e-5 and system.recipe is None
     assert list(system.recommender.head.score_terms) == ["repeat_bias", "First", "First_2"]
     system.save(tmp_path)
     with pytest.raises(gm.InputError, match="build="):
         gm.load(tmp_path)
     with pytest.warns(UserWarning, match="First"):
-        torch.testing.assert_close(gm.load(tmp_path, build=make).scores(asked), system.scores(asked))
+        torch.testing.assert_close(gm.load(tmp_path, build=make).scores(queries), system.scores(queries))
     with pytest.raises(gm.InputError, match="niser: .*cannot be stored.*call graphmeta.published.models.graph.niser"):
         gm.build("niser", LOG.items, score_terms=[First()])
 

@@ -61,8 +61,10 @@ def test_training_reads_neither_the_cold_target_nor_the_left_out_users() -> None
     assert set(cut.role[source.user]) == {ALONE, LINKING, VALID, TEST}
     assert set(cut.role[target.user]) == {ALONE, LINKING}
     assert len(source) == 4 * (15 + 10 + 20) and len(target) == 4 * (15 + 10)
-    asked = cut.queries()
-    assert (cut.role[asked.user.numpy()] == TEST).all() and (asked.domain == TARGET).all() and len(asked) == 4 * 12
+    queries = cut.queries()
+    assert (
+        (cut.role[queries.user.numpy()] == TEST).all() and (queries.domain == TARGET).all() and len(queries) == 4 * 12
+    )
     flows = cut.flows()
     assert (cut.role[flows.user.numpy()] == LINKING).all() and len(flows) == 4 * 10 * 2
     assert DROPPED not in cut.role[cut.ratings().user.numpy()]

@@ -11,7 +11,7 @@ from graphmeta.baselines import ItemKNN, Popularity
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
-from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks
+from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks, sampled_negatives
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.sampling.samples import last_clicks, prefixes
@@ -112,8 +112,22 @@ def test_your_own_metric_is_averaged_over_samples_and_slices(system):
     five = result.slices["context length"]["5+"]
     assert five["samples"] == result.samples and five["mean rank"] == result.metrics["mean rank"]
     assert "mean rank" not in result.slices["context length"]["1"]
-    with pytest.raises(InputError, match=r"metric 'mean' gives values of shape \(\) for 12 samples; return one value"):
+    with pytest.raises(
+        InputError, match=r"metric 'mean' gives values of shape \(\) for 12 samples; return one value per sample"
+    ):
         evaluate(system, SPLIT.test, metrics={"mean": torch.mean})
+
+
+def test_sampled_ranks_take_custom_metrics_too(system):
+    samples = last_clicks(SPLIT.test)
+    negatives = sampled_negatives(samples, SPLIT.test, count=9)
+    result = evaluate_sampled(system, samples, negatives, ks=(5,), metrics={"mean rank": lambda r: r})
+    assert result.metrics["mean rank"] == pytest.approx(float(result.ranks.mean()))
+    assert result.slices["context length"]["5+"]["mean rank"] == result.metrics["mean rank"]
+    with pytest.raises(InputError, match="'hit@5' is already the name of a metric"):
+        evaluate_sampled(system, samples, negatives, ks=(5,), metrics={"hit@5": lambda r: r})
+    with pytest.raises(InputError, match=r"metric 'mean' gives values of shape \(\) for 12 samples"):
+        evaluate_sampled(system, samples, negatives, ks=(5,), metrics={"mean": torch.mean})
 
 
 def test_a_metric_cannot_change_the_ranks(system):

@@ -36,15 +36,15 @@ def by_hand(model, tasks, k):
     for t in range(len(tasks)):
         support, query = slice(*tasks.support_ptr[t : t + 2]), slice(*tasks.query_ptr[t : t + 2])
         scores = model.scores(tasks.query.take(query))[0].tolist()
-        known, asked = set(tasks.support.target[support].tolist()), tasks.query.target[query].tolist()
+        known, targets = set(tasks.support.target[support].tolist()), tasks.query.target[query].tolist()
         ranks = []
-        for target in asked:
+        for target in targets:
             others = [s for item, s in enumerate(scores) if item not in known and item != target]
             above, level = sum(s > scores[target] for s in others), sum(s == scores[target] for s in others)
             ranks.append(1 + above + level / 2)
         hits = [rank for rank in ranks if rank <= k]
-        best = min(k, len(asked))
-        found["hit"].append(len(hits) / len(asked))
+        best = min(k, len(targets))
+        found["hit"].append(len(hits) / len(targets))
         found["hit_of_best"].append(len(hits) / best)
         found["hit_any"].append(float(bool(hits)))
         ideal = sum(1 / math.log2(2 + place) for place in range(best))

@@ -212,10 +212,10 @@ def test_row_numbers_are_those_of_the_file_when_repeated_rows_are_gone() -> None
 def test_what_cannot_be_read_is_one_line_that_names_the_place(change: dict, options: dict, says: str) -> None:
     names = {"session": "basket", "item": "sku", "time": "when", "user": "who", "value": "paid"}
     with pytest.raises(InputError, match=says) as error:
-        asked = names | options
-        if isinstance(asked["session"], float):
-            asked["session"] = Inactivity(asked["session"])
-        EventLog.read(FRAME.assign(**change), **asked)
+        arguments = names | options
+        if isinstance(arguments["session"], float):
+            arguments["session"] = Inactivity(arguments["session"])
+        EventLog.read(FRAME.assign(**change), **arguments)
     assert "\n" not in str(error.value)
 
 

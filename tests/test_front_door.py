@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import graphmeta as gm
 from graphmeta.adapt.inner import InnerLoop
@@ -178,7 +179,10 @@ MISTAKES = {
     "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
     "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
     "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
-    "lr='fast' must be a number above 0": lambda: gm.TrainingRecipe(lr="fast"),  # pyright: ignore[reportArgumentType]
+    "Adam takes no lr='fast'; it must be a number, 0 or more": lambda: gm.fit(SPLIT, optimizer=gm.Adam(lr="fast")),
+    "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.fit(
+        SPLIT, "sr_gnn", optimizer=torch.optim.SGD([torch.zeros(1)])
+    ),
     "epochs=0 must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
     "recipe= takes a TrainingRecipe(…), not a str": lambda: gm.fit(SPLIT, "sr_gnn", recipe="full"),  # pyright: ignore
     "cbml takes no 'cluster'; did you mean 'clusters'? it takes": lambda: cbml(system(), cluster=8),

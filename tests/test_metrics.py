@@ -20,15 +20,15 @@ def test_metrics_are_those_of_pyg(k: int) -> None:
     generator = torch.Generator().manual_seed(k)
     scores = torch.randn(300, 50, generator=generator)
     target = torch.randint(50, (300,), generator=generator)
-    best, asked = scores.topk(k).indices, torch.stack([torch.arange(300), target])
+    best, relevant = scores.topk(k).indices, torch.stack([torch.arange(300), target])
     found = summary(ranks(scores, target), (k,))
     for name, metric in {
         "hit": LinkPredHitRatio(k), "mrr": LinkPredMRR(k), "ndcg": LinkPredNDCG(k)
     }.items():  # fmt: skip
-        metric.update(best, asked)
+        metric.update(best, relevant)
         assert found[f"{name}@{k}"] == pytest.approx(float(metric.compute()), abs=1e-6)
     recall = LinkPredRecall(k)
-    recall.update(best, asked)
+    recall.update(best, relevant)
     assert found[f"hit@{k}"] == pytest.approx(float(recall.compute()), abs=1e-6)
 
 

@@ -98,7 +98,7 @@ def slow_decay(distance: float, scale: float | None) -> float:
     return 1.0 if scale is None else float(np.exp(-distance / scale))
 
 
-def slow_stan(log: EventLog, clicks: list[int], asked: float, options: dict[str, Any]) -> list[float]:
+def slow_stan(log: EventLog, clicks: list[int], query_time: float, options: dict[str, Any]) -> list[float]:
     sessions = numbered(log)
     own = {item: len(clicks) - 1 - at for at, item in enumerate(clicks)}  # clicks since an item's last one
     candidates = [n for n in reversed(range(len(sessions))) if set(sessions[n]) & own.keys()][: options["recent"]]
@@ -106,7 +106,7 @@ def slow_stan(log: EventLog, clicks: list[int], asked: float, options: dict[str,
     for n in candidates:
         cosine = sum(slow_decay(own[j], options["lambda1"]) for j in sorted(set(sessions[n]) & own.keys()))
         cosine /= math.sqrt(len(own) * len(set(sessions[n])))
-        days = max(asked - log.time[log.ptr[n + 1] - 1], 0) / DAY
+        days = max(query_time - log.time[log.ptr[n + 1] - 1], 0) / DAY
         similarity[n] = cosine * slow_decay(days, options["lambda2"] if log.has_time else None)
     scores = [0.0] * log.num_items
     for n in sorted(candidates, key=lambda n: (-similarity[n], -n))[: options["neighbours"]]:
@@ -205,8 +205,8 @@ def test_stan_is_its_formula(logs, changed) -> None:
     """And with a factor off, the formula without that factor."""
     train, samples = logs
     options = STAN | changed
-    asked = np.full(len(samples), np.inf) if samples.time is None else samples.time[samples.end - 1]
-    expected = [slow_stan(train, *query, options) for query in zip(known(samples), asked, strict=True)]
+    query_times = np.full(len(samples), np.inf) if samples.time is None else samples.time[samples.end - 1]
+    expected = [slow_stan(train, *query, options) for query in zip(known(samples), query_times, strict=True)]
     scores = Stan(train, **options).scores(samples)
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-6, atol=1e-7)
 
@@ -221,8 +221,8 @@ def test_stan_by_hand() -> None:
 def test_stan_halves_a_session_a_day_before_the_last_click() -> None:
     train = log_of([[0, 1], [0, 2]], starts=[1, 3])
     model = Stan(train, lambda2=HALF, lambda3=None, idf=False)
-    asked = [DAY * 4 + 3600, DAY * 2 + 3600]  # three days and one after the first ends; the second is not over
-    times = [np.array([asked[0]]), np.array([asked[1]])]
+    query_times = [DAY * 4 + 3600, DAY * 2 + 3600]  # three days and one after the first ends; the second is not over
+    times = [np.array([query_times[0]]), np.array([query_times[1]])]
     scores = model.scores(sessions_without_target([np.array([0])] * 2, times=times))
     root = math.sqrt(2)
     assert scores.tolist() == [

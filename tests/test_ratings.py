@@ -50,8 +50,8 @@ class Noisy:
     """Ratings that depend on person and item alone."""
 
     def scores(self, samples: Tasks) -> torch.Tensor:
-        asked = samples.query
-        return torch.from_numpy(asked.value + np.sin(7.0 * asked.user + 3.0 * asked.target))[:, None]
+        query = samples.query
+        return torch.from_numpy(query.value + np.sin(7.0 * query.user + 3.0 * query.target))[:, None]
 
 
 def test_measures_against_a_loop_over_users() -> None:
@@ -69,6 +69,26 @@ def test_measures_against_a_loop_over_users() -> None:
     assert result.metrics["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
     assert [result.metrics[f"ndcg@{k}"] for k in lists] == pytest.approx([np.mean(lists[k]) for k in lists])
     assert (result.tasks, result.samples, result.candidates) == (40, 200, "the task's own query items")
+
+
+def test_custom_metrics_of_ratings_are_averaged_over_queries() -> None:
+    ours = {"mse": lambda found, true: (found - true) ** 2, "liked": lambda found, true: (found >= 4) == (true >= 4)}
+    result = evaluate_ratings(Noisy(), TASKS, metrics=ours)
+    true = torch.from_numpy(TASKS.query.value)
+    assert result.metrics["mse"] == pytest.approx(result.metrics["rmse"] ** 2)
+    assert result.metrics["liked"] == pytest.approx(float(((result.predictions >= 4) == (true >= 4)).double().mean()))
+    with pytest.raises(InputError, match="'ndcg@3' is already the name of a metric"):
+        evaluate_ratings(Noisy(), TASKS, metrics={"ndcg@3": ours["mse"]})
+    with pytest.raises(InputError, match="functions of the predictions and ratings"):
+        evaluate_ratings(Noisy(), TASKS, metrics=[ours["mse"]])
+    with pytest.raises(InputError, match=r"metric 'mean' gives values of shape \(\) for 200 samples"):
+        evaluate_ratings(Noisy(), TASKS, metrics={"mean": lambda found, true: (found - true).mean()})
+
+
+def test_a_metric_of_ratings_cannot_change_the_predictions() -> None:
+    result = evaluate_ratings(Noisy(), TASKS, metrics={"zero": lambda found, true: found.zero_() + true.zero_()})
+    again = evaluate_ratings(Noisy(), TASKS)
+    assert torch.equal(result.predictions, again.predictions) and result.metrics.items() >= again.metrics.items()
 
 
 def test_the_order_of_tasks_changes_no_measure() -> None:
@@ -111,11 +131,11 @@ def test_means_against_a_loop(damping: float) -> None:
         own = slice(TASKS.support_ptr[t], TASKS.support_ptr[t + 1])
         rest = TASKS.support.value[own] - mean - item[TASKS.support.target[own]]
         person += [sum(rest) / (len(rest) + damping)] * int(np.diff(TASKS.query_ptr)[t])
-    asked = mean + item[TASKS.query.target]
-    assert GlobalMean(train).scores(TASKS).squeeze(1).tolist() == pytest.approx([mean] * len(asked))
-    assert ItemMean(train, damping=damping).scores(TASKS).squeeze(1).tolist() == pytest.approx(asked.tolist())
+    by_item = mean + item[TASKS.query.target]
+    assert GlobalMean(train).scores(TASKS).squeeze(1).tolist() == pytest.approx([mean] * len(by_item))
+    assert ItemMean(train, damping=damping).scores(TASKS).squeeze(1).tolist() == pytest.approx(by_item.tolist())
     found = ItemUserMean(train, damping=damping).scores(TASKS).squeeze(1)
-    assert found.tolist() == pytest.approx((asked + person).tolist())
+    assert found.tolist() == pytest.approx((by_item + person).tolist())
 
 
 def test_constant_ratings_order_nothing() -> None:

@@ -19,13 +19,13 @@ from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
-from graphmeta.training.recipes import FULL_SOFTMAX, NEGATIVES, TrainingRecipe
+from graphmeta.training.recipes import FULL_SOFTMAX, NEGATIVES, TrainingRecipe, adam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
 LOG = fake_log(sessions=80)
 SPLIT = split_by_time(LOG)
-SAMPLED = TrainingRecipe(epochs=2, batch_size=32, lr=1e-2, negatives=7)
+SAMPLED = TrainingRecipe(epochs=2, batch_size=32, optimizer=Adam(1e-2, weight_decay=0.0), negatives=7)
 
 
 class Size:
@@ -38,9 +38,10 @@ class Size:
 @pytest.mark.parametrize("samples", [1, 900, 70_000, 130_000, 800_000, 10**7])
 def test_values_follow_the_size_of_the_log_and_stay_within_bounds(samples):
     found = TrainingRecipe().for_log(Size(samples, 2 * NEGATIVES))  # pyright: ignore[reportArgumentType]
-    assert found.epochs is not None and found.batch_size is not None and found.lr is not None
+    assert found.epochs is not None and found.batch_size is not None and isinstance(found.optimizer, Adam)
     assert 3 <= found.epochs <= 10 and 64 <= found.batch_size <= 512 and found.negatives == 0
-    assert found.lr == pytest.approx(4e-3 * min(found.batch_size / 128, 1))
+    assert found.optimizer.lr == pytest.approx(4e-3 * min(found.batch_size / 128, 1))
+    assert found.optimizer.weight_decay == 0
     assert found.batch_size in (64, 512) or samples / 2000 < found.batch_size <= samples / 1000
     many = TrainingRecipe().for_log(Size(samples, 2 * NEGATIVES + 1))  # pyright: ignore[reportArgumentType]
     assert many == replace(found, negatives=NEGATIVES)
@@ -49,14 +50,15 @@ def test_values_follow_the_size_of_the_log_and_stay_within_bounds(samples):
 def test_given_values_are_kept_and_the_rate_follows_the_batch():
     given = TrainingRecipe(epochs=2, negatives=0, batch_size=96, patience=3)
     found = given.for_log(Size(10**6, 10**5))  # pyright: ignore[reportArgumentType]
-    assert found == replace(given, lr=3e-3)
+    assert found == replace(given, optimizer=adam(3e-3))
     assert FULL_SOFTMAX.for_log(LOG) == FULL_SOFTMAX
-    assert TrainingRecipe(lr=1.0).over(FULL_SOFTMAX) == replace(FULL_SOFTMAX, lr=1.0, weight_decay=0.0)
+    assert TrainingRecipe(optimizer=adam(1.0)).over(FULL_SOFTMAX) == replace(FULL_SOFTMAX, optimizer=adam(1.0))
+    assert TrainingRecipe(epochs=9).over(None) == TrainingRecipe(epochs=9)
 
 
 def test_the_command_has_both_recipes_by_name():
-    assert Recipe.full.of(epochs=None, lr=None) == TrainingRecipe().over(FULL_SOFTMAX)
-    assert Recipe.sized.of(epochs=7) == TrainingRecipe(epochs=7)
+    assert Recipe.full.of(epochs=None, lr=None) == FULL_SOFTMAX
+    assert Recipe.sized.of(epochs=7, lr=0.5) == TrainingRecipe(epochs=7, optimizer=adam(0.5))
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 1.5}, {"negatives": -1}, {"patience": True}])
@@ -108,7 +110,7 @@ def test_a_training_with_another_loss_resumes_bit_for_bit(name, tmp_path):
 
 
 def test_early_stopping_needs_validation_and_ends_a_training():
-    recipe = replace(SAMPLED, epochs=10, patience=1, lr=1e-9)  # nothing improves
+    recipe = replace(SAMPLED, epochs=10, patience=1, optimizer=adam(1e-9))  # nothing improves
     assert len(fit(SPLIT, "niser", width=4, recipe=recipe).notes["history"]["niser"]) < 10
     without = replace(SPLIT, valid=SPLIT.valid.select(np.zeros(SPLIT.valid.num_events, dtype=bool)))
     assert len(fit(without, "niser", width=4, recipe=recipe).notes["history"]["niser"]) == 10

@@ -20,13 +20,13 @@ def test_without_steps_a_system_answers_from_its_start_gate_and_all():
     with torch.no_grad():  # a gate that says something
         for parameter in system.adaptation.start.parameters():
             parameter.normal_()
-    asked = last_clicks(LOG)
-    found = compare(system, asked, past=LOG, bar=lambda rows, _: rows)
-    start = by_steps(system, asked, steps=[0], ks=KS).results[0]
+    queries = last_clicks(LOG)
+    found = compare(system, queries, past=LOG, bar=lambda rows, _: rows)
+    start = by_steps(system, queries, steps=[0], ks=KS).results[0]
     assert torch.equal(found["without_steps"].ranks, start.ranks)
-    assert torch.equal(found["system"].ranks, evaluate(system, asked, ks=KS).ranks)
+    assert torch.equal(found["system"].ranks, evaluate(system, queries, ks=KS).ranks)
     adaptation, system.adaptation = system.adaptation, None
-    plain = evaluate(system, asked, ks=KS).ranks
+    plain = evaluate(system, queries, ks=KS).ranks
     assert not torch.equal(start.ranks, plain)
     assert not torch.equal(start.ranks, found["system"].ranks)
     assert adaptation.steps == 1

@@ -54,13 +54,13 @@ def test_every_scenario_has_its_own_users_and_items() -> None:
     for one in scenario.scenarios():
         names.append(one.name)
         log = scenario.training if one.trained else LOG
-        asked, known = (pairs(part.session, part.target, log) for part in (one.tasks.query, one.tasks.support))
-        assert asked and known and not asked & known
-        assert one.trained == (asked <= seen) and bool(asked & seen) == one.trained
+        query, known = (pairs(part.session, part.target, log) for part in (one.tasks.query, one.tasks.support))
+        assert query and known and not query & known
+        assert one.trained == (query <= seen) and bool(query & seen) == one.trained
         user, item = one.name in ("user cold", "both cold"), one.name in ("item cold", "both cold")
         if one.trained:
             continue
-        assert {(p in cold_people, i in cold_items) for p, i in asked} == {(user, item)}
+        assert {(p in cold_people, i in cold_items) for p, i in query} == {(user, item)}
         assert known <= seen if one.name == "warm" else not known & seen
         assert set(np.diff(one.tasks.query_ptr)) == {3} and "every fourth" in str(one)
     assert names == ["warm", "user cold", "item cold", "both cold", "warm, as trained"]
@@ -81,15 +81,15 @@ def test_with_nothing_held_out_there_is_no_warm_scenario() -> None:
 
 def test_ten_ratings_of_a_user_are_queries_the_rest_support() -> None:
     among = LOG.item % 4 != 0
-    known, asked = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)
+    known, query = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)
     for s in range(LOG.num_sessions):
         own = (LOG.session == s) & among
         takes_part = 20 <= own.sum() <= 22
-        assert (own & asked).sum() == 3 * takes_part and (own & known).sum() == (own.sum() - 3) * takes_part
-    assert not (asked & ~among).any()
+        assert (own & query).sum() == 3 * takes_part and (own & known).sum() == (own.sum() - 3) * takes_part
+    assert not (query & ~among).any()
     again = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=4)[1]
     other = random_queries(LOG, among, queries=3, min_events=20, max_events=22, seed=5)[1]
-    assert (again == asked).all() and (other != asked).any()
+    assert (again == query).all() and (other != query).any()
 
 
 def test_rules() -> None:
@@ -142,7 +142,7 @@ def test_the_support_log_is_the_log_without_the_queries() -> None:
     def pairs(session: np.ndarray, item: np.ndarray, value: np.ndarray) -> list[tuple[float, ...]]:
         return sorted(zip(session.tolist(), item.tolist(), value.tolist(), strict=True))
 
-    asked, support = (pairs(part.session, part.target, part.value) for part in (tasks.query, tasks.support))
+    query, support = (pairs(part.session, part.target, part.value) for part in (tasks.query, tasks.support))
     assert pairs(known.session, known.item, known.value) == support
-    assert sorted(support + asked) == pairs(log.session, log.item, log.value)
+    assert sorted(support + query) == pairs(log.session, log.item, log.value)
     assert known.num_items == log.num_items and known.num_sessions == log.num_sessions

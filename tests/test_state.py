@@ -95,7 +95,7 @@ def log_of(name: str) -> Any:
     return RATED if CATALOGUE[name].rates else LOG
 
 
-def asked_of(name: str) -> Any:
+def queries_of(name: str) -> Any:
     if CATALOGUE[name].rates:
         return RandomQueries(queries=4, min_events=6)(RATED).take(np.arange(3))
     return last_clicks(LOG).take(slice(0, 5))
@@ -138,8 +138,8 @@ def test_whatever_it_is_built_with_is_loaded_again(name: str, tmp_path: Path) ->
     assert state_hash(again) == state_hash(system)
     assert repr(again) == repr(system) and again.limits == system.limits == {"max_support": 3, "max_length": 4}
     assert repr(again.retraining) == repr(system.retraining)
-    asked = asked_of(name)
-    torch.testing.assert_close(again.scores(asked), system.scores(asked), rtol=0, atol=0)
+    queries = queries_of(name)
+    torch.testing.assert_close(again.scores(queries), system.scores(queries), rtol=0, atol=0)
 
 
 @every
@@ -172,15 +172,15 @@ def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> N
 
 
 def test_more_support_changes_the_answers_and_is_kept(tmp_path: Path) -> None:
-    asked = last_clicks(LOG)
+    queries = last_clicks(LOG)
     torch.manual_seed(0)
     ten = cbml(if_san(LOG.items, width=6), step=0.5)
     torch.manual_seed(0)
     more = cbml(if_san(LOG.items, width=6), step=0.5, max_support=30)
     assert (ten.max_support, more.max_support) == (10, 30)
-    scores = more.scores(asked)
-    assert (scores - ten.scores(asked)).abs().max() > 1e-4
-    assert torch.equal(reloaded(more, tmp_path).scores(asked), scores)
+    scores = more.scores(queries)
+    assert (scores - ten.scores(queries)).abs().max() > 1e-4
+    assert torch.equal(reloaded(more, tmp_path).scores(queries), scores)
 
 
 def test_what_is_set_after_building_is_what_is_saved(tmp_path: Path) -> None:

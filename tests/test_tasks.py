@@ -58,15 +58,15 @@ def test_the_target_of_the_query_is_nowhere_in_its_support(query: Samples, max_s
     if tasks.support is None:
         assert all(n == 1 for n in query.lengths) or max_support == 0
         return
-    for asked, part in zip(query.target, split_tasks(tasks.support), strict=True):
+    for target, part in zip(query.target, split_tasks(tasks.support), strict=True):
         samples = part["sample"].real
         events = torch.isin(part["event"].batch, samples)
         items = torch.isin(part["item"].batch, samples)
         seen = part["item"].n_id[part["event"].item[events]]
-        assert (seen < asked).all() and (part["sample"].target[samples] < asked).all()
-        assert (part["item"].n_id[items] < asked).all()
+        assert (seen < target).all() and (part["sample"].target[samples] < target).all()
+        assert (part["item"].n_id[items] < target).all()
         edges = part[NEXT].edge_index[:, items[part[NEXT].edge_index[0]]]
-        assert (part["item"].n_id[edges] < asked).all()
+        assert (part["item"].n_id[edges] < target).all()
 
 
 @given(queries())
@@ -330,10 +330,10 @@ def histories_of(lengths: list[int]) -> EventLog:
 def test_sampled_events_are_half_support_and_half_query() -> None:
     log = histories_of([1, 2, 3, 7, 40] * 60)
     tasks = sampled_tasks(log, max_events=6, seed=3)
-    known, asked = tasks.support_sizes, np.diff(tasks.query_ptr)
+    known, query_sizes = tasks.support_sizes, np.diff(tasks.query_ptr)
     person = tasks.query.session[tasks.query_ptr[:-1]]
     assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
-    drawn = known + asked
+    drawn = known + query_sizes
     assert (known == drawn // 2).all()
     for number, most in ((1, 2), (2, 3), (3, 6), (4, 6)):
         sizes = drawn[person % 5 == number]

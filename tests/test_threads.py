@@ -20,7 +20,7 @@ OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "reranker": {}}
 ADAPTED = ["maml", "cbml", "melu", "mamo", "multi_ft", "meta_hin"]
 PLAIN = ["sr_gnn", "if_san", "gru4rec", "reranker"]
 WITH_USERS = ["asars_time_user"]
-ASKED = [
+QUERIES = [
     LOG.items.ids[LOG.item[a:b]].tolist()[: 1 + n % 6]
     for n, (a, b) in enumerate(zip(LOG.ptr, LOG.ptr[1:], strict=False))
 ]
@@ -42,7 +42,7 @@ def ask(system, calls, threads):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="this system reads dwell times")
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda n: system.recommend(ASKED[n % len(ASKED)], 5), which))
+            return list(pool.map(lambda n: system.recommend(QUERIES[n % len(QUERIES)], 5), which))
 
 
 @pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
@@ -54,8 +54,8 @@ def test_threads_give_the_answers_of_one(name, tmp_path):
     parameters = [id(p) for p in system.parameters()]
     calls = 8 if name == "meta_hin" else 12
     alone = ask(system, calls, 1)
-    asked = [n % calls for n in range(4 * calls)]
-    assert ask(system, asked, 8) == [alone[n] for n in asked]  # items and scores, bit for bit
+    numbers = [n % calls for n in range(4 * calls)]
+    assert ask(system, numbers, 8) == [alone[n] for n in numbers]  # items and scores, bit for bit
     assert state_hash(system) == before and [part.training for part in system.modules()] == modes
     assert [id(p) for p in system.parameters()] == parameters
 
@@ -64,7 +64,7 @@ def test_threads_give_the_answers_of_one(name, tmp_path):
 @pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
 def test_eight_threads_five_hundred_calls_each(name):
     system = trained(name)
-    before, alone = state_hash(system), ask(system, len(ASKED), 1)
+    before, alone = state_hash(system), ask(system, len(QUERIES), 1)
     found = ask(system, 8 * 500, 8)
     assert found == (alone * (8 * 500 // len(alone) + 1))[: 8 * 500]
     assert state_hash(system) == before
@@ -83,7 +83,7 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
         def keep_asking():
             while not stop.is_set():
                 if does == "asks":
-                    found.append(system.recommend(ASKED[3], 5))
+                    found.append(system.recommend(QUERIES[3], 5))
                 else:
                     system.save(tmp_path)
                     found.append(load(tmp_path))
@@ -100,8 +100,8 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
         return losses, state_hash(system), len(found)
 
     losses, weights, _ = run(beside=False)
-    other_losses, other_weights, asked = run(beside=True)
-    assert asked > 3
+    other_losses, other_weights, calls = run(beside=True)
+    assert calls > 3
     assert losses == other_losses and weights == other_weights
 
 
@@ -109,9 +109,9 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
 @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_scoring_works_within_any_grad_mode(name, context):
     system = trained(name)
-    alone = [system.recommend(one, 5) for one in ASKED[:6]]
+    alone = [system.recommend(one, 5) for one in QUERIES[:6]]
     with context():
-        assert [system.recommend(one, 5) for one in ASKED[:6]] == alone
+        assert [system.recommend(one, 5) for one in QUERIES[:6]] == alone
         scores = system.scores(last_clicks(LOG).take(slice(0, 3)))
     assert not scores.requires_grad and not scores.is_inference()
 
@@ -139,5 +139,5 @@ def test_a_model_loaded_in_inference_mode_recommends(tmp_path):
     system.save(tmp_path)
     with torch.inference_mode():
         loaded = load(tmp_path)
-        answers = loaded.recommend(ASKED[3], 5)
-    assert answers == system.recommend(ASKED[3], 5) == loaded.recommend(ASKED[3], 5)
+        answers = loaded.recommend(QUERIES[3], 5)
+    assert answers == system.recommend(QUERIES[3], 5) == loaded.recommend(QUERIES[3], 5)

@@ -57,12 +57,12 @@ class Recipe(StrEnum):
     sized = "sized"
     full = "full"
 
-    def of(self, **given: Any) -> TrainingRecipe:
+    def of(self, *, lr: float | None = None, **given: Any) -> TrainingRecipe:
         """The recipe, with the settings that are given."""
-        from graphmeta.training.recipes import FULL_SOFTMAX, TrainingRecipe
+        from graphmeta.training.recipes import FULL_SOFTMAX, TrainingRecipe, adam
 
-        own = FULL_SOFTMAX if self is Recipe.full else TrainingRecipe()
-        return TrainingRecipe(**given).over(own)
+        optimizer = None if lr is None else adam(lr)
+        return TrainingRecipe(optimizer=optimizer, **given).over(FULL_SOFTMAX if self is Recipe.full else None)
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]

@@ -102,7 +102,7 @@ def _notes(job: Job, log: EventLog, split: Split, history: list[Report]) -> dict
     """Metadata of the training, saved with the model."""
     train = split.train
     return {
-        **job.plan.for_log(train).described(),
+        **job.plan.for_log(train).settings(),
         "best_epoch": max(report.epoch for report in history if report.best) + 1,
         "columns": asdict(job.columns),
         "rules": asdict(job.rules),

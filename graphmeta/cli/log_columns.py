@@ -33,29 +33,64 @@ class Columns:
         )
 
 
+@dataclass(frozen=True)
+class ItemColumns:
+    """Columns of an item file, as given on the command line.
+
+    Args:
+        attributes: the categorical columns, as ``A,B``; all others if not given.
+        types: the columns of other types, as ``price=numeric,title=text``.
+        label: the column of names.
+    """
+
+    attributes: str | None = None
+    types: str | None = None
+    label: str | None = None
+
+    def names(self) -> list[str] | None:
+        """The categorical columns."""
+        return None if self.attributes is None else _parts(self.attributes)
+
+    def kinds(self) -> dict[str, str]:
+        """The type of each column of another type, by name.
+
+        Raises:
+            InputError: a part that is not ``column=type``, or a column with two types.
+        """
+        kinds: dict[str, str] = {}
+        for part in _parts(self.types or ""):
+            name, mark, kind = (text.strip() for text in part.rpartition("="))
+            if not (name and mark and kind):
+                raise InputError(f"--types {part!r} must be column=type, such as price=numeric")
+            if name in kinds or name in (self.names() or ()):
+                raise InputError(f"column {name!r} is given two types by --attributes and --types; keep one")
+            kinds[name] = kind
+        return kinds
+
+
 def entities(
-    file: Path | None,
-    key: str | None,
-    *,
-    attributes: str | None = None,
-    label: str | None = None,
-    complete: bool = True,
+    file: Path | None, key: str | None, columns: ItemColumns = ItemColumns(), *, complete: bool = True
 ) -> EntityTable | None:
     """The table of items or users in a file, if there is one; errors name the file.
 
     Args:
-        key: its column of ids.
-        attributes: its categorical columns, as ``A,B``.
+        key: its column of ids; columns: its other columns.
         complete: whether an id without a row is an error.
     """
     if file is None:
-        if attributes or label:
-            raise InputError("--attributes and --label are columns of an item file: name it with --items")
+        if columns != ItemColumns():
+            raise InputError("--attributes, --types and --label are columns of an item file: name it with --items")
         return None
     if key is None:
         raise InputError("--users needs --user, the column of user ids in the log")
-    names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
+    kinds = columns.kinds()
     try:
-        return EntityTable.read(file, key=key, attributes=names, label=label, complete=complete)
+        return EntityTable.read(
+            file, key=key, attributes=columns.names(), label=columns.label, complete=complete, types=kinds
+        )
     except InputError as error:
         raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -47,6 +47,13 @@ class LogOptions:
     attributes: Annotated[
         str | None, typer.Option("--attributes", help="Its categorical columns, as A,B; all if not given.")
     ] = None
+    types: Annotated[
+        str | None,
+        typer.Option(
+            "--types",
+            help="Its columns of other types, as price=numeric,image=vector,title=text; genres=several splits at |.",
+        ),
+    ] = None
     label: Annotated[str | None, typer.Option("--label", help="Its column of item names, for display only.")] = None
     users: Annotated[Path | None, typer.Option("--users", help="User file, one row per user.")] = None
     user_key: Annotated[str | None, typer.Option("--user-key", help="Its column of user ids; --user if not given.")] = (
@@ -64,9 +71,10 @@ class LogOptions:
 
     def log(self) -> EventLog:
         """Read the log from the files."""
-        from graphmeta.cli.log_columns import entities
+        from graphmeta.cli.log_columns import ItemColumns, entities
 
-        items = entities(self.items, self.item_key or self.item, attributes=self.attributes, label=self.label)
+        item_columns = ItemColumns(self.attributes, self.types, self.label)
+        items = entities(self.items, self.item_key or self.item, item_columns)
         users = entities(self.users, self.user_key or self.user, complete=False)
         return self.columns().read(self.events, items=items, users=users)
 

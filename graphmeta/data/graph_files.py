@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
@@ -45,8 +46,13 @@ def node_names(log: EventLog, graph: HeteroData) -> dict[str, np.ndarray]:
 def save_graph(folder: Path, graph: HeteroData, names: Mapping[str, np.ndarray]) -> None:
     """Write a graph as ``graph.json`` and safetensors; ``names`` holds the original ids of the types that have some."""
     tensors = {"/".join((*edge, key)): value for edge in graph.edge_types for key, value in graph[edge].items()}
-    sizes = {kind: graph[kind].num_nodes for kind in graph.node_types}
-    document = {"nodes": sizes, "names": {kind: ids.tolist() for kind, ids in names.items()}}
+    own = {kind: dict(graph[kind].items()) for kind in graph.node_types}
+    tensors |= {f"{kind}/{key}": one for kind in own for key, one in own[kind].items() if isinstance(one, Tensor)}
+    document = {
+        "nodes": {kind: graph[kind].num_nodes for kind in own},
+        "names": {kind: ids.tolist() for kind, ids in names.items()},
+        "lists": {kind: {key: one for key, one in own[kind].items() if isinstance(one, list)} for kind in own},
+    }
     save_state(folder, "graph", tensors, document)
 
 
@@ -58,7 +64,12 @@ def load_graph(folder: Path) -> HeteroData:
         graph[kind].num_nodes = size
         if kind in document["names"]:
             graph[kind].names = document["names"][kind]
+        for key, values in document.get("lists", {}).get(kind, {}).items():
+            graph[kind][key] = values
     for path, value in tensors.items():
-        source, relation, target, key = path.split("/")
-        graph[source, relation, target][key] = value
+        match path.split("/"):
+            case [kind, key]:
+                graph[kind][key] = value
+            case [source, relation, target, key]:
+                graph[source, relation, target][key] = value
     return graph

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.evaluation.metrics import of_lists, ranks, summary, usable
+from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
+from graphmeta.evaluation.metrics import of_lists, ranks, usable
 from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
 from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReadsUsersAlone, Scorer
@@ -25,9 +26,6 @@ from graphmeta.sampling.tasks import Tasks
 
 CONTEXT_LENGTHS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
-
-
-Metric = Callable[[Tensor], Tensor]
 
 
 def evaluate(
@@ -70,7 +68,7 @@ def evaluate(
     """
     check_model(model, samples, "evaluate")
     _check_ks(ks, model.num_items)
-    _check_metrics(metrics, ks)
+    check_metrics(metrics, rank_names(ks))
     given, samples = samples, queries_of(model, samples)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
@@ -84,18 +82,12 @@ def evaluate(
         chunk = samples.take(rows)
         scores = usable(score(chunk))
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
-    own = {name: _values(name, metric, found) for name, metric in (metrics or {}).items()}
-
-    def measured(inside: Tensor) -> dict[str, float]:
-        means = {name: float(values[inside].mean()) for name, values in own.items()} if inside.any() else {}
-        return summary(found[inside], ks) | means
-
+    measured = RankMetrics(found, ks, metrics)
     slices = {"context length": _sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     if support is not None:
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
-    every = measured(torch.ones(len(found), dtype=torch.bool))
     seconds, lost = time.perf_counter() - began, left_out(model, given, samples)
-    return Result(every, slices, len(samples), model.num_items, seconds, found, left_out=lost)
+    return Result(measured(), slices, len(samples), model.num_items, seconds, found, left_out=lost)
 
 
 def _warn_without_users(model: Scorer, samples: Samples) -> None:
@@ -121,27 +113,6 @@ def _scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Te
     return partial(model.scores, **given)
 
 
-def _values(name: str, metric: Metric, found: Tensor) -> Tensor:
-    values = torch.as_tensor(metric(found.clone()), dtype=torch.float64)
-    if values.shape != found.shape:
-        raise InputError(
-            f"metric {name!r} gives values of shape {tuple(values.shape)} for {len(found)} samples; return one value "
-            f"per rank, evaluate() takes the mean"
-        )
-    return values
-
-
-def _check_metrics(metrics: Any, ks: tuple[int, ...]) -> None:
-    """Reject metrics without a name, or with a name that is already in use."""
-    if metrics is None:
-        return
-    if not isinstance(metrics, Mapping):
-        raise InputError(f'metrics={metrics!r} must map names to functions of the ranks: {{"name": function}}')
-    taken = next((name for name in metrics if name in summary(torch.ones(1, dtype=torch.float64), ks)), None)
-    if taken is not None:
-        raise InputError(f"{taken!r} is already the name of a metric; give yours another name")
-
-
 def _check_ks(ks: tuple[int, ...], candidates: int) -> None:
     if not isinstance(ks, Iterable) or isinstance(ks, str):
         raise InputError(f"ks={ks!r} must be several numbers; for one write ks=({ks},)")
@@ -164,7 +135,13 @@ def _sliced(
 
 
 def evaluate_sampled(
-    model: Scorer, samples: Samples, negatives: np.ndarray, *, ks: tuple[int, ...] = (1, 5, 10), batch_size: int = 100
+    model: Scorer,
+    samples: Samples,
+    negatives: np.ndarray,
+    *,
+    ks: tuple[int, ...] = (1, 5, 10),
+    metrics: Mapping[str, Metric] | None = None,
+    batch_size: int = 100,
 ) -> Result:
     """Rank each sample's target among sampled negatives, which is much easier than among all items.
 
@@ -172,15 +149,18 @@ def evaluate_sampled(
 
     Args:
         negatives: items ``[S, N]`` for each sample, see :func:`sampled_negatives`.
+        metrics: further metrics by name, functions of the ranks as in :func:`evaluate`.
 
     Raises:
-        InputError: no samples, k not below the number of candidates, or a target among its negatives.
+        InputError: no samples, k not below the number of candidates, a metric without one value per sample, or a
+            target among its negatives.
         DivergedError: scores that are NaN or +inf.
     """
     check_model(model, samples, "evaluate_sampled")
     samples.check_items(items_of(model))
     began, size = time.perf_counter(), negatives.shape[1] + 1
     _check_ks(ks, size)
+    check_metrics(metrics, rank_names(ks))
     if len(samples) == 0 or (negatives == samples.target[:, None]).any():
         raise InputError("there is no sample, or a sample's target is among its negatives; sample them again")
     found = torch.empty(len(samples), dtype=torch.float64)
@@ -190,8 +170,9 @@ def evaluate_sampled(
         scores = usable(model.scores(samples.take(rows)))
         few = scores.gather(1, chosen[rows].to(scores.device))
         found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
-    slices = {"context length": _sliced(lambda inside: summary(found[inside], ks), samples.lengths, CONTEXT_LENGTHS)}
-    return Result(summary(found, ks), slices, len(samples), size, time.perf_counter() - began, found)
+    measured = RankMetrics(found, ks, metrics)
+    slices = {"context length": _sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
+    return Result(measured(), slices, len(samples), size, time.perf_counter() - began, found)
 
 
 def sampled_negatives(samples: Samples, log: EventLog, *, count: int = 100, seed: int = 0) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluation.custom import RatingMetric, check_metrics, means_of, values_of
 from graphmeta.evaluation.metrics import list_ndcg
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.tasks import Tasks
@@ -28,8 +30,8 @@ class Rater(Protocol):
 class RatingResult:
     """Errors in units of the rating scale, nDCG as a fraction, and the numbers of tasks and queries.
 
-    ``metrics`` has ``mae`` and ``rmse`` over all queries, and as means over tasks ``ndcg@k`` (gains ``2^rating − 1``)
-    and ``ndcg_linear@k`` (gains are the ratings); ``predictions [Q]`` are in the order of the queries.
+    ``metrics`` has ``mae``, ``rmse`` and custom metrics over all queries, and as means over tasks ``ndcg@k`` (gains
+    ``2^rating − 1``) and ``ndcg_linear@k`` (gains are the ratings); ``predictions [Q]`` are in the queries' order.
     """
 
     metrics: dict[str, float]
@@ -42,20 +44,32 @@ class RatingResult:
 
 
 @torch.no_grad()
-def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3), batch_size: int = 64) -> RatingResult:
+def evaluate_ratings(
+    model: Rater,
+    tasks: Tasks,
+    *,
+    ks: tuple[int, ...] = (1, 3),
+    metrics: Mapping[str, RatingMetric] | None = None,
+    batch_size: int = 64,
+) -> RatingResult:
     """Errors of predicted ratings, and nDCG of their order within each task's queries.
 
     nDCG ranks a task's query items only, not the catalogue: with ten queries even a random order has a high nDCG,
     above all under linear gains. It is not comparable with the metrics of :func:`evaluate`.
 
+    Args:
+        metrics: further metrics by name: functions of predictions and true ratings, ``[Q]`` float64 each, to one value
+            per query ``[Q]``, whose mean is reported.
+
     Raises:
-        InputError: queries without ratings, or a ranking model.
+        InputError: queries without ratings, a ranking model, or a metric without one value per query.
         DivergedError: predictions that are not finite.
 
     Source: MeLU, section 4.2, with gains ``2^rating − 1``; its figures are near those that linear gains give here.
     """
     if tasks.query.value is None:
         raise InputError("the tasks have no true ratings; name the log's column of ratings (value=)")
+    check_metrics(metrics, _names(ks), of="predictions and ratings")
     began = time.perf_counter()
     order = np.argsort(tasks.support_sizes, kind="stable")
     found = torch.empty(len(tasks.query), dtype=torch.float64)
@@ -72,7 +86,13 @@ def evaluate_ratings(model: Rater, tasks: Tasks, *, ks: tuple[int, ...] = (1, 3)
     if not found.isfinite().all():
         raise DivergedError("the model's ratings are not finite numbers; its training diverged, train it again")
     true, ptr = torch.from_numpy(tasks.query.value), torch.from_numpy(tasks.query_ptr)
-    metrics = {"mae": float((found - true).abs().mean()), "rmse": float((found - true).square().mean().sqrt())}
+    every = {"mae": float((found - true).abs().mean()), "rmse": float((found - true).square().mean().sqrt())}
     for name, gains in {"ndcg": torch.exp2(true) - 1, "ndcg_linear": true}.items():
-        metrics |= {f"{name}@{k}": float(list_ndcg(found, gains, ptr, k).mean()) for k in ks}
-    return RatingResult(metrics, len(tasks), len(found), time.perf_counter() - began, found)
+        every |= {f"{name}@{k}": float(list_ndcg(found, gains, ptr, k).mean()) for k in ks}
+    every |= means_of(values_of(metrics, found, true))
+    return RatingResult(every, len(tasks), len(found), time.perf_counter() - began, found)
+
+
+def _names(ks: tuple[int, ...]) -> set[str]:
+    """The names of the metrics that every evaluation of ratings has."""
+    return {"mae", "rmse", *(f"{name}@{k}" for name in ("ndcg", "ndcg_linear") for k in ks)}

@@ -23,6 +23,7 @@ from graphmeta.protocols.scorer import Scorer as Scorer
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
+    from graphmeta.data.column_types import Column
     from graphmeta.data.events import EventLog
     from graphmeta.sampling.samples import Samples
 
@@ -182,6 +183,15 @@ class ReadsTimes(Protocol):
 
 
 @runtime_checkable
+class ReadsColumns(Protocol):
+    """A part that reads columns of the item table, such as a category or a price."""
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it reads the column of this name."""
+        ...
+
+
+@runtime_checkable
 class EmbeddingTable(Protocol):
     """A table of vectors that are looked up by row, such as the items'."""
 
@@ -213,6 +223,15 @@ class FitsStatistics(Protocol):
 
     def fit_statistics(self, log: EventLog) -> None:
         """Compute the statistics."""
+        ...
+
+
+@runtime_checkable
+class SamplesSeenItems(FitsStatistics, Protocol):
+    """A sampler of negatives among the items that have appeared by the end of the training log."""
+
+    def seen_since(self, begin: float) -> SamplesSeenItems:
+        """The sampler, not yet fitted, of items with an event at this time (seconds) or later."""
         ...
 
 

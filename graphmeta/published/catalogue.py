@@ -9,6 +9,7 @@ from typing import Any
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published import models, registry
+from graphmeta.published.columns import warn_unread
 from graphmeta.published.names import check_items, check_name
 from graphmeta.system import System
 
@@ -37,6 +38,9 @@ def build(name: str, items: EntityTable | None = None, *, users: EntityTable | N
 
     Raises:
         InputError: a name that is not in the catalogue (suggests the nearest one), or a log instead of its item table.
+
+    Warns:
+        UserWarning: a column of the items that the system, which reads others, does not read.
     """
     check_name(name, CATALOGUE)
     base = arguments.get("base")
@@ -44,4 +48,6 @@ def build(name: str, items: EntityTable | None = None, *, users: EntityTable | N
     if items is None:
         raise InputError(f"{name} is built from items; pass them: build({name!r}, log.items)")
     check_items(name, items)
-    return CATALOGUE[name].build(items, users=users, **arguments)
+    system = CATALOGUE[name].build(items, users=users, **arguments)
+    warn_unread(system)
+    return system

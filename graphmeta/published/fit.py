@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
 from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.system import System
+from graphmeta.training.optimizers import Factory, Optimizer
 from graphmeta.training.recipes import SIZED, TrainingRecipe
 from graphmeta.training.run import Checkpoint
 
@@ -27,6 +28,7 @@ def fit(
     *,
     epochs: int | None = None,
     width: int = 64,
+    optimizer: Optimizer | Factory | None = None,
     recipe: TrainingRecipe = SIZED,
     seed: int = 0,
     progress: bool = False,
@@ -43,14 +45,17 @@ def fit(
         epochs: passes over the log, those of the recipe if not given; a system that adapts trains its encoder for as
             many, then itself for half as many.
         width: size of item vectors and states.
-        recipe: batch size, learning rate, loss and early stopping; what it leaves open follows the size of the log.
+        optimizer: as :func:`~graphmeta.training.loop.train` takes it, the recipe's if not given; a system that adapts
+            is trained with a tenth of its learning rate.
+        recipe: batch size, loss and early stopping; what it leaves open follows the size of the log.
             :data:`~graphmeta.training.recipes.FULL_SOFTMAX` trains as the session papers do.
         seed: the same seed gives the same weights.
         progress: show a progress bar and print a report for each epoch, on the standard error.
 
     Raises:
         InputError: an unknown name, a system of another kind, one that needs users if the log has none, a width or a
-            number of epochs that is not a positive whole number, or too few sessions.
+            number of epochs that is not a positive whole number, an optimizer that is already built, or too few
+            sessions.
         DivergedError: a loss or weight that is not finite.
 
     >>> from graphmeta.testing import fake_log
@@ -69,7 +74,7 @@ def fit(
         raise InputError(f"recipe= takes a TrainingRecipe(…), not a {type(recipe).__name__}")
     if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
         raise InputError(f"fit takes no width={width!r}; it must be a whole number, 1 or more")
-    plan = Plan(system, width, seed, recipe if epochs is None else replace(recipe, epochs=epochs))
+    plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs, optimizer=optimizer).over(recipe))
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
             plan,
@@ -79,7 +84,7 @@ def fit(
             bar=_progress_bar if progress else _plain,
         )
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
-    made.system.notes |= {**plan.for_log(data.train).described(), "history": history}
+    made.system.notes |= {**plan.for_log(data.train).settings(), "history": history}
     return made.system.eval()
 
 

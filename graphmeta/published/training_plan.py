@@ -6,7 +6,7 @@ The checkpoint of a finished stage is kept until all stages are done, so an inte
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, last_sessions
 from graphmeta.errors import InputError
 from graphmeta.protocols import Bar
-from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.catalogue import CATALOGUE
+from graphmeta.published.columns import skeleton, warn_unread
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.recipes import TrainingRecipe
+from graphmeta.training.optimizers import Adam, Divided, as_optimizer, settings_of
+from graphmeta.training.recipes import SIZED, TrainingRecipe
 from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
@@ -34,14 +36,15 @@ class Plan:
     """One training: system, width, seed and recipe.
 
     Args:
-        recipe: values that are None are those of the system's catalogue entry, then those for the log.
+        recipe: values that are None are those of the system's catalogue entry, then those for the log; a meta-learner
+            is trained with a tenth of its encoder's learning rate.
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
     """
 
     system: str
     width: int = 64
     seed: int = 0
-    recipe: TrainingRecipe = TrainingRecipe()
+    recipe: TrainingRecipe = SIZED
     max_support: int | None = None
     max_length: int | None = None
 
@@ -49,9 +52,9 @@ class Plan:
         """The plan with a complete recipe."""
         return replace(self, recipe=self.recipe.over(CATALOGUE[self.system].recipe).for_log(log))
 
-    def described(self) -> dict[str, Any]:
-        """The settings as one flat JSON document, without those that are not set."""
-        flat = {**vars(self), **asdict(self.recipe)}
+    def settings(self) -> dict[str, Any]:
+        """All settings as JSON values at one level, without those that are not set."""
+        flat = {**vars(self), **vars(self.recipe), **settings_of(self.recipe.optimizer)}
         return {name: value for name, value in flat.items() if value is not None and name != "recipe"}
 
 
@@ -78,6 +81,9 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     """
     if not checkpoint.resume:
         drop(checkpoint.folder)
+    untrained = skeleton(plan.system, split.train.items, users=split.train.users)
+    if untrained is not None:
+        warn_unread(untrained, stacklevel=4)
     first, last = stages(plan.for_log(split.train))
     earlier, later = _data_of_stages(plan, split)
     train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
@@ -123,9 +129,10 @@ def _reranker_plan(plan: Plan) -> Plan:
 def _meta_plan(plan: Plan) -> Plan:
     """Half the epochs, a quarter of the batch size (a task is several samples) and a tenth of the learning rate."""
     recipe = plan.recipe
-    assert recipe.epochs is not None and recipe.batch_size is not None and recipe.lr is not None
-    epochs, batch_size, lr = max(1, recipe.epochs // 2), max(1, recipe.batch_size // 4), recipe.lr / 10
-    return replace(plan, recipe=replace(recipe, epochs=epochs, batch_size=batch_size, lr=lr))
+    assert recipe.epochs is not None and recipe.batch_size is not None
+    epochs, batch_size = max(1, recipe.epochs // 2), max(1, recipe.batch_size // 4)
+    optimizer = Divided(as_optimizer(recipe.optimizer, Adam()), by=10)
+    return replace(plan, recipe=replace(recipe, epochs=epochs, batch_size=batch_size, optimizer=optimizer))
 
 
 def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
@@ -157,7 +164,7 @@ def _train_stage(
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
-        system = build(plan.system, split.train.items, users=split.train.users, width=plan.width, **limits)
+        system = CATALOGUE[plan.system].build(split.train.items, users=split.train.users, width=plan.width, **limits)
     if begin is not None:
         system.load_matching(begin)
     samples = system.training_samples(split.train)
@@ -209,7 +216,7 @@ _SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:
     """Everything that a training depends on: its plan and fingerprints of the data."""
     data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
-    return {**plan.described(), "data": data}
+    return {**plan.settings(), "data": data}
 
 
 def _within(checkpoint: Checkpoint, name: str) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.evaluation.metrics import ranks, summary, usable
+from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
+from graphmeta.evaluation.metrics import ranks, usable
 from graphmeta.retrain.period import Period
 from graphmeta.sampling.histories import every_event
 from graphmeta.sampling.padding import ragged
@@ -30,6 +31,7 @@ class StreamEvaluation:
         samples: test samples of a log with their contexts, e.g. ``prefixes``, which excludes the first click of a
             session.
         max_length: maximum context length, the last clicks.
+        metrics: further metrics of both rankings by name, as in :func:`~graphmeta.evaluation.ranking.evaluate`.
     """
 
     negatives: int = 999
@@ -37,6 +39,7 @@ class StreamEvaluation:
     samples: Callable[..., Samples] = every_event
     max_length: int = 50
     batch_size: int = 500
+    metrics: Mapping[str, Metric] | None = None
 
     def rows(self, period: Period) -> Samples:
         """The test samples of the period."""
@@ -57,10 +60,12 @@ class StreamEvaluation:
             scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
             found[0, part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
             found[1, part] = ranks(scores, torch.from_numpy(place[part]))
-        return len(rows), summary(found[0], self.ks), summary(found[1], self.ks)
+        sampled, full = (RankMetrics(rank, self.ks, self.metrics)() for rank in found)
+        return len(rows), sampled, full
 
     def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
-        """Raise an InputError if a test period has too few items to sample from."""
+        """Raise an InputError if a test period has too few items to sample from, or a metric has no name of its own."""
+        check_metrics(self.metrics, rank_names(self.ks))
         period = np.searchsorted(edges, log.time, "right") - 1
         owner = owners(log, log.session)
         item_since = np.full(log.num_items, len(edges))

@@ -6,6 +6,7 @@ on the period after it (step 2, Ŵ fixed).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -20,8 +21,8 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
-from graphmeta.nn.losses.negatives import UniformSeen
 from graphmeta.nn.sharing import with_shared_weights
+from graphmeta.protocols import SamplesSeenItems
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import ADAM, exhaust, restricted_to
@@ -57,6 +58,10 @@ class TransferWrapper(nn.Module):
             found = found + 0.5 * self.penalty * torch.stack(touched).sum()
         return found
 
+    def encode(self, batch: HeteroData) -> Encoded:
+        """States and candidates of the recommender with its own tables; a loss checks on them that it is causal."""
+        return self.body.encode(batch)
+
     @torch.no_grad()
     def served(self) -> Tables:
         """The tables to deploy: every row transferred."""
@@ -76,12 +81,12 @@ def _key(name: str) -> str:
 class _Learner(System):
     """The system that trains through the transfer networks; statistics are fitted by the system itself."""
 
-    def __init__(self, like: System, wrapper: TransferWrapper) -> None:
+    def __init__(self, like: System, wrapper: TransferWrapper, *, loss: nn.Module | None = None) -> None:
         super().__init__(
             wrapper,  # pyright: ignore[reportArgumentType]
             like.items,
             users=like.users,
-            loss=like.loss,
+            loss=loss or like.loss,
             batches=like.batches,
             limits={"max_length": like.max_length},
         )
@@ -269,13 +274,25 @@ class Transfer:
         if len(samples) == 0:
             return
         learner.wrapper.learn(nets=nets, tuned=self.tuned)
-        for part in learner.modules():
-            if isinstance(part, UniformSeen):
-                part.since = period.begin if nets else -np.inf
-                part.fit_statistics(period.past)
+        if nets:
+            learner = _Learner(learner, learner.wrapper, loss=_with_new_negatives(learner.loss, period))
         seed = period.seed_for(3, number)
         options = {"epochs": self.epochs, "batch_size": self.batch_sizes[nets], "optimizer": optimizer}
         exhaust(train(restricted_to(learner, samples, learner.batches), period.past, seed=seed, **options))
+
+
+def _with_new_negatives(loss: nn.Module, period: Period) -> nn.Module:
+    """A copy of the loss that samples negatives among the items of the new period instead of all items seen so far.
+
+    It shares weights and buffers with the loss; a loss that samples otherwise is returned unchanged.
+    """
+    samplers = {
+        id(part): part.seen_since(period.begin) for part in loss.modules() if isinstance(part, SamplesSeenItems)
+    }
+    for sampler in samplers.values():
+        sampler.fit_statistics(period.past)
+    shared = {id(tensor): tensor for tensor in (*loss.parameters(), *loss.buffers())}
+    return copy.deepcopy(loss, {**shared, **samplers}) if samplers else loss
 
 
 def _embeddings(features: nn.Module) -> list[str]:

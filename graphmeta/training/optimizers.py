@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,6 +40,9 @@ class Adam:
         warmup: share of the training in which the rate rises linearly to ``lr``, before it decays.
         cosine: decay by half a cosine instead of linearly.
 
+    Raises:
+        InputError: a learning rate that is not a number, or negative; a warm-up that is not a share.
+
     >>> Adam(lr=0.01).rate(0.5)
     0.00525
     >>> Adam(lr=0.01, warmup=0.2, final=0.0).rate(0.1)
@@ -55,6 +58,8 @@ class Adam:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup} is a share of the training, at least 0 and below 1")
+        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float) or not 0 <= self.lr < float("inf"):
+            raise InputError(f"{type(self).__name__} takes no lr={self.lr!r}; it must be a number, 0 or more")
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
@@ -95,6 +100,7 @@ class Sgd(Adam):
         return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 
+@dataclass(frozen=True)
 class Constant:
     """Any ``torch.optim`` factory, with its own learning rates.
 
@@ -102,8 +108,7 @@ class Constant:
         InputError: (from :meth:`build`) the factory does not return an optimizer.
     """
 
-    def __init__(self, make: Factory) -> None:
-        self.make = make
+    make: Factory
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
@@ -119,6 +124,26 @@ class Constant:
 
     def rate(self, progress: float) -> None:
         """None: the optimizer sets its own learning rates."""
+
+
+@dataclass(frozen=True)
+class Divided:
+    """An optimizer with its learning rates divided by ``by``."""
+
+    of: Optimizer
+    by: float
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        built = self.of.build(parameters)
+        for group in built.param_groups:
+            group["lr"] = group["lr"] / self.by
+        return built
+
+    def rate(self, progress: float) -> float | None:
+        """The learning rate at this training progress."""
+        rate = self.of.rate(progress)
+        return None if rate is None else rate / self.by
 
 
 def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optimizer:
@@ -157,10 +182,26 @@ def set_rate(built: torch.optim.Optimizer, optimizer: Optimizer, progress: float
 
 def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer settings that a checkpoint must match."""
-    if not is_dataclass(optimizer):
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
-        return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}
-    return {"optimizer": type(optimizer).__name__, **asdict(optimizer)}
+    if is_dataclass(optimizer) and optimizer.rate(0.0) is not None:
+        return settings_of(optimizer)
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in built.param_groups]
+    return {"optimizer": type(built).__name__, "optimizer options": repr(groups)}
+
+
+def settings_of(optimizer: Any) -> dict[str, Any]:
+    """The optimizer's class and, for a dataclass, its fields, as JSON values.
+
+    >>> settings_of(Divided(Constant(torch.optim.SGD), by=10))
+    {'optimizer': 'Divided', 'of': {'optimizer': 'Constant', 'make': 'SGD'}, 'by': 10}
+    """
+    values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
+    return {"optimizer": type(optimizer).__name__, **{name: _plain(value) for name, value in values.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return settings_of(value)
+    return _named(value) if callable(value) else value
 
 
 def _named(given: Any) -> str:

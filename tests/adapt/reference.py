@@ -101,9 +101,9 @@ class Reference:
         here = weights
         if not second:  # a point to look from, which remembers nothing
             here = [w.detach().requires_grad_(m) for w, m in zip(weights, moving, strict=True)]
-        asked = [w for w, m in zip(here, moving, strict=True) if m]
+        adapted = [w for w, m in zip(here, moving, strict=True) if m]
         loss = self._run(support, here, training, SoftmaxLoss()).mean()
-        slopes = iter(torch.autograd.grad(loss, asked, create_graph=second, allow_unused=True))
+        slopes = iter(torch.autograd.grad(loss, adapted, create_graph=second, allow_unused=True))
         steps = [next(slopes) if m else None for m in moving]
         return [w if g is None else w - inner.rate * g for w, g in zip(weights, steps, strict=True)]
 

@@ -167,12 +167,12 @@ def _finding(name: str, case: Case) -> Finding:
         warnings.simplefilter("always")
         try:
             adaptation.bind(model)
-            asked = task_batch(tasks(case.batch), num_items=ITEMS)
+            batch = task_batch(tasks(case.batch), num_items=ITEMS)
             if case.score:
                 with torch.no_grad():
-                    found = [adaptation.run(model, asked, loss, score=True)]
+                    found = [adaptation.run(model, batch, loss, score=True)]
             else:
-                losses = adaptation.run(model, asked, loss)
+                losses = adaptation.run(model, batch, loss)
                 found = [losses.detach(), *_gradients(model, losses)]
         except InputError as error:
             return Finding("refused", 0.0, _first_line(error), case)

@@ -465,9 +465,9 @@ def test_tasks_in_chunks_are_the_tasks_at_once(scope):
         adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), task_chunk=task_chunk)
         system = System(model, log.items, adaptation=adaptation)
         losses = [report.loss for report in train(system, log, epochs=2, batch_size=7)]
-        asked = last_clicks(log)
-        assert len(system.parts(asked)) == (1 if task_chunk is None else 10)
-        return losses, system.scores(asked), list(system.parameters())
+        queries = last_clicks(log)
+        assert len(system.parts(queries)) == (1 if task_chunk is None else 10)
+        return losses, system.scores(queries), list(system.parameters())
 
     torch.testing.assert_close(learned(2), learned(None), rtol=0, atol=1e-9)
 
@@ -500,11 +500,11 @@ def test_the_estimate_is_what_is_kept(order, score):
     model = recommender(ENCODERS["SelfAttentionStack"])
     adaptation = Adaptation(Scope(""), step=Gradient(0.1), steps=2, order=order)
     system = System(model, log.items, adaptation=adaptation)
-    asked = last_clicks(log)
+    queries = last_clicks(log)
     before = [p.clone() for p in system.parameters()], torch.get_rng_state()
     with torch.set_grad_enabled(not score):
-        (whole,) = system.parts(asked, score=score)
-        sizes = system.task_sizes(asked)
+        (whole,) = system.parts(queries, score=score)
+        sizes = system.task_sizes(queries)
         assert sizes.rows.tolist() == [8 * 9 // 2] * 48 and sizes.support.tolist() == [7] * 48
         told = sum(_costs(adaptation, model, sizes, score)) - adaptation.memory(48, 7)
         with counting(frozenset(p.data_ptr() for p in model.parameters())) as counter:

@@ -30,7 +30,7 @@ from graphmeta.training.optimizers import Adam
 
 WIDTH = 6
 LOG = fake_log(sessions=60, items=23, length=8)
-ASKED = [LOG.items.ids[LOG.item[a:b]].tolist()[:3] for a, b in zip(LOG.ptr, LOG.ptr[1:], strict=False)]
+QUERIES = [LOG.items.ids[LOG.item[a:b]].tolist()[:3] for a, b in zip(LOG.ptr, LOG.ptr[1:], strict=False)]
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -82,7 +82,7 @@ def test_after_any_call_every_parameter_is_what_it_was(factory, scope):
     places = [(part, name, p) for part in system.modules() for name, p in part._parameters.items()]
     before = state_hash(system)
     for _ in range(2):
-        system.recommend(ASKED[0], 5)
+        system.recommend(QUERIES[0], 5)
         system.losses(last_clicks(LOG).take(slice(0, 5))).mean().backward()
     assert all(part._parameters[name] is p for part, name, p in places)
     assert state_hash(system) == before
@@ -152,9 +152,9 @@ SIZED = {
 def test_scores_do_not_depend_on_the_number_of_tasks(factory):
     """3, 4, 5, 10, 25 and 50 sessions together, of three clicks each: the sizes meet those of the encoder."""
     system = system_of(made(factory))
-    alone = [system.recommend(one, 5) for one in ASKED]
+    alone = [system.recommend(one, 5) for one in QUERIES]
     for size in (3, 4, 5, 10, 25, 50):
-        for one, other in zip(system.recommend_many(ASKED[:size], 5), alone, strict=False):
+        for one, other in zip(system.recommend_many(QUERIES[:size], 5), alone, strict=False):
             assert [r.item for r in one] == [r.item for r in other]
             np.testing.assert_allclose([r.score for r in one], [r.score for r in other], rtol=0, atol=1e-10)
     assert not system.adaptation.fell_back
@@ -327,13 +327,13 @@ def test_memory_of_many_recommendations_does_not_grow(monkeypatch):
 
 def test_sessions_of_nothing_known_are_answered_with_nothing():
     system = system_of(made(partial(Twice, 1)))
-    found = system.recommend_many([ASKED[0], ["gone"], ASKED[1]], 3, unknown="ignore")
+    found = system.recommend_many([QUERIES[0], ["gone"], QUERIES[1]], 3, unknown="ignore")
     assert [len(one) for one in found] == [3, 0, 3]
-    assert [r.item for r in found[2]] == [r.item for r in system.recommend(ASKED[1], 3)]
+    assert [r.item for r in found[2]] == [r.item for r in system.recommend(QUERIES[1], 3)]
     with pytest.raises(ValueError, match="session 1: item 'gone' is not known"):
-        system.recommend_many([ASKED[0], ["gone"], ASKED[1]], 3)
+        system.recommend_many([QUERIES[0], ["gone"], QUERIES[1]], 3)
     with pytest.raises(ValueError, match="session 1: the session has no known item"):
-        system.recommend_many([ASKED[0], []], 3)
+        system.recommend_many([QUERIES[0], []], 3)
     for unknown in ("ignore", "warn"):  # however many are asked
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -342,15 +342,15 @@ def test_sessions_of_nothing_known_are_answered_with_nothing():
             for one in (["gone"], [], iter(["gone"])):
                 with pytest.raises(ValueError, match="^the session has no known item"):
                     system.recommend(one, 3, unknown=unknown)
-    assert len(system.recommend(iter(["gone", *ASKED[0]]), 3, unknown="ignore")) == 3
+    assert len(system.recommend(iter(["gone", *QUERIES[0]]), 3, unknown="ignore")) == 3
 
 
 def test_k_is_any_whole_number_and_no_truth_value():
     system = system_of(made(partial(Twice, 1)))
-    assert system.recommend(ASKED[0], np.int64(3)) == system.recommend(ASKED[0], 3)
+    assert system.recommend(QUERIES[0], np.int64(3)) == system.recommend(QUERIES[0], 3)
     for k in (True, np.bool_(True), 3.0, 0, len(LOG.items)):
         with pytest.raises(ValueError, match="must be a whole number"):
-            system.recommend(ASKED[0], k)
+            system.recommend(QUERIES[0], k)
 
 
 def test_an_answer_may_be_empty_where_all_is_seen():
@@ -413,7 +413,7 @@ def test_training_updates_buffers_and_scoring_does_not(stacked):
     assert assigned.abs().sum() > 0
     torch.testing.assert_close(assigned, written)
     before = assigned.clone()
-    system.train().recommend(ASKED[0], 3)
+    system.train().recommend(QUERIES[0], 3)
     assert torch.equal(system.recommender.encoder.assigned, before)
 
 
@@ -445,7 +445,7 @@ def test_a_loss_sees_the_weights_of_its_task(stacked):
 def test_scoring_uses_no_random_numbers():
     system = system_of(made(partial(Twice, 1)))
     before = torch.get_rng_state()
-    system.recommend_many(ASKED[:9], 3)
+    system.recommend_many(QUERIES[:9], 3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -465,7 +465,7 @@ def test_nothing_is_left_on_a_parameter():
     system.adaptation.scope = Scope("encoder.linear")
     system.adaptation.bind(system.recommender)
     list(train(system, LOG, epochs=1, batch_size=20))
-    system.recommend(ASKED[0], 3)
+    system.recommend(QUERIES[0], 3)
     assert all(not p.__dict__ for p in system.parameters())
     assert not system.adaptation.fell_back
 
@@ -519,7 +519,7 @@ def test_numbers_that_training_changes_are_kept():
     assert encoder.calls >= 4  # two batches, a step and a query each
     assert encoder.temperature == pytest.approx(0.9**encoder.calls)
     before = encoder.calls
-    system.train().recommend(ASKED[0], 3)
+    system.train().recommend(QUERIES[0], 3)
     assert encoder.calls == before
 
 
@@ -527,7 +527,7 @@ def test_a_parameter_that_is_held_twice_is_refused():
     encoder = made(partial(Twice, 1))
     encoder.kept = [encoder.layers[0].weight]
     with pytest.raises(ValueError, match=r"encoder.layers.0.weight is also held in a list"):
-        system_of(encoder).recommend(ASKED[0], 3)
+        system_of(encoder).recommend(QUERIES[0], 3)
 
 
 def test_a_lazy_layer_is_refused_with_a_remedy():

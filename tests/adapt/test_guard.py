@@ -30,7 +30,7 @@ from graphmeta.sampling.tasks import task_batch
 from graphmeta.storage import state_hash
 from graphmeta.testing import check_encoder
 from tests.adapt.reference import Inner, Reference
-from tests.adapt.test_calls import ASKED, LOG, WIDTH, system_of
+from tests.adapt.test_calls import LOG, QUERIES, WIDTH, system_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 SAMPLES = last_clicks(LOG).take(slice(0, 5))
@@ -105,7 +105,7 @@ def test_a_weight_that_is_read_around_its_module_is_refused_by_name(how, stacked
     torch.manual_seed(1)
     system = system_of(Around(how))
     system.adaptation.stacked = stacked
-    for ask in (lambda: system.losses(SAMPLES), lambda: system.recommend(ASKED[0], 3)):
+    for ask in (lambda: system.losses(SAMPLES), lambda: system.recommend(QUERIES[0], 3)):
         with pytest.raises(ValueError, match=r"encoder\.linear\.weight is also read around its module"):
             ask()
 
@@ -290,8 +290,8 @@ def halved(m, h):
 
 @pytest.mark.parametrize("scope", [("encoder",), ("encoder.linear",), ("head",)])
 @pytest.mark.parametrize("stacked", [True, False])
-@pytest.mark.parametrize("asked", [True, False])
-def test_a_parameter_is_no_place_to_write_into(scope, stacked, asked):
+@pytest.mark.parametrize("scoring", [True, False])
+def test_a_parameter_is_no_place_to_write_into(scope, stacked, scoring):
     """Steps take constants over the memory of the parameters: torch would let them be written into."""
     system = system_of(Clicks(halved), scope, steps=2)
     system.adaptation.stacked = stacked
@@ -299,7 +299,7 @@ def test_a_parameter_is_no_place_to_write_into(scope, stacked, asked):
     if scope == ("head",):  # the encoder is called once, with its own weights: torch's own affair
         return
     with pytest.raises(ValueError, match="writes into a parameter"):
-        system.recommend_many(ASKED[:3], 3) if asked else system.losses(SAMPLES)
+        system.recommend_many(QUERIES[:3], 3) if scoring else system.losses(SAMPLES)
     assert state_hash(system) == before
 
 
@@ -393,13 +393,13 @@ def test_cached_parametrizations_are_the_weights_of_no_other_task(inside, stacke
     system = system_of(Parametrized(inside), lr=1.0)
     system.adaptation.stacked = stacked
 
-    def asked(sessions):
+    def recommended(sessions):
         return [[(one.item, one.score) for one in system.recommend(session, 3)] for session in sessions]
 
-    wanted = asked(ASKED[:4])
+    wanted = recommended(QUERIES[:4])
     with parametrize.cached():
-        found = asked(ASKED[3::-1])[::-1]
-        many = system.recommend_many(ASKED[:4], 3)
+        found = recommended(QUERIES[3::-1])[::-1]
+        many = system.recommend_many(QUERIES[:4], 3)
     assert found == wanted
     scores = [[one.score for one in answer] for answer in many]
     np.testing.assert_allclose(scores, [[score for _, score in answer] for answer in wanted], rtol=0, atol=1e-12)
@@ -436,7 +436,7 @@ def test_a_call_leaves_no_tensor_alive(order, fails):
 
 def test_a_class_that_was_made_for_twins_keeps_nothing_alive():
     system = system_of(Parametrized(False))
-    system.recommend(ASKED[0], 3)
+    system.recommend(QUERIES[0], 3)
     kept = weakref.ref(system.recommender.encoder.linear)
     del system
     gc.collect()

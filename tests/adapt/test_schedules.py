@@ -91,12 +91,12 @@ def test_it_learns_with_all_of_them():
 
 def test_threads_that_score_while_one_trains_get_the_same_scores():
     system = made().eval()
-    asked = last_clicks(SPLIT.test).take(slice(0, 6))
-    wanted = system.scores(asked)
+    queries = last_clicks(SPLIT.test).take(slice(0, 6))
+    wanted = system.scores(queries)
     samples = system.training_samples(SPLIT.train).take(slice(0, 12))
     with ThreadPoolExecutor(4) as pool:
         train_too = pool.submit(lambda: [training.gradients(system, samples, progress=p)[0] for p in (0.0, 0.4, 0.9)])
-        found = [pool.submit(system.scores, asked) for _ in range(8)]
+        found = [pool.submit(system.scores, queries) for _ in range(8)]
         assert all(torch.equal(one.result(), wanted) for one in found)
         assert len({round(loss, 6) for loss in train_too.result()}) == 3  # each its own loss
 

@@ -62,9 +62,9 @@ def test_the_last_training_sessions_are_held_out():
 @pytest.mark.parametrize("name", [name for name in BASELINES if name != "session_popularity"])
 def test_a_baseline_excludes_repeats_only_if_sessions_have_none(name):
     once, (model, _) = whole(), fitted(parser().parse_args(["diginetica", name]), whole(), None)
-    asked = prefixes(once)
-    scores = model.scores(asked)
-    assert all(scores[row, item] == -1 for row, item in enumerate(once.item[asked.begin]))
+    queries = prefixes(once)
+    scores = model.scores(queries)
+    assert all(scores[row, item] == -1 for row, item in enumerate(once.item[queries.begin]))
     clicks = pd.DataFrame({"s": [0, 0, 0, 1, 1], "i": list("xyxyz")})
     twice = EventLog.read(clicks, session="s", item="i")
     model, _ = fitted(parser().parse_args(["diginetica", name]), twice, None)

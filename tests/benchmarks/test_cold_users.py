@@ -38,10 +38,10 @@ def histories(tasks):
 
 
 def test_one_record_of_everybody_is_held_out():
-    known, asked = one_held_out(LOG, seed=1)
-    assert (known ^ asked).all()
-    assert np.bincount(LOG.session[asked]).tolist() == [1] * 80
-    assert len(set((np.flatnonzero(asked) - LOG.ptr[:-1]).tolist())) == 6  # at any place
+    known, query = one_held_out(LOG, seed=1)
+    assert (known ^ query).all()
+    assert np.bincount(LOG.session[query]).tolist() == [1] * 80
+    assert len(set((np.flatnonzero(query) - LOG.ptr[:-1]).tolist())) == 6  # at any place
 
 
 def test_the_last_known_item_is_held_out():

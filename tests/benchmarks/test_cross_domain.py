@@ -17,8 +17,8 @@ def test_a_row_becomes_a_line_of_the_report(tmp_path: Path, monkeypatch: pytest.
     data = cross_domain.Dataset(tiny, length=20, min_count=1, width=4)
     monkeypatch.setitem(cross_domain.DATASETS, "planted", data)
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
-    asked = ["planted", "item_mean", "catn", "cmf", "--seed", "0", "1", "--epochs", "1"]
-    monkeypatch.setattr(sys, "argv", ["benchmarks.cross_domain", *asked])
+    arguments = ["planted", "item_mean", "catn", "cmf", "--seed", "0", "1", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.cross_domain", *arguments])
     cross_domain.main()
     found = rows.results("planted", "cross-domain")
     assert len(found) == 6 and {row["samples"] for row in found} == {6 * 3}

@@ -16,8 +16,8 @@ def test_test_users_are_new():
     assert [part.num_sessions for part in (learn, valid, test)] == [80, 6, 14]
     every = np.concatenate([part.sessions for part in (learn, valid, test)])
     assert len(set(every.tolist())) == 100
-    asked = click_after(test, SHOTS)
-    assert len(asked) == 14 and (asked.lengths == 3).all() and (asked.begin == test.ptr[:-1]).all()
+    queries = click_after(test, SHOTS)
+    assert len(queries) == 14 and (queries.lengths == 3).all() and (queries.begin == test.ptr[:-1]).all()
 
 
 def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():

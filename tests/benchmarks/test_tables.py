@@ -32,8 +32,8 @@ def test_every_command_is_one_that_its_benchmark_takes(module):
     parser, own = importlib.import_module(f"benchmarks.{module}").parser(), [j for j in COMMANDS if j.module == module]
     for job in own:
         given = parser.parse_args([*job.command[1:], *QUICK.get(module, "--epochs 1").split()])
-        asked = given.systems if hasattr(given, "systems") else [given.system]
-        assert given.dataset == job.words[1] and job.system in asked
+        names = given.systems if hasattr(given, "systems") else [given.system]
+        assert given.dataset == job.words[1] and job.system in names
         with pytest.raises(SystemExit):
             parser.parse_args([word if word != job.system else "nobody" for word in job.command[1:]])
 

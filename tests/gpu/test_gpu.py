@@ -22,7 +22,7 @@ if DEVICE == "cuda" and not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU", allow_module_level=True)
 
 LOG = fake_log(sessions=60, items=30)
-ASKED = last_clicks(LOG).take(slice(0, 8))
+QUERIES = last_clicks(LOG).take(slice(0, 8))
 EVERY = {
     f"{name}, order {order}{', table' * (scope == 'all')}": (name, {"order": order, "scope": scope})
     for name in ("maml", "cbml", "melu", "mamo")
@@ -59,10 +59,10 @@ def answers(system, *, stacked=True):
     system.adaptation.stacked = stacked
     found = {}
     if system.episodic:
-        losses = system.losses(ASKED)
+        losses = system.losses(QUERIES)
         losses.mean().backward()
         found = {name: p.grad for name, p in system.named_parameters() if p.grad is not None} | {"losses": losses}
-    return {name: x.detach().cpu() for name, x in found.items()} | {"scores": system.scores(ASKED).cpu()}
+    return {name: x.detach().cpu() for name, x in found.items()} | {"scores": system.scores(QUERIES).cpu()}
 
 
 def close(found, wanted, tolerance):
@@ -139,11 +139,11 @@ def test_recommendations_are_those_of_the_cpu(name):
 @pytest.mark.parametrize("name", ["cbml", "maml", "multi_ft"])
 def test_threads_get_the_answers_of_one(name):
     system = there(made(name, {}))
-    asked = [ASKED.take(slice(at, at + 1)) for at in range(0, 8)] * 4
-    wanted = [system.scores(samples).cpu() for samples in asked[:8]] * 4
+    queries = [QUERIES.take(slice(at, at + 1)) for at in range(0, 8)] * 4
+    wanted = [system.scores(samples).cpu() for samples in queries[:8]] * 4
     before = {key: tensor.clone() for key, tensor in system.state_dict().items()}
     with ThreadPoolExecutor(4) as pool:
-        found = [scores.cpu() for scores in pool.map(system.scores, asked)]
+        found = [scores.cpu() for scores in pool.map(system.scores, queries)]
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     assert all(torch.equal(tensor, before[key]) for key, tensor in system.state_dict().items())

@@ -90,11 +90,11 @@ def test_an_item_without_clicks_is_its_attributes(base):
     torch.manual_seed(0)
     system = filled(build("dropout_net", twins, base=base, width=6))
     system.fit_statistics(replace(known(), items=twins))
-    asked = sessions_without_target([np.array([9, 12]), np.array([0, 30])])
-    scores = system.scores(asked)
+    queries = sessions_without_target([np.array([9, 12]), np.array([0, 30])])
+    scores = system.scores(queries)
     torch.testing.assert_close(scores[:, 0], scores[:, 1], rtol=0, atol=1e-12)
     item_table(system.recommender.features).weight[:5] += 7.0
-    torch.testing.assert_close(system.scores(asked), scores, rtol=0, atol=0)
+    torch.testing.assert_close(system.scores(queries), scores, rtol=0, atol=0)
     order = np.arange(40)
     order[:5] = [4, 2, 0, 1, 3]  # what was number i is now number order[i]
     moved = twins.take(np.argsort(order))
@@ -194,13 +194,13 @@ def kinds(new: int) -> tuple[EventLog, EventLog]:
 def test_it_ranks_items_without_clicks(name, base):
     learn, test = kinds(new=6)
     samples = last_clicks(test)
-    asked = samples.take(learn.support[samples.target] == 0)
+    queries = samples.take(learn.support[samples.target] == 0)
     torch.manual_seed(0)
     options = {"base": base} if name == "dropout_net" else {}
     system = build(base if name == "plain" else name, learn.items, width=8, **options)
     for _ in train(system, learn, epochs=8, optimizer=Adam(lr=0.05), batch_size=20):
         pass
-    found = evaluate(system, asked, ks=(6,)).metrics["hit@6"]
+    found = evaluate(system, queries, ks=(6,)).metrics["hit@6"]
     assert (found > 0.5) == (name == "dropout_net"), found
 
 

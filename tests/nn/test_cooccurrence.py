@@ -46,7 +46,7 @@ def fitted() -> Cooccurrence:
     return cooccurrence
 
 
-def asked() -> Samples:
+def queries() -> Samples:
     return last_clicks(LOG, min_length=2).take(np.arange(12))
 
 
@@ -68,7 +68,7 @@ def by_hand(cooccurrence: Cooccurrence, clicks: list[int]) -> dict[int, float]:
 
 
 def test_the_score_term_by_hand() -> None:
-    cooccurrence, samples = fitted(), asked()
+    cooccurrence, samples = fitted(), queries()
     row, column, value = cooccurrence(session_batch(samples, num_items=LOG.num_items))
     assert len(value) > 20
     for s in range(len(samples)):
@@ -79,7 +79,7 @@ def test_the_score_term_by_hand() -> None:
 
 def test_untrained_it_ranks_as_item_knn_does() -> None:
     """Beside scores of zero, with weight 1."""
-    cooccurrence, samples = Cooccurrence(LOG.num_items, neighbours=5), asked()
+    cooccurrence, samples = Cooccurrence(LOG.num_items, neighbours=5), queries()
     cooccurrence.fit_statistics(LOG)
     batch = session_batch(samples, num_items=LOG.num_items)
     assert not cooccurrence(batch)[2].any()
@@ -94,7 +94,7 @@ def test_untrained_it_ranks_as_item_knn_does() -> None:
 @pytest.mark.parametrize("make", [Dot, Cosine])
 def test_scores_losses_and_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
-    items, samples = LOG.num_items, asked()
+    items, samples = LOG.num_items, queries()
     score_terms = {"repeat_bias": RepeatBias(), "cooccurrence": fitted()}
     torch.nn.init.normal_(score_terms["repeat_bias"].recency.weight)
     model = Recommender(ItemFeatures(items, WIDTH), GatedSessionGraph(WIDTH), make(Last(), score_terms=score_terms))
@@ -121,8 +121,8 @@ def test_a_session_without_neighbours_changes_nothing() -> None:
     cooccurrence = Cooccurrence(3)
     cooccurrence.fit_statistics(counted)
     torch.nn.init.ones_(cooccurrence.weight.weight)
-    asked = Samples(np.array([2, 0]), np.array([0, 1]), np.array([1, 2]), np.array([1, 1]), np.array([0, 1]))
-    row, column, value = cooccurrence(session_batch(asked, num_items=3))
+    queries = Samples(np.array([2, 0]), np.array([0, 1]), np.array([1, 2]), np.array([1, 1]), np.array([0, 1]))
+    row, column, value = cooccurrence(session_batch(queries, num_items=3))
     assert row.tolist() == [1, 1]
     assert column.tolist() == [0, 1]
     value.sum().backward()
@@ -172,7 +172,7 @@ def test_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="statistics_log="):
         list(train(system, LOG, epochs=1, optimizer=Adam(lr=0.01)))
     system.save(tmp_path / "saved")
-    torch.testing.assert_close(load(tmp_path / "saved").scores(asked()), system.scores(asked()))
+    torch.testing.assert_close(load(tmp_path / "saved").scores(queries()), system.scores(queries()))
 
 
 def test_another_numbering_is_refused() -> None:

@@ -74,10 +74,10 @@ def test_scores_that_become_their_own_gradient(view):
     target, weight = torch.randint(9, (6,), generator=random), torch.rand(6, generator=random)
 
     def slopes(cross_entropy):
-        asked = query.clone().requires_grad_()
-        scores = (asked.view(2, 3, 3) @ table.t()).flatten(0, 1) if view else asked @ table.t()
+        leaf = query.clone().requires_grad_()
+        scores = (leaf.view(2, 3, 3) @ table.t()).flatten(0, 1) if view else leaf @ table.t()
         losses = cross_entropy(scores, target)
-        return losses.detach(), *torch.autograd.grad((weight * losses).sum(), [scores, asked])
+        return losses.detach(), *torch.autograd.grad((weight * losses).sum(), [scores, leaf])
 
     want = slopes(lambda scores, target: F.cross_entropy(scores, target, reduction="none"))
     torch.testing.assert_close(slopes(CrossEntropyInPlace.apply), want)

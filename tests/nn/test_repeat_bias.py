@@ -71,13 +71,13 @@ def test_the_bonus_of_each_item_by_hand() -> None:
 @pytest.mark.parametrize("make", [Dot, Cosine])
 def test_scores_and_losses_have_it_and_so_do_all_gradients(make) -> None:  # noqa: ANN001
     torch.manual_seed(0)
-    features, encoder, asked = ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), samples()
+    features, encoder, queries = ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), samples()
     with_it = Recommender(features, encoder, make(Last(), score_terms={"repeat_bias": filled()}))
     without = Recommender(features, encoder, make(Last()))
-    batch = session_batch(asked, num_items=ITEMS)
+    batch = session_batch(queries, num_items=ITEMS)
     more = torch.zeros(4, ITEMS)
     for s in range(4):
-        clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
+        clicks = queries.item[queries.begin[s] : queries.end[s]].tolist()
         for item, bonus in by_hand(with_it.head.score_terms.repeat_bias, clicks).items():
             more[s, item] = bonus
     torch.testing.assert_close(with_it(batch), without(batch) + more)
@@ -106,7 +106,7 @@ def test_it_learns_repeat_consumption(repeat_bias: bool) -> None:
     clicks = np.concatenate([first, first[:, :1]], 1)
     frame = pd.DataFrame({"s": np.repeat(np.arange(300), 4), "i": clicks.ravel(), "t": np.arange(1200)})
     log = EventLog.read(frame, session="s", item="i", time="t")
-    learn, asked = (
+    learn, queries = (
         log.of_sessions(part).aligned_to(log.items) for part in (np.arange(300) < 200, np.arange(300) >= 200)
     )
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def test_it_learns_repeat_consumption(repeat_bias: bool) -> None:
     system.samples = last_clicks
     for _ in train(system, learn, epochs=10, optimizer=Adam(lr=0.1, weight_decay=1e-3), batch_size=10):
         pass
-    found = evaluate(system, last_clicks(asked), ks=(1,)).metrics["hit@1"]
+    found = evaluate(system, last_clicks(queries), ks=(1,)).metrics["hit@1"]
     assert (found > 0.9) == repeat_bias, found
 
 

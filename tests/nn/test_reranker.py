@@ -48,7 +48,7 @@ def made() -> EventLog:
 LOG = made()
 
 
-def asked() -> Samples:
+def queries() -> Samples:
     return prefixes(LOG).take(np.arange(0, 60, 3))
 
 
@@ -108,7 +108,7 @@ def by_hand(clicks: list[int], products: list[float]) -> dict[int, list[float]]:
 
 
 def test_what_is_read_by_hand() -> None:
-    look, samples = fitted(), asked()
+    look, samples = fitted(), queries()
     scores = torch.randn(len(samples), ITEMS)
     row, column, value = look(session_batch(samples, num_items=ITEMS), lambda r, c: scores[r, c])
     for s in range(len(samples)):
@@ -125,7 +125,7 @@ def test_scores_and_losses(make) -> None:  # noqa: ANN001
     look = fitted()
     model = Recommender(ItemFeatures(ITEMS, WIDTH), GatedSessionGraph(WIDTH), make(Last(), score_terms={"look": look}))
     without = Recommender(model.features, model.encoder, make(Last()))
-    batch = session_batch(asked(), num_items=ITEMS)
+    batch = session_batch(queries(), num_items=ITEMS)
     plain = without(batch)
     row, column, value = look(batch, lambda r, c: plain[r, c])
     torch.testing.assert_close(model(batch), plain.index_put((row, column), value, accumulate=True))
@@ -141,11 +141,11 @@ def test_new_it_changes_nothing_and_a_batch_is_its_samples() -> None:
     system = build("sr_gnn", LOG.items, width=WIDTH, score_terms=["reranker"])
     system.load_matching(plain)
     system.fit_statistics(LOG)
-    torch.testing.assert_close(system.scores(asked()), plain.scores(asked()))
+    torch.testing.assert_close(system.scores(queries()), plain.scores(queries()))
     torch.nn.init.normal_(system.recommender.get_submodule("head.score_terms.reranker").direct.weight)
-    each = torch.cat([system.scores(asked().take(np.array([n]))) for n in range(len(asked()))])
-    torch.testing.assert_close(system.scores(asked()), each)
-    assert not torch.allclose(each, plain.scores(asked()))
+    each = torch.cat([system.scores(queries().take(np.array([n]))) for n in range(len(queries()))])
+    torch.testing.assert_close(system.scores(queries()), each)
+    assert not torch.allclose(each, plain.scores(queries()))
 
 
 def test_an_item_that_no_session_had_is_no_error() -> None:
@@ -160,11 +160,11 @@ def test_a_batch_without_clicks() -> None:
     system = build("niser", LOG.items, width=WIDTH, score_terms=["reranker"])
     system.fit_statistics(LOG)
     torch.nn.init.ones_(system.recommender.get_submodule("head.score_terms.reranker").direct.weight)
-    whole = system.scores(asked())
+    whole = system.scores(queries())
     empty = Samples(np.array([0]), np.array([0, 0]), np.array([0, 1]), np.array([1, 1]), np.array([0, 1]))
     assert bool(system.scores(empty.take(np.array([0]))).isfinite().all())
     assert bool(system.scores(empty).isfinite().all())
-    assert whole.shape == (len(asked()), ITEMS)
+    assert whole.shape == (len(queries()), ITEMS)
 
 
 def test_trained_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_trained_saved_and_loaded_it_gives_equal_scores(tmp_path: Path) -> None:
     look = system.recommender.get_submodule("head.score_terms.reranker")
     assert all(bool(weight.any()) for name, weight in look.named_parameters())
     system.save(tmp_path / "saved")
-    torch.testing.assert_close(load(tmp_path / "saved").scores(asked()), system.scores(asked()))
+    torch.testing.assert_close(load(tmp_path / "saved").scores(queries()), system.scores(queries()))
 
 
 def test_another_numbering_is_refused() -> None:

@@ -36,11 +36,11 @@ def samples() -> Samples:
 
 
 def test_the_bonus_of_each_item_by_hand() -> None:
-    same_category, asked = filled(), samples()
-    row, column, value = same_category(session_batch(asked, num_items=7))
+    same_category, queries = filled(), samples()
+    row, column, value = same_category(session_batch(queries, num_items=7))
     bonus, kind = same_category.recency.weight.squeeze(1).tolist(), KINDS.codes.tolist()
-    for s in range(len(asked)):
-        clicks = asked.item[asked.begin[s] : asked.end[s]].tolist()
+    for s in range(len(queries)):
+        clicks = queries.item[queries.begin[s] : queries.end[s]].tolist()
         expected = {}
         for item in range(7):
             steps = [ago for ago, click in enumerate(reversed(clicks)) if kind[click] == kind[item] != 0]
@@ -60,14 +60,14 @@ def test_it_learns_category_loyalty(score_terms: list[str]) -> None:
     frame = pd.DataFrame({"s": np.repeat(np.arange(200), 4), "i": clicks.ravel(), "t": np.arange(800)})
     items = EntityTable.read(pd.DataFrame({"i": range(400), "kind": [f"k{i % 40}" for i in range(400)]}), key="i")
     log = EventLog.read(frame, session="s", item="i", time="t", items=items)
-    learn, asked = (
+    learn, queries = (
         log.of_sessions(part).aligned_to(log.items) for part in (np.arange(200) < 120, np.arange(200) >= 120)
     )
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=8, score_terms=score_terms)
     for _ in train(system, learn, epochs=8, optimizer=Adam(lr=0.1, weight_decay=1e-2), batch_size=20):
         pass
-    found = evaluate(system, last_clicks(asked), ks=(10,)).metrics["hit@10"]
+    found = evaluate(system, last_clicks(queries), ks=(10,)).metrics["hit@10"]
     assert (found > 0.8) == bool(score_terms), found
 
 

@@ -82,11 +82,11 @@ def test_a_support_does_not_depend_on_its_queries():
     tasks = sampled_tasks(log)
     batch = tasks.batch(num_items=ITEMS)
     shown = drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.support)
-    asked = [set(tasks.query.target[a:b]) for a, b in zip(tasks.query_ptr, tasks.query_ptr[1:], strict=False)]
-    assert any(set(negatives) & asked[t] for t, of in shown.items() for negatives in of.values())
+    targets = [set(tasks.query.target[a:b]) for a, b in zip(tasks.query_ptr, tasks.query_ptr[1:], strict=False)]
+    assert any(set(negatives) & targets[t] for t, of in shown.items() for negatives in of.values())
     known = [set(tasks.support.target[a:b]) for a, b in zip(tasks.support_ptr, tasks.support_ptr[1:], strict=False)]
     for t, of in drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.query).items():
-        assert all(not set(negatives) & (known[t] | asked[t]) for negatives in of.values())
+        assert all(not set(negatives) & (known[t] | targets[t]) for negatives in of.values())
 
 
 def test_every_unseen_item_is_as_likely():

@@ -81,10 +81,10 @@ def test_vectors_are_the_formula():
     features = fitted()
     features.sharpness.fill_(0.7)
     features.weight[5], features.neighbour[5] = 0, 5  # an item that nobody clicked beside another
-    asked = torch.tensor([3, 5, 0, 3])
-    x, candidates = features(asked)
+    n_id = torch.tensor([3, 5, 0, 3])
+    x, candidates = features(n_id)
     table = features.item.weight
-    for row, item in enumerate(asked.tolist()):
+    for row, item in enumerate(n_id.tolist()):
         around, total = torch.zeros(4), 0.0
         for other, share in zip(features.neighbour[item].tolist(), features.weight[item].tolist(), strict=True):
             if share > 0:
@@ -121,14 +121,14 @@ def test_both_derivatives():
 
 
 def test_row_gradients_are_the_gradients():
-    asked, found = torch.tensor([1, 1, 7]), []
+    n_id, found = torch.tensor([1, 1, 7]), []
     for rows in (False, True):
         features = fitted()
         if rows:
             with row_gradients(features):
-                features(asked)[0].square().sum().backward()
+                features(n_id)[0].square().sum().backward()
         else:
-            features(asked)[0].square().sum().backward()
+            features(n_id)[0].square().sum().backward()
         found.append(features.item.weight.grad)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
 

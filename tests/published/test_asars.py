@@ -102,10 +102,10 @@ def test_nothing_that_comes_later_is_seen(name):
     system = system_of(name)
     states = []
     for item, time in ((5, 90.0), (7, 4000.0)):
-        asked = sessions_without_target(
+        queries = sessions_without_target(
             [np.array([1, 2, 3, item])], times=[np.array([0, 30, 60, time])], users=np.array([1])
         )
-        states.append(system.recommender.encode(session_batch(asked, num_items=LOG.num_items))[0])
+        states.append(system.recommender.encode(session_batch(queries, num_items=LOG.num_items))[0])
     torch.testing.assert_close(states[0][:3], states[1][:3], rtol=0, atol=0)
     assert not torch.equal(states[0][3], states[1][3])
 
@@ -142,8 +142,8 @@ def test_users_are_needed_where_they_are_read():
 @torch.no_grad()
 def test_an_unknown_user_is_a_vector_of_zeros():
     system = system_of("asars_user_cat")
-    asked = sessions_without_target([np.array([1, 2])] * 2, users=np.array([-1, 3]))
-    states = system.recommender.encode(session_batch(asked, num_items=LOG.num_items))[0]
+    queries = sessions_without_target([np.array([1, 2])] * 2, users=np.array([-1, 3]))
+    states = system.recommender.encode(session_batch(queries, num_items=LOG.num_items))[0]
     assert states[:2, 5:].eq(0).all() and states[2:, 5:].ne(0).any()
 
 
@@ -165,8 +165,10 @@ def test_what_follows_what_is_learned_and_not_only_whose_it_is():
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
 def test_a_click_s_loss_is_the_cross_entropy_of_the_prefix_before_it(name):
-    system, asked = system_of(name), prefixes(LOG, max_length=200)
-    wanted = torch.nn.functional.cross_entropy(system.scores(asked), torch.from_numpy(asked.target), reduction="none")
+    system, queries = system_of(name), prefixes(LOG, max_length=200)
+    wanted = torch.nn.functional.cross_entropy(
+        system.scores(queries), torch.from_numpy(queries.target), reduction="none"
+    )
     torch.testing.assert_close(system.losses(system.training_samples(LOG)), wanted, rtol=0, atol=1e-10)
 
 

@@ -122,9 +122,9 @@ def test_the_graph_is_the_formula():
 
 def test_the_graph_never_holds_query_targets():
     """Other last clicks, which is what training asks about: the same graph, and the same code for everybody."""
-    asked = LOG.ptr[1:] - 1
+    query = LOG.ptr[1:] - 1
     item = LOG.item.copy()
-    item[asked] = (item[asked] + 11) % LOG.num_items
+    item[query] = (item[query] + 11) % LOG.num_items
     other = replace(LOG, item=item)
     one, two = made(LOG), made(other)
     assert torch.equal(one.recommender.features.edges, two.recommender.features.edges)
@@ -132,7 +132,7 @@ def test_the_graph_never_holds_query_targets():
     assert not torch.equal(batches[0]["sample"].target, batches[1]["sample"].target)
     codes = [s.recommender.summary(batch) for s, batch in zip((one, two), batches, strict=True)]
     assert torch.equal(*codes)
-    item[asked - 1] = (item[asked - 1] + 11) % LOG.num_items  # a known click does change it
+    item[query - 1] = (item[query - 1] + 11) % LOG.num_items  # a known click does change it
     assert not torch.equal(made(replace(LOG, item=item)).recommender.summary(batches[0]), codes[0])
 
 

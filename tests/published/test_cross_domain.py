@@ -304,10 +304,10 @@ def test_validation_ratings_are_not_inputs_of_the_validated_model(make) -> None:
     held = model.stages(cut)[0]
     for domain, known in enumerate(there):
         known[cut.known[domain].user, cut.known[domain].item] = 1
-    asked = []
-    model.factors.forward = lambda rows: asked.append(rows) or rows.rating
+    queries = []
+    model.factors.forward = lambda rows: queries.append(rows) or rows.rating
     held.valid()
-    (rows,) = asked
+    (rows,) = queries
     assert len(rows) + held.count == len(cut.ratings()) and 0 < len(rows) < 0.25 * len(cut.ratings())
     for domain, side in enumerate(model.factors.sides):
         own = rows.take(rows.domain == domain)

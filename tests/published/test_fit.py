@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.fit import check_system, fit
+from graphmeta.published.load import load
 from graphmeta.published.names import OTHERS, check_items, check_name, nearest
 from graphmeta.published.systems import Systems, systems
 from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
+from graphmeta.training.loop import train
+from graphmeta.training.optimizers import Adam, Sgd
 from graphmeta.training.recipes import TrainingRecipe
 from graphmeta.training.run import Checkpoint
 
@@ -47,6 +51,30 @@ def test_the_defaults_are_those_of_the_command():
     assert plan == Plan(*(defaults[n] for n in ("system", "width", "seed", "recipe")))
 
 
+@pytest.mark.parametrize("optimizer", [Sgd(lr=0.2), torch.optim.AdamW, partial(torch.optim.SGD, lr=0.2)])
+def test_it_trains_with_the_given_optimizer_and_is_saved(optimizer, tmp_path):
+    system = fit(SPLIT, "sr_gnn", epochs=1, width=8, optimizer=optimizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        by_train = build("sr_gnn", SPLIT.train.items, width=8)
+    list(train(by_train, SPLIT, epochs=1, batch_size=64, optimizer=optimizer))
+    assert state_hash(system) == state_hash(by_train)
+    system.save(tmp_path / "model")
+    assert load(tmp_path / "model").notes["optimizer"] == system.notes["optimizer"]
+
+
+def test_a_meta_learner_is_trained_with_a_tenth_of_any_learning_rate():
+    rates = []
+
+    class Sgd(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    fit(SPLIT, "maml", epochs=2, width=4, optimizer=partial(Sgd, lr=0.5))
+    assert list(dict.fromkeys(rates)) == [0.5, 0.05]
+
+
 def test_a_log_is_split_by_time_and_none_of_it_is_kept_for_a_test():
     system = fit(LOG, "sr_gnn", epochs=1, width=8)
     wanted = fit(split_by_time(LOG, test=0.0, valid=0.1), "sr_gnn", epochs=1, width=8)
@@ -62,7 +90,7 @@ def test_the_test_part_has_no_influence():
     )
 
 
-STEEP = TrainingRecipe(epochs=6, lr=3e-2, batch_size=20)
+STEEP = TrainingRecipe(epochs=6, optimizer=Adam(lr=3e-2), batch_size=20)
 
 
 def test_it_learns_and_is_measured_on_a_log():

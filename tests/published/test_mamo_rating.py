@@ -66,8 +66,8 @@ class ByHand:
         self.end = {name: w.detach().requires_grad_() for name, w in {**weights, **moved}.items()}
         self.answers = self.rating(self.end, TASKS.query, TASKS.query_ptr, t)
         personal = [name for name in self.end if name.startswith("user")]
-        asked = self.loss(self.end, TASKS.query, TASKS.query_ptr, t)
-        self.slope = dict(zip(personal, torch.autograd.grad(asked, [self.end[n] for n in personal]), strict=True))
+        query_loss = self.loss(self.end, TASKS.query, TASKS.query_ptr, t)
+        self.slope = dict(zip(personal, torch.autograd.grad(query_loss, [self.end[n] for n in personal]), strict=True))
 
     def rating(self, weights: dict[str, torch.Tensor], part, ptr, t: int) -> torch.Tensor:
         own = slice(ptr[t], ptr[t + 1])

@@ -31,9 +31,9 @@ def made(**arguments) -> System:
 
 def counted(most: int) -> list[list[list[int]]]:
     """Neighbours of each path and item, by counting people and values: what tasks ask about is not counted."""
-    asked = random_queries(LOG, np.ones(LOG.num_events, dtype=bool))[1]
-    assert asked.sum() == 10 * LOG.num_sessions
-    people = [set(LOG.item[(LOG.session == s) & ~asked].tolist()) for s in range(LOG.num_sessions)]
+    query = random_queries(LOG, np.ones(LOG.num_events, dtype=bool))[1]
+    assert query.sum() == 10 * LOG.num_sessions
+    people = [set(LOG.item[(LOG.session == s) & ~query].tolist()) for s in range(LOG.num_sessions)]
     times = [sum(i in one for one in people) for i in range(LOG.num_items)]
     genre, rate = LOG.items.several["genre"], LOG.items.attributes["rate"]
     genres = [set(genre.codes[genre.ptr[i] : genre.ptr[i + 1]].tolist()) for i in range(LOG.num_items)]
@@ -66,15 +66,15 @@ def test_neighbours_are_those_counted_by_hand() -> None:
 
 def test_query_ratings_of_training_are_no_edges_of_the_graph() -> None:
     """Other items in the places that are asked about: the neighbours stay as they are."""
-    asked = random_queries(LOG, np.ones(LOG.num_events, dtype=bool))[1]
-    other = dataclasses.replace(LOG, item=np.where(asked, (LOG.item + 11) % LOG.num_items, LOG.item))
+    query = random_queries(LOG, np.ones(LOG.num_events, dtype=bool))[1]
+    other = dataclasses.replace(LOG, item=np.where(query, (LOG.item + 11) % LOG.num_items, LOG.item))
     found = []
     for log in (LOG, other):
         system = made()
         system.fit_statistics(log)
         found.append(system.recommender.features.context)
     assert torch.equal(found[0].neighbour, found[1].neighbour) and torch.equal(found[0].number, found[1].number)
-    known = dataclasses.replace(LOG, item=np.where(asked, LOG.item, (LOG.item + 11) % LOG.num_items))
+    known = dataclasses.replace(LOG, item=np.where(query, LOG.item, (LOG.item + 11) % LOG.num_items))
     system = made()
     system.fit_statistics(known)
     assert not torch.equal(found[0].neighbour, system.recommender.features.context.neighbour)
@@ -162,8 +162,8 @@ def test_path_weights_do_not_depend_on_the_query_rating(order: int) -> None:
     def rated(part):
         return dataclasses.replace(part, value=random.random(len(part)))
 
-    asked = dataclasses.replace(rated(TASKS.query), target=random.permutation(TASKS.query.target))
-    straight, leaked, known = weights(), weights(query=asked), weights(support=rated(TASKS.support))
+    query = dataclasses.replace(rated(TASKS.query), target=random.permutation(TASKS.query.target))
+    straight, leaked, known = weights(), weights(query=query), weights(support=rated(TASKS.support))
     assert "head.readout.mix" in straight
     assert all(torch.equal(weight, leaked[name]) for name, weight in straight.items())
     assert not torch.allclose(straight["head.readout.mix"], known["head.readout.mix"], atol=1e-4)

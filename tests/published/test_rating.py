@@ -146,8 +146,8 @@ def test_one_step_of_a_linear_model_by_hand() -> None:
         x, r = inputs(TASKS.support, TASKS.support_ptr)
         wrong = x @ theta + bias - r
         own_theta, own_bias = theta - 0.3 * 2 * (wrong @ x) / len(r), bias - 0.3 * 2 * wrong.mean()
-        asked, _ = inputs(TASKS.query, TASKS.query_ptr)
-        torch.testing.assert_close(found[TASKS.query_ptr[t] : TASKS.query_ptr[t + 1]], asked @ own_theta + own_bias)
+        query_x, _ = inputs(TASKS.query, TASKS.query_ptr)
+        torch.testing.assert_close(found[TASKS.query_ptr[t] : TASKS.query_ptr[t + 1]], query_x @ own_theta + own_bias)
 
 
 def test_a_step_leaves_the_contents_as_they_are() -> None:
@@ -166,8 +166,8 @@ def test_query_ratings_influence_no_prediction_and_known_ratings_do(name: str) -
     system = made(name)
     scores = system.scores(TASKS)
     random = np.random.default_rng(0)
-    asked = dataclasses.replace(TASKS.query, value=random.random(len(TASKS.query)))
-    assert torch.equal(system.scores(dataclasses.replace(TASKS, query=asked)), scores)
+    query = dataclasses.replace(TASKS.query, value=random.random(len(TASKS.query)))
+    assert torch.equal(system.scores(dataclasses.replace(TASKS, query=query)), scores)
     known = dataclasses.replace(TASKS.support, value=random.random(len(TASKS.support)))
     assert not torch.allclose(system.scores(dataclasses.replace(TASKS, support=known)), scores)
 
@@ -205,12 +205,12 @@ def test_it_learns_and_adapting_helps() -> None:
     learn, test = (
         GENEROUS.select(part).aligned_to(LOG.items, LOG.users) for part in (LOG.session < 30, LOG.session >= 30)
     )
-    asked, errors = RandomQueries(queries=5)(test, max_length=0), {}
+    tasks, errors = RandomQueries(queries=5)(test, max_length=0), {}
     for steps in (0, 2):
         system = melu(steps=steps, lr=0.2)
         history = list(train(system, learn, epochs=6, optimizer=Adam(lr=2e-2), batch_size=10))
         assert history[-1].loss < history[0].loss
-        errors[steps] = evaluate_ratings(system, asked).metrics["mae"]
+        errors[steps] = evaluate_ratings(system, tasks).metrics["mae"]
     assert errors[2] < 0.6 * errors[0]
 
 

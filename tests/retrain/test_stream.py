@@ -203,6 +203,20 @@ def test_too_few_items_to_sample_from_are_refused_before_training():
         )
 
 
+def test_custom_metrics_of_a_stream_are_reported_for_both_rankings():
+    evaluation = replace(EVALUATION, metrics={"mean rank": lambda rank: rank, "first": lambda rank: rank <= 1})
+    reports = list(through(built(), QUICK, evaluation=evaluation))
+    plain = list(through(built(), QUICK))
+    for report, other in zip(reports, plain, strict=True):
+        assert report.sampled.items() > other.sampled.items() and report.full.items() > other.full.items()
+        assert report.full["first"] == report.full["hit@1"] and report.sampled["first"] == report.sampled["hit@1"]
+        assert 1 <= report.sampled["mean rank"] < report.full["mean rank"]
+    means = overall(reports)["full"]
+    assert means["first"] == pytest.approx(means["hit@1"])
+    with pytest.raises(InputError, match="'hit@1' is already the name of a metric"):
+        next(through(built(), QUICK, evaluation=replace(EVALUATION, metrics={"hit@1": lambda rank: rank})))
+
+
 def test_means_are_weighted_by_rows():
     one = PeriodReport(0, 0.0, 10, {"hit@5": 0.1}, {"hit@5": 0.0}, 0, 0, 0)
     reports = [one, replace(one, period=1, rows=30, sampled={"hit@5": 0.5}), replace(one, period=2, rows=0, sampled={})]

@@ -77,6 +77,35 @@ def test_step_1_leaves_theta_untouched_and_step_2_all_else(monkeypatch, name):
         assert all(weight.startswith(allowed) for weight in body)
 
 
+def test_step_2_samples_negatives_of_the_new_period_and_the_system_keeps_its_sampler(monkeypatch):
+    used, original = [], transfer.train
+
+    def noted(learner, log, **options):
+        nets = any(weight.requires_grad for weight in learner.wrapper.nets.parameters())
+        used.append((nets, learner.loss.negatives.draw))
+        return original(learner, log, **options)
+
+    monkeypatch.setattr(transfer, "train", noted)
+    system, one, period = built("mf"), Transfer(net=SMALL, rounds=1), Period.of(LOG, EDGES, 1)
+    own = system.loss.negatives.draw
+    one.retrain(system, one.retrain(system, one.begin(system, period), period), Period.of(LOG, EDGES, 2))
+    past = Period.of(LOG, EDGES, 2).past
+    assert [nets for nets, _ in used] == [False, True, False, False]
+    (recent,) = (draw for nets, draw in used if nets)
+    assert recent.items.tolist() == np.unique(past.item[past.time >= EDGES[2]]).tolist()
+    assert all(draw is own for nets, draw in used if not nets) and system.loss.negatives.draw is own
+    assert own.since == -np.inf and own.items.tolist() == np.unique(past.item).tolist()
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "wavenet"])
+def test_a_loss_at_all_positions_is_trained_through_the_networks_too(name):
+    system, one = built(name), Transfer(net=SMALL, rounds=1)
+    before, state = snapshot(system), one.begin(system, Period.of(LOG, EDGES, 0))
+    for number in (1, 2):
+        state = one.retrain(system, state, Period.of(LOG, EDGES, number))
+    assert "recommender.features.item.weight" in moved(before, system)
+
+
 def test_offline_leaves_out_the_last_step_1(monkeypatch):
     kinds, original = [], Transfer._step
     monkeypatch.setattr(Transfer, "_step", lambda *a, **o: kinds.append(1 + o["nets"]) or original(*a, **o))

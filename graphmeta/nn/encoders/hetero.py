@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
 
-from graphmeta.data.tables import Categorical
+from graphmeta.data.column_types import Categorical, Column
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.readout import Mean
@@ -121,6 +121,10 @@ class HeteroSession(nn.Module):
         relations += [relation for kind in self.kinds for relation in (_has(kind), _of(kind))]
         self.rounds = nn.ModuleList(Round(width, relations, messages) for _ in range(steps))
         self.mean = Mean()
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it is a categorical column with one value per row."""
+        return column.kind == Categorical.kind
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""

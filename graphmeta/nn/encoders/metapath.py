@@ -19,6 +19,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import AddMetaPaths
 from torch_geometric.utils import coalesce
 
+from graphmeta.data.column_types import Column
 from graphmeta.data.events import EventLog
 from graphmeta.data.graph import build_graph
 from graphmeta.data.tables import EntityTable
@@ -62,6 +63,10 @@ class MetaPaths(nn.Module):
         self.number: Tensor
         self.register_buffer("neighbour", own.clone())
         self.register_buffer("number", torch.ones(len(own), num_items, dtype=torch.int64))
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether the column is a path."""
+        return name in self.attributes
 
     def fit_statistics(self, log: EventLog) -> None:
         """Find the neighbours in the training log without the queries of its tasks."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
 
@@ -59,6 +59,10 @@ class AttributeComposed(Table):
         self.seen: Tensor
         self.register_buffer("parts", torch.from_numpy(np.stack([np.arange(items), *rows], 1)), persistent=False)
         self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it is a categorical column with one value per row."""
+        return column.kind == Categorical.kind
 
     def fit_statistics(self, log: EventLog) -> None:
         """Mark the items with training events, and the attribute values of such items."""

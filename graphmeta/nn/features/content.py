@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types import Bags, Numbers
+from graphmeta.data.column_types import Bags, Column, Numbers
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -167,6 +167,10 @@ class ContentFeatures(nn.Module):
         super().__init__()
         self.content, self.num_items = Content(items, width), len(items)
         self.width = self.content.width
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether the column has values or numbers."""
+        return column.features() is not None
 
     def fit_statistics(self, log: EventLog) -> None:
         """Compute the statistics of items with training events."""

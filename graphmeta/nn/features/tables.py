@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Categorical
 from graphmeta.errors import InputError
 from graphmeta.protocols import EmbeddingTable
 from graphmeta.sampling.session_batch import rows_like
@@ -162,6 +162,10 @@ class AttributeFeatures(ItemFeatures):
         self.codes: Tensor
         self.register_buffer("codes", torch.stack(codes, 1), persistent=False)
         self.fuse = FieldAttention(width) if len(attributes) > 1 else nn.Flatten(1)
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it is a categorical column with one value per row."""
+        return column.kind == Categorical.kind
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items and their attributes, and the table of all items."""

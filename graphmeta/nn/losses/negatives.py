@@ -112,12 +112,17 @@ def in_batch_targets(target: Tensor, count: int, num_items: int) -> Tensor:
 class UniformSeen(nn.Module):
     """Samples uniformly from the items with events in the training log; from the catalogue before it is fitted.
 
-    ``since`` (seconds) restricts them to items with an event at that time or later.
+    Args:
+        since: only items with an event at this time (seconds) or later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, since: float = -np.inf) -> None:
         super().__init__()
-        self.since, self.items = -np.inf, torch.zeros(0, dtype=torch.int64)
+        self.since, self.items = since, torch.zeros(0, dtype=torch.int64)
+
+    def seen_since(self, begin: float) -> UniformSeen:
+        """The sampler, not yet fitted, of items with an event at this time (seconds) or later."""
+        return UniformSeen(since=begin)
 
     def fit_statistics(self, log: EventLog) -> None:
         """Store the items with events."""

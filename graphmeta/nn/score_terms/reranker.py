@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import Categorical
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
@@ -69,6 +69,10 @@ class Reranker(NeighbourCounts):
         )
         for weight in (*self.direct.parameters(), *self.net[-1].parameters()):
             nn.init.zeros_(weight)
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it is a categorical column with one value per row."""
+        return column.kind == Categorical.kind
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.tables import Categorical
+from graphmeta.data.column_types import Categorical, Column
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
 
@@ -39,6 +39,10 @@ class SameCategory(nn.Module):
         self.begin: Tensor
         for name, known in (("codes", attribute.codes), ("members", order), ("begin", begin)):
             self.register_buffer(name, torch.from_numpy(known), persistent=False)
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it is a categorical column with one value per row."""
+        return column.kind == Categorical.kind
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Rows, columns and values of the score term."""

@@ -1,0 +1,57 @@
+"""A system that reads only some item columns names the others in one warning, with the systems that read them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from graphmeta.data.tables import EntityTable
+from graphmeta.published.catalogue import build
+from graphmeta.published.fit import fit
+from graphmeta.published.load import load
+from graphmeta.published.models.session import if_san
+from graphmeta.testing import fake_log
+
+LOG = fake_log(sessions=60)
+FRAME = pd.DataFrame({"sku": LOG.items.ids, "brand": ["x", "y"] * 20, "price": np.arange(40), "tags": "a|b"})
+TYPES = {"price": "numeric", "title": "text"}
+ITEMS = EntityTable.read(FRAME.assign(title="red shoe"), key="sku", several={"tags": "|"}, types=TYPES)
+RATERS = "melu_rating, mamo_rating, meta_hin_rating"
+LINE = f"not tags (several), price (numeric): read by {RATERS}; title (text): read by no system of the catalogue"
+
+
+@pytest.mark.parametrize("name", ["if_san", "hetero_gnn", "cbml", "dropout_net", "reranker", "meta_hin"])
+def test_columns_that_are_not_read_are_named(name):
+    with pytest.warns(UserWarning) as found:
+        build(name, ITEMS, width=4)
+    (warning,) = found
+    assert str(warning.message) == f"{name} does not read all columns of the items: {LINE}"
+    assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("name", ["sr_gnn", "gru4rec", "melu_rating"])
+def test_a_system_without_columns_or_with_all_of_them_does_not_warn(name, recwarn):
+    items = ITEMS.without("text")
+    build(name, items, users=items, width=4)
+    build("if_san", items.without("several", "numeric"), width=4)
+    assert not recwarn.list
+
+
+def test_same_category_reads_categories_only():
+    with pytest.warns(UserWarning, match="niser does not read all columns of the items: not tags"):
+        build("niser", ITEMS, width=4, score_terms=["same_category"])
+
+
+@pytest.mark.parametrize("name", ["cbml", "reranker"])
+def test_a_training_in_stages_warns_once(name):
+    with pytest.warns(UserWarning) as found:
+        fit(replace(LOG, items=ITEMS), name, epochs=1, width=4)
+    assert [str(one.message) for one in found] == [f"{name} does not read all columns of the items: {LINE}"]
+    assert found[0].filename == __file__
+
+
+def test_a_model_is_loaded_without_a_warning(tmp_path, recwarn):
+    if_san(ITEMS, width=4).save(tmp_path)
+    load(tmp_path)
+    assert not recwarn.list
