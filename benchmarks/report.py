@@ -8,7 +8,6 @@ that differ in the seed only are merged into one, with mean and standard deviati
 
 from __future__ import annotations
 
-import json
 import shlex
 from itertools import chain
 from pathlib import Path
@@ -16,7 +15,21 @@ from statistics import mean
 
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.labels import named, spanned
-from benchmarks.rows import CONTEXT, CUTS, Row, after, by_variant, commands, heading, linked, picture, results, spread
+from benchmarks.race import race_section
+from benchmarks.rows import (
+    CONTEXT,
+    CUTS,
+    Row,
+    after,
+    by_variant,
+    commands,
+    heading,
+    linked,
+    picture,
+    published_figures,
+    results,
+    spread,
+)
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 from graphmeta.published.catalogue import CATALOGUE
@@ -27,6 +40,7 @@ SECTIONS = {  # protocols with a table of their own
     "stream": lambda title, rows, text: stream_section(title, rows),
     "cold-items": cold_section,
     "tuning": tuning_section,
+    "race": race_section,
 }
 DRAWN = ("comparison", "adaptation")  # pictures
 SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR
@@ -39,7 +53,7 @@ def main() -> None:
 
 def report(rows: list[Row]) -> str:
     """The whole page."""
-    published = json.loads((HERE / "published.json").read_text())
+    published = published_figures()
     parts = [HEAD, (HERE / "findings.md").read_text()]
     for key, title in TITLES.items():
         chosen = [row for row in rows if (row["dataset"], row["protocol"]) == key]

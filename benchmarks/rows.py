@@ -109,6 +109,11 @@ def results(
     return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
+def published_figures() -> dict[str, dict[str, Any]]:
+    """Published metrics by data set, protocol and system (or scenario)."""
+    return json.loads((Path(__file__).parent / "published.json").read_text())
+
+
 def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
     """The type of a command-line option: comma-separated names out of these."""
     known = list(names)

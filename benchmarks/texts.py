@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TITLES = {
     ("diginetica", "sr-gnn"): "Diginetica, every test prefix (SR-GNN's split)",
+    ("diginetica", "race"): "Diginetica, time to accuracy (every test prefix)",
+    ("yoochoose1_64", "race"): "Yoochoose 1/64, time to accuracy (every test prefix)",
     ("diginetica", "cbml"): "Diginetica, last click of sessions of at least three (CBML's protocol)",
     ("yoochoose1_64", "sr-gnn"): "Yoochoose 1/64, every test prefix (SR-GNN's split)",
     ("yoochoose1_64", "cbml"): "Yoochoose 1/64, last click of sessions of at least three (CBML's protocol)",
