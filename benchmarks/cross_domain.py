@@ -25,7 +25,19 @@ from graphmeta.data.cross_domain import LINKING, TEST, CrossDomain, Texts, read_
 from graphmeta.data.reviews import ReviewLog, latent_vectors
 from graphmeta.datasets.reviews import musical_instruments, synthetic_reviews
 from graphmeta.published.models.anr import anr
-from graphmeta.published.models.cross_domain import AspectSizes, CrossDomainModel, Means, catn, cold_errors, fit
+from graphmeta.published.models.cross_domain import (
+    DOUBLE_S,
+    FULL,
+    SHARE,
+    SIMPLE,
+    AspectSizes,
+    CatnVariant,
+    CrossDomainModel,
+    Means,
+    catn,
+    cold_errors,
+    fit,
+)
 from graphmeta.published.models.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
@@ -63,8 +75,8 @@ DATASETS = {
 Factory = Callable[[CrossDomain, Texts, Dataset], CrossDomainModel]
 
 
-def by_catn(variant: str) -> Factory:
-    """The variant of CATN with this name."""
+def by_catn(variant: CatnVariant) -> Factory:
+    """This variant of CATN."""
     return lambda cut, texts, data: catn(
         cut,
         texts,
@@ -86,10 +98,10 @@ SYSTEMS: dict[str, Factory] = {
     "dfm": lambda cut, texts, data: dfm(cut, shrink=data.shrink),
     "r_dfm": lambda cut, texts, data: r_dfm(cut, texts, shrink=data.shrink, vectors=vectors(texts, data)),
     "anr": lambda cut, texts, data: anr(cut, texts, vectors=vectors(texts, data)),
-    "catn_simple": by_catn("simple"),
-    "catn_share": by_catn("share"),
-    "catn_doubleS": by_catn("doubleS"),
-    "catn": by_catn("full"),
+    "catn_simple": by_catn(SIMPLE),
+    "catn_share": by_catn(SHARE),
+    "catn_doubleS": by_catn(DOUBLE_S),
+    "catn": by_catn(FULL),
 }
 
 

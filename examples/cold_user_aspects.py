@@ -16,7 +16,7 @@ from graphmeta.data.cross_domain import TEST, CrossDomain, read_texts, review_gr
 from graphmeta.data.reviews import latent_vectors
 from graphmeta.datasets.reviews import synthetic_reviews
 from graphmeta.plots.aspects import draw_aspects, user_aspects
-from graphmeta.published.models.cross_domain import AspectSizes, Means, catn, cold_errors, fit
+from graphmeta.published.models.cross_domain import DOUBLE_S, AspectSizes, Means, catn, cold_errors, fit
 
 EPOCHS, SEED = 5, 0
 
@@ -29,7 +29,7 @@ print(review_graph(cut, aspects=4).metadata()[0])
 texts = read_texts(cut, length=64)
 vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
 torch.manual_seed(SEED)
-model = catn(cut, texts, variant="doubleS", vectors=vectors, sizes=AspectSizes(filters=12, aspects=4, size=8))
+model = catn(cut, texts, variant=DOUBLE_S, vectors=vectors, sizes=AspectSizes(filters=12, aspects=4, size=8))
 optimizer = gm.Adam(lr=8e-3, final=0.3, weight_decay=0.0)
 for report in fit(model, cut, epochs=EPOCHS, optimizer=optimizer, batch_size=64, seed=SEED):
     print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}, cold users' MSE {report.valid['mse']:.3f}")

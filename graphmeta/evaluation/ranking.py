@@ -19,7 +19,7 @@ from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank
 from graphmeta.evaluation.metrics import of_lists, ranks, usable
 from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
-from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReadsUsersAlone, Scorer
+from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReportsMissingUsers, Scorer
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
@@ -92,7 +92,7 @@ def evaluate(
 
 def _warn_without_users(model: Scorer, samples: Samples) -> None:
     """Warn if a system reads only the user and no user of the samples is known to it."""
-    if isinstance(model, ReadsUsersAlone) and model.without_user(samples).all():
+    if isinstance(model, ReportsMissingUsers) and model.without_user(samples).all():
         why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
         warnings.warn(
             f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "

@@ -17,7 +17,7 @@ from graphmeta.protocols.scorer import HasItems as HasItems
 from graphmeta.protocols.scorer import HasUsers as HasUsers
 from graphmeta.protocols.scorer import LimitsLength as LimitsLength
 from graphmeta.protocols.scorer import ReadsTasks as ReadsTasks
-from graphmeta.protocols.scorer import ReadsUsersAlone as ReadsUsersAlone
+from graphmeta.protocols.scorer import ReportsMissingUsers as ReportsMissingUsers
 from graphmeta.protocols.scorer import Scorer as Scorer
 
 if TYPE_CHECKING:

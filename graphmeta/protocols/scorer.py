@@ -18,7 +18,7 @@ class Scorer(Protocol):
     """Anything that scores all items for samples: a :class:`~graphmeta.system.System`, a baseline or a wrapper.
 
     Evaluation also reads, where a scorer has them, the members of :class:`HasItems`, :class:`HasUsers`,
-    :class:`LimitsLength`, :class:`Adapts`, :class:`ReadsTasks` and :class:`ReadsUsersAlone`.
+    :class:`LimitsLength`, :class:`Adapts`, :class:`ReadsTasks` and :class:`ReportsMissingUsers`.
     """
 
     @property
@@ -87,8 +87,8 @@ class ReadsTasks(Protocol):
 
 
 @runtime_checkable
-class ReadsUsersAlone(Protocol):
-    """A scorer that may read nothing but the user, and states for which samples it has none."""
+class ReportsMissingUsers(Protocol):
+    """A scorer that reports which samples have no user known to it, if it reads nothing but the user."""
 
     def without_user(self, samples: Samples) -> np.ndarray:
         """Mask ``[S]`` of the samples that all get the same ranking."""

@@ -42,9 +42,9 @@ _CATN = "Zhao et al. 2020, CATN"
 _FU = "Fu et al. 2019, RC-DFM"
 OTHERS = (
     _cross_domain("catn", _CATN, "1-15", "cross_domain.catn"),
-    _cross_domain("catn_simple", f"{_CATN} (basic)", "-", 'cross_domain.catn(variant="simple")'),
-    _cross_domain("catn_share", f"{_CATN} (attn)", "-", 'cross_domain.catn(variant="share")'),
-    _cross_domain("catn_double", f"{_CATN} (doubleS)", "-", 'cross_domain.catn(variant="doubleS")'),
+    _cross_domain("catn_simple", f"{_CATN} (basic)", "-", "cross_domain.catn(variant=SIMPLE)"),
+    _cross_domain("catn_share", f"{_CATN} (attn)", "-", "cross_domain.catn(variant=SHARE)"),
+    _cross_domain("catn_double", f"{_CATN} (doubleS)", "-", "cross_domain.catn(variant=DOUBLE_S)"),
     _cross_domain("anr", "Chin et al. 2018, ANR", "-", "anr.anr"),
     _cross_domain("cmf", "Singh & Gordon 2008, CMF", "-", "factors.cmf"),
     _cross_domain("emcdr", "Man et al. 2017, EMCDR (linear)", "-", "factors.emcdr"),

@@ -20,7 +20,9 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step, StoredStep
 from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
+from graphmeta.nn.encoders.hetero import MESSAGES, Messages
 from graphmeta.nn.encoders.recurrent import CELLS, Cell
+from graphmeta.nn.heads.target_attention import COMBINATIONS, Combination
 from graphmeta.nn.losses.pairwise import OBJECTIVES
 from graphmeta.protocols import Objective
 from graphmeta.retrain.transfer import RESTARTS, Restart
@@ -268,7 +270,13 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
 
 
 # Types whose objects have names: on the command line, and in recipes.
-_NAMED: dict[Any, Mapping[str, Any]] = {Cell: CELLS, Objective: OBJECTIVES, Restart: RESTARTS}
+_NAMED: dict[Any, Mapping[str, Any]] = {
+    Cell: CELLS,
+    Combination: COMBINATIONS,
+    Messages: MESSAGES,
+    Objective: OBJECTIVES,
+    Restart: RESTARTS,
+}
 
 
 def _of_named(option: str, objects: Mapping[str, Any]) -> OptionCodec:
@@ -284,10 +292,11 @@ def _of_named(option: str, objects: Mapping[str, Any]) -> OptionCodec:
         known = (name for name, one in objects.items() if type(one) is type(value) and one == value)
         name = next(known, None)
         if name is None:
-            raise InputError(f"{value} cannot be stored in a recipe: it has no name in this library")
+            shown = getattr(value, "__name__", str(value))
+            raise InputError(f"{shown} cannot be stored in a recipe: it has no name in this library")
         return {option: name}
 
-    shown = ", ".join(one.__name__ if isinstance(one, type) else str(one) for one in objects.values())
+    shown = ", ".join(getattr(one, "__name__", str(one)) for one in objects.values())
     plain = (bool, int, float, str, list, tuple, dict, type(None))
     return OptionCodec(
         f"an object, such as {shown}", lambda value: not isinstance(value, plain), {option: str}, make, flat

@@ -11,6 +11,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.heads import target_attention as module
 from graphmeta.nn.heads.target_attention import (
     AttentionInputs,
+    Concatenated,
     TargetAttention,
     attended_cross_entropy,
     attended_scores,
@@ -19,6 +20,7 @@ from graphmeta.nn.heads.target_attention import (
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.published.catalogue import build
+from graphmeta.published.models.session import tagnn
 from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -185,3 +187,12 @@ def test_the_papers_form_begins_as_the_sr_gnn_it_starts_from():
     torch.testing.assert_close(system.scores(samples), base.scores(samples))
     with pytest.raises(InputError, match="add, concat"):
         build("tagnn", items, combine="sum")
+    with pytest.raises(InputError, match=r"takes no combine='concat'; pass an object, such as Added\(\), Concatenated"):
+        tagnn(items, combine="concat")
+
+
+def test_a_combination_is_an_object_in_the_function_and_a_name_in_the_recipe():
+    items = EntityTable(np.arange(40), {})
+    system = tagnn(items, width=6, combine=Concatenated())
+    assert system.recipe == build("tagnn", items, width=6, combine="concat").recipe
+    assert system.recipe.arguments["combine"] == "concat"

@@ -17,14 +17,30 @@ from graphmeta.errors import InputError
 from graphmeta.nn.cross_domain.factors import user_similarity
 from graphmeta.plots.aspects import UserAspect, draw_aspects, user_aspects
 from graphmeta.published.models.anr import anr
-from graphmeta.published.models.cross_domain import VARIANTS, AspectSizes, Means, catn, cold_errors, fit, predict
+from graphmeta.published.models.cross_domain import (
+    DOUBLE_S,
+    FULL,
+    SHARE,
+    SIMPLE,
+    VARIANTS,
+    AspectSizes,
+    CatnVariant,
+    Means,
+    catn,
+    cold_errors,
+    fit,
+    predict,
+)
 from graphmeta.published.models.factors import cdlfm, cmf, dfm, emcdr, r_dfm
 from graphmeta.training.optimizers import Adam
 
 TINY = {"sizes": AspectSizes(width=6, filters=5, aspects=3, size=4)}
 SYSTEMS: dict[str, Callable[[CrossDomain, Texts], nn.Module]] = {
-    **{f"catn {name}": lambda cut, texts, name=name: catn(cut, texts, variant=name, **TINY) for name in VARIANTS},
-    "catn by flow": lambda cut, texts: catn(cut, texts, extractor_by="flow", **TINY),
+    **{
+        f"catn {name}": lambda cut, texts, name=name: catn(cut, texts, variant=VARIANTS[name], **TINY)
+        for name in VARIANTS
+    },
+    "catn by flow": lambda cut, texts: catn(cut, texts, by_flow=True, **TINY),
     "anr": lambda cut, texts: anr(cut, texts, width=6),
     "cmf": lambda cut, texts: cmf(cut, width=4),
     "emcdr": lambda cut, texts: emcdr(cut, width=4),
@@ -102,8 +118,8 @@ def swapped(cut: CrossDomain) -> CrossDomain:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("variant", ["simple", "share", "full"])
-def test_swapping_the_domains_with_the_transposed_matching_changes_nothing(variant: str) -> None:
+@pytest.mark.parametrize("variant", [SIMPLE, SHARE, FULL])
+def test_swapping_the_domains_with_the_transposed_matching_changes_nothing(variant: CatnVariant) -> None:
     synthetic = synthetic_reviews(common=30, alone=10, items=10, each=4)
     cut = CrossDomain.split(synthetic.source, synthetic.target)
     # Everybody in both is linking, so that both domains are known alike.
@@ -177,9 +193,9 @@ def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_other_d
 def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
     cut = small()
     texts, user = read_texts(cut, length=24), torch.arange(10)
-    for way, changed in (("document", TARGET), ("flow", SOURCE)):
+    for by_flow, changed in ((False, TARGET), (True, SOURCE)):
         torch.manual_seed(0)
-        model = catn(cut, texts, extractor_by=way, **TINY).eval()
+        model = catn(cut, texts, by_flow=by_flow, **TINY).eval()
         before = model.user(user, SOURCE).aspects  # documents of the target, for items of the source
         for parameter in model.extractors[1 - changed].parameters():
             parameter.data += 1.0
@@ -187,7 +203,7 @@ def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
         for parameter in model.extractors[changed].parameters():
             parameter.data += 1.0
         assert not torch.equal(model.user(user, SOURCE).aspects, before)
-    with pytest.raises(InputError, match="variant 'half'"):
+    with pytest.raises(InputError, match="variant='half' must be SIMPLE, SHARE"):
         catn(cut, texts, variant="half")
 
 
@@ -220,7 +236,7 @@ def test_planted_aspects_are_recovered() -> None:
     texts = read_texts(cut, length=64)
     torch.manual_seed(0)
     vectors = torch.from_numpy(latent_vectors(texts.words, texts.vocabulary, 12))
-    model = catn(cut, texts, variant="doubleS", vectors=vectors, sizes=AspectSizes(filters=12, aspects=4, size=8))
+    model = catn(cut, texts, variant=DOUBLE_S, vectors=vectors, sizes=AspectSizes(filters=12, aspects=4, size=8))
     # After five epochs the error still falls (.94, .81 and .90 of the means' with three seeds); here .69, .59 and .53.
     list(fit(model, cut, epochs=12, optimizer=Adam(lr=8e-3, final=0.3, weight_decay=0.0), batch_size=64))
     assert cold_errors(model, cut)["mse"] < 0.8 * cold_errors(Means(cut, cut.means()), cut)["mse"]

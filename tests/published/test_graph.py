@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch_geometric.nn import HeteroConv, SAGEConv
 
 from graphmeta.data.splits import last_sessions
 from graphmeta.errors import InputError
+from graphmeta.nn.encoders.hetero import Relation, attention_messages
 from graphmeta.published.catalogue import build
-from graphmeta.published.models.graph import niser
+from graphmeta.published.load import load
+from graphmeta.published.models.graph import hetero_gnn, niser
 from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -69,8 +73,31 @@ def test_other_messages_train(messages):
     assert reports[-1].loss < reports[0].loss
 
 
+def test_messages_are_a_function_in_python_and_a_name_in_the_recipe(tmp_path):
+    system = hetero_gnn(LOG.items, width=6, messages=attention_messages)
+    assert system.recipe == build("hetero_gnn", LOG.items, width=6, messages="attention").recipe
+    with pytest.warns(UserWarning, match="one_matrix cannot be stored in a recipe"):
+        own = hetero_gnn(LOG.items, width=6, messages=one_matrix)
+        own.save(tmp_path)
+        again = load(tmp_path, build=lambda items: hetero_gnn(items, width=6, messages=one_matrix))
+    assert torch.equal(again.scores(last_clicks(LOG)), own.eval().scores(last_clicks(LOG)))
+
+
+@pytest.mark.filterwarnings("ignore:hetero_gnn. one_matrix cannot be stored")
+def test_custom_messages_train():
+    system = hetero_gnn(LOG.items, width=6, messages=one_matrix)
+    reports = list(train(system, LOG, epochs=2, optimizer=Adam(lr=2e-2), batch_size=20))
+    assert reports[-1].loss < reports[0].loss
+
+
+def one_matrix(width: int, relations: list[Relation]) -> nn.Module:
+    """Messages with one matrix for all relations."""
+    one = SAGEConv((width, width), width, root_weight=False)
+    return HeteroConv(dict.fromkeys(relations, one), aggr="sum")
+
+
 def test_strange_messages_are_named():
-    with pytest.raises(InputError, match="choose mean, attention, transformer"):
+    with pytest.raises(InputError, match="messages='max' must be one of mean, attention, transformer"):
         build("hetero_gnn", LOG.items, messages="max")
 
 

@@ -14,8 +14,8 @@ and a session of one click needs one inner product.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +33,50 @@ from graphmeta.sampling.session_batch import real_samples
 _COLUMNS = 2048  # candidates per block, so that a block of logits stays in the cache
 
 
-_COMBINE: dict[str, Callable[[int], nn.Module]] = {
-    "add": lambda width: nn.Identity(),
-    "concat": lambda width: nn.Linear(width, width, bias=False),
-}
+@runtime_checkable
+class Combination(Protocol):
+    """How the candidate's vector ``s_target`` joins the session vector s.
+
+    ``normalised``: whether s is read with a softmax, and its projection has a bias.
+    """
+
+    normalised: ClassVar[bool]
+
+    def mix(self, width: int) -> nn.Module:
+        """What is applied to the attended states before they are added, ``[E, width] -> [E, width]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Added:
+    """``s + s_target``, with a softmax in s, as in the public code."""
+
+    normalised: ClassVar[bool] = True
+
+    def mix(self, width: int) -> nn.Module:
+        """Nothing."""
+        return nn.Identity()
+
+
+@dataclass(frozen=True)
+class Concatenated:
+    """One matrix over ``[s_target ; s]``, as in the paper, with s as in SR-GNN."""
+
+    normalised: ClassVar[bool] = False
+
+    def mix(self, width: int) -> nn.Module:
+        """The block of the matrix for ``s_target``."""
+        return nn.Linear(width, width, bias=False)
+
+
+COMBINATIONS: dict[str, Combination] = {"add": Added(), "concat": Concatenated()}  # their names in recipes
 
 
 class TargetAttention(ScoringHead):
     """The session vector depends on the candidate: ``score_v = (s + Σ_l β_l h_l) · v``, ``β = softmax_l(v · W h_l)``.
 
-    ``combine="concat"`` is the paper's form, one matrix over ``[s_target ; s]``; ``"add"`` is its public code's.
+    Args:
+        combine: ``Added()`` or ``Concatenated()``.
 
     Shapes: states ``[E, D]``, candidates ``[C, D]`` -> ``[S, C]``.
     Source: TAGNN (Yu et al. 2020) eqs 6–10. Differs: β excludes padding (the public code includes it, so that scores
@@ -53,13 +87,13 @@ class TargetAttention(ScoringHead):
     reads_only_readout = False  # the candidates attend to the states of the clicks
     no_products = "its session vector differs by candidate, so there is no one query to multiply"
 
-    def __init__(self, readout: nn.Module, project: nn.Module, *, width: int, combine: str = "add") -> None:
+    def __init__(self, readout: nn.Module, project: nn.Module, *, width: int, combine: Combination = Added()) -> None:
         super().__init__()
-        if combine not in _COMBINE:
-            raise InputError(f"combine={combine!r} must be one of {', '.join(_COMBINE)}")
+        if not isinstance(combine, Combination):
+            raise InputError(f"combine={combine!r} must be Added() or Concatenated()")
         self.readout, self.project = readout, project
         self.attend = nn.Linear(width, width, bias=False)  # a bias would cancel in the softmax
-        self.mix = _COMBINE[combine](width)
+        self.mix = combine.mix(width)
 
     def read(self, states: Tensor, batch: HeteroData) -> AttentionInputs:
         """Query, keys and values of the samples."""

@@ -26,8 +26,6 @@ from graphmeta.training.optimizers import Factory, Optimizer
 from graphmeta.training.run import Report
 from graphmeta.training.stages import Stage, train_stages
 
-VARIANTS = ("simple", "share", "doubleS", "full")
-
 
 class CrossDomainModel(Protocol):
     """Predicts ratings across domains."""
@@ -251,44 +249,65 @@ class AspectSizes:
     size: int = 32
 
 
+@dataclass(frozen=True)
+class CatnVariant:
+    """What CATN reads with.
+
+    Args:
+        attention: attention over words and the aspect correlation S; if False, uniform word weights and no S.
+        per_domain: an extractor for each domain instead of one.
+        auxiliary: the user's aspects are fused with those of an auxiliary document by like-minded users.
+    """
+
+    attention: bool = True
+    per_domain: bool = True
+    auxiliary: bool = True
+
+
+VARIANTS = {  # as the paper calls them
+    "simple": CatnVariant(attention=False, per_domain=False, auxiliary=False),
+    "share": CatnVariant(per_domain=False, auxiliary=False),
+    "doubleS": CatnVariant(auxiliary=False),
+    "full": CatnVariant(),
+}
+SIMPLE, SHARE, DOUBLE_S, FULL = VARIANTS.values()
+
+
 def catn(
     cut: CrossDomain,
     texts: Texts,
     *,
-    variant: str = "full",
+    variant: CatnVariant = FULL,
     sizes: AspectSizes = AspectSizes(),
     vectors: Tensor | None = None,
-    extractor_by: str = "document",
+    by_flow: bool = False,
 ) -> Catn:
     """CATN: aspects of a user's reviews in one domain matched with aspects of an item's reviews in the other.
 
     ``r̂ = mean_{p,q} (S ⊙ A_u W A_iᵀ)_{p,q} + b_u + b_i`` with ``S = LeakyReLU(V_s W V_tᵀ)``; for an item of the source
     domain ``Wᵀ``. ``A`` are convolution, gate and attention over a document (:mod:`graphmeta.nn.cross_domain.aspects`);
-    in ``full`` the user's is fused with that of an auxiliary document by like-minded users. Both flows, source
+    in ``FULL`` the user's is fused with that of an auxiliary document by like-minded users. Both flows, source
     documents to target items and the reverse, are trained on linking users.
 
     Args:
         cut: the split of users; texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
-        variant: ``simple`` (uniform word weights, no S, one extractor), ``share`` (attention and S, one extractor),
-            ``doubleS`` (an extractor per domain), ``full`` (also auxiliary documents).
+        variant: ``SIMPLE`` (uniform word weights, no S, one extractor), ``SHARE`` (attention and S, one extractor),
+            ``DOUBLE_S`` (an extractor per domain), ``FULL`` (also auxiliary documents), or another.
         sizes: of words and aspects.
         vectors: pretrained word vectors, see :func:`~graphmeta.data.reviews.read_vectors`; trained further.
-        extractor_by: ``document`` reads each document with the extractor of its domain; ``flow`` reads both documents
-            with that of the item's domain, as the released code does.
+        by_flow: read both documents with the extractor of the item's domain, as the released code does, instead of
+            each with that of its own domain.
 
     Raises:
-        InputError: an unknown variant or ``extractor_by``.
+        InputError: a variant that is not a :class:`CatnVariant`, such as a name.
 
     Source: Zhao et al., CATN: Cross-Domain Recommendation for Cold-Start Users via Aspect Transfer Network, SIGIR 2020.
     Differs: auxiliary documents exist for test users; padding is masked in the softmax; the user's own review of the
     item is removed from the item's document; one step for both flows, whose rows are mixed in a batch; a cold-start
     user's bias starts at 0 and is not trained; an unseen item's at the mean of its domain.
     """
-    if variant not in VARIANTS or extractor_by not in ("document", "flow"):
-        raise InputError(
-            f"variant {variant!r}, extractor_by {extractor_by!r}: the variants are {', '.join(VARIANTS)}, read by "
-            f"'document' or 'flow'"
-        )
+    if not isinstance(variant, CatnVariant):
+        raise InputError(f"variant={variant!r} must be SIMPLE, SHARE, DOUBLE_S, FULL or another CatnVariant(…)")
     words = WordVectors(len(texts.vocabulary), sizes.width, vectors=vectors)
     extractors = [
         AspectExtractor(
@@ -296,11 +315,11 @@ def catn(
             filters=sizes.filters,
             aspects=sizes.aspects,
             size=sizes.size,
-            attend=variant != "simple",
-            deep=variant == "full",
+            attend=variant.attention,
+            deep=variant.auxiliary,
         )
-        for _ in range(2 if variant in ("doubleS", "full") else 1)
+        for _ in range(2 if variant.per_domain else 1)
     ]
-    model = Catn(cut, texts, words, extractors, Matching(sizes.size, related=variant != "simple"))
-    model.by_flow = extractor_by == "flow"
+    model = Catn(cut, texts, words, extractors, Matching(sizes.size, related=variant.attention))
+    model.by_flow = by_flow
     return model

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
-from graphmeta.nn.encoders.hetero import MESSAGES, HeteroSession
+from graphmeta.nn.encoders.hetero import HeteroSession, Messages, mean_messages
 from graphmeta.nn.encoders.positions import Positions
 from graphmeta.nn.features.tables import ItemFeatures, uniform_
 from graphmeta.nn.features.transitions import TransitionFeatures
@@ -25,23 +24,20 @@ from graphmeta.system import System
 
 
 @published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
-def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: str = "mean") -> System:
+def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: Messages = mean_messages) -> System:
     """Relational message passing over session, items and their attributes; SR-GNN's readout.
 
     Args:
         width: d; steps: rounds of message passing.
-        messages: message function of a relation, one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`.
-
-    Raises:
-        InputError: an unknown message function.
+        messages: message function of a round: one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`, or a custom one as
+            in :class:`~graphmeta.nn.encoders.hetero.HeteroSession` (without a recipe).
 
     Source: Schlichtkrull et al., Modeling Relational Data with Graph Convolutional Networks, ESWC 2018, eq 2, with
-    SR-GNN's gate and readout; ``attention`` is GAT's for each relation, ``transformer`` HGT (Hu et al. 2020).
+    SR-GNN's gate and readout; ``attention_messages`` are GAT's for each relation, ``transformer_messages`` HGT's (Hu et
+    al. 2020).
     Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.encoders.hetero`.
     """
-    if messages not in MESSAGES:
-        raise InputError(f"unknown messages {messages!r}; choose {', '.join(MESSAGES)}")
-    encoder = HeteroSession(width, items.attributes, steps=steps, messages=MESSAGES[messages])
+    encoder = HeteroSession(width, items.attributes, steps=steps, messages=messages)
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
     return System(Recommender(ItemFeatures(len(items), width), encoder, head), items)
 

@@ -13,7 +13,7 @@ from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Cell, Recurrent
 from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.heads.target_attention import TargetAttention
+from graphmeta.nn.heads.target_attention import Added, Combination, TargetAttention
 from graphmeta.nn.losses.losses import AllPositions
 from graphmeta.nn.losses.negatives import SharedNegatives
 from graphmeta.nn.losses.pairwise import CrossEntropy
@@ -48,7 +48,7 @@ def sr_gnn(
 
 
 @published("Yu et al. 2020, TAGNN", family="session", equations="1-10")
-def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str = "add") -> System:
+def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: Combination = Added()) -> System:
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
     ``score_i = (s + Σ_l β_{i,l} h_l) · e_i``, ``β_i = softmax_l(e_i · W h_l)``; factorised, so that no vector per
@@ -56,9 +56,9 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
 
     Args:
         width: d; steps: rounds of message passing.
-        combine: ``add`` as in the public code, where α is a softmax; ``concat`` for the paper's form, one matrix over
-            ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that it begins as
-            SR-GNN and, after :meth:`~graphmeta.system.System.load_matching`, as a trained one.
+        combine: ``Added()`` as in the public code, where α is a softmax; ``Concatenated()`` for the paper's form, one
+            matrix over ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that
+            it begins as SR-GNN and, after :meth:`~graphmeta.system.System.load_matching`, as a trained one.
 
     W starts at zero, so that β is uniform at first: with trained item vectors, which have large norms, a random W would
     saturate the softmax and could not learn.
@@ -66,9 +66,9 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: str 
     Source: Yu et al., TAGNN: Target Attentive Graph Neural Networks for Session-based Recommendation, SIGIR 2020.
     Differs: both softmaxes run over clicks only; in the public code they include padding.
     """
-    added = combine == "add"
-    project = nn.Linear(2 * width, width, bias=added)
-    head = TargetAttention(SoftAttention(width, normalised=added), project, width=width, combine=combine)
+    project = nn.Linear(2 * width, width, bias=combine.normalised)
+    readout = SoftAttention(width, normalised=combine.normalised)
+    head = TargetAttention(readout, project, width=width, combine=combine)
     recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
     uniform_(recommender, width)
     for weight in (head.attend.weight, *head.mix.parameters()):
