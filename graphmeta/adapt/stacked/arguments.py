@@ -8,9 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-import torch
-
-from graphmeta.adapt.stacked.notes import name_of
+from graphmeta.adapt.stacked.notes import name_of, schemas_of
 
 
 class Form(NamedTuple):
@@ -56,8 +54,7 @@ def _forms(func: Callable[..., Any]) -> tuple[Form, ...]:
         return ()
     if isinstance(func, types.FunctionType):
         return (_of_python(func),)
-    found = torch._C._jit_get_schemas_for_operator(f"aten::{getattr(func, '__name__', '')}")
-    return tuple(_of_schema(schema) for schema in found)
+    return tuple(_of_schema(schema) for schema in schemas_of(func))
 
 
 def _of_python(func: Callable[..., Any]) -> Form:

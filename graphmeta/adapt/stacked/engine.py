@@ -100,8 +100,8 @@ class Call:
         """Raise an UnsupportedOp if a buffer is set to what is another tensor for each task."""
         for entries, name, found in self.twin.assigned():
             if self.stack is not None and self.stack.depends(found):
-                what = f"{self.twin.name_of(entries, name)}, a buffer that forward sets to a value of per-task weights,"
-                raise UnsupportedOp(what, Remedy.LOCAL)
+                name = self.twin.name_of(entries, name)
+                raise UnsupportedOp(f"{name} (a buffer) set to what depends on per-task weights", Remedy.LOCAL)
 
 
 def _own(weight: Weight, stack: Stack) -> Tensor:

@@ -163,10 +163,24 @@ def _name_of_operator(func: OpOverload | OpOverloadPacket) -> str:
     return name if space == "torch_scatter" else f"torch.ops.{space}.{name}"
 
 
+def schemas_of(func: Callable[..., Any]) -> list[Any]:
+    """The signatures of a built-in function or operator."""
+    if isinstance(func, OpOverload):
+        return [func._schema]
+    if isinstance(func, OpOverloadPacket):
+        return [getattr(func, overload)._schema for overload in func.overloads()]
+    return torch._C._jit_get_schemas_for_operator(f"aten::{getattr(func, '__name__', '')}")
+
+
 @cache
-def writes(name: str) -> bool:
-    """Whether an operation of this name writes into its first argument."""
-    return name in _ASSIGNED or (name.endswith("_") and not name.startswith("__"))
+def written_by(func: Callable[..., Any]) -> tuple[int, ...]:
+    """The positions of the arguments that a function writes into, apart from ``out``."""
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
+        every = [enumerate(schema.arguments) for schema in schemas_of(func)]
+        places = {n for one in every for n, x in one if x.is_write and not x.kwarg_only}
+        return tuple(sorted(places))
+    name = name_of(func)
+    return (0,) if name in _ASSIGNED or (name.endswith("_") and not name.startswith("__")) else ()
 
 
 def readable(name: str) -> str:

@@ -78,7 +78,7 @@ from graphmeta.adapt.stacked.notes import (
     name_of,
     readable,
     tensors_in,
-    writes,
+    written_by,
 )
 from graphmeta.adapt.stacked.ownership import Ownership, root_of
 from graphmeta.adapt.stacked.task_value import TaskValue
@@ -144,12 +144,14 @@ class Stack(Ownership, TorchFunctionMode):
             raise UnsupportedOp("a gradient hook, which sees the rows of all tasks,", Remedy.DERIVATIVE)
         if name in ALWAYS:
             return ALWAYS[name](self, func, args, kwargs)
-        if not writes(name):
+        places = written_by(func)
+        if not places:
             out = func(*args, **kwargs)
             self.follow(name, args, kwargs, out)
             return out
-        self.guard.write(readable(name), args[0] if args else None)
-        return self.write(func, name, args, kwargs, args[0] if args else None)
+        into = [args[place] for place in places if place < len(args)]
+        self._check_written(name, args, kwargs, into)
+        return self.write(func, name, args, kwargs, into[0] if into else None)
 
     def write(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], into: Any
@@ -162,8 +164,6 @@ class Stack(Ownership, TorchFunctionMode):
             before = replace(before, points=None)  # other values now
         data_so_far = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
         weighty = self.depends(args, kwargs)
-        if weighty and address(into) in self.shared:
-            raise UnsupportedOp(f"{readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
         out = func(*args, **kwargs)
         setattr(root, DATA, into._version if data_so_far and not weighty else None)
         if into is not kwargs.get("out"):
@@ -262,6 +262,13 @@ class Stack(Ownership, TorchFunctionMode):
             raise UnsupportedOp("an operation inside a TorchDispatchMode", Remedy.PLAIN)
         if torch.is_inference_mode_enabled() != self.inference:
             raise UnsupportedOp("torch.inference_mode inside of the recommender", Remedy.NO_GRAD)
+
+    def _check_written(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], into: list[Any]) -> None:
+        """Check that an operation may write into these arguments."""
+        for x in tensors_in(into):
+            self.guard.write(readable(name), x)
+        if any(address(x) in self.shared for x in tensors_in(into)) and self.depends(args, kwargs):
+            raise UnsupportedOp(f"{readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
 
     def _check_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Check that an operation may write into its ``out``, if it has one."""

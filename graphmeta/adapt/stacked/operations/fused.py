@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from graphmeta.adapt.stacked.arguments import by_position
 from graphmeta.adapt.stacked.guard import Guard
-from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, readable, tensors_in, writes
+from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, readable, tensors_in, written_by
 from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
 from graphmeta.adapt.stacked.operations.segments import SEGMENTS
@@ -52,7 +52,7 @@ class ExactDerivatives(TorchFunctionMode):
         if self.guard is not None and name not in PASSED:
             self.guard.reach(args, kwargs)
             self.guard.renormalised(name, args, kwargs)
-            for into in tensors_in((args[:1] if writes(name) else (), kwargs.get("out"))):
+            for into in tensors_in(([args[n] for n in written_by(func) if n < len(args)], kwargs.get("out"))):
                 self.guard.write(readable(name), into)
         function = _PARTS.get(name) if self.parts else None
         if function is None or not (self.again or name in RECURRENT):
