@@ -278,7 +278,7 @@ class Stack(Ownership, TorchFunctionMode):
         for into in tensors_in((out,)):
             self.guard.write(name, into)
         if self.depends(args, kwargs):
-            raise UnsupportedOp(f"{readable(name)} of what depends on per-task weights, by out=,", Remedy.ASSIGN)
+            raise UnsupportedOp(f"{readable(name)} with out= of what depends on per-task weights", Remedy.ASSIGN)
 
     def depends(self, *values: Any) -> bool:
         """Whether one of the tensors among these is a per-task value or was computed from one."""
