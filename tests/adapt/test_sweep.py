@@ -40,7 +40,7 @@ def test_a_layer_is_never_silently_wrong(name):
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith("attack disguised")])
-def test_what_looks_like_another_operation_is_never_silently_wrong(name):
+def test_an_operation_that_resembles_another_is_never_silently_wrong(name):
     found = examine(name, (QUICK[0], QUICK[3]))
     assert found.outcome in GOOD, found
 
