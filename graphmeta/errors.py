@@ -22,6 +22,9 @@ class Remedy(Enum):
     KEEP = "remove it; an inner step saves few activations"
     WHERE = "select with torch.where"
     TENSOR = "keep the value in a tensor"
+    ASSIGN = "assign the result, without out="
+    NO_GRAD = "use torch.no_grad instead"
+    LOCAL = "keep it in a variable of forward"
 
 
 class UnsupportedOp(NotImplementedError):

@@ -72,6 +72,9 @@ def failure_of(error: Exception) -> Failure:
     if "TorchScript interpreter" in str(error):  # wraps any other error in its own
         what = "a scripted function on a per-task weight, by code that torch functions do not see"
         return Failure(f"{place}{what}: not supported by the stacked engine", kind, Remedy.PLAIN, lasting)
+    if type(error).__module__.startswith("torch._dynamo"):  # of torch.cond and its like, which compile what they call
+        what = "a compiled function or torch.cond, by code that torch functions do not see"
+        return Failure(f"{place}{what}: not supported by the stacked engine", kind, Remedy.WHERE, True)
     reason = f"{place}{type(error).__name__} in the stacked engine ({_first_line(error)})"
     return Failure(reason, kind, Remedy.LISTED, lasting)
 

@@ -146,12 +146,20 @@ class Twin:
         plain = (w for w in weights.values() if type(w) in (Tensor, nn.Parameter))
         guard.parameters = self.parameters | {address(w) for w in plain if address(w) > 0}
 
+    def assigned(self) -> list[tuple[dict[str, Any], str, Tensor]]:
+        """The buffers that the twin has replaced: the original's entries, the name and the new value of each."""
+        found = [(original, name, own.get(name), shared) for original, own, name, shared in self._buffers]
+        return [(entries, name, x) for entries, name, x, shared in found if x is not shared and isinstance(x, Tensor)]
+
+    def name_of(self, entries: dict[str, Any], name: str) -> str:
+        """The full name of a buffer among these entries of the original."""
+        parts = self.original.named_modules()
+        return next((f"{prefix}.{name}" for prefix, part in parts if prefix and part._buffers is entries), name)
+
     def hand_back(self) -> None:
         """Copy back the buffers and numbers that the twin has assigned in training."""
-        for original, own, name, shared in self._buffers:
-            found = own[name]
-            if found is not shared and isinstance(found, Tensor):
-                original[name] = found.detach()
+        for entries, name, found in self.assigned():
+            entries[name] = found.detach()
         for module, twin in self._pairs:
             for name, value in twin.__dict__.items():
                 if type(value) in _EXACT and name != "training" and getattr(module, name, None) is not value:
@@ -189,9 +197,10 @@ class Twin:
         for module, twin in self._pairs:
             shared = getattr(type(module), "untwinned", ()) + (_RECURRENT if isinstance(module, nn.RNNBase) else ())
             for name, value in module.__dict__.items():
-                if type(value) in _EXACT or name in _TENSORS or name in shared or (name in _HOOKS and not value):
+                if type(value) in _EXACT or name in _TENSORS or name in shared:
                     continue
-                twin.__dict__[name] = self._value(value)
+                # A hook that forward registers is local to the call.
+                twin.__dict__[name] = type(value)() if name in _HOOKS and not value else self._value(value)
             for name in _slots_of_kind(type(module)):
                 if hasattr(module, name):
                     object.__setattr__(twin, name, self._value(getattr(module, name)))

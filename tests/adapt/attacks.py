@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import wrap_torch_function
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import HeteroData
 from torch_geometric.utils import to_dense_batch
 
 from graphmeta.sampling.batch_rows import NEXT
 from tests.adapt.idioms import ABSENT, EVAL_ONLY, ITEMS, LAYERS, PLAIN, THREE_STEPS, clicks, sessions
+from tests.adapt.layers import flat, padded
 
 __all__ = ["ABSENT", "EVAL_ONLY", "ITEMS", "LAYERS", "PLAIN", "THREE_STEPS"]
 
@@ -317,14 +319,14 @@ def one_for_all(m: Any, h: Tensor) -> Tensor:
 
 
 def turned(h: Tensor) -> Tensor:
-    """Row numbers, each one further."""
-    return (torch.arange(len(h)) + 1) % len(h)
+    """Row numbers, from the last to the first."""
+    return len(h) - 1 - torch.arange(len(h))
 
 
-def further(b: HeteroData) -> Tensor:
-    """The number of the click behind each click, of the first behind the last: rows of the batch, pointing anywhere."""
-    place = b["event"].order * 0 + torch.arange(b["event"].num_nodes)
-    return (place + 1) % b["event"].num_nodes
+def reversed_rows(b: HeteroData) -> Tensor:
+    """Each click with the number of the one that is as far from the other end: rows of the batch, pointing anywhere."""
+    last = b["event"].num_nodes - 1
+    return b["event"].order * 0 + (last - torch.arange(last + 1))
 
 
 def into_next(v: Tensor) -> Tensor:
@@ -347,19 +349,19 @@ _MOVED = {
     "rolled": lambda m, h, b, v: v.roll(1, 0),
     "flipped": lambda m, h, b, v: v.flip(0),
     "sorted": lambda m, h, b, v: v.sort(0).values,
-    "taken from the next": lambda m, h, b, v: v[turned(h)],
-    "selected from the next": lambda m, h, b, v: v.index_select(0, further(b)),
-    "indexed from the next": lambda m, h, b, v: v[further(b)],
-    "indexed from the next, by two": lambda m, h, b, v: v[further(b)[:, None], torch.arange(v.shape[1])],
-    "gathered from the next": lambda m, h, b, v: v.gather(0, further(b)[:, None].expand_as(v)),
-    "gathered from the next by numbers": lambda m, h, b, v: v.gather(0, turned(h)[:, None].expand_as(v)),
+    "taken from the other end": lambda m, h, b, v: v[turned(h)],
+    "selected from the other end": lambda m, h, b, v: v.index_select(0, reversed_rows(b)),
+    "indexed from the other end": lambda m, h, b, v: v[reversed_rows(b)],
+    "indexed from the other end, by two": lambda m, h, b, v: v[reversed_rows(b)[:, None], torch.arange(v.shape[1])],
+    "gathered from the other end": lambda m, h, b, v: v.gather(0, reversed_rows(b)[:, None].expand_as(v)),
+    "gathered from the other end by numbers": lambda m, h, b, v: v.gather(0, turned(h)[:, None].expand_as(v)),
     "taken along": lambda m, h, b, v: v.take_along_dim(turned(h)[:, None], 0),
-    "embedded": lambda m, h, b, v: torch.nn.functional.embedding(further(b), v),
+    "embedded": lambda m, h, b, v: torch.nn.functional.embedding(reversed_rows(b), v),
     "cut and joined": lambda m, h, b, v: torch.cat([v[1:], v[:1]]),
     "padded": lambda m, h, b, v: torch.nn.functional.pad(v, (0, 0, 1, 0))[1:] + v[:1],
     "written one further": lambda m, h, b, v: into_next(v),
-    "index_copy one further": lambda m, h, b, v: torch.zeros_like(v).index_copy(0, turned(h), v),
-    "index_put one further": lambda m, h, b, v: torch.zeros_like(v).index_put((further(b),), v),
+    "index_copy backwards": lambda m, h, b, v: torch.zeros_like(v).index_copy(0, turned(h), v),
+    "index_put backwards": lambda m, h, b, v: torch.zeros_like(v).index_put((reversed_rows(b),), v),
     "in pairs": lambda m, h, b, v: in_pairs(v),
     "cummax": lambda m, h, b, v: v.cummax(0).values,
     "the largest": lambda m, h, b, v: v.amax(0),
@@ -426,8 +428,7 @@ def zeroed(at: Tensor, write: Callable[[Tensor], Any]) -> Tensor:
 
 def of_items(m: Any, h: Tensor, b: HeteroData, at: Tensor) -> Tensor:
     """The same value for all items, read at these row numbers."""
-    v = h.new_zeros(b["item"].num_nodes, h.shape[1]) + h.sum() * 0 + m.w[0]
-    return v[at]
+    return (item_sums(h, b) * 0 + m.w[0])[at]
 
 
 def buffered(m: Any, v: Tensor) -> Tensor:
@@ -487,7 +488,7 @@ _HIDDEN = {
         m, h, b, b["event"].item.index_fill(0, torch.arange(len(h)), 0)
     ),
     "row numbers, tril": lambda m, h, b, v: of_items(m, h, b, b["event"].item[:, None, None].tril(-1)[:, 0, 0]),
-    "row numbers of the next": lambda m, h, b, v: of_items(m, h, b, b["event"].item[further(b)]),
+    "row numbers backwards": lambda m, h, b, v: of_items(m, h, b, b["event"].item[reversed_rows(b)]),
     "row numbers below 0": lambda m, h, b, v: torch.where(
         (b["event"].order > 0)[:, None], m.linear(h)[torch.arange(len(h)) - 1], 0.0
     ),
@@ -582,7 +583,7 @@ _HIDDEN |= {
     "packed rows summed by their session": lambda m, h, b, v: sessions_of(
         b, (h * 0 + 1) * m.tok[0], b["event"].batch[b["event"].order.argsort(stable=True)]
     ),
-    "rows summed by the next session": lambda m, h, b, v: sessions_of(b, v, b["event"].batch[turned(h)]),
+    "rows summed by another session": lambda m, h, b, v: sessions_of(b, v, b["event"].batch[turned(h)]),
     "the state of a cell": lambda m, h, b, v: recurrent_cell_state(m, h, v),
     "a function of one's own": lambda m, h, b, v: NormOfAll.apply(m.linear(h)),
     "the size of arange": lambda m, h, b, v: h * len(torch.arange(code(v)[0] + 1)),
@@ -624,3 +625,226 @@ def cell_weights(h: Tensor) -> list[Tensor]:
 
 def attended(h: Tensor, v: Tensor) -> Tensor:
     return torch.nn.functional.scaled_dot_product_attention(h[:, None], v[:, None], v[:, None])[:, 0]
+
+
+# Names, signatures and places by which an operation looks like another, or is seen by nobody.
+
+
+@torch.library.custom_op("attacks::relu", mutates_args=())
+def op_relu(x: Tensor) -> Tensor:
+    """Somebody's own operator of a name that torch has too: the rows backwards."""
+    return x.flip(0).clone()
+
+
+op_relu.register_autograd(lambda ctx, g: g.flip(0))
+
+
+@torch.library.custom_op("attacks::keep", mutates_args=("into",))
+def op_keep(x: Tensor, into: Tensor) -> None:
+    into.copy_(x)
+
+
+@torch.library.custom_op("attacks::linear", mutates_args=())
+def op_linear(x: Tensor, w: Tensor) -> Tensor:
+    return 2 * x @ w
+
+
+def _linear_backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+    x, w = ctx.saved_tensors
+    return 2 * g @ w.t(), 2 * x.t() @ g
+
+
+op_linear.register_autograd(_linear_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+
+
+class BackwardsTanh(TorchDispatchMode):
+    """Turns the rows round beneath torch functions."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        return out.flip(0) if func is torch.ops.aten.tanh.default else out
+
+
+def dispatched(v: Tensor) -> Tensor:
+    with torch.no_grad(), BackwardsTanh():
+        return v.tanh()
+
+
+def inferred(m: Any, h: Tensor) -> Tensor:
+    with torch.inference_mode():
+        gate = torch.sigmoid(m.linear(h))
+    return gate.clone()
+
+
+def by_out(like: Tensor, call: Callable[..., Any]) -> Tensor:
+    """What an operation writes into a tensor of its own."""
+    into = torch.zeros(like.shape)
+    with torch.no_grad():
+        call(into)
+    return into
+
+
+def with_data(at: Tensor) -> Tensor:
+    at = at.clone()
+    at.data = torch.zeros_like(at)
+    return at
+
+
+def kept_by_all(m: Any, v: Tensor, call: Callable[..., Any]) -> Tensor:
+    call(v.detach()[0], m.table[0, :6])
+    return m.table[0, :6].clone().expand_as(v)
+
+
+def small_mask(m: Any, h: Tensor, b: HeteroData) -> Tensor:
+    later = (b["event"].order > 0).to(torch.uint8)
+    part = m.linear(h[later])
+    out = torch.zeros_like(h)
+    out[later] = part
+    return out
+
+
+def frozen(layer: nn.Module, h: Tensor) -> Tensor:
+    with torch.set_grad_enabled(layer.weight.requires_grad):
+        return torch.tanh(layer(h))
+
+
+def no_learning(m: Any, h: Tensor) -> Tensor:
+    m.linear.requires_grad_(False)
+    return m.linear(h)
+
+
+def eye(h: Tensor) -> Tensor:
+    return torch.eye(len(h))[turned(h)]
+
+
+_DISGUISED = {
+    "an operator called relu": lambda m, h, b, v: torch.ops.attacks.relu(v),
+    "an operator called linear": lambda m, h, b, v: torch.ops.attacks.linear(h, m.w),
+    "an operator of aten": lambda m, h, b, v: torch.ops.aten.flip(v, [0]),
+    "an operator that writes": lambda m, h, b, v: kept_by_all(m, v, torch.ops.attacks.keep),
+    "a list that is written into": lambda m, h, b, v: kept_by_all(
+        m, v, lambda x, into: torch._foreach_copy_([into], [x])
+    ),
+    "torch.embedding": lambda m, h, b, v: torch.embedding(v, reversed_rows(b)),
+    "torch.embedding by keyword": lambda m, h, b, v: torch.embedding(weight=v, indices=turned(h)),
+    "torch.batch_norm": lambda m, h, b, v: torch.batch_norm(
+        h, m.w[0], m.w[1], torch.zeros(6), torch.ones(6), False, 0.1, 1e-5, False
+    ),
+    "a reflected product": lambda m, h, b, v: m.w.__rmatmul__(h[:, :, None] * h[:, None]).sum(1),
+    "a mode beneath": lambda m, h, b, v: dispatched(v),
+    "inference mode": lambda m, h, b, v: inferred(m, h),
+    "row numbers by view(dtype=)": lambda m, h, b, v: of_items(
+        m, h, b, b["event"].item.view(dtype=torch.int32)[1::2].long()
+    ),
+    "row numbers with other data": lambda m, h, b, v: of_items(m, h, b, with_data(b["event"].item)),
+    "out= of a product": lambda m, h, b, v: h * by_out(h, lambda z: torch.mm(h, m.w, out=z)),
+    "out= of a look-up": lambda m, h, b, v: (
+        h * by_out(h, lambda z: torch.index_select(m.tok, 0, b["event"].order % 6, out=z))
+    ),
+    "out= of joined weights": lambda m, h, b, v: h @ by_out(m.w, lambda z: torch.cat([m.w[3:], m.w[:3]], out=z)),
+    "out= of an exponential": lambda m, h, b, v: h @ by_out(m.w, lambda z: torch.exp(m.w, out=z)),
+    "out= of addmm": lambda m, h, b, v: h * by_out(h, lambda z: torch.addmm(h, h, m.w, out=z)),
+    "out= of a pair": lambda m, h, b, v: by_out(
+        m.w[0], lambda z: torch.max(v, 0, out=(z, torch.zeros(6, dtype=torch.long)))
+    ).expand_as(h),
+    "a weight copied": lambda m, h, b, v: h @ by_out(m.w, lambda z: z.copy_(m.w)),
+    "whether a weight learns": lambda m, h, b, v: m.linear(h) if m.w.requires_grad else m.linear(h).detach(),
+    "whether a derived weight learns": lambda m, h, b, v: (
+        m.linear(h) if m.w.sum().requires_grad else m.linear(h).detach()
+    ),
+    "gradients where a weight learns": lambda m, h, b, v: frozen(m.linear, h),
+    "a leaf": lambda m, h, b, v: m.linear(h).detach() if m.linear(h).is_leaf else m.linear(h),
+    "a weight's node": lambda m, h, b, v: m.linear(h) if m.w.sum().grad_fn else m.linear(h).detach(),
+    "a weight's strides": lambda m, h, b, v: h @ (m.w if m.w.t().stride() == m.w.stride() else m.w.sin()),
+    "a weight's contiguity": lambda m, h, b, v: h @ (m.w if m.w.t().is_contiguous() else m.w.sin()),
+    "a weight's memory": lambda m, h, b, v: h @ (m.w if m.w.data_ptr() == m.linear.weight.data_ptr() else m.w.sin()),
+    "a weight's storage": lambda m, h, b, v: h * (m.w.untyped_storage().nbytes() / 288),
+    "a weight's base": lambda m, h, b, v: h @ (m.w if m.w[:3]._base is not None else m.w.sin()),
+    "whether a weight is a view": lambda m, h, b, v: h @ (m.w if m.w[:3]._is_view() else m.w.sin()),
+    "a weight's text": lambda m, h, b, v: h * (1 + ("Task" in repr(m.w))),
+    "addmm by keyword": lambda m, h, b, v: torch.addmm(input=m.w[0], mat1=h, mat2=m.w),
+    "addmm of rows by keyword": lambda m, h, b, v: torch.addmm(input=h * 0, mat1=eye(h), mat2=v),
+    "baddbmm by keyword": lambda m, h, b, v: torch.baddbmm(
+        h[:, None], batch1=h[:, None], batch2=m.w.expand(len(h), -1, -1)
+    )[:, 0],
+    "addmv by keyword": lambda m, h, b, v: h * torch.addmv(h[:, 0], mat=h, vec=m.w[0])[:, None],
+    "dot by keyword": lambda m, h, b, v: h * torch.dot(m.w[0], tensor=m.w[1]),
+    "view by keyword": lambda m, h, b, v: h @ m.w.view(-1).view(size=(6, 6)),
+    "scatter by keyword": lambda m, h, b, v: torch.zeros_like(v).scatter(
+        dim=0, index=turned(h)[:, None].expand_as(v), src=v
+    ),
+    "std of all": lambda m, h, b, v: m.linear(h) + 0 * torch.ones(6).std(True),
+    "a mask of small integers": lambda m, h, b, v: small_mask(m, h, b),
+    "cosines to constants": lambda m, h, b, v: torch.nn.functional.cosine_similarity(
+        m.linear(h), torch.linspace(-1, 1, 36).reshape(6, 1, 6), dim=-1
+    ).t(),
+    "a norm of what is read": lambda m, h, b, v: torch.nn.functional.embedding(
+        b["event"].order % 6, m.tok, max_norm=1.0
+    ),
+    "a layer frozen inside": lambda m, h, b, v: no_learning(m, h),
+}
+for _name, _call in _DISGUISED.items():
+    clicks(
+        f"attack disguised, {_name}",
+        lambda m, h, b, call=_call: torch.tanh(m.linear(h) + call(m, h, b, one_for_all(m, h)) @ m.w),
+        tables,
+    )
+
+clicks(
+    "attack disguised, a cell by keyword",
+    lambda m, h, b: torch.gru_cell(
+        h,
+        hx=h.sin(),
+        w_ih=m.cell.weight_ih,
+        w_hh=m.cell.weight_hh,
+        b_ih=m.cell.bias_ih,
+        b_hh=m.cell.bias_hh,
+    ),
+    lambda d: {"cell": nn.GRUCell(d, d)},
+)
+
+
+class Grouped(nn.Module):
+    """Two heads of queries for each head of keys, in sessions of a fixed length."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(d, 4 * d), nn.Linear(d, 2 * d), nn.Linear(d, 2 * d)
+        self.out = nn.Linear(4 * d, d)
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        dense, known = padded(x[batch["event"].item], batch, 50)
+        q, k, v = (
+            layer(dense).unflatten(2, (-1, dense.shape[2])).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        heard = torch.nn.functional.scaled_dot_product_attention(
+            query=q, key=k, value=v, attn_mask=known[:, None, None], enable_gqa=True
+        )
+        return flat(self.out(heard.transpose(1, 2).flatten(2)), batch)
+
+
+LAYERS["attack disguised, grouped queries"] = Grouped
+
+
+class Keeper(nn.Module):
+    """Keeps what its weights made, for the next call."""
+
+    def __init__(self, d: int, what: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear, self.what = nn.Linear(d, d), what
+        self.register_buffer("kept", torch.zeros(d))
+
+    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
+        out = self.linear(x[batch["event"].item])
+        self.kept = self.what(out.detach(), self.linear.weight.detach())
+        return torch.tanh(out)
+
+
+_KEPT = {
+    "a mean": lambda out, w: out.mean(0),
+    "a row": lambda out, w: out[0],
+    "a norm of a weight": lambda out, w: w.norm(),
+}
+for _name, _what in _KEPT.items():
+    LAYERS[f"attack disguised, {_name} in a buffer"] = lambda d, what=_what: Keeper(d, what)

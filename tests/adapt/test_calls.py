@@ -1,6 +1,7 @@
 """What a call may not do: leave a trace, guess whose rows a tensor holds, or depend on who else is asked."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,8 @@ from torch_geometric.nn import GATv2Conv, MessagePassing
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.stacked.notes import Owner, Rows, Term
+from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.step import Gradient
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
@@ -546,3 +549,67 @@ def test_a_constant_that_would_be_large_for_all_tasks_goes_to_the_loop(monkeypat
         tasks = task_batch(samples, num_items=len(LOG.items), max_support=1)
         found = system.adaptation.run(system.recommender, tasks, SoftmaxLoss(), score=True)
     assert found.isfinite().all()
+
+
+# what a call keeps --------------------------------------------------------------------------------------------------
+
+
+class HookedInside(nn.Module):
+    """Doubles a layer's output by a hook of one call, which is removed or stays."""
+
+    def __init__(self, *, stays):
+        super().__init__()
+        self.layer, self.stays = nn.Linear(WIDTH, WIDTH), stays
+
+    def forward(self, x, batch):
+        handle = self.layer.register_forward_hook(lambda module, inputs, out: 2 * out)
+        out = self.layer(x[batch["event"].item])
+        if not self.stays:
+            handle.remove()
+        return torch.tanh(out)
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_hook_that_forward_registers_is_seen_by_its_call_only(stays):
+    system = system_of(made(lambda: HookedInside(stays=stays)))
+    expected = [system.recommend(clicks, 5) for clicks in ASKED[:8]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda clicks: system.recommend(clicks, 5), ASKED[:8] * 4))
+    assert found == expected * 4
+    assert not any(part._forward_hooks for part in system.modules())
+
+
+class Keeps(nn.Module):
+    """Adds what its weights made of the call before."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("kept", torch.zeros(WIDTH))
+
+    def forward(self, x, batch):
+        out = self.layer(x[batch["event"].item])
+        before, self.kept = self.kept, out.detach().mean(0)
+        return torch.tanh(out + before)
+
+
+def test_a_buffer_set_to_what_weights_decide_is_named():
+    def losses(stacked):
+        system = system_of(made(Keeps), steps=2)
+        system.adaptation.stacked = stacked
+        return [system.losses(last_clicks(LOG).take(slice(0, 5))).detach() for _ in range(2)]
+
+    with pytest.warns(UserWarning, match=r"encoder\.kept \(a buffer\) set to what depends on per-task weights"):
+        found = losses(True)
+    torch.testing.assert_close(found, losses(False), rtol=0, atol=1e-12)
+
+
+def test_conditions_of_rows_are_not_those_of_others_by_the_same_index():
+    stack, asked = Stack(2), []
+    index, first, second = torch.tensor([0, 3]), torch.zeros(4), torch.zeros(4)
+    owner = Owner(None, (Term(lambda: asked.append("second")),))
+    stack.rows(first)
+    stack.rows(second, owner=owner)
+    for x, expected in ((first, []), (second, ["second"])):
+        stack.use(Rows(stack, 0, stack.owner_by_value(index, x, stack.note(x))))
+        assert asked == expected

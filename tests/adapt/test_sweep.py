@@ -39,6 +39,12 @@ def test_a_layer_is_never_silently_wrong(name):
     assert found.outcome in GOOD, found
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith("attack disguised")])
+def test_an_operation_that_resembles_another_is_never_silently_wrong(name):
+    found = examine(name, (QUICK[0], QUICK[3]))
+    assert found.outcome in GOOD, found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_case_of_a_layer_is_never_silently_wrong(name):

@@ -92,8 +92,16 @@ class Call:
         if self.stack is not None:
             found = self.stack.settled(found)
         if self.twin.module.training:
+            self._check_assigned()
             self.twin.hand_back()
         return found
+
+    def _check_assigned(self) -> None:
+        """Raise an UnsupportedOp if a buffer is set to what is another tensor for each task."""
+        for entries, name, found in self.twin.assigned():
+            if self.stack is not None and self.stack.depends(found):
+                name = self.twin.name_of(entries, name)
+                raise UnsupportedOp(f"{name} (a buffer) set to what depends on per-task weights", Remedy.LOCAL)
 
 
 def _own(weight: Weight, stack: Stack) -> Tensor:

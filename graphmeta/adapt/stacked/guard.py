@@ -7,9 +7,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import address, tensors_in
 from graphmeta.errors import InputError, Remedy, UnsupportedOp
 
+_WRITTEN = "writes into a parameter; write into a copy, or make it a buffer"
+_FROZEN = "inside of the recommender changes which parameters learn; freeze them before they are adapted, or detach"
+_INSTEAD = {
+    "requires_grad_": _FROZEN,
+    "an assignment to a tensor's requires_grad": _FROZEN,
+    **dict.fromkeys(
+        ("embedding with max_norm", "embedding_bag with max_norm"),
+        "rescales the rows of a parameter; divide the rows that are read by their norms instead",
+    ),
+}
+_LOOK_UPS = frozenset({"embedding", "embedding_bag"})
 _KNOWN = "a global, a class attribute, or an object that holds the module"
 
 
@@ -63,6 +75,11 @@ class Guard:
                     f"from its module"
                 )
 
+    def renormalised(self, name: str, args: Any, kwargs: Any) -> None:
+        """Raise an InputError if a look-up by ``torch.nn.functional`` rescales the rows of a parameter in place."""
+        if name in _LOOK_UPS and given(args, kwargs, 3, "max_norm") is not None:
+            self.write(f"{name} with max_norm", given(args, kwargs, 1, "weight"))
+
     def write(self, name: str, into: Any) -> None:
         """Check that an operation of this name may write into a tensor.
 
@@ -73,6 +90,6 @@ class Guard:
         if not isinstance(into, Tensor):
             return
         if isinstance(into, nn.Parameter) or (self.parameters and address(into) in self.parameters):
-            raise InputError(f"{name} writes into a parameter; write into a copy, or make it a buffer")
+            raise InputError(f"{name} {_INSTEAD.get(name, _WRITTEN)}")
         if self._addresses and address(into) in self._addresses:
             raise UnsupportedOp(f"{name} into a tensor that a per-task weight has made or met", Remedy.COPY)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 
 from graphmeta.errors import Remedy
 
@@ -45,7 +46,7 @@ class Owner:
     def __init__(self, make: Callable[[], Tensor] | None, terms: tuple[Term, ...] = ()) -> None:
         self._make, self.blocks, self.terms = make, make is None, terms
         self._task: Tensor | None = None
-        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.stacked.operations.products.in_blocks
+        self.dealt: tuple[Tensor, int] | None = None  # see graphmeta.adapt.stacked.operations.products.split_by_task
 
     @property
     def task(self) -> Tensor:
@@ -128,10 +129,17 @@ def address(x: Tensor) -> int:
 
 @cache
 def name_of(func: Callable[..., Any]) -> str:
-    """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``."""
-    name = getattr(func, "__name__", None) or str(func)
-    if isinstance(func, types.FunctionType) and func.__module__.split(".")[0] not in _KNOWN:
-        return f"{func.__module__}:{func.__qualname__}"  # a user's function, whatever its name
+    """The plain name of a torch function: ``add`` for ``torch.add``, ``Tensor.__radd__``; ``add_`` in place; ``.T``.
+
+    Functions that share a name with these, but not their meaning or arguments, have a name that no rule has.
+    """
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
+        return _name_of_operator(func)
+    name, home = getattr(func, "__name__", None) or str(func), getattr(func, "__module__", None)
+    if isinstance(home, str) and home.split(".")[0] not in _KNOWN:
+        return f"{home}:{getattr(func, '__qualname__', name)}"  # a user's function, whatever its name
+    if name in _OTHER_ORDER and func is getattr(torch, name):
+        return f"torch.{name}"
     if name in ("__get__", "__set__"):
         return ("." if name == "__get__" else "=.") + func.__self__.__name__  # pyright: ignore[reportFunctionMemberAccess]
     if not (name.startswith("__") and name.endswith("__")):
@@ -141,19 +149,54 @@ def name_of(func: Callable[..., Any]) -> str:
         return f"__{name}__"
     if name in _DUNDER:
         return _DUNDER[name]
-    if name[1:] in _ARITHMETIC and name[0] == "r":
+    if name[1:] in _ARITHMETIC and name[0] == "r" and name != "rmatmul":  # w.__rmatmul__(x) is x @ w
         return _DUNDER.get(name[1:], name[1:])
     if name[1:] in _ARITHMETIC and name[0] == "i":
         return _DUNDER.get(name[1:], name[1:]) + "_"
     return name
 
 
+def _name_of_operator(func: OpOverload | OpOverloadPacket) -> str:
+    """``torch.ops.mine.relu``, which is not ``relu``; torch-scatter's operators by their plain names."""
+    packet = func.overloadpacket if isinstance(func, OpOverload) else func
+    space, _, name = str(packet).partition(".")
+    return name if space == "torch_scatter" else f"torch.ops.{space}.{name}"
+
+
+def schemas_of(func: Callable[..., Any]) -> list[Any]:
+    """The signatures of a built-in function or operator."""
+    if isinstance(func, OpOverload):
+        return [func._schema]
+    if isinstance(func, OpOverloadPacket):
+        return [getattr(func, overload)._schema for overload in func.overloads()]
+    return torch._C._jit_get_schemas_for_operator(f"aten::{getattr(func, '__name__', '')}")
+
+
 @cache
-def writes(name: str) -> bool:
-    """Whether an operation of this name writes into its first argument."""
-    return name == "setitem" or (name.endswith("_") and not name.startswith("__"))
+def written_by(func: Callable[..., Any]) -> tuple[int, ...]:
+    """The positions of the arguments that a function writes into, apart from ``out``."""
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
+        every = [enumerate(schema.arguments) for schema in schemas_of(func)]
+        places = {n for one in every for n, x in one if x.is_write and not x.kwarg_only}
+        return tuple(sorted(places))
+    name = name_of(func)
+    return (0,) if name in _ASSIGNED or (name.endswith("_") and not name.startswith("__")) else ()
 
 
+def readable(name: str) -> str:
+    """The name of an operation in messages."""
+    if name in _READ_OUT:
+        return _READ_OUT[name]
+    if name.startswith("=."):
+        return f"an assignment to a tensor's {name[2:]}"
+    return f"a tensor's {name[1:]}" if name.startswith(".") else name
+
+
+NUMBERS = ("item", "tolist", "numpy", "__float__", "__int__", "__index__")
+_READ_OUT = {"__bool__": "control flow (if, while)", **dict.fromkeys(NUMBERS, "reading a Python number")}
+_ASSIGNED = frozenset({"setitem", "=.data", "=.real", "=.imag", "=.requires_grad"})
+# Of torch itself, not of torch.nn.functional: the same names for other orders of arguments.
+_OTHER_ORDER = frozenset({"embedding", "embedding_bag", "batch_norm", "instance_norm"})
 _PYTHON = frozenset({"bool", "float", "int", "index", "complex"})
 _KNOWN = ("torch", "graphmeta", "torch_geometric", "torch_scatter")
 _ARITHMETIC = {
@@ -178,16 +221,22 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value.values())
 
 
-# Functions that read properties of a tensor and return no tensor.
-PASSED = frozenset(
+# What a tensor's shape, kind and device say: the same for a per-task value as for one task's.
+METADATA = frozenset(
     {
-        *(f".{name}" for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "is_cuda",
-          "is_sparse", "grad_fn", "is_meta", "is_cpu", "is_mps", "is_xpu", "is_quantized", "is_nested", "names",
-          "itemsize", "nbytes", "output_nr", "_version", "_backward_hooks", "retains_grad", "is_mkldnn", "_base",
-          "is_xla", "is_mtia", "is_ipu", "is_maia", "is_vulkan", "name")),
-        "size", "dim", "numel", "len", "stride", "is_contiguous", "element_size", "is_floating_point", "is_complex",
-        "hash", "storage_offset", "nelement", "get_device", "ndimension", "untyped_storage", "data_ptr", "is_signed",
-        "is_inference", "is_same_size", "result_type", "can_cast", "promote_types", "_is_view", "is_conj", "is_neg",
-        "is_pinned", "is_shared",
+        *(f".{name}" for name in ("shape", "dtype", "device", "layout", "ndim", "is_cuda", "is_sparse", "is_meta",
+          "is_cpu", "is_mps", "is_xpu", "is_quantized", "is_nested", "names", "itemsize", "nbytes", "retains_grad",
+          "is_mkldnn", "is_xla", "is_mtia", "is_ipu", "is_maia", "is_vulkan", "requires_grad")),
+        "size", "dim", "numel", "len", "element_size", "is_floating_point", "is_complex", "hash", "nelement",
+        "get_device", "ndimension", "is_signed", "is_same_size", "result_type", "can_cast", "promote_types", "is_conj",
+        "is_neg", "is_inference",
+    }
+)  # fmt: skip
+# Functions that read properties of a tensor and return no tensor.
+PASSED = METADATA | frozenset(
+    {
+        *(f".{name}" for name in ("is_leaf", "grad_fn", "output_nr", "_version", "_backward_hooks", "_base", "name")),
+        "stride", "is_contiguous", "storage_offset", "untyped_storage", "data_ptr", "_is_view", "is_pinned",
+        "is_shared",
     }
 )  # fmt: skip

@@ -189,8 +189,8 @@ class Ownership:
 
     def owner_by_value(self, index: Tensor, x: Tensor, note: Rows) -> Owner:
         """The owner of the rows ``x[index]``, for an index without a note of its own."""
-        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else id(note.owner)
-        key = (index.data_ptr(), index.shape, index.stride(), index._version, note.in_blocks, per_task)
+        per_task = x.shape[note.dim] // self.num_tasks if note.in_blocks else 0
+        key = (index.data_ptr(), index.shape, index.stride(), index._version, id(note.owner), per_task)
         if key not in self._owners:
             now, size, tasks = self.as_now(index), x.shape[note.dim], self.tasks_of(x, note)
 

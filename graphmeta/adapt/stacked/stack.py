@@ -32,8 +32,11 @@ expanded to all rows may be taken from any row of its task, and never from anoth
 The result of the whole call must be Rows too, if it depends on per-task weights (:meth:`Stack.settled`). Numbers,
 branches, sizes and places that such a tensor would decide are refused, as is writing it into a buffer.
 
-Not detected are writes without a new version (``.data``, the memory behind ``.numpy()``), and an encoder that mixes
-samples on purpose, which violates the contract; :func:`graphmeta.testing.check_encoder` finds it.
+Of a per-task value only what shape, kind and device say can be read (and ``requires_grad``): strides, memory and
+autograd nodes are not those of one task's. Values are written by assignment, not by ``out=``.
+
+Not detected are writes without a new version (the memory behind ``.numpy()``), and an encoder that mixes samples on
+purpose, which violates the contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
 
 from __future__ import annotations
@@ -53,12 +56,15 @@ from torch._C._autograd import (
 from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
+from graphmeta.adapt.stacked.arguments import by_position
 from graphmeta.adapt.stacked.guard import Guard
 from graphmeta.adapt.stacked.notes import (
     ALWAYS,
     DATA,
     HANDLERS,
+    METADATA,
     NOTE,
+    NUMBERS,
     PASSED,
     RULES,
     Fence,
@@ -70,8 +76,9 @@ from graphmeta.adapt.stacked.notes import (
     Tailed,
     address,
     name_of,
+    readable,
     tensors_in,
-    writes,
+    written_by,
 )
 from graphmeta.adapt.stacked.ownership import Ownership, root_of
 from graphmeta.adapt.stacked.task_value import TaskValue
@@ -97,7 +104,9 @@ class Stack(Ownership, TorchFunctionMode):
         self.guard = Guard() if guard is None else guard
         self.grad = torch.is_grad_enabled()
         self.real: tuple[Tensor, Owner] | None = None  # the rows of the real samples, and their tasks
-        self.hooks = _saved_tensor_hooks(True)  # hooks that enclose the whole call are allowed
+        # Hooks and modes that enclose the whole call are allowed.
+        self.hooks = _saved_tensor_hooks(True)
+        self.dispatch, self.inference = torch._C._len_torch_dispatch_stack(), torch.is_inference_mode_enabled()
 
     def release(self) -> None:
         """Drop all tensors; the call is over."""
@@ -114,15 +123,20 @@ class Stack(Ownership, TorchFunctionMode):
         name = name_of(func)
         if name in PASSED:
             if name in _SEEN and isinstance(args[0], Tensor) and self._hides(name, args[0]):
-                reason = f"{_readable(name)} of a tensor that depends on per-task weights, and not row by row"
-                raise UnsupportedOp(reason, Remedy.BATCH)
+                what = "a tensor that depends on per-task weights"
+                what += "" if name in _MEMORY else ", and not row by row"
+                raise UnsupportedOp(f"{readable(name)} of {what}", Remedy.BATCH)
+            if any(issubclass(kind, TaskValue) for kind in types):
+                return self.handle(func, args, kwargs)
             return func(*args, **kwargs)
-        if not args and name not in _LATER:
-            args, kwargs = _by_position(kwargs)
+        if kwargs:
+            args, kwargs = by_position(func, args, kwargs)
+        self._check_modes()
         self.guard.reach(args, kwargs)
+        self.guard.renormalised(name, args, kwargs)
         if kwargs and kwargs.get("out") is not None:
-            self.guard.write(name, kwargs["out"])
-            if isinstance(kwargs["out"], Tensor) and not any(issubclass(kind, TaskValue) for kind in types):
+            self._check_out(name, args, kwargs)
+            if isinstance(kwargs["out"], Tensor):
                 return self.write(func, name, args, kwargs, kwargs["out"])
         if any(issubclass(kind, TaskValue) for kind in types):
             return self.handle(func, args, kwargs)
@@ -130,12 +144,14 @@ class Stack(Ownership, TorchFunctionMode):
             raise UnsupportedOp("a gradient hook, which sees the rows of all tasks,", Remedy.DERIVATIVE)
         if name in ALWAYS:
             return ALWAYS[name](self, func, args, kwargs)
-        if not writes(name):
+        places = written_by(func)
+        if not places:
             out = func(*args, **kwargs)
             self.follow(name, args, kwargs, out)
             return out
-        self.guard.write(_readable(name), args[0] if args else None)
-        return self.write(func, name, args, kwargs, args[0] if args else None)
+        into = [args[place] for place in places if place < len(args)]
+        self._check_written(name, args, kwargs, into)
+        return self.write(func, name, args, kwargs, into[0] if into else None)
 
     def write(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], into: Any
@@ -147,9 +163,7 @@ class Stack(Ownership, TorchFunctionMode):
         if type(before) is Rows and before.points is not None:
             before = replace(before, points=None)  # other values now
         data_so_far = into._version in (root.__dict__.get(DATA), None if kept is None else kept[1])
-        weighty = any(type(self.note(x)) is not Shared and self.met(x) for x in tensors_in((args, kwargs)))
-        if weighty and address(into) in self.shared:
-            raise UnsupportedOp(f"{_readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
+        weighty = self.depends(args, kwargs)
         out = func(*args, **kwargs)
         setattr(root, DATA, into._version if data_so_far and not weighty else None)
         if into is not kwargs.get("out"):
@@ -162,26 +176,33 @@ class Stack(Ownership, TorchFunctionMode):
     def handle(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation with a per-task value among its arguments."""
         name = name_of(func)
-        if name in PASSED:
+        if name == ".requires_grad":
+            return args[0].needs_gradient
+        if name in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         if name == "register_hook":
             raise UnsupportedOp("a gradient hook on a per-task weight", Remedy.DERIVATIVE)
+        if kwargs:
+            args, kwargs = by_position(func, args, kwargs)
+            self._check_out(name, args, kwargs)
         own = next(
             (x.operations for x in tensors_in((args, kwargs)) if isinstance(x, TaskValue) and x.operations), None
         )
         handler = own or HANDLERS.get(name)
         if handler is None:
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight", _INSTEAD.get(name, Remedy.LISTED))
+            raise UnsupportedOp(f"{readable(name)} on a per-task weight", _INSTEAD.get(name, Remedy.LISTED))
+        if not args:
+            raise UnsupportedOp(f"{readable(name)} on a per-task weight, all by keyword")
         if self._in_a_function():
             where = "inside a custom autograd.Function (or reentrant checkpointing)"
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.PLAIN)
+            raise UnsupportedOp(f"{readable(name)} on a per-task weight {where}", Remedy.PLAIN)
         if functorch.maybe_current_level() is not None:
             where = "inside a torch.func transform"
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.DERIVATIVE)
+            raise UnsupportedOp(f"{readable(name)} on a per-task weight {where}", Remedy.DERIVATIVE)
         if self.grad and _saved_tensor_hooks(True) != self.hooks:
             where = "under checkpointing or saved-tensor hooks"
-            raise UnsupportedOp(f"{_readable(name)} on a per-task weight {where}", Remedy.KEEP)
+            raise UnsupportedOp(f"{readable(name)} on a per-task weight {where}", Remedy.KEEP)
         out = handler(self, func, args, kwargs)
         for x in tensors_in((out,)):
             self.mark_met(x)
@@ -200,32 +221,32 @@ class Stack(Ownership, TorchFunctionMode):
         else:
             results = tuple(out) if isinstance(out, (tuple, list)) else ()
         if met and (_sized(name, args, kwargs) or not any(isinstance(x, Tensor) for x in results)):
-            reason = f"{_readable(name)} of a tensor that depends on per-task weights"
+            reason = f"{readable(name)} of a tensor that depends on per-task weights"
             raise UnsupportedOp(reason, _INSTEAD.get(name, Remedy.LISTED))
         if met and name in ("getitem", "setitem"):
             self._check_index(args[1])
         if met and self._in_a_function():
-            raise UnsupportedOp(f"{_readable(name)} inside a custom autograd.Function", Remedy.PLAIN)
+            raise UnsupportedOp(f"{readable(name)} inside a custom autograd.Function", Remedy.PLAIN)
         lost = next((note for _, note in met if type(note) is Lost), None)
         found: Note | tuple[Note, ...] | None
         if name in _RESHAPES:  # in place: the rule would read the shape after it
-            found = Lost(f"the result of {_readable(name)}", Remedy.COPY)
+            found = Lost(f"the result of {readable(name)}", Remedy.COPY)
         elif all(type(note) is Shared for _, note in notes):
             found = None
         elif lost is not None:  # the tasks of the weights in it are unknown
             found = lost
         elif name in _CUT and any(x is not args[0] for x, _ in met):
-            found = Lost(f"{_readable(name)} at places that per-task weights decide")
+            found = Lost(f"{readable(name)} at places that per-task weights decide")
         else:
             rule = RULES.get(name) or (RULES.get(name[:-1]) if name.endswith("_") else None)
-            found = Lost(f"the result of {_readable(name)}")
-            if rule is not None:
+            found = Lost(f"the result of {readable(name)}")
+            if rule is not None and args:
                 found = rule(self, name, args, kwargs, out)
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
                 note = found[number] if isinstance(found, tuple) else found
                 if type(note) in (Fence, Tailed) and name not in _ALIKE and name != "setitem":
-                    note = Lost(f"{_readable(name)} of sample.ptr or of rows with a waste slot")
+                    note = Lost(f"{readable(name)} of sample.ptr or of rows with a waste slot")
                 if note is None or type(note) is Shared:
                     self.mark(result, Shared())
                     continue
@@ -234,6 +255,35 @@ class Stack(Ownership, TorchFunctionMode):
                     self.mark_met(result)
                     if type(note) is Rows:  # it depends on per-task weights: its conditions must hold
                         self.use(note)
+
+    def _check_modes(self) -> None:
+        """Raise an UnsupportedOp within a mode that changes what operations do."""
+        if torch._C._len_torch_dispatch_stack() != self.dispatch:
+            raise UnsupportedOp("an operation inside a TorchDispatchMode", Remedy.PLAIN)
+        if torch.is_inference_mode_enabled() != self.inference:
+            raise UnsupportedOp("torch.inference_mode inside of the recommender", Remedy.NO_GRAD)
+
+    def _check_written(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], into: list[Any]) -> None:
+        """Check that an operation may write into these arguments."""
+        for x in tensors_in(into):
+            self.guard.write(readable(name), x)
+        if any(address(x) in self.shared for x in tensors_in(into)) and self.depends(args, kwargs):
+            raise UnsupportedOp(f"{readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
+
+    def _check_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Check that an operation may write into its ``out``, if it has one."""
+        out = kwargs.get("out")
+        if out is None:
+            return
+        for into in tensors_in((out,)):
+            self.guard.write(name, into)
+        if self.depends(args, kwargs):
+            raise UnsupportedOp(f"{readable(name)} with out= of what depends on per-task weights", Remedy.ASSIGN)
+
+    def depends(self, *values: Any) -> bool:
+        """Whether one of the tensors among these is a per-task value or was computed from one."""
+        found = tensors_in(values)
+        return any(isinstance(x, TaskValue) or (type(self.note(x)) is not Shared and self.met(x)) for x in found)
 
     def _in_a_function(self) -> bool:
         """Whether the caller is the forward pass of a custom ``autograd.Function``, whose gradient is not known."""
@@ -317,14 +367,6 @@ def _sized(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return name in _SIZED
 
 
-def _by_position(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments that are all given by keyword, the first one by its position."""
-    first = next((name for name in _FIRST if name in kwargs), None)
-    if first is None:
-        return (), kwargs
-    return (kwargs[first],), {name: value for name, value in kwargs.items() if name != first}
-
-
 def _inside_a_function() -> bool:
     """Whether ``autograd.Function.apply`` is among the callers."""
     frame = sys._getframe(1)
@@ -338,15 +380,7 @@ def _inside_a_function() -> bool:
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def _readable(name: str) -> str:
-    if name in _READ_OUT:
-        return _READ_OUT[name]
-    return f"a tensor's {name[1:]}" if name.startswith(".") else name
-
-
-_NUMBERS = ("item", "tolist", "numpy", "__float__", "__int__", "__index__")
-_READ_OUT = {"__bool__": "control flow (if, while)", **dict.fromkeys(_NUMBERS, "reading a Python number")}
-_INSTEAD = {"__bool__": Remedy.WHERE, **dict.fromkeys(_NUMBERS, Remedy.TENSOR)}
+_INSTEAD = {"__bool__": Remedy.WHERE, **dict.fromkeys(NUMBERS, Remedy.TENSOR)}
 # Operations whose result has a size that depends on values.
 _SIZED = frozenset(
     {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "unique_dim", "bincount", "histc"}
@@ -355,10 +389,8 @@ _RESHAPES = frozenset(
     {"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "resize_", "resize_as_", "set_",
      "as_strided_"}
 )  # fmt: skip
-_LATER = frozenset({"where", "polygamma", "searchsorted"})  # their first argument is not the input
-_FIRST = ("input", "self", "x1", "x", "tensors")
 _CUT = frozenset({"repeat_interleave", "tensor_split", "split", "split_with_sizes", "narrow", "topk", "expand"})
-_MEMORY = frozenset({"untyped_storage", "data_ptr", ".grad_fn"})
-_SEEN = _MEMORY | {".shape", "size", "len", "numel", "nelement", "stride"}
+_MEMORY = PASSED - METADATA
+_SEEN = _MEMORY | {".shape", "size", "len", "numel", "nelement"}
 _OF_THE_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 _ALIKE = frozenset({"clone", "contiguous", "detach", "to", "long", "cpu", "cuda", "index_put", "index_put_"})

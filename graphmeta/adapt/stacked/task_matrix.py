@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,8 +98,10 @@ class TaskMatrix(TaskWeight):
     def __init__(self, state: MatrixState, stack: Stack) -> None:
         Tensor.__init__(self)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"TaskMatrix({self.stack.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
+    @property
+    def needs_gradient(self) -> bool:
+        """``requires_grad`` of each task's version: its step, or the training, differentiates with respect to it."""
+        return self.stack.grad
 
     @property
     def stacked(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]

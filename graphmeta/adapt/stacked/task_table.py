@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphmeta.adapt.stacked.notes import Rows, name_of
-from graphmeta.adapt.stacked.rules.losses import loss_note, product_note
+from graphmeta.adapt.stacked.rules.losses import loss_note, score_note
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.table_gradient import TableGradient
 from graphmeta.adapt.stacked.table_state import TableState, distinct
@@ -47,9 +47,6 @@ class TaskTable(TaskValue):
     def __init__(self, state: TableState, stack: Stack) -> None:
         super().__init__()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"TaskTable({self.stack.num_tasks} tasks, shape={tuple(self.state.base.shape)})"
-
     @staticmethod
     def operations(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The operations of a table in scope; results have notes."""
@@ -61,7 +58,7 @@ class TaskTable(TaskValue):
             return stack.mark(losses, loss_note(stack, args[0], kwargs.get("real"), kwargs.get("extra")))
         if name == "products_at":
             found = args[1].scored_at(args[0], *args[2:])
-            return stack.mark(found, product_note(stack, args[0], *args[2:], strict=True))
+            return stack.mark(found, score_note(stack, args[0], *args[2:], strict=True))
         if name == "sums":
             return TaskSums(*args)
         if name == "normalize":

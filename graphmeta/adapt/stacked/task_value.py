@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
 
 from graphmeta.adapt.stacked.notes import Handler, tensors_in
 from graphmeta.errors import Remedy, UnsupportedOp
@@ -21,6 +22,16 @@ class TaskValue(Tensor):
 
     def __deepcopy__(self, memo: Any) -> Any:
         raise UnsupportedOp("a deep copy of a per-task weight", Remedy.COPY)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        if self.stack in _get_current_function_mode_stack():  # what a task's weight would show is not known
+            raise UnsupportedOp("the text of a per-task weight", Remedy.TENSOR)
+        return f"{type(self).__name__}({self.stack.num_tasks} tasks, shape={tuple(self.shape)})"
+
+    @property
+    def needs_gradient(self) -> bool:
+        """``requires_grad`` of each task's version."""
+        return self.stack.grad
 
     operations: Handler | None = None  # set by subclasses that support only their own operations
 

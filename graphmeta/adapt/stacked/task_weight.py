@@ -8,7 +8,7 @@ again a per-task value. No vmap, no loop, no copy of the module; autograd sees o
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -38,8 +38,10 @@ class TaskWeight(TaskValue):
     def __init__(self, stacked: Tensor, stack: Stack) -> None:
         super().__init__()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"TaskWeight({self.stack.num_tasks} tasks, shape={tuple(self.shape)})"
+    @property
+    def needs_gradient(self) -> bool:
+        """``requires_grad`` of each task's version."""
+        return self.stacked.requires_grad
 
 
 Value = TypeVar("Value", bound=TaskValue)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import HANDLERS, Rows, name_of, tensors_in
 from graphmeta.adapt.stacked.operations.base import (
     Args,
@@ -20,7 +21,6 @@ from graphmeta.adapt.stacked.operations.base import (
     replaced,
     stacked,
 )
-from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.elementwise import ELEMENTWISE
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_value import TaskValue
@@ -111,15 +111,15 @@ def _in_place(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs
     if isinstance(args[0], TaskValue):
         raise UnsupportedOp(f"{name} into a per-task weight in place", Remedy.COPY)
     stack.guard.write(f"{name}_", args[0])
-    plain = getattr(torch, name, None) or getattr(Tensor, name)
     note = stack.note(args[0])
     if name in ("copy", "fill"):
         out = as_rows(stack, args[1].expand(args[0].shape), args[0], note) if type(note) is Rows else None
     else:
         before = stack.mark(args[0].clone(), note)  # the overwritten values may be needed for a derivative
+        plain = getattr(torch, name, None) or getattr(Tensor, name)
         out = plain(before, *args[1:], **kwargs)  # dispatches to the handler of the per-task value
     if type(note) is not Rows or out is None or isinstance(out, TaskValue) or out.shape != args[0].shape:
-        raise stack.refused(f"{name} of a per-task weight in place, into {{}}", args[0], note)
+        raise stack.refused(f"{name}_ of a per-task weight into {{}}", args[0], note)
     args[0].copy_(out)
     return stack.rows(args[0], note.dim, note.owner)
 

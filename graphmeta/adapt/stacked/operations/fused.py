@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from graphmeta.adapt.stacked.arguments import by_position
 from graphmeta.adapt.stacked.guard import Guard
-from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, writes
+from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, readable, tensors_in, written_by
 from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
 from graphmeta.adapt.stacked.operations.segments import SEGMENTS
@@ -46,27 +47,26 @@ class ExactDerivatives(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = name_of(func)
+        if kwargs:
+            args, kwargs = by_position(func, args, kwargs)
         if self.guard is not None and name not in PASSED:
             self.guard.reach(args, kwargs)
-            if writes(name):
-                self.guard.write(name, args[0] if args else None)
-            if kwargs and kwargs.get("out") is not None:
-                self.guard.write(name, kwargs["out"])
+            self.guard.renormalised(name, args, kwargs)
+            for into in tensors_in(([args[n] for n in written_by(func) if n < len(args)], kwargs.get("out"))):
+                self.guard.write(readable(name), into)
         function = _PARTS.get(name) if self.parts else None
         if function is None or not (self.again or name in RECURRENT):
             return func(*args, **kwargs)
-        if not _readable(name, args, kwargs):
+        if not _supported(name, args, kwargs):
             return without_cudnn(func, args, kwargs) if name in RECURRENT else func(*args, **kwargs)
         with self:
             return function(self, *args, **kwargs)
 
 
-def _readable(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _supported(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the decomposition supports this form of the operation, and is needed."""
     if name == "multi_head_attention_forward":
         return args[0].dim() == 3 and kwargs.get("static_k") is None and len(args) <= 22
-    if name == "scaled_dot_product_attention":
-        return not kwargs.get("enable_gqa", False)
     if name in RECURRENT:
         return args[0].is_cuda and plain_sequence(args) is None
     if name in SEGMENTS:
@@ -86,8 +86,8 @@ def attention(  # noqa: PLR0913  torch's own signature
     enable_gqa: bool = False,
 ) -> Tensor:
     """``softmax(q kᵀ · scale + mask) v``, zero where all keys of a query are masked: ``[…, L, E]`` -> ``[…, L, E]``."""
-    if enable_gqa:
-        raise UnsupportedOp("grouped-query attention")
+    if enable_gqa:  # several heads of queries for each head of keys
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
     weight = _attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale)
     return torch.matmul(F.dropout(weight, dropout_p) if dropout_p > 0 else weight, value)
 
@@ -200,7 +200,7 @@ def _where_needed(name: str) -> Callable[..., Any]:
 
     def handler(stack: Stack, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         needed = args[0].is_cuda if name in RECURRENT else stack.exact or name == "multi_head_attention_forward"
-        if needed and _readable(name, args, kwargs):
+        if needed and _supported(name, args, kwargs):
             return parts(stack, func, args, kwargs)
         out = without_cudnn(func, args, kwargs) if name in RECURRENT else func(*args, **kwargs)
         stack.follow(name, args, kwargs, out)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Rows, Shared, name_of, tensors_in
 from graphmeta.adapt.stacked.operations.base import Args, Kwargs, as_rows, common_rows, handles, shift
 from graphmeta.adapt.stacked.operations.products import plain_side
-from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.adapt.stacked.task_weight import TaskWeight

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Rows, name_of
 from graphmeta.adapt.stacked.operations.base import Args, Kwargs, composed, handles, stacked
-from graphmeta.adapt.stacked.operations.products import in_blocks
-from graphmeta.adapt.stacked.rules.base import given
+from graphmeta.adapt.stacked.operations.products import split_by_task
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_value import TaskValue
 from graphmeta.errors import UnsupportedOp
@@ -117,7 +117,7 @@ def _convolution(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwa
     if isinstance(x, TaskValue) or type(note) is not Rows or note.dim or x.dim() != spatial + 2:
         raise stack.refused(f"{name_of(func)} of {{}} with a per-task weight", x, note)
     if isinstance(weight, TaskValue):
-        blocks, undo = in_blocks(stack, x, note)
+        blocks, undo = split_by_task(stack, x, note)
         groups, own = options.pop("groups", 1), stacked(weight)
         channels = blocks.transpose(0, 1).flatten(1, 2)  # channels of all tasks, one set of groups per task
         channels = channels.reshape(-1).view(channels.shape)  # other strides of a size of 1 read as channels last

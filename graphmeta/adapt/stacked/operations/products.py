@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Owner, Rows, name_of
 from graphmeta.adapt.stacked.operations.base import Args, Kwargs, as_rows, composed, constant, handles, once, stacked
-from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.products import einsum_letters, einsum_note
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.stacked.task_matrix import TaskMatrix
@@ -109,7 +109,7 @@ def _row_place(left: bool, x: Tensor, note: Rows, a: Tensor, b: Tensor, rank: in
 
 def rows_times_matrix(stack: Stack, x: Tensor, note: Rows, weight: Tensor) -> Tensor:
     """Each row of ``x`` (rows anywhere but last) times its own task's ``[in, out]`` or ``[in]``."""
-    blocks, undo = in_blocks(stack, x, note)
+    blocks, undo = split_by_task(stack, x, note)
     if weight.dim() == 2:
         out = torch.bmm(blocks.flatten(1, -2), weight[:, :, None])
         return undo(out.reshape(blocks.shape[:-1]))
@@ -117,7 +117,7 @@ def rows_times_matrix(stack: Stack, x: Tensor, note: Rows, weight: Tensor) -> Te
     return undo(out.reshape(*blocks.shape[:-1], weight.shape[-1]))
 
 
-def in_blocks(stack: Stack, x: Tensor, note: Rows) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def split_by_task(stack: Stack, x: Tensor, note: Rows) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """``x`` as ``[T, R, …]``, rows first, and the function that restores x's order in a result ``[T, R, …]``."""
     stack.use(note)
     front = x.movedim(note.dim, 0) if note.dim else x
@@ -182,7 +182,7 @@ def _linear(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
 
 @handles("matmul", "mm", "bmm", "mv", "rmatmul", "dot", "linalg_matmul")
 def _matmul(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
-    a, b = args[0], given(args, kwargs, 1, "other", kwargs.get("mat2", kwargs.get("vec")))
+    a, b = args
     return product(stack, *((b, a) if name_of(func) == "rmatmul" else (a, b)))
 
 
@@ -226,7 +226,7 @@ def _einsum(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
         elif letter in word and any(x is y for _, y in rows):
             own = stack.note(x)
             assert type(own) is Rows
-            blocks, undo = in_blocks(stack, x, Rows(stack, own.dim, note.owner))
+            blocks, undo = split_by_task(stack, x, Rows(stack, own.dim, note.owner))
             words.append(task + letter + word.replace(letter, ""))
             found.append(blocks)
         else:

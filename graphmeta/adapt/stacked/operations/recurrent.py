@@ -52,28 +52,40 @@ def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gru_cell(
-    mode: Mode, x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
+    mode: Mode, x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> Tensor:
     """``torch.gru_cell``: ``[S, D]`` and ``[S, H]`` -> ``[S, H]``."""
     h = _beside(mode, h, x)
-    return gru_step(F.linear(x, w_x, b_x), F.linear(h, w_h, b_h), h)
+    return gru_step(F.linear(x, w_ih, b_ih), F.linear(h, w_hh, b_hh), h)
 
 
 def lstm_cell(
-    mode: Mode, x: Tensor, state: Any, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
+    mode: Mode,
+    x: Tensor,
+    state: Any,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``torch.lstm_cell``: ``[S, D]`` and two of ``[S, H]`` -> two of ``[S, H]``."""
     h, c = (_beside(mode, part, x) for part in state)
-    return lstm_step(F.linear(x, w_x, b_x) + F.linear(h, w_h, b_h), c)
+    return lstm_step(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh), c)
 
 
 def rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     """``torch.rnn_tanh_cell`` or ``rnn_relu_cell``."""
 
     def step(
-        mode: Mode, x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
+        mode: Mode,
+        x: Tensor,
+        h: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
     ) -> Tensor:
-        return activation(F.linear(x, w_x, b_x) + F.linear(_beside(mode, h, x), w_h, b_h))
+        return activation(F.linear(x, w_ih, b_ih) + F.linear(_beside(mode, h, x), w_hh, b_hh))
 
     return step
 
@@ -81,8 +93,9 @@ def rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 def _beside(mode: Mode, h: Tensor, x: Tensor) -> Tensor:
     """A state with one row for each row of ``x``, marked as rows of the same tasks."""
     if isinstance(mode, Stack) and not isinstance(h, TaskValue):
-        own, other = mode.note(x), mode.note(h)
-        if type(own) is Rows and type(other) is not Rows and not mode.met(h):
+        with torch._C.DisableTorchFunction():
+            own, other, met = mode.note(x), mode.note(h), mode.met(h)
+        if type(own) is Rows and type(other) is not Rows and not met:
             return mode.mark(h.view_as(h), Rows(mode, h.dim() - (x.dim() - own.dim), own.owner))
     return h
 

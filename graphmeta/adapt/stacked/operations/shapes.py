@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import name_of, tensors_in
 from graphmeta.adapt.stacked.operations.base import Args, Kwargs, handles, shift
 from graphmeta.adapt.stacked.operations.elementwise import elementwise
-from graphmeta.adapt.stacked.rules.base import given
 from graphmeta.adapt.stacked.rules.elementwise import ALONG, dims_of
 from graphmeta.adapt.stacked.rules.shapes import permutation
 from graphmeta.adapt.stacked.stack import Stack
@@ -42,7 +42,7 @@ def _shapes(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
     if rest and isinstance(rest[0], torch.dtype):
         raise UnsupportedOp("a view of a per-task weight in another dtype")
     if name in ("view", "reshape"):
-        shape = rest[0] if len(rest) == 1 and not isinstance(rest[0], int) else rest or kwargs["shape"]
+        shape = rest[0] if len(rest) == 1 and not isinstance(rest[0], int) else rest
         return TaskWeight(weight.stacked.reshape(stack.num_tasks, *shape), stack)
     place = 1 if name in ("chunk", "split", "split_with_sizes", "repeat_interleave") else 0
     if name == "squeeze" and not rest and not kwargs:
@@ -50,7 +50,7 @@ def _shapes(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
     if name == "flatten":
         start, end = given(args, kwargs, 1, "start_dim", 0), given(args, kwargs, 2, "end_dim", -1)
         return TaskWeight(weight.stacked.flatten(shift(start), shift(end)), stack)
-    if name in ("diagonal",) or (name == "repeat_interleave" and given(args, kwargs, 2, "dim") is None):
+    if name == "diagonal" or (name == "repeat_interleave" and given(args, kwargs, 2, "dim") is None):
         raise UnsupportedOp(f"{name} of a per-task weight")
     if name not in ("tril", "triu"):
         dim = given(args, kwargs, place + 1, "dim", 0)
@@ -71,7 +71,7 @@ def _expand(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
     weight, rest = args[0], args[1:]
     if not isinstance(weight, TaskWeight) or any(isinstance(x, TaskValue) for x in tensors_in(rest)):
         raise UnsupportedOp("expand to the shape of a per-task weight")
-    sizes = rest[0] if rest and not isinstance(rest[0], int) else rest or kwargs["size"]
+    sizes = rest[0] if rest and not isinstance(rest[0], int) else rest
     sizes = tuple(sizes.shape) if isinstance(sizes, Tensor) else tuple(sizes)
     own = weight.stacked.reshape(stack.num_tasks, *(1,) * (len(sizes) - weight.dim()), *weight.shape)
     return TaskWeight(own.expand(-1, *sizes), stack)
@@ -80,7 +80,7 @@ def _expand(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) 
 @handles("repeat", "tile")
 def _repeat(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Tensor:
     weight, rest = _only(args, kwargs), args[1:]
-    many = tuple(rest[0] if rest and not isinstance(rest[0], int) else rest or next(iter(kwargs.values())))
+    many = tuple(rest[0] if rest and not isinstance(rest[0], int) else rest)
     many = (1,) * (weight.dim() - len(many)) + many
     own = weight.stacked.reshape(stack.num_tasks, *(1,) * (len(many) - weight.dim()), *weight.shape)
     single = [size == 1 for size in own.shape[1:]]  # kept as one entry in memory (stride 0), known to be repeated
@@ -97,10 +97,7 @@ def _along(stack: Stack, func: Callable[..., Any], args: Args, kwargs: Kwargs) -
     if name in ("max", "min") and isinstance(given(args, kwargs, 1, "other"), Tensor):
         return elementwise(stack, func, args, kwargs)
     weight = _only(args, kwargs)
-    try:
-        dims = dims_of(name, args, kwargs, weight.dim())
-    except ValueError as error:
-        raise UnsupportedOp(f"{name} of a per-task weight ({error})") from None
+    dims = dims_of(name, args, kwargs, weight.dim())
     if name in ("roll", "flip", "msort", "diff") or weight.dim() == 0:
         raise UnsupportedOp(f"{name} of a per-task weight")
     shifted: Any = [d + 1 for d in (range(weight.dim()) if dims is None else dims)]

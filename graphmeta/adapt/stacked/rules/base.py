@@ -28,11 +28,6 @@ def rule(*names: str) -> Any:
     return register
 
 
-def given(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, default: Any = None) -> Any:
-    """An argument by position or name."""
-    return args[place] if len(args) > place else kwargs.get(name, default)
-
-
 def paired(stack: Stack, tensors: Iterable[tuple[Tensor, Note]]) -> tuple[Tensor, Rows] | None:
     """The first tensor with rows of tasks, and the note of rows combined from all of them; None without rows.
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared, tensors_in
-from graphmeta.adapt.stacked.rules.base import aligned, given, rule
+from graphmeta.adapt.stacked.rules.base import aligned, rule
 from graphmeta.adapt.stacked.stack import Stack
+from graphmeta.errors import UnsupportedOp
 
 _ELEMENTWISE = """
 abs absolute acos acosh add addcdiv addcmul angle arccos arcsin arctan arctan2 asin asinh atan atan2 atanh
@@ -24,8 +26,7 @@ lshift lt masked_fill maximum minimum mish mul multiply nan_to_num ne neg negati
 pow rad2deg reciprocal relu relu6 remainder round rrelu rshift rsqrt rsub selu sgn sigmoid sign signbit silu sin
 sinc sinh softplus softshrink softsign sqrt square sub subtract tan tanh tanhshrink threshold _threshold to true_divide
 trunc type type_as where xlogy zero requires_grad detach fake_quantize alias one_hot special_expit special_xlogy
-special_log1p special_expm1 log_sigmoid binary_cross_entropy_with_logits
-
+special_log1p special_expm1 log_sigmoid binary_cross_entropy_with_logits =.requires_grad
 """
 _KEEPS_VALUES = """
 clone contiguous detach alias to cpu cuda long type_as
@@ -55,6 +56,7 @@ ALONG: dict[str, tuple[int, Any]] = {
     "normalize": (2, 1), "cosine_similarity": (2, 1), "pairwise_distance": (99, -1), "roll": (2, _EVERY),
     "flip": (1, _EVERY), "gumbel_softmax": (4, -1), "vecdot": (2, -1), "linalg_vecdot": (2, -1), "msort": (99, 0),
 }  # fmt: skip
+_OF_PAIRS = ("cosine_similarity", "pairwise_distance", "vecdot", "linalg_vecdot")
 
 
 @rule(*ELEMENTWISE)
@@ -86,17 +88,26 @@ def _creates(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
     return Shared()
 
 
-@rule(*ALONG)
+@rule(*_OF_PAIRS)
+def _of_pairs(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    """Reductions of two tensors, broadcast to one shape first."""
+    both = list(tensors_in((args, kwargs)))
+    whole = torch.empty(torch.broadcast_shapes(*(x.shape for x in both)), dtype=both[0].dtype, device="meta")
+    note, dims = aligned(stack, both, whole), dims_of(name, args, kwargs, whole.dim())
+    if type(note) is not Rows or dims is None or note.dim in dims:
+        return note if type(note) is Lost else Lost(f"{name} over the rows of tasks")
+    kept = out.dim() == whole.dim()
+    return Rows(stack, note.dim - (0 if kept else sum(d < note.dim for d in dims)), note.owner)
+
+
+@rule(*(ALONG.keys() - set(_OF_PAIRS)))
 def _along(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     if name in ("max", "min") and isinstance(given(args, kwargs, 1, "other"), Tensor):
         return aligned(stack, list(tensors_in((args, kwargs))), out)
-    x = args[0] if args else kwargs["input"]
+    x = args[0]
     note = stack.note(x)
     results = (out,) if isinstance(out, Tensor) else tuple(out)
-    if name in ("cosine_similarity", "pairwise_distance", "vecdot", "linalg_vecdot"):
-        others = list(tensors_in((args, kwargs)))
-        note = aligned(stack, others, others[0])
-    elif sum(type(stack.note(other)) is not Shared for other in tensors_in((args, kwargs))) > 1:
+    if sum(type(stack.note(other)) is not Shared for other in tensors_in((args, kwargs))) > 1:
         return Lost(f"the result of {name} of several tensors")
     if type(note) is Fence and name == "diff" and len(args) + len(kwargs) == 1:
         return Rows(stack)
@@ -116,19 +127,19 @@ def dims_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int)
     """The reduced dimensions, in the given order (a matrix norm distinguishes them); None for all.
 
     Raises:
-        ValueError: ``unbiased`` by position, or an empty list of dimensions, which torch takes as none or as all.
+        UnsupportedOp: ``unbiased`` by position, or an empty list of dimensions, which torch takes as none or as all.
     """
     place, default = ALONG[name]
     dim = given(args, kwargs, place, "dim", kwargs.get("dims", kwargs.get("axis", default)))
     if name == "flip" and len(args) > 2:
         dim = args[1:]
     if isinstance(dim, bool):
-        raise ValueError("an unbiased estimate, by position")
+        raise UnsupportedOp(f"{name} with an unbiased estimate, by position")
     if dim is None or dim is _EVERY:
         return None
     dims = [d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim)]
     if not dims:
-        raise ValueError("over an empty list of dimensions")
+        raise UnsupportedOp(f"{name} over an empty list of dimensions")
     return dims
 
 

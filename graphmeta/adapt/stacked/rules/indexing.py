@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared, Tailed
-from graphmeta.adapt.stacked.rules.base import aligned, given, rule
+from graphmeta.adapt.stacked.rules.base import aligned, rule
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.errors import Remedy, UnsupportedOp
 
@@ -46,9 +47,11 @@ def _embeds(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, An
 
 @rule("gather", "take_along_dim")
 def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    x, dim, index = args[0], given(args, kwargs, 1, "dim"), given(args, kwargs, 2, "index", kwargs.get("indices"))
+    x, dim, index = args[0], given(args, kwargs, 1, "dim"), given(args, kwargs, 2, "index")
     if name == "take_along_dim":
         index, dim = given(args, kwargs, 1, "indices"), given(args, kwargs, 2, "dim")
+    if dim is None:
+        return Lost(f"{name} of all entries")
     note, of_index = stack.note(x), stack.note(index)
     if type(note) is Rows and note.dim == dim % x.dim():
         if type(of_index) is not Rows:
@@ -79,7 +82,7 @@ def indexed(stack: Stack, x: Tensor, note: Note, index: tuple[Any, ...], out: Te
     advanced = [part for part in parts if isinstance(part, Tensor)]
     if any(isinstance(part, (list, np.ndarray)) for part in parts):
         return Lost("indexing by a list")
-    masks = [part for part in advanced if part.dtype == torch.bool]
+    masks = [part for part in advanced if is_mask(part)]
     if masks:
         return masked(stack, x, note, parts, masks[0]) if len(advanced) == 1 else Lost("indexing by several masks")
     dim, made, found, place = 0, 0, None, None  # dimension of x, of the result, of the rows, of the first index
@@ -166,14 +169,14 @@ def masked(stack: Stack, x: Tensor, note: Note, parts: list[Any], mask: Tensor) 
     shape = [1] * mask.dim()
     shape[own.dim] = -1
     now, tasks, size = stack.as_now(mask), stack.tasks_of(source, own), mask.shape
-    owner = stack.derived(own, lambda: tasks().reshape(shape).expand(size)[now()])
+    owner = stack.derived(own, lambda: tasks().reshape(shape).expand(size)[now().bool()])
     return Rows(stack, 0, owner, note.points if type(note) is Rows else None)
 
 
 def expanded(index: tuple[Any, ...], rank: int) -> list[Any]:
     """An index with ``...`` expanded, one entry per dimension (a mask of n dimensions covers n)."""
     used = sum(
-        part.dim() if isinstance(part, Tensor) and part.dtype == torch.bool else part is not None
+        part.dim() if isinstance(part, Tensor) and is_mask(part) else part is not None
         for part in index
         if part is not Ellipsis
     )
@@ -182,6 +185,11 @@ def expanded(index: tuple[Any, ...], rank: int) -> list[Any]:
         at = next(number for number, part in enumerate(index) if part is Ellipsis)
         return [*index[:at], *spare, *index[at + 1 :]]
     return [*index, *spare]
+
+
+def is_mask(part: Tensor) -> bool:
+    """Whether an index selects where it is true."""
+    return part.dtype in (torch.bool, torch.uint8)
 
 
 def _apart(parts: list[Any]) -> bool:

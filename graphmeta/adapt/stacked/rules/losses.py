@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Lost, Note, Rows, Shared
-from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.rules.base import rule
 from graphmeta.adapt.stacked.rules.indexing import taken
 from graphmeta.adapt.stacked.rules.writing import scattered
 from graphmeta.adapt.stacked.stack import Stack
@@ -49,10 +50,10 @@ def loss_note(stack: Stack, query: Tensor, real: Tensor | None, extra: tuple[Ten
 @rule("products_at")
 def _at(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     query, candidates, row, column = args
-    return product_note(stack, query, row, column) if type(stack.note(candidates)) is Shared else Lost("products")
+    return score_note(stack, query, row, column) if type(stack.note(candidates)) is Shared else Lost("products")
 
 
-def product_note(stack: Stack, query: Tensor, row: Tensor, column: Tensor, *, strict: bool = False) -> Note:
+def score_note(stack: Stack, query: Tensor, row: Tensor, column: Tensor, *, strict: bool = False) -> Note:
     """The note of ``query[row] · candidates[column]``; ``strict`` with a table per task."""
     note = stack.note(query)
     if type(note) is not Rows or note.dim or (stack.met(column) and type(stack.note(column)) is not Shared):

@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Lost, Note, Rows, Shared
-from graphmeta.adapt.stacked.rules.base import given, rule
+from graphmeta.adapt.stacked.rules.base import rule
 from graphmeta.adapt.stacked.stack import Stack
 
 
 @rule("matmul", "mm", "bmm", "mv", "rmatmul", "dot", "linalg_matmul")
 def _matmuls(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
-    a, b = args[0], given(args, kwargs, 1, "other", kwargs.get("mat2", kwargs.get("vec")))
+    a, b = args
     return product_note(stack, *((b, a) if name == "rmatmul" else (a, b)), out)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Term
-from graphmeta.adapt.stacked.rules.base import aligned, given, rule
+from graphmeta.adapt.stacked.rules.base import aligned, rule
 from graphmeta.adapt.stacked.stack import Stack
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.adapt.stacked.arguments import given
 from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Tailed, Term
-from graphmeta.adapt.stacked.rules.base import given, paired, rule
-from graphmeta.adapt.stacked.rules.indexing import expanded, masked
+from graphmeta.adapt.stacked.rules.base import paired, rule
+from graphmeta.adapt.stacked.rules.indexing import expanded, is_mask, masked
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.errors import UnsupportedOp
 
@@ -171,7 +172,7 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
     first = parts[0]
     if not isinstance(first, Tensor):
         return Lost("written elements")
-    if first.dtype == torch.bool:
+    if is_mask(first):
         if type(stack.note(first)) is not Rows or len(tensors) > 1:
             return Lost("elements written through a mask")
         return _written_by_mask(stack, x, base, parts, first, value, own)
