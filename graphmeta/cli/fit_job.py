@@ -25,7 +25,8 @@ from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
 from graphmeta.published.load import load
-from graphmeta.published.training_plan import Plan, Say, drop, request_of, train_plan
+from graphmeta.published.plan_checkpoint import drop
+from graphmeta.published.training_plan import Plan, Say, request_of, train_plan
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.system import System

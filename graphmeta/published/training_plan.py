@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ from graphmeta.errors import InputError
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.columns import skeleton, warn_unread
-from graphmeta.storage import load_state, save_state
+from graphmeta.published.plan_checkpoint import can_resume, drop, within
+from graphmeta.storage import save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam, Divided, as_optimizer, settings_of
@@ -28,7 +28,6 @@ from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
 Say = Callable[[str], None]
-WITHIN = ("alone", "again")  # checkpoint folders: base model, base model refitted on all sessions
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,15 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     base = None
     if first is not None:
         say(f"training the base model ({first.system}):")
-        base, histories[f"{first.system} (base)"] = train_stage(first, earlier, _within(checkpoint, "alone"))
+        base, histories[f"{first.system} (base)"] = train_stage(first, earlier, within(checkpoint, "alone"))
         say(f"training {last.system}, initialised from the base model:")
     system, history = train_stage(last, later, checkpoint, begin=base, statistics_log=earlier.train)
     if first is not None and later is not earlier:
         say(f"refitting the base model ({first.system}) on all sessions:")
-        base, histories[f"{first.system} (refitted)"] = train_stage(first, split, _within(checkpoint, "again"))
+        base, histories[f"{first.system} (refitted)"] = train_stage(first, split, within(checkpoint, "again"))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(split.train)
     return TrainedPlan(system, base, {**histories, plan.system: history})
-
-
-def drop(folder: Path) -> None:
-    """Remove a plan's checkpoints, and their folder if it is empty."""
-    for place in (*(folder / name for name in WITHIN), folder):
-        _drop(place)
 
 
 def stages(plan: Plan) -> tuple[Plan | None, Plan]:
@@ -190,7 +183,7 @@ def _train_stage(
             statistics_log=statistics_log,
             patience=None if valid is None else recipe.patience,
             loss=recipe.loss(system),
-            checkpoint=Checkpoint(folder, _can_resume(checkpoint, request)),
+            checkpoint=Checkpoint(folder, can_resume(checkpoint, request)),
             progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{recipe.epochs}"),
         ),
     )
@@ -217,35 +210,3 @@ def request_of(plan: Plan, split: Split) -> dict[str, Any]:
     """Everything that a training depends on: its plan and fingerprints of the data."""
     data = "-".join(log.fingerprint() for log in (split.train, split.valid, split.test))
     return {**plan.settings(), "data": data}
-
-
-def _within(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    return replace(checkpoint, folder=checkpoint.folder / name)
-
-
-def _can_resume(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:
-    """Whether to resume from the checkpoint in the folder; if not, it is removed.
-
-    Raises:
-        InputError: a checkpoint of another training; names what differs.
-    """
-    if not checkpoint.resume or not (checkpoint.folder / "request.json").is_file():
-        _drop(checkpoint.folder)
-        return False
-    _, stored = load_state(checkpoint.folder, "request")
-    changed = [key for key in request if stored.get(key) != request[key]]
-    if changed:
-        raise InputError(
-            f"{checkpoint.folder}: a checkpoint of another training (different: {', '.join(changed)}); "
-            f"use its settings, or drop --resume to start over"
-        )
-    return True
-
-
-def _drop(folder: Path) -> None:
-    """Remove a checkpoint, and the folder if it is empty."""
-    for name in ("training", "request"):
-        for file in (folder / f"{name}.json", *folder.glob(f"{name}-*.safetensors")):
-            file.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

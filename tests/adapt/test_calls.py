@@ -572,9 +572,9 @@ class HookedInside(nn.Module):
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_hook_that_forward_registers_is_seen_by_its_call_only(stays):
     system = system_of(made(lambda: HookedInside(stays=stays)))
-    expected = [system.recommend(clicks, 5) for clicks in ASKED[:8]]
+    expected = [system.recommend(clicks, 5) for clicks in QUERIES[:8]]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda clicks: system.recommend(clicks, 5), ASKED[:8] * 4))
+        found = list(pool.map(lambda clicks: system.recommend(clicks, 5), QUERIES[:8] * 4))
     assert found == expected * 4
     assert not any(part._forward_hooks for part in system.modules())
 

@@ -64,9 +64,9 @@ def test_a_checkpoint_of_another_inner_loop_is_refused(tmp_path):
 def test_the_adaptation_reads_the_training_progress(monkeypatch):
     found, own = [], System.losses
 
-    def noted(self, samples, *, progress=1.0):
+    def noted(self, samples, *, objective=None, progress=1.0):
         found.append(progress)
-        return own(self, samples, progress=progress)
+        return own(self, samples, objective=objective, progress=progress)
 
     monkeypatch.setattr(System, "losses", noted)
     trained(epochs=2)

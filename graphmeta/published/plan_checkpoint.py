@@ -1,0 +1,52 @@
+"""Checkpoints of a training plan: one folder per stage, kept until all stages are done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphmeta.errors import InputError
+from graphmeta.storage import load_state
+from graphmeta.training.run import Checkpoint
+
+WITHIN = ("alone", "again")  # folders of the base model, and of the base model refitted on all sessions
+
+
+def drop(folder: Path) -> None:
+    """Remove a plan's checkpoints, and their folder if it is empty."""
+    for place in (*(folder / name for name in WITHIN), folder):
+        _drop(place)
+
+
+def within(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """The checkpoint of a stage."""
+    return replace(checkpoint, folder=checkpoint.folder / name)
+
+
+def can_resume(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:
+    """Whether to resume from the checkpoint in the folder; if not, it is removed.
+
+    Raises:
+        InputError: a checkpoint of another training; names what differs.
+    """
+    if not checkpoint.resume or not (checkpoint.folder / "request.json").is_file():
+        _drop(checkpoint.folder)
+        return False
+    _, stored = load_state(checkpoint.folder, "request")
+    changed = [key for key in request if stored.get(key) != request[key]]
+    if changed:
+        raise InputError(
+            f"{checkpoint.folder}: a checkpoint of another training (different: {', '.join(changed)}); "
+            f"use its settings, or drop --resume to start over"
+        )
+    return True
+
+
+def _drop(folder: Path) -> None:
+    """Remove a checkpoint, and the folder if it is empty."""
+    for name in ("training", "request"):
+        for file in (folder / f"{name}.json", *folder.glob(f"{name}-*.safetensors")):
+            file.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
