@@ -21,7 +21,7 @@ _INSTEAD = {
         "rescales the rows of a parameter; divide the rows that are read by their norms instead",
     ),
 }
-_LOOK_UPS = frozenset({"embedding", "embedding_bag"})
+LOOK_UPS = frozenset({"embedding", "embedding_bag"})
 _KNOWN = "a global, a class attribute, or an object that holds the module"
 
 
@@ -77,7 +77,7 @@ class Guard:
 
     def renormalised(self, name: str, args: Any, kwargs: Any) -> None:
         """Raise an InputError if a look-up by ``torch.nn.functional`` rescales the rows of a parameter in place."""
-        if name in _LOOK_UPS and given(args, kwargs, 3, "max_norm") is not None:
+        if given(args, kwargs, 3, "max_norm") is not None:
             self.write(f"{name} with max_norm", given(args, kwargs, 1, "weight"))
 
     def write(self, name: str, into: Any) -> None:

@@ -57,7 +57,7 @@ from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
 
 from graphmeta.adapt.stacked.arguments import by_position
-from graphmeta.adapt.stacked.guard import Guard
+from graphmeta.adapt.stacked.guard import LOOK_UPS, Guard
 from graphmeta.adapt.stacked.notes import (
     ALWAYS,
     DATA,
@@ -126,14 +126,15 @@ class Stack(Ownership, TorchFunctionMode):
                 what = "a tensor that depends on per-task weights"
                 what += "" if name in _MEMORY else ", and not row by row"
                 raise UnsupportedOp(f"{readable(name)} of {what}", Remedy.BATCH)
-            if any(issubclass(kind, TaskValue) for kind in types):
+            if types and any(issubclass(kind, TaskValue) for kind in types):
                 return self.handle(func, args, kwargs)
             return func(*args, **kwargs)
         if kwargs:
             args, kwargs = by_position(func, args, kwargs)
         self._check_modes()
         self.guard.reach(args, kwargs)
-        self.guard.renormalised(name, args, kwargs)
+        if name in LOOK_UPS:
+            self.guard.renormalised(name, args, kwargs)
         if kwargs and kwargs.get("out") is not None:
             self._check_out(name, args, kwargs)
             if isinstance(kwargs["out"], Tensor):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from graphmeta.adapt.stacked.arguments import by_position
-from graphmeta.adapt.stacked.guard import Guard
+from graphmeta.adapt.stacked.guard import LOOK_UPS, Guard
 from graphmeta.adapt.stacked.notes import ALWAYS, HANDLERS, PASSED, name_of, readable, tensors_in, written_by
 from graphmeta.adapt.stacked.operations.base import in_parts
 from graphmeta.adapt.stacked.operations.recurrent import CELLS, RECURRENT, plain_sequence, recurrent, without_cudnn
@@ -51,9 +51,12 @@ class ExactDerivatives(TorchFunctionMode):
             args, kwargs = by_position(func, args, kwargs)
         if self.guard is not None and name not in PASSED:
             self.guard.reach(args, kwargs)
-            self.guard.renormalised(name, args, kwargs)
-            for into in tensors_in(([args[n] for n in written_by(func) if n < len(args)], kwargs.get("out"))):
-                self.guard.write(readable(name), into)
+            if name in LOOK_UPS:
+                self.guard.renormalised(name, args, kwargs)
+            places = written_by(func)
+            if places or kwargs.get("out") is not None:
+                for into in tensors_in(([args[n] for n in places if n < len(args)], kwargs.get("out"))):
+                    self.guard.write(readable(name), into)
         function = _PARTS.get(name) if self.parts else None
         if function is None or not (self.again or name in RECURRENT):
             return func(*args, **kwargs)
