@@ -83,7 +83,7 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     untrained = skeleton(plan.system, split.train.items, users=split.train.users)
     if untrained is not None:
         warn_unread(untrained, stacklevel=4)
-    first, last = stages(plan.for_log(split.train))
+    first, last = stages(plan, split.train)
     earlier, later = _data_of_stages(plan, split)
     train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
     base = None
@@ -100,23 +100,18 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     return TrainedPlan(system, base, {**histories, plan.system: history})
 
 
-def stages(plan: Plan) -> tuple[Plan | None, Plan]:
-    """The base model's plan (None if there is none) and the system's plan.
+def stages(plan: Plan, log: EventLog) -> tuple[Plan | None, Plan]:
+    """The base model's plan (None if there is none) and the system's plan, with complete recipes.
 
     A meta-learner starts from its encoder, trained without adaptation: meta-training has one query per session, the
     encoder has one target per click and so learns faster. The encoder is also the baseline for adaptation. A re-ranker
     starts from its base likewise.
     """
-    name = CATALOGUE[plan.system].encoder
-    if name is None:
-        return None, plan
-    return replace(plan, system=name), _reranker_plan(plan) if CATALOGUE[plan.system].held_out else _meta_plan(plan)
-
-
-def _reranker_plan(plan: Plan) -> Plan:
-    """Use small batches: the re-ranker has few sessions to learn from."""
-    assert plan.recipe.batch_size is not None
-    return replace(plan, recipe=replace(plan.recipe, batch_size=min(plan.recipe.batch_size, 100)))
+    entry = CATALOGUE[plan.system]
+    if entry.encoder is None:
+        return None, plan.for_log(log)
+    first = replace(plan, system=entry.encoder).for_log(log)
+    return first, plan.for_log(log) if entry.held_out else _meta_plan(replace(first, system=plan.system))
 
 
 def _meta_plan(plan: Plan) -> Plan:

@@ -99,9 +99,8 @@ class Call:
     def _check_assigned(self) -> None:
         """Raise an UnsupportedOp if a buffer is set to what is another tensor for each task."""
         for entries, name, found in self.twin.assigned():
-            if self.stack is not None and self.stack.depends(found):
-                name = self.twin.name_of(entries, name)
-                raise UnsupportedOp(f"{name} (a buffer) set to what depends on per-task weights", Remedy.LOCAL)
+            if self.stack is not None and (of := self.stack.differing(found)):
+                raise UnsupportedOp(f"{self.twin.name_of(entries, name)} (a buffer) set to what {of}", Remedy.LOCAL)
 
 
 def _own(weight: Weight, stack: Stack) -> Tensor:

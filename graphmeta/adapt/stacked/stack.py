@@ -30,13 +30,15 @@ after any operation that moves it across rows, or selects from it by indices tha
 expanded to all rows may be taken from any row of its task, and never from another task's.
 
 The result of the whole call must be Rows too, if it depends on per-task weights (:meth:`Stack.settled`). Numbers,
-branches, sizes and places that such a tensor would decide are refused, as is writing it into a buffer.
+branches, sizes and places that such a tensor would decide are refused. So is a buffer that is set to a tensor of the
+tasks, data or not: the next call would read it for all of them.
 
 Of a per-task value only what shape, kind and device say can be read (and ``requires_grad``): strides, memory and
 autograd nodes are not those of one task's. Values are written by assignment, not by ``out=``.
 
-Not detected are writes without a new version (the memory behind ``.numpy()``), and an encoder that mixes samples on
-purpose, which violates the contract; :func:`graphmeta.testing.check_encoder` finds it.
+Not detected are writes without a new version (the memory behind ``.numpy()``), a Python number that counts calls (a
+stacked step is one call, in the loop one per task), and an encoder that mixes samples on purpose, which violates the
+contract; :func:`graphmeta.testing.check_encoder` finds it.
 """
 
 from __future__ import annotations
@@ -268,8 +270,8 @@ class Stack(Ownership, TorchFunctionMode):
         """Check that an operation may write into these arguments."""
         for x in tensors_in(into):
             self.guard.write(readable(name), x)
-        if any(address(x) in self.shared for x in tensors_in(into)) and self.depends(args, kwargs):
-            raise UnsupportedOp(f"{readable(name)} of what depends on per-task weights, into a buffer", Remedy.COPY)
+        if any(address(x) in self.shared for x in tensors_in(into)) and (of := self.differing(args, kwargs)):
+            raise UnsupportedOp(f"{readable(name)} of what {of}, into a buffer", Remedy.COPY)
 
     def _check_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Check that an operation may write into its ``out``, if it has one."""
@@ -285,6 +287,12 @@ class Stack(Ownership, TorchFunctionMode):
         """Whether one of the tensors among these is a per-task value or was computed from one."""
         found = tensors_in(values)
         return any(isinstance(x, TaskValue) or (type(self.note(x)) is not Shared and self.met(x)) for x in found)
+
+    def differing(self, *values: Any) -> str | None:
+        """How these tensors differ by task, in words; None if they are the same for all tasks."""
+        if self.depends(*values):
+            return "depends on per-task weights"
+        return "is read from the tasks" if any(type(self.note(x)) is not Shared for x in tensors_in(values)) else None
 
     def _in_a_function(self) -> bool:
         """Whether the caller is the forward pass of a custom ``autograd.Function``, whose gradient is not known."""

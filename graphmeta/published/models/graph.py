@@ -21,6 +21,7 @@ from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
+from graphmeta.training.recipes import TrainingRecipe, adam
 
 
 @published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
@@ -83,7 +84,11 @@ def global_gnn(
     return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
 
 
-@published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=True)
+# It has few weights and few sessions to learn from: a tenth of the log.
+_RERANKING = TrainingRecipe(epochs=4, batch_size=100, optimizer=adam(1e-2))
+
+
+@published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=True, recipe=_RERANKING)
 def reranker(base: System) -> System:
     """Re-ranks a trained recommender's scores with an MLP over co-occurrence, recency and popularity features.
 
