@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -159,13 +159,11 @@ class SampledSoftmaxLoss(nn.Module):
 
     def draw(self, target: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
         """The distinct items drawn for a batch, sorted ``[M]``, and the log of their weights ``n_j / E[n_j]``."""
-        draws = [proposal.draw(target, num_items) for proposal in self._all()]
+        proposals: list[Any] = list(self.proposals)  # each a Proposal
+        draws = [proposal.draw(target, num_items) for proposal in proposals]
         items, count = torch.cat(draws).unique(return_counts=True)
         weight = count.to(torch.float64)
         if self.corrected:
-            parts = zip(self._all(), draws, strict=True)
+            parts = zip(proposals, draws, strict=True)
             weight = weight / sum(part.expected(items, len(drawn), num_items) for part, drawn in parts)
         return items, weight.log()
-
-    def _all(self) -> list[Proposal]:
-        return list(self.proposals)  # pyright: ignore[reportReturnType]

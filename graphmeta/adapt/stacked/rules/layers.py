@@ -77,8 +77,9 @@ def _pads(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 @rule("tril", "triu")
 def _triangles(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     note = stack.note(args[0])
-    below = type(note) is Rows and note.dim < out.dim() - 2
-    return Rows(stack, note.dim, note.owner) if below else Lost(f"{name} of rows of tasks")  # pyright: ignore
+    if type(note) is Rows and note.dim < out.dim() - 2:
+        return Rows(stack, note.dim, note.owner)
+    return Lost(f"{name} of rows of tasks")
 
 
 @rule("gru", "lstm", "rnn_tanh", "rnn_relu")

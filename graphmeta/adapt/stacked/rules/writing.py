@@ -42,8 +42,9 @@ def scattered(
     sources = [(x, note) for x, note in along if x is not out]
     size = out.shape[dim]
     if not sources:
-        kept = type(base) is Rows and type(of_source) is Shared
-        return Rows(stack, base.dim, base.owner) if kept else Lost("a scatter whose rows are of no known task")  # pyright: ignore
+        if type(base) is Rows and type(of_source) is Shared:
+            return Rows(stack, base.dim, base.owner)
+        return Lost("a scatter whose rows are of no known task")
     if type(base) is Lost:
         return Lost("a scatter into rows of which nothing is known")
     x, note = sources[0]
@@ -167,8 +168,9 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
     if any(stack.met(part) for part in tensors[1:] if type(stack.note(part)) is not Shared):
         return Lost("elements written where per-task weights decide")
     if type(own) is not Rows and not any(type(stack.note(part)) is Rows for part in tensors):
-        kept = type(base) is Rows and type(own) is Shared
-        return Rows(stack, base.dim, base.owner) if kept else Lost("written elements")  # pyright: ignore
+        if type(base) is Rows and type(own) is Shared:
+            return Rows(stack, base.dim, base.owner)
+        return Lost("written elements")
     first = parts[0]
     if not isinstance(first, Tensor):
         return Lost("written elements")
