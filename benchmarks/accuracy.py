@@ -38,9 +38,10 @@ from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
+from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adagrad, Adam
-from graphmeta.training.recipes import TrainingRecipe, adam
+from graphmeta.training.recipes import TrainingRecipe
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
@@ -174,7 +175,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
     parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, to choose the epoch")
     parser.add_argument("--protocols", nargs="+", help="evaluation protocols; default: all of the data set")
-    parser.set_defaults(epochs=None, lr=None, batch_size=None)  # see trained_by
+    parser.add_argument("--recipe", action="store_true", help="values that are not given follow the log, as in fit")
+    parser.set_defaults(epochs=None, lr=None, batch_size=None)  # 3, 1e-3 and 100 without --recipe, see trained_by
     return parser
 
 
@@ -183,14 +185,13 @@ def arguments(description: str | None, names: Iterable[str], systems: Iterable[s
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=list(names))
     parser.add_argument("system", choices=list(systems))
-    parser.add_argument("--recipe", action="store_true", help="train by the recipe for the log, not as the papers do")
-    parser.add_argument("--epochs", type=int, default=3, help="3 if not given, or the recipe's")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    parser.add_argument("--lr", type=float, default=1e-3, help="1e-3 if not given, or the recipe's")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
-    parser.add_argument("--batch-size", type=int, default=100, help="100 if not given, or the recipe's")
-    parser.add_argument("--negatives", type=int, help="of the sampled softmax; 0: full softmax, also without --recipe")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--negatives", type=int, help="of the sampled softmax; full softmax if 0 or not given")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--statistics-held-out", type=int, help="train on the last N sessions, not counted")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
@@ -227,7 +228,7 @@ def fitted(
         chosen = Scope(*options.only).names(system)
         for name, weight in system.named_parameters():
             weight.requires_grad_(name in chosen)
-    recipe = trained_by(options, learn)
+    recipe = trained_by(options, system, learn)
     print(recipe, flush=True)
     reports = []
     for report in train(
@@ -258,14 +259,17 @@ def fitted(
     return system, reports
 
 
-def trained_by(options: argparse.Namespace, log: EventLog) -> TrainingRecipe:
+def trained_by(options: argparse.Namespace, system: System, log: EventLog) -> TrainingRecipe:
     """The recipe for this log, or the papers' (full softmax), with the settings that are given."""
-    optimizer = None if options.lr is None else adam(options.lr)
+    kind = OPTIMIZERS[options.optimizer]
+    optimizer = None if options.lr is None else kind(lr=options.lr, weight_decay=0.0)
     recipe = TrainingRecipe(options.epochs, options.batch_size, optimizer, options.negatives, options.patience)
-    if options.recipe:
-        return recipe.over(CATALOGUE[options.system].recipe).for_log(log)
-    optimizer = OPTIMIZERS[options.optimizer](lr=options.lr or 1e-3)
-    return replace(recipe, optimizer=optimizer).over(TrainingRecipe(epochs=3, batch_size=100, negatives=0))
+    if getattr(options, "recipe", False):
+        return recipe.filled_from(CATALOGUE[options.system].recipe).for_size(
+            len(system.training_samples(log)), log.num_items
+        )
+    optimizer = kind(lr=1e-3 if options.lr is None else options.lr)
+    return replace(recipe, optimizer=optimizer).filled_from(TrainingRecipe(epochs=3, batch_size=100, negatives=0))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Exceptions. The message of an :class:`InputError` is one line that names the place and the remedy,
 with the nearest known name where one was misspelt."""
 
+import math
 import re
 from collections.abc import Iterable
 from enum import Enum
+from numbers import Integral, Real
+from typing import Any
 
 
 class InputError(ValueError):
@@ -68,3 +71,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def plain(name: str) -> str:
     """The name in lower case, without anything but letters and digits."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise an InputError unless the value is a whole number, ``least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:  # pyright: ignore[reportOperatorIssue]
+        raise InputError(f"{name}={value!r} must be a whole number, {least} or more")
+
+
+def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf) -> None:
+    """Raise an InputError unless the value is a number, ``least`` or more and below ``below``."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) < below:
+        under = "" if below == math.inf else f" and below {below:g}"
+        raise InputError(f"{name}={value!r} must be a number, {least:g} or more{under}")

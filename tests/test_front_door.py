@@ -179,7 +179,7 @@ MISTAKES = {
     "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
     "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
     "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
-    "Adam takes no lr='fast'; it must be a number, 0 or more": lambda: gm.fit(SPLIT, optimizer=gm.Adam(lr="fast")),
+    "lr='fast' must be a number, 0 or more": lambda: gm.fit(SPLIT, optimizer=gm.Adam(lr="fast")),
     "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.fit(
         SPLIT, "sr_gnn", optimizer=torch.optim.SGD([torch.zeros(1)])
     ),

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,15 +54,16 @@ Epochs = Annotated[
 class Recipe(StrEnum):
     """Training recipes by name."""
 
-    sized = "sized"
+    auto = "auto"
     full = "full"
 
     def of(self, *, lr: float | None = None, **given: Any) -> TrainingRecipe:
         """The recipe, with the settings that are given."""
-        from graphmeta.training.recipes import FULL_SOFTMAX, TrainingRecipe, adam
+        from graphmeta.training.recipes import FULL_OPTIMIZER, FULL_SOFTMAX, TrainingRecipe, adam_without_decay
 
-        optimizer = None if lr is None else adam(lr)
-        return TrainingRecipe(optimizer=optimizer, **given).over(FULL_SOFTMAX if self is Recipe.full else None)
+        full = self is Recipe.full
+        optimizer = None if lr is None else replace(FULL_OPTIMIZER, lr=lr) if full else adam_without_decay(lr)
+        return TrainingRecipe(optimizer=optimizer, **given).filled_from(FULL_SOFTMAX if full else None)
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
@@ -145,7 +146,7 @@ def run(
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = Plan(system, width, seed, Recipe.sized.of(epochs=epochs), max_support, max_length)
+    plan = Plan(system, width, seed, Recipe.auto.of(epochs=epochs), max_support, max_length)
     columns = Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -168,8 +169,8 @@ class TrainingOptions:
     system: System = RUN_SYSTEM
     recipe: Annotated[
         Recipe,
-        typer.Option("--recipe", help="sized: by the size of the log; full: full softmax, as the session papers."),
-    ] = Recipe.sized
+        typer.Option("--recipe", help="auto: by the size of the log; full: full softmax, batches of 100."),
+    ] = Recipe.auto
     epochs: Epochs = None
     seed: Seed = 0
     width: Width = WIDTH

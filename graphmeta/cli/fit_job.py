@@ -74,7 +74,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     Args:
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
     """
-    request = request_of(job.plan.for_log(split.train), split)
+    request = request_of(job.plan, split)
     if job.resume and _finished(job.folder, request):
         return None
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
@@ -82,7 +82,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     past = anonymous(split.train)
     results = compare(system, test_queries(split.test, job.rules), past=past, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
-    system.notes |= _notes(job, log, split, trained.histories[job.plan.system]) | {
+    system.notes |= _notes(job, trained.plan, log, split, trained.histories[job.plan.system]) | {
         "metrics": document,
         "request": request,
     }
@@ -99,11 +99,11 @@ def _finished(folder: Path, request: dict[str, Any]) -> bool:
     return load_state(folder / "model", "model")[1]["notes"].get("request") == request
 
 
-def _notes(job: Job, log: EventLog, split: Split, history: list[Report]) -> dict[str, Any]:
+def _notes(job: Job, plan: Plan, log: EventLog, split: Split, history: list[Report]) -> dict[str, Any]:
     """Metadata of the training, saved with the model."""
     train = split.train
     return {
-        **job.plan.for_log(train).settings(),
+        **plan.settings(),
         "best_epoch": max(report.epoch for report in history if report.best) + 1,
         "columns": asdict(job.columns),
         "rules": asdict(job.rules),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ def log_partition(
 
     Shapes: query ``[S, D]``, vectors ``[N, D]`` -> ``[S]``; -inf for a row without entries.
     """
+    if not len(vectors):
+        return query.new_full((len(query),), -math.inf)
     row, column, value = (None, None, None) if extra is None else extra
     with torch.autocast(query.device.type, enabled=False):
         return _LogPartition.apply(query.to(vectors.dtype), vectors, bias, row, column, value)

@@ -150,7 +150,7 @@ class Objective(Protocol):
 class PositionLoss(Protocol):
     """A loss with one value per position of a session instead of one per session."""
 
-    def of_each(self, loss: nn.Module) -> nn.Module:
+    def with_loss(self, loss: nn.Module) -> nn.Module:
         """The same with another loss at each position."""
         ...
 

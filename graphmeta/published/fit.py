@@ -5,20 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_time
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_whole
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
 from graphmeta.published.training_plan import Plan, train_plan
 from graphmeta.system import System
 from graphmeta.training.optimizers import Factory, Optimizer
-from graphmeta.training.recipes import SIZED, TrainingRecipe
+from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
 from graphmeta.training.run import Checkpoint
 
 
@@ -29,7 +28,7 @@ def fit(
     epochs: int | None = None,
     width: int = 64,
     optimizer: Optimizer | Factory | None = None,
-    recipe: TrainingRecipe = SIZED,
+    recipe: TrainingRecipe = BY_SIZE,
     seed: int = 0,
     progress: bool = False,
 ) -> System:
@@ -46,9 +45,9 @@ def fit(
             many, then itself for half as many.
         width: size of item vectors and states.
         optimizer: as :func:`~graphmeta.training.loop.train` takes it, the recipe's if not given; a system that adapts
-            is trained with a tenth of its learning rate.
+            is trained with a tenth of its learning rate and a quarter of the batch size.
         recipe: batch size, loss and early stopping; what it leaves open follows the size of the log.
-            :data:`~graphmeta.training.recipes.FULL_SOFTMAX` trains as the session papers do.
+            :data:`~graphmeta.training.recipes.FULL_SOFTMAX` has batches of 100 and the full softmax.
         seed: the same seed gives the same weights.
         progress: show a progress bar and print a report for each epoch, on the standard error.
 
@@ -71,10 +70,12 @@ def fit(
         raise InputError("this system is already built; train it with list(train(system, split))")
     check_system(system, users=data.train.users is not None)
     if not isinstance(recipe, TrainingRecipe):
-        raise InputError(f"recipe= takes a TrainingRecipe(…), not a {type(recipe).__name__}")
-    if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
-        raise InputError(f"fit takes no width={width!r}; it must be a whole number, 1 or more")
-    plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs, optimizer=optimizer).over(recipe))
+        raise InputError(
+            f"recipe= takes a TrainingRecipe(…), not a {type(recipe).__name__}; write recipe=FULL_SOFTMAX (of "
+            f"graphmeta.training.recipes), or gm.TrainingRecipe(batch_size=256)"
+        )
+    check_whole("width", width, 1)
+    plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs, optimizer=optimizer).filled_from(recipe))
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
             plan,
@@ -84,7 +85,7 @@ def fit(
             bar=_progress_bar if progress else _plain,
         )
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
-    made.system.notes |= {**plan.for_log(data.train).settings(), "history": history}
+    made.system.notes |= {**made.plan.settings(), "history": history}
     return made.system.eval()
 
 
@@ -99,12 +100,12 @@ def check_system(name: str, *, users: bool) -> None:
             predictor.
     """
     check_name(name, CATALOGUE)
-    for part in filter(None, (name, CATALOGUE[name].encoder)):
-        CATALOGUE[part].check_users(users)
     if CATALOGUE[name].rates:
         raise InputError(
             f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.evaluation.cold_start"
         )
+    for part in filter(None, (name, CATALOGUE[name].encoder)):
+        CATALOGUE[part].check_users(users)
 
 
 def _silent(line: str) -> None:

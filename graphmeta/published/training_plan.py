@@ -23,7 +23,7 @@ from graphmeta.storage import save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam, Divided, as_optimizer, settings_of
-from graphmeta.training.recipes import SIZED, TrainingRecipe
+from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
 from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
@@ -43,26 +43,31 @@ class Plan:
     system: str
     width: int = 64
     seed: int = 0
-    recipe: TrainingRecipe = SIZED
+    recipe: TrainingRecipe = BY_SIZE
     max_support: int | None = None
     max_length: int | None = None
 
     def for_log(self, log: EventLog) -> Plan:
-        """The plan with a complete recipe."""
-        return replace(self, recipe=self.recipe.over(CATALOGUE[self.system].recipe).for_log(log))
+        """The plan with a complete recipe, by the number of the system's training samples."""
+        untrained = skeleton(self.system, log.items, users=log.users)
+        samples = log.num_events - log.num_sessions if untrained is None else len(untrained.training_samples(log))
+        recipe = self.recipe.filled_from(CATALOGUE[self.system].recipe)
+        return replace(self, recipe=recipe.for_size(samples, log.num_items))
 
     def settings(self) -> dict[str, Any]:
         """All settings as JSON values at one level, without those that are not set."""
-        flat = {**vars(self), **vars(self.recipe), **settings_of(self.recipe.optimizer)}
+        named = {} if self.recipe.optimizer is None else settings_of(self.recipe.optimizer)
+        flat = {**named, **vars(self.recipe), **vars(self), "optimizer": named.get("optimizer")}
         return {name: value for name, value in flat.items() if value is not None and name != "recipe"}
 
 
 @dataclass(frozen=True)
 class TrainedPlan:
-    """Result of a plan: the trained system, its separately trained base model (if any), and the reports of all
-    trainings by name, the system's own under its name.
+    """Result of a plan: the trained system, its separately trained base model (if any), the reports of all trainings by
+    name, the system's own under its name, and the system's own plan, with a complete recipe.
     """
 
+    plan: Plan
     system: System
     base: System | None
     histories: dict[str, list[Report]]
@@ -83,8 +88,8 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     untrained = skeleton(plan.system, split.train.items, users=split.train.users)
     if untrained is not None:
         warn_unread(untrained, stacklevel=4)
-    first, last = stages(plan, split.train)
     earlier, later = _data_of_stages(plan, split)
+    first, last = stages(plan, earlier.train, later.train)
     train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
     base = None
     if first is not None:
@@ -97,11 +102,11 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
         base, histories[f"{first.system} (refitted)"] = train_stage(first, split, within(checkpoint, "again"))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(split.train)
-    return TrainedPlan(system, base, {**histories, plan.system: history})
+    return TrainedPlan(last, system, base, {**histories, plan.system: history})
 
 
-def stages(plan: Plan, log: EventLog) -> tuple[Plan | None, Plan]:
-    """The base model's plan (None if there is none) and the system's plan, with complete recipes.
+def stages(plan: Plan, earlier: EventLog, later: EventLog) -> tuple[Plan | None, Plan]:
+    """The base model's plan (None if there is none) and the system's plan, with complete recipes for their logs.
 
     A meta-learner starts from its encoder, trained without adaptation: meta-training has one query per session, the
     encoder has one target per click and so learns faster. The encoder is also the baseline for adaptation. A re-ranker
@@ -109,9 +114,9 @@ def stages(plan: Plan, log: EventLog) -> tuple[Plan | None, Plan]:
     """
     entry = CATALOGUE[plan.system]
     if entry.encoder is None:
-        return None, plan.for_log(log)
-    first = replace(plan, system=entry.encoder).for_log(log)
-    return first, plan.for_log(log) if entry.held_out else _meta_plan(replace(first, system=plan.system))
+        return None, plan.for_log(later)
+    first = replace(plan, system=entry.encoder).for_log(earlier)
+    return first, plan.for_log(later) if entry.held_out else _meta_plan(replace(first, system=plan.system))
 
 
 def _meta_plan(plan: Plan) -> Plan:

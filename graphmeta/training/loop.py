@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -79,13 +79,16 @@ def train(
         log = log.train
     made = as_optimizer(optimizer, Adam())
     settings = Settings(epochs, made, batch_size, valid, seed, options)
+    settings.check()
     return Epochs(_reports(system, log, settings))
 
 
 def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Report]:
     """The reports of all epochs, each trained when it is requested."""
-    settings.check()
-    options = replace(settings.options, statistics_log=settings.options.statistics_log or log)
+    objective, own = settings.options.loss, cast(Any, system.loss)
+    if objective is not None and isinstance(system.loss, PositionLoss) and not isinstance(objective, PositionLoss):
+        objective = own.with_loss(objective)
+    options = replace(settings.options, statistics_log=settings.options.statistics_log or log, loss=objective)
     settings = replace(settings, options=options)
     samples = _prepared(system, log, settings)
     run = _run(system, samples, settings)
@@ -140,10 +143,11 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
-    if settings.options.loss is not None:
-        if system.episodic and isinstance(settings.options.loss, PositionLoss):
+    objective = settings.options.loss
+    if objective is not None:
+        if system.episodic and isinstance(objective, PositionLoss):
             raise InputError("meta-training needs a loss with one value per task; leave out options.loss")
-        for part in settings.options.loss.modules():
+        for part in objective.modules():
             if isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
     if settings.options.precision == "bf16" and not system.scores_by_products:
@@ -163,8 +167,9 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     samples = system.training_samples(log)
     if len(samples) == 0:
         raise InputError("no session is long enough to train on; sessions need two clicks (three for meta-training)")
-    if isinstance(system.loss, PositionLoss) and not samples.has_given_support:
-        system.loss.check(system.recommender, samples.query, num_items=system.num_items)
+    trained = system.loss if objective is None else objective
+    if isinstance(trained, PositionLoss) and not samples.has_given_support:
+        trained.check(system.recommender, samples.query, num_items=system.num_items)
     return samples
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_number
 
 
 @runtime_checkable
@@ -56,10 +56,10 @@ class Adam:
     cosine: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"warmup={self.warmup} is a share of the training, at least 0 and below 1")
-        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float) or not 0 <= self.lr < float("inf"):
-            raise InputError(f"{type(self).__name__} takes no lr={self.lr!r}; it must be a number, 0 or more")
+        check_number("warmup", self.warmup, below=1)
+        check_number("weight_decay", self.weight_decay)
+        check_number("final", self.final)
+        check_number("lr", self.lr)
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""

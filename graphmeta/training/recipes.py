@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
 
-from torch import nn
-
-from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import check_whole
 from graphmeta.nn.losses.sampled import Popularity, SampledSoftmaxLoss
-from graphmeta.protocols import PositionLoss
 from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
@@ -20,7 +15,7 @@ STEPS = 6000  # optimisation steps that a training aims at
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How a system is trained. Values that are None are chosen by the size of the log, see :meth:`for_log`.
+    """How a system is trained. Values that are None are chosen by the size of the log, see :meth:`for_size`.
 
     Args:
         epochs: passes over the training samples, the most with ``patience``.
@@ -33,7 +28,7 @@ class TrainingRecipe:
     Raises:
         InputError: a number that is not whole or too small, or an optimizer that is already built.
 
-    Differs: the session papers train with the full softmax, batch 100, lr 1e-3, see :data:`FULL_SOFTMAX`.
+    Differs: the session papers train with the full softmax and batches of 100, as :data:`FULL_SOFTMAX` does.
     """
 
     epochs: int | None = None
@@ -44,47 +39,45 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         for name, least in {"epochs": 1, "batch_size": 1, "negatives": 0, "patience": 1}.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
-                raise InputError(f"{name}={value!r} must be a whole number, {least} or more")
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, least)
         if self.optimizer is not None:
-            object.__setattr__(self, "optimizer", as_optimizer(self.optimizer, adam(1e-3)))
+            object.__setattr__(self, "optimizer", as_optimizer(self.optimizer, Adam()))
 
-    def for_log(self, log: EventLog) -> TrainingRecipe:
-        """The recipe with values for the log's number of training samples and items where it has None.
+    def for_size(self, samples: int, num_items: int) -> TrainingRecipe:
+        """The recipe with values for the number of training samples and items where it has None.
 
-        Batches of a thousandth of the samples, 64 to 512; epochs for about 6,000 steps, 3 to 10; Adam without weight
-        decay, whose rate falls linearly from 4e-3, or less in proportion for batches below 128.
+        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about 6,000 steps,
+        3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in proportion for batches below
+        128.
 
-        >>> from graphmeta.testing import fake_log
-        >>> recipe = TrainingRecipe(epochs=2).for_log(fake_log(sessions=60))
+        >>> recipe = TrainingRecipe(epochs=2).for_size(samples=700_000, num_items=40_000)
         >>> recipe.epochs, recipe.batch_size, recipe.optimizer.lr, recipe.negatives
-        (2, 64, 0.002, 0)
+        (2, 512, 0.004, 4096)
         """
-        samples = max(log.num_events - log.num_sessions, 1)
+        samples = max(samples, 1)
         batch = self.batch_size or _power_of_two(samples / 1000, 64, 512)
         chosen = TrainingRecipe(
             epochs=min(max(round(STEPS * batch / samples), 3), 10),
             batch_size=batch,
-            optimizer=adam(4e-3 * min(batch / 128, 1.0)),
-            negatives=NEGATIVES if log.num_items > 2 * NEGATIVES else 0,
+            optimizer=adam_without_decay(4e-3 * min(batch / 128, 1.0)),
+            negatives=NEGATIVES if num_items > 2 * NEGATIVES else 0,
         )
-        return self.over(chosen)
+        return self.filled_from(chosen)
 
-    def over(self, other: TrainingRecipe | None) -> TrainingRecipe:
+    def filled_from(self, other: TrainingRecipe | None) -> TrainingRecipe:
         """This recipe, with the values of ``other`` where this one has None."""
         missing = [field.name for field in fields(self) if getattr(self, field.name) is None]
         return self if other is None else replace(self, **{name: getattr(other, name) for name in missing})
 
-    def loss(self, system: System) -> nn.Module | None:
+    def loss(self, system: System) -> SampledSoftmaxLoss | None:
         """The sampled softmax for a system that scores the catalogue by products; None: its own loss."""
         if not self.negatives or not system.scores_by_products or system.episodic:
             return None
-        sampled = SampledSoftmaxLoss(Popularity(self.negatives))
-        return system.loss.of_each(sampled) if isinstance(system.loss, PositionLoss) else sampled
+        return SampledSoftmaxLoss(Popularity(self.negatives))
 
 
-def adam(lr: float) -> Adam:
+def adam_without_decay(lr: float) -> Adam:
     """Adam without weight decay, whose rate falls linearly to a twentieth."""
     return Adam(lr, weight_decay=0.0)
 
@@ -94,5 +87,6 @@ def _power_of_two(value: float, least: int, most: int) -> int:
     return min(max(1 << max(int(value), 1).bit_length() - 1, least), most)
 
 
-SIZED = TrainingRecipe()
-FULL_SOFTMAX = TrainingRecipe(epochs=5, batch_size=100, optimizer=Adam(lr=3e-3, weight_decay=1e-6), negatives=0)
+BY_SIZE = TrainingRecipe()
+FULL_OPTIMIZER = Adam(lr=3e-3, weight_decay=1e-6)
+FULL_SOFTMAX = TrainingRecipe(epochs=5, batch_size=100, optimizer=FULL_OPTIMIZER, negatives=0)

@@ -10,7 +10,7 @@ from torch import nn
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 from graphmeta.training.optimizers import Optimizer
@@ -91,10 +91,23 @@ class Settings:
         Raises:
             InputError: inconsistent settings.
         """
-        patience = self.options.patience
-        if patience is not None and (self.valid is None or patience < 1):
+        check_whole("epochs", self.epochs, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0)
+        if self.seed >= 2**32:
+            raise InputError(f"seed={self.seed} must be below 2**32")
+        patience, loss = self.options.patience, self.options.loss
+        if patience is not None:
+            check_whole("patience", patience, 1)
+            if self.valid is None:
+                raise InputError("patience needs a validation metric; pass valid=, or leave it out")
+        if loss is not None and not (isinstance(loss, nn.Module) and not isinstance(loss, nn.modules.loss._Loss)):
             raise InputError(
-                "patience is a number of epochs without improvement, at least 1; pass valid= to measure it on"
+                f"options.loss={str(loss)[:40]!r} is not a loss of head, states, batch and candidates; pass one of "
+                f"graphmeta.nn, such as SampledSoftmaxLoss(Popularity(4096))"
             )
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed must be at least 0 and below 2**32, not {self.seed}")
+        for name, kind in {"checkpoint": Checkpoint, "statistics_log": EventLog}.items():
+            if (given := getattr(self.options, name)) is not None and not isinstance(given, kind):
+                raise InputError(f"options.{name} takes a {kind.__name__}, not a {type(given).__name__}")
+        if not callable(self.options.progress):
+            raise InputError("options.progress takes a function of the batches, such as tqdm")

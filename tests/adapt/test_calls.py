@@ -142,7 +142,7 @@ class Sinusoids(Decay):
         return x[batch["event"].item] + table[batch["event"].order]
 
 
-SIZED = {
+BY_SIZE = {
     **{f"{n} prototypes": partial(Prototypes, n) for n in (4, 7, 8, 16, 24, 30, 40)},
     "decay over 50": partial(Decay, 50),
     "decay over the longest": partial(Decay, None),
@@ -151,7 +151,7 @@ SIZED = {
 }
 
 
-@pytest.mark.parametrize("factory", SIZED.values(), ids=SIZED)
+@pytest.mark.parametrize("factory", BY_SIZE.values(), ids=BY_SIZE)
 def test_scores_do_not_depend_on_the_number_of_tasks(factory):
     """3, 4, 5, 10, 25 and 50 sessions together, of three clicks each: the sizes meet those of the encoder."""
     system = system_of(made(factory))

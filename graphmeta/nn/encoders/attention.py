@@ -36,9 +36,21 @@ def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor, batch: HeteroData) -> 
     """
     if batch.rows:  # task-major: weights that differ by task need equal blocks for all tasks
         return from_dense(run(to_dense(x, batch)[0]), batch)
-    blocks = [(run(x[place])[inside], place[inside]) for place, inside in length_groups(batch["sample"].ptr)]
-    states, rows = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return states[rows.argsort()]
+    return by_length(lambda block, inside: run(block), x, batch)
+
+
+def by_length(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
+    """Apply ``run``, a function of each sample's clicks and of the mask of clicks, to samples of similar length.
+
+    Shapes: ``run([G, L, D], [G, L]) -> [G, L, D']``; ``x [E, D] -> [E, D']``.
+    """
+    states, rows = [], []
+    for place, inside in length_groups(batch["sample"].ptr):
+        block = x.index_select(0, place.flatten()).unflatten(0, place.shape)
+        kept = inside.flatten().nonzero().squeeze(1)
+        states.append(run(block, inside).flatten(0, 1).index_select(0, kept))
+        rows.append(place.flatten().index_select(0, kept))
+    return torch.cat(states).index_select(0, torch.cat(rows).argsort())
 
 
 def length_groups(ptr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,12 +88,19 @@ class SelfAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """New states of the clicks."""
-        dense, known = to_dense(torch.cat([self.query(x), self.key(x), self.value(x)], 1), batch)
+        projected = torch.cat([self.query(x), self.key(x), self.value(x)], 1)
+        if batch.rows:  # task-major: weights that differ by task need equal blocks for all tasks
+            attended = from_dense(self.attend(*to_dense(projected, batch)), batch)
+        else:
+            attended = by_length(self.attend, projected, batch)
+        return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
+
+    def attend(self, dense: Tensor, known: Tensor) -> Tensor:
+        """Attention within padded blocks of queries, keys and values: ``[S, L, 3·D], [S, L] -> [S, L, D]``."""
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in dense.chunk(3, 2))
         weight = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
         weight = torch.softmax(weight.masked_fill(~known[:, None, None, :], -torch.inf), 3)
-        attended = from_dense((weight @ v).transpose(1, 2).flatten(2), batch)
-        return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
+        return (weight @ v).transpose(1, 2).flatten(2)
 
 
 class Clicks(nn.Module):

@@ -113,7 +113,7 @@ class AllPositions(nn.Module):
         super().__init__()
         self.loss, self.ahead = loss, ahead
 
-    def of_each(self, loss: nn.Module) -> AllPositions:
+    def with_loss(self, loss: nn.Module) -> AllPositions:
         """``loss`` at the same positions."""
         return AllPositions(loss, ahead=self.ahead)
 

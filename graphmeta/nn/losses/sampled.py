@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_number, check_whole
 from graphmeta.nn.catalogue_softmax import of_rows
 from graphmeta.nn.features.tables import rows_of
 from graphmeta.nn.log_partition import log_partition
@@ -20,6 +20,7 @@ from graphmeta.protocols import ProductHead
 from graphmeta.sampling.session_batch import real_samples
 
 
+@runtime_checkable
 class Proposal(Protocol):
     """Draws items for a batch, at a known expected number of draws per item."""
 
@@ -54,8 +55,8 @@ class Popularity(_ByShare):
 
     def __init__(self, count: int = 4096, *, alpha: float = 0.0) -> None:
         super().__init__()
-        if count < 1:
-            raise InputError(f"count={count} draws nothing; draw at least one item")
+        check_whole("count", count, 1)
+        check_number("alpha", alpha)
         self.count, self.alpha = count, alpha
         self.cdf: Tensor | None = None
 
@@ -80,7 +81,8 @@ class Popularity(_ByShare):
 class InBatch(_ByShare):
     """The targets of the batch, which are drawn by how often items are targets.
 
-    An item that was never a target counts as one in the whole log. Before ``fit_statistics`` all have equal share.
+    An item that was never a target has the share of an item that was one once. Before ``fit_statistics`` all have equal
+    shares.
     """
 
     def fit_statistics(self, log: EventLog) -> None:
@@ -106,7 +108,8 @@ class SampledSoftmaxLoss(nn.Module):
 
     ``−s_t + log(exp s_t + Σ_{j ≠ t} n_j exp(s_j) / E[n_j])``, where item j is drawn ``n_j`` times, and ``E[n_j]``
     times on average over all proposals. The sum is an unbiased estimate of the catalogue's, so that loss and gradient
-    approach those of the full softmax as more items are drawn; a draw of the target itself does not count. Score terms
+    approach those of the full softmax as more items are drawn; a draw of the target itself does not count. With
+    :class:`InBatch` alone it is one over the items that occur as targets, if samples are all prefixes. Score terms
     count for the target and for drawn items.
 
     Args:
@@ -120,7 +123,10 @@ class SampledSoftmaxLoss(nn.Module):
     def __init__(self, *proposals: nn.Module, corrected: bool = True) -> None:
         super().__init__()
         if not proposals:
-            raise InputError("a sampled softmax needs a proposal to draw items from, such as Popularity(4096)")
+            raise InputError("a sampled softmax needs a proposal to sample items from, such as Popularity(4096)")
+        for each in proposals:
+            if not (isinstance(each, nn.Module) and isinstance(each, Proposal)):
+                raise InputError(f"{str(each)[:40]} samples no items; pass a proposal such as Popularity(4096)")
         self.proposals, self.corrected = nn.ModuleList(proposals), corrected
 
     def extra_repr(self) -> str:

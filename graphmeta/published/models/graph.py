@@ -21,7 +21,7 @@ from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
-from graphmeta.training.recipes import TrainingRecipe, adam
+from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
 
 @published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
@@ -85,7 +85,7 @@ def global_gnn(
 
 
 # It has few weights and few sessions to learn from: a tenth of the log.
-_RERANKING = TrainingRecipe(epochs=4, batch_size=100, optimizer=adam(1e-2))
+_RERANKING = TrainingRecipe(epochs=4, batch_size=100, optimizer=adam_without_decay(1e-2), negatives=0)
 
 
 @published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=True, recipe=_RERANKING)
