@@ -129,9 +129,7 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, c
     assert graph["item"].x.tolist() == [[n / 2, 1, n, 1, 0] for n in numbers]
     assert graph["item"].text_name == [f"Thing {n}" for n in numbers]
     assert main([*plain(files / "events.csv", tmp_path / "two", *table), "--system", "melu"]) == 0
-    assert (
-        capsys.readouterr().err.count("note: melu does not read all columns of the items: not price (numeric), ") == 1
-    )
+    assert capsys.readouterr().err.count("note: melu ignores item columns: price (numeric), ") == 1
 
 
 def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

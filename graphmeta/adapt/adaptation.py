@@ -52,7 +52,7 @@ class Adaptation(nn.Module):
         meta_trained: whether training minimises the query loss after the steps; if not, training ignores the
             adaptation, and steps are taken at inference only (fine-tuning).
         stacked: all tasks at once; False runs the per-task loop.
-        task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` fits into 256 MiB.
+        task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` allows.
 
     Raises:
         InputError: ``steps`` or ``order`` beside ``inner``, or ``task_chunk`` below 1; (from :meth:`bind`) a scope

@@ -30,10 +30,10 @@ def warn_unread(system: System, *, stacklevel: int = 3) -> None:
     for name, column in left.items():
         by.setdefault(", ".join(readers(system.items, name)), []).append(f"{name} ({column.kind})")
     listed = "; ".join(
-        f"{', '.join(names)}: read by {who or 'no system of the catalogue'}" for who, names in by.items()
+        f"{', '.join(names)} (read by {who or 'no system of the catalogue'})" for who, names in by.items()
     )
     named = "the system" if system.recipe is None else system.recipe.name
-    warnings.warn(f"{named} does not read all columns of the items: not {listed}", stacklevel=stacklevel)
+    warnings.warn(f"{named} ignores item columns: {listed}", stacklevel=stacklevel)
 
 
 def readers(items: EntityTable, name: str) -> list[str]:
@@ -41,7 +41,7 @@ def readers(items: EntityTable, name: str) -> list[str]:
     few = items.take(np.arange(min(len(items), 2)))
     found = []
     for system, entry in CATALOGUE.items():
-        if entry.base is None and (made := skeleton(system, few, users=few)) is not None:
+        if entry.base is None and not entry.rates and (made := skeleton(system, few, users=few)) is not None:
             parts = [part for part in made.modules() if isinstance(part, ReadsColumns)]
             found += [system] if _reads(parts, name, items.columns[name]) else []
     return found

@@ -778,9 +778,6 @@ _DISGUISED = {
     "cosines to constants": lambda m, h, b, v: torch.nn.functional.cosine_similarity(
         m.linear(h), torch.linspace(-1, 1, 36).reshape(6, 1, 6), dim=-1
     ).t(),
-    "a norm of what is read": lambda m, h, b, v: torch.nn.functional.embedding(
-        b["event"].order % 6, m.tok, max_norm=1.0
-    ),
     "a layer frozen inside": lambda m, h, b, v: no_learning(m, h),
 }
 for _name, _call in _DISGUISED.items():
@@ -850,7 +847,7 @@ class KeptData(nn.Module):
         self.register_buffer("kept", torch.zeros(d))
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        clicks = torch.ones_like(batch["event"].position[:, None], dtype=x.dtype) * batch["event"].item[:, None]
+        clicks = batch["event"].item[:, None].to(x.dtype)
         out = torch.tanh(self.linear(x[batch["event"].item]) + self.kept)
         mean = (clicks / 100).mean(0).expand(x.shape[1])
         if self.by_copy:

@@ -16,6 +16,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.notes import Owner, Rows, Term
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.step import Gradient
+from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
@@ -583,6 +584,27 @@ def test_a_hook_that_forward_registers_is_seen_by_its_call_only(stays):
         found = list(pool.map(lambda clicks: system.recommend(clicks, 5), QUERIES[:8] * 4))
     assert found == expected * 4
     assert not any(part._forward_hooks for part in system.modules())
+
+
+class Renorming(nn.Module):
+    """Looks up rows whose norm is limited, which torch does by writing into the table."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50, WIDTH, max_norm=0.1)
+
+    def forward(self, x, batch):
+        return x[batch["event"].item] + self.table(batch["event"].order)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_an_embedding_that_writes_into_its_weight_is_refused(stacked):
+    system = system_of(made(Renorming))
+    system.adaptation.stacked = stacked
+    before = system.recommender.encoder.table.weight.clone()
+    with pytest.raises(InputError, match="embedding with max_norm rescales the rows of a parameter"):
+        system.losses(last_clicks(LOG).take(slice(0, 5)))
+    assert torch.equal(system.recommender.encoder.table.weight, before)
 
 
 class Keeps(nn.Module):

@@ -17,8 +17,7 @@ LOG = fake_log(sessions=60)
 FRAME = pd.DataFrame({"sku": LOG.items.ids, "brand": ["x", "y"] * 20, "price": np.arange(40), "tags": "a|b"})
 TYPES = {"price": "numeric", "title": "text"}
 ITEMS = EntityTable.read(FRAME.assign(title="red shoe"), key="sku", several={"tags": "|"}, types=TYPES)
-RATERS = "melu_rating, mamo_rating, meta_hin_rating"
-LINE = f"not tags (several), price (numeric): read by {RATERS}; title (text): read by no system of the catalogue"
+LINE = "tags (several), price (numeric), title (text) (read by no system of the catalogue)"
 
 
 @pytest.mark.parametrize("name", ["if_san", "hetero_gnn", "cbml", "dropout_net", "reranker", "meta_hin"])
@@ -26,7 +25,7 @@ def test_columns_that_are_not_read_are_named(name):
     with pytest.warns(UserWarning) as found:
         build(name, ITEMS, width=4)
     (warning,) = found
-    assert str(warning.message) == f"{name} does not read all columns of the items: {LINE}"
+    assert str(warning.message) == f"{name} ignores item columns: {LINE}"
     assert warning.filename == __file__
 
 
@@ -39,7 +38,7 @@ def test_a_system_without_columns_or_with_all_of_them_does_not_warn(name, recwar
 
 
 def test_same_category_reads_categories_only():
-    with pytest.warns(UserWarning, match="niser does not read all columns of the items: not tags"):
+    with pytest.warns(UserWarning, match="niser ignores item columns: tags"):
         build("niser", ITEMS, width=4, score_terms=["same_category"])
 
 
@@ -47,7 +46,7 @@ def test_same_category_reads_categories_only():
 def test_a_training_in_stages_warns_once(name):
     with pytest.warns(UserWarning) as found:
         fit(replace(LOG, items=ITEMS), name, epochs=1, width=4)
-    assert [str(one.message) for one in found] == [f"{name} does not read all columns of the items: {LINE}"]
+    assert [str(one.message) for one in found] == [f"{name} ignores item columns: {LINE}"]
     assert found[0].filename == __file__
 
 
