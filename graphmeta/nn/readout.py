@@ -84,13 +84,13 @@ class SoftAttention(nn.Module):
     def __init__(self, width: int, *, normalised: bool = False) -> None:
         super().__init__()
         self.normalised = normalised
-        self.of_last, self.with_loss = nn.Linear(width, width, bias=False), nn.Linear(width, width)
+        self.of_last, self.of_each = nn.Linear(width, width, bias=False), nn.Linear(width, width)
         self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector per sample."""
         last, owner = Last()(states, batch), batch["event"].batch
-        alpha = self.score(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.with_loss(states)))
+        alpha = self.score(torch.sigmoid(self.of_last(last).index_select(0, owner) + self.of_each(states)))
         if self.normalised:
             alpha = softmax_of(alpha, owner, len(last))
         total = torch.zeros_like(last).index_add(0, owner, alpha * states)

@@ -838,31 +838,6 @@ class Keeper(nn.Module):
         return torch.tanh(out)
 
 
-class KeptData(nn.Module):
-    """Keeps a mean of its input, and adds it to the next call's, which would see the clicks of all tasks."""
-
-    def __init__(self, d: int, *, by_copy: bool) -> None:
-        super().__init__()
-        self.linear, self.by_copy = nn.Linear(d, d), by_copy
-        self.register_buffer("kept", torch.zeros(d))
-
-    def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
-        clicks = batch["event"].item[:, None].to(x.dtype)
-        out = torch.tanh(self.linear(x[batch["event"].item]) + self.kept)
-        mean = (clicks / 100).mean(0).expand(x.shape[1])
-        if self.by_copy:
-            self.kept.copy_(mean)
-        else:
-            self.kept = mean
-        return out
-
-
-for _by_copy in (True, False):
-    LAYERS[f"attack disguised, data in a buffer, by {'copy' if _by_copy else 'assignment'}"] = (
-        lambda d, by_copy=_by_copy: KeptData(d, by_copy=by_copy)
-    )
-
-
 _KEPT = {
     "a mean": lambda out, w: out.mean(0),
     "a row": lambda out, w: out[0],

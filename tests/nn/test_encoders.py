@@ -54,7 +54,7 @@ def test_sr_gnn_is_the_formula():
             new = torch.tanh(gates[:, 10:] + reset * old[:, 10:])
             hidden = (1 - update) * new + update * hidden
         states, read = hidden[at], model.head.readout
-        alpha = linear(torch.sigmoid(linear(states[-1], read.of_last) + linear(states, read.with_loss)), read.score)
+        alpha = linear(torch.sigmoid(linear(states[-1], read.of_last) + linear(states, read.of_each)), read.score)
         session_vector = linear(torch.cat([(alpha * states).sum(0), states[-1]]), model.head.project)
         torch.testing.assert_close(found[row], table @ session_vector, rtol=0, atol=1e-12)
 

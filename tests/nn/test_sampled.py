@@ -225,7 +225,7 @@ def test_a_system_is_trained_by_it():
 def test_what_it_cannot_use_is_refused():
     with pytest.raises(InputError, match="needs a proposal"):
         SampledSoftmaxLoss()
-    with pytest.raises(InputError, match="draws nothing"):
+    with pytest.raises(InputError, match="count=0 must be a whole number, 1 or more"):
         Popularity(0)
     head, states, batch, candidates = parts()
     with pytest.raises(InputError, match="scores by products, not TargetAttention"):

@@ -157,7 +157,7 @@ def test_tagnn_is_the_formula(combine):
     for row in range(len(sessions)):
         h = states[ptr[row] : ptr[row + 1]]
         read = head.readout
-        gate = torch.sigmoid(h[-1] @ read.of_last.weight.t() + h @ read.with_loss.weight.t() + read.with_loss.bias)
+        gate = torch.sigmoid(h[-1] @ read.of_last.weight.t() + h @ read.of_each.weight.t() + read.of_each.bias)
         alpha = gate @ read.score.weight.t()
         alpha = torch.softmax(alpha, 0) if combine == "add" else alpha
         bias = 0 if head.project.bias is None else head.project.bias

@@ -40,6 +40,6 @@ def sr_gnn(w: Weights, clicks: list[int], *, steps: int = 1) -> Tensor:
     last = h[clicks[-1]]
     total = torch.zeros_like(last)
     for item in clicks:
-        hidden = torch.sigmoid(linear(w, "head.readout.of_last", last) + linear(w, "head.readout.with_loss", h[item]))
+        hidden = torch.sigmoid(linear(w, "head.readout.of_last", last) + linear(w, "head.readout.of_each", h[item]))
         total = total + linear(w, "head.readout.score", hidden) * h[item]
     return torch.cat([total, last])

@@ -87,7 +87,7 @@ def test_the_decoder_is_the_formula():
     for row, (a, b) in enumerate([(0, 3), (3, 4), (4, 6)]):
         h, s, e = states[a:b, :4], states[b - 1, :4], states[b - 1, 4:7]
         energy = torch.stack(
-            [part.score.weight[0] @ torch.tanh(part.with_loss.weight @ one + part.of_state.weight @ s) for one in h]
+            [part.score.weight[0] @ torch.tanh(part.of_each.weight @ one + part.of_state.weight @ s) for one in h]
         )
         c = (energy.exp() / energy.exp().sum()) @ h
         next_state = cell(torch.cat([e, c])[None], s[None])[0]

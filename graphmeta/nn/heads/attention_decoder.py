@@ -42,7 +42,7 @@ class AttentionDecoder(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.width, self.hidden = width, hidden
-        self.with_loss, self.of_state = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        self.of_each, self.of_state = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
         self.score = nn.Linear(hidden, 1, bias=False)
         self.cell, self.output = nn.GRUCell(width + hidden, hidden), nn.Linear(2 * hidden, width)
 
@@ -50,7 +50,7 @@ class AttentionDecoder(nn.Module):
         """One vector per sample."""
         each, owner = states[:, : self.hidden], batch["event"].batch
         state = Last()(each, batch)
-        energy = torch.tanh(self.with_loss(each) + self.of_state(state).index_select(0, owner))
+        energy = torch.tanh(self.of_each(each) + self.of_state(state).index_select(0, owner))
         attention = softmax_of(self.score(energy), owner, len(state))
         context = torch.zeros_like(state).index_add(0, owner, attention * each)
         item = Last()(states[:, self.hidden : self.hidden + self.width], batch)

@@ -42,9 +42,7 @@ def scattered(
     sources = [(x, note) for x, note in along if x is not out]
     size = out.shape[dim]
     if not sources:
-        if type(base) is Rows and type(of_source) is Shared:
-            return Rows(stack, base.dim, base.owner)
-        return Lost("a scatter whose rows are of no known task")
+        return _as_before(stack, base, of_source) or Lost("a scatter whose rows are of no known task")
     if type(base) is Lost:
         return Lost("a scatter into rows of which nothing is known")
     x, note = sources[0]
@@ -85,6 +83,11 @@ def scattered(
         return found.clamp(min=0)
 
     return Rows(stack, dim, stack.derived(note, owners))
+
+
+def _as_before(stack: Stack, base: Note, written: Note) -> Rows | None:
+    """The rows that a tensor has after constants are written into it; None if it had none, or they are no constants."""
+    return Rows(stack, base.dim, base.owner) if type(base) is Rows and type(written) is Shared else None
 
 
 def _beside(stack: Stack, out: Tensor, known: list[tuple[Tensor, Note]]) -> Note:
@@ -168,9 +171,7 @@ def _written(stack: Stack, x: Tensor, base: Note, index: tuple[Any, ...], value:
     if any(stack.met(part) for part in tensors[1:] if type(stack.note(part)) is not Shared):
         return Lost("elements written where per-task weights decide")
     if type(own) is not Rows and not any(type(stack.note(part)) is Rows for part in tensors):
-        if type(base) is Rows and type(own) is Shared:
-            return Rows(stack, base.dim, base.owner)
-        return Lost("written elements")
+        return _as_before(stack, base, own) or Lost("written elements")
     first = parts[0]
     if not isinstance(first, Tensor):
         return Lost("written elements")
