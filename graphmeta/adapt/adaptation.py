@@ -358,8 +358,8 @@ class Adaptation(nn.Module):
         grads = {name: [next(found) for _ in tensors] for name, tensors in read.items()}
         if all(grad is None for each in grads.values() for grad in each):
             raise InputError(
-                f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss; is it "
-                f"detached, or frozen by no_grad?"
+                f"no parameter of the scope {self.scope.prefixes} has any influence on the support loss; look for "
+                f"detach() or no_grad() in the encoder"
             )
         if self.inner.clip is not None:
             grads = clipped(grads, own, self.inner.clip, support)

@@ -101,7 +101,7 @@ class Sgd(Adam):
 
 
 @dataclass(frozen=True)
-class Constant:
+class FromFactory:
     """Any ``torch.optim`` factory, with its own learning rates.
 
     Raises:
@@ -170,7 +170,7 @@ def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optim
             f"optimizer={_named(given)} does not make an optimizer; pass graphmeta.Adam(lr=…), a class such as "
             f"torch.optim.SGD, or a function of the parameters"
         )
-    return Constant(given)
+    return FromFactory(given)
 
 
 def set_rate(built: torch.optim.Optimizer, optimizer: Optimizer, progress: float) -> None:
@@ -191,8 +191,8 @@ def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, A
 def settings_of(optimizer: Any) -> dict[str, Any]:
     """The optimizer's class and, for a dataclass, its fields, as JSON values.
 
-    >>> settings_of(Divided(Constant(torch.optim.SGD), by=10))
-    {'optimizer': 'Divided', 'of': {'optimizer': 'Constant', 'make': 'SGD'}, 'by': 10}
+    >>> settings_of(Divided(FromFactory(torch.optim.SGD), by=10))
+    {'optimizer': 'Divided', 'of': {'optimizer': 'FromFactory', 'make': 'SGD'}, 'by': 10}
     """
     values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
     return {"optimizer": type(optimizer).__name__, **{name: _plain(value) for name, value in values.items()}}
