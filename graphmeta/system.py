@@ -21,7 +21,7 @@ from graphmeta.adapt.step import RatesPerStep
 from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
-from graphmeta.errors import DivergedError, InputError
+from graphmeta.errors import DivergedError, InputError, check_whole
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
 from graphmeta.recipe import FORMAT, Limits, Recipe
@@ -277,8 +277,7 @@ class System(nn.Module):
         if max_support is not None:
             if isinstance(samples, Tasks):
                 raise InputError("these tasks have a given support; max_support= applies to samples of sessions")
-            if isinstance(max_support, bool) or not isinstance(max_support, Integral) or max_support < 0:
-                raise InputError(f"max_support={max_support!r} must be a whole number, 0 or more")
+            check_whole("max_support", max_support, 0)
             self.max_support = int(max_support)
         if steps is None or steps == self.adaptation.steps:
             return

@@ -313,6 +313,11 @@ def written_mask(m: Any, h: Tensor, b: HeteroData) -> Tensor:
 # What is the same for all rows of a task, and so may be taken from any of them: never from another task's.
 
 
+def beside_a_layer(call: Callable[..., Tensor]) -> Callable[[Any, Tensor, Any], Tensor]:
+    """A layer's output, plus a product of what ``call`` makes of one value for all clicks of a task."""
+    return lambda m, h, b: torch.tanh(m.linear(h) + call(m, h, b, one_for_all(m, h)) @ m.w)
+
+
 def one_for_all(m: Any, h: Tensor) -> Tensor:
     """The same row for all clicks, of a learned vector alone."""
     return h * 0 + m.w[0]
@@ -392,7 +397,7 @@ _MOVED = {
 for _name, _call in _MOVED.items():
     clicks(
         f"attack one value for all, {_name}",
-        lambda m, h, b, call=_call: torch.tanh(m.linear(h) + call(m, h, b, one_for_all(m, h)) @ m.w),
+        beside_a_layer(_call),
         tokens,
     )
     clicks(
@@ -783,7 +788,7 @@ _DISGUISED = {
 for _name, _call in _DISGUISED.items():
     clicks(
         f"attack disguised, {_name}",
-        lambda m, h, b, call=_call: torch.tanh(m.linear(h) + call(m, h, b, one_for_all(m, h)) @ m.w),
+        beside_a_layer(_call),
         tables,
     )
 

@@ -26,24 +26,16 @@ def from_dense(dense: Tensor, batch: HeteroData) -> Tensor:
     return dense.flatten(0, 1).index_select(0, batch["event"].batch * batch.longest + batch["event"].order)
 
 
-def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
-    """Apply ``run``, a causal function of each sample's clicks, ``[S, L, D] -> [S, L, D']``.
+def in_blocks(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
+    """Apply ``run`` to padded blocks of clicks and their masks; it must be causal, or leave out what is masked.
 
     Samples of similar length run together: in one padded block, a session of 200 clicks among 63 of 3 would cost as
     much as 64 of 200.
 
-    Shapes: ``x [E, D] -> [E, D']``.
+    Shapes: ``run([S, L, D], [S, L]) -> [S, L, D']``; ``x [E, D] -> [E, D']``.
     """
     if batch.rows:  # task-major: weights that differ by task need equal blocks for all tasks
-        return from_dense(run(to_dense(x, batch)[0]), batch)
-    return by_length(lambda block, inside: run(block), x, batch)
-
-
-def by_length(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
-    """Apply ``run``, a function of each sample's clicks and of the mask of clicks, to samples of similar length.
-
-    Shapes: ``run([G, L, D], [G, L]) -> [G, L, D']``; ``x [E, D] -> [E, D']``.
-    """
+        return from_dense(run(*to_dense(x, batch)), batch)
     states, rows = [], []
     for place, inside in length_groups(batch["sample"].ptr):
         block = x.index_select(0, place.flatten()).unflatten(0, place.shape)
@@ -89,10 +81,7 @@ class SelfAttentionBlock(nn.Module):
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """New states of the clicks."""
         projected = torch.cat([self.query(x), self.key(x), self.value(x)], 1)
-        if batch.rows:  # task-major: weights that differ by task need equal blocks for all tasks
-            attended = from_dense(self.attend(*to_dense(projected, batch)), batch)
-        else:
-            attended = by_length(self.attend, projected, batch)
+        attended = in_blocks(self.attend, projected, batch)
         return self.dropout(self.outer(torch.relu(self.inner(attended)))) + attended
 
     def attend(self, dense: Tensor, known: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class PrefixAttention(nn.Module):
         """New states of the clicks."""
         scores = (torch.tanh(self.key(keys)) * against).sum(1, keepdim=True)
         both = torch.cat([scores, states], 1)
-        return in_blocks(lambda block: running_mean(block[:, :, 0], block[:, :, 1:]), both, batch)
+        return in_blocks(lambda block, _: running_mean(block[:, :, 0], block[:, :, 1:]), both, batch)
 
 
 class DwellAttention(nn.Module):

@@ -36,7 +36,7 @@ class Recurrent(nn.Module):
 
     def over_clicks(self, clicks: Tensor, batch: HeteroData) -> Tensor:
         """The same for one input vector per click, ``[E, width] -> [E, hidden]``."""
-        return in_blocks(self._run, clicks, batch)
+        return in_blocks(lambda block, _: self._run(block), clicks, batch)
 
     def _run(self, states: Tensor) -> Tensor:
         """``[S, L, width] -> [S, L, hidden]``."""
