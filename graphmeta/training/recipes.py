@@ -10,7 +10,7 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
 NEGATIVES = 4096  # drawn per step; smaller catalogues are scored in full
-STEPS = 6000  # optimisation steps that a training aims at
+STEPS = 8000  # optimisation steps that a training aims at
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainingRecipe:
     def for_size(self, samples: int, num_items: int) -> TrainingRecipe:
         """The recipe with values for the number of training samples and items where it has None.
 
-        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about 6,000 steps,
+        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about 8,000 steps,
         3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in proportion for batches below
         128.
 
