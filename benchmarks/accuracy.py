@@ -174,7 +174,9 @@ def parser() -> argparse.ArgumentParser:
     """The command-line options."""
     parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES])
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
-    parser.add_argument("--held-out", type=int, default=3000, help="last training sessions, to choose the epoch; 0: the last epoch")
+    parser.add_argument(
+        "--held-out", type=int, default=3000, help="last training sessions, to choose the epoch; 0: the last epoch"
+    )
     parser.add_argument("--protocols", nargs="+", help="evaluation protocols; default: all of the data set")
     parser.add_argument("--recipe", action="store_true", help="values that are not given follow the log, as in fit")
     parser.set_defaults(epochs=None, lr=None, batch_size=None)  # 3, 1e-3 and 100 without --recipe, see trained_by

@@ -22,7 +22,7 @@ class TrainingRecipe:
         batch_size: samples (or tasks) per step.
         optimizer: as :func:`~graphmeta.training.loop.train` takes it.
         negatives: items drawn uniformly per step for the sampled softmax; 0 scores the whole catalogue. Meta-training,
-            and systems whose own loss is not the softmax over products with the catalogue, keep their loss.
+            and systems whose own loss is not a softmax over the catalogue, keep their loss.
         patience: stop after so many epochs without improvement on validation; None trains all epochs.
 
     Raises:
@@ -71,8 +71,8 @@ class TrainingRecipe:
         return self if other is None else replace(self, **{name: getattr(other, name) for name in missing})
 
     def loss(self, system: System) -> SampledSoftmaxLoss | None:
-        """The sampled softmax for a system that scores the catalogue by products; None: its own loss."""
-        if not self.negatives or not system.scores_by_products or system.episodic:
+        """The sampled softmax for a system whose loss it can estimate; None: its own loss."""
+        if not self.negatives or not system.samples_softmax or system.episodic:
             return None
         return SampledSoftmaxLoss(Popularity(self.negatives))
 
