@@ -21,8 +21,9 @@ class TrainingRecipe:
         epochs: passes over the training samples, the most with ``patience``.
         batch_size: samples (or tasks) per step.
         optimizer: as :func:`~graphmeta.training.loop.train` takes it.
-        negatives: items drawn uniformly per step for the sampled softmax; 0 scores the whole catalogue. Meta-training,
-            and systems whose own loss is not a softmax over the catalogue, keep their loss.
+        negatives: items drawn uniformly per step for the sampled softmax; 0 scores the whole catalogue. In
+            meta-training they are those of the query samples. Systems whose own loss is not a softmax over the
+            catalogue, and those that adapt the item table, keep their loss.
         patience: stop after so many epochs without improvement on validation; None trains all epochs.
 
     Raises:
@@ -72,7 +73,8 @@ class TrainingRecipe:
 
     def loss(self, system: System) -> SampledSoftmaxLoss | None:
         """The sampled softmax for a system whose loss it can estimate; None: its own loss."""
-        if not self.negatives or not system.samples_softmax or system.episodic:
+        per_task = system.episodic and system.adaptation is not None and bool(system.adaptation.tables)
+        if not self.negatives or not system.samples_softmax or per_task:
             return None
         return SampledSoftmaxLoss(Popularity(self.negatives))
 

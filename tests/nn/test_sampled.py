@@ -242,10 +242,10 @@ class Fixed(nn.Module):
 
     def __init__(self, *items):
         super().__init__()
-        self.items = torch.tensor(items)
+        self.items = items
 
     def draw(self, target, num_items):
-        return self.items
+        return torch.tensor(self.items)
 
     def expected(self, items, drawn, num_items):
         return torch.full((len(items),), drawn / num_items, dtype=torch.float64)
@@ -291,3 +291,25 @@ def test_draws_follow_the_powers_of_popularity():
     count = np.bincount(proposal.draw(torch.zeros(1, dtype=torch.long), V).numpy(), minlength=V)
     share = np.sqrt(np.maximum(LOG.support, 1))
     np.testing.assert_allclose(count / count.sum(), share / share.sum(), rtol=0.1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(
+    ("base", "terms"), [("sr_gnn", []), ("niser", []), ("niser", ["repeat_bias", "cooccurrence"]), ("tagnn", [])]
+)
+def test_in_meta_training_all_tasks_at_once_are_the_loop(base, terms, order):
+    torch.manual_seed(0)
+    log = fake_log(sessions=60, items=30)
+    options = {"options": {"score_terms": terms}} if terms else {}
+    system = build("maml", log.items, width=6, base=base, scope="predictor", order=order, **options).double().eval()
+    system.fit_statistics(log)
+    tasks, loss, found = system.training_samples(log).take(slice(0, 6)), SampledSoftmaxLoss(Fixed(1, 2, 2, 7)), []
+    for stacked in (True, False):
+        system.adaptation.stacked = stacked
+        losses = system.losses(tasks, objective=loss)
+        weights = list(system.recommender.parameters())
+        found.append([losses, *torch.autograd.grad(losses.sum(), weights, allow_unused=True)])
+    assert not system.adaptation.fell_back
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

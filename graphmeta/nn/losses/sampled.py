@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_number, check_whole
-from graphmeta.nn.catalogue_softmax import of_rows
+from graphmeta.nn.catalogue_softmax import ScoreTerm, of_rows
 from graphmeta.nn.features.tables import rows_of
 from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.log_partition import log_partition
@@ -153,21 +154,9 @@ class SampledSoftmaxLoss(nn.Module):
             return (query.index_select(0, row) * head.vectors(rows_of(candidates, column))).sum(1)
 
         terms = [term(batch, product) for term in head.score_terms.values()]
-        real = sample.get("real")
-        extra = terms if real is None else [of_rows(term, real, len(query)) for term in terms]
-        query = real_samples(batch, query)
-        own = (query * own).sum(1)
-        hidden = torch.searchsorted(items, target).clamp(max=len(items) - 1)
-        hit = (items[hidden] == target).nonzero().squeeze(1)
-        parts = [(hit, hidden[hit], torch.full((len(hit),), -math.inf, dtype=query.dtype, device=query.device))]
-        for row, column, value in extra:
-            own = own.index_add(0, row, torch.where(column == target[row], value, 0.0).to(own.dtype))
-            at = torch.searchsorted(items, column).clamp(max=len(items) - 1)
-            kept = ((items[at] == column) & (column != target[row])).nonzero().squeeze(1)
-            parts.append((row[kept], at[kept], value[kept].to(query.dtype)))
-        row, column, value = (torch.cat(part) for part in zip(*parts, strict=True))
-        others = log_partition(query, drawn, bias=log_weight.to(query.dtype), extra=(row, column, value))
-        return torch.logaddexp(others, own) - own
+        extra = tuple(torch.cat(part) for part in zip(*terms, strict=True)) if terms else None
+        sampled = SampledItems(drawn, items, log_weight, target)
+        return sampled_cross_entropy(query, own, sampled, real=sample.get("real"), extra=extra)
 
     def _over_chosen(self, head: CandidateLoss, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses of a head that scores chosen candidates: the sampled items, and the targets of the batch."""
@@ -189,3 +178,45 @@ class SampledSoftmaxLoss(nn.Module):
             parts = zip(proposals, draws, strict=True)
             weight = weight / sum(part.expected(items, len(drawn), num_items) for part, drawn in parts)
         return items, weight.log()
+
+
+class SampledItems(NamedTuple):
+    """The vectors of sampled items ``[M, D]``, their numbers (sorted) and log-weights ``[M]``; the targets ``[S]``."""
+
+    vectors: Tensor
+    items: Tensor
+    log_weight: Tensor
+    target: Tensor
+
+    def at(self, item: Tensor) -> tuple[Tensor, Tensor]:
+        """The places of some items among the sampled ones, and whether they are there."""
+        place = torch.searchsorted(self.items, item).clamp(max=len(self.items) - 1)
+        return place, self.items[place] == item
+
+
+def sampled_cross_entropy(
+    query: Tensor, own: Tensor, sampled: SampledItems, *, real: Tensor | None = None, extra: ScoreTerm | None = None
+) -> Tensor:
+    """``−s_t + log(exp s_t + Σ_{j ≠ t} w_j exp s_j)`` per row, over sampled items j with weights w.
+
+    Args:
+        own: the vectors of the targets of the real rows.
+        real: the rows to compute; all if not given.
+        extra: additive score terms, in columns of the catalogue.
+
+    Shapes: query ``[S, D]``, real ``[R]``, own ``[R, D]`` -> ``[R]``.
+    """
+    if has_torch_function_unary(query):  # one operation for a mode that follows operations
+        return handle_torch_function(sampled_cross_entropy, (query,), query, own, sampled, real=real, extra=extra)
+    if real is not None:
+        extra = None if extra is None else of_rows(extra, real, len(query))
+        query = query.index_select(0, real)
+    score = (query * own).sum(1)
+    if extra is not None:
+        row, column, value = extra
+        score = score.index_add(0, row, torch.where(column == sampled.target[row], value, 0.0).to(score.dtype))
+        place, there = sampled.at(column)
+        extra = row, place, torch.where(there, value, 0.0).to(query.dtype)
+    bias = sampled.log_weight.to(query.dtype)
+    others = log_partition(query, sampled.vectors, bias=bias, extra=extra, without=sampled.at(sampled.target))
+    return torch.logaddexp(others, score) - score

@@ -31,6 +31,14 @@ def _of_products(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[st
     return loss_note(stack, args[0], kwargs.get("real"), kwargs.get("extra"))
 
 
+@rule("sampled_cross_entropy")
+def _of_sampled(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
+    query, own, sampled = args[:3]
+    if stack.met(own) or type(stack.note(sampled.vectors)) is not Shared:
+        return Lost("a sampled softmax over vectors of tasks")
+    return loss_note(stack, query, kwargs.get("real"), kwargs.get("extra"))
+
+
 def loss_note(stack: Stack, query: Tensor, real: Tensor | None, extra: tuple[Tensor, Tensor, Tensor] | None) -> Note:
     """The note of one loss per query, or per real one; a score term belongs to the task of its query."""
     note = stack.note(query)
