@@ -15,7 +15,7 @@ from statistics import mean
 
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.labels import named, spanned
-from benchmarks.race import race_section
+from benchmarks.race import only_raced, race_section, raced
 from benchmarks.rows import (
     CONTEXT,
     CUTS,
@@ -56,7 +56,9 @@ def report(rows: list[Row]) -> str:
     published = published_figures()
     parts = [HEAD, (HERE / "findings.md").read_text()]
     for key, title in TITLES.items():
-        chosen = [row for row in rows if (row["dataset"], row["protocol"]) == key]
+        chosen = [row for row in rows if (row["dataset"], row["protocol"]) == key and not only_raced(row)]
+        if key[1] == "race":
+            chosen = raced([row for row in rows if row["dataset"] == key[0]])
         if chosen and "mse" in chosen[0].get("metrics", {}):
             parts.append(cross_domain_section(title, chosen))
         elif chosen and "scenarios" in chosen[0]:
