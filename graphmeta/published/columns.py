@@ -32,7 +32,7 @@ def warn_unread(system: System, *, stacklevel: int = 3) -> None:
     listed = "; ".join(
         f"{', '.join(names)} (read by {who or 'no system of the catalogue'})" for who, names in by.items()
     )
-    named = "the system" if system.recipe is None else system.recipe.name
+    named = "the system" if system.spec is None else system.spec.name
     warnings.warn(f"{named} ignores item columns: {listed}", stacklevel=stacklevel)
 
 

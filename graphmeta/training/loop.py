@@ -127,7 +127,7 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
             "seed": settings.seed,
             "samples": _digest(samples) if keeps else None,
             "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
-            "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
+            "system": hashlib.sha256(f"{system}{system.spec}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
             "loss": None if settings.options.loss is None else str(settings.options.loss),
             "precision": settings.options.precision,
