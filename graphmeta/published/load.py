@@ -72,7 +72,7 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
         if build is None:
             system = rebuilt(document, tensors)
         else:
-            with _OwnDraws():
+            with _OwnGenerators():
                 system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
@@ -170,7 +170,7 @@ def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
     except Exception as error:  # any error that invalid numbers in a build spec can cause
         raise InputError(f"{document.place}: its build spec builds no system ({_line(error)})") from None
     load_weights(skeleton, {name: tensor.to("meta") for name, tensor in tensors.items()}, document.place)
-    with _OwnDraws():
+    with _OwnGenerators():
         return build()
 
 
@@ -203,7 +203,7 @@ def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
     return entry, spec.arguments
 
 
-class _OwnDraws(TorchFunctionMode):
+class _OwnGenerators(TorchFunctionMode):
     """Within it, random numbers come from separate generators, so loading does not affect a concurrent training."""
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class _OwnDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _DRAWS and kwargs.get("generator") is None:
+        if name in _RANDOM and kwargs.get("generator") is None:
             filled = name.endswith("_")  # in place, or a new tensor
             place = (args[0] if args else kwargs["tensor"]).device if filled else kwargs.get("device")
             device = torch.device(torch.get_default_device() if place is None else place)
@@ -223,7 +223,7 @@ class _OwnDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_DRAWS = frozenset(
+_RANDOM = frozenset(
     {
         "uniform_", "normal_", "random_", "exponential_", "bernoulli_", "log_normal_", "cauchy_", "geometric_",
         "kaiming_uniform_", "rand", "randn", "randint", "randperm", "multinomial", "bernoulli",
@@ -248,6 +248,6 @@ class _Budget(TorchFunctionMode):
 
 
 def _without_memory(build: Callable[[], System], tensors: Mapping[str, Tensor]) -> System:
-    """The system on the meta device: names and shapes only; draws no random numbers."""
+    """The system on the meta device: names and shapes only; uses no random numbers."""
     with torch.device("meta"), _Budget(10_000 + 100 * len(tensors)):
         return build()

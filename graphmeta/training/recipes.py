@@ -9,7 +9,7 @@ from graphmeta.nn.losses.sampled import Popularity, SampledSoftmaxLoss
 from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
-NEGATIVES = 4096  # drawn per step; smaller catalogues are scored in full
+NEGATIVES = 4096  # sampled per step; smaller catalogues are scored in full
 STEPS = 6000  # optimisation steps that a training aims at
 
 
@@ -21,7 +21,7 @@ class TrainingRecipe:
         epochs: passes over the training samples, the most with ``patience``.
         batch_size: samples (or tasks) per step.
         optimizer: as :func:`~graphmeta.training.loop.train` takes it.
-        negatives: items drawn uniformly per step for the sampled softmax; 0 scores the whole catalogue. Meta-training,
+        negatives: items sampled uniformly per step, for the sampled softmax; 0 scores all items. Meta-training,
             and systems whose own loss is not the softmax over products with the catalogue, keep their loss.
         patience: stop after so many epochs without improvement on validation; None trains all epochs.
 

@@ -1,4 +1,4 @@
-"""Sampled softmax: what it estimates, and that it is the full softmax where every item is drawn."""
+"""Sampled softmax: what it estimates, and that it is the full softmax where every item is sampled."""
 
 import numpy as np
 import pytest
@@ -25,16 +25,16 @@ V = LOG.num_items
 
 
 class Everything(nn.Module):
-    """Draws every item ``times`` times, and says so."""
+    """Samples every item ``times`` times, and says so."""
 
     def __init__(self, times=1):
         super().__init__()
         self.times = times
 
-    def draw(self, target, num_items):
+    def sample(self, target, num_items):
         return torch.arange(num_items).repeat(self.times)
 
-    def expected(self, items, drawn, num_items):
+    def expected(self, items, sampled, num_items):
         return torch.full((len(items),), float(self.times), dtype=torch.float64)
 
 
@@ -109,7 +109,7 @@ PROPOSALS = {
 
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_the_sum_over_other_items_is_estimated_without_bias(name):
-    """The mean of ``Σ n_j exp(s_j) / E[n_j]`` over draws is the catalogue's, within five standard errors."""
+    """The mean of ``Σ n_j exp(s_j) / E[n_j]`` over samples is the catalogue's, within five standard errors."""
     head, states, batch, candidates = parts(size=3)
     candidates = candidates.detach() * 0.4
     loss = SampledSoftmaxLoss(*PROPOSALS[name]())
@@ -140,7 +140,7 @@ def test_in_batch_targets_are_corrected_by_how_often_they_are_targets():
     found = []
     for _ in range(4000):
         targets = torch.cat([torch.tensor([target]), torch.multinomial(proposal.share, 15, replacement=True)])
-        items, weight = loss.draw(targets, V)
+        items, weight = loss.sample(targets, V)
         kept = items != target
         found.append(((candidates[items] @ query[0]).exp() * weight.exp())[kept].sum())
     found = torch.stack(found)
@@ -160,7 +160,7 @@ def test_the_gradient_approaches_the_full_one_as_more_items_are_drawn():
 
 
 def test_without_correction_popular_negatives_pull_the_loss_elsewhere():
-    """The same draws, uncorrected, do not approach the catalogue's gradient."""
+    """The same samples, uncorrected, do not approach the catalogue's gradient."""
     head, states, batch, candidates = parts(size=5)
     _, full = of(SoftmaxLoss(), head, states, batch, candidates)
     far = {}
@@ -238,6 +238,6 @@ def test_draws_follow_the_powers_of_popularity():
     proposal = Popularity(200_000, alpha=0.5)
     proposal.fit_statistics(LOG)
     torch.manual_seed(0)
-    count = np.bincount(proposal.draw(torch.zeros(1, dtype=torch.long), V).numpy(), minlength=V)
+    count = np.bincount(proposal.sample(torch.zeros(1, dtype=torch.long), V).numpy(), minlength=V)
     share = np.sqrt(np.maximum(LOG.support, 1))
     np.testing.assert_allclose(count / count.sum(), share / share.sum(), rtol=0.1)
