@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from graphmeta.errors import check_whole
-from graphmeta.nn.losses.sampled import Popularity, SampledSoftmaxLoss
+from graphmeta.nn.losses.sampled import SampledSoftmaxLoss, Uniform
 from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
@@ -74,7 +74,7 @@ class TrainingRecipe:
         """The sampled softmax for a system that scores the catalogue by products; None: its own loss."""
         if not self.negatives or not system.scores_by_products or system.episodic:
             return None
-        return SampledSoftmaxLoss(Popularity(self.negatives))
+        return SampledSoftmaxLoss(Uniform(self.negatives))
 
 
 def adam_without_decay(lr: float) -> Adam:

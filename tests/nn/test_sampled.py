@@ -11,7 +11,7 @@ from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.losses import SoftmaxLoss
-from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
+from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss, Uniform
 from graphmeta.nn.readout import Mean
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import last_clicks, prefixes
@@ -100,10 +100,11 @@ def test_samples_that_pad_a_batch_have_no_loss():
 
 
 PROPOSALS = {
-    "uniform": lambda: [Popularity(12)],
-    "popularity": lambda: [Popularity(12, alpha=1.0)],
+    "uniform": lambda: [Uniform(12)],
+    "alpha 0": lambda: [Popularity(12, alpha=0.0)],
+    "popularity": lambda: [Popularity(12)],
     "between": lambda: [Popularity(12, alpha=0.5)],
-    "mixed": lambda: [Popularity(6), Popularity(6, alpha=1.0)],
+    "mixed": lambda: [Uniform(6), Popularity(6)],
 }
 
 
@@ -152,7 +153,7 @@ def test_the_gradient_approaches_the_full_one_as_more_items_are_drawn():
     _, full = of(SoftmaxLoss(), head, states, batch, candidates)
     bias = {}
     for count in (8, 64, 512):
-        loss = SampledSoftmaxLoss(Popularity(count))
+        loss = SampledSoftmaxLoss(Uniform(count))
         torch.manual_seed(5)
         grads = [of(loss, head, states, batch, candidates)[1][1].detach() for _ in range(300)]
         bias[count] = float((torch.stack(grads).mean(0) - full[1]).norm().detach() / full[1].norm().detach())
@@ -165,7 +166,7 @@ def test_without_correction_popular_negatives_pull_the_loss_elsewhere():
     _, full = of(SoftmaxLoss(), head, states, batch, candidates)
     far = {}
     for corrected in (True, False):
-        loss = SampledSoftmaxLoss(Popularity(512, alpha=1.0), corrected=corrected)
+        loss = SampledSoftmaxLoss(Popularity(512), corrected=corrected)
         loss.proposals[0].fit_statistics(LOG)
         torch.manual_seed(5)
         grads = [of(loss, head, states, batch, candidates)[1][1].detach() for _ in range(200)]
@@ -215,7 +216,7 @@ def full_loss(system):
 def test_a_system_is_trained_by_it():
     torch.manual_seed(0)
     system = build("niser", LOG.items, width=8)
-    system.loss = SampledSoftmaxLoss(Popularity(20), InBatch())
+    system.loss = SampledSoftmaxLoss(Uniform(20), InBatch())
     before = full_loss(system)
     list(train(system, LOG, epochs=4, batch_size=16))
     after = full_loss(system)
@@ -226,15 +227,15 @@ def test_what_it_cannot_use_is_refused():
     with pytest.raises(InputError, match="needs a proposal"):
         SampledSoftmaxLoss()
     with pytest.raises(InputError, match="count=0 must be a whole number, 1 or more"):
-        Popularity(0)
+        Uniform(0)
     head, states, batch, candidates = parts()
     with pytest.raises(InputError, match="scores by products, not TargetAttention"):
-        SampledSoftmaxLoss(Popularity(4))(
+        SampledSoftmaxLoss(Uniform(4))(
             TargetAttention(Mean(), nn.Identity(), width=6).double(), states, batch, candidates
         )
 
 
-def test_draws_follow_the_powers_of_popularity():
+def test_samples_follow_the_powers_of_popularity():
     proposal = Popularity(200_000, alpha=0.5)
     proposal.fit_statistics(LOG)
     torch.manual_seed(0)

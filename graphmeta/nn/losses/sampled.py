@@ -47,13 +47,30 @@ class _ByShare(nn.Module):
         return sampled * self.share.to(items.device)[items]
 
 
+class Uniform(_ByShare):
+    """Samples ``count`` items uniformly over the catalogue."""
+
+    def __init__(self, count: int = 4096) -> None:
+        super().__init__()
+        check_whole("count", count, 1)
+        self.count = count
+
+    def extra_repr(self) -> str:
+        """The count."""
+        return f"{self.count}"
+
+    def sample(self, target: Tensor, num_items: int) -> Tensor:
+        """``[count]``, with replacement."""
+        return uniform(target, self.count, num_items)
+
+
 class Popularity(_ByShare):
-    """Samples ``count`` items with probability ∝ ``support^alpha``: uniform with ``alpha`` 0, by popularity with 1.
+    """Samples ``count`` items with probability ∝ ``support^alpha``: by popularity with ``alpha`` 1, uniformly with 0.
 
     Items without clicks count as one click. Before ``fit_statistics`` sampling is uniform.
     """
 
-    def __init__(self, count: int = 4096, *, alpha: float = 0.0) -> None:
+    def __init__(self, count: int = 4096, *, alpha: float = 1.0) -> None:
         super().__init__()
         check_whole("count", count, 1)
         check_number("alpha", alpha)
@@ -104,7 +121,7 @@ class InBatch(_ByShare):
 class SampledSoftmaxLoss(nn.Module):
     """Cross-entropy of the target against items that are sampled once per batch, for heads that score by products.
 
-    Pass it to training as ``options=TrainOptions(loss=SampledSoftmaxLoss(Popularity(4096)))``.
+    Pass it to training as ``options=TrainOptions(loss=SampledSoftmaxLoss(Uniform(4096)))``.
 
     ``−s_t + log(exp s_t + Σ_{j ≠ t} n_j exp(s_j) / E[n_j])``, where item j is sampled ``n_j`` times, and ``E[n_j]``
     times on average over all proposals. The sum is an unbiased estimate of the catalogue's, so that loss and gradient
@@ -123,10 +140,10 @@ class SampledSoftmaxLoss(nn.Module):
     def __init__(self, *proposals: nn.Module, corrected: bool = True) -> None:
         super().__init__()
         if not proposals:
-            raise InputError("a sampled softmax needs a proposal to sample items from, such as Popularity(4096)")
+            raise InputError("a sampled softmax needs a proposal to sample items from, such as Uniform(4096)")
         for each in proposals:
             if not (isinstance(each, nn.Module) and isinstance(each, Proposal)):
-                raise InputError(f"{str(each)[:40]} samples no items; pass a proposal such as Popularity(4096)")
+                raise InputError(f"{str(each)[:40]} samples no items; pass a proposal such as Uniform(4096)")
         self.proposals, self.corrected = nn.ModuleList(proposals), corrected
 
     def extra_repr(self) -> str:
