@@ -55,9 +55,10 @@ class System(nn.Module):
         InputError: a loss per position for meta-training, or a scope that selects no trainable parameter.
     """
 
-    untwinned = ("items", "users", "notes", "samples", "batches")  # not changed by calls, see graphmeta.adapt.twin
+    # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
+    shared_with_twins = ("items", "users", "notes", "samples", "batches")
     reads_tasks = True
-    sums = False  # whether a batch's losses are summed instead of averaged
+    sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
 
     def __init__(

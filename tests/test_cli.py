@@ -157,7 +157,7 @@ def test_evaluate_without_options_repeats_the_metrics_of_fit(fitted: Path, files
     assert (told["sessions"], told["all_sessions"]) == (12, 120)
     written = json.loads((fitted / "metrics.json").read_text())
     # The encoder trained alone is measured by `fit` and not kept with the model.
-    assert written["baselines"].pop("encoder_alone").keys() >= METRICS
+    assert written["baselines"].pop("base_model").keys() >= METRICS
     assert {key: told[key] for key in written} == written
 
 
@@ -510,7 +510,7 @@ def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, m
     assert told.count("<- bought") == 3 and "if_san (base model)" in told
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert_metrics(document)
-    assert document["baselines"]["encoder_alone"].keys() >= METRICS
+    assert document["baselines"]["base_model"].keys() >= METRICS
     assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()
 
 

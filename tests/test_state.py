@@ -92,11 +92,11 @@ OWN["sml"]["residual"] = True
 
 
 def log_of(name: str) -> Any:
-    return RATED if CATALOGUE[name].rates else LOG
+    return RATED if CATALOGUE[name].predicts_ratings else LOG
 
 
 def queries_of(name: str) -> Any:
-    if CATALOGUE[name].rates:
+    if CATALOGUE[name].predicts_ratings:
         return RandomQueries(queries=4, min_events=6)(RATED).take(np.arange(3))
     return last_clicks(LOG).take(slice(0, 5))
 

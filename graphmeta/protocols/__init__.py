@@ -1,7 +1,7 @@
 """Protocols of the parts of a system: a class implements one by having its methods, without a base class.
 
 A recommender consists of features, an :class:`Encoder` and a :class:`Head`. Further protocols declare optional
-behaviour; code checks ``isinstance(part, Settles)``, never concrete classes.
+behaviour; code checks ``isinstance(part, UpdatesAfterStep)``, never concrete classes.
 """
 
 from __future__ import annotations
@@ -243,9 +243,9 @@ class HeldOutStatistics(FitsStatistics, Protocol):
 
 
 @runtime_checkable
-class Settles(Protocol):
+class UpdatesAfterStep(Protocol):
     """A part that is not trained by gradients (a memory); its state must be in its ``state_dict``."""
 
-    def settle(self) -> None:
+    def update_after_step(self) -> None:
         """Apply the updates collected since the last step; called after each training step."""
         ...

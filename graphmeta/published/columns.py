@@ -41,7 +41,7 @@ def readers(items: EntityTable, name: str) -> list[str]:
     few = items.take(np.arange(min(len(items), 2)))
     found = []
     for system, entry in CATALOGUE.items():
-        if entry.base is None and not entry.rates and (made := skeleton(system, few, users=few)) is not None:
+        if entry.base is None and not entry.predicts_ratings and (made := skeleton(system, few, users=few)) is not None:
             parts = [part for part in made.modules() if isinstance(part, ReadsColumns)]
             found += [system] if _reads(parts, name, items.columns[name]) else []
     return found

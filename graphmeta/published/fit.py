@@ -100,7 +100,7 @@ def check_system(name: str, *, users: bool) -> None:
             predictor.
     """
     check_name(name, CATALOGUE)
-    if CATALOGUE[name].rates:
+    if CATALOGUE[name].predicts_ratings:
         raise InputError(
             f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.evaluation.cold_start"
         )

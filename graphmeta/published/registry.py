@@ -38,7 +38,7 @@ class Published:
     Args:
         base: name of the system that it wraps by default; None for a system that is built from items.
         encoder: name of the stored system whose trained weights initialise its training.
-        rates: predicts ratings instead of ranking next items.
+        predicts_ratings: predicts ratings instead of ranking next items.
         held_out: must be trained on later sessions than those that its co-occurrence statistics count.
         items_only: its base is built without the items' attributes.
         recipe: how it is trained; values that are None follow the log.
@@ -52,7 +52,7 @@ class Published:
     function: Callable[..., System] = field(repr=False)
     base: str | None = None
     encoder: str | None = None
-    rates: bool = False
+    predicts_ratings: bool = False
     held_out: bool = False
     items_only: bool = False
     recipe: TrainingRecipe = TrainingRecipe()

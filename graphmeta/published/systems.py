@@ -44,7 +44,7 @@ def systems() -> Systems:
     rows = [
         Row(
             entry.name,
-            "rating" if entry.rates else "next item",
+            "rating" if entry.predicts_ratings else "next item",
             entry.family,
             entry.paper,
             entry.equations,

@@ -104,7 +104,7 @@ def test_melu_without_content_adapts_a_network_of_factor_and_noise():
 def answers(system, tasks):
     losses = system.losses(tasks)
     trained = [p for p in system.parameters() if p.requires_grad]
-    return [losses.detach(), *torch.autograd.grad(losses.sum() if system.sums else losses.mean(), trained)]
+    return [losses.detach(), *torch.autograd.grad(losses.sum() if system.sums_losses else losses.mean(), trained)]
 
 
 @pytest.mark.parametrize("name", META)
