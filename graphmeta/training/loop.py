@@ -242,8 +242,7 @@ def gradients(
 def _update_after_step(system: System) -> None:
     """After each step, update the parts that are not trained by gradients (memories).
 
-    Such a part has a method ``update_after_step()``; its state must be in its ``state_dict``, so that training can
-    resume.
+    The state of such a part must be in its ``state_dict``, so that training can resume.
     """
     for part in system.modules():
         if isinstance(part, UpdatesAfterStep):
