@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.protocols.scorer import Adapting as Adapting
 from graphmeta.protocols.scorer import Adapts as Adapts
 from graphmeta.protocols.scorer import HasItems as HasItems
@@ -47,7 +48,7 @@ class Head(Protocol):
 
 
 @runtime_checkable
-class ProductHead(Protocol):
+class ProductHead(Protocol, metaclass=ReadsMembers):
     """A head whose scores are products ``query · vectorsᵀ``, plus additive score terms.
 
     Ranking losses, score terms and bf16 work with any such head.
@@ -80,10 +81,16 @@ class NotProducts(Protocol):
 
 
 @runtime_checkable
-class ProjectedHead(Protocol):
-    """A head with a replaceable last layer ``project`` before the product."""
+class HasLastLayer(Protocol, metaclass=ReadsMembers):
+    """A head with a last layer ``project`` before the product."""
 
     project: nn.Module
+
+
+@runtime_checkable
+class ProjectedHead(HasLastLayer, Protocol):
+    """A head whose last layer ``project`` may be replaced."""
+
     bias: bool  # whether the last column of a candidate is a bias added to its score
 
 
@@ -97,13 +104,19 @@ class AugmentedLayer(Protocol):
 
 
 @runtime_checkable
-class ReadoutHead(Protocol):
+class HasReadout(Protocol, metaclass=ReadsMembers):
+    """A head with a readout: from the states of a sample's clicks to one vector."""
+
+    readout: nn.Module
+
+
+@runtime_checkable
+class ReadoutHead(HasReadout, Protocol):
     """A head that may read states only through its replaceable ``readout``.
 
     ``reads_only_readout``: whether it does; a new readout may then expect states with more columns.
     """
 
-    readout: nn.Module
     reads_only_readout: bool
 
 
@@ -192,7 +205,7 @@ class ReadsColumns(Protocol):
 
 
 @runtime_checkable
-class EmbeddingTable(Protocol):
+class EmbeddingTable(Protocol, metaclass=ReadsMembers):
     """A table of vectors that are looked up by row, such as the items'."""
 
     weight: nn.Parameter
@@ -203,7 +216,14 @@ class EmbeddingTable(Protocol):
 
 
 @runtime_checkable
-class TiedItems(Protocol):
+class BiasedTable(EmbeddingTable, Protocol):
+    """A table of vectors of ``width`` columns; further columns are biases."""
+
+    width: int
+
+
+@runtime_checkable
+class TiedItems(Protocol, metaclass=ReadsMembers):
     """Features with one replaceable table of item vectors, used as input and for scoring (tied)."""
 
     tied_items: bool
