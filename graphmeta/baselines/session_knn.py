@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from graphmeta.baselines.incidence import Clicks, Lists, at_least_one, dense, incidence, largest, rank
+from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest, rank
 from graphmeta.data.events import EventLog
+from graphmeta.errors import check_whole
 from graphmeta.sampling.samples import Samples
 
 
@@ -84,7 +85,8 @@ class SessionKNN:
     reads_tasks = False
 
     def __init__(self, log: EventLog, *, neighbours: int = 100, recent: int = 1000, idf: bool = True) -> None:
-        at_least_one(neighbours=neighbours, recent=recent)
+        check_whole("neighbours", neighbours, 1)
+        check_whole("recent", recent, 1)
         self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.items_of, self.ages_of = incidence(log)
