@@ -116,7 +116,8 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, c
     types = "price=numeric, image=vector,name=text,tags=several"
     table = ["--items", str(tmp_path / "items.csv"), "--types", types]
     assert main(plain(files / "events.csv", tmp_path / "out", "--time", "at", *table)) == 0
-    assert "note: " not in capsys.readouterr().err
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: sr_gnn reads no item columns: kind (categorical)")
     read = load(tmp_path / "out/model").items
     kinds = {name: column.kind for name, column in read.columns.items()}
     wanted = {"kind": "categorical", "price": "numeric", "image": "vector", "name": "text", "tags": "several"}
@@ -476,6 +477,12 @@ def test_warnings_are_notes_of_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     pd.concat([frame, frame[:2]]).to_csv(tmp_path / "twice.csv", index=False)
     assert main(["graph", str(tmp_path / "twice.csv"), *COLUMNS, "--time", "at", "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().err.splitlines()[0].startswith("note: 2 rows repeat")
+
+
+def test_attributes_that_the_system_does_not_read_are_noted(files: Path, tmp_path: Path, capsys):
+    table = ["--items", str(files / "items.csv"), "--attributes", "kind"]
+    assert main(plain(files / "events.csv", tmp_path / "out", *table)) == 0
+    assert "note: sr_gnn reads no item columns: kind (categorical) (read by " in capsys.readouterr().err
 
 
 def test_graph_writes_what_can_be_read_back(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

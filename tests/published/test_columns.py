@@ -8,6 +8,7 @@ import pytest
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
+from graphmeta.published.columns import warn_none_read
 from graphmeta.published.fit import fit
 from graphmeta.published.load import load
 from graphmeta.published.models.session import if_san
@@ -53,4 +54,16 @@ def test_a_training_in_stages_warns_once(name):
 def test_a_model_is_loaded_without_a_warning(tmp_path, recwarn):
     if_san(ITEMS, width=4).save(tmp_path)
     load(tmp_path)
+    assert not recwarn.list
+
+
+def test_a_system_without_column_readers_is_named_with_what_reads_the_columns():
+    items = ITEMS.without("text", "several", "numeric")
+    with pytest.warns(UserWarning, match=r"sr_gnn reads no item columns: brand \(categorical\) \(read by .*if_san"):
+        warn_none_read("sr_gnn", items, users=None)
+
+
+@pytest.mark.parametrize("name", ["if_san", "cbml", "reranker"])
+def test_a_system_that_reads_columns_is_not(name, recwarn):
+    warn_none_read(name, ITEMS, users=None)
     assert not recwarn.list
