@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
+from graphmeta.baselines.registry import baseline
 from graphmeta.baselines.session_knn import Candidates, rarity
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
@@ -16,6 +17,7 @@ from graphmeta.sampling.samples import Samples
 _DAY = 86_400.0
 
 
+@baseline("stan", "Garg et al. 2019, STAN", equations="1-6")
 class Stan:
     """Scores items of similar sessions by their distance to the shared item, with more weight on recent clicks and
     sessions.

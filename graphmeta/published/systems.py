@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from graphmeta.published.catalogue import CATALOGUE
-from graphmeta.published.names import OTHERS, Row, check_name
+from graphmeta.published.names import Row, check_name, others
 
 
 class Systems(tuple[Row, ...]):
@@ -53,4 +53,4 @@ def systems() -> Systems:
         )
         for entry in CATALOGUE.values()
     ]
-    return Systems([*rows, *OTHERS])
+    return Systems([*rows, *others().values()])
