@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
+
 from benchmarks.old_results import renamed
 from graphmeta.evaluation.ranking import Result
 from graphmeta.storage import write_json
@@ -51,10 +53,11 @@ def measured(result: Result) -> Row:
     }
 
 
-def cost(seconds: float) -> Row:
-    """Wall time in seconds, and the peak memory of this process in MB."""
+def cost(seconds: float, *, cpu: float | None = None) -> Row:
+    """Wall time (and CPU time of all threads) in seconds, and the peak memory of this process in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"wall_s": round(seconds, 1), "peak_mb": round(peak / 1024)}
+    spent = {} if cpu is None else {"cpu_s": round(cpu, 1), "threads": torch.get_num_threads()}
+    return {"wall_s": round(seconds, 1), **spent, "peak_mb": round(peak / 1024)}
 
 
 def epoch_row(report: Report) -> Row:

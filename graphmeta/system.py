@@ -24,7 +24,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
 from graphmeta.nn.losses.losses import SoftmaxLoss
-from graphmeta.protocols import FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
+from graphmeta.protocols import CandidateLoss, FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
@@ -175,6 +175,12 @@ class System(nn.Module):
         """Whether training scores the whole catalogue by products, as bf16 and the sampled softmax require."""
         whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
         return whole and isinstance(self.recommender.head, ProductHead)
+
+    @property
+    def samples_softmax(self) -> bool:
+        """Whether the loss is a softmax over the catalogue that a sampled softmax can estimate."""
+        whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
+        return whole and isinstance(self.recommender.head, ProductHead | CandidateLoss)
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
         """The samples (or tasks) of one epoch."""

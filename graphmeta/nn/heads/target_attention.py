@@ -110,14 +110,20 @@ class TargetAttention(ScoringHead):
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples, computed in blocks of candidates."""
-        if type(candidates) not in (Tensor, nn.Parameter):  # a table of its own for each task
-            scores = real_samples(batch, self(states, batch, candidates))
-            return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
-        inputs, target = self.read(states, batch), batch["sample"].target.clamp(min=0)
-        if batch.rows and needs_sync(target):  # within an adaptation, where samples are not sorted by length
-            losses = F.cross_entropy(attended_scores(inputs, candidates), target, reduction="none")
+        return self.cross_entropy_over(states, batch, candidates, batch["sample"].target.clamp(min=0))
+
+    def cross_entropy_over(
+        self, states: Tensor, batch: HeteroData, candidates: Tensor, target: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """See :class:`~graphmeta.protocols.CandidateLoss`."""
+        inputs = self.read(states, batch)
+        own_tables = type(candidates) not in (Tensor, nn.Parameter)  # one for each task
+        # within an adaptation, samples are not sorted by length
+        if own_tables or (batch.rows and needs_sync(target)):
+            scores = _with_bias(attended_scores(inputs, candidates), target, bias)
+            losses = F.cross_entropy(scores, target, reduction="none")
         else:
-            losses = attended_cross_entropy(inputs, candidates, target)
+            losses = attended_cross_entropy(inputs, candidates, target, bias)
         return real_samples(batch, losses)
 
 
@@ -170,15 +176,29 @@ def attended_scores_in_blocks(inputs: AttentionInputs, candidates: Tensor) -> Te
         return _Columns(_as_precise(inputs, candidates)).scores(candidates)
 
 
-def attended_cross_entropy(inputs: AttentionInputs, candidates: Tensor, target: Tensor) -> Tensor:
+def attended_cross_entropy(
+    inputs: AttentionInputs, candidates: Tensor, target: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """``cross_entropy(attended_scores(…), target)`` per sample, ``[S]``, exact and differentiable any number of times.
 
     Memory is two numbers per click and candidate; under ``create_graph`` the gradient is computed by the plain formula.
+
+    Args:
+        bias: a constant added to each candidate's scores except where it is the target, ``[C]``.
     """
     if has_torch_function_unary(candidates):
-        return handle_torch_function(attended_cross_entropy, (candidates,), inputs, candidates, target)
+        return handle_torch_function(attended_cross_entropy, (candidates,), inputs, candidates, target, bias)
     with torch.autocast(candidates.device.type, enabled=False):
-        return _AttendedCrossEntropy.apply(*_as_precise(inputs, candidates), candidates, target)
+        query, keys, values, *rows = _as_precise(inputs, candidates)
+        return _AttendedCrossEntropy.apply(query, keys, values, rows, candidates, target, bias)
+
+
+def _with_bias(scores: Tensor, target: Tensor, bias: Tensor | None) -> Tensor:
+    """The scores plus the candidates' biases, except where the candidate is the target."""
+    if bias is None:
+        return scores
+    own = scores.gather(1, target[:, None])
+    return (scores + bias.to(scores.dtype)).scatter(1, target[:, None], own)
 
 
 def _as_precise(inputs: AttentionInputs, candidates: Tensor) -> AttentionInputs:
@@ -243,13 +263,21 @@ class _Columns:
                 logit.div_(logit.sum(1, keepdim=True).add_(top.neg_().exp_()))
             base[rows].add_((logit * value).sum(1) if logit.shape[1] > 1 else (logit * value)[:, 0])
 
-    def blocks(self, candidates: Tensor) -> list[Tensor]:
-        """Scores, attention weights and values per block of candidates."""
-        blocks = []
-        for some, _ in _tiles(candidates):
-            blocks.append(self.rows @ some.t())
-            self.attend(blocks[-1])
-        return blocks
+    def blocks(self, candidates: Tensor, targets: Tensor, bias: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """Scores (with bias, except the targets'), attention weights and values per block of candidates, and the
+        scores of the targets, ``[S]``.
+        """
+        blocks, own = [], self.rows.new_empty(self.samples)
+        for number, (some, at) in enumerate(_tiles(candidates)):
+            blocks.append(block := self.rows @ some.t())
+            self.attend(block)
+            hit, column = _targets_in(targets, number)
+            scores = block[: self.samples]
+            own[hit] = scores[hit, column]
+            if bias is not None:
+                scores.add_(bias[at])
+                scores[hit, column] = own[hit]
+        return blocks, own
 
     def scores(self, candidates: Tensor) -> Tensor:
         """``[S, C]`` in the original order of the samples."""
@@ -259,6 +287,12 @@ class _Columns:
             self.attend(block)
             out[:, at] = block[: self.samples]
         return out.index_select(0, torch.argsort(self.order))
+
+
+def _targets_in(targets: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The samples whose target is in a block, and its column there."""
+    hit = torch.nonzero(targets // _COLUMNS == number).squeeze(1)
+    return hit, targets[hit] % _COLUMNS
 
 
 def _tiles(candidates: Tensor) -> list[tuple[Tensor, slice]]:
@@ -273,21 +307,22 @@ class _AttendedCrossEntropy(Function):
         query: Tensor,
         keys: Tensor,
         values: Tensor,
-        ptr: Tensor,
-        count: Tensor,
+        rows: list[Tensor],
         candidates: Tensor,
         target: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:
-        inputs = AttentionInputs(query, keys, values, ptr, count)
+        """The losses; ``rows`` are ptr and count of the :class:`AttentionInputs`."""
+        inputs = AttentionInputs(query, keys, values, *rows)
         columns = _Columns(inputs)
-        blocks = columns.blocks(candidates)
-        scores = [block[: columns.samples] for block in blocks]
         targets = target.index_select(0, columns.order)
-        own = torch.stack([scores[c // _COLUMNS][s, c % _COLUMNS] for s, c in enumerate(targets.tolist())])
+        bias = None if bias is None else bias.to(query.dtype)
+        blocks, own = columns.blocks(candidates, targets, bias)
+        scores = [block[: columns.samples] for block in blocks]
         top = torch.stack([part.amax(1) for part in scores]).amax(0)
         total = torch.stack([(part - top[:, None]).exp_().sum(1) for part in scores]).sum(0)
         ctx.columns, ctx.blocks, ctx.targets, ctx.normaliser = columns, blocks, targets, top + total.log()
-        ctx.save_for_backward(*inputs, candidates, target)
+        ctx.save_for_backward(*inputs, candidates, target, bias)
         return (ctx.normaliser - own).index_select(0, torch.argsort(columns.order))
 
     @staticmethod
@@ -297,23 +332,24 @@ class _AttendedCrossEntropy(Function):
 
     @staticmethod
     def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *parts, candidates, target = ctx.saved_tensors
+        *parts, candidates, target, bias = ctx.saved_tensors
         inputs = AttentionInputs(*parts)
         if torch.is_grad_enabled():
             # Aliases cut the graph: the query depends on states and these on items, and no gradient may flow further
             # here.
             query, keys, values, items = aliases = [part.view_as(part) for part in (*inputs[:3], candidates)]
             scores = attended_scores(AttentionInputs(query, keys, values, inputs.ptr, inputs.count), items)
+            scores = _with_bias(scores, target, bias)
             losses = F.cross_entropy(scores, target, reduction="none")
             *to_reading, to_candidates = torch.autograd.grad(losses, aliases, grad, create_graph=True)
-            return (*to_reading, None, None, to_candidates, None)
-        to_rows, to_candidates = _products(ctx, candidates, grad.index_select(0, ctx.columns.order))
-        return (*_to_parts(ctx.columns, to_rows, inputs), None, None, to_candidates, None)
+            return (*to_reading, None, to_candidates, None, None)
+        to_rows, to_candidates = _products(ctx, candidates, bias, grad.index_select(0, ctx.columns.order))
+        return (*_to_parts(ctx.columns, to_rows, inputs), None, to_candidates, None, None)
 
 
-def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _products(ctx: Any, candidates: Tensor, bias: Tensor | None, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``columns.rows`` and of the candidates; consumes the saved blocks."""
-    columns, blocks = ctx.columns, ctx.blocks or ctx.columns.blocks(candidates)
+    columns, blocks = ctx.columns, ctx.blocks or ctx.columns.blocks(candidates, ctx.targets, bias)[0]
     ctx.blocks = None  # a second backward pass recomputes them
     to_rows, to_candidates = torch.zeros_like(columns.rows), torch.empty_like(candidates)
     scale = grad[:, None]
@@ -322,8 +358,8 @@ def _products(ctx: Any, candidates: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
         base = block[: columns.samples]
         attended = [(logit, value, rows, (logit * value).sum(1)) for rows, logit, value in columns.runs(block)]
         base.sub_(ctx.normaliser[:, None]).exp_().mul_(scale)
-        hit = torch.nonzero(ctx.targets // _COLUMNS == number).squeeze(1)
-        base[hit, ctx.targets[hit] % _COLUMNS] -= grad[hit]
+        hit, column = _targets_in(ctx.targets, number)
+        base[hit, column] -= grad[hit]
         for weight, value, rows, mean in attended:
             gradient = base[rows][:, None, :]
             value.sub_(mean[:, None, :])  # value := d logit, weight := d value, for now

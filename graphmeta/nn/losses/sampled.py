@@ -14,9 +14,10 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_number, check_whole
 from graphmeta.nn.catalogue_softmax import of_rows
 from graphmeta.nn.features.tables import rows_of
+from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.negatives import by_probability, uniform
-from graphmeta.protocols import ProductHead
+from graphmeta.protocols import CandidateLoss, ProductHead
 from graphmeta.sampling.session_batch import real_samples
 
 
@@ -119,7 +120,8 @@ class InBatch(_ByShare):
 
 
 class SampledSoftmaxLoss(nn.Module):
-    """Cross-entropy of the target against items that are sampled once per batch, for heads that score by products.
+    """Cross-entropy of the target against items that are sampled once per batch, for heads that score by products or
+    have ``cross_entropy_over`` (:class:`~graphmeta.protocols.CandidateLoss`).
 
     Pass it to training as ``options=TrainOptions(loss=SampledSoftmaxLoss(Uniform(4096)))``.
 
@@ -152,8 +154,12 @@ class SampledSoftmaxLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
+        if isinstance(head, CandidateLoss):
+            return self._over_chosen(head, states, batch, candidates)
         if not isinstance(head, ProductHead):
-            raise InputError(f"sampled softmax needs a head that scores by products, not {type(head).__name__}")
+            raise InputError(
+                f"sampled softmax needs a head that scores by products or has cross_entropy_over, not {named(head)}"
+            )
         query, sample = head.query(states, batch), batch["sample"]
         target = real_samples(batch, sample.target)
         items, log_weight = self.sample(target, len(candidates))
@@ -179,6 +185,16 @@ class SampledSoftmaxLoss(nn.Module):
         row, column, value = (torch.cat(part) for part in zip(*parts, strict=True))
         others = log_partition(query, sampled, bias=log_weight.to(query.dtype), extra=(row, column, value))
         return torch.logaddexp(others, own) - own
+
+    def _over_chosen(self, head: CandidateLoss, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
+        """The losses of a head that scores chosen candidates: the sampled items, and the targets of the batch."""
+        target = batch["sample"].target.clamp(min=0)
+        items, log_weight = self.sample(real_samples(batch, target), len(candidates))
+        chosen = torch.cat([items, target]).unique()
+        bias = log_weight.new_full((len(chosen),), -math.inf)
+        bias[torch.searchsorted(chosen, items)] = log_weight
+        at = torch.searchsorted(chosen, target)
+        return head.cross_entropy_over(states, batch, rows_of(candidates, chosen), at, bias)
 
     def sample(self, target: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
         """The distinct items sampled for a batch, sorted ``[M]``, and the log of their weights ``n_j / E[n_j]``."""
