@@ -70,7 +70,7 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 NESTED = {"base": "dropout_net", "options": {"base": "sr_gnn", "options": {"steps": 2}, "drop": 0.1}}
 OWN: dict[str, dict[str, Any]] = {
-    "gru4rec": {"cell": "lstm"}, "global_gnn": {"dropout": 0.2}, "sml": {"residual": True},
+    "gru4rec": {"cell": "lstm"}, "global_gnn": {"context_dropout": 0.2, "item_dropout": 0.1}, "sml": {"residual": True},
     "mamo_rating": {"bias": 0.2}, "cluster_seq": {"weight": 0.3},
     "meta_tl": {"hidden": (9, 8), "order": 1, "inner": {"clip": 0.5}},
     "reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
@@ -406,7 +406,7 @@ def test_all_that_a_new_system_holds_is_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("part", ["recommender.head.project.weight", "recommender.features.weight"])
+@pytest.mark.parametrize("part", ["recommender.encoder.mix.weight", "recommender.features.weight"])
 def test_a_number_that_is_not_finite_is_never_saved(part: str, bad: float, tmp_path: Path) -> None:
     system = build("global_gnn", LOG.items, width=4)  # features.weight is a buffer
     system.save(tmp_path)

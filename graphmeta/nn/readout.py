@@ -97,6 +97,12 @@ class SoftAttention(nn.Module):
         return torch.cat([total, last], 1)
 
 
+def clicks_left(batch: HeteroData) -> Tensor:
+    """Number of clicks of the sample after each click, ``[E]``: 0 for the last one."""
+    last = batch["sample"].ptr[1:].index_select(0, batch["event"].batch) - 1
+    return last - torch.arange(len(last), device=last.device)
+
+
 def softmax_of(x: Tensor, owner: Tensor, size: int) -> Tensor:
     """Softmax of each column over the rows with the same owner, ``[E, D] -> [E, D]``; differentiable any number of
     times.

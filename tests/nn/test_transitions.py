@@ -1,11 +1,9 @@
-"""Transition counts against a loop, the layer against a formula for one item, and what the counts may know."""
+"""Transition counts against a loop, item vectors with those of their neighbours, and what the counts may know."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call
 
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
@@ -13,7 +11,7 @@ from graphmeta.adapt.step import Gradient
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.global_context import GlobalContext, PositionAttention
 from graphmeta.nn.features.tables import row_gradients
 from graphmeta.nn.features.transitions import TransitionFeatures, count_transitions, strongest
 from graphmeta.nn.heads.dot import Dot
@@ -77,47 +75,24 @@ def fitted(log=LOG, **arguments):
 
 
 @torch.no_grad()
-def test_vectors_are_the_formula():
-    features = fitted()
-    features.sharpness.fill_(0.7)
-    features.weight[5], features.neighbour[5] = 0, 5  # an item that nobody clicked beside another
-    n_id = torch.tensor([3, 5, 0, 3])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_an_item_is_its_vector_with_those_of_its_neighbours(normalised):
+    features = fitted(normalised=normalised)
+    n_id, table = torch.tensor([3, 5, 0, 3]), features.item.weight
+    wanted = table / table.norm(dim=1, keepdim=True) if normalised else table
     x, candidates = features(n_id)
-    table = features.item.weight
-    for row, item in enumerate(n_id.tolist()):
-        around, total = torch.zeros(4), 0.0
-        for other, share in zip(features.neighbour[item].tolist(), features.weight[item].tolist(), strict=True):
-            if share > 0:
-                part = share**0.7 * float(torch.exp((features.query.weight @ table[item]) @ table[other] / 2))
-                around, total = around + part * table[other], total + part
-        mixed = features.mix.weight @ (around / total) if total else torch.zeros(4)
-        torch.testing.assert_close(x[row], table[item] + mixed, rtol=0, atol=1e-12)
+    for row, item in zip(x, n_id.tolist(), strict=True):
+        vectors = row[: 4 * 4].reshape(4, 4)
+        torch.testing.assert_close(vectors[0], wanted[item])
+        torch.testing.assert_close(vectors[1:], wanted[features.neighbour[item]])
+        assert torch.equal(row[16:], features.weight[item])
     assert candidates is table
 
 
 @torch.no_grad()
-def test_without_attention_neighbours_count_by_their_share():
-    features = fitted()
-    features.query.weight.zero_()
-    own, near = features.item.weight, features.item.weight[features.neighbour]
-    torch.testing.assert_close(features.attention(own, near, features.weight), features.weight, rtol=0, atol=1e-6)
-
-
-@torch.no_grad()
-def test_before_it_is_fitted_an_item_is_its_row():
-    features = TransitionFeatures(6, 4)
-    assert torch.equal(features(torch.tensor([2, 4]))[0], features.item.weight[[2, 4]])
-
-
-def test_both_derivatives():
-    features = fitted().double()
-    names, values = zip(*((n, p.detach().requires_grad_()) for n, p in features.named_parameters()), strict=True)
-
-    def vectors(*values):
-        return functional_call(features, dict(zip(names, values, strict=True)), (torch.tensor([1, 4]),))[0]
-
-    assert gradcheck(vectors, values, fast_mode=True)
-    assert gradgradcheck(vectors, values, fast_mode=True)
+def test_before_it_is_fitted_an_item_has_no_neighbours():
+    x, _ = TransitionFeatures(6, 4)(torch.tensor([2, 4]))
+    assert not x[:, -12:].any()
 
 
 def test_row_gradients_are_the_gradients():
@@ -134,7 +109,7 @@ def test_row_gradients_are_the_gradients():
 
 
 def test_adapted_all_tasks_at_once_is_the_loop():
-    recommender = Recommender(fitted(), GatedSessionGraph(4), Dot(Last())).double()
+    recommender = Recommender(fitted(), GlobalContext(4, neighbours=3), Dot(PositionAttention(4))).double().eval()
     tasks = task_batch(last_clicks(LOG, min_length=3).take(slice(0, 5)), num_items=LOG.num_items)
     losses = []
     for stacked in (True, False):
@@ -151,7 +126,7 @@ def test_statistics_use_the_training_log_only():
     future = log.after(float(log.starts[20])).aligned_to(log.items)
     torch.manual_seed(0)
     features = TransitionFeatures(log.num_items, 4, neighbours=3)
-    system = System(Recommender(features, GatedSessionGraph(4), Dot(Last())), log.items)
+    system = System(Recommender(features, GlobalContext(4, neighbours=3), Dot(Last())), log.items)
     list(train(system, past, epochs=1, valid=future))
     assert torch.equal(features.neighbour, fitted(past).neighbour)
     assert not torch.equal(features.neighbour, fitted(log).neighbour)

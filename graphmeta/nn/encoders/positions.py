@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.features.tables import Table
-
-
-def clicks_left(batch: HeteroData) -> Tensor:
-    """Number of clicks of the sample after each click, ``[E]``: 0 for the last one."""
-    last = batch["sample"].ptr[1:].index_select(0, batch["event"].batch) - 1
-    return last - torch.arange(len(last), device=last.device)
+from graphmeta.nn.readout import clicks_left
 
 
 class Positions(nn.Module):

@@ -1,4 +1,4 @@
-"""Global item transitions, counted over all training sessions, and item vectors that aggregate them.
+"""Global item transitions, counted over all training sessions, and item vectors with those of their neighbours.
 
 The graph is counted once from the training log, truncated to a few neighbours per item and stored as two fixed-shape
 tables beside the weights. Only the items of a batch are read, so the cost of a step does not depend on the graph size.
@@ -6,10 +6,9 @@ tables beside the weights. Only the items of a batch are read, so the cost of a 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphmeta.data.events import EventLog
@@ -54,10 +53,11 @@ def strongest(
 
 
 class TransitionFeatures(ItemFeatures):
-    """An item's row in a table plus an aggregate of its co-clicked neighbours in all training sessions.
+    """An item's vector, those of its co-clicked neighbours in all training sessions, and the neighbours' weights:
+    ``x_i = [e_i ; e_j1 … e_jk ; w_ij1 … w_ijk]``.
 
-    ``x_i = e_i + W Σ_j π_ij e_j`` over the neighbours j of i, with ``π_ij = softmax_j((Q e_i · e_j)/√D + a log w_ij)``:
-    with Q = 0 and a = 1, π is the share w of i's transitions that lead to j. Candidates are the table's rows only.
+    :class:`~graphmeta.nn.encoders.global_context.GlobalContext` reads them. An empty slot holds the item itself with
+    weight 0. Candidates are the table's rows.
 
     The counts include the transition that a training sample must predict: its target is a neighbour of its last click
     even if no other session has that transition, unlike in a new session. Transitions seen once in training would
@@ -69,13 +69,12 @@ class TransitionFeatures(ItemFeatures):
         neighbours: k, the number of most frequent neighbours per item.
         window: maximum distance of two items, in clicks.
         discount: number of sessions subtracted from each count.
-        dropout: on the aggregate of neighbours.
+        normalised: vectors of unit length (the candidates are the head's to normalise).
+        dropout: of vector entries.
 
-    Shapes: ``n_id [I] -> (x [I, width], candidates [num_items, width])``; time and memory ``I · k · D``.
-    Source: GCE-GNN (Wang et al. 2020), its global graph (window 3, 12 neighbours) and global level.
-    Differs: the attention query is the item itself, where the paper uses the session's mean vector, which features do
-    not read; so an item's vector is the same in every session. A sum with one matrix instead of ``ReLU(W [e_i ;
-    e_N])``; counts are of sessions, not of clicks, and discounted.
+    Shapes: ``n_id [I] -> (x [I, (1 + k) · width + k], candidates [num_items, width])``.
+    Source: GCE-GNN (Wang et al. 2020), definition 2: its global graph (window 3, 12 neighbours).
+    Differs: counts are of sessions, not of clicks, and discounted; weights are shares that sum to 1 for each item.
     """
 
     def __init__(
@@ -86,12 +85,11 @@ class TransitionFeatures(ItemFeatures):
         neighbours: int = 12,
         window: int = 3,
         discount: int = 1,
+        normalised: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(num_items, width)
-        self.window, self.discount = window, discount
-        self.query, self.mix = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
-        self.sharpness = nn.Parameter(torch.ones(1))
+        self.window, self.discount, self.normalised = window, discount, normalised
         self.dropout = nn.Dropout(dropout)
         self.neighbour: Tensor
         self.weight: Tensor
@@ -114,18 +112,10 @@ class TransitionFeatures(ItemFeatures):
         self.weight.copy_(torch.from_numpy(weight))
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of these items, and the table of all items."""
-        own = self.item(n_id)
-        # One look-up per neighbour slot: each has a row for every item of the batch, as an adapted table requires.
-        neighbours = torch.stack([self.item(place) for place in self.neighbour.index_select(0, n_id).unbind(1)], 1)
-        weight = self.attention(own, neighbours, self.weight.index_select(0, n_id))
-        context = torch.matmul(weight[:, None, :], neighbours).squeeze(1)
-        return own + self.dropout(self.mix(context)), self.item.all_rows()
-
-    def attention(self, own: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
-        """π of each slot, zero for empty slots: ``[I, D], [I, k, D], [I, k] -> [I, k]``."""
-        valid = weight > 0
-        similarity = torch.matmul(neighbours, self.query(own)[:, :, None]).squeeze(2) / math.sqrt(self.width)
-        score = similarity + self.sharpness * torch.where(valid, weight, 1.0).log()
-        score = score.masked_fill(~valid & valid.any(1, keepdim=True), -torch.inf)
-        return torch.softmax(score, 1) * valid
+        """Vectors of these items and their neighbours, the neighbours' weights, and the table of all items."""
+        # One look-up per slot: each has a row for every item of the batch, as an adapted table requires.
+        places = [n_id, *self.neighbour.index_select(0, n_id).unbind(1)]
+        vectors = [self.dropout(self.item(place)) for place in places]
+        if self.normalised:
+            vectors = [F.normalize(vector) for vector in vectors]
+        return torch.cat([*vectors, self.weight.index_select(0, n_id)], 1), self.item.all_rows()

@@ -9,6 +9,7 @@ from torch import nn
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.encoders.global_context import GlobalContext, PositionAttention
 from graphmeta.nn.encoders.hetero import HeteroSession, Messages, mean_messages
 from graphmeta.nn.encoders.positions import Positions
 from graphmeta.nn.features.tables import ItemFeatures, uniform_
@@ -50,38 +51,47 @@ class Transitions:
     neighbours: int = 12
     window: int = 3
     discount: int = 1
-    dropout: float = 0.0
 
 
-@published("Wang et al. 2020, GCE-GNN (global level)", family="graph")
+@dataclass(frozen=True)
+class Dropout:
+    """Rates for the vectors from the graph of all sessions, and for item vectors."""
+
+    context_dropout: float = 0.5
+    item_dropout: float = 0.0
+
+
+@published("Wang et al. 2020, GCE-GNN", family="graph", equations="2–15")
 def global_gnn(
     items: EntityTable,
     *,
     width: int = 100,
-    steps: int = 1,
     transitions: Transitions = Transitions(),
+    dropout: Dropout = Dropout(),
     normalised: bool = False,
     scale: float = 12.0,
 ) -> System:
-    """SR-GNN with item vectors that aggregate global co-click neighbours, counted over all training sessions.
+    """GCE-GNN: attention over typed session edges, and over co-click neighbours counted over all training sessions.
 
     Args:
-        width: d; steps: rounds of message passing within the session.
+        width: d.
         transitions: of :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
-        normalised: item and session vectors of unit length, their products multiplied by ``scale``.
+        dropout: of item vectors and of those from the graph of all sessions.
+        normalised: item and session vectors of unit length, their products multiplied by ``scale`` (as NISER; not in
+            the paper).
 
-    Source: Wang et al., Global Context Enhanced Graph Neural Networks for Session-based Recommendation, SIGIR 2020:
-    its global level.
-    Differs: the session level is SR-GNN's, without the paper's typed edges and positions; for the attention and the
-    counts see :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
+    Source: Wang et al., Global Context Enhanced Graph Neural Networks for Session-based Recommendation, SIGIR 2020.
+    Differs: one hop, as in the paper's best setting on Diginetica; for the counts see
+    :class:`~graphmeta.nn.features.transitions.TransitionFeatures`.
     """
-    features = TransitionFeatures(len(items), width, **asdict(transitions))
-    readout, project = SoftAttention(width), nn.Linear(2 * width, width, bias=False)
-    head = Cosine(readout, project, scale=scale) if normalised else Dot(readout, project)
-    encoder = GatedSessionGraph(width, steps=steps)
-    for part in (encoder, head):
-        uniform_(part, width)
-    return System(Recommender(UnitFeatures(features) if normalised else features, encoder, head), items)
+    graph = asdict(transitions)
+    features = TransitionFeatures(len(items), width, normalised=normalised, dropout=dropout.item_dropout, **graph)
+    encoder = GlobalContext(width, neighbours=transitions.neighbours, dropout=dropout.context_dropout)
+    readout = PositionAttention(width)
+    head = Cosine(readout, scale=scale) if normalised else Dot(readout)
+    recommender = Recommender(features, encoder, head)
+    uniform_(recommender, width)
+    return System(recommender, items)
 
 
 # It has few weights and few sessions to learn from: a tenth of the log.
