@@ -36,7 +36,7 @@ DATASETS: dict[str, Callable[[], ColdStart]] = {
     "metahin_dbook": partial(metahin, "dbook"),
 }
 BASELINES = {"global_mean": means.GlobalMean, "item_mean": means.ItemMean, "item_user_mean": means.ItemUserMean}
-SYSTEMS = [name for name, entry in CATALOGUE.items() if entry.rates]
+SYSTEMS = [name for name, entry in CATALOGUE.items() if entry.predicts_ratings]
 
 
 def main() -> None:

@@ -118,9 +118,9 @@ def _reported(row: Row) -> list[str]:
 
 
 def _period(number: str, runs: list[Row]) -> PeriodReport:
-    drawn, every = (mean(run["periods"][number][measure] for run in runs) for measure in ("hit@20", "full hit@20"))
+    sampled, every = (mean(run["periods"][number][measure] for run in runs) for measure in ("hit@20", "full hit@20"))
     rows = runs[0]["periods"][number]["rows"]
-    return PeriodReport(int(number), 0.0, rows, {"hit@20": drawn}, {"hit@20": every}, 0.0, 0.0, 0.0)
+    return PeriodReport(int(number), 0.0, rows, {"hit@20": sampled}, {"hit@20": every}, 0.0, 0.0, 0.0)
 
 
 def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:

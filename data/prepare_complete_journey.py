@@ -31,7 +31,7 @@ def lot(*key: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def draw_households(lines: pd.DataFrame) -> list[int]:
+def sample_households(lines: pd.DataFrame) -> list[int]:
     """The 500 households with the smallest hashes among those with at least 20 baskets."""
     baskets = lines.groupby("household")["basket"].nunique()
     return sorted(baskets.index[baskets >= MIN_BASKETS], key=lot)[:HOUSEHOLDS]
@@ -64,7 +64,7 @@ def make_events(transactions: pd.DataFrame, goods: pd.Series) -> pd.DataFrame:
     """The sample's lines: household, basket, time, product, quantity."""
     names = {"household_id": "household", "basket_id": "basket", "product_id": "product"}
     lines = transactions.rename(columns=names | {"transaction_timestamp": "time"})
-    lines = lines[lines["household"].isin(draw_households(lines))]
+    lines = lines[lines["household"].isin(sample_households(lines))]
     # A quantity of zero marks a coupon or a correction, not a purchase.
     lines = lines[(lines["quantity"] > 0) & lines["product"].isin(goods)]
     lines = lines.drop_duplicates(["basket", "product"])

@@ -46,6 +46,7 @@ _HOME = {
     "TrainOptions": "graphmeta.training.settings",
     "Adam": "graphmeta.training.optimizers",
     "TrainingRecipe": "graphmeta.training.recipes",
+    "FULL_SOFTMAX": "graphmeta.training.recipes",
     "evaluate": "graphmeta.evaluation.ranking",
     "load": "graphmeta.published.load",
     "check_encoder": "graphmeta.testing",

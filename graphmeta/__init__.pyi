@@ -31,6 +31,7 @@ from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
 from graphmeta.training.loop import train as train
 from graphmeta.training.optimizers import Adam as Adam
+from graphmeta.training.recipes import FULL_SOFTMAX as FULL_SOFTMAX
 from graphmeta.training.recipes import TrainingRecipe as TrainingRecipe
 from graphmeta.training.settings import TrainOptions as TrainOptions
 

@@ -19,12 +19,12 @@ from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
 from graphmeta.adapt.step import RatesPerStep
 from graphmeta.adapt.twin import Twin
+from graphmeta.build_spec import FORMAT, BuildSpec, Limits
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import CandidateLoss, FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
-from graphmeta.recipe import FORMAT, Limits, Recipe
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
@@ -55,9 +55,10 @@ class System(nn.Module):
         InputError: a loss per position for meta-training, or a scope that selects no trainable parameter.
     """
 
-    untwinned = ("items", "users", "notes", "samples", "batches")  # not changed by calls, see graphmeta.adapt.twin
+    # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
+    shared_with_twins = ("items", "users", "notes", "samples", "batches")
     reads_tasks = True
-    sums = False  # whether a batch's losses are summed instead of averaged
+    sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
 
     def __init__(
@@ -84,7 +85,7 @@ class System(nn.Module):
             raise InputError(
                 "the loss has one value per position, but meta-training needs one per task; pass another loss"
             )
-        self._recipe: Recipe | None = None
+        self._spec: BuildSpec | None = None
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
             adaptation.bind(recommender)
@@ -109,14 +110,14 @@ class System(nn.Module):
         return {"max_support": self.max_support, "max_length": self.max_length}
 
     @property
-    def recipe(self) -> Recipe | None:
+    def spec(self) -> BuildSpec | None:
         """How the system was built, with the current limits; None for a custom system."""
-        own = self._recipe
+        own = self._spec
         return None if own is None else replace(own, arguments={**own.arguments, **self.limits})
 
-    @recipe.setter
-    def recipe(self, recipe: Recipe | None) -> None:
-        self._recipe = recipe
+    @spec.setter
+    def spec(self, spec: BuildSpec | None) -> None:
+        self._spec = spec
 
     @property
     def adapts(self) -> bool:
@@ -408,7 +409,7 @@ class System(nn.Module):
             raise DivergedError(f"{name} is not finite, so nothing is saved; lower the learning rate and train again")
         document = {
             "format": FORMAT,
-            "recipe": None if self.recipe is None else vars(self.recipe),
+            "spec": None if self.spec is None else vars(self.spec),
             "limits": self.limits,
             "notes": self.notes,
             "items": self.items.to_json(),

@@ -15,12 +15,12 @@ LOG, RATINGS = fake_log(sessions=40, items=12), fake_ratings(users=6)
 def made(name, arguments, score_terms=()):
     """The system, untrained, and five samples of it (of a rating system: five users)."""
     torch.manual_seed(0)
-    log = RATINGS if CATALOGUE[name].rates else LOG
+    log = RATINGS if CATALOGUE[name].predicts_ratings else LOG
     system = build(name, log.items, users=log.users, width=8, **arguments)
     if score_terms:
         with_score_terms(system, score_terms)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         system.fit_statistics(log)
-    every = system.training_samples(log) if CATALOGUE[name].rates else last_clicks(log)
+    every = system.training_samples(log) if CATALOGUE[name].predicts_ratings else last_clicks(log)
     return system, every.take(slice(0, 5))

@@ -22,7 +22,7 @@ if torch.cuda.is_available():  # of two accelerators PyTorch would take this one
 
 
 class _Backend(_DummyBackendModule):
-    """What PyTorch asks of any device; nothing is drawn on this one, so it has no generator to keep the state of."""
+    """What PyTorch asks of any device; nothing is sampled on this one, so it has no generator to keep the state of."""
 
     def get_rng_state(self, device: Any = None) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)

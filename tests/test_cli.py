@@ -116,7 +116,8 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, c
     types = "price=numeric, image=vector,name=text,tags=several"
     table = ["--items", str(tmp_path / "items.csv"), "--types", types]
     assert main(plain(files / "events.csv", tmp_path / "out", "--time", "at", *table)) == 0
-    assert "note: " not in capsys.readouterr().err
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: sr_gnn reads no item columns: kind (categorical)")
     read = load(tmp_path / "out/model").items
     kinds = {name: column.kind for name, column in read.columns.items()}
     wanted = {"kind": "categorical", "price": "numeric", "image": "vector", "name": "text", "tags": "several"}
@@ -157,7 +158,7 @@ def test_evaluate_without_options_repeats_the_metrics_of_fit(fitted: Path, files
     assert (told["sessions"], told["all_sessions"]) == (12, 120)
     written = json.loads((fitted / "metrics.json").read_text())
     # The encoder trained alone is measured by `fit` and not kept with the model.
-    assert written["baselines"].pop("encoder_alone").keys() >= METRICS
+    assert written["baselines"].pop("base_model").keys() >= METRICS
     assert {key: told[key] for key in written} == written
 
 
@@ -478,6 +479,12 @@ def test_warnings_are_notes_of_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.splitlines()[0].startswith("note: 2 rows repeat")
 
 
+def test_attributes_that_the_system_does_not_read_are_noted(files: Path, tmp_path: Path, capsys):
+    table = ["--items", str(files / "items.csv"), "--attributes", "kind"]
+    assert main(plain(files / "events.csv", tmp_path / "out", *table)) == 0
+    assert "note: sr_gnn reads no item columns: kind (categorical) (read by " in capsys.readouterr().err
+
+
 def test_graph_writes_what_can_be_read_back(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     table = ["--items", str(files / "items.csv"), "--attributes", "kind", "--label", "name"]
     command = ["graph", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", *table]
@@ -510,7 +517,7 @@ def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, m
     assert told.count("<- bought") == 3 and "if_san (base model)" in told
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert_metrics(document)
-    assert document["baselines"]["encoder_alone"].keys() >= METRICS
+    assert document["baselines"]["base_model"].keys() >= METRICS
     assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()
 
 

@@ -81,7 +81,7 @@ def test_rates_of_the_public_api_are_loaded_again(per_step, tmp_path):
     system = maml(sr_gnn(LOG.items, width=4), step=gm.LearnedRates(0.1, per_step=per_step))
     system.save(tmp_path)
     again = gm.load(tmp_path)
-    assert again.recipe == system.recipe is not None
+    assert again.spec == system.spec is not None
     queries = gm.last_clicks(LOG)
     torch.testing.assert_close(again.scores(queries), system.eval().scores(queries), rtol=0, atol=0)
 
@@ -248,14 +248,14 @@ def test_a_custom_score_term_is_added_to_the_named_ones(tmp_path):
         torch.manual_seed(0)
         return niser(items, width=4, score_terms=["repeat_bias", First(), First()])
 
-    with pytest.warns(UserWarning, match="First cannot be stored in a recipe.*loaded with build="):
+    with pytest.warns(UserWarning, match="First cannot be stored in a build spec.*loaded with build="):
         system = make(LOG.items).eval()
     torch.manual_seed(0)
     known = niser(LOG.items, width=4, score_terms=["repeat_bias"]).eval()
     queries = gm.last_clicks(LOG)
     difference = system.scores(queries) - known.scores(queries)
     torch.testing.assert_close(difference[:, 0], torch.full((len(queries),), 2.0))
-    assert difference[:, 1:].abs().max() < 1e-5 and system.recipe is None
+    assert difference[:, 1:].abs().max() < 1e-5 and system.spec is None
     assert list(system.recommender.head.score_terms) == ["repeat_bias", "First", "First_2"]
     system.save(tmp_path)
     with pytest.raises(gm.InputError, match="build="):

@@ -80,7 +80,7 @@ def test_an_unseen_items_mean_is_its_domains() -> None:
 
 
 def test_few_ratings_count_less_than_many() -> None:
-    """Ratings drawn with a spread of 2 between items and 1 within: what is estimated is near the best there is,
+    """Ratings sampled with a spread of 2 between items and 1 within: what is estimated is near the best there is,
     ``μ + n 4 / (n 4 + 1) (m − μ)``; and means that differ by chance alone are all the same."""
     random = np.random.default_rng(0)
     size = random.integers(1, 5, 3000)

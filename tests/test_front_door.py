@@ -36,6 +36,7 @@ API = {
         "train",
         "TrainOptions",
         "TrainingRecipe",
+        "FULL_SOFTMAX",
         "Adam",
         "evaluate",
         "load",

@@ -333,7 +333,7 @@ def test_clicks_numbered_by_another_log_are_refused(build) -> None:
 @pytest.mark.parametrize("build", [SessionKNN, Stan])
 @pytest.mark.parametrize("limits", [{"neighbours": 0}, {"recent": -1}])
 def test_limits_below_one_are_refused(build, limits) -> None:
-    with pytest.raises(InputError, match="must be at least 1"):
+    with pytest.raises(InputError, match="must be a whole number, 1 or more"):
         build(log_of([[0, 1]]), **limits)
 
 

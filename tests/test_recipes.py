@@ -12,7 +12,7 @@ from graphmeta.cli.commands import Recipe
 from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
 from graphmeta.nn import AllPositions, Dot, GatedSessionGraph, ItemFeatures, Last
-from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
+from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss, Uniform
 from graphmeta.published.catalogue import build
 from graphmeta.published.fit import fit
 from graphmeta.recommender import Recommender
@@ -78,7 +78,7 @@ def test_fit_trains_by_the_recipe():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         system = build("niser", SPLIT.train.items, users=SPLIT.train.users, width=4)
-    options = TrainOptions(loss=SampledSoftmaxLoss(Popularity(7)))
+    options = TrainOptions(loss=SampledSoftmaxLoss(Uniform(7)))
     list(train(system, SPLIT, epochs=2, optimizer=Adam(1e-2, weight_decay=0.0), batch_size=32, options=options))
     assert state_hash(fitted) == state_hash(system)
     assert {key: fitted.notes[key] for key in ("epochs", "batch_size", "lr", "negatives")} == {
@@ -134,7 +134,7 @@ def test_a_system_trained_at_all_positions_stays_so_with_another_loss(monkeypatc
         return losses
 
     monkeypatch.setattr(SampledSoftmaxLoss, "forward", counted)
-    loss = SampledSoftmaxLoss(Popularity(5))
+    loss = SampledSoftmaxLoss(Uniform(5))
     list(train(build("gru4rec", LOG.items, width=4), LOG, epochs=1, options=TrainOptions(loss=loss)))
     assert sum(sizes) == LOG.num_events - LOG.num_sessions
 
@@ -142,7 +142,7 @@ def test_a_system_trained_at_all_positions_stays_so_with_another_loss(monkeypatc
 def test_a_loss_at_all_positions_needs_a_causal_encoder():
     encoder = GatedSessionGraph(4)
     system = System(Recommender(ItemFeatures(LOG.num_items, 4), encoder, Dot(Last())), LOG.items)
-    options = TrainOptions(loss=AllPositions(SampledSoftmaxLoss(Popularity(5))))
+    options = TrainOptions(loss=AllPositions(SampledSoftmaxLoss(Uniform(5))))
     with pytest.raises(InputError, match="causal encoder"):
         list(train(system, LOG, epochs=1, options=options))
 
@@ -197,6 +197,7 @@ def test_a_wrong_setting_is_refused_before_any_epoch(line):
         (lambda: Adam(weight_decay=-1), "weight_decay=-1 must be a number, 0 or more"),
         (lambda: Adam(final=math.nan), "final=nan"),
         (lambda: Adam(warmup="x"), "warmup='x' must be a number, 0 or more and below 1"),
+        (lambda: Uniform("a"), "count='a' must be a whole number, 1 or more"),
         (lambda: Popularity("a"), "count='a' must be a whole number, 1 or more"),
         (lambda: Popularity(3, alpha=math.nan), "alpha=nan"),
         (lambda: SampledSoftmaxLoss(4096), "4096 samples no items"),

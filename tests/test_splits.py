@@ -186,8 +186,8 @@ def test_new_items_are_on_sale_but_training_never_saw_them_clicked(seed: int) ->
         assert part.items.attributes["brand"].codes.min() >= 1
     unseen = split.train.support == 0
     assert unseen.sum() >= 6
-    drawn = np.random.default_rng(seed).permutation(30)
-    new_in_test, new_in_valid = drawn[:3], drawn[3:6]
+    shuffled = np.random.default_rng(seed).permutation(30)
+    new_in_test, new_in_valid = shuffled[:3], shuffled[3:6]
     assert unseen[new_in_test].all() and unseen[new_in_valid].all() and not split.valid.support[new_in_test].any()
     for part, own in ((split.valid, new_in_valid), (split.test, new_in_test)):
         assert set(part.session[np.isin(part.item, own)]) == set(range(part.num_sessions))

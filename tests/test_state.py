@@ -92,11 +92,11 @@ OWN["sml"]["residual"] = True
 
 
 def log_of(name: str) -> Any:
-    return RATED if CATALOGUE[name].rates else LOG
+    return RATED if CATALOGUE[name].predicts_ratings else LOG
 
 
 def queries_of(name: str) -> Any:
-    if CATALOGUE[name].rates:
+    if CATALOGUE[name].predicts_ratings:
         return RandomQueries(queries=4, min_events=6)(RATED).take(np.arange(3))
     return last_clicks(LOG).take(slice(0, 5))
 
@@ -133,8 +133,8 @@ def test_whatever_it_is_built_with_is_loaded_again(name: str, tmp_path: Path) ->
     arguments = changed(name)
     system = built(name, **arguments)
     again = reloaded(system, tmp_path)
-    assert again.recipe == system.recipe
-    assert system.recipe is not None and set(arguments) == set(system.recipe.arguments)
+    assert again.spec == system.spec
+    assert system.spec is not None and set(arguments) == set(system.spec.arguments)
     assert state_hash(again) == state_hash(system)
     assert repr(again) == repr(system) and again.limits == system.limits == {"max_support": 3, "max_length": 4}
     assert repr(again.retraining) == repr(system.retraining)
@@ -144,11 +144,11 @@ def test_whatever_it_is_built_with_is_loaded_again(name: str, tmp_path: Path) ->
 
 @every
 @pauses
-def test_a_recipe_is_enough_to_build_it_again(name: str) -> None:
+def test_a_build_spec_is_enough_to_build_it_again(name: str) -> None:
     system = built(name, **changed(name))
-    assert system.recipe is not None
-    twin = built(name, **json.loads(json.dumps(system.recipe.arguments)))
-    assert twin.recipe == system.recipe and state_hash(twin) == state_hash(system)
+    assert system.spec is not None
+    twin = built(name, **json.loads(json.dumps(system.spec.arguments)))
+    assert twin.spec == system.spec and state_hash(twin) == state_hash(system)
 
 
 @every
@@ -164,7 +164,7 @@ def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> N
         direct = entry.function(base, max_length=5)
     direct.fit_statistics(log)
     assert state_hash(direct) == state_hash(built(name, max_length=5))
-    assert direct.recipe == built(name, max_length=5).recipe
+    assert direct.spec == built(name, max_length=5).spec
     assert state_hash(reloaded(direct, tmp_path)) == state_hash(direct)
 
 
@@ -186,9 +186,9 @@ def test_more_support_changes_the_answers_and_is_kept(tmp_path: Path) -> None:
 def test_what_is_set_after_building_is_what_is_saved(tmp_path: Path) -> None:
     system = build("cbml", LOG.items, width=6)
     system.max_support, system.max_length = 2, 3
-    assert system.recipe is not None and system.recipe.arguments["max_support"] == 2
+    assert system.spec is not None and system.spec.arguments["max_support"] == 2
     again = reloaded(system, tmp_path)
-    assert again.limits == {"max_support": 2, "max_length": 3} and again.recipe == system.recipe
+    assert again.limits == {"max_support": 2, "max_length": 3} and again.spec == system.spec
     own = mine(LOG.items)
     own.max_length = 7
     own.save(tmp_path)
@@ -245,7 +245,7 @@ class Coarse(Full):
 )
 def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, Any]) -> None:
     with pytest.raises(
-        InputError, match=r"cbml: .*cannot be stored in a recipe.*pass a name.*cbml\.cbml and load.*build="
+        InputError, match=r"cbml: .*cannot be stored in a build spec.*pass a name.*cbml\.cbml and load.*build="
     ):
         build("cbml", LOG.items, width=4, **arguments)
 
@@ -262,16 +262,16 @@ def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Pat
     system = cbml(if_san(LOG.items, width=6), scope=scope)
     again = reloaded(system, tmp_path)
     assert again.adaptation is not None and again.adaptation.scope == scope
-    assert again.recipe == system.recipe and state_hash(again) == state_hash(system)
+    assert again.spec == system.spec and state_hash(again) == state_hash(system)
 
 
 @pytest.mark.parametrize(
     "arguments", [{"step": GroupRates(0.1, groups=["encoder", "head"])}, {"gate": ClusterGate(granularity=Coarse())}]
 )
 def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a recipe.* loaded with build="):
+    with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a build spec.* loaded with build="):
         system = cbml(if_san(LOG.items, width=6), scope=ATTENTION, **arguments)
-    assert system.recipe is None
+    assert system.spec is None
 
 
 @pytest.mark.parametrize(
@@ -289,15 +289,15 @@ def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_p
 )
 def test_build_takes_objects_too(arguments: dict[str, Any], same: dict[str, Any], tmp_path: Path) -> None:
     one, other = (build("cbml", LOG.items, width=6, **given) for given in (arguments, same))
-    assert one.recipe == other.recipe
+    assert one.spec == other.spec
 
 
 def test_build_takes_a_built_base(tmp_path: Path) -> None:
     base = sr_gnn(LOG.items, width=6)
     system = build("cbml", base=base, clusters=2)
-    assert system.recipe == build("cbml", LOG.items, base="sr_gnn", width=6, clusters=2).recipe
+    assert system.spec == build("cbml", LOG.items, base="sr_gnn", width=6, clusters=2).spec
     assert state_hash(reloaded(system, tmp_path)) == state_hash(system)
-    assert build("cbml", LOG.items, base=mine(LOG.items)).recipe is None
+    assert build("cbml", LOG.items, base=mine(LOG.items)).spec is None
     with pytest.raises(InputError, match="the base is already built; pass width= to the function"):
         build("cbml", base=base, width=8)
     with pytest.raises(InputError, match="cbml: the base has other items; pass its own"):
@@ -326,7 +326,7 @@ def test_functions_take_objects_and_build_takes_names(make: Any, says: str) -> N
 
 def test_losses_cells_and_restarts_are_objects(tmp_path: Path) -> None:
     system = gru4rec(LOG.items, width=6, cell=nn.LSTM, sampling=SampledLoss(Top1(), negatives=3))
-    assert system.recipe is not None and system.recipe.arguments["loss"] == "top1"
+    assert system.spec is not None and system.spec.arguments["loss"] == "top1"
     assert repr(reloaded(system, tmp_path)) == repr(system)
     streamed = sml(mf(LOG.items, users=LOG.users, width=6, loss=Bpr()), restart_from=Transferred())
     assert reloaded(streamed, tmp_path / "sml").retraining.restart_from == Transferred()
@@ -339,7 +339,7 @@ def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_pa
         return maml(mine(items))
 
     system = around(LOG.items)
-    assert system.recipe is None
+    assert system.spec is None
     system.save(tmp_path)
     with pytest.raises(InputError, match="pass build="):
         load(tmp_path)
@@ -349,7 +349,7 @@ def test_a_base_of_ones_own_is_for_the_function_and_loaded_by_its_builder(tmp_pa
 def test_what_goes_around_a_system_does_not_pass_for_it() -> None:
     from graphmeta.published.models.cold_item import dropout_net
 
-    assert dropout_net(mine(LOG.items)).recipe is None
+    assert dropout_net(mine(LOG.items)).spec is None
 
 
 @pytest.mark.parametrize(
@@ -389,12 +389,12 @@ def test_a_base_stays_as_it_is() -> None:
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     system = sr_gnn(LOG.items, width=np.int64(6), steps=np.arange(3)[2])
-    assert reloaded(system, tmp_path).recipe == system.recipe
+    assert reloaded(system, tmp_path).spec == system.spec
 
 
 def test_a_variant_is_called_by_its_own_name() -> None:
-    recipe = cbml_g(if_san(LOG.items, width=4)).recipe
-    assert recipe is not None and (recipe.name, recipe.arguments["gate"]) == ("cbml_g", "none")
+    spec = cbml_g(if_san(LOG.items, width=4)).spec
+    assert spec is not None and (spec.name, spec.arguments["gate"]) == ("cbml_g", "none")
 
 
 # Numbers that are not finite
@@ -505,7 +505,7 @@ def forged(saved: Any, folder: Path, change: Callable[[dict[str, Any]], Any]) ->
 
 
 def arguments(**values: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda document: document["recipe"]["arguments"].update(values)
+    return lambda document: document["spec"]["arguments"].update(values)
 
 
 def brand(**values: Any) -> Callable[[dict[str, Any]], None]:
@@ -540,10 +540,10 @@ ONES = [1] * LOG.num_items
         (arguments(base="os.system"), "no system is called"),
         (arguments(depth=3), "takes no 'depth'"),
         (arguments(options={"layers": "2"}), "takes no layers='2'; it must be int"),
-        (lambda d: d["recipe"].update(name="__import__"), "not in this version's catalogue"),
-        (lambda d: d["recipe"].update(name=5), "recipe is damaged"),
-        (lambda d: d.update(recipe="cbml"), "recipe is damaged"),
-        (lambda d: d["recipe"].pop("arguments"), "recipe is damaged"),
+        (lambda d: d["spec"].update(name="__import__"), "not in this version's catalogue"),
+        (lambda d: d["spec"].update(name=5), "build spec is damaged"),
+        (lambda d: d.update(spec="cbml"), "build spec is damaged"),
+        (lambda d: d["spec"].pop("arguments"), "build spec is damaged"),
         (lambda d: d.update(limits={"max_support": -1}), "limits are damaged"),
         (lambda d: d.update(limits={"max_support": "9"}), "limits are damaged"),
         (lambda d: d.update(limits={"eval": 9}), "limits are damaged"),
@@ -632,7 +632,7 @@ def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any]
     del document["limits"]
     if number == 1:
         del document["users"]
-    document["recipe"]["arguments"] = {"width": 6, **given}  # only what was given
+    document["recipe"] = {**document.pop("spec"), "arguments": {"width": 6, **given}}  # only what was given
     save_state(tmp_path, "model", tensors, {**document, "format": number})
     again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.limits == {"max_support": 10, "max_length": 50}
@@ -643,10 +643,21 @@ def test_names_of_format_4_are_read(tmp_path: Path) -> None:
     system.save(tmp_path)
     tensors, document = load_state(tmp_path, "model")
     old = {name.replace("start.gradient_slots.", "start.slopes."): tensor for name, tensor in tensors.items()}
+    document["recipe"] = document.pop("spec")
     assert old.keys() != tensors.keys() and document["recipe"]["arguments"]["learned"] == "per group"
     document["recipe"]["arguments"]["learned"] = "group"
     save_state(tmp_path, "model", old, {**document, "format": 4})
     assert state_hash(load(tmp_path)) == state_hash(system)
+
+
+def test_the_key_of_format_5_is_read(tmp_path: Path) -> None:
+    system = build("sr_gnn", LOG.items, width=6)
+    system.save(tmp_path)
+    tensors, document = load_state(tmp_path, "model")
+    document["recipe"] = document.pop("spec")
+    save_state(tmp_path, "model", tensors, {**document, "format": 5})
+    again = load(tmp_path)
+    assert state_hash(again) == state_hash(system) and again.spec == system.spec
 
 
 # Modes, and what counts

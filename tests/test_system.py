@@ -127,6 +127,7 @@ def test_models_of_the_first_format_still_load(tmp_path):
     system.save(tmp_path)
     tensors, document = load_state(tmp_path, "model")
     del document["users"]
+    document["recipe"] = document.pop("spec")
     save_state(tmp_path, "model", tensors, {**document, "format": 1})
     assert load(tmp_path).users is None
     save_state(tmp_path, "model", tensors, {**document, "format": 99})

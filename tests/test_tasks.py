@@ -333,10 +333,10 @@ def test_sampled_events_are_half_support_and_half_query() -> None:
     known, query_sizes = tasks.support_sizes, np.diff(tasks.query_ptr)
     person = tasks.query.session[tasks.query_ptr[:-1]]
     assert person.tolist() == [who for who in range(300) if who % 5]  # one item is not enough
-    drawn = known + query_sizes
-    assert (known == drawn // 2).all()
+    sampled = known + query_sizes
+    assert (known == sampled // 2).all()
     for number, most in ((1, 2), (2, 3), (3, 6), (4, 6)):
-        sizes = drawn[person % 5 == number]
+        sizes = sampled[person % 5 == number]
         assert set(sizes) == set(range(2, most + 1))
     for t in range(len(tasks)):
         support = tasks.support.target[tasks.support_ptr[t] : tasks.support_ptr[t + 1]].tolist()
@@ -355,7 +355,7 @@ def test_draws_go_by_the_seed_and_the_limits() -> None:
     assert one.query.target.tolist() == same.query.target.tolist() != other.query.target.tolist()
     short, whole = (sampled_tasks(log, max_events=12, max_length=length) for length in (2, 50))
     assert short.query.lengths.max() == 2 < whole.query.lengths.max()
-    assert short.query.target.tolist() == whole.query.target.tolist()  # what is drawn is drawn from all
+    assert short.query.target.tolist() == whole.query.target.tolist()  # sampled from all clicks
     with pytest.raises(InputError, match="min_events=1 and max_events=10"):
         sampled_tasks(log, min_events=1)
     with pytest.raises(InputError, match="there is no query event"):

@@ -41,6 +41,8 @@ RETIRED: dict[str, tuple[str, set[str]]] = {
     r"scrambled": ("hash", set()),
     r"System\.load": ("graphmeta.load", set()),
     r"open_sessions": ("sessions_without_target", set()),
+    r"graphmeta\.recipe|system\.recipe": ("graphmeta.build_spec, system.spec; a recipe is a training recipe", set()),
+    r"untwinned|Settles|encoder_alone": ("shared_with_twins, UpdatesAfterStep, base_model", set()),
     r"asars_triangle|inner_loop_few": ("asars_prefix_attention, inner_loop_100_items", set()),
 }
 # Gone from the benchmarks and their results, not yet from the whole library.
@@ -76,6 +78,7 @@ RETIRED_IN_LIBRARY: dict[str, tuple[str, set[str]]] = {
     r"weigh(?:ed|s)?": ("weighted, learnable temperature", NAMES_OF_OLD_FILES),
     r"[Rr]emembers?|remembered": ("stored, memory", set()),
     r"once more": ("refit on all data", set()),
+    r"drawn|draws": ("sampled", {"graphmeta/plots/figures.py", "graphmeta/plots/session_graph.py"}),  # pictures
     r"phases": ("rounds", NAMES_OF_OLD_FILES),
     r"hat": ("retrained weights", NAMES_OF_OLD_FILES),
     r"a row an|one a|a row a": ("one row per event", set()),

@@ -61,7 +61,7 @@ class Adaptation(nn.Module):
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
 
-    untwinned = ("fallback", "activations")  # attributes that per-call copies share with the original
+    shared_with_twins = ("fallback", "activations")  # attributes that per-call copies share, see graphmeta.adapt.twin
 
     def __init__(
         self,

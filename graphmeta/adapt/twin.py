@@ -195,7 +195,8 @@ class Twin:
     def _attributes(self) -> None:
         """Follow the attributes of the modules, once all of these have their twins."""
         for module, twin in self._pairs:
-            shared = getattr(type(module), "untwinned", ()) + (_RECURRENT if isinstance(module, nn.RNNBase) else ())
+            shared = getattr(type(module), "shared_with_twins", ())
+            shared += _RECURRENT if isinstance(module, nn.RNNBase) else ()
             for name, value in module.__dict__.items():
                 if type(value) in _EXACT or name in _TENSORS or name in shared:
                     continue

@@ -13,10 +13,12 @@ so that the last click has step 1. Validation figures in the docstrings are thos
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.baselines.means import GlobalMean, ItemMean, ItemUserMean
 from graphmeta.baselines.popularity import NoRepeats, Popularity, SessionPopularity, has_repeats, match_repeats
+from graphmeta.baselines.registry import BASELINES
 from graphmeta.baselines.session_knn import SessionKNN
 from graphmeta.baselines.stan import Stan
 
 __all__ = [
+    "BASELINES",
     "GlobalMean",
     "ItemKNN",
     "ItemMean",

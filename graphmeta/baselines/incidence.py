@@ -118,10 +118,3 @@ def dense(sample: np.ndarray, item: np.ndarray, *, weight: np.ndarray, shape: tu
     scores = torch.zeros(shape, dtype=torch.float32)
     scores.view(-1)[torch.from_numpy(cell)] = torch.from_numpy(np.bincount(term, weight)).float()
     return scores
-
-
-def at_least_one(**values: int) -> None:
-    """Raise an InputError for a limit below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")

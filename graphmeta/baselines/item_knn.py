@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from graphmeta.baselines.incidence import Clicks, Lists, at_least_one, dense, incidence, largest
+from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
+from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
 
 _PAIRS_AT_ONCE = 2_000_000
 
 
+@baseline("item_knn", "Sarwar et al. 2001; Aiolli 2013")
 class ItemKNN:
     """Scores items by the sessions they share with the clicked items, with the highest weight on the last click.
 
@@ -42,7 +44,7 @@ class ItemKNN:
     reads_tasks = False
 
     def __init__(self, log: EventLog, *, neighbours: int = 100, alpha: float = 0.75) -> None:
-        at_least_one(neighbours=neighbours)
+        check_whole("neighbours", neighbours, 1)
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be between 0 and 1, not {alpha}")
         self.items, self.num_items = log.items, log.num_items

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
 from graphmeta.sampling.tasks import Tasks
 
 
+@baseline("global_mean", "- (ratings)")
 class GlobalMean:
     """Predicts the global mean: ``r̂ = μ``.
 
@@ -29,6 +31,7 @@ class GlobalMean:
         return torch.full((len(samples.query), 1), self.mean, dtype=torch.float64)
 
 
+@baseline("item_mean", "- (ratings)")
 class ItemMean(GlobalMean):
     """Predicts the item's mean: ``r̂ = μ + b_i``, ``b_i = Σ (r − μ) / (n_i + damping)``; b_i = 0 for items without
     ratings.
@@ -49,6 +52,7 @@ class ItemMean(GlobalMean):
         return torch.from_numpy(self.mean + self.item[samples.query.target])[:, None]
 
 
+@baseline("item_user_mean", "- (ratings)")
 class ItemUserMean(ItemMean):
     """Adds a user bias from the task's support: ``r̂ = μ + b_i + b_u``.
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from graphmeta.baselines.incidence import Clicks, Lists, at_least_one, dense, incidence, largest, rank
+from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest, rank
+from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
+from graphmeta.errors import check_whole
 from graphmeta.sampling.samples import Samples
 
 
@@ -53,6 +55,7 @@ def rarity(ages_of: Lists, *, num_sessions: int) -> np.ndarray:
     return 1 + np.log(max(num_sessions, 1) / np.maximum(ages_of.lengths, 1))
 
 
+@baseline("session_knn", "Ludewig & Jannach 2018, V-SkNN")
 class SessionKNN:
     """Scores items of the most similar recent training sessions (V-SKNN).
 
@@ -84,7 +87,8 @@ class SessionKNN:
     reads_tasks = False
 
     def __init__(self, log: EventLog, *, neighbours: int = 100, recent: int = 1000, idf: bool = True) -> None:
-        at_least_one(neighbours=neighbours, recent=recent)
+        check_whole("neighbours", neighbours, 1)
+        check_whole("recent", recent, 1)
         self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.items_of, self.ages_of = incidence(log)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import Tensor
 
-from graphmeta.baselines.incidence import Clicks, Lists, at_least_one, dense, incidence, largest
+from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
+from graphmeta.baselines.registry import baseline
 from graphmeta.baselines.session_knn import Candidates, rarity
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
 
 _DAY = 86_400.0
 
 
+@baseline("stan", "Garg et al. 2019, STAN", equations="1-6")
 class Stan:
     """Scores items of similar sessions by their distance to the shared item, with more weight on recent clicks and
     sessions.
@@ -67,8 +71,9 @@ class Stan:
         lambda3: float | None = 5.0,
         idf: bool = True,
     ) -> None:
-        at_least_one(neighbours=neighbours, recent=recent)
-        _positive(lambda1=lambda1, lambda2=lambda2, lambda3=lambda3)
+        check_whole("neighbours", neighbours, 1)
+        check_whole("recent", recent, 1)
+        _check_scales({"lambda1": lambda1, "lambda2": lambda2, "lambda3": lambda3})
         self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2 if log.has_time else None, lambda3
@@ -120,7 +125,7 @@ def _decay(distance: np.ndarray, scale: float | None) -> np.ndarray:
     return np.ones(len(distance)) if scale is None else np.exp(-distance / scale)
 
 
-def _positive(**scales: float | None) -> None:
+def _check_scales(scales: Mapping[str, float | None]) -> None:
     for name, scale in scales.items():
         if scale is not None and not scale > 0:
             raise InputError(f"{name} must be positive, not {scale}; None omits the factor")

@@ -57,13 +57,15 @@ class Recipe(StrEnum):
     auto = "auto"
     full = "full"
 
-    def of(self, *, lr: float | None = None, **given: Any) -> TrainingRecipe:
+    def of(
+        self, *, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None
+    ) -> TrainingRecipe:
         """The recipe, with the settings that are given."""
         from graphmeta.training.recipes import FULL_OPTIMIZER, FULL_SOFTMAX, TrainingRecipe, adam_without_decay
 
         full = self is Recipe.full
         optimizer = None if lr is None else replace(FULL_OPTIMIZER, lr=lr) if full else adam_without_decay(lr)
-        return TrainingRecipe(optimizer=optimizer, **given).filled_from(FULL_SOFTMAX if full else None)
+        return TrainingRecipe(epochs, batch_size, optimizer).filled_from(FULL_SOFTMAX if full else None)
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
@@ -202,10 +204,13 @@ def fit(
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.evaluation.protocol import cut as split_of
+    from graphmeta.published.columns import warn_none_read
 
     _ready(training.system, out, users=reading.user is not None)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     log, name = reading.log(), reading.events.name
+    if reading.attributes is not None or reading.types is not None:
+        warn_none_read(training.system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
     _train(job.Job(training.plan(limits), reading.columns(), rules, name, out, resume), log, split)

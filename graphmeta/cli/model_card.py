@@ -17,7 +17,7 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
         "popularity": "popularity",
         "session_knn": "session kNN",
         "stan": "STAN",
-        "encoder_alone": f"{CATALOGUE[system].encoder} (base model)",
+        "base_model": f"{CATALOGUE[system].encoder} (base model)",
         "without_steps": f"{system}, without inner steps",
         "system": f"{system}, with inner steps" if "without_steps" in found else system,
     }

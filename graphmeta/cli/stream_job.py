@@ -69,7 +69,7 @@ def check_systems(names: tuple[str, ...], base: str, *, users: bool) -> None:
             raise InputError(
                 f"{needed.name} needs held-out statistics and has a frozen base; retrain that base instead"
             )
-        if needed.rates:
+        if needed.predicts_ratings:
             raise InputError(f"{needed.name} predicts ratings, not the next item; streams rank items")
 
 

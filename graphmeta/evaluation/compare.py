@@ -38,7 +38,7 @@ def compare(
 
     found = {name: measured(model, name.replace("_", " ")) for name, model in baselines(past).items()}
     if base is not None:
-        found["encoder_alone"] = measured(base, "encoder alone")
+        found["base_model"] = measured(base, "base model")
     if system.adaptation is not None:
         # The start (a gate, a memory) is the trained one.
         found["without_steps"] = measured(system, "without steps", steps=0)
@@ -48,7 +48,7 @@ def compare(
 def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[str, Any]:
     """The flat object of ``metrics.json``: metrics in [0, 1], number of samples and candidates."""
     own = results["system"]
-    others = [name for name in ("popularity", "session_knn", "stan", "encoder_alone") if name in results]
+    others = [name for name in ("popularity", "session_knn", "stan", "base_model") if name in results]
     ablations = [name for name in ("without_steps",) if name in results]
     return {
         "system": system,

@@ -21,7 +21,7 @@ from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.losses.losses import AllPositions, RankingLoss, SoftmaxLoss
-from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
+from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss, Uniform
 from graphmeta.nn.readout import Last, Mean, SoftAttention
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
@@ -57,6 +57,7 @@ __all__ = [
     "SoftmaxLoss",
     "TargetAttention",
     "TransitionFeatures",
+    "Uniform",
     "UnitFeatures",
     "UntiedFeatures",
     "UserFeatures",

@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
+from graphmeta.protocols import HasReadout
 
 
 def readout_of(head: nn.Module, reader: str) -> nn.Module:
@@ -16,13 +17,12 @@ def readout_of(head: nn.Module, reader: str) -> nn.Module:
     Raises:
         InputError: a head without one; names ``reader``, which would read it.
     """
-    found = getattr(head, "readout", None)
-    if not isinstance(found, nn.Module):
+    if not isinstance(head, HasReadout):
         raise InputError(
             f"{reader} needs the head's readout, and {type(head).__name__} has no module of that name; give it one "
-            f"(graphmeta.protocols.ReadoutHead)"
+            f"(graphmeta.protocols.HasReadout)"
         )
-    return found
+    return head.readout
 
 
 class Last(nn.Module):

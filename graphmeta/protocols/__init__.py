@@ -1,7 +1,7 @@
 """Protocols of the parts of a system: a class implements one by having its methods, without a base class.
 
 A recommender consists of features, an :class:`Encoder` and a :class:`Head`. Further protocols declare optional
-behaviour; code checks ``isinstance(part, Settles)``, never concrete classes.
+behaviour; code checks ``isinstance(part, UpdatesAfterStep)``, never concrete classes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.protocols.scorer import Adapting as Adapting
 from graphmeta.protocols.scorer import Adapts as Adapts
 from graphmeta.protocols.scorer import HasItems as HasItems
@@ -47,7 +48,7 @@ class Head(Protocol):
 
 
 @runtime_checkable
-class ProductHead(Protocol):
+class ProductHead(Protocol, metaclass=ReadsMembers):
     """A head whose scores are products ``query · vectorsᵀ``, plus additive score terms.
 
     Ranking losses, score terms and bf16 work with any such head.
@@ -80,10 +81,16 @@ class NotProducts(Protocol):
 
 
 @runtime_checkable
-class ProjectedHead(Protocol):
-    """A head with a replaceable last layer ``project`` before the product."""
+class HasLastLayer(Protocol, metaclass=ReadsMembers):
+    """A head with a last layer ``project`` before the product."""
 
     project: nn.Module
+
+
+@runtime_checkable
+class ProjectedHead(HasLastLayer, Protocol):
+    """A head whose last layer ``project`` may be replaced."""
+
     bias: bool  # whether the last column of a candidate is a bias added to its score
 
 
@@ -97,13 +104,19 @@ class AugmentedLayer(Protocol):
 
 
 @runtime_checkable
-class ReadoutHead(Protocol):
+class HasReadout(Protocol, metaclass=ReadsMembers):
+    """A head with a readout: from the states of a sample's clicks to one vector."""
+
+    readout: nn.Module
+
+
+@runtime_checkable
+class ReadoutHead(HasReadout, Protocol):
     """A head that may read states only through its replaceable ``readout``.
 
     ``reads_only_readout``: whether it does; a new readout may then expect states with more columns.
     """
 
-    readout: nn.Module
     reads_only_readout: bool
 
 
@@ -206,7 +219,7 @@ class ReadsColumns(Protocol):
 
 
 @runtime_checkable
-class EmbeddingTable(Protocol):
+class EmbeddingTable(Protocol, metaclass=ReadsMembers):
     """A table of vectors that are looked up by row, such as the items'."""
 
     weight: nn.Parameter
@@ -217,7 +230,14 @@ class EmbeddingTable(Protocol):
 
 
 @runtime_checkable
-class TiedItems(Protocol):
+class BiasedTable(EmbeddingTable, Protocol):
+    """A table of vectors of ``width`` columns; further columns are biases."""
+
+    width: int
+
+
+@runtime_checkable
+class TiedItems(Protocol, metaclass=ReadsMembers):
     """Features with one replaceable table of item vectors, used as input and for scoring (tied)."""
 
     tied_items: bool
@@ -257,9 +277,9 @@ class HeldOutStatistics(FitsStatistics, Protocol):
 
 
 @runtime_checkable
-class Settles(Protocol):
+class UpdatesAfterStep(Protocol):
     """A part that is not trained by gradients (a memory); its state must be in its ``state_dict``."""
 
-    def settle(self) -> None:
+    def update_after_step(self) -> None:
         """Apply the updates collected since the last step; called after each training step."""
         ...

@@ -24,7 +24,7 @@ CATALOGUE: dict[str, registry.Published] = dict(
         key=lambda row: (*_FAMILIES, row[1].family).index(row[1].family),
     )
 )
-RANKING = [name for name, row in CATALOGUE.items() if not row.rates]
+RANKING = [name for name, row in CATALOGUE.items() if not row.predicts_ratings]
 
 
 def build(name: str, items: EntityTable | None = None, *, users: EntityTable | None = None, **arguments: Any) -> System:

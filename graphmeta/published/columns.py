@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -22,18 +22,34 @@ def warn_unread(system: System, *, stacklevel: int = 3) -> None:
     Warns:
         UserWarning: a column that the system does not read.
     """
-    parts = [part for part in system.modules() if isinstance(part, ReadsColumns)]
-    left = {name: one for name, one in system.items.columns.items() if not _reads(parts, name, one)}
-    if not parts or not left:
-        return
+    parts = _parts(system)
+    left = [name for name, one in system.items.columns.items() if not _reads(parts, name, one)]
+    if parts and left:
+        named = "the system" if system.spec is None else system.spec.name
+        warnings.warn(f"{named} ignores item columns: {_listed(system.items, left)}", stacklevel=stacklevel)
+
+
+def warn_none_read(name: str, items: EntityTable, *, users: EntityTable | None) -> None:
+    """Warn if a system of the catalogue reads no item columns, for a user who has named the columns to read.
+
+    Warns:
+        UserWarning: the columns, and what reads them.
+    """
+    system = skeleton(name, items, users=users)
+    if items.columns and system is not None and not _parts(system):
+        warnings.warn(f"{name} reads no item columns: {_listed(items, items.columns)}", stacklevel=2)
+
+
+def _parts(system: System) -> list[ReadsColumns]:
+    return [part for part in system.modules() if isinstance(part, ReadsColumns)]
+
+
+def _listed(items: EntityTable, names: Iterable[str]) -> str:
+    """Columns with their type, and the systems that read them."""
     by: dict[str, list[str]] = {}
-    for name, column in left.items():
-        by.setdefault(", ".join(readers(system.items, name)), []).append(f"{name} ({column.kind})")
-    listed = "; ".join(
-        f"{', '.join(names)} (read by {who or 'no system of the catalogue'})" for who, names in by.items()
-    )
-    named = "the system" if system.recipe is None else system.recipe.name
-    warnings.warn(f"{named} ignores item columns: {listed}", stacklevel=stacklevel)
+    for name in names:
+        by.setdefault(", ".join(readers(items, name)), []).append(f"{name} ({items.columns[name].kind})")
+    return "; ".join(f"{', '.join(names)} (read by {who or 'no system of the catalogue'})" for who, names in by.items())
 
 
 def readers(items: EntityTable, name: str) -> list[str]:
@@ -41,9 +57,8 @@ def readers(items: EntityTable, name: str) -> list[str]:
     few = items.take(np.arange(min(len(items), 2)))
     found = []
     for system, entry in CATALOGUE.items():
-        if entry.base is None and not entry.rates and (made := skeleton(system, few, users=few)) is not None:
-            parts = [part for part in made.modules() if isinstance(part, ReadsColumns)]
-            found += [system] if _reads(parts, name, items.columns[name]) else []
+        if entry.base is None and not entry.predicts_ratings and (made := skeleton(system, few, users=few)) is not None:
+            found += [system] if _reads(_parts(made), name, items.columns[name]) else []
     return found
 
 

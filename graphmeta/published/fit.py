@@ -71,8 +71,8 @@ def fit(
     check_system(system, users=data.train.users is not None)
     if not isinstance(recipe, TrainingRecipe):
         raise InputError(
-            f"recipe= takes a TrainingRecipe(…), not a {type(recipe).__name__}; write recipe=FULL_SOFTMAX (of "
-            f"graphmeta.training.recipes), or gm.TrainingRecipe(batch_size=256)"
+            f"recipe= takes a TrainingRecipe(…), not a {type(recipe).__name__}; write recipe=gm.FULL_SOFTMAX, "
+            f"or gm.TrainingRecipe(batch_size=256)"
         )
     check_whole("width", width, 1)
     plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs, optimizer=optimizer).filled_from(recipe))
@@ -100,7 +100,7 @@ def check_system(name: str, *, users: bool) -> None:
             predictor.
     """
     check_name(name, CATALOGUE)
-    if CATALOGUE[name].rates:
+    if CATALOGUE[name].predicts_ratings:
         raise InputError(
             f"{name} predicts ratings, not the next item; train it in Python, see graphmeta.evaluation.cold_start"
         )

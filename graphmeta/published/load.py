@@ -1,7 +1,7 @@
-"""Load a saved system: rebuild it from its recipe, then copy its weights.
+"""Load a saved system: rebuild it from its build spec, then copy its weights.
 
 A model file is validated before anything is built, and the system is first built on the meta device, without memory.
-A recipe whose shapes differ from the weights, e.g. a huge one, is therefore refused at no cost.
+A build spec whose shapes differ from the weights, e.g. a huge one, is therefore refused at no cost.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from graphmeta.build_spec import FORMAT, LIMITS, BuildSpec
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.registry import Published
-from graphmeta.recipe import FORMAT, LIMITS, Recipe
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
@@ -47,7 +47,7 @@ class Document:
     place: str
     items: EntityTable
     users: EntityTable | None
-    recipe: Recipe | None
+    spec: BuildSpec | None
     limits: dict[str, int]
     notes: dict[str, Any]
 
@@ -68,11 +68,11 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
         if stored["format"] < 5:
             tensors = {_GRADIENT_SLOTS.sub("adaptation.start.gradient_slots.", k): v for k, v in tensors.items()}
         if stored["format"] < 4:
-            tensors = {_weight_name(k, published=document.recipe is not None): v for k, v in tensors.items()}
+            tensors = {_weight_name(k, published=document.spec is not None): v for k, v in tensors.items()}
         if build is None:
             system = rebuilt(document, tensors)
         else:
-            with _OwnDraws():
+            with _OwnGenerators():
                 system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
@@ -98,13 +98,13 @@ def read_document(stored: Any, place: str) -> Document:
         items, user_table = _table(stored["items"]), None if users is None else _table(users)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise InputError(f"{place}: its items or users are damaged; restore it from a copy") from None
-    recipe = _recipe(stored.get("recipe"), place)
-    if recipe is not None and stored["format"] < 4:
-        arguments, name = _renamed(recipe.arguments), _SYSTEMS.get(recipe.name, recipe.name)
+    spec = _spec(stored.get("recipe" if stored["format"] < 6 else "spec"), place)
+    if spec is not None and stored["format"] < 4:
+        arguments, name = _renamed(spec.arguments), _SYSTEMS.get(spec.name, spec.name)
         if name.startswith("cbml"):  # "attributes" was an option, and is cbml_f
             name = name if arguments.pop("attributes", True) else "cbml_f"
-        recipe = Recipe(recipe.family, name, arguments)
-    return Document(place, items, user_table, recipe, limits, notes)
+        spec = BuildSpec(spec.family, name, arguments)
+    return Document(place, items, user_table, spec, limits, notes)
 
 
 def _weight_name(name: str, *, published: bool) -> str:
@@ -114,7 +114,7 @@ def _weight_name(name: str, *, published: bool) -> str:
 
 
 def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Recipe arguments of a format before 4 under their current names."""
+    """Arguments of a build spec of a format before 4 under their current names."""
     found = {_OPTIONS.get(name, name): value for name, value in arguments.items()}
     found |= {name: new.get(found[name], found[name]) for name, new in _VALUES.items() if name in found}
     if isinstance(found.get("score_terms"), list):
@@ -130,13 +130,13 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _recipe(stored: Any, place: str) -> Recipe | None:
+def _spec(stored: Any, place: str) -> BuildSpec | None:
     if stored is None:
         return None
     kinds = {"family": str, "name": str, "arguments": dict}
     if not isinstance(stored, dict) or any(not isinstance(stored.get(key), kind) for key, kind in kinds.items()):
-        raise InputError(f"{place}: its recipe is damaged; restore it from a copy")
-    return Recipe(**{key: stored[key] for key in kinds})
+        raise InputError(f"{place}: its build spec is damaged; restore it from a copy")
+    return BuildSpec(**{key: stored[key] for key in kinds})
 
 
 def _table(stored: Any) -> EntityTable:
@@ -155,10 +155,10 @@ def _table(stored: Any) -> EntityTable:
 
 
 def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
-    """The untrained system of the recipe, built at full size only if its shapes match the weights.
+    """The untrained system of the build spec, built at full size only if its shapes match the weights.
 
     Raises:
-        InputError: no recipe, a recipe that this version cannot build, or weights of another system.
+        InputError: no build spec, a build spec that this version cannot build, or weights of another system.
     """
     entry, arguments = _entry(document)
     build = partial(entry.build, document.items, users=document.users, **arguments)
@@ -167,10 +167,10 @@ def rebuilt(document: Document, tensors: Mapping[str, Tensor]) -> System:
         skeleton = _without_memory(build, tensors)
     except InputError as error:
         raise InputError(f"{document.place}: {error}") from None
-    except Exception as error:  # any error that invalid numbers in a recipe can cause
-        raise InputError(f"{document.place}: its recipe builds no system ({_line(error)})") from None
+    except Exception as error:  # any error that invalid numbers in a build spec can cause
+        raise InputError(f"{document.place}: its build spec builds no system ({_line(error)})") from None
     load_weights(skeleton, {name: tensor.to("meta") for name, tensor in tensors.items()}, document.place)
-    with _OwnDraws():
+    with _OwnGenerators():
         return build()
 
 
@@ -193,17 +193,17 @@ def _line(error: Exception) -> str:
 
 
 def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
-    """The catalogue row of the recipe, and its arguments."""
-    recipe, place = document.recipe, document.place
-    if recipe is None:
+    """The catalogue row of the build spec, and its arguments."""
+    spec, place = document.spec, document.place
+    if spec is None:
         raise InputError(f"{place}: a custom system; pass build=, the function that builds it from the items")
-    entry = CATALOGUE.get(recipe.name)
+    entry = CATALOGUE.get(spec.name)
     if entry is None:
-        raise InputError(f"{place}: the system {recipe.name!r} is not in this version's catalogue; update graphmeta")
-    return entry, recipe.arguments
+        raise InputError(f"{place}: the system {spec.name!r} is not in this version's catalogue; update graphmeta")
+    return entry, spec.arguments
 
 
-class _OwnDraws(TorchFunctionMode):
+class _OwnGenerators(TorchFunctionMode):
     """Within it, random numbers come from separate generators, so loading does not affect a concurrent training."""
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class _OwnDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _DRAWS and kwargs.get("generator") is None:
+        if name in _RANDOM and kwargs.get("generator") is None:
             filled = name.endswith("_")  # in place, or a new tensor
             place = (args[0] if args else kwargs["tensor"]).device if filled else kwargs.get("device")
             device = torch.device(torch.get_default_device() if place is None else place)
@@ -223,7 +223,7 @@ class _OwnDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_DRAWS = frozenset(
+_RANDOM = frozenset(
     {
         "uniform_", "normal_", "random_", "exponential_", "bernoulli_", "log_normal_", "cauchy_", "geometric_",
         "kaiming_uniform_", "rand", "randn", "randint", "randperm", "multinomial", "bernoulli",
@@ -232,7 +232,7 @@ _DRAWS = frozenset(
 
 
 class _Budget(TorchFunctionMode):
-    """Limits the number of torch calls: stops recipes with absurdly many layers, which cost time even on the meta
+    """Limits the number of torch calls: stops build specs with absurdly many layers, which cost time even on the meta
     device.
     """
 
@@ -243,11 +243,11 @@ class _Budget(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls -= 1
         if self.calls < 0:
-            raise InputError("the recipe is of a far larger system than the weights; restore it from a copy")
+            raise InputError("the build spec is of a far larger system than the weights; restore it from a copy")
         return func(*args, **(kwargs or {}))
 
 
 def _without_memory(build: Callable[[], System], tensors: Mapping[str, Tensor]) -> System:
-    """The system on the meta device: names and shapes only; draws no random numbers."""
+    """The system on the meta device: names and shapes only; uses no random numbers."""
     with torch.device("meta"), _Budget(10_000 + 100 * len(tensors)):
         return build()

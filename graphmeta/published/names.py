@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
+from graphmeta.baselines import BASELINES
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable
@@ -30,37 +32,45 @@ class Row:
     where: str
 
 
-def _cross_domain(name: str, paper: str, equations: str, where: str) -> Row:
-    return Row(name, "cross-domain", "cross-domain", paper, equations, "nothing", f"graphmeta.published.models.{where}")
+RATING_MODELS: dict[str, Row] = {}  # cross-domain models; filled by the decorator
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _baseline(name: str, paper: str, equations: str, where: str) -> Row:
-    return Row(name, "baseline", "baseline", paper, equations, "nothing", f"graphmeta.baselines.{where}")
+def rating_model(
+    paper: str, *, equations: str = "-", variants: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> Callable[[Function], Function]:
+    """List the decorated function as a cross-domain rating model of its name.
+
+    Args:
+        paper, equations: its source; variants: paper and arguments of its variants, by their names.
+    """
+
+    def register(function: Function) -> Function:
+        name, where = function.__name__, f"{function.__module__}.{function.__name__}"
+        rows = [(name, paper, equations, where)]
+        rows += [(other, source, "-", f"{where}({given})") for other, (source, given) in variants.items()]
+        for one, source, numbers, place in rows:
+            RATING_MODELS[one] = Row(one, "cross-domain", "cross-domain", source, numbers, "nothing", place)
+        return function
+
+    return register
 
 
-_CATN = "Zhao et al. 2020, CATN"
-_FU = "Fu et al. 2019, RC-DFM"
-OTHERS = (
-    _cross_domain("catn", _CATN, "1-15", "cross_domain.catn"),
-    _cross_domain("catn_simple", f"{_CATN} (basic)", "-", "cross_domain.catn(variant=SIMPLE)"),
-    _cross_domain("catn_share", f"{_CATN} (attn)", "-", "cross_domain.catn(variant=SHARE)"),
-    _cross_domain("catn_double", f"{_CATN} (doubleS)", "-", "cross_domain.catn(variant=DOUBLE_S)"),
-    _cross_domain("anr", "Chin et al. 2018, ANR", "-", "anr.anr"),
-    _cross_domain("cmf", "Singh & Gordon 2008, CMF", "-", "factors.cmf"),
-    _cross_domain("emcdr", "Man et al. 2017, EMCDR (linear)", "-", "factors.emcdr"),
-    _cross_domain("emcdr_mlp", "Man et al. 2017, EMCDR (MLP)", "-", "factors.emcdr(mlp=True)"),
-    _cross_domain("cdlfm", "Wang et al. 2018, CDLFM", "-", "factors.cdlfm"),
-    _cross_domain("dfm", f"{_FU} (ratings alone)", "-", "factors.dfm"),
-    _cross_domain("r_dfm", f"{_FU} (without contents)", "-", "factors.r_dfm"),
-    _baseline("popularity", "-", "-", "Popularity"),
-    _baseline("session_popularity", "-", "-", "SessionPopularity"),
-    _baseline("item_knn", "Sarwar et al. 2001; Aiolli 2013", "-", "ItemKNN"),
-    _baseline("session_knn", "Ludewig & Jannach 2018, V-SkNN", "-", "SessionKNN"),
-    _baseline("stan", "Garg et al. 2019, STAN", "1-6", "Stan"),
-    _baseline("global_mean", "- (ratings)", "-", "GlobalMean"),
-    _baseline("item_mean", "- (ratings)", "-", "ItemMean"),
-    _baseline("item_user_mean", "- (ratings)", "-", "ItemUserMean"),
-)
+def others() -> dict[str, Row]:
+    """What is not in the catalogue, by name: cross-domain models, then baselines."""
+    baselines = {
+        one.name: Row(
+            one.name,
+            "baseline",
+            "baseline",
+            one.paper,
+            one.equations,
+            "nothing",
+            f"graphmeta.baselines.{one.fit.__name__}",
+        )
+        for one in BASELINES.values()
+    }
+    return RATING_MODELS | baselines
 
 
 def check_name(name: Any, known: Iterable[str]) -> None:
@@ -74,10 +84,10 @@ def check_name(name: Any, known: Iterable[str]) -> None:
         return
     if not isinstance(name, str):
         raise InputError(f"{name!r} is not the name of a system; graphmeta.systems() lists them")
-    others = {row.name: row for row in OTHERS}
-    if name in others:
-        raise InputError(f"{name} is not in the catalogue: it is a {_KINDS[others[name].kind]}; {_how(others[name])}")
-    near = nearest(name, [*known, *others])
+    rest = others()
+    if name in rest:
+        raise InputError(f"{name} is not in the catalogue: it is a {_KINDS[rest[name].kind]}; {_how(rest[name])}")
+    near = nearest(name, [*known, *rest])
     below = [one for one in known if plain(name) and plain(one).startswith(plain(name))]
     meant = f"did you mean {near!r}? (graphmeta systems lists all)" if near else "graphmeta systems lists all"
     if near is None and below:

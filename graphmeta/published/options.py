@@ -1,7 +1,7 @@
 """Options of published systems, as objects and by flat names.
 
 A function of :mod:`graphmeta.published.models` takes objects: ``cbml(base, step=LearnedRates(0.01, per_step=True),
-inner=InnerLoop(order=2))``. The command line and stored recipes use numbers, strings and lists:
+inner=InnerLoop(order=2))``. The command line and stored build specs use numbers, strings and lists:
 ``lr=0.01, learned="per entry", order=2``. This module converts between the two;
 :func:`~graphmeta.published.catalogue.build` takes either.
 """
@@ -128,7 +128,7 @@ def to_json(value: Any) -> Any:
     if type(GRANULARITIES.get(str(name))) is type(value):
         return name
     what = name or f"a {type(value).__name__}"
-    raise InputError(f"{what} cannot be stored in a recipe: it has no name in this library")
+    raise InputError(f"{what} cannot be stored in a build spec: it has no name in this library")
 
 
 def check_types(name: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -187,7 +187,7 @@ _STEPS: dict[bool | str, Callable[[float], StoredStep]] = {
     "per group": lambda lr: GroupRates(lr, per_step=True),
     True: lambda lr: LearnedRates(lr, per_step=True),
 }
-# Earlier names of these values, in recipes and commands.
+# Earlier names of these values, in build specs and commands.
 _OLD_STEPS = {"number": "per entry", "number, all steps": "per entry, shared by steps", "group": "per group"}
 _OLD_STEPS |= {"group, all steps": "per group, shared by steps"}
 
@@ -211,7 +211,8 @@ def _flat_step(step: Step | float) -> dict[str, Any]:
             if type(made) is type(step) and made.arguments() == arguments:
                 return {"lr": arguments["lr"], "learned": name}
     raise InputError(
-        f"{' '.join(str(step).split())} cannot be stored in a recipe: these learning rates have no name in this library"
+        f"{' '.join(str(step).split())} cannot be stored in a build spec: these learning rates have no name in this "
+        "library"
     )
 
 
@@ -269,7 +270,7 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
     return {"gate": name, "granularity": to_json(one.granularity), "gate_scope": scope}
 
 
-# Types whose objects have names: on the command line, and in recipes.
+# Types whose objects have names: on the command line, and in build specs.
 _NAMED: dict[Any, Mapping[str, Any]] = {
     Cell: CELLS,
     Combination: COMBINATIONS,
@@ -293,7 +294,7 @@ def _of_named(option: str, objects: Mapping[str, Any]) -> OptionCodec:
         name = next(known, None)
         if name is None:
             shown = getattr(value, "__name__", str(value))
-            raise InputError(f"{shown} cannot be stored in a recipe: it has no name in this library")
+            raise InputError(f"{shown} cannot be stored in a build spec: it has no name in this library")
         return {option: name}
 
     shown = ", ".join(getattr(one, "__name__", str(one)) for one in objects.values())

@@ -36,7 +36,7 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
     value with a clicked item (single-valued attributes); ``cooccurrence``: a weighted Item-kNN score, which also makes
     the head's temperature learnable; ``reranker``: an MLP over all of these features, see
     :class:`~graphmeta.nn.score_terms.reranker.Reranker`. A module ``(batch, product) -> (row, column, value)``, see
-    :class:`~graphmeta.nn.heads.dot.Dot`, is added under the name of its class; a system with one has no recipe.
+    :class:`~graphmeta.nn.heads.dot.Dot`, is added under the name of its class; a system with one has no build spec.
 
     Raises:
         InputError: an unknown name, ``same_category`` for items without attributes, or a head that does not score by

@@ -10,12 +10,13 @@ from graphmeta.errors import InputError
 from graphmeta.storage import load_state
 from graphmeta.training.run import Checkpoint
 
-WITHIN = ("alone", "again")  # folders of the base model, and of the base model refitted on all sessions
+# Folders of two stages of a plan: the base model, and the base model refitted on all sessions.
+BASE, BASE_REFITTED = "base", "base_refitted"
 
 
 def drop(folder: Path) -> None:
     """Remove a plan's checkpoints, and their folder if it is empty."""
-    for place in (*(folder / name for name in WITHIN), folder):
+    for place in (*(folder / name for name in (BASE, BASE_REFITTED)), folder):
         _drop(place)
 
 

@@ -16,17 +16,17 @@ from typing import Any, ParamSpec, get_type_hints
 
 import numpy as np
 
+from graphmeta.build_spec import LIMITS, BuildSpec
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
 from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
-from graphmeta.recipe import LIMITS, Recipe
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe
 
 P = ParamSpec("P")
-_ENTITIES = ("items", "users", "base")  # arguments that a recipe omits, or stores by name
+_ENTITIES = ("items", "users", "base")  # arguments that a build spec omits, or stores by name
 _SIZES = frozenset({"width", "user_width", "time_width", "hidden", "layers", "length", "kernel", "clusters", "slots"})
 _WRAPPER_OPTIONS: dict[str, Any] = {"base": str, "options": Mapping[str, Any] | None, "width": int | None}
 
@@ -38,7 +38,7 @@ class Published:
     Args:
         base: name of the system that it wraps by default; None for a system that is built from items.
         encoder: name of the stored system whose trained weights initialise its training.
-        rates: predicts ratings instead of ranking next items.
+        predicts_ratings: predicts ratings instead of ranking next items.
         held_out: must be trained on later sessions than those that its co-occurrence statistics count.
         items_only: its base is built without the items' attributes.
         recipe: how it is trained; values that are None follow the log.
@@ -52,7 +52,7 @@ class Published:
     function: Callable[..., System] = field(repr=False)
     base: str | None = None
     encoder: str | None = None
-    rates: bool = False
+    predicts_ratings: bool = False
     held_out: bool = False
     items_only: bool = False
     recipe: TrainingRecipe = TrainingRecipe()
@@ -174,7 +174,7 @@ def published(
     The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
     clicks read per session; None keeps the system's own limit. Type checkers see only the function's own options, so
     pass the two to :func:`~graphmeta.published.catalogue.build`. A system with a custom base, or with an argument that
-    cannot be stored in a file, has no recipe (a warning names it); loading it requires ``build=``.
+    cannot be stored in a file, has no build spec (a warning names it); loading it requires ``build=``.
 
     Args:
         paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
@@ -185,7 +185,7 @@ def published(
 
     def register(function: Callable[P, System]) -> Callable[P, System]:
         name = function.__name__
-        built = _recorded(function, partial(_recipe, family, name), items_only=about.get("items_only", False))
+        built = _recorded(function, partial(_spec, family, name), items_only=about.get("items_only", False))
         CATALOGUE[name] = Published(name, family, paper, equations, adapts, built, **about)
         return built
 
@@ -208,9 +208,9 @@ def variant(name: str, function: Callable[..., System], **defaults: Any) -> Call
 
 
 def _recorded(
-    function: Callable[..., System], recipe: Callable[..., Recipe | None], *, items_only: bool
+    function: Callable[..., System], spec: Callable[..., BuildSpec | None], *, items_only: bool
 ) -> Callable[..., System]:
-    """Wrap the function so that each system it builds stores its recipe."""
+    """Wrap the function so that each system it builds stores its build spec."""
     inner = inspect.signature(function)
     first = next(iter(inner.parameters))
 
@@ -241,7 +241,7 @@ def _recorded(
             _check_sizes(function.__name__, flat)
         system = function(*bound.args, **bound.kwargs)
         _limit(system, **limits)
-        system.recipe = None if flat is None else recipe(flat, bound.arguments.get("base"))
+        system.spec = None if flat is None else spec(flat, bound.arguments.get("base"))
         return system
 
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
@@ -275,15 +275,15 @@ def _check_first(name: str, first: str, given: Any) -> None:
         )
 
 
-def _recipe(family: str, name: str, flat: dict[str, Any], base: System | None) -> Recipe | None:
-    """The recipe of a system; None if its base has none."""
+def _spec(family: str, name: str, flat: dict[str, Any], base: System | None) -> BuildSpec | None:
+    """The build spec of a system; None if its base has none."""
     if base is None:
-        return Recipe(family, name, flat)
-    if base.recipe is None:
+        return BuildSpec(family, name, flat)
+    if base.spec is None:
         return None
-    options = dict(base.recipe.arguments)
-    return Recipe(
-        family, name, {"base": base.recipe.name, "width": options.pop("width", None), "options": options, **flat}
+    options = dict(base.spec.arguments)
+    return BuildSpec(
+        family, name, {"base": base.spec.name, "width": options.pop("width", None), "options": options, **flat}
     )
 
 

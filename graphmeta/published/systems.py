@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from graphmeta.published.catalogue import CATALOGUE
-from graphmeta.published.names import OTHERS, Row, check_name
+from graphmeta.published.names import Row, check_name, others
 
 
 class Systems(tuple[Row, ...]):
@@ -44,7 +44,7 @@ def systems() -> Systems:
     rows = [
         Row(
             entry.name,
-            "rating" if entry.rates else "next item",
+            "rating" if entry.predicts_ratings else "next item",
             entry.family,
             entry.paper,
             entry.equations,
@@ -53,4 +53,4 @@ def systems() -> Systems:
         )
         for entry in CATALOGUE.values()
     ]
-    return Systems([*rows, *OTHERS])
+    return Systems([*rows, *others().values()])

@@ -18,11 +18,11 @@ from graphmeta.errors import InputError
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.columns import skeleton, warn_unread
-from graphmeta.published.plan_checkpoint import can_resume, drop, within
+from graphmeta.published.plan_checkpoint import BASE, BASE_REFITTED, can_resume, drop, within
 from graphmeta.storage import save_state
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam, Divided, as_optimizer, settings_of
+from graphmeta.training.optimizers import Adam, DividedRate, as_optimizer, settings_of
 from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
 from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
@@ -94,12 +94,12 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     base = None
     if first is not None:
         say(f"training the base model ({first.system}):")
-        base, histories[f"{first.system} (base)"] = train_stage(first, earlier, within(checkpoint, "alone"))
+        base, histories[f"{first.system} (base)"] = train_stage(first, earlier, within(checkpoint, BASE))
         say(f"training {last.system}, initialised from the base model:")
     system, history = train_stage(last, later, checkpoint, begin=base, statistics_log=earlier.train)
     if first is not None and later is not earlier:
         say(f"refitting the base model ({first.system}) on all sessions:")
-        base, histories[f"{first.system} (refitted)"] = train_stage(first, split, within(checkpoint, "again"))
+        base, histories[f"{first.system} (refitted)"] = train_stage(first, split, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(split.train)
     return TrainedPlan(last, system, base, {**histories, plan.system: history})
@@ -124,7 +124,7 @@ def _meta_plan(plan: Plan) -> Plan:
     recipe = plan.recipe
     assert recipe.epochs is not None and recipe.batch_size is not None
     epochs, batch_size = max(1, recipe.epochs // 2), max(1, recipe.batch_size // 4)
-    optimizer = Divided(as_optimizer(recipe.optimizer, Adam()), by=10)
+    optimizer = DividedRate(as_optimizer(recipe.optimizer, Adam()), by=10)
     return replace(plan, recipe=replace(recipe, epochs=epochs, batch_size=batch_size, optimizer=optimizer))
 
 

@@ -131,7 +131,7 @@ def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strateg
         "log": log.fingerprint(),
         "edges": edges.tolist(),
         "strategy": _named(strategy),
-        "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
+        "system": hashlib.sha256(f"{system}{system.spec}".encode()).hexdigest()[:16],
         "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
     }
 

@@ -49,13 +49,13 @@ class StreamEvaluation:
     def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
         """Number of test clicks, and the metrics of both rankings."""
         rows, seen = self.rows(period), np.flatnonzero(period.past.support)
-        draw = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
+        sample = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
         place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
         found = torch.empty(2, len(rows), dtype=torch.float64)
         for at in range(0, len(rows), self.batch_size):
             part = slice(at, at + self.batch_size)
             candidates = torch.from_numpy(
-                np.concatenate([place[part][:, None], draw(rows.take(part), self.negatives)], 1)
+                np.concatenate([place[part][:, None], sample(rows.take(part), self.negatives)], 1)
             )
             scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
             found[0, part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))

@@ -143,7 +143,7 @@ class Transferred:
         _assign(wrapper.body, wrapper.served())
 
 
-RESTARTS: dict[str, Restart] = {"retrained": Retrained(), "transferred": Transferred()}  # their names in recipes
+RESTARTS: dict[str, Restart] = {"retrained": Retrained(), "transferred": Transferred()}  # their names in build specs
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
 from graphmeta.nn.heads.scoring import named
-from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, Settles
+from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, UpdatesAfterStep
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -127,7 +127,7 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
             "seed": settings.seed,
             "samples": _digest(samples) if keeps else None,
             "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
-            "system": hashlib.sha256(f"{system}{system.recipe}".encode()).hexdigest()[:16],
+            "system": hashlib.sha256(f"{system}{system.spec}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
             "loss": None if settings.options.loss is None else str(settings.options.loss),
             "precision": settings.options.precision,
@@ -204,7 +204,7 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
         run.optimizer.step()
-        _settle(run.system)
+        _update_after_step(run.system)
         total, count = total + value * size, count + size
     run.system.eval()
     return total / count
@@ -234,16 +234,16 @@ def gradients(
         for part in parts:
             losses = system.losses(part, objective=objective, progress=progress)
             size = len(losses) if len(parts) == 1 else size
-            (share := losses.sum() / (1 if system.sums else size)).backward()
+            (share := losses.sum() / (1 if system.sums_losses else size)).backward()
             value += float(share.detach())
     return value, size
 
 
-def _settle(system: System) -> None:
+def _update_after_step(system: System) -> None:
     """After each step, update the parts that are not trained by gradients (memories).
 
-    Such a part has a method ``settle()``; its state must be in its ``state_dict``, so that training can resume.
+    The state of such a part must be in its ``state_dict``, so that training can resume.
     """
     for part in system.modules():
-        if isinstance(part, Settles):
-            part.settle()
+        if isinstance(part, UpdatesAfterStep):
+            part.update_after_step()

@@ -127,7 +127,7 @@ class FromFactory:
 
 
 @dataclass(frozen=True)
-class Divided:
+class DividedRate:
     """An optimizer with its learning rates divided by ``by``."""
 
     of: Optimizer
@@ -191,8 +191,8 @@ def described(optimizer: Optimizer, built: torch.optim.Optimizer) -> dict[str, A
 def settings_of(optimizer: Any) -> dict[str, Any]:
     """The optimizer's class and, for a dataclass, its fields, as JSON values.
 
-    >>> settings_of(Divided(FromFactory(torch.optim.SGD), by=10))
-    {'optimizer': 'Divided', 'of': {'optimizer': 'FromFactory', 'make': 'SGD'}, 'by': 10}
+    >>> settings_of(DividedRate(FromFactory(torch.optim.SGD), by=10))
+    {'optimizer': 'DividedRate', 'of': {'optimizer': 'FromFactory', 'make': 'SGD'}, 'by': 10}
     """
     values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
     return {"optimizer": type(optimizer).__name__, **{name: _plain(value) for name, value in values.items()}}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from graphmeta.errors import check_whole
-from graphmeta.nn.losses.sampled import Popularity, SampledSoftmaxLoss
+from graphmeta.nn.losses.sampled import SampledSoftmaxLoss, Uniform
 from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
-NEGATIVES = 4096  # drawn per step; smaller catalogues are scored in full
+NEGATIVES = 4096  # sampled per step; smaller catalogues are scored in full
 STEPS = 8000  # optimisation steps that a training aims at
 
 
@@ -21,7 +21,7 @@ class TrainingRecipe:
         epochs: passes over the training samples, the most with ``patience``.
         batch_size: samples (or tasks) per step.
         optimizer: as :func:`~graphmeta.training.loop.train` takes it.
-        negatives: items drawn uniformly per step for the sampled softmax; 0 scores the whole catalogue. In
+        negatives: items sampled uniformly per step, for the sampled softmax; 0 scores all items. In
             meta-training they are those of the query samples. Systems whose own loss is not a softmax over the
             catalogue, and those that adapt the item table, keep their loss.
         patience: stop after so many epochs without improvement on validation; None trains all epochs.
@@ -76,7 +76,7 @@ class TrainingRecipe:
         per_task = system.episodic and system.adaptation is not None and bool(system.adaptation.tables)
         if not self.negatives or not system.samples_softmax or per_task:
             return None
-        return SampledSoftmaxLoss(Popularity(self.negatives))
+        return SampledSoftmaxLoss(Uniform(self.negatives))
 
 
 def adam_without_decay(lr: float) -> Adam:

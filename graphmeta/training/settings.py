@@ -104,7 +104,7 @@ class Settings:
         if loss is not None and not (isinstance(loss, nn.Module) and not isinstance(loss, nn.modules.loss._Loss)):
             raise InputError(
                 f"options.loss={str(loss)[:40]!r} is not a loss of head, states, batch and candidates; pass one of "
-                f"graphmeta.nn, such as SampledSoftmaxLoss(Popularity(4096))"
+                f"graphmeta.nn, such as SampledSoftmaxLoss(Uniform(4096))"
             )
         for name, kind in {"checkpoint": Checkpoint, "statistics_log": EventLog}.items():
             if (given := getattr(self.options, name)) is not None and not isinstance(given, kind):

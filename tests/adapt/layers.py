@@ -27,7 +27,7 @@ Factory = Callable[[int], nn.Module]
 
 LAYERS: dict[str, Factory] = {}
 ABSENT: dict[str, str] = {}
-EVAL_ONLY: set[str] = set()  # in training they mix sessions, draw at random or count what they have seen
+EVAL_ONLY: set[str] = set()  # in training they mix sessions, sample at random or count what they have seen
 PLAIN: dict[str, Factory] = {}  # the same function for the reference, where making the layer is slow
 THREE_STEPS: set[str] = set()
 

@@ -106,14 +106,14 @@ def tasks(name: str) -> Samples:
     """Sessions of these lengths with repeated items (all different in the even batch), and their targets."""
     random = np.random.default_rng(5)
     if name == "even":
-        drawn = [random.permutation(ITEMS)[: size + 1] for size in SESSIONS[name]]
+        sampled = [random.permutation(ITEMS)[: size + 1] for size in SESSIONS[name]]
     else:
-        drawn = [random.integers(0, ITEMS, size + 1) for size in SESSIONS[name]]
-        for session in drawn:
+        sampled = [random.integers(0, ITEMS, size + 1) for size in SESSIONS[name]]
+        for session in sampled:
             if len(session) > 4:
                 session[2] = session[0]
-    known = sessions_without_target([session[:-1] for session in drawn])
-    return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in drawn]), known.session)
+    known = sessions_without_target([session[:-1] for session in sampled])
+    return Samples(known.item, known.begin, known.end, np.array([s[-1] for s in sampled]), known.session)
 
 
 def maker(factory: Callable[[int], nn.Module]) -> Callable[[], Recommender]:

@@ -24,8 +24,8 @@ def test_no_user_is_in_two_parts():
     assert len(pretrain) == 20 and len(seen) == 60 and pretrain < seen
     assert (len(protocol.learn), len(protocol.valid), len(protocol.test)) == (36, 4, 20)
     rest = log.of_sessions(~np.isin(log.sessions, list(seen)))
-    drawn = {frozenset(items) for items in histories(protocol.test)}
-    assert all(any(items <= set(rest.items.ids[rest.item[a:b]]) for a, b in spans(rest)) for items in drawn)
+    sampled = {frozenset(items) for items in histories(protocol.test)}
+    assert all(any(items <= set(rest.items.ids[rest.item[a:b]]) for a, b in spans(rest)) for items in sampled)
 
 
 def spans(log):

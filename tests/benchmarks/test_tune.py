@@ -80,13 +80,13 @@ def test_a_stopped_search_goes_on_as_if_it_had_not_been():
 
 def test_a_search_keeps_to_its_space_and_finds_more_than_the_defaults():
     trials = []
-    drawn = run(trials, most=12)
+    sampled = run(trials, most=12)
     space, first = space_of("gc_san", {}, lr=1e-3)
-    assert drawn[0] == first and len({json.dumps(each) for each in drawn}) > 10
-    for settings in drawn[1:]:
+    assert sampled[0] == first and len({json.dumps(each) for each in sampled}) > 10
+    for settings in sampled[1:]:
         assert all(each._contains(each.to_internal_repr(settings[name])) for name, each in space.items())
     assert best(trials)["valid"][MEASURE] > trials[0]["valid"][MEASURE]
-    assert run([], most=4, seed=1)[1:] != drawn[1:4]
+    assert run([], most=4, seed=1)[1:] != sampled[1:4]
 
 
 def test_no_trial_begins_when_the_time_is_up():

@@ -181,7 +181,7 @@ def test_another_numbering_is_refused() -> None:
 
 
 def test_weights_trained_on_counted_sessions_overfit() -> None:
-    """Pairs of items drawn at random: what shared a session says nothing of a new one."""
+    """Pairs of items sampled at random: what shared a session says nothing of a new one."""
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"s": np.repeat(np.arange(400), 2), "i": random.integers(0, 40, 800), "t": np.arange(800)})
     log = EventLog.read(frame, session="s", item="i", time="t")

@@ -1,4 +1,4 @@
-"""What is drawn: never a positive where that can be helped, as often as was asked for, the same under one seed."""
+"""What is sampled: never a positive where that can be helped, as often as was asked for, the same under one seed."""
 
 import numpy as np
 import pandas as pd
@@ -81,10 +81,10 @@ def test_an_item_without_clicks_is_hardly_sampled():
 # Each sample's own
 
 
-@pytest.mark.parametrize("draw", [uniform, in_batch_targets])
-def test_neither_target_nor_history_where_that_can_be_helped(draw):
+@pytest.mark.parametrize("sample", [uniform, in_batch_targets])
+def test_neither_target_nor_history_where_that_can_be_helped(sample):
     log = log_of({"a": [0, 1, 2], "b": [5]})
-    negatives = PerSampleNegatives(draw, count=6)
+    negatives = PerSampleNegatives(sample, count=6)
     negatives.fit_statistics(log)
     users = log.users.ids.tolist()
     target = torch.tensor(numbered(log, "i0", "i5", "i3", "i7", "i6") * 4)

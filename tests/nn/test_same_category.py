@@ -53,7 +53,7 @@ def test_the_bonus_of_each_item_by_hand() -> None:
 
 @pytest.mark.parametrize("score_terms", [[], ["same_category"]])
 def test_it_learns_category_loyalty(score_terms: list[str]) -> None:
-    """Four items of a kind, drawn anew, most of them clicked a few times: only the kind tells what is next."""
+    """Four items of a kind, sampled anew, most of them clicked a few times: only the kind tells what is next."""
     random = np.random.default_rng(0)
     kind = random.integers(0, 40, 200)
     clicks = kind[:, None] + 40 * random.integers(0, 10, (200, 4))

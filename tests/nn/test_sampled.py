@@ -1,4 +1,4 @@
-"""Sampled softmax: what it estimates, and that it is the full softmax where every item is drawn."""
+"""Sampled softmax: what it estimates, and that it is the full softmax where every item is sampled."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.heads.target_attention import TargetAttention
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.losses import SoftmaxLoss
-from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss
+from graphmeta.nn.losses.sampled import InBatch, Popularity, SampledSoftmaxLoss, Uniform
 from graphmeta.nn.readout import Mean
+from graphmeta.protocols import FitsStatistics
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
@@ -25,16 +26,16 @@ V = LOG.num_items
 
 
 class Everything(nn.Module):
-    """Draws every item ``times`` times, and says so."""
+    """Samples every item ``times`` times, and says so."""
 
     def __init__(self, times=1):
         super().__init__()
         self.times = times
 
-    def draw(self, target, num_items):
+    def sample(self, target, num_items):
         return torch.arange(num_items).repeat(self.times)
 
-    def expected(self, items, drawn, num_items):
+    def expected(self, items, sampled, num_items):
         return torch.full((len(items),), float(self.times), dtype=torch.float64)
 
 
@@ -58,7 +59,7 @@ def attention(readout):
 
 @pytest.mark.parametrize("head", [Dot, Cosine, attention])
 @pytest.mark.parametrize("times", [1, 3])
-def test_where_every_item_is_drawn_it_is_the_full_softmax(head, times):
+def test_where_every_item_is_sampled_it_is_the_full_softmax(head, times):
     own = parts(head)
     losses, grads = of(SampledSoftmaxLoss(Everything(times)), *own)
     wanted, full = of(SoftmaxLoss(), *own)
@@ -74,7 +75,7 @@ def test_where_every_item_is_drawn_it_is_the_full_softmax(head, times):
 
 
 @pytest.mark.parametrize("terms", [("repeat_bias",), ("cooccurrence",), ("repeat_bias", "cooccurrence"), ("reranker",)])
-def test_score_terms_count_for_the_target_and_for_drawn_items(terms):
+def test_score_terms_count_for_the_target_and_for_sampled_items(terms):
     torch.manual_seed(1)
     system = build("niser", LOG.items, width=6, score_terms=terms).double().eval()
     system.fit_statistics(LOG)
@@ -104,21 +105,23 @@ def test_samples_that_pad_a_batch_have_no_loss():
 
 
 PROPOSALS = {
-    "uniform": lambda: [Popularity(12)],
-    "popularity": lambda: [Popularity(12, alpha=1.0)],
+    "uniform": lambda: [Uniform(12)],
+    "alpha 0": lambda: [Popularity(12, alpha=0.0)],
+    "popularity": lambda: [Popularity(12)],
     "between": lambda: [Popularity(12, alpha=0.5)],
-    "mixed": lambda: [Popularity(6), Popularity(6, alpha=1.0)],
+    "mixed": lambda: [Uniform(6), Popularity(6)],
 }
 
 
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_the_sum_over_other_items_is_estimated_without_bias(name):
-    """The mean of ``Σ n_j exp(s_j) / E[n_j]`` over draws is the catalogue's, within five standard errors."""
+    """The mean of ``Σ n_j exp(s_j) / E[n_j]`` over samples is the catalogue's, within five standard errors."""
     head, states, batch, candidates = parts(size=3)
     candidates = candidates.detach() * 0.4
     loss = SampledSoftmaxLoss(*PROPOSALS[name]())
     for proposal in loss.proposals:
-        proposal.fit_statistics(LOG)
+        if isinstance(proposal, FitsStatistics):
+            proposal.fit_statistics(LOG)
     scores = head(states, batch, candidates)
     own = scores.gather(1, batch["sample"].target[:, None]).squeeze(1)
     torch.manual_seed(7)
@@ -144,19 +147,19 @@ def test_in_batch_targets_are_corrected_by_how_often_they_are_targets():
     found = []
     for _ in range(4000):
         targets = torch.cat([torch.tensor([target]), torch.multinomial(proposal.share, 15, replacement=True)])
-        items, weight = loss.draw(targets, V)
+        items, weight = loss.sample(targets, V)
         kept = items != target
         found.append(((candidates[items] @ query[0]).exp() * weight.exp())[kept].sum())
     found = torch.stack(found)
     assert (found.mean() - wanted).abs() < 5 * found.std() / len(found) ** 0.5
 
 
-def test_the_gradient_approaches_the_full_one_as_more_items_are_drawn():
+def test_the_gradient_approaches_the_full_one_as_more_items_are_sampled():
     head, states, batch, candidates = parts(size=5)
     _, full = of(SoftmaxLoss(), head, states, batch, candidates)
     bias = {}
     for count in (8, 64, 512):
-        loss = SampledSoftmaxLoss(Popularity(count))
+        loss = SampledSoftmaxLoss(Uniform(count))
         torch.manual_seed(5)
         grads = [of(loss, head, states, batch, candidates)[1][1].detach() for _ in range(300)]
         bias[count] = float((torch.stack(grads).mean(0) - full[1]).norm().detach() / full[1].norm().detach())
@@ -164,12 +167,12 @@ def test_the_gradient_approaches_the_full_one_as_more_items_are_drawn():
 
 
 def test_without_correction_popular_negatives_pull_the_loss_elsewhere():
-    """The same draws, uncorrected, do not approach the catalogue's gradient."""
+    """The same samples, uncorrected, do not approach the catalogue's gradient."""
     head, states, batch, candidates = parts(size=5)
     _, full = of(SoftmaxLoss(), head, states, batch, candidates)
     far = {}
     for corrected in (True, False):
-        loss = SampledSoftmaxLoss(Popularity(512, alpha=1.0), corrected=corrected)
+        loss = SampledSoftmaxLoss(Popularity(512), corrected=corrected)
         loss.proposals[0].fit_statistics(LOG)
         torch.manual_seed(5)
         grads = [of(loss, head, states, batch, candidates)[1][1].detach() for _ in range(200)]
@@ -220,7 +223,7 @@ def full_loss(system):
 def test_a_system_is_trained_by_it(name):
     torch.manual_seed(0)
     system = build(name, LOG.items, width=8)
-    system.loss = SampledSoftmaxLoss(Popularity(20), InBatch())
+    system.loss = SampledSoftmaxLoss(Uniform(20), InBatch())
     before = full_loss(system)
     list(train(system, LOG, epochs=4, batch_size=16))
     after = full_loss(system)
@@ -231,10 +234,10 @@ def test_what_it_cannot_use_is_refused():
     with pytest.raises(InputError, match="needs a proposal"):
         SampledSoftmaxLoss()
     with pytest.raises(InputError, match="count=0 must be a whole number, 1 or more"):
-        Popularity(0)
+        Uniform(0)
     _, states, batch, candidates = parts()
     with pytest.raises(InputError, match="scores by products or has cross_entropy_over, not Linear"):
-        SampledSoftmaxLoss(Popularity(4))(nn.Linear(6, V), states, batch, candidates)
+        SampledSoftmaxLoss(Uniform(4))(nn.Linear(6, V), states, batch, candidates)
 
 
 class Fixed(nn.Module):
@@ -244,11 +247,11 @@ class Fixed(nn.Module):
         super().__init__()
         self.items = items
 
-    def draw(self, target, num_items):
+    def sample(self, target, num_items):
         return torch.tensor(self.items)
 
-    def expected(self, items, drawn, num_items):
-        return torch.full((len(items),), drawn / num_items, dtype=torch.float64)
+    def expected(self, items, sampled, num_items):
+        return torch.full((len(items),), sampled / num_items, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("head", [Dot, Cosine, attention])
@@ -284,11 +287,11 @@ def test_a_table_gets_gradients_of_the_sampled_rows_alone(name):
     torch.testing.assert_close(table.grad, plain, rtol=1e-5, atol=1e-7)
 
 
-def test_draws_follow_the_powers_of_popularity():
+def test_samples_follow_the_powers_of_popularity():
     proposal = Popularity(200_000, alpha=0.5)
     proposal.fit_statistics(LOG)
     torch.manual_seed(0)
-    count = np.bincount(proposal.draw(torch.zeros(1, dtype=torch.long), V).numpy(), minlength=V)
+    count = np.bincount(proposal.sample(torch.zeros(1, dtype=torch.long), V).numpy(), minlength=V)
     share = np.sqrt(np.maximum(LOG.support, 1))
     np.testing.assert_allclose(count / count.sum(), share / share.sum(), rtol=0.1)
 

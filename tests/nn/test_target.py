@@ -198,8 +198,8 @@ def test_the_papers_form_begins_as_the_sr_gnn_it_starts_from():
         tagnn(items, combine="concat")
 
 
-def test_a_combination_is_an_object_in_the_function_and_a_name_in_the_recipe():
+def test_a_combination_is_an_object_in_the_function_and_a_name_in_the_build_spec():
     items = EntityTable(np.arange(40), {})
     system = tagnn(items, width=6, combine=Concatenated())
-    assert system.recipe == build("tagnn", items, width=6, combine="concat").recipe
-    assert system.recipe.arguments["combine"] == "concat"
+    assert system.spec == build("tagnn", items, width=6, combine="concat").spec
+    assert system.spec.arguments["combine"] == "concat"

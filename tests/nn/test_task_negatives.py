@@ -23,9 +23,9 @@ def support(people):
     return support_from_clicks(samples).batch(num_items=ITEMS).support
 
 
-def drawn(loss, batch):
-    """The drawn items of each task and target: {(task, target): items that count}."""
-    items, counts = loss.draw(batch, ITEMS)
+def sampled(loss, batch):
+    """The sampled items of each task and target: {(task, target): items that count}."""
+    items, counts = loss.sample(batch, ITEMS)
     sample, found = batch["sample"], {}
     for row in sample.real.tolist():
         kept = items[row][counts[row]].tolist()
@@ -45,7 +45,7 @@ def test_scrambling_is_splitmix64():
 
 
 def test_known_items_of_a_user_are_never_sampled():
-    found = drawn(UnseenNegativesLoss(Binary(), count=6).eval(), support(PEOPLE))
+    found = sampled(UnseenNegativesLoss(Binary(), count=6).eval(), support(PEOPLE))
     for number, items in enumerate(PEOPLE):
         assert set(found[number]) == set(items)  # a click that is repeated is asked for again
         for negatives in found[number].values():
@@ -53,16 +53,16 @@ def test_known_items_of_a_user_are_never_sampled():
 
 
 def test_a_user_with_clicks_on_all_items_has_no_negatives():
-    found = drawn(UnseenNegativesLoss(Binary(), count=4).eval(), support([list(range(ITEMS))]))
+    found = sampled(UnseenNegativesLoss(Binary(), count=4).eval(), support([list(range(ITEMS))]))
     assert all(negatives == [] for negatives in found[0].values())
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_negatives_do_not_depend_on_the_batch(training):
     loss = UnseenNegativesLoss(Binary(), count=4).train(training)
-    together = drawn(loss, support(PEOPLE))
+    together = sampled(loss, support(PEOPLE))
     for number, items in enumerate(PEOPLE):
-        assert drawn(loss, support([items]))[0] == together[number]
+        assert sampled(loss, support([items]))[0] == together[number]
 
 
 def test_an_epoch_draws_anew_and_again_the_same():
@@ -72,20 +72,20 @@ def test_an_epoch_draws_anew_and_again_the_same():
         for seed in (5, 6, 5):
             torch.manual_seed(seed)
             torch.rand(seed)  # a generator that others have used says the same
-            epochs.append(drawn(loss, batch))
+            epochs.append(sampled(loss, batch))
     assert epochs[0] == epochs[2] != epochs[1]
-    assert drawn(loss.eval(), batch) == drawn(loss.eval(), batch)
+    assert sampled(loss.eval(), batch) == sampled(loss.eval(), batch)
 
 
 def test_a_support_does_not_depend_on_its_queries():
     log = fake_log(sessions=30, items=ITEMS)
     tasks = sampled_tasks(log)
     batch = tasks.batch(num_items=ITEMS)
-    shown = drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.support)
+    shown = sampled(UnseenNegativesLoss(Binary(), count=12).eval(), batch.support)
     targets = [set(tasks.query.target[a:b]) for a, b in zip(tasks.query_ptr, tasks.query_ptr[1:], strict=False)]
     assert any(set(negatives) & targets[t] for t, of in shown.items() for negatives in of.values())
     known = [set(tasks.support.target[a:b]) for a, b in zip(tasks.support_ptr, tasks.support_ptr[1:], strict=False)]
-    for t, of in drawn(UnseenNegativesLoss(Binary(), count=12).eval(), batch.query).items():
+    for t, of in sampled(UnseenNegativesLoss(Binary(), count=12).eval(), batch.query).items():
         assert all(not set(negatives) & (known[t] | targets[t]) for negatives in of.values())
 
 
@@ -95,7 +95,7 @@ def test_every_unseen_item_is_as_likely():
     with torch.random.fork_rng():
         for seed in range(80):
             torch.manual_seed(seed)
-            for person, of in drawn(loss, support(people)).items():
+            for person, of in sampled(loss, support(people)).items():
                 count[person] += np.bincount(of[person], minlength=ITEMS)
     for person in range(3):
         others = np.delete(count[person], person)
@@ -112,7 +112,7 @@ def test_plain_training_leaves_a_users_history_out():
     samples.target[:] = log.item[at]
     loss = UnseenNegativesLoss(Binary(), count=8).eval()
     loss.fit_statistics(log)
-    items, counts = loss.draw(session_batch(samples, num_items=ITEMS), ITEMS)
+    items, counts = loss.sample(session_batch(samples, num_items=ITEMS), ITEMS)
     assert counts.any()
     for row, (whose, target) in enumerate(zip(user[at], log.item[at], strict=True)):
         assert not set(items[row][counts[row]].tolist()) & ({int(target)} | set(log.item[user == whose].tolist()))
@@ -124,7 +124,7 @@ def test_the_loss_is_the_formula():
     table, head = torch.randn(ITEMS, width), Dot(Mean(), nn.Linear(width, width))
     states = torch.randn(batch["event"].num_nodes, width)
     plain, summed = (UnseenNegativesLoss(Binary(), count=3, penalty=0.1, sums=sums).eval() for sums in (False, True))
-    items, counts = plain.draw(batch, ITEMS)
+    items, counts = plain.sample(batch, ITEMS)
     query, wanted = head.query(states, batch), []
     for row in batch["sample"].real.tolist():
         score = table @ query[row]

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def random_log(*, sessions=40, items=12, length=6, seed=0):
-    """Sessions of items drawn evenly: nothing in one tells anything about another."""
+    """Sessions of items sampled uniformly: nothing in one tells anything about another."""
     random = np.random.default_rng(seed)
     lengths = random.integers(2, length + 1, sessions)
     number = np.repeat(np.arange(sessions), lengths)

@@ -104,7 +104,7 @@ def test_a_session_of_one_click_writes_what_it_has_read():
     system, w, reads = made()
     system.losses(system.samples(log_of(SESSIONS[:1]), min_length=2))
     memory = system.recommender.head.project.memory
-    memory.settle()
+    memory.update_after_step()
     (*known, _), a = SESSIONS[0], mamo.address(w, reads(w, SESSIONS[0][:-1])).detach()
     noted = [(a, mamo.read_memory(reads)(w, known)[mamo.MEMORY].detach())]
     close("slots", memory.slots, mamo.written(w[mamo.SLOTS], noted, RATE))

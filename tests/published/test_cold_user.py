@@ -69,7 +69,7 @@ def test_without_steps_the_neural_start_is_two_layers():
 def test_the_steps_are_gradient_descent_by_hand(sums):
     system = made("meta_cf_g", steps=3, lr=0.3, sums=sums)
     q, support = table(system), support_from_clicks(samples()).batch(num_items=LOG.num_items).support
-    items, counts = (part.numpy() for part in system.loss.draw(support, LOG.num_items))
+    items, counts = (part.numpy() for part in system.loss.sample(support, LOG.num_items))
     found, real = system.scores(samples()).numpy(), support["sample"].real.numpy()
     assert counts[real].all()
     for task, known in enumerate(PEOPLE):
@@ -104,7 +104,7 @@ def test_melu_without_content_adapts_a_network_of_factor_and_noise():
 def answers(system, tasks):
     losses = system.losses(tasks)
     trained = [p for p in system.parameters() if p.requires_grad]
-    return [losses.detach(), *torch.autograd.grad(losses.sum() if system.sums else losses.mean(), trained)]
+    return [losses.detach(), *torch.autograd.grad(losses.sum() if system.sums_losses else losses.mean(), trained)]
 
 
 @pytest.mark.parametrize("name", META)
@@ -170,7 +170,7 @@ def test_matrix_factors_are_learned_from_every_click():
     user = LOG.session_user[LOG.session]
     vectors = (head.vector + head.users.user.weight).detach().numpy()
     assert len(losses) == LOG.num_events
-    items, counts = system.loss.draw(session_batch(user_only_samples(LOG), num_items=LOG.num_items), LOG.num_items)
+    items, counts = system.loss.sample(session_batch(user_only_samples(LOG), num_items=LOG.num_items), LOG.num_items)
     for row in range(0, LOG.num_events, 17):
         p = vectors[user[row]]
         wanted = np.log1p(np.exp(-p @ q[LOG.item[row]])) + 0.1 * p @ p

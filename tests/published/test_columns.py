@@ -8,6 +8,7 @@ import pytest
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
+from graphmeta.published.columns import warn_none_read
 from graphmeta.published.fit import fit
 from graphmeta.published.load import load
 from graphmeta.published.models.session import if_san
@@ -20,11 +21,16 @@ ITEMS = EntityTable.read(FRAME.assign(title="red shoe"), key="sku", several={"ta
 LINE = "tags (several), price (numeric), title (text) (read by no system of the catalogue)"
 
 
+def of_users(found):
+    """The UserWarnings; torch-geometric adds a DeprecationWarning per layer on Python 3.13."""
+    return [one for one in found if one.category is UserWarning]
+
+
 @pytest.mark.parametrize("name", ["if_san", "hetero_gnn", "cbml", "dropout_net", "reranker", "meta_hin"])
 def test_columns_that_are_not_read_are_named(name):
     with pytest.warns(UserWarning) as found:
         build(name, ITEMS, width=4)
-    (warning,) = found
+    (warning,) = of_users(found)
     assert str(warning.message) == f"{name} ignores item columns: {LINE}"
     assert warning.filename == __file__
 
@@ -46,11 +52,23 @@ def test_same_category_reads_categories_only():
 def test_a_training_in_stages_warns_once(name):
     with pytest.warns(UserWarning) as found:
         fit(replace(LOG, items=ITEMS), name, epochs=1, width=4)
-    assert [str(one.message) for one in found] == [f"{name} ignores item columns: {LINE}"]
-    assert found[0].filename == __file__
+    (warning,) = of_users(found)
+    assert str(warning.message) == f"{name} ignores item columns: {LINE}" and warning.filename == __file__
 
 
 def test_a_model_is_loaded_without_a_warning(tmp_path, recwarn):
     if_san(ITEMS, width=4).save(tmp_path)
     load(tmp_path)
+    assert not recwarn.list
+
+
+def test_a_system_without_column_readers_is_named_with_what_reads_the_columns():
+    items = ITEMS.without("text", "several", "numeric")
+    with pytest.warns(UserWarning, match=r"sr_gnn reads no item columns: brand \(categorical\) \(read by .*if_san"):
+        warn_none_read("sr_gnn", items, users=None)
+
+
+@pytest.mark.parametrize("name", ["if_san", "cbml", "reranker"])
+def test_a_system_that_reads_columns_is_not(name, recwarn):
+    warn_none_read(name, ITEMS, users=None)
     assert not recwarn.list

@@ -134,10 +134,10 @@ def test_other_messages_train(messages):
     assert reports[-1].loss < reports[0].loss
 
 
-def test_messages_are_a_function_in_python_and_a_name_in_the_recipe(tmp_path):
+def test_messages_are_a_function_in_python_and_a_name_in_the_build_spec(tmp_path):
     system = hetero_gnn(LOG.items, width=6, messages=attention_messages)
-    assert system.recipe == build("hetero_gnn", LOG.items, width=6, messages="attention").recipe
-    with pytest.warns(UserWarning, match="one_matrix cannot be stored in a recipe"):
+    assert system.spec == build("hetero_gnn", LOG.items, width=6, messages="attention").spec
+    with pytest.warns(UserWarning, match="one_matrix cannot be stored in a build spec"):
         own = hetero_gnn(LOG.items, width=6, messages=one_matrix)
         own.save(tmp_path)
         again = load(tmp_path, build=lambda items: hetero_gnn(items, width=6, messages=one_matrix))

@@ -61,7 +61,7 @@ def test_reading_changes_nothing():
     system.train()
     system.recommend([LOG.items.ids[3], LOG.items.ids[4]], k=3)
     evaluate(system, SAMPLES, ks=(5,))
-    memory_of(system).settle()
+    memory_of(system).update_after_step()
     assert state_hash(system) == before
 
 
@@ -94,11 +94,11 @@ def test_the_write_is_the_formula(stacked):
     ]
     system.train().losses(SAMPLES)
     assert torch.equal(memory.slots, slots), "nothing is written before the step is taken"
-    memory.settle()
+    memory.update_after_step()
     torch.testing.assert_close(memory.slots, torch.stack(wanted))
     torch.testing.assert_close(memory.weight, torch.stack(wanted).mean(0))
     after = memory.slots.clone()
-    memory.settle()
+    memory.update_after_step()
     assert torch.equal(memory.slots, after), "it is written once"
 
 
@@ -109,7 +109,7 @@ def test_a_memory_whose_tasks_learn_nothing_does_not_decay():
     for _ in range(200):
         address = memory.address(sessions)
         memory.note(address, memory.read(address))
-        memory.settle()
+        memory.update_after_step()
     torch.testing.assert_close(memory.weight, torch.eye(4), rtol=0, atol=0.2)
 
 

@@ -129,14 +129,14 @@ def test_the_writes_are_the_formula(stacked: bool) -> None:
     }
     assert reached.keys() == before.keys() and len(reached) == 6
     for memory in memories(system).values():
-        memory.settle()
+        memory.update_after_step()
     for name, (rate, ends) in reached.items():
         for k, slot in enumerate(before[name]):
             moved = sum(one.address[k] * (end - slot) for one, end in zip(people, ends, strict=True)) / len(people)
             torch.testing.assert_close(memories(system)[name].slots[k], (slot + rate * moved).detach())
     after = {name: memory.slots.clone() for name, memory in memories(system).items()}
     for name, memory in memories(system).items():
-        memory.settle()
+        memory.update_after_step()
         assert torch.equal(memory.slots, after[name]), "it is written once"
 
 
@@ -160,7 +160,7 @@ def test_reading_and_evaluating_change_nothing() -> None:
         evaluate_ratings(system, TASKS)
         assert torch.equal(system.scores(TASKS), first)
         for memory in memories(system).values():
-            memory.settle()
+            memory.update_after_step()
         assert state_hash(system) == before
     system.eval().losses(TASKS).mean().backward()
     assert all(memory.noted is None for memory in memories(system).values())

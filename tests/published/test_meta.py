@@ -115,7 +115,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("base", ["sr_gnn", "if_san", "gru4rec", "youtube_dnn", "caser"])  # the last three draw items
+@pytest.mark.parametrize("base", ["sr_gnn", "if_san", "gru4rec", "youtube_dnn", "caser"])  # the last three sample items
 def test_multi_ft_goes_down_the_softmax_of_the_sessions_own_prefixes(base):
     torch.manual_seed(0)
     system = build("multi_ft", LOG.items, users=LOG.users, width=5, base=base, lr=0.5, steps=2).eval()

@@ -41,7 +41,7 @@ def test_the_step_is_down_the_margin_by_hand():
     table = system.recommender.features.item.weight.detach()
     samples = sessions_without_target([np.array(clicks)])
     support = task_batch(samples, num_items=LOG.num_items).support
-    items, counts = system.loss.draw(support, LOG.num_items)
+    items, counts = system.loss.sample(support, LOG.num_items)
     real = support["sample"].real.tolist()
     assert [int(support["sample"].target[row]) for row in real] == clicks[1:] and counts[real].all()
     r = relation(system, clicks).detach()

@@ -35,7 +35,7 @@ SMALL = {
     "mamo_rating": {"size": 4, "bias": 0.3},
     "meta_hin_rating": {"hidden": 5, "size": 3, "path_lr": 0.3, "neighbours": 4, "known": 3},
 }
-every = pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.rates])
+every = pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.predicts_ratings])
 
 
 def made(name: str, **arguments) -> System:

@@ -37,7 +37,7 @@ def test_the_reservoir_holds_every_event_of_the_stream_as_likely():
         assert len(set(pool)) == size and pool.min() >= 0
         count[pool] += 1
     expected = runs * size / len(stream)
-    # Draws without replacement vary a little less than independent ones: chi-square with 39 degrees of freedom.
+    # Samples without replacement vary a little less than independent ones: chi-square with 39 degrees of freedom.
     chi_square = ((count - expected) ** 2 / expected).sum() / (1 - size / len(stream))
     assert 16 < chi_square < 73  # its 0.1 % and 99.9 % points are 16.27 and 72.05
 

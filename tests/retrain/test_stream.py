@@ -182,12 +182,12 @@ def test_sampled_items_are_unclicked_distinct_and_uniform():
     seen, rows = np.flatnonzero(log.support), every_event(log).take(np.array([0]))
     touched = set(np.searchsorted(seen, log.item[log.session == 0]))
     free, count = sorted(set(range(len(seen))) - touched), np.zeros(len(seen))
-    draw = UnclickedSampler(log, seen, np.random.default_rng(0))
+    sample = UnclickedSampler(log, seen, np.random.default_rng(0))
     runs, each = 1500, 5
     for _ in range(runs):
-        (drawn,) = draw(rows, each)
-        assert len(set(drawn)) == each
-        count[drawn] += 1
+        (sampled,) = sample(rows, each)
+        assert len(set(sampled)) == each
+        count[sampled] += 1
     assert set(np.flatnonzero(count)) == set(free)
     expected = runs * each / len(free)
     chi_square = ((count[free] - expected) ** 2 / expected).sum() / (1 - each / len(free))

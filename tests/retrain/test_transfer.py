@@ -82,18 +82,18 @@ def test_step_2_samples_negatives_of_the_new_period_and_the_system_keeps_its_sam
 
     def noted(learner, log, **options):
         nets = any(weight.requires_grad for weight in learner.wrapper.nets.parameters())
-        used.append((nets, learner.loss.negatives.draw))
+        used.append((nets, learner.loss.negatives.sample))
         return original(learner, log, **options)
 
     monkeypatch.setattr(transfer, "train", noted)
     system, one, period = built("mf"), Transfer(net=SMALL, rounds=1), Period.of(LOG, EDGES, 1)
-    own = system.loss.negatives.draw
+    own = system.loss.negatives.sample
     one.retrain(system, one.retrain(system, one.begin(system, period), period), Period.of(LOG, EDGES, 2))
     past = Period.of(LOG, EDGES, 2).past
     assert [nets for nets, _ in used] == [False, True, False, False]
-    (recent,) = (draw for nets, draw in used if nets)
+    (recent,) = (sample for nets, sample in used if nets)
     assert recent.items.tolist() == np.unique(past.item[past.time >= EDGES[2]]).tolist()
-    assert all(draw is own for nets, draw in used if not nets) and system.loss.negatives.draw is own
+    assert all(sample is own for nets, sample in used if not nets) and system.loss.negatives.sample is own
     assert own.since == -np.inf and own.items.tolist() == np.unique(past.item).tolist()
 
 

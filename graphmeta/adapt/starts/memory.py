@@ -107,13 +107,14 @@ class UserMemoryStart(nn.Module):
             return
         (address, profile), self.seen = self.seen, None
         self.profiles.note(address, profile)
-        for name, memory in {**self._gradient_slots(), f"{self.layer}.weight": self._task_memory(recommender)}.items():
+        end = weights[f"{self.layer}.weight"]
+        assert isinstance(end, Tensor)
+        self._task_memory(recommender).note(address, end)
+        for name, slots in self._gradient_slots().items():
             end = weights[name]
             assert isinstance(end, Tensor)
-            if not isinstance(memory, GradientSlots):
-                memory.note(address, end)
-            elif end.requires_grad:
-                end.register_hook(partial(memory.note, address))
+            if end.requires_grad:
+                end.register_hook(partial(slots.note, address))
 
     def _gradient_slots(self) -> dict[str, GradientSlots]:
         return {key.replace("/", "."): m for key, m in self.gradient_slots.items() if isinstance(m, GradientSlots)}

@@ -25,7 +25,7 @@ class Granularity(Protocol):
 class Full:
     """One gate value per entry of the weight."""
 
-    __name__ = "full"  # its name in a recipe
+    __name__ = "full"  # its name in a build spec
 
     def size(self, weight: Tensor) -> int:
         """The number of entries."""

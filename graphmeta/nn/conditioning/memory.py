@@ -13,7 +13,7 @@ class Slots(nn.Module):
     """K memory slots: a task with address a reads ``Σ_k a_k M_k``; in training, its result is written back.
 
     Slots are buffers: gradients reach the address, never M. The results x_t of T tasks (recorded by :meth:`note`) are
-    written by :meth:`settle` as a moving average, weighted by the address:
+    written by :meth:`update_after_step` as a moving average, weighted by the address:
 
     ``M_k ← M_k + rate · mean_t a_tk (x_t − M_k)``.
 
@@ -40,14 +40,14 @@ class Slots(nn.Module):
         return (address @ self.slots.flatten(1)).unflatten(1, self.slots.shape[1:])
 
     def note(self, address: Tensor, adapted: Tensor) -> None:
-        """Record results ``[T, *shape]`` of tasks with ``address [T, K]``, to be written by :meth:`settle`."""
+        """Record results ``[T, *shape]`` of tasks with ``address [T, K]``; :meth:`update_after_step` writes them."""
         address, adapted = address.detach(), adapted.detach()
         if self.noted is not None:  # a batch that is processed in chunks of tasks
             address, adapted = torch.cat([self.noted[0], address]), torch.cat([self.noted[1], adapted])
         self.noted = address, adapted
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def update_after_step(self) -> None:
         """Write what was recorded since the last call, once."""
         if self.noted is not None:
             address, adapted = self.noted
@@ -120,9 +120,9 @@ class SlotLayer(Slots):
         return F.linear(x, self.weight, self.bias)
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def update_after_step(self) -> None:
         """Write what was recorded, and update the mean."""
-        super().settle()
+        super().update_after_step()
         self.weight.copy_(self.slots.mean(0))
 
 

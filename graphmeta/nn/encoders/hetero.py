@@ -54,7 +54,7 @@ def transformer_messages(width: int, relations: list[Relation], *, heads: int = 
     return HGTConv(width, width, (kinds, relations), heads=heads)
 
 
-MESSAGES: dict[str, Messages] = {  # their names on the command line and in recipes
+MESSAGES: dict[str, Messages] = {  # their names on the command line and in build specs
     "mean": mean_messages,
     "attention": attention_messages,
     "transformer": transformer_messages,

@@ -9,7 +9,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.encoders.attention import in_blocks
 
 Cell = type[nn.GRU] | type[nn.LSTM]
-CELLS: dict[str, Cell] = {"gru": nn.GRU, "lstm": nn.LSTM}  # their names on the command line and in recipes
+CELLS: dict[str, Cell] = {"gru": nn.GRU, "lstm": nn.LSTM}  # their names on the command line and in build specs
 
 
 class Recurrent(nn.Module):

@@ -20,7 +20,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.protocols import EmbeddingTable
+from graphmeta.protocols import BiasedTable, EmbeddingTable
 from graphmeta.sampling.session_batch import rows_like
 
 
@@ -65,7 +65,7 @@ _LOOKUPS: ContextVar[dict[int, list[tuple[Tensor, Tensor]]]] = ContextVar("taken
 @contextmanager
 def row_gradients(module: nn.Module) -> Iterator[None]:
     """Within it, call ``backward``; on exit, the gradients of looked-up rows are added to those of their tables."""
-    weights = {id(part.weight): part.weight for part in module.modules() if isinstance(part, Table)}
+    weights = {id(part.weight): part.weight for part in module.modules() if isinstance(part, EmbeddingTable)}
     lookups: dict[int, list[tuple[Tensor, Tensor]]] = {key: [] for key in weights}
     token = _LOOKUPS.set(lookups)
     try:
@@ -204,7 +204,7 @@ def uniform_(module: nn.Module, width: int) -> None:
 def scaled_normal_(module: nn.Module) -> None:
     """Initialise all tables from N(0, 1/width²) and their biases to zero, as Spotlight and Caser do."""
     for part in module.modules():
-        if isinstance(part, Table):
+        if isinstance(part, BiasedTable):
             nn.init.normal_(part.weight[:, : part.width], std=1 / part.width)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from graphmeta.protocols import NotProducts
@@ -15,8 +13,8 @@ class ScoringHead(nn.Module):
     :class:`~graphmeta.nn.losses.losses.SoftmaxLoss` then takes the cross-entropy of the scores.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "forward" in vars(cls) and "cross_entropy" not in vars(cls):
             cls.cross_entropy = None
 

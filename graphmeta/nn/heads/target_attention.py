@@ -69,7 +69,7 @@ class Concatenated:
         return nn.Linear(width, width, bias=False)
 
 
-COMBINATIONS: dict[str, Combination] = {"add": Added(), "concat": Concatenated()}  # their names in recipes
+COMBINATIONS: dict[str, Combination] = {"add": Added(), "concat": Concatenated()}  # their names in build specs
 
 
 class TargetAttention(ScoringHead):

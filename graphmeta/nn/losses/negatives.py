@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from graphmeta.data.events import EventLog
 
 Negatives = tuple[Tensor, Tensor]
-_REDRAWS = 20
+_RESAMPLINGS = 20
 
 
 class SharedNegatives(nn.Module):
@@ -46,19 +46,19 @@ class SharedNegatives(nn.Module):
         return items, items[None] != target[:, None]
 
 
-Draw = Callable[[Tensor, int, int], Tensor]
+SampleItems = Callable[[Tensor, int, int], Tensor]
 
 
 class PerSampleNegatives(nn.Module):
     """``count`` items per sample, resampled where they are its target or in its user's history.
 
     Args:
-        draw: ``(targets [S], count, num_items) -> items [count]``: :func:`uniform` or :func:`in_batch_targets`.
+        sample: ``(targets [S], count, num_items) -> items [count]``: :func:`uniform` or :func:`in_batch_targets`.
     """
 
-    def __init__(self, draw: Draw, *, count: int = 1) -> None:
+    def __init__(self, sample: SampleItems, *, count: int = 1) -> None:
         super().__init__()
-        self.draw, self.count = draw, count
+        self.sample, self.count = sample, count
         self.history: Tensor | None = None
 
     def fit_statistics(self, log: EventLog) -> None:
@@ -70,15 +70,15 @@ class PerSampleNegatives(nn.Module):
 
     def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Negatives:
         """``items [S, count]``, and which of them are valid negatives of their sample."""
-        items = self.draw(target, len(target) * self.count, num_items)
+        items = self.sample(target, len(target) * self.count, num_items)
         own = target.repeat_interleave(self.count)
         users = None if user is None else user.repeat_interleave(self.count)
         invalid = self._known(items, own, users, num_items)
-        for _ in range(_REDRAWS):
+        for _ in range(_RESAMPLINGS):
             again = invalid.nonzero().squeeze(1)
             if len(again) == 0:
                 break
-            items[again] = self.draw(target, len(again), num_items)
+            items[again] = self.sample(target, len(again), num_items)
             some = None if users is None else users[again]
             invalid[again] = self._known(items[again], own[again], some, num_items)
         return items.reshape(-1, self.count), ~invalid.reshape(-1, self.count)
@@ -95,7 +95,7 @@ class PerSampleNegatives(nn.Module):
 
 
 def by_probability(cdf: Tensor, count: int) -> Tensor:
-    """``count`` items drawn with replacement by their cumulative probabilities ``cdf [num_items]``, float64."""
+    """``count`` items sampled with replacement by their cumulative probabilities ``cdf [num_items]``, float64."""
     return torch.searchsorted(cdf, torch.rand(count, dtype=torch.float64)).clamp(max=len(cdf) - 1)
 
 

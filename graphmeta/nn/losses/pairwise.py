@@ -161,5 +161,5 @@ RANKING: dict[str, type[Comparison]] = {
     "binary": Binary,
     "sampled_softmax": SampledSoftmax,
 }
-# Objectives by their names on the command line and in recipes.
+# Objectives by their names on the command line and in build specs.
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": CrossEntropy(), **{name: kind() for name, kind in RANKING.items()}}

@@ -1,4 +1,4 @@
-"""Sampled softmax: the catalogue's softmax from a sample of items, corrected by how often each is drawn (log-Q)."""
+"""Sampled softmax: the catalogue's softmax from a sample of items, corrected by how often each is sampled (log-Q)."""
 
 from __future__ import annotations
 
@@ -24,38 +24,55 @@ from graphmeta.sampling.session_batch import real_samples
 
 @runtime_checkable
 class Proposal(Protocol):
-    """Draws items for a batch, at a known expected number of draws per item."""
+    """Samples items for a batch; the expected count of each item is known."""
 
-    def draw(self, target: Tensor, num_items: int) -> Tensor:
+    def sample(self, target: Tensor, num_items: int) -> Tensor:
         """Items of one batch, some perhaps several times, ``[N]``."""
         ...
 
-    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
-        """How often each of ``items`` is expected among ``drawn`` draws, ``[M]``."""
+    def expected(self, items: Tensor, sampled: int, num_items: int) -> Tensor:
+        """Expected count of each of ``items`` among ``sampled`` samples, ``[M]``."""
         ...
 
 
 class _ByShare(nn.Module):
-    """A proposal that draws each item with a fixed probability, its share; all the same before ``fit_statistics``."""
+    """A proposal that samples each item with a fixed probability, its share; all equal before ``fit_statistics``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.share: Tensor | None = None
 
-    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
-        """``drawn · share(item)``."""
+    def expected(self, items: Tensor, sampled: int, num_items: int) -> Tensor:
+        """``sampled · share(item)``."""
         if self.share is None:
-            return torch.full((len(items),), drawn / num_items, dtype=torch.float64, device=items.device)
-        return drawn * self.share.to(items.device)[items]
+            return torch.full((len(items),), sampled / num_items, dtype=torch.float64, device=items.device)
+        return sampled * self.share.to(items.device)[items]
+
+
+class Uniform(_ByShare):
+    """Samples ``count`` items uniformly over the catalogue."""
+
+    def __init__(self, count: int = 4096) -> None:
+        super().__init__()
+        check_whole("count", count, 1)
+        self.count = count
+
+    def extra_repr(self) -> str:
+        """The count."""
+        return f"{self.count}"
+
+    def sample(self, target: Tensor, num_items: int) -> Tensor:
+        """``[count]``, with replacement."""
+        return uniform(target, self.count, num_items)
 
 
 class Popularity(_ByShare):
-    """Draws ``count`` items with probability ∝ ``support^alpha``: uniform with ``alpha`` 0, by popularity with 1.
+    """Samples ``count`` items with probability ∝ ``support^alpha``: by popularity with ``alpha`` 1, uniformly with 0.
 
-    Items without clicks count as one click. Before ``fit_statistics`` the draws are uniform.
+    Items without clicks count as one click. Before ``fit_statistics`` sampling is uniform.
     """
 
-    def __init__(self, count: int = 4096, *, alpha: float = 0.0) -> None:
+    def __init__(self, count: int = 4096, *, alpha: float = 1.0) -> None:
         super().__init__()
         check_whole("count", count, 1)
         check_number("alpha", alpha)
@@ -73,7 +90,7 @@ class Popularity(_ByShare):
             self.share = torch.from_numpy(weight / weight.sum())
             self.cdf = self.share.cumsum(0)
 
-    def draw(self, target: Tensor, num_items: int) -> Tensor:
+    def sample(self, target: Tensor, num_items: int) -> Tensor:
         """``[count]``, with replacement."""
         if self.cdf is None:
             return uniform(target, self.count, num_items)
@@ -81,7 +98,7 @@ class Popularity(_ByShare):
 
 
 class InBatch(_ByShare):
-    """The targets of the batch, which are drawn by how often items are targets.
+    """The targets of the batch, which are sampled by how often items are targets.
 
     An item that was never a target has the share of an item that was one once. Before ``fit_statistics`` all have equal
     shares.
@@ -94,30 +111,30 @@ class InBatch(_ByShare):
         count = np.maximum(np.bincount(log.item[~first], minlength=log.num_items), 1).astype(np.float64)
         self.share = torch.from_numpy(count / count.sum())
 
-    def draw(self, target: Tensor, num_items: int) -> Tensor:
+    def sample(self, target: Tensor, num_items: int) -> Tensor:
         """The targets themselves."""
         return target
 
-    def expected(self, items: Tensor, drawn: int, num_items: int) -> Tensor:
-        """``(drawn − 1) · share of targets``: a sample's own target does not count."""
-        return super().expected(items, max(drawn - 1, 1), num_items)
+    def expected(self, items: Tensor, sampled: int, num_items: int) -> Tensor:
+        """``(sampled − 1) · share of targets``: a sample's own target does not count."""
+        return super().expected(items, max(sampled - 1, 1), num_items)
 
 
 class SampledSoftmaxLoss(nn.Module):
-    """Cross-entropy of the target against items that are drawn once per batch, for heads that score by products or
+    """Cross-entropy of the target against items that are sampled once per batch, for heads that score by products or
     have ``cross_entropy_over`` (:class:`~graphmeta.protocols.CandidateLoss`).
 
-    Pass it to training as ``options=TrainOptions(loss=SampledSoftmaxLoss(Popularity(4096)))``.
+    Pass it to training as ``options=TrainOptions(loss=SampledSoftmaxLoss(Uniform(4096)))``.
 
-    ``−s_t + log(exp s_t + Σ_{j ≠ t} n_j exp(s_j) / E[n_j])``, where item j is drawn ``n_j`` times, and ``E[n_j]``
+    ``−s_t + log(exp s_t + Σ_{j ≠ t} n_j exp(s_j) / E[n_j])``, where item j is sampled ``n_j`` times, and ``E[n_j]``
     times on average over all proposals. The sum is an unbiased estimate of the catalogue's, so that loss and gradient
-    approach those of the full softmax as more items are drawn; a draw of the target itself does not count. With
+    approach those of the full softmax as more items are sampled; sampling the target itself does not count. With
     :class:`InBatch` alone it is one over the items that occur as targets, if samples are all prefixes. Score terms
-    count for the target and for drawn items.
+    count for the target and for sampled items.
 
     Args:
-        proposals: what draws the items; several are drawn from side by side (mixed negatives).
-        corrected: divide by ``E[n_j]``; if not, each draw counts as one item (``E[n_j] = 1``).
+        proposals: what samples the items; several are combined (mixed negatives).
+        corrected: divide by ``E[n_j]``; if not, each sample counts as one item (``E[n_j] = 1``).
 
     Shapes: returns one loss for each real sample, ``[S]``.
     Source: Bengio & Senécal 2008; Jean et al. 2015, equation 8; Yi et al. 2019 (in-batch).
@@ -126,10 +143,10 @@ class SampledSoftmaxLoss(nn.Module):
     def __init__(self, *proposals: nn.Module, corrected: bool = True) -> None:
         super().__init__()
         if not proposals:
-            raise InputError("a sampled softmax needs a proposal to sample items from, such as Popularity(4096)")
+            raise InputError("a sampled softmax needs a proposal to sample items from, such as Uniform(4096)")
         for each in proposals:
             if not (isinstance(each, nn.Module) and isinstance(each, Proposal)):
-                raise InputError(f"{str(each)[:40]} samples no items; pass a proposal such as Popularity(4096)")
+                raise InputError(f"{str(each)[:40]} samples no items; pass a proposal such as Uniform(4096)")
         self.proposals, self.corrected = nn.ModuleList(proposals), corrected
 
     def extra_repr(self) -> str:
@@ -146,37 +163,37 @@ class SampledSoftmaxLoss(nn.Module):
             )
         query, sample = head.query(states, batch), batch["sample"]
         target = real_samples(batch, sample.target)
-        items, log_weight = self.draw(target, len(candidates))
+        items, log_weight = self.sample(target, len(candidates))
         own = head.vectors(rows_of(candidates, target))
-        drawn = head.vectors(rows_of(candidates, items))
+        vectors = head.vectors(rows_of(candidates, items))
 
         def product(row: Tensor, column: Tensor) -> Tensor:
             return (query.index_select(0, row) * head.vectors(rows_of(candidates, column))).sum(1)
 
         terms = [term(batch, product) for term in head.score_terms.values()]
         extra = tuple(torch.cat(part) for part in zip(*terms, strict=True)) if terms else None
-        sampled = SampledItems(drawn, items, log_weight, target)
+        sampled = SampledItems(vectors, items, log_weight, target)
         return sampled_cross_entropy(query, own, sampled, real=sample.get("real"), extra=extra)
 
     def _over_chosen(self, head: CandidateLoss, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses of a head that scores chosen candidates: the sampled items, and the targets of the batch."""
         target = batch["sample"].target.clamp(min=0)
-        items, log_weight = self.draw(real_samples(batch, target), len(candidates))
+        items, log_weight = self.sample(real_samples(batch, target), len(candidates))
         chosen = torch.cat([items, target]).unique()
         bias = log_weight.new_full((len(chosen),), -math.inf)
         bias[torch.searchsorted(chosen, items)] = log_weight
         at = torch.searchsorted(chosen, target)
         return head.cross_entropy_over(states, batch, rows_of(candidates, chosen), at, bias)
 
-    def draw(self, target: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
-        """The distinct items drawn for a batch, sorted ``[M]``, and the log of their weights ``n_j / E[n_j]``."""
+    def sample(self, target: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+        """The distinct items sampled for a batch, sorted ``[M]``, and the log of their weights ``n_j / E[n_j]``."""
         proposals: list[Any] = list(self.proposals)  # each a Proposal
-        draws = [proposal.draw(target, num_items) for proposal in proposals]
-        items, count = torch.cat(draws).unique(return_counts=True)
+        samples = [proposal.sample(target, num_items) for proposal in proposals]
+        items, count = torch.cat(samples).unique(return_counts=True)
         weight = count.to(torch.float64)
         if self.corrected:
-            parts = zip(proposals, draws, strict=True)
-            weight = weight / sum(part.expected(items, len(drawn), num_items) for part, drawn in parts)
+            parts = zip(proposals, samples, strict=True)
+            weight = weight / sum(part.expected(items, len(sampled), num_items) for part, sampled in parts)
         return items, weight.log()
 
 

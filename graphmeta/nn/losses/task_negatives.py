@@ -21,7 +21,7 @@ from graphmeta.protocols import ItemScorer, ProductHead
 from graphmeta.sampling.session_batch import real_samples, rows_like
 
 Comparing = Callable[[Tensor, Tensor, Tensor], Tensor]
-_REDRAWS = 20
+_RESAMPLINGS = 20
 _FIRST, _SECOND = -4658895280553007687, -7723592293110705685  # as signed 64-bit integers
 
 
@@ -67,7 +67,7 @@ class UnseenNegativesLoss(nn.Module):
 
     def forward(self, head: nn.Module, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses."""
-        items, counts = self.draw(batch, len(candidates))
+        items, counts = self.sample(batch, len(candidates))
         every = torch.cat([batch["sample"].target.clamp(min=0)[:, None], items], 1)
         scores = real_samples(batch, _scorer(head).of_items(states, batch, candidates, every))
         losses = self.comparison(scores[:, 0], scores[:, 1:], real_samples(batch, counts))
@@ -75,7 +75,7 @@ class UnseenNegativesLoss(nn.Module):
             losses = losses + self.penalty * real_samples(batch, head.query(states, batch)).square().sum(1)
         return losses * _task_sizes(batch, losses) if self.sums else losses
 
-    def draw(self, batch: HeteroData, num_items: int) -> tuple[Tensor, Tensor]:
+    def sample(self, batch: HeteroData, num_items: int) -> tuple[Tensor, Tensor]:
         """``items [S, count]``, and which of them are unseen (all, unless almost every item has been seen)."""
         target, real = batch["sample"].target.clamp(min=0), _is_real(batch)
         owner = torch.arange(len(target), device=target.device) // batch.rows.get("sample", 1)
@@ -96,16 +96,16 @@ class UnseenNegativesLoss(nn.Module):
     def _unseen(
         self, key: Tensor, base: Tensor, user: Tensor | None, seen: Tensor, num_items: int
     ) -> tuple[Tensor, Tensor]:
-        """The first unseen item among a fixed number of draws, or the last draw."""
-        attempt = torch.arange(_REDRAWS, device=key.device)
-        draws = hashed(hashed(key)[..., None] + attempt).remainder(num_items)
-        unseen = ~_among(seen, base[..., None] + draws)
+        """The first unseen item among a fixed number of samples, or the last one."""
+        attempt = torch.arange(_RESAMPLINGS, device=key.device)
+        sampled = hashed(hashed(key)[..., None] + attempt).remainder(num_items)
+        unseen = ~_among(seen, base[..., None] + sampled)
         if self.history is not None and user is not None:
             if self.history.device != key.device:
                 self.history = self.history.to(key.device)
-            unseen &= ~_among(self.history, user[:, None, None] * num_items + draws)
-        first = torch.where(unseen, attempt, _REDRAWS - 1).amin(-1, keepdim=True)
-        return draws.gather(-1, first).squeeze(-1), unseen.any(-1)
+            unseen &= ~_among(self.history, user[:, None, None] * num_items + sampled)
+        first = torch.where(unseen, attempt, _RESAMPLINGS - 1).amin(-1, keepdim=True)
+        return sampled.gather(-1, first).squeeze(-1), unseen.any(-1)
 
 
 def _scorer(head: nn.Module) -> ItemScorer:
@@ -157,7 +157,7 @@ class HashedNoise(nn.Module):
         """One vector per sample."""
         click = hashed(batch["item"].n_id[batch["event"].item] + 1)
         whole = click.new_zeros(batch["sample"].num_nodes).index_add(0, batch["event"].batch, click)
-        draws = hashed(hashed(whole)[:, None] + torch.arange(2 * self.width, device=whole.device))
-        radius, angle = ((draws >> 11 & (1 << 53) - 1).double() / (1 << 53)).chunk(2, 1)
+        bits = hashed(hashed(whole)[:, None] + torch.arange(2 * self.width, device=whole.device))
+        radius, angle = ((bits >> 11 & (1 << 53) - 1).double() / (1 << 53)).chunk(2, 1)
         normal = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
         return self.scale * normal.to(states.dtype)

@@ -8,6 +8,7 @@ from graphmeta.data.cross_domain import TARGET, CrossDomain, Rows, Texts
 from graphmeta.nn.cross_domain.aspects import CoAttention, WindowAspects
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.published.models.cross_domain import ReviewModel
+from graphmeta.published.names import rating_model
 
 
 class Anr(ReviewModel):
@@ -36,6 +37,7 @@ class Anr(ReviewModel):
         return rows.take(rows.domain == TARGET)
 
 
+@rating_model("Chin et al. 2018, ANR")
 def anr(
     cut: CrossDomain,
     texts: Texts,

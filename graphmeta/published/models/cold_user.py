@@ -49,7 +49,7 @@ class UserTaskSystem(System):
     """
 
     @property
-    def sums(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def sums_losses(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether losses are sums over a task and a batch instead of means."""
         return self.episodic and bool(self.loss.sums)
 
@@ -68,7 +68,7 @@ class UserTaskSystem(System):
         user's sum.
         """
         losses = super().losses(samples, objective=objective, progress=progress)
-        if not self.sums:
+        if not self.sums_losses:
             return losses
         size = np.diff(samples.query_ptr) if isinstance(samples, Tasks) else np.ones(len(samples), dtype=np.int64)
         return losses / torch.from_numpy(np.repeat(size, size)).to(losses)

@@ -22,6 +22,7 @@ from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import rating_errors
 from graphmeta.nn.cross_domain.aspects import AspectExtractor, DocumentAspects, Fusion, Matching
 from graphmeta.nn.cross_domain.text import WordVectors
+from graphmeta.published.names import rating_model
 from graphmeta.training.optimizers import Factory, Optimizer
 from graphmeta.training.run import Report
 from graphmeta.training.stages import Stage, train_stages
@@ -273,6 +274,15 @@ VARIANTS = {  # as the paper calls them
 SIMPLE, SHARE, DOUBLE_S, FULL = VARIANTS.values()
 
 
+@rating_model(
+    "Zhao et al. 2020, CATN",
+    equations="1-15",
+    variants={
+        "catn_simple": ("Zhao et al. 2020, CATN (basic)", "variant=SIMPLE"),
+        "catn_share": ("Zhao et al. 2020, CATN (attn)", "variant=SHARE"),
+        "catn_double": ("Zhao et al. 2020, CATN (doubleS)", "variant=DOUBLE_S"),
+    },
+)
 def catn(
     cut: CrossDomain,
     texts: Texts,

@@ -22,6 +22,7 @@ from graphmeta.nn.cross_domain.factors import (
 )
 from graphmeta.nn.cross_domain.text import WordVectors
 from graphmeta.published.models.cross_domain import cold_errors, device_of, predict
+from graphmeta.published.names import rating_model
 from graphmeta.training.stages import Stage
 
 Side = Factors | DenoisingFactors
@@ -101,6 +102,7 @@ class MappedFactors(nn.Module):
         ]
 
 
+@rating_model("Singh & Gordon 2008, CMF")
 def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoDomainFactors:
     """CMF: joint factorisation of both domains' ratings, with one vector per user.
 
@@ -117,6 +119,7 @@ def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoDomain
     return TwoDomainFactors((first, second))
 
 
+@rating_model("Man et al. 2017, EMCDR (linear)", variants={"emcdr_mlp": ("Man et al. 2017, EMCDR (MLP)", "mlp=True")})
 def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool = False) -> MappedFactors:
     """EMCDR: separate factors per domain, then a mapping learned on linking users, ``min ‖f(u^s) − u^t‖²``.
 
@@ -131,6 +134,7 @@ def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool 
     return MappedFactors(TwoDomainFactors((first, second)), _mapping(cut, width + 1, mlp=mlp))
 
 
+@rating_model("Wang et al. 2018, CDLFM")
 def cdlfm(
     cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, pull: float = 0.1, neighbours: int = 50
 ) -> MappedFactors:
@@ -156,6 +160,7 @@ def cdlfm(
     return MappedFactors(TwoDomainFactors((first, second)), mapping)
 
 
+@rating_model("Fu et al. 2019, RC-DFM (ratings alone)")
 def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> MappedFactors:
     """DFM: user and item vectors are codes of denoising autoencoders over rows and columns of the ratings; an MLP maps
     them.
@@ -170,6 +175,7 @@ def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> MappedFac
     return _denoised(cut, None, None, width=width, shrink=shrink)
 
 
+@rating_model("Fu et al. 2019, RC-DFM (without contents)")
 def r_dfm(
     cut: CrossDomain,
     texts: Texts,

@@ -32,7 +32,7 @@ def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages
     Args:
         width: d; steps: rounds of message passing.
         messages: message function of a round: one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`, or a custom one as
-            in :class:`~graphmeta.nn.encoders.hetero.HeteroSession` (without a recipe).
+            in :class:`~graphmeta.nn.encoders.hetero.HeteroSession` (without a build spec).
 
     Source: Schlichtkrull et al., Modeling Relational Data with Graph Convolutional Networks, ESWC 2018, eq 2, with
     SR-GNN's gate and readout; ``attention_messages`` are GAT's for each relation, ``transformer_messages`` HGT's (Hu et

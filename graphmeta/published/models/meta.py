@@ -13,6 +13,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
+from graphmeta.protocols import HasLastLayer
 from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
 from graphmeta.published.parts import (
     copied,
@@ -113,10 +114,10 @@ def melu(
     meta-gradient.
     """
     head = base.recommender.head
-    if not hasattr(head, "project"):
+    if not isinstance(head, HasLastLayer):
         raise InputError(
             f"melu adapts the head's last layer, and {type(head).__name__} has no module called project "
-            f"(graphmeta.protocols.ProjectedHead); name yours so, or adapt others: maml(base, scope=Scope('head'))"
+            f"(graphmeta.protocols.HasLastLayer); name yours so, or adapt others: maml(base, scope=Scope('head'))"
         )
     return with_adaptation(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
 

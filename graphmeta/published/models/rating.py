@@ -29,7 +29,11 @@ from graphmeta.system import System
 
 
 @published(
-    "Lee et al. 2019, MeLU", family="cold_user", equations="1-3, Algorithm 1", adapts="the decision layers", rates=True
+    "Lee et al. 2019, MeLU",
+    family="cold_user",
+    equations="1-3, Algorithm 1",
+    adapts="the decision layers",
+    predicts_ratings=True,
 )
 def melu_rating(
     items: EntityTable,
@@ -68,7 +72,7 @@ def melu_rating(
     family="cold_user",
     equations="section 3",
     adapts="all but the content embeddings, from memories",
-    rates=True,
+    predicts_ratings=True,
 )
 def mamo_rating(
     items: EntityTable,
@@ -139,7 +143,7 @@ class Paths:
     family="cold_user",
     equations="sections 4.2-4.3",
     adapts="contexts, decision layers",
-    rates=True,
+    predicts_ratings=True,
 )
 def meta_hin_rating(
     items: EntityTable,
