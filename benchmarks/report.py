@@ -16,6 +16,7 @@ from statistics import mean
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.labels import named, spanned
 from benchmarks.race import only_raced, race_section, raced
+from benchmarks.recipes import recipes_section
 from benchmarks.rows import (
     CONTEXT,
     CUTS,
@@ -41,6 +42,7 @@ SECTIONS = {  # protocols with a table of their own
     "cold-items": cold_section,
     "tuning": tuning_section,
     "race": race_section,
+    "recipes": recipes_section,
 }
 DRAWN = ("comparison", "adaptation")  # pictures
 SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR

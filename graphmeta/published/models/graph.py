@@ -26,11 +26,21 @@ from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
 
 @published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
-def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages: Messages = mean_messages) -> System:
+def hetero_gnn(
+    items: EntityTable,
+    *,
+    width: int = 100,
+    steps: int = 1,
+    messages: Messages = mean_messages,
+    normalised: bool = False,
+    scale: float = 12.0,
+) -> System:
     """Relational message passing over session, items and their attributes; SR-GNN's readout.
 
     Args:
         width: d; steps: rounds of message passing.
+        normalised: item and session vectors of unit length, their products multiplied by ``scale``, and positions, as
+            in NISER+ (not in the paper).
         messages: message function of a round: one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`, or a custom one as
             in :class:`~graphmeta.nn.encoders.hetero.HeteroSession` (without a build spec).
 
@@ -40,8 +50,14 @@ def hetero_gnn(items: EntityTable, *, width: int = 100, steps: int = 1, messages
     Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.encoders.hetero`.
     """
     encoder = HeteroSession(width, items.attributes, steps=steps, messages=messages)
-    head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
-    return System(Recommender(ItemFeatures(len(items), width), encoder, head), items)
+    features, readout = ItemFeatures(len(items), width), SoftAttention(width)
+    if normalised:
+        head = Cosine(readout, nn.Linear(2 * width, width), scale=scale)
+        recommender = Recommender(UnitFeatures(features, dropout=0.1), Positions(encoder, width), head)
+    else:
+        head = Dot(readout, nn.Linear(2 * width, width, bias=False))
+        recommender = Recommender(features, encoder, head)
+    return System(recommender, items)
 
 
 @dataclass(frozen=True)
