@@ -12,6 +12,7 @@ machine, with ``GOMP_SPINCOUNT=1000``. The floor of a step and the official SR-G
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ from benchmarks.rows import (
     published_figures,
     results,
     some_of,
+    variant,
 )
 from graphmeta.plots import figures as plots
 from graphmeta.published.catalogue import CATALOGUE
@@ -42,7 +44,11 @@ COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.V
 def main() -> None:
     """Run the trainings without a row, print the table and draw the picture."""
     options = parser().parse_args()
-    jobs = [job(options.dataset, system, epochs) for system in options.systems for epochs in options.epochs]
+    jobs = [
+        job(options.dataset, system, epochs, full=options.full)
+        for system in options.systems
+        for epochs in options.epochs
+    ]
     tables.run(jobs, jobs, tables.HERE.parent, quick=False)
     rows = raced(results(options.dataset))
     print(table(rows))
@@ -55,12 +61,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", choices=[name for name in DATASETS if name in TARGETS])
     parser.add_argument("--systems", type=some_of(ENCODERS), default=["niser", "sr_gnn"])
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--full", action="store_true", help="with the full softmax instead of the sampled one")
     return parser
 
 
-def job(dataset: str, system: str, epochs: int) -> tables.Job:
+def job(dataset: str, system: str, epochs: int, *, full: bool = False) -> tables.Job:
     """The training of a system for so many epochs."""
     given = f"--recipe --held-out 0 --epochs {epochs} --protocols sr-gnn --tag race-{epochs}"
+    given += "-full --negatives 0" if full else ""
     return tables.Job(("accuracy", dataset, system, *given.split()), 0)
 
 
@@ -105,9 +113,9 @@ def table(rows: Sequence[Row]) -> str:
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The trainings of each system, by epochs; of several seeds the first."""
-    kinds: dict[tuple[str, str], list[Row]] = {}
+    kinds: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["epochs"], row["seed"])):
-        own = kinds.setdefault((row["system"], str(row.get("arguments"))), [])
+        own = kinds.setdefault(re.sub(r" --(epochs|tag|protocols) \S+", "", variant(row)), [])
         if row["epochs"] not in [each["epochs"] for each in own]:
             own.append(row)
     labels = named([own[-1:] for own in kinds.values()])
