@@ -273,7 +273,7 @@ def trained_by(options: argparse.Namespace, system: System, log: EventLog) -> Tr
         return recipe.filled_from(CATALOGUE[options.system].recipe).for_size(
             len(system.training_samples(log)), log.num_items
         )
-    optimizer = kind(lr=1e-3 if options.lr is None else options.lr)
+    optimizer = kind(lr=1e-3 if options.lr is None else options.lr, decay_tables=True)
     return replace(recipe, optimizer=optimizer).filled_from(TrainingRecipe(epochs=3, batch_size=100, negatives=0))
 
 

@@ -45,7 +45,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.sampling.order import user_parallel
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adagrad, Adam
+from graphmeta.training.optimizers import Adagrad, Adam, Scheduled
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Setting:
     """A system and its training; ``by_user``: user-parallel batches; ``small``: tables initialised from N(0, 1/d²)."""
 
     system: str
-    optimizer: Adam
+    optimizer: Scheduled
     arguments: dict[str, Any] = field(default_factory=dict)
     epochs: int = 10
     batch_size: int = 64
@@ -75,7 +75,12 @@ class Setting:
         return system
 
 
-_HINGE, _PAPER, _SLOW, _QUICK = {"loss": "hinge"}, Adagrad(lr=0.2), Adam(lr=0.003), Adam(lr=0.01)
+def adam(lr: float) -> Adam:
+    """Adam with weight decay on all weights."""
+    return Adam(lr=lr, decay_tables=True)
+
+
+_HINGE, _PAPER, _SLOW, _QUICK = {"loss": "hinge"}, Adagrad(lr=0.2), adam(0.003), adam(0.01)
 USER, TIME = "asars_user_cat", "asars_time_cat"
 SETTINGS = {
     "gru4rec": Setting("gru4rec", _SLOW),
@@ -90,7 +95,7 @@ SETTINGS = {
     "time_cat, dropout 0.2": Setting(TIME, _SLOW, {"dropout": 0.2}),
     "time_cat, dropout 0.5": Setting(TIME, _SLOW),
     "time_cat, Adam 0.01": Setting(TIME, _QUICK),
-    "time_cat, Adam 0.005, batches of 16": Setting(TIME, Adam(lr=0.005), epochs=5, batch_size=16),
+    "time_cat, Adam 0.005, batches of 16": Setting(TIME, adam(0.005), epochs=5, batch_size=16),
 }
 
 

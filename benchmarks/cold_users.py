@@ -37,7 +37,7 @@ from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks, tasks_of
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam
+from graphmeta.training.optimizers import Adam, Scheduled
 from graphmeta.training.settings import TrainOptions
 
 DATASETS: dict[str, Callable[[], EventLog]] = {
@@ -128,7 +128,8 @@ def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[d
     def valid(of: System) -> dict[str, float]:
         return evaluate_tasks(KnownUsers(of), held_out, batch_size=AT_ONCE).metrics
 
-    return system, trained(system, learn, valid, Adam(lr=1e-2, weight_decay=1e-5), epochs=epochs, seed=seed, batch=4096)
+    optimizer = Adam(lr=1e-2, weight_decay=1e-5, decay_tables=True)
+    return system, trained(system, learn, valid, optimizer, epochs=epochs, seed=seed, batch=4096)
 
 
 def one_held_out(log: EventLog, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +155,7 @@ class KnownUsers:
 
 
 def trained(
-    system: System, log: EventLog, valid: Callable[[System], dict[str, float]], optimizer: Adam, *,
+    system: System, log: EventLog, valid: Callable[[System], dict[str, float]], optimizer: Scheduled, *,
     epochs: int, seed: int, batch: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train with early stopping (patience 4); a row for each epoch."""

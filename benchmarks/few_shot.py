@@ -97,7 +97,7 @@ def trained(
         found = evaluate(of, queries, ks=KS).metrics
         return {(first := f"mrr@{max(KS)}"): found[first], **found}  # the first metric chooses the epoch
 
-    optimizer = Adam(lr=options.lr, weight_decay=1e-6)
+    optimizer = Adam(lr=options.lr, weight_decay=1e-6, decay_tables=True)
     batch = options.batch_size or (1024 if system.episodic else 128)
     for report in train(
         system, learn, epochs=options.epochs, optimizer=optimizer, batch_size=batch, valid=score, seed=options.seed

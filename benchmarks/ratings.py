@@ -102,7 +102,7 @@ def fitted(options: argparse.Namespace, cut: ColdStart) -> tuple[Any, list[dict[
         system,
         learn,
         epochs=options.epochs,
-        optimizer=Adam(lr=options.lr, weight_decay=options.weight_decay),
+        optimizer=Adam(lr=options.lr, weight_decay=options.weight_decay, decay_tables=True),
         batch_size=options.batch_size,
         valid=lambda model: evaluate_ratings(model, valid).metrics,
         seed=options.seed,

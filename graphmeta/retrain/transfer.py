@@ -30,7 +30,7 @@ from graphmeta.retrain.transfer_net import TransferNet, TransferredTable
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
+from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, build_optimizer
 
 Tables = dict[str, Tensor]
 
@@ -108,8 +108,12 @@ class PersistentOptimizer:
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of these parameters, created once."""
+        return self.build_with_tables(parameters, ())
+
+    def build_with_tables(self, parameters: Iterable[Tensor], tables: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters, created once."""
         if self.built is None:
-            self.built = self.like.build(parameters)
+            self.built = build_optimizer(self.like, parameters, tables)
         return self.built
 
     def rate(self, progress: float) -> float | None:

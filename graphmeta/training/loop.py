@@ -27,7 +27,7 @@ from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
 from graphmeta.system import System
 from graphmeta.training.epochs import Epochs
-from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, set_rate
+from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, optimizer_of, set_rate
 from graphmeta.training.run import Report, Run
 from graphmeta.training.settings import Settings, TrainOptions, Valid, check_arguments
 
@@ -53,8 +53,8 @@ def train(
     Args:
         log: the training log, with the system's item indices; for a split, its training part, and its validation part
             as ``valid`` if none is given.
-        optimizer: :class:`~graphmeta.training.optimizers.Adam` with linear decay if not given; a ``torch.optim``
-            class, a ``functools.partial`` of one, or any function of the parameters.
+        optimizer: :class:`~graphmeta.training.optimizers.Adam` with linear decay and no weight decay on tables if not
+            given; a ``torch.optim`` class, a ``functools.partial`` of one, or any function of the parameters.
         batch_size: samples (or tasks) per step.
         valid: a log, samples, or a function ``system -> {metric: value}`` to choose the epoch by; higher is better,
             except for the metrics in :data:`ERRORS`.
@@ -117,7 +117,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
 
 def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
     """The training state, with the settings that a checkpoint must match."""
-    built, statistics_log = settings.optimizer.build(system.parameters()), settings.options.statistics_log
+    built, statistics_log = optimizer_of(settings.optimizer, system), settings.options.statistics_log
     keeps = settings.options.checkpoint is not None
     return Run(
         system,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphmeta.errors import InputError, check_number
+from graphmeta.nn.features.tables import table_weights
 
 
 @runtime_checkable
@@ -30,30 +32,39 @@ class Optimizer(Protocol):
 Factory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 
+@runtime_checkable
+class TableOptimizer(Optimizer, Protocol):
+    """An optimizer that treats embedding tables differently from other weights."""
+
+    def build_with_tables(self, parameters: Iterable[Tensor], tables: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters, of which ``tables`` are embedding tables ``[rows, width]``."""
+        ...
+
+
 @dataclass(frozen=True)
-class Adam:
-    """Fused Adam with decay of the learning rate from ``lr`` to ``lr · final`` over the whole training.
+class Scheduled(ABC):
+    """Weight decay, and a learning rate that decays from ``lr`` to ``lr · final`` over the whole training.
 
     Args:
-        weight_decay: the L2 term on all weights, as the session papers use it (1e-5).
+        weight_decay: the L2 term, as the session papers use it (1e-5 on all weights).
         final: the last rate as a share of the first.
         warmup: share of the training in which the rate rises linearly to ``lr``, before it decays.
         cosine: decay by half a cosine instead of linearly.
+        decay_tables: apply the L2 term to embedding tables (:func:`~graphmeta.nn.features.tables.table_weights`) too.
+            It reads every row at each step: rows that are not in the batch shrink towards zero.
 
     Raises:
         InputError: a learning rate that is not a number, or negative; a warm-up that is not a share.
 
-    >>> Adam(lr=0.01).rate(0.5)
-    0.00525
-    >>> Adam(lr=0.01, warmup=0.2, final=0.0).rate(0.1)
-    0.005
+    Differs: the session papers decay tables as well.
     """
 
     lr: float = 1e-3
-    weight_decay: float = 1e-5
-    final: float = 0.05
+    weight_decay: float = 0.0
+    final: float = 1.0
     warmup: float = 0.0
     cosine: bool = False
+    decay_tables: bool = False
 
     def __post_init__(self) -> None:
         check_number("warmup", self.warmup, below=1)
@@ -62,8 +73,20 @@ class Adam:
         check_number("lr", self.lr)
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer of these parameters."""
-        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        """The optimizer of these parameters, none of which is an embedding table."""
+        return self.build_with_tables(parameters, ())
+
+    def build_with_tables(self, parameters: Iterable[Tensor], tables: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters; one group, or two if tables have options of their own."""
+        parameters, ids = list(parameters), {id(table) for table in tables}
+        own = {} if self.decay_tables or not self.weight_decay else {"weight_decay": 0.0}
+        own |= self._table_options()
+        found = [weight for weight in parameters if id(weight) in ids] if own else []
+        if not found:
+            return self._of([{"params": parameters}])
+        return self._of(
+            [{"params": [weight for weight in parameters if id(weight) not in ids]}, {"params": found, **own}]
+        )
 
     def rate(self, progress: float) -> float:
         """The learning rate at this training progress."""
@@ -73,31 +96,50 @@ class Adam:
         done = (1 - math.cos(math.pi * done)) / 2 if self.cosine else done
         return self.lr * (1 - (1 - self.final) * done)
 
+    def _table_options(self) -> dict[str, Any]:
+        """Options of the group of tables, besides weight decay."""
+        return {}
+
+    @abstractmethod
+    def _of(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer of these parameter groups."""
+
 
 @dataclass(frozen=True)
-class Adagrad(Adam):
+class Adam(Scheduled):
+    """Fused Adam, whose rate decays to a twentieth and whose weight decay leaves out embedding tables.
+
+    >>> Adam(lr=0.01).rate(0.5)
+    0.00525
+    >>> Adam(lr=0.01, warmup=0.2, final=0.0).rate(0.1)
+    0.005
+    """
+
+    weight_decay: float = 1e-5
+    final: float = 0.05
+
+    def _of(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class Adagrad(Scheduled):
     """Adagrad with a constant learning rate, unless ``final`` is below 1."""
 
     lr: float = 0.1
-    weight_decay: float = 0.0
-    final: float = 1.0
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer of these parameters."""
-        return torch.optim.Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+    def _of(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
-class Sgd(Adam):
-    """Plain gradient descent at a constant rate."""
+class Sgd(Scheduled):
+    """Plain gradient descent at a constant rate, unless ``final`` is below 1."""
 
     lr: float = 0.1
-    weight_decay: float = 0.0
-    final: float = 1.0
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer of these parameters."""
-        return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay)
+    def _of(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, lr=self.lr, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -135,7 +177,11 @@ class DividedRate:
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
-        built = self.of.build(parameters)
+        return self.build_with_tables(parameters, ())
+
+    def build_with_tables(self, parameters: Iterable[Tensor], tables: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        built = build_optimizer(self.of, parameters, tables)
         for group in built.param_groups:
             group["lr"] = group["lr"] / self.by
         return built
@@ -144,6 +190,20 @@ class DividedRate:
         """The learning rate at this training progress."""
         rate = self.of.rate(progress)
         return None if rate is None else rate / self.by
+
+
+def build_optimizer(
+    optimizer: Optimizer, parameters: Iterable[Tensor], tables: Iterable[Tensor]
+) -> torch.optim.Optimizer:
+    """The optimizer of these parameters, of which ``tables`` are embedding tables."""
+    if isinstance(optimizer, TableOptimizer):
+        return optimizer.build_with_tables(parameters, tables)
+    return optimizer.build(parameters)
+
+
+def optimizer_of(optimizer: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a module's parameters and embedding tables."""
+    return build_optimizer(optimizer, module.parameters(), table_weights(module))
 
 
 def as_optimizer(given: Optimizer | Factory | None, default: Optimizer) -> Optimizer:

@@ -90,5 +90,5 @@ def _power_of_two(value: float, least: int, most: int) -> int:
 
 
 BY_SIZE = TrainingRecipe()
-FULL_OPTIMIZER = Adam(lr=3e-3, weight_decay=1e-6)
+FULL_OPTIMIZER = Adam(lr=3e-3, weight_decay=1e-6, decay_tables=True)
 FULL_SOFTMAX = TrainingRecipe(epochs=5, batch_size=100, optimizer=FULL_OPTIMIZER, negatives=0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from graphmeta.errors import DivergedError
 from graphmeta.training.epochs import Epochs
 from graphmeta.training.loop import check_finite
-from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, set_rate
+from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, optimizer_of, set_rate
 from graphmeta.training.run import Report, Run
 
 
@@ -79,7 +79,7 @@ def _reports(stages: Sequence[Stage], optimizer: Optimizer, loop: Loop) -> Itera
     for stage in stages:
         # A run uses only the weights of a system.
         weights: Any = stage.weights
-        run = Run(weights, optimizer.build(weights.parameters()), {})
+        run = Run(weights, optimizer_of(optimizer, weights), {})
         while (epoch := len(run.history)) < loop.epochs and run.since_best() < loop.patience:
             began = time.perf_counter()
             with torch.random.fork_rng():

@@ -112,7 +112,9 @@ def test_it_learns_repeat_consumption(repeat_bias: bool) -> None:
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=8, score_terms=["repeat_bias"] if repeat_bias else [])
     system.samples = last_clicks
-    for _ in train(system, learn, epochs=10, optimizer=Adam(lr=0.1, weight_decay=1e-3), batch_size=10):
+    for _ in train(
+        system, learn, epochs=10, optimizer=Adam(lr=0.1, weight_decay=1e-3, decay_tables=True), batch_size=10
+    ):
         pass
     found = evaluate(system, last_clicks(queries), ks=(1,)).metrics["hit@1"]
     assert (found > 0.9) == repeat_bias, found

@@ -65,7 +65,9 @@ def test_it_learns_category_loyalty(score_terms: list[str]) -> None:
     )
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=8, score_terms=score_terms)
-    for _ in train(system, learn, epochs=8, optimizer=Adam(lr=0.1, weight_decay=1e-2), batch_size=20):
+    for _ in train(
+        system, learn, epochs=8, optimizer=Adam(lr=0.1, weight_decay=1e-2, decay_tables=True), batch_size=20
+    ):
         pass
     found = evaluate(system, last_clicks(queries), ks=(10,)).metrics["hit@10"]
     assert (found > 0.8) == bool(score_terms), found

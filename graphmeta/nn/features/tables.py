@@ -90,6 +90,11 @@ def table_names(module: nn.Module) -> frozenset[str]:
     return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, EmbeddingTable))
 
 
+def table_weights(module: nn.Module) -> list[Tensor]:
+    """The weights of a module's embedding tables (:class:`~graphmeta.protocols.EmbeddingTable`, ``nn.Embedding``)."""
+    return [part.weight for part in module.modules() if isinstance(part, EmbeddingTable | nn.Embedding)]
+
+
 def item_table(features: nn.Module) -> nn.Module:
     """The item table of a features module: its first table, or ``nn.Embedding``.
 

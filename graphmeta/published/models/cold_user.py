@@ -37,7 +37,7 @@ from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes
 from graphmeta.system import System
-from graphmeta.training.optimizers import Adam, Sgd
+from graphmeta.training.optimizers import Adam, Scheduled, Sgd
 
 
 class UserTaskSystem(System):
@@ -80,7 +80,7 @@ class Preset:
 
     lr: float
     sums: bool
-    optimizer: Adam
+    optimizer: Scheduled
 
     def arguments(self) -> dict[str, Any]:
         """Arguments to build the system with."""
