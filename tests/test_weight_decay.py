@@ -1,10 +1,12 @@
-"""Weight decay: embedding tables are left out unless it is asked for, and the full recipe trains as it always did."""
+"""Weight decay: embedding tables are left out by default, and the full recipe trains as it always did."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +66,7 @@ TABLES, ALL = {"first.weight", "second.weight"}, {"first.weight", "second.weight
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", range(3))
-def test_tables_are_decayed_only_if_asked(kind: type[Scheduled], place: int) -> None:
+def test_tables_are_decayed_only_as_an_option(kind: type[Scheduled], place: int) -> None:
     def decayed(**options: bool) -> set[str]:
         optimizer = wrapped(kind(weight_decay=0.1, **options))[place]
         return {name for name, has_moved in moved(optimizer).items() if has_moved}
@@ -78,7 +80,7 @@ def test_a_factory_of_the_user_decays_what_it_decays() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gradient_moves_tables_and_layers_alike(kind: type[Scheduled]) -> None:
+def test_the_gradient_moves_tables_as_it_moves_layers(kind: type[Scheduled]) -> None:
     """Same values, same gradients: only decay may make a difference."""
     model = Model()
     value, slope = torch.randn(5, 3), torch.randn(5, 3)
@@ -122,7 +124,7 @@ class AsBefore:
         return self.lr * (1 - (1 - 0.05) * progress)
 
 
-def weights(name: str, optimizer: Optimizer, **options: object) -> str:
+def weights(name: str, optimizer: Optimizer, **options: Any) -> str:
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users, width=6)
     list(train(system, LOG, epochs=2, batch_size=30, optimizer=optimizer, options=TrainOptions(**options)))
@@ -140,7 +142,7 @@ def test_without_weight_decay_nothing_changed() -> None:
     assert weights("sr_gnn", Adam(3e-3, weight_decay=0.0)) == weights("sr_gnn", AsBefore(3e-3, 0.0))
 
 
-def test_two_groups_resume_bit_for_bit(tmp_path) -> None:
+def test_two_groups_resume_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(0)
     system = build("sr_gnn", LOG.items, width=6)
     optimizer = Adam(1e-2, weight_decay=1e-3)
