@@ -194,6 +194,7 @@ def arguments(description: str | None, names: Iterable[str], systems: Iterable[s
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--clicks", type=int, help="per step, instead of --batch-size samples; the rate follows")
     parser.add_argument("--negatives", type=int, help="of the sampled softmax; full softmax if 0 or not given")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products with the item table")
     parser.add_argument("--statistics-held-out", type=int, help="train on the last N sessions, not counted")
@@ -248,6 +249,7 @@ def fitted(
             statistics_log=statistics_log,
             patience=recipe.patience,
             loss=recipe.loss(system),
+            clicks=recipe.clicks,
             precision=options.precision,
             checkpoint=Checkpoint(options.checkpoint, resume=True) if options.checkpoint else None,
             progress=lambda batches: tqdm(batches, mininterval=10),
@@ -268,7 +270,9 @@ def trained_by(options: argparse.Namespace, system: System, log: EventLog) -> Tr
     """The recipe for this log, or the papers' (full softmax), with the settings that are given."""
     kind = OPTIMIZERS[options.optimizer]
     optimizer = None if options.lr is None else kind(lr=options.lr, weight_decay=0.0)
-    recipe = TrainingRecipe(options.epochs, options.batch_size, optimizer, options.negatives, options.patience)
+    recipe = TrainingRecipe(
+        options.epochs, options.batch_size, optimizer, options.negatives, options.patience, clicks=options.clicks
+    )
     if getattr(options, "recipe", False):
         return recipe.filled_from(CATALOGUE[options.system].recipe).for_size(
             len(system.training_samples(log)), log.num_items

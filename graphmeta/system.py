@@ -26,7 +26,7 @@ from graphmeta.errors import DivergedError, InputError, check_whole
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import CandidateLoss, FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.order import Batches, shuffled
+from graphmeta.sampling.order import Batches, Shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
@@ -77,7 +77,7 @@ class System(nn.Module):
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
         self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
-        self.batches = batches or partial(shuffled, pool=50 if self.episodic else 1)
+        self.batches = batches or Shuffled(pool=50 if self.episodic else 1)
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
             setattr(self, name, limit)
@@ -198,6 +198,11 @@ class System(nn.Module):
     def task_sizes(self, samples: Samples | Tasks) -> TaskSizes:
         """Support samples and padded rows of each task."""
         return task_sizes(samples, self.max_support)
+
+    def clicks(self, samples: Samples | Tasks) -> np.ndarray:
+        """Clicks of each sample, or for tasks of support and query together as they are padded, ``[S]``."""
+        tasks = self.episodic or samples.has_given_support
+        return self.task_sizes(samples).rows if tasks else samples.query.lengths
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once."""

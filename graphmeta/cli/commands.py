@@ -178,12 +178,16 @@ class TrainingOptions:
     width: Width = WIDTH
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Samples or tasks per step.")] = None
     lr: Annotated[float | None, typer.Option("--lr", min=1e-12, help="Highest learning rate.")] = None
+    clicks: Annotated[
+        int | None,
+        typer.Option("--clicks", min=1, help="Clicks per step, instead of a number of samples; the rate follows."),
+    ] = None
 
     def plan(self, limits: Limits) -> Plan:
         """The training plan."""
         from graphmeta.published.training_plan import Plan
 
-        recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
+        recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, clicks=self.clicks)
         return Plan(self.system, self.width, self.seed, recipe, limits.max_support, limits.max_length)
 
 

@@ -183,6 +183,7 @@ def _train_stage(
             statistics_log=statistics_log,
             patience=None if valid is None else recipe.patience,
             loss=recipe.loss(system),
+            clicks=recipe.clicks,
             checkpoint=Checkpoint(folder, can_resume(checkpoint, request)),
             progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{recipe.epochs}"),
         ),

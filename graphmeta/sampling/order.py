@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,11 +44,50 @@ class TaskSampler:
 Batches = Callable[..., Iterator[np.ndarray]]  # (samples, batch_size=, seed=, epoch=) -> row indices of each batch
 
 
-def shuffled(
-    samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int, pool: int = 1
-) -> Iterator[np.ndarray]:
-    """Rows of each batch of an epoch, sampled by :class:`TaskSampler`."""
-    return TaskSampler(batch_size, pool, seed).epoch(samples.support_sizes, epoch)
+@runtime_checkable
+class ClickBudget(Protocol):
+    """A batch sampler that can fill batches up to a number of clicks (token-budget batches)."""
+
+    def by_clicks(self, clicks: np.ndarray, *, budget: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+        """Rows of each batch of an epoch; every row occurs once.
+
+        Shapes: clicks ``[S]``, of each sample (or task).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Shuffled batches, of a number of samples (:class:`TaskSampler`) or of clicks.
+
+    Args:
+        pool: how many batches are sorted by size together, to limit padding; 1 keeps the shuffled order.
+    """
+
+    pool: int = 1
+
+    def __call__(self, samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+        """Rows of each batch of an epoch."""
+        return TaskSampler(batch_size, self.pool, seed).epoch(samples.support_sizes, epoch)
+
+    def by_clicks(self, clicks: np.ndarray, *, budget: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+        """Rows of each batch: samples in order until their clicks would exceed the budget, at least one sample.
+
+        The order depends only on ``(seed, epoch)``. A sample without clicks counts as one click.
+        """
+        clicks, random = np.maximum(clicks, 1), np.random.default_rng([seed, epoch])
+        order = random.permutation(len(clicks))
+        if self.pool > 1 and len(order):
+            size = max(round(self.pool * budget / clicks.mean()), 1)
+            pools = [order[at : at + size] for at in range(0, len(order), size)]
+            order = np.concatenate([rows[np.argsort(clicks[rows], kind="stable")] for rows in pools])
+        total, begin, batches = np.cumsum(clicks[order]), 0, []
+        while begin < len(order):
+            before = total[begin - 1] if begin else 0
+            end = max(int(np.searchsorted(total, before + budget, side="right")), begin + 1)
+            batches.append(order[begin:end])
+            begin = end
+        return iter([batches[at] for at in random.permutation(len(batches))] if self.pool > 1 else batches)
 
 
 def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
@@ -55,7 +95,7 @@ def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -
 
     Batch n holds the n-th sample of each position, so a user's sessions are in order and never two in one batch. The
     order of users depends only on ``(seed, epoch)``; a sample without a user counts as a user of its own. The last
-    batches contain only the users with most samples; with few very active users, use :func:`shuffled` instead.
+    batches contain only the users with most samples; with few very active users, use :class:`Shuffled` instead.
 
     Source: ASARS, section 3.3.
     """

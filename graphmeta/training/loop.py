@@ -26,9 +26,10 @@ from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
 from graphmeta.system import System
+from graphmeta.training.batches import rows_of_batches, scaled_rate
 from graphmeta.training.epochs import Epochs
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, optimizer_of, set_rate
-from graphmeta.training.run import Report, Run
+from graphmeta.training.run import Report, Run, digest
 from graphmeta.training.settings import Settings, TrainOptions, Valid, check_arguments
 
 
@@ -55,7 +56,7 @@ def train(
             as ``valid`` if none is given.
         optimizer: :class:`~graphmeta.training.optimizers.Adam` with linear decay and no weight decay on tables if not
             given; a ``torch.optim`` class, a ``functools.partial`` of one, or any function of the parameters.
-        batch_size: samples (or tasks) per step.
+        batch_size: samples (or tasks) per step; unused with ``options.clicks``.
         valid: a log, samples, or a function ``system -> {metric: value}`` to choose the epoch by; higher is better,
             except for the metrics in :data:`ERRORS`.
         options: statistics of another log, patience, checkpoints, 16-bit products and progress bars, see
@@ -101,7 +102,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
         options.patience is None or run.since_best() < options.patience
     ):
         began = time.perf_counter()
-        batches = list(system.batches(samples, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch))
+        batches = rows_of_batches(system, samples, settings, epoch)
         with torch.random.fork_rng(), scoring.precision(options.precision):
             torch.manual_seed(1_000_003 * settings.seed + epoch)
             loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
@@ -125,10 +126,11 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
         {
             "epochs": settings.epochs,
             "seed": settings.seed,
-            "samples": _digest(samples) if keeps else None,
+            "samples": digest(samples) if keeps else None,
             "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
             "system": hashlib.sha256(f"{system}{system.spec}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
+            "clicks": settings.options.clicks,
             "loss": None if settings.options.loss is None else str(settings.options.loss),
             "precision": settings.options.precision,
             "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
@@ -173,15 +175,6 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     return samples
 
 
-def _digest(samples: Samples | Tasks) -> str:
-    """A hash over the samples, including times, users and values."""
-    digest = hashlib.sha256()
-    for part in (samples.support, samples.query) if samples.has_given_support else (samples.query,):
-        for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
-            digest.update(b"-" if column is None else column.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _validate(system: System, valid: Valid) -> tuple[dict[str, float], str | None]:
     """The validation metrics, and the one that chooses the epoch: MRR, or a function's first."""
     if callable(valid):
@@ -196,6 +189,8 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
     """One pass over the batches, starting at training progress ``begin``; returns the mean loss."""
     run.system.train()
     total, count, share = 0.0, 0, 1 / settings.epochs
+    by_clicks = settings.options.clicks is not None and not run.system.sums  # a sum of losses follows by itself
+    mean = sum(map(len, batches)) / len(batches)
     for number, batch in enumerate(settings.options.progress(batches)):
         done = begin + share * number / len(batches)
         set_rate(run.optimizer, settings.optimizer, done)
@@ -203,7 +198,8 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
         value, size = gradients(run.system, batch, objective=settings.options.loss, progress=done)
         if not math.isfinite(value):
             raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
-        run.optimizer.step()
+        with scaled_rate(run.optimizer, len(batch) / mean if by_clicks else 1.0):
+            run.optimizer.step()
         _update_after_step(run.system)
         total, count = total + value * size, count + size
     run.system.eval()

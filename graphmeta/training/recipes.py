@@ -25,6 +25,10 @@ class TrainingRecipe:
             meta-training they are those of the query samples. Systems whose own loss is not a softmax over the
             catalogue, and those that adapt the item table, keep their loss.
         patience: stop after so many epochs without improvement on validation; None trains all epochs.
+        clicks: clicks per step instead of a number of samples, see
+            :class:`~graphmeta.training.settings.TrainOptions`; ``batch_size`` then only sets the defaults of epochs and
+            learning rate. None: batches of ``batch_size``. A meta-learner's batches have as many clicks as its
+            encoder's.
 
     Raises:
         InputError: a number that is not whole or too small, or an optimizer that is already built.
@@ -37,9 +41,10 @@ class TrainingRecipe:
     optimizer: Optimizer | Factory | None = None
     negatives: int | None = None
     patience: int | None = None
+    clicks: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "negatives": 0, "patience": 1}.items():
+        for name, least in {"epochs": 1, "batch_size": 1, "negatives": 0, "patience": 1, "clicks": 1}.items():
             if (value := getattr(self, name)) is not None:
                 check_whole(name, value, least)
         if self.optimizer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from graphmeta.errors import InputError
+from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 
@@ -103,3 +106,12 @@ class Run:
             state.setdefault(int(number), {})[name] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.history = [Report(**report) for report in document["history"]]
+
+
+def digest(samples: Samples | Tasks) -> str:
+    """A hash over the samples, including times, users and values."""
+    digest = hashlib.sha256()
+    for part in (samples.support, samples.query) if samples.has_given_support else (samples.query,):
+        for column in (part.item, part.begin, part.end, part.target, part.time, part.user, part.value):
+            digest.update(b"-" if column is None else column.tobytes())
+    return digest.hexdigest()[:16]

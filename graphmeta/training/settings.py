@@ -33,6 +33,11 @@ class TrainOptions:
         precision: ``bf16`` computes the products with the item table in 16 bits, see
             :func:`graphmeta.nn.catalogue_softmax.precision`.
         progress: wraps the list of an epoch's batches, e.g. ``tqdm``.
+        clicks: token-budget batches: a batch takes samples in shuffled order until their clicks (of support and query,
+            for tasks) would exceed this number, at least one sample; every sample occurs once an epoch. The learning
+            rate of a step is multiplied by the batch's number of samples, divided by the epoch's mean (linear scaling
+            rule: Goyal et al., Accurate, Large Minibatch SGD, 2017), unless the system sums losses instead of averaging
+            them. None: batches of ``batch_size`` samples.
     """
 
     statistics_log: EventLog | None = None
@@ -41,6 +46,7 @@ class TrainOptions:
     loss: nn.Module | None = None
     precision: str = "fp32"
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
+    clicks: int | None = None
 
 
 def check_arguments(system: Any, log: Any, valid: Any, options: Any) -> None:
@@ -96,6 +102,8 @@ class Settings:
         check_whole("seed", self.seed, 0)
         if self.seed >= 2**32:
             raise InputError(f"seed={self.seed} must be below 2**32")
+        if self.options.clicks is not None:
+            check_whole("clicks", self.options.clicks, 1)
         patience, loss = self.options.patience, self.options.loss
         if patience is not None:
             check_whole("patience", patience, 1)
