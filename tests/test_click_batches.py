@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.accuracy import parser, trained_by
+from graphmeta.cli.commands import Recipe, TrainingOptions
+from graphmeta.cli.options import Limits
 from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
@@ -25,7 +28,7 @@ from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, Sgd
-from graphmeta.training.recipes import TrainingRecipe
+from graphmeta.training.recipes import FULL_SOFTMAX, TrainingRecipe
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
@@ -215,3 +218,11 @@ def test_a_system_that_sums_losses_keeps_its_rate() -> None:
     system.sums = True
     list(train(system, LOG, epochs=1, optimizer=recording, options=TrainOptions(clicks=40)))
     assert max(rate for (rate,) in recording.rates) == 1e-3
+
+
+def test_the_commands_take_clicks() -> None:
+    plan = TrainingOptions(clicks=300, recipe=Recipe.full).plan(Limits())
+    assert plan.recipe == replace(FULL_SOFTMAX, clicks=300)
+    given = ["complete_journey", "sr_gnn", "--clicks", "300"]
+    for options in (given, [*given, "--recipe"]):
+        assert trained_by(parser().parse_args(options), built_sr_gnn(), LOG).clicks == 300
