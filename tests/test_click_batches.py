@@ -74,10 +74,10 @@ def test_a_pool_groups_samples_of_similar_size() -> None:
 def test_clicks_of_tasks_are_those_of_support_and_query() -> None:
     plain, meta = build("sr_gnn", LOG.items, width=4), build("maml", LOG.items, width=4)
     samples = plain.training_samples(LOG)
-    assert np.array_equal(plain.clicks(samples), samples.end - samples.begin)
+    assert np.array_equal(plain.clicks(samples), samples.query.end - samples.query.begin)
     tasks = meta.training_samples(LOG)
     assert np.array_equal(meta.clicks(tasks), task_sizes(tasks, meta.max_support).rows)
-    assert (meta.clicks(tasks) > tasks.lengths).all()
+    assert (meta.clicks(tasks) > tasks.query.lengths).all()
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def test_fit_takes_clicks_from_its_recipe(name: str) -> None:
 def test_a_system_that_sums_losses_keeps_its_rate() -> None:
     """The gradient of a sum already follows the number of samples."""
     recording, system = Recording(), built_sr_gnn()
-    system.sums = True
+    system.sums_losses = True
     list(train(system, LOG, epochs=1, optimizer=recording, options=TrainOptions(clicks=40)))
     assert max(rate for (rate,) in recording.rates) == 1e-3
 

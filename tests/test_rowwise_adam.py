@@ -15,7 +15,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.storage import state_hash
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
-from graphmeta.training.optimizers import Adam, Divided, Optimizer, optimizer_of, set_rate
+from graphmeta.training.optimizers import Adam, DividedRate, Optimizer, optimizer_of, set_rate
 from graphmeta.training.rowwise_adam import RowwiseAdam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
@@ -133,7 +133,7 @@ def test_parameters_without_gradients_and_frozen_tables_are_left_as_they_are() -
 def trained(name: str, folder: Path | None, epochs: int, *, resume: bool = False) -> str:
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users, width=6)
-    optimizer = Divided(Adam(5e-2, 1e-3, warmup=0.1, cosine=True, rowwise=True), by=2)
+    optimizer = DividedRate(Adam(5e-2, 1e-3, warmup=0.1, cosine=True, rowwise=True), by=2)
     options = TrainOptions(checkpoint=None if folder is None else Checkpoint(folder, resume))
     reports = train(system, LOG, epochs=3, batch_size=30, optimizer=optimizer, options=options)
     losses = [next(reports).loss for _ in range(epochs)]

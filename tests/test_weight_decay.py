@@ -22,7 +22,7 @@ from graphmeta.training.loop import train
 from graphmeta.training.optimizers import (
     Adagrad,
     Adam,
-    Divided,
+    DividedRate,
     FromFactory,
     Optimizer,
     Scheduled,
@@ -58,7 +58,7 @@ def moved(optimizer: Optimizer) -> dict[str, bool]:
 
 
 def wrapped(optimizer: Optimizer) -> list[Optimizer]:
-    return [optimizer, Divided(optimizer, by=3), PersistentOptimizer(optimizer)]
+    return [optimizer, DividedRate(optimizer, by=3), PersistentOptimizer(optimizer)]
 
 
 TABLES, ALL = {"first.weight", "second.weight"}, {"first.weight", "second.weight", "layer.weight"}
@@ -93,7 +93,7 @@ def test_the_gradient_moves_tables_as_it_moves_layers(kind: type[Scheduled]) -> 
 
 
 def test_the_rate_of_all_groups_follows_the_schedule() -> None:
-    built = optimizer_of(Divided(Adam(lr=1.0), by=4), Model())
+    built = optimizer_of(DividedRate(Adam(lr=1.0), by=4), Model())
     assert [group["lr"] for group in built.param_groups] == [0.25, 0.25]
     set_rate(built, Adam(lr=1.0, final=0.5), 1.0)
     assert [group["lr"] for group in built.param_groups] == [0.5, 0.5]

@@ -58,14 +58,20 @@ class Recipe(StrEnum):
     full = "full"
 
     def of(
-        self, *, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None
+        self,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        clicks: int | None = None,
     ) -> TrainingRecipe:
         """The recipe, with the settings that are given."""
         from graphmeta.training.recipes import FULL_OPTIMIZER, FULL_SOFTMAX, TrainingRecipe, adam_without_decay
 
         full = self is Recipe.full
         optimizer = None if lr is None else replace(FULL_OPTIMIZER, lr=lr) if full else adam_without_decay(lr)
-        return TrainingRecipe(epochs, batch_size, optimizer).filled_from(FULL_SOFTMAX if full else None)
+        given = TrainingRecipe(epochs, batch_size, optimizer, clicks=clicks)
+        return given.filled_from(FULL_SOFTMAX if full else None)
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]

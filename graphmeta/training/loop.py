@@ -189,7 +189,7 @@ def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> fl
     """One pass over the batches, starting at training progress ``begin``; returns the mean loss."""
     run.system.train()
     total, count, share = 0.0, 0, 1 / settings.epochs
-    by_clicks = settings.options.clicks is not None and not run.system.sums  # a sum of losses follows by itself
+    by_clicks = settings.options.clicks is not None and not run.system.sums_losses  # a sum of losses follows by itself
     mean = sum(map(len, batches)) / len(batches)
     for number, batch in enumerate(settings.options.progress(batches)):
         done = begin + share * number / len(batches)
