@@ -10,7 +10,7 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
 NEGATIVES = 4096  # sampled per step; smaller catalogues are scored in full
-STEPS = 8000  # optimisation steps that a training aims at
+UPDATES = 8000  # optimizer steps that a training aims at
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class TrainingRecipe:
             :class:`~graphmeta.training.settings.TrainOptions`; ``batch_size`` then only sets the defaults of epochs and
             learning rate. None: batches of ``batch_size``. A meta-learner's batches have as many clicks as its
             encoder's.
+        updates: optimizer steps that ``epochs`` aims at where it is None.
 
     Raises:
         InputError: a number that is not whole or too small, or an optimizer that is already built.
@@ -42,29 +43,30 @@ class TrainingRecipe:
     negatives: int | None = None
     patience: int | None = None
     clicks: int | None = None
+    updates: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "negatives": 0, "patience": 1, "clicks": 1}.items():
+        for name in ("epochs", "batch_size", "negatives", "patience", "clicks", "updates"):
             if (value := getattr(self, name)) is not None:
-                check_whole(name, value, least)
+                check_whole(name, value, 0 if name == "negatives" else 1)
         if self.optimizer is not None:
             object.__setattr__(self, "optimizer", as_optimizer(self.optimizer, Adam()))
 
     def for_size(self, samples: int, num_items: int) -> TrainingRecipe:
         """The recipe with values for the number of training samples and items where it has None.
 
-        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about 8,000 steps,
-        3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in proportion for batches below
-        128.
+        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about ``updates``
+        steps (8,000 if not given), 3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in
+        proportion for batches below 128.
 
         >>> recipe = TrainingRecipe(epochs=2).for_size(samples=700_000, num_items=40_000)
         >>> recipe.epochs, recipe.batch_size, recipe.optimizer.lr, recipe.negatives
         (2, 512, 0.004, 4096)
         """
         samples = max(samples, 1)
-        batch = self.batch_size or _power_of_two(samples / 1000, 64, 512)
+        batch, updates = self.batch_size or _power_of_two(samples / 1000, 64, 512), self.updates or UPDATES
         chosen = TrainingRecipe(
-            epochs=min(max(round(STEPS * batch / samples), 3), 10),
+            epochs=min(max(round(updates * batch / samples), 3), 10),
             batch_size=batch,
             optimizer=adam_without_decay(4e-3 * min(batch / 128, 1.0)),
             negatives=NEGATIVES if num_items > 2 * NEGATIVES else 0,

@@ -171,7 +171,10 @@ class SampledSoftmaxLoss(nn.Module):
             return (query.index_select(0, row) * head.vectors(rows_of(candidates, column))).sum(1)
 
         terms = [term(batch, product) for term in head.score_terms.values()]
-        extra = tuple(torch.cat(part) for part in zip(*terms, strict=True)) if terms else None
+        extra: ScoreTerm | None = None
+        if terms:
+            row, column, value = (torch.cat(part) for part in zip(*terms, strict=True))
+            extra = row, column, value
         sampled = SampledItems(vectors, items, log_weight, target)
         return sampled_cross_entropy(query, own, sampled, real=sample.get("real"), extra=extra)
 

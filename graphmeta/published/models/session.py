@@ -24,9 +24,12 @@ from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
+from graphmeta.training.recipes import TrainingRecipe
+
+_SHORT = TrainingRecipe(updates=4000)  # scores are not bounded by a cosine: longer trainings overfit
 
 
-@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8")
+@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8", recipe=_SHORT)
 def sr_gnn(
     items: EntityTable, *, width: int = 100, steps: int = 1, score_terms: Sequence[str | nn.Module] = ()
 ) -> System:
@@ -47,7 +50,7 @@ def sr_gnn(
     return with_score_terms(System(recommender, items), score_terms)
 
 
-@published("Yu et al. 2020, TAGNN", family="session", equations="1-10")
+@published("Yu et al. 2020, TAGNN", family="session", equations="1-10", recipe=_SHORT)
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: Combination = Added()) -> System:
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
@@ -76,7 +79,7 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: Comb
     return System(recommender, items)
 
 
-@published("Xu et al. 2019, GC-SAN", family="session", equations="1-13")
+@published("Xu et al. 2019, GC-SAN", family="session", equations="1-13", recipe=_SHORT)
 def gc_san(
     items: EntityTable,
     *,
