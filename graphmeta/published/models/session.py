@@ -27,6 +27,7 @@ from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe
 
 _SHORT = TrainingRecipe(updates=4000)  # scores are not bounded by a cosine: longer trainings overfit
+_ATTENDED = TrainingRecipe(updates=4000, negatives=1024)  # two numbers per click and candidate: fewer candidates
 
 
 @published("Wu et al. 2019, SR-GNN", family="session", equations="1-8", recipe=_SHORT)
@@ -50,7 +51,7 @@ def sr_gnn(
     return with_score_terms(System(recommender, items), score_terms)
 
 
-@published("Yu et al. 2020, TAGNN", family="session", equations="1-10", recipe=_SHORT)
+@published("Yu et al. 2020, TAGNN", family="session", equations="1-10", recipe=_ATTENDED)
 def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: Combination = Added()) -> System:
     """TAGNN: SR-GNN whose session vector depends on the candidate, by attention from the candidate to the clicks.
 
