@@ -25,6 +25,8 @@ from graphmeta.published.registry import Published
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
+# A relation's name in weights of hetero_gnn, in every format: it was renamed within format 6.
+_CONTAINED_IN = re.compile(r"\bitem(_{2,3})tells\1session\b")
 # A name in formats before 5.
 _GRADIENT_SLOTS = re.compile(r"\badaptation\.start\.slopes\.")
 # Names in formats before 5 (within format 4 some were renamed without a new format): systems, options, option values,
@@ -66,6 +68,7 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
     with torch.inference_mode(False):  # weights must be trainable even if loaded in inference mode
         tensors, stored = load_state(Path(folder), "model")
         document = read_document(stored, str(folder))
+        tensors = {_CONTAINED_IN.sub(r"item\1contained_in\1session", k): v for k, v in tensors.items()}
         if stored["format"] < 5:
             tensors = {_GRADIENT_SLOTS.sub("adaptation.start.gradient_slots.", k): v for k, v in tensors.items()}
             tensors = {_weight_name(k, published=document.spec is not None): v for k, v in tensors.items()}

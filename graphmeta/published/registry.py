@@ -121,7 +121,7 @@ class Published:
     def _by_function(self) -> str:
         """The remedy for an argument that cannot be stored."""
         function = f"{self.function.__module__}.{self.function.__name__}"
-        return f"pass a name of the catalogue (graphmeta systems), or call {function} and load its result with build="
+        return f"pass a name of the catalogue (gm.systems()), or call {function} and load its result with build="
 
     def _flat_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with option objects in their flat form."""
