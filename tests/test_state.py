@@ -36,7 +36,7 @@ from graphmeta.published.models.cbml import cbml, cbml_g
 from graphmeta.published.models.meta import maml
 from graphmeta.published.models.session import SampledLoss, gru4rec, if_san, sr_gnn
 from graphmeta.published.models.streaming import mf, sml
-from graphmeta.published.options import ATTENTION, NEVER_ADAPTED, ClusterGate
+from graphmeta.published.options import ENCODER_AND_HEAD, ClusterGate
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.transfer import Transferred
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
@@ -174,9 +174,7 @@ def test_functions_show_at_most_eight_parameters() -> None:
 
 
 def test_limits_are_options_of_build_not_of_functions() -> None:
-    with pytest.raises(
-        InputError, match=r"sr_gnn takes no 'max_length'; pass it to build\('sr_gnn', …\), or set system"
-    ):
+    with pytest.raises(InputError, match=r"no 'max_length'; pass it to build\('sr_gnn', …\), or set system"):
         CATALOGUE["sr_gnn"].function(LOG.items, max_length=5)
 
 
@@ -267,7 +265,7 @@ def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, 
     [
         Scope("encoder", "head", without=["encoder.gate"]),
         Scope("head.project", without=()),
-        Scope(*ATTENTION.prefixes, without=[*NEVER_ADAPTED, "head.scale"]),
+        Scope(*ENCODER_AND_HEAD.prefixes, without=["head.scale"]),
     ],
 )
 def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Path) -> None:
@@ -282,7 +280,7 @@ def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Pat
 )
 def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a build spec.* loaded with build="):
-        system = cbml(if_san(LOG.items, width=6), scope=ATTENTION, **arguments)
+        system = cbml(if_san(LOG.items, width=6), scope=ENCODER_AND_HEAD, **arguments)
     assert system.spec is None
 
 
@@ -292,7 +290,7 @@ def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_p
         ({"gate": None}, {"gate": "none"}),
         ({"gate": ClusterGate(session=False)}, {"gate": "cluster"}),
         (
-            {"scope": ATTENTION, "step": LearnedRates(0.1)},
+            {"scope": ENCODER_AND_HEAD, "step": LearnedRates(0.1)},
             {"scope": "attention", "lr": 0.1, "learned": "per entry, shared by steps"},
         ),
         ({"inner": InnerLoop(steps=3)}, {"steps": 3}),
