@@ -38,7 +38,7 @@ class AdaptationContext:
     support_losses: list[Tensor] = field(default_factory=list)
 
     def per_task(self, weight: Tensor) -> Tensor:
-        """The same weight for every task, ``[T, *shape]``, or for a single task ``[*shape]``; differentiable.
+        """The same weight for every task, ``[T, *shape]``, or for a single task ``[*shape]``.
 
         Returns a new tensor: updating the shared parameter itself would change the other tasks' initialisation.
         """
