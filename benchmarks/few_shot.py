@@ -26,7 +26,7 @@ from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.ranking import Result, evaluate, evaluate_sampled, sampled_negatives
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.sampling.few_shot import click_after
+from graphmeta.sampling.few_shot import next_click
 from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
@@ -44,7 +44,7 @@ def main() -> None:
         began = time.perf_counter()
         model, history = fitted(name, logs[0], logs[1], options)
         seconds = time.perf_counter() - began
-        queries = click_after(logs[2], SHOTS)
+        queries = next_click(logs[2], SHOTS)
         against = sampled_negatives(queries, logs[2], seed=options.seed)
         write(name, "metatl", evaluate_sampled(model, queries, against, ks=KS), history, options, seconds)
         write(name, "metatl-all", evaluate(model, queries, ks=KS), history, options, seconds)
@@ -91,7 +91,7 @@ def trained(
         system.load_matching(begin)
     if system.episodic:  # as many support clicks as in the test
         system.max_length = SHOTS
-    queries = click_after(valid, SHOTS)
+    queries = next_click(valid, SHOTS)
 
     def score(of: System) -> dict[str, float]:
         found = evaluate(of, queries, ks=KS).metrics

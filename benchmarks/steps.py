@@ -24,7 +24,7 @@ from graphmeta.system import System
 from graphmeta.training.loop import gradients
 
 ITEMS, WIDTH, SIZE = 43_097, 100, 100
-FLOOR = "x floor (lower is better)"
+FLOOR = "x lower bound (lower is better)"
 
 
 def update(system: System, optimizer: torch.optim.Optimizer, samples: Samples) -> None:
@@ -75,7 +75,7 @@ def sr_gnn_step() -> list[Row]:
 
 def sr_gnn_bf16() -> list[Row]:
     """SR-GNN with products in bf16 over the fp32 floor; emulated and slow where the CPU has no bf16."""
-    kind = "bf16" if has_bf16(torch.device("cpu")) else "bf16, imitated: this CPU has none"
+    kind = "bf16" if has_bf16(torch.device("cpu")) else "bf16, emulated: this CPU has none"
     return over_floor(f"sr_gnn_step ({kind})", step_of("sr_gnn", products="bf16"), rounds=15)
 
 

@@ -1,4 +1,4 @@
-"""The front door as editors and type checkers see it; see ``__init__.py``."""
+"""The public API as editors and type checkers see it; see ``__init__.py``."""
 
 from graphmeta import datasets as datasets
 from graphmeta import nn as nn

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,7 +36,25 @@ from graphmeta.storage import not_finite, save_state
 _SCORES = 2**24  # bytes of scores at a time when recommending
 
 
-class System(nn.Module):
+_REMEDIES = {
+    "fit": "train it with list(graphmeta.train(system, split)), or compute only its counts with "
+    "system.fit_statistics(log)",
+    "load": "load a saved one with graphmeta.load(folder)",
+}
+
+
+class _NamesRemedies(type):
+    """The metaclass of :class:`System`: the errors for its missing ``load`` and ``fit`` name the remedy."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Any:
+            if name in _REMEDIES:
+                raise AttributeError(f"{cls.__name__} has no {name}(); {_REMEDIES[name]}")
+            raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+
+
+class System(nn.Module, metaclass=_NamesRemedies):
     """A trainable recommender system: ``System(recommender, items, adaptation=…)``.
 
     Args:
@@ -77,7 +95,7 @@ class System(nn.Module):
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
         self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
-        self.batches = batches or Shuffled(pool=50 if self.episodic else 1)
+        self.batches = batches or Shuffled(bucket_batches=50 if self.episodic else 1)
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
             setattr(self, name, limit)
@@ -91,12 +109,9 @@ class System(nn.Module):
             adaptation.bind(recommender)
 
     def __getattr__(self, name: str) -> Any:
-        """A submodule or weight; the error for ``fit`` names what trains a system."""
-        if name == "fit":
-            raise AttributeError(
-                "a system has no fit(); train it with list(graphmeta.train(system, split)), or compute only its counts "
-                "with system.fit_statistics(log)"
-            )
+        """A submodule or weight; the errors for ``fit`` and ``load`` name the remedy."""
+        if name in _REMEDIES:
+            raise AttributeError(f"a system has no {name}(); {_REMEDIES[name]}")
         return super().__getattr__(name)
 
     @property
@@ -260,7 +275,7 @@ class System(nn.Module):
         Runs on a twin in eval mode (:mod:`graphmeta.adapt.twin`) and does not modify the system: concurrent threads
         may call it, also during training. Works under ``inference_mode`` and ``autocast``.
         """
-        (samples.query if isinstance(samples, Tasks) else samples).check_items(self.items)
+        samples.query.check_items(self.items)
         samples = samples.latest(self.max_length)
         with torch.inference_mode(False), torch.no_grad():
             twin = Twin(self, training=False, detached_views=True).module
@@ -287,7 +302,7 @@ class System(nn.Module):
         if self.adaptation is None:
             raise InputError("this system does not adapt; leave out steps= and max_support=")
         if max_support is not None:
-            if isinstance(samples, Tasks):
+            if samples.has_given_support:
                 raise InputError("these tasks have a given support; max_support= applies to samples of sessions")
             check_whole("max_support", max_support, 0)
             self.max_support = int(max_support)
@@ -389,7 +404,7 @@ class System(nn.Module):
         """
         if isinstance(k, bool) or not isinstance(k, Integral) or not 0 < k < self.num_items:
             raise InputError(
-                f"k={k} must be a whole number, at least 1 and below the number of items, {self.num_items}"
+                f"k={k!r} must be a whole number, at least 1 and below the number of items, {self.num_items}"
             )
         if len(sessions) == 0:
             return []

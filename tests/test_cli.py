@@ -139,10 +139,12 @@ def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pyt
     layer = load(tmp_path / "one/model").recommender.head.project
     numbers = sum(weight.numel() for weight in layer.parameters())
     size = 4 * 20 * 2 * numbers / 2**20  # the weights and one step's gradient, for the 20 tasks of a batch
-    told = f"memory of the adaptation: steps 1 × {numbers} numbers × 20 tasks at a time, about {size:.1f} MiB\n"
+    told = (
+        f"adaptation memory: about {size:.1f} MiB for 20 tasks at a time (1 step, {numbers} adapted parameters, up to "
+    )
     assert capsys.readouterr().err.count(told) == 1
     assert main(plain(files / "events.csv", tmp_path / "two", "--time", "at")) == 0
-    assert "memory of the adaptation" not in capsys.readouterr().err
+    assert "adaptation memory" not in capsys.readouterr().err
 
 
 def test_the_model_stores_its_training_metadata(fitted: Path):

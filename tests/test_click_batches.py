@@ -65,7 +65,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
 def test_a_pool_groups_samples_of_similar_size() -> None:
     clicks = np.random.default_rng(0).integers(1, 40, 500)
-    batches = list(Shuffled(pool=50).by_clicks(clicks, budget=100, seed=0, epoch=0))
+    batches = list(Shuffled(bucket_batches=50).by_clicks(clicks, budget=100, seed=0, epoch=0))
     spread = [int(np.ptp(clicks[rows])) for rows in batches]
     assert np.mean(spread) < 5 < np.mean([int(np.ptp(clicks[rows])) for rows in Shuffled().by_clicks(
         clicks, budget=100, seed=0, epoch=0)])  # fmt: skip

@@ -11,7 +11,7 @@ from graphmeta.baselines import Popularity
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate_sampled, evaluate_tasks, sampled_negatives
 from graphmeta.published.catalogue import build
-from graphmeta.sampling.few_shot import click_after, sampled_tasks
+from graphmeta.sampling.few_shot import next_click, sampled_tasks
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=70)
@@ -99,17 +99,17 @@ def test_what_cannot_be_measured_is_refused():
 
 
 def test_the_first_clicks_are_the_context_and_the_next_is_the_target():
-    samples = click_after(LOG, 4)
+    samples = next_click(LOG, 4)
     assert len(samples) == LOG.num_sessions and (samples.lengths == 4).all()
     for row in range(0, len(samples), 9):
         first = LOG.ptr[samples.session[row]]
         assert samples.item[samples.begin[row] : samples.end[row]].tolist() == LOG.item[first : first + 4].tolist()
         assert samples.target[row] == LOG.item[first + 4]
-    assert len(click_after(LOG, 6)) == 0
+    assert len(next_click(LOG, 6)) == 0
 
 
 def test_against_a_few_the_rank_is_counted_among_them():
-    samples = click_after(LOG, 3)
+    samples = next_click(LOG, 3)
     against = sampled_negatives(samples, LOG, count=12, seed=2)
     assert (against == sampled_negatives(samples, LOG, count=12, seed=2)).all()
     assert (against != sampled_negatives(samples, LOG, count=12, seed=3)).any()

@@ -18,6 +18,7 @@ from graphmeta.adapt.inner import InnerLoop
 from graphmeta.baselines import ItemKNN
 from graphmeta.evaluation.ranking import evaluate_tasks
 from graphmeta.published.models.cbml import cbml
+from graphmeta.published.models.sequence import Convolutions, wavenet
 from graphmeta.published.models.session import sr_gnn
 from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.testing import fake_log
@@ -189,8 +190,37 @@ MISTAKES = {
     "cbml takes no 'cluster'; did you mean 'clusters'? it takes": lambda: cbml(system(), cluster=8),
     "sr_gnn takes no 'widht'; did you mean 'width'?": lambda: gm.build("sr_gnn", LOG.items, widht=8),
     "sr_gnn: missing a required argument: 'items'": lambda: sr_gnn(),
-    "item 'I1' is not known to this model (1 unknown), did you mean 'i1'?": lambda: system().recommend(["I1"]),
-    "item 'i1 ' is not known to this model (1 unknown), did you mean 'i1'?": lambda: system().recommend(["i1 "]),
+    "item 'I1' is not known to this model (1 unknown); did you mean 'i1'? Otherwise leave it out": lambda: (
+        system().recommend(["I1"])
+    ),
+    "item 'i1 ' is not known to this model (1 unknown); did you mean 'i1'? Otherwise leave it out": lambda: (
+        system().recommend(["i1 "])
+    ),
+    "item 'i-560' is not known to this model (1 unknown); leave it out": lambda: system().recommend(["i-560"]),
+    "k='3' must be a whole number": lambda: system().recommend(["i1"], k="3"),
+    "MetaHIN has no data set 'movielense'; did you mean 'movielens'? it has movielens and dbook": lambda: (
+        gm.datasets.metahin("movielense")
+    ),
+    "split_by_time takes a log, not a Split; pass one of its parts: split_by_time(split.train)": lambda: (
+        gm.split_by_time(SPLIT)
+    ),
+    "split_by_user takes a log, not a str; read it first: split_by_user(EventLog.read('a.csv', session=…": lambda: (
+        gm.split_by_user("a.csv")
+    ),
+    "split_by_item takes a log, not a DataFrame; pass split_by_item(log), where log is an EventLog": lambda: (
+        gm.split_by_item(clicks())
+    ),
+    "last_clicks takes a log, not a Split; pass one of its parts: last_clicks(split.train)": lambda: gm.last_clicks(
+        SPLIT
+    ),
+    "prefixes takes a log, not a str; read it first": lambda: gm.prefixes("clicks.csv"),
+    "session_batch takes samples, not a log; make them of the log: session_batch(last_clicks(log), …)": lambda: (
+        gm.session_batch(LOG, num_items=LOG.num_items)
+    ),
+    "Convolutions takes no activation='tanh'; pass an object, such as tanh, relu": lambda: wavenet(
+        LOG.items,
+        convolutions=Convolutions(activation="tanh"),  # pyright: ignore[reportArgumentType]
+    ),
     "cbml: steps= is given twice, also as a part of inner=; pass one of them": lambda: gm.build(
         "cbml", LOG.items, steps=3, inner=InnerLoop(steps=2)
     ),
@@ -224,3 +254,18 @@ def test_an_argument_that_is_not_there_names_its_function() -> None:
     with pytest.raises(AttributeError, match=r"train it with list\(graphmeta.train\(system, split\)\).*fit_statistics"):
         _ = system().fit
     assert not hasattr(system(), "fit")
+    for holder in (gm.System, system()):
+        with pytest.raises(AttributeError, match=r"no load\(\); load a saved one with graphmeta\.load\(folder\)"):
+            _ = holder.load
+
+
+def test_the_table_of_systems_contains_names_and_rows() -> None:
+    table = gm.systems()
+    assert "cbml" in table and "stan" in table and table["cbml"] in table and "cmbl" not in table
+
+
+def test_a_split_prints_as_three_lines() -> None:
+    lines = str(SPLIT).splitlines()
+    assert [line.split(":")[0].split()[-1] for line in lines] == ["train", "valid", "test"]
+    assert f"{SPLIT.test.num_events:,} events in {SPLIT.test.num_sessions:,} sessions" in lines[2]
+    assert SPLIT._repr_html_().count("<tr>") == 3

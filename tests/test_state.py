@@ -36,7 +36,7 @@ from graphmeta.published.models.cbml import cbml, cbml_g
 from graphmeta.published.models.meta import maml
 from graphmeta.published.models.session import SampledLoss, gru4rec, if_san, sr_gnn
 from graphmeta.published.models.streaming import mf, sml
-from graphmeta.published.options import ATTENTION, NEVER_ADAPTED, ClusterGate
+from graphmeta.published.options import ENCODER_AND_HEAD, ClusterGate
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.transfer import Transferred
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
@@ -157,15 +157,25 @@ def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> N
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
     if entry.base is None:
-        direct = entry.function(log.items, **people, width=6, max_length=5)
+        direct = entry.function(log.items, **people, width=6)
     else:
         seen = log.items.without("categorical") if entry.items_only else log.items
         base = build(entry.base, seen, users=log.users, width=6)
-        direct = entry.function(base, max_length=5)
+        direct = entry.function(base)
+    direct.max_length = 5
     direct.fit_statistics(log)
     assert state_hash(direct) == state_hash(built(name, max_length=5))
     assert direct.spec == built(name, max_length=5).spec
     assert state_hash(reloaded(direct, tmp_path)) == state_hash(direct)
+
+
+def test_functions_show_at_most_eight_parameters() -> None:
+    assert {name for name, row in CATALOGUE.items() if len(inspect.signature(row.function).parameters) > 8} == set()
+
+
+def test_limits_are_options_of_build_not_of_functions() -> None:
+    with pytest.raises(InputError, match=r"no 'max_length'; pass it to build\('sr_gnn', …\), or set system"):
+        CATALOGUE["sr_gnn"].function(LOG.items, max_length=5)
 
 
 # How much a system looks at
@@ -176,7 +186,7 @@ def test_more_support_changes_the_answers_and_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ten = cbml(if_san(LOG.items, width=6), step=0.5)
     torch.manual_seed(0)
-    more = cbml(if_san(LOG.items, width=6), step=0.5, max_support=30)
+    more = build("cbml", base=if_san(LOG.items, width=6), step=0.5, max_support=30)
     assert (ten.max_support, more.max_support) == (10, 30)
     scores = more.scores(queries)
     assert (scores - ten.scores(queries)).abs().max() > 1e-4
@@ -255,7 +265,7 @@ def test_what_cannot_be_loaded_again_is_refused_when_built(arguments: dict[str, 
     [
         Scope("encoder", "head", without=["encoder.gate"]),
         Scope("head.project", without=()),
-        Scope(*ATTENTION.prefixes, without=[*NEVER_ADAPTED, "head.scale"]),
+        Scope(*ENCODER_AND_HEAD.prefixes, without=["head.scale"]),
     ],
 )
 def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Path) -> None:
@@ -270,7 +280,7 @@ def test_a_scope_with_exclusions_of_its_own_is_saved(scope: Scope, tmp_path: Pat
 )
 def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="cbml: .* cannot be stored in a build spec.* loaded with build="):
-        system = cbml(if_san(LOG.items, width=6), scope=ATTENTION, **arguments)
+        system = cbml(if_san(LOG.items, width=6), scope=ENCODER_AND_HEAD, **arguments)
     assert system.spec is None
 
 
@@ -280,7 +290,7 @@ def test_what_cannot_be_stored_warns_when_built(arguments: dict[str, Any], tmp_p
         ({"gate": None}, {"gate": "none"}),
         ({"gate": ClusterGate(session=False)}, {"gate": "cluster"}),
         (
-            {"scope": ATTENTION, "step": LearnedRates(0.1)},
+            {"scope": ENCODER_AND_HEAD, "step": LearnedRates(0.1)},
             {"scope": "attention", "lr": 0.1, "learned": "per entry, shared by steps"},
         ),
         ({"inner": InnerLoop(steps=3)}, {"steps": 3}),

@@ -112,7 +112,7 @@ LENGTHS = st.lists(st.integers(1, 30), max_size=60).map(np.array)
 @settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 4), st.integers(0, 3), st.integers(0, 3))
 def test_every_row_is_drawn_once_an_epoch(lengths, batch_size: int, pool: int, seed: int, epoch: int) -> None:
-    batches = list(TaskSampler(batch_size, pool=pool, seed=seed).epoch(lengths, epoch))
+    batches = list(TaskSampler(batch_size, bucket_batches=pool, seed=seed).epoch(lengths, epoch))
     assert sorted(row for rows in batches for row in rows.tolist()) == list(range(len(lengths)))
     sizes = sorted((len(rows) for rows in batches), reverse=True)
     assert all(size == batch_size for size in sizes[:-1]) and all(0 < size <= batch_size for size in sizes)
@@ -123,7 +123,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(pool: int) -> None:
     lengths = np.arange(50) % 7
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        return [rows.tolist() for rows in TaskSampler(8, pool=pool, seed=seed).epoch(lengths, epoch)]
+        return [rows.tolist() for rows in TaskSampler(8, bucket_batches=pool, seed=seed).epoch(lengths, epoch)]
 
     torch.manual_seed(1)
     first = {(seed, epoch): order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
@@ -137,14 +137,14 @@ def test_the_order_depends_on_seed_and_epoch_alone(pool: int) -> None:
 @given(LENGTHS, st.integers(1, 9))
 def test_a_pool_puts_like_with_like(lengths: np.ndarray, batch_size: int) -> None:
     """With one pool for all, the batches side by side are the rows by length; and they come in another order."""
-    batches = list(TaskSampler(batch_size, pool=1000).epoch(lengths, 0))
+    batches = list(TaskSampler(batch_size, bucket_batches=1000).epoch(lengths, 0))
     full = [sorted(lengths[rows].tolist()) for rows in batches]
     assert [n for part in sorted(full, key=lambda part: (part[0], part[-1])) for n in part] == sorted(lengths.tolist())
 
 
 def test_pooled_batches_do_not_come_by_length() -> None:
     lengths = np.repeat(np.arange(40), 4)
-    longest = [int(lengths[rows].max()) for rows in TaskSampler(4, pool=1000).epoch(lengths, 0)]
+    longest = [int(lengths[rows].max()) for rows in TaskSampler(4, bucket_batches=1000).epoch(lengths, 0)]
     assert longest != sorted(longest) and sorted(longest) == list(range(40))
 
 

@@ -22,9 +22,9 @@ from torch.nn.parameter import is_lazy
 
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.context import AdaptationContext, Support
-from graphmeta.adapt.descent import Move, differentiable_parts, gradients_of, leaf, moved
+from graphmeta.adapt.descent import Update, differentiable_parts, gradients_of, leaf, updated
 from graphmeta.adapt.fallback import Fallback, failure_of
-from graphmeta.adapt.inner import InnerLoop, Loop, OrderSchedule
+from graphmeta.adapt.inner import InnerLoop, InnerLoopShorthand, OrderSchedule
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights, detached
 from graphmeta.adapt.stacked.table_state import TableState
@@ -73,13 +73,13 @@ class Adaptation(nn.Module):
         meta_trained: bool = True,
         stacked: bool = True,
         task_chunk: int | None = None,
-        **loop: Unpack[Loop],
+        **loop: Unpack[InnerLoopShorthand],
     ) -> None:
         super().__init__()
         if inner is not None and loop:
             raise InputError(f"{' and '.join(loop)} belong to the inner loop; pass them there: InnerLoop(steps=…)")
         if task_chunk is not None and task_chunk < 1:
-            raise InputError(f"task_chunk must be at least 1, not {task_chunk}")
+            raise InputError(f"task_chunk must be at least 1, not {task_chunk!r}")
         self.scope, self.step, self.start = scope, step, Shared() if start is None else start
         self.inner, self.meta_trained, self.stacked = (
             InnerLoop(**loop) if inner is None else inner,
@@ -87,7 +87,7 @@ class Adaptation(nn.Module):
             stacked,
         )
         self.task_chunk = task_chunk
-        self.sizes = 0, 0  # adapted numbers outside tables, rows of tables in scope
+        self.sizes = 0, 0  # adapted parameters outside tables, rows of tables in scope
         self.names: list[str] = []
         self.frozen: list[str] = []
         self.fallback = Fallback()
@@ -135,28 +135,28 @@ class Adaptation(nn.Module):
         if lazy:
             raise InputError(f"{lazy[0]} has no shape yet; run the recommender on one batch before it is adapted")
         self.start.bind(recommender)
-        made = set(self.start.changes())  # these do not start from the shared values
+        made = set(self.start.initialised_names())  # these do not start from the shared values
         self.names = [name for name in names if name in made or recommender.get_parameter(name).requires_grad]
         self.frozen = [name for name in names if name not in self.names]
         if not self.names:
             raise InputError(f"all parameters in the scope {self.scope.prefixes} are frozen: {', '.join(names)}")
         self.changes_states = not recommender.head_names() >= {*self.names, *made}
         self.tables = table_names(recommender) & set(self.names)
-        numbers = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
-        self.sizes = sum(numbers), sum(len(recommender.get_parameter(name)) for name in self.tables)
+        parameters = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
+        self.sizes = sum(parameters), sum(len(recommender.get_parameter(name)) for name in self.tables)
         self.step.bind(recommender, self.names, self.tables, self.steps)
 
     def memory(self, tasks: int, support: int) -> int:
-        """Upper bound of the memory of task-specific weights, in bytes (4 per number).
+        """Upper bound of the memory of task-specific weights, in bytes (4 per parameter).
 
-        ``tasks · ((copies + 1) · adapted numbers + changes · rows of tables in scope)``, with one copy per step in
+        ``tasks · ((copies + 1) · adapted parameters + changes · rows of tables in scope)``, with one copy per step in
         second order, which stores all steps, and one in first order. A table has ``k · support + 1`` changes per row
         after k steps (1: one rescaling per row, where scores are cosines), and in second order those of all steps.
         """
-        numbers, rows = self.sizes
+        parameters, rows = self.sizes
         copies = self.steps if self.order == 2 else 1
-        changes = [number * support + 1 for number in range(1, self.steps + 1)][-copies:]
-        return 4 * tasks * ((copies + 1) * numbers + sum(changes) * rows)
+        changes = [step * support + 1 for step in range(1, self.steps + 1)][-copies:]
+        return 4 * tasks * ((copies + 1) * parameters + sum(changes) * rows)
 
     def run(
         self,
@@ -183,7 +183,7 @@ class Adaptation(nn.Module):
             before = Snapshot(recommender, self.fallback.written_buffers if recommender.training else None)
             try:
                 outputs = self._run_stacked(recommender, tasks, loss, objective, progress)
-                self.fallback.record_success(mode, before.moved())
+                self.fallback.record_success(mode, before.written_buffers())
                 return outputs
             except (InputError, MemoryError, torch.OutOfMemoryError):
                 raise
@@ -198,7 +198,7 @@ class Adaptation(nn.Module):
 
     def mode(self, recommender: Recommender, score: bool, progress: float = 1.0) -> tuple[bool, ...]:
         """The key for fallbacks and memory: training mode, second order, scoring."""
-        return recommender.training, self._second(progress), score
+        return recommender.training, self._second_order(progress), score
 
     @property
     def fell_back(self) -> bool:
@@ -276,10 +276,10 @@ class Adaptation(nn.Module):
         """The outputs after the last step, or the weighted sum over all steps."""
         if len(trajectory) == 1:
             return context.evaluate_query(trajectory[0], objective)
-        shares = self.inner.weights_at(context.progress)
+        loss_weights = self.inner.weights_at(context.progress)
         each = [
-            share * context.evaluate_query(weights, objective)
-            for share, weights in zip(shares, trajectory, strict=True)
+            loss_weight * context.evaluate_query(weights, objective)
+            for loss_weight, weights in zip(loss_weights, trajectory, strict=True)
         ]
         return torch.stack(each).sum(0)
 
@@ -297,19 +297,19 @@ class Adaptation(nn.Module):
         progress: float = 1.0,
     ) -> AdaptationContext:
         """The adaptation context, with tasks encoded once if only the head is adapted."""
-        query_encoded, support_encoded, second = None, None, self._second(progress)
+        query_encoded, support_encoded, second_order = None, None, self._second_order(progress)
         if not self.changes_states:
             query_encoded = recommender.encode(tasks.query)
             if tasks.support is not None and self.steps:
-                with torch.set_grad_enabled(second):
+                with torch.set_grad_enabled(second_order):
                     states, candidates = recommender.encode(tasks.support)
                 # The table is a parameter: in first order its gradient is not needed here.
-                support_encoded = (states, candidates if second else candidates.detach())
+                support_encoded = (states, candidates if second_order else candidates.detach())
         return AdaptationContext(
             recommender, tasks.support, tasks.query, loss, query_encoded, support_encoded, stacked, task_index, progress
         )
 
-    def _second(self, progress: float) -> bool:
+    def _second_order(self, progress: float) -> bool:
         """Whether steps are differentiated through, at this training progress."""
         return self.inner.order_at(progress) == 2 and torch.is_grad_enabled()
 
@@ -329,32 +329,33 @@ class Adaptation(nn.Module):
                 weights[name] = TableState(own)
             elif name not in weights:
                 weights[name] = MatrixState(own) if self._is_matrix(context, name, own) else context.per_task(own)
-        second = self._second(context.progress)
-        support = Support(context, context.support, second, {} if second else detached(context.recommender), weights)
+        second_order = self._second_order(context.progress)
+        fixed = {} if second_order else detached(context.recommender)
+        support = Support(context, context.support, second_order, fixed, weights)
         yield weights
-        for number in range(self.steps):
-            weights = self._step(support, weights, number)
+        for step in range(self.steps):
+            weights = self._step(support, weights, step)
             yield weights
 
     def _is_matrix(self, context: AdaptationContext, name: str, weight: Tensor) -> bool:
         """Whether its changes are low-rank: all tasks start from one matrix, and its learning rate is a scalar."""
-        rates = [self.step.rate(name, number) for number in range(self.steps)]
+        rates = [self.step.rate(name, step) for step in range(self.steps)]
         one = all(not isinstance(rate, Tensor) or rate.dim() == 0 for rate in rates)
         return context.stacked and weight.dim() == 2 and one and not weight.is_complex()
 
-    def _step(self, support: Support, weights: Weights, number: int) -> Weights:
+    def _step(self, support: Support, weights: Weights, step: int) -> Weights:
         """The weights after one more step on the support; parameters outside the scope are unchanged."""
-        begin = {n: weights[n] if support.second else leaf(weights[n]) for n in self.names}
+        begin = {n: weights[n] if support.second_order else leaf(weights[n]) for n in self.names}
         context, batch = support.context, support.batch
         with torch.enable_grad():
-            call = context.call(batch, exact=support.second)
+            call = context.call(batch, higher_order=support.second_order)
             own = call.wrapped({**weights, **begin})
             losses = call.run(own, loss=context.loss, encoded=context.support_encoded, fixed=support.fixed)
             per_task = task_mean(batch, losses)
-            context.finite.append(per_task.detach())
+            context.support_losses.append(per_task.detach())
             read = {name: differentiable_parts(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]
-            found = iter(gradients_of(per_task.sum(), flat, support.second))
+            found = iter(gradients_of(per_task.sum(), flat, support.second_order))
         grads = {name: [next(found) for _ in tensors] for name, tensors in read.items()}
         if all(grad is None for each in grads.values() for grad in each):
             raise InputError(
@@ -363,7 +364,8 @@ class Adaptation(nn.Module):
             )
         if self.inner.clip is not None:
             grads = clipped(grads, own, self.inner.clip, support)
-        rates = {name: self.step.rate(name, number) for name in self.names}
-        shares = {name: rate * self.inner.proximal if self.inner.proximal else None for name, rate in rates.items()}
-        moves = {name: Move(rates[name], grads[name], shares[name]) for name in self.names}
-        return {**weights, **{n: moved(weights[n], own[n], move, support, n) for n, move in moves.items()}}
+        rates = {name: self.step.rate(name, step) for name in self.names}
+        proximal = self.inner.proximal
+        proximal_rates = {name: rate * proximal if proximal else None for name, rate in rates.items()}
+        updates = {name: Update(rates[name], grads[name], proximal_rates[name]) for name in self.names}
+        return {**weights, **{n: updated(weights[n], own[n], update, support, n) for n, update in updates.items()}}

@@ -153,14 +153,15 @@ def _costs(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, s
 
 
 def estimate(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, tasks: int) -> str:
-    """A text with steps, adapted numbers, tasks at a time and memory for batches of the largest tasks."""
+    """A text with memory, tasks at a time, steps and adapted parameters for batches of the largest tasks."""
     largest = TaskSizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
     at_once = chunks(adaptation, recommender, largest)[0].stop
-    support, (numbers, rows) = int(largest.support[0]), adaptation.sizes
-    tables = f" and {rows:,} rows of tables (of {support} support samples)" if rows else ""
+    support, (parameters, rows) = int(largest.support[0]), adaptation.sizes
     size = at_once * _costs(adaptation, recommender, largest, False)[0] / MIB
     measured = "" if adaptation.mode(recommender, False) in adaptation.activations else ", without activations"
+    tables = f", {rows:,} embedding rows" if rows else ""
     return (
-        f"steps {adaptation.steps} × {numbers:,} numbers{tables} × {min(tasks, at_once)} tasks at a time, about "
-        f"{size:,.1f} MiB{measured}"
+        f"adaptation memory: about {size:,.1f} MiB{measured} for {min(tasks, at_once)} tasks at a time "
+        f"({adaptation.steps} step{'s' * (adaptation.steps != 1)}, {parameters:,} adapted parameters{tables}, up to "
+        f"{support} support samples per task)"
     )

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.adapt.context import Support
-from graphmeta.adapt.stacked.task_matrix import TaskMatrix
-from graphmeta.adapt.stacked.task_table import TaskTable
+from graphmeta.adapt.stacked.task_value import LowRankValue
 
 # Gradients of one parameter: one tensor, or one per tensor read from a low-rank weight.
 Grads = list[Tensor | None]
@@ -40,8 +39,8 @@ def _factor(square: Tensor, limit: float) -> Tensor:
 
 def _square(own: Tensor, grads: Grads, support: Support) -> Tensor:
     """The squared norm of each task's gradient of one parameter, ``[T]``; a scalar for a single task."""
-    if isinstance(own, TaskMatrix | TaskTable):
-        return own.norm_of_step(grads, keep_graph=support.second)
+    if isinstance(own, LowRankValue):
+        return own.norm_of_step(grads, keep_graph=support.second_order)
     (grad,) = grads
     assert grad is not None
     return grad.square().flatten(1).sum(1) if support.context.stacked else grad.square().sum()
@@ -49,6 +48,6 @@ def _square(own: Tensor, grads: Grads, support: Support) -> Tensor:
 
 def _scaled(own: Tensor, grads: Sequence[Tensor | None], factor: Tensor) -> Grads:
     """The gradients times their task's factor."""
-    if isinstance(own, TaskMatrix | TaskTable):
+    if isinstance(own, LowRankValue):
         return own.scaled(grads, factor)
     return [None if g is None else g * factor.reshape((*factor.shape, *(1,) * (g.dim() - factor.dim()))) for g in grads]

@@ -81,14 +81,14 @@ class CoAdaptation(Adaptation):
         mix = context.recommender.get_buffer(self.mix)
         choices = torch.eye(len(self.paths), dtype=mix.dtype, device=mix.device)
         by_path = [self._adapt_on_path(context, context.per_task(choice)) for choice in choices]
-        share = torch.softmax(-torch.stack([self._loss(context, adapted) for adapted in by_path], -1), -1)
+        path_weights = torch.softmax(-torch.stack([self._loss(context, adapted) for adapted in by_path], -1), -1)
         mixed = [name for name in self.names if name in by_path[0]]
         fused: Weights = {
-            name: _weighted([context.as_dense(adapted[name]) for adapted in by_path], share) for name in mixed
+            name: _weighted([context.as_dense(adapted[name]) for adapted in by_path], path_weights) for name in mixed
         }
         for adapted, names in zip(by_path, self.own, strict=True):
             fused |= {name: adapted[name] for name in names if name in adapted}
-        return fused | {self.mix: share}
+        return fused | {self.mix: path_weights}
 
     def _adapt_on_path(self, context: AdaptationContext, choice: Tensor) -> Weights:
         """The weights at the end of one path."""
@@ -102,14 +102,14 @@ class CoAdaptation(Adaptation):
         """The mean support loss of each task ``[T]`` (a scalar for a single task); zero without support."""
         if context.support is None:
             return context.per_task(context.recommender.get_buffer(self.mix).new_zeros(()))
-        with torch.set_grad_enabled(self._second(context.progress)):
+        with torch.set_grad_enabled(self._second_order(context.progress)):
             on_support = replace(context, query=context.support, query_encoded=context.support_encoded)
             losses = task_mean(context.support, on_support.evaluate_query(weights, context.loss))
         return losses if context.stacked else losses[0]
 
 
-def _weighted(weights: list[Weight], share: Tensor) -> Tensor:
-    """``Σ_p a_p w_p``: weights ``[T, *shape]`` and shares ``[T, P]``, or without the T."""
+def _weighted(weights: list[Weight], path_weights: Tensor) -> Tensor:
+    """``Σ_p a_p w_p``: weights ``[T, *shape]`` and ``path_weights [T, P]``, or without the T."""
     stacked = torch.stack([weight for weight in weights if isinstance(weight, Tensor)])
-    by_path = share.movedim(-1, 0)
+    by_path = path_weights.movedim(-1, 0)
     return (by_path.reshape(*by_path.shape, *(1,) * (stacked.dim() - by_path.dim())) * stacked).sum(0)

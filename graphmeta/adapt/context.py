@@ -21,8 +21,8 @@ class AdaptationContext:
 
     ``task_index`` is the index of that one task in its batch, for messages. ``query_encoded`` and ``support_encoded``
     are set if encoding does not depend on the adapted weights.
-    ``progress`` is the completed share of the training. ``stacks`` and ``finite`` collect what is checked once after
-    all steps: the ownership of rows, and each step's losses.
+    ``progress`` is the completed share of the training. ``stacks`` and ``support_losses`` collect what is checked
+    once after all steps: the ownership of rows, and each step's losses.
     """
 
     recommender: Recommender
@@ -35,12 +35,12 @@ class AdaptationContext:
     task_index: int = 0
     progress: float = 1.0
     stacks: list[Stack] = field(default_factory=list)
-    finite: list[Tensor] = field(default_factory=list)
+    support_losses: list[Tensor] = field(default_factory=list)
 
     def per_task(self, weight: Tensor) -> Tensor:
-        """The same weight for every task, ``[T, *shape]``, or for a single task ``[*shape]``; always a new tensor.
+        """The same weight for every task, ``[T, *shape]``, or for a single task ``[*shape]``.
 
-        Other starts may depend on the original tensor, so no step may be taken on it.
+        Returns a new tensor: updating the shared parameter itself would change the other tasks' initialisation.
         """
         return weight.expand([*((self.query.num_tasks,) if self.stacked else ()), *weight.shape])
 
@@ -48,16 +48,16 @@ class AdaptationContext:
         """A low-rank matrix as dense ``[T, *shape]``, any other weight unchanged."""
         return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
 
-    def call(self, batch: HeteroData, *, exact: bool) -> Call:
-        """A call of the recommender for this batch; ``exact``: differentiable to any order."""
-        made = Call(self.recommender, batch, stacked=self.stacked, exact=exact)
+    def call(self, batch: HeteroData, *, higher_order: bool) -> Call:
+        """A call of the recommender for this batch; ``higher_order``: differentiable to any order."""
+        made = Call(self.recommender, batch, stacked=self.stacked, higher_order=higher_order)
         if made.stack is not None:
             self.stacks.append(made.stack)
         return made
 
     def evaluate_query(self, weights: Weights, objective: nn.Module | None) -> Tensor:
         """Query losses by ``objective`` (or scores, if None) under these weights."""
-        call = self.call(self.query, exact=torch.is_grad_enabled())
+        call = self.call(self.query, higher_order=torch.is_grad_enabled())
         return call.run(call.wrapped(weights), loss=objective, encoded=self.query_encoded)
 
     def run_checks(self) -> None:
@@ -67,8 +67,8 @@ class AdaptationContext:
             DivergedError: a support loss that is not finite; names task and step.
             MixedRows: rows of different tasks were combined.
         """
-        losses = list(self.finite)
-        self.finite.clear()
+        losses = list(self.support_losses)
+        self.support_losses.clear()
         if losses and not bool(torch.stack([loss.isfinite().all() for loss in losses]).all()):
             number, loss = next((n, loss) for n, loss in enumerate(losses) if not bool(loss.isfinite().all()))
             task = int((~loss.isfinite()).nonzero()[0])
@@ -88,10 +88,10 @@ class AdaptationContext:
 
 @dataclass(frozen=True)
 class Support:
-    """What all steps share: support ``batch``, ``second`` order or not, ``fixed`` (detached) parameters, ``start``."""
+    """What all steps share: support ``batch``, ``second_order`` or not, ``fixed`` (detached) parameters, ``start``."""
 
     context: AdaptationContext
     batch: HeteroData
-    second: bool
+    second_order: bool
     fixed: dict[str, Tensor]
     start: Weights

@@ -27,18 +27,18 @@ class Fallback:
         self.warned: set[str] = set()
         self.written_buffers: set[str] | None = None  # those that a successful stacked run wrote
 
-    def record_success(self, mode: Mode, moved: set[str]) -> None:
+    def record_success(self, mode: Mode, written: set[str]) -> None:
         """Record a successful stacked batch, and the buffers it has written."""
         self.failures.pop(mode, None)
         if mode[0]:
-            self.written_buffers = moved
+            self.written_buffers = written
 
     def record_fallback(self, mode: Mode, failure: Failure) -> None:
         """Record why a batch fell back to the loop, and warn once per reason."""
         before, times = self.failures.get(mode, ("", 0))
         times = times + 1 if before == failure.kind else 1
         self.failures[mode] = failure.kind, times
-        if times >= 3 or failure.lasting:
+        if times >= 3 or failure.permanent:
             self.unsupported[mode] = failure.reason
         if failure.kind not in self.warned:
             self.warned.add(failure.kind)
@@ -52,31 +52,31 @@ class Failure:
 
     Args:
         reason: for messages; kind: equal for errors with the same cause (place, kind and operation).
-        remedy: what to write instead; lasting: whether every batch fails in this way.
+        remedy: what to write instead; permanent: whether every batch fails in this way.
     """
 
     reason: str
     kind: str
     remedy: Remedy
-    lasting: bool
+    permanent: bool
 
 
 def failure_of(error: Exception) -> Failure:
     """What is reported of an error in the stacked engine."""
-    place, lasting = _place(error), isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)
+    place, permanent = _place(error), isinstance(error, UnsupportedOp) and not isinstance(error, MixedRows)
     if isinstance(error, UnsupportedOp):
         kind = place + re.sub(r"\d+", "#", str(error))
-        reason = f"{place}{error}: not supported by the stacked engine" if lasting else f"{error} in this batch"
-        return Failure(reason, kind, error.remedy, lasting)
+        reason = f"{place}{error}: not supported by the stacked engine" if permanent else f"{error} in this batch"
+        return Failure(reason, kind, error.remedy, permanent)
     kind = place + type(error).__name__
     if "TorchScript interpreter" in str(error):  # wraps any other error in its own
         what = "a scripted function on a per-task weight, by code that torch functions do not see"
-        return Failure(f"{place}{what}: not supported by the stacked engine", kind, Remedy.PLAIN, lasting)
+        return Failure(f"{place}{what}: not supported by the stacked engine", kind, Remedy.PLAIN, permanent)
     if type(error).__module__.startswith("torch._dynamo"):  # of torch.cond and its like, which compile what they call
         what = "a compiled function or torch.cond, by code that torch functions do not see"
         return Failure(f"{place}{what}: not supported by the stacked engine", kind, Remedy.WHERE, True)
     reason = f"{place}{type(error).__name__} in the stacked engine ({_first_line(error)})"
-    return Failure(reason, kind, Remedy.LISTED, lasting)
+    return Failure(reason, kind, Remedy.LISTED, permanent)
 
 
 def _place(error: BaseException) -> str:

@@ -14,11 +14,11 @@ from graphmeta.errors import InputError
 class MultiStep:
     """The training loss is a weighted sum of the query losses after every step: ``Σ_k v_k L_query(θ_k)``, k = 1 … K.
 
-    The weights v are uniform at first and shift linearly to the last step only, reached at training progress ``until``.
-    Scores are always those after the last step.
+    The weights v are uniform at first and shift linearly to the last step only, reached at training progress
+    ``anneal_until``. Scores are always those after the last step.
 
     Args:
-        until: a share of the training, above 0 and at most 1.
+        anneal_until: a share of the training, above 0 and at most 1.
 
     Raises:
         InputError: a share outside this range.
@@ -27,21 +27,23 @@ class MultiStep:
     Differs: the released code keeps a small weight on earlier steps; here they reach zero.
     """
 
-    until: float = 0.3
+    anneal_until: float = 0.3
 
     def __post_init__(self) -> None:
-        if not 0 < self.until <= 1:
-            raise InputError(f"until={self.until} must be a share of the training, above 0 and at most 1")
+        if not 0 < self.anneal_until <= 1:
+            raise InputError(
+                f"anneal_until={self.anneal_until!r} must be a share of the training, above 0 and at most 1"
+            )
 
     def weights(self, steps: int, progress: float) -> tuple[float, ...]:
         """v, one weight per step with sum 1, at this training progress."""
-        early = max(0.0, 1 - progress / self.until) / max(steps, 1)
+        early = max(0.0, 1 - progress / self.anneal_until) / max(steps, 1)
         return (early,) * (steps - 1) + (1 - early * (steps - 1),) * (steps > 0)
 
 
 @dataclass(frozen=True)
 class OrderSchedule:
-    """First order for the share ``first`` of the training, second order after it.
+    """First order for the share ``first_order_until`` of the training, second order after it.
 
     Raises:
         InputError: a share that is not above 0 and below 1.
@@ -49,15 +51,17 @@ class OrderSchedule:
     Source: MAML++ (Antoniou et al. 2019), derivative-order annealing.
     """
 
-    first: float = 0.5
+    first_order_until: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.first < 1:
-            raise InputError(f"first={self.first} must be a share of the training, above 0 and below 1")
+        if not 0 < self.first_order_until < 1:
+            raise InputError(
+                f"first_order_until={self.first_order_until!r} must be a share of the training, above 0 and below 1"
+            )
 
     def at(self, progress: float) -> int:
         """The order, 1 or 2, at this training progress."""
-        return 1 if progress < self.first else 2
+        return 1 if progress < self.first_order_until else 2
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,13 @@ class InnerLoop:
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, OrderSchedule) and self.order not in (1, 2):
-            raise InputError(f"order must be 1 or 2, not {self.order}")
+            raise InputError(f"order must be 1 or 2, not {self.order!r}")
         if not isinstance(self.steps, Integral) or self.steps < 0:
-            raise InputError(f"steps must be a whole number, 0 or more, not {self.steps}")
+            raise InputError(f"steps must be a whole number, 0 or more, not {self.steps!r}")
         if self.clip is not None and not 0 < self.clip < math.inf:
-            raise InputError(f"clip={self.clip} must be a finite norm above 0, or None for no bound")
+            raise InputError(f"clip={self.clip!r} must be a finite norm above 0, or None for no bound")
         if not 0 <= self.proximal < math.inf:
-            raise InputError(f"proximal={self.proximal} must be a finite number, 0 or more")
+            raise InputError(f"proximal={self.proximal!r} must be a finite number, 0 or more")
 
     def order_at(self, progress: float) -> int:
         """The order, 1 or 2, at this training progress."""
@@ -108,11 +112,11 @@ class InnerLoop:
     @property
     def peak_memory_progress(self) -> float:
         """The training progress at which a batch needs the most memory."""
-        second = self.order.first if isinstance(self.order, OrderSchedule) else 0.0
-        return second if self.multi_step is not None and second < self.multi_step.until else 1.0
+        second_order = self.order.first_order_until if isinstance(self.order, OrderSchedule) else 0.0
+        return second_order if self.multi_step is not None and second_order < self.multi_step.anneal_until else 1.0
 
 
-class Loop(TypedDict, total=False):
+class InnerLoopShorthand(TypedDict, total=False):
     """``steps`` and ``order`` of an :class:`InnerLoop`, as shorthand."""
 
     steps: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from graphmeta.errors import InputError
+from graphmeta.protocols import NotAdapted
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,9 @@ class Scope:
     """Parameters at or below one of the name ``prefixes``: ``Scope("head")`` includes ``head.project.weight``.
 
     ``Scope("")`` is every parameter. MeLU: ``Scope("head.project")``, ANIL: ``Scope("head")``, CBML: ``Scope("")``.
-    Parameters at or below a prefix in ``without`` are excluded.
+    Parameters at or below a prefix in ``without`` are excluded, and those of parts that say themselves that they are
+    not adapted (:class:`~graphmeta.protocols.NotAdapted`): prototypes, gates and memory keys, which identify a task,
+    and the re-ranker.
     """
 
     prefixes: tuple[str, ...]
@@ -33,7 +36,8 @@ class Scope:
         """
         every = [name for name, _ in module.named_parameters()]
         below = [name for name in every if self._among(self.prefixes, name)]
-        chosen = [name for name in below if not self._among(self.without, name)]
+        without = [*self.without, *_not_adapted(module)]
+        chosen = [name for name in below if not self._among(without, name)]
         if below and not chosen:
             raise InputError(
                 f"all parameters that the scope {self.prefixes} selects are excluded from adaptation: "
@@ -50,3 +54,13 @@ class Scope:
     @staticmethod
     def _among(prefixes: Sequence[str], name: str) -> bool:
         return any(prefix == "" or name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _not_adapted(module: nn.Module) -> list[str]:
+    """The prefixes of the parameters that parts of the module exclude from adaptation."""
+    return [
+        ".".join(filter(None, (place, name)))
+        for place, part in module.named_modules()
+        if isinstance(part, NotAdapted)
+        for name in part.not_adapted
+    ]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Step(Protocol):
     """The learning rate of each parameter in each step: a number, or a tensor that broadcasts to the parameter."""
 
-    def rate(self, name: str, number: int) -> float | Tensor:
-        """The rate of parameter ``name`` in step ``number`` (from 0)."""
+    def rate(self, name: str, step: int) -> float | Tensor:
+        """The rate of parameter ``name`` in this step (from 0)."""
         ...
 
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
@@ -30,7 +30,7 @@ class Step(Protocol):
 
 
 @runtime_checkable
-class StoredStep(Step, Protocol):
+class SerializableStep(Step, Protocol):
     """A step that can be stored, with the arguments it was built with."""
 
     def arguments(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Gradient(nn.Module):
     def bind(self, recommender: Recommender, names: list[str], tables: frozenset[str], steps: int) -> None:
         """No parameters to create."""
 
-    def rate(self, name: str, number: int) -> float:
+    def rate(self, name: str, step: int) -> float:
         """The inner learning rate."""
         return self.lr
 
@@ -105,9 +105,9 @@ class LearnedRates(nn.Module):
         """The initial rate, and whether rates are separate for each step."""
         return {"lr": self.lr, "per_step": self.per_step}
 
-    def rate(self, name: str, number: int) -> Tensor:
+    def rate(self, name: str, step: int) -> Tensor:
         """The learned inner rates of this parameter in this step."""
-        return _of_step(self.rates[name.replace(".", "/")], number, self.per_step)
+        return _of_step(self.rates[name.replace(".", "/")], step, self.per_step)
 
 
 class GroupRates(nn.Module):
@@ -158,13 +158,13 @@ class GroupRates(nn.Module):
         for group in sorted(used):
             self.rates[_key(group)] = nn.Parameter(torch.zeros(steps if self.per_step else 1))
 
-    def rate(self, name: str, number: int) -> Tensor:
+    def rate(self, name: str, step: int) -> Tensor:
         """The learned inner rate of this parameter's group in this step, one number.
 
         Raises:
             InputError: a step without a learned rate.
         """
-        return self.initial * _of_step(self.rates[_key(self.group_of[name])], number, self.per_step).exp()
+        return self.initial * _of_step(self.rates[_key(self.group_of[name])], step, self.per_step).exp()
 
     def _group(self, name: str, names: list[str]) -> str:
         """The longest matching group of the name."""
@@ -182,15 +182,15 @@ def _key(group: str) -> str:
     return group.replace(".", "/") or "/"
 
 
-def _of_step(rates: Tensor, number: int, per_step: bool) -> Tensor:
+def _of_step(rates: Tensor, step: int, per_step: bool) -> Tensor:
     """The rates of a step.
 
     Raises:
         InputError: a step without a learned rate.
     """
-    if per_step and number >= len(rates):
+    if per_step and step >= len(rates):
         raise InputError(
-            f"there are rates for {len(rates)} steps, not for {number + 1}; take no more steps, or learn rates that "
+            f"there are rates for {len(rates)} steps, not for {step + 1}; take no more steps, or learn rates that "
             f"all steps share (per_step=False)"
         )
-    return rates[number if per_step else 0]
+    return rates[step if per_step else 0]

@@ -60,7 +60,7 @@ class Snapshot:
         self._values = {name: self._buffers[name][0].clone() for name in wanted}
         self._known = set() if written is None else written
 
-    def moved(self) -> set[str]:
+    def written_buffers(self) -> set[str]:
         """The names of the buffers that calls write into (batch norm does so without a new version)."""
         found = {name for name, (buffer, version) in self._buffers.items() if buffer._version != version}
         unsure = self._values.keys() - found - self._known

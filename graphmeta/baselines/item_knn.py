@@ -46,7 +46,7 @@ class ItemKNN:
     def __init__(self, log: EventLog, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         check_whole("neighbours", neighbours, 1)
         if not 0 <= alpha <= 1:
-            raise InputError(f"alpha must be between 0 and 1, not {alpha}")
+            raise InputError(f"alpha must be between 0 and 1, not {alpha!r}")
         self.items, self.num_items = log.items, log.num_items
         self.similar, self.similarity = _similar_items(*incidence(log), most=neighbours, alpha=alpha)
 

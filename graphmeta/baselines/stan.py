@@ -128,4 +128,4 @@ def _decay(distance: np.ndarray, scale: float | None) -> np.ndarray:
 def _check_scales(scales: Mapping[str, float | None]) -> None:
     for name, scale in scales.items():
         if scale is not None and not scale > 0:
-            raise InputError(f"{name} must be positive, not {scale}; None omits the factor")
+            raise InputError(f"{name} must be positive, not {scale!r}; None omits the factor")

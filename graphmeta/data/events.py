@@ -225,7 +225,7 @@ class EventLog:
             InputError: a period that is not longer than 0 seconds.
         """
         if not seconds > 0:
-            raise InputError(f"a period must be longer than 0 seconds, not {seconds}")
+            raise InputError(f"a period must be longer than 0 seconds, not {seconds!r}")
         number = np.floor((self.time - self.time.min(initial=np.inf)) / seconds).astype(np.int64)
         for period in range(int(number.max(initial=-1)) + 1):
             yield self.select(number == period)

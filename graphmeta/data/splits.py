@@ -6,14 +6,18 @@ The training part contains no information from the other parts: no events, no vo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from graphmeta.data import show
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Three logs with the training vocabulary, and the cut times if split by time.
 
@@ -27,6 +31,49 @@ class Split:
     test_from: float | None = None
     unknown: int = 0
 
+    def __repr__(self) -> str:
+        parts = [f"{name}: {value}" for name, value in self._facts().items()]
+        return f"Split, {parts[0]}\n  {parts[1]}\n  {parts[2]}"
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._facts().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        """Size and time span of each part."""
+        found = {}
+        for name, part in (("train", self.train), ("valid", self.valid), ("test", self.test)):
+            facts = show.facts(part)
+            found[name] = f"{facts['size']}; {facts['time']}" if part.num_events else "no events"
+        if self.unknown:
+            found["test"] += f" ({self.unknown:,} events of valid and test on items not in training are left out)"
+        return found
+
+
+def check_log(name: str, given: Any, *, samples_of: str = "") -> None:
+    """Check that the argument of the function ``name`` is a log.
+
+    Args:
+        samples_of: the function that makes samples of a log, for a function that takes samples.
+
+    Raises:
+        InputError: any other type, with the remedy.
+    """
+    if isinstance(given, EventLog) and not samples_of:
+        return
+    takes = "samples" if samples_of else "a log"
+    call = f"{name}({samples_of}({{}}), …)" if samples_of else f"{name}({{}})"
+    if isinstance(given, EventLog):
+        remedy = f"make them of the log: {call.format('log')}"
+    elif isinstance(given, Split):
+        remedy = f"pass one of its parts: {call.format('split.train')}"
+    elif isinstance(given, str | Path):
+        remedy = f"read it first: {call.format(f'EventLog.read({str(given)!r}, session=…, item=…)')}"
+    else:
+        remedy = f"pass {call.format('log')}, where log is an EventLog"
+    found = "a log" if isinstance(given, EventLog) else f"a {type(given).__name__}"
+    raise InputError(f"{name} takes {takes}, not {found}; {remedy}")
+
 
 def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
     """The last share ``test`` of sessions is the test part, the share ``valid`` before it the validation part.
@@ -36,6 +83,7 @@ def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Sp
     Raises:
         InputError: shares that leave no training part, or a log too small to split.
     """
+    check_log("split_by_time", log)
     starts = log.starts
     n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
     test_from = starts[len(starts) - n_test] if n_test else np.inf
@@ -54,6 +102,7 @@ def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
     Raises:
         InputError: no event before ``valid_from``.
     """
+    check_log("split_at", log)
     train = log.before(valid_from)
     if train.num_events == 0:
         raise InputError(
@@ -77,6 +126,7 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     Raises:
         InputError: a log without users, or with too few.
     """
+    check_log("split_by_user", log)
     if log.session_user is None or log.users is None:
         raise InputError("the log has no user column; name one to split by user")
     part = _parts(len(log.users), test, valid, seed, "users")[log.session_user]
@@ -101,6 +151,7 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     Raises:
         InputError: a part without sessions.
     """
+    check_log("split_by_item", log)
     of_session = np.zeros(log.num_sessions, dtype=np.int64)
     np.maximum.at(of_session, log.session, _parts(log.num_items, test, valid, seed, "items")[log.item])
     parts = [log.of_sessions(of_session == k) for k in range(3)]
@@ -120,6 +171,7 @@ def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: i
     Raises:
         InputError: shares that are not positive, or a part without users.
     """
+    check_log("split_users", log)
     owner = np.arange(log.num_sessions) if log.session_user is None else log.session_user
     users, owner = np.unique(np.where(owner < 0, -1 - np.arange(len(owner)), owner), return_inverse=True)
     if min(shares, default=0) <= 0 or len(users) < len(shares):
@@ -133,6 +185,7 @@ def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: i
 
 def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
     """The log without its last ``count`` sessions, and those sessions; item and user indices stay the same."""
+    check_log("last_sessions", log)
     last = np.arange(log.num_sessions) >= log.num_sessions - count
     before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))
     return before, after

@@ -15,13 +15,14 @@ import pandas as pd
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.datasets.session_logs import double_colons, file_below
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, nearest
 from graphmeta.evaluation.cold_start import Cold, ColdStart, cold_start
 from graphmeta.sampling.few_shot import RandomQueries
 
 _MELU = "https://github.com/hoyeoplee/MeLU (its processed scenarios)"
 _METAHIN = "https://github.com/rootlu/MetaHIN (its processed tasks)"
 _MELU_STATES = ("warm_state", "user_cold_state", "item_cold_state", "user_and_item_cold_state")
+_METAHIN_NAMES = ("movielens", "dbook")
 _METAHIN_STATES = (
     "meta_training", "warm_up", "user_cold_testing", "item_cold_testing", "user_and_item_cold_testing",
 )  # fmt: skip
@@ -65,10 +66,14 @@ def metahin(name: str = "movielens", folder: Path | None = None, *, seed: int = 
         folder: the parent folder of ``metahin``; GRAPHMETA_DATA if not given.
 
     Raises:
-        InputError: a missing or malformed file.
+        InputError: another name, or a missing or malformed file.
 
     Source: Lu et al. 2020 (MetaHIN), section 5.1.
     """
+    if name not in _METAHIN_NAMES:
+        near = nearest(str(name), _METAHIN_NAMES)
+        meant = f"did you mean {near!r}? " if near else ""
+        raise InputError(f"MetaHIN has no data set {name!r}; {meant}it has {' and '.join(_METAHIN_NAMES)}")
     frames = [_state(folder, f"metahin/{name}", part, source=_METAHIN) for part in _METAHIN_STATES]
     both = pd.concat(frames, keys=range(len(frames)), names=["part"]).reset_index(level=0)
     both = both.drop_duplicates(["user", "item"], ignore_index=True)

@@ -158,7 +158,7 @@ def _check_masks(log: EventLog, users: Cold, items: Cold) -> None:
 
 def _check_share(share: float) -> None:
     if not 0 <= share <= 1:
-        raise InputError(f"share={share} must lie between 0 and 1")
+        raise InputError(f"share={share!r} must lie between 0 and 1")
 
 
 def random_users(log: EventLog, share: float, *, seed: int = 0) -> Cold:

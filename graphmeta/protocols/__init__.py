@@ -277,6 +277,16 @@ class HeldOutStatistics(FitsStatistics, Protocol):
 
 
 @runtime_checkable
+class NotAdapted(Protocol):
+    """A part that all tasks share: inner steps do not adapt it, whatever the scope.
+
+    ``not_adapted`` names its own parameters and submodules to which this applies; an empty name is the whole part.
+    """
+
+    not_adapted: tuple[str, ...]
+
+
+@runtime_checkable
 class UpdatesAfterStep(Protocol):
     """A part that is not trained by gradients (a memory); its state must be in its ``state_dict``."""
 

@@ -25,9 +25,12 @@ from graphmeta.published.registry import Published
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
+# A relation's name in weights of hetero_gnn, in every format: it was renamed within format 6.
+_CONTAINED_IN = re.compile(r"\bitem(_{2,3})tells\1session\b")
 # A name in formats before 5.
 _GRADIENT_SLOTS = re.compile(r"\badaptation\.start\.slopes\.")
-# Names in formats before 4: systems, options, option values, and prefixes of weight names.
+# Names in formats before 5 (within format 4 some were renamed without a new format): systems, options, option values,
+# and prefixes of weight names.
 _SYSTEMS = {"second_look": "reranker"}
 _OPTIONS = {"extras": "score_terms", "phases": "rounds"}
 _VALUES = {"restart_from": {"hat": "retrained"}}
@@ -65,9 +68,9 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
     with torch.inference_mode(False):  # weights must be trainable even if loaded in inference mode
         tensors, stored = load_state(Path(folder), "model")
         document = read_document(stored, str(folder))
+        tensors = {_CONTAINED_IN.sub(r"item\1contained_in\1session", k): v for k, v in tensors.items()}
         if stored["format"] < 5:
             tensors = {_GRADIENT_SLOTS.sub("adaptation.start.gradient_slots.", k): v for k, v in tensors.items()}
-        if stored["format"] < 4:
             tensors = {_weight_name(k, published=document.spec is not None): v for k, v in tensors.items()}
         if build is None:
             system = rebuilt(document, tensors)
@@ -99,22 +102,26 @@ def read_document(stored: Any, place: str) -> Document:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise InputError(f"{place}: its items or users are damaged; restore it from a copy") from None
     spec = _spec(stored.get("recipe" if stored["format"] < 6 else "spec"), place)
-    if spec is not None and stored["format"] < 4:
+    if spec is not None and stored["format"] < 5:
         arguments, name = _renamed(spec.arguments), _SYSTEMS.get(spec.name, spec.name)
         if name.startswith("cbml"):  # "attributes" was an option, and is cbml_f
             name = name if arguments.pop("attributes", True) else "cbml_f"
         spec = BuildSpec(spec.family, name, arguments)
+    if spec is not None and _is_former_global_gnn(spec.name, spec.arguments):
+        raise InputError(
+            f"{place}: saved by an earlier version of the library, whose global_gnn was another model; fit it again"
+        )
     return Document(place, items, user_table, spec, limits, notes)
 
 
 def _weight_name(name: str, *, published: bool) -> str:
-    """The current name of a weight saved in a format before 4."""
+    """The current name of a weight saved in a format before 5."""
     name = _PARTS.sub(lambda old: f"head{old[1]}score_terms{old[1]}{_TERMS[old[2]]}", name)
     return _SEGMENT.sub(lambda old: _SEGMENTS[old[1]], name) if published else name
 
 
 def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a build spec of a format before 4 under their current names."""
+    """Arguments of a build spec of a format before 5 under their current names."""
     found = {_OPTIONS.get(name, name): value for name, value in arguments.items()}
     found |= {name: new.get(found[name], found[name]) for name, new in _VALUES.items() if name in found}
     if isinstance(found.get("score_terms"), list):
@@ -124,6 +131,15 @@ def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("base"), str):
         found["base"] = _SYSTEMS.get(found["base"], found["base"])
     return found
+
+
+def _is_former_global_gnn(name: Any, arguments: Any) -> bool:
+    """Whether it is, or wraps, the ``global_gnn`` of version 0.1, which was not GCE-GNN (``item_dropout`` is)."""
+    if not isinstance(arguments, dict):
+        return False
+    if name == "global_gnn":
+        return "item_dropout" not in arguments
+    return "base" in arguments and _is_former_global_gnn(arguments["base"], arguments.get("options"))
 
 
 def _is_count(value: Any) -> bool:

@@ -17,9 +17,10 @@ import numpy as np
 
 from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, Step, StoredStep
+from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, SerializableStep, Step
 from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
+from graphmeta.nn.encoders.convolution import ACTIVATIONS, Activation
 from graphmeta.nn.encoders.hetero import MESSAGES, Messages
 from graphmeta.nn.encoders.recurrent import CELLS, Cell
 from graphmeta.nn.heads.target_attention import COMBINATIONS, Combination
@@ -27,20 +28,13 @@ from graphmeta.nn.losses.pairwise import OBJECTIVES
 from graphmeta.protocols import Objective
 from graphmeta.retrain.transfer import RESTARTS, Restart
 
-# Never adapted: prototypes, gates and memory keys identify a task, and the rows that the re-ranker's MLP reads are not
-# grouped by task.
-NEVER_ADAPTED = (
-    "head.project.prototypes",
-    "head.project.gate",
-    "head.project.memory.keys",
-    "head.score_terms.reranker",
-)
 SCOPES: dict[str, Scope] = {
-    "predictor": Scope("head.project", "head.score_terms", "head.scale", without=NEVER_ADAPTED),
-    "attention": Scope("encoder", "head", without=NEVER_ADAPTED),
-    "all": Scope("", without=NEVER_ADAPTED),
+    "predictor": Scope("head.project", "head.score_terms", "head.scale"),
+    "encoder_head": Scope("encoder", "head"),
+    "all": Scope(""),
 }
-PREDICTOR, ATTENTION, EVERYTHING = SCOPES.values()
+PREDICTOR, ENCODER_AND_HEAD, EVERYTHING = SCOPES.values()
+_OLD_SCOPES = {"attention": "encoder_head"}  # an earlier name, in build specs and commands
 
 
 @dataclass(frozen=True)
@@ -165,21 +159,19 @@ def step_of(step: Step | float) -> Step:
 
 def _make_scope(values: Mapping[str, Any], default: Scope) -> Scope:
     scope, without = values.get("scope"), values.get("without")
+    scope = _OLD_SCOPES.get(scope, scope) if isinstance(scope, str) else scope
     if isinstance(scope, str) and scope not in SCOPES:
         raise InputError(f"no scope is called {scope!r}; there are {', '.join(SCOPES)}, or give a list of names")
-    chosen = (
-        SCOPES[scope] if isinstance(scope, str) else default if scope is None else Scope(*scope, without=NEVER_ADAPTED)
-    )
+    chosen = SCOPES[scope] if isinstance(scope, str) else default if scope is None else Scope(*scope)
     return chosen if without is None else Scope(*chosen.prefixes, without=without)
 
 
 def _flat_scope(scope: Scope) -> dict[str, Any]:
     known = next((name for name, one in SCOPES.items() if one == scope), None)
-    without = None if scope.without == NEVER_ADAPTED else list(scope.without)
-    return {"scope": known or list(scope.prefixes), "without": without}
+    return {"scope": known or list(scope.prefixes), "without": list(scope.without) or None}
 
 
-_STEPS: dict[bool | str, Callable[[float], StoredStep]] = {
+_STEPS: dict[bool | str, Callable[[float], SerializableStep]] = {
     False: Gradient,
     "per entry": lambda lr: LearnedRates(lr, per_step=True),
     "per entry, shared by steps": lambda lr: LearnedRates(lr, per_step=False),
@@ -204,7 +196,7 @@ def _make_step(values: Mapping[str, Any], default: Step | float) -> Step | float
 def _flat_step(step: Step | float) -> dict[str, Any]:
     if isinstance(step, int | float):
         return {"lr": step, "learned": False}
-    if isinstance(step, StoredStep):
+    if isinstance(step, SerializableStep):
         arguments = step.arguments()
         for name, make in _STEPS.items():
             made = make(arguments["lr"])
@@ -242,9 +234,9 @@ def _flat_loop(loop: InnerLoop) -> dict[str, Any]:
     if loop.proximal:
         inner["proximal"] = loop.proximal
     if loop.multi_step is not None:
-        inner["multi_step"] = loop.multi_step.until
+        inner["multi_step"] = loop.multi_step.anneal_until
     if isinstance(loop.order, OrderSchedule):
-        inner["first_order"] = loop.order.first
+        inner["first_order"] = loop.order.first_order_until
     return {"steps": loop.steps, "order": loop.order_at(1.0), "inner": inner or None}
 
 
@@ -272,6 +264,7 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
 
 # Types whose objects have names: on the command line, and in build specs.
 _NAMED: dict[Any, Mapping[str, Any]] = {
+    Activation: ACTIVATIONS,
     Cell: CELLS,
     Combination: COMBINATIONS,
     Messages: MESSAGES,
@@ -341,7 +334,7 @@ def _is_step(value: Any) -> bool:
 
 _CODECS: dict[Any, OptionCodec] = {
     Scope: OptionCodec(
-        "a Scope, such as graphmeta.published.options.ATTENTION",
+        "a Scope, such as graphmeta.published.options.ENCODER_AND_HEAD",
         lambda value: isinstance(value, Scope),
         {"scope": Sequence[str] | str, "without": Sequence[str] | None},
         _make_scope,

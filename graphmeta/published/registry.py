@@ -72,7 +72,7 @@ class Published:
     @cached_property
     def defaults(self) -> dict[str, Any]:
         """The default of each of its own options, by flat name."""
-        return _flat(self.function, {name: p.default for name, p in self._parameters.items() if name not in LIMITS})
+        return _flat(self.function, {name: p.default for name, p in self._parameters.items()})
 
     @property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -102,8 +102,13 @@ class Published:
         except InputError as error:
             raise InputError(f"{self.name}: {error}; {self._by_function}") from None
         self.check_types(stored)
-        if built is not None:
-            return self._around(built, items, stored)
+        limits = {name: stored.pop(name, None) for name in LIMITS}
+        system = self._around(built, items, stored) if built is not None else self._unlimited(items, users, stored)
+        _limit(system, **limits)
+        return system
+
+    def _unlimited(self, items: EntityTable, users: EntityTable | None, stored: dict[str, Any]) -> System:
+        """The system, with its own limits."""
         if self.base is None:
             known_users = {"users": users} if "users" in self._parameters and users is not None else {}
             return self.function(items, **known_users, **_objects(self.function, stored))
@@ -116,7 +121,7 @@ class Published:
     def _by_function(self) -> str:
         """The remedy for an argument that cannot be stored."""
         function = f"{self.function.__module__}.{self.function.__name__}"
-        return f"pass a name of the catalogue (graphmeta systems), or call {function} and load its result with build="
+        return f"pass a name of the catalogue (gm.systems()), or call {function} and load its result with build="
 
     def _flat_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with option objects in their flat form."""
@@ -171,16 +176,16 @@ def published(
 ) -> Callable[[Callable[P, System]], Callable[P, System]]:
     """Add the decorated function to the catalogue under its own name; the systems it builds can be saved and loaded.
 
-    The function gets two more options: ``max_support``, the last support samples per task, and ``max_length``, the last
-    clicks read per session; None keeps the system's own limit. Type checkers see only the function's own options, so
-    pass the two to :func:`~graphmeta.published.catalogue.build`. A system with a custom base, or with an argument that
-    cannot be stored in a file, has no build spec (a warning names it); loading it requires ``build=``.
+    :func:`~graphmeta.published.catalogue.build` and the command line take two more options: ``max_support``, the last
+    support samples per task, and ``max_length``, the last clicks read per session; None keeps the system's own limit. A
+    system with a custom base, or with an argument that cannot be stored in a file, has no build spec (a warning names
+    it); loading it requires ``build=``.
 
     Args:
         paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
 
     Raises:
-        InputError: (when the function is called) an argument of the wrong type, or a limit that is too small.
+        InputError: (when the function is called) an argument of the wrong type.
     """
 
     def register(function: Callable[P, System]) -> Callable[P, System]:
@@ -216,12 +221,13 @@ def _recorded(
 
     @wraps(function)
     def built(*given: Any, **named: Any) -> System:
-        limits = {name: named.pop(name, None) for name in LIMITS}
         try:
             bound = inner.bind(*given, **named)
         except TypeError as error:
             unknown = next((name for name in named if name not in inner.parameters), None)
-            why = str(error) if unknown is None else _unknown(unknown, (*inner.parameters, *LIMITS))
+            why = str(error) if unknown is None else _unknown(unknown, inner.parameters)
+            if unknown in LIMITS:
+                why = f"takes no {unknown!r}; pass it to build({function.__name__!r}, …), or set system.{unknown}"
             raise InputError(f"{function.__name__} {why}" if unknown else f"{function.__name__}: {why}") from None
         bound.apply_defaults()
         _check_first(function.__name__, first, bound.arguments[first])
@@ -240,12 +246,9 @@ def _recorded(
             check_types(function.__name__, _flat_hints(function), flat)
             _check_sizes(function.__name__, flat)
         system = function(*bound.args, **bound.kwargs)
-        _limit(system, **limits)
         system.spec = None if flat is None else spec(flat, bound.arguments.get("base"))
         return system
 
-    own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for n in LIMITS]
-    built.__dict__["__signature__"] = inner.replace(parameters=[*inner.parameters.values(), *own])
     return built
 
 
@@ -291,7 +294,7 @@ def _spec(family: str, name: str, flat: dict[str, Any], base: System | None) -> 
 def _codecs(function: Callable[..., System]) -> dict[str, OptionCodec | None]:
     """The function's options, with the codec of those that are objects."""
     hints = get_type_hints(inspect.unwrap(function))
-    names = [name for name in inspect.signature(function).parameters if name not in (*_ENTITIES, *LIMITS)]
+    names = [name for name in inspect.signature(function).parameters if name not in _ENTITIES]
     return {name: codec_of(name, hints[name]) for name in names}
 
 

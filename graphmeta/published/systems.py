@@ -17,6 +17,10 @@ class Systems(tuple[Row, ...]):
         """One row per system, columns as the fields of a row."""
         return pd.DataFrame([asdict(row) for row in self], columns=[field.name for field in fields(Row)])
 
+    def __contains__(self, key: object) -> bool:
+        """Whether it has a system of this name, or this row."""
+        return any(row.name == key for row in self) if isinstance(key, str) else super().__contains__(key)
+
     def __getitem__(self, key):  # noqa: ANN001, ANN204
         """The row of a name or a number; a slice is again a table."""
         if isinstance(key, str):

@@ -167,7 +167,7 @@ def _train_stage(
     recipe = plan.recipe
     assert recipe.epochs is not None and recipe.batch_size is not None
     if system.adaptation is not None and system.episodic:
-        say(f"memory of the adaptation: {system.memory_estimate(samples, recipe.batch_size)}")
+        say(system.memory_estimate(samples, recipe.batch_size))
     valid = split.valid if split.valid.num_events else None
     request, folder = request_of(plan, split), checkpoint.folder
     history: list[Report] = []

@@ -34,35 +34,44 @@ DUMMY_VALUES: dict[str, float] = {
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Arrays: ptr ``[S + 1]``; n_id, owner (its sample) ``[I]``; item_row ``[E]``; edges ``[2, N]``, weight ``[N]``."""
+    """Arrays of a batch; for S, I and E see :mod:`graphmeta.sampling.session_batch`.
+
+    ptr ``[S + 1]``: events of each sample; n_id ``[I]``: item of each item row; item_sample ``[I]``: its sample;
+    event_item ``[E]``: item row of each event; edges ``[2, M]``, weight ``[M]``: transitions; event_columns ``[E]`` and
+    sample_columns ``[S]``: further columns, by name.
+    """
 
     ptr: np.ndarray
     n_id: np.ndarray
-    owner: np.ndarray
-    item_row: np.ndarray
+    item_sample: np.ndarray
+    event_item: np.ndarray
     edges: np.ndarray
     weight: np.ndarray
-    of_event: dict[str, np.ndarray]
-    of_sample: dict[str, np.ndarray]
+    event_columns: dict[str, np.ndarray]
+    sample_columns: dict[str, np.ndarray]
 
 
 def to_hetero_data(
     rows: BatchRows, *, real: np.ndarray | None = None, per_task: dict[str, int] | None = None, num_tasks: int = 1
 ) -> HeteroData:
-    """The arrays as a batch, see :mod:`graphmeta.sampling.session_batch`; ``real``: rows of non-dummy samples."""
+    """The arrays as a batch, see :mod:`graphmeta.sampling.session_batch`.
+
+    Args:
+        real: rows of the samples that are not padding.
+    """
     lengths = np.diff(rows.ptr)
     sample = np.repeat(np.arange(len(lengths)), lengths)
-    of = torch.from_numpy(np.stack([np.arange(len(sample)), rows.item_row]))
+    of = torch.from_numpy(np.stack([np.arange(len(sample)), rows.event_item]))
     batch = HeteroData()
     item, event, query, following = batch["item"], batch["event"], batch["sample"], batch[NEXT]
-    item.n_id, item.batch = torch.from_numpy(rows.n_id), torch.from_numpy(rows.owner)
+    item.n_id, item.batch = torch.from_numpy(rows.n_id), torch.from_numpy(rows.item_sample)
     item.num_nodes = len(rows.n_id)
     event.item, event.batch = of[1], torch.from_numpy(sample)
     event.order = torch.from_numpy(np.arange(len(sample)) - rows.ptr[sample])
     event.num_nodes = len(sample)
     query.ptr = torch.from_numpy(rows.ptr)
     query.last = torch.from_numpy(np.maximum(rows.ptr[1:] - 1, 0))
-    for store, columns in ((event, rows.of_event), (query, rows.of_sample)):
+    for store, columns in ((event, rows.event_columns), (query, rows.sample_columns)):
         for name, values in columns.items():
             store[name] = torch.from_numpy(values)
     if real is not None:
@@ -71,12 +80,12 @@ def to_hetero_data(
     batch[OF].edge_index = of
     following.edge_index, following.weight = torch.from_numpy(rows.edges), torch.from_numpy(rows.weight)
     batch.rows, batch.num_tasks, batch.longest = per_task or {}, num_tasks, int(lengths.max(initial=1))
-    batch.has_targets = bool((rows.of_sample["target"][slice(None) if real is None else real] >= 0).all())
+    batch.has_targets = bool((rows.sample_columns["target"][slice(None) if real is None else real] >= 0).all())
     return batch
 
 
-def transitions(item_row: np.ndarray, sample: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct transitions between item rows ``[2, N]``, sorted by source, and their counts ``[N]``."""
+def transitions(event_item: np.ndarray, sample: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct transitions between item rows ``[2, M]``, sorted by source, and their counts ``[M]``."""
     step, size = np.flatnonzero(sample[1:] == sample[:-1]), max(num_rows, 1)
-    key, count = np.unique(item_row[step] * size + item_row[step + 1], return_counts=True)
+    key, count = np.unique(event_item[step] * size + event_item[step + 1], return_counts=True)
     return np.stack([key // size, key % size]), count.astype(np.float32)

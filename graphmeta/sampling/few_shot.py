@@ -26,10 +26,10 @@ def support_from_clicks(query: Samples, *, max_support: int | None = None) -> Ta
     return Tasks(support, query, ptr, np.arange(len(query) + 1))
 
 
-def click_after(log: EventLog, known: int) -> Samples:
-    """Few-shot queries: the first ``known`` clicks of each longer session as context, the next click as target."""
-    longer = last_clicks(log, min_length=known + 1, max_length=int(log.lengths.max(initial=1)))
-    end = longer.begin + known
+def next_click(log: EventLog, context_length: int) -> Samples:
+    """Few-shot queries: the first clicks of each longer session as context, the next click as target."""
+    longer = last_clicks(log, min_length=context_length + 1, max_length=int(log.lengths.max(initial=1)))
+    end = longer.begin + context_length
     return replace(longer, end=end, target=longer.item[end])
 
 

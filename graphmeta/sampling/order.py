@@ -15,29 +15,31 @@ from graphmeta.sampling.tasks import Tasks
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """Batches of sample rows for one epoch: shuffled; with ``pool`` > 1 grouped by size to limit padding.
+    """Batches of sample rows for one epoch: shuffled; with ``bucket_batches`` > 1 bucketed by length, to limit
+    padding.
 
     The order depends only on ``(seed, epoch)``, so epoch 7 can be repeated without epochs 0 to 6.
 
     Args:
         batch_size: samples (tasks) per batch.
-        pool: how many batches are sorted by size together; 1 keeps the shuffled order.
+        bucket_batches: batches per bucket; samples are sorted by length within a bucket (bucketing by length); 1 keeps
+            the shuffled order.
     """
 
     batch_size: int = 64
-    pool: int = 1
+    bucket_batches: int = 1
     seed: int = 0
 
     def epoch(self, sizes: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
         """Rows of each batch; every row occurs once."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(sizes))
-        if self.pool > 1:
-            size = self.batch_size * self.pool
-            pools = [order[at : at + size] for at in range(0, len(order), size)]
-            order = np.concatenate([rows[np.argsort(sizes[rows], kind="stable")] for rows in pools] or [order])
+        if self.bucket_batches > 1:
+            size = self.batch_size * self.bucket_batches
+            buckets = [order[at : at + size] for at in range(0, len(order), size)]
+            order = np.concatenate([rows[np.argsort(sizes[rows], kind="stable")] for rows in buckets] or [order])
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
-        for at in random.permutation(len(batches)) if self.pool > 1 else range(len(batches)):
+        for at in random.permutation(len(batches)) if self.bucket_batches > 1 else range(len(batches)):
             yield batches[at]
 
 
@@ -61,14 +63,14 @@ class Shuffled:
     """Shuffled batches, of a number of samples (:class:`TaskSampler`) or of clicks.
 
     Args:
-        pool: how many batches are sorted by size together, to limit padding; 1 keeps the shuffled order.
+        bucket_batches: batches per bucket, see :class:`TaskSampler`.
     """
 
-    pool: int = 1
+    bucket_batches: int = 1
 
     def __call__(self, samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
         """Rows of each batch of an epoch."""
-        return TaskSampler(batch_size, self.pool, seed).epoch(samples.support_sizes, epoch)
+        return TaskSampler(batch_size, self.bucket_batches, seed).epoch(samples.support_sizes, epoch)
 
     def by_clicks(self, clicks: np.ndarray, *, budget: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
         """Rows of each batch: samples in order until their clicks would exceed the budget, at least one sample.
@@ -77,17 +79,17 @@ class Shuffled:
         """
         clicks, random = np.maximum(clicks, 1), np.random.default_rng([seed, epoch])
         order = random.permutation(len(clicks))
-        if self.pool > 1 and len(order):
-            size = max(round(self.pool * budget / clicks.mean()), 1)
-            pools = [order[at : at + size] for at in range(0, len(order), size)]
-            order = np.concatenate([rows[np.argsort(clicks[rows], kind="stable")] for rows in pools])
+        if self.bucket_batches > 1 and len(order):
+            size = max(round(self.bucket_batches * budget / clicks.mean()), 1)
+            buckets = [order[at : at + size] for at in range(0, len(order), size)]
+            order = np.concatenate([rows[np.argsort(clicks[rows], kind="stable")] for rows in buckets])
         total, begin, batches = np.cumsum(clicks[order]), 0, []
         while begin < len(order):
             before = total[begin - 1] if begin else 0
             end = max(int(np.searchsorted(total, before + budget, side="right")), begin + 1)
             batches.append(order[begin:end])
             begin = end
-        return iter([batches[at] for at in random.permutation(len(batches))] if self.pool > 1 else batches)
+        return iter([batches[at] for at in random.permutation(len(batches))] if self.bucket_batches > 1 else batches)
 
 
 def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -131,9 +132,9 @@ def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) 
     missing = [session[at] for at in np.flatnonzero(rows < 0)]
     if missing and unknown == "raise":
         where, meant = f"session {number}: " if number else "", _meant(missing[0], items)
+        remedy = "leave it out, or pass unknown='ignore' (--unknown ignore)"
         raise InputError(
-            f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown){meant}; "
-            f"leave it out, or pass unknown='ignore' (--unknown ignore)"
+            f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); {meant}{remedy}"
         )
     if missing and unknown == "warn":
         warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=5)
@@ -141,12 +142,38 @@ def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) 
 
 
 def _meant(item: Any, items: EntityTable) -> str:
-    """A suggestion of the nearest known id: the same but for case, spaces or type, or in a small table similar."""
+    """A suggestion of the nearest known id: the same but for case, spaces or type, or in a small table similar.
+
+    Ids that differ only in their digits are as a rule different items: they are similar if one edit separates them.
+    """
     wanted = plain(str(item))
     same = next((one for one in items.ids.tolist() if wanted and plain(str(one)) == wanted), None)
     if same is None and isinstance(item, str) and len(items) <= _FEW:
-        same = nearest(item, [one for one in items.ids.tolist() if isinstance(one, str)])
-    return "" if same is None else f", did you mean {same!r}?"
+        texts = (one for one in items.ids.tolist() if isinstance(one, str))
+        without_digits = _without_digits(wanted)
+        near = [
+            one
+            for one in texts
+            if _without_digits(plain(one)) != without_digits or _differ_by_one_edit(plain(one), wanted)
+        ]
+        same = nearest(item, near)
+    return "" if same is None else f"did you mean {same!r}? Otherwise "
+
+
+def _without_digits(text: str) -> str:
+    return re.sub(r"[0-9]", "", text)
+
+
+def _differ_by_one_edit(one: str, other: str) -> bool:
+    """Whether at most one letter is inserted, deleted or replaced.
+
+    >>> _differ_by_one_edit("sku560", "sku56"), _differ_by_one_edit("sku560", "sku5")
+    (True, False)
+    """
+    short, long = sorted((one, other), key=len)
+    begin = next((at for at, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    rest, replaced = short[begin:], len(short) == len(long)
+    return len(long) - len(short) <= 1 and (rest[1:] if replaced else rest) == long[begin + 1 :]
 
 
 def _users_of(known: EntityTable | None, users: Sequence[Any] | None, sessions: int) -> np.ndarray | None:

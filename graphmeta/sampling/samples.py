@@ -1,16 +1,21 @@
-"""Samples: contexts (runs of clicks) and their next items, for training and evaluation."""
+"""Samples: contexts (contiguous windows of clicks) and their next items, for training and evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import check_log
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.padding import ragged
+
+if TYPE_CHECKING:
+    from graphmeta.sampling.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,21 @@ class Samples:
     def query(self) -> Samples:
         """The query samples: the samples themselves."""
         return self
+
+    @property
+    def query_ptr(self) -> np.ndarray:
+        """Pointer of the queries if each sample is a task, ``[S + 1]``: one query each."""
+        return np.arange(len(self) + 1)
+
+    def with_support(self, make: Callable[[Samples], Tasks]) -> Tasks:
+        """One task per sample, with the support that ``make`` adds; tasks with a given support keep theirs."""
+        return make(self)
+
+    def task_rows(self, max_support: int) -> tuple[np.ndarray, np.ndarray]:
+        """If each sample is a task: its support samples, and the clicks of support and query together, ``[S]`` each."""
+        length, support = self.lengths, np.minimum(self.support_sizes, max_support)
+        shortest = length - support
+        return support, support * (shortest + length - 1) // 2 + length
 
     @property
     def support(self) -> Samples:
@@ -96,6 +116,7 @@ def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
     >>> len(prefixes(fake_log(sessions=10, length=6)))
     50
     """
+    check_log("prefixes", log)
     begin = log.ptr[:-1][log.session]
     at = np.arange(log.num_events)
     rows = at[at > begin]
@@ -109,17 +130,19 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
     >>> last_clicks(fake_log(sessions=3, length=6)).lengths.tolist()
     [5, 5, 5]
     """
+    check_log("last_clicks", log)
     chosen = np.flatnonzero(log.lengths >= max(min_length, 2))
     at = log.ptr[chosen + 1] - 1
     return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
 
 
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
-    """Each session once, with its last click as target; longer ones are split into runs of ``max_length`` clicks.
+    """Each session once, with its last click as target; longer ones are split into windows of ``max_length`` clicks.
 
     With :class:`~graphmeta.nn.losses.losses.AllPositions`, all clicks but the first of each session are targets, as
     in :func:`prefixes`, but each click is encoded once.
     """
+    check_log("whole_sessions", log)
     steps = np.maximum(log.lengths - 1, 0)
     piece, ptr = ragged(np.zeros_like(steps), -(-steps // max_length))
     session = np.repeat(np.arange(len(steps)), np.diff(ptr))

@@ -1,6 +1,6 @@
 """Samples to one flat HeteroData, vectorised: no padding, no Python loop over sessions.
 
-A *sample* is a context (a run of clicks) and its next click. A batch of samples holds
+A *sample* is a context (a contiguous window of clicks) and its next click. A batch of samples holds
 
 * ``item``: one row for each distinct item of each sample (``n_id``, ``batch`` = its sample);
 * ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = position 0, 1, …);
@@ -12,10 +12,15 @@ A *sample* is a context (a run of clicks) and its next click. A batch of samples
 
 GNN, RNN, CNN and attention encoders all read this form. With ``task`` given, the rows are grouped by task
 (*task-major*): task t owns the rows ``t·R … (t + 1)·R - 1`` of every store and of the ``next`` edges, R the same for
-all tasks (stored in ``batch.rows``), padded with dummy samples, which losses and scores ignore (``sample.real``).
+all tasks (stored in ``batch.rows``), padded with dummy samples, which losses and scores ignore. ``sample.real`` holds
+the rows of the samples that are not padding, in order; batches without tasks have no padding and no ``real``.
 
 Two sizes are stored as Python numbers, to avoid a GPU synchronisation: ``batch.longest``, the clicks of the longest
 sample, and ``batch.has_targets``, whether each real sample has a target.
+
+Letters of shapes, here and in all docstrings: S samples, E events (clicks) of the samples, I item rows (distinct items
+of each sample), C candidates (items that are scored), T tasks, M transitions (edges), N all events of a log or any
+other number, which the docstring names.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.splits import check_log
 from graphmeta.sampling.batch_rows import BatchRows, next_times, to_hetero_data, transitions
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
@@ -41,19 +47,24 @@ def session_batch(
     Args:
         num_items: size of the item vocabulary.
         num_tasks: number of tasks (some may have no sample).
+
+    Raises:
+        InputError: a log, a split or a file instead of samples.
     """
+    if not isinstance(samples, Samples):
+        check_log("session_batch", samples, samples_of="last_clicks")
     where, ptr = ragged(samples.begin, samples.lengths)
     click, sample = samples.item[where], np.repeat(np.arange(len(samples)), np.diff(ptr))
-    key, item_row = np.unique(sample * num_items + click, return_inverse=True)
-    edges, weight = transitions(item_row, sample, len(key))
-    of_event, of_sample = {}, {"target": samples.target}
+    key, event_item = np.unique(sample * num_items + click, return_inverse=True)
+    edges, weight = transitions(event_item, sample, len(key))
+    event_columns, sample_columns = {}, {"target": samples.target}
     if samples.time is not None:
-        of_event["time"] = samples.time[where]
-        of_sample["next_time"] = next_times(samples, samples.time)
-    of_sample |= {name: getattr(samples, name) for name in ("user", "value") if getattr(samples, name) is not None}
+        event_columns["time"] = samples.time[where]
+        sample_columns["next_time"] = next_times(samples, samples.time)
+    sample_columns |= {name: getattr(samples, name) for name in ("user", "value") if getattr(samples, name) is not None}
     if (samples.lengths == 0).any():
-        of_sample["has_events"] = samples.lengths > 0
-    rows = BatchRows(ptr, key % num_items, key // num_items, item_row, edges, weight, of_event, of_sample)
+        sample_columns["has_events"] = samples.lengths > 0
+    rows = BatchRows(ptr, key % num_items, key // num_items, event_item, edges, weight, event_columns, sample_columns)
     return to_hetero_data(rows) if task is None else task_major(rows, task, num_tasks)
 
 

@@ -13,7 +13,7 @@ from graphmeta.sampling.padding import events_per_dummy, overwritten, padded_ind
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     """The rows sorted by task, with dummy rows where tasks differ in size."""
     lengths = np.diff(rows.ptr)
-    item_task = task[rows.owner]
+    item_task = task[rows.item_sample]
     edge_task = item_task[rows.edges[0]]
     count = {
         "sample": np.bincount(task, minlength=num_tasks),
@@ -34,7 +34,7 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     new_lengths[dummy] = events_per_dummy(size["event"] - count["event"], size["sample"] - count["sample"])
     new_lengths[sample_at] = lengths
     real_event = ~np.repeat(dummy, new_lengths)
-    item_row, owner, steps, of_step = _dummy_sessions(dummy, new_lengths, count, size, apart=shortest > 0)
+    event_item, item_sample, steps, of_step = _dummy_sessions(dummy, new_lengths, count, size, apart=shortest > 0)
     size["edge"] = int((count["edge"] + np.bincount(of_step, minlength=num_tasks)).max(initial=0))
     last_item = np.arange(1, num_tasks + 1) * size["item"] - 1
     edges = np.repeat(last_item, size["edge"])[None].repeat(2, 0)
@@ -45,25 +45,27 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     padded = BatchRows(
         ptr=np.concatenate([[0], np.cumsum(new_lengths)]),
         n_id=overwritten(np.full(num_tasks * size["item"], rows.n_id[:1].sum()), item_at, rows.n_id),
-        owner=overwritten(owner, item_at, sample_at[rows.owner]),
-        item_row=overwritten(item_row, real_event, item_at[rows.item_row]),
+        item_sample=overwritten(item_sample, item_at, sample_at[rows.item_sample]),
+        event_item=overwritten(event_item, real_event, item_at[rows.event_item]),
         edges=edges,
         weight=overwritten(np.ones(edges.shape[1], np.float32), edge_at, rows.weight),
-        of_event={k: overwritten(_dummy_times(new_lengths, v), real_event, v) for k, v in rows.of_event.items()},
-        of_sample={
-            k: overwritten(np.full(len(dummy), DUMMY_VALUES[k]), sample_at, v) for k, v in rows.of_sample.items()
+        event_columns={
+            k: overwritten(_dummy_times(new_lengths, v), real_event, v) for k, v in rows.event_columns.items()
+        },
+        sample_columns={
+            k: overwritten(np.full(len(dummy), DUMMY_VALUES[k]), sample_at, v) for k, v in rows.sample_columns.items()
         },
     )
-    if "has_events" in padded.of_sample:
-        padded.of_sample["has_events"] = new_lengths > 0
+    if "has_events" in padded.sample_columns:
+        padded.sample_columns["has_events"] = new_lengths > 0
     return to_hetero_data(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
 
 
 def _dummy_sessions(
     dummy: np.ndarray, lengths: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int], *, apart: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Dummy samples as sessions: item row of each event ``[E]``, sample of each item ``[I]``, steps ``[2, N]``, their
-    tasks ``[N]``; entries of real rows are zero.
+    """Dummy samples as sessions: item row of each event ``[E]``, sample of each item ``[I]``, steps ``[2, M]``, their
+    tasks ``[M]``; entries of real rows are zero.
 
     Each dummy sample has events, items of its own, and edges between them, so that a mean over a session's items, an
     item's clicks or its incoming edges is finite in dummy rows too; a NaN there would reach the gradients of weights
@@ -83,12 +85,15 @@ def _dummy_sessions(
         events = size["event"] - count["event"]
         number, _ = ragged(np.zeros_like(events), events)
         clicked = begin[sample] + number * spare[task[sample]] // events[task[sample]]
-    item_row, owner = np.zeros(int(lengths.sum()), np.int64), np.zeros(size["item"] * len(count["item"]), np.int64)
-    item_row[np.repeat(dummy, lengths)] = clicked
-    owner[clicked[::-1]] = sample[::-1]  # the first one is written last
+    event_item, item_sample = (
+        np.zeros(int(lengths.sum()), np.int64),
+        np.zeros(size["item"] * len(count["item"]), np.int64),
+    )
+    event_item[np.repeat(dummy, lengths)] = clicked
+    item_sample[clicked[::-1]] = sample[::-1]  # the first one is written last
     follows = np.flatnonzero(sample[1:] == sample[:-1])
     steps = np.unique(np.stack([clicked[follows], clicked[follows + 1]]), axis=1)
-    return item_row, owner, steps, steps[0] // size["item"]
+    return event_item, item_sample, steps, steps[0] // size["item"]
 
 
 def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:

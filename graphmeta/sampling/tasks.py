@@ -10,7 +10,9 @@ scoring take either.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -89,6 +91,18 @@ class Tasks:
         query, query_ptr = ragged(self.query_ptr[:-1][rows], np.diff(self.query_ptr)[rows])
         return Tasks(self.support.take(support), self.query.take(query), support_ptr, query_ptr)
 
+    def with_support(self, make: Callable[[Samples], Tasks]) -> Tasks:
+        """The tasks themselves, whose support is given."""
+        return self
+
+    def task_rows(self, max_support: int) -> tuple[np.ndarray, np.ndarray]:
+        """Support samples of each task, and the clicks of its support and query together, ``[T]`` each."""
+        clicks = [
+            np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
+            for part, ptr in ((self.support, self.support_ptr), (self.query, self.query_ptr))
+        ]
+        return self.support_sizes, clicks[0] + clicks[1]
+
     def first_queries(self) -> Tasks:
         """The same tasks with only their first query."""
         return replace(self, query=self.query.take(self.query_ptr[:-1]), query_ptr=np.arange(len(self) + 1))
@@ -119,16 +133,7 @@ class TaskSizes:
 
 def task_sizes(samples: Samples | Tasks, max_support: int) -> TaskSizes:
     """The sizes of these tasks, or of one task per sample with its own clicks as support (:func:`support_of`)."""
-    if isinstance(samples, Tasks):
-        clicks = [
-            np.add.reduceat(np.append(part.lengths, 0), ptr[:-1]) * (np.diff(ptr) > 0)
-            for part, ptr in ((samples.support, samples.support_ptr), (samples.query, samples.query_ptr))
-        ]
-        return TaskSizes(samples.support_sizes, clicks[0] + clicks[1])
-    length = samples.lengths
-    support = np.minimum(samples.support_sizes, max_support)
-    shortest = length - support
-    return TaskSizes(support, support * (shortest + length - 1) // 2 + length)
+    return TaskSizes(*samples.task_rows(max_support))
 
 
 def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
@@ -166,10 +171,11 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
 
 def task_batch(query: Samples | Tasks, *, num_items: int, max_support: int | None = None) -> TaskBatch:
     """The tasks as graphs: those given, or one task per sample with its own clicks as support."""
-    if isinstance(query, Tasks):
-        return query.batch(num_items=num_items)
+    return query.with_support(partial(_own_support, max_support=max_support)).batch(num_items=num_items)
+
+
+def _own_support(query: Samples, *, max_support: int | None) -> Tasks:
+    """One task per sample, with its own clicks as support."""
     support, task = support_of(query, max_support=max_support)
-    queries = session_batch(query, num_items=num_items, task=np.arange(len(query)), num_tasks=len(query))
-    if len(support) == 0:
-        return TaskBatch(None, queries)
-    return TaskBatch(session_batch(support, num_items=num_items, task=task, num_tasks=len(query)), queries)
+    rows = np.arange(len(query) + 1)
+    return Tasks(support, query, pointer(task, rows[:-1]), rows)

@@ -56,7 +56,7 @@ def check_reached(encoder: nn.Module, width: int) -> Found:
     plain = _gradients(recommender, recommender(batch, SoftmaxLoss()))
     names = [name for name, p in recommender.named_parameters() if p.requires_grad]
     own = {name: recommender.get_parameter(name).detach().clone().requires_grad_() for name in names}
-    losses = Call(recommender, batch, stacked=False, exact=False).run(own, loss=SoftmaxLoss(), encoded=None)
+    losses = Call(recommender, batch, stacked=False, higher_order=False).run(own, loss=SoftmaxLoss(), encoded=None)
     found = torch.autograd.grad(losses.mean(), list(own.values()), allow_unused=True)
     for name, one, other in zip(names, plain, found, strict=True):
         error = difference(one, torch.zeros_like(one) if other is None else other)

@@ -484,11 +484,13 @@ def test_a_chunk_is_what_its_memory_lets_in():
     assert adaptation.memory(1, 5) == 4 * (2 * (2 * WIDTH * WIDTH + WIDTH) + (2 * 5 + 1) * ITEMS)
     adaptation.order = 2
     numbers, size = 2 * WIDTH * WIDTH + WIDTH, f"{7 * per_task / 2**20:,.1f} MiB"
-    tables = f"{ITEMS} rows of tables (of 5 support samples)"
     told = estimate(adaptation, model, many, 7)
-    assert told == (f"steps 2 × {numbers} numbers and {tables} × 7 tasks at a time, about {size}, without activations")
+    assert told == (
+        f"adaptation memory: about {size}, without activations for 7 tasks at a time (2 steps, {numbers} adapted "
+        f"parameters, {ITEMS} embedding rows, up to 5 support samples per task)"
+    )
     adaptation.task_chunk = 3
-    assert "× 3 tasks at a time" in estimate(adaptation, model, many, 7)
+    assert "for 3 tasks at a time" in estimate(adaptation, model, many, 7)
     with pytest.raises(InputError, match="task_chunk must be at least 1"):
         Adaptation(Scope(""), step=Gradient(0.3), task_chunk=0)
 

@@ -16,7 +16,6 @@ from graphmeta.errors import UnsupportedOp
 from graphmeta.nn.catalogue_softmax import products_at
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.published.catalogue import build
-from graphmeta.published.options import NEVER_ADAPTED
 from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.tasks import task_batch
 from graphmeta.testing import fake_log
@@ -50,7 +49,7 @@ def model(base="niser", score_terms=(), around=None):
 def adapting(recommender, *, stacked=True, order=1, steps=1, learned=False):
     """Of everything that a session can change."""
     step = LearnedRates(0.3, per_step=True) if learned else Gradient(0.3)
-    scope = Scope("", without=NEVER_ADAPTED)
+    scope = Scope("")
     adaptation = Adaptation(scope, step=step, steps=steps, order=order, stacked=stacked)
     adaptation.bind(recommender)
     return adaptation

@@ -22,7 +22,6 @@ from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.published.catalogue import build
-from graphmeta.published.options import NEVER_ADAPTED
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
@@ -189,7 +188,7 @@ def check(name, scope, loop, *, step=None, progress=1.0, shares=None, order=None
     for stacked in (True, False, None):
         model = made(name)
         adaptation = Adaptation(
-            Scope(*scope, without=NEVER_ADAPTED),
+            Scope(*scope),
             step=(step or (lambda: Gradient(RATE)))(),
             inner=loop,
             stacked=bool(stacked),
@@ -261,7 +260,7 @@ def test_rates_of_groups_by_prefix(order):
 def test_clipped_by_the_norm_over_all_parameters(name, scope, order):
     loop = InnerLoop(2, order)
     model = made(name)
-    names = [n for n in Scope(*scope, without=NEVER_ADAPTED).names(model) if model.get_parameter(n).requires_grad]
+    names = [n for n in Scope(*scope).names(model) if model.get_parameter(n).requires_grad]
     plain = Plain(model, names, loop, {})
     norms = [norm_of(plain, support_of(samples(), t), names) for t in (1, 2, 3)]
     limit = sum(sorted(norms)[:2]) / 2  # between the least and the middle one
@@ -286,14 +285,14 @@ def test_held_near_the_start(name, scope, order, rates):
 @both_orders
 def test_trained_at_every_step(name, scope, order):
     """v is uniform at first, half way to the last step at half of ``until``."""
-    loop, half = InnerLoop(3, order, multi_step=MultiStep(until=0.4)), name in ("wide", "cosines")
+    loop, half = InnerLoop(3, order, multi_step=MultiStep(anneal_until=0.4)), name in ("wide", "cosines")
     progress, shares = (0.2, (1 / 6, 1 / 6, 2 / 3)) if half else (0.0, (1 / 3, 1 / 3, 1 / 3))
     check(name, scope, loop, progress=progress, shares=shares)
 
 
 @models
 def test_all_at_once(name, scope):
-    loop = InnerLoop(3, OrderSchedule(0.5), clip=0.8, proximal=0.4, multi_step=MultiStep(until=1.0))
+    loop = InnerLoop(3, OrderSchedule(0.5), clip=0.8, proximal=0.4, multi_step=MultiStep(anneal_until=1.0))
     for progress, order, shares in ((0.25, 1, (0.25, 0.25, 0.5)), (0.75, 2, (1 / 12, 1 / 12, 5 / 6))):
         check(name, scope, loop, step=lambda: GroupRates(RATE), progress=progress, shares=shares, order=order)
 
@@ -303,7 +302,7 @@ def test_all_at_once(name, scope):
 def test_a_task_alone(order, stacked):
     """It is answered with plain tensors, as no table is in scope."""
     model, shares = made("graph"), (0.25, 0.25, 0.5)
-    loop = InnerLoop(3, order, clip=0.3, proximal=0.4, multi_step=MultiStep(until=1.0))
+    loop = InnerLoop(3, order, clip=0.3, proximal=0.4, multi_step=MultiStep(anneal_until=1.0))
     adaptation = Adaptation(Scope("encoder", "head"), step=Gradient(RATE), inner=loop, stacked=stacked)
     adaptation.bind(model)
     wanted = Plain(model, adaptation.names, loop, rates_of(adaptation)).losses(shares)
@@ -334,7 +333,7 @@ def test_changes_stay_low_rank(name, order):
     """Whatever is asked of the steps, as long as a matrix has one rate."""
     model = made(name)
     loop = InnerLoop(2, order, clip=0.1, proximal=0.5)
-    adaptation = Adaptation(Scope("", without=NEVER_ADAPTED), step=GroupRates(RATE), inner=loop)
+    adaptation = Adaptation(Scope(""), step=GroupRates(RATE), inner=loop)
     adaptation.bind(model)
     kept = []
     descend = adaptation._descend
@@ -368,7 +367,7 @@ def test_scores_do_not_depend_on_the_progress():
 
 
 def test_the_weights_of_steps_move_to_the_last_one():
-    weights = MultiStep(until=0.5).weights
+    weights = MultiStep(anneal_until=0.5).weights
     assert weights(4, 0.0) == (0.25,) * 4 and weights(4, 0.25) == (0.125, 0.125, 0.125, 0.625)
     assert weights(4, 0.5) == weights(4, 1.0) == (0.0, 0.0, 0.0, 1.0)
     assert weights(1, 0.0) == (1.0,) and weights(0, 0.0) == ()
@@ -407,8 +406,8 @@ def test_a_clipped_step_stays_stacked_under_autocast():
         (lambda: InnerLoop(clip=0.0), "clip=0.0 must be"),
         (lambda: InnerLoop(clip=math.nan), "clip=nan must be"),
         (lambda: InnerLoop(proximal=-1.0), "proximal=-1.0 must be"),
-        (lambda: MultiStep(until=0.0), "until=0.0 must be"),
-        (lambda: OrderSchedule(first=1.0), "first=1.0 must be"),
+        (lambda: MultiStep(anneal_until=0.0), "anneal_until=0.0 must be"),
+        (lambda: OrderSchedule(first_order_until=1.0), "first_order_until=1.0 must be"),
         (lambda: GroupRates(0.0), "learned in log space cannot start at 0"),
         (lambda: GroupRates(-0.1), "the rate is -0.1"),
         (lambda: Adaptation(Scope(""), step=Gradient(0.1), inner=InnerLoop(), steps=2), "belong to the inner loop"),

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from benchmarks.few_shot import SHOTS, dealt, fitted
-from graphmeta.sampling.few_shot import click_after
+from graphmeta.sampling.few_shot import next_click
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=100, length=6).aligned_to(fake_log(sessions=100).items)
@@ -16,7 +16,7 @@ def test_test_users_are_new():
     assert [part.num_sessions for part in (learn, valid, test)] == [80, 6, 14]
     every = np.concatenate([part.sessions for part in (learn, valid, test)])
     assert len(set(every.tolist())) == 100
-    queries = click_after(test, SHOTS)
+    queries = next_click(test, SHOTS)
     assert len(queries) == 14 and (queries.lengths == 3).all() and (queries.begin == test.ptr[:-1]).all()
 
 

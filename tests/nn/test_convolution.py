@@ -38,7 +38,7 @@ def made(factory):
 
 CAUSAL = {
     "stack": lambda width: CausalConvStack(width, layers=3, multiplier=2),
-    "no residual, relu": lambda width: CausalConvStack(width, layers=2, residual=False, activation="relu"),
+    "no residual, relu": lambda width: CausalConvStack(width, layers=2, residual=False, activation=torch.relu),
     "gated": lambda width: CausalConvStack(width, layers=2, kernel=2, gated=True),
     "patterns": lambda width: RecentPatterns(width, length=3),
     "mean": lambda width: RunningMean(),
@@ -66,14 +66,13 @@ def test_nan_in_another_session_does_not_leak():
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", [torch.tanh, torch.relu])
 @torch.no_grad()
 def test_the_stack_is_the_loop(activation, residual, gated):
     torch.manual_seed(1)
     encoder = CausalConvStack(
         WIDTH, layers=3, kernel=3, multiplier=2, residual=residual, activation=activation, gated=gated
     )
-    act = {"tanh": torch.tanh, "relu": torch.relu}[activation]
     found, table = states_of(encoder, SESSIONS)
     for session, states in zip(SESSIONS, found, strict=True):
         hidden = [table[item] for item in session]
@@ -84,7 +83,7 @@ def test_the_stack_is_the_loop(activation, residual, gated):
                 for j in range(3):
                     if t - j * 2**number >= 0:
                         value += layer.filters.weight[:, j * WIDTH : (j + 1) * WIDTH] @ hidden[t - j * 2**number]
-                value = act(value[:WIDTH]) * (torch.sigmoid(value[WIDTH:]) if gated else 1)
+                value = activation(value[:WIDTH]) * (torch.sigmoid(value[WIDTH:]) if gated else 1)
                 new.append(value + hidden[t] if residual else value)
             hidden = new
         torch.testing.assert_close(states, torch.stack(hidden), rtol=0, atol=1e-12)

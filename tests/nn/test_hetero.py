@@ -6,7 +6,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from graphmeta.data.tables import Categorical
-from graphmeta.nn.encoders.hetero import BACK, CONTAINS, MESSAGES, NEXT, TELLS, HeteroSession, first_equal
+from graphmeta.nn.encoders.hetero import BACK, CONTAINED_IN, CONTAINS, MESSAGES, NEXT, HeteroSession, first_equal
 from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import check_encoder
@@ -55,7 +55,7 @@ def by_hand(encoder, session, table):
             values[value_of[kind, i]] = encoder.fields[kind].weight[code]
     steps = set(zip(session, session[1:], strict=False))
     for one in encoder.rounds:
-        of_session = gru(one.cells["session"], mean_of(one, TELLS, [item[i] for i in session]), of_session)
+        of_session = gru(one.cells["session"], mean_of(one, CONTAINED_IN, [item[i] for i in session]), of_session)
         heard = {value: [item[i] for i in nodes if value_of[value[0], i] == value] for value in values}
         values = {
             value: gru(one.cells[value[0]], mean_of(one, ("item", "has", value[0]), heard[value]), state)

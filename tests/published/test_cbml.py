@@ -235,7 +235,7 @@ def test_every_option_is_saved(arguments, tmp_path):
     ("arguments", "message"),
     [
         ({"granularity": "rows"}, "unknown granularity 'rows'; choose full, row, column, rank1"),
-        ({"scope": "everything"}, "no scope is called 'everything'; there are predictor, attention, all"),
+        ({"scope": "everything"}, "no scope is called 'everything'; there are predictor, encoder_head, all"),
         ({"gate": "all"}, "must be one of both, session, cluster, none"),
         ({"gate_scope": "task"}, "session or sample"),
         ({"clusters": 0}, "cbml takes no clusters=0; it must be 1 or more"),

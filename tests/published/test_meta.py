@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from graphmeta.errors import InputError
+from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.published.catalogue import build
+from graphmeta.published.models.cbml import cbml
+from graphmeta.published.models.graph import niser
+from graphmeta.published.models.meta import maml, mamo
 from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.testing import fake_log
@@ -162,3 +166,21 @@ def test_one_adaptation_is_not_lost_in_another(name, base):
 def test_melu_adapts_the_prediction_layer_alone():
     system = build("melu", LOG.items, width=6)
     assert system.adaptation.names == ["head.project.weight", "head.project.bias"]
+
+
+@pytest.mark.parametrize("wrapper", [maml, cbml, mamo])
+@pytest.mark.parametrize("given", ["name", "module"])
+@pytest.mark.filterwarnings("ignore:.*cannot be stored in a build spec")
+def test_parts_that_tasks_share_are_not_adapted_under_any_name(given: str, wrapper) -> None:
+    items = fake_log(sessions=40, items=12).items
+    term = "reranker" if given == "name" else Reranker(len(items), list(items.attributes.values()))
+    system = wrapper(niser(items, width=8, score_terms=[term]))
+    adapted = system.adaptation.names
+    assert adapted and not any(word in name for name in adapted for word in ("eranker", "prototypes", "keys", "gate"))
+    assert not any("eranker" in name or "prototypes" in name for name in system.adaptation.start.initialised_names())
+
+
+@pytest.mark.parametrize("spelling", ["attention", "encoder_head"])
+def test_the_earlier_name_of_a_scope_is_read(spelling: str) -> None:
+    system = build("cbml", fake_log(sessions=40, items=12).items, width=8, scope=spelling)
+    assert system.spec is not None and system.spec.arguments["scope"] == "encoder_head"

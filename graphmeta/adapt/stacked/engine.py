@@ -34,18 +34,18 @@ class Call:
     Args:
         batch: the input of the call.
         stacked: whether there is one weight per task of the batch, or the weights of a single task.
-        exact: whether the results must be differentiable to any order.
+        higher_order: whether the results must be differentiable to any order.
     """
 
-    def __init__(self, recommender: Recommender, batch: HeteroData, *, stacked: bool, exact: bool) -> None:
+    def __init__(self, recommender: Recommender, batch: HeteroData, *, stacked: bool, higher_order: bool) -> None:
         self.twin, self.guard = Twin(recommender), Guard()
         shared = frozenset(self.twin.memory)
-        self.stack = Stack(batch.num_tasks, shared, exact=exact, guard=self.guard) if stacked else None
+        self.stack = Stack(batch.num_tasks, shared, exact=higher_order, guard=self.guard) if stacked else None
         self.batch = batch if self.stack is None else self.stack.declare(batch)
-        self.exact = exact
+        self.higher_order = higher_order
         weight = next(recommender.parameters(), None)
         # cuDNN's recurrent layers have no derivative in eval mode, and no second derivative in any mode.
-        self.in_parts = exact or (weight is not None and weight.is_cuda)
+        self.in_parts = higher_order or (weight is not None and weight.is_cuda)
 
     def wrapped(self, weights: Weights) -> dict[str, Tensor]:
         """The weights as tensors that modules can hold; those of a single task unchanged."""
@@ -73,7 +73,7 @@ class Call:
         self.twin.watch(self.guard, own)
         mode: TorchFunctionMode
         if self.stack is None:
-            mode = ExactDerivatives(again=self.exact, parts=self.in_parts, guard=self.guard)
+            mode = ExactDerivatives(again=self.higher_order, parts=self.in_parts, guard=self.guard)
             if encoded is not None:  # a head may write into its input, which the next step reads again
                 encoded = encoded[0].clone(), encoded[1]
         else:

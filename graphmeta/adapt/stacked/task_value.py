@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
@@ -47,3 +47,32 @@ class TaskValue(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Refuse operations that bypass all handlers, such as compiled or scripted functions."""
         raise UnsupportedOp(f"{func} on a per-task weight, by code that torch functions do not see", Remedy.PLAIN)
+
+
+@runtime_checkable
+class LowRankValue(Protocol):
+    """A per-task value whose change is kept low-rank, with the gradients of the tensors that were read from it."""
+
+    def read(self) -> list[Tensor]:
+        """The tensors read from it so far; their gradients make up its gradient."""
+        ...
+
+    def stepped(
+        self,
+        state: Any,
+        rate: float | Tensor,
+        grads: Sequence[Tensor | None],
+        *,
+        keep_graph: bool,
+        proximal: float | Tensor | None = None,
+    ) -> Any:
+        """``state`` after ``weight − rate · gradient``, with ``proximal`` the share of its change that is reverted."""
+        ...
+
+    def norm_of_step(self, grads: Sequence[Tensor | None], *, keep_graph: bool) -> Tensor:
+        """The squared norm of each task's gradient ``[T]``."""
+        ...
+
+    def scaled(self, grads: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+        """The gradients times the factor ``[T]`` of their task."""
+        ...

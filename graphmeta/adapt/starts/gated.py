@@ -48,7 +48,7 @@ class Gated(Gates):
         for name in self.scope.names(recommender):
             self.add(name, recommender.get_parameter(name))
 
-    def changes(self) -> list[str]:
+    def initialised_names(self) -> list[str]:
         """The gated parameters."""
         return self.names()
 

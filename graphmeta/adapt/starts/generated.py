@@ -40,7 +40,7 @@ class Generated(nn.Module):
         if self.name not in every:
             raise InputError(f"no parameter is called {self.name!r}; there are: {', '.join(every)}")
 
-    def changes(self) -> list[str]:
+    def initialised_names(self) -> list[str]:
         """The generated parameter."""
         return [self.name]
 

@@ -35,7 +35,7 @@ class MemoryStart(nn.Module):
     def bind(self, recommender: Recommender) -> None:
         """No parameters to create: keys and slots belong to the layer."""
 
-    def changes(self) -> list[str]:
+    def initialised_names(self) -> list[str]:
         """The layer's weight."""
         return [f"{self.layer}.weight"]
 
@@ -72,14 +72,17 @@ class UserMemoryStart(nn.Module):
         scope: φ_u, the parameters whose start is personal.
         layer: name of the :class:`~graphmeta.nn.conditioning.memory.SlotLayer`.
         profiles: M_P; the profile is the recommender's summary.
-        bias: τ; rate: β, of M_U's moving average, see :class:`~graphmeta.nn.conditioning.memory.Slots`.
+        bias_scale: τ; momentum: β, of M_U's moving average, see :class:`~graphmeta.nn.conditioning.memory.Slots`.
 
     Source: MAMO (Dong et al. 2020). Differs: M_U is initialised to zeros; gradients are not clipped.
     """
 
-    def __init__(self, scope: Scope, layer: str, *, profiles: Profiles, bias: float = 0.01, rate: float = 0.05) -> None:
+    def __init__(
+        self, scope: Scope, layer: str, *, profiles: Profiles, bias_scale: float = 0.01, momentum: float = 0.05
+    ) -> None:
         super().__init__()
-        self.scope, self.layer, self.profiles, self.bias, self.rate = scope, layer, profiles, bias, rate
+        self.scope, self.layer, self.profiles = scope, layer, profiles
+        self.bias_scale, self.momentum = bias_scale, momentum
         self.gradient_slots = nn.ModuleDict()
         self.seen: tuple[Tensor, Tensor] | None = None  # address and profile of the last forward
 
@@ -87,9 +90,9 @@ class UserMemoryStart(nn.Module):
         """Slots for the gradient of each parameter of the scope."""
         for name in self.scope.names(recommender):
             begin = torch.zeros(len(self.profiles.slots), *recommender.get_parameter(name).shape)
-            self.gradient_slots[name.replace(".", "/")] = GradientSlots(begin, rate=self.rate)
+            self.gradient_slots[name.replace(".", "/")] = GradientSlots(begin, rate=self.momentum)
 
-    def changes(self) -> list[str]:
+    def initialised_names(self) -> list[str]:
         """The scope, and the layer's weight."""
         return [*self._gradient_slots(), f"{self.layer}.weight"]
 
@@ -98,7 +101,10 @@ class UserMemoryStart(nn.Module):
         profile = recommender.summary(observed, encoded)
         address = self.profiles.address(profile)
         self.seen = (address.detach(), profile.detach()) if self.training else None
-        own = {n: recommender.get_parameter(n) - self.bias * m.read(address) for n, m in self._gradient_slots().items()}
+        own = {
+            name: recommender.get_parameter(name) - self.bias_scale * slots.read(address)
+            for name, slots in self._gradient_slots().items()
+        }
         return own | {f"{self.layer}.weight": self._task_memory(recommender).read(address)}
 
     def on_adapted(self, recommender: Recommender, weights: Weights) -> None:

@@ -27,7 +27,7 @@ class Start(Protocol):
         """Create the parameters that depend on the recommender's shapes; called once."""
         ...
 
-    def changes(self) -> list[str]:
+    def initialised_names(self) -> list[str]:
         """Names of the parameters that do not start from the shared weights."""
         ...
 
@@ -42,7 +42,7 @@ class Shared(nn.Module):
     def bind(self, recommender: Recommender) -> None:
         """No parameters to create."""
 
-    def changes(self) -> list[str]:
+    def initialised_names(self) -> list[str]:
         """None."""
         return []
 

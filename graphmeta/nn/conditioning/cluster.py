@@ -14,7 +14,7 @@ from graphmeta.nn.conditioning.gate import Gates
 
 def _check(clusters: int) -> None:
     if not isinstance(clusters, Integral) or clusters < 1:
-        raise InputError(f"clusters={clusters} must be a whole number, 1 or more")
+        raise InputError(f"clusters={clusters!r} must be a whole number, 1 or more")
 
 
 class Prototypes(nn.Module):
@@ -23,6 +23,8 @@ class Prototypes(nn.Module):
     Shapes: ``[S, width] -> [S, code]``. Source: CBML eqs 9–11; similarity is the inner product of ``q = W_q S + b_q``
     with a centre, and the centres are ordinary parameters.
     """
+
+    not_adapted = ("",)  # they identify a task
 
     def __init__(self, width: int, code: int, *, clusters: int = 8) -> None:
         super().__init__()
@@ -66,6 +68,8 @@ class SampleGated(Clustered):
     Args:
         gate: gates without weights, of the width of their input; part: the entries of x that they read.
     """
+
+    not_adapted = ("gate",)  # it identifies a task
 
     def __init__(self, width: int, out: int, *, gate: Gates, part: slice, clusters: int = 8) -> None:
         super().__init__(width, out, clusters=clusters)

@@ -132,6 +132,8 @@ class MemoryLayer(SlotLayer):
     Shapes: S ``[T, width]``. Differs from MAMO: S replaces the profile, which sessions do not have.
     """
 
+    not_adapted = ("keys",)  # they identify a task
+
     def __init__(self, width: int, *, slots: int = 3, rate: float = 0.1) -> None:
         keys = torch.randn(slots, width) / math.sqrt(width)
         super().__init__(width, slots=slots, rate=rate)

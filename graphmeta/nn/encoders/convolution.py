@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.errors import InputError
+Activation = Callable[[Tensor], Tensor]
 
 
 def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
@@ -38,9 +38,7 @@ class CausalConv(nn.Module):
     Shapes: ``[E, width] -> [E, width]``.
     """
 
-    def __init__(
-        self, width: int, *, activation: Callable[[Tensor], Tensor], kernel: int, dilation: int, gated: bool
-    ) -> None:
+    def __init__(self, width: int, *, activation: Activation, kernel: int, dilation: int, gated: bool) -> None:
         super().__init__()
         self.activation, self.gated = activation, gated
         self.lags = range(0, kernel * dilation, dilation)
@@ -55,7 +53,8 @@ class CausalConv(nn.Module):
         return self.activation(value) * torch.sigmoid(gate)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+# Their names on the command line and in build specs.
+ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class CausalConvStack(nn.Module):
@@ -64,7 +63,8 @@ class CausalConvStack(nn.Module):
     ``h⁰ = x``, ``h^{i+1}_t = act(Σ_j W^i_j h^i_{t − j·dilation} + b^i) + h^i_t``; the last term with ``residual``.
 
     Args:
-        layers: their number; kernel: clicks read by a filter; activation: ``tanh`` or ``relu``.
+        layers: their number; kernel: clicks read by a filter; activation: ``torch.tanh``, ``torch.relu``, or
+            another element-wise function or module.
         gated: see :class:`CausalConv`.
 
     Shapes: ``x [I, width] -> [E, width]``.
@@ -82,17 +82,15 @@ class CausalConvStack(nn.Module):
         kernel: int = 3,
         multiplier: int = 1,
         residual: bool = True,
-        activation: str = "tanh",
+        activation: Activation = torch.tanh,
         gated: bool = False,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise InputError(f"activation={activation!r} must be one of {', '.join(ACTIVATIONS)}")
         self.residual = residual
         self.layers = nn.ModuleList(
             CausalConv(
                 width,
-                activation=ACTIVATIONS[activation],
+                activation=activation,
                 kernel=kernel,
                 dilation=multiplier ** (layer % 8),
                 gated=gated,

@@ -58,7 +58,7 @@ class DwellBins(nn.Module):
     def __init__(self, *, lag: int = 1, max_bins: int = 1024, logarithm: bool = False) -> None:
         super().__init__()
         if lag not in (0, 1):
-            raise InputError(f"dwell_lag={lag} must be 1 (the dwell time before a click) or 0 (the one after it)")
+            raise InputError(f"dwell_lag={lag!r} must be 1 (the dwell time before a click) or 0 (the one after it)")
         self.lag, self.max_bins, self.logarithm = lag, max_bins, logarithm
         self.low: Tensor
         self.size: Tensor

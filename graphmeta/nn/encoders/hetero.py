@@ -28,7 +28,7 @@ Edges = dict[Relation, Tensor]
 Messages = Callable[[int, list[Relation]], nn.Module]
 
 BACK: Relation = ("item", "back", "item")
-TELLS: Relation = ("item", "tells", "session")
+CONTAINED_IN: Relation = ("item", "contained_in", "session")
 CONTAINS: Relation = ("session", "contains", "item")
 
 
@@ -117,7 +117,7 @@ class HeteroSession(nn.Module):
         codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
         self.codes: Tensor
         self.register_buffer("codes", torch.stack(codes) if codes else torch.zeros(0, 1).long(), persistent=False)
-        relations = [NEXT, BACK, TELLS, CONTAINS]
+        relations = [NEXT, BACK, CONTAINED_IN, CONTAINS]
         relations += [relation for kind in self.kinds for relation in (_has(kind), _of(kind))]
         self.rounds = nn.ModuleList(Round(width, relations, messages) for _ in range(steps))
         self.mean = Mean()
@@ -148,7 +148,7 @@ def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges
     """
     contains = torch.stack([batch["event"].batch, batch["event"].item])
     step = batch[NEXT].edge_index
-    inward: Edges = {TELLS: contains.flip(0)}
+    inward: Edges = {CONTAINED_IN: contains.flip(0)}
     outward: Edges = {NEXT: step, BACK: step.flip(0), CONTAINS: contains}
     for kind, code in codes.items():
         row = torch.arange(len(code), device=code.device)

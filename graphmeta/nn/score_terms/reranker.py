@@ -30,9 +30,8 @@ class Reranker(NeighbourCounts):
     a weighted sum (:class:`~graphmeta.nn.score_terms.cooccurrence.Cooccurrence`) cannot express.
 
     The last layer is initialised to zero, so that the model is unchanged at first. As with Cooccurrence, it must not be
-    trained on the sessions that were counted: ``TrainOptions(statistics_log=earlier)``. In an adaptation's scope, its
-    layers read a different number of rows per task, so tasks adapt one by one; leave it out of the scope. All other
-    parameters may be in it, the item table included.
+    trained on the sessions that were counted: ``TrainOptions(statistics_log=earlier)``. It is not adapted: its
+    layers read a different number of rows per task.
 
     Args:
         attributes: single-valued attributes of the items, used as categories.
@@ -41,6 +40,8 @@ class Reranker(NeighbourCounts):
     Shapes: one value for each sample and item that has a neighbour in it, or was clicked.
     Source: re-ranking by a network over scores and counts (stacking, Wolpert 1992), inside the one softmax; ours.
     """
+
+    not_adapted = ("",)  # the rows that its MLP reads are not grouped by task
 
     def __init__(
         self,

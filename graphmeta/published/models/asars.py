@@ -4,6 +4,8 @@ The default training differs from the paper, which compares each click with one 
 user-parallel batches, with Adagrad at rate 0.2; on MovieLens-1M that is about as good as popularity. Here the loss is
 cross-entropy over the whole catalogue at every click, in shuffled batches. The paper's setting is ``loss=Hinge()`` and
 ``system.batches = user_parallel`` (:func:`~graphmeta.sampling.order.user_parallel`); RESULTS.md has both.
+
+ASARS: Wang, Li, Yan, Time-weighted Attentional Session-Aware Recommender System, 2019, arXiv 1909.05414.
 """
 
 from __future__ import annotations

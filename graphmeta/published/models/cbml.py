@@ -11,13 +11,11 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.cluster import Clustered, SampleGated
 from graphmeta.nn.conditioning.gate import Gates
-from graphmeta.published.options import EVERYTHING, NEVER_ADAPTED, ClusterGate, step_of
+from graphmeta.published.options import EVERYTHING, PREDICTOR, ClusterGate, step_of
 from graphmeta.published.parts import copied, last_layer, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published, variant
 from graphmeta.system import System
 
-# The parameters that the gate of a session scales.
-_GATED = ("head.project.weight", "head.project.bias", "head.score_terms", "head.scale")
 _PAPER = "Song et al. 2021, CBML"
 # base: the default base; encoder: the system whose trained weights initialise meta-training.
 _IF_SAN: dict[str, Any] = {"base": "if_san", "encoder": "if_san"}
@@ -38,18 +36,18 @@ def cbml(
 
     ``o = σ(FC([S ; C]))``, ``θ_pre ← θ_pre · o``, ``θ ← θ − lr ∇ L_support(θ)``; score_i = ([S ; C] W + b) · e_i.
     S: session vector, C: its cluster vector (mean of prototypes, weighted by similarity), θ_pre: the prediction layer,
-    σ: sigmoid, e_i: item vector.
+    σ: sigmoid, e_i: item vector, d: embedding width.
 
     Args:
         base: the system whose recommender is adapted, if_san in the paper; its last layer is replaced by one that also
             reads the cluster. The base itself is not modified.
         clusters: number of prototypes.
         gate: inputs and granularity of the gate, see :class:`~graphmeta.published.options.ClusterGate`; None for no
-            gate. With one gate per session, score terms and the head's scale are gated too: the gate multiplies their
-            parameters as stored (some of ``cooccurrence`` are logarithms). With one gate per sample, only the layer is
-            gated. Gating W by columns scales ``[S ; C]``; by rows, it scales ``[S ; C] W`` before the bias, which has
-            its own gate.
-        scope: what a session adapts: ``PREDICTOR`` (the last layer), ``ATTENTION`` (encoder and head) or ``EVERYTHING``
+            gate. With one gate per session, score terms and the head's scale are gated too; for parameters stored in
+            log space (some of ``cooccurrence``), the gate scales the logarithm. With one gate per sample, only the
+            layer is gated. Gating W by columns scales ``[S ; C]``; by rows, it scales ``[S ; C] W`` before the bias,
+            which has its own gate.
+        scope: what a session adapts: ``PREDICTOR`` (the last layer), ``ENCODER_AND_HEAD`` or ``EVERYTHING``
             (the item table too) of :mod:`graphmeta.published.options`; prototypes and gates are shared by all sessions.
         step: learning rate of the inner steps, or e.g. ``LearnedRates(lr, per_step=True)``.
         inner: number of steps, order and bounds of the inner loop.
@@ -71,9 +69,7 @@ def cbml(
         layer = SampleGated(session_size, out_size, gate=gates, part=part, clusters=clusters)
     elif gate is not None:
         part = gate.entries_read(session_size)
-        start = Gated(
-            Scope(*_GATED, without=NEVER_ADAPTED), session_size + out_size, part=part, granularity=gate.granularity
-        )
+        start = Gated(PREDICTOR, session_size + out_size, part=part, granularity=gate.granularity)
     replace_last_layer(own.recommender, layer)
     return with_adaptation(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
 

@@ -31,7 +31,7 @@ def dropout_net(base: System, *, drop: float = 0.5) -> System:
     """
     system, items = copied(base), base.items
     if not 0 <= drop < 1:
-        raise InputError(f"drop={drop} is the dropout rate of id vectors: at least 0, below 1")
+        raise InputError(f"drop={drop!r} is the dropout rate of id vectors: at least 0, below 1")
     if any(isinstance(part, ComposesItems) for part in system.modules()):
         raise InputError("the base already has attribute-composed items; pass the base inside it")
     if system.adaptation is not None:

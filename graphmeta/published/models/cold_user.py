@@ -61,7 +61,7 @@ class UserTaskSystem(System):
         return super()._tasks(self._as_tasks(samples))
 
     def _as_tasks(self, samples: Samples | Tasks) -> Tasks:
-        return samples if isinstance(samples, Tasks) else support_from_clicks(samples, max_support=self.max_support)
+        return samples.with_support(partial(support_from_clicks, max_support=self.max_support))
 
     def losses(self, samples: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0) -> Tensor:
         """The training loss of each query ``[S]``; with ``sums``, each query of a user holds an equal share of the
@@ -70,7 +70,7 @@ class UserTaskSystem(System):
         losses = super().losses(samples, objective=objective, progress=progress)
         if not self.sums_losses:
             return losses
-        size = np.diff(samples.query_ptr) if isinstance(samples, Tasks) else np.ones(len(samples), dtype=np.int64)
+        size = np.diff(samples.query_ptr)
         return losses / torch.from_numpy(np.repeat(size, size)).to(losses)
 
 

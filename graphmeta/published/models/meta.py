@@ -14,7 +14,7 @@ from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
 from graphmeta.protocols import HasLastLayer
-from graphmeta.published.options import ATTENTION, EVERYTHING, step_of
+from graphmeta.published.options import ENCODER_AND_HEAD, EVERYTHING, step_of
 from graphmeta.published.parts import (
     copied,
     last_layer,
@@ -39,7 +39,7 @@ from graphmeta.system import System
 def maml(
     base: System,
     *,
-    scope: Scope = ATTENTION,
+    scope: Scope = ENCODER_AND_HEAD,
     step: Step | float = 0.05,
     inner: InnerLoop = InnerLoop(),
 ) -> System:

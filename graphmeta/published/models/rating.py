@@ -112,7 +112,7 @@ def mamo_rating(
     ]
     layers = nn.Sequential(SlotLayer(2 * size, slots=slots), *decision_layers(2 * size, (size,)))
     start = UserMemoryStart(
-        Scope("head.user"), "head.layers.0", profiles=Profiles(readout.width, slots=slots), bias=bias
+        Scope("head.user"), "head.layers.0", profiles=Profiles(readout.width, slots=slots), bias_scale=bias
     )
     scope = Scope("head.user", "head.item", "head.layers")
     adaptation = Adaptation(scope, step=step_of(step), start=start, inner=inner)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
+import torch
 from torch import nn
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns
+from graphmeta.nn.encoders.convolution import Activation, CausalConvStack, RecentPatterns
 from graphmeta.nn.encoders.pooling import ConcatenatedEncoders, RunningMean, UserStates
 from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
@@ -64,7 +65,7 @@ class Convolutions:
     kernel: int = 3
     multiplier: int = 1
     residual: bool = True
-    activation: str = "tanh"
+    activation: Activation = torch.tanh
     gated: bool = False
 
 
@@ -88,7 +89,7 @@ def wavenet(
     Source: van den Oord et al. 2016, WaveNet; as a recommender in Spotlight (Kula 2017).
     Differs: positions before the first click are zero in every layer.
     """
-    encoder = CausalConvStack(width, **asdict(convolutions))
+    encoder = CausalConvStack(width, **vars(convolutions))
     recommender = Recommender(ItemFeatures(len(items), width, bias=True), encoder, Dot(Last(), bias=True))
     return _all_positions_system(recommender, items, loss=loss, negatives=negatives)
 
