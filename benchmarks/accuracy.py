@@ -231,9 +231,9 @@ def fitted(
     if options.warm_start:
         print("warm start:", system.load_matching(load(options.warm_start)), flush=True)
     if options.only:
-        chosen = Scope(*options.only).names(system)
+        chosen = Scope(*options.only)
         for name, weight in system.named_parameters():
-            weight.requires_grad_(name in chosen)
+            weight.requires_grad_(chosen.holds(name))
     recipe = trained_by(options, system, learn)
     print(recipe, flush=True)
     reports = []
