@@ -43,7 +43,7 @@ from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adagrad, Adam
 from graphmeta.training.recipes import TrainingRecipe
-from graphmeta.training.run import Checkpoint
+from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
 OPTIMIZERS = {"adam": Adam, "adagrad": Adagrad}
@@ -234,10 +234,28 @@ def fitted(
         chosen = Scope(*options.only)
         for name, weight in system.named_parameters():
             weight.requires_grad_(chosen.holds(name))
+    reports = []
+    if options.epochs == 0:
+        system.fit_statistics(statistics_log)
+    for report in [] if options.epochs == 0 else _trained(options, system, learn, statistics_log, valid):
+        print(report, flush=True)
+        reports.append(epoch_row(report))
+    if options.refit_base:
+        print("refitted base:", system.load_matching(load(options.refit_base), frozen_only=True), flush=True)
+    if options.statistics_held_out:
+        system.fit_statistics(train_log)  # training is over: all sessions may be counted
+    if options.save:
+        system.save(options.save)
+    return system, reports
+
+
+def _trained(
+    options: argparse.Namespace, system: System, learn: EventLog, statistics_log: EventLog, valid: EventLog | None
+) -> Iterable[Report]:
+    """Train by the recipe, an epoch at a time."""
     recipe = trained_by(options, system, learn)
     print(recipe, flush=True)
-    reports = []
-    for report in train(
+    return train(
         system,
         learn,
         epochs=recipe.epochs or 1,
@@ -254,16 +272,7 @@ def fitted(
             checkpoint=Checkpoint(options.checkpoint, resume=True) if options.checkpoint else None,
             progress=lambda batches: tqdm(batches, mininterval=10),
         ),
-    ):
-        print(report, flush=True)
-        reports.append(epoch_row(report))
-    if options.refit_base:
-        print("refitted base:", system.load_matching(load(options.refit_base), frozen_only=True), flush=True)
-    if options.statistics_held_out:
-        system.fit_statistics(train_log)  # training is over: all sessions may be counted
-    if options.save:
-        system.save(options.save)
-    return system, reports
+    )
 
 
 def trained_by(options: argparse.Namespace, system: System, log: EventLog) -> TrainingRecipe:

@@ -85,8 +85,9 @@ def row(monkeypatch):
 
     def run(name, *words):
         small = ["--arguments", '{"width": 4}', "--epochs", "1", "--held-out", "10"]
-        system, history = fitted(parser().parse_args(["diginetica", name, *small, *words]), LOG, None)
-        assert len(history) == 1
+        options = parser().parse_args(["diginetica", name, *small, *words])
+        system, history = fitted(options, LOG, None)
+        assert len(history) == options.epochs
         return {name: weight.clone() for name, weight in system.state_dict().items()}, list(logs)
 
     monkeypatch.setattr(accuracy, "train", seen)
@@ -120,3 +121,12 @@ def test_a_reranker_learns_on_what_is_not_counted_around_a_base_that_another_rep
 def test_what_learns_to_trust_counts_needs_a_base_and_sessions_of_its_own(row):
     with pytest.raises(SystemExit, match="reranker needs a trained base .--warm-start. and --statistics-held-out"):
         row("reranker", "--statistics-held-out", "20")
+
+
+def test_without_epochs_the_warm_start_is_kept_and_statistics_are_fitted(row, tmp_path):
+    saved = str(tmp_path / "base")
+    base, _ = row("niser", "--save", saved)
+    begun = ("reranker", "--warm-start", saved, "--statistics-held-out", "20", "--recipe")
+    kept, _ = row(*begun, "--epochs", "0")
+    assert all(torch.equal(kept[name], base[name]) for name in base)
+    assert kept[f"{LEARNED}reranker.item_statistics"].any()
