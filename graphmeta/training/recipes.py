@@ -10,7 +10,7 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer
 
 NEGATIVES = 4096  # sampled per step; smaller catalogues are scored in full
-UPDATES = 8000  # optimizer steps that a training aims at
+UPDATES = 6000  # optimizer steps that a training aims at
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TrainingRecipe:
         """The recipe with values for the number of training samples and items where it has None.
 
         Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about ``updates``
-        steps (8,000 if not given), 3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in
+        steps (6,000 if not given), 3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in
         proportion for batches below 128.
 
         >>> recipe = TrainingRecipe(epochs=2).for_size(samples=700_000, num_items=40_000)
