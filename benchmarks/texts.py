@@ -126,7 +126,7 @@ filters (50), aspect vectors 8 dimensions (32), to fit two cores.
 **Graphs larger than a session.** GCE-GNN (global_gnn on unit vectors, edges counted in at least two sessions) is level
 with NISER: 54.76 / 19.09 without the last 1,000 sessions against 54.82 / 18.92 with all; it is better under CBML's
 protocol by .5 of MRR@5. An ablation with the same encoder without edges between sessions, and the re-ranker over it,
-have no rows yet. `hetero_gnn` was trained for two epochs by the full softmax so its row does not measure what its graph adds.
+have no rows yet. `hetero_gnn` was trained for two epochs by the full softmax: its row does not measure its graph.
 
 **Re-ranker around a better base.** The base trained by the recipe is 1.9 points of P@20 better than the earlier one,
 the re-ranker over it .1, and .4 after refitting the base (57.19 / 21.04): most of what the better encoder learned is
