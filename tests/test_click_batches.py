@@ -176,7 +176,9 @@ def trained(name: str, clicks: int | None, folder: Path | None = None, *, epochs
     return state_hash(system)
 
 
-@pytest.mark.parametrize("name", ["sr_gnn", "gru4rec", "maml", "cbml"])
+@pytest.mark.parametrize(
+    "name", ["sr_gnn", "gru4rec", *(pytest.param(name, marks=pytest.mark.slow) for name in ("maml", "cbml"))]
+)
 def test_the_same_seed_gives_the_same_weights_and_resumes(name: str, tmp_path: Path) -> None:
     whole = trained(name, 60)
     assert trained(name, 60) == whole != trained(name, 200)
