@@ -79,6 +79,16 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise InputError(f"{name}={value!r} must be a whole number, {least} or more")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Check a switch.
+
+    Raises:
+        InputError: a value that is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={value!r} must be True or False")
+
+
 def check_number(name: str, value: Any, least: float = 0.0, below: float = math.inf) -> None:
     """Raise an InputError unless the value is a number, ``least`` or more and below ``below``."""
     if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) < below:

@@ -214,3 +214,14 @@ def test_a_wrong_argument_is_one_line(make, line):
 def test_numbers_of_numpy_are_numbers():
     assert Adam(np.float32(0.5)).rate(0.0) == 0.5
     assert TrainingRecipe(epochs=np.int64(3)).epochs == 3
+
+
+@pytest.mark.parametrize("wrong", [{"rowwise": "yes"}, {"decay_tables": 3}, {"cosine": None}])
+def test_switches_of_optimizers_are_checked(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))}=.* must be True or False"):
+        Adam(**wrong)
+
+
+def test_a_sampler_is_not_a_loss():
+    with pytest.raises(InputError, match=r"options.loss='Uniform.*such as SampledSoftmaxLoss"):
+        next(iter(train(build("sr_gnn", LOG.items, width=4), LOG, options=TrainOptions(loss=Uniform(4)))))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_flag
 from graphmeta.nn.features.tables import table_weights
 from graphmeta.training.rowwise_adam import RowwiseAdam
 from graphmeta.training.scheduled import Optimizer as Optimizer
@@ -28,6 +28,8 @@ class Adam(Scheduled):
         rowwise: one second moment per row of an embedding table instead of one per entry, which saves almost half of
             the state, not time; see :class:`~graphmeta.training.rowwise_adam.RowwiseAdam`.
 
+    The other options are those of :class:`~graphmeta.training.scheduled.Scheduled`.
+
     >>> Adam(lr=0.01).rate(0.5)
     0.00525
     >>> Adam(lr=0.01, warmup=0.2, final=0.0).rate(0.1)
@@ -37,6 +39,10 @@ class Adam(Scheduled):
     weight_decay: float = 1e-5
     final: float = 0.05
     rowwise: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("rowwise", self.rowwise)
 
     def _table_options(self) -> dict[str, Any]:
         return {"rowwise": True, "fused": False} if self.rowwise else {}

@@ -29,7 +29,7 @@ class TrainingRecipe:
             :class:`~graphmeta.training.settings.TrainOptions`; ``batch_size`` then only sets the defaults of epochs and
             learning rate. None: batches of ``batch_size``. A meta-learner's batches have as many clicks as its
             encoder's.
-        updates: optimizer steps that ``epochs`` aims at where it is None.
+        updates: optimizer steps that ``epochs`` aims at where it is None, within 3 to 10 epochs.
 
     Raises:
         InputError: a number that is not whole or too small, or an optimizer that is already built.

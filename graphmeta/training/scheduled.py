@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from graphmeta.errors import check_number
+from graphmeta.errors import check_flag, check_number
 
 
 @runtime_checkable
@@ -66,6 +66,8 @@ class Scheduled(ABC):
         check_number("weight_decay", self.weight_decay)
         check_number("final", self.final)
         check_number("lr", self.lr)
+        check_flag("cosine", self.cosine)
+        check_flag("decay_tables", self.decay_tables)
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer of these parameters, none of which is an embedding table."""

@@ -11,6 +11,7 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError, check_whole
+from graphmeta.nn.losses.sampled import Proposal
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 from graphmeta.training.optimizers import Optimizer
@@ -109,9 +110,11 @@ class Settings:
             check_whole("patience", patience, 1)
             if self.valid is None:
                 raise InputError("patience needs a validation metric; pass valid=, or leave it out")
-        if loss is not None and not (isinstance(loss, nn.Module) and not isinstance(loss, nn.modules.loss._Loss)):
+        of_head = isinstance(loss, nn.Module) and not isinstance(loss, nn.modules.loss._Loss | Proposal)
+        if loss is not None and not of_head:
+            named = loss.__name__ if isinstance(loss, type) else str(loss)[:40]
             raise InputError(
-                f"options.loss={str(loss)[:40]!r} is not a loss of head, states, batch and candidates; pass one of "
+                f"options.loss={named!r} is not a loss of head, states, batch and candidates; pass one of "
                 f"graphmeta.nn, such as SampledSoftmaxLoss(Uniform(4096))"
             )
         for name, kind in {"checkpoint": Checkpoint, "statistics_log": EventLog}.items():
