@@ -237,9 +237,10 @@ def fitted(
     reports = []
     if options.epochs == 0:
         system.fit_statistics(statistics_log)
-    for report in [] if options.epochs == 0 else _trained(options, system, learn, statistics_log, valid):
-        print(report, flush=True)
-        reports.append(epoch_row(report))
+    else:
+        for report in _trained(options, system, learn, statistics_log, valid):
+            print(report, flush=True)
+            reports.append(epoch_row(report))
     if options.refit_base:
         print("refitted base:", system.load_matching(load(options.refit_base), frozen_only=True), flush=True)
     if options.statistics_held_out:

@@ -187,15 +187,18 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
     @property
     def scores_by_products(self) -> bool:
-        """Whether training scores the whole catalogue by products, as bf16 and the sampled softmax require."""
-        whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
-        return whole and isinstance(self.recommender.head, ProductHead)
+        """Whether training scores the whole catalogue by products, as bf16 requires."""
+        return self._scores_catalogue and isinstance(self.recommender.head, ProductHead)
 
     @property
     def samples_softmax(self) -> bool:
         """Whether the loss is a softmax over the catalogue that a sampled softmax can estimate."""
-        whole = isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
-        return whole and isinstance(self.recommender.head, ProductHead | CandidateLoss)
+        return self._scores_catalogue and isinstance(self.recommender.head, ProductHead | CandidateLoss)
+
+    @property
+    def _scores_catalogue(self) -> bool:
+        """Whether the loss is over the scores of the whole catalogue."""
+        return isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
         """The samples (or tasks) of one epoch."""

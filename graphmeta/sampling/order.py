@@ -35,12 +35,16 @@ class TaskSampler:
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(sizes))
         if self.bucket_batches > 1:
-            size = self.batch_size * self.bucket_batches
-            buckets = [order[at : at + size] for at in range(0, len(order), size)]
-            order = np.concatenate([rows[np.argsort(sizes[rows], kind="stable")] for rows in buckets] or [order])
+            order = _bucketed(order, sizes, self.batch_size * self.bucket_batches)
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         for at in random.permutation(len(batches)) if self.bucket_batches > 1 else range(len(batches)):
             yield batches[at]
+
+
+def _bucketed(order: np.ndarray, sizes: np.ndarray, length: int) -> np.ndarray:
+    """The rows in order, but sorted by size within each bucket of ``length`` rows."""
+    buckets = [order[at : at + length] for at in range(0, len(order), length)]
+    return np.concatenate([rows[np.argsort(sizes[rows], kind="stable")] for rows in buckets] or [order])
 
 
 Batches = Callable[..., Iterator[np.ndarray]]  # (samples, batch_size=, seed=, epoch=) -> row indices of each batch
@@ -80,9 +84,7 @@ class Shuffled:
         clicks, random = np.maximum(clicks, 1), np.random.default_rng([seed, epoch])
         order = random.permutation(len(clicks))
         if self.bucket_batches > 1 and len(order):
-            size = max(round(self.bucket_batches * budget / clicks.mean()), 1)
-            buckets = [order[at : at + size] for at in range(0, len(order), size)]
-            order = np.concatenate([rows[np.argsort(clicks[rows], kind="stable")] for rows in buckets])
+            order = _bucketed(order, clicks, max(round(self.bucket_batches * budget / clicks.mean()), 1))
         total, begin, batches = np.cumsum(clicks[order]), 0, []
         while begin < len(order):
             before = total[begin - 1] if begin else 0
