@@ -130,8 +130,7 @@ have no rows yet. `hetero_gnn` was trained for two epochs by the full softmax: i
 
 **Re-ranker around a better base.** The base trained by the recipe is 1.9 points of P@20 better than the earlier one,
 the re-ranker over it .1, and .4 after refitting the base (57.19 / 21.04): most of what the better encoder learned is
-in the co-occurrence features already. Co-occurrence counts of the latest eighth and fortieth of sessions as further
-features changed nothing on held-out sessions.
+in the co-occurrence features already.
 
 **Products with the item table in 16 bits** (`--precision bf16`): compare the three sr_gnn rows on the last 30 % of
 training. With one seed, bf16 is .07 (P@20) and .01 (MRR@20) below fp32; another seed of fp32 differs by .35 and .07.
