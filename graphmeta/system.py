@@ -24,13 +24,22 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
 from graphmeta.nn.losses.losses import SoftmaxLoss
-from graphmeta.protocols import CandidateLoss, FitsStatistics, PositionLoss, ProductHead, ReadsTimes, ScoresCatalogue
+from graphmeta.protocols import (
+    CandidateLoss,
+    FitsStatistics,
+    PositionLoss,
+    ProductHead,
+    ReadsHistory,
+    ReadsTimes,
+    ScoresCatalogue,
+)
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.order import Batches, Shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import not_finite, save_state
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
@@ -74,10 +83,11 @@ class System(nn.Module, metaclass=_NamesRemedies):
     """
 
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
-    shared_with_twins = ("items", "users", "notes", "samples", "batches")
+    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories")
     reads_tasks = True
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
+    histories: UserHistories | None = None  # the users' sessions of the log given to fit_statistics, if it reads these
 
     def __init__(
         self,
@@ -202,7 +212,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
         """The samples (or tasks) of one epoch."""
-        return self.samples(log, max_length=self.max_length)
+        return self.with_history(self.samples(log, max_length=self.max_length), log)
 
     def fit_statistics(self, log: EventLog) -> None:
         """Call ``fit_statistics(log)`` of each part that has it (popularity, dwell times, neighbours).
@@ -212,19 +222,42 @@ class System(nn.Module, metaclass=_NamesRemedies):
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
+        if self.reads_history and log.users is not None:
+            self.histories = UserHistories.of(log)
 
     def task_sizes(self, samples: Samples | Tasks) -> TaskSizes:
         """Support samples and padded rows of each task."""
-        return task_sizes(samples, self.max_support)
+        if self.adaptation is None:
+            return task_sizes(samples, self.max_support)
+        return self.adaptation.support.sizes(samples, self.max_support)
 
     def clicks(self, samples: Samples | Tasks) -> np.ndarray:
         """Clicks of each sample, or for tasks of support and query together as they are padded, ``[S]``."""
         tasks = self.episodic or samples.has_given_support
         return self.task_sizes(samples).rows if tasks else samples.query.lengths
 
+    @property
+    def reads_history(self) -> bool:
+        """Whether it reads the earlier sessions of a sample's user."""
+        return any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules() if part is not self)
+
+    def with_history(self, samples: Samples, log: EventLog, histories: UserHistories | None = None) -> Samples:
+        """The samples of a log with the earlier sessions of their users, if the system reads these and the log has
+        users.
+
+        Args:
+            histories: all sessions to choose from; those of the log if not given.
+        """
+        if not self.reads_history or log.users is None or isinstance(samples, Tasks):
+            return samples
+        return (UserHistories.of(log) if histories is None else histories).attached(samples, log)
+
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once."""
-        if self.adaptation is None or len(samples) < 2:
+        if self.adaptation is None:
+            return [samples]
+        samples = self._with_support(samples)
+        if len(samples) < 2:
             return [samples]
         sizes = self.task_sizes(samples)
         self._measure(samples, sizes, score=score)
@@ -287,7 +320,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
                 twin._set_adapting(samples, steps, max_support)
             # Tasks of similar length together, to limit padding.
             by_length = not samples.has_given_support and self.adaptation is not None
-            order = np.argsort(samples.support_sizes, kind="stable") if by_length else np.arange(len(samples))
+            sizes = twin.task_sizes(samples).support if by_length else np.zeros(len(samples))
+            order = np.argsort(sizes, kind="stable")
             parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
                 return twin._scores(samples)
@@ -329,8 +363,15 @@ class System(nn.Module, metaclass=_NamesRemedies):
     def _queries(self, samples: Samples | Tasks) -> HeteroData:
         return session_batch(samples.query, num_items=self.num_items).to(self.device)
 
+    def _with_support(self, samples: Samples | Tasks) -> Samples | Tasks:
+        """The samples as tasks, where the support is not made of their own clicks."""
+        assert self.adaptation is not None
+        return samples if isinstance(samples, Tasks) else self.adaptation.support.tasks(samples, self.max_support)
+
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        return task_batch(samples, num_items=self.num_items, max_support=self.max_support).to(self.device)
+        return task_batch(self._with_support(samples), num_items=self.num_items, max_support=self.max_support).to(
+            self.device
+        )
 
     @property
     def support_loss(self) -> nn.Module:

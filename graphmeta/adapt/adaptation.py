@@ -31,10 +31,11 @@ from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.starts.start import Shared, Start
 from graphmeta.adapt.step import Step
+from graphmeta.adapt.support import SessionSupport, SupportSource
 from graphmeta.adapt.twin import Snapshot
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
-from graphmeta.recommender import Encoded, Recommender, task_mean
+from graphmeta.recommender import Encoded, Recommender
 from graphmeta.sampling.session_batch import without_targets
 from graphmeta.sampling.task_layout import split_tasks
 from graphmeta.sampling.tasks import TaskBatch
@@ -51,12 +52,12 @@ class Adaptation(nn.Module):
             :class:`~graphmeta.adapt.inner.InnerLoop`; alternatively, pass only ``steps`` and ``order``.
         meta_trained: whether training minimises the query loss after the steps; if not, training ignores the
             adaptation, and steps are taken at inference only (fine-tuning).
+        support: where the support comes from: :class:`~graphmeta.adapt.support.SessionSupport` (the session's own
+            clicks, if not given) or :class:`~graphmeta.adapt.support.UserSupport` (the user's earlier sessions).
         stacked: all tasks at once; False runs the per-task loop.
-        task_chunk: tasks at a time; if not given, as many as :func:`~graphmeta.adapt.budget.chunks` allows.
 
     Raises:
-        InputError: ``steps`` or ``order`` beside ``inner``, or ``task_chunk`` below 1; (from :meth:`bind`) a scope
-            without a parameter to adapt.
+        InputError: ``steps`` or ``order`` beside ``inner``; (from :meth:`bind`) a scope without a parameter to adapt.
 
     Source: MAML (Finn et al. 2017); order 1 is its first-order form.
     """
@@ -70,23 +71,22 @@ class Adaptation(nn.Module):
         step: Step,
         start: Start | None = None,
         inner: InnerLoop | None = None,
+        support: SupportSource | None = None,
         meta_trained: bool = True,
         stacked: bool = True,
-        task_chunk: int | None = None,
         **loop: Unpack[InnerLoopShorthand],
     ) -> None:
         super().__init__()
         if inner is not None and loop:
             raise InputError(f"{' and '.join(loop)} belong to the inner loop; pass them there: InnerLoop(steps=…)")
-        if task_chunk is not None and task_chunk < 1:
-            raise InputError(f"task_chunk must be at least 1, not {task_chunk!r}")
         self.scope, self.step, self.start = scope, step, Shared() if start is None else start
         self.inner, self.meta_trained, self.stacked = (
             InnerLoop(**loop) if inner is None else inner,
             meta_trained,
             stacked,
         )
-        self.task_chunk = task_chunk
+        self.support: SupportSource = SessionSupport() if support is None else support
+        self._task_chunk: int | None = None
         self.sizes = 0, 0  # adapted parameters outside tables, rows of tables in scope
         self.names: list[str] = []
         self.frozen: list[str] = []
@@ -95,6 +95,21 @@ class Adaptation(nn.Module):
         self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
         self.tables: frozenset[str] = frozenset()
         self.changes_states = True  # whether encoder states differ by task: something outside the head is adapted
+
+    @property
+    def task_chunk(self) -> int | None:
+        """Tasks to adapt at a time; if None, as many as :func:`~graphmeta.adapt.budget.chunks` allows. It may be set.
+
+        Raises:
+            InputError: (when set) a number below 1.
+        """
+        return self._task_chunk
+
+    @task_chunk.setter
+    def task_chunk(self, tasks: int | None) -> None:
+        if tasks is not None and tasks < 1:
+            raise InputError(f"task_chunk must be at least 1, not {tasks!r}")
+        self._task_chunk = tasks
 
     @property
     def steps(self) -> int:
@@ -145,6 +160,7 @@ class Adaptation(nn.Module):
         parameters = [recommender.get_parameter(name).numel() for name in self.names if name not in self.tables]
         self.sizes = sum(parameters), sum(len(recommender.get_parameter(name)) for name in self.tables)
         self.step.bind(recommender, self.names, self.tables, self.steps)
+        self.support.bind(recommender)
 
     def memory(self, tasks: int, support: int) -> int:
         """Upper bound of the memory of task-specific weights, in bytes (4 per parameter).
@@ -351,7 +367,7 @@ class Adaptation(nn.Module):
             call = context.call(batch, higher_order=support.second_order)
             own = call.wrapped({**weights, **begin})
             losses = call.run(own, loss=context.loss, encoded=context.support_encoded, fixed=support.fixed)
-            per_task = task_mean(batch, losses)
+            per_task = self.support.mean(batch, losses)
             context.support_losses.append(per_task.detach())
             read = {name: differentiable_parts(own[name], begin[name]) for name in self.names}
             flat = [tensor for tensors in read.values() for tensor in tensors]

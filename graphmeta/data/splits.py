@@ -31,6 +31,11 @@ class Split:
     test_from: float | None = None
     unknown: int = 0
 
+    @property
+    def parts(self) -> tuple[EventLog, EventLog, EventLog]:
+        """Training, validation and test."""
+        return self.train, self.valid, self.test
+
     def __repr__(self) -> str:
         parts = [f"{name}: {value}" for name, value in self._facts().items()]
         return f"Split, {parts[0]}\n  {parts[1]}\n  {parts[2]}"

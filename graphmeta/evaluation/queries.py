@@ -9,9 +9,10 @@ from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
 from graphmeta.evaluation.result import LeftOut
-from graphmeta.protocols import HasItems, HasUsers, LimitsLength, Scorer
+from graphmeta.protocols import HasItems, HasUsers, KeepsHistories, LimitsLength, ReadsHistory, Scorer
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
+from graphmeta.sampling.user_histories import UserHistories
 
 
 def check_model(model: Any, given: Any, name: str) -> None:
@@ -31,10 +32,12 @@ def check_model(model: Any, given: Any, name: str) -> None:
         )
 
 
-def queries_of(model: Scorer, given: EventLog | Samples) -> Samples:
+def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Split | None = None) -> Samples:
     """The samples to rank: those given, or for a log the last click of each session with at least two known items.
 
-    A log is first aligned to the model's items (``log.aligned_to``), which drops events on other items.
+    A log is first aligned to the model's items (``log.aligned_to``), which drops events on other items. For a model
+    that reads users' earlier sessions, the samples get those of ``history``, of the model's own histories and of the
+    log itself, see :class:`~graphmeta.sampling.user_histories.UserHistories`.
 
     Raises:
         InputError: a log without a session of two items known to the model, samples with other item or user
@@ -49,7 +52,11 @@ def queries_of(model: Scorer, given: EventLog | Samples) -> Samples:
                 f"no session of the log has two items known to the model ({given.num_sessions:,} sessions, "
                 f"{given.num_items:,} items); pass a log with the item ids of the training log"
             )
-        return samples
+        return _with_history(model, samples, given, history)
+    if history is not None:
+        raise InputError(
+            "history= applies to a log; samples have their own: UserHistories.of(log).attached(samples, log)"
+        )
     if isinstance(given, Split):
         raise InputError("evaluate takes one part of a split; pass its test part: split.test")
     if isinstance(given, Tasks):
@@ -63,6 +70,19 @@ def queries_of(model: Scorer, given: EventLog | Samples) -> Samples:
             "log.aligned_to(model.items, model.users)"
         )
     return given
+
+
+def _with_history(model: Scorer, samples: Samples, log: EventLog, history: EventLog | Split | None) -> Samples:
+    """The samples of a log with their users' earlier sessions, if the model reads these and the log has users."""
+    if not (isinstance(model, ReadsHistory) and model.reads_history) or log.users is None:
+        return samples
+    items = items_of(model)
+    parts = [*([history] if isinstance(history, EventLog) else history.parts if history is not None else []), log]
+    own = [part if items is None else part.aligned_to(items, part.users) for part in parts]
+    known = UserHistories.of(*own)
+    if isinstance(model, KeepsHistories) and model.histories is not None:
+        known = model.histories.joined(known)
+    return known.attached(samples, own[-1])
 
 
 def left_out(model: Scorer, given: EventLog | Samples, samples: Samples) -> LeftOut:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
 from graphmeta.evaluation.metrics import of_lists, ranks, usable
@@ -25,6 +26,15 @@ from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 
 CONTEXT_LENGTHS = {"1": (1, 1), "2": (2, 2), "3-4": (3, 4), "5+": (5, np.inf)}
+KNOWN_SESSIONS = {
+    "0": (0, 0),
+    "1": (1, 1),
+    "2": (2, 2),
+    "3-5": (3, 5),
+    "6-10": (6, 10),
+    "11-20": (11, 20),
+    "21+": (21, np.inf),
+}
 ITEM_EVENTS = {"0": (0, 0), "1-9": (1, 9), "10-99": (10, 99), "100+": (100, np.inf)}
 
 
@@ -35,6 +45,7 @@ def evaluate(
     ks: tuple[int, ...] = (5, 10, 20),
     metrics: Mapping[str, Metric] | None = None,
     support: np.ndarray | None = None,
+    history: EventLog | Split | None = None,
     batch_size: int = 100,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     **adapting: Unpack[Adapting],
@@ -48,6 +59,8 @@ def evaluate(
         metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
             to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
+        history: for a model that reads users' earlier sessions, a log or split that has them; only sessions that ended
+            before a question's session began are read. The model's own histories and the test log are read too.
         batch_size: samples scored at once; progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
@@ -69,7 +82,7 @@ def evaluate(
     check_model(model, samples, "evaluate")
     _check_ks(ks, model.num_items)
     check_metrics(metrics, rank_names(ks))
-    given, samples = samples, queries_of(model, samples)
+    given, samples = samples, queries_of(model, samples, history)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
     _warn_without_users(model, samples)
@@ -84,6 +97,8 @@ def evaluate(
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
     measured = RankMetrics(found, ks, metrics)
     slices = {"context length": _sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
+    if samples.earlier is not None:
+        slices["known sessions"] = _sliced(measured, samples.earlier.sessions, KNOWN_SESSIONS)
     if support is not None:
         slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
     seconds, lost = time.perf_counter() - began, left_out(model, given, samples)

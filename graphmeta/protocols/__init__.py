@@ -16,7 +16,9 @@ from graphmeta.protocols.scorer import Adapting as Adapting
 from graphmeta.protocols.scorer import Adapts as Adapts
 from graphmeta.protocols.scorer import HasItems as HasItems
 from graphmeta.protocols.scorer import HasUsers as HasUsers
+from graphmeta.protocols.scorer import KeepsHistories as KeepsHistories
 from graphmeta.protocols.scorer import LimitsLength as LimitsLength
+from graphmeta.protocols.scorer import ReadsHistory as ReadsHistory
 from graphmeta.protocols.scorer import ReadsTasks as ReadsTasks
 from graphmeta.protocols.scorer import ReportsMissingUsers as ReportsMissingUsers
 from graphmeta.protocols.scorer import Scorer as Scorer
@@ -70,6 +72,17 @@ class ProductHead(Protocol, metaclass=ReadsMembers):
 
     def learn_temperature(self) -> None:
         """Make the temperature of the products a trained parameter, also where it is a frozen one."""
+        ...
+
+
+@runtime_checkable
+class LearnsItemBias(Protocol, metaclass=ReadsMembers):
+    """A head that can add a learned bias of each item, ``item_bias [C]``, to its scores."""
+
+    item_bias: nn.Parameter | None
+
+    def add_item_bias(self, num_items: int) -> None:
+        """Add the parameter, zero at first."""
         ...
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from graphmeta.data.tables import EntityTable
     from graphmeta.sampling.samples import Samples
+    from graphmeta.sampling.user_histories import UserHistories
 
 
 @runtime_checkable
@@ -83,6 +84,26 @@ class ReadsTasks(Protocol):
     @property
     def reads_tasks(self) -> bool:
         """Whether ``scores`` take :class:`~graphmeta.sampling.tasks.Tasks`."""
+        ...
+
+
+@runtime_checkable
+class ReadsHistory(Protocol):
+    """A scorer, or a part of a system, that reads the earlier sessions of a sample's user (``Samples.earlier``)."""
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether it reads them."""
+        ...
+
+
+@runtime_checkable
+class KeepsHistories(Protocol):
+    """A scorer that holds users' sessions, such as those it was trained on."""
+
+    @property
+    def histories(self) -> UserHistories | None:
+        """The sessions; None if it holds none."""
         ...
 
 

@@ -9,6 +9,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.user_histories import HistoryColumns
 
 NEXT = ("item", "next", "item")
 OF = ("event", "of", "item")
@@ -28,6 +29,7 @@ DUMMY_VALUES: dict[str, float] = {
     "target": -1,
     "user": -1,
     "value": 0.0,
+    "age": 0.0,
     "has_events": True,
 }
 
@@ -38,7 +40,7 @@ class BatchRows:
 
     ptr ``[S + 1]``: events of each sample; n_id ``[I]``: item of each item row; item_sample ``[I]``: its sample;
     event_item ``[E]``: item row of each event; edges ``[2, M]``, weight ``[M]``: transitions; event_columns ``[E]`` and
-    sample_columns ``[S]``: further columns, by name.
+    sample_columns ``[S]``: further columns, by name; history: events of the users' earlier sessions.
     """
 
     ptr: np.ndarray
@@ -49,6 +51,7 @@ class BatchRows:
     weight: np.ndarray
     event_columns: dict[str, np.ndarray]
     sample_columns: dict[str, np.ndarray]
+    history: HistoryColumns | None = None
 
 
 def to_hetero_data(
@@ -74,6 +77,11 @@ def to_hetero_data(
     for store, columns in ((event, rows.event_columns), (query, rows.sample_columns)):
         for name, values in columns.items():
             store[name] = torch.from_numpy(values)
+    if rows.history is not None:
+        history, known = batch["history"], rows.history
+        history.n_id, history.batch = torch.from_numpy(known.n_id), torch.from_numpy(known.sample)
+        history.age, history.days = torch.from_numpy(known.age), torch.from_numpy(known.days).float()
+        history.num_nodes = len(known.n_id)
     if real is not None:
         query.real = torch.from_numpy(real)
     query.num_nodes = len(lengths)

@@ -74,7 +74,7 @@ class Shuffled:
 
     def __call__(self, samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
         """Rows of each batch of an epoch."""
-        return TaskSampler(batch_size, self.bucket_batches, seed).epoch(samples.support_sizes, epoch)
+        return TaskSampler(batch_size, self.bucket_batches, seed).epoch(_sizes(samples), epoch)
 
     def by_clicks(self, clicks: np.ndarray, *, budget: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
         """Rows of each batch: samples in order until their clicks would exceed the budget, at least one sample.
@@ -116,3 +116,9 @@ def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -
         heapq.heappush(free, begins + many)
     by_step = np.argsort(step, kind="stable")
     return iter(np.split(by_step, np.flatnonzero(np.diff(step[by_step])) + 1) if size else [])
+
+
+def _sizes(samples: Samples | Tasks) -> np.ndarray:
+    """The support samples of each task; with users' earlier sessions, the events of these."""
+    earlier = samples.earlier if isinstance(samples, Samples) else None
+    return samples.support_sizes if earlier is None else earlier.events

@@ -16,6 +16,7 @@ from graphmeta.sampling.padding import ragged
 
 if TYPE_CHECKING:
     from graphmeta.sampling.tasks import Tasks
+    from graphmeta.sampling.user_histories import Earlier
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Samples:
 
     Shapes: item ``[N]`` (the log's clicks); begin, end, target, session ``[S]`` (its index in the log); all int64.
     Optional: ``time [N]`` float64 seconds,
-    ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, the rating of the target.
+    ``user [S]`` int64 (-1: unknown), ``value [S]`` float64, the rating of the target, ``age [S]`` float64, how many
+    sessions before the task's query a support sample's session is, and ``earlier``, the user's earlier sessions.
 
     ``items`` and ``users`` are the tables that the indices refer to, if known.
     """
@@ -41,6 +43,8 @@ class Samples:
     value: np.ndarray | None = None
     items: EntityTable | None = field(default=None, repr=False)
     users: EntityTable | None = field(default=None, repr=False)
+    age: np.ndarray | None = None
+    earlier: Earlier | None = field(default=None, repr=False)
 
     has_given_support: ClassVar[bool] = False  # whether the samples are tasks with a given support
 
@@ -96,8 +100,9 @@ class Samples:
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """These samples (a mask, slice or indices); the clicks are shared, not copied."""
-        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value")}
-        return replace(self, **{name: None if column is None else column[rows] for name, column in known.items()})
+        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value", "age")}
+        taken = {name: None if column is None else column[rows] for name, column in known.items()}
+        return replace(self, **taken, earlier=None if self.earlier is None else self.earlier.take(rows))
 
     def latest(self, length: int) -> Samples:
         """The samples with at most their last ``length`` clicks."""

@@ -6,8 +6,11 @@ A *sample* is a context (a contiguous window of clicks) and its next click. A ba
 * ``event``: one row for each click (``item`` = its item row, ``batch`` = its sample, ``order`` = position 0, 1, …);
 * ``sample``: ``ptr`` (its events are ``ptr[s]:ptr[s + 1]``), ``last`` (row of its last event), ``target``; if some
   sample has no event, ``has_events`` is the mask of samples with events;
+* ``history``, if the samples have earlier sessions of their users: one row for each event of these (``n_id`` = its
+  item, ``batch`` = the sample, ``age`` = how many sessions ago, 1 is the latest, ``days`` before the question);
 * optional columns of the log: ``event.time`` and ``sample.next_time`` (seconds; NaN when recommending, or if the log
-  does not have the next click), ``sample.user`` (-1: unknown), ``sample.value`` (of the target);
+  does not have the next click), ``sample.user`` (-1: unknown), ``sample.value`` (of the target), ``sample.age`` (of a
+  support sample's session, in sessions ago);
 * edges ``(item, next, item)``, one per distinct transition, with ``weight`` = its count, and ``(event, of, item)``.
 
 GNN, RNN, CNN and attention encoders all read this form. With ``task`` given, the rows are grouped by task
@@ -61,10 +64,14 @@ def session_batch(
     if samples.time is not None:
         event_columns["time"] = samples.time[where]
         sample_columns["next_time"] = next_times(samples, samples.time)
-    sample_columns |= {name: getattr(samples, name) for name in ("user", "value") if getattr(samples, name) is not None}
+    given = {name: getattr(samples, name) for name in ("user", "value", "age")}
+    sample_columns |= {name: column for name, column in given.items() if column is not None}
     if (samples.lengths == 0).any():
         sample_columns["has_events"] = samples.lengths > 0
-    rows = BatchRows(ptr, key % num_items, key // num_items, event_item, edges, weight, event_columns, sample_columns)
+    history = None if samples.earlier is None else samples.earlier.columns()
+    rows = BatchRows(
+        ptr, key % num_items, key // num_items, event_item, edges, weight, event_columns, sample_columns, history
+    )
     return to_hetero_data(rows) if task is None else task_major(rows, task, num_tasks)
 
 

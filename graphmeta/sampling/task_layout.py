@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
 from graphmeta.sampling.batch_rows import DUMMY_VALUES, NEXT, OF, BatchRows, to_hetero_data
 from graphmeta.sampling.padding import events_per_dummy, overwritten, padded_index, padded_sizes, ragged
+from graphmeta.sampling.user_histories import HistoryColumns
 
 
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
@@ -21,11 +24,15 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
         "item": np.bincount(item_task, minlength=num_tasks),
         "edge": np.bincount(edge_task, minlength=num_tasks),
     }
+    if rows.history is not None:
+        count["history"] = np.bincount(task[rows.history.sample], minlength=num_tasks)
     if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
         return to_hetero_data(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
     shortest = int(lengths.min(initial=1) > 0)
     size = padded_sizes(count, int(lengths.max(initial=1)), shortest)
+    if rows.history is not None:
+        size["history"] = int(count["history"].max(initial=0))
     sample_at = padded_index(task, count["sample"], size["sample"])
     item_at = padded_index(item_task, count["item"], size["item"])
     dummy = np.ones(num_tasks * size["sample"], dtype=bool)
@@ -56,6 +63,8 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
             k: overwritten(np.full(len(dummy), DUMMY_VALUES[k]), sample_at, v) for k, v in rows.sample_columns.items()
         },
     )
+    if rows.history is not None:
+        padded = replace(padded, history=_padded_history(rows.history, task, count, size, sample_at))
     if "has_events" in padded.sample_columns:
         padded.sample_columns["has_events"] = new_lengths > 0
     return to_hetero_data(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
@@ -96,6 +105,21 @@ def _dummy_sessions(
     return event_item, item_sample, steps, steps[0] // size["item"]
 
 
+def _padded_history(
+    rows: HistoryColumns, task: np.ndarray, count: dict[str, np.ndarray], size: dict[str, int], sample_at: np.ndarray
+) -> HistoryColumns:
+    """The rows, with dummy rows that belong to the last sample of their task, a dummy."""
+    at = padded_index(task[rows.sample], count["history"], size["history"])
+    number = len(count["history"]) * size["history"]
+    last = (np.arange(number) // max(size["history"], 1) + 1) * size["sample"] - 1
+    return HistoryColumns(
+        n_id=overwritten(np.full(number, rows.n_id[:1].sum()), at, rows.n_id),
+        sample=overwritten(last, at, sample_at[rows.sample]),
+        age=overwritten(np.ones(number, dtype=np.int64), at, rows.age),
+        days=overwritten(np.zeros(number), at, rows.days),
+    )
+
+
 def _dummy_times(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:
     """A time for each event: one second apart within a sample, starting at the first real time.
 
@@ -127,6 +151,12 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     for store, rows in (("event", event), ("sample", sample)):
         for name in DUMMY_VALUES.keys() & batch[store].keys():
             own[store][name] = batch[store][name][rows]
+    if "history" in batch.rows:
+        past = slice(t * batch.rows["history"], (t + 1) * batch.rows["history"])
+        for name in ("n_id", "age", "days"):
+            own["history"][name] = batch["history"][name][past]
+        own["history"].batch = batch["history"].batch[past] - sample.start
+        own["history"].num_nodes = batch.rows["history"]
     own[OF].edge_index = torch.stack([torch.arange(batch.rows["event"], device=real.device), own["event"].item])
     edge = slice(t * batch.rows["edge"], (t + 1) * batch.rows["edge"])
     own[NEXT].edge_index = batch[NEXT].edge_index[:, edge] - item.start

@@ -462,7 +462,8 @@ def test_tasks_in_chunks_are_the_tasks_at_once(scope):
     def learned(task_chunk):
         """Weights after two epochs, and answers."""
         log, model = fake_log(sessions=20, items=ITEMS), recommender(ENCODERS["GatedSessionGraph"])
-        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3), task_chunk=task_chunk)
+        adaptation = Adaptation(Scope(*scope), step=Gradient(0.3))
+        adaptation.task_chunk = task_chunk
         system = System(model, log.items, adaptation=adaptation)
         losses = [report.loss for report in train(system, log, epochs=2, batch_size=7)]
         queries = last_clicks(log)
@@ -492,7 +493,7 @@ def test_a_chunk_is_what_its_memory_lets_in():
     adaptation.task_chunk = 3
     assert "for 3 tasks at a time" in estimate(adaptation, model, many, 7)
     with pytest.raises(InputError, match="task_chunk must be at least 1"):
-        Adaptation(Scope(""), step=Gradient(0.3), task_chunk=0)
+        adaptation.task_chunk = 0
 
 
 @pytest.mark.parametrize(("order", "score"), [(1, False), (2, False), (1, True), (2, True)])

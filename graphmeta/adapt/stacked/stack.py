@@ -343,7 +343,7 @@ class Stack(Ownership, TorchFunctionMode):
         own = copy.copy(batch)
         size = batch.rows or {store: batch[store].num_nodes for store in ("item", "event", "sample")}
         self.sizes = tuple(size[store] for store in ("item", "event", "sample"))
-        points = {("item", "batch"): "sample", ("event", "item"): "item", ("event", "batch"): "sample"}
+        points = {(store, "batch"): "sample" for store in ("item", "event", "history")} | {("event", "item"): "item"}
         for store in own.stores:
             for key, value in list(store.items()):
                 if not isinstance(value, Tensor):

@@ -11,12 +11,14 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.nn.catalogue_softmax import ScoreTerm, plus, products_at, score_cross_entropy
 from graphmeta.nn.heads.scoring import ScoringHead
+from graphmeta.sampling.session_batch import real_samples
 
 
 class Dot(ScoringHead):
     """Score = inner product of the sample's query vector with the candidate: ``σ project(readout(h)) · e_i``.
 
-    With ``bias``, the candidate's last column is an additive item bias: ``[query ; 1] · [e_i ; b_i]``.
+    With ``bias``, the candidate's last column is an additive item bias: ``[query ; 1] · [e_i ; b_i]``. After
+    :meth:`add_item_bias`, the head has a bias of its own, ``+ item_bias_i``.
 
     Args:
         scale: σ, a constant, unless :meth:`learn_temperature` makes it a parameter.
@@ -43,6 +45,11 @@ class Dot(ScoringHead):
         self.readout, self.project = readout, nn.Identity() if project is None else project
         self.bias, self.score_terms = bias, nn.ModuleDict(dict(score_terms or {}))
         self.scale: float | nn.Parameter = scale
+        self.item_bias: nn.Parameter | None = None
+
+    def add_item_bias(self, num_items: int) -> None:
+        """Add a parameter ``item_bias [C]``, zero at first, to the scores; a task may adapt it alone."""
+        self.item_bias = nn.Parameter(torch.zeros(num_items))
 
     def learn_temperature(self) -> None:
         """Make σ (the inverse softmax temperature) a trained parameter: the products' weight beside the score terms."""
@@ -85,10 +92,14 @@ class Dot(ScoringHead):
         """Scores of all candidates for all samples."""
         query, vectors = self.query(states, batch), self.vectors(candidates)
         extra = self.extra(batch, query, vectors)
-        return plus(F.linear(query, vectors), extra)
+        scores = plus(F.linear(query, vectors), extra)
+        return scores if self.item_bias is None else scores + self.item_bias
 
     def cross_entropy(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """``cross_entropy(scores, target)`` of the real samples."""
+        if self.item_bias is not None:
+            scores = real_samples(batch, self(states, batch, candidates))
+            return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
         sample, query, vectors = batch["sample"], self.query(states, batch), self.vectors(candidates)
         extra = self.extra(batch, query, vectors)
         return score_cross_entropy(query, vectors, sample.target, real=sample.get("real"), extra=extra)

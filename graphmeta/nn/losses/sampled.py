@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch_geometric.data import HeteroData
@@ -18,7 +19,7 @@ from graphmeta.nn.features.tables import rows_of
 from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.negatives import by_probability, uniform
-from graphmeta.protocols import CandidateLoss, ProductHead
+from graphmeta.protocols import CandidateLoss, LearnsItemBias, ProductHead
 from graphmeta.sampling.session_batch import real_samples
 
 
@@ -166,6 +167,11 @@ class SampledSoftmaxLoss(nn.Module):
         items, log_weight = self.sample(target, len(candidates))
         own = head.vectors(rows_of(candidates, target))
         vectors = head.vectors(rows_of(candidates, items))
+        biased = query
+        if isinstance(head, LearnsItemBias) and head.item_bias is not None:
+            biased = F.pad(query, (0, 1), value=1.0)
+            own = torch.cat([own, head.item_bias[target, None]], 1)
+            vectors = torch.cat([vectors, head.item_bias[items, None]], 1)
 
         def product(row: Tensor, column: Tensor) -> Tensor:
             return (query.index_select(0, row) * head.vectors(rows_of(candidates, column))).sum(1)
@@ -176,7 +182,7 @@ class SampledSoftmaxLoss(nn.Module):
             row, column, value = (torch.cat(part) for part in zip(*terms, strict=True))
             extra = row, column, value
         sampled = SampledItems(vectors, items, log_weight, target)
-        return sampled_cross_entropy(query, own, sampled, real=sample.get("real"), extra=extra)
+        return sampled_cross_entropy(biased, own, sampled, real=sample.get("real"), extra=extra)
 
     def _over_chosen(self, head: CandidateLoss, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """The losses of a head that scores chosen candidates: the sampled items, and the targets of the batch."""

@@ -1,0 +1,245 @@
+"""Users' earlier sessions: which sessions of a user ended before a question, and their events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable, locate, same_ids
+from graphmeta.errors import InputError
+from graphmeta.sampling.padding import ragged
+from graphmeta.sampling.samples import Samples
+
+DAY = 86400.0  # seconds
+
+
+@dataclass(frozen=True, eq=False)
+class UserHistories:
+    """The sessions of each user, by their first event: user u has the sessions ``ptr[u]:ptr[u + 1]``.
+
+    Session r has the events ``begin[r]:begin[r + 1]``. A session counts as earlier than a question if it, and every
+    session of the user that began before it, ended strictly before the question's session began.
+
+    Shapes: item ``[N]`` int64, time ``[N]`` float64 (seconds, or row numbers of a log without times); begin ``[R + 1]``
+    int64; starts, ends ``[R]`` float64 (ends: the latest event of the user so far); ptr ``[U + 1]`` int64;
+    sessions ``[R]`` original ids.
+    """
+
+    item: np.ndarray
+    time: np.ndarray
+    begin: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    ptr: np.ndarray
+    sessions: np.ndarray
+    items: EntityTable
+    users: EntityTable
+    has_time: bool = True
+
+    @classmethod
+    def of(cls, *logs: EventLog) -> UserHistories:
+        """The sessions of known users in these logs; a session id that is in several logs counts in the first of them.
+
+        Args:
+            logs: logs with the same item indices, e.g. the parts of a split.
+
+        Raises:
+            InputError: a log without users, or with other item indices than the first, or no log.
+        """
+        if not logs:
+            raise InputError("there is no log to take histories from; pass one")
+        for log in logs:
+            if log.users is None or log.session_user is None:
+                raise InputError("the log has no users; name its user column when reading it (user=)")
+            if not same_ids(log.items, logs[0].items):
+                raise InputError("the logs have different items; align them first: log.aligned_to(items, log.users)")
+        users = _all_users([log.users for log in logs if log.users is not None])
+        owner = np.concatenate([_owners(log, users) for log in logs])
+        ids = np.concatenate([log.sessions.astype(object) for log in logs])
+        lengths = np.concatenate([log.lengths for log in logs])
+        starts = np.concatenate([np.append(log.time, np.inf)[log.ptr[:-1]] for log in logs])
+        kept = np.flatnonzero((owner >= 0) & (lengths > 0) & ~pd.Series(ids).duplicated().to_numpy())
+        kept = kept[np.lexsort((kept, starts[kept], owner[kept]))]
+        first = np.cumsum(lengths) - lengths
+        rows, begin = ragged(first[kept], lengths[kept])
+        time = np.concatenate([log.time for log in logs])[rows]
+        last = time[begin[1:] - 1]
+        ends = pd.Series(last).groupby(owner[kept]).cummax().to_numpy(dtype=np.float64)
+        return cls(
+            item=np.concatenate([log.item for log in logs])[rows],
+            time=time,
+            begin=begin,
+            starts=starts[kept],
+            ends=ends,
+            ptr=np.searchsorted(owner[kept], np.arange(len(users) + 1)),
+            sessions=ids[kept],
+            items=logs[0].items,
+            users=users,
+            has_time=all(log.has_time for log in logs),
+        )
+
+    def joined(self, other: UserHistories) -> UserHistories:
+        """These sessions and those of ``other``; a session id that is in both counts once.
+
+        Raises:
+            InputError: other item indices.
+        """
+        return UserHistories.of(self.log(), other.log())
+
+    def log(self) -> EventLog:
+        """The sessions as a log."""
+        order = np.argsort(self.starts, kind="stable")
+        rows, ptr = ragged(self.begin[:-1][order], np.diff(self.begin)[order])
+        session = np.repeat(np.arange(len(order)), np.diff(ptr))
+        return EventLog(
+            session=session,
+            item=self.item[rows],
+            time=self.time[rows],
+            sessions=self.sessions[order],
+            items=self.items,
+            users=self.users,
+            session_user=self.owner[order],
+            has_time=self.has_time,
+        )
+
+    @property
+    def owner(self) -> np.ndarray:
+        """The user of each session, ``[R]``."""
+        return np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
+
+    def session_of(self, rows: np.ndarray) -> np.ndarray:
+        """The session of each of these events."""
+        return np.searchsorted(self.begin, rows, side="right") - 1
+
+    def until(self, user: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The end of each user's sessions that are earlier than a time: rows ``ptr[user]:until``, ``[S]``.
+
+        Shapes: user ``[S]`` int64 (-1: unknown, which has none), before ``[S]`` float64.
+        """
+        times = np.unique(self.ends)
+        size = len(times) + 1
+        key = self.owner * size + np.searchsorted(times, self.ends)
+        found = np.searchsorted(key, user * size + np.searchsorted(times, before))
+        return np.where(user >= 0, np.maximum(found, self.ptr[user]), 0)
+
+    def before_sessions(self, sessions: np.ndarray) -> Earlier:
+        """The sessions of the same user that are earlier than each of these sessions."""
+        return self.earlier(self.owner[sessions], self.starts[sessions])
+
+    def attached(self, samples: Samples, log: EventLog, *, sessions: int | None = None) -> Samples:
+        """The samples of a log with their users' earlier sessions, at most the last ``sessions`` of each.
+
+        Args:
+            log: the log that ``samples.session`` refers to; its users are found by their ids.
+        """
+        if log.users is None or log.session_user is None:
+            return replace(samples, earlier=None)
+        number = np.append(self.users.rows_of(log.users.ids), -1)
+        user = number[log.session_user[samples.session]]
+        return replace(samples, earlier=self.earlier(user, log.starts[samples.session], sessions=sessions))
+
+    def for_users(self, users: Sequence[Any], *, sessions: int | None = None) -> Earlier:
+        """All sessions of these users, by id; an unknown user has none."""
+        user = locate(self.users.ids, np.array(list(users), dtype=object))
+        return self.earlier(user, np.full(len(user), np.inf), sessions=sessions)
+
+    def earlier(self, user: np.ndarray, before: np.ndarray, *, sessions: int | None = None) -> Earlier:
+        """The users' sessions that are earlier than a time, at most the last ``sessions`` of each."""
+        until = self.until(user, before)
+        since = np.where(user >= 0, self.ptr[user], 0)
+        if sessions is not None:
+            since = np.maximum(since, until - sessions)
+        last = np.append(self.ends, 0.0)[np.maximum(until, 1) - 1]
+        return Earlier(self, since, until, np.where(np.isfinite(before), before, last), sessions)
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """The earlier sessions of each sample's user: sample s has the sessions ``since[s]:until[s]`` of the histories.
+
+    Shapes: since, until ``[S]`` int64; asked ``[S]`` float64, the time of the question.
+    """
+
+    histories: UserHistories
+    since: np.ndarray
+    until: np.ndarray
+    asked: np.ndarray
+    limit: int | None = None
+
+    @property
+    def sessions(self) -> np.ndarray:
+        """Number of earlier sessions, ``[S]``."""
+        return self.until - self.since
+
+    @property
+    def events(self) -> np.ndarray:
+        """Number of events of the earlier sessions, ``[S]``."""
+        return self.histories.begin[self.until] - self.histories.begin[self.since]
+
+    def take(self, rows: np.ndarray | slice) -> Earlier:
+        """Those of these samples."""
+        return replace(self, since=self.since[rows], until=self.until[rows], asked=self.asked[rows])
+
+    def latest(self, events: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the events, at most the last ``events`` of each sample, ``[sum]``, and pointer ``[S + 1]``."""
+        end, count = self.histories.begin[self.until], self.events
+        count = count if events is None else np.minimum(count, events)
+        return ragged(end - count, count)
+
+    def columns(self) -> HistoryColumns:
+        """The events as columns."""
+        known = self.histories
+        rows, ptr = self.latest(None)
+        sample = np.repeat(np.arange(len(self.since)), np.diff(ptr))
+        session = known.session_of(rows)
+        ago = self.asked[sample] - known.time[rows]
+        days = ago / DAY if known.has_time else np.zeros(len(rows))
+        return HistoryColumns(known.item[rows], sample, self.until[sample] - session, np.maximum(days, 0.0))
+
+
+@dataclass(frozen=True)
+class HistoryColumns:
+    """Events of earlier sessions: n_id (item), sample, age (sessions ago, 1 is the latest), days before the question.
+
+    Shapes: all ``[H]``; days float64 (0 for a log without times), the others int64.
+    """
+
+    n_id: np.ndarray
+    sample: np.ndarray
+    age: np.ndarray
+    days: np.ndarray
+
+
+def _all_users(tables: Sequence[EntityTable]) -> EntityTable:
+    """One table with the users of all tables, those of the first one first."""
+    if all(same_ids(tables[0], table) for table in tables[1:]):
+        return tables[0]
+    ids = pd.unique(pd.Series(np.concatenate([table.ids.astype(object) for table in tables])))
+    return EntityTable(np.asarray(ids, dtype=object), {})
+
+
+def _owners(log: EventLog, users: EntityTable) -> np.ndarray:
+    """The row of each session's user in ``users``, -1 if unknown, ``[S]``."""
+    assert log.users is not None and log.session_user is not None
+    return np.append(users.rows_of(log.users.ids), -1)[log.session_user]
+
+
+def histories_of_sessions(items: EntityTable, sessions: Iterable[Iterable[Any]]) -> UserHistories:
+    """The histories of one unnamed user from sessions of original item ids, oldest first; unknown items are left out.
+
+    Shapes: session r has time r, so ``days`` are not known.
+    """
+    rows = [items.rows_of(np.array(list(session), dtype=object)) for session in sessions]
+    rows = [row[row >= 0] for row in rows]
+    rows = [row for row in rows if len(row)]
+    begin = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    number = np.arange(len(rows), dtype=np.float64)
+    time = np.repeat(number, np.diff(begin))
+    item = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
+    table, ptr = EntityTable(np.array([None], dtype=object), {}), np.array([0, len(rows)])
+    return UserHistories(item, time, begin, number, number, ptr, np.arange(len(rows)), items, table, has_time=False)
