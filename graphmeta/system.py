@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import (
+    Adapting,
     CandidateLoss,
     FitsStatistics,
     PositionLoss,
@@ -39,7 +40,7 @@ from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, 
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
-from graphmeta.sampling.user_histories import UserHistories
+from graphmeta.sampling.user_histories import Earlier, History, UserHistories, asked_of
 from graphmeta.storage import not_finite, save_state
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
@@ -104,7 +105,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         super().__init__()
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
-        self.samples = samples or (partial(last_clicks, min_length=3) if self.episodic else prefixes)
+        shortest = 2 if adaptation is None else adaptation.support.min_length
+        self.samples = samples or (partial(last_clicks, min_length=shortest) if self.episodic else prefixes)
         self.batches = batches or Shuffled(bucket_batches=50 if self.episodic else 1)
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
@@ -241,7 +243,9 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """Whether it reads the earlier sessions of a sample's user."""
         return any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules() if part is not self)
 
-    def with_history(self, samples: Samples, log: EventLog, histories: UserHistories | None = None) -> Samples:
+    def with_history(
+        self, samples: Samples | Tasks, log: EventLog, histories: UserHistories | None = None
+    ) -> Samples | Tasks:
         """The samples of a log with the earlier sessions of their users, if the system reads these and the log has
         users.
 
@@ -389,37 +393,39 @@ class System(nn.Module, metaclass=_NamesRemedies):
         k: int = 10,
         *,
         user: Any = None,
+        history: EventLog | Sequence[Iterable[Any]] | None = None,
         times: Sequence[float] | None = None,
         unknown: str = "raise",
         exclude_seen: bool = False,
-        steps: int | None = None,
-        max_support: int | None = None,
+        **adapting: Unpack[Adapting],
     ) -> list[Recommendation]:
         """The k best next items for any session of original ids, also one not in training.
 
         Args:
             session: item ids, oldest first.
             user: the original id of the session's user; an unknown user counts as none.
+            history: for a system that reads users' earlier sessions, these sessions as lists of item ids, oldest first,
+                or a log that has them, with ``user``; if not given, those of ``user`` in the log that it was fitted to,
+                which a loaded system does not have. ``session`` may then be empty.
             times: the time of each click in seconds, for systems with dwell times.
             unknown: how to handle unknown item ids: ``raise``, ``warn`` (and skip) or ``ignore``.
             exclude_seen: exclude the items of the session; there may then be fewer than k results.
             steps, max_support: see :meth:`scores`.
 
         Raises:
-            InputError: an unknown item, a session without any known item, one id instead of a session, or k not
-                below the number of items.
+            InputError: an unknown item, a session without any known item, one id instead of a session, k not below the
+                number of items, or ``history`` for a system that reads none.
         """
-        whose, when = (None if user is None else [user]), (None if times is None else [times])
         clicks = listed(session)
         best = self.recommend_many(
             [clicks],
             k,
-            users=whose,
-            times=when,
+            users=None if user is None else [user],
+            history=history if history is None or isinstance(history, EventLog) else [history],
+            times=None if times is None else [times],
             unknown=unknown,
             exclude_seen=exclude_seen,
-            steps=steps,
-            max_support=max_support,
+            **adapting,
         )[0]
         if not best and not knows_any(self.items, clicks):
             raise InputError(NO_KNOWN_ITEM)
@@ -431,11 +437,11 @@ class System(nn.Module, metaclass=_NamesRemedies):
         k: int = 10,
         *,
         users: Sequence[Any] | None = None,
+        history: History | None = None,
         times: Sequence[Sequence[float]] | None = None,
         unknown: str = "raise",
         exclude_seen: bool = False,
-        steps: int | None = None,
-        max_support: int | None = None,
+        **adapting: Unpack[Adapting],
     ) -> list[list[Recommendation]]:
         """:meth:`recommend` for any number of sessions, with the same results.
 
@@ -452,16 +458,30 @@ class System(nn.Module, metaclass=_NamesRemedies):
             )
         if len(sessions) == 0:
             return []
-        queries = Sessions.of(self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown)
+        earlier = self._earlier(history, users, len(sessions))
+        queries = Sessions.of(
+            self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown, earlier=earlier
+        )
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
             warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
         found: list[list[Recommendation]] = [[] for _ in queries.rows]
         for places, samples in queries.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
             seen = [queries.rows[place] for place in places] if exclude_seen else None
-            scores = self.scores(samples, steps=steps, max_support=max_support)
+            scores = self.scores(samples, **adapting)
             for place, best in zip(places, best_of(scores, int(k), self.items, seen), strict=True):
                 found[place] = best
         return found
+
+    def _earlier(self, history: History | None, users: Sequence[Any] | None, sessions: int) -> Earlier | None:
+        """The earlier sessions of the users of this many sessions."""
+        if not self.reads_history:
+            if history is not None:
+                raise InputError("this system reads no history; leave it out, or fit one that adapts to users")
+            return None
+        for name, given in (("users", users), ("histories", None if isinstance(history, EventLog) else history)):
+            if given is not None and len(given) != sessions:
+                raise InputError(f"{len(given)} {name} for {sessions} sessions; pass one per session")
+        return asked_of(history, users, items=self.items, kept=self.histories)
 
     def save(self, folder: str | Path) -> None:
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.

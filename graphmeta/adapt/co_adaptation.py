@@ -15,6 +15,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.engine import Weight, Weights
 from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Step
+from graphmeta.adapt.support import SupportSource
 from graphmeta.errors import InputError
 from graphmeta.recommender import Encoded, Recommender, Summary, task_mean
 from graphmeta.sampling.session_batch import without_targets
@@ -54,10 +55,11 @@ class CoAdaptation(Adaptation):
         paths: Sequence[str],
         mix: str,
         inner: InnerLoop | None = None,
+        support: SupportSource | None = None,
     ) -> None:
         if inner is not None and inner.multi_step is not None:
             raise InputError("co-adaptation mixes paths after the last step and has no multi-step loss; leave it out")
-        super().__init__(scope, step=step, start=start, inner=inner)
+        super().__init__(scope, step=step, start=start, inner=inner, support=support)
         self.gate, self.semantic, self.paths, self.mix = start, semantic, list(paths), mix
         self.own: list[list[str]] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -117,10 +117,10 @@ class GroupRates(nn.Module):
     towards ``lr``. A scalar rate for a matrix or table keeps its change low-rank.
 
     Args:
-        lr: the initial rate of every group, above 0.
+        lr: the initial rate of every group, above 0; or one for each group, ``{"head.item_bias": 100, "": 0.01}``.
         groups: the name prefixes of the groups (``("encoder", "head")``), as in
             :class:`~graphmeta.adapt.scope.Scope`; a parameter belongs to the longest matching prefix. If not given,
-            each parameter is a group of its own.
+            the names in ``lr``; with one rate, each parameter is a group of its own.
         per_step: separate rates for each step.
 
     Raises:
@@ -130,15 +130,20 @@ class GroupRates(nn.Module):
     Differs: learned in log space, so that a rate stays positive.
     """
 
-    def __init__(self, lr: float, *, groups: Sequence[str] | None = None, per_step: bool = True) -> None:
+    def __init__(
+        self, lr: float | Mapping[str, float], *, groups: Sequence[str] | None = None, per_step: bool = True
+    ) -> None:
         super().__init__()
-        if _rate(lr) == 0:
+        each = lr if isinstance(lr, Mapping) else {"": lr}
+        if any(_rate(one) == 0 for one in each.values()):
             raise InputError("a rate learned in log space cannot start at 0; use a small one, such as 1e-3")
+        groups = tuple(lr) if groups is None and isinstance(lr, Mapping) else groups
         self.lr = lr
         self.groups, self.per_step, self.rates = None if groups is None else tuple(groups), per_step, nn.ParameterDict()
         self.initial: Tensor
-        self.register_buffer("initial", torch.tensor(float(lr)))
+        self.register_buffer("initial", torch.tensor([float(one) for one in each.values()]).squeeze(0))
         self.group_of: dict[str, str] = {}
+        self.at: dict[str, int | None] = {}  # the place of each group's rate in ``initial``; None if there is one rate
 
     def arguments(self) -> dict[str, Any]:
         """The initial rate, the groups, and whether rates are separate for each step."""
@@ -152,8 +157,9 @@ class GroupRates(nn.Module):
         """A parameter ``log_rate [steps or 1]`` for each group."""
         self.group_of = {name: name if self.groups is None else self._group(name, names) for name in names}
         used = set(self.group_of.values())
+        self.at = {group: list(self.lr).index(group) if isinstance(self.lr, Mapping) else None for group in used}
         for group in self.groups or ():
-            if group not in used:
+            if group not in used and group:  # "" is for all others, of which there may be none
                 raise InputError(f"no parameter is left for the group {group!r}; in scope are: {', '.join(names)}")
         for group in sorted(used):
             self.rates[_key(group)] = nn.Parameter(torch.zeros(steps if self.per_step else 1))
@@ -164,7 +170,10 @@ class GroupRates(nn.Module):
         Raises:
             InputError: a step without a learned rate.
         """
-        return self.initial * _of_step(self.rates[_key(self.group_of[name])], step, self.per_step).exp()
+        group = self.group_of[name]
+        at = self.at[group]
+        initial = self.initial if at is None else self.initial[at]
+        return initial * _of_step(self.rates[_key(group)], step, self.per_step).exp()
 
     def _group(self, name: str, names: list[str]) -> str:
         """The longest matching group of the name."""

@@ -26,6 +26,7 @@ class SupportSource(Protocol):
     """Makes the support of each sample, and averages its losses."""
 
     reads_history: bool  # whether the samples need their users' earlier sessions
+    min_length: int  # clicks of the shortest session whose last click is a query to train on
 
     def bind(self, recommender: Recommender) -> None:
         """Called once with the recommender that is adapted."""
@@ -52,7 +53,7 @@ class SessionSupport(nn.Module):
     Source: CBML, §4.
     """
 
-    reads_history = False
+    reads_history, min_length = False, 3
 
     def bind(self, recommender: Recommender) -> None:
         """Nothing to do."""
@@ -86,7 +87,7 @@ class UserSupport(nn.Module):
         InputError: another decay, or fewer than one session.
     """
 
-    reads_history = True
+    reads_history, min_length = True, 2
 
     def __init__(self, *, sessions: int | None = None, decay: float | None = 0.05) -> None:
         super().__init__()

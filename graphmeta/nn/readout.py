@@ -33,9 +33,10 @@ class Last(nn.Module):
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector per sample."""
         last, known = batch["sample"].last, batch["sample"].get("has_events")
-        if known is None:
-            return states.index_select(0, last)
-        return torch.cat([states, states.new_zeros(1, states.shape[1])])[torch.where(known, last, len(states))]
+        if len(states) == 0:
+            return states.new_zeros(len(last), states.shape[1])
+        found = states.index_select(0, last)
+        return found if known is None else torch.where(known[:, None], found, 0.0)
 
 
 class Mean(nn.Module):

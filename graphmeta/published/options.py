@@ -9,7 +9,7 @@ inner=InnerLoop(order=2))``. The command line and stored build specs use numbers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -29,11 +29,12 @@ from graphmeta.protocols import Objective
 from graphmeta.retrain.transfer import RESTARTS, Restart
 
 SCOPES: dict[str, Scope] = {
-    "predictor": Scope("head.project", "head.score_terms", "head.scale"),
+    "predictor": Scope("head.project", "head.score_terms", "head.scale", "head.item_bias"),
     "encoder_head": Scope("encoder", "head"),
     "all": Scope(""),
+    "item_bias": Scope("head.item_bias"),
 }
-PREDICTOR, ENCODER_AND_HEAD, EVERYTHING = SCOPES.values()
+PREDICTOR, ENCODER_AND_HEAD, EVERYTHING, ITEM_BIAS = SCOPES.values()
 _OLD_SCOPES = {"attention": "encoder_head"}  # an earlier name, in build specs and commands
 
 
@@ -61,6 +62,30 @@ class ClusterGate:
     def entries_read(self, session: int) -> slice:
         """The entries of ``[S ; C]`` that the gate reads; ``session`` is the size of S."""
         return slice(None if self.session else session, None if self.cluster else session)
+
+
+@dataclass(frozen=True)
+class UserTasks:
+    """A user is a task: the items of the user's earlier sessions are the support, the present session is the query.
+
+    Args:
+        sessions: at most the last ``sessions`` sessions of a user; all if not given.
+        max_support: at most the last ``max_support`` events of these.
+        decay: the initial λ of the support weights ``exp(−λ sessions ago)``, see
+            :class:`~graphmeta.adapt.support.UserSupport`.
+        item_bias: whether the head gets an item bias, which a task adapts.
+        bias_rate: its initial learning rate, if ``step`` is a number; the rates are then learned, one for the item
+            bias and one for all other parameters.
+    """
+
+    sessions: int | None = None
+    max_support: int = 100
+    decay: float = 0.05
+    item_bias: bool = True
+    bias_rate: float = 100.0
+
+
+Anchor = UserTasks | None  # what a task is: a user, or if None a session
 
 
 @dataclass(frozen=True)
@@ -262,6 +287,25 @@ def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
     return {"gate": name, "granularity": to_json(one.granularity), "gate_scope": scope}
 
 
+_OF_USERS = {"history": "sessions", "history_events": "max_support", "decay": "decay", "item_bias": "item_bias"}
+_OF_USERS |= {"bias_rate": "bias_rate"}  # flat names of the fields of UserTasks
+
+
+def _make_anchor(values: Mapping[str, Any], default: Anchor) -> Anchor:
+    anchor = values.get("anchor", "session" if default is None else "user")
+    if anchor not in ("session", "user"):
+        raise InputError(f"anchor={anchor!r} must be session or user")
+    given = {own: values[name] for name, own in _OF_USERS.items() if values.get(name) is not None}
+    if anchor == "session":
+        return None
+    return replace(default or UserTasks(), **given)
+
+
+def _flat_anchor(anchor: Anchor) -> dict[str, Any]:
+    names = {name: None if anchor is None else getattr(anchor, own) for name, own in _OF_USERS.items()}
+    return {"anchor": "session" if anchor is None else "user", **names}
+
+
 # Types whose objects have names: on the command line, and in build specs.
 _NAMED: dict[Any, Mapping[str, Any]] = {
     Activation: ACTIVATIONS,
@@ -346,6 +390,20 @@ _CODECS: dict[Any, OptionCodec] = {
         {"lr": float, "learned": bool | str},
         _make_step,
         _flat_step,
+    ),
+    Anchor: OptionCodec(
+        "UserTasks(…) of graphmeta.published.options for users as tasks, or None for sessions",
+        lambda value: value is None or isinstance(value, UserTasks),
+        {
+            "anchor": str,
+            "history": int | None,
+            "history_events": int | None,
+            "decay": float | None,
+            "item_bias": bool | None,
+            "bias_rate": float | None,
+        },
+        _make_anchor,
+        _flat_anchor,
     ),
     InnerLoop: OptionCodec(
         "an InnerLoop(…)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
+from typing import TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -14,7 +15,8 @@ from graphmeta.adapt.co_adaptation import CoAdaptation
 from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.gated import Gated
-from graphmeta.adapt.step import Gradient, Step
+from graphmeta.adapt.step import Gradient, GroupRates, Step
+from graphmeta.adapt.support import SessionSupport, SupportSource, UserSupport
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import field_name
 from graphmeta.nn.heads.scoring import named
@@ -23,10 +25,12 @@ from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
-from graphmeta.protocols import ProductHead, ProjectedHead, ReadoutHead
-from graphmeta.published.options import step_of
+from graphmeta.protocols import LearnsItemBias, ProductHead, ProjectedHead, ReadoutHead
+from graphmeta.published.options import ITEM_BIAS, Anchor, step_of
 from graphmeta.recommender import Recommender
 from graphmeta.system import System
+
+_ITEM_BIAS = "head.item_bias"
 
 
 def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> System:
@@ -113,26 +117,67 @@ def with_adaptation(base: System, adaptation: Adaptation) -> System:
     return system
 
 
+class Anchored(TypedDict):
+    """The arguments of an adaptation that depend on what a task is."""
+
+    step: Step
+    support: SupportSource
+
+
+def anchored(own: System, anchor: Anchor, scope: Scope, step: Step | float) -> tuple[Scope, Anchored]:
+    """Scope, step and support for tasks of sessions or of users; ``own`` gets an item bias where users adapt one.
+
+    Raises:
+        InputError: an item bias for a head that cannot have one.
+    """
+    users = anchor
+    if users is None:
+        return scope, {"step": step_of(step), "support": SessionSupport()}
+    own.max_support = users.max_support
+    support, head = UserSupport(sessions=users.sessions, decay=users.decay), own.recommender.head
+    if not users.item_bias:
+        return scope, {"step": step_of(step), "support": support}
+    if not isinstance(head, LearnsItemBias):
+        raise InputError(
+            f"{type(head).__name__} has no item bias (graphmeta.protocols.LearnsItemBias); pass "
+            f"anchor=UserTasks(item_bias=False), or choose a base whose head scores by products, such as niser"
+        )
+    head.add_item_bias(own.num_items)
+    alone = scope.prefixes == ITEM_BIAS.prefixes
+    scope = scope if scope.holds(_ITEM_BIAS) else Scope(*scope.prefixes, _ITEM_BIAS, without=scope.without)
+    if isinstance(step, int | float):
+        rates = {_ITEM_BIAS: users.bias_rate} if alone else {_ITEM_BIAS: users.bias_rate, "": float(step)}
+        step = GroupRates(rates, per_step=False)
+    return scope, {"step": step, "support": support}
+
+
 def path_adaptation(
-    scope: Scope, read: tuple[int, int], *, count: int, path_lr: float, step: Step | float, inner: InnerLoop
+    scope: Scope,
+    read: tuple[int, int],
+    *,
+    count: int,
+    path_lr: float,
+    inner: InnerLoop,
+    **tasks: Unpack[Anchored],
 ) -> CoAdaptation:
     """MetaHIN's adaptation: update the contexts of ``head.readout``, gate ``scope`` by each, then update the gated
     weights.
 
     Args:
         read: sizes of what the adapted layers read before the context, and of the context.
-        count: number of meta-paths; path_lr: learning rate of the context step; step, inner: of the steps on ``scope``.
+        count: number of meta-paths; path_lr: learning rate of the context step; inner, step, support: of the steps on
+            ``scope``.
     """
     before, size = read
     prefixes = [f"head.readout.paths.{number}" for number in range(count)]
     return CoAdaptation(
         scope,
-        step=step_of(step),
         start=Gated(scope, before + size, part=slice(before, None)),
-        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=inner.order),
+        semantic=Adaptation(Scope(*prefixes), step=Gradient(path_lr), order=inner.order, support=tasks["support"]),
         paths=prefixes,
         mix="head.readout.mix",
         inner=inner,
+        **tasks,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from graphmeta.data.tables import EntityTable, locate
 from graphmeta.errors import InputError, nearest, plain
 from graphmeta.sampling.samples import Samples, sessions_without_target
+from graphmeta.sampling.user_histories import Earlier
 
 _FEW = 5000  # ids that are compared letter by letter for a suggestion
 NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
@@ -33,12 +34,14 @@ class Recommendation:
 class Sessions:
     """Sessions as item indices; some may have no known item.
 
-    Shapes: rows: one array of known items per session; times: as rows, in seconds; users ``[S]``, -1 if unknown.
+    Shapes: rows: one array of known items per session; times: as rows, in seconds; users ``[S]``, -1 if unknown;
+    earlier: the users' earlier sessions.
     """
 
     rows: list[np.ndarray]
     times: list[np.ndarray] | None
     users: np.ndarray | None
+    earlier: Earlier | None = None
 
     @classmethod
     def of(
@@ -50,10 +53,12 @@ class Sessions:
         users: Sequence[Any] | None,
         times: Sequence[Sequence[float]] | None,
         unknown: str,
+        earlier: Earlier | None = None,
     ) -> Sessions:
         """Map sessions of original ids to indices.
 
         Args:
+            earlier: the earlier sessions of the sessions' users; a session of a user with some may be empty.
             unknown: what to do with unknown items: "raise", "warn" (skip them) or "ignore" (skip them silently).
 
         Raises:
@@ -63,28 +68,31 @@ class Sessions:
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
         numbers = [_numbers(items, listed(session, at), unknown, at) for at, session in enumerate(sessions)]
         rows = [row[row >= 0] for row in numbers]
-        lacking = next((at for at, row in enumerate(rows) if not len(row)), None)
+        remembered = np.zeros(len(rows), dtype=bool) if earlier is None else earlier.events > 0
+        lacking = next((at for at, row in enumerate(rows) if not len(row) and not remembered[at]), None)
         if lacking is not None and unknown == "raise":
             where = "" if len(rows) == 1 else f"session {lacking}: "
             raise InputError(f"{where}{NO_KNOWN_ITEM}")
         when = None if times is None else _times_of(times, numbers)
-        return cls(rows, when, _users_of(known_users, users, len(rows)))
+        return cls(rows, when, _users_of(known_users, users, len(rows)), earlier)
 
     def batches(self, size: int, *, max_length: int) -> Iterator[tuple[np.ndarray, Samples]]:
-        """Batches of sessions of similar length with a known item: their positions ``[B]`` and samples."""
+        """Batches of sessions of similar length with a known item, or a history: their positions ``[B]`` and
+        samples.
+        """
         lengths = np.array([len(row) for row in self.rows])
-        order = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+        known = (lengths > 0) | (False if self.earlier is None else self.earlier.events > 0)
+        order = np.argsort(lengths, kind="stable")
+        order = order[known[order]]
         for at in range(0, len(order), size):
             chosen = order[at : at + size]
-            yield (
-                chosen,
-                sessions_without_target(
-                    [self.rows[number] for number in chosen],
-                    max_length=max_length,
-                    times=None if self.times is None else [self.times[number] for number in chosen],
-                    users=None if self.users is None else self.users[chosen],
-                ),
+            samples = sessions_without_target(
+                [self.rows[number] for number in chosen],
+                max_length=max_length,
+                times=None if self.times is None else [self.times[number] for number in chosen],
+                users=None if self.users is None else self.users[chosen],
             )
+            yield chosen, replace(samples, earlier=None if self.earlier is None else self.earlier.take(chosen))
 
 
 def knows_any(items: EntityTable, session: Sequence[Any]) -> bool:

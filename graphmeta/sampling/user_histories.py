@@ -229,17 +229,45 @@ def _owners(log: EventLog, users: EntityTable) -> np.ndarray:
     return np.append(users.rows_of(log.users.ids), -1)[log.session_user]
 
 
-def histories_of_sessions(items: EntityTable, sessions: Iterable[Iterable[Any]]) -> UserHistories:
-    """The histories of one unnamed user from sessions of original item ids, oldest first; unknown items are left out.
+History = EventLog | Sequence[Sequence[Iterable[Any]]]  # a log, or each person's earlier sessions of item ids
 
-    Shapes: session r has time r, so ``days`` are not known.
+
+def asked_of(
+    history: History | None, users: Sequence[Any] | None, *, items: EntityTable, kept: UserHistories | None
+) -> Earlier | None:
+    """The earlier sessions of people who ask now.
+
+    Args:
+        history: a log that has the users' sessions, or for each person a list of sessions of item ids, oldest first;
+            if not given, ``kept`` is looked up.
+        users: their original ids; kept: the histories that a system holds.
+
+    Raises:
+        InputError: a log without ``users``.
     """
-    rows = [items.rows_of(np.array(list(session), dtype=object)) for session in sessions]
-    rows = [row[row >= 0] for row in rows]
-    rows = [row for row in rows if len(row)]
+    if isinstance(history, EventLog):
+        if users is None:
+            raise InputError("history= is a log, so the users must be named: user= (users= for several sessions)")
+        return UserHistories.of(history.aligned_to(items, history.users)).for_users(users)
+    if history is not None:
+        return _of_people(items, history)
+    return None if kept is None or users is None else kept.for_users(users)
+
+
+def _of_people(items: EntityTable, people: Sequence[Sequence[Iterable[Any]]]) -> Earlier:
+    """The earlier sessions of people, given as item ids; unknown items are left out. Session r has time r."""
+    rows, owner = [], []
+    for number, sessions in enumerate(people):
+        known = [items.rows_of(np.array(list(session), dtype=object)) for session in sessions]
+        known = [row[row >= 0] for row in known]
+        rows += [row for row in known if len(row)]
+        owner += [number] * sum(len(row) > 0 for row in known)
     begin = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    number = np.arange(len(rows), dtype=np.float64)
-    time = np.repeat(number, np.diff(begin))
+    times = np.arange(len(rows), dtype=np.float64)
     item = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
-    table, ptr = EntityTable(np.array([None], dtype=object), {}), np.array([0, len(rows)])
-    return UserHistories(item, time, begin, number, number, ptr, np.arange(len(rows)), items, table, has_time=False)
+    ptr = np.searchsorted(np.array(owner, dtype=np.int64), np.arange(len(people) + 1))
+    table = EntityTable(np.arange(len(people)), {})
+    known = UserHistories(
+        item, np.repeat(times, np.diff(begin)), begin, times, times, ptr, np.arange(len(rows)), items, table, False
+    )
+    return known.for_users(np.arange(len(people)).tolist())

@@ -11,8 +11,8 @@ from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.step import Step
 from graphmeta.nn.conditioning.cluster import Clustered, SampleGated
 from graphmeta.nn.conditioning.gate import Gates
-from graphmeta.published.options import EVERYTHING, PREDICTOR, ClusterGate, step_of
-from graphmeta.published.parts import copied, last_layer, replace_last_layer, with_adaptation
+from graphmeta.published.options import EVERYTHING, PREDICTOR, Anchor, ClusterGate
+from graphmeta.published.parts import anchored, copied, last_layer, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published, variant
 from graphmeta.system import System
 
@@ -30,6 +30,7 @@ def cbml(
     scope: Scope = EVERYTHING,
     step: Step | float = 1e-3,
     inner: InnerLoop = InnerLoop(),
+    anchor: Anchor = None,
 ) -> System:
     """CBML: the session's cluster gates the prediction layer, then gradient steps on the session's clicks adapt the
     model.
@@ -51,6 +52,7 @@ def cbml(
             (the item table too) of :mod:`graphmeta.published.options`; prototypes and gates are shared by all sessions.
         step: learning rate of the inner steps, or e.g. ``LearnedRates(lr, per_step=True)``.
         inner: number of steps, order and bounds of the inner loop.
+        anchor: what a task is, see :func:`~graphmeta.published.models.meta.maml`.
 
     Source: Song et al., CBML: A Cluster-based Meta-learning Model for Session-based Recommendation, CIKM 2021,
     eqs 9–18; its variants CBML-G (``gate=None``), CBML-C (``ClusterGate(cluster=False)``), CBML-S
@@ -71,7 +73,8 @@ def cbml(
         part = gate.entries_read(session_size)
         start = Gated(PREDICTOR, session_size + out_size, part=part, granularity=gate.granularity)
     replace_last_layer(own.recommender, layer)
-    return with_adaptation(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
+    scope, tasks = anchored(own, anchor, scope, step)
+    return with_adaptation(own, Adaptation(scope, start=start, inner=inner, **tasks))
 
 
 cbml_g = published(f"{_PAPER}-G", family="meta", equations="9-18", adapts="everything; no gate", **_IF_SAN)(

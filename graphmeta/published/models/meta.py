@@ -14,8 +14,9 @@ from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
 from graphmeta.protocols import HasLastLayer
-from graphmeta.published.options import ENCODER_AND_HEAD, EVERYTHING, step_of
+from graphmeta.published.options import ENCODER_AND_HEAD, EVERYTHING, Anchor
 from graphmeta.published.parts import (
+    anchored,
     copied,
     last_layer,
     path_adaptation,
@@ -42,6 +43,7 @@ def maml(
     scope: Scope = ENCODER_AND_HEAD,
     step: Step | float = 0.05,
     inner: InnerLoop = InnerLoop(),
+    anchor: Anchor = None,
 ) -> System:
     """MAML for any recommender: learn shared weights from which one gradient step on a session's clicks adapts well.
 
@@ -53,13 +55,18 @@ def maml(
         step: learning rate of plain gradient steps, or e.g. :class:`~graphmeta.adapt.step.LearnedRates` (a learned rate
             per number) or :class:`~graphmeta.adapt.step.GroupRates` (per parameter).
         inner: number of steps, order of the meta-gradient and bounds of the inner loop.
+        anchor: what a task is: a session, with its observed clicks as support (if not given), or a user, with the items
+            of the user's earlier sessions as support and an adapted item bias:
+            :class:`~graphmeta.published.options.UserTasks`. ``step`` is then the rate of the other parameters.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
     (Meta-SGD) for learned rates per number, Antoniou et al. 2019 (MAML++) per parameter.
-    Differs: a task is a session, with its observed clicks as support and the next click as query; first order by
-    default.
+    Differs: a task is by default a session, with its observed clicks as support and the next click as query; first
+    order by default.
     """
-    return with_adaptation(copied(base), Adaptation(scope, step=step_of(step), inner=inner))
+    own = copied(base)
+    scope, tasks = anchored(own, anchor, scope, step)
+    return with_adaptation(own, Adaptation(scope, inner=inner, **tasks))
 
 
 @published(
@@ -74,17 +81,19 @@ def multi_ft(
     *,
     step: Step | float = 1e-3,
     steps: int = 1,
+    anchor: Anchor = None,
 ) -> System:
     """Multi-FT: a base trained as usual; at inference all its weights are fine-tuned on the session's clicks.
 
     Args:
-        base, step: as :func:`maml`; steps: number of fine-tuning steps.
+        base, step, anchor: as :func:`maml`; steps: number of fine-tuning steps.
 
     Source: CBML §5 (baseline). Differs: the paper gives neither steps nor rate; one step at 1e-3 here. Fine-tuning
     minimises the full softmax over the session's prefixes, also if the base is trained on sampled negatives.
     """
-    adaptation = Adaptation(EVERYTHING, step=step_of(step), steps=steps, meta_trained=False)
-    return with_adaptation(copied(base), adaptation)
+    own = copied(base)
+    scope, tasks = anchored(own, anchor, EVERYTHING, step)
+    return with_adaptation(own, Adaptation(scope, steps=steps, meta_trained=False, **tasks))
 
 
 @published(
@@ -100,11 +109,12 @@ def melu(
     *,
     step: Step | float = 1e-3,
     inner: InnerLoop = InnerLoop(),
+    anchor: Anchor = None,
 ) -> System:
     """MeLU on sessions: the last layer is adapted, all weights are meta-trained.
 
     Args:
-        base, step, inner: as :func:`maml`.
+        base, step, inner, anchor: as :func:`maml`.
 
     Raises:
         InputError: a head without a last layer ``project``.
@@ -119,7 +129,9 @@ def melu(
             f"melu adapts the head's last layer, and {type(head).__name__} has no module called project "
             f"(graphmeta.protocols.HasLastLayer); name yours so, or adapt others: maml(base, scope=Scope('head'))"
         )
-    return with_adaptation(copied(base), Adaptation(Scope("head.project"), step=step_of(step), inner=inner))
+    own = copied(base)
+    scope, tasks = anchored(own, anchor, Scope("head.project"), step)
+    return with_adaptation(own, Adaptation(scope, inner=inner, **tasks))
 
 
 @published("Dong et al. 2020, MAMO", family="meta", adapts="everything, from a memory", base="if_san", encoder="if_san")
@@ -131,6 +143,7 @@ def mamo(
     scope: Scope = EVERYTHING,
     step: Step | float = 1e-3,
     inner: InnerLoop = InnerLoop(),
+    anchor: Anchor = None,
 ) -> System:
     """MAMO on sessions: a layer before the prediction layer is initialised per session by reading a memory.
 
@@ -142,7 +155,7 @@ def mamo(
         slots: K; rate: γ, update rate of the memory, see :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`.
         scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`; includes the
             memory layer in each case.
-        step, inner: as :func:`maml`.
+        step, inner, anchor: as :func:`maml`.
 
     Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, only its task
     memory, as in CBML §5, where sessions have no profiles for the other two memories.
@@ -153,7 +166,8 @@ def mamo(
     own = copied(base)
     replace_last_layer(own.recommender, MemoryAugmented(*last_layer(own.recommender), slots=slots, rate=rate))
     start = MemoryStart("head.project.memory")
-    return with_adaptation(own, Adaptation(scope, step=step_of(step), start=start, inner=inner))
+    scope, tasks = anchored(own, anchor, scope, step)
+    return with_adaptation(own, Adaptation(scope, start=start, inner=inner, **tasks))
 
 
 @published(
@@ -167,6 +181,7 @@ def meta_hin(
     path_lr: float = 5e-3,
     step: Step | float = 5e-3,
     inner: InnerLoop = InnerLoop(),
+    anchor: Anchor = None,
 ) -> System:
     """MetaHIN on sessions: each meta-path gives a context that gates the prediction layer; support losses weight the
     paths.
@@ -181,6 +196,7 @@ def meta_hin(
         size: of a context; neighbours: maximum per item and path, see
             :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
         path_lr: learning rate of the context step; step, inner: of the steps on the prediction layer.
+        anchor: as :func:`maml`.
 
     Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,
     on IF-SAN as in CBML §5.
@@ -195,8 +211,7 @@ def meta_hin(
     read = item_table(model.features).get_parameter("weight").shape[1]  # of a neighbour's vector
     head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
     context = MetaPaths(len(items), list(items.attributes), most=neighbours)
-    adaptation = path_adaptation(
-        Scope("head.project"), (session, size), count=paths, path_lr=path_lr, step=step, inner=inner
-    )
+    scope, tasks = anchored(own, anchor, Scope("head.project"), step)
+    adaptation = path_adaptation(scope, (session, size), count=paths, path_lr=path_lr, inner=inner, **tasks)
     own.recommender = ContextAugmented(model.features, model.encoder, model.head, context)
     return with_adaptation(own, adaptation)

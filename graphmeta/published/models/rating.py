@@ -12,6 +12,7 @@ from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.memory import UserMemoryStart
 from graphmeta.adapt.step import Step
+from graphmeta.adapt.support import SessionSupport
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.memory import Profiles, SlotLayer
 from graphmeta.nn.encoders.attention import Clicks
@@ -21,7 +22,7 @@ from graphmeta.nn.features.content import ContentFeatures, UserContent
 from graphmeta.nn.heads.rating import Decision, SquaredError, decision_layers
 from graphmeta.nn.readout import Last
 from graphmeta.published.options import step_of
-from graphmeta.published.parts import path_adaptation
+from graphmeta.published.parts import Anchored, path_adaptation
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.few_shot import RandomQueries
@@ -185,7 +186,8 @@ def meta_hin_rating(
     readout = PathContexts(user, paths=count, width=features.width, size=graph.size, mean=Last())
     layers = decision_layers(user.width + graph.size + features.width, (hidden, hidden))
     scope, read = Scope("head.layers"), (user.width, graph.size)
-    adaptation = path_adaptation(scope, read, count=count, path_lr=graph.path_lr, step=step, inner=inner)
+    tasks: Anchored = {"step": step_of(step), "support": SessionSupport()}
+    adaptation = path_adaptation(scope, read, count=count, path_lr=graph.path_lr, inner=inner, **tasks)
     model = Recommender(features, SampleMean(), Decision(readout, layers))
     return _rating(model, items, users=users, adaptation=adaptation, queries=queries, known=graph.known)
 
