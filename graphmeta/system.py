@@ -35,12 +35,13 @@ from graphmeta.protocols import (
     ScoresCatalogue,
 )
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.given_histories import History, given_earlier
 from graphmeta.sampling.order import Batches, Shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
-from graphmeta.sampling.user_histories import Earlier, History, UserHistories, asked_of
+from graphmeta.sampling.user_histories import Earlier, UserHistories
 from graphmeta.storage import not_finite, save_state
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
@@ -481,7 +482,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         for name, given in (("users", users), ("histories", None if isinstance(history, EventLog) else history)):
             if given is not None and len(given) != sessions:
                 raise InputError(f"{len(given)} {name} for {sessions} sessions; pass one per session")
-        return asked_of(history, users, items=self.items, kept=self.histories)
+        return given_earlier(history, users, items=self.items, kept=self.histories)
 
     def save(self, folder: str | Path) -> None:
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.

@@ -17,11 +17,12 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.published.options import UserTasks
 from graphmeta.published.parts import copied, with_adaptation
+from graphmeta.sampling.given_histories import given_earlier
 from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.task_layout import split_tasks
 from graphmeta.sampling.tasks import task_batch
-from graphmeta.sampling.user_histories import UserHistories, asked_of
+from graphmeta.sampling.user_histories import UserHistories
 
 ITEMS, USERS = 25, 6
 
@@ -305,8 +306,8 @@ def test_recommendations_read_a_history_that_is_passed(trained, tmp_path):
         loaded.recommend_many([["i1"]], 5, history=[[["i1"]], []])
 
 
-def test_people_who_ask_have_their_own_histories():
-    earlier = asked_of([[["i1", "nothing"], ["i2"]], [], [["i3"]]], None, items=LOG.items, kept=None)
+def test_each_user_of_a_request_has_its_own_history():
+    earlier = given_earlier([[["i1", "nothing"], ["i2"]], [], [["i3"]]], None, items=LOG.items, kept=None)
     assert earlier.sessions.tolist() == [2, 0, 1]
     assert LOG.items.ids[earlier.columns().n_id].tolist() == ["i1", "i2", "i3"]
     assert earlier.columns().age.tolist() == [2, 1, 1]

@@ -68,8 +68,8 @@ class Sessions:
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
         numbers = [_numbers(items, listed(session, at), unknown, at) for at, session in enumerate(sessions)]
         rows = [row[row >= 0] for row in numbers]
-        remembered = np.zeros(len(rows), dtype=bool) if earlier is None else earlier.events > 0
-        lacking = next((at for at, row in enumerate(rows) if not len(row) and not remembered[at]), None)
+        with_history = np.zeros(len(rows), dtype=bool) if earlier is None else earlier.events > 0
+        lacking = next((at for at, row in enumerate(rows) if not len(row) and not with_history[at]), None)
         if lacking is not None and unknown == "raise":
             where = "" if len(rows) == 1 else f"session {lacking}: "
             raise InputError(f"{where}{NO_KNOWN_ITEM}")

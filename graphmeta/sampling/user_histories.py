@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,13 +162,13 @@ class UserHistories:
 class Earlier:
     """The earlier sessions of each sample's user: sample s has the sessions ``since[s]:until[s]`` of the histories.
 
-    Shapes: since, until ``[S]`` int64; asked ``[S]`` float64, the time of the question.
+    Shapes: since, until ``[S]`` int64; query_time ``[S]`` float64, the time of the query.
     """
 
     histories: UserHistories
     since: np.ndarray
     until: np.ndarray
-    asked: np.ndarray
+    query_time: np.ndarray
     limit: int | None = None
 
     @property
@@ -183,7 +183,7 @@ class Earlier:
 
     def take(self, rows: np.ndarray | slice) -> Earlier:
         """Those of these samples."""
-        return replace(self, since=self.since[rows], until=self.until[rows], asked=self.asked[rows])
+        return replace(self, since=self.since[rows], until=self.until[rows], query_time=self.query_time[rows])
 
     def latest(self, events: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the events, at most the last ``events`` of each sample, ``[sum]``, and pointer ``[S + 1]``."""
@@ -197,7 +197,7 @@ class Earlier:
         rows, ptr = self.latest(None)
         sample = np.repeat(np.arange(len(self.since)), np.diff(ptr))
         session = known.session_of(rows)
-        ago = self.asked[sample] - known.time[rows]
+        ago = self.query_time[sample] - known.time[rows]
         days = ago / DAY if known.has_time else np.zeros(len(rows))
         return HistoryColumns(known.item[rows], sample, self.until[sample] - session, np.maximum(days, 0.0))
 
@@ -227,47 +227,3 @@ def _owners(log: EventLog, users: EntityTable) -> np.ndarray:
     """The row of each session's user in ``users``, -1 if unknown, ``[S]``."""
     assert log.users is not None and log.session_user is not None
     return np.append(users.rows_of(log.users.ids), -1)[log.session_user]
-
-
-History = EventLog | Sequence[Sequence[Iterable[Any]]]  # a log, or each person's earlier sessions of item ids
-
-
-def asked_of(
-    history: History | None, users: Sequence[Any] | None, *, items: EntityTable, kept: UserHistories | None
-) -> Earlier | None:
-    """The earlier sessions of people who ask now.
-
-    Args:
-        history: a log that has the users' sessions, or for each person a list of sessions of item ids, oldest first;
-            if not given, ``kept`` is looked up.
-        users: their original ids; kept: the histories that a system holds.
-
-    Raises:
-        InputError: a log without ``users``.
-    """
-    if isinstance(history, EventLog):
-        if users is None:
-            raise InputError("history= is a log, so the users must be named: user= (users= for several sessions)")
-        return UserHistories.of(history.aligned_to(items, history.users)).for_users(users)
-    if history is not None:
-        return _of_people(items, history)
-    return None if kept is None or users is None else kept.for_users(users)
-
-
-def _of_people(items: EntityTable, people: Sequence[Sequence[Iterable[Any]]]) -> Earlier:
-    """The earlier sessions of people, given as item ids; unknown items are left out. Session r has time r."""
-    rows, owner = [], []
-    for number, sessions in enumerate(people):
-        known = [items.rows_of(np.array(list(session), dtype=object)) for session in sessions]
-        known = [row[row >= 0] for row in known]
-        rows += [row for row in known if len(row)]
-        owner += [number] * sum(len(row) > 0 for row in known)
-    begin = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    times = np.arange(len(rows), dtype=np.float64)
-    item = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
-    ptr = np.searchsorted(np.array(owner, dtype=np.int64), np.arange(len(people) + 1))
-    table = EntityTable(np.arange(len(people)), {})
-    known = UserHistories(
-        item, np.repeat(times, np.diff(begin)), begin, times, times, ptr, np.arange(len(rows)), items, table, False
-    )
-    return known.for_users(np.arange(len(people)).tolist())
