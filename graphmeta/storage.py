@@ -69,6 +69,14 @@ def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: di
             old.unlink(missing_ok=True)
 
 
+def delete_state(folder: Path, name: str) -> None:
+    """Remove what :func:`save_state` wrote, if there is any."""
+    written = re.compile(rf"{re.escape(name)}(\.json|-[0-9a-f]{{16}}\.safetensors)")
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if written.fullmatch(old.name):
+            old.unlink(missing_ok=True)
+
+
 def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_state` wrote, and verify its checksums.
 

@@ -40,6 +40,7 @@ from graphmeta.sampling.order import Batches, Shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.stored_histories import save_histories
 from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
 from graphmeta.sampling.user_histories import Earlier, UserHistories
 from graphmeta.storage import not_finite, save_state
@@ -318,6 +319,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """
         samples.query.check_items(self.items)
         samples = samples.latest(self.max_length)
+        if isinstance(samples, Samples) and not self.reads_history:
+            samples = replace(samples, earlier=None)
         with torch.inference_mode(False), torch.no_grad():
             twin = Twin(self, training=False, detached_views=True).module
             assert isinstance(twin, System)
@@ -484,8 +487,12 @@ class System(nn.Module, metaclass=_NamesRemedies):
                 raise InputError(f"{len(given)} {name} for {sessions} sessions; pass one per session")
         return given_earlier(history, users, items=self.items, kept=self.histories)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, keep_histories: bool = False) -> None:
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
+
+        Args:
+            keep_histories: also write the users' sessions (``histories``), which are personal data; ``recommend(user=)``
+                of the loaded system then knows them.
 
         Raises:
             DivergedError: a weight that is not finite; nothing is written.
@@ -500,4 +507,5 @@ class System(nn.Module, metaclass=_NamesRemedies):
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
         }
+        save_histories(Path(folder), self.histories if keep_histories else None)
         save_state(Path(folder), "model", self.state_dict(), document)

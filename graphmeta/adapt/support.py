@@ -131,7 +131,7 @@ class UserSupport(nn.Module):
             age=(earlier.until[task] - session).astype(np.float64),
             earlier=known.before_sessions(session) if self.nested else None,
         )
-        return Tasks(support, samples if self.nested else replace(samples, earlier=None), ptr, query_ptr)
+        return Tasks(support, replace(samples, earlier=earlier), ptr, query_ptr)
 
     def _earlier(self, samples: Samples) -> Earlier | None:
         """The last ``sessions`` earlier sessions."""

@@ -206,6 +206,10 @@ def fit(
     cut: SplitOptions,
     limits: Limits,
     resume: Resume = False,
+    keep_histories: Annotated[
+        bool,
+        typer.Option("--keep-histories", help="Store the users' sessions with the model, for recommend --user."),
+    ] = False,
 ) -> None:
     """Train and evaluate a system on your log.
 
@@ -223,7 +227,8 @@ def fit(
         warn_none_read(training.system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    _train(job.Job(training.plan(limits), reading.columns(), rules, name, out, resume), log, split)
+    work = job.Job(training.plan(limits), reading.columns(), rules, name, out, resume, keep_histories)
+    _train(work, log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
 
@@ -255,6 +260,10 @@ def recommend(
     session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     user: Annotated[str | None, typer.Option("--user", help="User id of the sessions.")] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option("--history", help="Log with the user's earlier sessions, in the columns that fit has read."),
+    ] = None,
     times: Annotated[
         list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
     ] = None,
@@ -267,7 +276,8 @@ def recommend(
     model = load(_model(folder))
     sessions = [_parts(text) for text in session]
     whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
-    rankings = model.recommend_many(sessions, k, users=whose, times=when, unknown=unknown)
+    known = _known_sessions(model, user, history)
+    rankings = model.recommend_many(sessions, k, users=whose, history=known, times=when, unknown=unknown)
     if as_json:
         document = [
             {"session": given, "items": [vars(offered) for offered in ranking]}
@@ -402,11 +412,35 @@ def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None
     """The user of each session; prints a note if the model ignores users or the user is unknown to it."""
     if user is None:
         return None
+    if model.reads_history:
+        return [user] * sessions
     if model.users is None:
         console.say("note: this model does not use users; --user has no effect")
     elif user not in map(str, model.users.ids):
         console.say(f"note: user {user!r} is unknown to this model; recommending as for an unknown user")
     return [user] * sessions
+
+
+def _known_sessions(model: Trained, user: str | None, history: Path | None) -> EventLog | None:
+    """The log of ``--history``; prints how many of the user's sessions are read."""
+    from graphmeta.cli.fit_job import read_like
+    from graphmeta.sampling.given_histories import given_earlier
+
+    if not model.reads_history:
+        if history is not None:
+            raise InputError("this model reads no history; leave --history out, or fit a system that adapts to users")
+        return None
+    log = None if history is None else read_like(model, history)
+    if user is None:
+        console.say("note: no --user, so the recommendations are not adapted to one")
+        return log
+    earlier = given_earlier(log, [user], items=model.items, kept=model.histories)
+    if earlier is None or not earlier.sessions[0]:
+        remedy = "name a log that has some: --history FILE" if log is None else "check the id"
+        console.say(f"note: no session of user {user!r} is known, so nothing is adapted; {remedy}")
+    else:
+        console.say(f"user {user}: {earlier.sessions[0]:,} earlier sessions, {earlier.events[0]:,} events")
+    return log
 
 
 def _model(folder: Path) -> Path:

@@ -7,6 +7,7 @@ training also ``checkpoint/``. All input is validated before the folder is creat
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +28,8 @@ from graphmeta.protocols import Bar
 from graphmeta.published.load import load
 from graphmeta.published.plan_checkpoint import drop
 from graphmeta.published.training_plan import Plan, Say, request_of, train_plan
-from graphmeta.sampling.samples import last_clicks
+from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint, Report
@@ -39,6 +41,7 @@ class Job:
 
     Args:
         source: name of the log in the model card.
+        keep_histories: store the users' sessions with the model.
     """
 
     plan: Plan
@@ -47,6 +50,7 @@ class Job:
     source: str
     folder: Path
     resume: bool = False
+    keep_histories: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,16 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
     system = trained.system
     past = anonymous(split.train)
-    results = compare(system, test_queries(split.test, job.rules), past=past, base=trained.base, bar=bar)
+    queries = with_earlier(test_queries(split.test, job.rules), split.test, split.parts)
+    results = compare(system, queries, past=past, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     system.notes |= _notes(job, trained.plan, log, split, trained.histories[job.plan.system]) | {
         "metrics": document,
         "request": request,
     }
-    _write(job.folder / "model", system, past, results)
+    if job.keep_histories and system.reads_history:
+        system.histories = UserHistories.of(*split.parts)
+    _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
     plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, split.valid))
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
@@ -131,10 +138,30 @@ def _validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str
     return {name.replace("_", " "): evaluate(model, samples, ks=KS).metrics for name, model in models.items()}
 
 
-def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result]) -> None:
+def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> Samples:
+    """The queries of a log with their users' earlier sessions in these logs, if these have users."""
+    if any(part.users is None for part in parts):
+        return queries
+    return UserHistories.of(*parts).attached(queries, log)
+
+
+def read_like(system: System, events: Path) -> EventLog:
+    """A log in the columns that the system's own log was read from.
+
+    Raises:
+        InputError: a model not written by a command, or of a log without users.
+    """
+    columns = system.notes.get("columns")
+    if columns is None or columns.get("user") is None:
+        why = "not written by fit or run" if columns is None else "fitted to a log without users (--user)"
+        raise InputError(f"the model was {why}, so the columns of {events.name} are unknown; use it from Python")
+    return Columns(**columns).read(events)
+
+
+def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result], *, keep_histories: bool) -> None:
     save_history(folder, past)
     write_bytes(folder / "README.md", card(system, results).encode())
-    system.save(folder)
+    system.save(folder, keep_histories=keep_histories)
 
 
 @dataclass(frozen=True)
@@ -163,11 +190,15 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
         )
     columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
     # A model without users needs no user column, unless sessions are defined by user.
-    plain = system.users is None and columns.session is not None
+    plain = system.users is None and columns.session is not None and not system.reads_history
     log = (replace(columns, user=None) if plain else columns).read(events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
-    results = compare(system, test_queries(known, rules), past=load_history(folder, system.items), bar=bar)
+    queries = test_queries(known, rules)
+    if system.reads_history:
+        own = new.aligned_to(system.items, new.users)
+        queries = with_earlier(queries, own, [log.aligned_to(system.items, log.users)])
+    results = compare(system, queries, past=load_history(folder, system.items), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
         "sessions": new.num_sessions,

@@ -22,6 +22,7 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.registry import Published
+from graphmeta.sampling.stored_histories import load_histories
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
@@ -79,6 +80,7 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
                 system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
+    system.histories = load_histories(Path(folder), system.items) if system.reads_history else None
     for name, limit in document.limits.items():
         setattr(system, name, limit)
     return system.eval()

@@ -7,14 +7,16 @@ from torch import nn
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.inner import InnerLoop
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.starts.amortised import Amortised
 from graphmeta.adapt.starts.memory import MemoryStart
 from graphmeta.adapt.step import Step
+from graphmeta.adapt.support import UserSupport
 from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
-from graphmeta.protocols import HasLastLayer
-from graphmeta.published.options import ENCODER_AND_HEAD, EVERYTHING, Anchor
+from graphmeta.protocols import HasLastLayer, LearnsItemBias
+from graphmeta.published.options import ENCODER_AND_HEAD, EVERYTHING, ITEM_BIAS, Anchor, UserTasks, step_of
 from graphmeta.published.parts import (
     anchored,
     copied,
@@ -214,4 +216,41 @@ def meta_hin(
     scope, tasks = anchored(own, anchor, Scope("head.project"), step)
     adaptation = path_adaptation(scope, (session, size), count=paths, path_lr=path_lr, inner=inner, **tasks)
     own.recommender = ContextAugmented(model.features, model.encoder, model.head, context)
+    return with_adaptation(own, adaptation)
+
+
+@published(
+    "Lin et al. 2021, TaNP (set encoder and FiLM)",
+    family="meta",
+    adapts="item bias and last layer, from a set encoder of the user's history",
+    base="niser",
+    encoder="niser",
+)
+def amortised(
+    base: System,
+    *,
+    hidden: int = 64,
+    sessions: int | None = None,
+    step: Step | float = 0.01,
+    steps: int = 0,
+) -> System:
+    """An amortised adapter: a set encoder of the user's earlier sessions emits the item bias and scales the last layer.
+
+    Args:
+        base: see :func:`maml`; hidden: width of the set encoder, see
+            :class:`~graphmeta.adapt.starts.amortised.Amortised`.
+        sessions: at most the last ``sessions`` sessions of a user are read; all if not given.
+        step, steps: gradient steps on the item bias from the emitted weights; none by default.
+
+    Source, Differs: see :class:`~graphmeta.adapt.starts.amortised.Amortised`.
+    """
+    own = copied(base)
+    head = own.recommender.head
+    if not isinstance(head, LearnsItemBias):
+        raise InputError(f"{type(head).__name__} has no item bias (graphmeta.protocols.LearnsItemBias); choose niser")
+    head.add_item_bias(own.num_items)
+    own.max_support = UserTasks().max_support
+    start = Amortised(item_table(own.recommender.features).get_parameter("weight").shape[1], hidden=hidden)
+    support = UserSupport(sessions=sessions)
+    adaptation = Adaptation(ITEM_BIAS, step=step_of(step), start=start, steps=steps, support=support)
     return with_adaptation(own, adaptation)
