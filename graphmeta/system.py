@@ -252,11 +252,14 @@ class System(nn.Module, metaclass=_NamesRemedies):
         users.
 
         Args:
-            histories: all sessions to choose from; those of the log if not given.
+            histories: all sessions to choose from; the system's own and those of the log if not given.
         """
         if not self.reads_history or log.users is None or isinstance(samples, Tasks):
             return samples
-        return (UserHistories.of(log) if histories is None else histories).attached(samples, log)
+        if histories is None:
+            own = UserHistories.of(log)
+            histories = own if self.histories is None else self.histories.joined(own)
+        return histories.attached(samples, log)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once."""
@@ -491,8 +494,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
 
         Args:
-            keep_histories: also write the users' sessions (``histories``), which are personal data; ``recommend(user=)``
-                of the loaded system then knows them.
+            keep_histories: also write the users' sessions (``histories``), which are personal data; the loaded system
+                then knows them in ``recommend(user=…)``.
 
         Raises:
             DivergedError: a weight that is not finite; nothing is written.

@@ -22,6 +22,7 @@ from graphmeta.nn.features.tables import field_name
 from graphmeta.nn.heads.scoring import named
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.score_terms.cooccurrence import Cooccurrence
+from graphmeta.nn.score_terms.personal import PersonalReranker
 from graphmeta.nn.score_terms.repeat import RepeatBias
 from graphmeta.nn.score_terms.reranker import Reranker
 from graphmeta.nn.score_terms.same_category import SameCategory
@@ -39,8 +40,10 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
     ``repeat_bias``: a bonus for the session's own items; ``same_category``: a bonus for items that share an attribute
     value with a clicked item (single-valued attributes); ``cooccurrence``: a weighted Item-kNN score, which also makes
     the head's temperature learnable; ``reranker``: an MLP over all of these features, see
-    :class:`~graphmeta.nn.score_terms.reranker.Reranker`. A module ``(batch, product) -> (row, column, value)``, see
-    :class:`~graphmeta.nn.heads.dot.Dot`, is added under the name of its class; a system with one has no build spec.
+    :class:`~graphmeta.nn.score_terms.reranker.Reranker`; ``personal``: it with features of the user's earlier sessions,
+    see :class:`~graphmeta.nn.score_terms.personal.PersonalReranker`. A module ``(batch, product) -> (row, column,
+    value)``, see :class:`~graphmeta.nn.heads.dot.Dot`, is added under the name of its class; a system with one has no
+    build spec.
 
     Raises:
         InputError: an unknown name, ``same_category`` for items without attributes, or a head that does not score by
@@ -59,6 +62,7 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
         },
         "cooccurrence": lambda: {"cooccurrence": Cooccurrence(len(items))},
         "reranker": lambda: {"reranker": Reranker(len(items), list(items.attributes.values()))},
+        "personal": lambda: {"personal": PersonalReranker(len(items), list(items.attributes.values()))},
     }
     for name in score_terms:
         if isinstance(name, nn.Module):
@@ -71,7 +75,7 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
                 "same_category needs an attribute of the items (category, brand); name one, or leave same_category out"
             )
         head.score_terms.update(builders[name]())
-    if {"cooccurrence", "reranker"} & {name for name in score_terms if isinstance(name, str)}:
+    if {"cooccurrence", "reranker", "personal"} & {name for name in score_terms if isinstance(name, str)}:
         head.learn_temperature()
     return system
 

@@ -39,7 +39,8 @@ class Published:
         base: name of the system that it wraps by default; None for a system that is built from items.
         encoder: name of the stored system whose trained weights initialise its training.
         predicts_ratings: predicts ratings instead of ranking next items.
-        held_out: must be trained on later sessions than those that its co-occurrence statistics count.
+        held_out: the share of sessions, the last ones, that it is trained on, while its co-occurrence statistics count
+            those before; 0: its statistics may count the sessions that it is trained on.
         items_only: its base is built without the items' attributes.
         recipe: how it is trained; values that are None follow the log.
     """
@@ -53,7 +54,7 @@ class Published:
     base: str | None = None
     encoder: str | None = None
     predicts_ratings: bool = False
-    held_out: bool = False
+    held_out: float = 0.0
     items_only: bool = False
     recipe: TrainingRecipe = TrainingRecipe()
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split, last_sessions
+from graphmeta.data.splits import Split, last_sessions, merged
 from graphmeta.errors import InputError
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
@@ -77,8 +78,9 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     """Run all trainings of a plan, each with its own checkpoint.
 
     A re-ranker must learn how reliable co-occurrence counts are on sessions that were not counted. The base and the
-    counts are fitted on the first 90 % of sessions, the re-ranker on the last 10 %; afterwards both are refitted on all
-    sessions (stacked generalisation: Wolpert 1992).
+    counts are fitted on the first 90 % of training sessions (75 % with users' histories), the re-ranker on the others;
+    afterwards base and counts are refitted on all sessions before the test, validation included, the base for as many
+    epochs as were best at first (stacked generalisation: Wolpert 1992).
 
     Args:
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
@@ -98,10 +100,15 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
         say(f"training {last.system}, initialised from the base model:")
     system, history = train_stage(last, later, checkpoint, begin=base, statistics_log=earlier.train)
     if first is not None and later is not earlier:
-        say(f"refitting the base model ({first.system}) on all sessions:")
-        base, histories[f"{first.system} (refitted)"] = train_stage(first, split, within(checkpoint, BASE_REFITTED))
+        reports = histories[f"{first.system} (base)"]
+        best = max(report.epoch for report in reports if report.best) + 1
+        known = merged(split.train, split.valid)
+        every = replace(split, train=known, valid=split.valid.select(np.zeros(split.valid.num_events, dtype=bool)))
+        say(f"refitting the base model ({first.system}) on all sessions before the test, {best} epochs:")
+        whole = replace(first, recipe=replace(first.recipe, epochs=best))
+        base, histories[f"{first.system} (refitted)"] = train_stage(whole, every, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)
-        system.fit_statistics(split.train)
+        system.fit_statistics(known)
     return TrainedPlan(last, system, base, {**histories, plan.system: history})
 
 
@@ -129,14 +136,15 @@ def _meta_plan(plan: Plan) -> Plan:
 
 
 def _data_of_stages(plan: Plan, split: Split) -> tuple[Split, Split]:
-    """Data of the base and of the system: both all sessions, or for a re-ranker the first 90 % and the last 10 %."""
-    if not CATALOGUE[plan.system].held_out:
+    """Data of the base and of the system: both all sessions, or for a re-ranker the first and the last ones."""
+    share = CATALOGUE[plan.system].held_out
+    if not share:
         return split, split
     if split.train.num_sessions < 2:
         raise InputError(
             f"{plan.system} needs separate sessions for counting and for training, and there is only one; provide more"
         )
-    logs = last_sessions(split.train, max(split.train.num_sessions // 10, 1))
+    logs = last_sessions(split.train, max(int(split.train.num_sessions * share), 1))
     earlier, later = (replace(split, train=log) for log in logs)
     return earlier, later
 

@@ -141,6 +141,47 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
     return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
 
 
+def leave_one_out(log: EventLog, *, per_session: int = 4, max_length: int = 50, seed: int = 0) -> Samples:
+    """Random clicks of each session as targets, at most ``per_session``; the context is all of its other clicks.
+
+    For sessions whose clicks have no order, see :func:`is_unordered`.
+
+    Args:
+        max_length: a context keeps its last clicks; seed: of the choice.
+    """
+    check_log("leave_one_out", log)
+    random = np.random.default_rng(seed)
+    long = log.lengths[log.session] >= 2
+    rows = np.flatnonzero(long)
+    rows = rows[np.lexsort((random.random(len(rows)), log.session[rows]))]
+    first = np.cumsum(np.append(0, np.bincount(log.session[rows], minlength=log.num_sessions)))[:-1]
+    chosen = rows[np.arange(len(rows)) - first[log.session[rows]] < per_session]
+    session = log.session[chosen]
+    where, ptr = ragged(log.ptr[:-1][session], log.lengths[session])
+    target_last = np.lexsort(
+        (where == np.repeat(chosen, np.diff(ptr)), np.repeat(np.arange(len(chosen)), np.diff(ptr)))
+    )
+    item, end = log.item[where[target_last]], ptr[1:] - 1
+    time = log.time[where[target_last]] if log.has_time else None
+    user = None if log.session_user is None else log.session_user[session]
+    begin = np.maximum(ptr[:-1], end - max_length)
+    return Samples(item, begin, end, item[end], session, time, user, items=log.items, users=log.users)
+
+
+def is_unordered(log: EventLog) -> bool:
+    """Whether the clicks of most sessions (nine in ten of those with two or more) have one time: baskets."""
+    if not log.has_time:
+        return False
+    begin, end = log.ptr[:-1], log.ptr[1:]
+    longer = end - begin >= 2
+    return bool(longer.any() and (log.time[begin[longer]] == log.time[end[longer] - 1]).mean() >= 0.9)
+
+
+def next_items(log: EventLog, *, max_length: int = 50) -> Samples:
+    """:func:`leave_one_out` of a log of baskets (:func:`is_unordered`), :func:`prefixes` of any other."""
+    return (leave_one_out if is_unordered(log) else prefixes)(log, max_length=max_length)
+
+
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
     """Each session once, with its last click as target; longer ones are split into windows of ``max_length`` clicks.
 

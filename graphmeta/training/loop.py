@@ -24,6 +24,7 @@ from graphmeta.nn.heads.scoring import named
 from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, UpdatesAfterStep
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import not_finite
 from graphmeta.system import System
 from graphmeta.training.batches import rows_of_batches, scaled_rate
@@ -107,7 +108,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
             torch.manual_seed(1_000_003 * settings.seed + epoch)
             loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
         check_finite(system, epoch)
-        scores, metric = ({}, None) if valid is None else _validate(system, valid)
+        scores, metric = ({}, None) if valid is None else _validate(system, valid, log)
         best = run.is_best(scores, metric)
         run.note(Report(epoch, loss, time.perf_counter() - began, scores, best, metric))
         if checkpoint is not None:
@@ -175,13 +176,17 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     return samples
 
 
-def _validate(system: System, valid: Valid) -> tuple[dict[str, float], str | None]:
+def _validate(system: System, valid: Valid, log: EventLog) -> tuple[dict[str, float], str | None]:
     """The validation metrics, and the one that chooses the epoch: MRR, or a function's first."""
     if callable(valid):
         scores = valid(system)
         return scores, next(iter(scores), None)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
     queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
+    if isinstance(valid, EventLog) and system.reads_history and log.users is not None and valid.users is not None:
+        known = UserHistories.of(log, valid)
+        known = known if system.histories is None else system.histories.joined(known)
+        queries = known.attached(queries, valid)
     return evaluate(system, queries, ks=ks).metrics, f"mrr@{max(ks)}"
 
 

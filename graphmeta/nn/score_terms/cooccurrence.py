@@ -17,7 +17,8 @@ from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, RecencyFrequency, le
 
 class NeighbourPairs(NamedTuple):
     """Pairs of a sample and a candidate item with co-occurrence counts, and their sources: row ``row`` of the batch's
-    items contributes to pair ``where`` through entry ``place`` of its neighbour list.
+    items contributes to pair ``where`` through entry ``place`` of its neighbour list; ``more``: the pairs of further
+    cells.
     """
 
     sample: Tensor
@@ -25,6 +26,7 @@ class NeighbourPairs(NamedTuple):
     where: Tensor
     row: Tensor
     place: Tensor
+    more: Tensor
 
     def shares(self, weighted: Tensor, samples: int) -> Tensor:
         """Sum of the values per pair, as a share of its sample's total: ``[source rows] -> [pairs]``."""
@@ -69,13 +71,19 @@ class NeighbourCounts(nn.Module):
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
 
-    def pairs(self, batch: HeteroData, *, own: bool = False) -> NeighbourPairs:
-        """The neighbours of a batch's items; with ``own`` also the items themselves, last in ``where``."""
+    def pairs(self, batch: HeteroData, *, own: bool = False, more: Tensor | None = None) -> NeighbourPairs:
+        """The neighbours of a batch's items; with ``own`` also the items themselves, last in ``where``.
+
+        Args:
+            more: further pairs, as numbers ``sample · C + item``.
+        """
         n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
         row, place = self.similarity.index_select(0, n_id).nonzero(as_tuple=True)
         cell = owner[row] * size + self.similar[n_id[row], place]
-        cell, where = torch.unique(torch.cat([cell, owner * size + n_id]) if own else cell, return_inverse=True)
-        return NeighbourPairs(cell // size, cell % size, where, row, place)
+        parts = [cell, *([owner * size + n_id] if own else []), *([] if more is None else [more])]
+        cell, where = torch.unique(torch.cat(parts) if len(parts) > 1 else cell, return_inverse=True)
+        known = len(row) + (len(n_id) if own else 0)
+        return NeighbourPairs(cell // size, cell % size, where[:known], row, place, where[known:])
 
 
 class Cooccurrence(NeighbourCounts):

@@ -91,13 +91,16 @@ class Reranker(NeighbourCounts):
         """Rows, columns and values of the score term."""
         if len(nothing := batch["item"].n_id) == 0:
             return nothing, nothing, self.item_statistics.new_zeros(0)
-        pairs, own, samples = self.pairs(batch, own=True), RecencyFrequency.of(batch), batch["sample"].num_nodes
-        score, cooccurrence = (
-            self._score_features(pairs, product, samples),
-            self._cooccurrence_features(pairs, batch, own),
-        )
-        x = torch.cat([score, cooccurrence, self._session_features(pairs, batch, own)], 1)
+        pairs = self.pairs(batch, own=True)
+        x = self.session_columns(batch, pairs, product)
         return pairs.sample, pairs.item, (self.direct(x) + self.net(x)).squeeze(1)
+
+    def session_columns(self, batch: HeteroData, pairs: NeighbourPairs, product: Product) -> Tensor:
+        """All features of the pairs: ``[N, 23 + LAST_CLICKS + 2 · attributes]``."""
+        own, samples = RecencyFrequency.of(batch), batch["sample"].num_nodes
+        score = self._score_features(pairs, product, samples)
+        cooccurrence = self._cooccurrence_features(pairs, batch, own)
+        return torch.cat([score, cooccurrence, self._session_features(pairs, batch, own)], 1)
 
     def _score_features(self, pairs: NeighbourPairs, product: Product, samples: int) -> Tensor:
         """Features of the model's scores: ``[N, 3]``."""
@@ -140,10 +143,14 @@ class Reranker(NeighbourCounts):
         )
         length = sample.ptr.diff().clamp(min=1)
         distinct = torch.zeros_like(length).index_add(0, owner, torch.ones_like(owner)).clamp(min=1)
-        last = n_id[batch["event"].item[sample.last]]
+        known = sample.get("has_events")
+        last = n_id[batch["event"].item[sample.last]] if len(n_id) else torch.zeros_like(sample.last)
+        is_last = pairs.item == last[pairs.sample]
+        if known is not None:  # a sample without clicks has no last one
+            is_last, last = is_last & known[pairs.sample], torch.where(known, last, 0)
         each = zip(self.categories, self.values, strict=True)
         same_category = [
-            self._same_category(codes, values, pairs, (owner, n_id), (last, distinct)) for codes, values in each
+            self._same_category(codes, values, pairs, (owner, n_id), (last, distinct, known)) for codes, values in each
         ]
         length, distinct, support = (
             column.to(clicked.dtype) for column in (length, distinct, self.item_statistics[last, 3])
@@ -156,18 +163,23 @@ class Reranker(NeighbourCounts):
             of_session[pairs.sample],
             *same_category,
         ]
-        return torch.cat([*columns, ((pairs.item == last[pairs.sample]).to(clicked.dtype))[:, None]], 1)
+        return torch.cat([*columns, is_last.to(clicked.dtype)[:, None]], 1)
 
     @staticmethod
     def _same_category(
-        codes: Tensor, values: int, pairs: NeighbourPairs, rows: tuple[Tensor, Tensor], of: tuple[Tensor, Tensor]
+        codes: Tensor,
+        values: int,
+        pairs: NeighbourPairs,
+        rows: tuple[Tensor, Tensor],
+        of: tuple[Tensor, Tensor, Tensor | None],
     ) -> Tensor:
         """Share of the session's items with the item's category, and whether the last one has it: ``[N, 2]``."""
-        (owner, n_id), (last, distinct) = rows, of
+        (owner, n_id), (last, distinct, known) = rows, of
         category, own_code = codes[pairs.item], codes[n_id]
         of_session = torch.bincount(owner * values + own_code, minlength=len(last) * values)
         share = of_session[pairs.sample * values + category] / distinct[pairs.sample]
         same = category == codes[last][pairs.sample]
+        same = same if known is None else same & known[pairs.sample]
         return torch.stack([share, same.to(share.dtype)], 1) * (category > 0)[:, None]
 
 

@@ -21,6 +21,7 @@ from graphmeta.protocols import ProductHead
 from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.samples import next_items
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
@@ -114,7 +115,7 @@ def global_gnn(
 _RERANKING = TrainingRecipe(epochs=4, batch_size=100, optimizer=adam_without_decay(1e-2), negatives=0)
 
 
-@published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=True, recipe=_RERANKING)
+@published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=0.1, recipe=_RERANKING)
 def reranker(base: System) -> System:
     """Re-ranks a trained recommender's scores with an MLP over co-occurrence, recency and popularity features.
 
@@ -138,14 +139,42 @@ def reranker(base: System) -> System:
 
     Source: ours; stacked generalisation (Wolpert 1992) inside the softmax of NISER+ (Gupta et al. 2019).
     """
+    return _reranked(base, "reranker")
+
+
+def _reranked(base: System, term: str) -> System:
+    """A copy of the base with frozen weights, a repeat bias and this re-ranker."""
     system = copied(base)
     system.requires_grad_(False)
     head = system.recommender.head
     known = list(head.score_terms) if isinstance(head, ProductHead) else []
-    system = with_score_terms(system, [name for name in ("repeat_bias", "reranker") if name not in known])
+    system = with_score_terms(system, [name for name in ("repeat_bias", term) if name not in known])
     assert isinstance(head, ProductHead)  # others have no score terms
     head.score_terms.requires_grad_(True)
     head.learn_temperature()
+    return system
+
+
+_PERSONAL = TrainingRecipe(epochs=6, batch_size=64, optimizer=adam_without_decay(4e-3), negatives=0)
+
+
+@published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=0.25, recipe=_PERSONAL)
+def personal_reranker(base: System) -> System:
+    """Re-ranks a trained recommender's scores with an MLP over the session's and the user's history.
+
+    :func:`reranker` with the features of the user's earlier sessions,
+    :class:`~graphmeta.nn.score_terms.personal.PersonalReranker`, trained on the last quarter of the sessions. For a
+    user without earlier sessions it re-ranks by the session alone. Where the clicks of a session have no order
+    (baskets), any of them is a target.
+
+    Args:
+        base: a system that scores by inner products; it is not modified.
+
+    Source: ours; stacked generalisation (Wolpert 1992) inside the softmax of NISER+ (Gupta et al. 2019), with counts of
+    personal frequency (Li et al. 2023).
+    """
+    system = _reranked(base, "personal")
+    system.samples = next_items
     return system
 
 

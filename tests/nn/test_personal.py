@@ -1,0 +1,266 @@
+"""The personal re-ranker: its features against plain loops, its candidates, and what it must not read."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import graphmeta as gm
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.score_terms import personal_features as features
+from graphmeta.nn.score_terms.personal import PersonalReranker, _repurchases
+from graphmeta.sampling.samples import last_clicks, leave_one_out, next_items, prefixes
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.user_histories import UserHistories
+
+ITEMS = 30
+DAY = 86400.0
+
+
+def log_of(baskets=True, seed=0, sessions=60):
+    random = np.random.default_rng(seed)
+    lengths = random.integers(1, 6, sessions)
+    session = np.repeat(np.arange(sessions), lengths)
+    time = np.sort(random.uniform(0, 100, sessions))[session] * DAY
+    time = time if baskets else time + np.concatenate([np.arange(n) for n in lengths])
+    table = pd.DataFrame({"s": session, "i": random.integers(0, ITEMS, len(session)), "t": time})
+    table["u"] = random.integers(0, 5, sessions)[session]
+    shop = pd.DataFrame({"i": np.arange(ITEMS), "kind": [f"k{n % 4}" for n in range(ITEMS)]})
+    shop.loc[3, "kind"] = None
+    items = EntityTable.read(shop, key="i")
+    return EventLog.read(table.drop_duplicates(["s", "i"]), session="s", item="i", time="t", user="u", items=items)
+
+
+LOG = log_of()
+
+
+def attached(log, samples):
+    return UserHistories.of(log).attached(samples, log)
+
+
+def past_of(log, samples, row):
+    """The user's earlier sessions of one sample: (age, days, items)."""
+    start, user = log.starts[samples.session[row]], log.session_user[samples.session[row]]
+    own = [s for s in range(log.num_sessions) if log.session_user[s] == user and log.time[log.ptr[s + 1] - 1] < start]
+    return [
+        (len(own) - n, (start - log.starts[s]) / DAY, log.item[log.ptr[s] : log.ptr[s + 1]].tolist())
+        for n, s in enumerate(own)
+    ]
+
+
+def computed(log, samples):
+    """Every pair of a sample and an item, and the events of the histories."""
+    batch = session_batch(samples, num_items=log.num_items)
+    size = len(samples) * log.num_items
+    sample, item = torch.arange(size) // log.num_items, torch.arange(size) % log.num_items
+    past = batch["history"]
+    where = past.batch * log.num_items + past.n_id
+    for store in ("days",):
+        past[store] = past[store].double()
+    return batch, features.PastEvents.of(batch, where, size), sample, item
+
+
+def test_item_features_are_those_of_a_loop():
+    samples = attached(LOG, last_clicks(LOG))
+    _, past, sample, item = computed(LOG, samples)
+    interval = torch.linspace(3, 60, LOG.num_items, dtype=torch.float64)
+    found = features.item_columns(past, sample, interval[item]).reshape(len(samples), LOG.num_items, -1)
+    for s in range(len(samples)):
+        sessions = past_of(LOG, samples, s)
+        for i in range(LOG.num_items):
+            own = [(age, days) for age, days, items in sessions for one in items if one == i]
+            bought = bool(own)
+            expected = [float(bought), math.log1p(len(own)) / 2]
+            for decay in (0.8, 0.9, 0.95, 0.98, 1.0):
+                share = sum(decay ** (a - 1) for a, _ in own) / (sum(decay ** (a - 1) for a, *_ in sessions) + 0.5)
+                expected.append(math.log1p(share / 0.003) / 4)
+                expected += [3 * share] if decay in (0.95, 1.0) else []
+            for half in (7, 28, 90):
+                share = sum(0.5 ** (d / half) for _, d in own) / (sum(0.5 ** (d / half) for _, d, _ in sessions) + 0.5)
+                expected.append(math.log1p(share / 0.003) / 4)
+            last = min((a for a, _ in own), default=400)
+            nearest, farthest = min((d for _, d in own), default=1000), max((d for _, d in own), default=0)
+            expected += [float(last == n) for n in (1, 2, 3)] + [math.log(last) / 3, math.log(nearest + 0.3) / 3]
+            gap = farthest - nearest if bought else 0
+            usual = max((gap + 2 * float(interval[i])) / (max(len(own) - 1, 0) + 2), 0.1)
+            expected += [math.log(usual) / 4 * bought, math.log((nearest + 0.5) / usual) * bought]
+            expected += [math.log(farthest + 0.3) / 4 * bought]
+            expected += [math.log1p(len(own) / (farthest + 14) / 0.002) / 4 * bought]
+            np.testing.assert_allclose(found[s, i].numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert found.shape[2] == features.PER_ITEM
+
+
+def test_attribute_features_are_those_of_a_loop():
+    samples = attached(LOG, last_clicks(LOG))
+    _, past, sample, item = computed(LOG, samples)
+    kind = LOG.items.attributes["kind"]
+    codes, values = kind.codes, kind.size
+    share = torch.rand(values, dtype=torch.float64)
+    found = features.attribute_columns(past, sample, item, torch.from_numpy(codes).long(), values, share)
+    found = found.reshape(len(samples), LOG.num_items, -1)
+    for s in range(len(samples)):
+        events = [(a, d, i) for a, d, items in past_of(LOG, samples, s) for i in items]
+        total = sum(0.98 ** (a - 1) for a, *_ in events) + 3
+        for i in range(LOG.num_items):
+            if codes[i] == 0:
+                assert not found[s, i].any()
+                continue
+            same = [(a, d, j) for a, d, j in events if codes[j] == codes[i]]
+            mine = sum(0.98 ** (a - 1) for a, *_ in same)
+            own = sum(0.98 ** (a - 1) for a, _, j in same if j == i)
+            last = min((d for _, d, _ in same), default=1000.0)
+            first = max((d for _, d, _ in same), default=0.0)
+            usual = max((max(first - last, 0) + 20) / (len(same) + 1), 0.2)
+            expected = [
+                math.log1p((mine + 3 * float(share[codes[i]])) / total / 0.001) / 4,
+                own / (mine + 1),
+                math.log(last + 0.3) / 3,
+                math.log((last + 0.5) / usual) * bool(same),
+                mine / total,
+            ]
+            np.testing.assert_allclose(found[s, i].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_shared_sessions_and_of_samples_are_those_of_a_loop():
+    samples = attached(LOG, last_clicks(LOG))
+    batch, past, sample, _ = computed(LOG, samples)
+    together = features.together_columns(past, batch, sample, LOG.num_items).reshape(len(samples), LOG.num_items, -1)
+    own = features.sample_columns(past, batch)
+    for s in range(len(samples)):
+        present = set(samples.item[samples.begin[s] : samples.end[s]].tolist())
+        sessions = past_of(LOG, samples, s)
+        weight = [0.98 ** (a - 1) for a, *_ in sessions]
+        overlap = [sum(i in present for i in items) / math.sqrt(len(items)) for *_, items in sessions]
+        common = [w * o for w, o in zip(weight, overlap, strict=True)]
+        near = [w * math.exp(min(2 * o, 10)) for w, o in zip(weight, overlap, strict=True)]
+        for i in range(LOG.num_items):
+            has = [i in items for *_, items in sessions]
+            mine, close = (sum(v for v, h in zip(each, has, strict=True) if h) for each in (common, near))
+            expected = [
+                math.log1p(mine / (sum(weight) + 0.5) / 0.01) / 4,
+                mine / (sum(common) + 1),
+                math.log1p(close / (sum(near) + 0.5) / 0.003) / 4,
+            ]
+            np.testing.assert_allclose(together[s, i].numpy(), expected, rtol=1e-5, atol=1e-6)
+        events = [i for *_, items in sessions for i in items]
+        mean, length = max(len(events), 1) / max(len(sessions), 1), len(samples.item[samples.begin[s] : samples.end[s]])
+        gap = sessions[-1][1] if sessions else 30.0
+        expected = [
+            math.log1p(len(sessions)) / 4,
+            len(set(events)) / max(len(events), 1),
+            math.log(mean),
+            math.log(gap + 0.1) / 3,
+            math.log(length + 1) / 2,
+            math.log((length + 1) / mean),
+        ]
+        np.testing.assert_allclose(own[s].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_intervals_between_purchases_are_those_of_a_loop():
+    found = _repurchases(LOG)
+    gaps, again, buyers = {}, {}, {}
+    last = {}
+    for s in np.argsort(LOG.starts, kind="stable"):
+        user = LOG.session_user[s]
+        for i in LOG.item[LOG.ptr[s] : LOG.ptr[s + 1]]:
+            buyers.setdefault(i, set()).add(user)
+            if (user, i) in last:
+                gaps.setdefault(i, []).append(math.log((LOG.starts[s] - last[user, i]) / DAY + 0.5))
+                again.setdefault(i, set()).add(user)
+            last[user, i] = LOG.starts[s]
+    every = [gap for own in gaps.values() for gap in own]
+    usual = sum(every) / len(every)
+    for i in range(LOG.num_items):
+        own, count = gaps.get(i, []), len(buyers.get(i, ()))
+        expected = [
+            math.exp((sum(own) + 5 * usual) / (len(own) + 5)),
+            (len(again.get(i, ())) + 1) / (count + 3),
+            math.log1p(count) / 6,
+        ]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-9)
+
+
+def test_baskets_are_learned_by_leaving_any_item_out():
+    samples = leave_one_out(LOG, per_session=3)
+    assert next_items(LOG).target.tolist() == leave_one_out(LOG).target.tolist()
+    for s in range(len(samples)):
+        session = samples.session[s]
+        whole = LOG.item[LOG.ptr[session] : LOG.ptr[session + 1]].tolist()
+        context = samples.item[samples.begin[s] : samples.end[s]].tolist()
+        assert sorted([*context, samples.target[s]]) == sorted(whole) and samples.target[s] not in context
+    count = np.bincount(samples.session, minlength=LOG.num_sessions)
+    assert count.tolist() == [min(n, 3) if n >= 2 else 0 for n in LOG.lengths]
+    ordered = log_of(baskets=False)
+    assert len(next_items(ordered)) == len(prefixes(ordered))
+
+
+@pytest.fixture(scope="module")
+def system():
+    torch.manual_seed(0)
+    made = gm.build("personal_reranker", LOG.items, width=8)
+    made.fit_statistics(LOG)
+    for weight in made.recommender.head.score_terms["personal"].parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return made.eval()
+
+
+def test_candidates_are_neighbours_own_items_and_popular_ones(system):
+    term = system.recommender.head.score_terms["personal"]
+    assert isinstance(term, PersonalReranker) and system.reads_history
+    samples = attached(LOG, last_clicks(LOG)).take(np.arange(8))
+    batch = session_batch(samples, num_items=LOG.num_items)
+    row, column, value = term(batch, lambda r, c: torch.zeros(len(r)))
+    pairs = set(zip(row.tolist(), column.tolist(), strict=True))
+    assert len(pairs) == len(row) == len(value)
+    past = batch["history"]
+    assert set(zip(past.batch.tolist(), past.n_id.tolist(), strict=True)) <= pairs
+    assert {(s, int(i)) for s in range(8) for i in term.popular} <= pairs
+
+
+def test_scores_do_not_depend_on_the_batch_or_on_other_people(system):
+    samples = attached(LOG, last_clicks(LOG))
+    together = system.scores(samples)
+    order = np.random.default_rng(0).permutation(len(samples))
+    torch.testing.assert_close(system.scores(samples.take(order)), together[order], rtol=1e-4, atol=1e-5)
+    for row in range(0, len(samples), 7):
+        torch.testing.assert_close(system.scores(samples.take(np.array([row]))), together[[row]], rtol=1e-4, atol=1e-5)
+
+
+def test_a_history_changes_the_scores_and_what_is_later_does_not(system):
+    samples = attached(LOG, last_clicks(LOG))
+    plain = system.scores(replace(samples, earlier=None))
+    assert not torch.allclose(plain, system.scores(samples))
+    row = len(samples) // 2
+    start = LOG.starts[samples.session[row]]
+    earlier = LOG.without(LOG.time >= start)  # neither later sessions nor anyone's future
+    known = UserHistories.of(earlier).attached(samples, LOG)
+    one = np.array([row])
+    torch.testing.assert_close(system.scores(known.take(one)), system.scores(samples.take(one)))
+
+
+def test_an_empty_session_is_ranked_by_the_history(system):
+    user = LOG.users.ids[0]
+    best = [one.item for one in system.recommend([], 5, user=user)]
+    assert len(best) == 5 and best != [one.item for one in system.recommend([], 5, user=LOG.users.ids[1])]
+    alone = system.recommend_many([[], [3, 4]], 5, users=[user, user])
+    assert [one.item for one in alone[0]] == best
+
+
+def test_it_is_trained_on_the_last_quarter_and_refitted(tmp_path):
+    split = gm.split_by_time(log_of(sessions=200), test=0.1, valid=0.1)
+    made = gm.fit(split, "personal_reranker", epochs=1, width=8)
+    assert "niser (refitted)" in made.notes["history"]
+    known = split.train.num_sessions + split.valid.num_sessions
+    assert len(made.histories.sessions) == known
+    made.save(tmp_path / "kept", keep_histories=True)
+    made.save(tmp_path / "plain")
+    kept, plain = gm.load(tmp_path / "kept"), gm.load(tmp_path / "plain")
+    user = split.train.users.ids[0]
+    assert plain.histories is None and kept.recommend([1], 5, user=user) == made.recommend([1], 5, user=user)
+    assert kept.recommend([1], 5) == plain.recommend([1], 5, user=user)
+    made.save(tmp_path / "kept")
+    assert gm.load(tmp_path / "kept").histories is None, "histories of an earlier save are removed"
