@@ -118,11 +118,13 @@ def nearest(distance: np.ndarray, *, most: int) -> tuple[np.ndarray, np.ndarray]
     """
     rows, columns = distance.shape
     if most >= columns:
-        return np.nonzero(np.isfinite(distance))
+        row, column = np.nonzero(np.isfinite(distance))
+        return row, column
     bound = np.partition(distance, most - 1, axis=1)[:, most - 1 : most]
     chosen = distance < bound
     row, column = np.nonzero(distance == bound)
     free = most - chosen.sum(1)
     first = np.arange(len(row)) - np.searchsorted(row, row) < free[row]
     chosen[row[first], column[first]] = True
-    return np.nonzero(chosen & np.isfinite(distance))
+    row, column = np.nonzero(chosen & np.isfinite(distance))
+    return row, column

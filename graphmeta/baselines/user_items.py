@@ -61,7 +61,7 @@ class UserItems:
         pair, term = np.unique(self.row * num_items + self.item, return_inverse=True)
         row, item = np.divmod(pair, max(num_items, 1))
         ptr = np.searchsorted(row, np.arange(len(self.sessions) + 1))
-        return Vectors(ptr, item, np.bincount(term, weight, minlength=len(pair)))
+        return Vectors(ptr, item, _sums(term, weight, len(pair)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Vectors:
     @property
     def squares(self) -> np.ndarray:
         """The squared Euclidean norm of each row."""
-        return np.bincount(self.rows, self.weight**2, minlength=len(self))
+        return _sums(self.rows, self.weight**2, len(self))
 
     def transposed(self, columns: int) -> Vectors:
         """The same entries by column, of which there are ``columns``."""
@@ -113,7 +113,7 @@ class Vectors:
     def products(self, by_column: Vectors, *, others: int) -> np.ndarray:
         """Inner products with all rows of another matrix, given by column: ``[rows, others]``."""
         row, other, term = by_column.weighted(self.rows, self.column, self.weight)
-        return np.bincount(row * others + other, term, minlength=len(self) * others).reshape(len(self), others)
+        return _sums(row * others + other, term, len(self) * others).reshape(len(self), others)
 
     def terms(self, by_column: Vectors) -> np.ndarray:
         """Number of terms of each row's :meth:`products`."""
@@ -130,8 +130,13 @@ def blocks(work: np.ndarray) -> Iterator[slice]:
 
 def summed(row: np.ndarray, column: np.ndarray, weight: np.ndarray, *, shape: tuple[int, int]) -> Tensor:
     """Sums of the weights per row and column, ``shape`` float32, in double precision and in the given order."""
-    total = np.bincount(row * shape[1] + column, weight, minlength=shape[0] * shape[1])
+    total = _sums(row * shape[1] + column, weight, shape[0] * shape[1])
     return torch.from_numpy(total.reshape(shape)).float()
+
+
+def _sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
+    """Sums of the weights per index, ``[size]`` float64, also without any weight."""
+    return np.bincount(index, weight, minlength=size).astype(np.float64, copy=False)
 
 
 class TrainingUsers:
@@ -151,7 +156,7 @@ class TrainingUsers:
         if self.histories is None:
             return UserItems.of(None, rows=0, items=self.items)
         users = self.histories.users.ids
-        return UserItems.of(self.histories.for_users(users), rows=len(users), items=self.items)
+        return UserItems.of(self.histories.for_users(users.tolist()), rows=len(users), items=self.items)
 
     def of_samples(self, earlier: Earlier | None, *, rows: int) -> np.ndarray:
         """The training user of each sample with an earlier session, -1 for others: ``[S]``."""

@@ -232,8 +232,11 @@ def tafeng(folder: Path | None = None) -> tuple[EventLog, EventLog]:
     )
     for frame in (known, following):
         frame["basket"] = numbers(column(frame, "basket", "basket"), "basket").astype(np.int64)
-    known_until = known.groupby(column(known, "user", "user"))["basket"].max()
-    wrong = following["basket"] <= column(following, "user", "user").map(known_until)
+    until: dict[str, int] = {}
+    for user, basket in zip(column(known, "user", "user"), known["basket"], strict=True):
+        until[user] = max(basket, until.get(user, basket))
+    pairs = zip(column(following, "user", "user"), following["basket"], strict=True)
+    wrong = np.array([user in until and basket <= until[user] for user, basket in pairs])
     if wrong.any():
         at = int(np.argmax(wrong))
         raise InputError(f"future.csv.gz, row {at + 1}: the basket is not after those of its user in history.csv.gz")

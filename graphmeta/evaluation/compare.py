@@ -9,11 +9,11 @@ from typing import Any, Unpack
 from graphmeta.baselines import PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.evaluation.protocol import KS
+from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
-from graphmeta.protocols import Adapting, Bar, ReadsHistory
+from graphmeta.protocols import Adapting, Bar
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
-
 
 _USER_BASELINES = {"personal_frequency": PersonalFrequency, "tifu_knn": TifuKNN}
 _BASELINES = ("popularity", "session_knn", "stan", *_USER_BASELINES)
@@ -57,7 +57,7 @@ def compare(
     plain = replace(queries, earlier=None)
 
     def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
-        own = queries if isinstance(scorer, ReadsHistory) and scorer.reads_history else plain
+        own = queries if reads_history(scorer) else plain
         return evaluate(scorer, own, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
 
     found = {name: measured(model, name.replace("_", " ")) for name, model in baselines(past, known).items()}

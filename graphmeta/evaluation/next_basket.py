@@ -15,10 +15,10 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, usable
-from graphmeta.evaluation.queries import aligned, check_model, known_histories
+from graphmeta.evaluation.queries import aligned, check_model, known_histories, reads_history
 from graphmeta.evaluation.ranking import KNOWN_SESSIONS, check_ks, scoring, sliced
 from graphmeta.evaluation.result import LeftOut, Result
-from graphmeta.protocols import Adapting, ReadsHistory, Scorer
+from graphmeta.protocols import Adapting, Scorer
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 
@@ -121,7 +121,7 @@ def evaluate_next_basket(
     last = log.of_sessions(_last_sessions(log))
     baskets = basket_queries(model, last, [history, log])
     samples, earlier = baskets.samples, baskets.samples.earlier
-    if not (isinstance(model, ReadsHistory) and model.reads_history):
+    if not reads_history(model):
         samples = replace(samples, earlier=None)
     counts = np.diff(baskets.ptr)
     found = torch.empty(len(baskets.item), dtype=torch.float64)

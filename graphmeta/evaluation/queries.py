@@ -73,13 +73,18 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
     return given
 
 
+def reads_history(model: Any) -> bool:
+    """Whether a scorer reads the earlier sessions of a sample's user."""
+    return isinstance(model, ReadsHistory) and model.reads_history
+
+
 def with_history(model: Scorer, samples: Samples, log: EventLog, *known: EventLog | Split | None) -> Samples:
     """The samples of a log with their users' earlier sessions, if the model reads these and the log has users.
 
     Args:
         log: the log of the samples, whose sessions are known too; known: logs or splits with further sessions.
     """
-    if not (isinstance(model, ReadsHistory) and model.reads_history) or log.users is None:
+    if not reads_history(model) or log.users is None:
         return samples
     histories, own = known_histories(model, [*known, log], log)
     return histories.attached(samples, own)
