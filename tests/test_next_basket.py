@@ -155,16 +155,19 @@ def test_items_unknown_to_the_model_are_left_out_and_counted() -> None:
 
 
 def test_what_cannot_be_evaluated_is_refused() -> None:
-    log = read(baskets())
+    log, other = read(baskets()), read(baskets().replace(r"^i", "other", regex=True))
     for call, line in (
         (
-            lambda: evaluate_next_basket(Popularity(log), log.aligned_to(log.items)),
+            lambda: evaluate_next_basket(Popularity(log), log.aligned_to(log.items), ks=(3,)),
             "the log has no users; name its user",
         ),
         (lambda: last_baskets(log.aligned_to(log.items)), "the log has no users; name its user"),
-        (lambda: evaluate_next_basket(Popularity(log), last_clicks(log)), "takes a log with users, not a Samples"),
+        (
+            lambda: evaluate_next_basket(Popularity(log), last_clicks(log), ks=(3,)),
+            "takes a log with users, not a Samples",
+        ),
         (lambda: evaluate_next_basket(Popularity(log), log, ks=(ITEMS,)), "every model would score 1"),
-        (lambda: evaluate_next_basket(Popularity(fake_log()), log), "no session has an item known to the model"),
+        (lambda: evaluate_next_basket(Popularity(other), log), "no session has an item known to the model"),
         (lambda: evaluate_next_basket(Popularity(log), log, ks=(3,), steps=2), "does not adapt"),
     ):
         with pytest.raises(InputError, match=line):
@@ -183,6 +186,16 @@ def test_every_next_item_system_ranks_a_next_basket(name) -> None:
     system, _ = made(name, {})
     result = evaluate_next_basket(system, LOG, ks=(3,))
     assert result.samples == 20 and (result.ranks >= 1).all()
+
+
+@pytest.mark.parametrize("name", ["maml", "multi_ft", "melu", "mamo", "meta_hin", "cbml"])
+def test_a_system_with_users_as_tasks_adapts_to_what_is_known(name) -> None:
+    system, _ = made(name, {"anchor": "user", "lr": 1.0})
+    assert system.reads_history
+    adapted, start = (evaluate_next_basket(system, LOG, ks=(3,), steps=steps) for steps in (1, 0))
+    assert not torch.equal(adapted.ranks, start.ranks)
+    few = evaluate_next_basket(system, LOG, ks=(3,), steps=1, batch_size=3)
+    torch.testing.assert_close(few.ranks, adapted.ranks, rtol=0, atol=0.51)
 
 
 @pytest.mark.parametrize("name", RANKING)
