@@ -35,6 +35,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import last_sessions
 from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.queries import with_history
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.catalogue import CATALOGUE, RANKING, build
 from graphmeta.published.load import load
@@ -141,6 +142,11 @@ BASELINES = {
     "session_knn": neighbours.SessionKNN,
     "stan": neighbours.Stan,
 }
+USER_BASELINES = {  # read the earlier sessions of a query's user
+    "personal_frequency": neighbours.PersonalFrequency,
+    "tifu_knn": neighbours.TifuKNN,
+    "up_cf": neighbours.UPCF,
+}
 
 
 def main() -> None:
@@ -153,7 +159,8 @@ def main() -> None:
     spent = cost(time.perf_counter() - began, cpu=time.process_time() - cpu)
     for protocol in options.protocols or dataset.protocols:
         samples_of = dataset.protocols[protocol]
-        result = evaluate(model, samples_of(test_log), support=train_log.support, progress=tqdm)
+        samples = with_history(model, samples_of(test_log), test_log, train_log, valid_log)
+        result = evaluate(model, samples, support=train_log.support, progress=tqdm)
         row = {
             "dataset": options.dataset,
             "protocol": protocol,
@@ -172,7 +179,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command-line options."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES])
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, *USER_BASELINES])
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
     parser.add_argument(
         "--held-out", type=int, default=3000, help="last training sessions, to choose the epoch; 0: the last epoch"
@@ -213,9 +220,10 @@ def fitted(
     options: argparse.Namespace, train_log: EventLog, valid_log: EventLog | None
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The trained model and a row for each epoch."""
-    if options.system in BASELINES:
+    known = BASELINES | USER_BASELINES
+    if options.system in known:
         # a trained system can learn whether items recur within a session; baselines are configured
-        return neighbours.match_repeats(train_log, BASELINES[options.system](train_log)), []
+        return neighbours.match_repeats(train_log, known[options.system](train_log, **options.arguments)), []
     learn, valid = train_log, valid_log
     if valid is None and options.held_out:
         learn, valid = last_sessions(train_log, options.held_out)

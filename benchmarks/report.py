@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import mean
 
+from benchmarks.basket_report import basket_section
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.labels import named, spanned
 from benchmarks.race import only_raced, race_section, raced
@@ -43,6 +44,7 @@ SECTIONS = {  # protocols with a table of their own
     "tuning": tuning_section,
     "race": race_section,
     "recipes": recipes_section,
+    "next-basket": basket_section,
 }
 DRAWN = ("comparison", "adaptation")  # pictures
 SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR

@@ -9,7 +9,7 @@ from torch import Tensor
 from graphmeta.baselines.incidence import Clicks
 from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
-from graphmeta.protocols import HasItems, ReadsTasks, Scorer
+from graphmeta.protocols import HasItems, KeepsHistories, ReadsHistory, ReadsTasks, Scorer
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 
@@ -79,6 +79,8 @@ class NoRepeats:
         self.model, self.num_items = model, model.num_items
         self.items = model.items if isinstance(model, HasItems) else None
         self.reads_tasks = not isinstance(model, ReadsTasks) or model.reads_tasks
+        self.reads_history = isinstance(model, ReadsHistory) and model.reads_history
+        self.histories = model.histories if isinstance(model, KeepsHistories) else None
 
     def scores(self, samples: Samples | Tasks) -> Tensor:
         """``[S, num_items]``, the model's scores except for seen items."""

@@ -85,7 +85,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     system = trained.system
     past = anonymous(split.train)
     queries = with_earlier(test_queries(split.test, job.rules), split.test, split.parts)
-    results = compare(system, queries, past=past, base=trained.base, bar=bar)
+    results = compare(system, queries, past=past, known=split.train, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     system.notes |= _notes(job, trained.plan, log, split, trained.histories[job.plan.system]) | {
         "metrics": document,

@@ -17,6 +17,8 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
         "popularity": "popularity",
         "session_knn": "session kNN",
         "stan": "STAN",
+        "personal_frequency": "the user's own items by frequency",
+        "tifu_knn": "TIFU-kNN",
         "base_model": f"{CATALOGUE[system].encoder} (base model)",
         "without_steps": f"{system}, without inner steps",
         "system": f"{system}, with inner steps" if "without_steps" in found else system,

@@ -9,6 +9,7 @@ from graphmeta.datasets.session_logs import (
     eshop_clothing,
     movielens_1m,
     movielens_1m_histories,
+    tafeng,
     yoochoose_1_64,
     yoochoose_times,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "movielens_1m_histories",
     "musical_instruments",
     "synthetic_reviews",
+    "tafeng",
     "yoochoose_1_64",
     "yoochoose_times",
 ]

@@ -25,6 +25,7 @@ _DIGINETICA = "CIKM Cup 2016, track 2 (https://competitions.codalab.org/competit
 _YOOCHOOSE = "the RecSys Challenge 2015 (https://recsys.acm.org/recsys15/challenge/)"
 _MOVIELENS = "https://grouplens.org/datasets/movielens/1m/"
 _AMAZON = "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, as user, item, seconds per line"
+_TAFENG = "Li et al. 2023 (https://github.com/liming-7/A-Next-Basket-Recommendation-Reality-Check), as user,basket,item"
 _CLOTHING = "https://archive.ics.uci.edu/dataset/553"
 _CLOTHING_COLUMNS = {
     "session ID": "session",
@@ -208,6 +209,43 @@ def eshop_clothing(folder: Path | None = None) -> EventLog:
     most_frequent = columns.groupby("item", sort=False).agg(lambda values: values.mode().iloc[0])
     items = EntityTable.read(most_frequent.reset_index(), key="item")
     return EventLog.read(frame, session="session", item="item", time="time", items=items)
+
+
+def tafeng(folder: Path | None = None) -> tuple[EventLog, EventLog]:
+    """Grocery baskets of Ta-Feng: the known baskets of each user, and the next one, with the same items and users.
+
+    Reads ``tafeng/history.csv.gz`` and ``tafeng/future.csv.gz`` (columns ``user``, ``basket``, ``item``; ``basket``
+    numbers a user's baskets in their order). There are no times: a user's baskets follow each other, and all next ones
+    follow all known ones. Items of the next baskets that no known basket contains are kept. The order of items within
+    a basket is arbitrary.
+
+    Args:
+        folder: the parent folder of ``tafeng``; GRAPHMETA_DATA if not given.
+
+    Raises:
+        InputError: a missing or malformed file, a user whose next basket has no higher number than the known ones.
+
+    Source: Li et al. 2023, "A next basket recommendation reality check": 13,858 users, 11,997 items.
+    """
+    known, following = (
+        read_frame(file_below(folder, f"tafeng/{name}.csv.gz", source=_TAFENG)) for name in ("history", "future")
+    )
+    for frame in (known, following):
+        frame["basket"] = numbers(column(frame, "basket", "basket"), "basket").astype(np.int64)
+    until: dict[str, int] = {}
+    for user, basket in zip(column(known, "user", "user"), known["basket"], strict=True):
+        until[user] = max(basket, until.get(user, basket))
+    pairs = zip(column(following, "user", "user"), following["basket"], strict=True)
+    wrong = np.array([user in until and basket <= until[user] for user, basket in pairs])
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise InputError(f"future.csv.gz, row {at + 1}: the basket is not after those of its user in history.csv.gz")
+    parts = [frame.sort_values(["user", "basket"], kind="stable") for frame in (known, following)]
+    rows = pd.concat(parts, ignore_index=True)
+    rows["session"] = rows["user"].astype(str) + "#" + rows["basket"].astype(str)
+    log = EventLog.read(rows, session="session", user="user", item="item")
+    cut = len(known)
+    return log.before(cut).aligned_to(log.items, log.users), log.after(cut).aligned_to(log.items, log.users)
 
 
 def _path(folder: Path | None, name: str) -> Path | None:

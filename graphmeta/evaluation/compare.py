@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
-from graphmeta.baselines import Popularity, SessionKNN, Stan, match_repeats
+from graphmeta.baselines import PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.evaluation.protocol import KS
+from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.protocols import Adapting, Bar
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 
+_USER_BASELINES = {"personal_frequency": PersonalFrequency, "tifu_knn": TifuKNN}
+_BASELINES = ("popularity", "session_knn", "stan", *_USER_BASELINES)
+_MOST_USERS = 20_000  # the cost of TIFU-kNN grows with users × queries
 
-def baselines(past: EventLog) -> dict[str, Any]:
-    """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any."""
+
+def baselines(past: EventLog, known: EventLog | None = None) -> dict[str, Any]:
+    """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any.
+
+    Args:
+        known: the same log with its users, if it has any: adds personal frequency, and for up to 20,000 users TIFU-kNN.
+    """
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
+    if known is not None and known.users is not None:
+        few = len(known.users) <= _MOST_USERS
+        models |= {name: kind(known) for name, kind in _USER_BASELINES.items() if few or name != "tifu_knn"}
     return {name: match_repeats(past, model) for name, model in models.items()}
 
 
 def compare(
-    system: System, queries: Samples, *, past: EventLog, base: System | None = None, bar: Bar
+    system: System,
+    queries: Samples,
+    *,
+    past: EventLog,
+    known: EventLog | None = None,
+    base: System | None = None,
+    bar: Bar,
 ) -> dict[str, Result]:
     """Results of the system and its baselines on the same test queries, by their names in JSON.
 
     For a system that adapts, ``without_steps`` is the ablation without inner steps.
 
     Args:
+        queries: with their users' earlier sessions, if they have users.
         past: the training log, for the baselines and for the slices by item frequency.
+        known: the same log with its users, for baselines that read users' earlier sessions.
         base: a system without adaptation, trained as such.
         bar: ``(batches, name) -> batches``, shows progress.
     """
 
-    def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
-        return evaluate(scorer, queries, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
+    plain = replace(queries, earlier=None)
 
-    found = {name: measured(model, name.replace("_", " ")) for name, model in baselines(past).items()}
+    def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
+        own = queries if reads_history(scorer) else plain
+        return evaluate(scorer, own, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
+
+    found = {name: measured(model, name.replace("_", " ")) for name, model in baselines(past, known).items()}
     if base is not None:
         found["base_model"] = measured(base, "base model")
     if system.adaptation is not None:
@@ -48,7 +72,7 @@ def compare(
 def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[str, Any]:
     """The flat object of ``metrics.json``: metrics in [0, 1], number of samples and candidates."""
     own = results["system"]
-    others = [name for name in ("popularity", "session_knn", "stan", "base_model") if name in results]
+    others = [name for name in (*_BASELINES, "base_model") if name in results]
     ablations = [name for name in ("without_steps",) if name in results]
     return {
         "system": system,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from graphmeta.data.events import EventLog
@@ -52,7 +53,7 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
                 f"no session of the log has two items known to the model ({given.num_sessions:,} sessions, "
                 f"{given.num_items:,} items); pass a log with the item ids of the training log"
             )
-        return _with_history(model, samples, given, history)
+        return with_history(model, samples, given, history)
     if history is not None:
         raise InputError(
             "history= applies to a log; samples have their own: UserHistories.of(log).attached(samples, log)"
@@ -72,17 +73,34 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
     return given
 
 
-def _with_history(model: Scorer, samples: Samples, log: EventLog, history: EventLog | Split | None) -> Samples:
-    """The samples of a log with their users' earlier sessions, if the model reads these and the log has users."""
-    if not (isinstance(model, ReadsHistory) and model.reads_history) or log.users is None:
+def reads_history(model: Any) -> bool:
+    """Whether a scorer reads the earlier sessions of a sample's user."""
+    return isinstance(model, ReadsHistory) and model.reads_history
+
+
+def with_history(model: Scorer, samples: Samples, log: EventLog, *known: EventLog | Split | None) -> Samples:
+    """The samples of a log with their users' earlier sessions, if the model reads these and the log has users.
+
+    Args:
+        log: the log of the samples, whose sessions are known too; known: logs or splits with further sessions.
+    """
+    if not reads_history(model) or log.users is None:
         return samples
+    histories, own = known_histories(model, [*known, log], log)
+    return histories.attached(samples, own)
+
+
+def known_histories(
+    model: Scorer, known: Iterable[EventLog | Split | None], log: EventLog
+) -> tuple[UserHistories, EventLog]:
+    """The users' sessions in these logs and those the model stores, with its item indices; the aligned ``log``."""
     items = items_of(model)
-    parts = [*([history] if isinstance(history, EventLog) else history.parts if history is not None else []), log]
-    own = [part if items is None else part.aligned_to(items, part.users) for part in parts]
-    known = UserHistories.of(*own)
+    parts = [part for one in known if one is not None for part in (one.parts if isinstance(one, Split) else (one,))]
+    *own, last = (part if items is None else part.aligned_to(items, part.users) for part in (*parts, log))
+    found = UserHistories.of(*own)
     if isinstance(model, KeepsHistories) and model.histories is not None:
-        known = model.histories.joined(known)
-    return known.attached(samples, own[-1])
+        found = model.histories.joined(found)
+    return found, last
 
 
 def left_out(model: Scorer, given: EventLog | Samples, samples: Samples) -> LeftOut:

@@ -80,13 +80,13 @@ def evaluate(
     (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
     check_model(model, samples, "evaluate")
-    _check_ks(ks, model.num_items)
+    check_ks(ks, model.num_items)
     check_metrics(metrics, rank_names(ks))
     given, samples = samples, queries_of(model, samples, history)
     if len(samples) == 0:
         raise InputError("there is no sample to evaluate; pass sessions with at least two known items")
     _warn_without_users(model, samples)
-    score = _scoring(model, adapting, "evaluate")
+    score = scoring(model, adapting, "evaluate")
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
     found = torch.empty(len(samples), dtype=torch.float64)
@@ -96,11 +96,11 @@ def evaluate(
         scores = usable(score(chunk))
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
     measured = RankMetrics(found, ks, metrics)
-    slices = {"context length": _sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
+    slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     if samples.earlier is not None:
-        slices["known sessions"] = _sliced(measured, samples.earlier.sessions, KNOWN_SESSIONS)
+        slices["known sessions"] = sliced(measured, samples.earlier.sessions, KNOWN_SESSIONS)
     if support is not None:
-        slices["item events"] = _sliced(measured, support[samples.target], ITEM_EVENTS)
+        slices["item events"] = sliced(measured, support[samples.target], ITEM_EVENTS)
     seconds, lost = time.perf_counter() - began, left_out(model, given, samples)
     return Result(measured(), slices, len(samples), model.num_items, seconds, found, left_out=lost)
 
@@ -116,7 +116,7 @@ def _warn_without_users(model: Scorer, samples: Samples) -> None:
         )
 
 
-def _scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Tensor]:
+def scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Tensor]:
     """The model's scoring function, with ``steps`` and ``max_support`` if given."""
     given = {name: value for name, value in adapting.items() if value is not None}
     strange = given.keys() - Adapting.__annotations__.keys()
@@ -128,7 +128,7 @@ def _scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Te
     return partial(model.scores, **given)
 
 
-def _check_ks(ks: tuple[int, ...], candidates: int) -> None:
+def check_ks(ks: tuple[int, ...], candidates: int) -> None:
     if not isinstance(ks, Iterable) or isinstance(ks, str):
         raise InputError(f"ks={ks!r} must be several numbers; for one write ks=({ks},)")
     strange = [k for k in ks if isinstance(k, bool) or not isinstance(k, Integral) or k < 1]
@@ -138,7 +138,7 @@ def _check_ks(ks: tuple[int, ...], candidates: int) -> None:
         raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
 
 
-def _sliced(
+def sliced(
     of: Callable[[Tensor], dict[str, float]], value: np.ndarray, bounds: dict[str, tuple[float, float]]
 ) -> dict[str, dict[str, float]]:
     """``of(mask)`` and the number of samples for each slice: the samples whose value lies within the bounds."""
@@ -174,7 +174,7 @@ def evaluate_sampled(
     check_model(model, samples, "evaluate_sampled")
     samples.check_items(items_of(model))
     began, size = time.perf_counter(), negatives.shape[1] + 1
-    _check_ks(ks, size)
+    check_ks(ks, size)
     check_metrics(metrics, rank_names(ks))
     if len(samples) == 0 or (negatives == samples.target[:, None]).any():
         raise InputError("there is no sample, or a sample's target is among its negatives; sample them again")
@@ -186,7 +186,7 @@ def evaluate_sampled(
         few = scores.gather(1, chosen[rows].to(scores.device))
         found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
     measured = RankMetrics(found, ks, metrics)
-    slices = {"context length": _sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
+    slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     return Result(measured(), slices, len(samples), size, time.perf_counter() - began, found)
 
 
@@ -232,10 +232,10 @@ def evaluate_tasks(
         raise InputError(f"evaluate_tasks takes tasks, not a {type(tasks).__name__}; use evaluate for logs and samples")
     began = time.perf_counter()
     tasks.query.check_items(items_of(model))
-    score = _scoring(model, adapting, "evaluate_tasks")
+    score = scoring(model, adapting, "evaluate_tasks")
     known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
-    _check_ks(ks, candidates)
+    check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
     _check_queries(tasks, task, model.num_items)
     found = torch.empty(len(task), dtype=torch.float64)
@@ -255,7 +255,7 @@ def evaluate_tasks(
     def means(inside: Tensor) -> dict[str, float]:
         return {name: float(values[inside].mean()) for name, values in measures.items()} if inside.any() else {}
 
-    slices = {"context length": _sliced(means, known, CONTEXT_LENGTHS)}
+    slices = {"context length": sliced(means, known, CONTEXT_LENGTHS)}
     return Result(
         means(torch.ones(len(tasks), dtype=torch.bool)),
         slices,

@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
 from graphmeta.protocols import HasReadout
+from graphmeta.sampling.session_batch import rows_like
 
 
 def readout_of(head: nn.Module, reader: str) -> nn.Module:
@@ -34,7 +35,7 @@ class Last(nn.Module):
         """One vector per sample."""
         last, known = batch["sample"].last, batch["sample"].get("has_events")
         if len(states) == 0:
-            return states.new_zeros(len(last), states.shape[1])
+            return rows_like(states.new_zeros(len(last), states.shape[1]), last)
         found = states.index_select(0, last)
         return found if known is None else torch.where(known[:, None], found, 0.0)
 

@@ -36,6 +36,8 @@ def in_blocks(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, batch: HeteroD
     """
     if batch.rows:  # task-major: weights that differ by task need equal blocks for all tasks
         return from_dense(run(*to_dense(x, batch)), batch)
+    if len(x) == 0:  # no sample has a click: nothing but the width is needed
+        return run(x.new_zeros(1, 1, x.shape[1]), torch.ones(1, 1, dtype=torch.bool, device=x.device)).flatten(0, 1)[:0]
     states, rows = [], []
     for place, inside in length_groups(batch["sample"].ptr):
         block = x.index_select(0, place.flatten()).unflatten(0, place.shape)

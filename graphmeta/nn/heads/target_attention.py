@@ -104,7 +104,7 @@ class TargetAttention(ScoringHead):
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
         inputs = self.read(states, batch)
-        if torch.is_grad_enabled() or type(candidates) not in (Tensor, nn.Parameter):
+        if torch.is_grad_enabled() or _plain(batch, candidates):
             return attended_scores(inputs, candidates)
         return attended_scores_in_blocks(inputs, candidates)
 
@@ -117,9 +117,8 @@ class TargetAttention(ScoringHead):
     ) -> Tensor:
         """See :class:`~graphmeta.protocols.CandidateLoss`."""
         inputs = self.read(states, batch)
-        own_tables = type(candidates) not in (Tensor, nn.Parameter)  # one for each task
         # within an adaptation, samples are not sorted by length
-        if own_tables or (batch.rows and needs_sync(target)):
+        if _plain(batch, candidates) or (batch.rows and needs_sync(target)):
             scores = _with_bias(attended_scores(inputs, candidates), target, bias)
             losses = F.cross_entropy(scores, target, reduction="none")
         else:
@@ -127,10 +126,16 @@ class TargetAttention(ScoringHead):
         return real_samples(batch, losses)
 
 
+def _plain(batch: HeteroData, candidates: Tensor) -> bool:
+    """Whether blocks of candidates do not apply: each task has a table of its own, or some sample has no click."""
+    return type(candidates) not in (Tensor, nn.Parameter) or "has_events" in batch["sample"]
+
+
 class AttentionInputs(NamedTuple):
     """Query, keys and values of samples: row l of sample s is attended ``count[l]`` times.
 
-    Shapes: query ``[S, D]``; keys, values ``[E, D]``, by sample, at least one each; ptr ``[S + 1]``; count ``[E]``.
+    Shapes: query ``[S, D]``; keys, values ``[E, D]``, by sample, at least one each for the functions in blocks;
+    ptr ``[S + 1]``; count ``[E]``.
     """
 
     query: Tensor

@@ -1,0 +1,44 @@
+"""The section of next baskets in RESULTS.md."""
+
+from __future__ import annotations
+
+from itertools import chain
+from statistics import mean
+
+from benchmarks.labels import named
+from benchmarks.rows import Row, by_variant, commands, heading, spread
+
+COLUMNS = {
+    "recall@10": "Recall@10",
+    "ndcg@10": "NDCG@10",
+    "phr@10": "PHR@10",
+    "recall@20": "Recall@20",
+    "ndcg@20": "NDCG@20",
+    "phr@20": "PHR@20",
+    "recall_repeat@10": "repeat",
+    "recall_explore@10": "explore",
+}
+KNOWN = "known sessions"
+
+
+def basket_section(title: str, rows: list[Row], text: str) -> str:
+    """The systems by Recall@10, best first, and Recall@10 by the number of known baskets."""
+    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"]["recall@10"] for run in runs)))
+    first = rows[0]
+    lines = [
+        f"## {title}\n",
+        text,
+        f"{first['samples']:,} users, {first['candidates']:,} candidates; the user has bought "
+        f"{100 * first['metrics']['repeat_share']:.1f} % of a basket's items before.\n",
+        *heading([*COLUMNS.values(), "seeds", "min", "date"]),
+    ]
+    for name, runs in ordered.items():
+        values = [spread([run["metrics"][column] for run in runs]) for column in COLUMNS]
+        minutes, date = f"{mean(run['wall_s'] for run in runs) / 60:.1f}", max(run["date"] for run in runs)
+        lines.append(f"| {' | '.join([name, *values, str(len(runs)), minutes, date])} |")
+    slices = {name: part["samples"] for name, part in first["slices"][KNOWN].items() if part["samples"]}
+    lines += ["", "Recall@10 by known baskets (users):\n", *heading([f"{n} ({size:,})" for n, size in slices.items()])]
+    for name, runs in ordered.items():
+        values = [f"{100 * mean(run['slices'][KNOWN][n]['recall@10'] for run in runs):.2f}" for n in slices]
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    return "\n".join([*lines, "", *commands(chain(*ordered.values()))])

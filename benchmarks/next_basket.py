@@ -1,0 +1,101 @@
+"""Evaluate one system on the next basket of each user and write one row of results.
+
+    GRAPHMETA_DATA=… python -m benchmarks.next_basket tafeng personal_frequency --choices '{"decay": [0.9, 1.0]}'
+
+The last basket of each user is the target, all earlier ones are known, and the query has no click
+(:func:`~graphmeta.evaluation.next_basket.evaluate_next_basket`). ``--choices`` lists values of arguments: the
+combination with the highest Recall@10 on the validation baskets, the last known one of each user, is fitted on all
+known baskets. The test baskets are evaluated once. Any system of the catalogue is trained by the options of
+``benchmarks.accuracy``, or loaded with ``--warm-start FOLDER --epochs 0``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from functools import partial
+from itertools import product
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.accuracy import BASELINES, USER_BASELINES, arguments, fitted
+from benchmarks.rows import Row, cost, measured, provenance, write
+from graphmeta.data.events import EventLog
+from graphmeta.datasets import session_logs as datasets
+from graphmeta.evaluation.next_basket import BasketResult, evaluate_next_basket, last_baskets
+from graphmeta.published.catalogue import RANKING
+
+PROTOCOL, CHOSEN_BY = "next-basket", "recall@10"
+DATASETS: Mapping[str, Callable[[], tuple[EventLog, EventLog]]] = {
+    "tafeng": datasets.tafeng,
+    "complete_journey": lambda: last_baskets(datasets.complete_journey()),
+}
+
+
+def main() -> None:
+    """Run one row from the command line."""
+    options = parser().parse_args()
+    known, future = DATASETS[options.dataset]()
+    print(f"{options.dataset}: known {known}\nnext {future}", flush=True)
+    write(row_of(options, known, future), variant=options.tag)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command-line options."""
+    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, *USER_BASELINES])
+    parser.add_argument("--choices", type=json.loads, default={}, help="values of arguments, as JSON, see above")
+    parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
+    parser.add_argument("--held-out", type=int, default=3000, help="last known sessions, to choose the epoch")
+    parser.add_argument("--recipe", action="store_true", help="values that are not given follow the log, as in fit")
+    parser.set_defaults(epochs=None, lr=None, batch_size=None)  # as in benchmarks.accuracy
+    return parser
+
+
+def row_of(options: argparse.Namespace, known: EventLog, future: EventLog) -> Row:
+    """The row of a system whose arguments are chosen on the last known baskets."""
+    ran, began, cpu = provenance("benchmarks.next_basket"), time.perf_counter(), time.process_time()
+    tried = list(trials(options, known)) if options.choices else []
+    given = max(tried, key=lambda trial: trial[CHOSEN_BY])["arguments"] if tried else options.arguments
+    result, history = evaluated(options, given, known, future)
+    return {
+        "dataset": options.dataset,
+        "protocol": PROTOCOL,
+        "system": options.system,
+        "arguments": given,
+        "note": options.note,
+        **measured(result),
+        "validation": tried,
+        "seed": options.seed,
+        "epochs": len(history),
+        "history": history,
+        **cost(time.perf_counter() - began, cpu=time.process_time() - cpu),
+        **ran,
+    }
+
+
+def trials(options: argparse.Namespace, known: EventLog) -> Iterator[Row]:
+    """Arguments and metrics on the validation baskets, for each combination of the choices."""
+    before, last = last_baskets(known)
+    for values in product(*options.choices.values()):
+        given = {**options.arguments, **dict(zip(options.choices, values, strict=True))}
+        result, _ = evaluated(options, given, before, last)
+        print(given, {name: round(result.metrics[name], 4) for name in (CHOSEN_BY, "ndcg@10")}, flush=True)
+        yield {"arguments": given, **result.metrics}
+
+
+def evaluated(
+    options: argparse.Namespace, given: Mapping[str, Any], known: EventLog, future: EventLog
+) -> tuple[BasketResult, list[Row]]:
+    """The result of the system with these arguments, fitted on the known sessions, and a row for each epoch."""
+    options = copy(options)
+    options.arguments = dict(given)
+    model, history = fitted(options, known, None)
+    return evaluate_next_basket(model, future, history=known, progress=partial(tqdm, mininterval=10)), history
+
+
+if __name__ == "__main__":
+    main()
