@@ -26,7 +26,8 @@ class Samples:
 
     Shapes: item ``[N]`` (the log's clicks); begin, end, target, session ``[S]`` (its index in the log); all int64.
     Optional: ``time [N]`` float64 seconds,
-    ``user [S]`` int64 (-1: unknown) and ``value [S]`` float64, the rating of the target.
+    ``user [S]`` int64 (-1: unknown), ``value [S]`` float64, the rating of the target, and ``start [S]`` float64
+    seconds, the time of the first click of the sample's session.
 
     ``items`` and ``users`` are the tables that the indices refer to, if known.
     """
@@ -41,6 +42,7 @@ class Samples:
     value: np.ndarray | None = None
     items: EntityTable | None = field(default=None, repr=False)
     users: EntityTable | None = field(default=None, repr=False)
+    start: np.ndarray | None = None
 
     has_given_support: ClassVar[bool] = False  # whether the samples are tasks with a given support
 
@@ -96,7 +98,7 @@ class Samples:
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """These samples (a mask, slice or indices); the clicks are shared, not copied."""
-        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value")}
+        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value", "start")}
         return replace(self, **{name: None if column is None else column[rows] for name, column in known.items()})
 
     def latest(self, length: int) -> Samples:
@@ -152,8 +154,9 @@ def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
 
 def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
     user = None if log.session_user is None else log.session_user[session]
-    time = log.time if log.has_time else None
-    return Samples(log.item, begin, end, log.item[end], session, time, user, items=log.items, users=log.users)
+    time, start = (log.time, log.time[log.ptr[session]]) if log.has_time else (None, None)
+    target, tables = log.item[end], (log.items, log.users)
+    return Samples(log.item, begin, end, target, session, time, user, None, *tables, start=start)
 
 
 def sessions_without_target(
@@ -172,4 +175,6 @@ def sessions_without_target(
     item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)
     begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
     time = None if times is None else np.concatenate([*times, np.zeros(0)])
-    return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)), time, users)
+    start = None if time is None else np.append(time, np.inf)[np.where(np.diff(ptr) > 0, ptr[:-1], len(time))]
+    target, number = np.full(len(sessions), -1), np.arange(len(sessions))
+    return Samples(item, begin, ptr[1:], target, number, time, users, start=start)
