@@ -28,6 +28,7 @@ _HOME = {
     "prefixes": "graphmeta.sampling.samples",
     "last_clicks": "graphmeta.sampling.samples",
     "session_batch": "graphmeta.sampling.session_batch",
+    "SubgraphSampler": "graphmeta.sampling.subgraph",
     "Tasks": "graphmeta.sampling.tasks",
     "NEXT": "graphmeta.sampling.batch_rows",
     "OF": "graphmeta.sampling.batch_rows",

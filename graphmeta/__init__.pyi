@@ -26,6 +26,7 @@ from graphmeta.sampling.batch_rows import OF as OF
 from graphmeta.sampling.samples import last_clicks as last_clicks
 from graphmeta.sampling.samples import prefixes as prefixes
 from graphmeta.sampling.session_batch import session_batch as session_batch
+from graphmeta.sampling.subgraph import SubgraphSampler as SubgraphSampler
 from graphmeta.sampling.tasks import Tasks as Tasks
 from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder

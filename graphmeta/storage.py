@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -77,8 +77,11 @@ def delete_state(folder: Path, name: str) -> None:
             old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_state(folder: Path, name: str, *, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_state` wrote, and verify its checksums.
+
+    Args:
+        mapped: the tensors are views of the mapped file, read from disk when used; changes of them are not written.
 
     Raises:
         InputError: a missing, truncated or changed file; names it.
@@ -94,7 +97,8 @@ def load_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, An
         raise InputError(f"{path}: cut short or not a graphmeta file; restore it from a copy") from None
     if changed:
         raise InputError(f"{path}: changed since it was written (its SHA-256 differs); restore it from a copy")
-    return _load_tensors(folder / file, tensors_digest), document
+    load = _map_tensors if mapped else _load_tensors
+    return load(folder / file, tensors_digest), document
 
 
 def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
@@ -105,6 +109,19 @@ def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
         raise InputError(f"{path}: damaged or changed (its SHA-256 differs); restore it from a copy")
     try:
         return load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); restore it from a copy") from None
+
+
+def _map_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the graph is incomplete, restore it from a copy")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise InputError(f"{path}: damaged or changed (its SHA-256 differs); restore it from a copy")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); restore it from a copy") from None
 

@@ -31,6 +31,7 @@ from graphmeta.protocols import (
     PositionLoss,
     ProductHead,
     ReadsHistory,
+    ReadsSubgraph,
     ReadsTimes,
     ScoresCatalogue,
 )
@@ -41,7 +42,8 @@ from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, 
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.stored_histories import save_histories
-from graphmeta.sampling.tasks import TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
+from graphmeta.sampling.subgraph import SubgraphSampler
+from graphmeta.sampling.tasks import MakesBatches, TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
 from graphmeta.sampling.user_histories import Earlier, UserHistories
 from graphmeta.storage import not_finite, save_state
 
@@ -86,7 +88,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
     """
 
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
-    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories")
+    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler")
     reads_tasks = True
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
@@ -110,6 +112,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         shortest = 2 if adaptation is None else adaptation.support.min_length
         self.samples = samples or (partial(last_clicks, min_length=shortest) if self.episodic else prefixes)
         self.batches = batches or Shuffled(bucket_batches=50 if self.episodic else 1)
+        self.sampler: SubgraphSampler | None = None  # of an encoder that reads the graph
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
             setattr(self, name, limit)
@@ -223,6 +226,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
+        if isinstance(encoder := self.recommender.encoder, ReadsSubgraph):
+            self.sampler = SubgraphSampler(log, **vars(encoder.neighbourhood))
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
@@ -372,7 +377,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
     def _queries(self, samples: Samples | Tasks) -> HeteroData:
-        return session_batch(samples.query, num_items=self.num_items).to(self.device)
+        return self._make(samples.query, num_items=self.num_items).to(self.device)
 
     def _with_support(self, samples: Samples | Tasks) -> Samples | Tasks:
         """The samples as tasks, where the support is not made of their own clicks."""
@@ -380,9 +385,20 @@ class System(nn.Module, metaclass=_NamesRemedies):
         return samples if isinstance(samples, Tasks) else self.adaptation.support.tasks(samples, self.max_support)
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        return task_batch(self._with_support(samples), num_items=self.num_items, max_support=self.max_support).to(
-            self.device
-        )
+        limits = {"num_items": self.num_items, "max_support": self.max_support}
+        return task_batch(self._with_support(samples), **limits, make=self._make).to(self.device)
+
+    @property
+    def _make(self) -> MakesBatches:
+        """What makes its batches: the sampler of an encoder that reads the graph, or :func:`session_batch`."""
+        if not isinstance(self.recommender.encoder, ReadsSubgraph):
+            return session_batch
+        if self.sampler is None:
+            raise InputError(
+                "the encoder reads the graph around a session and the system has none (models are saved without it); "
+                "give it the training log: system.fit_statistics(log)"
+            )
+        return self.sampler
 
     @property
     def support_loss(self) -> nn.Module:

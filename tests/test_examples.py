@@ -12,6 +12,7 @@ SAID = {
     "train_session_model": "session kNN",
     "meta_train": "not adapted",
     "custom_encoder": "the stacked engine supports every operation",
+    "graph_encoder": "'category': ",
     "recommend_new_session": "after one item only",
     "cold_user_aspects": "attention:",
 }

@@ -26,7 +26,18 @@ from graphmeta.testing import fake_log
 ROOT = Path(__file__).parents[1]
 API = {
     *("EventLog", "EntityTable", "build_graph", "split_by_time", "split_by_user", "split_by_item"),
-    *("prefixes", "last_clicks", "session_batch", "Tasks", "Recommender", "System", "Adaptation", "Scope", "Gradient"),
+    *(
+        "prefixes",
+        "last_clicks",
+        "session_batch",
+        "SubgraphSampler",
+        "Tasks",
+        "Recommender",
+        "System",
+        "Adaptation",
+        "Scope",
+        "Gradient",
+    ),
     *(
         "LearnedRates",
         "NEXT",
@@ -61,7 +72,7 @@ def test_every_name_is_there_and_explained(name: str) -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; dir\(graphmeta\)"):
         _ = gm.nonsense
-    assert not hasattr(gm, "SubgraphSampler")
+    assert not hasattr(gm, "UserTasks")
     with pytest.raises(AttributeError, match="did you mean 'EventLog'"):
         _ = gm.EventLogg
 

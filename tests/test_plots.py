@@ -76,7 +76,7 @@ def test_adaptation_curves_by_steps_and_by_support(tmp_path: Path, drawn: list):
 def test_a_neighbourhood_shows_the_session_its_user_items_and_attributes(tmp_path: Path, drawn: list):
     log = fake_log(sessions=20)
     graph = build_graph(log)
-    names = node_names(log, graph)
+    names = node_names(log)
     neighbourhood(graph, ("session", 3), tmp_path / "session.png", names=lambda kind, row: str(names[kind][row]))
     assert (tmp_path / "session.png").read_bytes().startswith(PNG)
     told = {text.get_text() for text in drawn[0].axes[0].texts}

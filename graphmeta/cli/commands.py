@@ -312,9 +312,9 @@ def graph(
     log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
     centre = session_number(log, around)
     built, picture = build_graph(log), out / "session.png"
-    names = node_names(log, built)
+    names = node_names(log)
     neighbourhood(built, ("session", centre), picture, names=lambda kind, row: str(names[kind][row]))
-    save_graph(out, built, names | {"item": log.items.ids})
+    save_graph(out, built)
     console.statistics(built, f"The graph of {reading.events.name}")
     console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[centre]})")
 

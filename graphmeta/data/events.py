@@ -14,8 +14,9 @@ from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
+from torch_geometric.data import HeteroData
 
-from graphmeta.data import show
+from graphmeta.data import show, store
 from graphmeta.data.columns import Source, column, ids, numbers, read_frame, seconds, shown, spelled
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -57,6 +58,12 @@ class EventLog:
     session_user: np.ndarray | None = None
     value: np.ndarray | None = None
     has_time: bool = True
+
+    def __post_init__(self) -> None:
+        if self.session.shape == self.item.shape and self.session.dtype == self.item.dtype == np.int64:
+            session, item = store.side_by_side(self.session, self.item)  # the edges of the graph, in one array
+            object.__setattr__(self, "session", session)
+            object.__setattr__(self, "item", item)
 
     @classmethod
     def read(
@@ -133,6 +140,27 @@ class EventLog:
 
     def _repr_html_(self) -> str:
         return show.html(self)
+
+    @cached_property
+    def graph(self) -> HeteroData:
+        """The log as one heterogeneous graph in the same memory; do not change it (:func:`build_graph` returns a copy
+        of the stores). A training log's graph has no later events.
+
+        Node types: ``session``, ``item``, ``user`` (if known) and one for each item and user attribute; ``names`` holds
+        their ids or values. Edge types:
+
+        * ``(session, contains, item)``: one per click, with ``position`` in the session, ``time`` in seconds and, where
+          the log has it, ``value``;
+        * ``(item, follows, item)``: transitions between consecutive clicks of a session, their count as ``weight``;
+        * ``(user, owns, session)``, and ``session.user`` (-1: unknown);
+        * ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: one edge per value, none for an unknown one.
+
+        An attribute name that is already in use is prefixed with its owner: ``user_category`` if items have a
+        ``category``. Numeric and vector columns are columns of ``x`` (float32).
+
+        The edges ``contains``, ``time``, ``value``, ``session.user`` and ids share memory with the log's arrays.
+        """
+        return store.to_graph(self)
 
     @property
     def num_events(self) -> int:

@@ -2,60 +2,51 @@
 
 from __future__ import annotations
 
+import copy
+
 import networkx as nx
-import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import ToUndirected
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.hetero import to_log
 from graphmeta.errors import InputError
 
 
 def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
-    """The graph of a log; pass the training log, so that it has no later events.
-
-    Node types: ``session``, ``item``, ``user`` (if known) and one for each item and user attribute. Edge types:
-
-    * ``(session, contains, item)``: one per click, with ``position`` in the session and ``time`` in seconds;
-    * ``(item, follows, item)``: transitions between consecutive clicks of a session, with their count as ``weight``;
-    * ``(user, owns, session)``; ``(item, has, <attribute>)`` and ``(user, has, <attribute>)``: one edge per value, none
-      for an unknown one.
-
-    An attribute name that is already in use is prefixed with its owner: ``user_category`` if items have a ``category``.
-    Numeric and vector columns are columns of ``x``.
+    """A copy of the stores of :attr:`EventLog.graph`, whose tensors are the log's memory. Pass the training log, so
+    that it has no later events.
 
     Args:
         reverse: add ``rev_`` twins of all edges, for message passing both ways.
     """
-    graph = HeteroData()
-    graph["session"].num_nodes, graph["item"].num_nodes = log.num_sessions, log.num_items
-    position = np.arange(log.num_events) - log.ptr[log.session]
-    contains = graph["session", "contains", "item"]
-    contains.edge_index = _edges(log.session, log.item)
-    contains.position, contains.time = torch.from_numpy(position), torch.from_numpy(log.time)
-    follows = graph["item", "follows", "item"]
-    follows.edge_index, follows.weight = _follows(log)
-    if log.users is not None and log.session_user is not None:
-        graph["user"].num_nodes = len(log.users)
-        owned = np.flatnonzero(log.session_user >= 0)
-        graph["user", "owns", "session"].edge_index = _edges(log.session_user[owned], owned)
-    for owner, table in (("item", log.items), ("user", log.users)):
-        for name, column in table.columns.items() if table is not None else ():
-            column.add_to(graph, owner, name)
-    graph.validate()
+    graph = copy.copy(log.graph)
     return ToUndirected(merge=False)(graph) if reverse else graph
 
 
-def _edges(source: np.ndarray, target: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.stack([source, target]).astype(np.int64))
+def from_hetero(data: HeteroData) -> EventLog:
+    """The log of a graph: of :attr:`EventLog.graph`, or of your own ``HeteroData``.
 
+    It needs edges ``(session, contains, item)``, with ``time`` (seconds) or ``position`` if they are not in the order
+    of the clicks, and may have ``value``, edges ``(user, owns, session)``, edges ``has`` from items and users to
+    attribute nodes, their ``x`` (a vector column), and ids as ``names`` of any node type. Edges in a log's order
+    (sessions by their first click, clicks by time) are not copied; others are sorted, and sessions without a click
+    left out.
 
-def _follows(log: EventLog) -> tuple[torch.Tensor, torch.Tensor]:
-    step = np.flatnonzero(log.session[1:] == log.session[:-1])
-    key, count = np.unique(log.item[step] * max(log.num_items, 1) + log.item[step + 1], return_counts=True)
-    size = max(log.num_items, 1)
-    return _edges(key // size, key % size), torch.from_numpy(count.astype(np.float32))
+    Raises:
+        InputError: no such edges, an end that is not in the graph, a column of another length, a session of two users,
+            or names that are not different; names the place.
+
+    >>> data = HeteroData()
+    >>> data["session"].num_nodes, data["item"].num_nodes = 2, 3
+    >>> data["session", "contains", "item"].edge_index = torch.tensor([[1, 0, 1], [2, 0, 1]])
+    >>> data["session", "contains", "item"].time = torch.tensor([5.0, 9.0, 6.0])
+    >>> log = from_hetero(data)
+    >>> log.sessions.tolist(), log.session.tolist(), log.item.tolist()
+    ([1, 0], [0, 0, 1], [2, 1, 0])
+    """
+    return to_log(data)
 
 
 def to_networkx(graph: HeteroData, *, around: tuple[str, int] | None = None, hops: int = 1) -> nx.MultiDiGraph:

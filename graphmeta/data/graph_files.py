@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import locate
+from graphmeta.data.tables import ids_of, locate
 from graphmeta.errors import InputError
 from graphmeta.storage import load_state, save_state
 
@@ -30,46 +31,64 @@ def session_number(log: EventLog, around: str | None) -> int:
     return at
 
 
-def node_names(log: EventLog, graph: HeteroData) -> dict[str, np.ndarray]:
+def node_names(log: EventLog) -> dict[str, np.ndarray]:
     """The name of each node: ids of sessions and users, labels of items, values of attributes."""
-    names = {
-        "session": log.sessions,
-        "item": np.array([log.items.describe(row) for row in range(log.num_items)]),
-    }
-    tables = [log.items] if log.users is None else [log.items, log.users]
-    if log.users is not None:
-        names["user"] = log.users.ids
-    values = [one.values for table in tables for one in {**table.attributes, **table.several}.values()]
-    return names | dict(zip([kind for kind in graph.node_types if kind not in names], values, strict=True))
+    names = {kind: np.asarray(log.graph[kind].names, dtype=object) for kind in log.graph.node_types}
+    return names | {"item": np.array([log.items.describe(row) for row in range(log.num_items)])}
 
 
-def save_graph(folder: Path, graph: HeteroData, names: Mapping[str, np.ndarray]) -> None:
-    """Write a graph as ``graph.json`` and safetensors; ``names`` holds the original ids of the types that have some."""
-    tensors = {"/".join((*edge, key)): value for edge in graph.edge_types for key, value in graph[edge].items()}
-    own = {kind: dict(graph[kind].items()) for kind in graph.node_types}
-    tensors |= {f"{kind}/{key}": one for kind in own for key, one in own[kind].items() if isinstance(one, Tensor)}
-    document = {
-        "nodes": {kind: graph[kind].num_nodes for kind in own},
-        "names": {kind: ids.tolist() for kind, ids in names.items()},
-        "lists": {kind: {key: one for key, one in own[kind].items() if isinstance(one, list)} for kind in own},
-    }
-    save_state(folder, "graph", tensors, document)
+def save_graph(folder: Path, graph: HeteroData) -> None:
+    """Write a graph with its names as ``graph.json`` and safetensors.
+
+    Raises:
+        InputError: a folder that cannot be written, or an attribute that JSON cannot hold; names it.
+    """
+    tensors, others = {}, []
+    for store in graph.stores:
+        kind = list(store._key) if isinstance(store._key, tuple) else store._key
+        for key, value in store.items():
+            if isinstance(value, Tensor):
+                tensors[json.dumps([kind, key])] = value
+            else:
+                value = value.tolist() if isinstance(value, np.ndarray) else value
+                others.append([kind, key, _plain(value, f"{key!r} of {kind or 'the graph'}")])
+    kinds = [*graph.node_types, *map(list, graph.edge_types)]
+    save_state(folder, "graph", tensors, {"kinds": kinds, "attributes": others})
+
+
+def _plain(value: Any, name: str) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} cannot be written as JSON ({error}); remove it or make it a tensor") from None
 
 
 def load_graph(folder: Path) -> HeteroData:
-    """The graph that :func:`save_graph` wrote; each node type's original ids as ``graph[kind].names``."""
-    tensors, document = load_state(folder, "graph")
+    """The graph that :func:`save_graph` wrote, memory-mapped: tensors are read from disk when they are used.
+
+    ``names`` are arrays again. ``from_hetero(load_graph(folder))`` is the log, whose events are not copied either.
+
+    Raises:
+        InputError: a missing, truncated or changed file; names it.
+    """
+    tensors, document = load_state(folder, "graph", mapped=True)
+    if "kinds" not in document:
+        raise InputError(f"{folder}/graph.json: written by a version before 0.3; write the graph again from its log")
     graph = HeteroData()
-    for kind, size in document["nodes"].items():
-        graph[kind].num_nodes = size
-        if kind in document["names"]:
-            graph[kind].names = document["names"][kind]
-        for key, values in document.get("lists", {}).get(kind, {}).items():
-            graph[kind][key] = values
+    for kind in document["kinds"]:
+        _store(graph, kind)
     for path, value in tensors.items():
-        match path.split("/"):
-            case [kind, key]:
-                graph[kind][key] = value
-            case [source, relation, target, key]:
-                graph[source, relation, target][key] = value
+        kind, key = json.loads(path)
+        _store(graph, kind)[key] = value
+    for kind, key, value in document["attributes"]:
+        _store(graph, kind)[key] = ids_of(value) if key in ("names", "labels") else value
     return graph
+
+
+def _store(graph: HeteroData, kind: str | list[str] | None) -> Any:
+    if kind is None:
+        return graph._global_store
+    if isinstance(kind, str):
+        return graph[kind]
+    source, relation, target = kind
+    return graph[source, relation, target]

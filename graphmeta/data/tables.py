@@ -150,14 +150,12 @@ class EntityTable:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> EntityTable:
         """The table that :meth:`to_json` wrote; ids without a row in it count as unknown."""
-        numbers = all(isinstance(i, int) for i in stored["ids"])
         columns = {name: TYPES[one["kind"]].from_json(one) for name, one in stored.get("columns", {}).items()}
         # Before format 4 there were two types of columns, each under a key of its own.
         columns |= {name: Categorical.from_json(one) for name, one in stored.get("attributes", {}).items()}
         columns |= {name: Several.from_json(one) for name, one in stored.get("several", {}).items()}
         labels = None if stored["labels"] is None else np.array(stored["labels"], dtype=object)
-        ids = np.array(stored["ids"]) if numbers else np.array(stored["ids"], dtype=object)
-        return cls(ids, columns, labels, complete=False)
+        return cls(ids_of(stored["ids"]), columns, labels, complete=False)
 
     def describe(self, row: int) -> str:
         """A readable name for one row: its label if there is one, with its id."""
@@ -168,6 +166,12 @@ class EntityTable:
 def same_ids(one: EntityTable | None, other: EntityTable | None) -> bool:
     """Whether two tables have the same ids in the same order; True if either is unknown (None)."""
     return one is None or other is None or one is other or np.array_equal(one.ids, other.ids)
+
+
+def ids_of(values: list[Any]) -> np.ndarray:
+    """Ids from JSON: int64 if all are numbers, else text."""
+    numbers = all(isinstance(value, int) for value in values)
+    return np.array(values, dtype=np.int64) if numbers and values else np.array(values, dtype=object)
 
 
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from graphmeta.data.column_types import Column
     from graphmeta.data.events import EventLog
+    from graphmeta.sampling.neighbourhood import Neighbourhood
     from graphmeta.sampling.samples import Samples
 
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]  # (batches, name) -> batches, shown as progress
@@ -220,6 +221,16 @@ class ReadsTimes(Protocol):
     """A part that reads click times."""
 
     reads_times: bool
+
+
+@runtime_checkable
+class ReadsSubgraph(Protocol):
+    """An encoder whose batches also hold the graph around each session: earlier sessions, followers, attributes.
+
+    A system makes them by :class:`~graphmeta.sampling.subgraph.SubgraphSampler` from the log of ``fit_statistics``.
+    """
+
+    neighbourhood: Neighbourhood
 
 
 @runtime_checkable

@@ -28,7 +28,8 @@ class Samples:
     Shapes: item ``[N]`` (the log's clicks); begin, end, target, session ``[S]`` (its index in the log); all int64.
     Optional: ``time [N]`` float64 seconds,
     ``user [S]`` int64 (-1: unknown), ``value [S]`` float64, the rating of the target, ``age [S]`` float64, how many
-    sessions before the task's query a support sample's session is, and ``earlier``, the user's earlier sessions.
+    sessions before the task's query a support sample's session is, ``start [S]`` float64 seconds, the time of the first
+    click of the sample's session, and ``earlier``, the user's earlier sessions.
 
     ``items`` and ``users`` are the tables that the indices refer to, if known.
     """
@@ -44,6 +45,7 @@ class Samples:
     items: EntityTable | None = field(default=None, repr=False)
     users: EntityTable | None = field(default=None, repr=False)
     age: np.ndarray | None = None
+    start: np.ndarray | None = None
     earlier: Earlier | None = field(default=None, repr=False)
 
     has_given_support: ClassVar[bool] = False  # whether the samples are tasks with a given support
@@ -100,7 +102,8 @@ class Samples:
 
     def take(self, rows: np.ndarray | slice) -> Samples:
         """These samples (a mask, slice or indices); the clicks are shared, not copied."""
-        known = {name: getattr(self, name) for name in ("begin", "end", "target", "session", "user", "value", "age")}
+        names = ("begin", "end", "target", "session", "user", "value", "age", "start")
+        known = {name: getattr(self, name) for name in names}
         taken = {name: None if column is None else column[rows] for name, column in known.items()}
         return replace(self, **taken, earlier=None if self.earlier is None else self.earlier.take(rows))
 
@@ -198,8 +201,9 @@ def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
 
 def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
     user = None if log.session_user is None else log.session_user[session]
-    time = log.time if log.has_time else None
-    return Samples(log.item, begin, end, log.item[end], session, time, user, items=log.items, users=log.users)
+    time, start = (log.time, log.time[log.ptr[session]]) if log.has_time else (None, None)
+    target, tables = log.item[end], (log.items, log.users)
+    return Samples(log.item, begin, end, target, session, time, user, None, *tables, start=start)
 
 
 def sessions_without_target(
@@ -218,4 +222,6 @@ def sessions_without_target(
     item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)
     begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
     time = None if times is None else np.concatenate([*times, np.zeros(0)])
-    return Samples(item, begin, ptr[1:], np.full(len(sessions), -1), np.arange(len(sessions)), time, users)
+    start = None if time is None else np.append(time, np.inf)[np.where(np.diff(ptr) > 0, ptr[:-1], len(time))]
+    target, number = np.full(len(sessions), -1), np.arange(len(sessions))
+    return Samples(item, begin, ptr[1:], target, number, time, users, start=start)

@@ -54,6 +54,12 @@ def session_batch(
     Raises:
         InputError: a log, a split or a file instead of samples.
     """
+    rows = session_rows(samples, num_items=num_items)
+    return to_hetero_data(rows) if task is None else task_major(rows, task, num_tasks)
+
+
+def session_rows(samples: Samples, *, num_items: int) -> BatchRows:
+    """The arrays of a batch of these samples, see :func:`session_batch`."""
     if not isinstance(samples, Samples):
         check_log("session_batch", samples, samples_of="last_clicks")
     where, ptr = ragged(samples.begin, samples.lengths)
@@ -69,10 +75,9 @@ def session_batch(
     if (samples.lengths == 0).any():
         sample_columns["has_events"] = samples.lengths > 0
     history = None if samples.earlier is None else samples.earlier.columns()
-    rows = BatchRows(
+    return BatchRows(
         ptr, key % num_items, key // num_items, event_item, edges, weight, event_columns, sample_columns, history
     )
-    return to_hetero_data(rows) if task is None else task_major(rows, task, num_tasks)
 
 
 def rows_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -92,6 +97,26 @@ def real_samples(batch: HeteroData, values: torch.Tensor) -> torch.Tensor:
     """The rows of ``values`` ``[S, …]`` that belong to real samples, in their order."""
     real = batch["sample"].get("real")
     return values if real is None else values.index_select(0, real)
+
+
+def clicked_items(batch: HeteroData) -> HeteroData:
+    """The batch with the item rows that were clicked only, for parts that read each item row as a click's.
+
+    Batches of :class:`~graphmeta.sampling.subgraph.SubgraphSampler` have further rows (``item.clicked`` is their mask);
+    others are returned as they are. The result has no edges.
+    """
+    clicked = batch["item"].get("clicked")
+    if clicked is None:
+        return batch
+    own = copy.copy(batch)
+    for relation in own.edge_types:
+        del own[relation]
+    row = clicked.nonzero().squeeze(1)
+    for name in ("n_id", "batch"):
+        own["item"][name] = batch["item"][name].index_select(0, row)
+    own["event"].item = (clicked.cumsum(0) - 1).index_select(0, batch["event"].item)
+    own["item"].num_nodes = len(row)
+    return own
 
 
 def without_targets(batch: HeteroData) -> HeteroData:

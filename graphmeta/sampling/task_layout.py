@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,34 @@ from graphmeta.sampling.padding import events_per_dummy, overwritten, padded_ind
 from graphmeta.sampling.user_histories import HistoryColumns
 
 
+@dataclass
+class TaskLayout:
+    """Where the rows of samples are in a task-major batch with dummy rows.
+
+    Shapes: task ``[S]``; at: the new row of each row, by store; size: rows per task, by store or edge type.
+    """
+
+    task: np.ndarray
+    num_tasks: int
+    at: dict[str, np.ndarray]
+    size: dict[Any, int]
+
+    def place(self, kind: Any, task: np.ndarray) -> np.ndarray:
+        """The new rows of a further store, given their tasks (sorted, ``[N]``), with one dummy row or more per task."""
+        count = np.bincount(task, minlength=self.num_tasks)
+        self.size[kind] = int(count.max(initial=0)) + 1
+        return padded_index(task, count, self.size[kind])
+
+
 def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     """The rows sorted by task, with dummy rows where tasks differ in size."""
+    return task_major_layout(rows, task, num_tasks, always=False)[0]
+
+
+def task_major_layout(
+    rows: BatchRows, task: np.ndarray, num_tasks: int, *, always: bool = True
+) -> tuple[HeteroData, TaskLayout]:
+    """The rows sorted by task, and where they are; ``always`` with dummy rows, or only where tasks differ in size."""
     lengths = np.diff(rows.ptr)
     item_task = task[rows.item_sample]
     edge_task = item_task[rows.edges[0]]
@@ -26,9 +53,11 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
     }
     if rows.history is not None:
         count["history"] = np.bincount(task[rows.history.sample], minlength=num_tasks)
-    if len(task) and all((numbers == numbers[0]).all() for numbers in count.values()):  # equal sizes: no padding
+    equal = all((numbers == numbers[0]).all() for numbers in count.values()) if len(task) else False
+    if equal and not always:  # no padding
         size = {name: int(numbers[0]) for name, numbers in count.items()}
-        return to_hetero_data(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
+        batch = to_hetero_data(rows, real=np.arange(len(task)), per_task=size, num_tasks=num_tasks)
+        return batch, TaskLayout(task, num_tasks, {}, size)
     shortest = int(lengths.min(initial=1) > 0)
     size = padded_sizes(count, int(lengths.max(initial=1)), shortest)
     if rows.history is not None:
@@ -67,7 +96,8 @@ def task_major(rows: BatchRows, task: np.ndarray, num_tasks: int) -> HeteroData:
         padded = replace(padded, history=_padded_history(rows.history, task, count, size, sample_at))
     if "has_events" in padded.sample_columns:
         padded.sample_columns["has_events"] = new_lengths > 0
-    return to_hetero_data(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+    batch = to_hetero_data(padded, real=sample_at, per_task=size, num_tasks=num_tasks)
+    return batch, TaskLayout(task, num_tasks, {"item": item_at, "sample": sample_at}, dict(size))
 
 
 def _dummy_sessions(
@@ -163,5 +193,29 @@ def _one_task(batch: HeteroData, t: int) -> HeteroData:
     own[NEXT].weight = batch[NEXT].weight[edge]
     for name in ("item", "event", "sample"):
         own[name].num_nodes = batch.rows[name]
+    _add_further_stores(own, batch, t)
     own.rows, own.num_tasks, own.longest, own.has_targets = batch.rows, 1, batch.longest, batch.has_targets
     return own
+
+
+def _add_further_stores(own: HeteroData, batch: HeteroData, t: int) -> None:
+    """Copy task t's rows of the stores of :mod:`graphmeta.sampling.subgraph`, if there are any."""
+    size: dict[Any, int] = batch.rows
+    if "clicked" in batch["item"]:
+        own["item"].clicked = batch["item"].clicked[t * size["item"] : (t + 1) * size["item"]]
+    for kind in batch.node_types:
+        if kind in ("item", "event", "sample"):
+            continue
+        rows = slice(t * size[kind], (t + 1) * size[kind])
+        for name, values in batch[kind].items():
+            if isinstance(values, torch.Tensor):
+                own[kind][name] = values[rows] - t * size["sample"] if name == "batch" else values[rows]
+        own[kind].num_nodes = size[kind]
+    for relation in batch.edge_types:
+        if relation in (NEXT, OF):
+            continue
+        columns = slice(t * size[relation], (t + 1) * size[relation])
+        for name, values in batch[relation].items():
+            own[relation][name] = values[..., columns]
+        source, target = own[relation].edge_index.unbind(0)
+        own[relation].edge_index = torch.stack([source - t * size[relation[0]], target - t * size[relation[2]]])

@@ -25,6 +25,8 @@ from graphmeta.sampling.padding import pointer, ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import session_batch
 
+MakesBatches = Callable[..., HeteroData]  # (samples, num_items=, task=, num_tasks=) -> batch
+
 
 @dataclass(frozen=True)
 class TaskBatch:
@@ -111,12 +113,12 @@ class Tasks:
         """The same tasks with at most the last ``length`` clicks of each sample."""
         return replace(self, support=self.support.latest(length), query=self.query.latest(length))
 
-    def batch(self, *, num_items: int) -> TaskBatch:
-        """The tasks as graphs."""
+    def batch(self, *, num_items: int, make: MakesBatches = session_batch) -> TaskBatch:
+        """The tasks as graphs, made by ``make``."""
         parts = []
         for samples, ptr in ((self.support, self.support_ptr), (self.query, self.query_ptr)):
             task = np.repeat(np.arange(len(self)), np.diff(ptr))
-            parts.append(session_batch(samples, num_items=num_items, task=task, num_tasks=len(self)))
+            parts.append(make(samples, num_items=num_items, task=task, num_tasks=len(self)))
         return TaskBatch(parts[0] if len(self.support) else None, parts[1])
 
 
@@ -163,15 +165,23 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
         session = log.session[events]
         user = None if log.session_user is None else log.session_user[session]
         value = None if log.value is None else log.value[events]
-        return Samples(item, begin, end, log.item[events], session, None, user, value, log.items, log.users)
+        start = log.time[log.ptr[session]] if log.has_time else None
+        return Samples(item, begin, end, log.item[events], session, None, user, value, log.items, log.users, start)
 
     before = samples(known, np.repeat(begin, size), own)
     return Tasks(before, samples(query, begin[task], (begin + size)[task]), support_ptr, query_ptr)
 
 
-def task_batch(query: Samples | Tasks, *, num_items: int, max_support: int | None = None) -> TaskBatch:
-    """The tasks as graphs: those given, or one task per sample with its own clicks as support."""
-    return query.with_support(partial(_own_support, max_support=max_support)).batch(num_items=num_items)
+def task_batch(
+    query: Samples | Tasks, *, num_items: int, max_support: int | None = None, make: MakesBatches = session_batch
+) -> TaskBatch:
+    """The tasks as graphs: those given, or one task per sample with its own clicks as support.
+
+    Args:
+        make: makes the batches of support and query: ``session_batch``, or a
+            :class:`~graphmeta.sampling.subgraph.SubgraphSampler`.
+    """
+    return query.with_support(partial(_own_support, max_support=max_support)).batch(num_items=num_items, make=make)
 
 
 def _own_support(query: Samples, *, max_support: int | None) -> Tasks:

@@ -6,6 +6,6 @@ assert report.ok, report
 
 from graphmeta.testing.encoder import check_encoder
 from graphmeta.testing.fakes import fake_log, fake_ratings
-from graphmeta.testing.report import Check, CheckReport
+from graphmeta.testing.report import Check, CheckReport, check_log
 
-__all__ = ["Check", "CheckReport", "check_encoder", "fake_log", "fake_ratings"]
+__all__ = ["Check", "CheckReport", "check_encoder", "check_log", "fake_log", "fake_ratings"]

@@ -21,16 +21,14 @@ from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Mean
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import Samples
-from graphmeta.sampling.session_batch import session_batch
-from graphmeta.sampling.tasks import task_batch
-from graphmeta.testing.report import ITEMS, TOLERANCE, Found, difference, query_samples, states_of
+from graphmeta.testing.report import ITEMS, TOLERANCE, Found, batch_of, difference, query_samples, states_of, tasks_for
 
 _TASKS = (2, 3, 4, 5, 8, 10, 25, 50)
 
 
 def _recommender(encoder: nn.Module, width: int) -> Recommender:
     with torch.no_grad():
-        states = states_of(encoder, session_batch(query_samples(), num_items=ITEMS), width)
+        states = states_of(encoder, batch_of(encoder, query_samples()), width)
     torch.manual_seed(2)
     head = Dot(Mean(), nn.Linear(states.shape[1], width))
     return Recommender(ItemFeatures(ITEMS, width), encoder, head).double()
@@ -50,7 +48,7 @@ def _gradients(recommender: Recommender, losses: Tensor) -> list[Tensor]:
 
 def check_reached(encoder: nn.Module, width: int) -> Found:
     """Compare the gradient with respect to weights set in a twin with that of the module's own weights."""
-    recommender, batch = _recommender(encoder, width), session_batch(query_samples(), num_items=ITEMS)
+    recommender, batch = _recommender(encoder, width), batch_of(encoder, query_samples())
     if not list(encoder.parameters()):
         return Found(True, "no parameters to adapt")
     plain = _gradients(recommender, recommender(batch, SoftmaxLoss()))
@@ -74,7 +72,7 @@ def check_engines(encoder: nn.Module, width: int) -> Found:
     worst, where, note = 0.0, "", "the stacked engine supports every operation"
     # A batch of equal sizes cannot reveal rows in a wrong order.
     for few, most in ((query_samples(), None), (query_samples(even=True), 1)):
-        tasks = task_batch(few, num_items=ITEMS, max_support=most)
+        tasks = tasks_for(encoder, few, max_support=most)
         for order in (1, 2):
             answers = []
             for stacked in (True, False):
@@ -118,7 +116,7 @@ def check_counts(encoder: nn.Module, width: int) -> Found:
 
 
 def _scored(adaptation: Adaptation, recommender: Recommender, samples: Samples) -> Tensor:
-    tasks = task_batch(samples, num_items=ITEMS, max_support=3)
+    tasks = tasks_for(recommender.encoder, samples, max_support=3)
     return adaptation.run(recommender, tasks, SoftmaxLoss(), score=True)
 
 
@@ -147,7 +145,7 @@ def check_threads(encoder: nn.Module, width: int) -> Found:
 
 def check_second_order(encoder: nn.Module, width: int) -> Found:
     """Compare the second-order meta-gradient with finite differences, and if it differs, the plain gradient too."""
-    recommender, tasks = _recommender(encoder, width), task_batch(query_samples(), num_items=ITEMS)
+    recommender, tasks = _recommender(encoder, width), tasks_for(encoder, query_samples())
     adaptation = _adaptation(recommender, order=2, stacked=True)
 
     def adapted() -> Tensor:
@@ -159,7 +157,7 @@ def check_second_order(encoder: nn.Module, width: int) -> Found:
     found = f"gradient {analytic:.6f}, finite difference {numeric:.6f}"
     if _near(analytic, numeric):
         return Found(True, found)
-    batch = session_batch(query_samples(), num_items=ITEMS)
+    batch = batch_of(encoder, query_samples())
     _, first, first_numeric = _derivatives(recommender, lambda: recommender(batch, SoftmaxLoss()))
     if not _near(first, first_numeric):
         cause = "so does the plain gradient: stop-gradient, straight-through or padding"

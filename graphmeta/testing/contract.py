@@ -8,13 +8,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from graphmeta.sampling.session_batch import session_batch
-from graphmeta.testing.report import ITEMS, TOLERANCE, Found, compared, difference, query_samples, states_of, table
+from graphmeta.testing.report import (
+    ITEMS,
+    TOLERANCE,
+    Found,
+    batch_of,
+    compared,
+    difference,
+    query_samples,
+    states_of,
+    table,
+)
 
 
 def check_shape(encoder: nn.Module, width: int) -> Found:
     """Check that there is one finite state per click."""
-    batch = session_batch(query_samples(), num_items=ITEMS)
+    batch = batch_of(encoder, query_samples())
     states = states_of(encoder, batch, width)
     clicks = batch["event"].num_nodes
     good = states.dim() == 2 and len(states) == clicks and bool(states.isfinite().all())
@@ -25,7 +34,7 @@ def check_answers(encoder: nn.Module, width: int) -> Found:
     """Check that the states do not change with the targets of the batch, in training and in eval mode."""
     samples = query_samples()
     others = replace(samples, target=(samples.target + 1) % ITEMS)
-    batches = [session_batch(one, num_items=ITEMS) for one in (samples, others)]
+    batches = [batch_of(encoder, one) for one in (samples, others)]
     found = []
     for training in (False, True):
         for batch in batches:
@@ -37,7 +46,7 @@ def check_answers(encoder: nn.Module, width: int) -> Found:
 
 def check_training(encoder: nn.Module, width: int) -> Found:
     """Check that each sample's states have gradient 0 with respect to other samples' item vectors, with any dropout."""
-    batch = session_batch(query_samples(), num_items=ITEMS)
+    batch = batch_of(encoder, query_samples())
     x = table(width)[batch["item"].n_id].requires_grad_()
     states = encoder.train()(x, batch)
     worst = 0.0
@@ -52,7 +61,7 @@ def check_training(encoder: nn.Module, width: int) -> Found:
 
 def check_modes(encoder: nn.Module, width: int) -> Found:
     """Compare the states in training with those in eval mode."""
-    batch = session_batch(query_samples(), num_items=ITEMS)
+    batch = batch_of(encoder, query_samples())
     evaluated = states_of(encoder, batch, width)
     torch.manual_seed(3)
     error = difference(evaluated, states_of(encoder.train(), batch, width))
@@ -64,10 +73,10 @@ def check_modes(encoder: nn.Module, width: int) -> Found:
 def check_alone(encoder: nn.Module, width: int) -> Found:
     """Compare each sample's states alone with those in a batch."""
     samples = query_samples()
-    together = states_of(encoder, session_batch(samples, num_items=ITEMS), width)
+    together = states_of(encoder, batch_of(encoder, samples), width)
     begin, worst, whose = 0, 0.0, 0
     for sample in range(len(samples)):
-        alone = states_of(encoder, session_batch(samples.take(slice(sample, sample + 1)), num_items=ITEMS), width)
+        alone = states_of(encoder, batch_of(encoder, samples.take(slice(sample, sample + 1))), width)
         error = difference(alone, together[begin : begin + len(alone)])
         begin += len(alone)
         worst, whose = max((worst, whose), (error, sample))
@@ -81,8 +90,8 @@ def check_alone(encoder: nn.Module, width: int) -> Found:
 def check_dummies(encoder: nn.Module, width: int) -> Found:
     """Compare the states in a ragged batch with those in a task-major batch with dummy rows."""
     samples = query_samples()
-    ragged = session_batch(samples, num_items=ITEMS)
-    filled = session_batch(samples, num_items=ITEMS, task=np.arange(len(samples)), num_tasks=len(samples))
+    ragged = batch_of(encoder, samples)
+    filled = batch_of(encoder, samples, task=np.arange(len(samples)), num_tasks=len(samples))
     real = torch.isin(filled["event"].batch, filled["sample"].real)
     cause = "dummy rows affect real ones; aggregate within batch['event'].batch only"
     return compared(states_of(encoder, ragged, width), states_of(encoder, filled, width)[real], cause)

@@ -34,7 +34,8 @@ def check_encoder(factory: Callable[[int], nn.Module], *, width: int = 8) -> Che
     (stop-gradient, straight-through, padding), and states that differ in training.
 
     Args:
-        factory: returns the encoder for item vectors of this width; the module is left in eval mode.
+        factory: returns the encoder for item vectors of this width; the module is left in eval mode. One that reads the
+            graph (``neighbourhood``) is built for the node types and sizes of ``check_log().graph``.
 
     Raises:
         InputError: a factory that raises, or does not return a module.

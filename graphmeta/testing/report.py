@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
+from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
+from graphmeta.protocols import ReadsSubgraph
 from graphmeta.sampling.samples import Samples, sessions_without_target
+from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.subgraph import SubgraphSampler
+from graphmeta.sampling.tasks import MakesBatches, TaskBatch, task_batch
 
 ITEMS, TOLERANCE = 23, 1e-9
 
@@ -49,6 +58,41 @@ class Found:
     ok: bool
     text: str
     on_purpose: bool = False
+
+
+def check_log() -> EventLog:
+    """The log whose graph the checks of an encoder with a ``neighbourhood`` read: 3 users, 23 items with a ``category``
+    and ``tags`` (several), sessions before and after the test samples.
+
+    >>> check_log().graph.node_types
+    ['session', 'item', 'user', 'category', 'tags']
+    """
+    random = np.random.default_rng(11)
+    session = np.repeat(np.arange(24), random.integers(2, 6, 24))
+    begin = 1.7e9 + np.sort(random.choice([-1, 1], 24, p=[0.7, 0.3]) * random.integers(1000, 90_000, 24))
+    click = np.append(np.arange(ITEMS), random.integers(0, ITEMS, len(session)))[: len(session)]
+    frame = {"s": session, "i": click, "t": begin[session] + np.arange(len(session)) * 0.1, "u": session % 3}
+    items = pd.DataFrame({"i": np.arange(ITEMS), "category": [f"c{n % 4}" for n in range(ITEMS)]})
+    items["tags"] = ["|".join(f"t{n % k}" for k in (3, 5) if n % 6) for n in range(ITEMS)]
+    table = EntityTable.read(items, key="i", several={"tags": "|"})
+    return EventLog.read(pd.DataFrame(frame), session="s", item="i", time="t", user="u", items=table)
+
+
+def maker(encoder: nn.Module) -> MakesBatches:
+    """What makes the batches of this encoder."""
+    if isinstance(encoder, ReadsSubgraph):
+        return SubgraphSampler(check_log(), **vars(encoder.neighbourhood))
+    return session_batch
+
+
+def batch_of(encoder: nn.Module, samples: Samples, **task: Any) -> HeteroData:
+    """The batch of these samples that the encoder reads."""
+    return maker(encoder)(samples, num_items=ITEMS, **task)
+
+
+def tasks_for(encoder: nn.Module, samples: Samples, *, max_support: int | None = None) -> TaskBatch:
+    """The tasks of these samples that the encoder reads."""
+    return task_batch(samples, num_items=ITEMS, max_support=max_support, make=maker(encoder))
 
 
 def query_samples(*, even: bool = False, count: int = 6) -> Samples:

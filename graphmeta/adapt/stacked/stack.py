@@ -341,9 +341,9 @@ class Stack(Ownership, TorchFunctionMode):
     def declare(self, batch: HeteroData) -> HeteroData:
         """A copy of the batch whose tensors have notes."""
         own = copy.copy(batch)
-        size = batch.rows or {store: batch[store].num_nodes for store in ("item", "event", "sample")}
-        self.sizes = tuple(size[store] for store in ("item", "event", "sample"))
-        points = {(store, "batch"): "sample" for store in ("item", "event", "history")} | {("event", "item"): "item"}
+        size = batch.rows or {store: batch[store].num_nodes for store in batch.node_types}
+        self.sizes = tuple(size[store] for store in batch.node_types)
+        points = {("event", "item"): "item"} | {(store, "batch"): "sample" for store in batch.node_types}
         for store in own.stores:
             for key, value in list(store.items()):
                 if not isinstance(value, Tensor):

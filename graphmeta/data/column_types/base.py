@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.column_types.values import Place
+
 
 @dataclass(frozen=True)
 class Bags:
@@ -71,6 +73,11 @@ class Column(Protocol):
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """Put the column into the graph, as nodes and edges or as features of the nodes of type ``owner``."""
+        ...
+
+    @classmethod
+    def from_graph(cls, graph: HeteroData, owner: str, place: Place) -> Self:
+        """The column that :meth:`add_to` put there."""
         ...
 
 

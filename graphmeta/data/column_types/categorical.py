@@ -11,7 +11,8 @@ import pandas as pd
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Bags, column_type
-from graphmeta.data.column_types.values import add_edges, are_valid_codes, text
+from graphmeta.data.column_types.values import Place, add_edges, are_valid_codes, read_edges, text
+from graphmeta.errors import InputError
 
 
 @column_type
@@ -66,4 +67,20 @@ class Categorical:
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A node for each value, and an edge from each row whose value is known."""
-        add_edges(graph, owner, name, np.arange(len(self.codes)), self.codes, self.size)
+        add_edges(graph, owner, name, row=np.arange(len(self.codes)), codes=self.codes, values=self.values)
+
+    @classmethod
+    def from_graph(cls, graph: HeteroData, owner: str, place: Place) -> Categorical:
+        """The value at the end of each row's edge; unknown without one.
+
+        Raises:
+            InputError: a row with two edges.
+        """
+        row, code, values = read_edges(graph, owner, place.node or place.name)
+        if len(twice := np.flatnonzero(row[1:] == row[:-1])):
+            raise InputError(
+                f"{owner} {row[twice[0]]} has two values of {place.name!r}; list it as a column of kind 'several'"
+            )
+        codes = np.zeros(graph[owner].num_nodes or 0, dtype=np.int64)
+        codes[row] = code
+        return cls(codes, values)

@@ -11,7 +11,7 @@ import pandas as pd
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import column_type
-from graphmeta.data.column_types.values import text
+from graphmeta.data.column_types.values import Place, text
 
 
 @column_type
@@ -58,3 +58,8 @@ class Text:
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A list of texts under the column's name."""
         graph[owner][f"text_{name}"] = self.values.tolist()
+
+    @classmethod
+    def from_graph(cls, graph: HeteroData, owner: str, place: Place) -> Text:
+        """The list of texts."""
+        return cls(np.array(graph[owner][f"text_{place.name}"], dtype=object))

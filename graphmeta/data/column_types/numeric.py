@@ -12,7 +12,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Numbers, column_type
-from graphmeta.data.column_types.values import add_features
+from graphmeta.data.column_types.values import Place, add_features
 from graphmeta.errors import InputError
 
 
@@ -73,7 +73,17 @@ class Numeric:
         return Numbers(self.values[:, None])
 
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
-        """Two columns of ``x``: ``price`` and ``price is known`` in ``x_names``."""
+        """Two columns of ``x``: ``price`` and ``price is known`` in ``x_names``; the float64 numbers beside it."""
         known = ~np.isnan(self.values)
         both = np.stack([np.where(known, self.values, 0.0), known], 1).astype(np.float32)
         add_features(graph, owner, [name, f"{name} is known"], torch.from_numpy(both))
+        graph[owner][f"number_{name}"] = torch.from_numpy(self.values)
+
+    @classmethod
+    def from_graph(cls, graph: HeteroData, owner: str, place: Place) -> Numeric:
+        """The float64 numbers, or without them the columns of ``x``."""
+        own = graph[owner].get(f"number_{place.name}")
+        if own is not None:
+            return cls(own.numpy())
+        number, *known = graph[owner].x[:, place.begin : place.end].double().unbind(1)
+        return cls(np.where(known[0].numpy() > 0, number.numpy(), np.nan) if known else number.numpy())

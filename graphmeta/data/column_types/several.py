@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Bags, column_type
 from graphmeta.data.column_types.categorical import Categorical
-from graphmeta.data.column_types.values import add_edges, are_valid_codes
+from graphmeta.data.column_types.values import Place, add_edges, are_valid_codes, read_edges
 from graphmeta.data.columns import spelled
 
 
@@ -78,7 +78,18 @@ class Several:
     def add_to(self, graph: HeteroData, owner: str, name: str) -> None:
         """A node for each value, and an edge from each row to each of its values."""
         row = np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
-        add_edges(graph, owner, name, row, self.codes, self.size)
+        add_edges(graph, owner, name, row=row, codes=self.codes, values=self.values)
+
+    @classmethod
+    def from_graph(cls, graph: HeteroData, owner: str, place: Place) -> Several:
+        """The values at the ends of each row's edges; unknown without one."""
+        row, code, values = read_edges(graph, owner, place.node or place.name)
+        size = graph[owner].num_nodes or 0
+        alone = np.setdiff1d(np.arange(size), row)
+        order = np.argsort(np.concatenate([row, alone]), kind="stable")
+        codes = np.concatenate([code, np.zeros_like(alone)])[order]
+        count = np.maximum(np.bincount(row, minlength=size), 1)
+        return cls(codes, np.concatenate([[0], np.cumsum(count)]).astype(np.int64), values)
 
 
 def _split(cell: object, separator: str) -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,12 +30,37 @@ def are_valid_codes(codes: np.ndarray, values: np.ndarray) -> bool:
     return not len(codes) or 0 <= int(codes.min()) <= int(codes.max()) < len(values)
 
 
-def add_edges(graph: HeteroData, owner: str, name: str, row: np.ndarray, codes: np.ndarray, size: int) -> None:
-    """Nodes of a new type for ``size`` values, and an edge ``has`` from each row to its value, unless unknown (0)."""
+class Place(NamedTuple):
+    """Where the graph has a column: its node type, or the columns ``begin:end`` of its owner's ``x``."""
+
+    name: str
+    node: str | None = None
+    begin: int = 0
+    end: int = 0
+
+
+def add_edges(
+    graph: HeteroData, owner: str, name: str, *, row: np.ndarray, codes: np.ndarray, values: np.ndarray
+) -> None:
+    """Nodes of a new type, one for each value, and an edge ``has`` from each row to its value, unless unknown (0)."""
     node, known = free_name(graph, owner, name), codes > 0
-    graph[node].num_nodes = size
+    graph[node].num_nodes, graph[node].names = len(values), values
     edges = np.stack([row[known], codes[known]]).astype(np.int64)
     graph[owner, "has", node].edge_index = torch.from_numpy(edges)
+
+
+def read_edges(graph: HeteroData, owner: str, node: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The edges ``has`` of a node type: owner's row and value of each, sorted by row, and the names of all values.
+
+    Values without names are called by their number; value 0 is "unknown" and may have no edge. If the graph has other
+    names, each value gets the next number, and 0 is free for it.
+    """
+    row, code = graph[owner, "has", node].edge_index.numpy()
+    names = np.asarray(graph[node].get("names", np.arange(graph[node].num_nodes)), dtype=object)
+    if not len(names) or names[0] != "" or (code == 0).any():
+        code, names = code + 1, np.concatenate([[""], [spelled(name) for name in names]]).astype(object)
+    order = np.arange(len(row)) if (row[1:] >= row[:-1]).all() else np.argsort(row, kind="stable")
+    return row[order], code[order], names
 
 
 def free_name(graph: HeteroData, owner: str, name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Numbers, column_type
-from graphmeta.data.column_types.values import add_features
+from graphmeta.data.column_types.values import Place, add_features
 from graphmeta.data.columns import spelled
 from graphmeta.errors import InputError
 
@@ -74,6 +74,11 @@ class Vector:
         """Columns of ``x``: ``image[0]``, ``image[1]`` … in ``x_names``."""
         names = [f"{name}[{at}]" for at in range(self.values.shape[1])]
         add_features(graph, owner, names, torch.from_numpy(self.values))
+
+    @classmethod
+    def from_graph(cls, graph: HeteroData, owner: str, place: Place) -> Vector:
+        """Columns of ``x``."""
+        return cls(np.ascontiguousarray(graph[owner].x[:, place.begin : place.end].float().numpy()))
 
 
 def _is_known(cell: object) -> bool:

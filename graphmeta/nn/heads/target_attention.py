@@ -28,7 +28,7 @@ from graphmeta.nn.function import Function
 from graphmeta.nn.heads.scoring import ScoringHead
 from graphmeta.nn.readout import softmax_of
 from graphmeta.nn.sizes import needs_sync
-from graphmeta.sampling.session_batch import real_samples
+from graphmeta.sampling.session_batch import clicked_items, real_samples
 
 _COLUMNS = 2048  # candidates per block, so that a block of logits stays in the cache
 
@@ -151,6 +151,7 @@ def distinct_states(states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor, 
     Returns states ``[E', D]``, ptr ``[S + 1]`` and clicks per row ``[E']``. Each click of a row gets its share of the
     gradient, so the result is the same with less work: a sixth of Diginetica's clicks are repeats.
     """
+    batch = clicked_items(batch)
     item, rows = batch["event"].item, batch["item"].num_nodes
     if rows < len(item) and "real" not in batch["sample"]:
         some = torch.zeros(rows, dtype=torch.long, device=item.device).scatter(

@@ -13,6 +13,7 @@ from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, RecencyFrequency, length_band
+from graphmeta.sampling.session_batch import clicked_items
 
 
 class NeighbourPairs(NamedTuple):
@@ -116,6 +117,7 @@ class Cooccurrence(NeighbourCounts):
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Rows, columns and values of the score term."""
+        batch = clicked_items(batch)
         pairs = self.pairs(batch)
         similarity = self.similarity[batch["item"].n_id[pairs.row], pairs.place]
         weighted = (

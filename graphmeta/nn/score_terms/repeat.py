@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
+from graphmeta.sampling.session_batch import clicked_items
 
 STEPS, LENGTHS, COUNTS = 8, 6, 3
 
@@ -58,6 +59,7 @@ class RepeatBias(nn.Module):
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Rows, columns and values of the score term."""
+        batch = clicked_items(batch)
         sample, own = batch["item"].batch, RecencyFrequency.of(batch)
         bonus = self.recency(own.recency * LENGTHS + length_band(batch).index_select(0, sample)) + self.frequency(
             own.frequency

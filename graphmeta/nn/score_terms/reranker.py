@@ -14,6 +14,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
+from graphmeta.sampling.session_batch import clicked_items
 
 LAST_CLICKS = 3  # number of last clicks whose similarity to the item is a feature of its own
 
@@ -89,6 +90,7 @@ class Reranker(NeighbourCounts):
 
     def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
         """Rows, columns and values of the score term."""
+        batch = clicked_items(batch)
         if len(nothing := batch["item"].n_id) == 0:
             return nothing, nothing, self.item_statistics.new_zeros(0)
         pairs = self.pairs(batch, own=True)

@@ -12,6 +12,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.column_types import Categorical, Column
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
+from graphmeta.sampling.session_batch import clicked_items
 
 
 class SameCategory(nn.Module):
@@ -46,6 +47,7 @@ class SameCategory(nn.Module):
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Rows, columns and values of the score term."""
+        batch = clicked_items(batch)
         size, recency = len(self.begin) - 1, RecencyFrequency.of(batch).recency
         code, bonus = self.codes.index_select(0, batch["item"].n_id), self.recency(recency).squeeze(1)
         category = batch["item"].batch * size + code
