@@ -137,7 +137,7 @@ class UserSupport(nn.Module):
         """The last ``sessions`` earlier sessions."""
         if samples.earlier is None or self.sessions is None:
             return samples.earlier
-        return replace(samples.earlier, since=np.maximum(samples.earlier.since, samples.earlier.until - self.sessions))
+        return samples.earlier.last(self.sessions)
 
     def sizes(self, samples: Samples | Tasks, max_support: int) -> TaskSizes:
         """Support samples of each task, and clicks of support and query."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from graphmeta.training.recipes import TrainingRecipe
 
 WIDTH = 64
-RUN_SYSTEM = "reranker"
+RUN_SYSTEM = "personal_reranker"
 STREAM_SYSTEMS = ["full_retrain", "fine_tune", "spmf", "sml"]
 
 app = typer.Typer(
@@ -166,7 +166,7 @@ def run(
     )
     outcome = _train(work, log, split)
     if outcome is not None:
-        console.examples(examples(outcome.system, split.test), outcome.system.num_items)
+        console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
 
@@ -174,7 +174,12 @@ def run(
 class TrainingOptions:
     """System and training settings of ``fit``."""
 
-    system: System = RUN_SYSTEM
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Which system, see `graphmeta systems`; by default personal_reranker with --user, else reranker."
+        ),
+    ] = None
     recipe: Annotated[
         Recipe,
         typer.Option("--recipe", help="auto: by the size of the log; full: full softmax, batches of 100."),
@@ -189,12 +194,18 @@ class TrainingOptions:
         typer.Option("--clicks", min=1, help="Clicks per step, instead of a number of samples; the rate follows."),
     ] = None
 
-    def plan(self, limits: Limits) -> Plan:
-        """The training plan."""
+    def named(self, *, users: bool) -> str:
+        """The system, by default the best one for a log with or without users."""
+        from graphmeta.published.fit import default_system
+
+        return default_system(users=users) if self.system is None else self.system
+
+    def plan(self, limits: Limits, *, users: bool) -> Plan:
+        """The training plan, for a log with or without users."""
         from graphmeta.published.training_plan import Plan
 
         recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, clicks=self.clicks)
-        return Plan(self.system, self.width, self.seed, recipe, limits.max_support, limits.max_length)
+        return Plan(self.named(users=users), self.width, self.seed, recipe, limits.max_support, limits.max_length)
 
 
 @app.command()
@@ -220,14 +231,16 @@ def fit(
     from graphmeta.evaluation.protocol import cut as split_of
     from graphmeta.published.columns import warn_none_read
 
-    _ready(training.system, out, users=reading.user is not None)
+    users = reading.user is not None
+    name_of_system = training.named(users=users)
+    _ready(name_of_system, out, users=users)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     log, name = reading.log(), reading.events.name
     if reading.attributes is not None or reading.types is not None:
-        warn_none_read(training.system, log.items, users=log.users)
+        warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    work = job.Job(training.plan(limits), reading.columns(), rules, name, out, resume, keep_histories)
+    work = job.Job(training.plan(limits, users=users), reading.columns(), rules, name, out, resume, keep_histories)
     _train(work, log, split)
     console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
 
@@ -451,6 +464,7 @@ def _model(folder: Path) -> Path:
 def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     """Run the job and print the results."""
     from graphmeta.cli.fit_job import run_job
+    from graphmeta.cli.model_card import titles
 
     with _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
@@ -458,4 +472,6 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
     else:
         console.results(outcome.results, work.plan.system)
+        if outcome.known_sessions:
+            console.known_sessions(outcome.known_sessions, titles(work.plan.system, outcome.known_sessions))
     return outcome

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphmeta.evaluation.examples import Example
     from graphmeta.evaluation.ranking import Result
     from graphmeta.retrain.stream import PeriodReport
+    from graphmeta.system import Recommendation
 
 
 def say(line: str) -> None:
@@ -120,14 +121,54 @@ def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
         table(f"{clicks:,} clicks of {len(reports)} periods, ranked {among}, in %", header, rows)
 
 
+def known_sessions(found: Mapping[str, Mapping[int | None, Result]], names: Mapping[str, str]) -> None:
+    """Print Hit@20 / MRR@20 by the number of earlier sessions of each user that are known."""
+    numbers = next(iter(found.values()))
+    rows = [
+        (
+            "all" if number is None else str(number),
+            *(
+                f"{100 * r[number].metrics['hit@20']:.1f} / {100 * r[number].metrics['mrr@20']:.1f}"
+                for r in found.values()
+            ),
+        )
+        for number in numbers
+    ]
+    samples = next(iter(numbers.values())).samples
+    title = f"Hit@20 / MRR@20 in %, when only the last n earlier sessions of a user are known ({samples:,} sessions)"
+    table(title, ("n", *(names[name] for name in found)), rows)
+
+
 def examples(found: Sequence[Example], candidates: int) -> None:
-    """Print recommendations next to the item that was bought."""
+    """Print recommendations next to the item that was bought, and without the user's history, if it is read."""
     for number, example in enumerate(found, 1):
-        rows = [
-            (str(at + 1), offered.name, "<- bought" if offered.item == example.next_item else "")
-            for at, offered in enumerate(example.offered)
-        ]
-        if not any(row[2] for row in rows):
-            rows.append(("", example.next_name, f"<- bought; rank {example.rank:,} of {candidates:,}"))
         known = "\n".join(f"  {name}" for name in example.known)
-        table(f"Example {number}. In the basket:\n{known}", ("", "recommended next", ""), rows, left=3)
+        if example.without is None:
+            rows = [
+                (str(at + 1), offered.name, "<- bought" if offered.item == example.next_item else "")
+                for at, offered in enumerate(example.offered)
+            ]
+            if not any(row[2] for row in rows):
+                rows.append(("", example.next_name, f"<- bought; rank {example.rank:,} of {candidates:,}"))
+            table(f"Example {number}. In the basket:\n{known}", ("", "recommended next", ""), rows, left=3)
+            continue
+        rows = [
+            (str(at + 1), *(_marked(offers[at], example) for offers in (example.without, example.offered)))
+            for at in range(len(example.offered))
+        ]
+        title = f"Example {number}, a household with {example.sessions} known baskets. In the basket:\n{known}"
+        table(title, ("", "without the history", "with the history"), rows, left=3)
+        ranks = f"rank {example.rank_without:,} without, {example.rank:,} with the history"
+        say_out(f"bought next: {example.next_name}; {ranks}")
+
+
+def _marked(offered: Recommendation, example: Example) -> str:
+    """A recommendation, with what the history contains of it."""
+    past = example.past.get(offered.item)
+    bought = "  <- bought" if offered.item == example.next_item else ""
+    return offered.name + (f"\n   had {past}" if past is not None else "") + bought
+
+
+def say_out(line: str) -> None:
+    """Print a line on the standard output."""
+    typer.echo(line)

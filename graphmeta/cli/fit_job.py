@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphmeta.cli.history import anonymous, load_history, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split
+from graphmeta.data.splits import Split, merged
 from graphmeta.errors import InputError
-from graphmeta.evaluation.compare import baselines, compare, metrics
+from graphmeta.evaluation.compare import baselines, by_known_sessions, compare, metrics
 from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries, unseen
+from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
+from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.plan_checkpoint import drop
 from graphmeta.published.training_plan import Plan, Say, request_of, train_plan
@@ -59,6 +63,7 @@ class Outcome:
 
     system: System
     results: dict[str, Result]
+    known_sessions: dict[str, dict[int | None, Result]] = field(default_factory=dict)
 
 
 def check_folder(folder: Path) -> None:
@@ -83,10 +88,19 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
         return None
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
     system = trained.system
-    past = anonymous(split.train)
+    # Baselines count the sessions that the system's own statistics count.
+    known = merged(split.train, split.valid) if CATALOGUE[job.plan.system].held_out else split.train
+    past = anonymous(known)
     queries = with_earlier(test_queries(split.test, job.rules), split.test, split.parts)
-    results = compare(system, queries, past=past, known=split.train, base=trained.base, bar=bar)
+    results = compare(system, queries, past=past, known=known, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
+    by_history = _by_history(system, queries, known)
+    if by_history:
+        document["known_sessions"] = {
+            name: {"all" if n is None else str(n): result.metrics for n, result in own.items()}
+            for name, own in by_history.items()
+        }
+        plots.known_sessions(by_history, job.folder / "known_sessions.png")
     system.notes |= _notes(job, trained.plan, log, split, trained.histories[job.plan.system]) | {
         "metrics": document,
         "request": request,
@@ -97,7 +111,16 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, split.valid))
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
-    return Outcome(system, results)
+    return Outcome(system, results, by_history)
+
+
+def _by_history(system: System, queries: Samples, known: EventLog) -> dict[str, dict[int | None, Result]]:
+    """The curves of the system and of users' baselines, on at most 500 queries; none if it reads no history."""
+    if not system.reads_history or queries.earlier is None:
+        return {}
+    few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), 500)).astype(np.int64))
+    rivals = {name: model for name, model in baselines(known, known).items() if reads_history(model)}
+    return by_known_sessions({**rivals, "system": system}, few)
 
 
 def _finished(folder: Path, request: dict[str, Any]) -> bool:

@@ -21,6 +21,7 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
         "tifu_knn": "TIFU-kNN",
         "base_model": f"{CATALOGUE[system].encoder} (base model)",
         "without_steps": f"{system}, without inner steps",
+        "without_history": f"{system}, without the user's history",
         "system": f"{system}, with inner steps" if "without_steps" in found else system,
     }
     return {name: every[name] for name in found}

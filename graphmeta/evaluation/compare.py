@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
 from graphmeta.baselines import PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
+from graphmeta.errors import InputError
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
@@ -44,7 +45,8 @@ def compare(
 ) -> dict[str, Result]:
     """Results of the system and its baselines on the same test queries, by their names in JSON.
 
-    For a system that adapts, ``without_steps`` is the ablation without inner steps.
+    For a system that adapts, ``without_steps`` is the ablation without inner steps; for one that reads users' earlier
+    sessions, ``without_history`` that without them.
 
     Args:
         queries: with their users' earlier sessions, if they have users.
@@ -66,6 +68,10 @@ def compare(
     if system.adaptation is not None:
         # The start (a gate, a memory) is the trained one.
         found["without_steps"] = measured(system, "without steps", steps=0)
+    if system.reads_history and queries.earlier is not None:
+        found["without_history"] = evaluate(
+            system, plain, ks=KS, support=past.support, progress=lambda rows: bar(rows, "without history")
+        )
     return found | {"system": measured(system, "system")}
 
 
@@ -73,7 +79,7 @@ def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[st
     """The flat object of ``metrics.json``: metrics in [0, 1], number of samples and candidates."""
     own = results["system"]
     others = [name for name in (*_BASELINES, "base_model") if name in results]
-    ablations = [name for name in ("without_steps",) if name in results]
+    ablations = [name for name in ("without_steps", "without_history") if name in results]
     return {
         "system": system,
         "candidates": own.candidates,
@@ -85,3 +91,30 @@ def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[st
         **{name: results[name].metrics for name in ablations},
         "ties": own.ties,
     }
+
+
+HISTORIES = (0, 1, 2, 5, 10, 20, None)  # how many of a user's earlier sessions are known, None: all
+
+
+def by_known_sessions(
+    models: Mapping[str, Any],
+    queries: Samples,
+    *,
+    ks: tuple[int, ...] = (20,),
+    numbers: Sequence[int | None] = HISTORIES,
+) -> dict[str, dict[int | None, Result]]:
+    """Results of each model when only the last 0, 1, 2 … earlier sessions of every user are known.
+
+    The queries are the same for all numbers, so that the curve shows what a session more adds, and not who has many.
+
+    Args:
+        models: those that read users' earlier sessions, by name; queries: with the earlier sessions.
+
+    Raises:
+        InputError: queries without earlier sessions.
+    """
+    if queries.earlier is None:
+        raise InputError("the queries have no earlier sessions: UserHistories.of(log).attached(samples, log)")
+    earlier = queries.earlier
+    limited = {n: replace(queries, earlier=earlier if n is None else earlier.last(n)) for n in numbers}
+    return {name: {n: evaluate(model, own, ks=ks) for n, own in limited.items()} for name, model in models.items()}

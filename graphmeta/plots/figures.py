@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
+from graphmeta.evaluation.result import Result
 from graphmeta.storage import write_bytes
 from graphmeta.training.run import Report
 
@@ -80,6 +81,26 @@ def curves(
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
         right.text(0.5, 0.5, "no validation sessions", ha="center", color=GREY, transform=right.transAxes)
+    save(picture, path)
+
+
+def known_sessions(
+    found: Mapping[str, Mapping[int | None, Result]], path: Path, *, metrics: tuple[str, str] = ("hit@20", "mrr@20")
+) -> None:
+    """Metrics by the number of earlier sessions of each user that are known, a line for each model.
+
+    Args:
+        found: results by model and number (None: all), see :func:`graphmeta.evaluation.compare.by_known_sessions`.
+    """
+    picture = figure(10, 4)
+    for axes, metric in zip(picture.subplots(1, 2), metrics, strict=True):
+        for (name, results), colour in zip(found.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
+            places = range(len(results))
+            axes.plot(places, [100 * one.metrics[metric] for one in results.values()], "o-", color=colour, label=name)
+            axes.set_xticks(list(places), ["all" if number is None else str(number) for number in results])
+        axes.set(title=shown(metric), xlabel="known earlier sessions of a user, the last ones", ylabel="%")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
     save(picture, path)
 
 

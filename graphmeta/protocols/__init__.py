@@ -88,6 +88,21 @@ class LearnsItemBias(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class ProposesCandidates(Protocol):
+    """A score term that is trained on some candidates of each sample, and can score any pairs."""
+
+    def proposed(self, batch: HeteroData, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Candidates as sorted numbers ``sample · C + item`` ``[N]``, with the target ``[S]`` of each sample among them,
+        and the logarithms of their weights ``[N]``.
+        """
+        ...
+
+    def values_of(self, batch: HeteroData, key: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The values of these pairs, ``[N]``."""
+        ...
+
+
+@runtime_checkable
 class NotProducts(Protocol):
     """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 

@@ -23,7 +23,7 @@ from graphmeta.training.run import Checkpoint
 
 def fit(
     data: Split | EventLog,
-    system: str = "reranker",
+    system: str | None = None,
     *,
     epochs: int | None = None,
     width: int = 64,
@@ -40,7 +40,8 @@ def fit(
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
             not read); for a log, the last tenth of its sessions by time chooses the epoch.
-        system: a name of :func:`graphmeta.systems`, of the kind ``next item``.
+        system: a name of :func:`graphmeta.systems`, of the kind ``next item``; if not given, ``personal_reranker`` for a
+            log with users, ``reranker`` for one without.
         epochs: passes over the log, those of the recipe if not given; a system that adapts trains its encoder for as
             many, then itself for half as many.
         width: size of item vectors and states.
@@ -66,6 +67,7 @@ def fit(
         data = split_by_time(data, test=0.0, valid=0.1)
     if not isinstance(data, Split):
         raise InputError(f"fit takes a log or a split, not a {type(data).__name__}; read one with EventLog.read")
+    system = default_system(users=data.train.users is not None) if system is None else system
     if isinstance(system, System):
         raise InputError("this system is already built; train it with list(train(system, split))")
     check_system(system, users=data.train.users is not None)
@@ -87,6 +89,11 @@ def fit(
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
     made.system.notes |= {**made.plan.settings(), "history": history}
     return made.system.eval()
+
+
+def default_system(*, users: bool) -> str:
+    """The name of the system with the best metrics: one that reads users' histories, if the log has users."""
+    return "personal_reranker" if users else "reranker"
 
 
 def check_system(name: str, *, users: bool) -> None:

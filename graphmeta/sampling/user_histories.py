@@ -181,6 +181,10 @@ class Earlier:
         """Number of events of the earlier sessions, ``[S]``."""
         return self.histories.begin[self.until] - self.histories.begin[self.since]
 
+    def last(self, sessions: int) -> Earlier:
+        """At most the last ``sessions`` earlier sessions of each sample."""
+        return replace(self, since=np.maximum(self.since, self.until - sessions))
+
     def take(self, rows: np.ndarray | slice) -> Earlier:
         """Those of these samples."""
         return replace(self, since=self.since[rows], until=self.until[rows], query_time=self.query_time[rows])

@@ -1,4 +1,4 @@
-"""Re-ranker with a user's earlier sessions: adds features of the person to those of the session."""
+"""Re-ranker over a session and its user's earlier sessions."""
 
 from __future__ import annotations
 
@@ -9,53 +9,78 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types import Categorical
+from graphmeta.baselines.incidence import rank
+from graphmeta.baselines.item_knn import ItemKNN
+from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms import personal_features as features
-from graphmeta.nn.score_terms.cooccurrence import NeighbourPairs
-from graphmeta.nn.score_terms.reranker import LAST_CLICKS, Reranker
+from graphmeta.nn.score_terms.repeat import RecencyFrequency
 from graphmeta.sampling.user_histories import DAY
 
-POPULAR = 200  # most frequent items that are candidates of every sample
+EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
+POPULAR, LIKELY, RANDOM = 300, 30, 150  # popular items, neighbours per item and random items among the candidates
+PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table of how often two share a session
 
 
-class PersonalReranker(Reranker):
-    """Additive score ``f(x_{s,i})`` of the re-ranker's candidates, the user's own items and the most popular items.
+class PersonalReranker(nn.Module):
+    """Additive score ``f(x_{s,i})`` of candidate items; f is an MLP with one output, beside a linear layer.
 
-    ``x`` holds the features of :class:`~graphmeta.nn.score_terms.reranker.Reranker` and those of the user's earlier
-    sessions (:mod:`~graphmeta.nn.score_terms.personal_features`): counts decayed by sessions and by days, time since
-    the last purchase against the user's own and everyone's interval, shares of attribute values, sessions that share
-    items with the present one. Without earlier sessions these are constants. Statistics of the log: intervals between
-    two purchases of an item, its share of users who bought it again, shares of attribute values.
+    ``x`` holds the product of query and candidate, how often the item shares sessions with the clicked ones, popularity,
+    shares of attribute values in the session, and features of the user's earlier sessions
+    (:mod:`~graphmeta.nn.score_terms.personal_features`): counts decayed by sessions and by days, time since the last
+    purchase against the user's own and everyone's interval, shares of attribute values, counts in sessions like the
+    present one. Without earlier sessions the latter are constants. Features are standardised by the first batch of the
+    training.
+
+    Candidates are all items, or, in a catalogue of more than ``EVERY_ITEM``, those of the user's earlier sessions, the
+    session's own items, their neighbours and the most popular ones. In training they are the user's and the session's
+    items, their nearest neighbours, popular items and random ones, see :meth:`proposed`.
+
+    The last layers are initialised to zero, so that the model is unchanged at first. It must not be trained on the
+    sessions that were counted: ``TrainOptions(statistics_log=earlier)``. It is not adapted.
 
     Args:
-        attributes, neighbours, alpha, hidden: as for Reranker.
+        attributes: single-valued attributes of the items; neighbours: stored for each item; hidden: width of the two
+            layers.
 
     Shapes: one value for each sample and candidate item.
-    Source: re-ranking by a network over scores and counts, as in Reranker; the counts of Li et al. 2023 (personal
-    frequency) and Hu et al. 2020 (decay in time) are among the features; ours.
+    Source: re-ranking by a network over scores and counts (stacking, Wolpert 1992); counts of personal frequency (Li et
+    al. 2023) with decay (Hu et al. 2020) are among the features; ours.
     """
 
-    reads_history = True
+    needs_held_out_statistics, reads_history = True, True
+    not_adapted = ("",)  # the rows that its MLP reads are not grouped by task
 
     def __init__(
-        self,
-        num_items: int,
-        attributes: Sequence[Categorical] = (),
-        *,
-        neighbours: int = 100,
-        alpha: float = 0.75,
-        hidden: int = 32,
+        self, num_items: int, attributes: Sequence[Categorical] = (), *, neighbours: int = 200, hidden: int = 32
     ) -> None:
-        super().__init__(num_items, attributes, neighbours=neighbours, alpha=alpha, hidden=hidden)
+        super().__init__()
+        self.values = [attribute.size for attribute in attributes]
+        codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
+        self.categories: Tensor
+        self.similar: Tensor
+        self.cosine: Tensor
         self.popular: Tensor
-        self.personal_statistics: Tensor
+        self.item_statistics: Tensor
+        self.sessions: Tensor
         self.value_shares: Tensor
+        self.lifts: Tensor
+        self.mean: Tensor
+        self.deviation: Tensor
+        neighbours = min(neighbours, num_items)
+        lifts = sum(n * n for n in self.values if n <= PAIRS_OF_VALUES)
+        size = self._size()
+        self.register_buffer("categories", torch.from_numpy(codes.astype(np.int64)), persistent=False)
+        self.register_buffer("similar", torch.zeros(num_items, neighbours, dtype=torch.int32))
+        self.register_buffer("cosine", torch.zeros(num_items, neighbours))
         self.register_buffer("popular", torch.arange(min(POPULAR, num_items)))
-        self.register_buffer("personal_statistics", torch.zeros(num_items, 3))
+        self.register_buffer("item_statistics", torch.zeros(num_items, 8))
+        self.register_buffer("sessions", torch.ones(()))
         self.register_buffer("value_shares", torch.zeros(sum(self.values)))
-        size = 23 + LAST_CLICKS + 2 * len(self.values) + self._personal_size()
+        self.register_buffer("lifts", torch.zeros(lifts))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.zeros(size))
         self.direct = nn.Linear(size, 1)
         self.net = nn.Sequential(
             nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
@@ -63,9 +88,15 @@ class PersonalReranker(Reranker):
         for weight in (*self.direct.parameters(), *self.net[-1].parameters()):
             nn.init.zeros_(weight)
 
-    def _personal_size(self) -> int:
-        per_attribute = features.PER_ATTRIBUTE * len(self.values)
-        return features.PER_ITEM + per_attribute + features.TOGETHER + features.PER_SAMPLE + 2
+    def _size(self) -> int:
+        """Number of features."""
+        per_attribute = features.PER_ATTRIBUTE + features.SHARED + 1
+        known = features.PER_ITEM + features.TOGETHER + features.ALIKE + features.PER_SAMPLE
+        return 1 + 3 + features.CONTEXT + 7 + known + per_attribute * len(self.values)
+
+    def reads_column(self, name: str, column: Column) -> bool:
+        """Whether it is a categorical column with one value per row."""
+        return column.kind == Categorical.kind
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.
@@ -73,50 +104,173 @@ class PersonalReranker(Reranker):
         Raises:
             InputError: a log whose items are not numbered like the system's.
         """
-        super().fit_statistics(log)
+        size, neighbours = self.similar.shape
+        log.must_have(size)
+        found = ItemKNN(log, neighbours=neighbours, alpha=0.5)
+        row = found.similar.rows
+        place = rank(row)
+        self.similar.zero_()
+        self.cosine.zero_()
+        self.similar[row, place] = torch.from_numpy(found.similar.value).int()
+        self.cosine[row, place] = torch.from_numpy(found.similarity).to(self.cosine.dtype)
+        codes = self.categories.numpy(force=True)
         self.popular.copy_(torch.from_numpy(np.argsort(-log.support, kind="stable")[: len(self.popular)].copy()))
-        self.personal_statistics.copy_(torch.from_numpy(_repurchases(log)))
-        begin = 0
-        for codes, values in zip(self.categories.numpy(force=True), self.values, strict=True):
-            count = np.bincount(codes[log.item], minlength=values)
-            self.value_shares[begin : begin + values] = torch.from_numpy(count / max(count.sum(), 1))
-            begin += values
+        self.item_statistics.copy_(torch.from_numpy(np.concatenate([_popularity(log), repurchases(log)], 1)))
+        self.sessions.fill_(max(log.num_sessions, 1))
+        shares = [
+            np.bincount(own[log.item], minlength=n) / max(log.num_events, 1)
+            for own, n in zip(codes, self.values, strict=True)
+        ]
+        lifts = [
+            lift_of_values(log, own, n).ravel()
+            for own, n in zip(codes, self.values, strict=True)
+            if n <= PAIRS_OF_VALUES
+        ]
+        for buffer, parts in ((self.value_shares, shares), (self.lifts, lifts)):
+            buffer.copy_(torch.from_numpy(np.concatenate([*parts, np.zeros(0)])))
 
     def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
         """Rows, columns and values of the score term."""
-        item, samples, size = batch["item"], batch["sample"].num_nodes, len(self.similar)
-        every = torch.arange(samples, device=item.n_id.device)[:, None] * size + self.popular
-        past = batch["history"] if "history" in batch.node_types else None
-        cells = [every.flatten()] if past is None else [past.batch * size + past.n_id, every.flatten()]
-        pairs = self.pairs(batch, own=True, more=torch.cat(cells))
-        x = [self.session_columns(batch, pairs, product)]
-        if past is None:
-            x.append(x[0].new_zeros(len(pairs.sample), self._personal_size()))
+        size, samples = len(self.similar), batch["sample"].num_nodes
+        if size <= EVERY_ITEM:
+            key = torch.arange(samples * size, device=self.similar.device)
         else:
-            x.append(self._personal_columns(batch, pairs, pairs.more[: len(past.n_id)]).to(x[0].dtype))
-        x = torch.cat(x, 1)
-        return pairs.sample, pairs.item, (self.direct(x) + self.net(x)).squeeze(1)
+            key = torch.unique(torch.cat(self._likely(batch, self.similar.shape[1])))
+        return key // size, key % size, self.values_of(batch, key, product)
 
-    def _personal_columns(self, batch: HeteroData, pairs: NeighbourPairs, where: Tensor) -> Tensor:
-        """Features of the user's earlier sessions: ``[N, personal size]``."""
-        past = features.PastEvents.of(batch, where, len(pairs.sample))
-        interval, again, buyers = self.personal_statistics.index_select(0, pairs.item).unbind(1)
-        columns = [features.item_columns(past, pairs.sample, interval)]
-        shares = self.value_shares.split(self.values) if self.values else ()
-        for codes, values, share in zip(self.categories, self.values, shares, strict=True):
-            columns.append(features.attribute_columns(past, pairs.sample, pairs.item, codes, values, share))
-        columns.append(features.together_columns(past, batch, pairs.sample, len(self.similar)))
-        columns.append(features.sample_columns(past, batch).index_select(0, pairs.sample))
-        return torch.cat([*columns, again[:, None], buyers[:, None]], 1)
+    def proposed(self, batch: HeteroData, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Candidates to train on as sorted numbers ``sample · C + item`` ``[N]``, and the logarithms of their weights.
+
+        Random items stand for all others: those kept of ``RANDOM`` of n others have the weight ``n / kept``. The target
+        has weight 1.
+
+        Args:
+            target: of each sample, ``[S]``.
+        """
+        size, samples = len(self.similar), len(target)
+        every = torch.arange(samples, device=target.device)
+        likely = torch.unique(torch.cat([*self._likely(batch, LIKELY), every * size + target]))
+        random = torch.randint(size, (samples, RANDOM), device=target.device) + every[:, None] * size
+        key, number = torch.unique(torch.cat([likely, random.flatten()]), return_inverse=True)
+        is_likely = torch.zeros(len(key), dtype=torch.bool, device=key.device).index_fill(
+            0, number[: len(likely)], True
+        )
+        sample = key // size
+        kept = torch.zeros(samples, device=key.device).index_add(0, sample, (~is_likely).float())
+        rest = size - torch.zeros(samples, device=key.device).index_add(0, sample, is_likely.float())
+        return key, torch.where(is_likely, 0.0, (rest / kept.clamp(min=1)).log()[sample])
+
+    def _likely(self, batch: HeteroData, neighbours: int) -> list[Tensor]:
+        """The user's and the session's items, their neighbours and the most popular items, as numbers."""
+        item, size, samples = batch["item"], len(self.similar), batch["sample"].num_nodes
+        near = self.similar[item.n_id, :neighbours].long() + (item.batch * size)[:, None]
+        popular = torch.arange(samples, device=item.n_id.device)[:, None] * size + self.popular
+        found = [item.batch * size + item.n_id, near.flatten(), popular.flatten()]
+        if "history" in batch.node_types:
+            found.append(batch["history"].batch * size + batch["history"].n_id)
+        return found
+
+    def values_of(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
+        """The values of these pairs (sorted numbers ``sample · C + item``), ``[N]``."""
+        x = self.columns(batch, key, product)
+        if self.training and not self.deviation.any():
+            self.mean.copy_(x.detach().mean(0))
+            self.deviation.copy_(x.detach().std(0).clamp(min=0.05))
+        x = (x - self.mean) / torch.where(self.deviation > 0, self.deviation, 1.0)
+        return (self.direct(x) + self.net(x)).squeeze(1)
+
+    def columns(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
+        """All features of the pairs, ``[N, F]``."""
+        size = len(self.similar)
+        sample, item = key // size, key % size
+        present, statistics = batch["item"], self.item_statistics.index_select(0, item)
+        samples = batch["sample"].num_nodes
+        length = torch.zeros(samples, device=key.device).index_add(
+            0, present.batch, torch.ones(len(present.batch), device=key.device)
+        )
+        near = self._neighbours(batch, key, size)
+        x = [
+            product(sample, item)[:, None] / 4,
+            self._clicked(batch, key, size),
+            features.context_columns(near, sample, length, self.sessions),
+            statistics[:, [0, 1, 2, 3, 5, 6, 7]],
+        ]
+        offset, table = 0, 0
+        codes_and_values = list(zip(self.categories, self.values, strict=True))
+        past = self._past(batch, key, size)
+        for codes, values in codes_and_values:
+            lift = None
+            if values <= PAIRS_OF_VALUES:
+                lift, table = self.lifts[table : table + values * values].view(values, values), table + values * values
+            share = self.value_shares[offset : offset + values]
+            offset += values
+            x += [
+                features.shared_columns(batch, sample, item, codes, values, lift),
+                features.attribute_columns(past, sample, item, codes, values, share),
+                features.log_share(statistics[:, 3].expm1() / share.clamp(min=1e-9)[codes[item]] / self.sessions, 0.01)[
+                    :, None
+                ]
+                / 4,
+            ]
+        codes, values = codes_and_values[0] if codes_and_values else (None, 0)
+        x += [
+            features.item_columns(past, sample, statistics[:, 4]),
+            features.together_columns(past, batch, sample, size),
+            features.alike_columns(past, batch, sample, codes, values),
+            features.sample_columns(past, batch).index_select(0, sample),
+        ]
+        return torch.cat([column.to(self.direct.weight.dtype) for column in x], 1)
+
+    def _past(self, batch: HeteroData, key: Tensor, size: int) -> features.PastEvents:
+        """The events of the users' earlier sessions."""
+        if "history" not in batch.node_types:
+            return features.PastEvents.none(batch, key)
+        past = batch["history"]
+        return features.PastEvents.of(batch, torch.searchsorted(key, past.batch * size + past.n_id), len(key))
+
+    def _clicked(self, batch: HeteroData, key: Tensor, size: int) -> Tensor:
+        """Whether, how often and how recently the session has the item: ``[N, 3]``."""
+        own, present = RecencyFrequency.of(batch), batch["item"]
+        values = torch.stack([torch.ones_like(own.recency), own.frequency, own.recency + 1], 1).to(self.cosine.dtype)
+        at = torch.searchsorted(key, present.batch * size + present.n_id)
+        found = self.cosine.new_zeros(len(key), 3)
+        return found.index_copy(0, at, torch.cat([values[:, :2], values[:, 2:].log1p()], 1))
+
+    def _neighbours(self, batch: HeteroData, key: Tensor, size: int) -> features.Neighbours:
+        """The clicked items' neighbours among the pairs."""
+        present, own = batch["item"], RecencyFrequency.of(batch)
+        row, place = self.cosine.index_select(0, present.n_id).nonzero(as_tuple=True)
+        clicked = present.n_id[row]
+        other = self.similar[clicked, place].long()
+        cell = present.batch[row] * size + other
+        at = torch.searchsorted(key, cell).clamp(max=len(key) - 1)
+        kept = ((key[at] == cell) & (clicked != other)).nonzero().squeeze(1)
+        clicked, other, row, place = (column[kept] for column in (clicked, other, row, place))
+        sessions = self.item_statistics[:, 3].expm1()
+        cosine, one, two = self.cosine[clicked, place], sessions[clicked], sessions[other]
+        return features.Neighbours(
+            at[kept], present.batch[row], own.recency[row], cosine, cosine * (one * two).sqrt(), one, two
+        )
 
 
-def _repurchases(log: EventLog) -> np.ndarray:
-    """Per item: mean days between two sessions of a user with it, share of its users who had it again, and the log of
-    its users: ``[num_items, 3]``; a session without a user counts for none.
+def _popularity(log: EventLog) -> np.ndarray:
+    """Per item: log of its events / 8, of its events in the latest tenth of sessions / 6, the trend, and the log of
+    its sessions: ``[num_items, 4]``.
+    """
+    size, tenth = log.num_items, max(log.num_sessions // 10, 1)
+    recent = np.bincount(log.item[log.session >= log.num_sessions - tenth], minlength=size)
+    sessions = np.bincount(np.unique(log.session * size + log.item) % size, minlength=size)
+    trend = np.log((recent / tenth + 0.002) / (log.support / max(log.num_sessions, 1) + 0.002))
+    return np.stack([np.log1p(log.support) / 8, np.log1p(recent) / 6, trend, np.log1p(sessions)], 1)
+
+
+def repurchases(log: EventLog) -> np.ndarray:
+    """Per item: mean days between two sessions of a user with it, the log of these, the share of its users who had it
+    again, and the log of its users / 6: ``[num_items, 4]``; a session without a user counts for none.
     """
     size = log.num_items
     if log.session_user is None:
-        return np.zeros((size, 3))
+        return np.zeros((size, 4))
     user = log.session_user[log.session]
     rows = np.flatnonzero(user >= 0)
     rows = rows[np.lexsort((log.time[rows], log.item[rows], user[rows]))]
@@ -130,4 +284,27 @@ def _repurchases(log: EventLog) -> np.ndarray:
     pair = np.unique(np.stack([user[rows], log.item[rows]]), axis=1)[1] if len(rows) else rows
     buyers = np.bincount(pair, minlength=size)
     again = np.unique(np.stack([user[rows][1:][same], later]), axis=1)[1] if same.any() else rows[:0]
-    return np.stack([interval, (np.bincount(again, minlength=size) + 1) / (buyers + 3), np.log1p(buyers) / 6], 1)
+    share = (np.bincount(again, minlength=size) + 1) / (buyers + 3)
+    return np.stack([interval, np.log(interval) / 4, share, np.log1p(buyers) / 6], 1)
+
+
+def lift_of_values(log: EventLog, codes: np.ndarray, values: int) -> np.ndarray:
+    """``log((n_ab + 5) / (n_a n_b / sessions + 5))`` of two attribute values, n: sessions with a value, or with both; n_aa
+    counts those with two items of a. Code 0 (unknown) has 0. ``[values, values]``.
+    """
+    items = np.unique(log.session * log.num_items + log.item)
+    session, code = items // log.num_items, codes[items % log.num_items]
+    pair, count = np.unique(session * values + code, return_counts=True)
+    session, code = np.divmod(pair, values)
+    own = np.bincount(code, minlength=values).astype(np.float64)
+    both = np.zeros((values, values))
+    begin = np.searchsorted(session, np.arange(log.num_sessions + 1))
+    lengths = np.diff(begin)
+    first = np.repeat(np.arange(len(session)), lengths[session])
+    offset = np.arange(len(first)) - np.repeat(np.cumsum(lengths[session]) - lengths[session], lengths[session])
+    second = begin[session[first]] + offset
+    np.add.at(both, (code[first], code[second]), 1.0)
+    both[np.arange(values), np.arange(values)] = np.bincount(code, count > 1, minlength=values)
+    lift = np.log((both + 5) / (np.outer(own, own) / max(log.num_sessions, 1) + 5))
+    lift[0] = lift[:, 0] = 0.0
+    return lift

@@ -1,4 +1,4 @@
-"""Features of a user's earlier sessions for pairs of a sample and a candidate item."""
+"""Features of a session and of its user's earlier sessions, for pairs of a sample and a candidate item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HALF_LIVES = (7.0, 28.0, 90.0)  # days
 TASTE = 0.98  # decay of shares of attribute values, per session
 PER_ITEM = 2 + len(DECAYS) + 2 + len(HALF_LIVES) + 9  # columns of item_columns
 PER_ATTRIBUTE, PER_SAMPLE = 5, 6  # columns of attribute_columns, for each attribute, and of sample_columns
-TOGETHER = 3  # columns of together_columns
+TOGETHER, ALIKE, CONTEXT, SHARED = 3, 2, 10, 4  # columns of together_, alike_, context_ and shared_columns
 
 
 def log_share(share: Tensor, floor: float) -> Tensor:
@@ -56,6 +56,16 @@ class PastEvents(NamedTuple):
         return cls(
             past.n_id, past.batch, past.age.to(dtype), past.days, pair, session, of_session, length, age, days,
             sessions, pairs,
+        )  # fmt: skip
+
+    @classmethod
+    def none(cls, batch: HeteroData, key: Tensor) -> PastEvents:
+        """No event; ``key``: the pairs."""
+        nothing, samples = key.new_zeros(0), batch["sample"].num_nodes
+        empty = torch.zeros(0, device=key.device)
+        sessions = torch.zeros(samples, device=key.device)
+        return cls(
+            nothing, nothing, empty, empty, nothing, nothing, nothing, empty, empty, empty, sessions, len(key)
         )  # fmt: skip
 
     def per_pair(self, values: Tensor) -> Tensor:
@@ -167,3 +177,110 @@ def sample_columns(past: PastEvents, batch: HeteroData) -> Tensor:
         ((length + 1) / mean).log(),
     ]
     return torch.stack(columns, 1)
+
+
+def alike_columns(
+    past: PastEvents, batch: HeteroData, sample: Tensor, codes: Tensor | None = None, values: int = 0
+) -> Tensor:
+    """How often the user had the item in sessions like the present one: of the same attribute values, and of about its
+    size, time of day and day of the week: ``[N, ALIKE]``.
+
+    Args:
+        codes, values: the first attribute of the items; the first column is 0 without one.
+    """
+    weight = TASTE ** (past.session_age - 1)
+    present, length = batch["item"], batch["sample"].ptr.diff().to(weight.dtype)
+    columns = []
+    if codes is None:
+        columns.append(weight.new_zeros(past.pairs))
+    else:
+        found = torch.zeros(len(length) * values, dtype=torch.bool, device=length.device)
+        found[present.batch * values + codes[present.n_id]] = True
+        found.view(-1, values)[:, 0] = False
+        same = found[past.sample * values + codes[past.item]].to(weight.dtype)
+        common = torch.zeros_like(weight).index_add(0, past.session, same)
+        number = found.view(-1, values).sum(1).to(weight.dtype)[past.of_session]
+        own = weight * (4 * common / (past.length * number.clamp(min=1)).sqrt()).clamp(max=20).exp()
+        columns.append(past.per_pair(own[past.session]) / (past.per_sample(own)[sample] + 0.5))
+    size = (past.length / (length[past.of_session] + 1)).log().abs()
+    hours = (24 * past.session_days) % 24
+    hours = torch.minimum(hours, 24 - hours)
+    weekday = (past.session_days.round() % 7 == 0).to(weight.dtype)
+    own = weight * (-1.5 * size - hours / 4).exp() * (1 + weekday)
+    columns.append(past.per_pair(own[past.session]) / (past.per_sample(own)[sample] + 0.1))
+    return torch.stack([log_share(column, 0.003) / 4 for column in columns], 1)
+
+
+class Neighbours(NamedTuple):
+    """Entries of the clicked items' neighbour lists among the pairs, without the items themselves.
+
+    Shapes: pair, sample, ago (clicks since the clicked item, from 0), cosine, together (sessions with both), clicked,
+    other (sessions with the clicked item, with the neighbour) ``[L]``.
+    """
+
+    pair: Tensor
+    sample: Tensor
+    ago: Tensor
+    cosine: Tensor
+    together: Tensor
+    clicked: Tensor
+    other: Tensor
+
+
+def context_columns(near: Neighbours, sample: Tensor, length: Tensor, sessions: Tensor) -> Tensor:
+    """How often the item shares sessions with the clicked items: ``[N, CONTEXT]``.
+
+    Args:
+        length: distinct items of each sample ``[S]``; sessions: of the log that was counted.
+    """
+    number = len(sample)
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(number).index_add(0, near.pair, values)
+
+    def most(values: Tensor) -> Tensor:
+        return values.new_zeros(number).scatter_reduce(0, near.pair, values, "amax")
+
+    each = length[sample].clamp(min=1)
+    lift = ((near.together + 1) / (near.clicked * near.other / sessions + 1)).log()
+    recent, share, last = near.cosine / (near.ago + 1), near.together / (near.clicked + 10), near.ago == 0
+    columns = [
+        total(lift) / each,
+        total(lift) / 4,
+        most(lift),
+        log_share(total(share) / each, 0.002) / 4,
+        log_share(total(near.cosine), 0.01) / 4,
+        5 * most(near.cosine),
+        log_share(total(recent), 0.01) / 4,
+        5 * total(near.cosine * last),
+        log_share(total(share * last), 0.002) / 4,
+        total(torch.ones_like(lift)) / each,
+    ]
+    return torch.stack(columns, 1)
+
+
+def shared_columns(
+    batch: HeteroData, sample: Tensor, item: Tensor, codes: Tensor, values: int, lift: Tensor | None
+) -> Tensor:
+    """Share of the session's items with the item's attribute value, whether any has it, and how often the values of the
+    session's items share sessions with it: ``[N, SHARED]``.
+
+    Args:
+        lift: ``[values, values]``, logarithms; the last two columns are 0 without it.
+    """
+    present, samples = batch["item"], batch["sample"].num_nodes
+    own = codes[present.n_id]
+    count = torch.zeros(samples * values, device=item.device).index_add(
+        0, present.batch * values + own, torch.ones(len(own), device=item.device)
+    )
+    count = count.view(samples, values)
+    length = count.sum(1).clamp(min=1)
+    value = codes[item]
+    mine = count[sample, value]
+    columns = [2 * mine / length[sample], (mine > 0).to(count.dtype)]
+    if lift is None:
+        columns += [torch.zeros_like(mine)] * 2
+    else:
+        every = (count @ lift)[sample, value]
+        columns += [2 * every / length[sample], every / 2]
+    return torch.stack(columns, 1) * (value > 0)[:, None]

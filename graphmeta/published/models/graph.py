@@ -16,6 +16,7 @@ from graphmeta.nn.features.tables import ItemFeatures, uniform_
 from graphmeta.nn.features.transitions import TransitionFeatures
 from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
+from graphmeta.nn.losses.proposed import ProposedSoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
 from graphmeta.protocols import ProductHead
 from graphmeta.published.parts import copied, with_score_terms
@@ -160,11 +161,12 @@ _PERSONAL = TrainingRecipe(epochs=6, batch_size=64, optimizer=adam_without_decay
 
 @published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=0.25, recipe=_PERSONAL)
 def personal_reranker(base: System) -> System:
-    """Re-ranks a trained recommender's scores with an MLP over the session's and the user's history.
+    """Re-ranks a trained recommender's scores with an MLP over co-occurrence with the session and the user's history.
 
-    :func:`reranker` with the features of the user's earlier sessions,
-    :class:`~graphmeta.nn.score_terms.personal.PersonalReranker`, trained on the last quarter of the sessions. For a
-    user without earlier sessions it re-ranks by the session alone. Where the clicks of a session have no order
+    ``score_i = σ q · e_i + a_i + f(x_i)`` as :func:`reranker`, f and x those of
+    :class:`~graphmeta.nn.score_terms.personal.PersonalReranker`, trained on the last quarter of the sessions by
+    :class:`~graphmeta.nn.losses.proposed.ProposedSoftmaxLoss`. For a user without earlier sessions it re-ranks by the
+    session alone. Where the clicks of a session have no order
     (baskets), any of them is a target.
 
     Args:
@@ -174,7 +176,7 @@ def personal_reranker(base: System) -> System:
     personal frequency (Li et al. 2023).
     """
     system = _reranked(base, "personal")
-    system.samples = next_items
+    system.samples, system.loss = next_items, ProposedSoftmaxLoss()
     return system
 
 
