@@ -1,5 +1,6 @@
 """Loaders on small files of the same form, invented here; on the real ones, where present, the counts."""
 
+import gzip
 import os
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import last_clicks, prefixes
+from graphmeta.sampling.user_histories import UserHistories
 
 PUBLIC = {
     "diginetica": datasets.diginetica,
@@ -19,6 +21,7 @@ PUBLIC = {
     "yoochoose_times_100k": datasets.yoochoose_times,
     "ml-1m": datasets.movielens_1m,
     "eshop_clothing_2008": datasets.eshop_clothing,
+    "tafeng": datasets.tafeng,
 }
 real = pytest.mark.skipif(
     not os.environ.get("GRAPHMETA_DATA"), reason="GRAPHMETA_DATA names no folder with public logs"
@@ -71,6 +74,33 @@ def test_sessions_of_lines_become_a_training_and_a_test_log(tmp_path) -> None:
     assert train.items.ids.tolist() == test.items.ids.tolist() == [70, 80, 90, 60, 55]
     assert attribute(train, "category") == attribute(test, "category") == ["3", "", "", "4", ""]
     assert train.time.max() < test.time.min() and not train.has_time
+
+
+TAFENG = {
+    "tafeng/history.csv": "user,basket,item\n7,10,a\n7,9,b\n7,9,c\n5,0,c\n",
+    "tafeng/future.csv": "user,basket,item\n7,11,d\n5,1,a\n",
+}
+
+
+def tafeng_of(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    return folder
+
+
+def test_known_and_next_baskets_of_users(tmp_path) -> None:
+    """Baskets are ordered by number, not by row or as text; the logs share items and users."""
+    known, following = datasets.tafeng(tafeng_of(tmp_path, TAFENG))
+    assert sessions_of(known) == [["c"], ["b", "c"], ["a"]] and sessions_of(following) == [["a"], ["d"]]
+    assert known.sessions.tolist() == ["5#0", "7#9", "7#10"] and following.sessions.tolist() == ["5#1", "7#11"]
+    assert known.items is following.items and known.users is following.users and known.support.tolist() == [2, 1, 1, 0]
+    samples = last_clicks(datasets.tafeng(tmp_path)[0])
+    earlier = UserHistories.of(known, following).for_users([7, 5, 8])
+    assert earlier.sessions.tolist() == [3, 2, 0] and len(samples) == 1
+    again = dict(TAFENG, **{"tafeng/future.csv": "user,basket,item\n5,1,a\n7,10,d\n"})
+    with pytest.raises(InputError, match="future.csv.gz, row 2: the basket is not after those of its user"):
+        datasets.tafeng(tafeng_of(tmp_path, again))
 
 
 def test_items_only_the_test_log_has_are_without_training_events(tmp_path) -> None:

@@ -167,7 +167,7 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
             "takes a log with users, not a Samples",
         ),
         (lambda: evaluate_next_basket(Popularity(log), log, ks=(ITEMS,)), "every model would score 1"),
-        (lambda: evaluate_next_basket(Popularity(other), log), "no session has an item known to the model"),
+        (lambda: evaluate_next_basket(Popularity(other), log, ks=(3,)), "no session has an item known to the model"),
         (lambda: evaluate_next_basket(Popularity(log), log, ks=(3,), steps=2), "does not adapt"),
     ):
         with pytest.raises(InputError, match=line):

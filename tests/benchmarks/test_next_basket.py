@@ -1,0 +1,69 @@
+"""The settings of a row of next baskets are chosen on the last known baskets, and its section lists them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import next_basket
+from benchmarks.basket_report import basket_section
+from benchmarks.next_basket import evaluated, parser, row_of, trials
+from graphmeta.evaluation.next_basket import evaluate_next_basket, last_baskets
+from graphmeta.testing import fake_log
+
+LOG = fake_log(sessions=120)
+KNOWN, FUTURE = last_baskets(LOG)
+
+
+def options(*words):
+    return parser().parse_args(["tafeng", *words])
+
+
+def test_each_combination_of_choices_is_tried_on_the_last_known_baskets(monkeypatch):
+    logs = []
+
+    def seen(model, log, **rest):
+        logs.append((model.histories.log().num_sessions, log.num_sessions, rest["history"].num_sessions))
+        return evaluate_next_basket(model, log, **rest)
+
+    monkeypatch.setattr(next_basket, "evaluate_next_basket", seen)
+    words = [
+        "--arguments",
+        '{"popular_rest": false}',
+        "--choices",
+        '{"decay": [0.5, 1.0], "popular_ties": [true, false]}',
+    ]
+    row = row_of(options("personal_frequency", *words), KNOWN, FUTURE)
+    assert logs == [(80, 20, 80)] * 4 + [(100, 20, 100)]
+    tried = row["validation"]
+    assert [(t["arguments"]["decay"], t["arguments"]["popular_ties"]) for t in tried] == [
+        (0.5, True), (0.5, False), (1.0, True), (1.0, False),
+    ]  # fmt: skip
+    best = max(tried, key=lambda trial: trial["recall@10"])
+    assert row["arguments"] == best["arguments"] and row["arguments"]["popular_rest"] is False
+    assert row["samples"] == 20 and row["protocol"] == "next-basket" and "recall_repeat@10" in row["metrics"]
+    json.dumps(row)
+
+
+def test_a_trained_system_is_a_row():
+    result, history = evaluated(options("sr_gnn", "--epochs", "1", "--held-out", "20"), {"width": 4}, KNOWN, FUTURE)
+    assert len(history) == 1 and result.samples == 20
+
+
+def test_without_choices_nothing_is_tried():
+    assert row_of(options("popularity"), KNOWN, FUTURE)["validation"] == []
+    assert list(trials(options("tifu_knn", "--choices", "{}"), KNOWN))[0]["arguments"] == {}
+    with pytest.raises(SystemExit):
+        options("nobody")
+
+
+def test_the_section_lists_systems_best_first_and_known_baskets():
+    rows = [row_of(options(name), KNOWN, FUTURE) for name in ("popularity", "tifu_knn")]
+    for row, name in zip(rows, ("popularity", "tifu_knn"), strict=True):
+        row |= {"dataset": "tafeng", "command": f"python -m benchmarks.next_basket tafeng {name}"}
+    text = basket_section("Next", rows, "A text.\n")
+    recall = [100 * row["metrics"]["recall@10"] for row in rows]
+    lines = [line for line in text.splitlines() if line.startswith(("| popularity", "| tifu_knn"))]
+    assert [line.split(" | ")[1] for line in lines[:2]] == [f"{value:.2f}" for value in sorted(recall, reverse=True)]
+    assert "20 users, 40 candidates" in text and "benchmarks.next_basket tafeng tifu_knn" in text
+    assert np.isfinite(recall).all() and len(lines) == 4
