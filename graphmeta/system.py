@@ -226,8 +226,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
-        if isinstance(encoder := self.recommender.encoder, ReadsSubgraph):
-            self.sampler = SubgraphSampler(log, **vars(encoder.neighbourhood))
+        if (reader := self._reads_subgraph()) is not None:
+            self.sampler = SubgraphSampler(log, **vars(reader.neighbourhood))
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
@@ -388,10 +388,16 @@ class System(nn.Module, metaclass=_NamesRemedies):
         limits = {"num_items": self.num_items, "max_support": self.max_support}
         return task_batch(self._with_support(samples), **limits, make=self._make).to(self.device)
 
+    def _reads_subgraph(self) -> ReadsSubgraph | None:
+        """The part of the encoder that reads the graph, if one does."""
+        encoder = getattr(self.recommender, "encoder", None)
+        parts = () if encoder is None else encoder.modules()
+        return next((part for part in parts if isinstance(part, ReadsSubgraph)), None)
+
     @property
     def _make(self) -> MakesBatches:
         """What makes its batches: the sampler of an encoder that reads the graph, or :func:`session_batch`."""
-        if not isinstance(self.recommender.encoder, ReadsSubgraph):
+        if self.sampler is None and self._reads_subgraph() is None:
             return session_batch
         if self.sampler is None:
             raise InputError(

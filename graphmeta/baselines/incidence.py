@@ -87,12 +87,10 @@ class Lists:
 
 def incidence(log: EventLog) -> tuple[Lists, Lists]:
     """The items of each session and the sessions of each item. Sessions are numbered by age, 0 the latest."""
-    age = log.num_sessions - 1 - log.session
+    session, item = log.graph["session", "contains", "item"].edge_index.numpy()
     sessions, items = log.num_sessions, log.num_items
-    return (
-        Lists.of_pairs(age, log.item, shape=(sessions, items)),
-        Lists.of_pairs(log.item, age, shape=(items, sessions)),
-    )
+    age = sessions - 1 - session
+    return Lists.of_pairs(age, item, shape=(sessions, items)), Lists.of_pairs(item, age, shape=(items, sessions))
 
 
 def rank(group: np.ndarray) -> np.ndarray:

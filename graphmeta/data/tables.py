@@ -44,6 +44,11 @@ class EntityTable:
         """The categorical columns with any number of values per row."""
         return {name: many for name, many in self.columns.items() if isinstance(many, Several)}
 
+    @property
+    def categories(self) -> dict[str, Categorical | Several]:
+        """All categorical columns, with one value per row or several, in the order of the table."""
+        return {name: one for name, one in self.columns.items() if isinstance(one, Categorical | Several)}
+
     def without(self, *kinds: str) -> EntityTable:
         """The table without its columns of these types, such as ``categorical``."""
         return replace(self, columns={name: one for name, one in self.columns.items() if one.kind not in kinds})

@@ -14,8 +14,9 @@ from graphmeta.nn.encoders.hetero import HeteroSession
 from graphmeta.nn.encoders.pooling import RunningMean
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.nn.features.attribute_sum import AttributeComposed
+from graphmeta.nn.features.attributes import AttributeFeatures
 from graphmeta.nn.features.content import ContentFeatures
-from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, UntiedFeatures, UserFeatures
+from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, UserFeatures
 from graphmeta.nn.features.transitions import TransitionFeatures
 from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot

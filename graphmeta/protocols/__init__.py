@@ -92,8 +92,8 @@ class ProposesCandidates(Protocol):
     """A score term that is trained on some candidates of each sample, and can score any pairs."""
 
     def proposed(self, batch: HeteroData, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidates as sorted numbers ``sample · C + item`` ``[N]``, with the target ``[S]`` of each sample among them,
-        and the logarithms of their weights ``[N]``.
+        """Candidates as sorted numbers ``sample · C + item``, the targets ``[S]`` among them, and the logarithms of
+        their weights: two of ``[N]``.
         """
         ...
 

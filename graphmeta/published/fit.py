@@ -40,8 +40,8 @@ def fit(
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
             not read); for a log, the last tenth of its sessions by time chooses the epoch.
-        system: a name of :func:`graphmeta.systems`, of the kind ``next item``; if not given, ``personal_reranker`` for a
-            log with users, ``reranker`` for one without.
+        system: a name of :func:`graphmeta.systems`, of the kind ``next item``; if not given, ``personal_reranker`` for
+            a log with users, ``reranker`` for one without.
         epochs: passes over the log, those of the recipe if not given; a system that adapts trains its encoder for as
             many, then itself for half as many.
         width: size of item vectors and states.

@@ -58,10 +58,10 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
     builders: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},
         "same_category": lambda: {
-            f"same_category_{field_name(name)}": SameCategory(attribute) for name, attribute in items.attributes.items()
+            f"same_category_{field_name(name)}": SameCategory(attribute) for name, attribute in items.categories.items()
         },
         "cooccurrence": lambda: {"cooccurrence": Cooccurrence(len(items))},
-        "reranker": lambda: {"reranker": Reranker(len(items), list(items.attributes.values()))},
+        "reranker": lambda: {"reranker": Reranker(len(items), list(items.categories.values()))},
         "personal": lambda: {"personal": PersonalReranker(len(items), list(items.attributes.values()))},
     }
     for name in score_terms:
@@ -70,7 +70,7 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
             continue
         if name not in builders:
             raise InputError(f"unknown score term {name!r}; choose from {', '.join(builders)}, or pass a module")
-        if name == "same_category" and not items.attributes:
+        if name == "same_category" and not items.categories:
             raise InputError(
                 "same_category needs an attribute of the items (category, brand); name one, or leave same_category out"
             )

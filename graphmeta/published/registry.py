@@ -155,7 +155,7 @@ class Published:
         """Build the system that it wraps."""
         name = given.get("base", self.base)
         check_name(name, CATALOGUE)
-        base_items = items.without("categorical") if self.items_only else items
+        base_items = items.without("categorical", "several") if self.items_only else items
         width = {} if given.get("width") is None else {"width": given["width"]}
         return CATALOGUE[name].build(base_items, users=users, **{**(given.get("options") or {}), **width})
 
@@ -232,10 +232,10 @@ def _recorded(
             raise InputError(f"{function.__name__} {why}" if unknown else f"{function.__name__}: {why}") from None
         bound.apply_defaults()
         _check_first(function.__name__, first, bound.arguments[first])
-        if items_only and bound.arguments[first].items.attributes:
+        if items_only and bound.arguments[first].items.categories:
             raise InputError(
                 f"{function.__name__} reads items without attributes; build its base from items without attributes: "
-                f"items.without('categorical')"
+                f"items.without('categorical', 'several')"
             )
         _check_objects(function, bound.arguments)
         try:

@@ -18,7 +18,7 @@ LOG = fake_log(sessions=60)
 FRAME = pd.DataFrame({"sku": LOG.items.ids, "brand": ["x", "y"] * 20, "price": np.arange(40), "tags": "a|b"})
 TYPES = {"price": "numeric", "title": "text"}
 ITEMS = EntityTable.read(FRAME.assign(title="red shoe"), key="sku", several={"tags": "|"}, types=TYPES)
-LINE = "tags (several), price (numeric), title (text) (read by no system of the catalogue)"
+LINE = "price (numeric), title (text) (read by no system of the catalogue)"
 
 
 def of_users(found):
@@ -44,7 +44,7 @@ def test_a_system_without_columns_or_with_all_of_them_does_not_warn(name, recwar
 
 
 def test_same_category_reads_categories_only():
-    with pytest.warns(UserWarning, match="niser ignores item columns: tags"):
+    with pytest.warns(UserWarning, match="niser ignores item columns: price"):
         build("niser", ITEMS, width=4, score_terms=["same_category"])
 
 

@@ -24,6 +24,18 @@ class Bags:
     ptr: np.ndarray
     size: int
 
+    def padded(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values of each row side by side, and each one's share of its row (1 over the number of its values).
+
+        Padding has code 0 and share 0. Shapes: codes ``[rows, V]`` int64 and shares ``[rows, V]`` float64.
+        """
+        count = np.diff(self.ptr)
+        place = np.arange(int(count.max(initial=1)))
+        inside = place < count[:, None]
+        codes = np.zeros(inside.shape, dtype=np.int64)
+        codes[inside] = self.codes
+        return codes, inside / np.maximum(count, 1)[:, None]
+
 
 @dataclass(frozen=True)
 class Numbers:

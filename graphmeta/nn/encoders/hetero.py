@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
 
-from graphmeta.data.column_types import Categorical, Column
+from graphmeta.data.column_types import Categorical, Column, Several
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.readout import Mean
@@ -91,7 +92,8 @@ class HeteroSession(nn.Module):
     adds the dependence on the last click.
 
     Args:
-        attributes: of the items, a node type each; an item without a value has its own node, "unknown".
+        attributes: of the items, a node type each, with one value per item or several; an item without a value has its
+            own node, "unknown".
         steps: rounds, each with its own weights.
         messages: message function of a round, ``(width, relations) -> module`` whose ``forward`` is that of PyG's
             ``HeteroConv``: one of :data:`MESSAGES`, or a custom one.
@@ -104,7 +106,7 @@ class HeteroSession(nn.Module):
     def __init__(
         self,
         width: int,
-        attributes: Mapping[str, Categorical],
+        attributes: Mapping[str, Categorical | Several],
         *,
         steps: int = 1,
         messages: Messages = mean_messages,
@@ -114,24 +116,30 @@ class HeteroSession(nn.Module):
         self.fields = nn.ModuleDict(
             {kind: Table(a.size, width) for kind, a in zip(self.kinds, attributes.values(), strict=True)}
         )
-        codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
+        padded = [attribute.features().padded() for attribute in attributes.values()]
+        self.widths = [codes.shape[1] for codes, _ in padded]  # places for values, by attribute
+        codes = [torch.from_numpy(np.where(shares > 0, codes, -1)) for codes, shares in padded]
         self.codes: Tensor
-        self.register_buffer("codes", torch.stack(codes) if codes else torch.zeros(0, 1).long(), persistent=False)
+        self.register_buffer("codes", torch.cat(codes, 1) if codes else torch.zeros(1, 0).long(), persistent=False)
         relations = [NEXT, BACK, CONTAINED_IN, CONTAINS]
         relations += [relation for kind in self.kinds for relation in (_has(kind), _of(kind))]
         self.rounds = nn.ModuleList(Round(width, relations, messages) for _ in range(steps))
         self.mean = Mean()
 
     def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row."""
-        return column.kind == Categorical.kind
+        """Whether it is a categorical column, with one value per row or several."""
+        return column.kind in (Categorical.kind, Several.kind)
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
-        codes = self.codes.index_select(1, batch["item"].n_id) if self.kinds else []
+        codes = (
+            [own.index_select(0, batch["item"].n_id) for own in self.codes.split(self.widths, 1)] if self.kinds else []
+        )
         edges = session_edges(batch, dict(zip(self.kinds, codes, strict=True)))
         states = {"item": x, "session": self.mean(x.index_select(0, batch["event"].item), batch)}
-        states |= {kind: self.fields[kind](own) for kind, own in zip(self.kinds, codes, strict=True)}
+        states |= {
+            kind: self.fields[kind](own.flatten().clamp(min=0)) for kind, own in zip(self.kinds, codes, strict=True)
+        }
         for one in self.rounds:
             states = one(states, edges)
         return states["item"].index_select(0, batch["event"].item)
@@ -140,19 +148,23 @@ class HeteroSession(nn.Module):
 def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges, Edges]:
     """Edges to sessions and attributes, and edges to items; one session edge per click.
 
-    An attribute type has as many rows as there are items, whatever the values, so that task-major batches keep their
-    layout; the items of a sample with the same value all point at the row of the first of them.
+    An attribute type has V rows for each item, whatever the values, so that task-major batches keep their layout; the
+    items of a sample with the same value all point at the row of the first of them.
 
     Args:
-        codes: of each attribute, the value of each item row ``[I]``; 0, unknown, is never shared.
+        codes: of each attribute, the values of each item row ``[I, V]``; 0, unknown, is never shared, and -1 is none.
     """
     contains = torch.stack([batch["event"].batch, batch["event"].item])
     step = batch[NEXT].edge_index
     inward: Edges = {CONTAINED_IN: contains.flip(0)}
     outward: Edges = {NEXT: step, BACK: step.flip(0), CONTAINS: contains}
     for kind, code in codes.items():
-        row = torch.arange(len(code), device=code.device)
-        has = torch.stack([row, first_equal(batch["item"].batch, code)])
+        row, sample = torch.arange(len(code), device=code.device), batch["item"].batch
+        if (places := code.shape[1]) > 1:
+            row, sample, code = row.repeat_interleave(places), sample.repeat_interleave(places), code.flatten()
+        has = torch.stack([row, first_equal(sample, code.reshape(-1))])
+        if places > 1:
+            has = has[:, code >= 0]
         inward[_has(kind)], outward[_of(kind)] = has, has.flip(0)
     return inward, outward
 

@@ -21,7 +21,6 @@ from torch_geometric.utils import coalesce
 
 from graphmeta.data.column_types import Column
 from graphmeta.data.events import EventLog
-from graphmeta.data.graph import build_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.features.content import ContentFeatures
@@ -72,7 +71,7 @@ class MetaPaths(nn.Module):
         """Find the neighbours in the training log without the queries of its tasks."""
         log = self.known(replace(log, items=_with_only(log.items, self.attributes)))
         clicks = np.bincount(log.item, minlength=log.num_items)
-        for path, (pairs, weight) in enumerate(item_paths(build_graph(log), clicks, most=self.most)):
+        for path, (pairs, weight) in enumerate(item_paths(log.graph, clicks, most=self.most)):
             weight = weight if path == 0 else clicks[pairs[1]]
             neighbours, share = strongest(pairs, weight, num_items=log.num_items, max_neighbours=self.most)
             self.neighbour[path] = torch.from_numpy(neighbours)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from graphmeta.data.column_types import Categorical, Column
+from graphmeta.data.column_types import Categorical, Column, Several
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
@@ -17,7 +17,7 @@ from graphmeta.nn.features.tables import Table
 
 class AttributeComposed(Table):
     """An item table that replaces a plain one: ``e_i = m_i o_i + Σ_a v_a(i)``, v the vector of i's value of attribute
-    a.
+    a, or the mean of the vectors of its values.
 
     An item without training clicks has no id vector (m = 0), nor does an attribute value that no clicked item has; such
     an item is ranked by its attributes alone, and two with the same attributes tie. In training, id vectors are dropped
@@ -29,7 +29,7 @@ class AttributeComposed(Table):
 
     Args:
         table: the table that this replaces.
-        attributes: of the items, single-valued; "unknown" is a value.
+        attributes: of the items, with one value or several; "unknown" is a value.
         drop: dropout rate of id vectors.
 
     Shapes: ``index [I] -> [I, width]``; weight ``[items + values, width]``, items first.
@@ -40,7 +40,7 @@ class AttributeComposed(Table):
 
     composes_items = True
 
-    def __init__(self, table: Table, attributes: Mapping[str, Categorical], *, drop: float) -> None:
+    def __init__(self, table: Table, attributes: Mapping[str, Categorical | Several], *, drop: float) -> None:
         if not attributes:
             raise InputError(
                 "attribute-composed items need an attribute (category, brand); name one, or leave this wrapper out"
@@ -53,35 +53,41 @@ class AttributeComposed(Table):
             self.weight[:items].zero_()
             self.weight[items:, : table.width].uniform_(-bound, bound)
         first = items + np.cumsum([0, *sizes[:-1]])
-        rows = [begin + attribute.codes for begin, attribute in zip(first, attributes.values(), strict=True)]
+        padded = [attribute.features().padded() for attribute in attributes.values()]
+        rows = [begin + codes for begin, (codes, _) in zip(first, padded, strict=True)]
+        shares = np.concatenate([np.ones((items, 1)), *(share for _, share in padded)], 1)
         self.items, self.drop = items, drop
         self.parts: Tensor
         self.seen: Tensor
-        self.register_buffer("parts", torch.from_numpy(np.stack([np.arange(items), *rows], 1)), persistent=False)
+        parts = np.concatenate([np.arange(items)[:, None], *rows], 1)
+        self.shares: Tensor
+        self.register_buffer("parts", torch.from_numpy(parts), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(shares).to(self.weight.dtype), persistent=False)
         self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
 
     def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row."""
-        return column.kind == Categorical.kind
+        """Whether it is a categorical column, with one value per row or several."""
+        return column.kind in (Categorical.kind, Several.kind)
 
     def fit_statistics(self, log: EventLog) -> None:
         """Mark the items with training events, and the attribute values of such items."""
         log.must_have(self.items)
         clicked = torch.from_numpy(np.unique(log.item)).to(self.seen.device)
-        self.seen.zero_()[self.parts.index_select(0, clicked).flatten()] = True
+        parts, shares = self.parts.index_select(0, clicked), self.shares.index_select(0, clicked)
+        self.seen.zero_()[parts[shares > 0]] = True
 
     def forward(self, index: Tensor) -> Tensor:
         """Vectors of these items."""
         parts = self.parts.index_select(0, index)
         # One look-up per part: each has a row for every item of the batch, as an adapted table requires.
         found = torch.stack([Table.forward(self, rows) for rows in parts.unbind(1)], 1)
-        kept = self.seen[parts].to(found.dtype)
+        kept = self.seen[parts].to(found.dtype) * self.shares.index_select(0, index)
         kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:]], 1)
         return (found * kept[:, :, None]).sum(1)
 
     def all_rows(self) -> Tensor:
         """Vectors of all items, ``[items, width]``, with the bias if there is one."""
-        kept = self.seen.to(self.weight.dtype)[self.parts]
+        kept = self.seen.to(self.weight.dtype)[self.parts] * self.shares
         if self.training:
             kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:] * kept[:, :1]], 1)
         return sums(self.weight, self.parts, kept)

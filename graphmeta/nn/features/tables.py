@@ -1,4 +1,4 @@
-"""Item features: an embedding table of ids, and the items' attributes.
+"""Item and user features: tables of vectors by id.
 
 A features module maps the item numbers of a batch ``n_id [I]`` to ``(x [I, F], candidates [C, D])``: the encoder's
 input, and the table that the head scores against.
@@ -7,7 +7,7 @@ input, and the table that the head scores against.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.protocols import BiasedTable, EmbeddingTable
@@ -151,51 +150,6 @@ class UntiedFeatures(nn.Module):
 def field_name(attribute: str) -> str:
     """Submodule name of an attribute's table: without dots, which module names do not allow."""
     return f"field_{attribute}".replace(".", ":")
-
-
-class AttributeFeatures(ItemFeatures):
-    """An item's row, concatenated with one vector computed from its attributes: ``x = [e_id ; e_attributes]``.
-
-    Shapes: ``n_id [I] -> (x [I, 2·width], candidates [num_items, width])``.
-    Source: IF-SAN, CBML eqs 1–2 (attribute level); scoring uses the id vectors only (eq 8).
-    """
-
-    def __init__(self, num_items: int, width: int, attributes: Mapping[str, Categorical]) -> None:
-        super().__init__(num_items, width)
-        self.fields = nn.ModuleDict({field_name(n): Table(a.size, width) for n, a in attributes.items()})
-        codes = [torch.from_numpy(attribute.codes) for attribute in attributes.values()]
-        self.codes: Tensor
-        self.register_buffer("codes", torch.stack(codes, 1), persistent=False)
-        self.fuse = FieldAttention(width) if len(attributes) > 1 else nn.Flatten(1)
-
-    def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row."""
-        return column.kind == Categorical.kind
-
-    def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of these items and their attributes, and the table of all items."""
-        codes = self.codes.index_select(0, n_id)
-        vectors = [table(codes[:, at]) for at, table in enumerate(self.fields.values())]
-        fused = self.fuse(torch.stack(vectors, 1))
-        return torch.cat([self.item(n_id), fused], 1), self.item.all_rows()
-
-
-class FieldAttention(nn.Module):
-    """Attention over an item's attribute vectors, per dimension: ``α = softmax_f(A W)``, ``e = Σ_f α_f ⊙ A_f``.
-
-    Shapes: ``[I, fields, width] -> [I, width]``.
-    Source: CBML eqs 1–2. Differs: the softmax runs over fields, so that fields are weighted against each other; the
-    printed bias, equal for all fields, would cancel and is omitted.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.score = nn.Linear(width, width, bias=False)
-
-    def forward(self, fields: Tensor) -> Tensor:
-        """One vector per item."""
-        alpha = torch.softmax(self.score(fields), 1)
-        return (alpha * fields).sum(1)
 
 
 def uniform_(module: nn.Module, width: int) -> None:

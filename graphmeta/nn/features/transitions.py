@@ -21,11 +21,12 @@ def count_transitions(log: EventLog, *, window: int = 3) -> tuple[np.ndarray, np
     Shapes: returns pairs ``[2, N]`` (each in both directions, sorted) and the number of sessions ``[N]``, int64.
     """
     pairs, sessions = [], []
+    of, item = log.graph["session", "contains", "item"].edge_index.numpy()
     for lag in range(1, window + 1):
-        one, other = log.item[:-lag], log.item[lag:]
-        together = (log.session[:-lag] == log.session[lag:]) & (one != other)
+        one, other = item[:-lag], item[lag:]
+        together = (of[:-lag] == of[lag:]) & (one != other)
         pairs.append(one[together] * log.num_items + other[together])
-        sessions.append(log.session[lag:][together])
+        sessions.append(of[lag:][together])
     forth, session = np.concatenate(pairs), np.concatenate(sessions)
     back = forth % log.num_items * log.num_items + forth // log.num_items
     pair, number = np.unique(np.concatenate([forth, back]), return_inverse=True)

@@ -26,8 +26,8 @@ PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table o
 class PersonalReranker(nn.Module):
     """Additive score ``f(x_{s,i})`` of candidate items; f is an MLP with one output, beside a linear layer.
 
-    ``x`` holds the product of query and candidate, how often the item shares sessions with the clicked ones, popularity,
-    shares of attribute values in the session, and features of the user's earlier sessions
+    ``x`` holds the product of query and candidate, how often the item shares sessions with the clicked ones,
+    popularity, shares of attribute values in the session, and features of the user's earlier sessions
     (:mod:`~graphmeta.nn.score_terms.personal_features`): counts decayed by sessions and by days, time since the last
     purchase against the user's own and everyone's interval, shares of attribute values, counts in sessions like the
     present one. Without earlier sessions the latter are constants. Features are standardised by the first batch of the
@@ -289,8 +289,8 @@ def repurchases(log: EventLog) -> np.ndarray:
 
 
 def lift_of_values(log: EventLog, codes: np.ndarray, values: int) -> np.ndarray:
-    """``log((n_ab + 5) / (n_a n_b / sessions + 5))`` of two attribute values, n: sessions with a value, or with both; n_aa
-    counts those with two items of a. Code 0 (unknown) has 0. ``[values, values]``.
+    """``log((n_ab + 5) / (n_a n_b / sessions + 5))`` of two attribute values, ``[values, values]``; n: sessions with a
+    value, or with both; n_aa counts those with two items of a. Code 0 (unknown) has 0.
     """
     items = np.unique(log.session * log.num_items + log.item)
     session, code = items // log.num_items, codes[items % log.num_items]

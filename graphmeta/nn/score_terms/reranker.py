@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types import Categorical, Column
+from graphmeta.data.column_types import Categorical, Column, Several
 from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
@@ -35,7 +35,8 @@ class Reranker(NeighbourCounts):
     layers read a different number of rows per task.
 
     Args:
-        attributes: single-valued attributes of the items, used as categories.
+        attributes: of the items, used as categories; with several values, features are means over the values of the
+            item that is scored.
         neighbours, alpha: see ItemKNN; hidden: width of the two layers.
 
     Shapes: one value for each sample and item that has a neighbour in it, or was clicked.
@@ -47,7 +48,7 @@ class Reranker(NeighbourCounts):
     def __init__(
         self,
         num_items: int,
-        attributes: Sequence[Categorical] = (),
+        attributes: Sequence[Categorical | Several] = (),
         *,
         neighbours: int = 100,
         alpha: float = 0.75,
@@ -59,12 +60,18 @@ class Reranker(NeighbourCounts):
         self.previous_share: Tensor
         self.item_statistics: Tensor
         self.values = [attribute.size for attribute in attributes]
-        codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
-        self.register_buffer("categories", torch.from_numpy(codes.astype(np.int64)), persistent=False)
+        padded = [attribute.features().padded() for attribute in attributes]
+        self.widths = [codes.shape[1] for codes, _ in padded]  # places for values, by attribute
+        nothing = np.zeros((num_items, 0), dtype=np.int64)
+        codes = np.concatenate([nothing, *(codes for codes, _ in padded)], 1)
+        shares = np.concatenate([nothing, *(shares * (codes > 0) for codes, shares in padded)], 1)
+        self.shares: Tensor
+        self.register_buffer("categories", torch.from_numpy(codes), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(shares).to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("next_share", torch.zeros(num_items, neighbours))
         self.register_buffer("previous_share", torch.zeros(num_items, neighbours))
         self.register_buffer("item_statistics", torch.zeros(num_items, 4))
-        size = 23 + LAST_CLICKS + 2 * len(codes)
+        size = 23 + LAST_CLICKS + 2 * len(padded)
         self.direct = nn.Linear(size, 1)
         self.net = nn.Sequential(
             nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
@@ -73,8 +80,8 @@ class Reranker(NeighbourCounts):
             nn.init.zeros_(weight)
 
     def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row."""
-        return column.kind == Categorical.kind
+        """Whether it is a categorical column, with one value per row or several."""
+        return column.kind in (Categorical.kind, Several.kind)
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.
@@ -150,9 +157,10 @@ class Reranker(NeighbourCounts):
         is_last = pairs.item == last[pairs.sample]
         if known is not None:  # a sample without clicks has no last one
             is_last, last = is_last & known[pairs.sample], torch.where(known, last, 0)
-        each = zip(self.categories, self.values, strict=True)
+        each = zip(self.categories.split(self.widths, 1), self.shares.split(self.widths, 1), self.values, strict=True)
         same_category = [
-            self._same_category(codes, values, pairs, (owner, n_id), (last, distinct, known)) for codes, values in each
+            self._same_category((codes, shares), values, pairs, (owner, n_id), (last, distinct, known))
+            for codes, shares, values in each
         ]
         length, distinct, support = (
             column.to(clicked.dtype) for column in (length, distinct, self.item_statistics[last, 3])
@@ -169,29 +177,30 @@ class Reranker(NeighbourCounts):
 
     @staticmethod
     def _same_category(
-        codes: Tensor,
+        known: tuple[Tensor, Tensor],
         values: int,
         pairs: NeighbourPairs,
         rows: tuple[Tensor, Tensor],
         of: tuple[Tensor, Tensor, Tensor | None],
     ) -> Tensor:
-        """Share of the session's items with the item's category, and whether the last one has it: ``[N, 2]``."""
-        (owner, n_id), (last, distinct, known) = rows, of
-        category, own_code = codes[pairs.item], codes[n_id]
-        of_session = torch.bincount(owner * values + own_code, minlength=len(last) * values)
-        share = of_session[pairs.sample * values + category] / distinct[pairs.sample]
-        same = category == codes[last][pairs.sample]
-        same = same if known is None else same & known[pairs.sample]
-        return torch.stack([share, same.to(share.dtype)], 1) * (category > 0)[:, None]
+        """Share of the session's items with the item's category, and whether the last one has it, both as means over
+        the item's categories: ``[N, 2]``."""
+        (codes, shares), (owner, n_id), (last, distinct, has_last) = known, rows, of
+        category, weight = codes[pairs.item], shares[pairs.item]
+        own_code = (owner[:, None] * values + codes[n_id])[shares[n_id] > 0]
+        of_session = torch.bincount(own_code, minlength=len(last) * values)
+        share = of_session[pairs.sample[:, None] * values + category] / distinct[pairs.sample, None]
+        same = (category[:, :, None] == codes[last][pairs.sample][:, None]).any(2)
+        same = same if has_last is None else same & has_last[pairs.sample, None]
+        return torch.stack([(share * weight).sum(1), (same * weight).sum(1)], 1)
 
 
 def _next_share(log: EventLog, similar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each item and entry of its neighbour list: how often the neighbour was the next click after the item, as a
     share of all next clicks, and the reverse: two of ``[num_items, neighbours]``.
     """
-    size = log.num_items
-    together = log.session[1:] == log.session[:-1]
-    pair, count = np.unique(log.item[:-1][together] * size + log.item[1:][together], return_counts=True)
+    size, follows = log.num_items, log.graph["item", "follows", "item"]
+    pair, count = follows.edge_index[0].numpy() * size + follows.edge_index[1].numpy(), follows.weight.double().numpy()
     left = np.maximum(np.bincount(pair // size, count, minlength=size), 1)
 
     def share(one: np.ndarray, other: np.ndarray) -> np.ndarray:

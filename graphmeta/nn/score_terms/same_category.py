@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.data.column_types import Categorical, Column
+from graphmeta.data.column_types import Categorical, Column, Several
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
 from graphmeta.sampling.session_batch import clicked_items
@@ -17,7 +17,8 @@ from graphmeta.sampling.session_batch import clicked_items
 
 class SameCategory(nn.Module):
     """Additive score of all items that share an attribute value with a clicked item:
-    ``u[recency of the value's last click]``.
+    ``u[recency of the value's last click]``; with several values, the mean of it over the values of the item that is
+    scored, 0 for those that were not clicked.
 
     Item vectors learned from clicks do not identify the category of items with few clicks. The eight parameters are
     initialised to zero. "Unknown" is not a shared value.
@@ -29,28 +30,35 @@ class SameCategory(nn.Module):
     Source: ours.
     """
 
-    def __init__(self, attribute: Categorical) -> None:
+    def __init__(self, attribute: Categorical | Several) -> None:
         super().__init__()
         self.recency = nn.Embedding(STEPS, 1)
         nn.init.zeros_(self.recency.weight)
-        order = np.argsort(attribute.codes, kind="stable")
-        begin = np.searchsorted(attribute.codes[order], np.arange(attribute.size + 1))
+        codes, shares = attribute.features().padded()
+        member, place = np.nonzero(shares)
+        order = np.argsort(codes[member, place], kind="stable")
+        member, place = member[order], place[order]
+        begin = np.searchsorted(codes[member, place], np.arange(attribute.size + 1))
         self.codes: Tensor
         self.members: Tensor
+        self.shares: Tensor
         self.begin: Tensor
-        for name, known in (("codes", attribute.codes), ("members", order), ("begin", begin)):
-            self.register_buffer(name, torch.from_numpy(known), persistent=False)
+        known = {"codes": codes, "members": member, "begin": begin, "shares": shares[member, place].astype(np.float32)}
+        for name, values in known.items():
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
     def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row."""
-        return column.kind == Categorical.kind
+        """Whether it is a categorical column, with one value per row or several."""
+        return column.kind in (Categorical.kind, Several.kind)
 
     def forward(self, batch: HeteroData, product: Product | None = None) -> ScoreTerm:
         """Rows, columns and values of the score term."""
         batch = clicked_items(batch)
         size, recency = len(self.begin) - 1, RecencyFrequency.of(batch).recency
         code, bonus = self.codes.index_select(0, batch["item"].n_id), self.recency(recency).squeeze(1)
-        category = batch["item"].batch * size + code
+        row = torch.arange(len(code), device=code.device).repeat_interleave(code.shape[1])
+        code, recency = code.flatten(), recency.index_select(0, row)
+        category = batch["item"].batch.index_select(0, row) * size + code
         # The item row clicked last determines the recency of its category.
         order = torch.argsort(category * STEPS + recency)
         category, rows = torch.unique_consecutive(category[order], return_counts=True)
@@ -60,4 +68,6 @@ class SameCategory(nn.Module):
         first, count = self.begin[code[latest]], self.begin.diff()[code[latest]]
         owner = torch.repeat_interleave(count)
         place = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner]
-        return category[owner] // size, self.members[first[owner] + place], bonus.index_select(0, latest[owner])
+        at, value = first[owner] + place, bonus.index_select(0, row[latest[owner]])
+        value = value if self.codes.shape[1] == 1 else value * self.shares[at].to(value.dtype)
+        return category[owner] // size, self.members[at], value

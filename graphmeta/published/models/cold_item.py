@@ -42,5 +42,5 @@ def dropout_net(base: System, *, drop: float = 0.5) -> System:
     if not tables:
         raise InputError(f"{type(system.recommender.features).__name__} has no table of items; choose another base")
     for part in tables:
-        part.item = AttributeComposed(part.item, items.attributes, drop=drop)
+        part.item = AttributeComposed(part.item, items.categories, drop=drop)
     return system

@@ -51,7 +51,7 @@ def hetero_gnn(
     al. 2020).
     Differs: the graph is a session's with its items' attributes, see :mod:`graphmeta.nn.encoders.hetero`.
     """
-    encoder = HeteroSession(width, items.attributes, steps=steps, messages=messages)
+    encoder = HeteroSession(width, items.categories, steps=steps, messages=messages)
     features, readout = ItemFeatures(len(items), width), SoftAttention(width)
     if normalised:
         head = Cosine(readout, nn.Linear(2 * width, width), scale=scale)

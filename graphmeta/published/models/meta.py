@@ -207,12 +207,12 @@ def meta_hin(
     session; first order by default. The prediction layer also reads the session vector, as IF-SAN does.
     """
     own, items = copied(base), base.items
-    model, paths = own.recommender, 2 + len(items.attributes)
+    model, paths = own.recommender, 2 + len(items.categories)
     (session, out), head = last_layer(model), readout_head(model)
     replace_last_layer(model, nn.Linear(session + size, out))
     read = item_table(model.features).get_parameter("weight").shape[1]  # of a neighbour's vector
     head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
-    context = MetaPaths(len(items), list(items.attributes), most=neighbours)
+    context = MetaPaths(len(items), list(items.categories), most=neighbours)
     scope, tasks = anchored(own, anchor, Scope("head.project"), step)
     adaptation = path_adaptation(scope, (session, size), count=paths, path_lr=path_lr, inner=inner, **tasks)
     own.recommender = ContextAugmented(model.features, model.encoder, model.head, context)

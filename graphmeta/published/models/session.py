@@ -11,7 +11,8 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Cell, Recurrent
-from graphmeta.nn.features.tables import AttributeFeatures, ItemFeatures, uniform_
+from graphmeta.nn.features.attributes import AttributeFeatures
+from graphmeta.nn.features.tables import ItemFeatures, uniform_
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.heads.target_attention import Added, Combination, TargetAttention
 from graphmeta.nn.losses.losses import AllPositions
@@ -178,7 +179,7 @@ def if_san(
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
     Differs: eqs 5 and 7 use the row of the last click; without attributes only the item half remains.
     """
-    levels = 2 if items.attributes else 1
+    levels = 2 if items.categories else 1
     head = Dot(Last(), nn.Linear(levels * width, width))
     encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
     return with_score_terms(System(Recommender(features(items, width), encoder, head), items), score_terms)
@@ -187,7 +188,7 @@ def if_san(
 def features(items: EntityTable, width: int) -> nn.Module:
     """Item vectors, concatenated with attribute vectors if the items have attributes."""
     return (
-        AttributeFeatures(len(items), width, items.attributes) if items.attributes else ItemFeatures(len(items), width)
+        AttributeFeatures(len(items), width, items.categories) if items.categories else ItemFeatures(len(items), width)
     )
 
 
