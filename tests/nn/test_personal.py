@@ -11,8 +11,10 @@ import torch
 import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
+from graphmeta.nn.losses.proposed import ProposedSoftmaxLoss
+from graphmeta.nn.score_terms import personal
 from graphmeta.nn.score_terms import personal_features as features
-from graphmeta.nn.score_terms.personal import PersonalReranker, _repurchases
+from graphmeta.nn.score_terms.personal import PersonalReranker, lift_of_values, repurchases
 from graphmeta.sampling.samples import last_clicks, leave_one_out, next_items, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.user_histories import UserHistories
@@ -36,6 +38,7 @@ def log_of(baskets=True, seed=0, sessions=60):
 
 
 LOG = log_of()
+ITEMS_OF_LOG = LOG.num_items
 
 
 def attached(log, samples):
@@ -161,7 +164,7 @@ def test_features_of_shared_sessions_and_of_samples_are_those_of_a_loop():
 
 
 def test_intervals_between_purchases_are_those_of_a_loop():
-    found = _repurchases(LOG)
+    found = repurchases(LOG)
     gaps, again, buyers = {}, {}, {}
     last = {}
     for s in np.argsort(LOG.starts, kind="stable"):
@@ -178,6 +181,7 @@ def test_intervals_between_purchases_are_those_of_a_loop():
         own, count = gaps.get(i, []), len(buyers.get(i, ()))
         expected = [
             math.exp((sum(own) + 5 * usual) / (len(own) + 5)),
+            (sum(own) + 5 * usual) / (len(own) + 5) / 4,
             (len(again.get(i, ())) + 1) / (count + 3),
             math.log1p(count) / 6,
         ]
@@ -204,21 +208,146 @@ def system():
     made = gm.build("personal_reranker", LOG.items, width=8)
     made.fit_statistics(LOG)
     for weight in made.recommender.head.score_terms["personal"].parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+        torch.nn.init.normal_(weight, std=0.1)
     return made.eval()
 
 
-def test_candidates_are_neighbours_own_items_and_popular_ones(system):
+def test_lifts_of_values_are_those_of_a_loop():
+    kind = LOG.items.attributes["kind"]
+    found = lift_of_values(LOG, kind.codes, kind.size)
+    sessions = [LOG.item[LOG.ptr[s] : LOG.ptr[s + 1]] for s in range(LOG.num_sessions)]
+    values = [[kind.codes[i] for i in set(items.tolist())] for items in sessions]
+    for a in range(1, kind.size):
+        for b in range(1, kind.size):
+            both = sum(own.count(a) > 1 if a == b else (a in own and b in own) for own in values)
+            alone = sum(a in own for own in values) * sum(b in own for own in values) / LOG.num_sessions
+            assert found[a, b] == pytest.approx(math.log((both + 5) / (alone + 5)))
+    assert not found[0].any() and not found[:, 0].any()
+
+
+def test_features_of_sessions_like_the_present_one_are_those_of_a_loop():
+    samples = attached(LOG, last_clicks(LOG))
+    batch, past, sample, _ = computed(LOG, samples)
+    kind = LOG.items.attributes["kind"]
+    codes = torch.from_numpy(kind.codes).long()
+    found = features.alike_columns(past, batch, sample, codes, kind.size).reshape(len(samples), LOG.num_items, 2)
+    for s in range(len(samples)):
+        present = samples.item[samples.begin[s] : samples.end[s]]
+        own = {int(kind.codes[i]) for i in present} - {0}
+        sessions, first, second = past_of(LOG, samples, s), [], []
+        for age, days, items in sessions:
+            weight = 0.98 ** (age - 1)
+            common = sum(int(kind.codes[i]) in own for i in items)
+            first.append(weight * math.exp(min(4 * common / math.sqrt(len(items) * max(len(own), 1)), 20)))
+            hours = (24 * days) % 24
+            size = abs(math.log(len(items) / (len(present) + 1)))
+            same_day = round(days) % 7 == 0
+            second.append(weight * math.exp(-1.5 * size - min(hours, 24 - hours) / 4) * (1 + same_day))
+        for i in range(LOG.num_items):
+            has = [i in items for *_, items in sessions]
+            shares = [
+                sum(w for w, h in zip(each, has, strict=True) if h) / (sum(each) + floor)
+                for each, floor in ((first, 0.5), (second, 0.1))
+            ]
+            expected = [math.log1p(share / 0.003) / 4 for share in shares]
+            np.testing.assert_allclose(found[s, i].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_the_session_are_those_of_a_loop(system):
+    term = system.recommender.head.score_terms["personal"]
+    samples = last_clicks(LOG)
+    batch = session_batch(samples, num_items=ITEMS_OF_LOG)
+    key = torch.arange(len(samples) * ITEMS_OF_LOG)
+    sample, item = key // ITEMS_OF_LOG, key % ITEMS_OF_LOG
+    near = term._neighbours(batch, key, ITEMS_OF_LOG)
+    length = torch.tensor([len(set(samples.item[b:e])) for b, e in zip(samples.begin, samples.end, strict=True)])
+    context = features.context_columns(near, sample, length.float(), term.sessions)
+    kind = LOG.items.attributes["kind"]
+    codes, lift = torch.from_numpy(kind.codes).long(), torch.from_numpy(lift_of_values(LOG, kind.codes, kind.size))
+    shared = features.shared_columns(batch, sample, item, codes, kind.size, lift.float())
+    sets = [set(LOG.item[LOG.ptr[s] : LOG.ptr[s + 1]].tolist()) for s in range(LOG.num_sessions)]
+    count = np.array([sum(i in own for own in sets) for i in range(ITEMS_OF_LOG)])
+    context, shared = context.view(len(samples), ITEMS_OF_LOG, -1), shared.view(len(samples), ITEMS_OF_LOG, -1)
+    for s in range(0, len(samples), 5):
+        clicks = samples.item[samples.begin[s] : samples.end[s]].tolist()
+        distinct = sorted(set(clicks))
+        for i in range(ITEMS_OF_LOG):
+            lifts, cosines, shares, recent, last = [], [], [], [], [0.0, 0.0]
+            for j in distinct:
+                both = sum(i in own and j in own for own in sets)
+                if j == i or not both:
+                    continue
+                ago = min(len(clicks) - 1 - max(n for n, one in enumerate(clicks) if one == j), 7)
+                cosine = both / math.sqrt(count[i] * count[j])
+                lifts.append(math.log((both + 1) / (count[i] * count[j] / len(sets) + 1)))
+                cosines.append(cosine)
+                shares.append(both / (count[j] + 10))
+                recent.append(cosine / (ago + 1))
+                last = [cosine, both / (count[j] + 10)] if ago == 0 else last
+            expected = [
+                sum(lifts) / len(distinct),
+                sum(lifts) / 4,
+                max([*lifts, 0]),
+                math.log1p(sum(shares) / len(distinct) / 0.002) / 4,
+                math.log1p(sum(cosines) / 0.01) / 4,
+                5 * max([*cosines, 0]),
+                math.log1p(sum(recent) / 0.01) / 4,
+                5 * last[0],
+                math.log1p(last[1] / 0.002) / 4,
+                len(lifts) / len(distinct),
+            ]
+            np.testing.assert_allclose(context[s, i].numpy(), expected, rtol=1e-4, atol=1e-4)
+            value = int(kind.codes[i])
+            among = [int(kind.codes[j]) for j in distinct]
+            every = sum(float(lift[a, value]) for a in among)
+            expected = [2 * among.count(value) / len(among), value in among, 2 * every / len(among), every / 2]
+            np.testing.assert_allclose(shared[s, i].numpy(), np.array(expected) * (value > 0), rtol=1e-4, atol=1e-4)
+
+
+def test_candidates_of_large_catalogues_are_near_own_and_popular_items(system, monkeypatch):
+    """Scores of candidates are the same, whichever others there are."""
+    monkeypatch.setattr(personal, "EVERY_ITEM", 5)
     term = system.recommender.head.score_terms["personal"]
     assert isinstance(term, PersonalReranker) and system.reads_history
     samples = attached(LOG, last_clicks(LOG)).take(np.arange(8))
-    batch = session_batch(samples, num_items=LOG.num_items)
-    row, column, value = term(batch, lambda r, c: torch.zeros(len(r)))
+    batch = session_batch(samples, num_items=ITEMS_OF_LOG)
+
+    def product(row, column):
+        return torch.sin(row + column.float())
+
+    row, column, value = term(batch, product)
     pairs = set(zip(row.tolist(), column.tolist(), strict=True))
     assert len(pairs) == len(row) == len(value)
     past = batch["history"]
     assert set(zip(past.batch.tolist(), past.n_id.tolist(), strict=True)) <= pairs
     assert {(s, int(i)) for s in range(8) for i in term.popular} <= pairs
+    every = torch.arange(8 * ITEMS_OF_LOG)
+    whole = term.values_of(batch, every, product)
+    torch.testing.assert_close(value, whole[row * ITEMS_OF_LOG + column], rtol=1e-4, atol=1e-5)
+
+
+def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch):
+    """With all items proposed the loss is the full softmax; the sum over sampled ones is right on average."""
+    head = system.recommender.head
+    term = head.score_terms["personal"]
+    samples = attached(LOG, last_clicks(LOG)).take(np.arange(12))
+    batch = session_batch(samples, num_items=ITEMS_OF_LOG)
+    states, candidates = system.recommender.encode(batch)
+    full = torch.nn.functional.cross_entropy(head(states, batch, candidates), batch["sample"].target, reduction="none")
+    monkeypatch.setattr(personal, "RANDOM", 40 * ITEMS_OF_LOG)
+    torch.testing.assert_close(ProposedSoftmaxLoss()(head, states, batch, candidates), full, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(personal, "RANDOM", 3)
+    monkeypatch.setattr(personal, "LIKELY", 1)
+    monkeypatch.setattr(term, "popular", term.popular[:2])
+    torch.manual_seed(0)
+    own = head(states, batch, candidates)[torch.arange(12), batch["sample"].target]
+    sums = [(ProposedSoftmaxLoss()(head, states, batch, candidates) + own).exp() for _ in range(400)]
+    exact = (full + own).exp()
+    mean, error = torch.stack(sums).mean(0), torch.stack(sums).std(0) / 20
+    assert ((mean - exact).abs() < 5 * error + 1e-3 * exact).all()
+    with pytest.raises(gm.InputError, match="proposes some"):
+        plain = gm.build("niser", LOG.items, width=8)
+        ProposedSoftmaxLoss()(plain.recommender.head, states, batch, candidates)
 
 
 def test_scores_do_not_depend_on_the_batch_or_on_other_people(system):
@@ -245,7 +374,8 @@ def test_a_history_changes_the_scores_and_what_is_later_does_not(system):
 def test_an_empty_session_is_ranked_by_the_history(system):
     user = LOG.users.ids[0]
     best = [one.item for one in system.recommend([], 5, user=user)]
-    assert len(best) == 5 and best != [one.item for one in system.recommend([], 5, user=LOG.users.ids[1])]
+    other = system.recommend([], 5, user=LOG.users.ids[1])
+    assert len(best) == 5 and [one.score for one in other] != [one.score for one in system.recommend([], 5, user=user)]
     alone = system.recommend_many([[], [3, 4]], 5, users=[user, user])
     assert [one.item for one in alone[0]] == best
 
