@@ -30,6 +30,8 @@ _HOME = {
     "session_batch": "graphmeta.sampling.session_batch",
     "SubgraphSampler": "graphmeta.sampling.subgraph",
     "Tasks": "graphmeta.sampling.tasks",
+    "UserHistories": "graphmeta.sampling.user_histories",
+    "UserTasks": "graphmeta.published.options",
     "NEXT": "graphmeta.sampling.batch_rows",
     "OF": "graphmeta.sampling.batch_rows",
     # systems

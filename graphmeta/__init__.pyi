@@ -19,6 +19,7 @@ from graphmeta.evaluation.ranking import evaluate as evaluate
 from graphmeta.published.catalogue import build as build
 from graphmeta.published.fit import fit as fit
 from graphmeta.published.load import load as load
+from graphmeta.published.options import UserTasks as UserTasks
 from graphmeta.published.systems import systems as systems
 from graphmeta.recommender import Recommender as Recommender
 from graphmeta.sampling.batch_rows import NEXT as NEXT
@@ -28,6 +29,7 @@ from graphmeta.sampling.samples import prefixes as prefixes
 from graphmeta.sampling.session_batch import session_batch as session_batch
 from graphmeta.sampling.subgraph import SubgraphSampler as SubgraphSampler
 from graphmeta.sampling.tasks import Tasks as Tasks
+from graphmeta.sampling.user_histories import UserHistories as UserHistories
 from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
 from graphmeta.training.loop import train as train

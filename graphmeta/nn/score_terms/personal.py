@@ -19,7 +19,7 @@ from graphmeta.nn.score_terms.repeat import RecencyFrequency
 from graphmeta.sampling.user_histories import DAY
 
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
-POPULAR, LIKELY, RANDOM = 300, 30, 150  # popular items, neighbours per item and random items among the candidates
+POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
 PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table of how often two share a session
 
 
@@ -190,7 +190,7 @@ class PersonalReranker(nn.Module):
         )
         near = self._neighbours(batch, key, size)
         x = [
-            product(sample, item)[:, None] / 4,
+            product(sample, item).detach()[:, None] / 4,
             self._clicked(batch, key, size),
             features.context_columns(near, sample, length, self.sessions),
             statistics[:, [0, 1, 2, 3, 5, 6, 7]],
