@@ -1,6 +1,7 @@
 """Next-basket evaluation against plain loops; every next-item system scores sessions without a click."""
 
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from graphmeta.baselines import PersonalFrequency, Popularity, TifuKNN
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_by_time
+from graphmeta.datasets.session_logs import tafeng
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.next_basket import evaluate_next_basket, last_baskets
 from graphmeta.evaluation.ranking import evaluate
@@ -211,6 +213,15 @@ def test_a_session_without_a_click_has_the_same_scores_beside_others(name) -> No
     alone, together = system.scores(empty), system.scores(mixed)
     torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together[1:], system.scores(samples)[1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("GRAPHMETA_DATA"), reason="GRAPHMETA_DATA names no folder with public logs")
+def test_popularity_on_ta_feng_is_the_published_figure() -> None:
+    known, following = tafeng()
+    assert (known.num_items, len(known.users), known.num_sessions) == (11_997, 13_858, 77_369)
+    found = evaluate_next_basket(Popularity(known), following, history=known).metrics
+    assert (round(found["recall@10"], 4), round(found["ndcg@10"], 4)) == (0.0803, 0.0875)
 
 
 def test_a_system_that_reads_no_history_ranks_the_same_for_all_users() -> None:

@@ -202,6 +202,8 @@ class Scored:
 def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
     """Evaluate the model in a folder on the sessions of a file that begin after its training data.
 
+    The folder's training sequences have no users, so baselines that read users' earlier sessions are left out.
+
     Raises:
         InputError: a model not written by a command, or a file without later sessions.
     """
