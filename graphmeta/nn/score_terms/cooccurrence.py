@@ -11,7 +11,9 @@ from torch_geometric.data import HeteroData
 from graphmeta.baselines.incidence import rank
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
+from graphmeta.nn.extending import grown
 from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, RecencyFrequency, length_band
 from graphmeta.sampling.session_batch import clicked_items
 
@@ -69,6 +71,12 @@ class NeighbourCounts(nn.Module):
         similarity[row, place] = torch.from_numpy(found.similarity).to(similarity.dtype)
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
+
+    def extend_items(self, items: EntityTable) -> None:
+        """Add items without neighbours."""
+        new = torch.arange(len(self.similar), len(items), dtype=self.similar.dtype, device=self.similar.device)
+        self.similar = torch.cat([self.similar, new[:, None].expand(-1, self.similar.shape[1])])
+        self.similarity = grown(self.similarity, len(items))
 
     def pairs(self, batch: HeteroData, *, own: bool = False) -> NeighbourPairs:
         """The neighbours of a batch's items; with ``own`` also the items themselves, last in ``where``."""
