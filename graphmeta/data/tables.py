@@ -141,7 +141,7 @@ class EntityTable:
         for name, own in self.columns.items():
             other = more.columns.get(name, own.take(nothing))
             if other.kind != own.kind:
-                raise InputError(f"column {name!r} is {own.kind} here and {other.kind} in the new rows; read both as one type")
+                raise InputError(f"column {name!r} is {own.kind} here and {other.kind} in the new rows; use one type")
             columns[name] = own.joined(other)
         labels = None
         if self.labels is not None:
