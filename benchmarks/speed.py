@@ -4,6 +4,8 @@
 
 * ``batching``: sessions/s of :func:`graphmeta.sampling.session_batch.session_batch` over PyG's ``Data`` +
 ``Batch.from_data_list``.
+* ``subgraph``: sessions/s of ``session_batch`` over those of :class:`graphmeta.sampling.subgraph.SubgraphSampler`
+  without a neighbourhood (a ratio of time, at most 1.1), and with attributes, earlier sessions, followers.
 * ``sr_gnn_step``, ``gc_san_step``, ``gru4rec_step``, ``tagnn_step``: time of a training step over that of the floor:
   the product with all item vectors, cross-entropy, their backward pass and fused Adam on the item table (43,097 × 100,
   batch 100), all by PyTorch; for TAGNN also the factorised attention over the dense formula. ``sr_gnn_bf16`` takes
@@ -50,9 +52,11 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.nn.readout import Last
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, sessions_without_target
+from graphmeta.sampling.samples import Samples, prefixes, sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
+from graphmeta.sampling.subgraph import SubgraphSampler
 from graphmeta.sampling.tasks import task_batch
+from graphmeta.testing import fake_log
 
 
 def batching() -> list[Row]:
@@ -74,6 +78,30 @@ def batching() -> list[Row]:
     return [
         row("batching", other / ours, "x PyG Data + Batch", ours=50_000 / ours, other=50_000 / other, unit="sessions/s")
     ]
+
+
+def subgraph() -> list[Row]:
+    """Batches of 512 prefixes, with parts of the graph around them."""
+    log = fake_log(sessions=30_000, items=5_000)
+    samples = prefixes(log)
+    samples = samples.take(np.random.default_rng(0).permutation(len(samples))[:512])
+    found = []
+    for name, parts in {
+        "none": {},
+        "attributes": {"attributes": True},
+        "history": {"history": 3},
+        "follows": {"follows": 5},
+        "all": {"attributes": True, "history": 3, "follows": 5},
+    }.items():
+        sampler = SubgraphSampler(log, **parts)
+        ours, other = paired(
+            lambda sampler=sampler: [sampler(samples) for _ in range(20)],
+            lambda: [session_batch(samples, num_items=log.num_items) for _ in range(20)],
+            rounds=7,
+        )
+        rates = {"ours": 20 * 512 / ours, "other": 20 * 512 / other, "unit": "sessions/s"}
+        found.append(row(f"subgraph_{name}", ours / other, "x time of session_batch", **rates))
+    return found
 
 
 class PreNormBlock(nn.Module):
@@ -145,6 +173,7 @@ def inner_loop(name: str, scope: tuple[str, ...], *, items: int = 10_000) -> lis
 
 JOBS: dict[str, Callable[[], list[Row]]] = {
     "batching": batching,
+    "subgraph": subgraph,
     "sr_gnn_step": steps.sr_gnn_step,
     "sr_gnn_bf16": steps.sr_gnn_bf16,
     "gc_san_step": steps.gc_san_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from graphmeta.build_spec import FORMAT, BuildSpec, Limits
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
+from graphmeta.nn.extending import extend_items
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import (
     Adapting,
@@ -188,6 +190,33 @@ class System(nn.Module, metaclass=_NamesRemedies):
             what = "items" if users else "users"
             raise InputError(f"the other system has other {what}; build both from one log, or from a log aligned to it")
         return self.recommender.load_matching(other.recommender, frozen_only=frozen_only)
+
+    def extended(self, items: EntityTable) -> System:
+        """A copy with further items, to score and recommend before they have a click; this system is not modified.
+
+        Old items keep their indices, weights and scores. The vectors of new ones are composed of their attributes
+        (:class:`~graphmeta.protocols.ComposesItems`); attribute values that are new too count as not seen in training.
+
+        Args:
+            items: the new items, with the columns that the system reads; unknown in those that they lack.
+
+        Raises:
+            InputError: an item that is known, or a part that has numbers for each item and cannot make those of new
+                ones, such as a plain table; names it and the remedy.
+        """
+        joined = self.items.joined(items)
+        shared = {id(table): table for table in (self.items, self.users) if table is not None}
+        system = copy.deepcopy(self, shared)
+        if system.adaptation is not None and system.adaptation.tables:
+            raise InputError(
+                f"the adaptation changes {min(system.adaptation.tables)}, which has no rows for new items; leave "
+                f"tables out of its scope, or fit again on a log with the new items"
+            )
+        extend_items(system, joined, before=len(self.items))
+        system.items = joined
+        if self.sampler is not None:
+            system.sampler = self.sampler.extended(items)
+        return system
 
     def check(self, log: EventLog, name: str) -> None:
         """Check that a log has the item and user indices of the system.

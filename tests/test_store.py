@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
+import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.graph import build_graph, from_hetero
 from graphmeta.data.graph_files import load_graph, save_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.published.catalogue import build
 from graphmeta.testing import fake_log, fake_ratings
 
 CONTAINS = ("session", "contains", "item")
@@ -218,3 +220,31 @@ def test_a_changed_file_and_an_attribute_that_json_cannot_hold_are_refused(tmp_p
     graph["item"].shape_of = object()
     with pytest.raises(InputError, match="'shape_of' of item cannot be written as JSON"):
         save_graph(tmp_path / "other", graph)
+
+
+GRAPHS = {
+    "global_gnn": {},
+    "meta_hin": {},
+    "sr_gnn": {"score_terms": ["cooccurrence"]},
+    "niser": {"score_terms": ["reranker"]},
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_systems_of_the_graph_read_the_logs_graph_and_nothing_else(name: str, monkeypatch) -> None:
+    """With ``log.graph`` made to raise, none of them trains; with it, they do."""
+    log = fake_log(sessions=40, items=12)
+
+    def train() -> None:
+        earlier = log.before(log.starts[30]).aligned_to(log.items, log.users)  # a log whose graph is not made yet
+        system = build(name, log.items, width=4, **GRAPHS[name])  # pyright: ignore[reportArgumentType]
+        list(gm.train(system, log, epochs=1, options=gm.TrainOptions(statistics_log=earlier)))
+
+    train()
+
+    def no_graph(log: EventLog) -> HeteroData:
+        raise AssertionError("the graph was read")
+
+    monkeypatch.setattr("graphmeta.data.store.to_graph", no_graph)
+    with pytest.raises(AssertionError, match="the graph was read"):
+        train()

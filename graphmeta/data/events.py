@@ -295,6 +295,18 @@ class EventLog:
             digest.update(b"-" if table is None else table.fingerprint())
         return digest.hexdigest()[:16]
 
+    def with_entities(self, *, items: EntityTable | None = None, users: EntityTable | None = None) -> EventLog:
+        """The same events with further items and users, without events, at the end of the tables; indices stay the
+        same. They are nodes of :attr:`graph`, with edges to their attributes.
+
+        Raises:
+            InputError: an id that the log has already, or users for a log without users.
+        """
+        if users is not None and self.users is None:
+            raise InputError("the log has no users; read it with its user column before you add some")
+        more = {"items": items, "users": users}
+        return replace(self, **{name: getattr(self, name).joined(one) for name, one in more.items() if one is not None})
+
     def must_have(self, items: int) -> None:
         """Check the number of items.
 

@@ -127,6 +127,31 @@ class EntityTable:
         """The columns of these rows (-1: unknown), under these ids."""
         return EntityTable(ids, {name: one.take(rows) for name, one in self.columns.items()}, labels, self.complete)
 
+    def joined(self, more: EntityTable) -> EntityTable:
+        """The rows of this table, then those of another; indices and codes of this one stay the same.
+
+        Columns that only ``more`` has are left out; rows of ``more`` are unknown in those that it lacks.
+
+        Raises:
+            InputError: an id that is in both, or a column of another type.
+        """
+        if (twice := self.rows_of(more.ids) >= 0).any():
+            raise InputError(f"{shown(more.ids[np.argmax(twice)])} is in the table already; add only new rows")
+        nothing, columns = np.full(len(more), -1), {}
+        for name, own in self.columns.items():
+            other = more.columns.get(name, own.take(nothing))
+            if other.kind != own.kind:
+                raise InputError(f"column {name!r} is {own.kind} here and {other.kind} in the new rows; use one type")
+            columns[name] = own.joined(other)
+        labels = None
+        if self.labels is not None:
+            labels = np.concatenate(
+                [self.labels, np.full(len(more), "", object) if more.labels is None else more.labels]
+            )
+        same = self.ids.dtype == more.ids.dtype
+        ids = [self.ids, more.ids] if same else [self.ids.astype(object), more.ids.astype(object)]
+        return replace(self, ids=np.concatenate(ids), columns=columns, labels=labels)
+
     def aligned(self, wanted: np.ndarray, role: str = "item") -> EntityTable:
         """One row for each wanted id, in that order; ids without a row are "unknown" in every column.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from graphmeta.data.column_types import Column
     from graphmeta.data.events import EventLog
+    from graphmeta.data.tables import EntityTable
     from graphmeta.sampling.neighbourhood import Neighbourhood
     from graphmeta.sampling.samples import Samples
 
@@ -288,6 +289,15 @@ class ComposesItems(Protocol):
     """A table with attribute-composed embeddings, so that new items have vectors."""
 
     composes_items: bool
+
+
+@runtime_checkable
+class ExtendsItems(Protocol):
+    """A part with rows for items to which new items can be added without training."""
+
+    def extend_items(self, items: EntityTable) -> None:
+        """Take over a table that begins with the part's own items, in their order."""
+        ...
 
 
 @runtime_checkable

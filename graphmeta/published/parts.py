@@ -58,7 +58,8 @@ def with_score_terms(system: System, score_terms: Sequence[str | nn.Module]) -> 
     builders: dict[str, Callable[[], Mapping[str, nn.Module]]] = {
         "repeat_bias": lambda: {"repeat_bias": RepeatBias()},
         "same_category": lambda: {
-            f"same_category_{field_name(name)}": SameCategory(attribute) for name, attribute in items.categories.items()
+            f"same_category_{field_name(name)}": SameCategory(attribute, name=name)
+            for name, attribute in items.categories.items()
         },
         "cooccurrence": lambda: {"cooccurrence": Cooccurrence(len(items))},
         "reranker": lambda: {"reranker": Reranker(len(items), list(items.categories.values()))},

@@ -10,6 +10,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.graph import from_hetero
 from graphmeta.data.splits import check_log
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.sampling.batch_rows import to_hetero_data
 from graphmeta.sampling.ended import EndedSessions, RankedLists, Transitions
@@ -92,6 +93,10 @@ class SubgraphSampler:
         if task is None:
             return subgraph.add_to(to_hetero_data(subgraph.rows), None)
         return subgraph.add_to(*task_major_layout(subgraph.rows, task, num_tasks))
+
+    def extended(self, items: EntityTable) -> SubgraphSampler:
+        """The sampler of the same log with further items, which have attributes and no click."""
+        return SubgraphSampler(self.log.with_entities(items=items), **vars(self.neighbourhood))
 
     def __deepcopy__(self, memo: Any) -> SubgraphSampler:
         """The sampler itself: it never changes."""

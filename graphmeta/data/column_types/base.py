@@ -71,6 +71,10 @@ class Column(Protocol):
         """The column of these rows; row -1 is unknown."""
         ...
 
+    def joined(self, other: Self) -> Self:
+        """The rows of this column, then those of another of its type; its values keep their codes."""
+        ...
+
     def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Add the contents of the column to a hash."""
         ...

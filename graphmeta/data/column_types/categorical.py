@@ -11,7 +11,7 @@ import pandas as pd
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Bags, column_type
-from graphmeta.data.column_types.values import Place, add_edges, are_valid_codes, read_edges, text
+from graphmeta.data.column_types.values import Place, add_edges, are_valid_codes, merged_codes, read_edges, text
 from graphmeta.errors import InputError
 
 
@@ -52,6 +52,11 @@ class Categorical:
         """The attribute of these rows; row -1 is unknown. All values are kept, so codes keep their meaning."""
         known = len(self.codes) > 0
         return replace(self, codes=np.where(rows >= 0, self.codes[rows], 0) if known else np.zeros(len(rows), np.int64))
+
+    def joined(self, other: Categorical) -> Categorical:
+        """The rows of both; new values get the next codes."""
+        codes, values = merged_codes(self.values, other.codes, other.values)
+        return replace(self, codes=np.concatenate([self.codes, codes]), values=values)
 
     def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name, values and codes."""

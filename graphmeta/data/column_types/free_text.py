@@ -43,6 +43,10 @@ class Text:
         """The texts of these rows; row -1 is unknown."""
         return replace(self, values=np.append(self.values, "")[rows])
 
+    def joined(self, other: Text) -> Text:
+        """The rows of both."""
+        return replace(self, values=np.concatenate([self.values, other.values]))
+
     def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name and texts."""
         digest.update(f"{name} text {self.values.tolist()}".encode())

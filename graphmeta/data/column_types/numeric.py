@@ -60,6 +60,10 @@ class Numeric:
         """The numbers of these rows; row -1 is unknown."""
         return replace(self, values=np.append(self.values, np.nan)[rows])
 
+    def joined(self, other: Numeric) -> Numeric:
+        """The rows of both."""
+        return replace(self, values=np.concatenate([self.values, other.values]))
+
     def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name and numbers."""
         digest.update(f"{name} numeric".encode() + self.values.tobytes())

@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Bags, column_type
 from graphmeta.data.column_types.categorical import Categorical
-from graphmeta.data.column_types.values import Place, add_edges, are_valid_codes, read_edges
+from graphmeta.data.column_types.values import Place, add_edges, are_valid_codes, merged_codes, read_edges
 from graphmeta.data.columns import spelled
 
 
@@ -61,6 +61,12 @@ class Several:
         ptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         where = np.arange(ptr[-1]) + np.repeat(begin[rows] - ptr[:-1], count)
         return replace(self, codes=codes[where], ptr=ptr)
+
+    def joined(self, other: Several) -> Several:
+        """The rows of both; new values get the next codes."""
+        codes, values = merged_codes(self.values, other.codes, other.values)
+        ptr = np.concatenate([self.ptr, self.ptr[-1] + other.ptr[1:]])
+        return replace(self, codes=np.concatenate([self.codes, codes]), ptr=ptr, values=values)
 
     def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name, values, codes and row pointer."""

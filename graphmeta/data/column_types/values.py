@@ -30,6 +30,16 @@ def are_valid_codes(codes: np.ndarray, values: np.ndarray) -> bool:
     return not len(codes) or 0 <= int(codes.min()) <= int(codes.max()) < len(values)
 
 
+def merged_codes(values: np.ndarray, codes: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of another column in terms of ``values``, and these with its new ones at the end.
+
+    Shapes: values ``[V]``, codes ``[N]`` that point into ``more`` -> ``[N]``, ``[V + new]``.
+    """
+    known = {value: code for code, value in enumerate(values.tolist())}
+    number = np.array([known.setdefault(value, len(known)) for value in more.tolist()], dtype=np.int64)
+    return number[codes], np.array(list(known), dtype=object)
+
+
 class Place(NamedTuple):
     """Where the graph has a column: its node type, or the columns ``begin:end`` of its owner's ``x``."""
 

@@ -58,6 +58,12 @@ class Vector:
         nothing = np.zeros((1, self.values.shape[1]), self.values.dtype)
         return replace(self, values=np.concatenate([self.values, nothing])[rows])
 
+    def joined(self, other: Vector) -> Vector:
+        """The rows of both."""
+        if self.values.shape[1] != other.values.shape[1]:
+            raise InputError(f"vectors of {other.values.shape[1]} numbers beside vectors of {self.values.shape[1]}")
+        return replace(self, values=np.concatenate([self.values, other.values]))
+
     def add_to_hash(self, digest: hashlib._Hash, name: str) -> None:
         """Name and numbers."""
         digest.update(f"{name} vector".encode() + self.values.tobytes())

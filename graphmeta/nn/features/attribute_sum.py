@@ -11,7 +11,9 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphmeta.data.column_types import Categorical, Column, Several
 from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.nn.extending import grown, set_weight
 from graphmeta.nn.features.tables import Table
 
 
@@ -52,18 +54,38 @@ class AttributeComposed(Table):
             bound = 0.0 if table.weight.is_meta else float(table.weight.detach().abs().max())
             self.weight[:items].zero_()
             self.weight[items:, : table.width].uniform_(-bound, bound)
-        first = items + np.cumsum([0, *sizes[:-1]])
+        self.drop, self.names = drop, list(attributes)
+        self._place(items, attributes)
+        self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
+
+    def _place(self, items: int, attributes: Mapping[str, Categorical | Several]) -> None:
+        """Compute the rows of the weight that each item's vector is made of."""
+        self.sizes = [attribute.size for attribute in attributes.values()]
+        first = items + np.cumsum([0, *self.sizes[:-1]])
         padded = [attribute.features().padded() for attribute in attributes.values()]
         rows = [begin + codes for begin, (codes, _) in zip(first, padded, strict=True)]
         shares = np.concatenate([np.ones((items, 1)), *(share for _, share in padded)], 1)
-        self.items, self.drop = items, drop
+        self.items = items
         self.parts: Tensor
         self.seen: Tensor
         parts = np.concatenate([np.arange(items)[:, None], *rows], 1)
         self.shares: Tensor
-        self.register_buffer("parts", torch.from_numpy(parts), persistent=False)
-        self.register_buffer("shares", torch.from_numpy(shares).to(self.weight.dtype), persistent=False)
-        self.register_buffer("seen", torch.ones(len(self.weight), dtype=torch.bool))
+        device, dtype = (self.parts.device if hasattr(self, "parts") else None), self.weight.dtype
+        self.register_buffer("parts", torch.from_numpy(parts).to(device), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(shares).to(device, dtype), persistent=False)
+
+    @torch.no_grad()
+    def extend_items(self, items: EntityTable) -> None:
+        """Add items, whose vectors are those of their attributes; values that no clicked item has count zero."""
+        attributes = {name: items.categories[name] for name in self.names}
+        before, sizes = [self.items, *self.sizes], [len(items), *(a.size for a in attributes.values())]
+        for name, values in (("weight", self.weight.detach()), ("seen", self.seen)):
+            blocks = [grown(block, size) for block, size in zip(values.split(before), sizes, strict=True)]
+            if name == "weight":
+                set_weight(self, name, torch.cat(blocks))
+            else:
+                self.seen = torch.cat(blocks)
+        self._place(len(items), attributes)
 
     def reads_column(self, name: str, column: Column) -> bool:
         """Whether it is a categorical column, with one value per row or several."""

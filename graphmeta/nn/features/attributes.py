@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.data.column_types import Categorical, Column, Several
+from graphmeta.data.tables import EntityTable
+from graphmeta.nn.extending import grown, set_weight
 from graphmeta.nn.features.tables import ItemFeatures, Table, field_name
 
 
@@ -24,6 +26,7 @@ class AttributeFeatures(ItemFeatures):
         super().__init__(num_items, width)
         self.fields = nn.ModuleDict({field_name(n): Table(a.size, width) for n, a in attributes.items()})
         padded = [attribute.features().padded() for attribute in attributes.values()]
+        self.names = list(attributes)
         self.widths = [codes.shape[1] for codes, _ in padded]  # places for values, by attribute
         codes, shares = (np.concatenate(parts, 1) for parts in zip(*padded, strict=True))
         self.codes: Tensor
@@ -31,6 +34,18 @@ class AttributeFeatures(ItemFeatures):
         self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
         self.register_buffer("shares", torch.from_numpy(shares).to(torch.get_default_dtype()), persistent=False)
         self.fuse = FieldAttention(width) if len(attributes) > 1 else nn.Flatten(1)
+
+    @torch.no_grad()
+    def extend_items(self, items: EntityTable) -> None:
+        """Add items with their attributes; the vector of a new value is that of "unknown"."""
+        columns = [items.categories[name] for name in self.names]
+        padded = [column.features().padded() for column in columns]
+        self.widths = [codes.shape[1] for codes, _ in padded]
+        codes, shares = (torch.from_numpy(np.concatenate(parts, 1)) for parts in zip(*padded, strict=True))
+        self.codes, self.shares = codes.to(self.codes), shares.to(self.shares)
+        for table, column in zip(self.fields.values(), columns, strict=True):
+            weight = table.get_parameter("weight").detach()
+            set_weight(table, "weight", grown(weight, column.size, like=weight[:1]))
 
     def reads_column(self, name: str, column: Column) -> bool:
         """Whether it is a categorical column, with one value per row or several."""

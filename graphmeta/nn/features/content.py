@@ -14,6 +14,7 @@ from graphmeta.data.column_types import Bags, Column, Numbers
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.nn.extending import grown, set_weight
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.sizes import needs_sync
 from graphmeta.sampling.session_batch import rows_like
@@ -38,6 +39,15 @@ class Field(nn.Module):
         self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
         self.register_buffer("ptr", torch.from_numpy(ptr), persistent=False)
         self.register_buffer("seen", torch.ones(bags.size, dtype=torch.bool))
+
+    @torch.no_grad()
+    def extend(self, bags: Bags) -> None:
+        """Take over the values of further rows, after those it has; a new value counts as not seen in training."""
+        codes, ptr = np.append(bags.codes, 0), np.append(bags.ptr, bags.ptr[-1] + 1)
+        device, self.max_values = self.codes.device, int(np.diff(ptr).max(initial=1))
+        self.codes, self.ptr = torch.from_numpy(codes).to(device), torch.from_numpy(ptr).to(device)
+        self.seen = grown(self.seen, bags.size)
+        set_weight(self.table, "weight", grown(self.table.weight.detach(), bags.size))
 
     def fit_rows(self, rows: np.ndarray) -> None:
         """Mark the values of these rows, and no others, as seen in training."""
@@ -98,6 +108,12 @@ class NumberField(nn.Module):
         self.register_buffer("std", torch.ones(size))
         self.fit_rows(np.arange(len(numbers.values)))
 
+    def extend(self, numbers: Numbers) -> None:
+        """Take over the numbers of further rows, after those it has; mean and std stay those of training."""
+        values = np.concatenate([numbers.values, np.full((1, numbers.values.shape[1]), np.nan)])
+        known = torch.from_numpy(~np.isnan(values)).to(self.known)
+        self.values, self.known = torch.from_numpy(np.nan_to_num(values)).to(self.values), known
+
     def fit_rows(self, rows: np.ndarray) -> None:
         """Standardise by the known values of these rows."""
         at = torch.from_numpy(np.unique(rows)).to(self.values.device)
@@ -142,6 +158,7 @@ class Content(nn.Module):
         if not read:
             there = ", ".join(f"{name} ({column.kind})" for name, column in table.columns.items()) or "none"
             raise InputError(f"content features need a column of values or numbers; the table's columns are: {there}")
+        self.names = list(read)
         made = {field_name(name): FIELDS[type(features)](features, width) for name, features in read.items()}
         self.fields = nn.ModuleDict(made)
         self.width = width * len(made)
@@ -149,6 +166,12 @@ class Content(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Vectors of these rows."""
         return torch.cat([part(rows) for part in self.fields.values()], 1)
+
+    def extend(self, table: EntityTable) -> None:
+        """Take over further rows, after those it has."""
+        for name in self.names:
+            part: Any = self.fields[field_name(name)]
+            part.extend(table.columns[name].features())
 
     def fit_rows(self, rows: np.ndarray) -> None:
         """Compute each field's statistics from these rows: seen values, means of numbers."""
@@ -171,6 +194,11 @@ class ContentFeatures(nn.Module):
     def reads_column(self, name: str, column: Column) -> bool:
         """Whether the column has values or numbers."""
         return column.features() is not None
+
+    def extend_items(self, items: EntityTable) -> None:
+        """Add items, whose vectors are those of their columns."""
+        self.content.extend(items)
+        self.num_items = len(items)
 
     def fit_statistics(self, log: EventLog) -> None:
         """Compute the statistics of items with training events."""

@@ -11,15 +11,16 @@ from torch_geometric.data import HeteroData
 from graphmeta.baselines.incidence import rank
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
+from graphmeta.nn.extending import grown
 from graphmeta.nn.score_terms.repeat import LENGTHS, STEPS, RecencyFrequency, length_band
 from graphmeta.sampling.session_batch import clicked_items
 
 
 class NeighbourPairs(NamedTuple):
     """Pairs of a sample and a candidate item with co-occurrence counts, and their sources: row ``row`` of the batch's
-    items contributes to pair ``where`` through entry ``place`` of its neighbour list; ``more``: the pairs of further
-    cells.
+    items contributes to pair ``where`` through entry ``place`` of its neighbour list.
     """
 
     sample: Tensor
@@ -27,7 +28,6 @@ class NeighbourPairs(NamedTuple):
     where: Tensor
     row: Tensor
     place: Tensor
-    more: Tensor
 
     def shares(self, weighted: Tensor, samples: int) -> Tensor:
         """Sum of the values per pair, as a share of its sample's total: ``[source rows] -> [pairs]``."""
@@ -72,19 +72,19 @@ class NeighbourCounts(nn.Module):
         self.similar.copy_(similar)
         self.similarity.copy_(similarity)
 
-    def pairs(self, batch: HeteroData, *, own: bool = False, more: Tensor | None = None) -> NeighbourPairs:
-        """The neighbours of a batch's items; with ``own`` also the items themselves, last in ``where``.
+    def extend_items(self, items: EntityTable) -> None:
+        """Add items without neighbours."""
+        new = torch.arange(len(self.similar), len(items), dtype=self.similar.dtype, device=self.similar.device)
+        self.similar = torch.cat([self.similar, new[:, None].expand(-1, self.similar.shape[1])])
+        self.similarity = grown(self.similarity, len(items))
 
-        Args:
-            more: further pairs, as numbers ``sample · C + item``.
-        """
+    def pairs(self, batch: HeteroData, *, own: bool = False) -> NeighbourPairs:
+        """The neighbours of a batch's items; with ``own`` also the items themselves, last in ``where``."""
         n_id, owner, size = batch["item"].n_id, batch["item"].batch, len(self.similar)
         row, place = self.similarity.index_select(0, n_id).nonzero(as_tuple=True)
         cell = owner[row] * size + self.similar[n_id[row], place]
-        parts = [cell, *([owner * size + n_id] if own else []), *([] if more is None else [more])]
-        cell, where = torch.unique(torch.cat(parts) if len(parts) > 1 else cell, return_inverse=True)
-        known = len(row) + (len(n_id) if own else 0)
-        return NeighbourPairs(cell // size, cell % size, where[:known], row, place, where[known:])
+        cell, where = torch.unique(torch.cat([cell, owner * size + n_id]) if own else cell, return_inverse=True)
+        return NeighbourPairs(cell // size, cell % size, where, row, place)
 
 
 class Cooccurrence(NeighbourCounts):

@@ -83,6 +83,8 @@ class Reranker(NeighbourCounts):
         """Whether it is a categorical column, with one value per row or several."""
         return column.kind in (Categorical.kind, Several.kind)
 
+    extend_items = None  # pyright: ignore[reportAssignmentType] - its statistics of new items are not those of old ones without clicks: fit again
+
     def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.
 

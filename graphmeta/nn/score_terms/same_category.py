@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types import Categorical, Column, Several
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.repeat import STEPS, RecencyFrequency
 from graphmeta.sampling.session_batch import clicked_items
@@ -24,16 +26,32 @@ class SameCategory(nn.Module):
     initialised to zero. "Unknown" is not a shared value.
 
     Args:
-        attribute: of the items.
+        attribute: of the items; name: of its column, for :meth:`extend_items`.
 
     Shapes: one value for each sample and item of a clicked category.
     Source: ours.
     """
 
-    def __init__(self, attribute: Categorical | Several) -> None:
+    def __init__(self, attribute: Categorical | Several, *, name: str = "") -> None:
         super().__init__()
-        self.recency = nn.Embedding(STEPS, 1)
+        self.recency, self.name = nn.Embedding(STEPS, 1), name
         nn.init.zeros_(self.recency.weight)
+        self._list(attribute)
+
+    def extend_items(self, items: EntityTable) -> None:
+        """Add items, which share their values with the old ones.
+
+        Raises:
+            InputError: a term that was made without the name of its column.
+        """
+        if self.name not in items.categories:
+            raise InputError("SameCategory has no column name; make it with name=, or fit again with all items")
+        device = self.codes.device
+        self._list(items.categories[self.name])
+        self.to(device)
+
+    def _list(self, attribute: Categorical | Several) -> None:
+        """The values of each item, and the items of each value."""
         codes, shares = attribute.features().padded()
         member, place = np.nonzero(shares)
         order = np.argsort(codes[member, place], kind="stable")
