@@ -16,12 +16,15 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.steps import ITEMS, WIDTH, update
 from benchmarks.timing import Row, paired, row, sessions
+from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.system import System
 
 TASKS, SIZES = 64, (64, 256, 1024)
@@ -67,6 +70,38 @@ def cbml_memory(tasks: int) -> Row:
     ours, other = (peak_of(arm, tasks) for arm in SCOPES)
     name = f"cbml_table, peak with {tasks} tasks"
     return {**row(name, ours / other, "x predictor only", ours=ours, other=other, unit="MB"), "peak_mb": round(ours)}
+
+
+def user_tasks() -> list[Row]:
+    """Meta-updates on users (10 earlier sessions, 70 support samples): all tasks at once over one by one, and peak
+    memory. An item bias and the head adapt, in first order.
+    """
+    stacked, loop = (user_step(tasks=32, stacked=stacked) for stacked in (True, False))
+    loop()
+    ours, other = paired(stacked, loop, rounds=5)
+    rates = {"ours": 32 / ours, "other": 32 / other, "unit": "tasks/s"}
+    rows = [row("user_tasks", other / ours, "x one task at a time (higher is better)", **rates)]
+    few, many = (peak_of("users", tasks) for tasks in (16, 128))
+    return [*rows, row("user_tasks, peak of 128 tasks", many / few, "x of 16 tasks", ours=many, other=few, unit="MB")]
+
+
+def user_step(*, tasks: int, stacked: bool = True) -> Callable[[], None]:
+    """A closure that takes one meta-update of NISER on ``tasks`` users over 43,097 items."""
+    torch.manual_seed(0)
+    people = pd.DataFrame({"user": np.repeat(np.arange(tasks), 11 * 7)})
+    people["session"] = np.repeat(np.arange(tasks * 11), 7)
+    people["item"] = np.random.default_rng(0).integers(0, ITEMS, len(people))
+    people["time"] = people.session * 1000.0 + np.tile(np.arange(7), tasks * 11)
+    log = EventLog.read(people, user="user", session="session", item="item", time="time")
+    log = log.aligned_to(EntityTable(np.arange(ITEMS), {}), log.users)
+    base = build("niser", log.items, width=WIDTH)
+    system = build("maml", log.items, base=base, anchor="user", scope=["head"], history_events=70)
+    assert system.adaptation is not None
+    system.adaptation.stacked = stacked
+    last = np.isin(np.arange(log.num_sessions), np.arange(10, tasks * 11, 11))
+    samples = system.with_history(last_clicks(log), log).take(last)
+    optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, fused=True)
+    return lambda: update(system, optimizer, samples)
 
 
 def recommend_many() -> list[Row]:
@@ -122,7 +157,8 @@ def main() -> None:
     if sys.argv[1] == "inference":
         print(inference(sys.argv[2]))
         return
-    step = meta_step(cbml(SCOPES[sys.argv[1]]), tasks=int(sys.argv[2]))
+    arm, tasks = sys.argv[1], int(sys.argv[2])
+    step = user_step(tasks=tasks) if arm == "users" else meta_step(cbml(SCOPES[arm]), tasks=tasks)
     for _ in range(3):
         step()
     print(_peak())

@@ -6,7 +6,8 @@ The last basket of each user is the target, all earlier ones are known, and the 
 (:func:`~graphmeta.evaluation.next_basket.evaluate_next_basket`). ``--choices`` lists values of arguments: the
 combination with the highest Recall@10 on the validation baskets, the last known one of each user, is fitted on all
 known baskets. The test baskets are evaluated once. Any system of the catalogue is trained by the options of
-``benchmarks.accuracy``, or loaded with ``--warm-start FOLDER --epochs 0``.
+``benchmarks.accuracy``, or loaded with ``--warm-start FOLDER --epochs 0``; with ``--fit`` it is trained as ``gm.fit``
+does, the last tenth of the known sessions choosing the epoch.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from tqdm import tqdm
 from benchmarks.accuracy import BASELINES, USER_BASELINES, arguments, fitted
 from benchmarks.rows import Row, cost, measured, provenance, write
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import split_by_time
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.next_basket import BasketResult, evaluate_next_basket, last_baskets
 from graphmeta.published.catalogue import RANKING
+from graphmeta.published.fit import fit_plan
+from graphmeta.published.training_plan import Plan
 
 PROTOCOL, CHOSEN_BY = "next-basket", "recall@10"
 DATASETS: Mapping[str, Callable[[], tuple[EventLog, EventLog]]] = {
@@ -50,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--choices", type=json.loads, default={}, help="values of arguments, as JSON, see above")
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
     parser.add_argument("--held-out", type=int, default=3000, help="last known sessions, to choose the epoch")
+    parser.add_argument("--fit", action="store_true", help="train by gm.fit, the base included")
     parser.add_argument("--recipe", action="store_true", help="values that are not given follow the log, as in fit")
     parser.set_defaults(epochs=None, lr=None, batch_size=None)  # as in benchmarks.accuracy
     return parser
@@ -93,7 +98,12 @@ def evaluated(
     """The result of the system with these arguments, fitted on the known sessions, and a row for each epoch."""
     options = copy(options)
     options.arguments = dict(given)
-    model, history = fitted(options, known, None)
+    if options.fit:
+        cut = split_by_time(known, test=0.0, valid=0.1)
+        model = fit_plan(Plan(options.system, seed=options.seed, options=given), cut, progress=True)
+        history = model.notes["history"][options.system]
+    else:
+        model, history = fitted(options, known, None)
     return evaluate_next_basket(model, future, history=known, progress=partial(tqdm, mininterval=10)), history
 
 

@@ -78,6 +78,11 @@ def fit(
         )
     check_whole("width", width, 1)
     plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs, optimizer=optimizer).filled_from(recipe))
+    return fit_plan(plan, data, progress=progress)
+
+
+def fit_plan(plan: Plan, data: Split, *, progress: bool = False) -> System:
+    """Run a plan, which may have further options of its system; see :func:`fit`."""
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         made = train_plan(
             plan,

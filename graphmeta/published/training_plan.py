@@ -5,8 +5,8 @@ The checkpoint of a finished stage is kept until all stages are done, so an inte
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ class Plan:
         recipe: values that are None are those of the system's catalogue entry, then those for the log; a meta-learner
             is trained with a tenth of its encoder's learning rate.
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
+        options: further options of the system, as :func:`~graphmeta.published.catalogue.build` takes them.
     """
 
     system: str
@@ -47,6 +48,7 @@ class Plan:
     recipe: TrainingRecipe = BY_SIZE
     max_support: int | None = None
     max_length: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def for_log(self, log: EventLog) -> Plan:
         """The plan with a complete recipe, by the number of the system's training samples."""
@@ -59,6 +61,7 @@ class Plan:
         """All settings as JSON values at one level, without those that are not set."""
         named = {} if self.recipe.optimizer is None else settings_of(self.recipe.optimizer)
         flat = {**named, **vars(self.recipe), **vars(self), "optimizer": named.get("optimizer")}
+        flat |= {"options": dict(self.options) or None}
         return {name: value for name, value in flat.items() if value is not None and name != "recipe"}
 
 
@@ -122,8 +125,11 @@ def stages(plan: Plan, earlier: EventLog, later: EventLog) -> tuple[Plan | None,
     entry = CATALOGUE[plan.system]
     if entry.encoder is None:
         return None, plan.for_log(later)
-    first = replace(plan, system=entry.encoder).for_log(earlier)
-    return first, plan.for_log(later) if entry.held_out else _meta_plan(replace(first, system=plan.system))
+    base = plan.options.get("base", entry.encoder)
+    first = replace(plan, system=base, options=plan.options.get("options") or {}).for_log(earlier)
+    if entry.held_out:
+        return first, plan.for_log(later)
+    return first, _meta_plan(replace(first, system=plan.system, options=plan.options))
 
 
 def _meta_plan(plan: Plan) -> Plan:
@@ -165,7 +171,8 @@ def _train_stage(
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
-        system = CATALOGUE[plan.system].build(split.train.items, users=split.train.users, width=plan.width, **limits)
+        options = {"width": plan.width, **limits, **plan.options}
+        system = CATALOGUE[plan.system].build(split.train.items, users=split.train.users, **options)
     if begin is not None:
         system.load_matching(begin)
     samples = system.training_samples(split.train)

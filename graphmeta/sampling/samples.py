@@ -180,9 +180,19 @@ def is_unordered(log: EventLog) -> bool:
     return bool(longer.any() and (log.time[begin[longer]] == log.time[end[longer] - 1]).mean() >= 0.9)
 
 
-def next_items(log: EventLog, *, max_length: int = 50) -> Samples:
-    """:func:`leave_one_out` of a log of baskets (:func:`is_unordered`), :func:`prefixes` of any other."""
-    return (leave_one_out if is_unordered(log) else prefixes)(log, max_length=max_length)
+def next_items(log: EventLog, *, max_length: int = 50, empty: float = 0.0, seed: int = 0) -> Samples:
+    """:func:`leave_one_out` of a log of baskets (:func:`is_unordered`), :func:`prefixes` of any other.
+
+    Args:
+        empty: the share of samples, chosen at random, whose context is emptied: the user's next items before the first
+            click.
+        seed: of the choice.
+    """
+    samples = (leave_one_out if is_unordered(log) else prefixes)(log, max_length=max_length)
+    if not empty:
+        return samples
+    chosen = np.random.default_rng(seed).random(len(samples)) < empty
+    return replace(samples, begin=np.where(chosen, samples.end, samples.begin))
 
 
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:

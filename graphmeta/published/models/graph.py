@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from torch import nn
 
 from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.global_context import GlobalContext, PositionAttention
 from graphmeta.nn.encoders.hetero import HeteroSession, Messages, mean_messages
@@ -160,7 +162,7 @@ _PERSONAL = TrainingRecipe(epochs=4, batch_size=64, optimizer=adam_without_decay
 
 
 @published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=0.25, recipe=_PERSONAL)
-def personal_reranker(base: System) -> System:
+def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     """Re-ranks a trained recommender's scores with an MLP over co-occurrence with the session and the user's history.
 
     ``score_i = σ q · e_i + a_i + f(x_i)`` as :func:`reranker`, f and x those of
@@ -171,12 +173,18 @@ def personal_reranker(base: System) -> System:
 
     Args:
         base: a system that scores by inner products; it is not modified.
+        empty: the share of training samples without a click, for the ranking of a user's next items before the first.
+
+    Raises:
+        InputError: a share outside [0, 1], or a base that does not score by inner products.
 
     Source: ours; stacked generalisation (Wolpert 1992) inside the softmax of NISER+ (Gupta et al. 2019), with counts of
     personal frequency (Li et al. 2023).
     """
+    if not 0 <= empty <= 1:
+        raise InputError(f"empty={empty!r} must be a share of the training samples, from 0 to 1")
     system = _reranked(base, "personal")
-    system.samples, system.loss = next_items, ProposedSoftmaxLoss()
+    system.samples, system.loss = partial(next_items, empty=empty), ProposedSoftmaxLoss()
     return system
 
 
