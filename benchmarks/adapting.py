@@ -25,6 +25,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import last_clicks
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.system import System
 
 TASKS, SIZES = 64, (64, 256, 1024)
@@ -88,18 +89,18 @@ def user_tasks() -> list[Row]:
 def user_step(*, tasks: int, stacked: bool = True) -> Callable[[], None]:
     """A closure that takes one meta-update of NISER on ``tasks`` users over 43,097 items."""
     torch.manual_seed(0)
-    people = pd.DataFrame({"user": np.repeat(np.arange(tasks), 11 * 7)})
-    people["session"] = np.repeat(np.arange(tasks * 11), 7)
-    people["item"] = np.random.default_rng(0).integers(0, ITEMS, len(people))
-    people["time"] = people.session * 1000.0 + np.tile(np.arange(7), tasks * 11)
-    log = EventLog.read(people, user="user", session="session", item="item", time="time")
+    events = pd.DataFrame({"user": np.repeat(np.arange(tasks), 11 * 7)})
+    events["session"] = np.repeat(np.arange(tasks * 11), 7)
+    events["item"] = np.random.default_rng(0).integers(0, ITEMS, len(events))
+    events["time"] = events.session * 1000.0 + np.tile(np.arange(7), tasks * 11)
+    log = EventLog.read(events, user="user", session="session", item="item", time="time")
     log = log.aligned_to(EntityTable(np.arange(ITEMS), {}), log.users)
     base = build("niser", log.items, width=WIDTH)
     system = build("maml", log.items, base=base, anchor="user", scope=["head"], history_events=70)
     assert system.adaptation is not None
     system.adaptation.stacked = stacked
     last = np.isin(np.arange(log.num_sessions), np.arange(10, tasks * 11, 11))
-    samples = system.with_history(last_clicks(log), log).take(last)
+    samples = UserHistories.of(log).attached(last_clicks(log), log).take(last)
     optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, fused=True)
     return lambda: update(system, optimizer, samples)
 

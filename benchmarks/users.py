@@ -4,7 +4,7 @@
     python -m benchmarks.users complete_journey maml --base niser --arguments '{"scope": "item_bias", "order": 2}'
 
 Splits: ``time`` (the last tenth of sessions is the test, the tenth before it the validation) and ``user`` (random
-tenths of users, with all their sessions; nobody is in two parts). A system is trained by ``gm.fit`` with its default
+tenths of users, with all their sessions; no user is in two parts). A system is trained by ``gm.fit`` with its default
 recipe on the training part; a meta-learner adapts a base trained so, with users as tasks. The test part is evaluated
 once, with all sessions that ended before a question's session began, and by the number of known sessions: of the users
 as they are, and of all queries with only the last n sessions known.
@@ -27,7 +27,8 @@ import graphmeta as gm
 from benchmarks.accuracy import BASELINES, USER_BASELINES, movielens
 from benchmarks.rows import Row, cost, epoch_row, measured, provenance, write
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split, merged, split_by_user
+from graphmeta.data.merging import merged
+from graphmeta.data.splits import Split, split_by_user
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.protocol import Rules, cut

@@ -546,7 +546,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Args:
             keep_histories: also write the users' sessions (``histories``), which are personal data; the loaded system
-                then knows them in ``recommend(user=…)``.
+                then reads them in ``recommend(user=…)``.
 
         Raises:
             DivergedError: a weight that is not finite; nothing is written.

@@ -223,7 +223,7 @@ def test_a_system_that_sums_losses_keeps_its_rate() -> None:
 
 
 def test_the_commands_take_clicks() -> None:
-    plan = TrainingOptions(clicks=300, recipe=Recipe.full).plan(Limits())
+    plan = TrainingOptions(clicks=300, recipe=Recipe.full).plan(Limits(), users=False)
     assert plan.recipe == replace(FULL_SOFTMAX, clicks=300)
     given = ["complete_journey", "sr_gnn", "--clicks", "300"]
     for options in (given, [*given, "--recipe"]):

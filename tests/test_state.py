@@ -66,6 +66,8 @@ OTHER: dict[str, Any] = {
     "penalty": 0.01, "sums": True, "graph": 5, "code": 3, "epochs": 2, "batch_size": 32,
     "from_scratch": True, "rounds": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
     "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
+    "anchor": "user", "history": 3, "history_events": 20, "decay": 0.2, "item_bias": False, "bias_rate": 50.0,
+    "sessions": 4, "empty": 0.3,
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
 }  # fmt: skip
 NESTED = {"base": "dropout_net", "options": {"base": "sr_gnn", "options": {"steps": 2}, "drop": 0.1}}
@@ -86,6 +88,8 @@ OWN: dict[str, dict[str, Any]] = {
     "cbml_s": {"base": "gc_san", "options": {"layers": 2}, "gate": "session"},
     "cbml_f": {"base": "sr_gnn", "options": {"steps": 2}, "granularity": "rank1"},
     "hetero_gnn": {"width": 8},
+    "personal_reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
+    "amortised": {"base": "sr_gnn", "options": {"steps": 2}},
     **{name: {"base": "bpr_mf", "options": {"negatives": 2}} for name in ("full_retrain", "fine_tune", "spmf", "sml")},
 }  # fmt: skip
 OWN["sml"]["residual"] = True

@@ -157,7 +157,8 @@ class GroupRates(nn.Module):
         """A parameter ``log_rate [steps or 1]`` for each group."""
         self.group_of = {name: name if self.groups is None else self._group(name, names) for name in names}
         used = set(self.group_of.values())
-        self.at = {group: list(self.lr).index(group) if isinstance(self.lr, Mapping) else None for group in used}
+        several = list(self.lr) if isinstance(self.lr, Mapping) and len(self.lr) > 1 else None
+        self.at = {group: None if several is None else several.index(group) for group in used}
         for group in self.groups or ():
             if group not in used and group:  # "" is for all others, of which there may be none
                 raise InputError(f"no parameter is left for the group {group!r}; in scope are: {', '.join(names)}")

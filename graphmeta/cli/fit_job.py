@@ -20,7 +20,8 @@ from graphmeta.cli.history import anonymous, load_history, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split, merged
+from graphmeta.data.merging import merged
+from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import baselines, by_known_sessions, compare, metrics
 from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries, unseen
@@ -119,8 +120,8 @@ def _by_history(system: System, queries: Samples, known: EventLog) -> dict[str, 
     if not system.reads_history or queries.earlier is None:
         return {}
     few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), 500)).astype(np.int64))
-    rivals = {name: model for name, model in baselines(known, known).items() if reads_history(model)}
-    return by_known_sessions({**rivals, "system": system}, few)
+    others = {name: model for name, model in baselines(known, known).items() if reads_history(model)}
+    return by_known_sessions({**others, "system": system}, few)
 
 
 def _finished(folder: Path, request: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ The training part contains no information from the other parts: no events, no vo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 
 from graphmeta.data import show
 from graphmeta.data.events import EventLog
-from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
 
 
@@ -166,36 +165,6 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
             raise InputError(f"no session is left to {name} on; change the shares of new items, or the seed")
     train, valid_log, test_log = (part.aligned_to(log.items, log.users) for part in parts)
     return Split(train, valid_log, test_log)
-
-
-def merged(one: EventLog, other: EventLog) -> EventLog:
-    """The sessions of two logs with the same item and user tables, and no session in common.
-
-    Raises:
-        InputError: logs with different tables.
-    """
-    if not same_ids(one.items, other.items) or not same_ids(one.users, other.users):
-        raise InputError("the logs have different items or users; align them: log.aligned_to(items, users)")
-    session = np.concatenate([one.session, other.session + one.num_sessions])
-    starts = np.concatenate([one.starts, other.starts])
-    order = np.argsort(starts, kind="stable")
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    rows = np.argsort(place[session], kind="stable")
-    value, user = None, None
-    if one.value is not None and other.value is not None:
-        value = np.concatenate([one.value, other.value])[rows]
-    if one.session_user is not None and other.session_user is not None:
-        user = np.concatenate([one.session_user, other.session_user])[order]
-    return replace(
-        one,
-        session=place[session][rows],
-        item=np.concatenate([one.item, other.item])[rows],
-        time=np.concatenate([one.time, other.time])[rows],
-        sessions=np.concatenate([one.sessions, other.sessions])[order],
-        session_user=user,
-        value=value,
-    )
 
 
 def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: int = 0) -> tuple[EventLog, ...]:

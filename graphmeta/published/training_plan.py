@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split, last_sessions, merged
+from graphmeta.data.merging import merged
+from graphmeta.data.splits import Split, last_sessions
 from graphmeta.errors import InputError
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE

@@ -1,4 +1,4 @@
-"""Users' histories in a file next to a model; written only where they are asked for, since they are personal data."""
+"""Users' histories in a file next to a model; written only on request, since they are personal data."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.losses.proposed import ProposedSoftmaxLoss
-from graphmeta.nn.score_terms import personal
+from graphmeta.nn.score_terms import personal, session_features
 from graphmeta.nn.score_terms import personal_features as features
-from graphmeta.nn.score_terms.personal import PersonalReranker, lift_of_values, repurchases
+from graphmeta.nn.score_terms.personal import PersonalReranker
+from graphmeta.nn.score_terms.personal_statistics import lift_of_values, repurchases
 from graphmeta.sampling.samples import last_clicks, leave_one_out, next_items, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.user_histories import UserHistories
@@ -261,10 +262,10 @@ def test_features_of_the_session_are_those_of_a_loop(system):
     sample, item = key // ITEMS_OF_LOG, key % ITEMS_OF_LOG
     near = term._neighbours(batch, key, ITEMS_OF_LOG)
     length = torch.tensor([len(set(samples.item[b:e])) for b, e in zip(samples.begin, samples.end, strict=True)])
-    context = features.context_columns(near, sample, length.float(), term.sessions)
+    context = session_features.context_columns(near, sample, length.float(), term.sessions)
     kind = LOG.items.attributes["kind"]
     codes, lift = torch.from_numpy(kind.codes).long(), torch.from_numpy(lift_of_values(LOG, kind.codes, kind.size))
-    shared = features.shared_columns(batch, sample, item, codes, kind.size, lift.float())
+    shared = session_features.shared_columns(batch, sample, item, codes, kind.size, lift.float())
     sets = [set(LOG.item[LOG.ptr[s] : LOG.ptr[s + 1]].tolist()) for s in range(LOG.num_sessions)]
     count = np.array([sum(i in own for own in sets) for i in range(ITEMS_OF_LOG)])
     context, shared = context.view(len(samples), ITEMS_OF_LOG, -1), shared.view(len(samples), ITEMS_OF_LOG, -1)
@@ -330,6 +331,7 @@ def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch):
     """With all items proposed the loss is the full softmax; the sum over sampled ones is right on average."""
     head = system.recommender.head
     term = head.score_terms["personal"]
+    monkeypatch.setattr(term, "training", True)
     samples = attached(LOG, last_clicks(LOG)).take(np.arange(12))
     batch = session_batch(samples, num_items=ITEMS_OF_LOG)
     states, candidates = system.recommender.encode(batch)
@@ -350,7 +352,7 @@ def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch):
         ProposedSoftmaxLoss()(plain.recommender.head, states, batch, candidates)
 
 
-def test_scores_do_not_depend_on_the_batch_or_on_other_people(system):
+def test_scores_do_not_depend_on_the_batch_or_on_other_users(system):
     samples = attached(LOG, last_clicks(LOG))
     together = system.scores(samples)
     order = np.random.default_rng(0).permutation(len(samples))

@@ -105,7 +105,7 @@ def test_the_rerankers_category_features_are_means_over_the_values() -> None:
     rows = torch.arange(3).repeat_interleave(torch.tensor([3, 1, 4])), torch.tensor(sum(sessions, []))
     last, distinct = torch.tensor([clicks[-1] for clicks in sessions]), torch.tensor([3, 1, 4])
     codes, shares = (table.split(reranker.widths, 1)[1] for table in (reranker.categories, reranker.shares))
-    found = reranker._same_category((codes, shares), TAGS.size, pairs, rows, (last, distinct))
+    found = reranker._same_category((codes, shares), TAGS.size, pairs, rows, (last, distinct, None))
     for at, (one, candidate) in enumerate(zip(sample.tolist(), item.tolist(), strict=True)):
         clicks, own = sessions[one], codes_of(candidate)
         share = [sum(code in codes_of(click) for click in clicks) / len(clicks) * (code > 0) for code in own]

@@ -47,8 +47,10 @@ def test_fit_is_the_plan_of_the_command(name, tmp_path):
 
 def test_the_defaults_are_those_of_the_command():
     defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
-    plan = commands.TrainingOptions().plan(commands.Limits())
-    assert plan == Plan(*(defaults[n] for n in ("system", "width", "seed", "recipe")))
+    for users, system in ((True, "personal_reranker"), (False, "reranker")):
+        plan = commands.TrainingOptions().plan(commands.Limits(), users=users)
+        assert defaults["system"] is None
+        assert plan == Plan(system, *(defaults[n] for n in ("width", "seed", "recipe")))
 
 
 @pytest.mark.parametrize("optimizer", [Sgd(lr=0.2), torch.optim.AdamW, partial(torch.optim.SGD, lr=0.2)])

@@ -15,8 +15,9 @@ from graphmeta.data.column_types import Categorical, Column
 from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms import personal_features as features
+from graphmeta.nn.score_terms import session_features
+from graphmeta.nn.score_terms.personal_statistics import lift_of_values, popularity, repurchases
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
-from graphmeta.sampling.user_histories import DAY
 
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
 POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
@@ -90,9 +91,9 @@ class PersonalReranker(nn.Module):
 
     def _size(self) -> int:
         """Number of features."""
-        per_attribute = features.PER_ATTRIBUTE + features.SHARED + 1
+        per_attribute = features.PER_ATTRIBUTE + session_features.SHARED + 1
         known = features.PER_ITEM + features.TOGETHER + features.ALIKE + features.PER_SAMPLE
-        return 1 + 3 + features.CONTEXT + 7 + known + per_attribute * len(self.values)
+        return 1 + 3 + session_features.CONTEXT + 7 + known + per_attribute * len(self.values)
 
     def reads_column(self, name: str, column: Column) -> bool:
         """Whether it is a categorical column with one value per row."""
@@ -115,7 +116,7 @@ class PersonalReranker(nn.Module):
         self.cosine[row, place] = torch.from_numpy(found.similarity).to(self.cosine.dtype)
         codes = self.categories.numpy(force=True)
         self.popular.copy_(torch.from_numpy(np.argsort(-log.support, kind="stable")[: len(self.popular)].copy()))
-        self.item_statistics.copy_(torch.from_numpy(np.concatenate([_popularity(log), repurchases(log)], 1)))
+        self.item_statistics.copy_(torch.from_numpy(np.concatenate([popularity(log), repurchases(log)], 1)))
         self.sessions.fill_(max(log.num_sessions, 1))
         shares = [
             np.bincount(own[log.item], minlength=n) / max(log.num_events, 1)
@@ -139,7 +140,8 @@ class PersonalReranker(nn.Module):
         return key // size, key % size, self.values_of(batch, key, product)
 
     def proposed(self, batch: HeteroData, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidates to train on as sorted numbers ``sample · C + item`` ``[N]``, and the logarithms of their weights.
+        """Candidates to train on as sorted numbers ``sample · C + item`` ``[N]``, and the logarithms of their weights;
+        in eval mode all items of a catalogue of up to ``EVERY_ITEM``.
 
         Random items stand for all others: those kept of ``RANDOM`` of n others have the weight ``n / kept``. The target
         has weight 1.
@@ -148,6 +150,9 @@ class PersonalReranker(nn.Module):
             target: of each sample, ``[S]``.
         """
         size, samples = len(self.similar), len(target)
+        if not self.training and size <= EVERY_ITEM:
+            key = torch.arange(samples * size, device=target.device)
+            return key, torch.zeros(len(key), device=target.device)
         every = torch.arange(samples, device=target.device)
         likely = torch.unique(torch.cat([*self._likely(batch, LIKELY), every * size + target]))
         random = torch.randint(size, (samples, RANDOM), device=target.device) + every[:, None] * size
@@ -192,8 +197,9 @@ class PersonalReranker(nn.Module):
         x = [
             product(sample, item).detach()[:, None] / 4,
             self._clicked(batch, key, size),
-            features.context_columns(near, sample, length, self.sessions),
-            statistics[:, [0, 1, 2, 3, 5, 6, 7]],
+            session_features.context_columns(near, sample, length, self.sessions),
+            statistics[:, :4],
+            statistics[:, 5:],
         ]
         offset, table = 0, 0
         codes_and_values = list(zip(self.categories, self.values, strict=True))
@@ -205,7 +211,7 @@ class PersonalReranker(nn.Module):
             share = self.value_shares[offset : offset + values]
             offset += values
             x += [
-                features.shared_columns(batch, sample, item, codes, values, lift),
+                session_features.shared_columns(batch, sample, item, codes, values, lift),
                 features.attribute_columns(past, sample, item, codes, values, share),
                 features.log_share(statistics[:, 3].expm1() / share.clamp(min=1e-9)[codes[item]] / self.sessions, 0.01)[
                     :, None
@@ -236,7 +242,7 @@ class PersonalReranker(nn.Module):
         found = self.cosine.new_zeros(len(key), 3)
         return found.index_copy(0, at, torch.cat([values[:, :2], values[:, 2:].log1p()], 1))
 
-    def _neighbours(self, batch: HeteroData, key: Tensor, size: int) -> features.Neighbours:
+    def _neighbours(self, batch: HeteroData, key: Tensor, size: int) -> session_features.Neighbours:
         """The clicked items' neighbours among the pairs."""
         present, own = batch["item"], RecencyFrequency.of(batch)
         row, place = self.cosine.index_select(0, present.n_id).nonzero(as_tuple=True)
@@ -248,63 +254,6 @@ class PersonalReranker(nn.Module):
         clicked, other, row, place = (column[kept] for column in (clicked, other, row, place))
         sessions = self.item_statistics[:, 3].expm1()
         cosine, one, two = self.cosine[clicked, place], sessions[clicked], sessions[other]
-        return features.Neighbours(
+        return session_features.Neighbours(
             at[kept], present.batch[row], own.recency[row], cosine, cosine * (one * two).sqrt(), one, two
         )
-
-
-def _popularity(log: EventLog) -> np.ndarray:
-    """Per item: log of its events / 8, of its events in the latest tenth of sessions / 6, the trend, and the log of
-    its sessions: ``[num_items, 4]``.
-    """
-    size, tenth = log.num_items, max(log.num_sessions // 10, 1)
-    recent = np.bincount(log.item[log.session >= log.num_sessions - tenth], minlength=size)
-    sessions = np.bincount(np.unique(log.session * size + log.item) % size, minlength=size)
-    trend = np.log((recent / tenth + 0.002) / (log.support / max(log.num_sessions, 1) + 0.002))
-    return np.stack([np.log1p(log.support) / 8, np.log1p(recent) / 6, trend, np.log1p(sessions)], 1)
-
-
-def repurchases(log: EventLog) -> np.ndarray:
-    """Per item: mean days between two sessions of a user with it, the log of these, the share of its users who had it
-    again, and the log of its users / 6: ``[num_items, 4]``; a session without a user counts for none.
-    """
-    size = log.num_items
-    if log.session_user is None:
-        return np.zeros((size, 4))
-    user = log.session_user[log.session]
-    rows = np.flatnonzero(user >= 0)
-    rows = rows[np.lexsort((log.time[rows], log.item[rows], user[rows]))]
-    same = (np.diff(user[rows]) == 0) & (np.diff(log.item[rows]) == 0) & (np.diff(log.session[rows]) != 0)
-    days = np.diff(log.time[rows]) / DAY if log.has_time else np.ones(max(len(rows) - 1, 0))
-    later = log.item[rows][1:][same]
-    gaps = np.log(days[same] + 0.5)
-    usual = gaps.mean() if len(gaps) else np.log(30.0)
-    count = np.bincount(later, minlength=size)
-    interval = np.exp((np.bincount(later, gaps, minlength=size) + 5 * usual) / (count + 5))
-    pair = np.unique(np.stack([user[rows], log.item[rows]]), axis=1)[1] if len(rows) else rows
-    buyers = np.bincount(pair, minlength=size)
-    again = np.unique(np.stack([user[rows][1:][same], later]), axis=1)[1] if same.any() else rows[:0]
-    share = (np.bincount(again, minlength=size) + 1) / (buyers + 3)
-    return np.stack([interval, np.log(interval) / 4, share, np.log1p(buyers) / 6], 1)
-
-
-def lift_of_values(log: EventLog, codes: np.ndarray, values: int) -> np.ndarray:
-    """``log((n_ab + 5) / (n_a n_b / sessions + 5))`` of two attribute values, ``[values, values]``; n: sessions with a
-    value, or with both; n_aa counts those with two items of a. Code 0 (unknown) has 0.
-    """
-    items = np.unique(log.session * log.num_items + log.item)
-    session, code = items // log.num_items, codes[items % log.num_items]
-    pair, count = np.unique(session * values + code, return_counts=True)
-    session, code = np.divmod(pair, values)
-    own = np.bincount(code, minlength=values).astype(np.float64)
-    both = np.zeros((values, values))
-    begin = np.searchsorted(session, np.arange(log.num_sessions + 1))
-    lengths = np.diff(begin)
-    first = np.repeat(np.arange(len(session)), lengths[session])
-    offset = np.arange(len(first)) - np.repeat(np.cumsum(lengths[session]) - lengths[session], lengths[session])
-    second = begin[session[first]] + offset
-    np.add.at(both, (code[first], code[second]), 1.0)
-    both[np.arange(values), np.arange(values)] = np.bincount(code, count > 1, minlength=values)
-    lift = np.log((both + 5) / (np.outer(own, own) / max(log.num_sessions, 1) + 5))
-    lift[0] = lift[:, 0] = 0.0
-    return lift

@@ -1,4 +1,4 @@
-"""Features of a session and of its user's earlier sessions, for pairs of a sample and a candidate item."""
+"""Features of a user's earlier sessions for pairs of a sample and a candidate item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HALF_LIVES = (7.0, 28.0, 90.0)  # days
 TASTE = 0.98  # decay of shares of attribute values, per session
 PER_ITEM = 2 + len(DECAYS) + 2 + len(HALF_LIVES) + 9  # columns of item_columns
 PER_ATTRIBUTE, PER_SAMPLE = 5, 6  # columns of attribute_columns, for each attribute, and of sample_columns
-TOGETHER, ALIKE, CONTEXT, SHARED = 3, 2, 10, 4  # columns of together_, alike_, context_ and shared_columns
+TOGETHER, ALIKE = 3, 2  # columns of together_columns and alike_columns
 
 
 def log_share(share: Tensor, floor: float) -> Tensor:
@@ -209,78 +209,3 @@ def alike_columns(
     own = weight * (-1.5 * size - hours / 4).exp() * (1 + weekday)
     columns.append(past.per_pair(own[past.session]) / (past.per_sample(own)[sample] + 0.1))
     return torch.stack([log_share(column, 0.003) / 4 for column in columns], 1)
-
-
-class Neighbours(NamedTuple):
-    """Entries of the clicked items' neighbour lists among the pairs, without the items themselves.
-
-    Shapes: pair, sample, ago (clicks since the clicked item, from 0), cosine, together (sessions with both), clicked,
-    other (sessions with the clicked item, with the neighbour) ``[L]``.
-    """
-
-    pair: Tensor
-    sample: Tensor
-    ago: Tensor
-    cosine: Tensor
-    together: Tensor
-    clicked: Tensor
-    other: Tensor
-
-
-def context_columns(near: Neighbours, sample: Tensor, length: Tensor, sessions: Tensor) -> Tensor:
-    """How often the item shares sessions with the clicked items: ``[N, CONTEXT]``.
-
-    Args:
-        length: distinct items of each sample ``[S]``; sessions: of the log that was counted.
-    """
-    number = len(sample)
-
-    def total(values: Tensor) -> Tensor:
-        return values.new_zeros(number).index_add(0, near.pair, values)
-
-    def most(values: Tensor) -> Tensor:
-        return values.new_zeros(number).scatter_reduce(0, near.pair, values, "amax")
-
-    each = length[sample].clamp(min=1)
-    lift = ((near.together + 1) / (near.clicked * near.other / sessions + 1)).log()
-    recent, share, last = near.cosine / (near.ago + 1), near.together / (near.clicked + 10), near.ago == 0
-    columns = [
-        total(lift) / each,
-        total(lift) / 4,
-        most(lift),
-        log_share(total(share) / each, 0.002) / 4,
-        log_share(total(near.cosine), 0.01) / 4,
-        5 * most(near.cosine),
-        log_share(total(recent), 0.01) / 4,
-        5 * total(near.cosine * last),
-        log_share(total(share * last), 0.002) / 4,
-        total(torch.ones_like(lift)) / each,
-    ]
-    return torch.stack(columns, 1)
-
-
-def shared_columns(
-    batch: HeteroData, sample: Tensor, item: Tensor, codes: Tensor, values: int, lift: Tensor | None
-) -> Tensor:
-    """Share of the session's items with the item's attribute value, whether any has it, and how often the values of the
-    session's items share sessions with it: ``[N, SHARED]``.
-
-    Args:
-        lift: ``[values, values]``, logarithms; the last two columns are 0 without it.
-    """
-    present, samples = batch["item"], batch["sample"].num_nodes
-    own = codes[present.n_id]
-    count = torch.zeros(samples * values, device=item.device).index_add(
-        0, present.batch * values + own, torch.ones(len(own), device=item.device)
-    )
-    count = count.view(samples, values)
-    length = count.sum(1).clamp(min=1)
-    value = codes[item]
-    mine = count[sample, value]
-    columns = [2 * mine / length[sample], (mine > 0).to(count.dtype)]
-    if lift is None:
-        columns += [torch.zeros_like(mine)] * 2
-    else:
-        every = (count @ lift)[sample, value]
-        columns += [2 * every / length[sample], every / 2]
-    return torch.stack(columns, 1) * (value > 0)[:, None]
