@@ -18,6 +18,7 @@ from graphmeta.errors import InputError
 from graphmeta.published.options import UserTasks
 from graphmeta.published.parts import copied, with_adaptation
 from graphmeta.sampling.given_histories import given_earlier
+from graphmeta.sampling.histories import prepended
 from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.task_layout import split_tasks
@@ -327,3 +328,27 @@ def test_options_of_user_tasks_are_stored_and_checked():
         UserSupport(decay=0.0)
     with pytest.raises(InputError, match="at least 1"):
         UserSupport(sessions=0)
+
+
+@pytest.mark.parametrize("name", ["meta_tl", "cluster_seq"])
+def test_sequences_of_users_are_read_where_users_are_known(name):
+    """A user with ten sessions is one task, not ten; scores read the earlier sessions before the own clicks."""
+    torch.manual_seed(0)
+    system = gm.build(name, LOG.items, width=8).eval()
+    trained = system.training_samples(LOG)
+    assert len(trained) == USERS and len(system.training_samples(replace(LOG, users=None, session_user=None))) > USERS
+    frame = LOG.to_frame().sort_values("time", kind="stable")
+    expected = {user: part.item.tolist() for user, part in frame.groupby("user")}
+    for s in range(USERS):
+        clicks = LOG.items.ids[trained.item[trained.begin[s] : trained.end[s] + 1]].tolist()
+        assert sorted(clicks) == sorted(expected[LOG.users.ids[trained.user[s]]][-len(clicks) :])
+    system.fit_statistics(LOG)
+    samples = UserHistories.of(LOG).attached(last_clicks(LOG), LOG)
+    longer = prepended(samples, max_length=50)
+    for s in range(len(samples)):
+        known = samples.take(np.array([s])).earlier.columns().n_id.tolist()
+        own = samples.item[samples.begin[s] : samples.end[s]].tolist()
+        assert longer.item[longer.begin[s] : longer.end[s]].tolist() == [*known, *own][-50:]
+    found = system.scores(samples)
+    torch.testing.assert_close(found, system.scores(longer))
+    assert not torch.allclose(found, system.scores(replace(samples, earlier=None)))

@@ -28,7 +28,8 @@ class Past:
     def __str__(self) -> str:
         times = "once" if self.count == 1 else f"{self.count} times"
         ago = f"{self.sessions_ago} session{'s' * (self.sessions_ago > 1)} ago"
-        return f"{times}, last {ago}" + ("" if self.days is None else f" ({self.days:.0f} days)")
+        days = "" if self.days is None else f" ({self.days:.0f} day{'s' * (round(self.days) != 1)})"
+        return f"{times}, last {ago}{days}"
 
 
 @dataclass(frozen=True)

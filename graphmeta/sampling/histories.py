@@ -8,7 +8,8 @@ import numpy as np
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.sampling.samples import Samples, whole_sessions
+from graphmeta.sampling.padding import ragged
+from graphmeta.sampling.samples import Samples, last_clicks, whole_sessions
 
 
 def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
@@ -59,6 +60,42 @@ def with_history(samples: Samples, log: EventLog, *, max_length: int = 50) -> Sa
     end = place[samples.end - 1] + 1
     begin = np.maximum(rows.ptr[rows.session[end - 1]], end - max_length)
     return replace(samples, item=rows.item, time=rows.time if log.has_time else None, begin=begin, end=end)
+
+
+def users_last_clicks(log: EventLog, *, min_length: int = 3, max_length: int = 50) -> Samples:
+    """The last click of each user as target, all clicks of the user before it as context; without users, of each
+    session.
+
+    Args:
+        min_length: clicks of a user; max_length: only the last ``max_length`` clicks are read.
+    """
+    whole = log if log.session_user is None else sessions_by_user(log)
+    return last_clicks(whole, min_length=min_length, max_length=max_length)
+
+
+def prepended(samples: Samples, *, max_length: int = 50) -> Samples:
+    """The samples with the clicks of their users' earlier sessions (``Samples.earlier``) before their own, at most
+    ``max_length`` in all. Samples without earlier sessions stay as they are.
+    """
+    if samples.earlier is None:
+        return samples
+    known, own = samples.earlier.histories, samples.latest(max_length)
+    rows, ptr = samples.earlier.latest(max_length)
+    where, own_ptr = ragged(own.begin, own.lengths)
+    number = np.concatenate([np.repeat(np.arange(len(own)), np.diff(part)) for part in (ptr, own_ptr)])
+    order = np.argsort(number, kind="stable")  # a user's earlier clicks, then those of the sample
+    end = ptr[1:] + own_ptr[1:]
+    time = (
+        None if own.time is None or not known.has_time else np.concatenate([known.time[rows], own.time[where]])[order]
+    )
+    return replace(
+        own,
+        item=np.concatenate([known.item[rows], own.item[where]])[order],
+        time=time,
+        begin=np.maximum(ptr[:-1] + own_ptr[:-1], end - max_length),
+        end=end,
+        earlier=None,
+    )
 
 
 def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:

@@ -18,6 +18,7 @@ from torch_geometric.nn import GraphConv, SimpleConv
 from graphmeta.data.events import EventLog
 from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.sampling.histories import sessions_by_user
 
 
 class UserItemGraphFeatures(ItemFeatures):
@@ -40,8 +41,8 @@ class UserItemGraphFeatures(ItemFeatures):
         self.register_buffer("edges", torch.zeros(2, 0, dtype=torch.int64))
 
     def fit_statistics(self, log: EventLog) -> None:
-        """Store the user-item edges, without the last click of each session."""
-        known = log.without_last_clicks()
+        """Store the user-item edges, without the last click of each user (of each session, without users)."""
+        known = (log if log.session_user is None else sessions_by_user(log)).without_last_clicks()
         edges = np.unique(np.stack([known.session, known.item]), axis=1)
         self.edges = torch.from_numpy(edges).to(self.edges.device)
 

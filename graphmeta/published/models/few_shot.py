@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.adapt.step import Step
+from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.conditioning.gate import Row
@@ -30,13 +30,37 @@ from graphmeta.nn.losses.task_negatives import UnseenNegativesLoss
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.histories import prepended, users_last_clicks
+from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.system import System
 
 
-class ClusteredSystem(System):
+class UserSequenceSystem(System):
+    """A system of users: where the log has users, a user's earlier sessions and the present one are one sequence.
+
+    Training predicts the last click of each user from all before it, scoring the next click of a session from the
+    user's earlier sessions and its own clicks. Without users, a session counts as a user.
+    """
+
+    @property
+    def reads_history(self) -> bool:
+        """Always."""
+        return True
+
+    def training_samples(self, log: EventLog) -> Samples | Tasks:
+        """The samples of one epoch, one for each user (for each session without users)."""
+        return self.samples(log, max_length=self.max_length)
+
+    def scores(self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None) -> Tensor:
+        """See :meth:`System.scores <graphmeta.system.System.scores>`."""
+        if isinstance(samples, Samples):
+            samples = prepended(samples, max_length=self.max_length)
+        return super().scores(samples, steps=steps, max_support=max_support)
+
+
+class ClusteredSystem(UserSequenceSystem):
     """A system whose training loss includes a clustering loss of its users: ``L_rank + λ_c L_cluster``."""
 
     weight: float = 0.1
@@ -104,8 +128,8 @@ def cluster_seq(
     )
     start = Gated(Scope("head.decoder"), code, granularity=Row())
     adaptation = Adaptation(Scope("head.decoder"), step=step_of(step), start=start, inner=inner)
-    loss, samples = UnseenNegativesLoss(SampledSoftmax(), count=negatives), partial(last_clicks, min_length=3)
-    system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=samples)
+    loss = UnseenNegativesLoss(SampledSoftmax(), count=negatives)
+    system = ClusteredSystem(recommender, items, adaptation=adaptation, loss=loss, samples=users_last_clicks)
     system.weight = user_clusters.weight
     return system
 
@@ -132,12 +156,13 @@ def meta_tl(
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
     SIGIR 2021, eqs 1–6.
-    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); one task per user with the
-    last click as query, where the public code also samples sub-sequences; r is not kept from one evaluation to the
-    next.
+    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); one task per user (per session
+    of a log without users) with the last click as query, where the public code also samples sub-sequences; r is not
+    kept from one evaluation to the next.
     """
     readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
     start = Generated("head.relation", nn.Identity())
     adaptation = Adaptation(Scope("head.relation"), step=step_of(step), start=start, inner=inner)
-    return System(recommender, items, adaptation=adaptation, loss=UnseenNegativesLoss(Hinge(), count=negatives))
+    loss = UnseenNegativesLoss(Hinge(), count=negatives)
+    return UserSequenceSystem(recommender, items, adaptation=adaptation, loss=loss, samples=users_last_clicks)
