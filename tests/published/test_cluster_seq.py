@@ -18,7 +18,7 @@ from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 
-LOG = fake_log(sessions=50, length=4)
+LOG = replace(fake_log(sessions=50, length=4), users=None, session_user=None)  # a session counts as a user
 
 pytestmark = pytest.mark.usefixtures("float64")
 
