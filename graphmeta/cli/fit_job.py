@@ -116,10 +116,10 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
 
 
 def _by_history(system: System, queries: Samples, known: EventLog) -> dict[str, dict[int | None, Result]]:
-    """The curves of the system and of users' baselines, on at most 500 queries; none if it reads no history."""
+    """The curves of the system and of users' baselines, on at most 250 queries; none if it reads no history."""
     if not system.reads_history or queries.earlier is None:
         return {}
-    few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), 500)).astype(np.int64))
+    few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), 250)).astype(np.int64))
     others = {name: model for name, model in baselines(known, known).items() if reads_history(model)}
     return by_known_sessions({**others, "system": system}, few)
 

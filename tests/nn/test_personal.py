@@ -206,6 +206,12 @@ def test_baskets_are_learned_by_leaving_any_item_out():
 @pytest.fixture(scope="module")
 def system():
     torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(personal, "COARSE", 0)
+        return _system()
+
+
+def _system():
     made = gm.build("personal_reranker", LOG.items, width=8)
     made.fit_statistics(LOG)
     for weight in made.recommender.head.score_terms["personal"].parameters():

@@ -21,6 +21,7 @@ from graphmeta.nn.score_terms.repeat import RecencyFrequency
 
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
 POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
+COARSE = 20  # attributes of at most this many values are not read: they hardly tell items apart
 PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table of how often two share a session
 
 
@@ -42,8 +43,8 @@ class PersonalReranker(nn.Module):
     sessions that were counted: ``TrainOptions(statistics_log=earlier)``. It is not adapted.
 
     Args:
-        attributes: single-valued attributes of the items; neighbours: stored for each item; hidden: width of the two
-            layers.
+        attributes: single-valued attributes of the items, of which those with more than ``COARSE`` values are read.
+        neighbours: stored for each item; hidden: width of the two layers.
 
     Shapes: one value for each sample and candidate item.
     Source: re-ranking by a network over scores and counts (stacking, Wolpert 1992); counts of personal frequency (Li et
@@ -57,6 +58,7 @@ class PersonalReranker(nn.Module):
         self, num_items: int, attributes: Sequence[Categorical] = (), *, neighbours: int = 200, hidden: int = 32
     ) -> None:
         super().__init__()
+        attributes = [attribute for attribute in attributes if attribute.size > COARSE]
         self.values = [attribute.size for attribute in attributes]
         codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
         self.categories: Tensor

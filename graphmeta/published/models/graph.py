@@ -158,7 +158,7 @@ def _reranked(base: System, term: str) -> System:
     return system
 
 
-_PERSONAL = TrainingRecipe(epochs=4, batch_size=64, optimizer=adam_without_decay(4e-3), negatives=0)
+_PERSONAL = TrainingRecipe(epochs=3, batch_size=64, optimizer=adam_without_decay(4e-3), negatives=0)
 
 
 @published("ours, on NISER+", family="graph", base="niser", encoder="niser", held_out=0.25, recipe=_PERSONAL)
