@@ -34,6 +34,7 @@ from benchmarks.rows import (
 )
 from benchmarks.stream_report import stream_section
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
+from benchmarks.users_report import users_section
 from graphmeta.published.catalogue import CATALOGUE
 
 HERE = Path(__file__).parent
@@ -45,6 +46,8 @@ SECTIONS = {  # protocols with a table of their own
     "race": race_section,
     "recipes": recipes_section,
     "next-basket": basket_section,
+    "users-time": users_section,
+    "users-user": users_section,
 }
 DRAWN = ("comparison", "adaptation")  # pictures
 SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR

@@ -33,6 +33,8 @@ TITLES = {
     ("complete_journey", "stream"): "The Complete Journey (bundled) by week, retrained every week (SML's protocol)",
     ("movielens1m", "stream"): "MovieLens-1M, retrained every 10,000 ratings (SML's protocol)",
     ("amazon_beauty", "stream"): "Amazon Beauty by month, retrained every month (SML's protocol)",
+    ("complete_journey", "users-time"): "The Complete Journey (bundled), users' earlier sessions known (split by time)",
+    ("complete_journey", "users-user"): "The Complete Journey (bundled), users held out of training (split by user)",
     ("tafeng", "next-basket"): "Ta-Feng, the next basket of each user",
     ("complete_journey", "next-basket"): "The Complete Journey (bundled), the next basket of each user",
     ("planted", "cross-domain"): "Synthetic reviews of books and films, cold-start users in films (CATN's protocol)",
@@ -55,7 +57,19 @@ that the user has and has not bought before, over the users whose basket has any
 commands) have the highest Recall@10 on the last known basket of each user, among models fitted without it. Known
 baskets of other users may be later than the target, as usual under this protocol.
 """
+USERS = """\
+The last item of each test session is the target, its other items and all sessions of its user that ended before it
+began are known. Models are trained by the default recipe on the training part; baselines and the statistics of
+re-rankers also count the validation part. The order of items in a basket is arbitrary, so `personal_reranker` learns
+to predict any item from the others.
+"""
 TEXTS = {
+    ("complete_journey", "users-time"): USERS,
+    ("complete_journey", "users-user"): USERS
+    + """\
+A tenth of the users is the test part, with all their sessions, a tenth the validation part: no model has seen a session
+of a test user, and histories grow from nothing.
+""",
     ("tafeng", "next-basket"): BASKETS
     + """\
 

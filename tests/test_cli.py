@@ -536,3 +536,40 @@ def test_run_goes_on_where_the_comparison_was_interrupted(tmp_path: Path, monkey
     assert main([*command, str(tmp_path / "parts"), "--resume"]) == 0
     whole, parts = ((tmp_path / name / "metrics.json").read_bytes() for name in ("whole", "parts"))
     assert whole == parts and not (tmp_path / "parts" / "checkpoint").exists()
+
+
+def test_a_history_is_kept_on_request_and_read_from_a_log(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """``fit`` with users adapts to them; ``recommend --user`` reads kept sessions, or those of ``--history``."""
+    log = [str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid"]
+    assert main(["fit", *log, "--out", str(tmp_path / "kept"), *SMALL, "--keep-histories"]) == 0
+    shutil.copytree(tmp_path / "kept", tmp_path / "plain")
+    for file in (tmp_path / "plain" / "model").glob("histories*"):
+        file.unlink()
+    model = load(tmp_path / "kept" / "model")
+    assert model.notes["system"] == "personal_reranker"
+    metrics = json.loads((tmp_path / "kept" / "metrics.json").read_text())
+    assert set(metrics["known_sessions"]) == {"personal_frequency", "tifu_knn", "system"}
+    assert metrics["without_history"].keys() == METRICS and (tmp_path / "kept" / "known_sessions.png").is_file()
+    capsys.readouterr()
+    command = ["--session", "i1", "-k", "5"]
+    kept, said = offered(capsys, str(tmp_path / "kept"), *command, "--user", "u3")
+    known = events()[events().uid == "u3"].sid.nunique()
+    assert said.startswith(f"user u3: {known} earlier sessions, ")
+    plain, said = offered(capsys, str(tmp_path / "plain"), *command, "--user", "u3")
+    assert "no session of user 'u3' is known" in said and plain != kept
+    given, said = offered(
+        capsys, str(tmp_path / "plain"), *command, "--user", "u3", "--history", str(files / "events.csv")
+    )
+    assert said.startswith(f"user u3: {known} earlier sessions") and given == kept
+    nobody, said = offered(capsys, str(tmp_path / "plain"), *command)
+    assert "no --user" in said and nobody == plain
+    assert main(["evaluate", str(tmp_path / "kept"), str(files / "events.csv")]) == 0
+
+
+def test_a_history_for_a_system_that_reads_none_is_refused(
+    fitted: Path, files: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["recommend", str(fitted), "--session", "i1", "--history", str(files / "events.csv")]) == 2
+    assert "reads no history" in capsys.readouterr().err

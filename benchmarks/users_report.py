@@ -1,0 +1,50 @@
+"""The section of users' earlier sessions in RESULTS.md."""
+
+from __future__ import annotations
+
+from itertools import chain
+from statistics import mean
+
+from benchmarks.labels import named
+from benchmarks.rows import Row, by_variant, commands, heading, spread
+
+COLUMNS = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20"}
+KNOWN = "known sessions"
+
+
+def users_section(title: str, rows: list[Row], text: str) -> str:
+    """The systems by MRR@20, best first, then by known sessions: of the users as they are, and with the last n only."""
+    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"]["mrr@20"] for run in runs)))
+    first = rows[0]
+    lines = [
+        f"## {title}\n",
+        text,
+        f"{first['samples']:,} queries, {first['candidates']:,} candidates, in %.\n",
+        *heading([*COLUMNS.values(), "seeds", "min", "date"]),
+    ]
+    for name, runs in ordered.items():
+        values = [spread([run["metrics"][column] for run in runs]) for column in COLUMNS]
+        minutes, date = f"{mean(run['wall_s'] for run in runs) / 60:.1f}", max(run["date"] for run in runs)
+        lines.append(f"| {' | '.join([name, *values, str(len(runs)), minutes, date])} |")
+    slices = {name: part["samples"] for name, part in first["slices"][KNOWN].items() if part["samples"]}
+    lines += ["", "Hit@20 / MRR@20 by the known sessions of the user (queries):\n"]
+    lines += heading([f"{n} ({size:,})" for n, size in slices.items()])
+    for name, runs in ordered.items():
+        values = [_both([run["slices"][KNOWN][n] for run in runs]) for n in slices]
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    curves = {
+        name: [run["known_sessions"] for run in runs] for name, runs in ordered.items() if runs[0]["known_sessions"]
+    }
+    if curves:
+        numbers = list(next(iter(curves.values()))[0])
+        lines += ["", "The same queries for all columns, when only the last n earlier sessions are known:\n"]
+        lines += heading(numbers)
+        for name, each in curves.items():
+            lines.append(f"| {name} | {' | '.join(_both([one[n] for one in each]) for n in numbers)} |")
+    return "\n".join([*lines, "", *commands(chain(*ordered.values()))])
+
+
+def _both(metrics: list[dict[str, float]]) -> str:
+    """Hit@20 / MRR@20 in %, means over seeds."""
+    hit, mrr = (100 * mean(one[name] for one in metrics) for name in ("hit@20", "mrr@20"))
+    return f"{hit:.1f} / {mrr:.1f}"

@@ -1,0 +1,119 @@
+"""Curves by known sessions, examples with a history, the amortised start, and plans with options."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import graphmeta as gm
+from graphmeta.data.events import EventLog
+from graphmeta.data.merging import merged
+from graphmeta.evaluation.compare import by_known_sessions
+from graphmeta.evaluation.examples import examples
+from graphmeta.published.fit import fit_plan
+from graphmeta.published.training_plan import Plan
+from graphmeta.sampling.samples import last_clicks, next_items, prefixes
+from graphmeta.sampling.user_histories import UserHistories
+from graphmeta.training.recipes import TrainingRecipe
+
+
+def log_of(sessions=200, users=8, items=30, seed=0):
+    """Each user buys five items of their own again and again."""
+    random = np.random.default_rng(seed)
+    user = random.integers(0, users, sessions)
+    rows = []
+    for session in range(sessions):
+        own = (user[session] * 3 + random.permutation(5)[:3]) % items
+        rows += [(session, f"i{i}", session * 1000.0 + n, f"u{user[session]}") for n, i in enumerate(own)]
+    table = pd.DataFrame(rows, columns=["session", "item", "time", "user"])
+    return EventLog.read(table, session="session", item="item", time="time", user="user")
+
+
+LOG = log_of()
+SPLIT = gm.split_by_time(LOG, test=0.2, valid=0.1)
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    torch.manual_seed(0)
+    system = gm.build("maml", SPLIT.train.items, base="niser", width=8, anchor="user", scope="item_bias", order=2)
+    list(gm.train(system, SPLIT.train, epochs=1, batch_size=16))
+    return system
+
+
+def test_a_curve_knows_the_last_sessions_alone(adapted):
+    queries = UserHistories.of(*SPLIT.parts).attached(last_clicks(SPLIT.test), SPLIT.test)
+    found = by_known_sessions({"adapted": adapted}, queries, ks=(5,), numbers=(0, 1, 3, None))["adapted"]
+    plain = gm.evaluate(adapted, replace(queries, earlier=None), ks=(5,))
+    assert torch.equal(found[0].ranks, plain.ranks)
+    assert torch.equal(found[None].ranks, gm.evaluate(adapted, queries, ks=(5,)).ranks)
+    whole = queries.earlier.histories
+    for row in range(0, len(queries), 6):
+        own = queries.take(np.array([row]))
+        last = own.earlier.since[0] + np.arange(own.earlier.sessions[0])[-3:]
+        items = whole.item[whole.begin[last[0]] : whole.begin[last[-1] + 1]]
+        assert own.earlier.last(3).columns().n_id.tolist() == items.tolist()
+    assert found[None].metrics["mrr@5"] > found[0].metrics["mrr@5"], "users buy their own items again"
+    with pytest.raises(gm.InputError, match="no earlier sessions"):
+        by_known_sessions({"adapted": adapted}, last_clicks(SPLIT.test))
+
+
+def test_examples_show_what_the_history_moved(adapted):
+    for example in examples(adapted, SPLIT.test, history=SPLIT, number=2, k=3):
+        assert example.sessions >= 3 and example.without != example.offered and example.rank_without
+        for item, past in example.past.items():
+            assert past.count >= 1 and item in {one.item for one in (*example.offered, *example.without)}
+            assert f"last {past.sessions_ago} session" in str(past)
+    (plain,) = examples(gm.build("niser", SPLIT.train.items, width=8).eval(), SPLIT.test, number=1)
+    assert plain.without is None and not plain.past
+
+
+def test_an_amortised_start_learns_users_items():
+    torch.manual_seed(0)
+    system = gm.build("amortised", SPLIT.train.items, base="niser", width=8, hidden=16)
+    reports = list(gm.train(system, SPLIT.train, epochs=6, batch_size=16, optimizer=gm.Adam(lr=1e-2)))
+    assert not system.adaptation.fell_back and reports[-1].loss < reports[0].loss
+    with_history = gm.evaluate(system, SPLIT.test, ks=(5,), history=SPLIT).metrics
+    samples = last_clicks(SPLIT.test)
+    assert with_history["mrr@5"] > gm.evaluate(system, samples, ks=(5,)).metrics["mrr@5"]
+    attached = UserHistories.of(*SPLIT.parts).attached(samples, SPLIT.test)
+    together = system.scores(attached)
+    for row in range(0, len(samples), 7):  # alone as in a batch, padded or not
+        torch.testing.assert_close(system.scores(attached.take(np.array([row]))), together[[row]], rtol=1e-4, atol=1e-4)
+    assert torch.allclose(
+        system.scores(replace(attached, earlier=None)),
+        system.scores(replace(attached, earlier=attached.earlier.last(0))),
+        atol=1e-5,
+    )
+    with pytest.raises(gm.InputError, match="item bias"):
+        gm.build("amortised", SPLIT.train.items, base="tagnn", width=8)
+
+
+def test_a_plan_passes_its_options_to_the_system_alone():
+    plan = Plan("maml", 8, recipe=TrainingRecipe(epochs=1), options={"anchor": "user", "base": "niser", "decay": 0.3})
+    system = fit_plan(plan, SPLIT)
+    assert system.spec.arguments["base"] == "niser" and system.spec.arguments["anchor"] == "user"
+    assert plan.settings()["options"] == {"anchor": "user", "base": "niser", "decay": 0.3}
+    assert set(system.notes["history"]) == {"niser (base)", "maml"}
+
+
+def test_emptied_contexts_keep_their_target():
+    every, some = next_items(LOG), next_items(LOG, empty=0.4)
+    assert every.target.tolist() == some.target.tolist() == prefixes(LOG).target.tolist()
+    emptied = some.lengths == 0
+    assert 0.3 < emptied.mean() < 0.5 and (some.lengths[~emptied] == every.lengths[~emptied]).all()
+    assert (next_items(LOG, empty=1.0).lengths == 0).all()
+    with pytest.raises(gm.InputError, match="from 0 to 1"):
+        gm.build("personal_reranker", LOG.items, empty=1.5)
+
+
+def test_merged_logs_have_the_sessions_of_both():
+    both = merged(SPLIT.train, SPLIT.valid)
+    assert both.num_sessions == SPLIT.train.num_sessions + SPLIT.valid.num_sessions
+    frame = pd.concat([SPLIT.train.to_frame(), SPLIT.valid.to_frame()]).sort_values(["time"], kind="stable")
+    assert both.to_frame().sort_values("time", kind="stable").values.tolist() == frame.values.tolist()
+    assert (np.diff(both.starts) >= 0).all()
+    with pytest.raises(gm.InputError, match="different items"):
+        merged(log_of(sessions=20, items=7), SPLIT.valid)
