@@ -43,11 +43,7 @@ EPOCHS = (0.5, 1.5, 2.0)
 
 def main() -> None:
     """Try the recipes from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=LOGS)
-    parser.add_argument("system", choices=RANKING)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser().parse_args()
     row = {**vars(options), "protocol": "recipes", **provenance("benchmarks.recipes")}
     path = path_of(row)
     trials: list[Row] = read(path)["trials"] if path.exists() else []
@@ -57,6 +53,15 @@ def main() -> None:
         print(trials[-1], flush=True)
         write_json(path, {**row, "trials": trials, "share": share(trials)})
     print(f"{options.dataset} {options.system}: the default has {share(trials):.1%} of the best recipe's {MEASURE}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command-line options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=LOGS)
+    parser.add_argument("system", choices=RANKING)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def default(system: str, log: EventLog) -> TrainingRecipe:
