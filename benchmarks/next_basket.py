@@ -32,6 +32,7 @@ from graphmeta.evaluation.next_basket import BasketResult, evaluate_next_basket,
 from graphmeta.published.catalogue import RANKING
 from graphmeta.published.fit import fit_plan
 from graphmeta.published.training_plan import Plan
+from graphmeta.training.recipes import TrainingRecipe
 
 PROTOCOL, CHOSEN_BY = "next-basket", "recall@10"
 DATASETS: Mapping[str, Callable[[], tuple[EventLog, EventLog]]] = {
@@ -100,7 +101,10 @@ def evaluated(
     options.arguments = dict(given)
     if options.fit:
         cut = split_by_time(known, test=0.0, valid=0.1)
-        model = fit_plan(Plan(options.system, seed=options.seed, options=given), cut, progress=True)
+        own = {name: value for name, value in given.items() if name != "width"}
+        recipe = TrainingRecipe(epochs=options.epochs)
+        plan = Plan(options.system, given.get("width", 64), options.seed, recipe, options=own)
+        model = fit_plan(plan, cut, progress=True)
         history = model.notes["history"][options.system]
     else:
         model, history = fitted(options, known, None)
