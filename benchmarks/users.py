@@ -26,6 +26,7 @@ from tqdm import tqdm
 import graphmeta as gm
 from benchmarks.accuracy import BASELINES, USER_BASELINES, movielens
 from benchmarks.rows import Row, cost, epoch_row, measured, provenance, write
+from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, split_by_user
@@ -104,7 +105,9 @@ def fitted(options: argparse.Namespace, split: Split) -> tuple[Any, list[Row]]:
     """The trained model, and a row for each epoch of its last training."""
     baselines = BASELINES | USER_BASELINES
     if options.system in baselines:
-        return baselines[options.system](merged(split.train, split.valid), **options.arguments), []
+        known = merged(split.train, split.valid)
+        # a trained system can learn whether items recur within a session; baselines are configured
+        return match_repeats(known, baselines[options.system](known, **options.arguments)), []
     if options.base is None:
         model = gm.fit(split, options.system, seed=options.seed, progress=True)
         saved(model, options.save)
