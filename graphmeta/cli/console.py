@@ -93,12 +93,13 @@ def results(found: Mapping[str, Result], system: str) -> None:
     rows = [(names[key], *(f"{100 * result.metrics[name]:.2f}" for name in shown)) for key, result in found.items()]
     title = f"The last item of {own.samples:,} test sessions among {own.candidates:,}, in %"
     table(title, ("", *shown.values()), rows)
+    lengths = own.slices["context length"]
     by_clicks = [
-        (clicks, f"{part['samples']:,}", *(_both(r.slices["context length"][clicks]) for r in found.values()))
-        for clicks, part in own.slices["context length"].items()
+        (names[key], *(_both(result.slices["context length"][clicks]) for clicks in lengths))
+        for key, result in found.items()
     ]
-    header = ("context length", "sessions", *names.values())
-    table("Hit@20 / MRR@20 in %, by context length (clicks observed)", header, by_clicks)
+    header = ("clicks observed (sessions)", *(f"{clicks} ({part['samples']:,})" for clicks, part in lengths.items()))
+    table("Hit@20 / MRR@20 in %, by context length", header, by_clicks)
 
 
 def _both(found: Mapping[str, float]) -> str:
