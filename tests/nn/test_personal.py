@@ -333,11 +333,16 @@ def test_candidates_of_large_catalogues_are_near_own_and_popular_items(system, m
     torch.testing.assert_close(value, whole[row * ITEMS_OF_LOG + column], rtol=1e-4, atol=1e-5)
 
 
-def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch):
-    """With all items proposed the loss is the full softmax; the sum over sampled ones is right on average."""
+@pytest.mark.parametrize("every", [4096, 5])
+def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch, every):
+    """With all items proposed the loss is the full softmax; the sum over sampled ones is right on average. Both hold
+    in a large catalogue too, where items that are no candidates have no value."""
+    monkeypatch.setattr(personal, "EVERY_ITEM", every)
+    monkeypatch.setattr(personal, "LIKELY", 1)
     head = system.recommender.head
     term = head.score_terms["personal"]
     monkeypatch.setattr(term, "training", True)
+    monkeypatch.setitem(term._buffers, "popular", term.popular[:2])
     samples = attached(LOG, last_clicks(LOG)).take(np.arange(12))
     batch = session_batch(samples, num_items=ITEMS_OF_LOG)
     states, candidates = system.recommender.encode(batch)
@@ -345,8 +350,6 @@ def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch):
     monkeypatch.setattr(personal, "RANDOM", 40 * ITEMS_OF_LOG)
     torch.testing.assert_close(ProposedSoftmaxLoss()(head, states, batch, candidates), full, rtol=1e-4, atol=1e-4)
     monkeypatch.setattr(personal, "RANDOM", 3)
-    monkeypatch.setattr(personal, "LIKELY", 1)
-    monkeypatch.setattr(term, "popular", term.popular[:2])
     torch.manual_seed(0)
     own = head(states, batch, candidates)[torch.arange(12), batch["sample"].target]
     sums = [(ProposedSoftmaxLoss()(head, states, batch, candidates) + own).exp() for _ in range(400)]

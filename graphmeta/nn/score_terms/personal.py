@@ -36,8 +36,8 @@ class PersonalReranker(nn.Module):
     training.
 
     Candidates are all items, or, in a catalogue of more than ``EVERY_ITEM``, those of the user's earlier sessions, the
-    session's own items, their neighbours and the most popular ones. In training they are the user's and the session's
-    items, their nearest neighbours, popular items and random ones, see :meth:`proposed`.
+    session's own items, their nearest neighbours and the most popular ones; f of all others is 0. In training the
+    others are sampled, see :meth:`proposed`.
 
     The last layers are initialised to zero, so that the model is unchanged at first. It must not be trained on the
     sessions that were counted: ``TrainOptions(statistics_log=earlier)``. It is not adapted.
@@ -138,8 +138,8 @@ class PersonalReranker(nn.Module):
         if size <= EVERY_ITEM:
             key = torch.arange(samples * size, device=self.similar.device)
         else:
-            key = torch.unique(torch.cat(self._likely(batch, self.similar.shape[1])))
-        return key // size, key % size, self.values_of(batch, key, product)
+            key = torch.unique(torch.cat(self._likely(batch, LIKELY)))
+        return key // size, key % size, self._values(batch, key, product)
 
     def proposed(self, batch: HeteroData, target: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates to train on as sorted numbers ``sample · C + item`` ``[N]``, and the logarithms of their weights;
@@ -178,7 +178,17 @@ class PersonalReranker(nn.Module):
         return found
 
     def values_of(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
-        """The values of these pairs (sorted numbers ``sample · C + item``), ``[N]``."""
+        """The values of these pairs (sorted numbers ``sample · C + item``), ``[N]``; 0 where they are no candidates."""
+        if len(self.similar) <= EVERY_ITEM:
+            return self._values(batch, key, product)
+        likely = torch.unique(torch.cat(self._likely(batch, LIKELY)))
+        at = torch.searchsorted(likely, key).clamp(max=len(likely) - 1)
+        found = (likely[at] == key).nonzero().squeeze(1)
+        values = self._values(batch, likely, product)
+        return values.new_zeros(len(key)).index_copy(0, found, values[at[found]])
+
+    def _values(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
+        """f of these pairs, ``[N]``."""
         x = self.columns(batch, key, product)
         if self.training and not self.deviation.any():
             self.mean.copy_(x.detach().mean(0))
