@@ -50,6 +50,7 @@ from graphmeta.sampling.user_histories import Earlier, UserHistories
 from graphmeta.storage import not_finite, save_state
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
+_FEATURES = 16  # a system that reads histories may compute many numbers for each score
 
 
 _REMEDIES = {
@@ -247,7 +248,13 @@ class System(nn.Module, metaclass=_NamesRemedies):
         return isinstance(self.loss, ScoresCatalogue) and self.loss.scores_catalogue
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
-        """The samples (or tasks) of one epoch."""
+        """The samples (or tasks) of one epoch.
+
+        Raises:
+            InputError: users as tasks, and a log without users.
+        """
+        if self.adaptation is not None and self.adaptation.support.reads_history and log.users is None:
+            raise InputError("tasks are users, and the log has none; name its user column when reading it (user=)")
         return self.with_history(self.samples(log, max_length=self.max_length), log)
 
     def fit_statistics(self, log: EventLog) -> None:
@@ -516,21 +523,28 @@ class System(nn.Module, metaclass=_NamesRemedies):
             )
         if len(sessions) == 0:
             return []
-        earlier = self._earlier(history, users, len(sessions))
+        earlier = self._earlier(history, users, times, len(sessions))
         queries = Sessions.of(
             self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown, earlier=earlier
         )
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
             warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
         found: list[list[Recommendation]] = [[] for _ in queries.rows]
-        for places, samples in queries.batches(max(1, _SCORES // (4 * self.num_items)), max_length=self.max_length):
+        size = _SCORES // (4 * self.num_items * (_FEATURES if self.reads_history else 1))
+        for places, samples in queries.batches(max(1, size), max_length=self.max_length):
             seen = [queries.rows[place] for place in places] if exclude_seen else None
             scores = self.scores(samples, **adapting)
             for place, best in zip(places, best_of(scores, int(k), self.items, seen), strict=True):
                 found[place] = best
         return found
 
-    def _earlier(self, history: History | None, users: Sequence[Any] | None, sessions: int) -> Earlier | None:
+    def _earlier(
+        self,
+        history: History | None,
+        users: Sequence[Any] | None,
+        times: Sequence[Sequence[float]] | None,
+        sessions: int,
+    ) -> Earlier | None:
         """The earlier sessions of the users of this many sessions."""
         if not self.reads_history:
             if history is not None:
@@ -539,7 +553,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         for name, given in (("users", users), ("histories", None if isinstance(history, EventLog) else history)):
             if given is not None and len(given) != sessions:
                 raise InputError(f"{len(given)} {name} for {sessions} sessions; pass one per session")
-        return given_earlier(history, users, items=self.items, kept=self.histories)
+        return given_earlier(history, users, items=self.items, kept=self.histories, times=times)
 
     def save(self, folder: str | Path, *, keep_histories: bool = False) -> None:
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.

@@ -308,7 +308,18 @@ def test_recommendations_read_a_history_that_is_passed(trained, tmp_path):
 
 
 def test_each_user_of_a_request_has_its_own_history():
-    earlier = given_earlier([[["i1", "nothing"], ["i2"]], [], [["i3"]]], None, items=LOG.items, kept=None)
+    with pytest.warns(UserWarning, match="1 items of the history"):
+        earlier = given_earlier([[["i1", "nothing"], ["i2"]], [], [["i3"]]], None, items=LOG.items, kept=None)
+    assert earlier.columns().days.tolist() == [14.0, 7.0, 7.0]
+    kept = UserHistories.of(LOG)
+    usual = float(np.median([gap for u in range(USERS) for gap in np.diff(kept.starts[kept.ptr[u] : kept.ptr[u + 1]])]))
+    dated = given_earlier([[["i1"], ["i2"]]], None, items=LOG.items, kept=kept)
+    np.testing.assert_allclose(dated.columns().days, [2 * usual / 86400, usual / 86400])
+    with pytest.raises(InputError, match="is one id, not a session"):
+        given_earlier([["i1", "i2"]], None, items=LOG.items, kept=None)
+    for wrong in ("i1", 5):
+        with pytest.raises(InputError):
+            given_earlier(wrong, None, items=LOG.items, kept=None)
     assert earlier.sessions.tolist() == [2, 0, 1]
     assert LOG.items.ids[earlier.columns().n_id].tolist() == ["i1", "i2", "i3"]
     assert earlier.columns().age.tolist() == [2, 1, 1]
@@ -352,3 +363,45 @@ def test_sequences_of_users_are_read_where_users_are_known(name):
     found = system.scores(samples)
     torch.testing.assert_close(found, system.scores(longer))
     assert not torch.allclose(found, system.scores(replace(samples, earlier=None)))
+
+
+def test_a_request_reads_what_ended_before_its_time(trained):
+    split, system = trained
+    user = split.train.users.ids[0]
+    own = np.flatnonzero(split.train.session_user == 0)
+    begin = split.train.starts[own[2]]
+    known = system.histories.for_users([user], before=np.array([begin]))
+    ended = [s for s in own if split.train.time[split.train.ptr[s + 1] - 1] < begin]
+    assert known.sessions[0] <= len(ended) < len(own) and known.query_time[0] == begin
+    early = system.recommend(["i1"], 5, user=user, times=[begin])
+    assert early != system.recommend(["i1"], 5, user=user)
+    end = system.histories.for_users([user])
+    assert end.query_time[0] > system.histories.time.max() and end.sessions[0] == len(own)
+
+
+def test_logs_that_do_not_fit_are_refused(trained):
+    split, system = trained
+    with pytest.raises(InputError, match="some of the logs have times"):
+        UserHistories.of(split.train, replace(split.test, has_time=False))
+    for wrong in ("log.csv", split):
+        with pytest.raises(InputError):
+            UserHistories.of(wrong)
+    with pytest.raises(InputError, match="a log or a split"):
+        gm.evaluate(system, split.test, ks=(5,), history="log.csv")
+    without = replace(split.train, users=None, session_user=None)
+    with pytest.raises(InputError, match="tasks are users"):
+        list(gm.train(gm.build("maml", without.items, base="niser", width=8, anchor="user"), without, epochs=1))
+    with pytest.raises(InputError, match="pass anchor='user'"):
+        gm.build("maml", LOG.items, base="niser", history=3)
+    with pytest.raises(InputError, match="max_support"):
+        UserTasks(max_support=0)
+
+
+def test_sessions_numbered_from_zero_again_are_others():
+    """Two files of one shop, each with sessions 0, 1, 2 …: histories keep the sessions of both."""
+    table = frame(20)
+    later = table.assign(time=table.time + 1e6)
+    first = read(table)
+    second = read(later).aligned_to(first.items, first.users)
+    both = UserHistories.of(first, second)
+    assert len(both.sessions) == 40 and len(UserHistories.of(first, first).sessions) == 20

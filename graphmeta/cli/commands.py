@@ -438,21 +438,28 @@ def _known_sessions(model: Trained, user: str | None, history: Path | None) -> E
     """The log of ``--history``; prints how many of the user's sessions are read."""
     from graphmeta.cli.fit_job import read_like
     from graphmeta.sampling.given_histories import given_earlier
+    from graphmeta.sampling.user_histories import UserHistories
 
     if not model.reads_history:
         if history is not None:
             raise InputError("this model reads no history; leave --history out, or fit a system that adapts to users")
         return None
-    log = None if history is None else read_like(model, history)
     if user is None:
+        if history is not None:
+            raise InputError("--history needs the user whose sessions are read: --user")
         console.say("note: no --user, so the recommendations are not adapted to one")
-        return log
+        return None
+    log = None if history is None else read_like(model, history)
+    if log is not None and model.histories is not None:
+        model.histories = model.histories.joined(UserHistories.of(log.aligned_to(model.items, log.users)))
+        log = None
     earlier = given_earlier(log, [user], items=model.items, kept=model.histories)
     if earlier is None or not earlier.sessions[0]:
         remedy = "name a log that has some: --history FILE" if log is None else "check the id"
         console.say(f"note: no session of user {user!r} is known, so nothing is adapted; {remedy}")
     else:
-        console.say(f"user {user}: {earlier.sessions[0]:,} earlier sessions, {earlier.events[0]:,} events")
+        sessions, events = int(earlier.sessions[0]), int(earlier.events[0])
+        console.say(f"user {user}: {sessions:,} earlier session{'s' * (sessions != 1)}, {events:,} events")
     return log
 
 

@@ -223,7 +223,9 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
     queries = test_queries(known, rules)
     if system.reads_history:
         own = new.aligned_to(system.items, new.users)
-        queries = with_earlier(queries, own, [log.aligned_to(system.items, log.users)])
+        histories = UserHistories.of(log.aligned_to(system.items, log.users))
+        histories = histories if system.histories is None else system.histories.joined(histories)
+        queries = histories.attached(queries, own)
     results = compare(system, queries, past=load_history(folder, system.items), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {

@@ -69,8 +69,9 @@ def compare(
         # The start (a gate, a memory) is the trained one.
         found["without_steps"] = measured(system, "without steps", steps=0)
     if system.reads_history and queries.earlier is not None:
+        unknown = replace(queries, earlier=queries.earlier.last(0))
         found["without_history"] = evaluate(
-            system, plain, ks=KS, support=past.support, progress=lambda rows: bar(rows, "without history")
+            system, unknown, ks=KS, support=past.support, progress=lambda rows: bar(rows, "without history")
         )
     return found | {"system": measured(system, "system")}
 

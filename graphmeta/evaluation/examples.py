@@ -63,6 +63,9 @@ def examples(
         return _personal(system, test, history, number=number, k=k)
     queries, items = last_clicks(test), system.items
     fitting = np.flatnonzero((queries.lengths >= 2) & (queries.lengths <= 6))
+    number = min(number, len(fitting))
+    if number == 0:
+        return []
     chosen = queries.take(fitting[np.linspace(0, len(fitting), number + 2)[1:-1].astype(int)])
     sessions = [queries.item[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)]
     times, users = chosen.time, system.users
@@ -87,6 +90,9 @@ def _personal(system: System, test: EventLog, history: Split, *, number: int, k:
     queries = UserHistories.of(*history.parts).attached(last_clicks(test), test)
     assert queries.earlier is not None
     fitting = np.flatnonzero((queries.lengths >= 2) & (queries.lengths <= 6) & (queries.earlier.sessions >= 3))
+    number = min(number, len(fitting))
+    if number == 0:
+        return []
     chosen = queries.take(fitting[np.linspace(0, len(fitting), number + 2)[1:-1].astype(int)])
     target = torch.from_numpy(chosen.target)
     scores = [system.scores(samples) for samples in (chosen, replace(chosen, earlier=None))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
@@ -147,7 +147,7 @@ def evaluate_next_basket(
     )
 
 
-def basket_queries(model: Scorer, last: EventLog, known: Iterable[EventLog | Split | None]) -> Baskets:
+def basket_queries(model: Scorer, last: EventLog, known: Sequence[EventLog | Split | None]) -> Baskets:
     """The sessions of a log as targets, each with its user's earlier sessions in the ``known`` logs.
 
     Raises:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from graphmeta.data.events import EventLog
@@ -70,6 +71,12 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
             "the samples have other user indices than the model; pass the log itself, or align it: "
             "log.aligned_to(model.items, model.users)"
         )
+    if reads_history(model) and given.user is not None and given.earlier is None:
+        warnings.warn(
+            "the samples have no earlier sessions of their users, which this model reads; pass the log itself, or "
+            "attach them: UserHistories.of(log).attached(samples, log)",
+            stacklevel=3,
+        )
     return given
 
 
@@ -91,9 +98,12 @@ def with_history(model: Scorer, samples: Samples, log: EventLog, *known: EventLo
 
 
 def known_histories(
-    model: Scorer, known: Iterable[EventLog | Split | None], log: EventLog
+    model: Scorer, known: Sequence[EventLog | Split | None], log: EventLog
 ) -> tuple[UserHistories, EventLog]:
     """The users' sessions in these logs and those the model stores, with its item indices; the aligned ``log``."""
+    for one in known:
+        if not (one is None or isinstance(one, EventLog | Split)):
+            raise InputError(f"history= takes a log or a split, not a {type(one).__name__}")
     items = items_of(model)
     parts = [part for one in known if one is not None for part in (one.parts if isinstance(one, Split) else (one,))]
     *own, last = (part if items is None else part.aligned_to(items, part.users) for part in (*parts, log))

@@ -18,7 +18,7 @@ import numpy as np
 from graphmeta.adapt.inner import InnerLoop, MultiStep, OrderSchedule
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, SerializableStep, Step
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_whole
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
 from graphmeta.nn.encoders.convolution import ACTIVATIONS, Activation
 from graphmeta.nn.encoders.hetero import MESSAGES, Messages
@@ -75,7 +75,10 @@ class UserTasks:
             :class:`~graphmeta.adapt.support.UserSupport`.
         item_bias: whether the head gets an item bias, which a task adapts.
         bias_rate: its initial learning rate, if ``step`` is a number; the rates are then learned, one for the item
-            bias and one for all other parameters.
+            bias and one, ``step``, for all other parameters, if there are any in scope.
+
+    Raises:
+        InputError: ``sessions`` or ``max_support`` below 1.
     """
 
     sessions: int | None = None
@@ -83,6 +86,11 @@ class UserTasks:
     decay: float = 0.05
     item_bias: bool = True
     bias_rate: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_whole("max_support", self.max_support, 1)
+        if self.sessions is not None:
+            check_whole("sessions", self.sessions, 1)
 
 
 Anchor = UserTasks | None  # what a task is: a user, or if None a session
@@ -297,6 +305,8 @@ def _make_anchor(values: Mapping[str, Any], default: Anchor) -> Anchor:
         raise InputError(f"anchor={anchor!r} must be session or user")
     given = {own: values[name] for name, own in _OF_USERS.items() if values.get(name) is not None}
     if anchor == "session":
+        if given:
+            raise InputError(f"{' and '.join(given)} belong to tasks of users; pass anchor='user' with them")
         return None
     return replace(default or UserTasks(), **given)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.splits import check_log
 from graphmeta.data.tables import EntityTable, locate, same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.padding import ragged
@@ -43,16 +44,25 @@ class UserHistories:
 
     @classmethod
     def of(cls, *logs: EventLog) -> UserHistories:
-        """The sessions of known users in these logs; a session id that is in several logs counts in the first of them.
+        """The sessions of known users in these logs; a session that is in several logs (the same id, user and time of
+        the first event) counts once.
 
         Args:
-            logs: logs with the same item indices, e.g. the parts of a split.
+            logs: logs with the same item indices, e.g. the parts of a split. Row numbers of logs without times must be
+                of one file.
 
         Raises:
-            InputError: a log without users, or with other item indices than the first, or no log.
+            InputError: a log without users, or with other item indices than the first, logs with and without times, or
+                no log.
         """
         if not logs:
             raise InputError("there is no log to take histories from; pass one")
+        for log in logs:
+            check_log("UserHistories.of", log)
+        if len({log.has_time for log in logs}) > 1:
+            raise InputError(
+                "some of the logs have times and some have none; read all with the column of times (time=)"
+            )
         for log in logs:
             if log.users is None or log.session_user is None:
                 raise InputError("the log has no users; name its user column when reading it (user=)")
@@ -63,7 +73,8 @@ class UserHistories:
         ids = np.concatenate([log.sessions.astype(object) for log in logs])
         lengths = np.concatenate([log.lengths for log in logs])
         starts = np.concatenate([np.append(log.time, np.inf)[log.ptr[:-1]] for log in logs])
-        kept = np.flatnonzero((owner >= 0) & (lengths > 0) & ~pd.Series(ids).duplicated().to_numpy())
+        again = pd.DataFrame({"id": ids, "user": owner, "start": starts}).duplicated().to_numpy()
+        kept = np.flatnonzero((owner >= 0) & (lengths > 0) & ~again)
         kept = kept[np.lexsort((kept, starts[kept], owner[kept]))]
         first = np.cumsum(lengths) - lengths
         rows, begin = ragged(first[kept], lengths[kept])
@@ -143,10 +154,17 @@ class UserHistories:
         user = number[log.session_user[samples.session]]
         return replace(samples, earlier=self.earlier(user, log.starts[samples.session], sessions=sessions))
 
-    def for_users(self, users: Sequence[Any], *, sessions: int | None = None) -> Earlier:
-        """All sessions of these users, by id; an unknown user has none."""
+    def for_users(
+        self, users: Sequence[Any], *, before: np.ndarray | None = None, sessions: int | None = None
+    ) -> Earlier:
+        """The sessions of these users, by id; an unknown user has none.
+
+        Args:
+            before: the time of each question ``[S]``; the end of all histories if not given.
+        """
         user = locate(self.users.ids, np.array(list(users), dtype=object))
-        return self.earlier(user, np.full(len(user), np.inf), sessions=sessions)
+        now = np.nextafter(self.time.max(initial=0.0), np.inf)
+        return self.earlier(user, np.full(len(user), now) if before is None else before, sessions=sessions)
 
     def earlier(self, user: np.ndarray, before: np.ndarray, *, sessions: int | None = None) -> Earlier:
         """The users' sessions that are earlier than a time, at most the last ``sessions`` of each."""
@@ -154,8 +172,7 @@ class UserHistories:
         since = np.where(user >= 0, self.ptr[user], 0)
         if sessions is not None:
             since = np.maximum(since, until - sessions)
-        last = np.append(self.ends, 0.0)[np.maximum(until, 1) - 1]
-        return Earlier(self, since, until, np.where(np.isfinite(before), before, last), sessions)
+        return Earlier(self, since, until, before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +186,6 @@ class Earlier:
     since: np.ndarray
     until: np.ndarray
     query_time: np.ndarray
-    limit: int | None = None
 
     @property
     def sessions(self) -> np.ndarray:

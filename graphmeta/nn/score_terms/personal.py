@@ -21,7 +21,7 @@ from graphmeta.nn.score_terms.repeat import RecencyFrequency
 
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
 POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
-COARSE = 20  # attributes of at most this many values are not read: they hardly tell items apart
+COARSE = 20  # attributes of at most this many values are not read: they hardly separate items
 PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table of how often two share a session
 
 
