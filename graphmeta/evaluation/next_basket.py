@@ -110,7 +110,7 @@ def evaluate_next_basket(
     >>> log = fake_log(sessions=60)
     >>> result = evaluate_next_basket(PersonalFrequency(last_baskets(log)[0]), log)
     >>> result.samples, list(result.slices["known sessions"])[:3], round(result.metrics["repeat_share"], 3)
-    (20, ['0', '1', '2'], 0.3)
+    (20, ['0', '1', '2'], 0.175)
     """
     check_model(model, log, "evaluate_next_basket")
     if not isinstance(log, EventLog):

@@ -93,7 +93,7 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
         drop(checkpoint.folder)
     untrained = skeleton(plan.system, split.train.items, users=split.train.users)
     if untrained is not None:
-        warn_unread(untrained, stacklevel=4)
+        warn_unread(untrained, stacklevel=5)
     earlier, later = _data_of_stages(plan, split)
     first, last = stages(plan, earlier.train, later.train)
     train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
