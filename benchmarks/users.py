@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-start", help="folder of the trained base")
     parser.add_argument("--save", help="folder to save the system in")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON")
-    parser.add_argument("--epochs", type=int, default=2, help="of meta-training; 0: not meta-trained")
+    parser.add_argument("--epochs", type=int, default=2, help="of meta-training; 0: rates as given")
     parser.add_argument("--lr", type=float, default=1e-2, help="of meta-training")
     parser.add_argument("--batch-size", type=int, default=25, help="tasks per step of meta-training")
     parser.add_argument("--curve", type=int, default=1000, help="queries of the curve by known sessions; 0: none")
@@ -115,16 +115,20 @@ def fitted(options: argparse.Namespace, split: Split) -> tuple[Any, list[Row]]:
     base = load(options.warm_start) if options.warm_start else gm.fit(split, options.base, seed=options.seed)
     arguments = {"anchor": "user", **options.arguments} if "anchor" in CATALOGUE[options.system].options else {}
     model = gm.build(options.system, base.items, base=base, **(arguments or options.arguments))
-    reports = list(
-        gm.train(
-            model,
-            split.train,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            optimizer=adam_without_decay(options.lr),
-            valid=split.valid,
-            seed=options.seed,
-            options=gm.TrainOptions(progress=partial(tqdm, mininterval=10)),
+    reports = (
+        []
+        if not options.epochs
+        else list(
+            gm.train(
+                model,
+                split.train,
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                optimizer=adam_without_decay(options.lr),
+                valid=split.valid,
+                seed=options.seed,
+                options=gm.TrainOptions(progress=partial(tqdm, mininterval=10)),
+            )
         )
     )
     saved(model, options.save)

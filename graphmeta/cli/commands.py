@@ -167,7 +167,7 @@ def run(
     outcome = _train(work, log, split)
     if outcome is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
-    console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
+    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,8 @@ def fit(
 
     users = reading.user is not None
     name_of_system = training.named(users=users)
+    if keep_histories and not users:
+        raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
     _ready(name_of_system, out, users=users)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     log, name = reading.log(), reading.events.name
@@ -242,7 +244,7 @@ def fit(
     console.say(f"{name}: " + console.sizes(log, split))
     work = job.Job(training.plan(limits, users=users), reading.columns(), rules, name, out, resume, keep_histories)
     _train(work, log, split)
-    console.say(f"written: {out}/metrics.json, {out}/curves.png, {out}/model")
+    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
 
 
 @app.command()

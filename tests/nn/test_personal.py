@@ -391,6 +391,7 @@ def test_an_empty_session_is_ranked_by_the_history(system):
     assert [one.item for one in alone[0]] == best
 
 
+@pytest.mark.filterwarnings("ignore:personal_reranker ignores item columns")  # it has four values
 def test_it_is_trained_on_the_last_quarter_and_refitted(tmp_path):
     split = gm.split_by_time(log_of(sessions=200), test=0.1, valid=0.1)
     made = gm.fit(split, "personal_reranker", epochs=1, width=8)

@@ -98,8 +98,8 @@ class PersonalReranker(nn.Module):
         return 1 + 3 + session_features.CONTEXT + 7 + known + per_attribute * len(self.values)
 
     def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row."""
-        return column.kind == Categorical.kind
+        """Whether it is a categorical column with one value per row, of more than ``COARSE`` values."""
+        return isinstance(column, Categorical) and column.size > COARSE
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.
