@@ -206,12 +206,6 @@ def test_baskets_are_learned_by_leaving_any_item_out():
 @pytest.fixture(scope="module")
 def system():
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(personal, "COARSE", 0)
-        return _system()
-
-
-def _system():
     made = gm.build("personal_reranker", LOG.items, width=8)
     made.fit_statistics(LOG)
     for weight in made.recommender.head.score_terms["personal"].parameters():
@@ -391,7 +385,6 @@ def test_an_empty_session_is_ranked_by_the_history(system):
     assert [one.item for one in alone[0]] == best
 
 
-@pytest.mark.filterwarnings("ignore:personal_reranker ignores item columns")  # it has four values
 def test_it_is_trained_on_the_last_quarter_and_refitted(tmp_path):
     split = gm.split_by_time(log_of(sessions=200), test=0.1, valid=0.1)
     made = gm.fit(split, "personal_reranker", epochs=1, width=8)
@@ -406,3 +399,14 @@ def test_it_is_trained_on_the_last_quarter_and_refitted(tmp_path):
     assert kept.recommend([1], 5) == plain.recommend([1], 5, user=user)
     made.save(tmp_path / "kept")
     assert gm.load(tmp_path / "kept").histories is None, "histories of an earlier save are removed"
+
+
+def test_attributes_that_do_not_separate_items_are_not_read():
+    """Twenty values of 3,000 items do not, twenty of 1,000 do; the system says what it ignores."""
+    table = pd.DataFrame({"i": np.arange(3000), "fine": np.arange(3000) % 40, "coarse": np.arange(3000) % 19})
+    items = EntityTable.read(table, key="i")
+    few = items.take(np.arange(1000))
+    for shop, read in ((items, {"fine"}), (few, {"fine", "coarse"})):
+        term = PersonalReranker(len(shop), list(shop.attributes.values()))
+        assert {name for name, one in shop.columns.items() if term.reads_column(name, one)} == read
+        assert len(term.values) == len(read)

@@ -46,6 +46,7 @@ def training_loss(system: System, samples: Samples) -> float:
 
 @pytest.mark.filterwarnings("ignore:.*next click")
 @pytest.mark.filterwarnings("ignore:.*statistics_log=")
+@pytest.mark.filterwarnings("ignore:personal_reranker ignores item columns")  # department and brand
 @pytest.mark.parametrize("name", RANKING)
 def test_it_learns_on_the_bundled_dataset(name, baskets):
     system = untrained(name, baskets.train)

@@ -21,7 +21,7 @@ from graphmeta.nn.score_terms.repeat import RecencyFrequency
 
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
 POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
-COARSE = 20  # attributes of at most this many values are not read: they hardly separate items
+COARSE = 20  # an attribute of at most this many values, with a hundred items each, is not read
 PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table of how often two share a session
 
 
@@ -43,7 +43,8 @@ class PersonalReranker(nn.Module):
     sessions that were counted: ``TrainOptions(statistics_log=earlier)``. It is not adapted.
 
     Args:
-        attributes: single-valued attributes of the items, of which those with more than ``COARSE`` values are read.
+        attributes: single-valued attributes of the items, of which those are read that have more than ``COARSE``
+            values, or fewer than a hundred items per value.
         neighbours: stored for each item; hidden: width of the two layers.
 
     Shapes: one value for each sample and candidate item.
@@ -58,7 +59,7 @@ class PersonalReranker(nn.Module):
         self, num_items: int, attributes: Sequence[Categorical] = (), *, neighbours: int = 200, hidden: int = 32
     ) -> None:
         super().__init__()
-        attributes = [attribute for attribute in attributes if attribute.size > COARSE]
+        attributes = [attribute for attribute in attributes if attribute.size > _least_values(num_items)]
         self.values = [attribute.size for attribute in attributes]
         codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
         self.categories: Tensor
@@ -98,8 +99,8 @@ class PersonalReranker(nn.Module):
         return 1 + 3 + session_features.CONTEXT + 7 + known + per_attribute * len(self.values)
 
     def reads_column(self, name: str, column: Column) -> bool:
-        """Whether it is a categorical column with one value per row, of more than ``COARSE`` values."""
-        return isinstance(column, Categorical) and column.size > COARSE
+        """Whether it is a categorical column with one value per row that separates items."""
+        return isinstance(column, Categorical) and column.size > _least_values(len(self.similar))
 
     def fit_statistics(self, log: EventLog) -> None:
         """Count the training log.
@@ -269,3 +270,8 @@ class PersonalReranker(nn.Module):
         return session_features.Neighbours(
             at[kept], present.batch[row], own.recency[row], cosine, cosine * (one * two).sqrt(), one, two
         )
+
+
+def _least_values(num_items: int) -> float:
+    """An attribute is read if it has more values than this."""
+    return min(COARSE, num_items / 100)
