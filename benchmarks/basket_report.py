@@ -6,7 +6,7 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import named
-from benchmarks.rows import Row, by_variant, commands, heading, spread
+from benchmarks.rows import KNOWN, Row, by_variant, commands, heading, known_slices, metrics_table
 
 COLUMNS = {
     "recall@10": "Recall@10",
@@ -18,7 +18,6 @@ COLUMNS = {
     "recall_repeat@10": "repeat",
     "recall_explore@10": "explore",
 }
-KNOWN = "known sessions"
 
 
 def basket_section(title: str, rows: list[Row], text: str) -> str:
@@ -30,14 +29,10 @@ def basket_section(title: str, rows: list[Row], text: str) -> str:
         text,
         f"{first['samples']:,} users, {first['candidates']:,} candidates; the user has bought "
         f"{100 * first['metrics']['repeat_share']:.1f} % of a basket's items before.\n",
-        *heading([*COLUMNS.values(), "seeds", "min", "date"]),
+        *metrics_table(ordered, COLUMNS),
     ]
-    for name, runs in ordered.items():
-        values = [spread([run["metrics"][column] for run in runs]) for column in COLUMNS]
-        minutes, date = f"{mean(run['wall_s'] for run in runs) / 60:.1f}", max(run["date"] for run in runs)
-        lines.append(f"| {' | '.join([name, *values, str(len(runs)), minutes, date])} |")
-    slices = {name: part["samples"] for name, part in first["slices"][KNOWN].items() if part["samples"]}
-    lines += ["", "Recall@10 by known baskets (users):\n", *heading([f"{n} ({size:,})" for n, size in slices.items()])]
+    slices = known_slices(first)
+    lines += ["", "Recall@10 by known baskets (users):\n", *heading(list(slices.values()))]
     for name, runs in ordered.items():
         values = [f"{100 * mean(run['slices'][KNOWN][n]['recall@10'] for run in runs):.2f}" for n in slices]
         lines.append(f"| {name} | {' | '.join(values)} |")

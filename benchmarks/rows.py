@@ -15,7 +15,7 @@ import subprocess
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -163,3 +163,25 @@ def by_variant(rows: list[Row]) -> list[list[Row]]:
 def variant(row: Row) -> str:
     """The command without its seed, in flags and in names of saved folders: equal for the seeds of one variant."""
     return re.sub(r" --seed \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
+
+
+KNOWN = "known sessions"  # the slices by the number of a user's known sessions
+
+
+def metrics_table(ordered: Mapping[str, Sequence[Row]], columns: Mapping[str, str]) -> list[str]:
+    """A table of metrics in %, a row for each variant with its number of seeds, minutes and date.
+
+    Args:
+        ordered: the seeds of each variant, by label; columns: titles by metric.
+    """
+    lines = heading([*columns.values(), "seeds", "min", "date"])
+    for name, runs in ordered.items():
+        values = [spread([run["metrics"][column] for run in runs]) for column in columns]
+        minutes, date = f"{mean(run['wall_s'] for run in runs) / 60:.1f}", max(run["date"] for run in runs)
+        lines.append(f"| {' | '.join([name, *values, str(len(runs)), minutes, date])} |")
+    return lines
+
+
+def known_slices(row: Row) -> dict[str, str]:
+    """The titles of the slices by known sessions that have samples, with their number."""
+    return {name: f"{name} ({part['samples']:,})" for name, part in row["slices"][KNOWN].items() if part["samples"]}

@@ -6,10 +6,9 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import named
-from benchmarks.rows import Row, by_variant, commands, heading, spread
+from benchmarks.rows import KNOWN, Row, by_variant, commands, heading, known_slices, metrics_table
 
 COLUMNS = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20"}
-KNOWN = "known sessions"
 
 
 def users_section(title: str, rows: list[Row], text: str) -> str:
@@ -20,15 +19,11 @@ def users_section(title: str, rows: list[Row], text: str) -> str:
         f"## {title}\n",
         text,
         f"{first['samples']:,} queries, {first['candidates']:,} candidates, in %.\n",
-        *heading([*COLUMNS.values(), "seeds", "min", "date"]),
+        *metrics_table(ordered, COLUMNS),
     ]
-    for name, runs in ordered.items():
-        values = [spread([run["metrics"][column] for run in runs]) for column in COLUMNS]
-        minutes, date = f"{mean(run['wall_s'] for run in runs) / 60:.1f}", max(run["date"] for run in runs)
-        lines.append(f"| {' | '.join([name, *values, str(len(runs)), minutes, date])} |")
-    slices = {name: part["samples"] for name, part in first["slices"][KNOWN].items() if part["samples"]}
+    slices = known_slices(first)
     lines += ["", "Hit@20 / MRR@20 by the known sessions of the user (queries):\n"]
-    lines += heading([f"{n} ({size:,})" for n, size in slices.items()])
+    lines += heading(list(slices.values()))
     for name, runs in ordered.items():
         values = [_both([run["slices"][KNOWN][n] for run in runs]) for n in slices]
         lines.append(f"| {name} | {' | '.join(values)} |")

@@ -286,21 +286,14 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """Whether it reads the earlier sessions of a sample's user."""
         return any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules() if part is not self)
 
-    def with_history(
-        self, samples: Samples | Tasks, log: EventLog, histories: UserHistories | None = None
-    ) -> Samples | Tasks:
-        """The samples of a log with the earlier sessions of their users, if the system reads these and the log has
-        users.
-
-        Args:
-            histories: all sessions to choose from; the system's own and those of the log if not given.
+    def with_history(self, samples: Samples | Tasks, log: EventLog) -> Samples | Tasks:
+        """The samples of a log with the earlier sessions of their users, of the system's own histories and of the log,
+        if the system reads these and the log has users.
         """
         if not self.reads_history or log.users is None or isinstance(samples, Tasks):
             return samples
-        if histories is None:
-            own = UserHistories.of(log)
-            histories = own if self.histories is None else self.histories.joined(own)
-        return histories.attached(samples, log)
+        own = UserHistories.of(log)
+        return (own if self.histories is None else self.histories.joined(own)).attached(samples, log)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once."""

@@ -86,7 +86,8 @@ def test_histories_are_those_of_a_loop():
 def test_a_limit_keeps_the_latest_sessions_and_events():
     histories = UserHistories.of(LOG)
     samples = last_clicks(LOG)
-    every, two = (histories.attached(samples, LOG, sessions=n).earlier for n in (None, 2))
+    every = histories.attached(samples, LOG).earlier
+    two = every.last(2)
     assert (two.sessions == np.minimum(every.sessions, 2)).all() and (two.until == every.until).all()
     rows, ptr = every.latest(3)
     whole, whole_ptr = every.latest(None)

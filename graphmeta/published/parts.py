@@ -139,21 +139,31 @@ def anchored(own: System, anchor: Anchor, scope: Scope, step: Step | float) -> t
     if users is None:
         return scope, {"step": step_of(step), "support": SessionSupport()}
     own.max_support = users.max_support
-    support, head = UserSupport(sessions=users.sessions, decay=users.decay), own.recommender.head
+    support = UserSupport(sessions=users.sessions, decay=users.decay)
     if not users.item_bias:
         return scope, {"step": step_of(step), "support": support}
-    if not isinstance(head, LearnsItemBias):
-        raise InputError(
-            f"{type(head).__name__} has no item bias (graphmeta.protocols.LearnsItemBias); pass "
-            f"anchor=UserTasks(item_bias=False), or choose a base whose head scores by products, such as niser"
-        )
-    head.add_item_bias(own.num_items)
+    add_item_bias(own, "pass anchor=UserTasks(item_bias=False)")
     alone = scope.prefixes == ITEM_BIAS.prefixes
     scope = scope if scope.holds(_ITEM_BIAS) else Scope(*scope.prefixes, _ITEM_BIAS, without=scope.without)
     if isinstance(step, int | float):
         rates = {_ITEM_BIAS: users.bias_rate} if alone else {_ITEM_BIAS: users.bias_rate, "": float(step)}
         step = GroupRates(rates, per_step=False)
     return scope, {"step": step, "support": support}
+
+
+def add_item_bias(system: System, remedy: str) -> None:
+    """Give the system's head an item bias.
+
+    Raises:
+        InputError: a head that cannot have one; names the ``remedy``.
+    """
+    head = system.recommender.head
+    if not isinstance(head, LearnsItemBias):
+        raise InputError(
+            f"{type(head).__name__} has no item bias (graphmeta.protocols.LearnsItemBias); {remedy}, or choose a base "
+            f"whose head scores by products, such as niser"
+        )
+    head.add_item_bias(system.num_items)
 
 
 def path_adaptation(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.sampling.user_histories import UserHistories
@@ -37,25 +36,16 @@ def load_histories(folder: Path, items: EntityTable) -> UserHistories | None:
         return None
     tensors, document = load_state(folder, _NAME)
     try:
-        item, time, begin, owner = (tensors[name].numpy() for name in ("item", "time", "begin", "owner"))
+        columns = {name: tensors[name].numpy() for name in ("item", "time", "begin", "owner")}
         sessions, users = (np.array(document[name], dtype=object) for name in ("sessions", "users"))
-        session = np.repeat(np.arange(len(sessions)), np.diff(begin))
-        order = np.argsort(time[begin[:-1]], kind="stable")
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        rows = np.argsort(place[session], kind="stable")
-        log = EventLog(
-            session=place[session][rows],
-            item=item[rows],
-            time=time[rows],
-            sessions=sessions[order],
+        known = UserHistories.of_columns(
+            {**columns, "sessions": sessions},
             items=items,
             users=EntityTable(users, {}),
-            session_user=owner[order],
             has_time=bool(document["has_time"]),
         )
-        if len(item) and not (item.min() >= 0 and item.max() < len(items)):
+        if len(known.item) and not (known.item.min() >= 0 and known.item.max() < len(items)):
             raise IndexError("an item that the model does not have")
-        return UserHistories.of(log)
+        return known
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise InputError(f"{folder / _NAME}.json: not the histories of this model ({error}); save it again") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,24 +78,30 @@ class UserHistories:
         kept = kept[np.lexsort((kept, starts[kept], owner[kept]))]
         first = np.cumsum(lengths) - lengths
         rows, begin = ragged(first[kept], lengths[kept])
-        time = np.concatenate([log.time for log in logs])[rows]
-        last = time[begin[1:] - 1]
-        ends = pd.Series(last).groupby(owner[kept]).cummax().to_numpy(dtype=np.float64)
-        return cls(
-            item=np.concatenate([log.item for log in logs])[rows],
-            time=time,
-            begin=begin,
-            starts=starts[kept],
-            ends=ends,
-            ptr=np.searchsorted(owner[kept], np.arange(len(users) + 1)),
-            sessions=ids[kept],
+        item, time = (np.concatenate([getattr(log, name) for log in logs])[rows] for name in ("item", "time"))
+        return cls.of_columns(
+            {"item": item, "time": time, "begin": begin, "owner": owner[kept], "sessions": ids[kept]},
             items=logs[0].items,
             users=users,
-            has_time=all(log.has_time for log in logs),
+            has_time=logs[0].has_time,
         )
 
+    @classmethod
+    def of_columns(
+        cls, columns: Mapping[str, np.ndarray], *, items: EntityTable, users: EntityTable, has_time: bool
+    ) -> UserHistories:
+        """The histories of sessions that are sorted by user and first event.
+
+        Args:
+            columns: item, time, begin and sessions as above, and owner ``[R]``, the user of each session.
+        """
+        item, time, begin, owner, sessions = (columns[n] for n in ("item", "time", "begin", "owner", "sessions"))
+        ends = pd.Series(time[begin[1:] - 1]).groupby(owner).cummax().to_numpy(dtype=np.float64)
+        ptr = np.searchsorted(owner, np.arange(len(users) + 1))
+        return cls(item, time, begin, time[begin[:-1]], ends, ptr, sessions, items, users, has_time)
+
     def joined(self, other: UserHistories) -> UserHistories:
-        """These sessions and those of ``other``; a session id that is in both counts once.
+        """These sessions and those of ``other``; a session that is in both counts once.
 
         Raises:
             InputError: other item indices.
@@ -142,8 +148,8 @@ class UserHistories:
         """The sessions of the same user that are earlier than each of these sessions."""
         return self.earlier(self.owner[sessions], self.starts[sessions])
 
-    def attached(self, samples: Samples, log: EventLog, *, sessions: int | None = None) -> Samples:
-        """The samples of a log with their users' earlier sessions, at most the last ``sessions`` of each.
+    def attached(self, samples: Samples, log: EventLog) -> Samples:
+        """The samples of a log with their users' earlier sessions.
 
         Args:
             log: the log that ``samples.session`` refers to; its users are found by their ids.
@@ -152,11 +158,9 @@ class UserHistories:
             return replace(samples, earlier=None)
         number = np.append(self.users.rows_of(log.users.ids), -1)
         user = number[log.session_user[samples.session]]
-        return replace(samples, earlier=self.earlier(user, log.starts[samples.session], sessions=sessions))
+        return replace(samples, earlier=self.earlier(user, log.starts[samples.session]))
 
-    def for_users(
-        self, users: Sequence[Any], *, before: np.ndarray | None = None, sessions: int | None = None
-    ) -> Earlier:
+    def for_users(self, users: Sequence[Any], *, before: np.ndarray | None = None) -> Earlier:
         """The sessions of these users, by id; an unknown user has none.
 
         Args:
@@ -164,15 +168,12 @@ class UserHistories:
         """
         user = locate(self.users.ids, np.array(list(users), dtype=object))
         now = np.nextafter(self.time.max(initial=0.0), np.inf)
-        return self.earlier(user, np.full(len(user), now) if before is None else before, sessions=sessions)
+        return self.earlier(user, np.full(len(user), now) if before is None else before)
 
-    def earlier(self, user: np.ndarray, before: np.ndarray, *, sessions: int | None = None) -> Earlier:
-        """The users' sessions that are earlier than a time, at most the last ``sessions`` of each."""
+    def earlier(self, user: np.ndarray, before: np.ndarray) -> Earlier:
+        """The users' sessions that are earlier than a time."""
         until = self.until(user, before)
-        since = np.where(user >= 0, self.ptr[user], 0)
-        if sessions is not None:
-            since = np.maximum(since, until - sessions)
-        return Earlier(self, since, until, before)
+        return Earlier(self, np.where(user >= 0, self.ptr[user], 0), until, before)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluation.queries import with_history
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
@@ -24,7 +25,6 @@ from graphmeta.nn.heads.scoring import named
 from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, UpdatesAfterStep
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
-from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import not_finite
 from graphmeta.system import System
 from graphmeta.training.batches import rows_of_batches, scaled_rate
@@ -183,10 +183,8 @@ def _validate(system: System, valid: Valid, log: EventLog) -> tuple[dict[str, fl
         return scores, next(iter(scores), None)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
     queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
-    if isinstance(valid, EventLog) and system.reads_history and log.users is not None and valid.users is not None:
-        known = UserHistories.of(log, valid)
-        known = known if system.histories is None else system.histories.joined(known)
-        queries = known.attached(queries, valid)
+    if isinstance(valid, EventLog):
+        queries = with_history(system, queries, valid, None if log.users is None else log)
     return evaluate(system, queries, ks=ks).metrics, f"mrr@{max(ks)}"
 
 

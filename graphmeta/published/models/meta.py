@@ -15,9 +15,10 @@ from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.memory import MemoryAugmented
 from graphmeta.nn.encoders.metapath import MetaPaths, PathContexts
 from graphmeta.nn.features.tables import item_table
-from graphmeta.protocols import HasLastLayer, LearnsItemBias
+from graphmeta.protocols import HasLastLayer
 from graphmeta.published.options import ENCODER_AND_HEAD, EVERYTHING, ITEM_BIAS, Anchor, UserTasks, step_of
 from graphmeta.published.parts import (
+    add_item_bias,
     anchored,
     copied,
     last_layer,
@@ -245,10 +246,7 @@ def amortised(
     Source, Differs: see :class:`~graphmeta.adapt.starts.amortised.Amortised`.
     """
     own = copied(base)
-    head = own.recommender.head
-    if not isinstance(head, LearnsItemBias):
-        raise InputError(f"{type(head).__name__} has no item bias (graphmeta.protocols.LearnsItemBias); choose niser")
-    head.add_item_bias(own.num_items)
+    add_item_bias(own, "take personal_reranker for the same history as features")
     own.max_support = UserTasks().max_support
     start = Amortised(item_table(own.recommender.features).get_parameter("weight").shape[1], hidden=hidden)
     support = UserSupport(sessions=sessions)
