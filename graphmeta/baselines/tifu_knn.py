@@ -14,7 +14,6 @@ from graphmeta.baselines.user_items import (
     blocks,
     own_items,
     popular,
-    summed,
     with_popular,
 )
 from graphmeta.data.events import EventLog
@@ -82,8 +81,7 @@ class TifuKNN:
         """``[S, num_items]``."""
         known = own_items(samples, self.items)
         own, itself = self._vectors(known), self.trained_on.of_samples(samples.earlier, rows=len(samples))
-        size = self.neighbours * self.vectors.lengths.mean() if len(self.vectors) else 0
-        work = own.terms(self.by_item) + len(self.vectors) + self.num_items + size
+        work = own.terms(self.by_item) + len(self.vectors) + self.num_items
         parts = [self._scores(own.take(rows), itself[rows]) for rows in blocks(work)]
         return with_popular(torch.cat(parts), known, self.popularity)
 
@@ -94,11 +92,10 @@ class TifuKNN:
         # Rounding turns distances that are equal in exact arithmetic into ties.
         near, neighbour = nearest(distance.round(12), most=self.neighbours)
         found = np.maximum(np.bincount(near, minlength=len(own)), 1)
-        share = (1 - self.alpha) / found[near]
-        row, item, weight = self.vectors.weighted(near, neighbour, share)
-        row, item = np.concatenate([own.rows, row]), np.concatenate([own.column, item])
-        weight = np.concatenate([self.alpha * own.weight, weight])
-        return summed(row, item, weight, shape=(len(own), self.num_items))
+        weight = np.zeros_like(distance)
+        weight[near, neighbour] = (1 - self.alpha) / found[near]
+        scaled = Vectors(own.ptr, own.column, self.alpha * own.weight).dense(self.num_items)
+        return torch.from_numpy(self.vectors.mixed(weight, begin=scaled)).float()
 
     def _vectors(self, known: UserItems) -> Vectors:
         """v_u of each row."""

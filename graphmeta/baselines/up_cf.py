@@ -15,7 +15,6 @@ from graphmeta.baselines.user_items import (
     blocks,
     own_items,
     popular,
-    summed,
     with_popular,
 )
 from graphmeta.data.events import EventLog
@@ -83,8 +82,7 @@ class UPCF:
         known = own_items(samples, self.items)
         sets, shares = self._sets(known), self._shares(known)
         itself = self.trained_on.of_samples(samples.earlier, rows=len(samples))
-        others = self.shares.lengths.sum() if self.neighbours is None else self.neighbours * 100
-        work = sets.terms(self.by_item) + len(self.shares) + self.num_items + others
+        work = sets.terms(self.by_item) + len(self.shares) + self.num_items
         parts = [self._scores(sets.take(rows), shares.take(rows), itself[rows]) for rows in blocks(work)]
         return with_popular(torch.cat(parts), known, self.popularity)
 
@@ -95,12 +93,13 @@ class UPCF:
         size = np.maximum(sets.lengths, 1)[:, None] ** self.alpha * np.maximum(self.sizes, 1) ** (1 - self.alpha)
         similarity = shared / size
         if self.neighbours is None:
-            row, user = np.nonzero(similarity)
+            weight = similarity**self.locality
         else:  # rounding turns values that are equal in exact arithmetic into ties
             row, user = nearest(np.where(shared > 0, -similarity.round(12), np.inf), most=self.neighbours)
-        terms = self.shares.weighted(row, user, similarity[row, user] ** self.locality)
-        row, item, weight = map(np.concatenate, zip((shares.rows, shares.column, shares.weight), terms, strict=True))
-        return summed(row, item, weight, shape=(len(sets), self.num_items))
+            weight = np.zeros_like(similarity)
+            weight[row, user] = similarity[row, user] ** self.locality
+        own = shares.dense(self.num_items)
+        return torch.from_numpy(self.shares.mixed(weight, begin=own)).float()
 
     def _sets(self, known: UserItems) -> Vectors:
         """1 for each item of each row's sessions."""

@@ -110,6 +110,21 @@ class Vectors:
         each = np.repeat(np.arange(len(chosen)), np.diff(ptr))
         return row[each], self.column[at], self.weight[at] * weight[each]
 
+    def dense(self, columns: int) -> np.ndarray:
+        """The rows with zeros for what they do not have, ``[rows, columns]``."""
+        return _sums(self.rows * columns + self.column, self.weight, len(self) * columns).reshape(len(self), columns)
+
+    def mixed(self, weight: np.ndarray, *, begin: np.ndarray) -> np.ndarray:
+        """``begin + weight · rows``, in double precision and in the order of the rows: ``[S, columns]``.
+
+        Shapes: weight ``[S, rows]``, begin ``[S, columns]`` float64.
+        """
+        total, of_row = np.ascontiguousarray(begin.T), np.ascontiguousarray(weight.T)
+        for row in np.flatnonzero(of_row.any(1)):
+            own = slice(self.ptr[row], self.ptr[row + 1])
+            total[self.column[own]] += self.weight[own, None] * of_row[row]
+        return total.T
+
     def products(self, by_column: Vectors, *, others: int) -> np.ndarray:
         """Inner products with all rows of another matrix, given by column: ``[rows, others]``."""
         row, other, term = by_column.weighted(self.rows, self.column, self.weight)
@@ -126,12 +141,6 @@ def blocks(work: np.ndarray) -> Iterator[slice]:
     ends = [*(np.flatnonzero(np.diff(full)) + 1).tolist(), len(work)]
     for begin, end in zip([0, *ends[:-1]], ends, strict=True):
         yield slice(begin, end)
-
-
-def summed(row: np.ndarray, column: np.ndarray, weight: np.ndarray, *, shape: tuple[int, int]) -> Tensor:
-    """Sums of the weights per row and column, ``shape`` float32, in double precision and in the given order."""
-    total = _sums(row * shape[1] + column, weight, shape[0] * shape[1])
-    return torch.from_numpy(total.reshape(shape)).float()
 
 
 def _sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
