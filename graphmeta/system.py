@@ -292,8 +292,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """
         if not self.reads_history or log.users is None or isinstance(samples, Tasks):
             return samples
-        own = UserHistories.of(log)
-        return (own if self.histories is None else self.histories.joined(own)).attached(samples, log)
+        histories, (own,) = UserHistories.together(self.histories, log)
+        return histories.attached(samples, own)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once."""

@@ -104,7 +104,7 @@ def test_parts_of_a_split_join_to_the_histories_of_the_log():
     one, parts = UserHistories.of(whole), UserHistories.of(*split.parts)
     for name in ("item", "time", "begin", "starts", "ends", "ptr"):
         np.testing.assert_array_equal(getattr(one, name), getattr(parts, name))
-    again = parts.joined(one)
+    again, _ = UserHistories.together(parts, whole)
     np.testing.assert_array_equal(again.item, one.item)
     with pytest.raises(InputError, match="different items"):
         UserHistories.of(LOG, split.train)

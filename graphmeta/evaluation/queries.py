@@ -106,11 +106,10 @@ def known_histories(
             raise InputError(f"history= takes a log or a split, not a {type(one).__name__}")
     items = items_of(model)
     parts = [part for one in known if one is not None for part in (one.parts if isinstance(one, Split) else (one,))]
-    *own, last = (part if items is None else part.aligned_to(items, part.users) for part in (*parts, log))
-    found = UserHistories.of(*own)
-    if isinstance(model, KeepsHistories) and model.histories is not None:
-        found = model.histories.joined(found)
-    return found, last
+    own = [part if items is None else part.aligned_to(items, part.users) for part in (*parts, log)]
+    kept = model.histories if isinstance(model, KeepsHistories) else None
+    found, placed = UserHistories.together(kept, *own, stacklevel=5)
+    return found, placed[-1]
 
 
 def left_out(model: Scorer, given: EventLog | Samples, samples: Samples) -> LeftOut:

@@ -36,7 +36,7 @@ def given_earlier(
             if not given, ``kept`` is looked up.
         users: their original ids; kept: the histories that a system holds.
         times: of the clicks of each request, in seconds: only sessions that ended before the first are read. If not
-            given, a request is made at the end of the histories.
+            given, or if the histories have no times, a request is made at their end.
 
     Raises:
         InputError: a log without ``users``, or a history that is neither a log nor lists of sessions.
@@ -45,12 +45,15 @@ def given_earlier(
     if isinstance(history, EventLog):
         if users is None:
             raise InputError("history= is a log, so the users must be named: user= (users= for several sessions)")
-        return UserHistories.of(history.aligned_to(items, history.users)).for_users(users, before=before)
+        own = UserHistories.of(history.aligned_to(items, history.users))
+        return own.for_users(users, before=before if own.has_time else None)
     if history is not None:
         if isinstance(history, str | bytes) or not isinstance(history, Sequence):
             check_log("history=", history)
         return _of_sessions(items, history, kept)
-    return None if kept is None or users is None else kept.for_users(users, before=before)
+    if kept is None or users is None:
+        return None
+    return kept.for_users(users, before=before if kept.has_time else None)
 
 
 def _of_sessions(items: EntityTable, given: Sequence[Sequence[Iterable[Any]]], kept: UserHistories | None) -> Earlier:

@@ -13,6 +13,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import check_log
 from graphmeta.data.tables import EntityTable, locate, same_ids
 from graphmeta.errors import InputError
+from graphmeta.sampling.file_order import files_of, in_file_order
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 
@@ -48,12 +49,12 @@ class UserHistories:
         the first event) counts once.
 
         Args:
-            logs: logs with the same item indices, e.g. the parts of a split. Row numbers of logs without times must be
-                of one file.
+            logs: logs with the same item indices, e.g. the parts of a split. Logs without times must be of one file;
+                :meth:`together` takes those of several.
 
         Raises:
-            InputError: a log without users, or with other item indices than the first, logs with and without times, or
-                no log.
+            InputError: a log without users, or with other item indices than the first, logs with and without times,
+                logs of several files without times, or no log.
         """
         if not logs:
             raise InputError("there is no log to take histories from; pass one")
@@ -68,6 +69,11 @@ class UserHistories:
                 raise InputError("the log has no users; name its user column when reading it (user=)")
             if not same_ids(log.items, logs[0].items):
                 raise InputError("the logs have different items; align them first: log.aligned_to(items, log.users)")
+        if any(files_of(logs)):
+            raise InputError(
+                "the logs are of several files without times, whose rows have no common order; read them with times "
+                "(time=), or take UserHistories.together(None, *logs), each file later than those before it"
+            )
         users = _all_users([log.users for log in logs if log.users is not None])
         owner = np.concatenate([_owners(log, users) for log in logs])
         ids = np.concatenate([log.sessions.astype(object) for log in logs])
@@ -100,13 +106,18 @@ class UserHistories:
         ptr = np.searchsorted(owner, np.arange(len(users) + 1))
         return cls(item, time, begin, time[begin[:-1]], ends, ptr, sessions, items, users, has_time)
 
-    def joined(self, other: UserHistories) -> UserHistories:
-        """These sessions and those of ``other``; a session that is in both counts once.
+    @classmethod
+    def together(
+        cls, kept: UserHistories | None, *logs: EventLog, stacklevel: int = 2
+    ) -> tuple[UserHistories, list[EventLog]]:
+        """The histories ``kept`` with the sessions of these logs, and the logs with the times that the histories give
+        them: ``histories.attached(samples, logs[0])``.
 
-        Raises:
-            InputError: other item indices.
+        Several files without times are put in their order, see :func:`~graphmeta.sampling.file_order.in_file_order`.
         """
-        return UserHistories.of(self.log(), other.log())
+        first = [] if kept is None else [kept.log()]
+        every = in_file_order(*first, *logs, stacklevel=stacklevel + 1)
+        return cls.of(*every), every[len(first) :]
 
     def log(self) -> EventLog:
         """The sessions as a log."""
