@@ -10,6 +10,7 @@ import torch
 import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
+from graphmeta.evaluation import queries as queries_module
 from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.examples import examples
 from graphmeta.published.fit import fit_plan
@@ -119,3 +120,26 @@ def test_merged_logs_have_the_sessions_of_both():
     assert (np.diff(both.starts) >= 0).all()
     with pytest.raises(gm.InputError, match="different items"):
         merged(log_of(sessions=20, items=7), SPLIT.valid)
+
+
+def test_histories_of_validation_are_joined_once(monkeypatch):
+    """Once per training, not per epoch; the metrics are exactly those of joining them in each epoch."""
+    calls, original = [], queries_module.known_histories
+    monkeypatch.setattr(queries_module, "known_histories", lambda *given: calls.append(1) or original(*given))
+
+    def trained(valid):
+        torch.manual_seed(0)
+        system = gm.build("maml", SPLIT.train.items, base="niser", width=8, anchor="user", scope="item_bias")
+        reports = gm.train(system, SPLIT.train, epochs=3, batch_size=32, valid=valid)
+        return [report.valid for report in reports], system.state_dict()
+
+    metrics, weights = trained(SPLIT.valid)
+    assert len(calls) == 1 and len(metrics) == 3
+
+    def in_each_epoch(system):
+        found = gm.evaluate(system, SPLIT.valid, ks=(5, 20), history=SPLIT.train).metrics
+        return {"mrr@20": found["mrr@20"], **found}
+
+    again, same = trained(in_each_epoch)
+    assert len(calls) == 4 and again == metrics
+    assert all(torch.equal(weights[name], same[name]) for name in weights)

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -94,7 +94,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
     settings = replace(settings, options=options)
     samples = _prepared(system, log, settings)
     run = _run(system, samples, settings)
-    checkpoint, valid = options.checkpoint, settings.valid
+    checkpoint, valid = options.checkpoint, _queries_of(system, settings.valid, log)
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     system.eval()
@@ -108,7 +108,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
             torch.manual_seed(1_000_003 * settings.seed + epoch)
             loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
         check_finite(system, epoch)
-        scores, metric = ({}, None) if valid is None else _validate(system, valid, log)
+        scores, metric = ({}, None) if valid is None else _validate(system, valid)
         best = run.is_best(scores, metric)
         run.note(Report(epoch, loss, time.perf_counter() - began, scores, best, metric))
         if checkpoint is not None:
@@ -176,16 +176,25 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     return samples
 
 
-def _validate(system: System, valid: Valid, log: EventLog) -> tuple[dict[str, float], str | None]:
+def _queries_of(system: System, valid: Valid | None, log: EventLog) -> Samples | Callable[..., Any] | None:
+    """The validation queries, the same in all epochs; of a log, with its users' earlier sessions, the training log's
+    too.
+    """
+    if not isinstance(valid, EventLog):
+        return valid
+    queries = last_clicks(valid, max_length=system.max_length)
+    return with_history(system, queries, valid, None if log.users is None else log)
+
+
+def _validate(
+    system: System, valid: Samples | Callable[[System], dict[str, float]]
+) -> tuple[dict[str, float], str | None]:
     """The validation metrics, and the one that chooses the epoch: MRR, or a function's first."""
     if callable(valid):
         scores = valid(system)
         return scores, next(iter(scores), None)
     ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
-    queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
-    if isinstance(valid, EventLog):
-        queries = with_history(system, queries, valid, None if log.users is None else log)
-    return evaluate(system, queries, ks=ks).metrics, f"mrr@{max(ks)}"
+    return evaluate(system, valid, ks=ks).metrics, f"mrr@{max(ks)}"
 
 
 def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> float:
