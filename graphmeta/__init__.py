@@ -51,6 +51,7 @@ _HOME = {
     "TrainingRecipe": "graphmeta.training.recipes",
     "FULL_SOFTMAX": "graphmeta.training.recipes",
     "evaluate": "graphmeta.evaluation.ranking",
+    "evaluate_next_basket": "graphmeta.evaluation.next_basket",
     "load": "graphmeta.published.load",
     "check_encoder": "graphmeta.testing",
     "InputError": "graphmeta.errors",

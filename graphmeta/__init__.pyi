@@ -15,6 +15,7 @@ from graphmeta.data.splits import split_by_user as split_by_user
 from graphmeta.data.tables import EntityTable as EntityTable
 from graphmeta.errors import InputError as InputError
 from graphmeta.evaluation import metrics as metrics
+from graphmeta.evaluation.next_basket import evaluate_next_basket as evaluate_next_basket
 from graphmeta.evaluation.ranking import evaluate as evaluate
 from graphmeta.published.catalogue import build as build
 from graphmeta.published.fit import fit as fit

@@ -53,6 +53,7 @@ API = {
         "FULL_SOFTMAX",
         "Adam",
         "evaluate",
+        "evaluate_next_basket",
         "load",
         "check_encoder",
     ),

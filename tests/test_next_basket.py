@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+import graphmeta as gm
 from graphmeta.baselines import PersonalFrequency, Popularity, TifuKNN
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_by_time
@@ -229,3 +230,26 @@ def test_a_system_that_reads_no_history_ranks_the_same_for_all_users() -> None:
     system = build("sr_gnn", log.items, width=4)
     result = evaluate_next_basket(system, log)
     assert result.candidates == 40 and evaluate(system, log).candidates == 40
+
+
+def test_ranks_are_found_by_the_ids_of_the_log() -> None:
+    """A log in another order, with unknown items: each user's items with the rank that a loop gives them."""
+    frame = baskets(3)
+    model = Fixed(read(frame))
+    mixed = frame.sample(frac=1, random_state=0)
+    mixed.loc[mixed.index[:20], "item"] = "unknown"
+    log = read(mixed)
+    result = gm.evaluate_next_basket(model, log, ks=(3,))
+    known = mixed[mixed.item != "unknown"]
+    for user in result.users:
+        own = log.to_frame().query("user == @user")
+        starts = own.groupby("session")["time"].min().sort_values()
+        last = set(own[own.session == starts.index[-1]].item) & set(known.item)
+        earlier = known[(known.user == user) & (known.session != starts.index[-1])].session.nunique()
+        row = model.row(earlier)
+        number = {item: n for n, item in enumerate(model.items.ids)}
+        rank = {i: sum(s > row[number[i]] for s in row) + (sum(s == row[number[i]] for s in row) + 1) / 2 for i in last}
+        assert result.of_user(user) == rank and rank
+    assert len(result.items) == len(result.ranks) and len(result.users) == result.samples
+    with pytest.raises(InputError, match="user 'nobody' is not among the"):
+        result.of_user("nobody")

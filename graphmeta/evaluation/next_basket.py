@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmeta.data.columns import shown
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
+from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
 from graphmeta.evaluation.metrics import of_lists, ranks, usable
 from graphmeta.evaluation.queries import aligned, check_model, known_histories, reads_history
@@ -27,10 +29,29 @@ from graphmeta.sampling.samples import Samples
 class BasketResult(Result):
     """The metrics of :func:`evaluate_next_basket`: means over users, as fractions; prints as a table.
 
-    ``ranks [Q]`` are the ranks of all items of the target sessions: those of user u are ``ranks[ptr[u]:ptr[u + 1]]``.
+    ``ranks [Q]`` are the ranks of all items of the target sessions: those of ``users[u]`` are
+    ``ranks[ptr[u]:ptr[u + 1]]``, of the items ``items[ptr[u]:ptr[u + 1]]``. users ``[U]`` and items ``[Q]`` are ids as
+    in the log.
     """
 
     ptr: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64), repr=False)
+    users: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=object), repr=False)
+    items: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=object), repr=False)
+
+    def of_user(self, user: Any) -> dict[Any, float]:
+        """The rank of each item of a user's last session, by the ids of the log.
+
+        Raises:
+            InputError: a user who was not evaluated.
+        """
+        found = locate(self.users, np.array([user], dtype=object))[0]
+        if found < 0:
+            raise InputError(
+                f"user {user!r} is not among the {self.samples:,} users that were evaluated, those with a session of "
+                f"known items; check the id, e.g. {shown(self.users[0])}"
+            )
+        own = slice(self.ptr[found], self.ptr[found + 1])
+        return dict(zip(self.items[own].tolist(), self.ranks[own].tolist(), strict=True))
 
     def __str__(self) -> str:
         head = f"{self.samples:,} users, the items of their last session ranked among {self.candidates:,} items"
@@ -47,7 +68,7 @@ class Baskets:
     """Target sessions: a sample without clicks for each, and its distinct items.
 
     Target session s has the items ``item[ptr[s]:ptr[s + 1]]``; repeated ``[Q]`` marks those of an earlier session of
-    the user. ``log`` has these sessions only.
+    the user. ``log`` has these sessions only; users ``[S]`` are the ids of their users.
     """
 
     log: EventLog
@@ -55,6 +76,7 @@ class Baskets:
     item: np.ndarray
     ptr: np.ndarray
     repeated: np.ndarray
+    users: np.ndarray
 
 
 def last_baskets(log: EventLog) -> tuple[EventLog, EventLog]:
@@ -92,7 +114,8 @@ def evaluate_next_basket(
     Args:
         model: a system or baseline; one that reads no history ranks the same items for all users, unless it reads
             users.
-        log: a log with users. The last session of each user is the target, those before it are known.
+        log: a log with users and its own ids, which is aligned to the model's items. The last session of each user is
+            the target, those before it are known.
         history: a log or split with further sessions of the users; only sessions that ended before the target session
             began are read, and those the model stores are read too.
         batch_size: users scored at once; progress: wraps the batches, e.g. ``tqdm``.
@@ -144,6 +167,8 @@ def evaluate_next_basket(
         found,
         left_out=LeftOut(last.num_events - baskets.log.num_events, last.num_sessions - len(samples)),
         ptr=baskets.ptr,
+        users=baskets.users,
+        items=baskets.log.items.ids[baskets.item],
     )
 
 
@@ -169,10 +194,11 @@ def basket_queries(model: Scorer, last: EventLog, known: Sequence[EventLog | Spl
     histories, own = known_histories(model, known, last)
     samples = histories.attached(samples, own)
     owner, item = np.divmod(np.unique(log.session * log.num_items + log.item), log.num_items)
-    assert samples.earlier is not None
+    assert samples.earlier is not None and own.users is not None and own.session_user is not None
+    users = own.users.ids[own.session_user]
     events = samples.earlier.columns()
     before = np.isin(owner * log.num_items + item, events.sample * log.num_items + events.n_id)
-    return Baskets(log, samples, item, np.searchsorted(owner, np.arange(len(session) + 1)), before)
+    return Baskets(log, samples, item, np.searchsorted(owner, np.arange(len(session) + 1)), before, users)
 
 
 def _measures(found: Tensor, baskets: Baskets, ks: tuple[int, ...]) -> Callable[[Tensor], dict[str, float]]:
