@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.nn.catalogue_softmax import ScoreTerm, plus, products_at, score_cross_entropy
-from graphmeta.nn.heads.scoring import ScoringHead
+from graphmeta.nn.heads.scoring import ScoringHead, with_item_bias
 from graphmeta.sampling.session_batch import real_samples
 
 
@@ -84,9 +84,10 @@ class Dot(ScoringHead):
         return row, column, value
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
-        """Products with chosen candidates, without score terms: items ``[S, N]`` -> ``[S, N]``."""
+        """Products with chosen candidates, with item biases and without score terms: items ``[S, N]`` -> ``[S, N]``."""
         chosen = self.vectors(F.embedding(items, candidates))
-        return torch.matmul(chosen, self.query(states, batch)[:, :, None])[..., 0]
+        query, chosen = with_item_bias(self, self.query(states, batch), (chosen, items))
+        return torch.matmul(chosen, query[:, :, None])[..., 0]
 
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""

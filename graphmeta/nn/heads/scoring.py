@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from graphmeta.protocols import NotProducts
+from graphmeta.protocols import LearnsItemBias, NotProducts
 
 
 class ScoringHead(nn.Module):
@@ -22,3 +24,19 @@ class ScoringHead(nn.Module):
 def named(head: nn.Module) -> str:
     """A head's class for a message about heads that score by products, with the reason why its scores are none."""
     return f"{type(head).__name__}{f': {head.no_products}' if isinstance(head, NotProducts) else ''}"
+
+
+def with_item_bias(head: nn.Module, query: Tensor, *vectors: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The query vectors and vectors of items, whose products include the head's item bias: ``[q ; 1] · [v ; b_i]``.
+
+    Without an item bias they are returned as they are.
+
+    Args:
+        vectors: pairs of vectors ``[…, D]`` and their items ``[…]``.
+
+    Shapes: query ``[S, D]`` -> ``[S, D + 1]``, vectors likewise.
+    """
+    if not isinstance(head, LearnsItemBias) or head.item_bias is None:
+        return [query, *(own for own, _ in vectors)]
+    bias = head.item_bias
+    return [F.pad(query, (0, 1), value=1.0), *(torch.cat([own, bias[items][..., None]], -1) for own, items in vectors)]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
-from graphmeta.nn.heads.scoring import named
+from graphmeta.nn.heads.scoring import named, with_item_bias
 from graphmeta.nn.readout import readout_of
 from graphmeta.nn.sharing import with_shared_weights
-from graphmeta.protocols import CatalogueLoss, LearnsItemBias, ProductHead, ReadsLastClick, ScoresCatalogue
+from graphmeta.protocols import CatalogueLoss, ProductHead, ReadsLastClick, ScoresCatalogue
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples, session_batch
 
@@ -71,11 +71,10 @@ class RankingLoss(nn.Module):
         target = real_samples(batch, batch["sample"].target)
         user = batch["sample"].get("user")
         items, counts = self.negatives(target, None if user is None else real_samples(batch, user), len(candidates))
-        other = head.vectors(F.embedding(items, candidates))
+        other, own = (head.vectors(F.embedding(rows, candidates)) for rows in (items, target))
+        query, other, own = with_item_bias(head, query, (other, items), (own, target))
         scores = query @ other.t() if items.dim() == 1 else torch.matmul(other, query[:, :, None]).squeeze(2)
-        own = (query * head.vectors(F.embedding(target, candidates))).sum(1)
-        if isinstance(head, LearnsItemBias) and head.item_bias is not None:
-            own, scores = own + head.item_bias[target], scores + head.item_bias[items]
+        own = (query * own).sum(1)
         if len(head.score_terms) and (extra := head.extra(batch, every, head.vectors(candidates))) is not None:
             chosen = torch.cat([target[:, None], items.expand(len(target), -1)], 1)
             terms = terms_at(extra, real_samples(batch, torch.arange(len(every), device=target.device)), chosen)

@@ -8,8 +8,8 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
 from graphmeta.nn.catalogue_softmax import products_at
-from graphmeta.nn.heads.scoring import named
-from graphmeta.protocols import LearnsItemBias, ProductHead, ProposesCandidates
+from graphmeta.nn.heads.scoring import named, with_item_bias
+from graphmeta.protocols import ProductHead, ProposesCandidates
 from graphmeta.sampling.session_batch import real_samples
 
 
@@ -41,15 +41,14 @@ class ProposedSoftmaxLoss(nn.Module):
         def product(row: Tensor, column: Tensor) -> Tensor:
             return products_at(query, vectors, row, column)
 
-        score = product(sample, item) + term.values_of(batch, key, product)
+        biased, of_items = with_item_bias(head, query, (vectors, torch.arange(size, device=key.device)))
+        score = products_at(biased, of_items, sample, item) + term.values_of(batch, key, product)
         for other in head.score_terms.values():
             if other is not term:
                 row, column, value = other(batch, product)
                 cell = row * size + column
                 at = torch.searchsorted(key, cell).clamp(max=len(key) - 1)
                 score = score.index_add(0, at, torch.where(key[at] == cell, value, 0.0).to(score.dtype))
-        if isinstance(head, LearnsItemBias) and head.item_bias is not None:
-            score = score + head.item_bias[item]
         own = score.index_select(
             0, torch.searchsorted(key, torch.arange(len(target), device=key.device) * size + target)
         )

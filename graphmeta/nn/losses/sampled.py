@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch_geometric.data import HeteroData
@@ -16,10 +15,10 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_number, check_whole
 from graphmeta.nn.catalogue_softmax import ScoreTerm, of_rows
 from graphmeta.nn.features.tables import rows_of
-from graphmeta.nn.heads.scoring import named
+from graphmeta.nn.heads.scoring import named, with_item_bias
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.negatives import by_probability, uniform
-from graphmeta.protocols import CandidateLoss, LearnsItemBias, ProductHead
+from graphmeta.protocols import CandidateLoss, ProductHead
 from graphmeta.sampling.session_batch import real_samples
 
 
@@ -165,13 +164,8 @@ class SampledSoftmaxLoss(nn.Module):
         query, sample = head.query(states, batch), batch["sample"]
         target = real_samples(batch, sample.target)
         items, log_weight = self.sample(target, len(candidates))
-        own = head.vectors(rows_of(candidates, target))
-        vectors = head.vectors(rows_of(candidates, items))
-        biased = query
-        if isinstance(head, LearnsItemBias) and head.item_bias is not None:
-            biased = F.pad(query, (0, 1), value=1.0)
-            own = torch.cat([own, head.item_bias[target, None]], 1)
-            vectors = torch.cat([vectors, head.item_bias[items, None]], 1)
+        own, vectors = (head.vectors(rows_of(candidates, rows)) for rows in (target, items))
+        biased, own, vectors = with_item_bias(head, query, (own, target), (vectors, items))
 
         def product(row: Tensor, column: Tensor) -> Tensor:
             return (query.index_select(0, row) * head.vectors(rows_of(candidates, column))).sum(1)
