@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -17,9 +18,12 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
+from graphmeta.cli import commands
 from graphmeta.cli.commands import app, main
 from graphmeta.cli.options import LogOptions
 from graphmeta.data.graph_files import load_graph
+from graphmeta.data.tables import EntityTable
+from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.systems import systems
@@ -550,9 +554,16 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     model = load(tmp_path / "kept" / "model")
     assert model.notes["system"] == "personal_reranker"
     metrics = json.loads((tmp_path / "kept" / "metrics.json").read_text())
-    assert set(metrics["known_sessions"]) == {"personal_frequency", "tifu_knn", "system"}
+    users = {"personal_frequency", "tifu_knn", "up_cf"}
+    assert users < metrics["baselines"].keys()
+    assert set(metrics["known_sessions"]) == set(metrics["last_sessions"]) == users | {"system"}
+    ranges = ["0", "1", "2", "3-5", "6-10", "11-20", "21+"]
+    assert all(list(one) == ranges for one in metrics["known_sessions"].values())
+    assert sum(one["samples"] for one in metrics["known_sessions"]["up_cf"].values()) == metrics["samples"]
+    assert list(metrics["last_sessions"]["up_cf"]) == ["0", "1", "2", "5", "10", "20", "all"]
     assert metrics["without_history"].keys() == METRICS and (tmp_path / "kept" / "known_sessions.png").is_file()
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "UP-CF" in told and "number of a user's earlier sessions" in told and "20 (11-20)" in told
     command = ["--session", "i1", "-k", "5"]
     kept, said = offered(capsys, str(tmp_path / "kept"), *command, "--user", "u3")
     known = events()[events().uid == "u3"].sid.nunique()
@@ -565,7 +576,66 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     assert said.startswith(f"user u3: {known} earlier sessions") and given == kept
     nobody, said = offered(capsys, str(tmp_path / "plain"), *command)
     assert "no --user" in said and nobody == plain
-    assert main(["evaluate", str(tmp_path / "kept"), str(files / "events.csv")]) == 0
+    assert main(["recommend", str(tmp_path / "kept"), "--session", "", "--user", "u3"]) == 0
+    assert "The first item of a session" in capsys.readouterr().out
+    for folder, user, remedy in (("kept", "U3", "mean 'u3'"), ("kept", "u33", "check the id"), ("plain", "u3", "FILE")):
+        _, said = offered(capsys, str(tmp_path / folder), *command, "--user", user)
+        assert f"no session of user {user!r} is known" in said and remedy in said
+    renamed = tmp_path / "renamed.csv"
+    events().rename(columns={"sid": "visit", "uid": "who"}).to_csv(renamed, index=False)
+    kept_folder = str(tmp_path / "kept")
+    for given in (
+        ["evaluate", kept_folder, str(renamed)],
+        ["evaluate", kept_folder, str(files / "events.csv"), "--history", str(renamed)],
+        ["recommend", kept_folder, *command, "--user", "u3", "--history", str(renamed)],
+    ):
+        assert main(given) == 2
+        assert re.search(r"renamed.csv: no column .*rename .*session 'sid', item 'iid'", capsys.readouterr().err)
+    measured_beside(metrics, tmp_path, files, capsys)
+
+
+def measured_beside(metrics: dict, folder: Path, files: Path, capsys: pytest.CaptureFixture) -> None:
+    """``evaluate`` measures baselines of users where it knows their sessions, exactly as ``fit``; else it says why not.
+
+    The sessions are stored with the model, or those of ``--history``, or in the evaluated log itself.
+    """
+    frame = events()
+    whole, late = files / "events.csv", folder / "late.csv"
+    last = load(folder / "kept" / "model").notes["cuts"]["last_session_before_test"]
+    frame[frame["at"] > frame["at"][frame.sid == last].max()].to_csv(late, index=False)
+    expected = {name: one for name, one in metrics["baselines"].items() if name != "base_model"}
+    for model, log, more in (
+        ("kept", late, []),
+        ("plain", late, ["--history", str(whole)]),
+        ("plain", whole, []),
+    ):
+        assert main(["evaluate", str(folder / model), str(log), "--json", *more]) == 0
+        out = capsys.readouterr()
+        found = json.loads(out.out)
+        assert found["baselines"] == expected and found["mrr@20"] == metrics["mrr@20"]
+        assert "baselines of users are fitted on 108 sessions" in out.err
+    assert main(["evaluate", str(folder / "plain"), str(late), "--json"]) == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["baselines"].keys() == {"popularity", "session_knn", "stan"}
+    assert out.err.count("\n") == 1 and "left out" in out.err and "--history LOG" in out.err
+
+
+def test_ids_with_blanks_are_one_id_alone_and_separated_by_commas() -> None:
+    class Shop:
+        items = EntityTable(np.array(["red shoe", "blue shoe, left", "hat"], dtype=object), {})
+
+    for text, ids in {
+        "red shoe": ["red shoe"],
+        "red shoe,": ["red shoe"],
+        "blue shoe, left": ["blue shoe, left"],
+        "red shoe, hat": ["red shoe", "hat"],
+        "hat hat": ["hat", "hat"],
+        "hat cap": ["hat", "cap"],
+        "": [],
+    }.items():
+        assert commands._items_of(Shop(), text) == ids
+    with pytest.raises(InputError, match="'green shoe' nor any of its parts 'green', 'shoe'.*commas"):
+        commands._items_of(Shop(), "green shoe")
 
 
 def test_a_history_for_a_system_that_reads_none_is_refused(

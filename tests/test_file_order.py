@@ -1,4 +1,4 @@
-"""Histories from several files without times: a later file is later; refused where nothing says so."""
+"""Histories from several files without times: a later file is later; refused where no order is named."""
 
 import warnings
 
@@ -57,7 +57,7 @@ def test_a_second_file_is_later_than_the_first():
     assert evaluate_next_basket(model, b, history=a, ks=(2,)).metrics == wanted
 
 
-def test_a_warning_says_so_once():
+def test_there_is_one_warning():
     a, b, _ = both()
     with pytest.warns(UserWarning, match="2 files without times: those of a later file are taken to be later") as told:
         queries_of(PersonalFrequency(a), b, a)

@@ -4,7 +4,7 @@ import torch
 
 from graphmeta.cli.model_card import titles
 from graphmeta.evaluation.adaptation_curves import by_steps
-from graphmeta.evaluation.compare import compare
+from graphmeta.evaluation.compare import baselines, compare
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.catalogue import build
@@ -21,7 +21,7 @@ def test_without_steps_a_system_answers_from_its_start_gate_and_all():
         for parameter in system.adaptation.start.parameters():
             parameter.normal_()
     queries = last_clicks(LOG)
-    found = compare(system, queries, past=LOG, bar=lambda rows, _: rows)
+    found = compare(system, queries, past=LOG, models=baselines(LOG), bar=lambda rows, _: rows)
     start = by_steps(system, queries, steps=[0], ks=KS).results[0]
     assert torch.equal(found["without_steps"].ranks, start.ranks)
     assert torch.equal(found["system"].ranks, evaluate(system, queries, ks=KS).ranks)

@@ -291,4 +291,4 @@ def test_they_are_listed_and_compared_where_the_log_has_users(logs) -> None:
     assert {"personal_frequency", "tifu_knn", "up_cf"} <= names
     plain = {"popularity", "session_knn", "stan"}
     assert baselines(train).keys() == plain == baselines(train, train.aligned_to(train.items)).keys()
-    assert baselines(train, train).keys() == plain | {"personal_frequency", "tifu_knn"}
+    assert baselines(train, train).keys() == plain | {"personal_frequency", "tifu_knn", "up_cf"}

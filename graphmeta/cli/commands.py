@@ -20,7 +20,7 @@ import typer
 
 from graphmeta.cli import console
 from graphmeta.cli.options import Events, Limits, LogOptions, MaxLength, MaxSupport, SplitOptions, flattened
-from graphmeta.errors import DivergedError, InputError
+from graphmeta.errors import DivergedError, InputError, plain
 
 if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
@@ -248,15 +248,30 @@ def fit(
 
 
 @app.command()
-def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
+def evaluate(
+    folder: Model,
+    events: Events,
+    history: Annotated[
+        Path | None,
+        typer.Option("--history", help="Log with the users' earlier sessions, in the columns that fit has read."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Evaluate a model on new sessions.
 
     These are the sessions of the log that begin after the model's training and validation sessions.
     """
-    from graphmeta.cli import fit_job as job
+    from graphmeta.cli.evaluate_job import score
     from graphmeta.evaluation.protocol import when
 
-    scored = job.score(_model(folder), events, bar=console.bar)
+    scored = score(_model(folder), events, history=history, bar=console.bar)
+    if scored.counted == 0:
+        console.say(
+            "note: baselines that read users' earlier sessions are left out, since the model's folder has no sessions "
+            "of users; to compare with them, name the log that it was fitted to: --history LOG"
+        )
+    elif scored.counted is not None:
+        console.say(f"baselines of users are fitted on {scored.counted:,} sessions before the test")
     if as_json:
         typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
         return
@@ -272,7 +287,13 @@ def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
 @app.command()
 def recommend(
     folder: Model,
-    session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
+    session: Annotated[
+        list[str],
+        typer.Option(
+            "--session",
+            help="Item ids, oldest first, separated by commas, or by blanks if no id has one; may be repeated.",
+        ),
+    ],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     user: Annotated[str | None, typer.Option("--user", help="User id of the sessions.")] = None,
     history: Annotated[
@@ -289,7 +310,7 @@ def recommend(
     from graphmeta.published.load import load
 
     model = load(_model(folder))
-    sessions = [_parts(text) for text in session]
+    sessions = [_items_of(model, text) for text in session]
     whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
     known = _known_sessions(model, user, history)
     rankings = model.recommend_many(sessions, k, users=whose, history=known, times=when, unknown=unknown)
@@ -302,7 +323,9 @@ def recommend(
         return
     for given, ranking in zip(sessions, rankings, strict=True):
         rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(ranking)]
-        console.table("After " + ", ".join(given), ("", "item", "score"), rows, left=2)
+        console.table(
+            "After " + ", ".join(given) if given else "The first item of a session", ("", "item", "score"), rows, left=2
+        )
 
 
 @app.command()
@@ -416,6 +439,26 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in (text.split(",") if "," in text else text.split())]
 
 
+def _items_of(model: Trained, text: str) -> list[str]:
+    """The item ids of a session; an id may have blanks, or commas if it is the only one.
+
+    Raises:
+        InputError: a text with blanks, of which neither the whole nor any part is known.
+    """
+    from graphmeta.sampling.queries import knows_any
+
+    whole = text.strip()
+    parts = [part for part in _parts(text) if part]
+    if whole and knows_any(model.items, [whole]):
+        return [whole]
+    if "," not in text and len(parts) > 1 and not knows_any(model.items, parts):
+        raise InputError(
+            f"neither {whole!r} nor any of its parts {', '.join(map(repr, parts))} is an item known to this model; "
+            f"separate ids that have blanks by commas"
+        )
+    return parts
+
+
 def _seconds(text: str) -> list[float]:
     try:
         return [float(part) for part in _parts(text)]
@@ -438,7 +481,7 @@ def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None
 
 def _known_sessions(model: Trained, user: str | None, history: Path | None) -> EventLog | None:
     """The log of ``--history``; prints how many of the user's sessions are read."""
-    from graphmeta.cli.fit_job import read_like
+    from graphmeta.cli.evaluate_job import read_like
     from graphmeta.sampling.given_histories import given_earlier
     from graphmeta.sampling.user_histories import UserHistories
 
@@ -453,11 +496,16 @@ def _known_sessions(model: Trained, user: str | None, history: Path | None) -> E
         return None
     log = None if history is None else read_like(model, history)
     if log is not None and model.histories is not None:
-        model.histories = model.histories.joined(UserHistories.of(log.aligned_to(model.items, log.users)))
+        model.histories, _ = UserHistories.together(
+            model.histories, log.aligned_to(model.items, log.users), stacklevel=5
+        )
         log = None
     earlier = given_earlier(log, [user], items=model.items, kept=model.histories)
     if earlier is None or not earlier.sessions[0]:
-        remedy = "name a log that has some: --history FILE" if log is None else "check the id"
+        ids = [] if earlier is None else [str(one) for one in earlier.histories.users.ids]
+        near = next((one for one in ids if plain(one) == plain(user) and one != user), None)
+        remedy = "check the id" if ids else "name a log that has some: --history FILE"
+        remedy = f"did you mean {near!r}?" if near else remedy
         console.say(f"note: no session of user {user!r} is known, so nothing is adapted; {remedy}")
     else:
         sessions, events = int(earlier.sessions[0]), int(earlier.events[0])
@@ -481,6 +529,7 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
     else:
         console.results(outcome.results, work.plan.system)
-        if outcome.known_sessions:
-            console.known_sessions(outcome.known_sessions, titles(work.plan.system, outcome.known_sessions))
+        if outcome.last_sessions:
+            names = titles(work.plan.system, outcome.last_sessions)
+            console.known_sessions({name: outcome.results[name] for name in names}, outcome.last_sessions, names)
     return outcome

@@ -122,22 +122,42 @@ def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
         table(f"{clicks:,} clicks of {len(reports)} periods, ranked {among}, in %", header, rows)
 
 
-def known_sessions(found: Mapping[str, Mapping[int | None, Result]], names: Mapping[str, str]) -> None:
-    """Print Hit@20 / MRR@20 by the number of earlier sessions of each user that are known."""
-    numbers = next(iter(found.values()))
+def known_sessions(
+    found: Mapping[str, Result], last: Mapping[str, Mapping[int | None, Result]], names: Mapping[str, str]
+) -> None:
+    """Print Hit@20 / MRR@20 by the number of a user's earlier sessions: as they are, and with only the last n known.
+
+    Args:
+        found: results of the whole test; last: of :func:`graphmeta.evaluation.compare.by_known_sessions`; both by name.
+    """
+    parts = {name: result.slices["known sessions"] for name, result in found.items()}
+    ranges = next(iter(parts.values()))
     rows = [
         (
-            "all" if number is None else str(number),
-            *(
-                f"{100 * r[number].metrics['hit@20']:.1f} / {100 * r[number].metrics['mrr@20']:.1f}"
-                for r in found.values()
-            ),
+            marks,
+            f"{one['samples']:,}",
+            *(_both(part[marks]) if one["samples"] else "no session" for part in parts.values()),
         )
-        for number in numbers
+        for marks, one in ranges.items()
     ]
-    samples = next(iter(numbers.values())).samples
-    title = f"Hit@20 / MRR@20 in %, when only the last n earlier sessions of a user are known ({samples:,} sessions)"
-    table(title, ("n", *(names[name] for name in found)), rows)
+    header = ("earlier sessions", "test sessions", *(names[name] for name in found))
+    table("Hit@20 / MRR@20 in %, by the number of a user's earlier sessions", header, rows)
+    numbers = next(iter(last.values()))
+    shown = [
+        (_last(n, marks), *(_both({"samples": 1, **result[n].metrics}) for result in last.values()))
+        for n, marks in zip(numbers, ranges, strict=True)
+    ]
+    title = (
+        f"Hit@20 / MRR@20 in %, the same {next(iter(numbers.values())).samples:,} test sessions, when only the last n "
+        f"earlier sessions of a user are known"
+    )
+    table(title, ("n (range)", *(names[name] for name in last)), shown)
+
+
+def _last(number: int | None, marks: str) -> str:
+    """How many earlier sessions are known, and the range of which this is the most."""
+    shown = "all" if number is None else str(number)
+    return shown if shown == marks else f"{shown} ({marks})"
 
 
 def examples(found: Sequence[Example], candidates: int) -> None:

@@ -7,8 +7,8 @@ training also ``checkpoint/``. All input is validated before the folder is creat
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphmeta.cli.history import anonymous, load_history, save_history
+from graphmeta.cli.history import anonymous, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
@@ -24,13 +24,12 @@ from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import baselines, by_known_sessions, compare, metrics
-from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries, unseen
+from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
-from graphmeta.published.load import load
 from graphmeta.published.plan_checkpoint import drop
 from graphmeta.published.training_plan import Plan, Say, request_of, train_plan
 from graphmeta.sampling.samples import Samples, last_clicks
@@ -38,6 +37,8 @@ from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint, Report
+
+_PICTURE = "known_sessions.png"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: the system, and metrics of it and its baselines on the test split."""
+    """A finished job: the system, and metrics of it and its baselines on the test split; ``last_sessions`` are those
+    with only the last n earlier sessions of each user known.
+    """
 
     system: System
     results: dict[str, Result]
-    known_sessions: dict[str, dict[int | None, Result]] = field(default_factory=dict)
+    last_sessions: dict[str, dict[int | None, Result]] = field(default_factory=dict)
 
 
 def check_folder(folder: Path) -> None:
@@ -93,15 +96,17 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     known = merged(split.train, split.valid) if CATALOGUE[job.plan.system].held_out else split.train
     past = anonymous(known)
     queries = with_earlier(test_queries(split.test, job.rules), split.test, split.parts)
-    results = compare(system, queries, past=past, known=known, base=trained.base, bar=bar)
+    models = baselines(past, known)
+    results = compare(system, queries, past=past, models=models, base=trained.base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
-    by_history = _by_history(system, queries, known)
-    if by_history:
-        document["known_sessions"] = {
+    last_sessions = _by_last_sessions({**models, "system": system}, queries)
+    if last_sessions:
+        document["known_sessions"] = {name: results[name].slices["known sessions"] for name in last_sessions}
+        document["last_sessions"] = {
             name: {"all" if n is None else str(n): result.metrics for n, result in own.items()}
-            for name, own in by_history.items()
+            for name, own in last_sessions.items()
         }
-        plots.known_sessions(by_history, job.folder / "known_sessions.png")
+        plots.known_sessions({name: results[name] for name in last_sessions}, last_sessions, job.folder / _PICTURE)
     system.notes |= _notes(job, trained.plan, log, split, trained.histories[job.plan.system]) | {
         "metrics": document,
         "request": request,
@@ -112,16 +117,15 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, split.valid))
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
-    return Outcome(system, results, by_history)
+    return Outcome(system, results, last_sessions)
 
 
-def _by_history(system: System, queries: Samples, known: EventLog) -> dict[str, dict[int | None, Result]]:
-    """The curves of the system and of users' baselines, on at most 250 queries; none if it reads no history."""
-    if not system.reads_history or queries.earlier is None:
+def _by_last_sessions(models: Mapping[str, Any], queries: Samples) -> dict[str, dict[int | None, Result]]:
+    """The curves of the models that read users' histories, on at most 250 queries; none if the system does not."""
+    if not reads_history(models["system"]) or queries.earlier is None:
         return {}
     few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), 250)).astype(np.int64))
-    others = {name: model for name, model in baselines(known, known).items() if reads_history(model)}
-    return by_known_sessions({**others, "system": system}, few)
+    return by_known_sessions({name: model for name, model in models.items() if reads_history(model)}, few)
 
 
 def _finished(folder: Path, request: dict[str, Any]) -> bool:
@@ -169,68 +173,7 @@ def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> 
     return UserHistories.of(*parts).attached(queries, log)
 
 
-def read_like(system: System, events: Path) -> EventLog:
-    """A log in the columns that the system's own log was read from.
-
-    Raises:
-        InputError: a model not written by a command, or of a log without users.
-    """
-    columns = system.notes.get("columns")
-    if columns is None or columns.get("user") is None:
-        why = "not written by fit or run" if columns is None else "fitted to a log without users (--user)"
-        raise InputError(f"the model was {why}, so the columns of {events.name} are unknown; use it from Python")
-    return Columns(**columns).read(events)
-
-
 def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result], *, keep_histories: bool) -> None:
     save_history(folder, past)
     write_bytes(folder / "README.md", card(system, results).encode())
     system.save(folder, keep_histories=keep_histories)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Evaluation of a model on the sessions of a log after its training data; fields as in ``metrics.json``."""
-
-    system: System
-    results: dict[str, Result]
-    document: dict[str, Any]
-    sessions: int
-    all_sessions: int
-    unknown: int
-
-
-def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
-    """Evaluate the model in a folder on the sessions of a file that begin after its training data.
-
-    The folder's training sequences have no users, so baselines that read users' earlier sessions are left out.
-
-    Raises:
-        InputError: a model not written by a command, or a file without later sessions.
-    """
-    system = load(folder)
-    notes = system.notes
-    if "cuts" not in notes:
-        raise InputError(
-            f"{folder}: not written by fit or run, so its training period is unknown; evaluate it from Python"
-        )
-    columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
-    # A model without users needs no user column, unless sessions are defined by user.
-    plain = system.users is None and columns.session is not None and not system.reads_history
-    log = (replace(columns, user=None) if plain else columns).read(events)
-    new = unseen(log, notes["cuts"])
-    known = new.aligned_to(system.items, system.users)
-    queries = test_queries(known, rules)
-    if system.reads_history:
-        own = new.aligned_to(system.items, new.users)
-        histories = UserHistories.of(log.aligned_to(system.items, log.users))
-        histories = histories if system.histories is None else system.histories.joined(histories)
-        queries = histories.attached(queries, own)
-    results = compare(system, queries, past=load_history(folder, system.items), bar=bar)
-    unknown = new.num_events - known.num_events
-    document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
-        "sessions": new.num_sessions,
-        "all_sessions": log.num_sessions,
-        "unknown_clicks": unknown,
-    }
-    return Scored(system, results, document, new.num_sessions, log.num_sessions, unknown)

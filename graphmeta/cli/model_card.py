@@ -19,6 +19,7 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
         "stan": "STAN",
         "personal_frequency": "the user's own items by frequency",
         "tifu_knn": "TIFU-kNN",
+        "up_cf": "UP-CF",
         "base_model": f"{CATALOGUE[system].encoder} (base model)",
         "without_steps": f"{system}, without inner steps",
         "without_history": f"{system}, without the user's history",

@@ -204,6 +204,14 @@ def ids_of(values: list[Any]) -> np.ndarray:
     return np.array(values, dtype=np.int64) if numbers and values else np.array(values, dtype=object)
 
 
+def all_of(tables: Sequence[EntityTable]) -> EntityTable:
+    """One table with the ids of all tables, those of the first one first; the first one if all have its ids."""
+    if all(same_ids(tables[0], table) for table in tables[1:]):
+        return tables[0]
+    ids = pd.unique(pd.Series(np.concatenate([table.ids.astype(object) for table in tables])))
+    return EntityTable(np.asarray(ids, dtype=object), {})
+
+
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Position of each wanted id among the known ids, or -1; 7 and "7" are equal, "07" is not."""
     if len(wanted) == 0 or len(known) == 0:

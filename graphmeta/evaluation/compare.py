@@ -6,31 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from graphmeta.baselines import PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
+import numpy as np
+
+from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.queries import reads_history
-from graphmeta.evaluation.ranking import Result, evaluate
+from graphmeta.evaluation.ranking import KNOWN_SESSIONS, Result, evaluate
 from graphmeta.protocols import Adapting, Bar
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 
-_USER_BASELINES = {"personal_frequency": PersonalFrequency, "tifu_knn": TifuKNN}
-_BASELINES = ("popularity", "session_knn", "stan", *_USER_BASELINES)
-_MOST_USERS = 20_000  # the cost of TIFU-kNN grows with users × queries
+USER_BASELINES = {"personal_frequency": PersonalFrequency, "tifu_knn": TifuKNN, "up_cf": UPCF}
+_BASELINES = ("popularity", "session_knn", "stan", *USER_BASELINES)
+_OF_NEIGHBOURS = ("tifu_knn", "up_cf")
+_MOST_USERS = 20_000  # their cost grows with users × queries
 
 
 def baselines(past: EventLog, known: EventLog | None = None) -> dict[str, Any]:
     """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any.
 
     Args:
-        known: the same log with its users, if it has any: adds personal frequency, and for up to 20,000 users TIFU-kNN.
+        known: the same log with its users, if it has any: adds personal frequency, and for up to 20,000 users TIFU-kNN
+            and UP-CF.
     """
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
     if known is not None and known.users is not None:
         few = len(known.users) <= _MOST_USERS
-        models |= {name: kind(known) for name, kind in _USER_BASELINES.items() if few or name != "tifu_knn"}
+        models |= {name: kind(known) for name, kind in USER_BASELINES.items() if few or name not in _OF_NEIGHBOURS}
     return {name: match_repeats(past, model) for name, model in models.items()}
 
 
@@ -39,19 +43,18 @@ def compare(
     queries: Samples,
     *,
     past: EventLog,
-    known: EventLog | None = None,
+    models: Mapping[str, Any],
     base: System | None = None,
     bar: Bar,
 ) -> dict[str, Result]:
-    """Results of the system and its baselines on the same test queries, by their names in JSON.
+    """Results of the system and of baselines on the same test queries, by their names in JSON.
 
     For a system that adapts, ``without_steps`` is the ablation without inner steps; for one that reads users' earlier
     sessions, ``without_history`` that without them.
 
     Args:
         queries: with their users' earlier sessions, if they have users.
-        past: the training log, for the baselines and for the slices by item frequency.
-        known: the same log with its users, for baselines that read users' earlier sessions.
+        past: the training log, for the slices by item frequency; models: see :func:`baselines`.
         base: a system without adaptation, trained as such.
         bar: ``(batches, name) -> batches``, shows progress.
     """
@@ -62,7 +65,7 @@ def compare(
         own = queries if reads_history(scorer) else plain
         return evaluate(scorer, own, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
 
-    found = {name: measured(model, name.replace("_", " ")) for name, model in baselines(past, known).items()}
+    found = {name: measured(model, name.replace("_", " ")) for name, model in models.items()}
     if base is not None:
         found["base_model"] = measured(base, "base model")
     if system.adaptation is not None:
@@ -94,7 +97,8 @@ def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[st
     }
 
 
-HISTORIES = (0, 1, 2, 5, 10, 20, None)  # how many of a user's earlier sessions are known, None: all
+# How many of a user's earlier sessions are known in the curve, None: all; the most of each range of KNOWN_SESSIONS.
+HISTORIES = tuple(None if np.isinf(most) else int(most) for _, most in KNOWN_SESSIONS.values())
 
 
 def by_known_sessions(

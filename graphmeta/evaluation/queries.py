@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
@@ -95,6 +95,16 @@ def with_history(model: Scorer, samples: Samples, log: EventLog, *known: EventLo
         return samples
     histories, own = known_histories(model, [*known, log], log)
     return histories.attached(samples, own)
+
+
+def validation_queries(system: LimitsLength, valid: Any, log: EventLog) -> Any:
+    """The queries of a validation log, the same in all epochs, with its users' earlier sessions, those of the training
+    log too; anything else than a log as it is.
+    """
+    if not isinstance(valid, EventLog):
+        return valid
+    queries = last_clicks(valid, max_length=system.max_length)
+    return with_history(cast(Scorer, system), queries, valid, None if log.users is None else log)
 
 
 def known_histories(

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
 from graphmeta.evaluation.result import Result
@@ -85,22 +87,44 @@ def curves(
 
 
 def known_sessions(
-    found: Mapping[str, Mapping[int | None, Result]], path: Path, *, metrics: tuple[str, str] = ("hit@20", "mrr@20")
+    found: Mapping[str, Result],
+    last: Mapping[str, Mapping[int | None, Result]],
+    path: Path,
+    *,
+    metrics: tuple[str, str] = ("hit@20", "mrr@20"),
 ) -> None:
-    """Metrics by the number of earlier sessions of each user that are known, a line for each model.
+    """Metrics by the number of a user's earlier sessions, a colour for each model.
+
+    Above, test sessions by how many their users have (an empty range has no point); below, the same test sessions with
+    only the last n known, n the most of each range.
 
     Args:
-        found: results by model and number (None: all), see :func:`graphmeta.evaluation.compare.by_known_sessions`.
+        found: results by model, with slices of known sessions.
+        last: results by model and number (None: all), see :func:`graphmeta.evaluation.compare.by_known_sessions`.
     """
-    picture = figure(10, 4)
-    for axes, metric in zip(picture.subplots(1, 2), metrics, strict=True):
-        for (name, results), colour in zip(found.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
-            places = range(len(results))
-            axes.plot(places, [100 * one.metrics[metric] for one in results.values()], "o-", color=colour, label=name)
-            axes.set_xticks(list(places), ["all" if number is None else str(number) for number in results])
-        axes.set(title=shown(metric), xlabel="known earlier sessions of a user, the last ones", ylabel="%")
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False)
+    picture = figure(10, 7.5)
+    above, below = picture.subplots(2, 2)
+    ranges = next(iter(found.values())).slices["known sessions"]
+    numbers = next(iter(last.values()))
+    samples = next(iter(numbers.values())).samples
+    owned = [f"{marks}\n({part['samples']:,})" for marks, part in ranges.items()]
+    limited = [f"{'all' if n is None else n}\n({marks})" for n, marks in zip(numbers, ranges, strict=True)]
+    for metric, top, bottom in zip(metrics, above, below, strict=True):
+        for at, (name, colour) in enumerate(zip(found, itertools.cycle((BLUE, ORANGE, GREEN, PINK)))):
+            parts = found[name].slices["known sessions"].values()
+            values = [100 * part[metric] if part["samples"] else float("nan") for part in parts]
+            places = np.arange(len(ranges)) + 0.1 * (at - (len(found) - 1) / 2)  # side by side
+            top.plot(places, values, "o", color=colour, label=name)
+            values = [100 * one.metrics[metric] for one in last[name].values()]
+            bottom.plot(range(len(numbers)), values, "o-", color=colour, label=name)
+        top.set(title=f"{shown(metric)}, all test sessions", xlabel="earlier sessions of the user (test sessions)")
+        title = f"{shown(metric)}, the same {samples:,} test sessions"
+        bottom.set(title=title, xlabel="only the last n earlier sessions known (range)")
+        for axes, ticks in ((top, owned), (bottom, limited)):
+            axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))
+            axes.set_xticks(range(len(ranges)), ticks)
+            axes.set_ylim(bottom=0)
+            axes.legend(frameon=False)
     save(picture, path)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import check_log
-from graphmeta.data.tables import EntityTable, locate, same_ids
+from graphmeta.data.tables import EntityTable, all_of, locate, same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.file_order import files_of, in_file_order
 from graphmeta.sampling.padding import ragged
@@ -74,8 +74,8 @@ class UserHistories:
                 "the logs are of several files without times, whose rows have no common order; read them with times "
                 "(time=), or take UserHistories.together(None, *logs), each file later than those before it"
             )
-        users = _all_users([log.users for log in logs if log.users is not None])
-        owner = np.concatenate([_owners(log, users) for log in logs])
+        users = all_of([log.users for log in logs if log.users is not None])
+        owner = np.concatenate([_rows_of(users, log)[log.session_user] for log in logs])
         ids = np.concatenate([log.sessions.astype(object) for log in logs])
         lengths = np.concatenate([log.lengths for log in logs])
         starts = np.concatenate([np.append(log.time, np.inf)[log.ptr[:-1]] for log in logs])
@@ -167,8 +167,7 @@ class UserHistories:
         """
         if log.users is None or log.session_user is None:
             return replace(samples, earlier=None)
-        number = np.append(self.users.rows_of(log.users.ids), -1)
-        user = number[log.session_user[samples.session]]
+        user = _rows_of(self.users, log)[log.session_user[samples.session]]
         return replace(samples, earlier=self.earlier(user, log.starts[samples.session]))
 
     def for_users(self, users: Sequence[Any], *, before: np.ndarray | None = None) -> Earlier:
@@ -247,15 +246,6 @@ class HistoryColumns:
     days: np.ndarray
 
 
-def _all_users(tables: Sequence[EntityTable]) -> EntityTable:
-    """One table with the users of all tables, those of the first one first."""
-    if all(same_ids(tables[0], table) for table in tables[1:]):
-        return tables[0]
-    ids = pd.unique(pd.Series(np.concatenate([table.ids.astype(object) for table in tables])))
-    return EntityTable(np.asarray(ids, dtype=object), {})
-
-
-def _owners(log: EventLog, users: EntityTable) -> np.ndarray:
-    """The row of each session's user in ``users``, -1 if unknown, ``[S]``."""
-    assert log.users is not None and log.session_user is not None
-    return np.append(users.rows_of(log.users.ids), -1)[log.session_user]
+def _rows_of(users: EntityTable, log: EventLog) -> np.ndarray:
+    """The row of each user of the log in ``users``, and -1 for unknown ones as the last entry."""
+    return np.append(users.rows_of(log.users.ids if log.users is not None else users.ids[:0]), -1)

@@ -17,13 +17,13 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluation.queries import with_history
+from graphmeta.evaluation.queries import validation_queries
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.tables import row_gradients
 from graphmeta.nn.heads.scoring import named
 from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, UpdatesAfterStep
-from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
 from graphmeta.system import System
@@ -94,7 +94,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
     settings = replace(settings, options=options)
     samples = _prepared(system, log, settings)
     run = _run(system, samples, settings)
-    checkpoint, valid = options.checkpoint, _queries_of(system, settings.valid, log)
+    checkpoint, valid = options.checkpoint, validation_queries(system, settings.valid, log)
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
     system.eval()
@@ -174,16 +174,6 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
     if isinstance(trained, PositionLoss) and not samples.has_given_support:
         trained.check(system.recommender, samples.query, num_items=system.num_items)
     return samples
-
-
-def _queries_of(system: System, valid: Valid | None, log: EventLog) -> Samples | Callable[..., Any] | None:
-    """The validation queries, the same in all epochs; of a log, with its users' earlier sessions, the training log's
-    too.
-    """
-    if not isinstance(valid, EventLog):
-        return valid
-    queries = last_clicks(valid, max_length=system.max_length)
-    return with_history(system, queries, valid, None if log.users is None else log)
 
 
 def _validate(

@@ -1,0 +1,135 @@
+"""Evaluation of a model folder on a later log: shared by ``evaluate`` and, for reading logs, by ``recommend``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from graphmeta.cli.history import load_history
+from graphmeta.cli.log_columns import Columns
+from graphmeta.data.events import EventLog
+from graphmeta.data.merging import merged
+from graphmeta.errors import InputError
+from graphmeta.evaluation.compare import baselines, compare, metrics
+from graphmeta.evaluation.protocol import Rules, test_queries, unseen
+from graphmeta.evaluation.ranking import Result
+from graphmeta.protocols import Bar
+from graphmeta.published.catalogue import CATALOGUE
+from graphmeta.published.load import load
+from graphmeta.sampling.file_order import in_file_order
+from graphmeta.sampling.user_histories import UserHistories
+from graphmeta.system import System
+
+
+def read_like(system: System, events: Path) -> EventLog:
+    """A log with users, in the columns that the system's own log was read from.
+
+    Raises:
+        InputError: a model not written by a command, or of a log without users; a file without these columns.
+    """
+    columns = system.notes.get("columns")
+    if columns is None or columns.get("user") is None:
+        why = "not written by fit or run" if columns is None else "fitted to a log without users (--user)"
+        raise InputError(f"the model was {why}, so the columns of {events.name} are unknown; use it from Python")
+    return _read(Columns(**columns), events)
+
+
+def _read(columns: Columns, events: Path) -> EventLog:
+    """The log in a file with the columns of a model's own log; an error about columns names those of the log."""
+    try:
+        return columns.read(events)
+    except InputError as error:
+        message = str(error)
+        if "no column" in message:
+            names = {name: one for name, one in asdict(columns).items() if isinstance(one, str)}
+            message += "; rename its columns to those of the log that the model was fitted to: " + ", ".join(
+                f"{name} {one!r}" for name, one in names.items()
+            )
+        raise InputError(message if str(events) in message else f"{events}: {message}") from None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Evaluation of a model on the sessions of a log after its training data; fields as in ``metrics.json``.
+
+    ``counted``: sessions that baselines of users are fitted on; None if the model's log has no users.
+    """
+
+    system: System
+    results: dict[str, Result]
+    document: dict[str, Any]
+    sessions: int
+    all_sessions: int
+    unknown: int
+    counted: int | None
+
+
+def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) -> Scored:
+    """Evaluate the model in a folder on the sessions of a file that begin after its training data.
+
+    The folder's training sequences have no users. Baselines that read users' earlier sessions are fitted on those that
+    the model stores, those of ``history`` and those of ``events``, as far as they began before the test; without any
+    they are left out.
+
+    Args:
+        history: a log with users' earlier sessions, in the columns of the model's own log.
+
+    Raises:
+        InputError: a model not written by a command, a file without later sessions, or a history for a model of a log
+            without users.
+    """
+    system = load(folder)
+    notes = system.notes
+    if "cuts" not in notes:
+        raise InputError(
+            f"{folder}: not written by fit or run, so its training period is unknown; evaluate it from Python"
+        )
+    columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
+    others = [] if history is None else [read_like(system, history)]
+    # A model without users needs no user column, unless sessions are defined by user.
+    plain = system.users is None and columns.session is not None and not system.reads_history and not others
+    log = _read(replace(columns, user=None) if plain else columns, events)
+    new = unseen(log, notes["cuts"])
+    known = new.aligned_to(system.items, system.users)
+    queries, counted = test_queries(known, rules), None
+    if not plain and log.users is not None:
+        kept = [] if system.histories is None else [system.histories.log()]
+        placed = in_file_order(*kept, *others, log, stacklevel=3)
+        own = unseen(placed[-1], notes["cuts"])
+        histories = UserHistories.of(*(one.aligned_to(system.items, one.users) for one in placed))
+        queries = histories.attached(queries, own.aligned_to(system.items, own.users))
+        counted = _counted(histories.log(), float(own.starts.min()), system)
+    past = load_history(folder, system.items)
+    results = compare(system, queries, past=past, models=baselines(past, counted), bar=bar)
+    unknown = new.num_events - known.num_events
+    document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
+        "sessions": new.num_sessions,
+        "all_sessions": log.num_sessions,
+        "unknown_clicks": unknown,
+    }
+    sessions = 0 if counted is None else counted.num_sessions
+    return Scored(
+        system,
+        results,
+        document,
+        new.num_sessions,
+        log.num_sessions,
+        unknown,
+        None if columns.user is None else sessions,
+    )
+
+
+def _counted(log: EventLog, begin: float, system: System) -> EventLog | None:
+    """The sessions that baselines of users count, as in ``fit``: those before its cuts, or without times before
+    ``begin``; None without any.
+    """
+    cuts, held_out = system.notes["cuts"], CATALOGUE[system.notes["system"]].held_out
+    if not cuts["has_time"]:
+        cuts = {"valid_from": min(begin, cuts["valid_from"]), "test_from": begin}
+    first = log.before(cuts["valid_from"])
+    first = first.of_sessions(first.lengths >= system.notes["rules"]["min_session_length"])
+    then = log.before(cuts["test_from"]).after(cuts["valid_from"])
+    first, then = (part.aligned_to(log.items, log.users) for part in (first, then))
+    known = merged(first, then) if held_out else first
+    return known if known.num_events else None
