@@ -590,7 +590,7 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
         ["recommend", kept_folder, *command, "--user", "u3", "--history", str(renamed)],
     ):
         assert main(given) == 2
-        assert re.search(r"renamed.csv: no column .*rename .*session 'sid', item 'iid'", capsys.readouterr().err)
+        assert re.search(r"renamed.csv: no column .*rename .*item 'iid', session 'sid'", capsys.readouterr().err)
     measured_beside(metrics, tmp_path, files, capsys)
 
 
