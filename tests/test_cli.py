@@ -260,9 +260,7 @@ def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: P
     assert main(["evaluate", str(about_users), str(files / "events.csv"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     written = json.loads((about_users / "metrics.json").read_text())
-    assert {"personal_frequency", "tifu_knn"} == written["baselines"].keys() - told["baselines"].keys()
-    for name in ("personal_frequency", "tifu_knn"):  # the folder has no users
-        assert written["baselines"].pop(name)["hit@20"] > 0
+    assert {"personal_frequency", "tifu_knn", "up_cf"} < told["baselines"].keys()  # their sessions are in the log
     assert {key: told[key] for key in written} == written
 
 
