@@ -36,8 +36,10 @@ from graphmeta.protocols import (
     ReadsSubgraph,
     ReadsTimes,
     ScoresCatalogue,
+    reads_earlier_sessions,
 )
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.given_histories import History, given_earlier
 from graphmeta.sampling.order import Batches, Shuffled
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
@@ -217,6 +219,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         system.items = joined
         if self.sampler is not None:
             system.sampler = self.sampler.extended(items)
+        if self.histories is not None:
+            system.histories = replace(self.histories, items=joined)
         return system
 
     def check(self, log: EventLog, name: str) -> None:
@@ -262,13 +266,41 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
-        if (reader := self._reads_subgraph()) is not None:
-            self.sampler = SubgraphSampler(log, **vars(reader.neighbourhood))
+        self._read(log, log)
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
-        if self.reads_history and log.users is not None:
-            self.histories = UserHistories.of(log)
+
+    def attach_graph(self, source: EventLog | HeteroData) -> None:
+        """Give the system a log or its graph to read: the graph around a session, if its encoder has a
+        ``neighbourhood``, and the users' earlier sessions; no weight and no statistic changes.
+
+        Models are saved without their log, so a loaded one needs it. Sessions that end at or after a query's begin are
+        never read.
+
+        Args:
+            source: the training log, or a later one; events on other items are dropped.
+
+        Raises:
+            InputError: a system that reads neither, a log without the users or attributes that it reads, or a graph
+                whose attribute values have other codes than the system's.
+        """
+        if not self.reads_history and self._reads_subgraph() is None:
+            raise InputError("this system reads no graph and no history; leave it out")
+        log = log_of(source, self.items)
+        known = log if same_ids(self.users, log.users) else log.aligned_to(self.items, self.users)
+        self._read(known, log)
+
+    def _read(self, log: EventLog, whole: EventLog) -> None:
+        """Keep what the encoder reads of a log's graph, and the users' sessions.
+
+        Args:
+            whole: the same log with users that the system does not know.
+        """
+        if (reader := self._reads_subgraph()) is not None:
+            self.sampler = sampler_of(log, reader.neighbourhood, items=self.items, users=self.users)
+        if self.reads_history and whole.users is not None:
+            self.histories = UserHistories.of(whole)
 
     def task_sizes(self, samples: Samples | Tasks) -> TaskSizes:
         """Support samples and padded rows of each task."""
@@ -284,7 +316,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
     @property
     def reads_history(self) -> bool:
         """Whether it reads the earlier sessions of a sample's user."""
-        return any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules() if part is not self)
+        return any(reads_earlier_sessions(part) for part in self.modules() if part is not self)
 
     def with_history(self, samples: Samples | Tasks, log: EventLog) -> Samples | Tasks:
         """The samples of a log with the earlier sessions of their users, of the system's own histories and of the log,
@@ -426,14 +458,19 @@ class System(nn.Module, metaclass=_NamesRemedies):
     @property
     def _make(self) -> MakesBatches:
         """What makes its batches: the sampler of an encoder that reads the graph, or :func:`session_batch`."""
-        if self.sampler is None and self._reads_subgraph() is None:
+        reader = self._reads_subgraph()
+        if reader is None:
             return session_batch
-        if self.sampler is None:
+        sampler = self.sampler
+        if sampler is None and reader.neighbourhood.reads_items_alone:
+            sampler = self.sampler = item_sampler(self.items, reader.neighbourhood)
+        if sampler is None:
             raise InputError(
                 "the encoder reads the graph around a session and the system has none (models are saved without it); "
-                "give it the training log: system.fit_statistics(log)"
+                "give it the log: load(folder, graph=log) or system.attach_graph(log)"
             )
-        return self.sampler
+        events = any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules())
+        return partial(sampler, history_events=events)
 
     @property
     def support_loss(self) -> nn.Module:

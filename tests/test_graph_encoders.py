@@ -115,7 +115,7 @@ def test_a_system_reads_the_history_of_the_log_it_was_given(adapted: bool) -> No
     later = LOG.after(LOG.starts[50]).aligned_to(train.items, train.users)
     samples = gm.last_clicks(later)
     system = system_of(train, adapted=adapted).eval()
-    with pytest.raises(InputError, match=r"give it the training log: system.fit_statistics\(log\)"):
+    with pytest.raises(InputError, match=r"load\(folder, graph=log\) or system.attach_graph"):
         system.scores(samples)
     system.fit_statistics(train)
     known = system.scores(samples)

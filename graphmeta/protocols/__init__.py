@@ -249,6 +249,13 @@ class ReadsSubgraph(Protocol):
     neighbourhood: Neighbourhood
 
 
+def reads_earlier_sessions(part: object) -> bool:
+    """Whether a part of a system reads the earlier sessions of a sample's user, as columns or in the graph."""
+    return (isinstance(part, ReadsHistory) and part.reads_history) or (
+        isinstance(part, ReadsSubgraph) and part.neighbourhood.history > 0
+    )
+
+
 @runtime_checkable
 class ReadsColumns(Protocol):
     """A part that reads columns of the item table, such as a category or a price."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -138,11 +139,15 @@ class UserHistories:
 
         Shapes: user ``[S]`` int64 (-1: unknown, which has none), before ``[S]`` float64.
         """
-        times = np.unique(self.ends)
-        size = len(times) + 1
-        key = self.owner * size + np.searchsorted(times, self.ends)
-        found = np.searchsorted(key, user * size + np.searchsorted(times, before))
+        times, key = self._by_end
+        found = np.searchsorted(key, user * (len(times) + 1) + np.searchsorted(times, before))
         return np.where(user >= 0, np.maximum(found, self.ptr[user]), 0)
+
+    @cached_property
+    def _by_end(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct ends, sorted, and of each session a key that sorts by user, then by end."""
+        times, rank = np.unique(self.ends, return_inverse=True)
+        return times, self.owner * (len(times) + 1) + rank
 
     def before_sessions(self, sessions: np.ndarray) -> Earlier:
         """The sessions of the same user that are earlier than each of these sessions."""
