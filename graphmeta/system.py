@@ -24,7 +24,7 @@ from graphmeta.build_spec import FORMAT, BuildSpec, Limits
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
-from graphmeta.nn.extending import extend_items
+from graphmeta.nn.extending import extend_items, extend_users
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import (
     Adapting,
@@ -42,7 +42,15 @@ from graphmeta.recommender import Recommender
 from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.given_histories import History, given_earlier
 from graphmeta.sampling.order import Batches, Shuffled
-from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
+from graphmeta.sampling.queries import (
+    NO_KNOWN_ITEM,
+    NO_KNOWN_USER,
+    Recommendation,
+    Sessions,
+    best_of,
+    knows_any,
+    listed,
+)
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.stored_histories import save_histories
@@ -194,34 +202,50 @@ class System(nn.Module, metaclass=_NamesRemedies):
             raise InputError(f"the other system has other {what}; build both from one log, or from a log aligned to it")
         return self.recommender.load_matching(other.recommender, frozen_only=frozen_only)
 
-    def extended(self, items: EntityTable) -> System:
-        """A copy with further items, to score and recommend before they have a click; this system is not modified.
+    def extended(self, items: EntityTable | None = None, *, users: EntityTable | None = None) -> System:
+        """A copy with further items and users, to score and recommend before they have a click; this system is not
+        modified.
 
-        Old items keep their indices, weights and scores. The vectors of new ones are composed of their attributes
-        (:class:`~graphmeta.protocols.ComposesItems`); attribute values that are new too count as not seen in training.
+        Old ones keep their indices, weights and scores. The vectors of new items are composed of their attributes
+        (:class:`~graphmeta.protocols.ComposesItems`), those of new users too if the system reads user columns;
+        attribute values that are new too count as not seen in training. In a user table new users have zero vectors:
+        they get the ranking of an unknown user until the copy is trained on a log with them.
 
         Args:
-            items: the new items, with the columns that the system reads; unknown in those that they lack.
+            items, users: the new ones, with the columns that the system reads; unknown in those that they lack.
 
         Raises:
-            InputError: an item that is known, or a part that has numbers for each item and cannot make those of new
-                ones, such as a plain table; names it and the remedy.
+            InputError: an item or user that is known, users for a system without, or a part that has numbers for each
+                item or user and cannot make those of new ones, such as a plain item table; names it and the remedy.
         """
-        joined = self.items.joined(items)
+        if users is not None and self.users is None:
+            raise InputError(
+                "the system has no users, so it serves new ones as any other; if it reads their earlier sessions, pass "
+                "them: recommend(session, history=…)"
+            )
         shared = {id(table): table for table in (self.items, self.users) if table is not None}
         system = copy.deepcopy(self, shared)
-        if system.adaptation is not None and system.adaptation.tables:
+        if items is not None:
+            system._extend_items(items)
+        if users is not None and self.users is not None:
+            system.users = self.users.joined(users)
+            extend_users(system, system.users, before=len(self.users), of_items=system.recommender.features)
+        if self.sampler is not None:
+            system.sampler = self.sampler.extended(items, users)
+        return system
+
+    def _extend_items(self, items: EntityTable) -> None:
+        """Add items to this copy."""
+        joined = self.items.joined(items)
+        if self.adaptation is not None and self.adaptation.tables:
             raise InputError(
-                f"the adaptation changes {min(system.adaptation.tables)}, which has no rows for new items; leave "
+                f"the adaptation changes {min(self.adaptation.tables)}, which has no rows for new items; leave "
                 f"tables out of its scope, or fit again on a log with the new items"
             )
-        extend_items(system, joined, before=len(self.items))
-        system.items = joined
-        if self.sampler is not None:
-            system.sampler = self.sampler.extended(items)
+        extend_items(self, joined, before=len(self.items))
+        self.items = joined
         if self.histories is not None:
-            system.histories = replace(self.histories, items=joined)
-        return system
+            self.histories = replace(self.histories, items=joined)
 
     def check(self, log: EventLog, name: str) -> None:
         """Check that a log has the item and user indices of the system.
@@ -498,7 +522,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Args:
             session: item ids, oldest first.
-            user: the original id of the session's user; an unknown user counts as none.
+            user: the original id of the session's user; an unknown user counts as none and gets the ranking of a zero
+                user vector, or without support of the weights before adaptation.
             history: for a system that reads users' earlier sessions, these sessions as lists of item ids, oldest first,
                 or a log that has them, with ``user``; if not given, those of ``user`` in the log that it was fitted to,
                 which a loaded system does not have. ``session`` may then be empty.
@@ -509,7 +534,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Raises:
             InputError: an unknown item, a session without any known item, one id instead of a session, k not below the
-                number of items, or ``history`` for a system that reads none.
+                number of items, ``history`` for a system that reads none, or an unknown user of a system that scores
+                all items equally then (``mf``).
         """
         clicks = listed(session)
         best = self.recommend_many(
@@ -541,8 +567,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """:meth:`recommend` for any number of sessions, with the same results.
 
         Works in batches of sessions of similar length and keeps the k best of each, so memory does not grow with the
-        number of sessions. A session without a known item has no recommendations if ``unknown`` is ``warn`` or
-        ``ignore``.
+        number of sessions. A session without a known item, or without a user that the system needs, has no
+        recommendations if ``unknown`` is ``warn`` or ``ignore``.
 
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
@@ -564,9 +590,18 @@ class System(nn.Module, metaclass=_NamesRemedies):
         for places, samples in queries.batches(max(1, size), max_length=self.max_length):
             seen = [queries.rows[place] for place in places] if exclude_seen else None
             scores = self.scores(samples, **adapting)
-            for place, best in zip(places, best_of(scores, int(k), self.items, seen), strict=True):
-                found[place] = best
+            ranked = self._ranked(samples, scores)
+            if unknown == "raise" and not ranked.all():
+                where = "" if len(sessions) == 1 else f"session {places[np.argmin(ranked)]}: "
+                raise InputError(f"{where}{NO_KNOWN_USER}")
+            for place, best, some in zip(places, best_of(scores, int(k), self.items, seen), ranked, strict=True):
+                found[place] = best if some else []
         return found
+
+    def _ranked(self, samples: Samples, scores: Tensor) -> np.ndarray:
+        """Mask ``[S]`` of all samples but those without a known user to whom it gives all items the same score."""
+        equal = (scores.amax(1) == scores.amin(1)).numpy(force=True)
+        return ~(equal & self.without_user(samples))
 
     def _earlier(
         self,

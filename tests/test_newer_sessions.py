@@ -26,6 +26,11 @@ PARTS = LOG.before(LOG.starts[50]), LOG.after(LOG.starts[50]).before(LOG.starts[
 TRAIN, NEWER, TEST = (part.aligned_to(PARTS[0].items, PARTS[0].users) for part in PARTS)
 
 
+def user_of(log: EventLog) -> np.ndarray:
+    assert log.session_user is not None
+    return log.session_user
+
+
 def made(items: EntityTable, *, adaptation: gm.Adaptation | None = None) -> gm.System:
     torch.manual_seed(0)
     recommender = gm.Recommender(
@@ -58,15 +63,15 @@ def test_the_users_newer_sessions_are_read_and_nothing_later(adaptation) -> None
     assert system.reads_history
     wanted = system.scores(queries_of(system, TEST, NEWER))
     at = 15
-    begin, user = TEST.starts[at], TEST.session_user[at]
-    known = [s for s in range(NEWER.num_sessions) if NEWER.session_user[s] == user]
+    begin, user = TEST.starts[at], user_of(TEST)[at]
+    known = [s for s in range(NEWER.num_sessions) if user_of(NEWER)[s] == user]
     assert known, "the user of the query has a newer session"
 
     def scores(newer: EventLog, test: EventLog) -> torch.Tensor:
         queries = queries_of(system, test, newer)
         return system.scores(queries)[np.flatnonzero(queries.session == at)[0]]
 
-    own = TEST.session_user[TEST.session] == user
+    own = user_of(TEST)[TEST.session] == user
     rest = np.arange(TEST.num_events) == TEST.ptr[at + 1] - 1  # the query's target
     later = TEST.starts[TEST.session] > begin
     row = np.flatnonzero(last_clicks(TEST).session == at)[0]
@@ -77,10 +82,10 @@ def test_the_users_newer_sessions_are_read_and_nothing_later(adaptation) -> None
         "other users' sessions, earlier too": perturbed(TEST, ~own),
     }.items():
         assert torch.equal(scores(NEWER, test), wanted[row]), name
-    of_others = perturbed(NEWER, NEWER.session_user[NEWER.session] != user)
+    of_others = perturbed(NEWER, user_of(NEWER)[NEWER.session] != user)
     assert torch.equal(scores(of_others, TEST), wanted[row])
     assert not torch.equal(scores(perturbed(NEWER, NEWER.session == known[-1]), TEST), wanted[row])
-    before = next(s for s in range(at, -1, -1) if s < at and TEST.session_user[s] == user) if own[:at].any() else None
+    before = next(s for s in range(at, -1, -1) if s < at and user_of(TEST)[s] == user) if own[:at].any() else None
     assert before is None or not torch.equal(scores(NEWER, perturbed(TEST, TEST.session == before)), wanted[row])
     with pytest.warns(UserWarning, match="no earlier sessions of their users"):
         alone = queries_of(system, last_clicks(TEST))

@@ -81,7 +81,7 @@ def expected(log: EventLog, session: int, context: list[int], *, history: int, f
     """The neighbourhood of a question by loops, in item numbers and values instead of rows."""
     assert log.session_user is not None and log.users is not None
     user, known = int(log.session_user[session]), ended_before(log, session)
-    begin = log.time[log.ptr[session]]
+    begin = float(log.time[log.ptr[session]])
     own = earlier_of(log, user, begin)[-history:] if history else []
     steps = Counter()
     for s in known:

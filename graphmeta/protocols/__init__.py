@@ -308,6 +308,15 @@ class ExtendsItems(Protocol):
 
 
 @runtime_checkable
+class ExtendsUsers(Protocol):
+    """A part with rows for users to which new users can be added without training."""
+
+    def extend_users(self, users: EntityTable) -> None:
+        """Take over a table that begins with the part's own users, in their order."""
+        ...
+
+
+@runtime_checkable
 class FitsStatistics(Protocol):
     """A part with statistics of the training log, computed before training: popularity, neighbours, bins."""
 

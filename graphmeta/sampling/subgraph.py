@@ -119,9 +119,10 @@ class SubgraphSampler:
             return subgraph.add_to(to_hetero_data(subgraph.rows), None)
         return subgraph.add_to(*task_major_layout(subgraph.rows, task, num_tasks))
 
-    def extended(self, items: EntityTable) -> SubgraphSampler:
-        """The sampler of the same log with further items, which have attributes and no click."""
-        return SubgraphSampler(self.log.with_entities(items=items), **vars(self.neighbourhood))
+    def extended(self, items: EntityTable | None = None, users: EntityTable | None = None) -> SubgraphSampler:
+        """The sampler of the same log with further items and users, which have attributes and no click."""
+        users = None if self.log.users is None else users
+        return SubgraphSampler(self.log.with_entities(items=items, users=users), **vars(self.neighbourhood))
 
     def __deepcopy__(self, memo: Any) -> SubgraphSampler:
         """The sampler itself: it never changes."""
