@@ -319,7 +319,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """Keep what the encoder reads of a log's graph, and the users' sessions.
 
         Args:
-            whole: the same log with users that the system does not know.
+            whole: the same log, with users that are unknown to the system too.
         """
         if (reader := self._reads_subgraph()) is not None:
             self.sampler = sampler_of(log, reader.neighbourhood, items=self.items, users=self.users)

@@ -126,7 +126,7 @@ def test_recommendations_with_a_log_with_lists_and_of_a_new_user() -> None:
     assert system.recommend(session, 5, user="nobody", history=mine) not in (nobody, by_log)
 
 
-def test_a_loaded_system_needs_the_graph_and_says_so(tmp_path) -> None:
+def test_a_loaded_system_needs_the_graph_and_names_the_remedy(tmp_path) -> None:
     system, session = fitted(), [TRAIN.items.ids[2]]
     wanted, by_user = system.scores(queries_of(system, TEST, NEWER)), system.recommend(session, 5, user="u3")
     system.save(tmp_path)

@@ -16,15 +16,8 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.sampling.batch_rows import to_hetero_data
 from graphmeta.sampling.ended import EndedSessions, Transitions
-from graphmeta.sampling.neighbourhood import (
-    Edges,
-    Neighbourhood,
-    Nodes,
-    Sessions,
-    Subgraph,
-    attributes_of,
-    with_further_items,
-)
+from graphmeta.sampling.graph_parts import Sessions, attributes_of
+from graphmeta.sampling.neighbourhood import Edges, Neighbourhood, Nodes, Subgraph, with_further_items
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import session_batch, session_rows
 from graphmeta.sampling.task_layout import task_major_layout

@@ -24,8 +24,8 @@ DAY = 86400.0  # seconds
 class UserHistories:
     """The sessions of each user, by their first event: user u has the sessions ``ptr[u]:ptr[u + 1]``.
 
-    Session r has the events ``begin[r]:begin[r + 1]``. A session counts as earlier than a question if it, and every
-    session of the user that began before it, ended strictly before the question's session began.
+    Session r has the events ``begin[r]:begin[r + 1]``. It is earlier than a question if it, and every session of the
+    user that began before it, ended strictly before the question's session began.
 
     Shapes: item ``[N]`` int64, time ``[N]`` float64 (seconds, or row numbers of a log without times); begin ``[R + 1]``
     int64; starts, ends ``[R]`` float64 (ends: the latest event of the user so far); ptr ``[U + 1]`` int64;
