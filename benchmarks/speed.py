@@ -5,7 +5,8 @@
 * ``batching``: sessions/s of :func:`graphmeta.sampling.session_batch.session_batch` over PyG's ``Data`` +
 ``Batch.from_data_list``.
 * ``subgraph``: sessions/s of ``session_batch`` over those of :class:`graphmeta.sampling.subgraph.SubgraphSampler`
-  without a neighbourhood (a ratio of time, at most 1.1), and with attributes, earlier sessions, followers.
+  without a neighbourhood (a ratio of time, at most 1.1), and with attributes, earlier sessions, followers; with these
+  (``per_row``) over ``session_batch`` of as many clicks as the batch has item rows and edges.
 * ``sr_gnn_step``, ``gc_san_step``, ``gru4rec_step``, ``tagnn_step``: time of a training step over that of the floor:
   the product with all item vectors, cross-entropy, their backward pass and fused Adam on the item table (43,097 × 100,
   batch 100), all by PyTorch; for TAGNN also the factorised attention over the dense formula. ``sr_gnn_bf16`` takes
@@ -86,7 +87,8 @@ def subgraph() -> list[Row]:
     """Batches of 512 prefixes, with parts of the graph around them."""
     log = fake_log(sessions=30_000, items=5_000)
     samples = prefixes(log)
-    samples = samples.take(np.random.default_rng(0).permutation(len(samples))[:512])
+    random = np.random.default_rng(0)
+    samples = samples.take(random.permutation(len(samples))[:512])
     found = []
     for name, parts in {
         "none": {},
@@ -103,6 +105,25 @@ def subgraph() -> list[Row]:
         )
         rates = {"ours": 20 * 512 / ours, "other": 20 * 512 / other, "unit": "sessions/s"}
         found.append(row(f"subgraph_{name}", ours / other, "x time of session_batch", **rates))
+        batch = sampler(samples)
+        stores = [batch[kind].edge_index.shape[1] for kind in batch.edge_types if kind[1] not in ("next", "of", "owns")]
+        rows = int(batch["item"].num_nodes or 0) + sum(stores)
+        equal = sessions_without_target([random.integers(0, log.num_items, rows // 512) for _ in range(512)])
+        ours, other = paired(
+            lambda sampler=sampler: [sampler(samples) for _ in range(20)],
+            lambda equal=equal: [session_batch(equal, num_items=log.num_items) for _ in range(20)],
+            rounds=7,
+        )
+        found.append(
+            row(
+                f"subgraph_{name}_per_row",
+                ours / other,
+                "x session_batch of as many clicks",
+                ours=20 * rows / ours,
+                other=20 * rows / other,
+                unit="rows/s",
+            )
+        )
     return found
 
 

@@ -24,7 +24,7 @@ from graphmeta.build_spec import FORMAT, BuildSpec, Limits
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
-from graphmeta.nn.extending import extend_items
+from graphmeta.nn.extending import extend_items, extend_users
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import (
     Adapting,
@@ -36,11 +36,21 @@ from graphmeta.protocols import (
     ReadsSubgraph,
     ReadsTimes,
     ScoresCatalogue,
+    reads_earlier_sessions,
 )
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.given_histories import History, given_earlier
 from graphmeta.sampling.order import Batches, Shuffled
-from graphmeta.sampling.queries import NO_KNOWN_ITEM, Recommendation, Sessions, best_of, knows_any, listed
+from graphmeta.sampling.queries import (
+    NO_KNOWN_ITEM,
+    NO_KNOWN_USER,
+    Recommendation,
+    Sessions,
+    best_of,
+    knows_any,
+    listed,
+)
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.stored_histories import save_histories
@@ -192,32 +202,50 @@ class System(nn.Module, metaclass=_NamesRemedies):
             raise InputError(f"the other system has other {what}; build both from one log, or from a log aligned to it")
         return self.recommender.load_matching(other.recommender, frozen_only=frozen_only)
 
-    def extended(self, items: EntityTable) -> System:
-        """A copy with further items, to score and recommend before they have a click; this system is not modified.
+    def extended(self, items: EntityTable | None = None, *, users: EntityTable | None = None) -> System:
+        """A copy with further items and users, to score and recommend before they have a click; this system is not
+        modified.
 
-        Old items keep their indices, weights and scores. The vectors of new ones are composed of their attributes
-        (:class:`~graphmeta.protocols.ComposesItems`); attribute values that are new too count as not seen in training.
+        Old ones keep their indices, weights and scores. The vectors of new items are composed of their attributes
+        (:class:`~graphmeta.protocols.ComposesItems`), those of new users too if the system reads user columns;
+        attribute values that are new too count as not seen in training. In a user table new users have zero vectors:
+        they get the ranking of an unknown user until the copy is trained on a log with them.
 
         Args:
-            items: the new items, with the columns that the system reads; unknown in those that they lack.
+            items, users: the new ones, with the columns that the system reads; unknown in those that they lack.
 
         Raises:
-            InputError: an item that is known, or a part that has numbers for each item and cannot make those of new
-                ones, such as a plain table; names it and the remedy.
+            InputError: an item or user that is known, users for a system without, or a part that has numbers for each
+                item or user and cannot make those of new ones, such as a plain item table; names it and the remedy.
         """
-        joined = self.items.joined(items)
+        if users is not None and self.users is None:
+            raise InputError(
+                "the system has no users, so it serves new ones as any other; if it reads their earlier sessions, pass "
+                "them: recommend(session, history=…)"
+            )
         shared = {id(table): table for table in (self.items, self.users) if table is not None}
         system = copy.deepcopy(self, shared)
-        if system.adaptation is not None and system.adaptation.tables:
+        if items is not None:
+            system._extend_items(items)
+        if users is not None and self.users is not None:
+            system.users = self.users.joined(users)
+            extend_users(system, system.users, before=len(self.users), of_items=system.recommender.features)
+        if self.sampler is not None:
+            system.sampler = self.sampler.extended(items, users)
+        return system
+
+    def _extend_items(self, items: EntityTable) -> None:
+        """Add items to this copy."""
+        joined = self.items.joined(items)
+        if self.adaptation is not None and self.adaptation.tables:
             raise InputError(
-                f"the adaptation changes {min(system.adaptation.tables)}, which has no rows for new items; leave "
+                f"the adaptation changes {min(self.adaptation.tables)}, which has no rows for new items; leave "
                 f"tables out of its scope, or fit again on a log with the new items"
             )
-        extend_items(system, joined, before=len(self.items))
-        system.items = joined
-        if self.sampler is not None:
-            system.sampler = self.sampler.extended(items)
-        return system
+        extend_items(self, joined, before=len(self.items))
+        self.items = joined
+        if self.histories is not None:
+            self.histories = replace(self.histories, items=joined)
 
     def check(self, log: EventLog, name: str) -> None:
         """Check that a log has the item and user indices of the system.
@@ -262,13 +290,41 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
-        if (reader := self._reads_subgraph()) is not None:
-            self.sampler = SubgraphSampler(log, **vars(reader.neighbourhood))
+        self._read(log, log)
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
-        if self.reads_history and log.users is not None:
-            self.histories = UserHistories.of(log)
+
+    def attach_graph(self, source: EventLog | HeteroData) -> None:
+        """Give the system a log or its graph to read: the graph around a session, if its encoder has a
+        ``neighbourhood``, and the users' earlier sessions; no weight and no statistic changes.
+
+        Models are saved without their log, so a loaded one needs it. Sessions that end at or after a query's begin are
+        never read.
+
+        Args:
+            source: the training log, or a later one; events on other items are dropped.
+
+        Raises:
+            InputError: a system that reads neither, a log without the users or attributes that it reads, or a graph
+                whose attribute values have other codes than the system's.
+        """
+        if not self.reads_history and self._reads_subgraph() is None:
+            raise InputError("this system reads no graph and no history; leave it out")
+        log = log_of(source, self.items)
+        known = log if same_ids(self.users, log.users) else log.aligned_to(self.items, self.users)
+        self._read(known, log)
+
+    def _read(self, log: EventLog, whole: EventLog) -> None:
+        """Keep what the encoder reads of a log's graph, and the users' sessions.
+
+        Args:
+            whole: the same log, with users that are unknown to the system too.
+        """
+        if (reader := self._reads_subgraph()) is not None:
+            self.sampler = sampler_of(log, reader.neighbourhood, items=self.items, users=self.users)
+        if self.reads_history and whole.users is not None:
+            self.histories = UserHistories.of(whole)
 
     def task_sizes(self, samples: Samples | Tasks) -> TaskSizes:
         """Support samples and padded rows of each task."""
@@ -284,7 +340,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
     @property
     def reads_history(self) -> bool:
         """Whether it reads the earlier sessions of a sample's user."""
-        return any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules() if part is not self)
+        return any(reads_earlier_sessions(part) for part in self.modules() if part is not self)
 
     def with_history(self, samples: Samples | Tasks, log: EventLog) -> Samples | Tasks:
         """The samples of a log with the earlier sessions of their users, of the system's own histories and of the log,
@@ -426,14 +482,19 @@ class System(nn.Module, metaclass=_NamesRemedies):
     @property
     def _make(self) -> MakesBatches:
         """What makes its batches: the sampler of an encoder that reads the graph, or :func:`session_batch`."""
-        if self.sampler is None and self._reads_subgraph() is None:
+        reader = self._reads_subgraph()
+        if reader is None:
             return session_batch
-        if self.sampler is None:
+        sampler = self.sampler
+        if sampler is None and reader.neighbourhood.reads_items_alone:
+            sampler = self.sampler = item_sampler(self.items, reader.neighbourhood)
+        if sampler is None:
             raise InputError(
                 "the encoder reads the graph around a session and the system has none (models are saved without it); "
-                "give it the training log: system.fit_statistics(log)"
+                "give it the log: load(folder, graph=log) or system.attach_graph(log)"
             )
-        return self.sampler
+        events = any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules())
+        return partial(sampler, history_events=events)
 
     @property
     def support_loss(self) -> nn.Module:
@@ -461,7 +522,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Args:
             session: item ids, oldest first.
-            user: the original id of the session's user; an unknown user counts as none.
+            user: the original id of the session's user; an unknown user counts as none and gets the ranking of a zero
+                user vector, or without support of the weights before adaptation.
             history: for a system that reads users' earlier sessions, these sessions as lists of item ids, oldest first,
                 or a log that has them, with ``user``; if not given, those of ``user`` in the log that it was fitted to,
                 which a loaded system does not have. ``session`` may then be empty.
@@ -472,7 +534,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Raises:
             InputError: an unknown item, a session without any known item, one id instead of a session, k not below the
-                number of items, or ``history`` for a system that reads none.
+                number of items, ``history`` for a system that reads none, or an unknown user of a system that scores
+                all items equally then (``mf``).
         """
         clicks = listed(session)
         best = self.recommend_many(
@@ -504,8 +567,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """:meth:`recommend` for any number of sessions, with the same results.
 
         Works in batches of sessions of similar length and keeps the k best of each, so memory does not grow with the
-        number of sessions. A session without a known item has no recommendations if ``unknown`` is ``warn`` or
-        ``ignore``.
+        number of sessions. A session without a known item, or without a user that the system needs, has no
+        recommendations if ``unknown`` is ``warn`` or ``ignore``.
 
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
@@ -527,9 +590,18 @@ class System(nn.Module, metaclass=_NamesRemedies):
         for places, samples in queries.batches(max(1, size), max_length=self.max_length):
             seen = [queries.rows[place] for place in places] if exclude_seen else None
             scores = self.scores(samples, **adapting)
-            for place, best in zip(places, best_of(scores, int(k), self.items, seen), strict=True):
-                found[place] = best
+            ranked = self._ranked(samples, scores)
+            if unknown == "raise" and not ranked.all():
+                where = "" if len(sessions) == 1 else f"session {places[np.argmin(ranked)]}: "
+                raise InputError(f"{where}{NO_KNOWN_USER}")
+            for place, best, some in zip(places, best_of(scores, int(k), self.items, seen), ranked, strict=True):
+                found[place] = best if some else []
         return found
+
+    def _ranked(self, samples: Samples, scores: Tensor) -> np.ndarray:
+        """Mask ``[S]`` of all samples but those without a known user to whom it gives all items the same score."""
+        equal = (scores.amax(1) == scores.amin(1)).numpy(force=True)
+        return ~(equal & self.without_user(samples))
 
     def _earlier(
         self,

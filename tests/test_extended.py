@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import graphmeta as gm
 from graphmeta.data.events import EventLog
@@ -16,11 +17,12 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.features.attribute_sum import AttributeComposed
 from graphmeta.nn.score_terms.same_category import SameCategory
+from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.parts import with_adaptation, with_score_terms
 from graphmeta.sampling.samples import prefixes
 from graphmeta.system import System
-from graphmeta.testing import fake_log
+from graphmeta.testing import fake_log, fake_ratings
 
 LOG = fake_log(sessions=60, items=16)
 FRAME = pd.DataFrame({"item": ["n1", "n2", "n3"], "brand": ["b1", "new", None], "category": ["c0", "c0", "c2"]})
@@ -213,3 +215,114 @@ def test_known_items_and_other_types_are_refused() -> None:
         system.extended(numbers)
     with pytest.raises(InputError, match="the log has no users"):
         EventLog(LOG.session, LOG.item, LOG.time, LOG.sessions, LOG.items).with_entities(users=NEW)
+
+
+PEOPLE = EntityTable(np.array(["anna", "bert"], dtype=object), {})
+RATED = fake_ratings(users=12)
+OF_USERS_ALONE = {
+    "mf",
+    "full_retrain",
+    "fine_tune",
+    "spmf",
+    "sml",
+}  # without an item bias, the same score for all items
+USER_TABLES = {"caser", "bpr_mf", "asars_user_cat", "asars_user_att", "asars_time_user", "bpr_fold_in"}
+USER_COLUMNS = {"melu_rating", "mamo_rating", "meta_hin_rating"}
+
+
+def made(name: str) -> tuple[System, EventLog]:
+    """A small system with its users, whose weights are not those of its start."""
+    torch.manual_seed(0)
+    log = RATED if CATALOGUE[name].predicts_ratings else LOG
+    system = gm.build(name, log.items, users=log.users, width=4).eval()
+    system.fit_statistics(log)
+    for weight in system.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    return system, log
+
+
+@pytest.mark.filterwarnings("ignore:this system reads dwell times", "ignore:co-occurrence counts")
+def test_a_new_user_gets_the_ranking_without_a_user_or_a_reason_all_over_the_catalogue() -> None:
+    refused, tables = set(), set()
+    for name, entry in CATALOGUE.items():
+        if entry.predicts_ratings:
+            continue
+        system, log = made(name)
+        session = log.items.ids[:2].tolist()
+        tables |= {name} if system.users is not None else set()
+        try:
+            found = system.recommend(session, 5, user="anna")
+        except InputError as error:
+            refused.add(name)
+            assert str(error).startswith("this system reads users alone") and "\n" not in str(error)
+            assert system.recommend(session, 5, user="anna", unknown="ignore") == []
+            assert len(system.recommend(session, 5, user=log.users.ids[1])) == 5
+            with pytest.raises(InputError, match="session 1: this system reads users alone"):
+                system.recommend_many([session] * 2, 5, users=[log.users.ids[1], "anna"])
+            continue
+        assert found == system.recommend(session, 5), name
+        assert len({one.score for one in found}) > 1, name
+    assert refused == OF_USERS_ALONE and tables == USER_TABLES | OF_USERS_ALONE
+
+
+@pytest.mark.filterwarnings("ignore:this system reads dwell times")
+@pytest.mark.parametrize("name", sorted(USER_TABLES))
+def test_new_users_of_a_table_get_the_ranking_without_a_user_until_trained(name: str, tmp_path) -> None:
+    system, log = made(name)
+    samples = prefixes(log).take(slice(0, 40))
+    longer = system.extended(users=PEOPLE)
+    assert torch.equal(longer.scores(samples), system.scores(samples)), "old users"
+    nobody = system.scores(replace(samples, user=np.full(40, -1)))
+    new = replace(samples, user=np.full(40, len(log.users) + 1), users=longer.users)
+    assert torch.equal(longer.scores(new), nobody)
+    session = log.items.ids[:2].tolist()
+    assert longer.recommend(session, 3, user="bert") == system.recommend(session, 3)
+    longer.save(tmp_path)
+    assert torch.equal(load(tmp_path).scores(new), nobody)
+    theirs = replace(log, users=longer.users, session_user=np.append(log.session_user[:-1], len(log.users) + 1))
+    list(gm.train(longer, theirs, epochs=1))
+    if name != "bpr_fold_in":  # whose users are all new to it
+        assert not torch.equal(longer.scores(new), longer.scores(replace(new, user=np.full(40, -1))))
+    with pytest.raises(InputError, match="is in the table already"):
+        longer.extended(users=PEOPLE)
+
+
+def test_temporal_biases_of_new_users() -> None:
+    torch.manual_seed(0)
+    system = gm.build("asars_user_cat", LOG.items, users=LOG.users, width=4, temporal=True).eval()
+    system.fit_statistics(LOG)
+    samples = prefixes(LOG).take(slice(0, 9))
+    longer = system.extended(users=PEOPLE)
+    new = replace(samples, user=np.full(9, len(LOG.users)), users=longer.users)
+    assert torch.equal(longer.scores(new), system.scores(replace(samples, user=np.full(9, -1))))
+    assert torch.equal(longer.scores(samples), system.scores(samples))
+
+
+@pytest.mark.parametrize("name", sorted(USER_COLUMNS))
+def test_new_users_with_columns_are_composed_of_them(name: str) -> None:
+    """A new user with the columns of an old one scores as the old one."""
+    system, log = made(name)
+    tasks = system.training_samples(log).take(np.arange(3))
+    twins = replace(log.users.take(tasks.query.user[tasks.query_ptr[:-1]]), ids=np.array(["a", "b", "c"], dtype=object))
+    longer = system.extended(users=twins)
+    wanted = system.scores(tasks)
+    torch.testing.assert_close(longer.scores(tasks), wanted, rtol=0, atol=0)
+    sizes = np.diff(tasks.support_ptr), np.diff(tasks.query_ptr)
+    number = [len(log.users) + np.repeat(np.arange(3), size) for size in sizes]
+    parts = zip((tasks.support, tasks.query), number, strict=True)
+    support, query = (replace(part, user=user, users=longer.users) for part, user in parts)
+    theirs = replace(tasks, support=support, query=query)
+    torch.testing.assert_close(longer.scores(theirs), wanted, rtol=0, atol=1e-6)
+
+
+def test_new_users_are_refused_where_they_have_no_vector() -> None:
+    with pytest.raises(InputError, match="learned from their events, so there is none for new users"):
+        made("mf")[0].extended(users=PEOPLE)
+    with pytest.raises(InputError, match=r"the system has no users.*recommend\(session, history="):
+        made("sr_gnn")[0].extended(users=PEOPLE)
+    system = made("caser")[0]
+    system.recommender.head.own = nn.Embedding(len(LOG.users), 3)
+    with pytest.raises(
+        InputError, match=r"recommender.head.own has a row for each of 20 users and has no extend_users"
+    ):
+        system.extended(users=PEOPLE)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import HGTConv, SAGEConv, to_hetero
 
 import graphmeta as gm
 from graphmeta.errors import InputError
@@ -17,67 +18,75 @@ from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Mean
 from graphmeta.published.parts import with_score_terms
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.neighbourhood import Neighbourhood
-from graphmeta.sampling.session_batch import rows_like, session_batch
+from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.subgraph import SubgraphSampler
 from graphmeta.testing import check_encoder, check_log, fake_log
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "graph_encoder.py"
 GraphEncoder = runpy.run_path(str(EXAMPLE))["GraphEncoder"]
+LAYERS = runpy.run_path(str(EXAMPLE.with_name("graph_layers.py")))
 LOG = fake_log(sessions=60, items=12)
 
 
-def relations_of(graph) -> list[tuple[str, str, str]]:
-    both = [(source, kind, target) for source, kind, target in graph.edge_types]
-    return [*both, *((target, f"rev_{kind}", source) for source, kind, target in both)]
-
-
-class OfLayer(nn.Module):
-    """Any PyG model of ``(x_dict, edge_index_dict)``: a row per user and value, sessions begin at zero."""
-
-    neighbourhood = Neighbourhood(history=2, follows=2, attributes=True)
-
-    def __init__(self, width: int, graph, layer: nn.Module) -> None:
-        super().__init__()
-        named = [kind for kind in graph.node_types if kind not in ("session", "item")]
-        self.tables = nn.ModuleDict({kind: nn.Embedding(graph[kind].num_nodes + 1, width) for kind in named})
-        self.layer, self.relations = layer, graph.edge_types
-
-    def forward(self, x, batch):
-        states = {kind: table(batch[kind].n_id + 1) for kind, table in self.tables.items()}
-        nothing = x.new_zeros(batch["session"].num_nodes, x.shape[1])
-        states |= {"item": x, "session": rows_like(nothing, batch["session"].batch)}
-        edges = {kind: batch[kind].edge_index for kind in self.relations}
-        edges |= {(t, f"rev_{kind}", s): index.flip(0) for (s, kind, t), index in edges.items()}
-        return self.layer(states, edges)["item"][batch["event"].item]
-
-
-class Sage(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = SAGEConv((width, width), width)
-        self.second = SAGEConv((width, width), width)
-
-    def forward(self, x, edge_index):
-        return self.second(self.first(x, edge_index).tanh(), edge_index)
-
-
-def of_pyg(width: int, graph, kind: str) -> OfLayer:
-    metadata = (graph.node_types, relations_of(graph))
-    layer = HGTConv(width, width, metadata, heads=2) if kind == "HGTConv" else to_hetero(Sage(width), metadata)
-    return OfLayer(width, graph, layer)
+OF_PYG = {"HeteroConv": GraphEncoder} | {
+    name: lambda width, graph, layer=layer: LAYERS["AllNodes"](width, graph, layer)
+    for name, layer in (("HGTConv", LAYERS["hgt"]), ("to_hetero", LAYERS["sage"]))
+}
 
 
 @pytest.mark.parametrize("kind", ["HGTConv", "to_hetero"])
 def test_pygs_models_pass_every_check(kind: str) -> None:
-    report = check_encoder(lambda width: of_pyg(width, check_log().graph, kind))
+    report = check_encoder(lambda width: OF_PYG[kind](width, check_log().graph))
     assert report.ok, report
-    if kind == "to_hetero":
-        assert "the stacked engine supports every operation" in str(report)
+    assert ("the stacked engine supports every operation" in str(report)) == (kind == "to_hetero")
+
+
+@pytest.mark.filterwarnings("ignore:encoder.layer.k_rel")
+@pytest.mark.parametrize("kind", OF_PYG)
+def test_pygs_models_from_a_file_to_recommendations(kind: str, tmp_path: Path) -> None:
+    """Read, trained without adapting, meta-trained (stacked, but HGT), saved, loaded, asked with user and history."""
+    LOG.to_frame().to_csv(tmp_path / "clicks.csv", index=False)
+    columns = {name: one.values[one.codes] for name, one in LOG.items.attributes.items()}
+    pd.DataFrame({"item": LOG.items.ids, **columns}).to_csv(tmp_path / "items.csv", index=False)
+    items = gm.EntityTable.read(str(tmp_path / "items.csv"), key="item")
+    log = gm.EventLog.read(
+        str(tmp_path / "clicks.csv"), session="session", item="item", time="time", user="user", items=items
+    )
+    split = gm.split_by_time(log, test=0.3)
+    train = split.train
+
+    def made(items: gm.EntityTable, *, adapted: bool = True) -> gm.System:
+        torch.manual_seed(0)
+        encoder, features = OF_PYG[kind](8, train.graph), gm.nn.ItemFeatures(len(items), 8)
+        adaptation = gm.Adaptation(gm.Scope("encoder", "head"), step=gm.Gradient(0.1), steps=1, order=2)
+        recommender = Recommender(features, encoder, Dot(Mean(), nn.Linear(8, 8)))
+        return gm.System(recommender, items, users=train.users, adaptation=adaptation if adapted else None)
+
+    for adapted in (False, True):
+        system = made(train.items, adapted=adapted)
+        before = {name: weight.detach().clone() for name, weight in system.named_parameters()}
+        list(gm.train(system, train, epochs=1, batch_size=32, optimizer=gm.Adam(lr=1e-2), valid=split.valid, seed=0))
+        still = [name for name, weight in system.named_parameters() if torch.equal(weight, before[name])]
+        assert not [name for name in still if name.startswith(("head", "features"))], still
+        assert system.adaptation is None or bool(system.adaptation.fell_back) == (kind == "HGTConv")
+        wanted = gm.evaluate(system, split.test, history=split, ks=(5,))
+        system.save(tmp_path / "model")
+        loaded = gm.load(tmp_path / "model", build=partial(made, adapted=adapted), graph=train)
+        assert gm.evaluate(loaded, split.test, history=split, ks=(5,)).metrics == wanted.metrics
+        user = train.users.ids[3]
+        mine = log.to_frame().query("user == @user").groupby("session", sort=False).item.apply(list).tolist()
+        session = mine[-1][:2]  # one layer reaches the earlier sessions of the clicked items alone
+        known = loaded.recommend(session, 3, user=user, history=log)
+        assert known == system.recommend(session, 3, user=user, history=log)
+        assert known == loaded.recommend(session, 3, user=user, history=mine)
+        assert known != loaded.recommend(session, 3)
+        assert loaded.recommend(session, 3, user="new", history=mine) != loaded.recommend(session, 3)
 
 
 def test_the_example_is_short_and_passes() -> None:
     body = EXAMPLE.read_text().split("class GraphEncoder")[1].split("if __name__")[0]
+    assert len(body.strip().splitlines()) <= 30
+    body = EXAMPLE.with_name("graph_layers.py").read_text().split("class AllNodes")[1].split("def system_of")[0]
     assert len(body.strip().splitlines()) <= 30
     report = check_encoder(lambda width: GraphEncoder(width, check_log().graph))
     assert report.ok and "the stacked engine supports every operation" in str(report), report
@@ -115,7 +124,7 @@ def test_a_system_reads_the_history_of_the_log_it_was_given(adapted: bool) -> No
     later = LOG.after(LOG.starts[50]).aligned_to(train.items, train.users)
     samples = gm.last_clicks(later)
     system = system_of(train, adapted=adapted).eval()
-    with pytest.raises(InputError, match=r"give it the training log: system.fit_statistics\(log\)"):
+    with pytest.raises(InputError, match=r"load\(folder, graph=log\) or system.attach_graph"):
         system.scores(samples)
     system.fit_statistics(train)
     known = system.scores(samples)

@@ -12,7 +12,8 @@ from graphmeta.data.graph import build_graph, from_hetero
 from graphmeta.data.graph_files import load_graph, save_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.published.catalogue import build
+from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.sampling.samples import Samples
 from graphmeta.testing import fake_log, fake_ratings
 
 CONTAINS = ("session", "contains", "item")
@@ -222,29 +223,64 @@ def test_a_changed_file_and_an_attribute_that_json_cannot_hold_are_refused(tmp_p
         save_graph(tmp_path / "other", graph)
 
 
-GRAPHS = {
-    "global_gnn": {},
-    "meta_hin": {},
-    "sr_gnn": {"score_terms": ["cooccurrence"]},
-    "niser": {"score_terms": ["reranker"]},
+# The systems that read the log beyond the clicks of a session and its user as a graph: neighbours of items, meta-paths,
+# co-occurrence, attribute nodes, users and their items.
+OF_THE_GRAPH = {
+    "hetero_gnn",
+    "global_gnn",
+    "meta_hin",
+    "meta_hin_rating",
+    "cluster_seq",
+    "reranker",
+    "personal_reranker",
 }
+TERMS = ("repeat_bias", "same_category", "cooccurrence", "reranker", "personal")
+TERMS_OF_THE_GRAPH = {"cooccurrence", "reranker", "personal"}
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_systems_of_the_graph_read_the_logs_graph_and_nothing_else(name: str, monkeypatch) -> None:
-    """With ``log.graph`` made to raise, none of them trains; with it, they do."""
-    log = fake_log(sessions=40, items=12)
+def without_graph(log: EventLog) -> HeteroData:
+    raise AssertionError("the graph was read")
 
-    def train() -> None:
-        earlier = log.before(log.starts[30]).aligned_to(log.items, log.users)  # a log whose graph is not made yet
-        system = build(name, log.items, width=4, **GRAPHS[name])  # pyright: ignore[reportArgumentType]
-        list(gm.train(system, log, epochs=1, options=gm.TrainOptions(statistics_log=earlier)))
 
-    train()
+def reads_graph(system: gm.System, log: EventLog) -> bool:
+    """Whether it raises for a log whose graph cannot be read."""
+    try:
+        system.fit_statistics(log)
+        samples = system.training_samples(log)
+        system.losses(samples.take(slice(0, 2) if isinstance(samples, Samples) else np.arange(2)))
+    except AssertionError as error:
+        assert str(error) == "the graph was read"
+        return True
+    return False
 
-    def no_graph(log: EventLog) -> HeteroData:
-        raise AssertionError("the graph was read")
 
-    monkeypatch.setattr("graphmeta.data.store.to_graph", no_graph)
+def test_systems_of_the_graph_read_the_logs_graph_and_no_others(monkeypatch) -> None:
+    """All over the catalogue: with ``log.graph`` made to raise, exactly these do not train; with it, the tests of the
+    catalogue train them. Other systems read the session's own clicks, the item table, and ``UserHistories``, whose
+    columns are the memory of the edges (:func:`test_histories_are_the_graphs_memory`)."""
+    rated, clicks, found = fake_ratings(users=8), fake_log(sessions=30, items=12), set()
+    monkeypatch.setattr("graphmeta.data.store.to_graph", without_graph)
+    for name, entry in CATALOGUE.items():
+        log = rated if entry.predicts_ratings else clicks
+        system = build(name, log.items, users=log.users, width=4)
+        found |= {name} if reads_graph(system, log) else set()
+    assert found == OF_THE_GRAPH
+    items = clicks.items
+    terms = {name for name in TERMS if reads_graph(build("niser", items, width=4, score_terms=[name]), clicks)}
+    assert terms == TERMS_OF_THE_GRAPH
     with pytest.raises(AssertionError, match="the graph was read"):
-        train()
+        gm.SubgraphSampler(clicks, follows=1, attributes=True)
+
+
+def test_histories_are_the_graphs_memory() -> None:
+    """Equal to walking the edges user - owns - session - contains - item of the graph."""
+    log = fake_log(sessions=40, items=12)
+    known, graph = gm.UserHistories.of(log), log.graph
+    owner, session = graph["user", "owns", "session"].edge_index.numpy()
+    of, item = graph["session", "contains", "item"].edge_index.numpy()
+    time = graph["session", "contains", "item"].time.numpy()
+    for user in range(len(log.users or ())):
+        mine = sorted(session[owner == user].tolist(), key=lambda s: time[of == s][0])
+        rows = slice(known.begin[known.ptr[user]], known.begin[known.ptr[user + 1]])
+        assert known.item[rows].tolist() == [i for s in mine for i in item[of == s].tolist()]
+        assert known.time[rows].tolist() == [t for s in mine for t in time[of == s].tolist()]

@@ -138,6 +138,8 @@ def test_models_of_the_first_format_still_load(tmp_path):
 def test_users_are_saved_and_read_by_their_own_ids(tmp_path):
     torch.manual_seed(0)
     system = build("bpr_mf", LOG.items, users=LOG.users, width=6).eval()
+    for weight in system.parameters():  # untrained, all biases are zero
+        weight.data.add_(0.1 * torch.randn_like(weight))
     session, user = [LOG.items.ids[0]], LOG.users.ids[3]
     wanted = system.recommend(session, k=5, user=user)
     system.save(tmp_path)

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.errors import InputError
 from graphmeta.nn.sizes import counts
-from graphmeta.protocols import ReadsHistory
+from graphmeta.protocols import reads_earlier_sessions
 from graphmeta.recommender import Recommender, task_mean
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples
@@ -105,7 +105,7 @@ class UserSupport(nn.Module):
 
     def bind(self, recommender: Recommender) -> None:
         """Note whether support samples need the sessions before their own."""
-        self.nested = any(isinstance(part, ReadsHistory) and part.reads_history for part in recommender.modules())
+        self.nested = any(reads_earlier_sessions(part) for part in recommender.modules())
 
     def tasks(self, samples: Samples, max_support: int) -> Samples | Tasks:
         """One task per sample, with at most the last ``max_support`` events of the user's earlier sessions."""

@@ -1,4 +1,4 @@
-"""New items for a trained model: rows of tables and statistics are added, learned ones stay as they are."""
+"""New items and users for a trained model: rows of tables and statistics are added, learned ones stay as they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.protocols import EmbeddingTable, ExtendsItems
+from graphmeta.protocols import EmbeddingTable, ExtendsItems, ExtendsUsers, ReadsSubgraph
 
 
 def extend_items(model: nn.Module, items: EntityTable, *, before: int) -> None:
@@ -32,6 +32,32 @@ def extend_items(model: nn.Module, items: EntityTable, *, before: int) -> None:
     for _, part in parts:
         if isinstance(part, ExtendsItems):
             part.extend_items(items)
+
+
+def extend_users(model: nn.Module, users: EntityTable, *, before: int, of_items: nn.Module) -> None:
+    """Add the users after the first ``before`` of the table to each part with rows for users.
+
+    Args:
+        of_items: the part whose tables have rows for items.
+
+    Raises:
+        InputError: a part that has numbers for each user and cannot make those of new ones; names it.
+    """
+    parts = list(model.named_modules())
+    known = {id(part) for part in of_items.modules()}
+    known |= {id(inner) for _, part in parts if isinstance(part, ExtendsUsers) for inner in part.modules()}
+    for name, part in parts:
+        table = isinstance(part, EmbeddingTable | nn.Embedding) and len(part.weight) in (before, before + 1)
+        reads = isinstance(part, ReadsSubgraph) and part.neighbourhood.reads_users
+        if (table or reads) and id(part) not in known:
+            what = "reads the nodes" if reads else "has a row for each"
+            raise InputError(
+                f"{name or type(part).__name__} {what} of {before} users and has no extend_users(users) for new ones; "
+                f"fit again on a log with the new users"
+            )
+    for _, part in parts:
+        if isinstance(part, ExtendsUsers):
+            part.extend_users(users)
 
 
 def grown(values: Tensor, rows: int, *, like: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import Table
 from graphmeta.protocols import HasReadout
@@ -64,6 +65,17 @@ class UserEmbedding(nn.Module):
     def knows(self, user: Tensor) -> Tensor:
         """Whether each user has a row, ``[S]``."""
         return user >= 0
+
+    def extend_users(self, users: EntityTable) -> None:
+        """Refuse new users: a vector is learned from a user's events.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "a user's vector is learned from their events, so there is none for new users; build the system with them "
+            "and train it on a log with their events"
+        )
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector per sample."""

@@ -249,6 +249,13 @@ class ReadsSubgraph(Protocol):
     neighbourhood: Neighbourhood
 
 
+def reads_earlier_sessions(part: object) -> bool:
+    """Whether a part of a system reads the earlier sessions of a sample's user, as columns or in the graph."""
+    return (isinstance(part, ReadsHistory) and part.reads_history) or (
+        isinstance(part, ReadsSubgraph) and part.neighbourhood.history > 0
+    )
+
+
 @runtime_checkable
 class ReadsColumns(Protocol):
     """A part that reads columns of the item table, such as a category or a price."""
@@ -297,6 +304,15 @@ class ExtendsItems(Protocol):
 
     def extend_items(self, items: EntityTable) -> None:
         """Take over a table that begins with the part's own items, in their order."""
+        ...
+
+
+@runtime_checkable
+class ExtendsUsers(Protocol):
+    """A part with rows for users to which new users can be added without training."""
+
+    def extend_users(self, users: EntityTable) -> None:
+        """Take over a table that begins with the part's own users, in their order."""
         ...
 
 

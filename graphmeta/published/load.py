@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch_geometric.data import HeteroData
 
 from graphmeta.build_spec import FORMAT, LIMITS, BuildSpec
+from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
@@ -56,15 +58,23 @@ class Document:
     notes: dict[str, Any]
 
 
-def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = None) -> System:
+def load(
+    folder: str | Path,
+    *,
+    build: Callable[[EntityTable], System] | None = None,
+    graph: EventLog | HeteroData | None = None,
+) -> System:
     """Load a system written by :meth:`System.save <graphmeta.system.System.save>`, in eval mode; runs no code from the
     folder.
 
     Args:
         build: makes the untrained system from the items; required only for a system that is not in the catalogue.
+        graph: the log, or its graph, that the system's encoder reads, with its users' sessions: models are saved
+            without; see :meth:`System.attach_graph <graphmeta.system.System.attach_graph>`.
 
     Raises:
-        InputError: a file that is missing, damaged, modified, or of another system.
+        InputError: a file that is missing, damaged, modified, or of another system, or a graph for a system that reads
+            none.
     """
     with torch.inference_mode(False):  # weights must be trainable even if loaded in inference mode
         tensors, stored = load_state(Path(folder), "model")
@@ -83,6 +93,11 @@ def load(folder: str | Path, *, build: Callable[[EntityTable], System] | None = 
     system.histories = load_histories(Path(folder), system.items) if system.reads_history else None
     for name, limit in document.limits.items():
         setattr(system, name, limit)
+    if graph is not None:
+        stored = system.histories
+        system.attach_graph(graph)
+        if stored is not None:
+            system.histories = stored if system.histories is None else stored.joined(system.histories)
     return system.eval()
 
 

@@ -53,14 +53,6 @@ class RankedLists:
         """The number of a group's values of rank below ``limit``."""
         return self.ends(group, limit) - self.ptr[group]
 
-    def latest(self, group: np.ndarray, limit: np.ndarray, *, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ``most`` latest values below ``limit`` of each group (-1: none), oldest first: rows and values."""
-        known = group >= 0
-        end = np.where(known, self.ends(group, limit), 0)
-        begin = np.where(known, np.maximum(self.ptr[np.maximum(group, 0)], end - most), 0)
-        at, ptr = ragged(begin, end - begin)
-        return np.repeat(np.arange(len(group)), np.diff(ptr)), self.value[at]
-
 
 class Transitions:
     """The transitions of a log, ``(item, follows, item)``, counted over the sessions that had ended.

@@ -73,14 +73,15 @@ def _of_sessions(items: EntityTable, given: Sequence[Sequence[Iterable[Any]]], k
         warnings.warn(f"{lost} items of the history are unknown to this model and left out", stacklevel=4)
     gap = _GAP if kept is None else _usual_gap(kept)
     begin = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    times = gap * np.array(number, dtype=np.float64)
+    now = float(kept.time.max(initial=0.0)) if kept is not None and kept.has_time else 0.0
+    times = now + gap * np.array(number, dtype=np.float64)
     item = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
     ptr = np.searchsorted(np.array(owner, dtype=np.int64), np.arange(len(given) + 1))
     table = EntityTable(np.arange(len(given)), {})
     known = UserHistories(
         item, np.repeat(times, np.diff(begin)), begin, times, times, ptr, np.arange(len(rows)), items, table
     )
-    return known.for_users(np.arange(len(given)).tolist(), before=np.zeros(len(given)))
+    return known.for_users(np.arange(len(given)).tolist(), before=np.full(len(given), now))
 
 
 def _ids(session: Any, user: int, at: int) -> list[Any]:

@@ -11,7 +11,8 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.errors import check_whole
 from graphmeta.sampling.batch_rows import BatchRows
-from graphmeta.sampling.padding import overwritten
+from graphmeta.sampling.graph_parts import Attribute
+from graphmeta.sampling.padding import distinct, overwritten, ragged
 from graphmeta.sampling.task_layout import TaskLayout
 
 Relation = tuple[str, str, str]
@@ -23,7 +24,8 @@ class Neighbourhood:
 
     Args:
         history: the user's latest earlier sessions, with their items; follows: the most frequent followers of each
-            clicked item; attributes: whether items and users have their attribute nodes.
+            clicked item; attributes: whether items and users have their attribute nodes, or the names of the item
+            columns that have; unknown: whether an item or user without a value has a node of its own, of value 0.
 
     Raises:
         InputError: a number below 0.
@@ -31,7 +33,8 @@ class Neighbourhood:
 
     history: int = 0
     follows: int = 0
-    attributes: bool = False
+    attributes: bool | tuple[str, ...] = False
+    unknown: bool = False
 
     def __post_init__(self) -> None:
         for name in ("history", "follows"):
@@ -39,6 +42,16 @@ class Neighbourhood:
 
     def __bool__(self) -> bool:
         return bool(self.history or self.follows or self.attributes)
+
+    @property
+    def reads_users(self) -> bool:
+        """Whether samples have a user node."""
+        return self.history > 0 or self.attributes is True
+
+    @property
+    def reads_items_alone(self) -> bool:
+        """Whether it is in the item table alone, without the events of a log."""
+        return not (self.history or self.follows or self.attributes is True)
 
 
 @dataclass
@@ -66,6 +79,26 @@ class Subgraph:
     nodes: dict[str, Nodes] = field(default_factory=dict)
     edges: dict[Relation, Edges] = field(default_factory=dict)
 
+    def add_values(self, attribute: Attribute, owner: Nodes, *, unknown: bool) -> None:
+        """Nodes of the values of an attribute, one for each distinct value of a sample, and edges from their owners.
+
+        Args:
+            owner: items or users; unknown: add a node of value 0 for each of them without a value.
+        """
+        node, begin = owner.columns["n_id"], attribute.ptr[owner.columns["n_id"]]
+        size = np.where(node >= 0, attribute.ptr[node + 1] - begin, 0)
+        count = np.maximum(size, 1) if unknown else size
+        row, sample, values = np.repeat(np.arange(len(node)), count), owner.sample, attribute.size
+        code = attribute.code[ragged(begin, count)[0]]
+        if unknown:  # values after those of the attribute, one for each row of the sample
+            place = np.arange(len(node)) - np.searchsorted(sample, sample)
+            code = np.where(size[row] == 0, values + place[row], code)
+            values += int(place.max(initial=0)) + 1
+        key, target = distinct(sample[row] * values + code, size=(len(self.rows.ptr) - 1) * values)
+        of, code = np.divmod(key, values)
+        self.nodes[attribute.node] = Nodes(of, {"n_id": np.where(code < attribute.size, code, 0)})
+        self.edges[attribute.owner, "has", attribute.node] = Edges(row, target)
+
     def add_to(self, batch: HeteroData, layout: TaskLayout | None) -> HeteroData:
         """Put the stores into a batch; with a layout, its tasks have equally many rows of each store.
 
@@ -83,17 +116,19 @@ class Subgraph:
                 if kind != "user":
                     at[kind] = layout.place(kind, layout.task[nodes.sample])
                 sample, columns = _padded_nodes(nodes, at[kind], layout, kind)
-            batch[kind].num_nodes, batch[kind].batch = len(sample), torch.from_numpy(sample)
+            store = batch[kind]
+            store.num_nodes, store.batch = len(sample), torch.from_numpy(sample)
             for name, values in columns.items():
-                batch[kind][name] = torch.from_numpy(values)
+                store[name] = torch.from_numpy(values)
         for relation, edges in self.edges.items():
             ends = np.stack([at[relation[0]][edges.source], at[relation[2]][edges.target]])
             columns = edges.columns
             if layout is not None:
                 ends, columns = _padded_edges(ends, edges, layout, relation)
-            batch[relation].edge_index = torch.from_numpy(ends)
+            store = batch[relation]
+            store.edge_index = torch.from_numpy(ends)
             for name, values in columns.items():
-                batch[relation][name] = torch.from_numpy(values)
+                store[name] = torch.from_numpy(values)
         clicked = torch.zeros(batch["item"].num_nodes or 0, dtype=torch.bool)
         batch["item"].clicked = clicked.index_fill(0, batch["event"].item, True)
         batch.rows = {} if layout is None else layout.size
@@ -134,31 +169,30 @@ def _padded_edges(
     }
 
 
-def with_further_items(rows: BatchRows, sample: np.ndarray, item: np.ndarray, *, num_items: int) -> BatchRows:
-    """The rows with one for each distinct pair of these samples and items that has none, after those of its sample."""
-    own = rows.item_sample * num_items + rows.n_id
-    more = np.setdiff1d(sample * num_items + item, own)
-    both = np.concatenate([rows.item_sample, more // num_items])
-    order = np.argsort(both, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return replace(
-        rows,
-        n_id=np.concatenate([rows.n_id, more % num_items])[order],
-        item_sample=both[order],
-        event_item=place[rows.event_item],
-        edges=place[rows.edges],
-    )
+def with_further_items(
+    rows: BatchRows, sample: np.ndarray, item: np.ndarray, *, num_items: int
+) -> tuple[BatchRows, np.ndarray, np.ndarray]:
+    """The rows with one for each distinct pair of these samples and items that has none, after those of its sample.
 
+    Keys ``sample · num_items + item`` of the old rows are sorted, so a pair that has a row is found by binary search;
+    only the others are sorted. A sample's old rows move by the number of new rows of the samples before it, and new
+    ones by the number of old rows of the samples up to it.
 
-class ItemRows:
-    """The item row of a sample and an item."""
-
-    def __init__(self, rows: BatchRows, num_items: int) -> None:
-        key = rows.item_sample * num_items + rows.n_id
-        self.order, self.num_items = np.argsort(key), num_items
-        self.key = key[self.order]
-
-    def of(self, sample: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """``[N], [N] -> [N]``; each pair must have a row."""
-        return self.order[np.searchsorted(self.key, sample * self.num_items + item)]
+    Shapes: sample, item ``[N]`` -> the rows, the new place of each old row, and the row of each pair ``[N]``.
+    """
+    own, key = rows.item_sample * num_items + rows.n_id, sample * num_items + item
+    at = np.minimum(np.searchsorted(own, key), max(len(own) - 1, 0))
+    known = own[at] == key if len(own) else np.zeros(len(key), dtype=bool)
+    more, number = np.unique(key[~known], return_inverse=True)
+    more_sample, samples = more // num_items, len(rows.ptr) - 1
+    before = np.searchsorted(more_sample, np.arange(samples))
+    until = np.searchsorted(rows.item_sample, np.arange(samples), side="right")
+    place = np.arange(len(own)) + before[rows.item_sample]
+    more_place = np.arange(len(more)) + until[more_sample]
+    end = np.empty(len(key), dtype=np.int64)
+    end[known], end[~known] = place[at[known]], more_place[number]
+    n_id, item_sample = (np.empty(len(own) + len(more), dtype=np.int64) for _ in range(2))
+    n_id[place], n_id[more_place] = rows.n_id, more % num_items
+    item_sample[place], item_sample[more_place] = rows.item_sample, more_sample
+    changed = {"event_item": place[rows.event_item], "edges": place[rows.edges]}
+    return replace(rows, n_id=n_id, item_sample=item_sample, **changed), place, end

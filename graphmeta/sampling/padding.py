@@ -16,6 +16,24 @@ def ragged(begin: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], lengths), ptr
 
 
+def distinct(key: np.ndarray, *, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct keys, sorted, and the place of each key among them, as ``np.unique``; keys are below ``size``.
+
+    Counts in a table where it is not much larger than the keys, instead of sorting.
+
+    >>> [found.tolist() for found in distinct(np.array([7, 2, 7]), size=8)]
+    [[2, 7], [1, 0, 1]]
+    """
+    if size > 64 * len(key):
+        return np.unique(key, return_inverse=True)
+    there = np.zeros(size, dtype=bool)
+    there[key] = True
+    found = np.flatnonzero(there)
+    place = np.empty(size, dtype=np.int64)
+    place[found] = np.arange(len(found))
+    return found, place[key]
+
+
 def overwritten(dummies: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The values of dummy rows, with those of real rows written at ``at``; changes ``dummies``."""
     dummies[at] = values

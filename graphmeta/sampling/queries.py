@@ -20,6 +20,11 @@ from graphmeta.sampling.user_histories import Earlier
 _FEW = 5000  # ids that are compared letter by letter for a suggestion
 NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
 
+NO_KNOWN_USER = (
+    "this system reads users alone, and this session's is unknown: all items have the same score; pass a user= of its "
+    "training log, recommend popular items, or fit it again on a log with this user"
+)
+
 
 @dataclass(frozen=True)
 class Recommendation:

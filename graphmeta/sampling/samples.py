@@ -29,7 +29,7 @@ class Samples:
     Optional: ``time [N]`` float64 seconds,
     ``user [S]`` int64 (-1: unknown), ``value [S]`` float64, the rating of the target, ``age [S]`` float64, how many
     sessions before the task's query a support sample's session is, ``start [S]`` float64 seconds, the time of the first
-    click of the sample's session, and ``earlier``, the user's earlier sessions.
+    click of the sample's session (infinite: now), and ``earlier``, the user's earlier sessions.
 
     ``items`` and ``users`` are the tables that the indices refer to, if known.
     """
@@ -232,6 +232,7 @@ def sessions_without_target(
     item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)
     begin = np.maximum(ptr[:-1], ptr[1:] - max_length)
     time = None if times is None else np.concatenate([*times, np.zeros(0)])
-    start = None if time is None else np.append(time, np.inf)[np.where(np.diff(ptr) > 0, ptr[:-1], len(time))]
+    first = np.where(np.diff(ptr) > 0, ptr[:-1], len(item))
+    start = np.append(np.full(len(item), np.inf) if time is None else time, np.inf)[first]  # infinite: now
     target, number = np.full(len(sessions), -1), np.arange(len(sessions))
     return Samples(item, begin, ptr[1:], target, number, time, users, start=start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ DAY = 86400.0  # seconds
 class UserHistories:
     """The sessions of each user, by their first event: user u has the sessions ``ptr[u]:ptr[u + 1]``.
 
-    Session r has the events ``begin[r]:begin[r + 1]``. A session counts as earlier than a question if it, and every
-    session of the user that began before it, ended strictly before the question's session began.
+    Session r has the events ``begin[r]:begin[r + 1]``. It is earlier than a question if it, and every session of the
+    user that began before it, ended strictly before the question's session began.
 
     Shapes: item ``[N]`` int64, time ``[N]`` float64 (seconds, or row numbers of a log without times); begin ``[R + 1]``
     int64; starts, ends ``[R]`` float64 (ends: the latest event of the user so far); ptr ``[U + 1]`` int64;
@@ -149,11 +150,15 @@ class UserHistories:
 
         Shapes: user ``[S]`` int64 (-1: unknown, which has none), before ``[S]`` float64.
         """
-        times = np.unique(self.ends)
-        size = len(times) + 1
-        key = self.owner * size + np.searchsorted(times, self.ends)
-        found = np.searchsorted(key, user * size + np.searchsorted(times, before))
+        times, key = self._by_end
+        found = np.searchsorted(key, user * (len(times) + 1) + np.searchsorted(times, before))
         return np.where(user >= 0, np.maximum(found, self.ptr[user]), 0)
+
+    @cached_property
+    def _by_end(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct ends, sorted, and of each session a key that sorts by user, then by end."""
+        times, rank = np.unique(self.ends, return_inverse=True)
+        return times, self.owner * (len(times) + 1) + rank
 
     def before_sessions(self, sessions: np.ndarray) -> Earlier:
         """The sessions of the same user that are earlier than each of these sessions."""

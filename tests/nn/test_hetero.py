@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from graphmeta.data.tables import Categorical
-from graphmeta.nn.encoders.hetero import BACK, CONTAINED_IN, CONTAINS, MESSAGES, NEXT, HeteroSession, first_equal
+from graphmeta.data.tables import Categorical, EntityTable
+from graphmeta.nn.encoders.hetero import BACK, CONTAINED_IN, CONTAINS, MESSAGES, NEXT, HeteroSession
+from graphmeta.sampling.given_graph import item_sampler
 from graphmeta.sampling.samples import sessions_without_target
-from graphmeta.sampling.session_batch import session_batch
-from graphmeta.testing import check_encoder
+from graphmeta.testing import check_encoder, check_log
 
 RANDOM = np.random.default_rng(3)
 # Two attributes of 23 items, code 0 (unknown) among their values; a name with a dot, as columns may have.
@@ -23,8 +23,9 @@ SESSIONS = [[3], [1, 2, 1, 5, 9, 8], [4, 4], [7, 8, 12, 7, 0]]
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def batch_of(sessions):
-    return session_batch(sessions_without_target([np.array(session) for session in sessions]), num_items=23)
+def batch_of(sessions, attributes=ATTRIBUTES):
+    sampler = item_sampler(EntityTable(np.arange(23), attributes), HeteroSession(1, attributes).neighbourhood)
+    return sampler(sessions_without_target([np.array(session) for session in sessions]))
 
 
 def gru(cell, x, h):
@@ -48,7 +49,7 @@ def by_hand(encoder, session, table):
     of_session = torch.stack([table[i] for i in session]).mean(0)
     values = {}  # (kind, value or the item that has none) -> state
     value_of = {}
-    for kind, attribute in zip(encoder.kinds, ATTRIBUTES.values(), strict=True):
+    for kind, attribute in zip(encoder.nodes, ATTRIBUTES.values(), strict=True):
         for i in nodes:
             code = int(attribute.codes[i])
             value_of[kind, i] = (kind, ("value", code) if code else ("unknown of", i))
@@ -66,7 +67,7 @@ def by_hand(encoder, session, table):
             told[i] = mean_of(one, NEXT, [item[a] for a, b in steps if b == i])
             told[i] = told[i] + mean_of(one, BACK, [item[b] for a, b in steps if a == i])
             told[i] = told[i] + mean_of(one, CONTAINS, [of_session])
-            for kind in encoder.kinds:
+            for kind in encoder.nodes:
                 told[i] = told[i] + mean_of(one, (kind, "of", "item"), [values[value_of[kind, i]]])
         item = {i: gru(one.cells["item"], told[i], item[i]) for i in nodes}
     return torch.stack([item[i] for i in session])
@@ -83,25 +84,17 @@ def test_mean_messages_are_the_formula(steps):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_first_equal_is_the_loop():
-    sample, code = torch.tensor([0, 0, 0, 0, 1, 1, 1, 3, 3]), torch.tensor([2, 0, 2, 0, 2, 1, 1, 0, 5])
-    wanted = []
-    for row in range(len(code)):
-        same = [r for r in range(len(code)) if sample[r] == sample[row] and code[r] == code[row] > 0]
-        wanted.append(min(same, default=row))
-    assert first_equal(sample, code).tolist() == wanted
-
-
 @pytest.mark.parametrize("name", ["mean", pytest.param("attention", marks=pytest.mark.slow)])
 def test_it_keeps_the_contract_stacked(name):
-    report = check_encoder(lambda width: HeteroSession(width, ATTRIBUTES, messages=MESSAGES[name]), width=4)
+    known = check_log().items.categories
+    report = check_encoder(lambda width: HeteroSession(width, known, messages=MESSAGES[name]), width=4)
     assert report.ok, report
     assert "falls back" not in str(report)
 
 
 @pytest.mark.slow
 def test_the_transformer_keeps_the_contract_task_by_task():
-    one = {"price.band": ATTRIBUTES["price.band"]}
+    one = {"category": check_log().items.categories["category"]}
     report = check_encoder(lambda width: HeteroSession(width, one, messages=MESSAGES["transformer"]), width=4)
     assert report.ok, report
     assert "falls back" in str(report)

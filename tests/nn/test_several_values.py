@@ -20,7 +20,8 @@ from graphmeta.nn.score_terms.same_category import SameCategory
 from graphmeta.sampling.batch_rows import NEXT
 from graphmeta.sampling.samples import prefixes
 from graphmeta.sampling.session_batch import session_batch
-from graphmeta.testing import check_encoder
+from graphmeta.sampling.subgraph import SubgraphSampler
+from graphmeta.testing import check_encoder, check_log
 
 ITEMS = 23
 VALUES = [["a", "b"][: n % 3] + [f"c{n % 5}"] * (n % 4 > 0) for n in range(ITEMS)]  # none to three per item
@@ -119,7 +120,7 @@ def test_the_session_graph_has_a_node_per_sample_and_value(name: str) -> None:
     torch.manual_seed(0)
     encoder = HeteroSession(4, {"tags": TAGS}, messages=MESSAGES[name]).double().eval()
     samples = prefixes(LOG).take(slice(40, 60))
-    batch = session_batch(samples, num_items=ITEMS)
+    batch = SubgraphSampler(LOG, **vars(encoder.neighbourhood))(samples)
     x = torch.randn(batch["item"].num_nodes, 4, dtype=torch.float64)
     nodes: dict[tuple, int] = {}
     has = []
@@ -139,9 +140,8 @@ def test_the_session_graph_has_a_node_per_sample_and_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mean", "attention"])
 def test_the_encoder_keeps_its_contract(name: str) -> None:
-    report = check_encoder(
-        lambda width: HeteroSession(width, {"tags": TAGS, "kind": KIND}, messages=MESSAGES[name]), width=4
-    )
+    known = check_log().items.categories
+    report = check_encoder(lambda width: HeteroSession(width, known, messages=MESSAGES[name]), width=4)
     assert report.ok and "supports every operation" in str(report), report
 
 

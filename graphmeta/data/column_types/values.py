@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.columns import spelled
+
+RESERVED = ("session", "item", "user", "event", "sample", "history")  # node types of graphs and batches
 
 
 def text(values: pd.Series) -> pd.Series:
@@ -74,11 +76,20 @@ def read_edges(graph: HeteroData, owner: str, node: str) -> tuple[np.ndarray, np
 
 
 def free_name(graph: HeteroData, owner: str, name: str) -> str:
-    """An unused node type for a column; PyG reserves double underscores."""
+    """An unused node type for a column; PyG reserves double underscores, and batches have stores of their own."""
     name = re.sub("__+", "_", name)
-    while name in graph.node_types or name in ("session", "item", "user"):
+    while name in graph.node_types or name in RESERVED:
         name = f"{owner}_{name}"
     return name
+
+
+def node_names(owner: str, names: Iterable[str]) -> dict[str, str]:
+    """The node types of the categorical columns of a table, in its order."""
+    graph, found = HeteroData(), {}
+    for name in names:
+        found[name] = free_name(graph, owner, name)
+        graph[found[name]].num_nodes = 0
+    return found
 
 
 def add_features(graph: HeteroData, owner: str, names: Sequence[str], features: Tensor) -> None:

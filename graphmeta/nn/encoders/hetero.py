@@ -2,7 +2,8 @@
 
 Node types are ``session``, ``item`` and one per attribute (``field_brand``, …). A round has two halves: messages from
 items to sessions and attributes, then messages to items from each other, their session and their attributes. One round
-thus passes information between items of the same brand.
+thus passes information between items of the same brand. The attributes are those of the graph from which
+:class:`~graphmeta.sampling.subgraph.SubgraphSampler` makes the batch.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, HGTConv, SAGEConv
 
 from graphmeta.data.column_types import Categorical, Column, Several
+from graphmeta.data.column_types.values import node_names
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.nn.extending import grown, set_weight
 from graphmeta.nn.features.tables import Table, field_name
 from graphmeta.nn.readout import Mean
 from graphmeta.sampling.batch_rows import NEXT
+from graphmeta.sampling.neighbourhood import Neighbourhood
 
 Relation = tuple[str, str, str]
 States = dict[str, Tensor]
@@ -93,7 +96,7 @@ class HeteroSession(nn.Module):
 
     Args:
         attributes: of the items, a node type each, with one value per item or several; an item without a value has its
-            own node, "unknown".
+            own node, "unknown". Their values and edges come with the batch.
         steps: rounds, each with its own weights.
         messages: message function of a round, ``(width, relations) -> module`` whose ``forward`` is that of PyG's
             ``HeteroConv``: one of :data:`MESSAGES`, or a custom one.
@@ -112,17 +115,13 @@ class HeteroSession(nn.Module):
         messages: Messages = mean_messages,
     ) -> None:
         super().__init__()
-        self.kinds = [field_name(name) for name in attributes]
+        self.neighbourhood = Neighbourhood(attributes=tuple(attributes), unknown=True)
+        self.nodes = {field_name(name): node for name, node in node_names("item", attributes).items()}
         self.fields = nn.ModuleDict(
-            {kind: Table(a.size, width) for kind, a in zip(self.kinds, attributes.values(), strict=True)}
+            {kind: Table(one.size, width) for kind, one in zip(self.nodes, attributes.values(), strict=True)}
         )
-        padded = [attribute.features().padded() for attribute in attributes.values()]
-        self.widths = [codes.shape[1] for codes, _ in padded]  # places for values, by attribute
-        codes = [torch.from_numpy(np.where(shares > 0, codes, -1)) for codes, shares in padded]
-        self.codes: Tensor
-        self.register_buffer("codes", torch.cat(codes, 1) if codes else torch.zeros(1, 0).long(), persistent=False)
         relations = [NEXT, BACK, CONTAINED_IN, CONTAINS]
-        relations += [relation for kind in self.kinds for relation in (_has(kind), _of(kind))]
+        relations += [relation for kind in self.nodes for relation in (_has(kind), _of(kind))]
         self.rounds = nn.ModuleList(Round(width, relations, messages) for _ in range(steps))
         self.mean = Mean()
 
@@ -130,59 +129,37 @@ class HeteroSession(nn.Module):
         """Whether it is a categorical column, with one value per row or several."""
         return column.kind in (Categorical.kind, Several.kind)
 
+    def extend_items(self, items: EntityTable) -> None:
+        """Take over values that only further items have; such a value counts as unknown."""
+        for name, column in items.categories.items():
+            if (kind := field_name(name)) in self.fields:
+                weight = self.fields[kind].get_parameter("weight").detach()
+                set_weight(self.fields[kind], "weight", grown(weight, column.size, like=weight[0]))
+
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
-        codes = (
-            [own.index_select(0, batch["item"].n_id) for own in self.codes.split(self.widths, 1)] if self.kinds else []
-        )
-        edges = session_edges(batch, dict(zip(self.kinds, codes, strict=True)))
         states = {"item": x, "session": self.mean(x.index_select(0, batch["event"].item), batch)}
-        states |= {
-            kind: self.fields[kind](own.flatten().clamp(min=0)) for kind, own in zip(self.kinds, codes, strict=True)
-        }
+        states |= {kind: self.fields[kind](batch[node].n_id) for kind, node in self.nodes.items()}
+        edges = session_edges(batch, self.nodes)
         for one in self.rounds:
             states = one(states, edges)
         return states["item"].index_select(0, batch["event"].item)
 
 
-def session_edges(batch: HeteroData, codes: Mapping[str, Tensor]) -> tuple[Edges, Edges]:
+def session_edges(batch: HeteroData, nodes: Mapping[str, str]) -> tuple[Edges, Edges]:
     """Edges to sessions and attributes, and edges to items; one session edge per click.
 
-    An attribute type has V rows for each item, whatever the values, so that task-major batches keep their layout; the
-    items of a sample with the same value all point at the row of the first of them.
-
     Args:
-        codes: of each attribute, the values of each item row ``[I, V]``; 0, unknown, is never shared, and -1 is none.
+        nodes: the node type in the batch of each kind.
     """
     contains = torch.stack([batch["event"].batch, batch["event"].item])
     step = batch[NEXT].edge_index
     inward: Edges = {CONTAINED_IN: contains.flip(0)}
     outward: Edges = {NEXT: step, BACK: step.flip(0), CONTAINS: contains}
-    for kind, code in codes.items():
-        row, sample = torch.arange(len(code), device=code.device), batch["item"].batch
-        if (places := code.shape[1]) > 1:
-            row, sample, code = row.repeat_interleave(places), sample.repeat_interleave(places), code.flatten()
-        has = torch.stack([row, first_equal(sample, code.reshape(-1))])
-        if places > 1:
-            has = has[:, code >= 0]
+    for kind, node in nodes.items():
+        has = batch["item", "has", node].edge_index
         inward[_has(kind)], outward[_of(kind)] = has, has.flip(0)
     return inward, outward
-
-
-def first_equal(sample: Tensor, code: Tensor) -> Tensor:
-    """The first row of the same sample with the same code, ``[I] -> [I]``; a row of code 0 equals only itself.
-
-    >>> first_equal(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 2, 7, 0, 0])).tolist()
-    [0, 1, 0, 3, 4]
-    """
-    row = torch.arange(len(code), device=code.device)
-    order = code.argsort(stable=True)
-    order = order.index_select(0, sample.index_select(0, order).argsort(stable=True))
-    pair = torch.stack([sample, code]).index_select(1, order)
-    begins = F.pad((pair[:, 1:] != pair[:, :-1]).any(0), (1, 0), value=True)
-    begin = torch.where(begins, row, 0).cummax(0).values  # of each run of equal rows
-    first = torch.empty_like(row).index_copy(0, order, order.index_select(0, begin))
-    return torch.where(code > 0, first, row)
 
 
 def _has(kind: str) -> Relation:

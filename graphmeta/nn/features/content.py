@@ -221,6 +221,10 @@ class UserContent(nn.Module):
         self.content = Content(users, width)
         self.width = self.content.width
 
+    def extend_users(self, users: EntityTable) -> None:
+        """Add users, whose vectors are those of their columns."""
+        self.content.extend(users)
+
     def fit_statistics(self, log: EventLog) -> None:
         """Compute the statistics of users with training sessions."""
         if log.session_user is not None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.protocols import BiasedTable, EmbeddingTable
 from graphmeta.sampling.session_batch import rows_like
@@ -183,6 +184,15 @@ class UserFeatures(nn.Module):
         """Mark the users with training sessions of at least two clicks."""
         if log.session_user is not None:
             self.seen.copy_(torch.from_numpy(np.isin(np.arange(len(self.seen)), log.session_user[log.lengths > 1])))
+
+    def extend_users(self, users: EntityTable) -> None:
+        """Add users, who have zero vectors until they are trained."""
+        weight = self.user.weight.detach()
+        self.user.weight = nn.Parameter(
+            torch.cat([weight, weight.new_zeros(len(users) - len(weight), weight.shape[1])]),
+            requires_grad=self.user.weight.requires_grad,
+        )
+        self.seen = torch.cat([self.seen, self.seen.new_zeros(len(users) - len(self.seen))])
 
     def known(self, user: Tensor) -> Tensor:
         """Whether each user is known and seen in training, ``[S]``."""

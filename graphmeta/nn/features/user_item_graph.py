@@ -43,7 +43,7 @@ class UserItemGraphFeatures(ItemFeatures):
     def fit_statistics(self, log: EventLog) -> None:
         """Store the user-item edges, without the last click of each user (of each session, without users)."""
         known = (log if log.session_user is None else sessions_by_user(log)).without_last_clicks()
-        edges = np.unique(np.stack([known.session, known.item]), axis=1)
+        edges = np.unique(known.graph["session", "contains", "item"].edge_index.numpy(), axis=1)
         self.edges = torch.from_numpy(edges).to(self.edges.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import ItemFeatures, Table, UserFeatures
 from graphmeta.nn.heads.dot import Dot
@@ -79,6 +80,11 @@ class TemporalDot(Dot):
         self.mean_time.copy_(torch.from_numpy(start + np.append(own, since.mean())))
         self.begin.fill_(start)
         self.length.fill_(max(np.ptp(log.time), 1.0) / self.periods.weight.shape[0])
+
+    def extend_users(self, users: EntityTable) -> None:
+        """Add users, who have the mean time of all clicks."""
+        more = len(users) + 1 - len(self.mean_time)
+        self.mean_time = torch.cat([self.mean_time, self.mean_time[-1:].expand(more)])
 
     def period(self, time: Tensor) -> Tensor:
         """Index of the period of each time."""
