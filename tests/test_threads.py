@@ -3,6 +3,7 @@
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ QUERIES = [
 ]
 
 
+@cache
 def trained(name):
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users if name in WITH_USERS else None, width=6, **OPTIONS.get(name, {}))
@@ -45,6 +47,7 @@ def ask(system, calls, threads):
             return list(pool.map(lambda n: system.recommend(QUERIES[n % len(QUERIES)], 5), which))
 
 
+@pytest.mark.by_kind
 @pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
 def test_threads_give_the_answers_of_one(name, tmp_path):
     trained(name).save(tmp_path)
@@ -70,6 +73,7 @@ def test_eight_threads_five_hundred_calls_each(name):
     assert state_hash(system) == before
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("does", ["asks", "saves and loads"])
 @pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
 def test_nothing_beside_training_changes_training(name, does, tmp_path):
@@ -105,6 +109,7 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
     assert losses == other_losses and weights == other_weights
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
 @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_scoring_works_within_any_grad_mode(name, context):

@@ -19,7 +19,7 @@ from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
-SPLIT = split_by_time(fake_log(sessions=240))
+SPLIT = split_by_time(fake_log(sessions=120))
 INNER = {"clip": 0.5, "proximal": 0.1, "multi_step": 0.75, "first_order": 0.5}
 
 
