@@ -15,7 +15,7 @@ from hypothesis import settings  # noqa: E402
 import graphmeta.datasets  # noqa: E402
 from graphmeta.datasets import session_logs as datasets  # noqa: E402
 from graphmeta.published.catalogue import CATALOGUE  # noqa: E402
-from tests.kinds import KINDS, covering  # noqa: E402
+from tests.kinds import KINDS, covering, values_of  # noqa: E402
 
 # A shared two-core machine is slow at times: no deadline for one example, and the same 50 examples every run.
 settings.register_profile("graphmeta", deadline=None, derandomize=True, max_examples=50)
@@ -37,8 +37,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         elif mark := item.get_closest_marker("covering"):
             of = mark.kwargs.get("of")
-            values = of(**item.callspec.params) if of else item.callspec.indices.items()
-            cases[item.nodeid.partition("[")[0]].append((item, set(values)))
+            cases[item.nodeid.partition("[")[0]].append((item, of(**item.callspec.params) if of else values_of(item)))
     for same in cases.values():
         chosen = covering([values for _, values in same])
         for number, (item, _) in enumerate(same):

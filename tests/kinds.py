@@ -12,6 +12,15 @@ KINDS = frozenset(
 )
 
 
+def values_of(item) -> set[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """The value of each ``parametrize`` and parametrised fixture of a test: the names, and which objects they have."""
+    params = item.callspec.params
+    groups = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    groups = [tuple(name.strip() for name in g.split(",")) if isinstance(g, str) else tuple(g) for g in groups]
+    groups += [(name,) for name in params if not any(name in group for group in groups)]
+    return {(group, tuple(id(params[name]) for name in group)) for group in groups}
+
+
 def covering(cases: list[set]) -> set[int]:
     """Numbers of cases that together have every value of all cases.
 
