@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +64,7 @@ def scattered(
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
     now = stack.as_now(at)
-    tasks, places = stack.tasks_of(x, note), at.shape
+    tasks = stack.tasks_of(x, note)
     numbers = type(of_index) is Lost and of_index.numbers
     blocks = type(base) is Rows and base.in_blocks or not numbers and stack.like_a_store(size)
     spare = not (blocks or numbers) and dim == 0 and stack.like_a_store(size - 1)  # the last row may be of no task
@@ -81,15 +82,22 @@ def scattered(
     if type(base) is Rows:  # with a spare row, already written into
         found = _into_rows(stack, out, base, index, x, note)
         return replace(found, cut=cut) if type(found) is Rows else found
+    return Rows(stack, dim, stack.derived(note, _of_the_sources(stack, tasks, now, size)), cut=cut)
+
+
+def _of_the_sources(
+    stack: Stack, tasks: Callable[[], Tensor], now: Callable[[], Tensor], size: int
+) -> Callable[[], Tensor]:
+    """A function that returns the tasks of ``size`` rows, from those of the rows scattered to ``now()``."""
 
     def owners() -> Tensor:
-        task = tasks()[:, None].expand(places)
+        task = tasks()[:, None].expand(now().shape)
         found = torch.full((size,), -1, device=task.device).index_copy(0, now().flatten(), task.flatten())
         stack.check(found[now()] == task, "a scatter writes rows of several tasks to one")
         stack.check(found >= 0, "a scatter leaves rows of no task")
         return found.clamp(min=0)
 
-    return Rows(stack, dim, stack.derived(note, owners), cut=cut)
+    return owners
 
 
 def _as_before(stack: Stack, base: Note, written: Note) -> Rows | None:
