@@ -131,7 +131,7 @@ def report_of(factory):
     return report
 
 
-@pytest.mark.parametrize("sound", [Sound, Dropping, FusedAttention])
+@pytest.mark.parametrize("sound", [Sound, Dropping, pytest.param(FusedAttention, marks=pytest.mark.slow)])
 def test_a_sound_encoder_passes(sound):
     report = report_of(sound)
     assert report.ok, str(report)
@@ -142,9 +142,11 @@ def test_a_sound_encoder_passes(sound):
     ("broken", "name", "found"),
     [
         (Leaks, "samples are independent", "difference"),
-        (ReadsTheAnswer, "targets are not read", "difference 1.0e+00"),
+        pytest.param(ReadsTheAnswer, "targets are not read", "difference 1.0e+00", marks=pytest.mark.slow),
         (ReadsItInTraining, "targets are not read", "difference 1.0e+00"),
-        (BatchNorm, "samples are independent in training", "gradient between samples"),
+        pytest.param(
+            BatchNorm, "samples are independent in training", "gradient between samples", marks=pytest.mark.slow
+        ),
         (CentredInTraining, "samples are independent in training", "gradient between samples"),
         (ItemRows, "shape", "15, 8) for 18 clicks"),
         (NotFinite, "shape", "finite"),
@@ -223,7 +225,7 @@ class Global(Sound):
         return KEPT["layer"](super().forward(x, batch))
 
 
-@pytest.mark.parametrize("odd", [StopGradient, Padded])
+@pytest.mark.parametrize("odd", [pytest.param(StopGradient, marks=pytest.mark.slow), Padded])
 def test_what_may_be_on_purpose_is_a_note(odd):
     report = report_of(odd)
     assert report.ok, str(report)
@@ -266,7 +268,9 @@ def test_rows_that_cannot_be_followed_are_left_to_the_loop(odd):
     assert "the rows of tasks" in str(report) and "falls back" in str(report)
 
 
-@pytest.mark.parametrize("trap", [ReadsItInTraining, BatchNorm, CentredInTraining])
+@pytest.mark.parametrize(
+    "trap", [ReadsItInTraining, pytest.param(BatchNorm, marks=pytest.mark.slow), CentredInTraining]
+)
 def test_what_shows_in_training_alone_fails_no_other_check(trap):
     failed = [check.name for check in report_of(trap).checks if not check.ok and not check.on_purpose]
     assert len(failed) == 1, failed

@@ -21,6 +21,8 @@ OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "reranker": {}}
 ADAPTED = ["maml", "cbml", "melu", "mamo", "multi_ft", "meta_hin"]
 PLAIN = ["sr_gnn", "if_san", "gru4rec", "reranker"]
 WITH_USERS = ["asars_time_user"]
+QUICK = ["maml", "cbml", "sr_gnn", "asars_time_user"]
+REST = [name for name in ADAPTED + PLAIN + WITH_USERS if name not in QUICK]
 QUERIES = [
     LOG.items.ids[LOG.item[a:b]].tolist()[: 1 + n % 6]
     for n, (a, b) in enumerate(zip(LOG.ptr, LOG.ptr[1:], strict=False))
@@ -47,8 +49,7 @@ def ask(system, calls, threads):
             return list(pool.map(lambda n: system.recommend(QUERIES[n % len(QUERIES)], 5), which))
 
 
-@pytest.mark.by_kind
-@pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def test_threads_give_the_answers_of_one(name, tmp_path):
     trained(name).save(tmp_path)
     system = load(tmp_path)

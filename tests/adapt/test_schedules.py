@@ -45,7 +45,7 @@ def trained(name="maml", *, epochs=4, checkpoint=None, stop_after=None, **argume
     return system, history
 
 
-@pytest.mark.parametrize("name", ["maml", "cbml"])
+@pytest.mark.parametrize("name", ["maml", pytest.param("cbml", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop_after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_resumed_is_uninterrupted(name, stop_after, tmp_path):
     whole, straight = trained(name)
