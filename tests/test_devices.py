@@ -22,9 +22,10 @@ def slopes(system, samples):
     return losses, {name: p.grad for name, p in system.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("case", EVERY)
-def test_losses_slopes_and_scores_are_those_of_the_cpu(case):
-    system, samples = made(*EVERY[case])
+@pytest.mark.by_kind
+@pytest.mark.parametrize("name", EVERY)
+def test_losses_slopes_and_scores_are_those_of_the_cpu(name):
+    system, samples = made(*EVERY[name])
     with Device():
         there = moved(system)
         losses, found = slopes(there, samples)
@@ -33,8 +34,8 @@ def test_losses_slopes_and_scores_are_those_of_the_cpu(case):
     torch.testing.assert_close(numbers(losses), wanted.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(numbers(scores), system.eval().scores(samples), rtol=1e-5, atol=1e-5)
     assert found.keys() == right.keys()
-    for name, slope in right.items():
-        torch.testing.assert_close(numbers(found[name]), slope, rtol=1e-4, atol=1e-6)
+    for weight, slope in right.items():
+        torch.testing.assert_close(numbers(found[weight]), slope, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sr_gnn", "gru4rec", "cbml", "bpr_mf"])

@@ -151,6 +151,7 @@ def test_session_popularity_ranks_counts_then_recency_then_training_events() -> 
     assert scores[0].argsort(descending=True).tolist() == [0, 1, 2, 4, 3]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("neighbours", "alpha"), [(1, 0.5), (3, 0.5), (100, 0.5), (3, 0.75), (2, 0.0), (100, 1.0)])
 def test_item_knn_is_its_formula(logs, neighbours, alpha) -> None:
     train, samples = logs
@@ -171,6 +172,7 @@ def test_item_knn_fitted_in_blocks_is_the_same(logs, monkeypatch) -> None:
     assert torch.equal(ItemKNN(train, neighbours=4).scores(samples), whole)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("neighbours", "recent", "idf"), [(100, 1000, True), (3, 1000, False), (2, 5, True)])
 def test_session_knn_is_its_formula(logs, neighbours, recent, idf) -> None:
     train, samples = logs
@@ -200,6 +202,7 @@ OFF = {"lambda1": None, "lambda2": None, "lambda3": None}
 STAN_CHANGES = [{}, {"idf": False}, *({name: None} for name in OFF), {"neighbours": 3}, {"neighbours": 2, "recent": 5}]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("changed", [*STAN_CHANGES, OFF | {"neighbours": 2, "idf": False}], ids=str)
 def test_stan_is_its_formula(logs, changed) -> None:
     """And with a factor off, the formula without that factor."""
@@ -266,6 +269,7 @@ def test_repeats_are_found_and_a_baseline_does_as_its_log(sessions, expected) ->
     assert isinstance(match_repeats(log, Popularity(log)), Popularity if expected else NoRepeats)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_a_row_depends_on_its_sample_only(logs, build) -> None:
     train, samples = logs
@@ -280,6 +284,7 @@ def test_a_row_depends_on_its_sample_only(logs, build) -> None:
     assert torch.equal(model.scores(samples), together)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_scores_are_the_callers_to_change(logs, build) -> None:
     train, samples = logs
@@ -317,6 +322,7 @@ def test_a_log_without_events_has_no_opinion(build) -> None:
     assert build(empty).scores(sessions_without_target([np.array([], dtype=np.int64)])).tolist() == [[0, 0, 0]]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_evaluate_takes_every_baseline(logs, build) -> None:
     train, samples = logs

@@ -184,6 +184,7 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         evaluate_next_basket(Broken(log), log, ks=(3,))
 
 
+@pytest.mark.by_kind
 @pytest.mark.parametrize("name", RANKING)
 def test_every_next_item_system_ranks_a_next_basket(name) -> None:
     system, _ = made(name, {})
@@ -201,6 +202,7 @@ def test_a_system_with_users_as_tasks_adapts_to_what_is_known(name) -> None:
     torch.testing.assert_close(few.ranks, adapted.ranks, rtol=0, atol=0.51)
 
 
+@pytest.mark.by_kind
 @pytest.mark.parametrize("name", RANKING)
 def test_a_session_without_a_click_has_the_same_scores_beside_others(name) -> None:
     """Among sessions with clicks, and alone."""

@@ -133,12 +133,19 @@ pauses = pytest.mark.filterwarnings("ignore:dwell_lag=0")
 
 @every
 @pauses
-def test_whatever_it_is_built_with_is_loaded_again(name: str, tmp_path: Path) -> None:
+def test_whatever_it_is_built_with_is_built_and_loaded_again(name: str, tmp_path: Path) -> None:
+    """From its build spec, and from a folder; loading draws no random numbers."""
     arguments = changed(name)
     system = built(name, **arguments)
-    again = reloaded(system, tmp_path)
+    assert system.spec is not None
+    twin = built(name, **json.loads(json.dumps(system.spec.arguments)))
+    assert twin.spec == system.spec and state_hash(twin) == state_hash(system)
+    system.save(tmp_path)
+    before, others = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    again = load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before) and np.random.get_state()[1].tolist() == others
     assert again.spec == system.spec
-    assert system.spec is not None and set(arguments) == set(system.spec.arguments)
+    assert set(arguments) == set(system.spec.arguments)
     assert state_hash(again) == state_hash(system)
     assert repr(again) == repr(system) and again.limits == system.limits == {"max_support": 3, "max_length": 4}
     assert repr(again.retraining) == repr(system.retraining)
@@ -147,16 +154,7 @@ def test_whatever_it_is_built_with_is_loaded_again(name: str, tmp_path: Path) ->
 
 
 @every
-@pauses
-def test_a_build_spec_is_enough_to_build_it_again(name: str) -> None:
-    system = built(name, **changed(name))
-    assert system.spec is not None
-    twin = built(name, **json.loads(json.dumps(system.spec.arguments)))
-    assert twin.spec == system.spec and state_hash(twin) == state_hash(system)
-
-
-@every
-def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> None:
+def test_function_and_build_make_the_same_system(name: str) -> None:
     entry, log = CATALOGUE[name], log_of(name)
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
@@ -168,9 +166,9 @@ def test_function_and_build_make_the_same_system(name: str, tmp_path: Path) -> N
         direct = entry.function(base)
     direct.max_length = 5
     direct.fit_statistics(log)
-    assert state_hash(direct) == state_hash(built(name, max_length=5))
-    assert direct.spec == built(name, max_length=5).spec
-    assert state_hash(reloaded(direct, tmp_path)) == state_hash(direct)
+    named = built(name, max_length=5)
+    assert direct.spec == named.spec and state_hash(direct) == state_hash(named)
+    assert not_finite(direct) is None  # all that a new system holds
 
 
 def test_functions_show_at_most_eight_parameters() -> None:
@@ -414,11 +412,6 @@ def test_a_variant_is_called_by_its_own_name() -> None:
 # Numbers that are not finite
 
 
-@every
-def test_all_that_a_new_system_holds_is_finite(name: str) -> None:
-    assert not_finite(built(name)) is None
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("part", ["recommender.encoder.mix.weight", "recommender.features.weight"])
 def test_a_number_that_is_not_finite_is_never_saved(part: str, bad: float, tmp_path: Path) -> None:
@@ -613,16 +606,6 @@ def test_a_forged_document_costs_no_memory(saved: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     assert "do not fit" in done.stdout, done.stderr
     assert int(done.stdout.split()[0]) < 50  # MB; at that width a table of the 40 items alone has 1,600
-
-
-@every
-@pauses
-def test_loading_draws_no_random_numbers(name: str, tmp_path: Path) -> None:
-    built(name, **changed(name)).save(tmp_path)
-    torch.manual_seed(3)
-    before, others = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    load(tmp_path)
-    assert torch.equal(torch.get_rng_state(), before) and np.random.get_state()[1].tolist() == others
 
 
 def test_loading_by_a_builder_of_ones_own_draws_no_random_numbers(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def found_in(batch, sample: int) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("history", [1, 3])
 @pytest.mark.parametrize("follows", [1, 3])
 @pytest.mark.parametrize("seed", range(3))

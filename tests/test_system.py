@@ -100,6 +100,7 @@ def test_k_must_be_below_the_number_of_items(system, k):
         system.recommend(["i3"], k=k)
 
 
+@pytest.mark.by_kind  # tests/test_state.py saves and loads every system
 @pytest.mark.parametrize("name", RANKING)
 def test_saved_is_loaded(name, tmp_path):
     torch.manual_seed(0)
@@ -181,6 +182,7 @@ def test_unknown_system_names_the_nearest():
 
 
 @pytest.mark.filterwarnings("ignore:.*statistics_log=")
+@pytest.mark.by_kind  # tests/published/test_catalogue.py trains every system on the bundled dataset
 @pytest.mark.parametrize("name", RANKING)
 def test_every_system_trains(name):
     torch.manual_seed(0)

@@ -1,5 +1,7 @@
 """check_encoder passes sound encoders and names what is wrong with unsound ones."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -117,9 +119,21 @@ class FusedAttention(Sound):
         return nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=same)[0, 0]
 
 
-@pytest.mark.parametrize("sound", [Sound, Dropping, FusedAttention])
+@cache
+def report_of(factory):
+    """The report on an encoder; the default dtype and the random state come back."""
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    report = check_encoder(factory)
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.equal(torch.rand(1), expected)
+    return report
+
+
+@pytest.mark.parametrize("sound", [Sound, Dropping, pytest.param(FusedAttention, marks=pytest.mark.slow)])
 def test_a_sound_encoder_passes(sound):
-    report = check_encoder(sound)
+    report = report_of(sound)
     assert report.ok, str(report)
     assert ("falls back" in str(report)) == (sound is FusedAttention)  # attention across samples, masked
 
@@ -128,9 +142,11 @@ def test_a_sound_encoder_passes(sound):
     ("broken", "name", "found"),
     [
         (Leaks, "samples are independent", "difference"),
-        (ReadsTheAnswer, "targets are not read", "difference 1.0e+00"),
+        pytest.param(ReadsTheAnswer, "targets are not read", "difference 1.0e+00", marks=pytest.mark.slow),
         (ReadsItInTraining, "targets are not read", "difference 1.0e+00"),
-        (BatchNorm, "samples are independent in training", "gradient between samples"),
+        pytest.param(
+            BatchNorm, "samples are independent in training", "gradient between samples", marks=pytest.mark.slow
+        ),
         (CentredInTraining, "samples are independent in training", "gradient between samples"),
         (ItemRows, "shape", "15, 8) for 18 clicks"),
         (NotFinite, "shape", "finite"),
@@ -138,7 +154,7 @@ def test_a_sound_encoder_passes(sound):
     ],
 )
 def test_what_is_broken_is_named(broken, name, found):
-    report = check_encoder(broken)
+    report = report_of(broken)
     failed = {check.name: check.found for check in report.checks if not check.ok}
     assert not report.ok
     assert any(key.startswith(name) or name in key for key in failed), str(report)
@@ -209,9 +225,9 @@ class Global(Sound):
         return KEPT["layer"](super().forward(x, batch))
 
 
-@pytest.mark.parametrize("odd", [StopGradient, Padded])
+@pytest.mark.parametrize("odd", [pytest.param(StopGradient, marks=pytest.mark.slow), Padded])
 def test_what_may_be_on_purpose_is_a_note(odd):
-    report = check_encoder(odd)
+    report = report_of(odd)
     assert report.ok, str(report)
     (note,) = [check for check in report.checks if check.on_purpose]
     assert note.name == "second order" and "stop-gradient, straight-through or padding" in note.found
@@ -219,7 +235,7 @@ def test_what_may_be_on_purpose_is_a_note(odd):
 
 
 def test_dropout_is_a_note():
-    (note,) = [check for check in check_encoder(Dropping).checks if check.on_purpose]
+    (note,) = [check for check in report_of(Dropping).checks if check.on_purpose]
     assert note.name == "training and eval" and "dropout" in note.found
 
 
@@ -233,27 +249,30 @@ def test_dropout_is_a_note():
     ],
 )
 def test_the_cause_is_named(wrong, name, cause):
-    report = check_encoder(wrong)
+    report = report_of(wrong)
     found = {check.name: check.found for check in report.checks if not check.ok}
     assert not report.ok and cause in found[name] and "\n" not in found[name], str(report)
 
 
+@pytest.mark.slow  # as below, in more steps of the loop
 def test_an_unknown_operation_is_named_but_allowed():
-    report = check_encoder(UnknownOp)
+    report = report_of(UnknownOp)
     assert report.ok, str(report)
     assert "matrix_exp" in str(report)
 
 
 @pytest.mark.parametrize("odd", [TimeMajor])
 def test_rows_that_cannot_be_followed_are_left_to_the_loop(odd):
-    report = check_encoder(odd)
+    report = report_of(odd)
     assert report.ok, str(report)
     assert "the rows of tasks" in str(report) and "falls back" in str(report)
 
 
-@pytest.mark.parametrize("trap", [ReadsItInTraining, BatchNorm, CentredInTraining])
+@pytest.mark.parametrize(
+    "trap", [ReadsItInTraining, pytest.param(BatchNorm, marks=pytest.mark.slow), CentredInTraining]
+)
 def test_what_shows_in_training_alone_fails_no_other_check(trap):
-    failed = [check.name for check in check_encoder(trap).checks if not check.ok and not check.on_purpose]
+    failed = [check.name for check in report_of(trap).checks if not check.ok and not check.on_purpose]
     assert len(failed) == 1, failed
 
 
@@ -276,15 +295,6 @@ def test_a_factory_that_makes_no_encoder_is_an_error(factory, told):
     with pytest.raises(InputError, match=rf"no encoder of width 8.*{told}.*; a factory takes the width") as raised:
         check_encoder(factory)
     assert "\n" not in str(raised.value)
-
-
-def test_the_default_dtype_and_the_random_state_come_back():
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    check_encoder(Sound)
-    assert torch.get_default_dtype() is torch.float32
-    assert torch.equal(torch.rand(1), expected)
 
 
 def test_fake_log_has_a_known_right_answer():

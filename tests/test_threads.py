@@ -3,6 +3,7 @@
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -20,12 +21,15 @@ OPTIONS = {"maml": {"base": "if_san"}, "multi_ft": {"lr": 0.1}, "reranker": {}}
 ADAPTED = ["maml", "cbml", "melu", "mamo", "multi_ft", "meta_hin"]
 PLAIN = ["sr_gnn", "if_san", "gru4rec", "reranker"]
 WITH_USERS = ["asars_time_user"]
+QUICK = ["maml", "cbml", "sr_gnn", "asars_time_user"]
+REST = [name for name in ADAPTED + PLAIN + WITH_USERS if name not in QUICK]
 QUERIES = [
     LOG.items.ids[LOG.item[a:b]].tolist()[: 1 + n % 6]
     for n, (a, b) in enumerate(zip(LOG.ptr, LOG.ptr[1:], strict=False))
 ]
 
 
+@cache
 def trained(name):
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users if name in WITH_USERS else None, width=6, **OPTIONS.get(name, {}))
@@ -45,7 +49,7 @@ def ask(system, calls, threads):
             return list(pool.map(lambda n: system.recommend(QUERIES[n % len(QUERIES)], 5), which))
 
 
-@pytest.mark.parametrize("name", ADAPTED + PLAIN + WITH_USERS)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def test_threads_give_the_answers_of_one(name, tmp_path):
     trained(name).save(tmp_path)
     system = load(tmp_path)
@@ -70,6 +74,7 @@ def test_eight_threads_five_hundred_calls_each(name):
     assert state_hash(system) == before
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("does", ["asks", "saves and loads"])
 @pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
 def test_nothing_beside_training_changes_training(name, does, tmp_path):
@@ -105,6 +110,7 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
     assert losses == other_losses and weights == other_weights
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["maml", "cbml", "mamo", "sr_gnn"])
 @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_scoring_works_within_any_grad_mode(name, context):

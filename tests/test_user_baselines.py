@@ -45,7 +45,7 @@ def log_of(baskets: Baskets) -> EventLog:
     return EventLog.read(frame, session="session", item="item", user="user", time="time")
 
 
-@pytest.fixture(params=range(3))
+@pytest.fixture(params=range(3), scope="module")
 def logs(request) -> tuple[Baskets, EventLog, EventLog, Samples]:
     """Training baskets and log, a later log, whose users are in part new, and its samples with earlier sessions."""
     known = users_of(request.param)
@@ -90,6 +90,7 @@ def order(scores) -> list[list[int]]:
     return [[sum(other > own for other in row) for own in row] for row in scores]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(
     "given",
     [{"decay": 1.0}, {}, {"decay": 0.5, "days": 3.0}, {"popular_rest": False}, {"popular_ties": False}],
@@ -139,6 +140,7 @@ def tifu_vector(baskets: list[list[int]], group: int, within: float, between: fl
     return vector
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("neighbours", [1, 3, 300])
 @pytest.mark.parametrize(
     "given", [{}, {"group": 2, "within": 0.5, "between": 0.6, "alpha": 0.4}, {"group": 1}], ids=str
@@ -162,6 +164,7 @@ def test_tifu_knn_is_its_formula(logs, neighbours, given) -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("neighbours", [None, 2])
 @pytest.mark.parametrize(
     "given", [{}, {"recent": 1, "alpha": 0.5, "locality": 1.0}, {"recent": None, "alpha": 1.0}], ids=str
@@ -194,6 +197,7 @@ def test_up_cf_is_its_formula(logs, neighbours, given) -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_a_row_depends_on_its_sample_only(logs, build, monkeypatch) -> None:
     _, train, _, samples = logs
@@ -209,6 +213,7 @@ def test_a_row_depends_on_its_sample_only(logs, build, monkeypatch) -> None:
     assert torch.equal(model.scores(samples), together)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_later_sessions_and_other_users_do_not_reach_a_users_row(logs, build) -> None:
     """The rest of the query's session, a later session of the user, and the test sessions of all others."""
@@ -230,6 +235,7 @@ def test_later_sessions_and_other_users_do_not_reach_a_users_row(logs, build) ->
     assert torch.equal(model.scores(again.take([row])), model.scores(samples.take([asked])))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_evaluate_attaches_the_sessions_of_training_and_test_log(logs, build) -> None:
     _, train, test, samples = logs
@@ -240,6 +246,7 @@ def test_evaluate_attaches_the_sessions_of_training_and_test_log(logs, build) ->
     assert attached.slices["known sessions"] == given.slices["known sessions"]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_without_users_or_sessions_it_is_popularity(logs, build) -> None:
     _, train, test, samples = logs
@@ -251,6 +258,7 @@ def test_without_users_or_sessions_it_is_popularity(logs, build) -> None:
     assert build(train).scores(samples.take(slice(0, 0))).shape == (0, ITEMS)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("build", MODELS)
 def test_sessions_with_other_item_indices_are_refused(logs, build) -> None:
     _, train, test, samples = logs
@@ -258,6 +266,7 @@ def test_sessions_with_other_item_indices_are_refused(logs, build) -> None:
         build(train.before(3 * DAY).aligned_to(train.items.take(np.arange(4)), train.users)).scores(samples)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(
     ("build", "given"),
     [

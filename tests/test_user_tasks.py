@@ -132,6 +132,7 @@ def test_support_is_every_event_of_the_earlier_sessions():
         assert [tuple(one) for one in found] == expected
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["niser", "sr_gnn", "gru4rec", "if_san", "gc_san"])
 @pytest.mark.parametrize("order", [1, 2])
 def test_stacked_is_the_loop(name, order):

@@ -134,7 +134,7 @@ def check_threads(encoder: nn.Module, width: int) -> Found:
 
     with ThreadPoolExecutor(8) as pool:
         alone = [score(sample) for sample in range(len(samples))]
-        together = list(pool.map(score, range(4 * len(samples))))
+        together = list(pool.map(score, range(2 * len(samples))))
     worst = max(difference(one, alone[n % len(samples)]) for n, one in enumerate(together))
     moved = max(difference(one, other) for one, other in zip(before, recommender.parameters(), strict=True))
     if moved:

@@ -156,12 +156,14 @@ def assert_stacked_is_loop(name, scope, order, steps):
     assert_equal(one, other)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("order", "steps"), [(1, 3), (2, 2)])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_stacked_is_the_loop_for_every_layer(name, order, steps):
     assert_stacked_is_loop(name, ("",), order, steps)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("scope", [("head",), ("encoder", "head"), ("features",)], ids=["head", "no table", "table"])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("steps", [1, 3])

@@ -16,7 +16,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.notes import Owner, Rows, Term
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.step import Gradient
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, MixedRows
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import SoftmaxLoss
@@ -641,3 +641,37 @@ def test_conditions_of_rows_are_not_those_of_others_by_the_same_index():
     for x, expected in ((first, []), (second, ["second"])):
         stack.use(Rows(stack, 0, stack.owner_by_value(index, x, stack.note(x))))
         assert asked == expected
+
+
+def with_a_spare_row(*places):
+    """The stack after rows of two tasks were written to these places of four rows and a spare one, and that was cut."""
+    stack = Stack(2)
+    stack.sizes = (2,)
+    rows = stack.rows(torch.ones(4, 3))
+    with stack:
+        out = torch.zeros(5, 3)
+        for place in places:
+            out[torch.tensor(place)] = rows
+        kept = stack.note(out[:-1])
+    assert type(kept) is Rows and kept.in_blocks
+    stack.use(kept)
+    return stack
+
+
+def test_every_write_beside_a_spare_row_must_keep_to_its_task():
+    with_a_spare_row([0, 4, 4, 2], [1, 0, 3, 4]).run_checks()
+    for places in (([2, 1, 3, 0], [0, 1, 2, 3]), ([0, 1, 2, 3], [2, 1, 3, 0])):
+        with pytest.raises(MixedRows, match="writes rows of one task to another's"):
+            with_a_spare_row(*places).run_checks()
+
+
+def test_one_row_more_than_a_store_may_be_no_spare_row():
+    """Five groups of rows of two tasks, three of the first: a size says nothing of whose they are."""
+    stack = Stack(2)
+    stack.sizes = (2,)
+    with stack:
+        rows = stack.rows(torch.ones(8, 1))
+        groups = torch.zeros(5, 1).index_add(0, torch.tensor([0, 1, 2, 2, 3, 3, 4, 4]), rows)
+        note = stack.note(groups)
+    assert stack.task_of(groups, note).tolist() == [0, 0, 0, 1, 1]
+    stack.run_checks()

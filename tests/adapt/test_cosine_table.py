@@ -72,6 +72,7 @@ def assert_stacked_is_loop(recommender, **options):
     return one
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("steps", [1, 3])
@@ -80,6 +81,7 @@ def test_stacked_is_the_loop(steps, order, learned):
     assert not learned or all(gradient.abs().sum() > 0 for gradient in found[-3:])
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("score_terms", EXTRAS[1:], ids=" ".join)
 def test_with_what_is_added_to_single_scores(score_terms, order):

@@ -99,6 +99,7 @@ class Around(Clicks):
         return torch.tanh(found(h))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("how", ["class", "variable", "thread", "array", "cycle", "nested", "static"])
 def test_a_weight_that_is_read_around_its_module_is_refused_by_name(how, stacked):
@@ -219,6 +220,7 @@ WRITES = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("head", [Written, WrittenCosine])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -240,6 +242,7 @@ class Rows(Clicks):
         return torch.tanh(self.linear(x))[batch["event"].item]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_rows_of_a_table_in_scope_may_be_written_into(write, order):
@@ -258,6 +261,7 @@ def after(m, h):
     return z + h
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("scope", [("encoder",), EVERYTHING])
@@ -288,6 +292,7 @@ def halved(m, h):
     return m.other(m.linear(h))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("scope", [("encoder",), ("encoder.linear",), ("head",)])
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("scoring", [True, False])

@@ -236,6 +236,7 @@ models = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.covering
 @models
 @both_orders
 def test_rates_by_group_and_step(name, scope, order):
@@ -255,6 +256,7 @@ def test_rates_of_groups_by_prefix(order):
     assert [part.shape for part in found[-2:]] == [(2,), (2,)] and all(part.abs().min() > 1e-8 for part in found[-2:])
 
 
+@pytest.mark.covering
 @models
 @both_orders
 def test_clipped_by_the_norm_over_all_parameters(name, scope, order):
@@ -274,6 +276,7 @@ def norm_of(plain, support, names):
     return math.sqrt(sum(float(slope.square().sum()) for slope in slopes.values()))
 
 
+@pytest.mark.covering
 @models
 @both_orders
 @pytest.mark.parametrize("rates", [Gradient, LearnedRates])
@@ -281,6 +284,7 @@ def test_held_near_the_start(name, scope, order, rates):
     check(name, scope, InnerLoop(3, order, proximal=0.7), step=lambda: rates(RATE))
 
 
+@pytest.mark.covering
 @models
 @both_orders
 def test_trained_at_every_step(name, scope, order):

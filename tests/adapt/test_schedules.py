@@ -19,7 +19,7 @@ from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
 
-SPLIT = split_by_time(fake_log(sessions=240))
+SPLIT = split_by_time(fake_log(sessions=120))
 INNER = {"clip": 0.5, "proximal": 0.1, "multi_step": 0.75, "first_order": 0.5}
 
 
@@ -45,7 +45,7 @@ def trained(name="maml", *, epochs=4, checkpoint=None, stop_after=None, **argume
     return system, history
 
 
-@pytest.mark.parametrize("name", ["maml", "cbml"])
+@pytest.mark.parametrize("name", ["maml", pytest.param("cbml", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop_after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_resumed_is_uninterrupted(name, stop_after, tmp_path):
     whole, straight = trained(name)

@@ -69,12 +69,19 @@ def run(name, arguments, *, stacked, score_terms=()):
     assert not system.adaptation.fell_back
 
 
+def parts(case):
+    """What the quick cases must show: each system, and each value of an argument."""
+    return {case[0], *((key, str(value)) for key, value in case[1].items())}
+
+
+@pytest.mark.covering(of=parts)
 @pytest.mark.parametrize("case", CASES, ids=called)
 def test_no_step_waits(case, waits):
     run(*case, stacked=True)
     assert not waits.found, "\n".join(map(str, waits.found))
 
 
+@pytest.mark.covering(of=parts)
 @pytest.mark.parametrize("case", ALONE, ids=called)
 def test_no_step_of_a_task_alone_waits(case, waits):
     run(*case, stacked=False)

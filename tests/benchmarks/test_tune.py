@@ -45,6 +45,7 @@ def test_what_is_searched_is_what_the_system_takes():
     assert "lr" in space_of("cbml", {}, lr=1e-3)[0] and "dropout" not in space_of("sr_gnn", {}, lr=1e-3)[0]
 
 
+@pytest.mark.by_kind
 @pytest.mark.parametrize("name", RANKING)
 def test_every_system_can_be_searched_from_its_defaults(name):
     for lr in (1e-3, 0.05):

@@ -145,6 +145,7 @@ def test_own_vectors_are_left_out_while_training():
     assert table(torch.arange(4)).gt(0).any() and table.eval().all_rows()[:4].gt(0).any()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(
     ("scope", "base"), [("head", "sr_gnn"), ("encoder", "sr_gnn"), ("", "sr_gnn"), ("", "gru4rec"), ("", "tagnn")]

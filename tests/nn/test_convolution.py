@@ -64,6 +64,7 @@ def test_nan_in_another_session_does_not_leak():
     assert lagged(states, batch_of(SESSIONS), (0, 1, 2))[1:].isfinite().all()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", [torch.tanh, torch.relu])

@@ -100,6 +100,7 @@ def test_the_transformer_keeps_the_contract_task_by_task():
     assert "falls back" in str(report)
 
 
+@pytest.mark.slow
 def test_it_works_without_attributes():
     report = check_encoder(lambda width: HeteroSession(width, {}), width=4)
     assert report.ok and "falls back" not in str(report), report

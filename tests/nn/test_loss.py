@@ -139,6 +139,7 @@ def wanted_of(batch, ahead):
     return found
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("task", [None, np.array([0, 0, 2, 2]), np.array([0, 1, 1, 1])])
 @pytest.mark.parametrize("ahead", [1, 2, 3, 9])
 def test_the_targets_of_each_click_are_those_of_a_loop(ahead, task):

@@ -28,6 +28,7 @@ def batch_of(sessions, users=None):
     return session_batch(samples, num_items=10)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8, 13])
 @pytest.mark.parametrize("scale", [1.0, 3000.0])
 def test_each_row_is_attention_on_its_prefix_alone(length, scale):

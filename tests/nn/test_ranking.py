@@ -89,6 +89,7 @@ def test_invalid_negatives_change_nothing(name):
     assert torch.equal(RANKING[name]()(own, other, counts), RANKING[name]()(own, changed, counts))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", RANKING)
 @pytest.mark.parametrize("shape", [(4, 0), (0, 3), (0, 0)])
 def test_no_negatives_or_no_samples_at_all(name, shape):

@@ -57,6 +57,7 @@ def attention(readout):
     return TargetAttention(readout, nn.Linear(6, 6), width=6)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("head", [Dot, Cosine, attention])
 @pytest.mark.parametrize("times", [1, 3])
 def test_where_every_item_is_sampled_it_is_the_full_softmax(head, times):
@@ -296,6 +297,7 @@ def test_samples_follow_the_powers_of_popularity():
     np.testing.assert_allclose(count / count.sum(), share / share.sum(), rtol=0.1)
 
 
+@pytest.mark.covering
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(

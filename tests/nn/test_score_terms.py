@@ -1,6 +1,7 @@
 """Every score term inside an adaptation: all tasks at once agree with the per-task loop."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,7 @@ def model_with(names: Sequence[str]) -> Recommender:
     return Recommender(ItemFeatures(LOG.num_items, WIDTH), GatedSessionGraph(WIDTH), head)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("names", ALL, ids="+".join)
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("scope", ["head", ""], ids=["head", "everything"])
@@ -66,3 +68,30 @@ def test_stacked_is_the_loop(names: tuple[str, ...], order: int, scope: str) -> 
         learned = [weight for weight in model.parameters() if weight.requires_grad]
         found.append([losses, *torch.autograd.grad(losses.sum(), learned)])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+
+
+def test_no_number_of_pairs_makes_the_stacked_engine_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term has as many pairs as it finds: also a multiple of the batch's rows, or one more."""
+    counts: list[int] = []
+    pairs = Cooccurrence.pairs
+
+    def counted(self: Cooccurrence, *given: Any, **options: Any) -> Any:
+        found = pairs(self, *given, **options)
+        counts.append(len(found.item))
+        return found
+
+    monkeypatch.setattr(Cooccurrence, "pairs", counted)
+    remainders = set()
+    for number in range(2, 9):
+        queries = last_clicks(LOG).take(np.arange(number))
+        tasks, found = task_batch(queries, num_items=LOG.num_items), []
+        for stacked in (True, False):
+            model = model_with(["cooccurrence"])
+            adaptation = Adaptation(Scope(""), step=Gradient(0.3), stacked=stacked)
+            adaptation.bind(model)
+            found.append(adaptation.run(model, tasks, SoftmaxLoss()).detach())
+            assert not adaptation.fell_back
+            remainders |= {count % number for count in counts[:2]} if stacked else set()
+            counts.clear()
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+    assert {0, 1} <= remainders

@@ -58,6 +58,7 @@ def test_the_plain_form_is_the_formula():
     torch.testing.assert_close(attended_scores(reading, table), dense(reading, table), rtol=0, atol=1e-12)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("columns", [4, 9, 100])
 @pytest.mark.parametrize("lengths", [(1, 3, 2, 1, 5), (1, 1), (4,), (6, 6, 6)])
 @pytest.mark.parametrize("biased", [False, True])

@@ -49,6 +49,7 @@ def test_cbml(order, steps, layers):
     check(system, oracle_of(reads, w, order=order, steps=steps), w)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(
     ("name", "seen", "fields"),
@@ -73,6 +74,7 @@ def test_a_gate_for_each_sample_reads_the_inputs_of_its_variant(gate):
     check(system, oracle_of(reads, w, gate=gate, gate_scope="sample"), w)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("granularity", ["row", "column", "rank1"])
 def test_gates_of_fewer_values(granularity, order):

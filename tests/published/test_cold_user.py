@@ -107,6 +107,7 @@ def answers(system, tasks):
     return [losses.detach(), *torch.autograd.grad(losses.sum() if system.sums_losses else losses.mean(), trained)]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", META)
 @pytest.mark.parametrize("order", [1, 2])
 def test_all_users_stacked_give_what_the_loop_gives(name, order):

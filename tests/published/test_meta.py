@@ -62,6 +62,7 @@ def answers(system, samples):
     return [losses.detach(), *gradients]
 
 
+@pytest.mark.covering
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -156,6 +157,7 @@ def test_multi_ft_trains_as_its_base(base):
     assert all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["maml", "multi_ft", "melu", "cbml", "mamo", "meta_hin"])
 @pytest.mark.parametrize("base", ["cbml", "maml"])
 def test_one_adaptation_is_not_lost_in_another(name, base):

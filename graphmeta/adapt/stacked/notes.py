@@ -62,13 +62,15 @@ class Rows:
     """Dimension ``dim`` runs over rows of tasks: T equal blocks, or rows of the tasks in ``owner``.
 
     ``points``: the values are row indices into a store with this many rows per task, each within the block of its own
-    task.
+    task. ``cut``: the owner of all rows but the last, if there is one more than a store has: the last may be a spare
+    row of no task, as in PyG's ``to_dense_batch``, which cuts it off.
     """
 
     stack: Ownership
     dim: int = 0
     owner: Owner | None = None
     points: int | None = None
+    cut: Owner | None = None
 
     @property
     def in_blocks(self) -> bool:
@@ -88,10 +90,14 @@ class Shared:
 
 @dataclass(frozen=True, eq=False)
 class Lost:
-    """The tasks of the rows are unknown, because of ``reason``."""
+    """The tasks of the rows are unknown, because of ``reason``.
+
+    ``numbers``: the values number distinct values of the batch (``unique``): as indices, they are of no store's rows.
+    """
 
     reason: str
     remedy: Remedy = Remedy.BATCH
+    numbers: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +107,7 @@ class Fence:
     stack: Ownership
 
 
-@dataclass(frozen=True, eq=False)
-class Tailed:
-    """Rows of tasks in blocks along the first dimension, followed by one row of no task (a waste slot)."""
-
-    stack: Ownership
-    owner: Owner | None
-
-
-Note = Rows | Shared | Lost | Fence | Tailed
+Note = Rows | Shared | Lost | Fence
 Rule = Callable[["Stack", str, tuple[Any, ...], dict[str, Any], Any], Note | tuple[Note, ...]]
 RULES: dict[str, Rule] = {}  # filled by graphmeta.adapt.stacked.rules: how notes of plain tensors propagate
 Handler = Callable[["Stack", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -19,7 +19,6 @@ from graphmeta.adapt.stacked.notes import (
     Owner,
     Rows,
     Shared,
-    Tailed,
     Term,
     address,
 )
@@ -57,7 +56,7 @@ class Ownership:
         if version != x._version:
             reason = "a tensor that was written into by way of another, or by code that torch functions do not see"
             return Lost(reason, Remedy.COPY)
-        if type(note) in (Rows, Fence, Tailed) and note.stack is not self:
+        if type(note) in (Rows, Fence) and note.stack is not self:
             return Lost("a tensor kept from another batch")
         return note
 
@@ -120,7 +119,6 @@ class Ownership:
             Rows: "rows that are not grouped by task",
             Shared: "a shared tensor",
             Fence: "sample.ptr",
-            Tailed: "rows with a waste slot",
         }
         named = f"{note.reason if type(note) is Lost else what[type(note)]} of shape {tuple(x.shape)}"
         return UnsupportedOp(message.format(named), note.remedy if type(note) is Lost else Remedy.BATCH)

@@ -75,7 +75,6 @@ from graphmeta.adapt.stacked.notes import (
     Owner,
     Rows,
     Shared,
-    Tailed,
     address,
     name_of,
     readable,
@@ -248,8 +247,8 @@ class Stack(Ownership, TorchFunctionMode):
         for number, result in enumerate(results):
             if isinstance(result, Tensor):
                 note = found[number] if isinstance(found, tuple) else found
-                if type(note) in (Fence, Tailed) and name not in _ALIKE and name != "setitem":
-                    note = Lost(f"{readable(name)} of sample.ptr or of rows with a waste slot")
+                if type(note) is Fence and name not in _ALIKE and name != "setitem":
+                    note = Lost(f"{readable(name)} of sample.ptr")
                 if note is None or type(note) is Shared:
                     self.mark(result, Shared())
                     continue

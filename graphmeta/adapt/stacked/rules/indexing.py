@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.adapt.stacked.arguments import given
-from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared, Tailed
+from graphmeta.adapt.stacked.notes import Fence, Lost, Note, Rows, Shared
 from graphmeta.adapt.stacked.rules.base import aligned, rule
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.errors import Remedy, UnsupportedOp
@@ -63,13 +63,23 @@ def _gathers(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, A
     return aligned(stack, [x, index], out)
 
 
+@rule("unique", "unique_consecutive")
+def _unique(
+    stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor | tuple[Tensor, ...]
+) -> Note | tuple[Note, ...]:
+    """Distinct values, the number of each entry's value, and counts; all of no known task."""
+    numbered = given(args, kwargs, 2 if name == "unique" else 1, "return_inverse", False)
+    notes = [Lost(f"the result of {name}", numbers=number == 1 and numbered) for number in range(3)]
+    return notes[0] if isinstance(out, Tensor) else tuple(notes[: len(out)])
+
+
 @rule("getitem")
 def _getitem(stack: Stack, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Note:
     x, index = args
     note = stack.note(x)
-    if type(note) is Tailed:
-        whole = isinstance(index, slice) and index.indices(len(x)) == (0, len(x) - 1, 1)
-        return Rows(stack, 0, note.owner) if whole else Lost("rows with a waste slot, cut in another way than [:-1]")
+    cut = note.cut if type(note) is Rows and isinstance(index, slice) else None
+    if cut is not None and index.indices(len(x)) == (0, len(x) - 1, 1):
+        return Rows(stack, 0, cut)
     if type(note) is Fence:
         begins = isinstance(index, slice) and index in (slice(1, None, None), slice(None, -1, None))
         return Rows(stack) if begins else Lost("sample.ptr indexed in another way than [1:] or [:-1]")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphmeta.adapt.stacked.arguments import given
-from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Tailed, Term
+from graphmeta.adapt.stacked.notes import Lost, Note, Owner, Rows, Shared, Term
 from graphmeta.adapt.stacked.rules.base import paired, rule
 from graphmeta.adapt.stacked.rules.indexing import expanded, is_mask, masked
 from graphmeta.adapt.stacked.stack import Stack
@@ -21,8 +23,9 @@ def scattered(
     """The note of ``out``, into whose rows ``index`` along ``dim`` the rows of ``source`` were scattered.
 
     If ``out`` has the number of rows of a store, or a multiple of it, every source row must go to the block of its own
-    task; this holds for a batch's own indices, and is checked for others. Otherwise a row belongs to the task of the
-    rows scattered into it.
+    task; this holds for a batch's own indices, and is checked for others. Otherwise, and if the index numbers distinct
+    values (``unique``), a row belongs to the task of the rows scattered into it. With one row more than a store it does
+    too, unless that row is cut off.
 
     Args:
         put: for ``out[index, …] = source``, the number of dimensions of the written part, those of the index first.
@@ -52,42 +55,54 @@ def scattered(
         if x.shape[note.dim] != index.shape[sources[1][1].dim]:
             return Lost("a scatter of rows by another number of indices")
         note = Rows(stack, note.dim, stack.merged(*sources[0], *sources[1], strict=True))
-    if type(base) is Rows and not base.in_blocks:
+    if type(base) is Rows and not base.in_blocks and base.cut is None:
         return _into_rows(stack, out, base, index, x, note)
-    before = base.terms if type(base) is Rows else ()
+    before = () if type(base) is not Rows else base.terms if base.cut is None else base.cut.terms
     if trusted and note.in_blocks:
         return Rows(stack, dim, Owner(None, (*note.terms, *before)))
     at = _targets(index, dim if whole else 0)
     if len(at) != x.shape[note.dim]:
         return Lost("a scatter of rows by another number of indices")
     now = stack.as_now(at)
-    tail = type(base) is not Rows and dim == 0 and not stack.like_a_store(size) and stack.like_a_store(size - 1)
-    if stack.like_a_store(size) or type(base) is Rows or tail:
-        per_task, tasks = (size - tail) // stack.num_tasks, stack.tasks_of(x, note)
+    tasks = stack.tasks_of(x, note)
+    numbers = type(of_index) is Lost and of_index.numbers
+    blocks = type(base) is Rows and base.in_blocks or not numbers and stack.like_a_store(size)
+    spare = not (blocks or numbers) and dim == 0 and stack.like_a_store(size - 1)  # the last row may be of no task
+    per_task = (size - spare) // stack.num_tasks
 
-        def inside() -> None:
-            own = now() // max(per_task, 1) == tasks()[:, None]
-            own = own | (now() == size - 1) if tail else own
-            stack.check(own, "a scatter writes rows of one task to another's")
+    def inside() -> None:
+        own = now() // max(per_task, 1) == tasks()[:, None]
+        own = own | (now() == size - 1) if spare else own
+        stack.check(own, "a scatter writes rows of one task to another's")
 
-        owner = Owner(None, (*note.terms, *before, Term(inside)))
-        return Tailed(stack, owner) if tail else Rows(stack, dim, owner)
+    in_blocks = Owner(None, (*note.terms, *before, Term(inside)))
+    if blocks:
+        return Rows(stack, dim, in_blocks)
+    cut = in_blocks if spare else None
+    if type(base) is Rows:  # with a spare row, already written into
+        found = _into_rows(stack, out, base, index, x, note)
+        return replace(found, cut=cut) if type(found) is Rows else found
+    return Rows(stack, dim, stack.derived(note, _of_the_sources(stack, tasks, now, size)), cut=cut)
 
-    tasks, places = stack.tasks_of(x, note), at.shape
+
+def _of_the_sources(
+    stack: Stack, tasks: Callable[[], Tensor], now: Callable[[], Tensor], size: int
+) -> Callable[[], Tensor]:
+    """A function that returns the tasks of ``size`` rows, from those of the rows scattered to ``now()``."""
 
     def owners() -> Tensor:
-        task = tasks()[:, None].expand(places)
+        task = tasks()[:, None].expand(now().shape)
         found = torch.full((size,), -1, device=task.device).index_copy(0, now().flatten(), task.flatten())
         stack.check(found[now()] == task, "a scatter writes rows of several tasks to one")
         stack.check(found >= 0, "a scatter leaves rows of no task")
         return found.clamp(min=0)
 
-    return Rows(stack, dim, stack.derived(note, owners))
+    return owners
 
 
 def _as_before(stack: Stack, base: Note, written: Note) -> Rows | None:
     """The rows that a tensor has after constants are written into it; None if it had none, or they are no constants."""
-    return Rows(stack, base.dim, base.owner) if type(base) is Rows and type(written) is Shared else None
+    return replace(base, points=None) if type(base) is Rows and type(written) is Shared else None
 
 
 def _beside(stack: Stack, out: Tensor, known: list[tuple[Tensor, Note]]) -> Note:
@@ -209,7 +224,7 @@ def _written_by_mask(
 def _written_part(stack: Stack, x: Tensor, base: Note, parts: list[Any], value: Any, own: Note) -> Note:
     """The note of ``x`` after a write into slices of it."""
     if type(own) is Shared:  # constants fit any row
-        return Rows(stack, base.dim, base.owner) if type(base) is Rows else base
+        return replace(base, points=None) if type(base) is Rows else base
     if type(own) is not Rows:
         return Lost("written elements")
     left = [part for part in parts if part is not None]
