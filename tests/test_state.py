@@ -56,8 +56,8 @@ every = pytest.mark.parametrize("name", CATALOGUE)
 OTHER: dict[str, Any] = {
     "width": 6, "steps": 2, "score_terms": ("repeat_bias", "same_category"), "max_support": 3, "max_length": 4,
     "layers": 3,
-    "dropout": 0.3, "cell": "gru", "loss": "bpr", "negatives": 4, "weight": 0.4, "kernel": 2, "multiplier": 2,
-    "residual": False, "activation": "relu", "gated": True, "length": 3, "horizontal": 5, "vertical": 2, "ahead": 2,
+    "dropout": 0.3, "cell": "gru", "loss": "bpr", "negatives": 4, "weight": 0.4, "kernel": 3, "cycle": 2,
+    "residual": False, "length": 3, "horizontal": 5, "vertical": 2, "ahead": 2,
     "hidden": 7, "user_width": 5, "carry_state": True, "temporal": True, "time_width": 3, "dwell_lag": 0,
     "messages": "attention", "neighbours": 5, "window": 2, "discount": 0, "normalised": True, "scale": 9.0,
     "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,

@@ -20,7 +20,6 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, SerializableStep, Step
 from graphmeta.errors import InputError, check_whole
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
-from graphmeta.nn.encoders.convolution import ACTIVATIONS, Activation
 from graphmeta.nn.encoders.hetero import MESSAGES, Messages
 from graphmeta.nn.encoders.recurrent import CELLS, Cell
 from graphmeta.nn.heads.target_attention import COMBINATIONS, Combination
@@ -318,7 +317,6 @@ def _flat_anchor(anchor: Anchor) -> dict[str, Any]:
 
 # Types whose objects have names: on the command line, and in build specs.
 _NAMED: dict[Any, Mapping[str, Any]] = {
-    Activation: ACTIVATIONS,
     Cell: CELLS,
     Combination: COMBINATIONS,
     Messages: MESSAGES,
