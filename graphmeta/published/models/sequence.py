@@ -154,8 +154,8 @@ def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives
         width: of users and items; negatives: items sampled per click, uniformly outside the user's history.
 
     Source: Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009.
-    Differs: no user bias, which changes neither ranking nor loss; a session's first click is no target, as for every
-    system here.
+    Differs: no user bias, which changes neither ranking nor loss; a session's first click is no target, while the paper
+    learns from every event (:func:`~graphmeta.published.models.streaming.mf` does).
     """
     recommender = Recommender(
         ItemFeatures(len(items), width, bias=True), UserStates(len(users), width), Dot(Last(), bias=True)
