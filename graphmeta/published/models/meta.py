@@ -28,6 +28,7 @@ from graphmeta.published.parts import (
     with_adaptation,
 )
 from graphmeta.published.registry import published
+from graphmeta.published.unread import OF_TASKS
 from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
 
@@ -39,6 +40,7 @@ from graphmeta.system import System
     adapts="encoder and head",
     base="sr_gnn",
     encoder="sr_gnn",
+    unread=OF_TASKS,
 )
 def maml(
     base: System,
@@ -79,6 +81,7 @@ def maml(
     adapts="everything, when recommending",
     base="if_san",
     encoder="if_san",
+    unread=OF_TASKS,
 )
 def multi_ft(
     base: System,
@@ -107,6 +110,7 @@ def multi_ft(
     adapts="the prediction layer",
     base="if_san",
     encoder="if_san",
+    unread=OF_TASKS,
 )
 def melu(
     base: System,
@@ -138,7 +142,14 @@ def melu(
     return with_adaptation(own, Adaptation(scope, inner=inner, **tasks))
 
 
-@published("Dong et al. 2020, MAMO", family="meta", adapts="everything, from a memory", base="if_san", encoder="if_san")
+@published(
+    "Dong et al. 2020, MAMO",
+    family="meta",
+    adapts="everything, from a memory",
+    base="if_san",
+    encoder="if_san",
+    unread=OF_TASKS,
+)
 def mamo(
     base: System,
     *,
@@ -175,7 +186,12 @@ def mamo(
 
 
 @published(
-    "Lu et al. 2020, MetaHIN", family="meta", adapts="contexts, prediction layer", base="if_san", encoder="if_san"
+    "Lu et al. 2020, MetaHIN",
+    family="meta",
+    adapts="contexts, prediction layer",
+    base="if_san",
+    encoder="if_san",
+    unread=OF_TASKS,
 )
 def meta_hin(
     base: System,

@@ -19,12 +19,13 @@ from graphmeta.nn.losses.pairwise import Binary, Bpr, Hinge
 from graphmeta.nn.readout import Last
 from graphmeta.protocols import Objective
 from graphmeta.published.registry import published
+from graphmeta.published.unread import FULL_SOFTMAX
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
 
 
-@published("Covington et al. 2016, YouTube DNN", family="sequence", equations="section 3")
+@published("Covington et al. 2016, YouTube DNN", family="sequence", equations="section 3", unread=(FULL_SOFTMAX,))
 def youtube_dnn(
     items: EntityTable,
     *,
@@ -65,7 +66,9 @@ class Convolutions:
     cycle: int = 4
 
 
-@published("van den Oord et al. 2016, WaveNet", family="sequence", equations="2, sections 2.1-2.4")
+@published(
+    "van den Oord et al. 2016, WaveNet", family="sequence", equations="2, sections 2.1-2.4", unread=(FULL_SOFTMAX,)
+)
 def wavenet(
     items: EntityTable,
     *,

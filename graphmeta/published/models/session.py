@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.protocols import Objective
 from graphmeta.published.parts import with_score_terms
 from graphmeta.published.registry import published
+from graphmeta.published.unread import FULL_SOFTMAX
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
@@ -120,7 +122,8 @@ def gc_san(
 @dataclass(frozen=True)
 class SampledLoss:
     """``CrossEntropy()`` over the whole catalogue, or another loss of :mod:`graphmeta.nn.losses.pairwise` against the
-    batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha``.
+    batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha`` (``CrossEntropy()`` reads
+    neither, and a warning says so).
     """
 
     loss: Objective = CrossEntropy()
@@ -128,7 +131,7 @@ class SampledLoss:
     alpha: float = 0.75
 
 
-@published("Hidasi et al. 2016/2018, GRU4Rec", family="session", equations="1-10")
+@published("Hidasi et al. 2016/2018, GRU4Rec", family="session", equations="1-10", unread=(FULL_SOFTMAX,))
 def gru4rec(
     items: EntityTable,
     *,
@@ -204,6 +207,8 @@ def if_san(
     learned; without attributes only the item half remains.
     """
     weights = (blending.item_weight, blending.attribute_weight)[: 2 if items.categories else 1]
+    if not items.categories and blending.attribute_weight != Blending().attribute_weight:
+        warnings.warn("if_san does not read attribute_weight: the items have no attributes; leave it out", stacklevel=3)
     head = Dot(Last(), nn.Linear(len(weights) * width, width))
     stacks = (SelfAttentionStack(width, layers=layers, dropout=dropout) for _ in weights)
     levels = (
