@@ -1,4 +1,4 @@
-"""Options that a system does not read where others have certain values: a warning says so if they are changed."""
+"""Options that a system does not read where others have certain values: changing them is a warning."""
 
 from __future__ import annotations
 

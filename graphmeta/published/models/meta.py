@@ -223,9 +223,9 @@ def meta_hin(
     on IF-SAN as in CBML §5.
     Differs: paths are weighted by the support loss, where the public code uses the query loss, which leaks the target;
     each path has its own weights; all neighbours of a click have equal weight; a path through sessions needs a second
-    session in the training log (``discount=0``: one is enough, and in training it may be the asked session, which then
-    gives away the targets of its support); first order by default. The prediction layer also reads the session vector,
-    as IF-SAN does.
+    session in the training log (``discount=0``: one is enough, and in training it may be the task's own session, which
+    leaks the targets of its support); first order by default. The prediction layer also reads the session vector, as
+    IF-SAN does.
     """
     own, items = copied(base), base.items
     model, paths = own.recommender, 2 + len(items.categories)

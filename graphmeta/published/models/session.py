@@ -123,7 +123,7 @@ def gc_san(
 class SampledLoss:
     """``CrossEntropy()`` over the whole catalogue, or another loss of :mod:`graphmeta.nn.losses.pairwise` against the
     batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha`` (``CrossEntropy()`` reads
-    neither, and a warning says so).
+    neither, and warns).
     """
 
     loss: Objective = CrossEntropy()
