@@ -26,7 +26,8 @@ class Unread:
 
 FULL_SOFTMAX = Unread(("negatives", "alpha"), {"loss": ("cross_entropy",)})
 NO_COSINE = Unread(("scale",), {"normalised": (False,)})
-_NO_STEPS = Unread(("lr", "learned", "order", "inner"), {"steps": (0,)})
+NO_MESSAGES = Unread(("weighted", "messages"), {"steps": (0,)})
+_NO_STEPS = Unread(("lr", "path_lr", "learned", "order", "inner"), {"steps": (0,)})
 _USERS = {"anchor": ("user",)}
 OF_TASKS = (
     Unread(("bias_rate",), {**_USERS, "item_bias": (False,)}),

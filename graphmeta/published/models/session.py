@@ -23,7 +23,7 @@ from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.protocols import Objective
 from graphmeta.published.parts import with_score_terms
 from graphmeta.published.registry import published
-from graphmeta.published.unread import FULL_SOFTMAX
+from graphmeta.published.unread import FULL_SOFTMAX, NO_MESSAGES
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
@@ -33,7 +33,7 @@ _SHORT = TrainingRecipe(updates=4000)  # scores are not bounded by a cosine: lon
 _ATTENDED = TrainingRecipe(updates=4000, negatives=1024)  # two numbers per click and candidate: fewer candidates
 
 
-@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8", recipe=_SHORT)
+@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8", recipe=_SHORT, unread=(NO_MESSAGES,))
 def sr_gnn(
     items: EntityTable,
     *,
