@@ -150,7 +150,8 @@ def ignored(name: str, **given: Any) -> list[str]:
 # Of more than a second each; their parts have the options of others.
 LONG = {
     "sml", "meta_hin", "meta_hin_rating", "cbml_g", "cbml_c", "cbml_s", "cbml_f", "mamo", "melu", "multi_ft", "melu_id",
-    "meta_cf_g", "meta_cf_linear", "meta_cf_neural", "cluster_seq", "asars_user_att", "asars_time_cat", "asars_time_att",
+    "meta_cf_g", "meta_cf_linear", "meta_cf_neural", "cluster_seq", "asars_user_att", "asars_time_cat",
+    "asars_time_att",
 }  # fmt: skip
 
 
