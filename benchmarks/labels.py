@@ -17,6 +17,7 @@ APART: dict[str, Callable[[str], str]] = {  # shown first where labels would be 
 SHOWN: dict[str, Callable[[str], str]] = {
     "--warm-start": lambda word: f"warm start: {Path(word).name}",
     "--refit-base": lambda word: f"base refitted: {Path(word).name}",
+    "--statistics-held-out": lambda word: f"trained on {int(word):,} sessions",
     "--precision": str,
     "--optimizer": str,
     "--lr": APART["--lr"],  # under the protocol that ranks every prefix
@@ -77,9 +78,10 @@ def special(runs: Sequence[Row]) -> list[str]:
     chosen = {name: found for name in arguments if (found := differing(runs, name))}
     given = {name: value for name, value in arguments.items() if name not in chosen}
     notes = [row.get("note"), within(given), in_words(own_of(given)), *(f"{n} {found}" for n, found in chosen.items())]
-    for flag, tell in SHOWN.items():
-        if (word := after(words, flag)) and (flag != "--lr" or row["protocol"] == "sr-gnn"):
-            notes.append(tell(word))
+    left_out = {"--lr"} if row["protocol"] != "sr-gnn" else set()
+    if after(words, "--epochs") == "0":  # nothing is trained
+        left_out.add("--statistics-held-out")
+    notes += [tell(word) for flag, tell in SHOWN.items() if (word := after(words, flag)) and flag not in left_out]
     return [note for note in notes if note]
 
 

@@ -18,8 +18,7 @@ from graphmeta.adapt.inner import InnerLoop
 from graphmeta.baselines import ItemKNN
 from graphmeta.evaluation.ranking import evaluate_tasks
 from graphmeta.published.models.cbml import cbml
-from graphmeta.published.models.sequence import Convolutions, wavenet
-from graphmeta.published.models.session import sr_gnn
+from graphmeta.published.models.session import SampledLoss, gru4rec, sr_gnn
 from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.testing import fake_log
 
@@ -230,9 +229,9 @@ MISTAKES = {
     "session_batch takes samples, not a log; make them of the log: session_batch(last_clicks(log), …)": lambda: (
         gm.session_batch(LOG, num_items=LOG.num_items)
     ),
-    "Convolutions takes no activation='tanh'; pass an object, such as tanh, relu": lambda: wavenet(
+    "SampledLoss takes no loss='bpr'; pass an object, such as": lambda: gru4rec(
         LOG.items,
-        convolutions=Convolutions(activation="tanh"),  # pyright: ignore[reportArgumentType]
+        sampling=SampledLoss(loss="bpr"),  # pyright: ignore[reportArgumentType]
     ),
     "cbml: steps= is given twice, also as a part of inner=; pass one of them": lambda: gm.build(
         "cbml", LOG.items, steps=3, inner=InnerLoop(steps=2)

@@ -25,7 +25,8 @@ def test_a_model_of_an_earlier_version_scores_as_it_did(folder, tmp_path):
     torch.testing.assert_close(load(tmp_path).scores(queries), system.scores(queries), rtol=0, atol=0)
 
 
-def test_the_former_global_gnn_is_refused_with_its_reason():
-    reason = "saved by an earlier version of the library, whose global_gnn was another model; fit it again"
+@pytest.mark.parametrize("name", ["global_gnn", "wavenet"])  # the second is wrapped by cbml
+def test_systems_that_were_other_models_are_refused_with_their_reason(name):
+    reason = f"saved by an earlier version of the library, whose {name} was another model; fit it again"
     with pytest.raises(InputError, match=reason):
-        load(FOLDER / "refused" / "global_gnn")
+        load(FOLDER / "refused" / name)

@@ -305,7 +305,7 @@ def test_attribute_names_may_have_dots():
     [
         ("gru4rec", {"cell": "rnn"}),
         ("gru4rec", {"loss": "l2"}),
-        ("wavenet", {"activation": "gelu"}),
+        ("wavenet", {"gated": False}),
         ("hetero_gnn", {"messages": "attention", "width": 5}),
         ("asars_time_cat", {"loss": "hinge_max"}),
         ("sr_gnn", {"depth": 3}),

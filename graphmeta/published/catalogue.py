@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 from typing import Any
 
 from graphmeta.data.tables import EntityTable
@@ -40,7 +41,8 @@ def build(name: str, items: EntityTable | None = None, *, users: EntityTable | N
         InputError: a name that is not in the catalogue (suggests the nearest one), or a log instead of its item table.
 
     Warns:
-        UserWarning: a column of the items that the system, which reads others, does not read.
+        UserWarning: a column of the items that the system, which reads others, does not read, or an option that it does
+            not read.
     """
     check_name(name, CATALOGUE)
     base = arguments.get("base")
@@ -50,4 +52,15 @@ def build(name: str, items: EntityTable | None = None, *, users: EntityTable | N
     check_items(name, items)
     system = CATALOGUE[name].build(items, users=users, **arguments)
     warn_unread(system)
+    if arguments.get("max_support") is not None and (why := _reads_no_support(name, system)):
+        warnings.warn(f"{name} does not read max_support: {why}; leave it out", stacklevel=2)
     return system
+
+
+def _reads_no_support(name: str, system: System) -> str:
+    """Why the limit of the support has no effect; empty if it has one."""
+    if system.adaptation is None:
+        return "it does not adapt to a support"
+    if CATALOGUE[name].predicts_ratings:
+        return "the support of rating tasks is given"
+    return "" if system.adaptation.steps else "it takes no steps on a support"

@@ -124,9 +124,10 @@ def read_document(stored: Any, place: str) -> Document:
         if name.startswith("cbml"):  # "attributes" was an option, and is cbml_f
             name = name if arguments.pop("attributes", True) else "cbml_f"
         spec = BuildSpec(spec.family, name, arguments)
-    if spec is not None and _is_former_global_gnn(spec.name, spec.arguments):
+    former = None if spec is None else _former(spec.name, spec.arguments)
+    if former is not None:
         raise InputError(
-            f"{place}: saved by an earlier version of the library, whose global_gnn was another model; fit it again"
+            f"{place}: saved by an earlier version of the library, whose {former} was another model; fit it again"
         )
     return Document(place, items, user_table, spec, limits, notes)
 
@@ -150,13 +151,16 @@ def _renamed(arguments: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_former_global_gnn(name: Any, arguments: Any) -> bool:
-    """Whether it is, or wraps, the ``global_gnn`` of version 0.1, which was not GCE-GNN (``item_dropout`` is)."""
+def _former(name: Any, arguments: Any) -> str | None:
+    """The system that it is, or wraps, of which an earlier version of the library had another model.
+
+    ``global_gnn`` was not GCE-GNN (``item_dropout`` is); ``wavenet`` had options for ungated convolutions.
+    """
     if not isinstance(arguments, dict):
-        return False
-    if name == "global_gnn":
-        return "item_dropout" not in arguments
-    return "base" in arguments and _is_former_global_gnn(arguments["base"], arguments.get("options"))
+        return None
+    if (name == "global_gnn" and "item_dropout" not in arguments) or (name == "wavenet" and "gated" in arguments):
+        return str(name)
+    return _former(arguments["base"], arguments.get("options")) if "base" in arguments else None
 
 
 def _is_count(value: Any) -> bool:

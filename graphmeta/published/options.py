@@ -8,6 +8,7 @@ inner=InnerLoop(order=2))``. The command line and stored build specs use numbers
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import UnionType
@@ -20,7 +21,6 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient, GroupRates, LearnedRates, SerializableStep, Step
 from graphmeta.errors import InputError, check_whole
 from graphmeta.nn.conditioning.gate import GRANULARITIES, Full, Granularity, granularity_by_name
-from graphmeta.nn.encoders.convolution import ACTIVATIONS, Activation
 from graphmeta.nn.encoders.hetero import MESSAGES, Messages
 from graphmeta.nn.encoders.recurrent import CELLS, Cell
 from graphmeta.nn.heads.target_attention import COMBINATIONS, Combination
@@ -215,6 +215,7 @@ _STEPS: dict[bool | str, Callable[[float], SerializableStep]] = {
 # Earlier names of these values, in build specs and commands.
 _OLD_STEPS = {"number": "per entry", "number, all steps": "per entry, shared by steps", "group": "per group"}
 _OLD_STEPS |= {"group, all steps": "per group, shared by steps"}
+LEARNED = tuple(name for name in _STEPS if name is not False)  # values of learned for rates that are learned
 
 
 def _make_step(values: Mapping[str, Any], default: Step | float) -> Step | float:
@@ -284,7 +285,12 @@ def _make_gate(values: Mapping[str, Any], default: ClusterGate | None) -> Cluste
             f"gate={gate!r} must be one of {', '.join(_READS)}, and gate_scope={scope!r} session or sample"
         )
     granularity = granularity_by_name(flat["granularity"])
-    return None if gate == "none" else ClusterGate(*_READS[gate], granularity, per_sample=scope == "sample")
+    if gate != "none":
+        return ClusterGate(*_READS[gate], granularity, per_sample=scope == "sample")
+    unread = [name for name, usual in _flat_gate(None).items() if name != "gate" and values.get(name, usual) != usual]
+    if unread:
+        warnings.warn(f"options that are not read without a gate: {', '.join(unread)}; leave them out", stacklevel=2)
+    return None
 
 
 def _flat_gate(gate: ClusterGate | None) -> dict[str, Any]:
@@ -318,7 +324,6 @@ def _flat_anchor(anchor: Anchor) -> dict[str, Any]:
 
 # Types whose objects have names: on the command line, and in build specs.
 _NAMED: dict[Any, Mapping[str, Any]] = {
-    Activation: ACTIVATIONS,
     Cell: CELLS,
     Combination: COMBINATIONS,
     Messages: MESSAGES,

@@ -22,6 +22,7 @@ from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
 from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
+from graphmeta.published.unread import Unread, warn_unread_options
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe
 
@@ -43,6 +44,7 @@ class Published:
             those before; 0: its statistics may count the sessions that it is trained on.
         items_only: its base is built without the items' attributes.
         recipe: how it is trained; values that are None follow the log.
+        unread: options that are not read where others have certain values.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Published:
     held_out: float = 0.0
     items_only: bool = False
     recipe: TrainingRecipe = TrainingRecipe()
+    unread: tuple[Unread, ...] = ()
 
     @property
     def needs_users(self) -> bool:
@@ -187,11 +190,16 @@ def published(
 
     Raises:
         InputError: (when the function is called) an argument of the wrong type.
+
+    Warns:
+        UserWarning: (when the function is called) an option that is not read, see
+            :class:`~graphmeta.published.unread.Unread`, or a system without a build spec.
     """
 
     def register(function: Callable[P, System]) -> Callable[P, System]:
         name = function.__name__
-        built = _recorded(function, partial(_spec, family, name), items_only=about.get("items_only", False))
+        spec, only = partial(_spec, family, name), about.get("items_only", False)
+        built = _recorded(function, spec, items_only=only, unread=about.get("unread", ()))
         CATALOGUE[name] = Published(name, family, paper, equations, adapts, built, **about)
         return built
 
@@ -214,10 +222,15 @@ def variant(name: str, function: Callable[..., System], **defaults: Any) -> Call
 
 
 def _recorded(
-    function: Callable[..., System], spec: Callable[..., BuildSpec | None], *, items_only: bool
+    function: Callable[..., System],
+    spec: Callable[..., BuildSpec | None],
+    *,
+    items_only: bool,
+    unread: Iterable[Unread],
 ) -> Callable[..., System]:
     """Wrap the function so that each system it builds stores its build spec."""
     inner = inspect.signature(function)
+    defaults = {name: parameter.default for name, parameter in inner.parameters.items()}
     first = next(iter(inner.parameters))
 
     @wraps(function)
@@ -246,6 +259,7 @@ def _recorded(
         else:
             check_types(function.__name__, _flat_hints(function), flat)
             _check_sizes(function.__name__, flat)
+            warn_unread_options(function.__name__, flat, _flat(function, defaults), unread)
         system = function(*bound.args, **bound.kwargs)
         system.spec = None if flat is None else spec(flat, bound.arguments.get("base"))
         return system

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns, lagged
+from graphmeta.nn.encoders.convolution import CausalConvStack, GatedConv, RecentPatterns, lagged
 from graphmeta.nn.encoders.pooling import RunningMean
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.sampling.samples import sessions_without_target
@@ -36,10 +36,17 @@ def made(factory):
     return factory(WIDTH).eval()
 
 
+def stack(width, **sizes):
+    """A stack whose ReLUs let something through, narrow as it is."""
+    found = CausalConvStack(width, **sizes)
+    for layer in (found.output, *(one.skip for one in found.layers)):
+        nn.init.ones_(layer.bias)
+    return found
+
+
 CAUSAL = {
-    "stack": lambda width: CausalConvStack(width, layers=3, multiplier=2),
-    "no residual, relu": lambda width: CausalConvStack(width, layers=2, residual=False, activation=torch.relu),
-    "gated": lambda width: CausalConvStack(width, layers=2, kernel=2, gated=True),
+    "stack": stack,
+    "wider filters": lambda width: stack(width, layers=2, kernel=3, cycle=1),
     "patterns": lambda width: RecentPatterns(width, length=3),
     "mean": lambda width: RunningMean(),
     "gru": lambda width: Recurrent(width, width),
@@ -64,47 +71,60 @@ def test_nan_in_another_session_does_not_leak():
     assert lagged(states, batch_of(SESSIONS), (0, 1, 2))[1:].isfinite().all()
 
 
-@pytest.mark.covering
-@pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("activation", [torch.tanh, torch.relu])
+def wavenet_by_hand(encoder, rows, *, kernel, cycle):
+    """Figure 4 and eq 2 of WaveNet, click by click: ``z = tanh(V * h) σ(U * h)``, ``h ← h + R z``, the sum of S z."""
+    hidden, total = list(rows), [torch.zeros(WIDTH) for _ in rows]
+    for number, layer in enumerate(encoder.layers):
+        dilation = 2 ** (number % cycle)
+        new = []
+        for t in range(len(rows)):
+            value, gate = layer.filters.bias[:WIDTH].clone(), layer.filters.bias[WIDTH:].clone()
+            for j in range(kernel):
+                if t >= j * dilation:
+                    columns = layer.filters.weight[:, j * WIDTH : (j + 1) * WIDTH]
+                    value += columns[:WIDTH] @ hidden[t - j * dilation]
+                    gate += columns[WIDTH:] @ hidden[t - j * dilation]
+            z = torch.tanh(value) / (1 + torch.exp(-gate))
+            total[t] = total[t] + layer.skip.weight @ z + layer.skip.bias
+            new.append(hidden[t] + layer.residual.weight @ z + layer.residual.bias)
+        hidden = new
+    return [(encoder.output.weight @ one.clamp(min=0) + encoder.output.bias).clamp(min=0) for one in total]
+
+
+@pytest.mark.parametrize(("layers", "kernel", "cycle"), [(4, 2, 4), (5, 3, 2), (1, 2, 1)])
 @torch.no_grad()
-def test_the_stack_is_the_loop(activation, residual, gated):
+def test_the_stack_is_the_loop(layers, kernel, cycle):
     torch.manual_seed(1)
-    encoder = CausalConvStack(
-        WIDTH, layers=3, kernel=3, multiplier=2, residual=residual, activation=activation, gated=gated
-    )
+    encoder = CausalConvStack(WIDTH, layers=layers, kernel=kernel, cycle=cycle)
     found, table = states_of(encoder, SESSIONS)
     for session, states in zip(SESSIONS, found, strict=True):
-        hidden = [table[item] for item in session]
-        for number, layer in enumerate(encoder.layers):
-            new = []
-            for t in range(len(session)):
-                value = layer.filters.bias.clone()
-                for j in range(3):
-                    if t - j * 2**number >= 0:
-                        value += layer.filters.weight[:, j * WIDTH : (j + 1) * WIDTH] @ hidden[t - j * 2**number]
-                value = activation(value[:WIDTH]) * (torch.sigmoid(value[WIDTH:]) if gated else 1)
-                new.append(value + hidden[t] if residual else value)
-            hidden = new
-        torch.testing.assert_close(states, torch.stack(hidden), rtol=0, atol=1e-12)
+        wanted = wavenet_by_hand(encoder, [table[item] for item in session], kernel=kernel, cycle=cycle)
+        torch.testing.assert_close(states, torch.stack(wanted), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
-def test_one_layer_is_torch_s_convolution():
-    encoder = made(lambda width: CausalConvStack(width, kernel=3, residual=False))
-    found, table = states_of(encoder, SESSIONS)
-    filters = encoder.layers[0].filters
-    kernel = filters.weight.reshape(WIDTH, 3, WIDTH).permute(0, 2, 1).flip(2)
-    for session, states in zip(SESSIONS, found, strict=True):
-        padded = nn.functional.pad(table[session].t(), (2, 0))
-        wanted = torch.tanh(nn.functional.conv1d(padded[None], kernel, filters.bias))[0].t()
-        torch.testing.assert_close(states, wanted, rtol=0, atol=1e-12)
+def test_filters_are_torch_s_dilated_convolution():
+    layer = made(lambda width: GatedConv(width, kernel=3, dilation=2))
+    table, session = torch.randn(ITEMS, WIDTH), SESSIONS[1]
+    found, _ = layer(table[session], batch_of([session]))
+    kernel = layer.filters.weight.reshape(2 * WIDTH, 3, WIDTH).permute(0, 2, 1).flip(2)
+    padded = nn.functional.pad(table[session].t(), (4, 0))
+    value, gate = nn.functional.conv1d(padded[None], kernel, layer.filters.bias, dilation=2)[0].t().chunk(2, 1)
+    wanted = table[session] + layer.residual(torch.tanh(value) * torch.sigmoid(gate))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_dilation_begins_anew_after_eight_layers():
-    encoder = CausalConvStack(2, layers=10, kernel=2, multiplier=2)
-    assert [layer.lags[1] for layer in encoder.layers] == [1, 2, 4, 8, 16, 32, 64, 128, 1, 2]
+@torch.no_grad()
+def test_four_layers_reach_sixteen_clicks_back():
+    encoder, long = made(stack), [n % 5 for n in range(24)]
+    (before,), _ = states_of(encoder, [long])
+    (after,), _ = states_of(encoder, [[9, *long[1:]]])
+    changed = (before != after).any(1)
+    assert changed[15] and not changed[16:].any()
+
+
+def test_dilations_begin_anew_after_a_cycle():
+    assert [layer.lags[1] for layer in CausalConvStack(2, layers=7, cycle=3).layers] == [1, 2, 4, 1, 2, 4, 1]
 
 
 @torch.no_grad()

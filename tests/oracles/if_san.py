@@ -7,8 +7,6 @@ from torch import Tensor
 
 from tests.oracles.weights import ITEMS, Reads, Weights, linear
 
-MIX = 0.5  # w_x and w_a of eqs 5 and 7
-
 
 def attribute_vectors(w: Weights, fields: dict[str, list[int]], clicks: list[int]) -> Tensor:
     """Eqs 1–2: ``α = softmax_f(A W^f)``, ``e_a = Σ_f α_f ⊙ A_f``, dimension by dimension; a click a row.
@@ -32,25 +30,29 @@ def attention_block(w: Weights, name: str, x: Tensor) -> Tensor:
     return linear(w, f"{name}.outer", torch.relu(linear(w, f"{name}.inner", f))) + f
 
 
-def level(w: Weights, name: str, x: Tensor, layers: int) -> Tensor:
-    """Eqs 5 and 7: ``w F[last] + (1 − w) e[last]`` after ``layers`` blocks with weights of their own."""
+def level(w: Weights, name: str, x: Tensor, layers: int, mix: float) -> Tensor:
+    """Eqs 5 and 7: ``w F[last] + (1 − w) e[last]`` after ``layers`` blocks with weights of their own.
+
+    w is ``mix``, or ``1 / (1 + exp(−ℓ))`` if ℓ is learned.
+    """
     states = x
     for number in range(layers):
         states = attention_block(w, f"{name}.block.blocks.{number}", states)
-    return MIX * states[-1] + (1 - MIX) * x[-1]
+    share = 1 / (1 + torch.exp(-w[f"{name}.logit"])) if f"{name}.logit" in w else mix
+    return share * states[-1] + (1 - share) * x[-1]
 
 
-def if_san(fields: dict[str, list[int]], *, layers: int) -> Reads:
+def if_san(fields: dict[str, list[int]], *, layers: int, mix: tuple[float, float] = (0.5, 0.5)) -> Reads:
     """Eq 8's session: ``S = [S_x ; S_a]``, of items and of attributes; without attributes ``S_x`` alone (CBML-F).
 
     Args:
-        fields: each attribute's value of each item.
+        fields: each attribute's value of each item; mix: w_x and w_a, where they are not learned.
     """
 
     def reads(w: Weights, clicks: list[int]) -> Tensor:
         levels = [w[ITEMS][clicks]]
         if fields:
             levels.append(attribute_vectors(w, fields, clicks))
-        return torch.cat([level(w, f"encoder.encoders.{at}", x, layers) for at, x in enumerate(levels)])
+        return torch.cat([level(w, f"encoder.encoders.{at}", x, layers, mix[at]) for at, x in enumerate(levels)])
 
     return reads

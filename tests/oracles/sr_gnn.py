@@ -7,16 +7,18 @@ from tests.oracles.weights import ITEMS, Weights, linear
 
 
 def mean_or_zero(rows: list[Tensor], width: int) -> Tensor:
-    """A row of ``A H``: the matrix is 0/1, normalised by degree, and a node without neighbours has a zero row."""
+    """A row of ``A H``: the matrix is normalised by degree, and a node without neighbours has a zero row."""
     return sum(rows) / len(rows) if rows else torch.zeros(width, dtype=torch.float64)
 
 
-def graph_step(w: Weights, h: dict[int, Tensor], clicks: list[int]) -> dict[int, Tensor]:
+def graph_step(w: Weights, h: dict[int, Tensor], clicks: list[int], *, weighted: bool) -> dict[int, Tensor]:
     """``a = [A_in(H W_in + b_in) + b'_in ; A_out(H W_out + b_out) + b'_out]``, ``H' = GRU(a, H)``.
 
-    A transition that is made twice is one edge; an item clicked twice in a row is its own neighbour.
+    A transition that is made twice is one edge, with ``weighted`` two; an item clicked twice in a row is its own
+    neighbour.
     """
-    edges = set(zip(clicks, clicks[1:], strict=False))
+    edges = list(zip(clicks, clicks[1:], strict=False))
+    edges = edges if weighted else list(dict.fromkeys(edges))
     found = {}
     for node, state in h.items():
         width = len(state)
@@ -32,11 +34,11 @@ def graph_step(w: Weights, h: dict[int, Tensor], clicks: list[int]) -> dict[int,
     return found
 
 
-def sr_gnn(w: Weights, clicks: list[int], *, steps: int = 1) -> Tensor:
+def sr_gnn(w: Weights, clicks: list[int], *, steps: int = 1, weighted: bool = False) -> Tensor:
     """``S = [Σ_i α_i h_i ; h_last]``, ``α_i = qᵀ σ(W_1 h_last + W_2 h_i + c)``, over positions, so repeats count."""
     h = {item: w[ITEMS][item] for item in dict.fromkeys(clicks)}
     for _ in range(steps):
-        h = graph_step(w, h, clicks)
+        h = graph_step(w, h, clicks, weighted=weighted)
     last = h[clicks[-1]]
     total = torch.zeros_like(last)
     for item in clicks:

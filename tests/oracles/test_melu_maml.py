@@ -49,6 +49,25 @@ def test_melu(order, steps):
     check(system, oracle, w)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_weighted_edges_of_sr_gnn(order):
+    """SR-GNN, section 3.2: an edge weighs as often as the session has it; one of the sessions has one twice."""
+    system, w = made("maml", scope="all", order=order, options={"weighted": True})
+    reads = lambda w, clicks: sr_gnn(w, clicks, weighted=True)  # noqa: E731
+    check(system, oracle_of(reads, w, SCOPES["all"], order=order), w)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_weights_of_if_san_are_given_or_learned(order, learned):
+    """Eqs 5 and 7; a task adapts learned ones with the encoder."""
+    weights = {"item_weight": 0.8, "attribute_weight": 0.3, "learned_weights": learned}
+    system, w = made("maml", base="if_san", scope="all", order=order, options=IF_SAN["options"] | weights)
+    reads = if_san(FIELDS, layers=1, mix=(0.8, 0.3))
+    assert len(names_below(w, "encoder.encoders.0.logit", "encoder.encoders.1.logit")) == 2 * learned
+    check(system, oracle_of(reads, w, SCOPES["all"], order=order), w)
+
+
 @pytest.mark.parametrize("session", range(len(SESSIONS)))
 def test_a_session_alone(session):
     system, w = made("melu", options=IF_SAN["options"], steps=2)

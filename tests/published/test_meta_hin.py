@@ -34,14 +34,14 @@ def random_log(seed=3, sessions=60, items=12):
     return EventLog.read(frame, session="s", item="i").aligned_to(known, None)
 
 
-def by_hand(log, most):
+def by_hand(log, most, discount=0):
     """Neighbours of each path and item, by counting sets of sessions, each without its last click."""
     known = [log.item[log.session == s].tolist()[:-1] for s in range(log.num_sessions)]
     sessions, clicks = [set(clicked) for clicked in known], np.zeros(log.num_items, dtype=int)
     np.add.at(clicks, [i for clicked in known for i in clicked], 1)
     paths = [[], *([] for _ in log.items.attributes)]
     for i in range(log.num_items):
-        shared = {j: sum({i, j} <= s for s in sessions) for j in range(log.num_items)}
+        shared = {j: sum({i, j} <= s for s in sessions) - discount for j in range(log.num_items)}
         paths[0].append(sorted((j for j in shared if shared[j] > 0), key=lambda j: (-shared[j], j))[:most] or [i])
         for path, attribute in zip(paths[1:], log.items.attributes.values(), strict=True):
             code = attribute.codes[i]
@@ -50,12 +50,13 @@ def by_hand(log, most):
     return paths
 
 
+@pytest.mark.parametrize("discount", [0, 1, 2])
 @pytest.mark.parametrize("most", [2, 5, 20])
-def test_neighbours_are_those_counted_by_hand(most):
+def test_neighbours_are_those_counted_by_hand(most, discount):
     log = random_log()
-    paths = MetaPaths(log.num_items, NAMES, most=most)
+    paths = MetaPaths(log.num_items, NAMES, most=most, discount=discount)
     paths.fit_statistics(log)
-    for path, wanted in enumerate(by_hand(log, most)):
+    for path, wanted in enumerate(by_hand(log, most, discount)):
         for item, near in enumerate(wanted):
             assert paths.number[path, item] == len(near)
             assert paths.neighbour[path, item, : len(near)].tolist() == near
@@ -88,20 +89,45 @@ def test_neighbours_come_from_the_training_log_alone():
     assert torch.equal(system.recommender.context.neighbour[..., :5], fitted(early).neighbour[..., :5])
 
 
+def given_away(context, log):
+    """Support samples, and those whose target is a neighbour of a known click only through their own session."""
+    known = [log.item[log.session == s].tolist()[:-1] for s in range(log.num_sessions)]
+    samples = [(s, clicks[:t], clicks[t]) for s, clicks in enumerate(known) for t in range(1, len(clicks))]
+    near = [set(row[:size].tolist()) for row, size in zip(context.neighbour[0], context.number[0], strict=True)]
+    alone = 0
+    for s, before, target in samples:
+        reached = [click for click in before if target in near[click] and click != target]
+        others = [set(clicks) for other, clicks in enumerate(known) if other != s]
+        alone += bool(reached) and not any({click, target} <= other for click in reached for other in others)
+    return len(samples), alone
+
+
+def test_a_support_target_is_no_neighbour_through_its_own_session():
+    log = random_log(sessions=30, items=40)
+    system = build("meta_hin", log.items, width=WIDTH)
+    system.fit_statistics(log)
+    samples, alone = given_away(system.recommender.context, log)
+    assert samples > 30 and alone == 0
+    system = build("meta_hin", log.items, width=WIDTH, discount=0)
+    system.fit_statistics(log)
+    assert given_away(system.recommender.context, log)[1] > samples / 10  # what the discount is for
+
+
 def fitted(log):
-    paths = MetaPaths(12, NAMES, most=20)
+    paths = MetaPaths(12, NAMES, most=20, discount=1)
     paths.fit_statistics(log)
     return paths
 
 
 def test_a_session_alone_makes_no_neighbours():
-    """What a training session asks about is its neighbour only if another session says so."""
-    frame = pd.DataFrame({"s": [0, 0, 0, 1, 1, 2, 2], "i": list("abcabxy")})
+    """Neighbours need a session, with the discount two; the last click of a session is in none."""
+    frame = pd.DataFrame({"s": [0, 0, 0, 1, 1, 2, 2, 3, 3, 3], "i": list("abcabxyabd")})
     log = EventLog.read(frame, session="s", item="i")
-    paths = MetaPaths(log.num_items, [], most=5)
-    paths.fit_statistics(log)
-    near = [paths.neighbour[0, i, : int(paths.number[0, i])].tolist() for i in range(5)]
-    assert near == [[0, 1], [0, 1], [2], [3], [4]]
+    for discount, wanted in {0: [[0, 1], [0, 1], [2]], 1: [[0, 1], [1, 0], [2]], 2: [[0], [1], [2]]}.items():
+        paths = MetaPaths(log.num_items, [], most=5, discount=discount)
+        paths.fit_statistics(log)
+        near = [paths.neighbour[0, i, : int(paths.number[0, i])].tolist() for i in range(3)]
+        assert [sorted(one) for one in near] == [sorted(one) for one in wanted]
 
 
 def made(**arguments):
@@ -153,7 +179,7 @@ def session_by_hand(system, clicks, around, *, steps=True):
 @pytest.mark.usefixtures("float64")
 def test_it_is_the_formulas_session_by_session():
     system, sessions = made(), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
-    found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20)
+    found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20, 1)
     for row, clicks in zip(found, sessions, strict=True):
         wanted, share = session_by_hand(system, clicks, around)
         assert share.max() - share.min() > 1e-4, "the paths should differ here"
@@ -165,7 +191,7 @@ def test_it_is_the_formulas_session_by_session():
 def test_without_steps_it_is_the_start_for_any_support(stacked):
     system, sessions = made(steps=0), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
     system.adaptation.stacked = stacked
-    found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20)
+    found, around = system.scores(sessions_without_target(sessions)), by_hand(LOG, 20, 1)
     for row, clicks in zip(found, sessions, strict=True):
         wanted, share = session_by_hand(system, clicks, around, steps=False)
         torch.testing.assert_close(share, torch.full_like(share, 0.25))

@@ -62,18 +62,18 @@ def test_youtube_dnn_with_a_tower_is_the_formula():
 
 @torch.no_grad()
 def test_wavenet_is_the_formula():
-    system, model, table = made("wavenet", width=5, layers=2, kernel=2, multiplier=2)
-    queries = []
+    """Two gated layers of dilations 1 and 2, residual and skip connections, two ReLUs."""
+    system, model, table = made("wavenet", width=5, layers=2)
+    encoder, queries = model.encoder, []
     for session in SESSIONS:
-        hidden = [table[item, :-1] for item in session]
-        for layer, dilation in zip(model.encoder.layers, (1, 2), strict=True):
-            weight = layer.filters.weight
+        hidden, total = [table[item, :-1] for item in session], torch.zeros(5)
+        for layer, dilation in zip(encoder.layers, (1, 2), strict=True):
             before = [hidden[t - dilation] if t >= dilation else torch.zeros(5) for t in range(len(hidden))]
-            hidden = [
-                torch.tanh(weight[:, :5] @ new + weight[:, 5:] @ old + layer.filters.bias) + new
-                for new, old in zip(hidden, before, strict=True)
-            ]
-        queries.append(hidden[-1])
+            sums = [layer.filters(torch.cat([new, old])) for new, old in zip(hidden, before, strict=True)]
+            units = [torch.tanh(one[:5]) * torch.sigmoid(one[5:]) for one in sums]
+            hidden = [new + layer.residual(z) for new, z in zip(hidden, units, strict=True)]
+            total = total + layer.skip(units[-1])
+        queries.append(torch.relu(encoder.output(torch.relu(total))))
     assert_scores(found(system), queries, table)
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.errors import InputError
+
 
 def to_dense(x: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
     """Click rows as a padded block, and the mask of clicks: ``[E, D] -> [S, L, D], [S, L]``."""
@@ -70,12 +72,11 @@ class SelfAttentionBlock(nn.Module):
     """``F = softmax(X W_Q (X W_K)ᵀ / √D) X W_V``; ``E = ReLU(F W_1 + b_1) W_2 + b_2 + F``. ``[E, D] -> [E, D]``.
 
     Source: GC-SAN (Xu et al. 2019) eqs 8–10, CBML eqs 3–4. Clicks attend to each other in both directions within their
-    sample; padding is masked (not in the public code).
+    sample, in one head; padding is masked (not in the public code).
     """
 
-    def __init__(self, width: int, *, heads: int = 1, dropout: float = 0.2) -> None:
+    def __init__(self, width: int, *, dropout: float = 0.2) -> None:
         super().__init__()
-        self.heads = heads
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
@@ -88,10 +89,9 @@ class SelfAttentionBlock(nn.Module):
 
     def attend(self, dense: Tensor, known: Tensor) -> Tensor:
         """Attention within padded blocks of queries, keys and values: ``[S, L, 3·D], [S, L] -> [S, L, D]``."""
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in dense.chunk(3, 2))
-        weight = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
-        weight = torch.softmax(weight.masked_fill(~known[:, None, None, :], -torch.inf), 3)
-        return (weight @ v).transpose(1, 2).flatten(2)
+        q, k, v = dense.chunk(3, 2)
+        weight = (q @ k.transpose(1, 2)) / math.sqrt(q.shape[2])
+        return torch.softmax(weight.masked_fill(~known[:, None, :], -torch.inf), 2) @ v
 
 
 class Clicks(nn.Module):
@@ -125,20 +125,37 @@ class Blend(nn.Module):
     Args:
         block: ``(states [E, D], batch) -> [E, D]``.
         below: the encoder of ``h``; a click's item vector if not given.
-        weight: w.
+        weight: w; with ``learned`` its initial value, ``w = σ(logit)``.
+
+    Raises:
+        InputError: a weight outside [0, 1], or a learned one that begins at 0 or 1.
 
     Shapes: ``x [I, D] -> [E, D]``.
     Source: GC-SAN eq 12, CBML eqs 5 and 7; computed at every click, and the head reads the last.
     """
 
-    def __init__(self, block: nn.Module, below: nn.Module | None = None, *, weight: float = 0.5) -> None:
+    def __init__(
+        self, block: nn.Module, below: nn.Module | None = None, *, weight: float = 0.5, learned: bool = False
+    ) -> None:
         super().__init__()
-        self.block, self.below, self.weight = block, Clicks() if below is None else below, weight
+        if not (0 < weight < 1 if learned else 0 <= weight <= 1):
+            raise InputError(f"weight={weight!r} must be between 0 and 1, and neither of them if it is learned")
+        self.block, self.below, self.fixed = block, Clicks() if below is None else below, weight
+        self.logit = nn.Parameter(torch.tensor([weight]).logit()) if learned else None
+
+    @property
+    def weight(self) -> Tensor | float:
+        """w."""
+        return self.fixed if self.logit is None else torch.sigmoid(self.logit)
+
+    def extra_repr(self) -> str:
+        """w, or its initial value."""
+        return f"weight={self.fixed}{'' if self.logit is None else ', learned'}"
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
-        states = self.below(x, batch)
-        return self.weight * self.block(states, batch) + (1 - self.weight) * states
+        states, weight = self.below(x, batch), self.weight
+        return weight * self.block(states, batch) + (1 - weight) * states
 
 
 class SplitEncoders(nn.Module):

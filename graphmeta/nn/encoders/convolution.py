@@ -6,13 +6,11 @@ session. A convolution is then one linear layer, whatever the session lengths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
-
-Activation = Callable[[Tensor], Tensor]
 
 
 def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
@@ -28,83 +26,60 @@ def lagged(states: Tensor, batch: HeteroData, lags: Iterable[int]) -> Tensor:
     return torch.where((order[:, None] >= steps)[:, :, None], found, 0.0)
 
 
-class CausalConv(nn.Module):
-    """One causal convolution: ``h_t = act(Σ_j W_j x_{t − j·dilation} + b)``, j = 0 … kernel − 1.
+class GatedConv(nn.Module):
+    """One layer of WaveNet: ``z_t = tanh(Σ_j V_j h_{t − j·dilation} + a) ⊙ σ(Σ_j U_j h_{t − j·dilation} + b)``, j = 0 …
+    kernel − 1; the next layer reads ``h_t + R z_t + r``, and ``S z_t + s`` is added to the output of the stack.
 
     Args:
-        activation: ``act``; kernel: number of clicks read, the current one included; dilation: clicks between them.
-        gated: WaveNet's gated unit, ``act(…) ⊙ σ(…)`` with separate gate weights.
+        kernel: number of clicks read, the current one included; dilation: clicks between them.
 
-    Shapes: ``[E, width] -> [E, width]``.
+    Shapes: ``[E, width] -> ([E, width], [E, width])``.
     """
 
-    def __init__(self, width: int, *, activation: Activation, kernel: int, dilation: int, gated: bool) -> None:
+    def __init__(self, width: int, *, kernel: int, dilation: int) -> None:
         super().__init__()
-        self.activation, self.gated = activation, gated
         self.lags = range(0, kernel * dilation, dilation)
-        self.filters = nn.Linear(kernel * width, (1 + gated) * width)
+        self.filters = nn.Linear(kernel * width, 2 * width)
+        self.residual, self.skip = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """New states of the clicks."""
-        found = self.filters(lagged(states, batch, self.lags).flatten(1))
-        if not self.gated:
-            return self.activation(found)
-        value, gate = found.chunk(2, 1)
-        return self.activation(value) * torch.sigmoid(gate)
-
-
-# Their names on the command line and in build specs.
-ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "relu": torch.relu}
+    def forward(self, states: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
+        """What the next layer reads, and the skip connection."""
+        value, gate = self.filters(lagged(states, batch, self.lags).flatten(1)).chunk(2, 1)
+        unit = torch.tanh(value) * torch.sigmoid(gate)
+        return states + self.residual(unit), self.skip(unit)
 
 
 class CausalConvStack(nn.Module):
-    """A stack of causal convolutions, layer i with dilation ``multiplier^(i mod 8)``.
+    """WaveNet's stack of gated causal convolutions, dilated by 1, 2, 4, …, with residual and skip connections.
 
-    ``h⁰ = x``, ``h^{i+1}_t = act(Σ_j W^i_j h^i_{t − j·dilation} + b^i) + h^i_t``; the last term with ``residual``.
+    Layer i has dilation ``2^(i mod cycle)``; a state is ``ReLU(W ReLU(Σ_i skip_i) + b)``. It depends on the last
+    ``1 + (kernel − 1) Σ_i 2^(i mod cycle)`` clicks.
 
     Args:
-        layers: their number; kernel: clicks read by a filter; activation: ``torch.tanh``, ``torch.relu``, or
-            another element-wise function or module.
-        gated: see :class:`CausalConv`.
+        layers: their number; kernel: clicks read by a filter; cycle: layers until the dilation is 1 again.
 
     Shapes: ``x [I, width] -> [E, width]``.
-    Source: WaveNet (van den Oord et al. 2016), section 2, as a recommender of Spotlight (Kula 2017). A click's state
-    depends on it and earlier clicks; Spotlight's state t on those before t, which is the same, shifted by one.
+    Source: WaveNet (van den Oord et al. 2016), sections 2.1–2.4, figure 4 and eq 2; its last 1×1 convolution, to the
+    classes, is the head's product with the items.
     Differs: positions before the first click are zero in every layer; with left padding, upper layers read the biases
-    of the layers below there.
+    of the layers below there. All channels have one width, and there is no first convolution before the stack.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        layers: int = 1,
-        kernel: int = 3,
-        multiplier: int = 1,
-        residual: bool = True,
-        activation: Activation = torch.tanh,
-        gated: bool = False,
-    ) -> None:
+    def __init__(self, width: int, *, layers: int = 4, kernel: int = 2, cycle: int = 4) -> None:
         super().__init__()
-        self.residual = residual
         self.layers = nn.ModuleList(
-            CausalConv(
-                width,
-                activation=activation,
-                kernel=kernel,
-                dilation=multiplier ** (layer % 8),
-                gated=gated,
-            )
-            for layer in range(layers)
+            GatedConv(width, kernel=kernel, dilation=2 ** (layer % cycle)) for layer in range(layers)
         )
+        self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
         states = x.index_select(0, batch["event"].item)
+        total = torch.zeros_like(states)
         for layer in self.layers:
-            found = layer(states, batch)
-            states = found + states if self.residual else found
-        return states
+            states, skip = layer(states, batch)
+            total = total + skip
+        return torch.relu(self.output(torch.relu(total)))
 
 
 class RecentPatterns(nn.Module):

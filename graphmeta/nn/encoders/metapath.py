@@ -37,11 +37,15 @@ class MetaPaths(nn.Module):
     clicked items with the same value. An item without neighbours is its own neighbour.
 
     With a training session in the graph, its target would be a neighbour of its other items, which leaks the target. So
-    the graph holds the support of the training log's tasks, without their queries.
+    the graph holds the support of the training log's tasks, without their queries. A session's support samples are
+    predicted from each other's items as well; ``discount`` is subtracted from the number of sessions that two items
+    share: at 1, items are neighbours only through a second session, so a support target is never one through its own
+    session alone. (Excluding a task's session from all its paths would require statistics for each task.)
 
     Args:
         attributes: the item attributes that are paths, single- or multi-valued.
         most: maximum number of neighbours per item and path.
+        discount: number of sessions subtracted from those that two items share.
         known: from the training log to the support of its tasks; all but the last click of each session if not given.
 
     Shapes: ``n_id [I]``, table ``[I] -> [I, D]``, -> ``[I, P·D]`` for the P = attributes + 2 paths.
@@ -53,10 +57,11 @@ class MetaPaths(nn.Module):
         attributes: Sequence[str],
         *,
         most: int = 20,
+        discount: int = 0,
         known: Callable[[EventLog], EventLog] = EventLog.without_last_clicks,
     ) -> None:
         super().__init__()
-        self.attributes, self.most, self.known = list(attributes), most, known
+        self.attributes, self.most, self.discount, self.known = list(attributes), most, discount, known
         own = torch.arange(num_items)[:, None].expand(len(attributes) + 1, num_items, most)
         self.neighbour: Tensor
         self.number: Tensor
@@ -72,7 +77,7 @@ class MetaPaths(nn.Module):
         log = self.known(replace(log, items=_with_only(log.items, self.attributes)))
         clicks = np.bincount(log.item, minlength=log.num_items)
         for path, (pairs, weight) in enumerate(item_paths(log.graph, clicks, most=self.most)):
-            weight = weight if path == 0 else clicks[pairs[1]]
+            weight = np.maximum(weight - self.discount, 0) if path == 0 else clicks[pairs[1]]
             neighbours, share = strongest(pairs, weight, num_items=log.num_items, max_neighbours=self.most)
             self.neighbour[path] = torch.from_numpy(neighbours)
             self.number[path] = torch.from_numpy((share > 0).sum(1).clip(1))

@@ -28,6 +28,7 @@ from graphmeta.nn.losses.pairwise import CrossEntropy
 from graphmeta.nn.readout import Last
 from graphmeta.protocols import Objective
 from graphmeta.published.registry import published
+from graphmeta.published.unread import FULL_SOFTMAX
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.histories import user_histories
 from graphmeta.sampling.samples import whole_sessions
@@ -76,7 +77,7 @@ class Learning:
     carry_state: bool = False
 
 
-@published("ASARS, user concatenated", family="asars", equations="20")
+@published("ASARS, user concatenated", family="asars", equations="20", unread=(FULL_SOFTMAX,))
 def asars_user_cat(
     items: EntityTable,
     *,
@@ -103,7 +104,7 @@ def asars_user_cat(
     return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-@published("ASARS, user attention", family="asars", equations="15-20")
+@published("ASARS, user attention", family="asars", equations="15-20", unread=(FULL_SOFTMAX,))
 def asars_user_att(
     items: EntityTable,
     *,
@@ -133,7 +134,7 @@ def asars_user_att(
     return _system(learning, encoder, items, sizes=(states.hidden + user_width, width), users=users, temporal=temporal)
 
 
-@published("ASARS, time concatenated", family="asars", equations="8, 20")
+@published("ASARS, time concatenated", family="asars", equations="8, 20", unread=(FULL_SOFTMAX,))
 def asars_time_cat(
     items: EntityTable,
     *,
@@ -158,7 +159,7 @@ def asars_time_cat(
     return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
-@published("ASARS, time attention", family="asars", equations="8, 15-20")
+@published("ASARS, time attention", family="asars", equations="8, 15-20", unread=(FULL_SOFTMAX,))
 def asars_time_att(
     items: EntityTable,
     *,
@@ -181,7 +182,7 @@ def asars_time_att(
     return _system(learning, encoder, items, sizes=(states.hidden, width))
 
 
-@published("ASARS, time and user", family="asars", equations="8, 15-20")
+@published("ASARS, time and user", family="asars", equations="8, 15-20", unread=(FULL_SOFTMAX,))
 def asars_time_user(
     items: EntityTable,
     *,

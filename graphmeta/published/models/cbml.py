@@ -14,11 +14,12 @@ from graphmeta.nn.conditioning.gate import Gates
 from graphmeta.published.options import EVERYTHING, PREDICTOR, Anchor, ClusterGate
 from graphmeta.published.parts import anchored, copied, last_layer, replace_last_layer, with_adaptation
 from graphmeta.published.registry import published, variant
+from graphmeta.published.unread import OF_TASKS
 from graphmeta.system import System
 
 _PAPER = "Song et al. 2021, CBML"
 # base: the default base; encoder: the system whose trained weights initialise meta-training.
-_IF_SAN: dict[str, Any] = {"base": "if_san", "encoder": "if_san"}
+_IF_SAN: dict[str, Any] = {"base": "if_san", "encoder": "if_san", "unread": OF_TASKS}
 
 
 @published(_PAPER, family="meta", equations="9-18", adapts="everything, from a gated start", **_IF_SAN)

@@ -23,13 +23,16 @@ from graphmeta.nn.readout import SoftAttention
 from graphmeta.protocols import ProductHead
 from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
+from graphmeta.published.unread import NO_COSINE, NO_MESSAGES
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import next_items
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
 
-@published("Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2")
+@published(
+    "Schlichtkrull et al. 2018, R-GCN (on sessions)", family="graph", equations="2", unread=(NO_COSINE, NO_MESSAGES)
+)
 def hetero_gnn(
     items: EntityTable,
     *,
@@ -81,7 +84,7 @@ class Dropout:
     item_dropout: float = 0.0
 
 
-@published("Wang et al. 2020, GCE-GNN", family="graph", equations="2–15")
+@published("Wang et al. 2020, GCE-GNN", family="graph", equations="2–15", unread=(NO_COSINE,))
 def global_gnn(
     items: EntityTable,
     *,

@@ -28,6 +28,7 @@ from graphmeta.published.parts import (
     with_adaptation,
 )
 from graphmeta.published.registry import published
+from graphmeta.published.unread import OF_TASKS
 from graphmeta.recommender import ContextAugmented
 from graphmeta.system import System
 
@@ -39,6 +40,7 @@ from graphmeta.system import System
     adapts="encoder and head",
     base="sr_gnn",
     encoder="sr_gnn",
+    unread=OF_TASKS,
 )
 def maml(
     base: System,
@@ -65,7 +67,8 @@ def maml(
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, eq 1 and Algorithm 1; Li et al. 2017
     (Meta-SGD) for learned rates per number, Antoniou et al. 2019 (MAML++) per parameter.
     Differs: a task is by default a session, with its observed clicks as support and the next click as query; first
-    order by default.
+    order by default; a task adapts encoder and head, and not the features, of which the item table is most or all
+    (``scope=EVERYTHING`` adapts them too, as the paper does).
     """
     own = copied(base)
     scope, tasks = anchored(own, anchor, scope, step)
@@ -78,6 +81,7 @@ def maml(
     adapts="everything, when recommending",
     base="if_san",
     encoder="if_san",
+    unread=OF_TASKS,
 )
 def multi_ft(
     base: System,
@@ -106,6 +110,7 @@ def multi_ft(
     adapts="the prediction layer",
     base="if_san",
     encoder="if_san",
+    unread=OF_TASKS,
 )
 def melu(
     base: System,
@@ -137,7 +142,14 @@ def melu(
     return with_adaptation(own, Adaptation(scope, inner=inner, **tasks))
 
 
-@published("Dong et al. 2020, MAMO", family="meta", adapts="everything, from a memory", base="if_san", encoder="if_san")
+@published(
+    "Dong et al. 2020, MAMO",
+    family="meta",
+    adapts="everything, from a memory",
+    base="if_san",
+    encoder="if_san",
+    unread=OF_TASKS,
+)
 def mamo(
     base: System,
     *,
@@ -174,13 +186,19 @@ def mamo(
 
 
 @published(
-    "Lu et al. 2020, MetaHIN", family="meta", adapts="contexts, prediction layer", base="if_san", encoder="if_san"
+    "Lu et al. 2020, MetaHIN",
+    family="meta",
+    adapts="contexts, prediction layer",
+    base="if_san",
+    encoder="if_san",
+    unread=OF_TASKS,
 )
 def meta_hin(
     base: System,
     *,
     size: int = 32,
     neighbours: int = 20,
+    discount: int = 1,
     path_lr: float = 5e-3,
     step: Step | float = 5e-3,
     inner: InnerLoop = InnerLoop(),
@@ -196,8 +214,8 @@ def meta_hin(
 
     Args:
         base: see :func:`maml`; its last layer is replaced by one that also reads c.
-        size: of a context; neighbours: maximum per item and path, see
-            :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
+        size: of a context; neighbours: maximum per item and path; discount: number of sessions subtracted from those
+            that two items share, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
         path_lr: learning rate of the context step; step, inner: of the steps on the prediction layer.
         anchor: as :func:`maml`.
 
@@ -205,7 +223,9 @@ def meta_hin(
     on IF-SAN as in CBML §5.
     Differs: paths are weighted by the support loss, where the public code uses the query loss, which leaks the target;
     each path has its own weights; all neighbours of a click have equal weight; a path through sessions needs a second
-    session; first order by default. The prediction layer also reads the session vector, as IF-SAN does.
+    session in the training log (``discount=0``: one is enough, and in training it may be the task's own session, which
+    leaks the targets of its support); first order by default. The prediction layer also reads the session vector, as
+    IF-SAN does.
     """
     own, items = copied(base), base.items
     model, paths = own.recommender, 2 + len(items.categories)
@@ -213,7 +233,7 @@ def meta_hin(
     replace_last_layer(model, nn.Linear(session + size, out))
     read = item_table(model.features).get_parameter("weight").shape[1]  # of a neighbour's vector
     head.readout = PathContexts(head.readout, paths=paths, width=read, size=size)
-    context = MetaPaths(len(items), list(items.categories), most=neighbours)
+    context = MetaPaths(len(items), list(items.categories), most=neighbours, discount=discount)
     scope, tasks = anchored(own, anchor, Scope("head.project"), step)
     adaptation = path_adaptation(scope, (session, size), count=paths, path_lr=path_lr, inner=inner, **tasks)
     own.recommender = ContextAugmented(model.features, model.encoder, model.head, context)

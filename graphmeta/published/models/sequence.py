@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-import torch
 from torch import nn
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.nn.encoders.convolution import Activation, CausalConvStack, RecentPatterns
+from graphmeta.nn.encoders.convolution import CausalConvStack, RecentPatterns
 from graphmeta.nn.encoders.pooling import ConcatenatedEncoders, RunningMean, UserStates
 from graphmeta.nn.features.tables import ItemFeatures, UntiedFeatures, scaled_normal_
 from graphmeta.nn.heads.dot import Dot
@@ -20,12 +19,13 @@ from graphmeta.nn.losses.pairwise import Binary, Bpr, Hinge
 from graphmeta.nn.readout import Last
 from graphmeta.protocols import Objective
 from graphmeta.published.registry import published
+from graphmeta.published.unread import FULL_SOFTMAX
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
 
 
-@published("Covington et al. 2016, YouTube DNN", family="sequence", equations="section 3")
+@published("Covington et al. 2016, YouTube DNN", family="sequence", equations="section 3", unread=(FULL_SOFTMAX,))
 def youtube_dnn(
     items: EntityTable,
     *,
@@ -61,15 +61,14 @@ def youtube_dnn(
 class Convolutions:
     """See :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`."""
 
-    layers: int = 1
-    kernel: int = 3
-    multiplier: int = 1
-    residual: bool = True
-    activation: Activation = torch.tanh
-    gated: bool = False
+    layers: int = 4
+    kernel: int = 2
+    cycle: int = 4
 
 
-@published("van den Oord et al. 2016, WaveNet", family="sequence", equations="section 2")
+@published(
+    "van den Oord et al. 2016, WaveNet", family="sequence", equations="2, sections 2.1-2.4", unread=(FULL_SOFTMAX,)
+)
 def wavenet(
     items: EntityTable,
     *,
@@ -78,16 +77,19 @@ def wavenet(
     loss: Objective = Hinge(),
     negatives: int = 1,
 ) -> System:
-    """WaveNet CNN: causal, dilated convolutions over the clicks; dot product with the last state.
+    """WaveNet CNN: gated, dilated, causal convolutions over the clicks with skip connections; dot product.
 
-    ``h_t = act(Σ_j W_j x_{t − j·dilation} + b) + x_t`` per layer, score_i = h_t · e_i + b_i.
+    ``z^l = tanh(V_l * h^l) ⊙ σ(U_l * h^l)``, ``h^{l+1}_t = h^l_t + R_l z^l_t``, ``q_t = ReLU(W ReLU(Σ_l S_l z^l_t))``
+    (biases left out), score_i = q_t · e_i + b_i.
 
     Args:
         width: of items and states; convolutions: of :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`.
         loss, negatives: see :func:`youtube_dnn`.
 
-    Source: van den Oord et al. 2016, WaveNet; as a recommender in Spotlight (Kula 2017).
-    Differs: positions before the first click are zero in every layer.
+    Source: van den Oord et al. 2016, WaveNet: A Generative Model for Raw Audio, sections 2.1–2.4 and eq 2.
+    Differs: items instead of quantised audio, and one table for input and output; four layers reach 16 clicks back,
+    where the paper repeats dilations 1 to 512; no conditioning. As a baseline of session papers, Spotlight (Kula 2017)
+    has ungated convolutions without skip connections under the same name.
     """
     encoder = CausalConvStack(width, **vars(convolutions))
     recommender = Recommender(ItemFeatures(len(items), width, bias=True), encoder, Dot(Last(), bias=True))
@@ -155,8 +157,8 @@ def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives
         width: of users and items; negatives: items sampled per click, uniformly outside the user's history.
 
     Source: Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009.
-    Differs: no user bias, which changes neither ranking nor loss; a session's first click is no target, as for every
-    system here.
+    Differs: no user bias, which changes neither ranking nor loss; a session's first click is no target, while the paper
+    learns from every event (:func:`~graphmeta.published.models.streaming.mf` does).
     """
     recommender = Recommender(
         ItemFeatures(len(items), width, bias=True), UserStates(len(users), width), Dot(Last(), bias=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from graphmeta.nn.readout import Last, SoftAttention
 from graphmeta.protocols import Objective
 from graphmeta.published.parts import with_score_terms
 from graphmeta.published.registry import published
+from graphmeta.published.unread import FULL_SOFTMAX, NO_MESSAGES
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import whole_sessions
 from graphmeta.system import System
@@ -31,9 +33,14 @@ _SHORT = TrainingRecipe(updates=4000)  # scores are not bounded by a cosine: lon
 _ATTENDED = TrainingRecipe(updates=4000, negatives=1024)  # two numbers per click and candidate: fewer candidates
 
 
-@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8", recipe=_SHORT)
+@published("Wu et al. 2019, SR-GNN", family="session", equations="1-8", recipe=_SHORT, unread=(NO_MESSAGES,))
 def sr_gnn(
-    items: EntityTable, *, width: int = 100, steps: int = 1, score_terms: Sequence[str | nn.Module] = ()
+    items: EntityTable,
+    *,
+    width: int = 100,
+    steps: int = 1,
+    weighted: bool = False,
+    score_terms: Sequence[str | nn.Module] = (),
 ) -> System:
     """SR-GNN: gated graph network over the session graph, soft attention against the last click, dot product.
 
@@ -41,13 +48,17 @@ def sr_gnn(
 
     Args:
         width: d, of items and states; steps: rounds of message passing.
+        weighted: edges are weighted by how often the session has the transition, as in the paper; if False, a repeated
+            transition counts once, as in the public code.
         score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019, eqs 1–8.
-    Differs: samples are ragged, without padding; the epoch is chosen on validation sessions.
+    Differs: edges are not weighted by default; samples are ragged, without padding; the epoch is chosen on validation
+    sessions.
     """
     head = Dot(SoftAttention(width), nn.Linear(2 * width, width, bias=False))
-    recommender = Recommender(ItemFeatures(len(items), width), GatedSessionGraph(width, steps=steps), head)
+    encoder = GatedSessionGraph(width, steps=steps, weighted=weighted)
+    recommender = Recommender(ItemFeatures(len(items), width), encoder, head)
     uniform_(recommender, width)
     return with_score_terms(System(recommender, items), score_terms)
 
@@ -111,7 +122,8 @@ def gc_san(
 @dataclass(frozen=True)
 class SampledLoss:
     """``CrossEntropy()`` over the whole catalogue, or another loss of :mod:`graphmeta.nn.losses.pairwise` against the
-    batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha``.
+    batch's other targets and ``negatives`` more, sampled in proportion to support^``alpha`` (``CrossEntropy()`` reads
+    neither, and warns).
     """
 
     loss: Objective = CrossEntropy()
@@ -119,7 +131,7 @@ class SampledLoss:
     alpha: float = 0.75
 
 
-@published("Hidasi et al. 2016/2018, GRU4Rec", family="session", equations="1-10")
+@published("Hidasi et al. 2016/2018, GRU4Rec", family="session", equations="1-10", unread=(FULL_SOFTMAX,))
 def gru4rec(
     items: EntityTable,
     *,
@@ -159,6 +171,19 @@ def gru4rec(
     )
 
 
+@dataclass(frozen=True)
+class Blending:
+    """The weights of attended states against the last click's own vector, w_x of items and w_a of attributes.
+
+    Args:
+        learned_weights: whether they are learned, through a sigmoid, from these initial values.
+    """
+
+    item_weight: float = 0.5
+    attribute_weight: float = 0.5
+    learned_weights: bool = False
+
+
 @published("Song et al. 2021, CBML (base)", family="session", equations="1-8")
 def if_san(
     items: EntityTable,
@@ -166,22 +191,31 @@ def if_san(
     width: int = 100,
     layers: int = 2,
     dropout: float = 0.2,
+    blending: Blending = Blending(),
     score_terms: Sequence[str | nn.Module] = (),
 ) -> System:
     """IF-SAN: self-attention over a session's items and, separately, over their attributes.
 
-    ``S = [w F_x[last] + (1−w) e_last ; w F_a[last] + (1−w) a_last]``, score_i = (S W_p + b_p) · e_i.
+    ``S = [w_x F_x[last] + (1−w_x) e_last ; w_a F_a[last] + (1−w_a) a_last]``, score_i = (S W_p + b_p) · e_i.
 
     Args:
-        width: d; layers: attention blocks at each level; dropout: in each block.
+        width: d; layers: attention blocks at each level; dropout: in each block; blending: w_x and w_a.
         score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.
-    Differs: eqs 5 and 7 use the row of the last click; without attributes only the item half remains.
+    Differs: eqs 5 and 7 use the row of the last click; their w are .5, which the paper does not print, unless given or
+    learned; without attributes only the item half remains.
     """
-    levels = 2 if items.categories else 1
-    head = Dot(Last(), nn.Linear(levels * width, width))
-    encoder = attention_levels(levels, width, layers=layers, dropout=dropout)
+    weights = (blending.item_weight, blending.attribute_weight)[: 2 if items.categories else 1]
+    if not items.categories and blending.attribute_weight != Blending().attribute_weight:
+        warnings.warn("if_san does not read attribute_weight: the items have no attributes; leave it out", stacklevel=3)
+    head = Dot(Last(), nn.Linear(len(weights) * width, width))
+    stacks = (SelfAttentionStack(width, layers=layers, dropout=dropout) for _ in weights)
+    levels = (
+        Blend(stack, weight=weight, learned=blending.learned_weights)
+        for stack, weight in zip(stacks, weights, strict=True)
+    )
+    encoder = SplitEncoders(*levels)
     return with_score_terms(System(Recommender(features(items, width), encoder, head), items), score_terms)
 
 
@@ -190,8 +224,3 @@ def features(items: EntityTable, width: int) -> nn.Module:
     return (
         AttributeFeatures(len(items), width, items.categories) if items.categories else ItemFeatures(len(items), width)
     )
-
-
-def attention_levels(levels: int, width: int, *, layers: int, dropout: float) -> nn.Module:
-    """One blended self-attention stack for each level (items, attributes)."""
-    return SplitEncoders(*(Blend(SelfAttentionStack(width, layers=layers, dropout=dropout)) for _ in range(levels)))

@@ -20,6 +20,7 @@ from graphmeta.nn.readout import UserEmbedding
 from graphmeta.protocols import Objective
 from graphmeta.published.parts import copied
 from graphmeta.published.registry import published
+from graphmeta.published.unread import FULL_SOFTMAX
 from graphmeta.recommender import Recommender
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.transfer import Restart, Retrained, Transfer
@@ -28,7 +29,7 @@ from graphmeta.sampling.histories import every_event
 from graphmeta.system import System
 
 
-@published("Zhang et al. 2020, SML (base)", family="streaming")
+@published("Zhang et al. 2020, SML (base)", family="streaming", unread=(FULL_SOFTMAX,))
 def mf(
     items: EntityTable, *, users: EntityTable, width: int = 64, loss: Objective = Binary(), negatives: int = 1
 ) -> System:
