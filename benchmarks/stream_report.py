@@ -83,7 +83,30 @@ def stream_section(title: str, rows: list[Row]) -> str:
         cells += [spread([run["full"][measure] for run in runs]) for measure in ("hit@20", "ndcg@20")]
         cells += [f"{mean(run['train_cpu_s'] for run in runs):.2f}", str(len(runs)), max(run["date"] for run in runs)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *costs_table(first["dataset"], groups), *commands(chain(*groups.values()))])
+    tables = [*users_table(groups, ordered), *costs_table(first["dataset"], groups)]
+    return "\n".join([*lines, "", *tables, *commands(chain(*groups.values()))])
+
+
+def users_table(groups: dict[str, list[Row]], ordered: list[str]) -> list[str]:
+    """Known and new users, of the runs that have both."""
+    both = {
+        name: found for name in ordered if (found := [run for run in groups[name] if len(run.get("users", {})) > 1])
+    }
+    if not both:
+        return []
+    first = next(iter(both.values()))[0]
+    sizes = {name: part["samples"] for name, part in first["users"].items()}
+    titles = [f"{name} users ({size / first['samples']:.1%} of the clicks)" for name, size in sizes.items()]
+    lines = [
+        "Users with a click before the period (known) and without (new): R@20 among sampled items / among all, of the "
+        "rows that report both:\n",
+        *heading([*titles, "seeds"]),
+    ]
+    for name, runs in both.items():
+        parts = [[run["users"][which] for run in runs] for which in sizes]
+        cells = [" / ".join(spread([one[k]["hit@20"] for one in part]) for k in ("metrics", "full")) for part in parts]
+        lines.append(f"| {name} | {' | '.join([*cells, str(len(runs))])} |")
+    return [*lines, ""]
 
 
 def by_system(rows: list[Row]) -> dict[str, list[Row]]:
