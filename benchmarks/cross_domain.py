@@ -7,8 +7,8 @@ The seed determines the cold-start and the linking users and initialises the tra
 cold-start users: 40 % of them are for choosing the epoch, the others are the test. Documents, word vectors and filters
 are smaller than CATN's, for two cores. All systems that read texts start from word vectors of the training reviews. The
 means are not trained and take no options. catn and anr start at the means of item and user ("user_item_mean");
-catn_zero_start and anr_zero_start start at those of items ("damped_mean"), and what they know of a cold-start user is
-the aspects.
+catn_zero_start and anr_zero_start start at those of items ("damped_mean"), so that only aspects distinguish cold-start
+users.
 """
 
 from __future__ import annotations

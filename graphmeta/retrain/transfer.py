@@ -155,7 +155,7 @@ class Transfer:
     """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every embedding table, one network per table; other weights are fine-tuned.
 
     After the test on period t + 1, ``rounds`` times: train Θ on t + 1 with Ŵ_t fixed (step 2), then Ŵ_t on t with Θ
-    fixed (step 1); then train Θ once more, recompute ``W_t = f_Θ(W_{t-1}, Ŵ_t)``, train Ŵ_{t+1} on t + 1 from W_t, and
+    fixed (step 1); then train Θ again, recompute ``W_t = f_Θ(W_{t-1}, Ŵ_t)``, train Ŵ_{t+1} on t + 1 from W_t, and
     deploy ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})``. That is the online algorithm. The offline one has ``rounds`` times step 1
     then step 2; as Ŵ_t had its first step 1 in period t, it omits the last steps 1 and 2 of the online one.
 

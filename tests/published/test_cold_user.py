@@ -202,7 +202,7 @@ def test_folding_in_is_descent_on_the_users_loss_and_l2_term():
         np.testing.assert_allclose(found[task], q @ p, atol=1e-12)
 
 
-def test_negatives_of_a_step_do_not_tell_the_query_those_of_the_query_are_outside_both():
+def test_negatives_of_a_step_are_independent_of_the_query_and_those_of_the_query_exclude_both():
     system = made("meta_cf_g", negatives=8)
     tasks = sampled_tasks(LOG)
     number = np.arange(len(tasks.query))

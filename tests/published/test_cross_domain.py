@@ -197,7 +197,7 @@ UNTOLD = {
 
 
 @pytest.mark.parametrize("name", UNTOLD)
-def test_without_user_means_nothing_but_the_match_tells_cold_users_apart(name: str) -> None:
+def test_without_user_means_cold_users_differ_by_the_match_only(name: str) -> None:
     (cut, texts), make = told(), UNTOLD[name]
     rows = cut.queries()
     item = cut.damped()[TARGET][rows.item]
@@ -382,7 +382,7 @@ def test_a_mapping_is_learned_from_constant_factors(name: str) -> None:
     assert all(weight.grad is not None and weight.grad.any() for weight in model.mapping.parameters())
 
 
-def test_a_cold_user_whom_nobody_resembles_has_a_learned_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cold_user_without_similar_users_has_a_learned_map(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = small()
     alone = int(np.flatnonzero(cut.is_cold)[2])
 
