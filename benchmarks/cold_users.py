@@ -5,8 +5,8 @@
 Users are split 1:2:1 into pretraining, meta-training and test. For each user of the last two, 2 to 10 records are
 sampled: half are the support set, the others the query set, ranked among all items outside the support. Item factors
 are trained on the pretraining users only, until a held-out record of each has not been ranked better for ten epochs.
-Under ``--preset paper`` an epoch is one step of plain gradient descent on the sum over all users: give it hundreds of
-epochs and as many of patience. A tenth of the meta-training users choose epoch and inner learning rate
+Under ``--preset paper`` an epoch is one step of plain gradient descent on the sum over all users, so epochs and patience
+are in the hundreds. A tenth of the meta-training users choose epoch and inner learning rate
 (``bpr_fold_in`` uses held-out support items of the test users). The test is evaluated once per row, and once for each
 number of steps, which is reported but not used for selection. Baselines are fitted on the whole histories of the
 pretraining and meta-training users.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ META = ("meta_cf_g", "meta_cf_linear", "meta_cf_neural", "melu_id")
 BASELINES = {"popularity": neighbours.Popularity, "item_knn": neighbours.ItemKNN}
 FOLD_IN = ("bpr_fold_in", "bpr_fold_in_best")
 RATES, FOLD_IN_RATES = (1e-2, 5e-2, 2e-1), (5e-2, 2e-1, 1.0)
+LIMITS = {"default": (15, 4), "paper": (1500, 300)}  # epochs of meta-training, and of patience
 AT_ONCE = 200  # users whose scores are in memory together
 STEPS = (*range(6), 7, 10, 15, 20, 30, 40, 50)
 
@@ -86,7 +87,7 @@ class Row:
 
 def main() -> None:
     """Run rows from the command line."""
-    options = parser().parse_args()
+    options = read()
     protocol = Protocol.of(DATASETS[options.dataset](), seed=options.seed)
     print(sizes(protocol), flush=True)
     factors, pretraining = None, []
@@ -105,12 +106,21 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--systems", type=some_of(names), default=names, help="comma-separated names; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=15, help="maximum epochs of meta-training")
-    parser.add_argument("--patience", type=int, default=4, help="epochs of meta-training without improvement")
+    limits = ", ".join(f"{preset}: {limit}" for preset, limit in LIMITS.items())
+    parser.add_argument("--epochs", type=int, help=f"maximum epochs of meta-training ({limits}, see there)")
+    parser.add_argument("--patience", type=int, help="epochs of meta-training without improvement")
     parser.add_argument("--pretrain-epochs", type=int, default=100, help="maximum epochs of the item factors")
     parser.add_argument("--rates", type=json.loads, default=RATES, help="candidate inner learning rates, as JSON")
-    parser.add_argument("--preset", choices=("default", "paper"), default="default")
+    parser.add_argument("--preset", choices=LIMITS, default="default")
     return parser
+
+
+def read(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, with the epochs and the patience of the preset."""
+    options = parser().parse_args(words)
+    epochs, patience = LIMITS[options.preset]
+    options.epochs, options.patience = options.epochs or epochs, options.patience or patience
+    return options
 
 
 def sizes(protocol: Protocol) -> str:
@@ -252,7 +262,7 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
 def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[dict[str, Any]], seconds: float) -> None:
     """Write the row's file."""
     special = "" if options.preset == "default" else f" --preset {options.preset}"
-    special += "" if options.patience == 4 else f" --patience {options.patience}"
+    special += "" if options.patience == LIMITS["default"][1] else f" --patience {options.patience}"
     limits = f"--epochs {options.epochs} --pretrain-epochs {options.pretrain_epochs} --rates '{list(options.rates)}'"
     command = (
         f"python -m benchmarks.cold_users {options.dataset} --systems {name} {limits}{special} --seed {options.seed}"
