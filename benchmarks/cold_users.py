@@ -5,11 +5,11 @@
 Users are split 1:2:1 into pretraining, meta-training and test. For each user of the last two, 2 to 10 records are
 sampled: half are the support set, the others the query set, ranked among all items outside the support. Item factors
 are trained on the pretraining users only, until a held-out record of each has not been ranked better for ten epochs.
-Under ``--preset paper`` an epoch is one step of plain gradient descent on the sum over all users, so epochs and patience
-are in the hundreds. A tenth of the meta-training users choose epoch and inner learning rate
-(``bpr_fold_in`` uses held-out support items of the test users). The test is evaluated once per row, and once for each
-number of steps, which is reported but not used for selection. Baselines are fitted on the whole histories of the
-pretraining and meta-training users.
+Under ``--preset paper`` an epoch is one step of plain gradient descent on the sum over all users, so epochs and
+patience are in the hundreds. A tenth of the meta-training users choose epoch and inner learning rate (``bpr_fold_in``
+uses held-out support items of the test users). The test is evaluated once per row, and once for each number of steps,
+which is reported but not used for selection. Baselines are fitted on the whole histories of the pretraining and
+meta-training users.
 """
 
 from __future__ import annotations
