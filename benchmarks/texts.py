@@ -131,9 +131,9 @@ the printed start.
 """,
     ("amazon_cell", "metacf"): """\
 Rows of 2026-11-28 have item factors that are trained until ten epochs bring no improvement (14 epochs, the fourth is
-the best). They confirm the order of before: bpr_fold_in and meta_cf_g are below popularity, and item_knn, which is
-not trained, finds nearly twice as much as any of them. The five steps of meta_cf_g change nothing (3.15 without, 3.13
-with). **The rows of meta_cf_linear and meta_cf_neural are of older code** (2026-11-22): at most six epochs of
+the best). They confirm the order of before: bpr_fold_in, meta_cf_g and meta_cf_linear are below popularity, and
+item_knn, which is not trained, finds nearly twice as much as any of them. The five steps of meta_cf_g change nothing
+(3.15 without, 3.13 with). **The row of meta_cf_neural is of older code** (2026-11-22): at most six epochs of
 meta-training, and factors of eight epochs without the L2 term of the items.
 """,
     ("planted", "cross-domain"): """\
