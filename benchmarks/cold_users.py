@@ -4,10 +4,12 @@
 
 Users are split 1:2:1 into pretraining, meta-training and test. For each user of the last two, 2 to 10 records are
 sampled: half are the support set, the others the query set, ranked among all items outside the support. Item factors
-are trained on the pretraining users only. A tenth of the meta-training users choose epoch and inner learning rate
-(``bpr_fold_in`` uses held-out support items of the test users). The test is evaluated once per row, and once for each
-number of steps, which is reported but not used for selection. Baselines are fitted on the whole histories of the
-pretraining and meta-training users.
+are trained on the pretraining users only, until a held-out record of each has not been ranked better for ten epochs.
+Under ``--preset paper`` an epoch is one step of plain gradient descent on the sum over all users, so epochs and
+patience are in the hundreds. A tenth of the meta-training users choose epoch and inner learning rate (``bpr_fold_in``
+uses held-out support items of the test users). The test is evaluated once per row, and once for each number of steps,
+which is reported but not used for selection. Baselines are fitted on the whole histories of the pretraining and
+meta-training users.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,7 @@ META = ("meta_cf_g", "meta_cf_linear", "meta_cf_neural", "melu_id")
 BASELINES = {"popularity": neighbours.Popularity, "item_knn": neighbours.ItemKNN}
 FOLD_IN = ("bpr_fold_in", "bpr_fold_in_best")
 RATES, FOLD_IN_RATES = (1e-2, 5e-2, 2e-1), (5e-2, 2e-1, 1.0)
+LIMITS = {"default": (15, 4), "paper": (1500, 300)}  # epochs of meta-training, and of patience
 AT_ONCE = 200  # users whose scores are in memory together
 STEPS = (*range(6), 7, 10, 15, 20, 30, 40, 50)
 
@@ -84,7 +87,7 @@ class Row:
 
 def main() -> None:
     """Run rows from the command line."""
-    options = parser().parse_args()
+    options = read()
     protocol = Protocol.of(DATASETS[options.dataset](), seed=options.seed)
     print(sizes(protocol), flush=True)
     factors, pretraining = None, []
@@ -103,11 +106,21 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--systems", type=some_of(names), default=names, help="comma-separated names; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=15, help="maximum epochs of meta-training")
-    parser.add_argument("--pretrain-epochs", type=int, default=12, help="maximum epochs of the item factors")
+    limits = ", ".join(f"{preset}: {limit}" for preset, limit in LIMITS.items())
+    parser.add_argument("--epochs", type=int, help=f"maximum epochs of meta-training ({limits}, see there)")
+    parser.add_argument("--patience", type=int, help="epochs of meta-training without improvement")
+    parser.add_argument("--pretrain-epochs", type=int, default=100, help="maximum epochs of the item factors")
     parser.add_argument("--rates", type=json.loads, default=RATES, help="candidate inner learning rates, as JSON")
-    parser.add_argument("--preset", choices=("default", "paper"), default="default")
+    parser.add_argument("--preset", choices=LIMITS, default="default")
     return parser
+
+
+def read(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, with the epochs and the patience of the preset."""
+    options = parser().parse_args(words)
+    epochs, patience = LIMITS[options.preset]
+    options.epochs, options.patience = options.epochs or epochs, options.patience or patience
+    return options
 
 
 def sizes(protocol: Protocol) -> str:
@@ -129,7 +142,7 @@ def pretrained(log: EventLog, *, epochs: int, seed: int) -> tuple[System, list[d
         return evaluate_tasks(KnownUsers(of), held_out, batch_size=AT_ONCE).metrics
 
     optimizer = Adam(lr=1e-2, weight_decay=1e-5, decay_tables=True)
-    return system, trained(system, learn, valid, optimizer, epochs=epochs, seed=seed, batch=4096)
+    return system, trained(system, learn, valid, optimizer, epochs=epochs, seed=seed, batch=4096, patience=10)
 
 
 def one_held_out(log: EventLog, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,9 +169,9 @@ class KnownUsers:
 
 def trained(
     system: System, log: EventLog, valid: Callable[[System], dict[str, float]], optimizer: Scheduled, *,
-    epochs: int, seed: int, batch: int,
+    epochs: int, seed: int, batch: int, patience: int = 4,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Train with early stopping (patience 4); a row for each epoch."""
+    """Train with early stopping; a row for each epoch."""
     reports = []
     for report in train(
         system,
@@ -168,7 +181,7 @@ def trained(
         batch_size=batch,
         valid=valid,
         seed=seed,
-        options=TrainOptions(patience=4),
+        options=TrainOptions(patience=patience),
     ):
         print(f"  {report.epoch} loss {report.loss:.4f} {report.seconds:.0f} s {report.valid}", flush=True)
         reports.append(epoch_row(report))
@@ -235,7 +248,7 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
         system.samples = lambda log, max_length: protocol.learn
         print(f"{name} {preset.arguments()}", flush=True)
         batch = len(protocol.learn) if preset.sums else 256
-        many = {"epochs": options.epochs, "seed": options.seed, "batch": batch}
+        many = {"epochs": options.epochs, "seed": options.seed, "batch": batch, "patience": options.patience}
         found = trained(system, protocol.seen, valid, preset.optimizer, **many)
         score = valid(system)["hit@10"]
         if best is None or score > best[0]:
@@ -249,6 +262,7 @@ def meta_trained(name: str, protocol: Protocol, factors: System, options: argpar
 def write(name: str, row: Row, options: argparse.Namespace, pretraining: list[dict[str, Any]], seconds: float) -> None:
     """Write the row's file."""
     special = "" if options.preset == "default" else f" --preset {options.preset}"
+    special += "" if options.patience == LIMITS["default"][1] else f" --patience {options.patience}"
     limits = f"--epochs {options.epochs} --pretrain-epochs {options.pretrain_epochs} --rates '{list(options.rates)}'"
     command = (
         f"python -m benchmarks.cold_users {options.dataset} --systems {name} {limits}{special} --seed {options.seed}"

@@ -6,7 +6,9 @@
 The seed determines the cold-start and the linking users and initialises the training. Half of the common users are
 cold-start users: 40 % of them are for choosing the epoch, the others are the test. Documents, word vectors and filters
 are smaller than CATN's, for two cores. All systems that read texts start from word vectors of the training reviews. The
-means are not trained and take no options.
+means are not trained and take no options. catn and anr start at the means of item and user ("user_item_mean");
+catn_zero_start and anr_zero_start start at those of items ("damped_mean"), so that only aspects distinguish cold-start
+users.
 """
 
 from __future__ import annotations
@@ -102,6 +104,8 @@ SYSTEMS: dict[str, Factory] = {
     "catn_share": by_catn(SHARE),
     "catn_doubleS": by_catn(DOUBLE_S),
     "catn": by_catn(FULL),
+    "catn_zero_start": by_catn(CatnVariant(user_means=False)),
+    "anr_zero_start": lambda cut, texts, data: anr(cut, texts, vectors=vectors(texts, data), user_means=False),
 }
 
 

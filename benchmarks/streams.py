@@ -11,20 +11,24 @@ start from the same pretrained weights per seed: "frozen" keeps them, "popular" 
 pretraining epochs (2, 4, 8, 14 or 20) is the best for the period after pretraining (seed 0), which is not reported.
 MovieLens-1M is cut to its first 300,000 ratings, Amazon Beauty ends in June 2013. Smaller than in the paper: width 32
 (64), a hidden layer of 128 (512), 3 rounds of SML (7–10) in batches of 256 (1,024 in step 1), 2 epochs of full
-retraining from the last weights (up to 100), larger batches. GRU4Rec and Caser are retrained on all past data, for one
-epoch per period.
+retraining from the last weights (up to 100), larger batches. ``sml_long`` has 10 rounds and trains the transfer
+networks in batches of 16: nearly as many offline steps as the paper's (about 60,000 on Yelp: 20 periods of 75,000
+clicks, 10 rounds, batches of 256); "theta_steps" of a row counts them. GRU4Rec and Caser are retrained on all past
+data, for one epoch per period. Rows also have the metrics of users with clicks before the period and of new ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +42,7 @@ from graphmeta.published.catalogue import build
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import FineTune, Full, Reservoir, Strategy
 from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
-from graphmeta.retrain.testing import StreamEvaluation
+from graphmeta.retrain.testing import Measures, StreamEvaluation
 from graphmeta.retrain.transfer import Transfer
 from graphmeta.retrain.transfer_net import TransferNet
 from graphmeta.sampling.histories import sessions_by_user
@@ -53,9 +57,9 @@ class Reported(StreamEvaluation):
 
     since: int = 0
 
-    def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
+    def measure(self, system: System, period: Period) -> Measures:
         """No evaluation of earlier periods."""
-        return super().measure(system, period) if period.number >= self.since else (0, {}, {})
+        return super().measure(system, period) if period.number >= self.since else Measures(0, {}, {})
 
 
 WIDTH, EVALUATION = 32, Reported(max_length=20)
@@ -113,11 +117,26 @@ STREAMS = {
 NET = partial(TransferNet, hidden=128)
 
 
-def transfer(net: Callable[[int], TransferNet], lr: float, offline: int, *, warm_up: int = 0) -> Transfer:
+def transfer(
+    net: Callable[[int], TransferNet], lr: float, offline: int, *, warm_up: int = 0, long: bool = False
+) -> Transfer:
     """SML with batch sizes for periods of a few thousand clicks; ``lr`` is the rate of its transfer networks."""
     theta = Adam(lr=lr, weight_decay=1e-4, final=1.0)
-    sizes = (256, 64 if warm_up else 256)
-    return Transfer(net=net, rounds=3, offline=offline, warm_up=warm_up, theta=theta, batch_sizes=sizes)
+    sizes = (256, 16 if long else 64 if warm_up else 256)
+    rounds = 10 if long else 3
+    return Transfer(net=net, rounds=rounds, offline=offline, warm_up=warm_up, theta=theta, batch_sizes=sizes)
+
+
+def theta_steps(strategy: Transfer, clicks: Sequence[int]) -> dict[str, int]:
+    """Steps of the transfer networks on the retrained periods with these numbers of clicks, without the warm-up."""
+    steps = {"offline": 0, "online": 0}
+    for number, count in enumerate(clicks):
+        online = number >= strategy.offline
+        rounds = strategy.rounds + online if number else 0  # the first period has no predecessor
+        steps["online" if online else "offline"] += (
+            rounds * strategy.epochs * math.ceil(count / strategy.batch_sizes[1])
+        )
+    return steps
 
 
 class Frozen(Full):
@@ -156,6 +175,7 @@ MATRIX = {
     "fine_tune": Served("mf", lambda offline: FineTune(5, 128)),  # noqa: ARG005
     "spmf": Served("mf", lambda offline: Reservoir(7000, 2, 256)),  # noqa: ARG005
     "sml": Served("mf", partial(transfer, NET, 1e-3)),
+    "sml_long": Served("mf", partial(transfer, NET, 1e-3, long=True)),
     "sml_warm": Served("mf", partial(transfer, NET, 1e-3, warm_up=8)),
     "sml_residual": Served("mf", partial(transfer, partial(NET, residual=True), 1e-4)),
 }
@@ -184,7 +204,8 @@ def main() -> None:
             system = pretrained(name, log, edges, begun, of=of, seed=seed)
             reports = served(name, system, log, edges, of=of, seed=seed, state=options.state)
             seconds = time.perf_counter() - began
-            write(options.dataset, name, reports, seed=seed, since=of.since, seconds=seconds, special=special)
+            facts = settings(name, of, np.histogram(log.time, edges)[0][of.first :]) | cost(seconds)
+            write(options.dataset, name, reports, seed=seed, since=of.since, facts=facts, special=special)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -236,10 +257,36 @@ def served(
     return found
 
 
+def settings(name: str, of: Stream, clicks: np.ndarray) -> dict[str, Any]:
+    """The strategy, and the steps of its transfer networks, if it has some, on periods of these numbers of clicks."""
+    strategy = SYSTEMS[name].strategy(of.since - of.first)
+    found: dict[str, Any] = {"arguments": {"width": WIDTH, "strategy": re.sub(r" at 0x\w+", "", repr(strategy))}}
+    return found | ({"theta_steps": theta_steps(strategy, clicks.tolist())} if isinstance(strategy, Transfer) else {})
+
+
+def by_users(reports: list[PeriodReport], *, since: int) -> dict[str, Any]:
+    """The clicks and the metrics of known and of new users."""
+    rows = {
+        name: sum(report.users[name].rows for report in reports if report.period >= since and name in report.users)
+        for name in ("known", "new")
+    }
+    found = {name: overall(reports, since=since, users=name) for name, count in rows.items() if count}
+    return {
+        name: {"samples": rows[name], "metrics": each["sampled"], "full": each["full"]} for name, each in found.items()
+    }
+
+
 def write(
-    dataset: str, name: str, reports: list[PeriodReport], *, seed: int, since: int, seconds: float, special: str = ""
+    dataset: str,
+    name: str,
+    reports: list[PeriodReport],
+    *,
+    seed: int,
+    since: int,
+    facts: dict[str, Any],
+    special: str = "",
 ) -> None:
-    """Write the row's file."""
+    """Write the row's file; ``facts`` are further entries."""
     means, chosen = overall(reports, since=since), [report for report in reports if report.period >= since]
     periods = {
         str(r.period): {
@@ -254,9 +301,9 @@ def write(
         "dataset": dataset,
         "protocol": "stream",
         "system": name,
-        "arguments": {"width": WIDTH, "strategy": re.sub(r" at 0x\w+", "", repr(SYSTEMS[name].strategy(since)))},
         "metrics": means["sampled"],
         "full": means["full"],
+        "users": by_users(reports, since=since),
         "samples": sum(report.rows for report in chosen),
         "candidates": EVALUATION.negatives + 1,
         "periods": periods,
@@ -265,7 +312,7 @@ def write(
         "seed": seed,
         "epochs": 0,
         "history": [],
-        **cost(seconds),
+        **facts,
         **provenance("benchmarks.streams"),
         "command": f"python -m benchmarks.streams {dataset} --systems {name}{special} --seeds {seed}",
     }

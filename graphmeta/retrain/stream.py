@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
-from graphmeta.retrain.testing import StreamEvaluation
+from graphmeta.retrain.testing import Measures, StreamEvaluation
 from graphmeta.storage import load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
@@ -27,7 +27,8 @@ class PeriodReport:
     """Metrics of the deployed model on a period, and the cost of retraining on it.
 
     ``sampled`` and ``full`` hold the metrics among sampled candidates and among all items seen so far; ``rows`` is the
-    number of test clicks, ``begin`` the period's start. CPU seconds are summed over threads.
+    number of test clicks, ``begin`` the period's start. CPU seconds are summed over threads. ``users`` has the metrics
+    of known and of new users, see :class:`~graphmeta.retrain.testing.Measures`.
     """
 
     period: int
@@ -38,6 +39,7 @@ class PeriodReport:
     test_seconds: float
     train_seconds: float
     train_cpu_seconds: float
+    users: dict[str, Measures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,21 +101,26 @@ def stream(
     while run.next < len(edges) - 1:
         period = Period.of(log, edges, run.next, seed=seed)
         began = time.perf_counter()
-        rows, sampled, full = evaluation.measure(system, period)
+        found = evaluation.measure(system, period)
         tested, cpu = time.perf_counter(), time.process_time()
         if period.is_new(period.samples(system)).any():
             run.state = strategy.retrain(system, run.state, period)
         system.eval()
         times = tested - began, time.perf_counter() - tested, time.process_time() - cpu
-        run.note(PeriodReport(run.next, period.begin, rows, sampled, full, *times))
+        run.note(PeriodReport(run.next, period.begin, found.rows, found.sampled, found.full, *times, found.users))
         if checkpoint is not None:
             run.save(checkpoint.folder)
         yield run.reports[-1]
 
 
-def overall(reports: Sequence[PeriodReport], *, since: int = 0) -> dict[str, dict[str, float]]:
-    """Means over the periods from number ``since`` on, weighted by their rows, for ``sampled`` and ``full``."""
-    chosen = [report for report in reports if report.period >= since and report.rows]
+def overall(
+    reports: Sequence[PeriodReport], *, since: int = 0, users: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Means over the periods from number ``since`` on, weighted by their rows, for ``sampled`` and ``full``; with
+    ``users="known"`` or ``"new"``, over the clicks of these users.
+    """
+    every = [report if users is None else report.users.get(users) for report in reports if report.period >= since]
+    chosen = [report for report in every if report is not None and report.rows]
     rows = sum(report.rows for report in chosen)
     out: dict[str, dict[str, float]] = {}
     for kind in ("sampled", "full"):
@@ -139,6 +146,12 @@ def _setting(system: System, log: EventLog, edges: np.ndarray, strategy: Strateg
 def _named(value: object) -> str:
     """``repr`` without memory addresses of functions."""
     return re.sub(r" at 0x\w+", "", repr(value))
+
+
+def _report(document: dict[str, Any]) -> PeriodReport:
+    """A report from its ``asdict``."""
+    users = {name: Measures(**group) for name, group in document.get("users", {}).items()}
+    return PeriodReport(**{**document, "users": users})
 
 
 class _Service:
@@ -177,5 +190,5 @@ class _Service:
             {k.removeprefix("weight/"): t for k, t in tensors.items() if k.startswith("weight/")}
         )
         self.state = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
-        self.reports = [PeriodReport(**report) for report in document["reports"]]
+        self.reports = [_report(report) for report in document["reports"]]
         self.next = document["next"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
@@ -17,6 +18,20 @@ from graphmeta.sampling.histories import every_event
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Number of test clicks, and the metrics among sampled candidates and among all items.
+
+    ``users`` has those of the users with a click before the period (``known``) and of the others (``new``), as far as
+    there are any; it is empty without users.
+    """
+
+    rows: int
+    sampled: dict[str, float]
+    full: dict[str, float]
+    users: dict[str, Measures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,8 +61,8 @@ class StreamEvaluation:
         every = self.samples(period.past, max_length=self.max_length)
         return every.take(period.is_new(every).nonzero()[0])
 
-    def measure(self, system: System, period: Period) -> tuple[int, dict[str, float], dict[str, float]]:
-        """Number of test clicks, and the metrics of both rankings."""
+    def measure(self, system: System, period: Period) -> Measures:
+        """The metrics of both rankings, also of known and of new users."""
         rows, seen = self.rows(period), np.flatnonzero(period.past.support)
         sample = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
         place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
@@ -60,8 +75,13 @@ class StreamEvaluation:
             scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
             found[0, part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
             found[1, part] = ranks(scores, torch.from_numpy(place[part]))
+        groups = {name: self._of(found[:, chosen]) for name, chosen in user_groups(period, rows).items()}
+        return replace(self._of(found), users=groups)
+
+    def _of(self, found: Tensor) -> Measures:
+        """The metrics of these ranks, ``[2, S]``."""
         sampled, full = (RankMetrics(rank, self.ks, self.metrics)() for rank in found)
-        return len(rows), sampled, full
+        return Measures(found.shape[1], sampled, full)
 
     def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
         """Raise an InputError if a test period has too few items to sample from, or a metric has no name of its own."""
@@ -83,6 +103,18 @@ class StreamEvaluation:
                     f"and lists have up to {max(self.ks)}: sample fewer (--negatives, at least {max(self.ks)}), or "
                     f"start later (--first)"
                 )
+
+
+def user_groups(period: Period, rows: Samples) -> dict[str, Tensor]:
+    """Masks ``[S]`` of the test clicks of known users, who have a click before the period, and of new ones; only groups
+    with clicks, none without users.
+    """
+    log = period.past
+    if log.users is None:
+        return {}
+    owner = owners(log, log.session)
+    known = torch.from_numpy(np.isin(owners(log, rows.session), owner[log.time < period.begin]))
+    return {name: chosen for name, chosen in (("known", known), ("new", ~known)) if chosen.any()}
 
 
 def owners(log: EventLog, session: np.ndarray) -> np.ndarray:

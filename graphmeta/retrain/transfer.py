@@ -123,7 +123,7 @@ class PersistentOptimizer:
 
 @runtime_checkable
 class Restart(Protocol):
-    """Where step 1 starts after the networks have been trained."""
+    """Where a step 1 starts that follows a step 2."""
 
     def restart(self, wrapper: TransferWrapper) -> None:
         """Set the tables, in place."""
@@ -155,9 +155,9 @@ class Transfer:
     """SML: ``W_t = f_Θ(W_{t-1}, Ŵ_t)`` for every embedding table, one network per table; other weights are fine-tuned.
 
     After the test on period t + 1, ``rounds`` times: train Θ on t + 1 with Ŵ_t fixed (step 2), then Ŵ_t on t with Θ
-    fixed (step 1); then recompute ``W_t``, train Ŵ_{t+1} on t + 1 from W_t, and deploy ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})``.
-    That is the online algorithm; the offline one omits the last step 1 and is otherwise the same, because Ŵ_t had its
-    first step 1 in period t.
+    fixed (step 1); then train Θ again, recompute ``W_t = f_Θ(W_{t-1}, Ŵ_t)``, train Ŵ_{t+1} on t + 1 from W_t, and
+    deploy ``W_{t+1} = f_Θ(W_t, Ŵ_{t+1})``. That is the online algorithm. The offline one has ``rounds`` times step 1
+    then step 2; as Ŵ_t had its first step 1 in period t, it omits the last steps 1 and 2 of the online one.
 
     Args:
         tables: prefixes of the names of transferred tables, as a :class:`~graphmeta.adapt.scope.Scope` takes them;
@@ -179,8 +179,8 @@ class Transfer:
     period's items.
 
     Source: Zhang et al. 2020, algorithms 1 and 2; rates and sizes are the public code's.
-    Differs: a network for each table of any recommender; the public code keeps its moments over the whole stream; the
-    warm-up is ours.
+    Differs: a network for each table of any recommender; the public code keeps its moments over the whole stream and
+    samples the negatives of step 1 before it, here each epoch samples its own; the warm-up is ours.
     """
 
     tables: tuple[str, ...] = ("",)
@@ -220,8 +220,8 @@ class Transfer:
         if "began" in state:
             _assign(body, _with_prefix(state, "retrained/"))
             before = every.take(period.is_new(every, float(state["began"]), period.begin).nonzero()[0])
-            kinds = ([True, False] * self.rounds)[: None if taken_in >= self.offline else -1]
-            self._alternate(learner, (before, new), period, kinds=kinds)
+            online = taken_in >= self.offline
+            self._alternate(learner, (before, new), period, kinds=[True, False] * (self.rounds - 1 + online) + [True])
             _assign(body, wrapper.served())
         wrapper.old = _tables(body, wrapper.old)
         self._step(learner, new, period, optimizer=PersistentOptimizer(self.weights), nets=False, number=0)
@@ -267,9 +267,9 @@ class Transfer:
         """Run steps in this order: networks on the new samples, tables on the earlier ones."""
         optimizers = PersistentOptimizer(self.weights), PersistentOptimizer(self.theta)
         for number, nets in enumerate(kinds, 1):
-            self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
-            if nets:
+            if not nets:
                 self.restart_from.restart(learner.wrapper)
+            self._step(learner, samples[nets], period, optimizer=optimizers[nets], nets=nets, number=number)
 
     def _step(
         self, learner: _Learner, samples: Samples, period: Period, *, optimizer: Optimizer, nets: bool, number: int

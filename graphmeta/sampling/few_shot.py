@@ -48,7 +48,7 @@ def sampled_tasks(
     Raises:
         InputError: no session with two distinct items, or ``min_events`` and ``max_events`` that allow no task.
 
-    Source: MetaCF (Wei et al. 2020), section on data.
+    Source: MetaCF (Peng et al. 2021), section on data.
     """
     if not 2 <= min_events <= max_events:
         raise InputError(f"min_events={min_events} and max_events={max_events}: choose 2 <= min_events <= max_events")

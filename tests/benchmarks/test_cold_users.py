@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks.cold_users import KnownUsers, Protocol, known_held_out, one_held_out
+from benchmarks.cold_users import KnownUsers, Protocol, known_held_out, meta_trained, one_held_out, read
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.few_shot import sampled_tasks
 from graphmeta.testing import fake_log
@@ -65,3 +65,15 @@ def test_known_users_are_scored_by_their_trained_vectors():
     head = system.recommender.head
     wanted = (head.vector + head.users.user.weight[tasks.query.user]) @ system.recommender.features.item.weight.T
     torch.testing.assert_close(KnownUsers(system).scores(tasks.query), wanted)
+
+
+def test_under_the_papers_preset_the_patience_is_hundreds_of_steps():
+    """An epoch is one step there: with a patience of four, 1e-6 times a gradient would be all that is learned."""
+    log = people(LOG)
+    protocol = Protocol.of(log, seed=3)
+    factors = build("bpr_fold_in", log.items, users=LOG.users, width=32)
+    options = read(["amazon_cell", "--preset", "paper", "--epochs", "9"])
+    assert options.patience >= 100 and read(["amazon_cell", "--preset", "paper"]).epochs > options.patience
+    row = meta_trained("meta_cf_linear", protocol, factors, options)
+    assert len(row.history) == 9 and len({epoch["hit@10"] for epoch in row.history}) < 9  # no early stop
+    assert read(["amazon_cell"]).patience == 4 and row.arguments["sums"]

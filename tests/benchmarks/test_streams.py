@@ -46,12 +46,20 @@ def test_a_row_is_the_mean_of_its_reported_periods(tmp_path, monkeypatch: pytest
     reports = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     again = streams.served("fine_tune", system, LOG, EDGES, of=of, seed=0, state=tmp_path / "state")
     assert again == reports and [bool(report.rows) for report in reports] == [False, False, True, True]
-    streams.write("complete_journey", "fine_tune", reports, seed=0, since=4, seconds=1.0)
+    streams.write("complete_journey", "fine_tune", reports, seed=0, since=4, facts={"theta_steps": 7})
     row = json.loads((tmp_path / "complete_journey/stream/fine_tune/seed0.json").read_text())
     chosen = [r for r in reports if r.period >= 4]
     assert row["samples"] == sum(r.rows for r in chosen) == 100
     assert row["metrics"]["hit@20"] == pytest.approx(sum(r.rows * r.sampled["hit@20"] for r in chosen) / 100)
+    assert row["theta_steps"] == 7 and row["users"] == {  # nobody is new
+        "known": {"samples": 100, "metrics": row["metrics"], "full": row["full"]}
+    }
     page = report([row])
+    assert "| known users" not in page
+    parts = row["users"] | {"new": {"samples": 40, "metrics": {"hit@20": 0.125}, "full": {"hit@20": 0.0625}}}
+    both = report([row | {"users": parts}])
+    assert "| known users (100.0% of the clicks) | new users (40.0% of the clicks) |" in both
+    assert "| 12.50 / 6.25 |" in both
     assert "| fine_tune |" in page and "Adressa and SML's Yelp were not available" in page
     other = json.loads(json.dumps(row))
     other["periods"]["4"]["hit@20"] += 0.25
@@ -97,3 +105,20 @@ def test_popular_is_what_the_last_period_clicked_most_then_all_before():
     assert (np.diff(scores[order]) >= 0).all() and [last[i] for i in np.argsort(scores)] == [last[i] for i in expected]
     tied = np.diff(last[order] + every[order] / 1e6) == 0
     assert ((np.diff(scores[order]) == 0) == tied).all()
+
+
+def test_the_steps_of_the_transfer_networks_are_counted(monkeypatch: pytest.MonkeyPatch):
+    taken, original = {"offline": 0, "online": 0}, streams.Transfer._step
+
+    def noted(self, learner, samples, period, *, nets, **options):
+        kind = "online" if period.number - OF.first >= self.offline else "offline"
+        taken[kind] += nets * -(-len(samples) // self.batch_sizes[1])
+        return original(self, learner, samples, period, nets=nets, **options)
+
+    monkeypatch.setattr(streams.Transfer, "_step", noted)
+    monkeypatch.setattr(streams, "EVALUATION", streams.Reported(negatives=20))
+    of, clicks = replace(OF, since=4), np.histogram(LOG.time, EDGES)[0][OF.first :]
+    system = streams.pretrained("sml", LOG, EDGES, {}, of=of, seed=0)
+    streams.served("sml", system, LOG, EDGES, of=of, seed=0, state=None)
+    assert streams.settings("sml", of, clicks)["theta_steps"] == taken and min(taken.values()) > 0
+    assert "theta_steps" not in streams.settings("fine_tune", of, clicks)

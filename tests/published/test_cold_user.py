@@ -1,5 +1,7 @@
 """MetaCF and its rivals against formulas written out: what a step is, what a start is, what never moves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -174,9 +176,56 @@ def test_matrix_factors_are_learned_from_every_click():
     items, counts = system.loss.sample(session_batch(user_only_samples(LOG), num_items=LOG.num_items), LOG.num_items)
     for row in range(0, LOG.num_events, 17):
         p = vectors[user[row]]
-        wanted = np.log1p(np.exp(-p @ q[LOG.item[row]])) + 0.1 * p @ p
-        wanted += sum(np.log1p(np.exp(p @ q[item])) for item in items[row][counts[row]])
+        wanted = np.log1p(np.exp(-p @ q[LOG.item[row]])) + 0.1 * (p @ p + q[LOG.item[row]] @ q[LOG.item[row]])
+        wanted += sum(np.log1p(np.exp(p @ q[item])) + 0.1 * q[item] @ q[item] for item in items[row][counts[row]])
         np.testing.assert_allclose(losses[row], wanted, atol=1e-12)
+
+
+def test_folding_in_is_descent_on_the_users_loss_and_l2_term():
+    """Eq 3: of the L2 term of eq 2 only the user's part is left, because factors are frozen."""
+    system = made("bpr_fold_in", negatives=2, penalty=0.1, steps=3, lr=0.3)
+    torch.nn.init.normal_(system.recommender.features.item.weight)
+    q, support = table(system), support_from_clicks(samples()).batch(num_items=LOG.num_items).support
+    items, counts = (part.numpy() for part in system.loss.sample(support, LOG.num_items))
+    real, query = support["sample"].real.numpy(), support_from_clicks(samples()).batch(num_items=LOG.num_items).query
+    starts, found = system.recommender.summary(query).detach().numpy(), system.scores(samples()).numpy()
+    assert counts[real].all()
+    for task, known in enumerate(PEOPLE):
+        rows, p = real[real // support.rows["sample"] == task], starts[task].copy()
+        for _ in range(3):
+            slope = 0.2 * len(known) * p
+            for row in rows:
+                target = q[int(support["sample"].target[row])]
+                slope -= target / (1 + np.exp(p @ target))
+                for negative in q[items[row]]:
+                    slope += negative / (1 + np.exp(-p @ negative))
+            p -= 0.3 * slope / len(known)
+        np.testing.assert_allclose(found[task], q @ p, atol=1e-12)
+
+
+def test_negatives_of_a_step_are_independent_of_the_query_and_those_of_the_query_exclude_both():
+    system = made("meta_cf_g", negatives=8)
+    tasks = sampled_tasks(LOG)
+    number = np.arange(len(tasks.query))
+    other = replace(tasks, query=replace(tasks.query, target=(tasks.query.target + 7 + number) % LOG.num_items))
+    batch, changed = (one.batch(num_items=LOG.num_items) for one in (tasks, other))
+    steps, same = (system.loss.sample(one.support, LOG.num_items)[0] for one in (batch, changed))
+    assert torch.equal(steps, same)
+    asked, real = system.loss.sample(batch.query, LOG.num_items)[0], batch.query["sample"].real.tolist()
+    chosen, shared = batch.support["sample"].real.tolist(), 0
+    for task in range(len(tasks)):
+        known, wanted = (
+            set(part.target[a:b].tolist())
+            for part, (a, b) in (
+                (tasks.support, tasks.support_ptr[task : task + 2]),
+                (tasks.query, tasks.query_ptr[task : task + 2]),
+            )
+        )
+        of_steps = {i for row in chosen if row // batch.support.rows["sample"] == task for i in steps[row].tolist()}
+        of_query = {i for row in real if row // batch.query.rows["sample"] == task for i in asked[row].tolist()}
+        assert not known & of_steps and not (known | wanted) & of_query
+        shared += len(wanted & of_steps)
+    assert shared > 0  # as documented
 
 
 def test_a_new_user_is_folded_in_from_deterministic_noise():
@@ -208,6 +257,21 @@ def test_the_papers_preset_descends_on_sums():
     slope = answers(summed, sampled_tasks(LOG, seed=0))[1]
     list(train(summed, LOG, epochs=1, optimizer=preset.optimizer, batch_size=1000, seed=0))
     torch.testing.assert_close(weight.detach(), before - 1e-6 * slope, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_preset_has_the_printed_start(name):
+    system = made(name, **PAPER[name].arguments())
+    system.adaptation.steps = 0
+    q, mean = table(system), np.stack([table(system)[items].mean(0) for items in PEOPLE])
+    if name == "meta_cf_g":
+        starts = np.tile(system.recommender.head.vector.detach().numpy(), (len(PEOPLE), 1))
+    elif name == "meta_cf_linear":
+        starts = mean @ system.adaptation.start.generator.weight.detach().numpy().T
+    else:
+        w1, b1, w2, b2 = (p.detach().numpy() for p in system.adaptation.start.generator.parameters())
+        starts = np.maximum(mean @ w1.T + b1, 0) @ w2.T + b2
+    np.testing.assert_allclose(system.scores(samples()).numpy(), starts @ q.T, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FAMILY)

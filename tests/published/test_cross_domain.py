@@ -190,6 +190,32 @@ def test_without_a_match_a_rating_is_the_items_bias_and_the_users_of_the_other_d
     torch.testing.assert_close(predict(model, rows), torch.stack(expected))
 
 
+UNTOLD = {
+    "catn": lambda cut, texts, user_means: catn(cut, texts, variant=CatnVariant(user_means=user_means), **TINY),
+    "anr": lambda cut, texts, user_means: anr(cut, texts, width=6, user_means=user_means),
+}
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_without_user_means_cold_users_differ_by_the_match_only(name: str) -> None:
+    (cut, texts), make = told(), UNTOLD[name]
+    rows = cut.queries()
+    item = cut.damped()[TARGET][rows.item]
+    assert cut.user_bias()[SOURCE][rows.user].std() > 0.01
+    for user_means in (True, False):
+        model = make(cut, texts, user_means)
+        user = cut.user_bias()[SOURCE][rows.user] if user_means else 0
+        torch.testing.assert_close(predict(model, rows) - matches(model, rows), item + user)
+    list(fit(model, cut, epochs=1, batch_size=64, optimizer=Adam(lr=0.01, weight_decay=0.0)))
+    cold = torch.from_numpy(cut.is_cold)
+    assert not model.of_user[SOURCE][cold].any() and model.of_user[SOURCE][cut.role == LINKING].all()
+
+
+@torch.no_grad()
+def matches(model: nn.Module, rows: Rows) -> torch.Tensor:
+    return model.eval().match(rows.user, rows.item + model.first, TARGET)
+
+
 def test_the_extractor_is_that_of_the_document_or_of_the_flow() -> None:
     cut = small()
     texts, user = read_texts(cut, length=24), torch.arange(10)
@@ -344,6 +370,42 @@ def test_maps_are_learned_on_linking_users_alone() -> None:
     personal = cdlfm(cut, neighbours=5).mapping
     assert set(cut.role[personal.near.flatten()]) == {LINKING}
     assert personal.learners.tolist() == np.flatnonzero(cut.is_cold).tolist()
+
+
+@pytest.mark.parametrize("name", ["emcdr", "emcdr mlp", "cdlfm", "dfm", "r_dfm"])
+def test_a_mapping_is_learned_from_constant_factors(name: str) -> None:
+    (cut, texts), make = told(), SYSTEMS[name]
+    model = make(cut, texts)
+    stage = model.stages(cut)[1]
+    stage.losses(torch.arange(min(3, stage.count))).mean().backward()
+    assert all(weight.grad is None for weight in model.factors.parameters())
+    assert all(weight.grad is not None and weight.grad.any() for weight in model.mapping.parameters())
+
+
+def test_a_cold_user_without_similar_users_has_a_learned_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = small()
+    alone = int(np.flatnonzero(cut.is_cold)[2])
+
+    def without_one(ratings: torch.Tensor, rated: torch.Tensor) -> torch.Tensor:
+        found = user_similarity(ratings, rated)
+        found[alone], found[:, alone] = 0, 0
+        return found
+
+    monkeypatch.setattr("graphmeta.published.models.factors.user_similarity", without_one)
+    torch.manual_seed(0)
+    model = cdlfm(cut, width=3, neighbours=5)
+    source, target = model.factors.sides
+    for side in (source, target):
+        nn.init.normal_(side.users.weight)
+    before = model.mapping.first.detach().clone()
+    list(fit_mapping(model, cut))
+    assert (model.mapping.first != before).flatten(1).any(1).all()
+    place = model.mapping.place[alone]
+    near, weight = model.mapping.near[place], model.mapping.weight[place]
+    assert len(set(near.tolist())) == 5 and set(cut.role[near]) == {LINKING}
+    torch.testing.assert_close(weight, torch.full((5,), 0.2))
+    mapped = model.mapping._map(place.expand(5), source.users.weight[near].unsqueeze(1)).squeeze(1)
+    assert (mapped - target.users.weight[near]).square().mean() < 0.1  # of a variance of 1
 
 
 def test_maps_lead_only_to_the_target() -> None:

@@ -169,12 +169,33 @@ def test_the_rows_of_a_period_are_its_clicks_and_candidates_what_has_appeared():
         def scores(samples):
             return torch.arange(LOG.num_items, dtype=torch.float32).expand(len(samples), -1)
 
-    count, sampled, full = EVALUATION.measure(Fixed(), period)
+    found = EVALUATION.measure(Fixed(), period)
+    count, sampled, full = found.rows, found.sampled, found.full
     seen = np.flatnonzero(period.past.support)
     rank = np.array([1 + (seen > target).sum() for target in rows.target])
     assert count == len(rows) and full["hit@5"] == pytest.approx((rank <= 5).mean())
     assert full["ndcg@5"] == pytest.approx(np.where(rank <= 5, 1 / np.log2(1 + rank), 0).mean())
     assert sampled["hit@5"] > full["hit@5"]
+
+
+def test_known_and_new_users_are_measured_apart_and_make_up_the_whole():
+    log = sessions_by_user(LOG)
+    reports = list(through(built(log=log), QUICK, log))
+    number, user = np.searchsorted(EDGES, log.time, "right") - 1, log.session_user[log.session]
+    since = np.full(len(log.users), len(EDGES))
+    np.minimum.at(since, user, number)
+    assert {name for report in reports for name in report.users} == {"known", "new"}
+    for report in reports:
+        new = since[user[number == report.period]] == report.period
+        sizes = {"known": int((~new).sum()), "new": int(new.sum())}
+        assert {n: part.rows for n, part in report.users.items()} == {n: size for n, size in sizes.items() if size}
+        for kind in ("sampled", "full"):
+            for metric, mean in getattr(report, kind).items():
+                total = sum(part.rows * getattr(part, kind)[metric] for part in report.users.values())
+                assert mean == pytest.approx(total / report.rows)
+    means, rows = overall(reports, users="new"), [report.users["new"] for report in reports if "new" in report.users]
+    expected = sum(one.rows * one.full["hit@5"] for one in rows) / sum(one.rows for one in rows)
+    assert means["full"]["hit@5"] == pytest.approx(expected)
 
 
 def test_sampled_items_are_unclicked_distinct_and_uniform():

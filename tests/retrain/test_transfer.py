@@ -10,9 +10,11 @@ from torch import nn
 
 from graphmeta.data.splits import period_edges
 from graphmeta.errors import InputError
+from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
+from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
-from graphmeta.nn.readout import Last
+from graphmeta.nn.readout import Last, UserEmbedding
 from graphmeta.published.catalogue import build
 from graphmeta.published.models.streaming import TransferOptions, sml
 from graphmeta.recommender import Recommender
@@ -21,6 +23,7 @@ from graphmeta.retrain.period import Period
 from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.transfer import Transfer, TransferWrapper
 from graphmeta.retrain.transfer_net import TransferNet
+from graphmeta.sampling.histories import every_event
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.system import System
 from graphmeta.testing import fake_log
@@ -70,7 +73,7 @@ def steps(monkeypatch, name: str) -> list[tuple[bool, set[str], set[str]]]:
 @pytest.mark.parametrize("name", ["mf", "sr_gnn"])
 def test_step_1_leaves_theta_untouched_and_step_2_all_else(monkeypatch, name):
     found = steps(monkeypatch, name)
-    assert [nets for nets, _, _ in found] == [False, True, False, True, False, False]
+    assert [nets for nets, _, _ in found] == [False, True, False, True, False, True, False]
     for nets, theta, body in found:
         assert bool(theta) == nets and bool(body) != nets
         allowed = ("recommender.features.item", "recommender.head")  # "encoder" is not among the tuned
@@ -90,9 +93,9 @@ def test_step_2_samples_negatives_of_the_new_period_and_the_system_keeps_its_sam
     own = system.loss.negatives.sample
     one.retrain(system, one.retrain(system, one.begin(system, period), period), Period.of(LOG, EDGES, 2))
     past = Period.of(LOG, EDGES, 2).past
-    assert [nets for nets, _ in used] == [False, True, False, False]
-    (recent,) = (sample for nets, sample in used if nets)
-    assert recent.items.tolist() == np.unique(past.item[past.time >= EDGES[2]]).tolist()
+    assert [nets for nets, _ in used] == [False, True, False, True, False]
+    for nets, recent in used:
+        assert not nets or recent.items.tolist() == np.unique(past.item[past.time >= EDGES[2]]).tolist()
     assert all(sample is own for nets, sample in used if not nets) and system.loss.negatives.sample is own
     assert own.since == -np.inf and own.items.tolist() == np.unique(past.item).tolist()
 
@@ -113,7 +116,116 @@ def test_offline_leaves_out_the_last_step_1(monkeypatch):
     state = one.begin(system, Period.of(LOG, EDGES, 0))
     for number in (1, 2, 3):
         state = one.retrain(system, state, Period.of(LOG, EDGES, number))
-    assert kinds == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1]
+    assert kinds == [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1]
+
+
+def transferred(net: dict, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The transfer of each row, as section 4.1 prints it, with the biases of the public code."""
+
+    def gelu(x):
+        return x * (1.702 * x).sigmoid()
+
+    made = []
+    for w, hat in zip(old, new, strict=True):
+        stacked = torch.stack([w, hat, (w * hat / (w.norm() + 1e-8)).detach()])
+        for name in ("first", "second"):
+            stacked = gelu(net[f"{name}.weight"] @ stacked + net[f"{name}.bias"][:, None])
+        hidden = gelu(net["full.weight"] @ stacked.flatten() + net["full.bias"])
+        made.append(net["out.weight"] @ hidden + net["out.bias"])
+    return torch.stack(made)
+
+
+class Naive:
+    """Algorithms 1 and 2 for matrix factors trained by the softmax over all items, whole periods per plain step."""
+
+    names = ("features.item.weight", "head.readout.user.weight")
+
+    def __init__(self, system: System, state: dict, *, rates: tuple[float, float], transferred_again: bool) -> None:
+        self.old = {n: system.recommender.get_parameter(n).detach().clone() for n in self.names}
+        self.nets = {n: transfer._with_prefix(state, f"net/{n}/") for n in self.names}
+        self.hat, self.rates, self.again = {n: w.clone() for n, w in self.old.items()}, rates, transferred_again
+
+    def served(self) -> dict:
+        return {n: transferred(self.nets[n], self.old[n], self.hat[n]) for n in self.names}
+
+    def step(self, clicks: tuple, *, theta: bool) -> None:
+        moving = [w for net in self.nets.values() for w in net.values()] if theta else list(self.hat.values())
+        for weight in moving:
+            weight.requires_grad_(True)
+        tables, (user, item) = self.served(), clicks
+        scores = tables[self.names[1]][user] @ tables[self.names[0]].T
+        loss = torch.stack([row.logsumexp(0) - row[i] for row, i in zip(scores, item, strict=True)]).mean()
+        slopes = torch.autograd.grad(loss, moving)
+        for weight, slope in zip(moving, slopes, strict=True):
+            weight.requires_grad_(False)
+            weight -= self.rates[theta] * slope
+
+    def first(self, clicks: tuple) -> None:
+        """A new period: W ← what is served, Ŵ ← W, one step 1."""
+        self.hat = {n: w.clone() for n, w in self.old.items()}
+        self.step(clicks, theta=False)
+
+    def alternated(self, before: tuple, now: tuple, *, rounds: int, online: bool) -> None:
+        def line_4() -> None:
+            self.step(now, theta=True)
+
+        def line_5() -> None:
+            if self.again:
+                self.hat = self.served()
+            self.step(before, theta=False)
+
+        if online:  # Algorithm 2: lines 4 and 5 by turns, then "run line 4" and transfer
+            for _ in range(rounds):
+                line_4()
+                line_5()
+            line_4()
+        else:  # Algorithm 1: step 1, which the first had already, then step 2
+            for number in range(rounds):
+                if number:
+                    line_5()
+                line_4()
+        self.old = self.served()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("restart", [transfer.Retrained(), transfer.Transferred()])
+@pytest.mark.parametrize("offline", [0, 2, 3])
+def test_a_stream_is_the_printed_algorithms(offline: int, restart: transfer.Restart) -> None:
+    head = Dot(UserEmbedding(len(LOG.users), 4))
+    system = System(
+        Recommender(ItemFeatures(LOG.num_items, 4), Clicks(), head),
+        LOG.items,
+        users=LOG.users,
+        samples=every_event,
+        limits={"max_length": 0},
+    )
+    rates, periods = (0.5, 0.2), [Period.of(LOG, EDGES, number) for number in range(4)]
+    one = Transfer(
+        net=SMALL,
+        rounds=2,
+        offline=offline,
+        restart_from=restart,
+        weights=partial(torch.optim.SGD, lr=rates[0]),
+        theta=partial(torch.optim.SGD, lr=rates[1]),
+        batch_sizes=(1000, 1000),
+        penalty=0.0,
+    )
+    torch.manual_seed(3)
+    for weight in system.recommender.parameters():
+        nn.init.normal_(weight)
+    state = one.begin(system, periods[0])
+    naive = Naive(system, state, rates=rates, transferred_again=isinstance(restart, transfer.Transferred))
+    clicks = []
+    for period in periods[1:]:
+        log = period.past
+        chosen = torch.from_numpy(np.flatnonzero((log.time >= period.begin) & (log.time < np.inf)))
+        clicks.append((torch.from_numpy(log.session_user[log.session])[chosen], torch.from_numpy(log.item)[chosen]))
+        state = one.retrain(system, state, period)
+        if len(clicks) > 1:
+            naive.alternated(*clicks[-2:], rounds=2, online=len(clicks) - 1 >= offline)
+        naive.first(clicks[-1])
+        for name, table in naive.served().items():
+            torch.testing.assert_close(system.recommender.get_parameter(name).detach(), table, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["mf", "sr_gnn"])
@@ -307,7 +419,7 @@ def test_requires_grad_of_a_system_in_service_is_never_set(monkeypatch):
     state = one.begin(system, Period.of(LOG, EDGES, 0))
     for number in (1, 2):
         state = one.retrain(system, state, Period.of(LOG, EDGES, number))
-    assert seen == [True] * 4
+    assert seen == [True] * 5
 
 
 def test_a_name_is_in_the_scope_only_below_a_dot():

@@ -23,7 +23,7 @@ class Generated(nn.Module):
     Args:
         name: of the parameter; generator: ``[T, D'] -> [T, …]``, as many numbers as the parameter has.
 
-    Source: MetaCF (Wei et al. 2020), eqs 9–10.
+    Source: MetaCF (Peng et al. 2021), eqs 9–10.
     """
 
     def __init__(self, name: str, generator: nn.Module) -> None:

@@ -202,7 +202,7 @@ class PersonalMapping(nn.Module):
     ``f_u`` is a tanh layer and a linear one; all users' mappings are stacked and trained at once.
 
     Args:
-        learners: the new users; near: linking users of each ``[N, neighbours]``; weight: their ``s``.
+        learners: the new users; near: linking users of each ``[N, neighbours]``; weight: their ``s``, not all 0.
 
     Source: Wang et al. 2018 (CDLFM).
     """

@@ -44,7 +44,8 @@ class UnseenNegativesLoss(nn.Module):
 
     Args:
         comparison: ``(target's score [S], others' [S, N], valid negatives [S, N]) -> [S]``.
-        penalty: λ of ``λ ‖query‖²``, added for heads that score by a query vector.
+        penalty: λ of ``λ (‖p‖² + Σ_i ‖q_i‖²)`` for heads that score by products ``p · q_i``: p is the query vector, i
+            are the compared items. Within tasks, which do not adapt items, it is ``λ ‖p‖²``.
         sums: multiply a sample's loss by its task's number of samples, so that a task's mean is its sum.
 
     Shapes: returns one loss for each real sample, ``[S]``. The head is a :class:`~graphmeta.protocols.ItemScorer`.
@@ -73,6 +74,9 @@ class UnseenNegativesLoss(nn.Module):
         losses = self.comparison(scores[:, 0], scores[:, 1:], real_samples(batch, counts))
         if self.penalty and isinstance(head, ProductHead):
             losses = losses + self.penalty * real_samples(batch, head.query(states, batch)).square().sum(1)
+            if not batch.rows:
+                compared = torch.cat([torch.ones_like(counts[:, :1]), counts], 1)
+                losses = losses + self.penalty * (candidates[every].square().sum(2) * compared).sum(1)
         return losses * _task_sizes(batch, losses) if self.sums else losses
 
     def sample(self, batch: HeteroData, num_items: int) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,16 @@ class Anr(ReviewModel):
     """See :func:`anr`."""
 
     def __init__(
-        self, cut: CrossDomain, texts: Texts, words: WordVectors, extractor: WindowAspects, match: CoAttention
+        self,
+        cut: CrossDomain,
+        texts: Texts,
+        words: WordVectors,
+        extractor: WindowAspects,
+        match: CoAttention,
+        *,
+        user_means: bool = True,
     ) -> None:
-        super().__init__(cut, texts, words)
+        super().__init__(cut, texts, words, user_means=user_means)
         self.extractor, self.importance, self.dropout = extractor, match, nn.Dropout(0.5)
 
     def match(self, user: Tensor, item: Tensor, domain: int) -> Tensor:
@@ -47,6 +54,7 @@ def anr(
     size: int = 10,
     hidden: int = 50,
     vectors: Tensor | None = None,
+    user_means: bool = True,
 ) -> Anr:
     """ANR: aspects from projection and attention, compared with importance weights from co-attention.
 
@@ -57,11 +65,13 @@ def anr(
         cut: the split of users; texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
         width: of word vectors, if none are given; aspects: per document; size: of each; hidden: of the co-attention.
         vectors: pretrained word vectors, frozen. If not given, word vectors are random and trained.
+        user_means: user biases start at the user's damped mean deviation in the other domain; if False, at 0.
 
     Source: Chin et al., ANR: Aspect-based Neural Recommender, CIKM 2018.
     Differs: applied across domains, which ANR is not designed for; no pretraining of the extractor; the user's own
-    review of the item is removed from the item's document; ``b_i`` starts at the item's mean and so includes μ.
+    review of the item is removed from the item's document; ``b_i`` starts at the item's damped mean and so includes
+    μ; ``b_u`` starts at the user's mean deviation, not at random.
     """
     words = WordVectors(len(texts.vocabulary), width, vectors=vectors, frozen=vectors is not None)
     extractor = WindowAspects(words.width, aspects=aspects, size=size)
-    return Anr(cut, texts, words, extractor, CoAttention(size, hidden))
+    return Anr(cut, texts, words, extractor, CoAttention(size, hidden), user_means=user_means)

@@ -8,7 +8,8 @@ their order is ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -76,28 +77,36 @@ class UserTaskSystem(System):
 
 @dataclass(frozen=True)
 class Preset:
-    """Meta-training settings of the family: inner learning rate, sums or means, and the outer optimiser."""
+    """Meta-training settings of the family: inner learning rate, sums or means, outer optimiser, further arguments."""
 
     lr: float
     sums: bool
     optimizer: Scheduled
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments to build the system with."""
-        return {"lr": self.lr, "sums": self.sums}
+        return {"lr": self.lr, "sums": self.sums, **self.options}
 
 
 def paper_preset(rate: float) -> Preset:
-    """Plain gradient descent on sums, as in the paper; such small rates only make sense for sums over all users."""
+    """Plain gradient descent on sums, as in the paper; such small rates only make sense for sums over all users.
+
+    An epoch in one batch is one step: the patience must be hundreds of epochs.
+    """
     return Preset(2e-3, True, Sgd(lr=rate))
 
 
-PAPER = {"meta_cf_g": paper_preset(1e-7), "meta_cf_linear": paper_preset(1e-6), "meta_cf_neural": paper_preset(1e-5)}
+PAPER = {
+    "meta_cf_g": paper_preset(1e-7),
+    "meta_cf_linear": paper_preset(1e-6),
+    "meta_cf_neural": replace(paper_preset(1e-5), options={"residual": False}),
+}
 _MAX_SUPPORT = 50  # support: known items of a user that are read
 DEFAULT = Preset(5e-2, False, Adam(lr=1e-3, weight_decay=0.0))
 
 
-@published("Wei et al. 2020, MetaCF", family="cold_user", equations="2-3", adapts="the user, when recommending")
+@published("Peng et al. 2021, MetaCF", family="cold_user", equations="2-3", adapts="the user, when recommending")
 def bpr_fold_in(
     items: EntityTable,
     *,
@@ -110,17 +119,18 @@ def bpr_fold_in(
 ) -> System:
     """Matrix factorisation of known users; a new user's vector is fitted to their items from a random start.
 
-    ``score_i = p_u · q_i``, trained on ``−log σ(p_u·q_i) − Σ_j log σ(−p_u·q_j) + λ‖p_u‖²``; for a new user ``steps``
-    gradient steps on the same loss update p, with Q frozen.
+    ``score_i = p_u · q_i``, trained on ``−log σ(p_u·q_i) − Σ_j log σ(−p_u·q_j) + λ (‖p_u‖² + ‖q_i‖² + Σ_j ‖q_j‖²)``;
+    for a new user ``steps`` gradient steps on the same loss update p, with Q frozen.
 
     Args:
         users: whose factors are learned; in tasks all users are treated as new.
         width: D; negatives: items sampled per known item; penalty: λ.
         lr, steps: of the fit; more than five steps are chosen on a held-out known item ("BPR_Best").
 
-    Source: MetaCF (Wei et al. 2020), eqs 2–3 and its baseline BPR_K, which despite the name is pointwise.
+    Source: MetaCF (Peng et al. 2021), eqs 2–3 and its baseline BPR_K, which despite the name is pointwise.
     Differs: ``p_u = p + o_u`` with a vector p shared by all users, so that the factors capture what users have in
-    common; the paper has no such term. Its rate and λ are not given.
+    common; the paper has no such term. Its rate and λ are not given. A new user's negatives are sampled outside the
+    known items: they may be items that the user is tested on, as nothing of the query is read.
     """
     head = UserVector(HashedNoise(width, scale=0.1), width, users=UserFeatures(len(users), width))
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), head)
@@ -148,7 +158,7 @@ def user_only_samples(log: EventLog, *, max_length: int = 50) -> Samples:
     return Samples(log.item, at, at, log.item, log.session, None, user)
 
 
-@published("Wei et al. 2020, MetaCF", family="cold_user", equations="8", adapts="the user", encoder="bpr_fold_in")
+@published("Peng et al. 2021, MetaCF", family="cold_user", equations="8", adapts="the user", encoder="bpr_fold_in")
 def meta_cf_g(
     items: EntityTable,
     *,
@@ -166,17 +176,20 @@ def meta_cf_g(
         width: D; negatives: items sampled per target; step, inner: α, K and the order of the meta-gradient.
         sums: losses are sums over a task's targets as in the paper, else means.
 
-    Source: Wei et al., Fast Adaptation for Cold-start Collaborative Filtering with Meta-learning (MetaCF), ICDM
-    2020, eq 8 and Algorithm 1.
+    Source: Peng, Wu, Sun & Wang, Meta-learned ID Embeddings for Online Inductive Recommendation, CCIR 2021 (LNCS
+    13026, pp. 32–44), eq 8 and Algorithm 1; not Wei et al. (ICDM 2020), another method called MetaCF.
     Differs: positives count once (in eqs 2–5 the double sum counts each once per negative); a step's loss is over known
-    items and negatives only; α is larger where losses are means.
+    items and negatives only; α is larger where losses are means; a step's negatives (eq 5) are sampled outside the
+    known items only, in training as in inference, so they may be items of the user's query, while those of the query
+    loss are outside both; Φ starts at the vector that
+    the pretraining users share, where factors are loaded.
     """
     head = UserVector(Mean(), width)
     nn.init.normal_(head.vector, std=0.1)
     return _meta_cf(items, head, None, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
 
-@published("Wei et al. 2020, MetaCF", family="cold_user", equations="9-10", adapts="the user", encoder="bpr_fold_in")
+@published("Peng et al. 2021, MetaCF", family="cold_user", equations="9-10", adapts="the user", encoder="bpr_fold_in")
 def meta_cf_linear(
     items: EntityTable,
     *,
@@ -202,7 +215,7 @@ def meta_cf_linear(
     return _meta_cf(items, _head(width), generator, negatives=negatives, adapted=_Adapted(step, inner, sums))
 
 
-@published("Wei et al. 2020, MetaCF", family="cold_user", equations="9-10", adapts="the user", encoder="bpr_fold_in")
+@published("Peng et al. 2021, MetaCF", family="cold_user", equations="9-10", adapts="the user", encoder="bpr_fold_in")
 def meta_cf_neural(
     items: EntityTable,
     *,
@@ -228,7 +241,7 @@ def meta_cf_neural(
 
 
 @published(
-    "Wei et al. 2020, MetaCF (baseline, reconstructed)",
+    "Peng et al. 2021, MetaCF (baseline, reconstructed)",
     family="cold_user",
     adapts="the prediction layers",
     encoder="bpr_fold_in",

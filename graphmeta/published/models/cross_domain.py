@@ -146,16 +146,17 @@ class DocumentTables(nn.Module):
 class ReviewModel(nn.Module):
     """Predicts a rating from documents: biases of user and item, plus a match of aspects.
 
-    Both biases are trained. The item's starts at its damped mean known rating; the user's at their mean deviation in
-    the domain that is not predicted, which is all that is known of a cold-start user. Items are numbered across both
-    domains, the source's first.
+    Both biases are trained. The item's starts at its damped mean known rating. The user's starts at their damped mean
+    deviation in the domain that is not predicted, so that before training the prediction is that of
+    :class:`Means` with both, plus the match; or, without ``user_means``, at 0, where it stays for cold-start users,
+    whose differences then come from the match only. Items are numbered across both domains, the source's first.
     """
 
-    def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors) -> None:
+    def __init__(self, cut: CrossDomain, texts: Texts, words: WordVectors, *, user_means: bool = True) -> None:
         super().__init__()
         self.documents, self.words = DocumentTables(texts), words
         self.first, self.bias = cut.num_items[0], nn.Parameter(torch.cat(cut.damped()))
-        self.of_user = nn.Parameter(cut.user_bias())
+        self.of_user = nn.Parameter(cut.user_bias() if user_means else torch.zeros(2, len(cut.users)))
 
     def forward(self, rows: Rows) -> Tensor:
         """The predicted ratings, ``[N]``."""
@@ -194,9 +195,16 @@ class Catn(ReviewModel):
     """See :func:`catn`."""
 
     def __init__(
-        self, cut: CrossDomain, texts: Texts, words: WordVectors, extractors: list[AspectExtractor], matching: Matching
+        self,
+        cut: CrossDomain,
+        texts: Texts,
+        words: WordVectors,
+        extractors: list[AspectExtractor],
+        matching: Matching,
+        *,
+        user_means: bool = True,
     ) -> None:
-        super().__init__(cut, texts, words)
+        super().__init__(cut, texts, words, user_means=user_means)
         self.extractors, self.matching = nn.ModuleList(extractors), matching
         aspects, size = extractors[0].gate.shape
         self.query = nn.Parameter(torch.randn(2, aspects, size))
@@ -252,17 +260,20 @@ class AspectSizes:
 
 @dataclass(frozen=True)
 class CatnVariant:
-    """What CATN reads with.
+    """What CATN reads with, and where it starts.
 
     Args:
         attention: attention over words and the aspect correlation S; if False, uniform word weights and no S.
         per_domain: an extractor for each domain instead of one.
         auxiliary: the user's aspects are fused with those of an auxiliary document by like-minded users.
+        user_means: user biases start at the user's damped mean deviation in the other domain; if False, at 0, so that
+            only aspects distinguish cold-start users.
     """
 
     attention: bool = True
     per_domain: bool = True
     auxiliary: bool = True
+    user_means: bool = True
 
 
 VARIANTS = {  # as the paper calls them
@@ -281,6 +292,7 @@ SIMPLE, SHARE, DOUBLE_S, FULL = VARIANTS.values()
         "catn_simple": ("Zhao et al. 2020, CATN (basic)", "variant=SIMPLE"),
         "catn_share": ("Zhao et al. 2020, CATN (attn)", "variant=SHARE"),
         "catn_double": ("Zhao et al. 2020, CATN (doubleS)", "variant=DOUBLE_S"),
+        "catn_zero_start": ("Zhao et al. 2020, CATN (user biases from 0)", "variant=CatnVariant(user_means=False)"),
     },
 )
 def catn(
@@ -313,8 +325,11 @@ def catn(
 
     Source: Zhao et al., CATN: Cross-Domain Recommendation for Cold-Start Users via Aspect Transfer Network, SIGIR 2020.
     Differs: auxiliary documents exist for test users; padding is masked in the softmax; the user's own review of the
-    item is removed from the item's document; one step for both flows, whose rows are mixed in a batch; a cold-start
-    user's bias starts at 0 and is not trained; an unseen item's at the mean of its domain.
+    item is removed from the item's document; one step for both flows, whose rows are mixed in a batch; a user's bias
+    starts at their damped mean deviation in the other domain, not at random, and that of a cold-start user is not
+    trained (``CatnVariant(user_means=False)`` starts at 0 and keeps the other differences); an item's bias starts at
+    its damped mean rating, an unseen item's at the mean of its domain, not at 0; fusion starts at the user's own
+    aspects.
     """
     if not isinstance(variant, CatnVariant):
         raise InputError(f"variant={variant!r} must be SIMPLE, SHARE, DOUBLE_S, FULL or another CatnVariant(…)")
@@ -330,6 +345,7 @@ def catn(
         )
         for _ in range(2 if variant.per_domain else 1)
     ]
-    model = Catn(cut, texts, words, extractors, Matching(sizes.size, related=variant.attention))
+    matching = Matching(sizes.size, related=variant.attention)
+    model = Catn(cut, texts, words, extractors, matching, user_means=variant.user_means)
     model.by_flow = by_flow
     return model

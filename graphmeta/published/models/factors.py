@@ -17,6 +17,7 @@ from graphmeta.nn.cross_domain.factors import (
     Mapping,
     PersonalMapping,
     SimilarityFactors,
+    UserVectors,
     user_similarity,
     user_table,
 )
@@ -86,14 +87,12 @@ class MappedFactors(nn.Module):
         training, validation = (rows.to(device_of(self)) for rows in _train_validation(cut.ratings()))
         mapping: Any = self.mapping
         sides: Any = self.factors.sides
-        learners, (source, target) = mapping.learners, sides
+        learners, vectors = mapping.learners, [_frozen(side) for side in sides]
 
         def held_out() -> dict[str, float]:
             return rating_errors(predict(self.factors, validation), validation.rating.cpu())
 
         def losses(at: Tensor) -> Tensor:
-            with torch.no_grad():
-                vectors = source.eval().vectors, target.eval().vectors
             return mapping.losses(learners[at], *vectors)
 
         return [
@@ -147,7 +146,8 @@ def cdlfm(
 
     Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
     DASFAA 2018. Differs: the similarity is :func:`~graphmeta.nn.cross_domain.factors.user_similarity`; mappings are
-    networks, not boosted trees, trained jointly for all cold-start users.
+    networks, not boosted trees, trained jointly for all cold-start users; a cold-start user who resembles no linking
+    user learns from as many random ones with equal weights.
     """
     similarities = [user_similarity(*_table(cut, domain, centred=False)) for domain in (SOURCE, TARGET)]
     first, second = (
@@ -155,7 +155,7 @@ def cdlfm(
         for of_items, of_users in zip(cut.damped(), similarities, strict=True)
     )
     cold, linking = (torch.from_numpy(np.flatnonzero(chosen)) for chosen in (cut.is_cold, cut.role == LINKING))
-    weight, near = similarities[SOURCE][cold][:, linking].topk(min(neighbours, len(linking)), 1)
+    weight, near = _nearest(similarities[SOURCE][cold][:, linking], min(neighbours, len(linking)))
     mapping = PersonalMapping(cold, linking[near], weight, users=len(cut.users), width=width + 1)
     return MappedFactors(TwoDomainFactors((first, second)), mapping)
 
@@ -198,6 +198,16 @@ def r_dfm(
     return _denoised(cut, texts, words, width=width, shrink=shrink)
 
 
+def _frozen(side: Side) -> UserVectors:
+    """The user vectors of a domain in eval mode, as constants."""
+
+    @torch.no_grad()
+    def vectors(user: Tensor) -> Tensor:
+        return side.eval().vectors(user)
+
+    return vectors
+
+
 class DocumentMean(nn.Module):
     """The mean word vector of each document, ``[N] -> [N, D]``."""
 
@@ -235,6 +245,15 @@ def _denoised(
             )
         )
     return MappedFactors(TwoDomainFactors((sides[0], sides[1])), _mapping(cut, width + 1, mlp=True))
+
+
+def _nearest(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Similarity and column of the most similar, ``[N, count]``; random ones, with weight 1, where none is similar."""
+    weight, near = similarity.topk(count, 1)
+    alone = weight.sum(1) == 0
+    key = torch.from_numpy(np.random.default_rng(0).random((int(alone.sum()), similarity.shape[1])))
+    near[alone], weight[alone] = key.argsort(1)[:, :count], 1.0
+    return weight, near
 
 
 def _mapping(cut: CrossDomain, width: int, *, mlp: bool) -> Mapping:
