@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Events, Limits, LogOptions, MaxLength, MaxSupport, SplitOptions, flattened
+from graphmeta.cli.options import (
+    Events,
+    FileOptions,
+    Limits,
+    LogOptions,
+    MaxLength,
+    MaxSupport,
+    SplitOptions,
+    flattened,
+)
 from graphmeta.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
@@ -212,6 +221,7 @@ class TrainingOptions:
 @flattened
 def fit(
     reading: LogOptions,
+    files: FileOptions,
     out: Out,
     training: TrainingOptions,
     cut: SplitOptions,
@@ -237,12 +247,14 @@ def fit(
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
     _ready(name_of_system, out, users=users)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
-    log, name = reading.log(), reading.events.name
-    if reading.attributes is not None or reading.types is not None:
+    log, name = reading.log(files), reading.events.name
+    if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    work = job.Job(training.plan(limits, users=users), reading.columns(), rules, name, out, resume, keep_histories)
+    whole = log if split.valid_from is None else log.before(split.valid_from)
+    console.say("training part: " + console.left_out(whole, split.train, rules))
+    work = job.Job(training.plan(limits, users=users), reading.columns(files), rules, name, out, resume, keep_histories)
     _train(work, log, split)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
 
@@ -272,7 +284,12 @@ def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
 @app.command()
 def recommend(
     folder: Model,
-    session: Annotated[list[str], typer.Option("--session", help="Item ids, oldest first; may be repeated.")],
+    session: Annotated[
+        list[str],
+        typer.Option(
+            "--session", help="Item ids as A,B, oldest first, ids with commas in quotes: '\"a, b\",c'; may be repeated."
+        ),
+    ],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     user: Annotated[str | None, typer.Option("--user", help="User id of the sessions.")] = None,
     history: Annotated[
@@ -286,10 +303,12 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Recommend the next items of sessions; the sessions may be new."""
+    from graphmeta.cli.session_ids import session_of
     from graphmeta.published.load import load
 
     model = load(_model(folder))
-    sessions = [_parts(text) for text in session]
+    known_items = {str(one) for one in model.items.ids}
+    sessions = [session_of(text, known_items) for text in session]
     whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
     known = _known_sessions(model, user, history)
     rankings = model.recommend_many(sessions, k, users=whose, history=known, times=when, unknown=unknown)
@@ -309,6 +328,7 @@ def recommend(
 @flattened
 def graph(
     reading: LogOptions,
+    files: FileOptions,
     out: Out,
     min_item_support: Support = 1,
     min_session_length: Length = 1,
@@ -321,10 +341,14 @@ def graph(
     from graphmeta.cli.fit_job import check_folder
     from graphmeta.data.graph import build_graph
     from graphmeta.data.graph_files import node_names, save_graph, session_number
+    from graphmeta.evaluation.protocol import Rules
     from graphmeta.plots.session_graph import neighbourhood
 
     check_folder(out)
-    log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    whole = reading.log(files)
+    log = whole.filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    if log is not whole:
+        console.say(console.left_out(whole, log, Rules(0, 0, min_item_support, min_session_length)))
     centre = session_number(log, around)
     built, picture = build_graph(log), out / "session.png"
     names = node_names(log)
@@ -358,6 +382,7 @@ class StreamOptions:
 @flattened
 def stream(
     reading: LogOptions,
+    files: FileOptions,
     out: Out,
     service: StreamOptions,
     resume: Resume = False,
@@ -378,7 +403,7 @@ def stream(
         names, out, resume=resume, **{k: v for k, v in asdict(service).items() if k != "system"}
     )
     with _interruptible(out, what="period", mark="stream.json"):
-        console.periods(stream_job.run_stream(work, reading.log(), say=console.say))
+        console.periods(stream_job.run_stream(work, reading.log(files), say=console.say))
     console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
 
 
@@ -411,14 +436,9 @@ def _ready(system: str, out: Path, *, users: bool) -> None:
     plots.figure(1, 1)
 
 
-def _parts(text: str) -> list[str]:
-    """Split at commas, or at spaces if there are none."""
-    return [part.strip() for part in (text.split(",") if "," in text else text.split())]
-
-
 def _seconds(text: str) -> list[float]:
     try:
-        return [float(part) for part in _parts(text)]
+        return [float(part) for part in text.replace(",", " ").split()]
     except ValueError:
         raise InputError(f"--times {text!r} must be seconds, one number per item of the session") from None
 

@@ -179,7 +179,7 @@ def read_like(system: System, events: Path) -> EventLog:
     if columns is None or columns.get("user") is None:
         why = "not written by fit or run" if columns is None else "fitted to a log without users (--user)"
         raise InputError(f"the model was {why}, so the columns of {events.name} are unknown; use it from Python")
-    return Columns(**columns).read(events)
+    return Columns.from_json(columns).read(events)
 
 
 def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result], *, keep_histories: bool) -> None:
@@ -214,7 +214,7 @@ def score(folder: Path, events: Path, *, bar: Bar) -> Scored:
         raise InputError(
             f"{folder}: not written by fit or run, so its training period is unknown; evaluate it from Python"
         )
-    columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
+    columns, rules = Columns.from_json(notes["columns"]), Rules(**notes["rules"])
     # A model without users needs no user column, unless sessions are defined by user.
     plain = system.users is None and columns.session is not None and not system.reads_history
     log = (replace(columns, user=None) if plain else columns).read(events)

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from graphmeta.data.columns import column, numbers, read_frame, seconds
+from graphmeta.data.columns import column, numbers
 from graphmeta.data.events import EventLog
+from graphmeta.data.table_files import read_frame
 from graphmeta.data.tables import EntityTable
+from graphmeta.data.times import seconds
 from graphmeta.errors import InputError
 
 _LINES = ", one session per line"
