@@ -114,7 +114,7 @@ def test_a_time_of_another_format_is_named() -> None:
         times_of("01.02.2020", "2020-01-01", form="%d.%m.%Y")
     with pytest.raises(InputError, match="row 1: the time '01.02.2020' cannot be read.*--time-format"):
         times_of("01.02.2020")
-    for wrong in ("days", "YYYY-MM-DD", ""):
+    for wrong in ("days", "YYYY-MM-DD", "", "%", "%Q", "ISO8601"):
         with pytest.raises(InputError, match="neither a pattern"):
             ReadOptions(time_format=wrong)
 
@@ -269,7 +269,7 @@ def test_any_separator_with_and_without_header(mark: str, header: bool, tmp_path
     ("text", "says"),
     [
         ("1,2014-04-07T10:51:09Z,214536502\n1,2014-04-07T10:54:09Z,214536500\n", "without header.*--no-header"),
-        ("s|i|t\n1|a|1\n", r"separator.*--sep"),
+        ("s/i/t\n1/a/1\n", r"separator.*--sep"),
         ("s i t\n1 a 1\n", r"separator.*--sep"),
     ],
 )
@@ -400,6 +400,13 @@ def test_categories_joined_by_a_bar_are_questioned() -> None:
     with warned():
         assert EntityTable.read(table, key="i", several={"genre": "|"}).several["genre"].size == 3
         EntityTable.read(frame(i=range(4), name=["x|1", "y|2", "z|3", "u"]), key="i")
+
+
+def test_an_empty_separator_is_refused() -> None:
+    with pytest.raises(InputError, match="needs a separator"):
+        EntityTable.read(frame(i=[1], c=["x"]), key="i", several={"c": ""})
+    with pytest.raises(InputError, match="separator .* is empty"):
+        ReadOptions(sep="")
 
 
 def test_options_are_stored_as_json() -> None:

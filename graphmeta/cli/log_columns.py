@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,13 @@ class Columns:
     options: ReadOptions = ReadOptions()
     actions: ActionWeights | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The columns and options as JSON values."""
+        return asdict(self)
+
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Columns:
-        """The columns that ``asdict`` gave, also without the later fields."""
+        """What :meth:`to_json` gave; an earlier version gave neither options nor actions."""
         options, actions = stored.get("options", {}), stored.get("actions")
         given = {name: one for name, one in stored.items() if name not in ("options", "actions")}
         return cls(**given, options=ReadOptions(**options), actions=actions and ActionWeights(**actions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Container
 
 from graphmeta.errors import InputError
@@ -25,7 +26,9 @@ def session_of(given: str, known: Container[str]) -> list[str]:
     if '"' not in given:
         return [part.strip() for part in (given.split(",") if mark == "," else given.split())]
     try:
-        parts = next(csv.reader([given], delimiter=mark, skipinitialspace=True, strict=True), [])
+        parts = next(
+            csv.reader([re.sub(r'"\s+,', '",', given)], delimiter=mark, skipinitialspace=True, strict=True), []
+        )
     except csv.Error:
         raise InputError(f"--session {given!r} has a quote that is not closed; quote ids as in '\"a, b\",c'") from None
     return [part.strip() for part in parts if part.strip() or mark == ","]

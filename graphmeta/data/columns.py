@@ -55,7 +55,7 @@ def _header_remedy(frame: pd.DataFrame) -> str:
             "(--no-header --item 2)"
         )
     if len(names) == 1 and re.search(r"[^\w\s.-]|\s", names[0]):
-        return "; a single column: name the separator of the file, such as ReadOptions(sep='|') (--sep '|')"
+        return "; a single column: name the separator of the file, such as ReadOptions(sep='~') (--sep '~')"
     return ""
 
 

@@ -57,7 +57,7 @@ class ReadOptions:
             raise InputError(f"where={{{empty!r}: []}} selects no row; name the values to read")
         if self.sep == "":
             raise InputError("the separator (sep, --sep) is empty; name one, such as ',' or '::'")
-        if self.time_format is not None and self.time_format not in TIME_UNITS and "%" not in self.time_format:
+        if self.time_format is not None and not _is_time_format(self.time_format):
             raise InputError(
                 f"the time format {self.time_format!r} is neither a pattern such as '%d.%m.%Y %H:%M' nor a unit "
                 f"({', '.join(TIME_UNITS)}); correct it (time_format, --time-format)"
@@ -70,6 +70,16 @@ class ReadOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values; ``ReadOptions(**stored)`` restores them."""
         return asdict(self)
+
+
+def _is_time_format(form: str) -> bool:
+    if form in TIME_UNITS:
+        return True
+    try:
+        pd.to_datetime(["2000"], format=form, errors="coerce")
+    except ValueError:  # an unknown directive
+        return False
+    return "%" in form
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,7 +134,7 @@ def _decoded(path: Path, encoding: str) -> str:
 
 def _separator(first: str, usual: str) -> str:
     """The separator of the file type, unless the first line contains only another one, or ``::`` most often."""
-    marks = (usual, ",", "\t", ";")
+    marks = (usual, ",", "\t", ";", "|")
     if first.count("::") >= max(1, *(first.count(mark) for mark in marks)):
         return "::"
     return next((mark for mark in marks if mark in first), usual)

@@ -86,7 +86,7 @@ class EntityTable:
                 ``{"genres": "|"}``; a cell may also be a list or an array.
 
         Raises:
-            InputError: a missing column, a missing id or a duplicate id.
+            InputError: a missing column, a missing id or a duplicate id, an unknown type or an empty separator.
 
         Warns:
             UserWarning: a categorical column with nearly as many values as rows, or with several values per cell.
@@ -96,6 +96,8 @@ class EntityTable:
         strange = next((kind for kind in types.values() if kind not in TYPES), None)
         if strange is not None:
             raise InputError(f"no column type is called {strange!r}; there are {', '.join(sorted(TYPES))}")
+        if "" in many.values():
+            raise InputError("a column of several values needs a separator, such as several={'genre': '|'}")
         others = (key, label, *many, *types)
         names = [c for c in frame.columns if c not in others] if attributes is None else attributes
         names = [names] if isinstance(names, str) else names
