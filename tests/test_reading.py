@@ -142,7 +142,7 @@ def test_words_for_missing_values_are_categories(tmp_path: Path) -> None:
     assert np.array_equal(table.columns["price"].values, [3, np.nan, np.nan, 5], equal_nan=True)
 
 
-def test_an_id_that_looks_like_a_missing_value_is_questioned(tmp_path: Path) -> None:
+def test_an_id_written_like_a_missing_value_is_questioned(tmp_path: Path) -> None:
     path = written(tmp_path, "s,i\n1,NA\n1,b\n")
     with warned("the item 'NA' looks like a missing value"):
         assert gm.EventLog.read(path, session="s", item="i").items.ids.tolist() == ["NA", "b"]
