@@ -399,6 +399,7 @@ def test_categories_joined_by_a_bar_are_questioned() -> None:
         EntityTable.read(table, key="i")
     with warned():
         assert EntityTable.read(table, key="i", several={"genre": "|"}).several["genre"].size == 3
+        assert EntityTable.read(table, key="i", types={"genre": "categorical"}).attributes["genre"].size == 5
         EntityTable.read(frame(i=range(4), name=["x|1", "y|2", "z|3", "u"]), key="i")
 
 

@@ -89,7 +89,8 @@ class EntityTable:
             InputError: a missing column, a missing id or a duplicate id, an unknown type or an empty separator.
 
         Warns:
-            UserWarning: a categorical column with nearly as many values as rows, or with several values per cell.
+            UserWarning: a categorical column with nearly as many values as rows, or with several values per cell, unless
+                ``types`` declares it as categorical.
         """
         frame, options = read_frame(source), table_of(source).options
         many, types = several or {}, types or {}
@@ -111,7 +112,7 @@ class EntityTable:
             parsers["\0label"] = lambda frame: text(column(frame, label, "label")).to_numpy(dtype=object)
         frame, found = parse_rows(frame, parsers, drop=options.drop_bad_rows)
         keys, labels = found.pop("\0key"), found.pop("\0label", None)
-        for name in reading:
+        for name in reading.keys() - types.keys():
             question_column(name, found[name])
         return cls(keys, found, labels, complete)
 
