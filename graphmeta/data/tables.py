@@ -89,7 +89,7 @@ class EntityTable:
             InputError: a missing column, a missing id or a duplicate id, an unknown type or an empty separator.
 
         Warns:
-            UserWarning: a categorical column with nearly as many values as rows, or with several values per cell, unless
+            UserWarning: a categorical column with nearly as many values as rows, or with several per cell, unless
                 ``types`` declares it as categorical.
         """
         frame, options = read_frame(source), table_of(source).options
