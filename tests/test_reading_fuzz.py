@@ -173,6 +173,7 @@ def test_a_random_file_is_an_item_table_or_an_input_error(tmp_path_factory, case
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_2000_random_files_are_logs_or_input_errors(tmp_path_factory, case) -> None:
@@ -180,6 +181,7 @@ def test_2000_random_files_are_logs_or_input_errors(tmp_path_factory, case) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases(), KINDS)
 def test_2000_random_files_are_item_tables_or_input_errors(tmp_path_factory, case, kinds) -> None:
@@ -232,6 +234,7 @@ def test_the_command_line_writes_all_or_nothing(tmp_path_factory, no_picture, ca
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_the_command_line_writes_all_or_nothing_2000(tmp_path_factory, no_picture, capsys, case) -> None:
