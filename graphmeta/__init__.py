@@ -20,6 +20,9 @@ _HOME = {
     # data
     "EventLog": "graphmeta.data.events",
     "EntityTable": "graphmeta.data.tables",
+    "ReadOptions": "graphmeta.data.read_options",
+    "Inactivity": "graphmeta.data.read_options",
+    "ActionWeights": "graphmeta.data.read_options",
     "build_graph": "graphmeta.data.graph",
     "split_by_time": "graphmeta.data.splits",
     "split_by_user": "graphmeta.data.splits",

@@ -9,6 +9,9 @@ from graphmeta.adapt.step import Gradient as Gradient
 from graphmeta.adapt.step import LearnedRates as LearnedRates
 from graphmeta.data.events import EventLog as EventLog
 from graphmeta.data.graph import build_graph as build_graph
+from graphmeta.data.read_options import ActionWeights as ActionWeights
+from graphmeta.data.read_options import Inactivity as Inactivity
+from graphmeta.data.read_options import ReadOptions as ReadOptions
 from graphmeta.data.splits import split_by_item as split_by_item
 from graphmeta.data.splits import split_by_time as split_by_time
 from graphmeta.data.splits import split_by_user as split_by_user

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from graphmeta.cli import commands
 from graphmeta.cli.commands import app, main
-from graphmeta.cli.options import LogOptions
+from graphmeta.cli.options import FileOptions, LogOptions
 from graphmeta.data.graph_files import load_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -267,7 +267,7 @@ def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: P
 def test_fit_and_graph_read_a_log_with_the_same_options():
     group = get_command(app)
     reading, (fit, graph) = (
-        list(inspect.signature(LogOptions).parameters),
+        [*inspect.signature(LogOptions).parameters, *inspect.signature(FileOptions).parameters],
         (group.commands[n] for n in ("fit", "graph")),
     )
     for command in (fit, graph):
@@ -386,7 +386,8 @@ def test_a_bad_log_is_one_line_and_leaves_nothing(name: str, tmp_path: Path, cap
 BAD_OPTIONS = {
     "missing file": (["--time", "at"], "no such file"),
     "unknown system": (["--system", "srgnn"], "'sr_gnn'"),
-    "item table without an item": (["--items", "few.csv"], "no row for"),
+    "item table without any item": (["--items", "items.csv", "--item-key", "kind"], "occurs twice"),
+    "item table of other items": (["--items", "items.csv", "--item-key", "name"], "none of the 40 items"),
     "item table without the column": (["--items", "items.csv", "--attributes", "colour"], "colour"),
     "item table without the key": (["--items", "items.csv", "--item-key", "sku"], "items.csv: no column 'sku'"),
     "attributes of nothing": (["--attributes", "kind"], "--items"),

@@ -24,6 +24,7 @@ from graphmeta.testing import fake_log
 
 ROOT = Path(__file__).parents[1]
 API = {
+    *("ReadOptions", "Inactivity", "ActionWeights"),
     *("EventLog", "EntityTable", "build_graph", "split_by_time", "split_by_user", "split_by_item"),
     *(
         "prefixes",

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphmeta.data.columns import column, ids, numbers, read_frame, seconds
+from graphmeta.data.columns import column, ids, numbers
+from graphmeta.data.table_files import read_frame
 from graphmeta.data.tables import EntityTable, Several, locate
+from graphmeta.data.times import seconds
 from graphmeta.errors import InputError
 
 NOON = 1714564800.0  # 2024-05-01 12:00:00 UTC
@@ -130,11 +132,11 @@ def test_whole_numbers_become_int(values: pd.Series, expected: list[int]) -> Non
     [
         (series("007", "8"), ["007", "8"]),
         (series("a", "8"), ["a", "8"]),
-        (series("1.0", "2"), ["1.0", "2"]),
+        (series("1.5", "2.0"), ["1.5", "2.0"]),
         (series("-0", "1"), ["-0", "1"]),
         (series("+1", " 2"), ["+1", " 2"]),
         (series("٣", "4"), ["٣", "4"]),
-        (series("ß", "日本", ""), ["ß", "日本", ""]),
+        (series("ß", "日本", "-"), ["ß", "日本", "-"]),
         (series(2**63, 1), [str(2**63), "1"]),
         (series(10**30, 1), [str(10**30), "1"]),
         (series(2**64 - 1, 1, dtype="uint64"), [str(2**64 - 1), "1"]),
@@ -181,9 +183,11 @@ def test_categories_count_as_what_they_hold() -> None:
     assert ids(column(frame, "t", "item"), "item").tolist() == ["x", "y", "x"]
 
 
-@given(st.lists(st.integers(-(2**70), 2**70), min_size=1) | st.lists(st.text(), min_size=1))
+@given(st.lists(st.integers(-(2**70), 2**70), min_size=1) | st.lists(st.text().filter(str.strip), min_size=1))
 def test_ids_equal_those_in_the_file(values: list) -> None:
-    found = ids(pd.Series(values, dtype=object), "item").tolist()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* (differ by blanks|missing value)")
+        found = ids(pd.Series(values, dtype=object), "item").tolist()
     assert [str(v) for v in found] == [str(v) for v in values]
     assert len({type(v) for v in found}) == 1
 
@@ -346,9 +350,9 @@ def test_an_item_without_a_row() -> None:
     frame = pd.DataFrame({"sku": ["a", "b"], "brand": ["X", "Y"], "title": ["A", "B"]})
     wanted = np.array(["b", "z", "a"], dtype=object)
     with pytest.raises(InputError, match=r"item table: no row for 'z', which has events \(1 such ids\)"):
-        EntityTable.read(frame, key="sku").aligned(wanted)
+        EntityTable.read(frame, key="sku", complete=True).aligned(wanted)
     with pytest.raises(InputError, match="user table: no row for 'z'"):
-        EntityTable.read(frame, key="sku").aligned(wanted, "user")
+        EntityTable.read(frame, key="sku", complete=True).aligned(wanted, "user")
     table = EntityTable.read(frame, key="sku", label="title", complete=False).aligned(wanted)
     assert table.ids.tolist() == ["b", "z", "a"]
     assert table.attributes["brand"].codes.tolist() == [2, 0, 1]

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Events, Limits, LogOptions, MaxLength, MaxSupport, SplitOptions, flattened
+from graphmeta.cli.options import (
+    Events,
+    FileOptions,
+    Limits,
+    LogOptions,
+    MaxLength,
+    MaxSupport,
+    SplitOptions,
+    flattened,
+)
 from graphmeta.errors import DivergedError, InputError, plain
 
 if TYPE_CHECKING:
@@ -212,6 +221,7 @@ class TrainingOptions:
 @flattened
 def fit(
     reading: LogOptions,
+    files: FileOptions,
     out: Out,
     training: TrainingOptions,
     cut: SplitOptions,
@@ -237,12 +247,14 @@ def fit(
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
     _ready(name_of_system, out, users=users)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
-    log, name = reading.log(), reading.events.name
-    if reading.attributes is not None or reading.types is not None:
+    log, name = reading.log(files), reading.events.name
+    if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    work = job.Job(training.plan(limits, users=users), reading.columns(), rules, name, out, resume, keep_histories)
+    whole = log if split.valid_from is None else log.before(split.valid_from)
+    console.say("training part: " + console.left_out(whole, split.train, rules))
+    work = job.Job(training.plan(limits, users=users), reading.columns(files), rules, name, out, resume, keep_histories)
     _train(work, log, split)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
 
@@ -291,7 +303,8 @@ def recommend(
         list[str],
         typer.Option(
             "--session",
-            help="Item ids, oldest first, separated by commas, or by blanks if no id has one; may be repeated.",
+            help="Item ids, oldest first, separated by commas, or by blanks if no id has one; ids with commas in "
+            "quotes: '\"a, b\",c'; may be repeated.",
         ),
     ],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
@@ -310,7 +323,7 @@ def recommend(
     from graphmeta.published.load import load
 
     model = load(_model(folder))
-    sessions = [_items_of(model, text) for text in session]
+    sessions = _sessions_of(model, session)
     whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
     known = _known_sessions(model, user, history)
     rankings = model.recommend_many(sessions, k, users=whose, history=known, times=when, unknown=unknown)
@@ -332,6 +345,7 @@ def recommend(
 @flattened
 def graph(
     reading: LogOptions,
+    files: FileOptions,
     out: Out,
     min_item_support: Support = 1,
     min_session_length: Length = 1,
@@ -344,10 +358,14 @@ def graph(
     from graphmeta.cli.fit_job import check_folder
     from graphmeta.data.graph import build_graph
     from graphmeta.data.graph_files import node_names, save_graph, session_number
+    from graphmeta.evaluation.protocol import Rules
     from graphmeta.plots.session_graph import neighbourhood
 
     check_folder(out)
-    log = reading.log().filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    whole = reading.log(files)
+    log = whole.filter(min_item_support=min_item_support, min_session_length=min_session_length)
+    if log is not whole:
+        console.say(console.left_out(whole, log, Rules(0, 0, min_item_support, min_session_length)))
     centre = session_number(log, around)
     built, picture = build_graph(log), out / "session.png"
     names = node_names(log)
@@ -381,6 +399,7 @@ class StreamOptions:
 @flattened
 def stream(
     reading: LogOptions,
+    files: FileOptions,
     out: Out,
     service: StreamOptions,
     resume: Resume = False,
@@ -401,7 +420,7 @@ def stream(
         names, out, resume=resume, **{k: v for k, v in asdict(service).items() if k != "system"}
     )
     with _interruptible(out, what="period", mark="stream.json"):
-        console.periods(stream_job.run_stream(work, reading.log(), say=console.say))
+        console.periods(stream_job.run_stream(work, reading.log(files), say=console.say))
     console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
 
 
@@ -434,34 +453,31 @@ def _ready(system: str, out: Path, *, users: bool) -> None:
     plots.figure(1, 1)
 
 
-def _parts(text: str) -> list[str]:
-    """Split at commas, or at spaces if there are none."""
-    return [part.strip() for part in (text.split(",") if "," in text else text.split())]
-
-
-def _items_of(model: Trained, text: str) -> list[str]:
-    """The item ids of a session; an id may have blanks, or commas if it is the only one.
+def _sessions_of(model: Trained, texts: Sequence[str]) -> list[list[str]]:
+    """The item ids of sessions; an id may have blanks, or commas if it is quoted or the only one.
 
     Raises:
         InputError: a text with blanks, of which neither the whole nor any part is known.
     """
+    from graphmeta.cli.session_ids import session_of
     from graphmeta.sampling.queries import knows_any
 
-    whole = text.strip()
-    parts = [part for part in _parts(text) if part]
-    if whole and knows_any(model.items, [whole]):
-        return [whole]
-    if "," not in text and len(parts) > 1 and not knows_any(model.items, parts):
-        raise InputError(
-            f"neither {whole!r} nor any of its parts {', '.join(map(repr, parts))} is an item known to this model; "
-            f"separate ids that have blanks by commas"
-        )
-    return parts
+    known, sessions = {str(one) for one in model.items.ids}, []
+    for text in texts:
+        parts = session_of(text, known)
+        unmarked = "," not in text and '"' not in text
+        if unmarked and len(parts) > 1 and not knows_any(model.items, parts):
+            raise InputError(
+                f"neither {text.strip()!r} nor any of its parts {', '.join(map(repr, parts))} is an item known to this "
+                f"model; separate ids that have blanks by commas"
+            )
+        sessions.append(parts)
+    return sessions
 
 
 def _seconds(text: str) -> list[float]:
     try:
-        return [float(part) for part in _parts(text)]
+        return [float(part) for part in text.replace(",", " ").split()]
     except ValueError:
         raise InputError(f"--times {text!r} must be seconds, one number per item of the session") from None
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphmeta.data.events import EventLog
     from graphmeta.data.splits import Split
     from graphmeta.evaluation.examples import Example
+    from graphmeta.evaluation.protocol import Rules
     from graphmeta.evaluation.ranking import Result
     from graphmeta.retrain.stream import PeriodReport
     from graphmeta.system import Recommendation
@@ -75,6 +76,15 @@ def sizes(log: EventLog, split: Split) -> str:
     sessions = ", ".join(f"{part.num_sessions:,} to {name}" for part, name in parts)
     lost = f"; {split.unknown:,} later clicks on items without training events are ignored" if split.unknown else ""
     return f"{log.num_events:,} events; sessions: {sessions}; {split.train.num_items:,} candidate items{lost}"
+
+
+def left_out(log: EventLog, kept: EventLog, rules: Rules) -> str:
+    """The number of sessions, events and items that the filters left out of a log, in one line."""
+    limits = f"items of at least {rules.min_item_support} events, sessions of at least {rules.min_session_length}"
+    names = {"num_sessions": "sessions", "num_events": "events", "num_items": "items"}
+    both = {name: (getattr(log, field), getattr(kept, field)) for field, name in names.items()}
+    parts = [f"{whole - left:,} of {whole:,} {name}" for name, (whole, left) in both.items()]
+    return f"filters ({limits}; --min-item-support, --min-session-length) leave out {', '.join(parts)}"
 
 
 def statistics(graph: HeteroData, title: str) -> None:

@@ -32,7 +32,7 @@ def read_like(system: System, events: Path) -> EventLog:
     if columns is None or columns.get("user") is None:
         why = "not written by fit or run" if columns is None else "fitted to a log without users (--user)"
         raise InputError(f"the model was {why}, so the columns of {events.name} are unknown; use it from Python")
-    return _read(Columns(**columns), events)
+    return _read(Columns.from_json(columns), events)
 
 
 def _read(columns: Columns, events: Path) -> EventLog:
@@ -85,7 +85,7 @@ def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) 
         raise InputError(
             f"{folder}: not written by fit or run, so its training period is unknown; evaluate it from Python"
         )
-    columns, rules = Columns(**notes["columns"]), Rules(**notes["rules"])
+    columns, rules = Columns.from_json(notes["columns"]), Rules(**notes["rules"])
     others = [] if history is None else [read_like(system, history)]
     # A model without users needs no user column, unless sessions are defined by user.
     plain = system.users is None and columns.session is not None and not system.reads_history and not others

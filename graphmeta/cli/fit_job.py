@@ -140,7 +140,7 @@ def _notes(job: Job, plan: Plan, log: EventLog, split: Split, history: list[Repo
     return {
         **plan.settings(),
         "best_epoch": max(report.epoch for report in history if report.best) + 1,
-        "columns": asdict(job.columns),
+        "columns": job.columns.to_json(),
         "rules": asdict(job.rules),
         "cuts": cuts(log, split),
         "source": job.source,

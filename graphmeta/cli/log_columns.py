@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from graphmeta.data.events import EventLog, Inactivity
+from graphmeta.data.events import EventLog
+from graphmeta.data.read_options import ActionWeights, Inactivity, ReadOptions
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names of an event file, and the inactivity in seconds that ends a session without a session column."""
+    """Columns of an event file and how it is read; stored in the model, so that later files are read like it.
+
+    Args:
+        inactivity_seconds: what ends a session without a session column.
+        options: of reading the file.
+        actions: the column of actions and the weight of each, the value of the events.
+    """
 
     item: str
     session: str | None = None
     time: str | None = None
     user: str | None = None
     inactivity_seconds: float = 3600.0
+    options: ReadOptions = ReadOptions()
+    actions: ActionWeights | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The columns and options as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Columns:
+        """What :meth:`to_json` gave; an earlier version gave neither options nor actions."""
+        options, actions = stored.get("options", {}), stored.get("actions")
+        given = {name: one for name, one in stored.items() if name not in ("options", "actions")}
+        return cls(**given, options=ReadOptions(**options), actions=actions and ActionWeights(**actions))
 
     def read(self, events: Path, *, items: EntityTable | None = None, users: EntityTable | None = None) -> EventLog:
         """Read the log from this file."""
         return EventLog.read(
-            events,
+            self.options.of(events),
             session=self.session or Inactivity(self.inactivity_seconds),
             item=self.item,
             time=self.time,
             user=self.user,
+            value=self.actions,
             items=items,
             users=users,
         )
@@ -41,11 +64,25 @@ class ItemColumns:
         attributes: the categorical columns, as ``A,B``; all others if not given.
         types: the columns of other types, as ``price=numeric,title=text``.
         label: the column of names.
+        several: the columns with several values per cell and their separator, each as ``genre=|``.
     """
 
     attributes: str | None = None
     types: str | None = None
     label: str | None = None
+    several: tuple[str, ...] = ()
+
+    def separators(self) -> dict[str, str]:
+        """The separator of each column with several values per cell.
+
+        Raises:
+            InputError: a part that is not ``column=separator``, or a column that another option names too.
+        """
+        found = dict(_pair(part, "--several", "column=separator, such as 'genre=|'") for part in self.several)
+        twice = next((name for name in found if name in self.kinds() or name in (self.names() or ())), None)
+        if twice is not None:
+            raise InputError(f"column {twice!r} is given two types, by --several and another option; keep one")
+        return found
 
     def names(self) -> list[str] | None:
         """The categorical columns."""
@@ -69,24 +106,33 @@ class ItemColumns:
 
 
 def entities(
-    file: Path | None, key: str | None, columns: ItemColumns = ItemColumns(), *, complete: bool = True
+    file: Path | None,
+    key: str | None,
+    columns: ItemColumns = ItemColumns(),
+    options: ReadOptions | None = None,
 ) -> EntityTable | None:
     """The table of items or users in a file, if there is one; errors name the file.
 
     Args:
-        key: its column of ids; columns: its other columns.
-        complete: whether an id without a row is an error.
+        key: its column of ids; columns: its other columns; options: of reading it.
     """
     if file is None:
         if columns != ItemColumns():
-            raise InputError("--attributes, --types and --label are columns of an item file: name it with --items")
+            raise InputError(
+                "--attributes, --types, --several and --label are columns of an item file: name it with --items"
+            )
         return None
     if key is None:
         raise InputError("--users needs --user, the column of user ids in the log")
-    kinds = columns.kinds()
+    kinds, several = columns.kinds(), columns.separators()
     try:
         return EntityTable.read(
-            file, key=key, attributes=columns.names(), label=columns.label, complete=complete, types=kinds
+            (options or ReadOptions()).of(file),
+            key=key,
+            attributes=columns.names(),
+            label=columns.label,
+            types=kinds,
+            several=several,
         )
     except InputError as error:
         raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
@@ -94,3 +140,43 @@ def entities(
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def conditions(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values of each column, from parts ``column=value``; a column may be given several times.
+
+    Raises:
+        InputError: a part that is not ``column=value``.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for part in given:
+        name, value = _pair(part, "--where", "column=value, such as event=view")
+        found[name] = (*found.get(name, ()), value)
+    return found
+
+
+def weights(column: str | None, given: Sequence[str]) -> ActionWeights | None:
+    """The weights of actions, from parts ``action=weight``, if there are any.
+
+    Raises:
+        InputError: a part that is not ``action=number``, or weights without the column of actions.
+    """
+    if (column is None) != (not given):
+        raise InputError("--action names the column of actions, --action-weight gives the weight of each; give both")
+    if column is None:
+        return None
+    found = {}
+    for part in given:
+        action, weight = _pair(part, "--action-weight", "action=number, such as purchase=5")
+        try:
+            found[action] = float(weight)
+        except ValueError:
+            raise InputError(f"--action-weight {part!r}: {weight!r} is not a number") from None
+    return ActionWeights(column, found)
+
+
+def _pair(part: str, option: str, form: str) -> tuple[str, str]:
+    name, mark, value = part.partition("=")
+    if not (name.strip() and mark and value):
+        raise InputError(f"{option} {part!r} must be {form}")
+    return name.strip(), value

@@ -17,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from graphmeta.cli.log_columns import Columns
     from graphmeta.data.events import EventLog
+    from graphmeta.data.read_options import ReadOptions
 
 MaxSupport = Annotated[
     int | None, typer.Option("--max-support", min=1, help="Maximum support samples per session, the last ones.")
@@ -25,6 +26,77 @@ MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=1, help="Maximum context length, the last clicks of a session.")
 ]
 Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file, one row per event.")]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How the files are parsed, and which rows are read."""
+
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            help="Read only events with COLUMN=VALUE, such as event=view; repeat it for more values of a column, or "
+            "for conditions on several columns, which must all hold.",
+        ),
+    ] = None
+    action: Annotated[str | None, typer.Option("--action", help="Column of actions, for --action-weight.")] = None
+    action_weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--action-weight",
+            help="ACTION=NUMBER, repeated for each action: the value of its events in the graph; training does not "
+            "read it.",
+        ),
+    ] = None
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            "--time-format",
+            help="Format of times, such as '%d.%m.%Y %H:%M', or unit of numbers since 1970: s, ms, us, ns, min, h, D. "
+            "If not given: ISO 8601, YYYYMMDD, YYYYMMDDhhmmss, or seconds.",
+        ),
+    ] = None
+    sep: Annotated[
+        str | None, typer.Option("--sep", help="Separator of the event file, such as ';' or '::'; found if not given.")
+    ] = None
+    no_header: Annotated[
+        bool,
+        typer.Option("--no-header", help="The event file has no header; name columns by number: --item 2."),
+    ] = False
+    items_sep: Annotated[
+        str | None, typer.Option("--items-sep", help="Separator of the item and user file; found if not given.")
+    ] = None
+    items_no_header: Annotated[
+        bool,
+        typer.Option(
+            "--items-no-header", help="The item and user file have no header; name columns by number: --item-key 1."
+        ),
+    ] = False
+    encoding: Annotated[
+        str, typer.Option("--encoding", help="Encoding of text files, such as latin-1.", show_default=False)
+    ] = "utf-8-sig"
+    drop_bad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--drop-bad-rows", help="Drop rows that cannot be read, and print their number, instead of an error."
+        ),
+    ] = False
+
+    def of_events(self) -> ReadOptions:
+        """The options of the event file."""
+        from graphmeta.cli.log_columns import conditions
+        from graphmeta.data.read_options import ReadOptions
+
+        where = conditions(self.where or ())
+        return ReadOptions(self.sep, not self.no_header, self.encoding, where, self.time_format, self.drop_bad_rows)
+
+    def of_entities(self) -> ReadOptions:
+        """The options of the item file and the user file."""
+        from graphmeta.data.read_options import ReadOptions
+
+        header = not self.items_no_header
+        return ReadOptions(self.items_sep, header, self.encoding, drop_bad_rows=self.drop_bad_rows)
 
 
 @dataclass(frozen=True)
@@ -37,21 +109,30 @@ class LogOptions:
         str | None, typer.Option("--session", help="Column of session ids; optional with --user and --time.")
     ] = None
     time: Annotated[
-        str | None, typer.Option("--time", help="Column of times: ISO 8601 or seconds; row order if not given.")
+        str | None, typer.Option("--time", help="Column of times: see --time-format; row order if not given.")
     ] = None
-    user: Annotated[str | None, typer.Option("--user", help="Column of user ids.")] = None
-    items: Annotated[Path | None, typer.Option("--items", help="Item file, one row per item.")] = None
+    user: Annotated[
+        str | None, typer.Option("--user", help="Column of user ids; an empty cell is an unknown user.")
+    ] = None
+    items: Annotated[
+        Path | None,
+        typer.Option("--items", help="Item file, one row per item; items without a row have unknown attributes."),
+    ] = None
     item_key: Annotated[str | None, typer.Option("--item-key", help="Its column of item ids; --item if not given.")] = (
         None
     )
     attributes: Annotated[
-        str | None, typer.Option("--attributes", help="Its categorical columns, as A,B; all if not given.")
+        str | None,
+        typer.Option(
+            "--attributes",
+            help="Its categorical columns, as A,B; all others if not given. NA, None and null are categories.",
+        ),
     ] = None
     types: Annotated[
         str | None,
         typer.Option(
             "--types",
-            help="Its columns of other types, as price=numeric,image=vector,title=text; genres=several splits at |.",
+            help="Its columns of other types, as price=numeric,image=vector,title=text.",
         ),
     ] = None
     label: Annotated[str | None, typer.Option("--label", help="Its column of item names, for display only.")] = None
@@ -59,24 +140,31 @@ class LogOptions:
     user_key: Annotated[str | None, typer.Option("--user-key", help="Its column of user ids; --user if not given.")] = (
         None
     )
+    several: Annotated[
+        list[str] | None,
+        typer.Option("--several", help="Its column with several values per cell, as 'genre=|'; may be repeated."),
+    ] = None
     inactivity_seconds: Annotated[
         float, typer.Option("--inactivity-seconds", help="Inactivity that ends a session, without --session.")
     ] = 3600.0
 
-    def columns(self) -> Columns:
-        """The columns of the event file."""
-        from graphmeta.cli.log_columns import Columns
+    def columns(self, files: FileOptions) -> Columns:
+        """The columns of the event file and how it is read."""
+        from graphmeta.cli.log_columns import Columns, weights
 
-        return Columns(self.item, self.session, self.time, self.user, self.inactivity_seconds)
+        actions = weights(files.action, files.action_weight or ())
+        named = (self.item, self.session, self.time, self.user, self.inactivity_seconds)
+        return Columns(*named, files.of_events(), actions)
 
-    def log(self) -> EventLog:
+    def log(self, files: FileOptions) -> EventLog:
         """Read the log from the files."""
         from graphmeta.cli.log_columns import ItemColumns, entities
 
-        item_columns = ItemColumns(self.attributes, self.types, self.label)
-        items = entities(self.items, self.item_key or self.item, item_columns)
-        users = entities(self.users, self.user_key or self.user, complete=False)
-        return self.columns().read(self.events, items=items, users=users)
+        columns, options = self.columns(files), files.of_entities()
+        item_columns = ItemColumns(self.attributes, self.types, self.label, tuple(self.several or ()))
+        items = entities(self.items, self.item_key or self.item, item_columns, options)
+        users = entities(self.users, self.user_key or self.user, options=options)
+        return columns.read(self.events, items=items, users=users)
 
 
 @dataclass(frozen=True)

@@ -10,31 +10,18 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
 from graphmeta.data import show, store
-from graphmeta.data.columns import Source, column, ids, numbers, read_frame, seconds, shown, spelled
+from graphmeta.data.columns import shown
+from graphmeta.data.event_rows import EventColumns, EventRows, read_rows
+from graphmeta.data.read_options import ActionWeights, Inactivity, Source
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-
-
-@dataclass(frozen=True)
-class Inactivity:
-    """Split a user's events into sessions at inter-event times of more than ``seconds``.
-
-    Raises:
-        InputError: a time that is not above 0.
-    """
-
-    seconds: float = 3600.0
-
-    def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise InputError(f"inactivity of {self.seconds} seconds cannot end a session; it must be positive")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,50 +61,45 @@ class EventLog:
         session: str | Inactivity | None = None,
         time: str | None = None,
         user: str | None = None,
-        value: str | None = None,
+        value: str | ActionWeights | None = None,
         items: EntityTable | None = None,
         users: EntityTable | None = None,
     ) -> EventLog:
         """Read an event log from a CSV, TSV or Parquet file or a frame; you name the columns.
 
-        Without a session column, a user's events are split into sessions by :class:`Inactivity`. If there are times,
-        duplicate rows (equal in every column) are dropped with a warning; without times they count as repeated clicks.
+        Other formats, files without header, a selection of rows: pass ``options.of(file)``, see
+        :class:`~graphmeta.data.read_options.ReadOptions`. Without a session column, a user's events are split into
+        sessions by :class:`~graphmeta.data.read_options.Inactivity`. If there are times, duplicate rows (equal in every
+        column) are dropped with a warning; without times they count as repeated clicks.
 
         Args:
             session: a column, or the inactivity that ends a session (an hour by default).
-            value: a number for each event (a rating, an amount).
+            time: ISO 8601, dates such as 20240501, or numbers; see :func:`~graphmeta.data.times.seconds`.
+            user: a session belongs to the user of its first event; an empty cell is an unknown user.
+            value: a number for each event (a rating, an amount), or
+                :class:`~graphmeta.data.read_options.ActionWeights`.
             items: item attributes, see :meth:`EntityTable.read`; users: the same for users.
 
         Raises:
             InputError: a missing file, column or value, unreadable times, ids of mixed types, a session of two
                 users; one line that names row, column and remedy.
 
-        >>> frame = pd.DataFrame({"s": [1, 1, 2, 2], "i": ["a", "b", "b", "a"], "t": [5, 9, 20, 30]})
+        Warns:
+            UserWarning: dropped rows; rows that differ in a row number alone; ids that differ by blanks alone; times
+                that all lie in 1970 and 1971, or go back at the end of daylight saving time.
+
+        >>> times = [1714550400, 1714550460, 1714636800, 1714636860]
+        >>> frame = pd.DataFrame({"s": [1, 1, 2, 2], "i": ["a", "b", "b", "a"], "t": times})
         >>> log = EventLog.read(frame, session="s", item="i", time="t")
         >>> log.num_sessions, log.items.ids.tolist(), log.item.tolist()
         (2, ['a', 'b'], [0, 1, 1, 0])
         """
-        frame = read_frame(source)
-        if len(frame) == 0:
-            raise InputError("the event log has no rows; nothing to read")
-        session = Inactivity() if session is None else session
-        if isinstance(session, Inactivity) and (user is None or time is None):
-            raise InputError("no session column: name one, or name user and time to split sessions by inactivity")
         if users is not None and user is None:
             raise InputError("a user table without a user column in the log; name the column of user ids")
-        frame = frame if time is None else _without_repeats(frame)
-        item_ids = ids(column(frame, item, "item"), "item")
-        times = np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
-        user_ids = None if user is None else ids(column(frame, user, "user"), "user")
-        if isinstance(session, str):
-            session_ids = ids(column(frame, session, "session"), "session")
-        else:
-            assert user_ids is not None
-            session_ids = _cut(user_ids, times, session.seconds)
-        values = None if value is None else numbers(column(frame, value, "value"), "value")
-        log, order = _assemble(session_ids, item_ids, times, values)
-        if user_ids is not None:
-            log = _with_users(log, user_ids[order], frame.index.to_numpy()[order])
+        found = read_rows(source, EventColumns(item, session, time, user, value))
+        log, order = _assemble(found)
+        if found.user is not None and found.users is not None:
+            log = _with_users(log, found.user[order], found.users, found.rows[order])
         return replace(
             log,
             has_time=time is not None,
@@ -337,24 +319,22 @@ class EventLog:
         return self.select(chosen[self.session])
 
 
-def _assemble(
-    session_ids: np.ndarray, item_ids: np.ndarray, times: np.ndarray, values: np.ndarray | None
-) -> tuple[EventLog, np.ndarray]:
-    """The log without users, and the source row of each event.
+def _assemble(rows: EventRows) -> tuple[EventLog, np.ndarray]:
+    """The log without users, and the position in ``rows`` of each event.
 
     Sessions are ordered by their first event, ties by the row of that event, so later events do not affect the order.
     """
-    by_time = np.argsort(times, kind="stable")
-    session, sessions = pd.factorize(session_ids[by_time])
+    by_time = np.argsort(rows.time, kind="stable")
+    session, sessions = pd.factorize(rows.session[by_time])
     order = by_time[np.argsort(session, kind="stable")]
-    item, items = pd.factorize(item_ids[order])
+    item, items = pd.factorize(rows.item[order])
     log = EventLog(
         session=np.sort(session).astype(np.int64),
         item=item.astype(np.int64),
-        time=times[order],
+        time=rows.time[order],
         sessions=np.asarray(sessions),
         items=EntityTable(np.asarray(items), {}),
-        value=None if values is None else values[order],
+        value=None if rows.value is None else rows.value[order],
     )
     return log, order
 
@@ -367,48 +347,36 @@ def _by_start(session: np.ndarray, time: np.ndarray) -> np.ndarray:
     return np.argsort(time[begins][np.cumsum(number)], kind="stable")
 
 
-def _with_users(log: EventLog, user_ids: np.ndarray, rows: np.ndarray) -> EventLog:
-    """The log with the user of each session, given the user and the source row of each event."""
-    user, users = pd.factorize(user_ids)
-    of_session = user[log.ptr[:-1]].astype(np.int64)
-    strange = user != of_session[log.session]
+def _with_users(log: EventLog, user: np.ndarray, names: np.ndarray, rows: np.ndarray) -> EventLog:
+    """The log with the user of each session.
+
+    Args:
+        user: of each event, -1 if unknown; names: their ids; rows: the source row of each event, for the error.
+    """
+    of_session = user[log.ptr[:-1]].astype(np.int64)  # of its first event, so that later events do not affect it
+    named = np.full(log.num_sessions, -1, dtype=np.int64)
+    known = np.flatnonzero(user >= 0)[::-1]
+    named[log.session[known]] = user[known]  # of its first event with a known user
+    strange = (user >= 0) & (user != named[log.session])
     if strange.any():
         at = int(np.argmax(strange))
-        first, second = shown(users[of_session[log.session[at]]]), shown(users[user[at]])
+        first, second = shown(names[named[log.session[at]]]), shown(names[user[at]])
         raise InputError(
             f"row {rows[at] + 1}: session {shown(log.sessions[log.session[at]])} has events of users {first} and "
             f"{second}; use different session ids for different users"
         )
-    return replace(log, users=EntityTable(np.asarray(users), {}), session_user=of_session)
-
-
-def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame without duplicate rows; its index keeps the row numbers."""
-    try:
-        again = frame.duplicated().to_numpy()
-    except TypeError:  # unhashable values such as lists
-        again = frame.map(partial(spelled, form=repr)).duplicated().to_numpy()
-    if not again.any():
-        return frame
-    warnings.warn(
-        f"{again.sum()} rows repeat an earlier row in every column and are dropped "
-        f"(the first: row {np.argmax(again) + 1})",
-        stacklevel=3,
-    )
-    return frame.loc[~again]
-
-
-def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity: float) -> np.ndarray:
-    """Session ids ``user#number``: a new session after more than ``inactivity`` seconds without an event."""
-    user, names = pd.factorize(user_ids)
-    order = np.lexsort((times, user))
-    other = np.diff(user[order], prepend=-1) != 0
-    begins = other | (np.diff(times[order], prepend=times[order[:1]]) > inactivity)
-    number = np.cumsum(begins)
-    number -= number[other][np.cumsum(other) - 1]
-    out = np.empty(len(user), dtype=object)
-    out[order] = [f"{names[u]}#{n}" for u, n in zip(user[order], number, strict=True)]
-    return out
+    late = (of_session < 0) & (named >= 0)
+    if late.any():
+        at = int(np.argmax(late))
+        warnings.warn(
+            f"{late.sum()} sessions begin without a user and name one later (the first: {shown(log.sessions[at])}, "
+            f"user {shown(names[named[at]])}) and are read as of unknown users; if the user was known from the "
+            f"beginning, fill in the user in the session's first row",
+            stacklevel=3,
+        )
+    number, kept = _renumber(of_session[of_session >= 0])
+    of_session[of_session >= 0] = number
+    return replace(log, users=EntityTable(names[kept], {}), session_user=of_session)
 
 
 def _renumber(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

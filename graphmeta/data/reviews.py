@@ -14,8 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from graphmeta.data.columns import Source, column, ids, numbers, read_frame, seconds
+from graphmeta.data.columns import column, ids, numbers
+from graphmeta.data.parse_rows import Parser, parse_rows
+from graphmeta.data.read_options import Source, table_of
+from graphmeta.data.table_files import read_frame
 from graphmeta.data.tables import locate
+from graphmeta.data.times import seconds
 from graphmeta.errors import InputError
 
 
@@ -49,14 +53,22 @@ class ReviewLog:
         Raises:
             InputError: a missing column, user, item or rating, or unreadable times; names row and remedy.
         """
-        frame = read_frame(source)
+        frame, options = read_frame(source), table_of(source).options
         if len(frame) == 0:
             raise InputError("there are no reviews; nothing to read")
-        times = np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
+        parsers: dict[str, Parser] = {
+            "user": lambda frame: ids(column(frame, user, "user"), "user"),
+            "item": lambda frame: ids(column(frame, item, "item"), "item"),
+            "rating": lambda frame: numbers(column(frame, rating, "rating"), "rating"),
+        }
+        if time is not None:
+            parsers["time"] = lambda frame: seconds(column(frame, time, "time"), "time", options.time_format)
+        frame, found = parse_rows(frame, parsers, drop=options.drop_bad_rows)
+        times = found.get("time", np.arange(len(frame), dtype=np.float64))
         order = np.argsort(times, kind="stable")
-        who, users = pd.factorize(ids(column(frame, user, "user"), "user")[order])
-        what, items = pd.factorize(ids(column(frame, item, "item"), "item")[order])
-        stars = numbers(column(frame, rating, "rating"), "rating")[order]
+        who, users = pd.factorize(found["user"][order])
+        what, items = pd.factorize(found["item"][order])
+        stars = found["rating"][order]
         texts = column(frame, text, "text").fillna("").astype(str).to_numpy(dtype=object)[order]
         numbered = who.astype(np.int64), what.astype(np.int64)
         return cls(*numbered, stars, times[order], texts, np.asarray(users), np.asarray(items))

@@ -121,7 +121,8 @@ def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
 
 
 def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed: int = 0) -> Split:
-    """Random shares of the *users* are held out with all their sessions: no user is in two parts.
+    """Random shares of the *users* are held out with all their sessions: no user is in two parts. A session of an
+    unknown user counts as a user.
 
     All users stay in the user table of each part, so that attributes of new users can be used.
 
@@ -134,7 +135,9 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     check_log("split_by_user", log)
     if log.session_user is None or log.users is None:
         raise InputError("the log has no user column; name one to split by user")
-    part = _parts(len(log.users), test, valid, seed, "users")[log.session_user]
+    unknown = log.session_user < 0
+    owner = np.where(unknown, len(log.users) + np.cumsum(unknown) - 1, log.session_user)
+    part = _parts(len(log.users) + int(unknown.sum()), test, valid, seed, "users")[owner]
     train = log.of_sessions(part == 0)
     train = train.aligned_to(train.items, log.users)
     held = [log.of_sessions(part == k) for k in (1, 2)]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from graphmeta.data.column_checks import question_column
 from graphmeta.data.column_types import TYPES, Categorical, Column, Several
 from graphmeta.data.column_types.values import text
-from graphmeta.data.columns import Source, column, ids, read_frame, shown, spelled
+from graphmeta.data.columns import WHOLE, BadRows, column, ids, place, shown, spelled
+from graphmeta.data.parse_rows import Parser, parse_rows
+from graphmeta.data.read_options import Source, table_of
+from graphmeta.data.table_files import read_frame
 from graphmeta.errors import InputError
 
 
@@ -22,7 +28,7 @@ class EntityTable:
 
     ``columns`` maps names to columns: categories (``attributes``, one per row; ``several``, any number per row),
     numbers, vectors and texts, see :mod:`graphmeta.data.column_types`. ``complete``: whether each id with events must
-    have a row.
+    have a row (None: a warning counts those without).
 
     >>> table = EntityTable.read(pd.DataFrame({"sku": ["a", "b"], "brand": ["X", None]}), key="sku")
     >>> table.ids.tolist(), table.attributes["brand"].codes.tolist()
@@ -32,7 +38,7 @@ class EntityTable:
     ids: np.ndarray
     columns: Mapping[str, Column]
     labels: np.ndarray | None = None
-    complete: bool = True
+    complete: bool | None = None
 
     @property
     def attributes(self) -> dict[str, Categorical]:
@@ -61,7 +67,7 @@ class EntityTable:
         key: str,
         attributes: Sequence[str] | None = None,
         label: str | None = None,
-        complete: bool = True,
+        complete: bool | None = None,
         several: Mapping[str, str] | None = None,
         types: Mapping[str, str] | None = None,
     ) -> EntityTable:
@@ -69,40 +75,46 @@ class EntityTable:
 
         Args:
             key: the column of ids, each once.
-            attributes: the categorical columns to keep; all but ``key`` and ``label`` if not given. Numbers are
-                taken as categories: cut a price into bands before you pass it.
+            attributes: the categorical columns to keep; all but ``key``, ``label`` and those of ``types`` and
+                ``several`` if not given. Only empty cells are unknown; NA, None and null are categories.
             label: a column with readable names, for display only; models do not read it.
-            complete: every id with events must have a row, or reading the log is an error; if False, an id
-                without a row is "unknown" in every attribute.
+            complete: an id with events but without a row is "unknown" in every attribute; reading the log then gives
+                a warning with their number if not given, an error if True, nothing if False.
             types: the columns of other types, by name: ``{"price": "numeric", "image": "vector", "title": "text"}``,
                 see :mod:`graphmeta.data.column_types`.
             several: the columns with several values per row, and the separator of values in text cells, e.g.
                 ``{"genres": "|"}``; a cell may also be a list or an array.
 
         Raises:
-            InputError: a missing column, a missing id or a duplicate id.
+            InputError: a missing column, a missing id or a duplicate id, an unknown type or an empty separator.
+
+        Warns:
+            UserWarning: a categorical column with nearly as many values as rows, or with several per cell, unless
+                ``types`` declares it as categorical.
         """
-        frame = read_frame(source)
-        keys = ids(column(frame, key, "key"), "key")
-        twice = pd.Series(keys, dtype=keys.dtype).duplicated().to_numpy()
-        if twice.any():
-            again = shown(keys[np.argmax(twice)])
-            raise InputError(f"column {key!r}, row {np.argmax(twice) + 1}: {again} occurs twice; keep one row per id")
-        many = several or {}
-        types = types or {}
+        frame, options = read_frame(source), table_of(source).options
+        many, types = several or {}, types or {}
         strange = next((kind for kind in types.values() if kind not in TYPES), None)
         if strange is not None:
             raise InputError(f"no column type is called {strange!r}; there are {', '.join(sorted(TYPES))}")
+        if "" in many.values():
+            raise InputError("a column of several values needs a separator, such as several={'genre': '|'}")
         others = (key, label, *many, *types)
         names = [c for c in frame.columns if c not in others] if attributes is None else attributes
         names = [names] if isinstance(names, str) else names
-        columns: dict[str, Column] = {str(n): Categorical.read(column(frame, n, "attribute"), str(n)) for n in names}
-        labels = None if label is None else text(column(frame, label, "label")).to_numpy(dtype=object)
-        for name, mark in many.items():
-            columns[name] = Several.read(column(frame, name, "attribute"), name, separator=mark)
-        for name, kind in types.items():
-            columns[name] = TYPES[kind].read(column(frame, name, "attribute"), name)
-        return cls(keys, columns, labels, complete)
+        reading: dict[str, Callable[[pd.Series, str], Column]] = {str(n): Categorical.read for n in names}
+        reading |= {name: partial(Several.read, separator=mark) for name, mark in many.items()}
+        reading |= {name: TYPES[kind].read for name, kind in types.items()}
+        parsers: dict[str, Parser] = {"\0key": lambda frame: _keys(column(frame, key, "key"))}
+        for name, read in reading.items():
+            parsers[name] = partial(_column, name=name, read=read)
+        if label is not None:
+            parsers["\0label"] = lambda frame: text(column(frame, label, "label")).to_numpy(dtype=object)
+        frame, found = parse_rows(frame, parsers, drop=options.drop_bad_rows)
+        keys, labels = found.pop("\0key"), found.pop("\0label", None)
+        for name in reading.keys() - types.keys():
+            question_column(name, found[name])
+        return cls(keys, found, labels, complete)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -156,13 +168,29 @@ class EntityTable:
         """One row for each wanted id, in that order; ids without a row are "unknown" in every column.
 
         Raises:
-            InputError: an id without a row in a table that is ``complete``.
+            InputError: an id without a row in a table that is ``complete``; no row for any of the ids.
+
+        Warns:
+            UserWarning: the number of ids without a row, unless ``complete`` is set.
         """
         rows = self.rows_of(wanted)
-        if (rows < 0).any() and self.complete:
+        absent = rows < 0
+        if absent.any() and self.complete:
             raise InputError(
-                f"{role} table: no row for {shown(wanted[np.argmax(rows < 0)])}, which has events "
-                f"({(rows < 0).sum()} such ids); add the rows, or allow them as unknown (complete=False)"
+                f"{role} table: no row for {shown(wanted[np.argmax(absent)])}, which has events "
+                f"({absent.sum()} such ids); add the rows, or allow them as unknown (complete=False)"
+            )
+        if absent.all() and len(absent) and len(self) and self.complete is None:
+            raise InputError(
+                f"{role} table: none of the {len(wanted):,} {role}s with events has a row; the log has "
+                f"{shown(wanted[0])}, the table {shown(self.ids[0])}: name the column with the same ids (key, "
+                f"--{role}-key)"
+            )
+        if absent.any() and self.complete is None:
+            warnings.warn(
+                f"{role} table: no row for {absent.sum():,} of {len(wanted):,} {role}s with events (such as "
+                f"{shown(wanted[np.argmax(absent)])}); their attributes are unknown",
+                stacklevel=3,
             )
         labels = None
         if self.labels is not None:
@@ -213,13 +241,37 @@ def all_of(tables: Sequence[EntityTable]) -> EntityTable:
 
 
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Position of each wanted id among the known ids, or -1; 7 and "7" are equal, "07" is not."""
+    """Position of each wanted id among the known ids, or -1; 7, "7" and "7.0" are equal, "07" is not."""
     if len(wanted) == 0 or len(known) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
     numeric = known.dtype.kind == "i" and np.asarray(wanted).dtype.kind in "iu"
     index, sought = (known, wanted) if numeric else (_as_text(known), _as_text(wanted))
-    return pd.Index(index).get_indexer(pd.Index(sought)).astype(np.int64)
+    found = pd.Index(index).get_indexer(pd.Index(sought)).astype(np.int64)
+    if not numeric and (found < 0).any():
+        rest = [_whole_text(one) for one in sought[found < 0]]
+        found[found < 0] = pd.Index(index).get_indexer(pd.Index(rest, dtype=object))
+    return found
+
+
+def _whole_text(value: str) -> str:
+    """ "7" for "7.0"; other text as it is."""
+    whole = WHOLE.fullmatch(value)
+    return value if whole is None else whole[1]
 
 
 def _as_text(values: np.ndarray) -> pd.Index:
     return pd.Index([spelled(value) for value in values], dtype=object)
+
+
+def _keys(values: pd.Series) -> np.ndarray:
+    """The ids of a table, each once."""
+    keys = ids(values, "key")
+    twice = pd.Series(keys, dtype=keys.dtype).duplicated().to_numpy()
+    if twice.any():
+        message = f"{place(values, twice)}: {shown(keys[np.argmax(twice)])} occurs twice; keep one row per id"
+        raise BadRows(message, twice, "the id occurs before")
+    return keys
+
+
+def _column(frame: pd.DataFrame, *, name: str, read: Callable[[pd.Series, str], Column]) -> Column:
+    return read(column(frame, name, "attribute"), name)

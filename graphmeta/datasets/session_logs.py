@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from graphmeta.data.columns import column, numbers, read_frame, seconds
+from graphmeta.data.columns import column, numbers
 from graphmeta.data.events import EventLog
+from graphmeta.data.table_files import read_frame
 from graphmeta.data.tables import EntityTable
+from graphmeta.data.times import seconds
 from graphmeta.errors import InputError
 
 _LINES = ", one session per line"
@@ -137,14 +139,14 @@ def movielens_1m(folder: Path | None = None) -> EventLog:
     users = double_colons(folder, "users.dat", names=["user_id", "gender", "age", "occupation", "zip"])
     movies = double_colons(folder, "movies.dat", names=["item_id", "title", "genres"])
     movies["year"] = movies["title"].str.extract(r"\((\d{4})\)$", expand=False)
-    ratings = _ratings(folder)
+    ratings, kinds = _ratings(folder), ("genres", "year")
     return EventLog.read(
         ratings.loc[ratings["timestamp"].notna()],
         item="item_id",
         time="timestamp",
         user="user_id",
         value="rating",
-        items=EntityTable.read(movies, key="item_id", label="title"),
+        items=EntityTable.read(movies, key="item_id", label="title", types=dict.fromkeys(kinds, "categorical")),
         users=EntityTable.read(users, key="user_id"),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphmeta.data.columns import spelled
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_time
 from graphmeta.data.tables import locate
@@ -61,19 +64,23 @@ def test_queries(log: EventLog, rules: Rules) -> Samples:
 
 def cuts(log: EventLog, split: Split) -> dict[str, Any]:
     """The cut times (or last session), stored to find later sessions that begin after training and validation."""
-    last = log.sessions[np.flatnonzero(log.starts < split.test_from)[-1]]
+    at = int(np.flatnonzero(log.starts < split.test_from)[-1])
+    last = log.sessions[at]
     return {
         "has_time": log.has_time,
         "valid_from": split.valid_from,
         "test_from": split.test_from,
         "last_session_before_test": last.item() if hasattr(last, "item") else last,
+        "last_session_items": _hash_of(log, at),
+        "last_session_length": int(log.lengths[at]),
     }
 
 
 def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
     """The sessions that begin after the training and validation of a model with these cuts.
 
-    Without times, the sessions after the last validation session; all of them, if the log does not contain it.
+    Without times, the sessions after the last validation session; all of them, if the log does not contain it, or
+    contains another session under its id, as where each file counts its sessions from 0.
 
     Raises:
         InputError: no such session.
@@ -81,14 +88,23 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
     if kept["has_time"]:
         new = log.starts >= kept["test_from"]
     else:
-        at = locate(log.sessions, np.array([kept["last_session_before_test"]]))
-        new = np.arange(log.num_sessions) > at[0]
+        at = int(locate(log.sessions, np.array([kept["last_session_before_test"]]))[0])
+        if at >= 0 and kept.get("last_session_items") not in (None, _hash_of(log, at, kept.get("last_session_length"))):
+            at = -1
+        new = np.arange(log.num_sessions) > at
     if not new.any():
         raise InputError(
             f"all {log.num_sessions} sessions begin before {when(kept)}, the model's training and validation cut; "
             f"pass later ones"
         )
     return log.of_sessions(new)
+
+
+def _hash_of(log: EventLog, session: int, length: int | None = None) -> str:
+    """A hash of the ids of a session's items, of the first ``length`` ones if given."""
+    events = slice(log.ptr[session], log.ptr[session + 1])
+    items = [spelled(one) for one in log.items.ids[log.item[events]][:length]]
+    return hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
 
 
 def when(kept: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Numbers, column_type
 from graphmeta.data.column_types.values import Place, add_features
-from graphmeta.errors import InputError
+from graphmeta.data.columns import MISSING_WORDS, BadRows, missing, place
 
 
 @column_type
@@ -31,20 +31,17 @@ class Numeric:
 
     @classmethod
     def read(cls, values: pd.Series, name: str) -> Numeric:
-        """Numbers, or text that reads as numbers; missing values are unknown.
+        """Numbers, or text that reads as numbers; missing values (also NA, null and such) are unknown.
 
         Raises:
             InputError: a value that is not a finite number; names its row.
         """
         found = pd.Series(pd.to_numeric(values, errors="coerce")).to_numpy(dtype=np.float64, na_value=np.nan)
-        known = values.notna().to_numpy(dtype=bool) & (values.astype(str).str.strip() != "").to_numpy(dtype=bool)
-        bad = known & ~np.isfinite(found)
+        bad = ~missing(values) & ~np.isfinite(found) & ~values.isin(MISSING_WORDS).to_numpy(dtype=bool)
         if bad.any():
-            row = int(np.argmax(bad))
-            raise InputError(
-                f"column {name!r}, row {row + 1}: {values.iloc[row]!r} is not a finite number; correct it or leave the "
-                f"cell empty"
-            )
+            shown = values.iloc[int(np.argmax(bad))]
+            message = f"{place(values, bad)}: {shown!r} is not a finite number; correct it or leave the cell empty"
+            raise BadRows(message, bad, f"{name} is not a number")
         return cls(found)
 
     @classmethod

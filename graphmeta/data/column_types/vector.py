@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types.base import Numbers, column_type
 from graphmeta.data.column_types.values import Place, add_features
-from graphmeta.data.columns import spelled
+from graphmeta.data.columns import MISSING_WORDS, BadRows, place, spelled
 from graphmeta.errors import InputError
 
 
@@ -35,13 +35,19 @@ class Vector:
         Raises:
             InputError: a cell that is not a vector of finite numbers, or has another length; names its row.
         """
-        rows: list[np.ndarray | None] = []
-        for at, (cell, known) in enumerate(zip(values, pd.Series([_is_known(v) for v in values]), strict=True)):
-            rows.append(_vector(cell, name, at, separator) if known else None)
+        rows = [_vector(cell, separator) if _is_known(cell) else None for cell in values]
+        bad = np.array([row is not None and not (len(row) and np.isfinite(row).all()) for row in rows], dtype=bool)
+        if bad.any():
+            shown = str(values.iloc[int(np.argmax(bad))])[:40]
+            message = f"{place(values, bad)}: {shown!r} is not a vector of finite numbers"
+            raise BadRows(message, bad, f"{name} is not a vector")
         size = next((len(row) for row in rows if row is not None), 0)
-        for at, row in enumerate(rows):
-            if row is not None and len(row) != size:
-                raise InputError(f"column {name!r}, row {at + 1}: a vector of {len(row)} numbers, not of {size}")
+        bad = np.array([row is not None and len(row) != size for row in rows], dtype=bool)
+        if bad.any():
+            other = rows[int(np.argmax(bad))]
+            length = 0 if other is None else len(other)
+            message = f"{place(values, bad)}: a vector of {length} numbers, not of {size}"
+            raise BadRows(message, bad, f"{name} has another length")
         return cls(np.stack([np.zeros(size, np.float32) if row is None else row for row in rows]))
 
     @classmethod
@@ -88,15 +94,13 @@ class Vector:
 
 
 def _is_known(cell: object) -> bool:
-    return isinstance(cell, list | tuple | np.ndarray) or str(cell).strip() not in ("", "nan", "None", "<NA>")
+    return isinstance(cell, list | tuple | np.ndarray) or str(cell).strip() not in {"", *MISSING_WORDS}
 
 
-def _vector(cell: Any, name: str, at: int, separator: str) -> np.ndarray:
+def _vector(cell: object, separator: str) -> np.ndarray:
+    """The numbers of a cell; NaN for one without numbers."""
     parts = cell if isinstance(cell, list | tuple | np.ndarray) else spelled(cell).split(separator)
     try:
-        found = np.array([float(part) for part in parts if str(part).strip()], dtype=np.float32)
+        return np.array([float(part) for part in parts if str(part).strip()], dtype=np.float32)
     except (TypeError, ValueError):
-        found = np.array([np.nan])
-    if not len(found) or not np.isfinite(found).all():
-        raise InputError(f"column {name!r}, row {at + 1}: {str(cell)[:40]!r} is not a vector of finite numbers")
-    return found
+        return np.array([np.nan])

@@ -1,0 +1,87 @@
+"""Checks of the rows of an event log that give warnings, one for each kind of doubt."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from graphmeta.data.columns import numeric, shown, spelled
+
+_HOUR = 3600
+
+
+def without_repeats(frame: pd.DataFrame, roles: Iterable[str]) -> pd.DataFrame:
+    """The frame without duplicate rows; its index keeps the row numbers.
+
+    Args:
+        roles: the columns that are read.
+
+    Warns:
+        UserWarning: the number of duplicates, and that of rows that differ in a row number alone, which are kept.
+    """
+    again = _duplicated(frame)
+    if again.any():
+        warnings.warn(
+            f"{again.sum()} rows repeat an earlier row in every column and are dropped "
+            f"(the first: row {frame.index[np.argmax(again)] + 1})",
+            stacklevel=4,
+        )
+        return frame.loc[~again]
+    numbers = [at for at, name in enumerate(frame.columns) if name not in roles and _is_row_number(frame.iloc[:, at])]
+    if numbers:
+        equal = _duplicated(frame.iloc[:, [at for at in range(frame.shape[1]) if at not in numbers]])
+        if equal.any():
+            names = ", ".join(repr(str(frame.columns[at])) for at in numbers)
+            warnings.warn(
+                f"{equal.sum()} rows repeat an earlier row in every column but the row number {names} and are kept "
+                f"(the first: row {frame.index[np.argmax(equal)] + 1}); drop that column if they are duplicates",
+                stacklevel=4,
+            )
+    return frame
+
+
+def _duplicated(frame: pd.DataFrame) -> np.ndarray:
+    try:
+        return frame.duplicated().to_numpy()
+    except TypeError:  # unhashable values such as lists
+        return frame.map(partial(spelled, form=repr)).duplicated().to_numpy()
+
+
+def _is_row_number(values: pd.Series) -> bool:
+    """Whether a column numbers the rows of its table, from any number on."""
+    if len(values) < 2 or pd.api.types.is_bool_dtype(values):
+        return False
+    first, second = numeric(values.iloc[:2])
+    if not second > first:
+        return False
+    number = numeric(values)
+    return np.array_equal(number - number[0], values.index.to_numpy() - values.index[0])
+
+
+def question_clock(session: np.ndarray, times: np.ndarray, rows: np.ndarray) -> None:
+    """Warn about times without offset that go back by up to an hour at night within a session, as at the end of
+    daylight saving time, in a file whose sessions are otherwise in time order.
+
+    Args:
+        session: of each event, in the order of the file; times: in seconds; rows: row numbers from 0.
+    """
+    codes = pd.factorize(session)[0]
+    order = np.argsort(codes, kind="stable")
+    step = np.diff(times[order])
+    back = (step < 0) & (np.diff(codes[order]) == 0)
+    if not back.any():
+        return
+    before = times[order][:-1][back]
+    hour, month = before % 86400 // _HOUR, pd.to_datetime(pd.Series(before), unit="s").dt.month.to_numpy()
+    if ((step[back] >= -_HOUR) & (hour >= 1) & (hour < 3) & np.isin(month, [3, 4, 9, 10, 11])).all():
+        at = order[1:][back][0]
+        warnings.warn(
+            f"{back.sum()} times go back within a session at night (the first: row {rows[at] + 1}, session "
+            f"{shown(session[at])}): a clock without offset at the end of daylight saving time? Events are sorted by "
+            f"these times; write them in UTC or with their offset to keep the order of the rows",
+            stacklevel=4,
+        )

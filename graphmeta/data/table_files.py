@@ -1,0 +1,140 @@
+"""Tables from CSV, TSV and Parquet files and from frames, with the rows that are selected."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import warnings
+import zlib
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from graphmeta.data.column_types.values import text
+from graphmeta.data.columns import column
+from graphmeta.data.read_options import ReadOptions, Source, table_of
+from graphmeta.errors import InputError
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".dat": "\t"}
+_UNUSED = "\x1f"  # the ASCII unit separator, for separators of several characters
+
+
+def read_frame(source: Source) -> pd.DataFrame:
+    """The table behind a CSV, TSV or Parquet path (``.gz`` too), or a copy of the frame given.
+
+    Text files are read as text: types are decided later for whole columns, so that one letter in row 90,000 cannot
+    give an id column two types. Only empty cells are missing: NA, None and null are text. The index is the row numbers
+    of the table, also where options select rows.
+
+    Raises:
+        InputError: a missing or empty file, one that is not a table, or a condition that no row meets.
+    """
+    table = table_of(source)
+    if isinstance(table.source, pd.DataFrame):
+        return _selected(table.source.reset_index(drop=True), table.options)
+    path = Path(table.source)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    frame = _parse(path, table.options)
+    if frame.empty:
+        raise InputError(f"{path}: the file has a header but no rows; nothing to read")
+    return _selected(frame, table.options)
+
+
+def _selected(frame: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
+    """The rows that ``where`` selects."""
+    for name, wanted in options.where.items():
+        found = text(column(frame, name, "condition (where, --where)"))
+        chosen = found.isin([str(value) for value in wanted]).to_numpy(dtype=bool)
+        if not chosen.any():
+            usual = ", ".join(f"{value!r:.40} ({n:,})" for value, n in found.value_counts().head(5).items())
+            there = " ".join(usual.split()) or "no row"
+            raise InputError(f"no row has {name}={' or '.join(map(str, wanted))}; the column has {there}")
+        frame = frame.loc[chosen]
+    return frame
+
+
+def _parse(path: Path, options: ReadOptions) -> pd.DataFrame:
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    try:
+        frame = _parquet(path) if suffix in (".parquet", ".pq") else _text_table(path, suffix, options)
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: the file is empty; nothing to read") from None
+    except (ValueError, OSError, EOFError, NotImplementedError, LookupError, zlib.error) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        remedy = "save it as UTF-8 CSV, TSV or Parquet, or name its encoding (encoding, --encoding)"
+        if isinstance(error, pd.errors.ParserError):
+            remedy = "correct the line, or drop such rows (drop_bad_rows, --drop-bad-rows)"
+        raise InputError(f"{path}: not a readable table ({reason}); {remedy}") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
+    if not options.header:
+        frame.columns = [str(number + 1) for number in range(frame.shape[1])]
+    return frame
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """A Parquet table, with all of its text decoded.
+
+    Raises:
+        InputError: pyarrow is not installed.
+        ValueError: a file that cannot be read, or text that is not UTF-8.
+    """
+    try:
+        from pyarrow.lib import ArrowException
+    except ImportError:
+        raise InputError(f"{path}: Parquet needs pyarrow; pip install 'graphmeta[large]'") from None
+    try:
+        frame = pd.read_parquet(path).reset_index(drop=True)
+        for _, values in frame.items():
+            if isinstance(values.dtype, pd.StringDtype):
+                values.to_numpy(dtype=object)
+    except (ArrowException, UnicodeDecodeError) as error:
+        detail = str(error).encode("ascii", "replace").decode()
+        wrong_text = "Wrapping" in detail or isinstance(error, UnicodeDecodeError)
+        raise ValueError("it contains text that is not UTF-8" if wrong_text else detail) from None
+    return frame
+
+
+def _text_table(path: Path, suffix: str, options: ReadOptions) -> pd.DataFrame:
+    separator = options.sep
+    if separator is None:
+        first = pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding)
+        separator = _separator(str(first.columns[0]), _SEPARATORS.get(suffix, ","))
+    given: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""], "sep": separator}
+    given["header"] = "infer" if options.header else None
+    source: Path | StringIO = path
+    if len(separator) > 1:
+        source = StringIO(_decoded(path, options.encoding).replace(separator, _UNUSED))
+        given |= {"sep": _UNUSED, "quoting": csv.QUOTE_NONE}
+    elif options.encoding:
+        given["encoding"] = options.encoding
+    if not options.drop_bad_rows:
+        return pd.read_csv(source, **given)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        frame = pd.read_csv(source, on_bad_lines="warn", **given)
+    skipped = re.findall(r"[Ss]kipping line (\d+)", "\n".join(str(one.message) for one in found))
+    if skipped:
+        warnings.warn(
+            f"{path.name}: {len(skipped):,} lines have more fields than the table and are dropped "
+            f"(the first: line {skipped[0]})",
+            stacklevel=2,
+        )
+    return frame
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.name.endswith(".gz") else content).decode(encoding)
+
+
+def _separator(first: str, usual: str) -> str:
+    """The separator of the file type, unless the first line contains only another one, or ``::`` most often."""
+    marks = (usual, ",", "\t", ";", "|")
+    if first.count("::") >= max(1, *(first.count(mark) for mark in marks)):
+        return "::"
+    return next((mark for mark in marks if mark in first), usual)
