@@ -632,9 +632,9 @@ def test_ids_with_blanks_are_one_id_alone_and_separated_by_commas() -> None:
         "hat cap": ["hat", "cap"],
         "": [],
     }.items():
-        assert commands._items_of(Shop(), text) == ids
+        assert commands._sessions_of(Shop(), [text]) == [ids]
     with pytest.raises(InputError, match="'green shoe' nor any of its parts 'green', 'shoe'.*commas"):
-        commands._items_of(Shop(), "green shoe")
+        commands._sessions_of(Shop(), ["green shoe"])
 
 
 def test_a_history_for_a_system_that_reads_none_is_refused(
