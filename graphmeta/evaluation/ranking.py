@@ -17,7 +17,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
-from graphmeta.evaluation.metrics import of_lists, ranks, usable
+from graphmeta.evaluation.metrics import Ranks, of_lists, ranks, usable
 from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
 from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReportsMissingUsers, Scorer
@@ -56,8 +56,8 @@ def evaluate(
         samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
             or samples, e.g. ``prefixes(log)`` of a log with the model's item indices. ``left_out`` of the result counts
             the log's clicks on unknown items, and the sessions that have no two others.
-        metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
-            to one value per sample ``[S]``, whose mean is reported.
+        metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64;
+            of ties the mean) to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
         history: for a model that reads users' earlier sessions, a log or split that has them; only sessions that ended
             before a question's session began are read. The model's own histories and the test log are read too.
@@ -89,12 +89,12 @@ def evaluate(
     score = scoring(model, adapting, "evaluate")
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
-    found = torch.empty(len(samples), dtype=torch.float64)
+    found = Ranks.empty(len(samples))
     for at in progress(range(0, len(order), batch_size)):
         rows = order[at : at + batch_size]
         chunk = samples.take(rows)
         scores = usable(score(chunk))
-        found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
+        found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device))
     measured = RankMetrics(found, ks, metrics)
     slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     if samples.earlier is not None:
@@ -178,13 +178,13 @@ def evaluate_sampled(
     check_metrics(metrics, rank_names(ks))
     if len(samples) == 0 or (negatives == samples.target[:, None]).any():
         raise InputError("there is no sample, or a sample's target is among its negatives; sample them again")
-    found = torch.empty(len(samples), dtype=torch.float64)
+    found = Ranks.empty(len(samples))
     chosen = torch.from_numpy(np.concatenate([samples.target[:, None], negatives], 1))
     for at in range(0, len(samples), batch_size):
         rows = slice(at, at + batch_size)
         scores = usable(model.scores(samples.take(rows)))
         few = scores.gather(1, chosen[rows].to(scores.device))
-        found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
+        found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device))
     measured = RankMetrics(found, ks, metrics)
     slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     return Result(measured(), slices, len(samples), size, time.perf_counter() - began, found)
@@ -238,7 +238,7 @@ def evaluate_tasks(
     check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
     _check_queries(tasks, task, model.num_items)
-    found = torch.empty(len(task), dtype=torch.float64)
+    found = Ranks.empty(len(task))
     first = tasks.first_queries()
     order = np.argsort(known, kind="stable")  # tasks of similar size together, to limit padding
     for at in range(0, len(tasks), batch_size):
@@ -249,7 +249,7 @@ def evaluate_tasks(
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)
-        found[torch.from_numpy(where)] = ranks(scores, target).cpu()
+        found[torch.from_numpy(where)] = ranks(scores, target)
     measures = {f"{n}@{k}": v for k in ks for n, v in of_lists(found, torch.from_numpy(task), k).items()}
 
     def means(inside: Tensor) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
-from graphmeta.evaluation.metrics import ranks, usable
+from graphmeta.evaluation.metrics import Ranks, ranks, usable
 from graphmeta.retrain.period import Period
 from graphmeta.sampling.histories import every_event
 from graphmeta.sampling.padding import ragged
@@ -51,16 +51,16 @@ class StreamEvaluation:
         rows, seen = self.rows(period), np.flatnonzero(period.past.support)
         sample = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
         place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
-        found = torch.empty(2, len(rows), dtype=torch.float64)
+        among_sampled, among_all = Ranks.empty(len(rows)), Ranks.empty(len(rows))
         for at in range(0, len(rows), self.batch_size):
             part = slice(at, at + self.batch_size)
             candidates = torch.from_numpy(
                 np.concatenate([place[part][:, None], sample(rows.take(part), self.negatives)], 1)
             )
             scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
-            found[0, part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
-            found[1, part] = ranks(scores, torch.from_numpy(place[part]))
-        sampled, full = (RankMetrics(rank, self.ks, self.metrics)() for rank in found)
+            among_sampled[part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
+            among_all[part] = ranks(scores, torch.from_numpy(place[part]))
+        sampled, full = (RankMetrics(rank, self.ks, self.metrics)() for rank in (among_sampled, among_all))
         return len(rows), sampled, full
 
     def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
