@@ -168,6 +168,8 @@ def run(
     if outcome is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    if outcome is not None:
+        console.verdict(outcome.results, system)
 
 
 @dataclass(frozen=True)
@@ -237,14 +239,19 @@ def fit(
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
     _ready(name_of_system, out, users=users)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
-    log, name = reading.log(), reading.events.name
+    catalogue, name = reading.catalogue(), reading.events.name
+    log = reading.log(catalogue)
     if reading.attributes is not None or reading.types is not None:
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
-    work = job.Job(training.plan(limits, users=users), reading.columns(), rules, name, out, resume, keep_histories)
-    _train(work, log, split)
+    work = job.Job(
+        training.plan(limits, users=users), reading.columns(), rules, name, out, resume, keep_histories, catalogue
+    )
+    outcome = _train(work, log, split)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    if outcome is not None:
+        console.verdict(outcome.results, name_of_system)
 
 
 @app.command()
@@ -267,6 +274,7 @@ def evaluate(folder: Model, events: Events, as_json: Json = False) -> None:
         f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
     )
     console.results(scored.results, scored.document["system"])
+    console.verdict(scored.results, scored.document["system"])
 
 
 @app.command()

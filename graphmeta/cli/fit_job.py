@@ -22,8 +22,10 @@ from graphmeta.cli.model_card import card
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.evaluation.compare import baselines, by_known_sessions, compare, metrics
+from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
+from graphmeta.evaluation.lists import lists_below
 from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries, unseen
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
@@ -47,6 +49,7 @@ class Job:
     Args:
         source: name of the log in the model card.
         keep_histories: store the users' sessions with the model.
+        catalogue: all items that may be recommended, also those without training events.
     """
 
     plan: Plan
@@ -56,6 +59,7 @@ class Job:
     folder: Path
     resume: bool = False
     keep_histories: bool = False
+    catalogue: EntityTable | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Outcome:
     """A finished job: the system, and metrics of it and its baselines on the test split."""
 
     system: System
-    results: dict[str, Result]
+    results: Comparison
     known_sessions: dict[str, dict[int | None, Result]] = field(default_factory=dict)
 
 
@@ -85,15 +89,21 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
     """
     request = request_of(job.plan, split)
+    new = None if job.catalogue is None else job.catalogue.new_to(split.train.items)
+    if new is not None:
+        request["new items"] = new.fingerprint().hex()[:16]
     if job.resume and _finished(job.folder, request):
         return None
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
-    system = trained.system
+    system, base = trained.system, trained.base
+    if new is not None and len(new):
+        system, base = with_new_items(system, base, new, name=job.plan.system, say=say)
+    ranked = split if system.items is trained.system.items else _with_vocabulary(split, log, system.items)
     # Baselines count the sessions that the system's own statistics count.
-    known = merged(split.train, split.valid) if CATALOGUE[job.plan.system].held_out else split.train
+    known = merged(ranked.train, ranked.valid) if CATALOGUE[job.plan.system].held_out else ranked.train
     past = anonymous(known)
-    queries = with_earlier(test_queries(split.test, job.rules), split.test, split.parts)
-    results = compare(system, queries, past=past, known=known, base=trained.base, bar=bar)
+    queries = with_earlier(test_queries(ranked.test, job.rules), ranked.test, ranked.parts)
+    results = compare(system, queries, past=past, known=known, base=base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     by_history = _by_history(system, queries, known)
     if by_history:
@@ -107,12 +117,41 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
         "request": request,
     }
     if job.keep_histories and system.reads_history:
-        system.histories = UserHistories.of(*split.parts)
+        system.histories = UserHistories.of(*ranked.parts)
     _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
-    plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, split.valid))
+    plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, ranked.valid))
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
     return Outcome(system, results, by_history)
+
+
+def with_new_items(
+    system: System, base: System | None, new: EntityTable, *, name: str, say: Say
+) -> tuple[System, System | None]:
+    """The systems with the items of a catalogue that have no training event, if both can rank these; else unchanged.
+
+    Args:
+        base: another system that is compared with it, if any; say: called with a line on the new items.
+    """
+    them = f"{len(new):,} item{'s' * (len(new) > 1)} of the item file without training events"
+    try:
+        more = system.extended(new), None if base is None else base.extended(new)
+    except InputError:
+        say(
+            f"note: {name} cannot rank the {them}, so it never recommends them; dropout_net composes items of their "
+            f"attributes"
+        )
+        return system, base
+    say(f"{name} also ranks the {them}, by their attributes")
+    return more
+
+
+def _with_vocabulary(split: Split, log: EventLog, items: EntityTable) -> Split:
+    """The split with further items at the end of its vocabulary, and the test clicks of the whole log on them."""
+    train, valid = replace(split.train, items=items), replace(split.valid, items=items)
+    test = log.after(split.test_from if split.test_from is not None else np.inf).aligned_to(items, split.train.users)
+    unknown = split.unknown - (test.num_events - split.test.num_events)
+    return replace(split, train=train, valid=valid, test=test, unknown=unknown)
 
 
 def _by_history(system: System, queries: Samples, known: EventLog) -> dict[str, dict[int | None, Result]]:
@@ -159,7 +198,8 @@ def _validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str
     if len(samples) == 0:
         return {}
     models = baselines(past)
-    return {name.replace("_", " "): evaluate(model, samples, ks=KS).metrics for name, model in models.items()}
+    ks = lists_below(past.num_items, KS)
+    return {name.replace("_", " "): evaluate(model, samples, ks=ks).metrics for name, model in models.items()}
 
 
 def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> Samples:
@@ -182,7 +222,7 @@ def read_like(system: System, events: Path) -> EventLog:
     return Columns(**columns).read(events)
 
 
-def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result], *, keep_histories: bool) -> None:
+def _write(folder: Path, system: System, past: EventLog, results: Comparison, *, keep_histories: bool) -> None:
     save_history(folder, past)
     write_bytes(folder / "README.md", card(system, results).encode())
     system.save(folder, keep_histories=keep_histories)
@@ -193,7 +233,7 @@ class Scored:
     """Evaluation of a model on the sessions of a log after its training data; fields as in ``metrics.json``."""
 
     system: System
-    results: dict[str, Result]
+    results: Comparison
     document: dict[str, Any]
     sessions: int
     all_sessions: int

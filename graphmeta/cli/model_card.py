@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from graphmeta.evaluation.compare import Comparison
+from graphmeta.evaluation.lists import lengths
 from graphmeta.evaluation.protocol import when
-from graphmeta.evaluation.ranking import Result
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.system import System
 
@@ -27,15 +28,22 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
     return {name: every[name] for name in found}
 
 
-def card(system: System, results: Mapping[str, Result]) -> str:
+def card(system: System, results: Comparison) -> str:
     """The model card in Markdown."""
     notes, entry = system.notes, CATALOGUE[system.notes["system"]]
     own, rules, seen = results["system"], notes["rules"], notes["training"]
     order = "time" if notes["cuts"]["has_time"] else "the order of the file"
-    measures = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20", "ndcg@20": "NDCG@20"}
+    ks = lengths(own.metrics)
+    measures = {f"{name}@{k}": f"{name.upper() if name != 'hit' else 'Hit'}@{k}" for k in ks for name in ("hit", "mrr")}
+    measures |= {f"ndcg@{ks[-1]}": f"NDCG@{ks[-1]}"}
+    names = titles(entry.name, results)
+    new = "Items without training events are ignored and never recommended"
+    if own.candidates > seen["items"]:
+        new = f"{own.candidates - seen['items']:,} items without training events are ranked by their attributes"
+    verdict = results.verdict(names)
     rows = "\n".join(
         f"| {title} | " + " | ".join(f"{results[name].metrics[m]:.4f}" for m in measures) + " |"
-        for name, title in titles(entry.name, results).items()
+        for name, title in names.items()
     )
     return f"""# {entry.name}: which item comes next
 
@@ -66,11 +74,11 @@ The last item of {own.samples:,} test sessions, ranked among all {own.candidates
 | | {" | ".join(measures.values())} |
 |---|{"---|" * len(measures)}
 {rows}
-
+{f"{chr(10)}{verdict}.{chr(10)}" if verdict else ""}
 ## Intended use and limits
 
 - For recommending next items in sessions like those of the training log; sessions and users may be new.
-- Items without training events are ignored and never recommended; a session without a known item gets no result.
+- {new}; a session without a known item gets no result.
 - Scores rank the items of one session; they are not probabilities and not comparable between sessions.
 - The metrics are offline: how often a past choice was ranked on this log, not how users react to recommendations.
 - Popular items have better metrics: see the slices by item events in `metrics.json`.

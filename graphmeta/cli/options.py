@@ -17,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from graphmeta.cli.log_columns import Columns
     from graphmeta.data.events import EventLog
+    from graphmeta.data.tables import EntityTable
 
 MaxSupport = Annotated[
     int | None, typer.Option("--max-support", min=1, help="Maximum support samples per session, the last ones.")
@@ -40,7 +41,7 @@ class LogOptions:
         str | None, typer.Option("--time", help="Column of times: ISO 8601 or seconds; row order if not given.")
     ] = None
     user: Annotated[str | None, typer.Option("--user", help="Column of user ids.")] = None
-    items: Annotated[Path | None, typer.Option("--items", help="Item file, one row per item.")] = None
+    items: Annotated[Path | None, typer.Option("--items", help="Item file, one row per item, clicked or not.")] = None
     item_key: Annotated[str | None, typer.Option("--item-key", help="Its column of item ids; --item if not given.")] = (
         None
     )
@@ -69,12 +70,18 @@ class LogOptions:
 
         return Columns(self.item, self.session, self.time, self.user, self.inactivity_seconds)
 
-    def log(self) -> EventLog:
-        """Read the log from the files."""
+    def catalogue(self) -> EntityTable | None:
+        """The table of all items of the item file, if there is one."""
         from graphmeta.cli.log_columns import ItemColumns, entities
 
         item_columns = ItemColumns(self.attributes, self.types, self.label)
-        items = entities(self.items, self.item_key or self.item, item_columns)
+        return entities(self.items, self.item_key or self.item, item_columns)
+
+    def log(self, items: EntityTable | None = None) -> EventLog:
+        """Read the log from the files, with these items instead of those of :meth:`catalogue` if given."""
+        from graphmeta.cli.log_columns import entities
+
+        items = self.catalogue() if items is None else items
         users = entities(self.users, self.user_key or self.user, complete=False)
         return self.columns().read(self.events, items=items, users=users)
 

@@ -83,6 +83,9 @@ class EventLog:
         Without a session column, a user's events are split into sessions by :class:`Inactivity`. If there are times,
         duplicate rows (equal in every column) are dropped with a warning; without times they count as repeated clicks.
 
+        Warns:
+            UserWarning: dropped rows; or, without times, sessions whose rows are not consecutive.
+
         Args:
             session: a column, or the inactivity that ends a session (an hour by default).
             value: a number for each event (a rating, an amount).
@@ -106,6 +109,8 @@ class EventLog:
         if users is not None and user is None:
             raise InputError("a user table without a user column in the log; name the column of user ids")
         frame = frame if time is None else _without_repeats(frame)
+        if time is None and isinstance(session, str):
+            _warn_of_blocks(ids(column(frame, session, "session"), "session"))
         item_ids = ids(column(frame, item, "item"), "item")
         times = np.arange(len(frame), dtype=np.float64) if time is None else seconds(column(frame, time, "time"))
         user_ids = None if user is None else ids(column(frame, user, "user"), "user")
@@ -396,6 +401,21 @@ def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
         stacklevel=3,
     )
     return frame.loc[~again]
+
+
+def _warn_of_blocks(session_ids: np.ndarray) -> None:
+    """Warn if the rows of a session are not consecutive in a log without times: its number may begin anew."""
+    session, names = pd.factorize(session_ids)
+    begins = np.flatnonzero(np.diff(session, prepend=-1))
+    blocks = np.bincount(session[begins], minlength=len(names))
+    if (blocks > 1).any():
+        first = int(session[begins][np.argmax(pd.Series(session[begins]).duplicated())])
+        warnings.warn(
+            f"{(blocks > 1).sum():,} of {len(names):,} sessions are in separate blocks of rows (the first: "
+            f"{shown(names[first])}), and the log has no times: if the numbering begins anew (a file per day), "
+            f"different sessions are read as one; make the ids unique, or name the column of times (time=, --time)",
+            stacklevel=3,
+        )
 
 
 def _cut(user_ids: np.ndarray, times: np.ndarray, inactivity: float) -> np.ndarray:

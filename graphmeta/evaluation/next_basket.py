@@ -14,9 +14,10 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
+from graphmeta.evaluation.lists import check_ks
 from graphmeta.evaluation.metrics import Ranks, hit, of_lists, ranks, usable
 from graphmeta.evaluation.queries import aligned, check_model, known_histories, reads_history
-from graphmeta.evaluation.ranking import KNOWN_SESSIONS, check_ks, scoring, sliced
+from graphmeta.evaluation.ranking import KNOWN_SESSIONS, scoring, sliced
 from graphmeta.evaluation.result import LeftOut, Result
 from graphmeta.protocols import Adapting, Scorer
 from graphmeta.sampling.padding import ragged

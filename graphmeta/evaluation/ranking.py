@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from numbers import Integral
 from typing import Any, Unpack
 
 import numpy as np
@@ -17,6 +16,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
+from graphmeta.evaluation.lists import check_ks, lists_of
 from graphmeta.evaluation.metrics import Ranks, of_lists, ranks, usable
 from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
@@ -42,7 +42,7 @@ def evaluate(
     model: Scorer,
     samples: EventLog | Samples,
     *,
-    ks: tuple[int, ...] = (5, 10, 20),
+    ks: tuple[int, ...] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     support: np.ndarray | None = None,
     history: EventLog | Split | None = None,
@@ -56,6 +56,7 @@ def evaluate(
         samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
             or samples, e.g. ``prefixes(log)`` of a log with the model's item indices. ``left_out`` of the result counts
             the log's clicks on unknown items, and the sessions that have no two others.
+        ks: lengths of the lists; 5, 10 and 20 if not given, of which a small catalogue has those below its size.
         metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64;
             of ties the mean) to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
@@ -65,10 +66,11 @@ def evaluate(
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Warns:
-        UserWarning: a system that reads only users (``mf``, ``bpr_mf``), if no user of the samples is known to it.
+        UserWarning: a system that reads only users (``mf``, ``bpr_mf``), if no user of the samples is known to it; or
+            shorter lists than 20, if ``ks`` is not given.
 
     Raises:
-        InputError: no samples, samples with other item indices, k not below the number of candidates (the metric would
+        InputError: no samples, samples of another vocabulary, k not below the number of candidates (the metric would
             be 1 for any model), a metric without one value per sample, or tasks.
         DivergedError: scores that are NaN or +inf (an InputError too, as everywhere).
 
@@ -80,7 +82,7 @@ def evaluate(
     (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
     check_model(model, samples, "evaluate")
-    check_ks(ks, model.num_items)
+    ks = lists_of(ks, model.num_items)
     check_metrics(metrics, rank_names(ks))
     given, samples = samples, queries_of(model, samples, history)
     if len(samples) == 0:
@@ -128,16 +130,6 @@ def scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Ten
     return partial(model.scores, **given)
 
 
-def check_ks(ks: tuple[int, ...], candidates: int) -> None:
-    if not isinstance(ks, Iterable) or isinstance(ks, str):
-        raise InputError(f"ks={ks!r} must be several numbers; for one write ks=({ks},)")
-    strange = [k for k in ks if isinstance(k, bool) or not isinstance(k, Integral) or k < 1]
-    if strange or len(tuple(ks)) == 0:
-        raise InputError(f"ks={ks!r} must be whole numbers, 1 or more, such as ks=(5, 10, 20)")
-    if max(ks) >= candidates:
-        raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
-
-
 def sliced(
     of: Callable[[Tensor], dict[str, float]], value: np.ndarray, bounds: dict[str, tuple[float, float]]
 ) -> dict[str, dict[str, float]]:
@@ -172,7 +164,7 @@ def evaluate_sampled(
         DivergedError: scores that are NaN or +inf.
     """
     check_model(model, samples, "evaluate_sampled")
-    samples.check_items(items_of(model))
+    samples.check_items(items_of(model), size=model.num_items)
     began, size = time.perf_counter(), negatives.shape[1] + 1
     check_ks(ks, size)
     check_metrics(metrics, rank_names(ks))
@@ -231,7 +223,7 @@ def evaluate_tasks(
     if not isinstance(tasks, Tasks):
         raise InputError(f"evaluate_tasks takes tasks, not a {type(tasks).__name__}; use evaluate for logs and samples")
     began = time.perf_counter()
-    tasks.query.check_items(items_of(model))
+    tasks.query.check_items(items_of(model), size=model.num_items)
     score = scoring(model, adapting, "evaluate_tasks")
     known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))

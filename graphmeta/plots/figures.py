@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
+from graphmeta.evaluation.lists import lengths
 from graphmeta.evaluation.result import Result
 from graphmeta.storage import write_bytes
 from graphmeta.training.run import Report
@@ -56,15 +57,18 @@ def curves(
     path: Path,
     *,
     baselines: Mapping[str, Mapping[str, float]] | None = None,
-    metric: str = "mrr@20",
+    metric: str | None = None,
 ) -> None:
     """Training loss and validation metric per epoch, side by side; baselines as horizontal lines.
 
     Args:
         histories: the reports of each training, by its name.
         baselines: metrics on the same validation sessions, by name.
-        metric: the metric to draw.
+        metric: the metric to draw, MRR of the longest lists if not given.
     """
+    if metric is None:
+        known = (name for history in histories.values() for report in history for name in report.valid)
+        metric = f"mrr@{max(lengths(known), default=20)}"
     picture = figure(10, 4)
     left, right = picture.subplots(1, 2)
     for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
@@ -84,16 +88,15 @@ def curves(
     save(picture, path)
 
 
-def known_sessions(
-    found: Mapping[str, Mapping[int | None, Result]], path: Path, *, metrics: tuple[str, str] = ("hit@20", "mrr@20")
-) -> None:
-    """Metrics by the number of earlier sessions of each user that are known, a line for each model.
+def known_sessions(found: Mapping[str, Mapping[int | None, Result]], path: Path) -> None:
+    """Hit and MRR of the longest lists by the number of known earlier sessions of each user, a line for each model.
 
     Args:
         found: results by model and number (None: all), see :func:`graphmeta.evaluation.compare.by_known_sessions`.
     """
+    k = max(lengths(next(one for own in found.values() for one in own.values()).metrics))
     picture = figure(10, 4)
-    for axes, metric in zip(picture.subplots(1, 2), metrics, strict=True):
+    for axes, metric in zip(picture.subplots(1, 2), (f"hit@{k}", f"mrr@{k}"), strict=True):
         for (name, results), colour in zip(found.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
             places = range(len(results))
             axes.plot(places, [100 * one.metrics[metric] for one in results.values()], "o-", color=colour, label=name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
+from graphmeta.evaluation.lists import lists_below
 from graphmeta.evaluation.metrics import Ranks, ranks, usable
 from graphmeta.retrain.period import Period
 from graphmeta.sampling.histories import every_event
@@ -27,7 +29,7 @@ class StreamEvaluation:
     items that the user (without users: the session) has not clicked by then.
 
     Args:
-        negatives: sampled items per click.
+        negatives: sampled items per click; fewer, with a warning, if a test period has fewer, see :meth:`fitted`.
         samples: test samples of a log with their contexts, e.g. ``prefixes``, which excludes the first click of a
             session.
         max_length: maximum context length, the last clicks.
@@ -63,8 +65,18 @@ class StreamEvaluation:
         sampled, full = (RankMetrics(rank, self.ks, self.metrics)() for rank in (among_sampled, among_all))
         return len(rows), sampled, full
 
-    def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
-        """Raise an InputError if a test period has too few items to sample from, or a metric has no name of its own."""
+    def fitted(self, log: EventLog, edges: np.ndarray, first: int) -> StreamEvaluation:
+        """This evaluation, with as many negatives and as long lists as every test period has items for.
+
+        Args:
+            first: the first test period.
+
+        Warns:
+            UserWarning: fewer negatives, or shorter lists.
+
+        Raises:
+            InputError: a test period with no item to sample, or a metric without a name of its own.
+        """
         check_metrics(self.metrics, rank_names(self.ks))
         period = np.searchsorted(edges, log.time, "right") - 1
         owner = owners(log, log.session)
@@ -73,16 +85,33 @@ class StreamEvaluation:
         pair, place = np.unique(owner * log.num_items + log.item, return_inverse=True)
         pair_since = np.full(len(pair), len(edges))
         np.minimum.at(pair_since, place, period)
+        left = {}
         for number in range(first, len(edges) - 1):
-            seen = int((item_since <= number).sum())
             touched = np.bincount(pair[pair_since <= number] // log.num_items, minlength=int(owner.max()) + 1)
-            least = seen - int(touched[owner[period == number]].max(initial=0))
-            if least < self.negatives or max(self.ks) >= min(self.negatives + 1, seen):
-                raise InputError(
-                    f"in period {number + 1} only {least} of {seen} items are left to sample {self.negatives} from, "
-                    f"and lists have up to {max(self.ks)}: sample fewer (--negatives, at least {max(self.ks)}), or "
-                    f"start later (--first)"
-                )
+            seen = int((item_since <= number).sum())
+            left[number] = seen - int(touched[owner[period == number]].max(initial=0))
+        fewest = min(left, key=lambda number: left[number])
+        if left[fewest] < 1:
+            raise InputError(
+                f"in period {fewest + 1} a user or session has clicked every item, so none is left to sample; start "
+                f"later (--first)"
+            )
+        negatives = min(self.negatives, left[fewest])
+        ks = lists_below(negatives + 1, self.ks)
+        if negatives < self.negatives:
+            shorter = "" if ks == self.ks else f", and lists are of {', '.join(map(str, ks))}"
+            warnings.warn(
+                f"in period {fewest + 1} a user or session has only {negatives:,} items left to sample, so "
+                f"{negatives:,} negatives are sampled in every period instead of {self.negatives:,}{shorter}; to "
+                f"sample more, start later (--first)",
+                stacklevel=3,
+            )
+        elif ks != self.ks:
+            raise InputError(
+                f"lists of {max(self.ks)} need at least {max(self.ks)} negatives, not {self.negatives}: sample more "
+                f"(--negatives), or measure shorter lists (ks=)"
+            )
+        return replace(self, negatives=negatives, ks=ks)
 
 
 def owners(log: EventLog, session: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluation.lists import lists_below
 from graphmeta.evaluation.queries import with_history
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
@@ -181,7 +182,7 @@ def _validate(system: System, valid: Valid, log: EventLog) -> tuple[dict[str, fl
     if callable(valid):
         scores = valid(system)
         return scores, next(iter(scores), None)
-    ks = tuple(k for k in (5, 20) if k < system.num_items) or (1,)
+    ks = lists_below(system.num_items, (5, 20))
     queries = valid if isinstance(valid, Samples) else last_clicks(valid, max_length=system.max_length)
     if isinstance(valid, EventLog):
         queries = with_history(system, queries, valid, None if log.users is None else log)
