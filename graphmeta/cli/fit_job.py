@@ -19,6 +19,7 @@ import numpy as np
 from graphmeta.cli.history import anonymous, load_history, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
+from graphmeta.cli.new_items import with_new_items, with_vocabulary
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split
@@ -98,7 +99,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     system, base = trained.system, trained.base
     if new is not None and len(new):
         system, base = with_new_items(system, base, new, name=job.plan.system, say=say)
-    ranked = split if system.items is trained.system.items else _with_vocabulary(split, log, system.items)
+    ranked = split if system.items is trained.system.items else with_vocabulary(split, log, system.items)
     # Baselines count the sessions that the system's own statistics count.
     known = merged(ranked.train, ranked.valid) if CATALOGUE[job.plan.system].held_out else ranked.train
     past = anonymous(known)
@@ -123,35 +124,6 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
     return Outcome(system, results, by_history)
-
-
-def with_new_items(
-    system: System, base: System | None, new: EntityTable, *, name: str, say: Say
-) -> tuple[System, System | None]:
-    """The systems with the items of a catalogue that have no training event, if both can rank these; else unchanged.
-
-    Args:
-        base: another system that is compared with it, if any; say: called with a line on the new items.
-    """
-    them = f"{len(new):,} item{'s' * (len(new) > 1)} of the item file without training events"
-    try:
-        more = system.extended(new), None if base is None else base.extended(new)
-    except InputError:
-        say(
-            f"note: {name} cannot rank the {them}, so it never recommends them; dropout_net composes items of their "
-            f"attributes"
-        )
-        return system, base
-    say(f"{name} also ranks the {them}, by their attributes")
-    return more
-
-
-def _with_vocabulary(split: Split, log: EventLog, items: EntityTable) -> Split:
-    """The split with further items at the end of its vocabulary, and the test clicks of the whole log on them."""
-    train, valid = replace(split.train, items=items), replace(split.valid, items=items)
-    test = log.after(split.test_from if split.test_from is not None else np.inf).aligned_to(items, split.train.users)
-    unknown = split.unknown - (test.num_events - split.test.num_events)
-    return replace(split, train=train, valid=valid, test=test, unknown=unknown)
 
 
 def _by_history(system: System, queries: Samples, known: EventLog) -> dict[str, dict[int | None, Result]]:

@@ -28,19 +28,27 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
     return {name: every[name] for name in found}
 
 
+def _measures(found: Iterable[str]) -> dict[str, str]:
+    """The metrics that the card shows, and their display names."""
+    ks = lengths(found)
+    shown = {f"{name.lower()}@{k}": f"{name}@{k}" for k in ks for name in ("Hit", "MRR")}
+    return shown | {f"ndcg@{ks[-1]}": f"NDCG@{ks[-1]}"}
+
+
+def _new_items(number: int) -> str:
+    if number:
+        return f"{number:,} items without training events are ranked by their attributes"
+    return "Items without training events are ignored and never recommended"
+
+
 def card(system: System, results: Comparison) -> str:
     """The model card in Markdown."""
     notes, entry = system.notes, CATALOGUE[system.notes["system"]]
     own, rules, seen = results["system"], notes["rules"], notes["training"]
     order = "time" if notes["cuts"]["has_time"] else "the order of the file"
-    ks = lengths(own.metrics)
-    measures = {f"{name}@{k}": f"{name.upper() if name != 'hit' else 'Hit'}@{k}" for k in ks for name in ("hit", "mrr")}
-    measures |= {f"ndcg@{ks[-1]}": f"NDCG@{ks[-1]}"}
-    names = titles(entry.name, results)
-    new = "Items without training events are ignored and never recommended"
-    if own.candidates > seen["items"]:
-        new = f"{own.candidates - seen['items']:,} items without training events are ranked by their attributes"
+    measures, names = _measures(own.metrics), titles(entry.name, results)
     verdict = results.verdict(names)
+    new = own.candidates - seen["items"]
     rows = "\n".join(
         f"| {title} | " + " | ".join(f"{results[name].metrics[m]:.4f}" for m in measures) + " |"
         for name, title in names.items()
@@ -78,7 +86,7 @@ The last item of {own.samples:,} test sessions, ranked among all {own.candidates
 ## Intended use and limits
 
 - For recommending next items in sessions like those of the training log; sessions and users may be new.
-- {new}; a session without a known item gets no result.
+- {_new_items(new)}; a session without a known item gets no result.
 - Scores rank the items of one session; they are not probabilities and not comparable between sessions.
 - The metrics are offline: how often a past choice was ranked on this log, not how users react to recommendations.
 - Popular items have better metrics: see the slices by item events in `metrics.json`.
