@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow lint types bench clean
+.PHONY: demo test slow mutants lint types bench clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -14,6 +14,10 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+# Small changes of the code that a test should notice: an hour on two cores.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutation
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_item
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.adaptation_curves import by_steps
-from graphmeta.evaluation.metrics import summary
+from graphmeta.evaluation.metrics import Ranks, summary
 from graphmeta.evaluation.ranking import CONTEXT_LENGTHS, Result, evaluate
 from graphmeta.published.catalogue import RANKING
 from graphmeta.sampling.samples import Samples, prefixes
@@ -82,7 +82,7 @@ def main() -> None:
         "learned_from": {"sessions": split.train.num_sessions, "events": split.train.num_events},
         "items": {name: int(inside(support, bounds).sum()) for name, bounds in TARGETS.items()},
         **measured(result),
-        "targets": by_target(result.ranks, support[samples.target], samples.lengths),
+        "targets": by_target(result.positions, support[samples.target], samples.lengths),
         "without_steps": without_steps(model, samples, support),
         "seed": options.seed,
         "epochs": options.epochs,
@@ -138,7 +138,7 @@ def without_steps(model: Any, samples: Samples, support: np.ndarray) -> Row | No
     if adaptation is None or not adaptation.steps:
         return None
     found = by_steps(model, samples, steps=[0], ks=KS).results[0]
-    return by_target(found.ranks, support[samples.target], samples.lengths)
+    return by_target(found.positions, support[samples.target], samples.lengths)
 
 
 def inside(value: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
@@ -146,7 +146,7 @@ def inside(value: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     return (value >= bounds[0]) & (value <= bounds[1])
 
 
-def by_target(ranks: Tensor, events: np.ndarray, clicks: np.ndarray) -> dict[str, Row]:
+def by_target(ranks: Ranks | Tensor, events: np.ndarray, clicks: np.ndarray) -> dict[str, Row]:
     """Metrics over new, rare and all targets, each in total and by context length, with numbers of samples.
 
     Args:

@@ -23,7 +23,7 @@ system = gm.build("sr_gnn", split.train.items, width=WIDTH)
 for report in gm.train(system, split.train, epochs=EPOCHS, optimizer=gm.Adam(lr=5e-3), valid=split.valid, seed=0):
     print(f"epoch {report.epoch + 1}: loss {report.loss:.3f}, validation MRR@20 {report.valid['mrr@20']:.4f}")
 
-# The last item of each test session, ranked among all items. Ties share their mean rank.
+# The last item of each test session, ranked among all items. Ties count as the expected value over random order.
 queries = gm.last_clicks(split.test)
 models = {"popularity": Popularity(split.train), "session kNN": SessionKNN(split.train), "SR-GNN": system}
 print(f"{len(queries)} test sessions, {system.num_items:,} candidate items")

@@ -130,6 +130,14 @@ def test_a_sample_does_not_depend_on_its_batch(samples: Samples, data: st.DataOb
     assert [content(batch, s) for s in range(len(rows))] == [by_hand(samples, s) for s in rows]
 
 
+def test_the_time_of_a_target_is_known_only_if_it_is_the_next_click() -> None:
+    item, time = np.array([4, 5, 6, 7]), np.array([10.0, 20.0, 30.0, 40.0])
+    begin, end, target = np.array([[0, 1, 5], [0, 2, 6], [0, 2, -1], [1, 3, 7], [1, 3, 6], [2, 4, 7]]).T
+    samples = Samples(item % ITEMS, begin, end, np.where(target < 0, -1, target % ITEMS), np.arange(6), time=time)
+    found = session_batch(samples, num_items=ITEMS)["sample"].next_time
+    np.testing.assert_array_equal(found.numpy(), [20.0, 30.0, np.nan, 40.0, np.nan, np.nan])
+
+
 # Task-major
 
 

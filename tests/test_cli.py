@@ -34,6 +34,7 @@ from graphmeta.training import loop as training
 METRICS = {f"{name}@{k}" for name in ("hit", "mrr", "ndcg") for k in (5, 20)}
 COLUMNS = ["--session", "sid", "--item", "iid"]
 SMALL = ["--width", "4", "--epochs", "1"]
+EVERY = ["--min-item-support", "1"]
 
 
 def events() -> pd.DataFrame:
@@ -182,6 +183,64 @@ def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
     assert "pass later ones" in capsys.readouterr().err
 
 
+def test_a_small_catalogue_has_shorter_lists(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    frame = events()
+    frame.assign(iid=frame["iid"].str[:2]).to_csv(tmp_path / "few.csv", index=False)  # ten items
+    assert main(plain(tmp_path / "few.csv", tmp_path / "out", "--time", "at", *EVERY)) == 0
+    told = capsys.readouterr()
+    assert "note: there are only 10 items to rank, so lists of 5 are measured instead of 5, 20" in told.err
+    assert "Hit@5 / MRR@5 in %, by context length" in told.out and "@20" not in told.out
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {"hit@5", "mrr@5", "ndcg@5"} <= written.keys() and "hit@20" not in written
+    assert "Hit@20" not in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / "few.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hit@5"] == written["hit@5"]
+
+
+def test_the_last_line_names_what_is_ahead_of_the_model(fitted: Path, files: Path, capsys: pytest.CaptureFixture):
+    """On the ring, session kNN is far ahead of two epochs."""
+    written = json.loads((fitted / "metrics.json").read_text())
+    knn = written["baselines"]["session_knn"]
+    assert written["behind"]["session_knn"] == ["hit@20", "mrr@20"]
+    assert main(["evaluate", str(fitted), str(files / "events.csv")]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("melu, with inner steps is behind ") and "on the same 12 samples" in line
+    assert f"session kNN (Hit@20 {100 * written['hit@20']:.2f} against {100 * knn['hit@20']:.2f} %" in line
+    assert line + "." in (fitted / "model" / "README.md").read_text()
+
+
+def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    items = pd.read_csv(files / "items.csv")
+    more = pd.DataFrame({"iid": ["new0", "new1"], "kind": ["k0", "k3"], "name": ["New 0", "New 1"]})
+    pd.concat([more, items]).to_csv(tmp_path / "items.csv", index=False)
+    frame, late = events(), events()["sid"].str[1:].astype(int) >= 108
+    frame.loc[late & (frame.index % 5 == 4), "iid"] = "new1"  # the targets of the test
+    frame.to_csv(tmp_path / "events.csv", index=False)
+    command = plain(tmp_path / "events.csv", tmp_path / "out", "--time", "at", "--items", str(tmp_path / "items.csv"))
+    assert main([*command, "--attributes", "kind", "--system", "dropout_net", *EVERY]) == 0
+    assert "dropout_net also ranks the 2 items of the item file without training events" in capsys.readouterr().err
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["candidates"] == 42 and written["samples"] == 12 and written["mrr@20"] > 0
+    model = load(tmp_path / "out" / "model")
+    assert {"new0", "new1"} <= {one.item for one in model.recommend(["i3", "new1"], 41)}
+    assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / "events.csv"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {name: told[name] for name in written} == written
+
+
+def test_a_system_that_cannot_rank_unclicked_items_says_so_once(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    frame = events()
+    frame.loc[frame["iid"] == "i39", "iid"] = "i0"
+    frame.to_csv(tmp_path / "events.csv", index=False)
+    table = ["--items", str(files / "items.csv"), "--label", "name", "--attributes", "kind"]
+    assert main(plain(tmp_path / "events.csv", tmp_path / "out", "--time", "at", *table, *EVERY)) == 0
+    told = capsys.readouterr().err
+    assert told.count("sr_gnn cannot rank the 1 item of the item file without training events") == 1
+    assert load(tmp_path / "out" / "model").num_items == 39
+
+
 def test_recommend_prints_ids_and_names(fitted: Path, capsys: pytest.CaptureFixture):
     command = ["recommend", str(fitted), "--session", "i1 i2 i3", "--session", "i20, i21", "-k", "3"]
     assert main([*command, "--json"]) == 0
@@ -302,6 +361,21 @@ def test_a_log_without_times_is_cut_by_its_order(files: Path, tmp_path: Path, ca
     assert json.loads(capsys.readouterr().out)["sessions"] == 120
 
 
+def test_session_numbers_that_begin_anew_are_new_sessions(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """The file of another day has the same ids for other sessions."""
+    assert main(plain(files / "events.csv", tmp_path / "out")) == 0
+    other = events()
+    other["iid"] = other.groupby("sid")["iid"].transform(lambda own: own[::-1].to_numpy())
+    other.to_csv(tmp_path / "other.csv", index=False)
+    events().iloc[250:].to_csv(tmp_path / "later part.csv", index=False)
+    capsys.readouterr()
+    for name, sessions in (("other", 120), ("later part", 12)):
+        assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / f"{name}.csv"), "--json"]) == 0
+        told = capsys.readouterr()
+        assert json.loads(told.out)["sessions"] == sessions
+        assert ("session ids begin anew" in told.err) == (name == "other")
+
+
 def test_sessions_can_be_cut_by_inactivity(files: Path, tmp_path: Path):
     out = tmp_path / "out"
     command = ["fit", str(files / "events.csv"), "--item", "iid", "--user", "uid", "--time", "at", "--out", str(out)]
@@ -368,8 +442,7 @@ BAD_LOGS = {
     "missing item": (replaced("iid", 5, None), "row 6"),
     "one event": (lambda frame: frame[:1], "too few"),
     "one session": (lambda frame: frame.assign(sid="s"), "too few"),
-    "one item": (lambda frame: frame.assign(iid="i0"), "k=20"),
-    "as many items as ranks": (lambda frame: frame.assign(iid=frame["iid"].str[:2]), "k=20"),
+    "one item": (lambda frame: frame.assign(iid="i0"), "only 1 item"),
     "no two clicks": (lambda frame: frame.assign(sid=range(len(frame))), "no event is left"),
     "rare items": (lambda frame: frame.assign(iid=[f"i{n}" for n in range(len(frame))]), "lower"),
     "only new items in the end": (lambda f: f.assign(iid=f["iid"].where(f.index < 480, "x" + f["iid"])), "--valid"),

@@ -56,6 +56,16 @@ def test_all_strategies_on_one_stream(log: Path, tmp_path: Path, capsys: pytest.
     assert len(system.recommend(["i3"], 5, user="u1")) == 5
 
 
+def test_a_stream_of_few_items_samples_what_there_is(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    frame = pd.read_csv(log)
+    few = tmp_path / "few.csv"
+    frame.assign(iid=[f"i{int(name[1:]) % 25}" for name in frame["iid"]]).to_csv(few, index=False)
+    assert run(few, tmp_path / "out", "--system", "fine_tune") == 0
+    told = capsys.readouterr()
+    assert "note: in period 4 a user or session has only" in told.err and "and lists are of 5;" in told.err
+    assert "Recall@5" in told.out and "Recall@20" not in told.out
+
+
 def test_an_interrupted_stream_goes_on_to_the_same_end(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -96,7 +106,7 @@ def test_sessions_without_user_and_a_session_encoder(log: Path, tmp_path: Path):
         (["--period", "7"], "--period '7' must be a length like 7d"),
         (["--period", "0d"], "--period '0d' must be a length like 7d"),
         (["--period", "9w"], "of 1 periods, the first 2 are for pretraining"),
-        (["--negatives", "40"], "sample fewer (--negatives, at least 20)"),
+        (["--negatives", "4"], "lists of 20 need at least 20 negatives, not 4"),
         (["--item", "sku"], "'sku'"),
         (["--out", "log.csv/out"], "log.csv"),
     ],

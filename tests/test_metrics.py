@@ -1,7 +1,9 @@
-"""Ranks against sorting, metrics against those of PyTorch Geometric."""
+"""Ranks against sorting, metrics against those of PyTorch Geometric, ties against all orders."""
 
+import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.metrics import LinkPredHitRatio, LinkPredMRR, LinkPredNDCG, LinkPredRecall
 
-from graphmeta.evaluation.metrics import hit, mrr, ndcg, ranks, summary
+from graphmeta.errors import InputError
+from graphmeta.evaluation.metrics import Ranks, hit, mrr, ndcg, of_lists, ranks, summary
 
 SCORES = st.floats(-2, 2, width=32) | st.sampled_from([0.0, 1.0, math.inf, -math.inf])
 ROWS = st.integers(1, 8).flatmap(lambda c: st.lists(st.lists(SCORES, min_size=c, max_size=c), min_size=1, max_size=6))
@@ -36,18 +39,70 @@ def test_metrics_are_those_of_pyg(k: int) -> None:
 def test_ranks_are_those_of_sorting_with_ties_in_the_middle(rows: list, data: st.DataObject) -> None:
     target = data.draw(st.lists(st.integers(0, len(rows[0]) - 1), min_size=len(rows), max_size=len(rows)))
     expected = [pd.Series(row).rank(ascending=False, method="average")[t] for row, t in zip(rows, target, strict=True)]
-    assert ranks(torch.tensor(rows), torch.tensor(target)).tolist() == expected
+    assert ranks(torch.tensor(rows), torch.tensor(target)).mean.tolist() == expected
 
 
-@given(st.integers(1, 200), st.floats(-10, 10))
-def test_constant_scores_give_chance_level(candidates: int, score: float) -> None:
-    scores = torch.full((candidates, candidates), score)
-    assert (ranks(scores, torch.arange(candidates)) == (candidates + 1) / 2).all()
+@given(st.integers(2, 60), st.floats(-10, 10), st.data())
+def test_constant_scores_give_the_values_of_a_random_order(candidates: int, score: float, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, candidates))
+    rank = ranks(torch.full((3, candidates), score), torch.tensor([0, candidates // 2, candidates - 1]))
+    assert rank.mean.tolist() == [(candidates + 1) / 2] * 3
+    places = range(1, k + 1)
+    expected = {"hit": k, "mrr": sum(1 / r for r in places), "ndcg": sum(1 / math.log2(1 + r) for r in places)}
+    assert summary(rank, (k,)) == pytest.approx({f"{n}@{k}": v / candidates for n, v in expected.items()}, rel=1e-12)
 
 
-def test_a_model_with_equal_scores_has_no_hits() -> None:
-    found = summary(ranks(torch.zeros(10, 100), torch.arange(10)), (20,))
-    assert found == {"hit@20": 0.0, "mrr@20": 0.0, "ndcg@20": 0.0}
+TIED = st.lists(st.integers(0, 2), min_size=2, max_size=6)
+
+
+def orders(scores: list[int]) -> list[list[int]]:
+    """Every order of the candidates by descending score, one for each order of the ties."""
+    return [list(o) for o in itertools.permutations(range(len(scores))) if all(
+        scores[a] >= scores[b] for a, b in itertools.pairwise(o))]  # fmt: skip
+
+
+@given(TIED, st.data())
+def test_metrics_of_ties_are_means_over_all_orders(scores: list[int], data: st.DataObject) -> None:
+    target, k = data.draw(st.integers(0, len(scores) - 1)), data.draw(st.integers(1, len(scores)))
+    rank = ranks(torch.tensor([scores], dtype=torch.float32), torch.tensor([target]))
+    places = np.array([order.index(target) + 1 for order in orders(scores)])
+    inside = places <= k
+    assert float(rank.mean) == pytest.approx(places.mean())
+    assert float(hit(rank, k)) == pytest.approx(inside.mean(), abs=1e-12)
+    assert float(mrr(rank, k)) == pytest.approx((inside / places).mean(), abs=1e-12)
+    assert float(ndcg(rank, k)) == pytest.approx((inside / np.log2(1 + places)).mean(), abs=1e-12)
+
+
+@given(st.lists(TIED, min_size=1, max_size=3), st.data())
+def test_metrics_of_several_targets_with_ties_are_means_over_all_orders(
+    tasks: list[list[int]], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, 4))
+    wanted = [data.draw(st.sets(st.integers(0, len(scores) - 1), min_size=1)) for scores in tasks]
+    rows = [(t, target) for t, chosen in enumerate(wanted) for target in chosen]
+    rows = data.draw(st.permutations(rows))
+    found = Ranks.empty(len(rows))
+    for at, (task, target) in enumerate(rows):
+        scores = torch.tensor([tasks[task]], dtype=torch.float64)
+        found[at : at + 1] = ranks(scores, torch.tensor([target]))
+    measured = of_lists(found, torch.tensor([task for task, _ in rows]), k)
+    for task, (scores, chosen) in enumerate(zip(tasks, wanted, strict=True)):
+        best, every = min(k, len(chosen)), []
+        ideal = sum(1 / math.log2(1 + r) for r in range(1, best + 1))
+        for order in orders(scores):
+            top = [place for place, item in enumerate(order, 1) if item in chosen and place <= k]
+            gain = sum(1 / math.log2(1 + r) for r in top) / ideal
+            every.append((len(top) / len(chosen), gain, len(top) / best, float(bool(top))))
+        own = [float(measured[name][task]) for name in ("hit", "ndcg", "hit_of_best", "hit_any")]
+        assert own == pytest.approx(np.mean(every, 0).tolist(), abs=1e-12)
+
+
+def test_ranks_without_ties_are_whole_numbers_from_one() -> None:
+    assert of_lists(torch.tensor([1.0, 2.0]), torch.tensor([0, 0]), 2)["hit"].tolist() == [1.0]
+    assert hit(torch.tensor([5, 6]), 5).tolist() == [1.0, 0.0] and mrr(Ranks.of([4]), 5).tolist() == [0.25]
+    for strange in ([2.5], [0.0], [math.nan]):
+        with pytest.raises(InputError, match="whole numbers from 1"):
+            hit(torch.tensor(strange), 5)
 
 
 NAN = math.nan
@@ -69,7 +124,7 @@ NAN = math.nan
 def test_not_a_number_never_helps(scores: list[float], target: int, rank: float) -> None:
     """As the target it is last, as a rival it is first; rows without it are as they were."""
     found = ranks(torch.tensor([scores, list(range(len(scores)))], dtype=torch.float32), torch.tensor([target] * 2))
-    assert found.tolist() == [rank, len(scores) - target]
+    assert found.mean.tolist() == [rank, len(scores) - target]
 
 
 @given(ROWS, st.data())
@@ -77,13 +132,13 @@ def test_a_score_lost_to_nan_never_lowers_the_rank(rows: list, data: st.DataObje
     scores, target = torch.tensor(rows), torch.tensor([data.draw(st.integers(0, len(rows[0]) - 1)) for _ in rows])
     broken = scores.clone()
     broken[data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(rows[0]) - 1))] = math.nan
-    assert (ranks(broken, target) >= ranks(scores, target)).all()
+    assert (ranks(broken, target).mean >= ranks(scores, target).mean).all()
 
 
-@given(st.lists(st.integers(2, 400).map(lambda r: r / 2), min_size=1, max_size=20), st.integers(1, 30))
-def test_hit_is_never_below_ndcg_and_ndcg_never_below_mrr(found: list[float], k: int) -> None:
-    rank = torch.tensor(found, dtype=torch.float64)
-    assert (hit(rank, k) >= ndcg(rank, k)).all() and (ndcg(rank, k) >= mrr(rank, k)).all()
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(1, 40)), min_size=1, max_size=20), st.integers(1, 30))
+def test_hit_is_never_below_ndcg_and_ndcg_never_below_mrr(found: list[tuple[int, int]], k: int) -> None:
+    rank = Ranks(*torch.tensor(found, dtype=torch.float64).T)
+    assert (hit(rank, k) >= ndcg(rank, k) - 1e-12).all() and (ndcg(rank, k) >= mrr(rank, k) - 1e-12).all()
     assert (mrr(rank, k) >= 0).all() and (hit(rank, k) <= 1).all()
     assert (hit(rank, k + 1) >= hit(rank, k)).all()
 
@@ -93,9 +148,10 @@ def test_ranks_do_not_depend_on_scale_order_or_the_other_samples(rows: list, dat
     scores, target = torch.tensor(rows), torch.tensor([data.draw(st.integers(0, len(rows[0]) - 1)) for _ in rows])
     order = torch.tensor(data.draw(st.permutations(range(len(rows[0])))))
     found = ranks(scores, target)
-    assert torch.equal(found, ranks(scores[:, order], order.argsort()[target]))
-    assert torch.equal(found, ranks(scores.double() * 4, target))
-    assert found.tolist() == [float(ranks(scores[s : s + 1], target[s : s + 1])) for s in range(len(rows))]
+    others = (ranks(scores[:, order], order.argsort()[target]), ranks(scores.double() * 4, target))
+    alone = [ranks(scores[s : s + 1], target[s : s + 1]) for s in range(len(rows))]
+    for one in (*others, Ranks(torch.cat([r.best for r in alone]), torch.cat([r.tied for r in alone]))):
+        assert torch.equal(found.best, one.best) and torch.equal(found.tied, one.tied)
 
 
 def test_the_summary_names_every_metric_and_is_empty_without_samples() -> None:

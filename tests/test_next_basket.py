@@ -21,6 +21,7 @@ from graphmeta.published.catalogue import RANKING, build
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.testing import fake_log
 from tests.catalogue import LOG, made
+from tests.oracles import ties
 
 ITEMS = 15
 
@@ -69,17 +70,17 @@ def slow(log: EventLog, model: Fixed, ks: tuple[int, ...]) -> tuple[dict[str, fl
         truth = {number[i] for i in own[own.session == last]["item"]}
         sessions.append(len(starts) - 1)
         row = model.row(len(starts) - 1)
-        rank = {i: 1 + sum(s > row[i] for s in row) + (sum(s == row[i] for s in row) - 1) / 2 for i in truth}
         values.setdefault("repeat_share", []).append(len(truth & before) / len(truth))
         for k in ks:
-            hits = {i for i in truth if rank[i] <= k}
-            values.setdefault(f"recall@{k}", []).append(len(hits) / len(truth))
-            values.setdefault(f"phr@{k}", []).append(float(len(hits) > 0))
+            hits = {i: ties.share_within(row, i, k) for i in truth}
+            values.setdefault(f"recall@{k}", []).append(sum(hits.values()) / len(truth))
+            values.setdefault(f"phr@{k}", []).append(ties.any_within(row, list(truth), k))
             ideal = sum(1 / math.log2(1 + r) for r in range(1, min(k, len(truth)) + 1))
-            values.setdefault(f"ndcg@{k}", []).append(sum(1 / math.log2(1 + rank[i]) for i in hits) / ideal)
+            gains = [[(r <= k) / math.log2(1 + r) for r in ties.places(row, i)] for i in truth]
+            values.setdefault(f"ndcg@{k}", []).append(sum(map(np.mean, gains)) / ideal)
             for name, part in (("repeat", truth & before), ("explore", truth - before)):
                 if part:
-                    values.setdefault(f"recall_{name}@{k}", []).append(len(hits & part) / len(part))
+                    values.setdefault(f"recall_{name}@{k}", []).append(sum(hits[i] for i in part) / len(part))
     return {name: sum(each) / len(each) for name, each in values.items()}, sessions
 
 

@@ -1,12 +1,15 @@
 """What is told of a model is what was measured."""
 
+import pytest
 import torch
 
+from graphmeta.baselines import Popularity
 from graphmeta.cli.model_card import titles
 from graphmeta.evaluation.adaptation_curves import by_steps
-from graphmeta.evaluation.compare import baselines, compare
+from graphmeta.evaluation.compare import Comparison, baselines, compare
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.ranking import evaluate
+from graphmeta.evaluation.result import Result
 from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log
@@ -31,3 +34,35 @@ def test_without_steps_a_system_answers_from_its_start_gate_and_all():
     assert not torch.equal(start.ranks, found["system"].ranks)
     assert adaptation.steps == 1
     assert titles("cbml", found)["without_steps"] == "cbml, without inner steps"
+
+
+def result(hit: float, mrr: float) -> Result:
+    found = evaluate(Popularity(LOG), last_clicks(LOG), ks=KS)
+    return Result({**found.metrics, "hit@20": hit, "mrr@20": mrr}, {}, 30, 40, 0.0, found.positions)
+
+
+def test_a_comparison_ends_with_what_is_ahead_of_the_system():
+    found = Comparison(popularity=result(0.2, 0.1), session_knn=result(0.5, 0.1), stan=result(0.5, 0.3))
+    found["system"] = result(0.4, 0.2)
+    assert found.behind() == {"session_knn": ["hit@20"], "stan": ["hit@20", "mrr@20"]}
+    assert str(found).splitlines()[-1] == (
+        "system is behind session knn (Hit@20 40.00 against 50.00 %); stan (Hit@20 40.00 against 50.00 %, MRR@20 20.00 "
+        "against 30.00 %) on the same 30 samples"
+    )
+    ahead = Comparison(found, system=result(0.5, 0.3))
+    assert ahead.behind() == {} and ahead.verdict() is None and "behind" not in str(ahead)
+
+
+def test_a_catalogue_below_the_lists_is_compared_with_shorter_ones():
+    log = fake_log(sessions=30, items=10, length=4)
+    torch.manual_seed(0)
+    system = build("sr_gnn", log.items, width=4).eval()
+    with pytest.warns(UserWarning, match="only 10 items to rank, so lists of 5 are measured instead of 5, 20"):
+        found = compare(system, last_clicks(log), past=log, bar=lambda rows, _: rows)
+    for one in found.values():
+        assert sorted(one.metrics) == ["hit@5", "mrr@5", "ndcg@5"]
+    with pytest.warns(UserWarning, match="instead of 5, 10, 20"):
+        assert evaluate(system, log).metrics["hit@5"] == found["system"].metrics["hit@5"]
+    two = fake_log(sessions=30, items=2, length=4)
+    with pytest.warns(UserWarning, match="only 2 items to rank, so lists of 1"):
+        assert 0 < evaluate(Popularity(two), two).metrics["hit@1"] < 1

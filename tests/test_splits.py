@@ -1,5 +1,7 @@
 """Training never knows what it may not, and no session is in two parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -212,6 +214,19 @@ def test_users_are_split_by_shares_and_none_is_in_two_parts() -> None:
         assert part.item.tolist() == log.item[mine].tolist()
     again, other = (split_users(log, seed=seed)[0].sessions.tolist() for seed in (4, 5))
     assert again == parts[0].sessions.tolist() != other
+
+
+def test_known_users_stay_whole_beside_sessions_of_unknown_ones() -> None:
+    log = fake_log(sessions=60)
+    owner = np.where(np.arange(60) % 3 == 0, -1, np.arange(60) % 4)
+    parts = split_users(replace(log, session_user=owner, users=log.users.take(np.arange(4))), shares=(1, 1, 1), seed=2)
+    numbers = [np.searchsorted(log.sessions, part.sessions) for part in parts]
+    assert sorted(np.concatenate(numbers).tolist()) == list(range(60))  # the ids of the log are 0, 1, …
+    for user in range(4):
+        assert sum(user in owner[own] for own in numbers) == 1
+    assert all((owner[own] < 0).any() for own in numbers)  # 20 sessions of unknown users, each its own
+    sizes = [len(np.unique(owner[own][owner[own] >= 0])) + int((owner[own] < 0).sum()) for own in numbers]
+    assert sizes == [8, 8, 8]
 
 
 def test_sessions_without_users_are_users_of_their_own() -> None:

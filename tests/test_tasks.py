@@ -1,6 +1,7 @@
 """A task learns from what lies before its question, and each question is asked once an epoch."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -347,6 +348,22 @@ def test_sampled_events_are_half_support_and_half_query() -> None:
     forty = np.isin(tasks.support.session, np.flatnonzero(np.arange(300) % 5 == 4))
     assert len(set(tasks.support.target[forty].tolist())) > 30
     assert tasks.first_queries().query.target.tolist() == tasks.query.target[tasks.query_ptr[:-1]].tolist()
+
+
+def test_sessions_below_the_least_number_of_events_are_no_tasks() -> None:
+    log = histories_of([1, 2, 3, 4, 5, 9])  # distinct items
+    tasks = sampled_tasks(log, min_events=4, max_events=4)
+    assert tasks.query.session[tasks.query_ptr[:-1]].tolist() == [3, 4, 5]
+    assert (tasks.support_sizes + np.diff(tasks.query_ptr) == 4).all()
+
+
+def test_the_rating_of_a_query_is_in_no_support_sample() -> None:
+    """Support samples are other clicks of the session, whose ratings are unknown."""
+    query = last_clicks(ratings())
+    query = replace(query, value=np.arange(len(query), dtype=np.float64))
+    support, _ = support_of(query)
+    assert len(support) and support.value is None
+    assert "value" not in task_batch(query, num_items=30).support["sample"]
 
 
 def test_draws_go_by_the_seed_and_the_limits() -> None:

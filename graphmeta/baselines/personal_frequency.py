@@ -40,7 +40,7 @@ class PersonalFrequency:
     Differs: the decays, the items of the session itself and the order of equal sums are additions;
     :func:`~graphmeta.baselines.match_repeats` excludes the items of the session where sessions repeat no item. The
     paper does not define the order of equal counts, which matters: Recall@10 on Ta-Feng at ρ = 1 is 13.5 % by
-    popularity and 11.2 % if they are tied (RESULTS.md). The default of ρ is the best by MRR@20 of .8, .9, .95, .98 and
+    popularity and 12.1 % in random order (RESULTS.md). The default of ρ is the best by MRR@20 of .8, .9, .95, .98 and
     1 on the validation sessions of the bundled log; 1 is the best on Ta-Feng.
     """
 

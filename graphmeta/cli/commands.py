@@ -177,6 +177,8 @@ def run(
     if outcome is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    if outcome is not None:
+        console.verdict(outcome.results, system)
 
 
 @dataclass(frozen=True)
@@ -247,16 +249,20 @@ def fit(
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
     _ready(name_of_system, out, users=users)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
-    log, name = reading.log(files), reading.events.name
+    catalogue, name = reading.catalogue(files), reading.events.name
+    log = reading.log(files, catalogue)
     if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
     console.say(f"{name}: " + console.sizes(log, split))
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
-    work = job.Job(training.plan(limits, users=users), reading.columns(files), rules, name, out, resume, keep_histories)
-    _train(work, log, split)
+    plan = training.plan(limits, users=users)
+    work = job.Job(plan, reading.columns(files), rules, name, out, resume, keep_histories, catalogue)
+    outcome = _train(work, log, split)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    if outcome is not None:
+        console.verdict(outcome.results, name_of_system)
 
 
 @app.command()
@@ -294,6 +300,7 @@ def evaluate(
         f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
     )
     console.results(scored.results, scored.document["system"])
+    console.verdict(scored.results, scored.document["system"])
 
 
 @app.command()

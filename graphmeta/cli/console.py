@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from graphmeta.data.events import EventLog
     from graphmeta.data.splits import Split
+    from graphmeta.evaluation.compare import Comparison
     from graphmeta.evaluation.examples import Example
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.evaluation.ranking import Result
@@ -97,30 +98,43 @@ def statistics(graph: HeteroData, title: str) -> None:
 def results(found: Mapping[str, Result], system: str) -> None:
     """Print metrics of the system and the baselines, overall and by context length."""
     from graphmeta.cli.model_card import titles
+    from graphmeta.evaluation.lists import lengths as list_lengths
 
     own, names = found["system"], titles(system, found)
-    shown = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20"}
+    ks = list_lengths(own.metrics)
+    shown = {f"{name.lower()}@{k}": f"{name}@{k}" for k in ks for name in ("Hit", "MRR")}
     rows = [(names[key], *(f"{100 * result.metrics[name]:.2f}" for name in shown)) for key, result in found.items()]
     title = f"The last item of {own.samples:,} test sessions among {own.candidates:,}, in %"
     table(title, ("", *shown.values()), rows)
     lengths = own.slices["context length"]
     by_clicks = [
-        (names[key], *(_both(result.slices["context length"][clicks]) for clicks in lengths))
+        (names[key], *(_both(result.slices["context length"][clicks], ks[-1]) for clicks in lengths))
         for key, result in found.items()
     ]
     header = ("clicks observed (sessions)", *(f"{clicks} ({part['samples']:,})" for clicks, part in lengths.items()))
-    table("Hit@20 / MRR@20 in %, by context length", header, by_clicks)
+    table(f"Hit@{ks[-1]} / MRR@{ks[-1]} in %, by context length", header, by_clicks)
 
 
-def _both(found: Mapping[str, float]) -> str:
-    return f"{100 * found['hit@20']:.1f} / {100 * found['mrr@20']:.1f}" if found["samples"] else "-"
+def verdict(found: Comparison, system: str) -> None:
+    """Print what is ahead of the system, if anything is."""
+    from graphmeta.cli.model_card import titles
+
+    line = found.verdict(titles(system, found))
+    if line is not None:
+        say_out(line)
+
+
+def _both(found: Mapping[str, float], k: int) -> str:
+    return f"{100 * found[f'hit@{k}']:.1f} / {100 * found[f'mrr@{k}']:.1f}" if found.get("samples", 1) else "-"
 
 
 def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
     """Print the metrics of systems over all periods, weighted by clicks, and the cost of retraining."""
+    from graphmeta.evaluation.lists import lengths as list_lengths
     from graphmeta.retrain.stream import overall
 
-    shown = ("hit@5", "ndcg@5", "hit@20", "ndcg@20")
+    ks = list_lengths(name for reports in found.values() for report in reports for name in report.sampled)
+    shown = [f"{name}@{k}" for k in sorted({ks[0], ks[-1]}) for name in ("hit", "ndcg")]
     header = ("", *(name.replace("hit", "Recall").replace("ndcg", "NDCG") for name in shown), "train s/period")
     for kind, among in (("sampled", "among sampled candidates"), ("full", "among all")):
         rows = []
@@ -135,31 +149,35 @@ def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
 def known_sessions(
     found: Mapping[str, Result], last: Mapping[str, Mapping[int | None, Result]], names: Mapping[str, str]
 ) -> None:
-    """Print Hit@20 / MRR@20 by the number of a user's earlier sessions: as they are, and with only the last n known.
+    """Print Hit and MRR of the longest lists by the number of a user's earlier sessions: as they are, and with only the
+    last n known.
 
     Args:
         found: results of the whole test; last: of :func:`graphmeta.evaluation.compare.by_known_sessions`; both by name.
     """
+    from graphmeta.evaluation.lists import lengths as list_lengths
+
+    k = max(list_lengths(next(iter(found.values())).metrics))
     parts = {name: result.slices["known sessions"] for name, result in found.items()}
     ranges = next(iter(parts.values()))
     rows = [
         (
             marks,
             f"{one['samples']:,}",
-            *(_both(part[marks]) if one["samples"] else "no session" for part in parts.values()),
+            *(_both(part[marks], k) if one["samples"] else "no session" for part in parts.values()),
         )
         for marks, one in ranges.items()
     ]
     header = ("earlier sessions", "test sessions", *(names[name] for name in found))
-    table("Hit@20 / MRR@20 in %, by the number of a user's earlier sessions", header, rows)
+    table(f"Hit@{k} / MRR@{k} in %, by the number of a user's earlier sessions", header, rows)
     numbers = next(iter(last.values()))
     shown = [
-        (_last(n, marks), *(_both({"samples": 1, **result[n].metrics}) for result in last.values()))
+        (_last(n, marks), *(_both({"samples": 1, **result[n].metrics}, k) for result in last.values()))
         for n, marks in zip(numbers, ranges, strict=True)
     ]
     title = (
-        f"Hit@20 / MRR@20 in %, the same {next(iter(numbers.values())).samples:,} test sessions, when only the last n "
-        f"earlier sessions of a user are known"
+        f"Hit@{k} / MRR@{k} in %, the same {next(iter(numbers.values())).samples:,} test sessions, when only the last "
+        f"n earlier sessions of a user are known"
     )
     table(title, ("n (range)", *(names[name] for name in last)), shown)
 

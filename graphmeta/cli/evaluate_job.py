@@ -11,9 +11,8 @@ from graphmeta.cli.log_columns import Columns
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.errors import InputError
-from graphmeta.evaluation.compare import baselines, compare, metrics
+from graphmeta.evaluation.compare import Comparison, baselines, compare, metrics
 from graphmeta.evaluation.protocol import Rules, test_queries, unseen
-from graphmeta.evaluation.ranking import Result
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
@@ -57,7 +56,7 @@ class Scored:
     """
 
     system: System
-    results: dict[str, Result]
+    results: Comparison
     document: dict[str, Any]
     sessions: int
     all_sessions: int

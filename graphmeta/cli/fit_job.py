@@ -19,11 +19,14 @@ import numpy as np
 from graphmeta.cli.history import anonymous, save_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import card
+from graphmeta.cli.new_items import with_new_items, with_vocabulary
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.evaluation.compare import baselines, by_known_sessions, compare, metrics
+from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
+from graphmeta.evaluation.lists import lists_below
 from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
@@ -48,6 +51,7 @@ class Job:
     Args:
         source: name of the log in the model card.
         keep_histories: store the users' sessions with the model.
+        catalogue: all items that may be recommended, also those without training events.
     """
 
     plan: Plan
@@ -57,6 +61,7 @@ class Job:
     folder: Path
     resume: bool = False
     keep_histories: bool = False
+    catalogue: EntityTable | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Outcome:
     """
 
     system: System
-    results: dict[str, Result]
+    results: Comparison
     last_sessions: dict[str, dict[int | None, Result]] = field(default_factory=dict)
 
 
@@ -88,16 +93,22 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
     """
     request = request_of(job.plan, split)
+    new = None if job.catalogue is None else job.catalogue.new_to(split.train.items)
+    if new is not None:
+        request["new items"] = new.fingerprint().hex()[:16]
     if job.resume and _finished(job.folder, request):
         return None
     trained = train_plan(job.plan, split, Checkpoint(job.folder / "checkpoint", job.resume), say=say, bar=bar)
-    system = trained.system
+    system, base = trained.system, trained.base
+    if new is not None and len(new):
+        system, base = with_new_items(system, base, new, name=job.plan.system, say=say)
+    ranked = split if system.items is trained.system.items else with_vocabulary(split, log, system.items)
     # Baselines count the sessions that the system's own statistics count.
-    known = merged(split.train, split.valid) if CATALOGUE[job.plan.system].held_out else split.train
+    known = merged(ranked.train, ranked.valid) if CATALOGUE[job.plan.system].held_out else ranked.train
     past = anonymous(known)
-    queries = with_earlier(test_queries(split.test, job.rules), split.test, split.parts)
+    queries = with_earlier(test_queries(ranked.test, job.rules), ranked.test, ranked.parts)
     models = baselines(past, known)
-    results = compare(system, queries, past=past, models=models, base=trained.base, bar=bar)
+    results = compare(system, queries, past=past, models=models, base=base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     last_sessions = _by_last_sessions({**models, "system": system}, queries)
     if last_sessions:
@@ -112,9 +123,9 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
         "request": request,
     }
     if job.keep_histories and system.reads_history:
-        system.histories = UserHistories.of(*split.parts)
+        system.histories = UserHistories.of(*ranked.parts)
     _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
-    plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, split.valid))
+    plots.curves(trained.histories, job.folder / "curves.png", baselines=_validation_baselines(past, ranked.valid))
     write_json(job.folder / "metrics.json", document)
     drop(job.folder / "checkpoint")
     return Outcome(system, results, last_sessions)
@@ -163,7 +174,8 @@ def _validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str
     if len(samples) == 0:
         return {}
     models = baselines(past)
-    return {name.replace("_", " "): evaluate(model, samples, ks=KS).metrics for name, model in models.items()}
+    ks = lists_below(past.num_items, KS)
+    return {name.replace("_", " "): evaluate(model, samples, ks=ks).metrics for name, model in models.items()}
 
 
 def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> Samples:
@@ -173,7 +185,7 @@ def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> 
     return UserHistories.of(*parts).attached(queries, log)
 
 
-def _write(folder: Path, system: System, past: EventLog, results: dict[str, Result], *, keep_histories: bool) -> None:
+def _write(folder: Path, system: System, past: EventLog, results: Comparison, *, keep_histories: bool) -> None:
     save_history(folder, past)
     write_bytes(folder / "README.md", card(system, results).encode())
     system.save(folder, keep_histories=keep_histories)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from graphmeta.evaluation.compare import Comparison
+from graphmeta.evaluation.lists import lengths
 from graphmeta.evaluation.protocol import when
-from graphmeta.evaluation.ranking import Result
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.system import System
 
@@ -28,15 +29,30 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
     return {name: every[name] for name in found}
 
 
-def card(system: System, results: Mapping[str, Result]) -> str:
+def _measures(found: Iterable[str]) -> dict[str, str]:
+    """The metrics that the card shows, and their display names."""
+    ks = lengths(found)
+    shown = {f"{name.lower()}@{k}": f"{name}@{k}" for k in ks for name in ("Hit", "MRR")}
+    return shown | {f"ndcg@{ks[-1]}": f"NDCG@{ks[-1]}"}
+
+
+def _new_items(number: int) -> str:
+    if number:
+        return f"{number:,} items without training events are ranked by their attributes"
+    return "Items without training events are ignored and never recommended"
+
+
+def card(system: System, results: Comparison) -> str:
     """The model card in Markdown."""
     notes, entry = system.notes, CATALOGUE[system.notes["system"]]
     own, rules, seen = results["system"], notes["rules"], notes["training"]
     order = "time" if notes["cuts"]["has_time"] else "the order of the file"
-    measures = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20", "ndcg@20": "NDCG@20"}
+    measures, names = _measures(own.metrics), titles(entry.name, results)
+    verdict = results.verdict(names)
+    new = own.candidates - seen["items"]
     rows = "\n".join(
         f"| {title} | " + " | ".join(f"{results[name].metrics[m]:.4f}" for m in measures) + " |"
-        for name, title in titles(entry.name, results).items()
+        for name, title in names.items()
     )
     return f"""# {entry.name}: which item comes next
 
@@ -67,11 +83,11 @@ The last item of {own.samples:,} test sessions, ranked among all {own.candidates
 | | {" | ".join(measures.values())} |
 |---|{"---|" * len(measures)}
 {rows}
-
+{f"{chr(10)}{verdict}.{chr(10)}" if verdict else ""}
 ## Intended use and limits
 
 - For recommending next items in sessions like those of the training log; sessions and users may be new.
-- Items without training events are ignored and never recommended; a session without a known item gets no result.
+- {_new_items(new)}; a session without a known item gets no result.
 - Scores rank the items of one session; they are not probabilities and not comparable between sessions.
 - The metrics are offline: how often a past choice was ranked on this log, not how users react to recommendations.
 - Popular items have better metrics: see the slices by item events in `metrics.json`.

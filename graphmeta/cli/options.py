@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphmeta.cli.log_columns import Columns
     from graphmeta.data.events import EventLog
     from graphmeta.data.read_options import ReadOptions
+    from graphmeta.data.tables import EntityTable
 
 MaxSupport = Annotated[
     int | None, typer.Option("--max-support", min=1, help="Maximum support samples per session, the last ones.")
@@ -156,15 +157,20 @@ class LogOptions:
         named = (self.item, self.session, self.time, self.user, self.inactivity_seconds)
         return Columns(*named, files.of_events(), actions)
 
-    def log(self, files: FileOptions) -> EventLog:
-        """Read the log from the files."""
+    def catalogue(self, files: FileOptions) -> EntityTable | None:
+        """The table of all items of the item file, if there is one."""
         from graphmeta.cli.log_columns import ItemColumns, entities
 
-        columns, options = self.columns(files), files.of_entities()
         item_columns = ItemColumns(self.attributes, self.types, self.label, tuple(self.several or ()))
-        items = entities(self.items, self.item_key or self.item, item_columns, options)
-        users = entities(self.users, self.user_key or self.user, options=options)
-        return columns.read(self.events, items=items, users=users)
+        return entities(self.items, self.item_key or self.item, item_columns, files.of_entities())
+
+    def log(self, files: FileOptions, items: EntityTable | None = None) -> EventLog:
+        """Read the log from the files, with these items instead of those of :meth:`catalogue` if given."""
+        from graphmeta.cli.log_columns import entities
+
+        items = self.catalogue(files) if items is None else items
+        users = entities(self.users, self.user_key or self.user, options=files.of_entities())
+        return self.columns(files).read(self.events, items=items, users=users)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import period_edges
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.evaluation.lists import lengths
 from graphmeta.plots import stream as stream_plots
 from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.retrain.strategy import Full
@@ -143,12 +144,13 @@ def _is_wrapper(name: str) -> bool:
 
 
 def _line(name: str, report: PeriodReport, periods: int) -> str:
+    k = max(lengths(report.sampled), default=20)
     shown = ", ".join(
-        f"{100 * found['hit@20']:.2f} % among {among}"
+        f"{100 * found[f'hit@{k}']:.2f} % among {among}"
         for found, among in ((report.sampled, "sampled"), (report.full, "all"))
         if found
     )
     return (
-        f"{name}   period {report.period + 1}/{periods}   {report.rows:,} clicks   Hit@20 {shown or '-'}   "
+        f"{name}   period {report.period + 1}/{periods}   {report.rows:,} clicks   Hit@{k} {shown or '-'}   "
         f"retrained in {report.train_seconds:.1f} s"
     )

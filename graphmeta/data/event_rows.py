@@ -11,7 +11,7 @@ from graphmeta.data.column_types.values import text
 from graphmeta.data.columns import BadRows, column, ids, missing, numbers, place, shown
 from graphmeta.data.parse_rows import Parser, parse_rows
 from graphmeta.data.read_options import ActionWeights, Inactivity, Source, table_of
-from graphmeta.data.row_checks import question_clock, without_repeats
+from graphmeta.data.row_checks import question_blocks, question_clock, without_repeats
 from graphmeta.data.table_files import read_frame
 from graphmeta.data.times import seconds, without_offset
 from graphmeta.errors import InputError
@@ -72,6 +72,7 @@ def read_rows(source: Source, columns: EventColumns) -> EventRows:
     if columns.time is not None and without_offset(column(frame, columns.time, "time"), options.time_format):
         question_clock(session_ids, times, rows)
     if columns.time is None:
+        question_blocks(session_ids)
         times = np.arange(len(frame), dtype=np.float64)
     return EventRows(session_ids, found["item"], times, found.get("value"), user, users, rows)
 

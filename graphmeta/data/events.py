@@ -72,6 +72,9 @@ class EventLog:
         sessions by :class:`~graphmeta.data.read_options.Inactivity`. If there are times, duplicate rows (equal in every
         column) are dropped with a warning; without times they count as repeated clicks.
 
+        Warns:
+            UserWarning: dropped rows; or, without times, sessions whose rows are not consecutive.
+
         Args:
             session: a column, or the inactivity that ends a session (an hour by default).
             time: ISO 8601, dates such as 20240501, or numbers; see :func:`~graphmeta.data.times.seconds`.

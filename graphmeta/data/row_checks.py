@@ -62,6 +62,25 @@ def _is_row_number(values: pd.Series) -> bool:
     return np.array_equal(number - number[0], values.index.to_numpy() - values.index[0])
 
 
+def question_blocks(session_ids: np.ndarray) -> None:
+    """Warn if the rows of a session are not consecutive in a log without times: its number may begin anew.
+
+    Warns:
+        UserWarning: the number of such sessions.
+    """
+    session, names = pd.factorize(session_ids)
+    begins = np.flatnonzero(np.diff(session, prepend=-1))
+    blocks = np.bincount(session[begins], minlength=len(names))
+    if (blocks > 1).any():
+        first = int(session[begins][np.argmax(pd.Series(session[begins]).duplicated())])
+        warnings.warn(
+            f"{(blocks > 1).sum():,} of {len(names):,} sessions are in separate blocks of rows (the first: "
+            f"{shown(names[first])}), and the log has no times: if the numbering begins anew (a file per day), "
+            f"different sessions are read as one; make the ids unique, or name the column of times (time=, --time)",
+            stacklevel=4,
+        )
+
+
 def question_clock(session: np.ndarray, times: np.ndarray, rows: np.ndarray) -> None:
     """Warn about times without offset that go back by up to an hour at night within a session, as at the end of
     daylight saving time, in a file whose sessions are otherwise in time order.

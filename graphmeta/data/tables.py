@@ -135,6 +135,12 @@ class EntityTable:
         labels = None if self.labels is None else self.labels[rows]
         return self._of(rows, self.ids[rows], labels)
 
+    def new_to(self, other: EntityTable) -> EntityTable:
+        """The rows whose ids another table does not have, e.g. the items of a catalogue that nobody has clicked:
+        ``system.extended(catalogue.new_to(system.items))``.
+        """
+        return self.take(np.flatnonzero(other.rows_of(self.ids) < 0))
+
     def _of(self, rows: np.ndarray, ids: np.ndarray, labels: np.ndarray | None) -> EntityTable:
         """The columns of these rows (-1: unknown), under these ids."""
         return EntityTable(ids, {name: one.take(rows) for name, one in self.columns.items()}, labels, self.complete)

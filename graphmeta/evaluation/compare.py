@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
+import pandas as pd
 
 from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
+from graphmeta.evaluation.lists import lengths, lists_below, shorter
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import KNOWN_SESSIONS, Result, evaluate
@@ -46,7 +49,7 @@ def compare(
     models: Mapping[str, Any],
     base: System | None = None,
     bar: Bar,
-) -> dict[str, Result]:
+) -> Comparison:
     """Results of the system and of baselines on the same test queries, by their names in JSON.
 
     For a system that adapts, ``without_steps`` is the ablation without inner steps; for one that reads users' earlier
@@ -57,13 +60,18 @@ def compare(
         past: the training log, for the slices by item frequency; models: see :func:`baselines`.
         base: a system without adaptation, trained as such.
         bar: ``(batches, name) -> batches``, shows progress.
-    """
 
+    Warns:
+        UserWarning: lists shorter than 5 and 20, because the system has so few items.
+    """
+    ks = lists_below(system.num_items, KS)
+    if ks != KS:
+        warnings.warn(shorter(system.num_items, KS), stacklevel=2)
     plain = replace(queries, earlier=None)
 
     def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
         own = queries if reads_history(scorer) else plain
-        return evaluate(scorer, own, ks=KS, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
+        return evaluate(scorer, own, ks=ks, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
 
     found = {name: measured(model, name.replace("_", " ")) for name, model in models.items()}
     if base is not None:
@@ -74,12 +82,56 @@ def compare(
     if system.reads_history and queries.earlier is not None:
         unknown = replace(queries, earlier=queries.earlier.last(0))
         found["without_history"] = evaluate(
-            system, unknown, ks=KS, support=past.support, progress=lambda rows: bar(rows, "without history")
+            system, unknown, ks=ks, support=past.support, progress=lambda rows: bar(rows, "without history")
         )
-    return found | {"system": measured(system, "system")}
+    return Comparison(found | {"system": measured(system, "system")})
 
 
-def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[str, Any]:
+class Comparison(dict[str, Result]):
+    """Results by name; ``system`` is that of the system, the others are measured beside it. Prints as a table."""
+
+    def behind(self) -> dict[str, list[str]]:
+        """The others that are ahead of the system, with the metrics in which they are: Hit or MRR of the longest lists.
+
+        Differences may be within chance; see the number of samples.
+        """
+        own = self["system"].metrics
+        shown = [f"{name}@{max(lengths(own))}" for name in ("hit", "mrr")]
+        ahead = {name: [m for m in shown if one.metrics[m] > own[m]] for name, one in self.items()}
+        return {name: measures for name, measures in ahead.items() if measures}
+
+    def verdict(self, names: Mapping[str, str] | None = None) -> str | None:
+        """One line on the others that are ahead of the system; None if none is.
+
+        Args:
+            names: display names.
+        """
+        names = {name: name.replace("_", " ") for name in self} | dict(names or {})
+        others = [
+            f"{names[name]} ("
+            + ", ".join(
+                f"{_shown(metric)} {100 * self['system'].metrics[metric]:.2f} against "
+                f"{100 * self[name].metrics[metric]:.2f} %"
+                for metric in measures
+            )
+            + ")"
+            for name, measures in self.behind().items()
+        ]
+        if not others:
+            return None
+        return f"{names['system']} is behind {'; '.join(others)} on the same {self['system'].samples:,} samples"
+
+    def __str__(self) -> str:
+        """The metrics of all, and in the last line what is ahead of the system."""
+        table = pd.DataFrame.from_dict({name: one.metrics for name, one in self.items()}, orient="index")
+        return "\n".join(filter(None, [table.to_string(float_format="{:.4f}".format), self.verdict()]))
+
+
+def _shown(metric: str) -> str:
+    return metric.replace("hit", "Hit").replace("mrr", "MRR")
+
+
+def metrics(results: Comparison, *, system: str, seed: int) -> dict[str, Any]:
     """The flat object of ``metrics.json``: metrics in [0, 1], number of samples and candidates."""
     own = results["system"]
     others = [name for name in (*_BASELINES, "base_model") if name in results]
@@ -93,6 +145,7 @@ def metrics(results: Mapping[str, Result], *, system: str, seed: int) -> dict[st
         "slices": own.slices,
         "baselines": {name: results[name].metrics for name in others},
         **{name: results[name].metrics for name in ablations},
+        "behind": results.behind(),
         "ties": own.ties,
     }
 
@@ -105,7 +158,7 @@ def by_known_sessions(
     models: Mapping[str, Any],
     queries: Samples,
     *,
-    ks: tuple[int, ...] = (20,),
+    ks: tuple[int, ...] | None = None,
     numbers: Sequence[int | None] = HISTORIES,
 ) -> dict[str, dict[int | None, Result]]:
     """Results of each model when only the last 0, 1, 2 … earlier sessions of every user are known.
@@ -114,12 +167,15 @@ def by_known_sessions(
 
     Args:
         models: those that read users' earlier sessions, by name; queries: with the earlier sessions.
+        ks: lengths of the lists; 20 if not given, fewer for a small catalogue.
 
     Raises:
         InputError: queries without earlier sessions.
     """
     if queries.earlier is None:
         raise InputError("the queries have no earlier sessions: UserHistories.of(log).attached(samples, log)")
+    if ks is None:
+        ks = lists_below(min((model.num_items for model in models.values()), default=max(KS) + 1), (max(KS),))
     earlier = queries.earlier
     limited = {n: replace(queries, earlier=earlier if n is None else earlier.last(n)) for n in numbers}
     return {name: {n: evaluate(model, own, ks=ks) for n, own in limited.items()} for name, model in models.items()}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from graphmeta.errors import InputError
-from graphmeta.evaluation.metrics import summary
+from graphmeta.evaluation.metrics import Ranks, summary
 
-Metric = Callable[[Tensor], Tensor]  # ranks [S] (from 1, float64) -> one value per sample [S]
+Metric = Callable[[Tensor], Tensor]  # mean ranks [S] (from 1, float64) -> one value per sample [S]
 RatingMetric = Callable[[Tensor, Tensor], Tensor]  # predictions [Q], ratings [Q] (float64) -> one value per query [Q]
 
 
@@ -60,17 +60,17 @@ class RankMetrics:
     """Hit, MRR and nDCG at ``ks`` and custom metrics of the same ranks, over all samples or some of them.
 
     Args:
-        rank: rank of each sample's target ``[S]``.
+        rank: ranks of each sample's target; custom metrics get their means, which of ties is half-way.
 
     Raises:
         InputError: a metric without one value per sample.
 
-    >>> RankMetrics(torch.tensor([1.0, 4.0]), (1,), {"mean rank": lambda rank: rank})()["mean rank"]
+    >>> RankMetrics(Ranks.of([1.0, 4.0]), (1,), {"mean rank": lambda rank: rank})()["mean rank"]
     2.5
     """
 
-    def __init__(self, rank: Tensor, ks: tuple[int, ...], metrics: Mapping[str, Metric] | None = None) -> None:
-        self.rank, self.ks, self.own = rank, ks, values_of(metrics, rank)
+    def __init__(self, rank: Ranks, ks: tuple[int, ...], metrics: Mapping[str, Metric] | None = None) -> None:
+        self.rank, self.ks, self.own = rank, ks, values_of(metrics, rank.mean)
 
     def __call__(self, inside: Tensor | slice = slice(None)) -> dict[str, float]:
         """The means over the samples in this mask ``[S]``; empty without samples."""
@@ -79,4 +79,4 @@ class RankMetrics:
 
 def rank_names(ks: tuple[int, ...]) -> Collection[str]:
     """The names of the metrics that every ranking has."""
-    return summary(torch.ones(1, dtype=torch.float64), ks)
+    return summary(Ranks.empty(1), ks)

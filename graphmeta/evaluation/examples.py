@@ -76,7 +76,7 @@ def examples(
         users=None if users is None or chosen.user is None else [users.ids[u] if u >= 0 else None for u in chosen.user],
         exclude_seen=True,
     )
-    found = ranks(system.scores(chosen), torch.from_numpy(chosen.target)).ceil().int().tolist()
+    found = ranks(system.scores(chosen), torch.from_numpy(chosen.target)).mean.ceil().int().tolist()
     rows = zip(sessions, offers, chosen.target, found, strict=True)
     return [
         Example([items.describe(i) for i in known], offer, items.ids[true], items.describe(true), rank)
@@ -96,7 +96,7 @@ def _personal(system: System, test: EventLog, history: Split, *, number: int, k:
     chosen = queries.take(fitting[np.linspace(0, len(fitting), number + 2)[1:-1].astype(int)])
     target = torch.from_numpy(chosen.target)
     scores = [system.scores(samples) for samples in (chosen, replace(chosen, earlier=None))]
-    rank = [ranks(one, target).ceil().int().tolist() for one in scores]
+    rank = [ranks(one, target).mean.ceil().int().tolist() for one in scores]
     seen = [chosen.item[b:e] for b, e in zip(chosen.begin, chosen.end, strict=True)]
     best = [best_of(one.clone(), k, items, seen) for one in scores]
     found = []

@@ -16,9 +16,10 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
-from graphmeta.evaluation.metrics import of_lists, ranks, usable
+from graphmeta.evaluation.lists import check_ks
+from graphmeta.evaluation.metrics import Ranks, hit, of_lists, ranks, usable
 from graphmeta.evaluation.queries import aligned, check_model, known_histories, reads_history
-from graphmeta.evaluation.ranking import KNOWN_SESSIONS, check_ks, scoring, sliced
+from graphmeta.evaluation.ranking import KNOWN_SESSIONS, scoring, sliced
 from graphmeta.evaluation.result import LeftOut, Result
 from graphmeta.protocols import Adapting, Scorer
 from graphmeta.sampling.padding import ragged
@@ -109,7 +110,7 @@ def evaluate_next_basket(
     recall@k = h / n; ndcg@k with binary gains, divided by that of ranks 1 … min(k, n); phr@k = [h > 0] (personal hit
     ratio). ``repeat_share`` is the share of the n items that an earlier session of the user contains;
     recall_repeat@k and recall_explore@k are recall@k of these and of the others, over the users who have any.
-    Ties share the mean of their best and worst rank, as in :func:`~graphmeta.evaluation.ranking.evaluate`.
+    Ties count as the expected value over random order, as in :func:`~graphmeta.evaluation.ranking.evaluate`.
 
     Args:
         model: a system or baseline; one that reads no history ranks the same items for all users, unless it reads
@@ -147,7 +148,7 @@ def evaluate_next_basket(
     if not reads_history(model):
         samples = replace(samples, earlier=None)
     counts = np.diff(baskets.ptr)
-    found = torch.empty(len(baskets.item), dtype=torch.float64)
+    found = Ranks.empty(len(baskets.item))
     known = np.zeros(len(samples), dtype=np.int64) if earlier is None else earlier.events
     order = np.argsort(known, kind="stable")  # tasks of similar size together, to limit padding
     for at in progress(range(0, len(order), batch_size)):
@@ -155,7 +156,7 @@ def evaluate_next_basket(
         where, _ = ragged(baskets.ptr[:-1][rows], counts[rows])
         scores = usable(score(samples.take(rows)))
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
-        found[torch.from_numpy(where)] = ranks(scores, torch.from_numpy(baskets.item[where]).to(scores.device)).cpu()
+        found[torch.from_numpy(where)] = ranks(scores, torch.from_numpy(baskets.item[where]).to(scores.device))
     means = _measures(found, baskets, ks)
     sessions = np.zeros(len(samples)) if earlier is None else earlier.sessions
     return BasketResult(
@@ -201,7 +202,7 @@ def basket_queries(model: Scorer, last: EventLog, known: Sequence[EventLog | Spl
     return Baskets(log, samples, item, np.searchsorted(owner, np.arange(len(session) + 1)), before, users)
 
 
-def _measures(found: Tensor, baskets: Baskets, ks: tuple[int, ...]) -> Callable[[Tensor], dict[str, float]]:
+def _measures(found: Ranks, baskets: Baskets, ks: tuple[int, ...]) -> Callable[[Tensor], dict[str, float]]:
     """The means of all metrics over a mask of the users ``[U]``."""
     owner = torch.from_numpy(np.repeat(np.arange(len(baskets.samples)), np.diff(baskets.ptr)))
     users, repeated = len(baskets.samples), torch.from_numpy(baskets.repeated)
@@ -214,7 +215,7 @@ def _measures(found: Tensor, baskets: Baskets, ks: tuple[int, ...]) -> Callable[
     for name, part in (("repeat", repeated), ("explore", ~repeated)):
         count = owner[part].bincount(minlength=users)
         for k in ks:
-            hits = owner[part & (found <= k)].bincount(minlength=users).double()
+            hits = torch.zeros(users, dtype=torch.float64).index_add(0, owner[part], hit(found[part], k))
             values[f"recall_{name}@{k}"] = hits / count  # NaN for users without such an item
 
     def means(inside: Tensor) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,16 +36,16 @@ def cut(log: EventLog, rules: Rules) -> Split:
     """Split by time, then filter by the training part alone, so that later events cannot influence the filter.
 
     Raises:
-        InputError: a part without training samples or test queries, or too few items to rank 20 of them.
+        InputError: a part without training samples or test queries, or a single item.
     """
     if not rules.test > 0:
         raise InputError("--test must be above 0: evaluation needs a test part")
     raw = split_by_time(log, test=rules.test, valid=rules.valid)
     train = raw.train.filter(min_item_support=rules.min_item_support, min_session_length=rules.min_session_length)
-    if train.num_items <= max(KS):
+    if train.num_items < 2:
         raise InputError(
-            f"k={max(KS)} is not below the number of items to train on, {train.num_items}: every model would "
-            f"score 1; use a log with more items, or lower --min-item-support"
+            f"there is only {train.num_items} item to train on, which every model ranks first; use a log with more "
+            f"items, or lower --min-item-support"
         )
     valid, test = (part.aligned_to(train.items, train.users) for part in (raw.valid, raw.test))
     for part, share, option in ((valid, rules.valid, "--valid"), (test, rules.test, "--test")):
@@ -64,23 +65,37 @@ def test_queries(log: EventLog, rules: Rules) -> Samples:
 
 def cuts(log: EventLog, split: Split) -> dict[str, Any]:
     """The cut times (or last session), stored to find later sessions that begin after training and validation."""
-    at = int(np.flatnonzero(log.starts < split.test_from)[-1])
-    last = log.sessions[at]
+    number = int(np.flatnonzero(log.starts < split.test_from)[-1])
+    last = log.sessions[number]
     return {
         "has_time": log.has_time,
         "valid_from": split.valid_from,
         "test_from": split.test_from,
         "last_session_before_test": last.item() if hasattr(last, "item") else last,
-        "last_session_items": _hash_of(log, at),
-        "last_session_length": int(log.lengths[at]),
+        "digests_before_test": [] if log.has_time else _digests(log, number),
     }
+
+
+_COMPARED = 10  # sessions before the cut that identify a log without times
+
+
+def _digests(log: EventLog, number: int) -> list[str]:
+    """Hashes of ids and items of this session and those before it, the last ones, latest first."""
+    clicks = ((log.sessions[n], log.items.ids[log.item[log.ptr[n] : log.ptr[n + 1]]]) for n in range(number, -1, -1))
+    return [
+        hashlib.sha256(repr((spelled(session), [spelled(item) for item in items])).encode()).hexdigest()[:16]
+        for session, items in itertools.islice(clicks, _COMPARED)
+    ]
 
 
 def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
     """The sessions that begin after the training and validation of a model with these cuts.
 
-    Without times, the sessions after the last validation session; all of them, if the log does not contain it, or
-    contains another session under its id, as where each file counts its sessions from 0.
+    Without times, the sessions after the last validation session; all of them, if the log does not contain it, or has
+    its id for other clicks (the numbering begins anew).
+
+    Warns:
+        UserWarning: ids of a log without times that begin anew.
 
     Raises:
         InputError: no such session.
@@ -88,10 +103,16 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
     if kept["has_time"]:
         new = log.starts >= kept["test_from"]
     else:
-        at = int(locate(log.sessions, np.array([kept["last_session_before_test"]]))[0])
-        if at >= 0 and kept.get("last_session_items") not in (None, _hash_of(log, at, kept.get("last_session_length"))):
-            at = -1
-        new = np.arange(log.num_sessions) > at
+        at = locate(log.sessions, np.array([kept["last_session_before_test"]]))
+        begins_anew = at[0] >= 0 and not _continues(log, int(at[0]), kept.get("digests_before_test", []))
+        new = np.arange(log.num_sessions) > (-1 if begins_anew else at[0])
+        if begins_anew:
+            warnings.warn(
+                f"session {kept['last_session_before_test']} has other clicks than in the model's training log, so "
+                f"session ids begin anew and all {log.num_sessions:,} sessions count as new; if some were trained on, "
+                f"pass the others only",
+                stacklevel=2,
+            )
     if not new.any():
         raise InputError(
             f"all {log.num_sessions} sessions begin before {when(kept)}, the model's training and validation cut; "
@@ -100,11 +121,10 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
     return log.of_sessions(new)
 
 
-def _hash_of(log: EventLog, session: int, length: int | None = None) -> str:
-    """A hash of the ids of a session's items, of the first ``length`` ones if given."""
-    events = slice(log.ptr[session], log.ptr[session + 1])
-    items = [spelled(one) for one in log.items.ids[log.item[events]][:length]]
-    return hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
+def _continues(log: EventLog, number: int, digests: list[str]) -> bool:
+    """Whether most sessions up to this one are those of the training log, as far as either has them."""
+    same = [one == other for one, other in zip(_digests(log, number), digests, strict=False)]
+    return 2 * sum(same) >= len(same)
 
 
 def when(kept: Mapping[str, Any]) -> str:

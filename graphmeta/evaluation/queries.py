@@ -43,7 +43,7 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
 
     Raises:
         InputError: a log without a session of two items known to the model, samples with other item or user
-            indices, tasks, or any other type.
+            indices or items that the model lacks, tasks, or any other type.
     """
     if isinstance(given, EventLog):
         samples = last_clicks(
@@ -65,7 +65,7 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
         raise InputError("these are tasks, not samples; use evaluate_tasks for ranking or evaluate_ratings for ratings")
     if not isinstance(given, Samples):
         raise InputError(f"a {type(given).__name__} is neither a log nor samples; pass a log, or last_clicks(log)")
-    given.check_items(items_of(model))
+    given.check_items(items_of(model), size=model.num_items)
     if given.user is not None and not same_ids(users_of(model), given.users):
         raise InputError(
             "the samples have other user indices than the model; pass the log itself, or align it: "

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from numbers import Integral
 from typing import Any, Unpack
 
 import numpy as np
@@ -17,7 +16,8 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
-from graphmeta.evaluation.metrics import of_lists, ranks, usable
+from graphmeta.evaluation.lists import check_ks, lists_of
+from graphmeta.evaluation.metrics import Ranks, of_lists, ranks, usable
 from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
 from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReportsMissingUsers, Scorer
@@ -42,7 +42,7 @@ def evaluate(
     model: Scorer,
     samples: EventLog | Samples,
     *,
-    ks: tuple[int, ...] = (5, 10, 20),
+    ks: tuple[int, ...] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     support: np.ndarray | None = None,
     history: EventLog | Split | None = None,
@@ -56,8 +56,9 @@ def evaluate(
         samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
             or samples, e.g. ``prefixes(log)`` of a log with the model's item indices. ``left_out`` of the result counts
             the log's clicks on unknown items, and the sessions that have no two others.
-        metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64)
-            to one value per sample ``[S]``, whose mean is reported.
+        ks: lengths of the lists; 5, 10 and 20 if not given, of which a small catalogue has those below its size.
+        metrics: further metrics by name, beside Hit, MRR and nDCG: functions of the ranks ``[S]`` (from 1, float64;
+            of ties the mean) to one value per sample ``[S]``, whose mean is reported.
         support: training events of each item ``[num_items]``, for the slices by item frequency.
         history: for a model that reads users' earlier sessions, a log or split that has them; only sessions that ended
             before a question's session began are read. The model's own histories and the test log are read too.
@@ -65,10 +66,11 @@ def evaluate(
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Warns:
-        UserWarning: a system that reads only users (``mf``, ``bpr_mf``), if no user of the samples is known to it.
+        UserWarning: a system that reads only users (``mf``, ``bpr_mf``), if no user of the samples is known to it; or
+            shorter lists than 20, if ``ks`` is not given.
 
     Raises:
-        InputError: no samples, samples with other item indices, k not below the number of candidates (the metric would
+        InputError: no samples, samples of another vocabulary, k not below the number of candidates (the metric would
             be 1 for any model), a metric without one value per sample, or tasks.
         DivergedError: scores that are NaN or +inf (an InputError too, as everywhere).
 
@@ -80,7 +82,7 @@ def evaluate(
     (['hit@20', 'mrr@20', 'ndcg@20', 'mean rank'], 30, 40)
     """
     check_model(model, samples, "evaluate")
-    check_ks(ks, model.num_items)
+    ks = lists_of(ks, model.num_items)
     check_metrics(metrics, rank_names(ks))
     given, samples = samples, queries_of(model, samples, history)
     if len(samples) == 0:
@@ -89,12 +91,12 @@ def evaluate(
     score = scoring(model, adapting, "evaluate")
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
-    found = torch.empty(len(samples), dtype=torch.float64)
+    found = Ranks.empty(len(samples))
     for at in progress(range(0, len(order), batch_size)):
         rows = order[at : at + batch_size]
         chunk = samples.take(rows)
         scores = usable(score(chunk))
-        found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device)).cpu()
+        found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device))
     measured = RankMetrics(found, ks, metrics)
     slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     if samples.earlier is not None:
@@ -126,16 +128,6 @@ def scoring(model: Scorer, adapting: Adapting, name: str) -> Callable[[Any], Ten
         said = "" if isinstance(model, Adapts) else ", or give it adapts = True (graphmeta.protocols.Adapts)"
         raise InputError(f"this model does not adapt; leave out steps= and max_support={said}")
     return partial(model.scores, **given)
-
-
-def check_ks(ks: tuple[int, ...], candidates: int) -> None:
-    if not isinstance(ks, Iterable) or isinstance(ks, str):
-        raise InputError(f"ks={ks!r} must be several numbers; for one write ks=({ks},)")
-    strange = [k for k in ks if isinstance(k, bool) or not isinstance(k, Integral) or k < 1]
-    if strange or len(tuple(ks)) == 0:
-        raise InputError(f"ks={ks!r} must be whole numbers, 1 or more, such as ks=(5, 10, 20)")
-    if max(ks) >= candidates:
-        raise InputError(f"k={max(ks)} is not below the number of candidates, {candidates}: every model would score 1")
 
 
 def sliced(
@@ -172,19 +164,19 @@ def evaluate_sampled(
         DivergedError: scores that are NaN or +inf.
     """
     check_model(model, samples, "evaluate_sampled")
-    samples.check_items(items_of(model))
+    samples.check_items(items_of(model), size=model.num_items)
     began, size = time.perf_counter(), negatives.shape[1] + 1
     check_ks(ks, size)
     check_metrics(metrics, rank_names(ks))
     if len(samples) == 0 or (negatives == samples.target[:, None]).any():
         raise InputError("there is no sample, or a sample's target is among its negatives; sample them again")
-    found = torch.empty(len(samples), dtype=torch.float64)
+    found = Ranks.empty(len(samples))
     chosen = torch.from_numpy(np.concatenate([samples.target[:, None], negatives], 1))
     for at in range(0, len(samples), batch_size):
         rows = slice(at, at + batch_size)
         scores = usable(model.scores(samples.take(rows)))
         few = scores.gather(1, chosen[rows].to(scores.device))
-        found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device)).cpu()
+        found[rows] = ranks(few, torch.zeros(len(few), dtype=torch.int64, device=few.device))
     measured = RankMetrics(found, ks, metrics)
     slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     return Result(measured(), slices, len(samples), size, time.perf_counter() - began, found)
@@ -231,14 +223,14 @@ def evaluate_tasks(
     if not isinstance(tasks, Tasks):
         raise InputError(f"evaluate_tasks takes tasks, not a {type(tasks).__name__}; use evaluate for logs and samples")
     began = time.perf_counter()
-    tasks.query.check_items(items_of(model))
+    tasks.query.check_items(items_of(model), size=model.num_items)
     score = scoring(model, adapting, "evaluate_tasks")
     known, counts = tasks.support_sizes, np.diff(tasks.query_ptr)
     candidates = model.num_items - int(known.max(initial=0))
     check_ks(ks, candidates)
     task = np.repeat(np.arange(len(tasks)), counts)
     _check_queries(tasks, task, model.num_items)
-    found = torch.empty(len(task), dtype=torch.float64)
+    found = Ranks.empty(len(task))
     first = tasks.first_queries()
     order = np.argsort(known, kind="stable")  # tasks of similar size together, to limit padding
     for at in range(0, len(tasks), batch_size):
@@ -249,7 +241,7 @@ def evaluate_tasks(
         scores[np.repeat(np.arange(len(rows)), known[rows]), chunk.support.target] = -torch.inf
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         target = torch.from_numpy(chunk.query.target).to(scores.device)
-        found[torch.from_numpy(where)] = ranks(scores, target).cpu()
+        found[torch.from_numpy(where)] = ranks(scores, target)
     measures = {f"{n}@{k}": v for k in ks for n, v in of_lists(found, torch.from_numpy(task), k).items()}
 
     def means(inside: Tensor) -> dict[str, float]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 from torch import Tensor
 
+from graphmeta.evaluation.metrics import Ranks
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -24,8 +26,8 @@ class Result:
     """Metrics as fractions, with candidates, tie rule and number of samples; prints as a table.
 
     ``slices["context length"]["1"]`` holds the same metrics and the number of the samples with one observed click;
-    ``ranks [S]`` are the ranks of the targets, in the order of the samples. ``left_out`` counts what of a log could not
-    be evaluated.
+    ``positions`` are the ranks of the targets with their ties, in the order of the samples. ``left_out`` counts what of
+    a log could not be evaluated.
     """
 
     metrics: dict[str, float]
@@ -33,9 +35,14 @@ class Result:
     samples: int
     candidates: int
     seconds: float
-    ranks: Tensor = field(repr=False)
-    ties: str = "mean of best and worst rank"
+    positions: Ranks = field(repr=False)
+    ties: str = "expected values over random order"
     left_out: LeftOut = LeftOut()
+
+    @property
+    def ranks(self) -> Tensor:
+        """The expected rank of each target, ``[S]``: that of ties is half-way."""
+        return self.positions.mean
 
     def to_frame(self) -> pd.DataFrame:
         """One row for all samples and one for each slice; columns ``samples`` and the metrics, as fractions."""

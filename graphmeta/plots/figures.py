@@ -17,6 +17,7 @@ import numpy as np
 
 from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
+from graphmeta.evaluation.lists import lengths
 from graphmeta.evaluation.result import Result
 from graphmeta.storage import write_bytes
 from graphmeta.training.run import Report
@@ -58,15 +59,18 @@ def curves(
     path: Path,
     *,
     baselines: Mapping[str, Mapping[str, float]] | None = None,
-    metric: str = "mrr@20",
+    metric: str | None = None,
 ) -> None:
     """Training loss and validation metric per epoch, side by side; baselines as horizontal lines.
 
     Args:
         histories: the reports of each training, by its name.
         baselines: metrics on the same validation sessions, by name.
-        metric: the metric to draw.
+        metric: the metric to draw, MRR of the longest lists if not given.
     """
+    if metric is None:
+        known = (name for history in histories.values() for report in history for name in report.valid)
+        metric = f"mrr@{max(lengths(known), default=20)}"
     picture = figure(10, 4)
     left, right = picture.subplots(1, 2)
     for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
@@ -90,10 +94,8 @@ def known_sessions(
     found: Mapping[str, Result],
     last: Mapping[str, Mapping[int | None, Result]],
     path: Path,
-    *,
-    metrics: tuple[str, str] = ("hit@20", "mrr@20"),
 ) -> None:
-    """Metrics by the number of a user's earlier sessions, a colour for each model.
+    """Hit and MRR of the longest lists by the number of a user's earlier sessions, a colour for each model.
 
     Above, test sessions by how many their users have (an empty range has no point); below, the same test sessions with
     only the last n known, n the most of each range.
@@ -102,6 +104,7 @@ def known_sessions(
         found: results by model, with slices of known sessions.
         last: results by model and number (None: all), see :func:`graphmeta.evaluation.compare.by_known_sessions`.
     """
+    k = max(lengths(next(iter(found.values())).metrics))
     picture = figure(10, 7.5)
     above, below = picture.subplots(2, 2)
     ranges = next(iter(found.values())).slices["known sessions"]
@@ -109,7 +112,7 @@ def known_sessions(
     samples = next(iter(numbers.values())).samples
     owned = [f"{marks}\n({part['samples']:,})" for marks, part in ranges.items()]
     limited = [f"{'all' if n is None else n}\n({marks})" for n, marks in zip(numbers, ranges, strict=True)]
-    for metric, top, bottom in zip(metrics, above, below, strict=True):
+    for metric, top, bottom in zip((f"hit@{k}", f"mrr@{k}"), above, below, strict=True):
         for at, (name, colour) in enumerate(zip(found, itertools.cycle((BLUE, ORANGE, GREEN, PINK)))):
             parts = found[name].slices["known sessions"].values()
             values = [100 * part[metric] if part["samples"] else float("nan") for part in parts]

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from graphmeta.evaluation.lists import lengths
 from graphmeta.plots.figures import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, figure, label_axes, save, shown
 from graphmeta.retrain.stream import PeriodReport
 
@@ -13,12 +14,16 @@ _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)
 _LINES = [(colour, line) for line in ("-", "--", ":") for colour in _COLOURS]
 
 
-def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metric: str = "hit@20") -> None:
+def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metric: str | None = None) -> None:
     """A metric on each period before retraining on it, among sampled candidates and among all items.
 
     Args:
-        histories: the reports of each system, by its name; metric: the metric to draw.
+        histories: the reports of each system, by its name; metric: the metric to draw, Hit of the longest lists if
+            not given.
     """
+    if metric is None:
+        known = (name for history in histories.values() for report in history for name in report.sampled)
+        metric = f"hit@{max(lengths(known), default=20)}"
     picture = figure(10, 4)
     last = max(report.period for history in histories.values() for report in history) + 1
     first = min(report.period for history in histories.values() for report in history) + 1

@@ -17,6 +17,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, last_sessions
 from graphmeta.errors import InputError
+from graphmeta.evaluation.lists import lengths
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.columns import skeleton, warn_unread
@@ -215,12 +216,11 @@ def _train_stage(
 def _line(report: Report, epochs: int) -> str:
     parts = [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
     if report.valid:
-        found = (f"{name} {100 * report.valid[key]:.2f} %" for name, key in _SHOWN if key in report.valid)
+        k = max(lengths(report.valid), default=0)
+        shown = {f"Hit@{k}": f"hit@{k}", f"MRR@{k}": f"mrr@{k}"}
+        found = (f"{name} {100 * report.valid[key]:.2f} %" for name, key in shown.items() if key in report.valid)
         parts += ["validation " + ", ".join(found)]
     return "   ".join([*parts, f"{report.seconds:.0f} s"]) + ("   best so far" if report.best and report.valid else "")
-
-
-_SHOWN = (("Hit@20", "hit@20"), ("MRR@20", "mrr@20"))
 
 
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def stream(
         checkpoint: where to save after each period; a resumed stream continues bit for bit.
 
     Raises:
-        InputError: a log numbered differently from the system, no period left to test on, too few items to sample from.
+        InputError: a log numbered differently from the system, no period left to test on, no item to sample.
 
     Source: Zhang et al. 2020 (SML), section 5.1: periods as test sets, averaged by their rows (:func:`overall`).
     """
@@ -84,7 +84,7 @@ def stream(
         raise InputError(
             f"of {len(edges) - 1} periods, the first {first} are for pretraining; none is left, so shorten periods"
         )
-    evaluation.check(log, edges, first)
+    evaluation = evaluation.fitted(log, edges, first)
     setting = _setting(system, log, edges, strategy) | {
         "seed": seed,
         "first": first,

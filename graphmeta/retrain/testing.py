@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
-from graphmeta.evaluation.metrics import ranks, usable
+from graphmeta.evaluation.lists import lists_below
+from graphmeta.evaluation.metrics import Ranks, ranks, usable
 from graphmeta.retrain.period import Period
 from graphmeta.sampling.histories import every_event
 from graphmeta.sampling.padding import ragged
@@ -42,7 +44,7 @@ class StreamEvaluation:
     items that the user (without users: the session) has not clicked by then.
 
     Args:
-        negatives: sampled items per click.
+        negatives: sampled items per click; fewer, with a warning, if a test period has fewer, see :meth:`fitted`.
         samples: test samples of a log with their contexts, e.g. ``prefixes``, which excludes the first click of a
             session.
         max_length: maximum context length, the last clicks.
@@ -66,25 +68,36 @@ class StreamEvaluation:
         rows, seen = self.rows(period), np.flatnonzero(period.past.support)
         sample = UnclickedSampler(period.past, seen, np.random.default_rng(period.seed_for(4)))
         place, columns = np.searchsorted(seen, rows.target), torch.from_numpy(seen)
-        found = torch.empty(2, len(rows), dtype=torch.float64)
+        among_sampled, among_all = Ranks.empty(len(rows)), Ranks.empty(len(rows))
         for at in range(0, len(rows), self.batch_size):
             part = slice(at, at + self.batch_size)
             candidates = torch.from_numpy(
                 np.concatenate([place[part][:, None], sample(rows.take(part), self.negatives)], 1)
             )
             scores = usable(system.scores(rows.take(part)))[:, columns].cpu()
-            found[0, part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
-            found[1, part] = ranks(scores, torch.from_numpy(place[part]))
-        groups = {name: self._of(found[:, chosen]) for name, chosen in user_groups(period, rows).items()}
-        return replace(self._of(found), users=groups)
+            among_sampled[part] = ranks(scores.gather(1, candidates), torch.zeros(len(scores), dtype=torch.int64))
+            among_all[part] = ranks(scores, torch.from_numpy(place[part]))
+        found = among_sampled, among_all
+        groups = {name: self._of(*found, chosen) for name, chosen in user_groups(period, rows).items()}
+        return replace(self._of(*found), users=groups)
 
-    def _of(self, found: Tensor) -> Measures:
-        """The metrics of these ranks, ``[2, S]``."""
-        sampled, full = (RankMetrics(rank, self.ks, self.metrics)() for rank in found)
-        return Measures(found.shape[1], sampled, full)
+    def _of(self, among_sampled: Ranks, among_all: Ranks, chosen: Tensor | slice = slice(None)) -> Measures:
+        """The metrics of these ranks, of the chosen rows."""
+        sampled, full = (RankMetrics(rank[chosen], self.ks, self.metrics)() for rank in (among_sampled, among_all))
+        return Measures(len(among_all[chosen]), sampled, full)
 
-    def check(self, log: EventLog, edges: np.ndarray, first: int) -> None:
-        """Raise an InputError if a test period has too few items to sample from, or a metric has no name of its own."""
+    def fitted(self, log: EventLog, edges: np.ndarray, first: int) -> StreamEvaluation:
+        """This evaluation, with as many negatives and as long lists as every test period has items for.
+
+        Args:
+            first: the first test period.
+
+        Warns:
+            UserWarning: fewer negatives, or shorter lists.
+
+        Raises:
+            InputError: a test period with no item to sample, or a metric without a name of its own.
+        """
         check_metrics(self.metrics, rank_names(self.ks))
         period = np.searchsorted(edges, log.time, "right") - 1
         owner = owners(log, log.session)
@@ -93,16 +106,33 @@ class StreamEvaluation:
         pair, place = np.unique(owner * log.num_items + log.item, return_inverse=True)
         pair_since = np.full(len(pair), len(edges))
         np.minimum.at(pair_since, place, period)
+        left = {}
         for number in range(first, len(edges) - 1):
-            seen = int((item_since <= number).sum())
             touched = np.bincount(pair[pair_since <= number] // log.num_items, minlength=int(owner.max()) + 1)
-            least = seen - int(touched[owner[period == number]].max(initial=0))
-            if least < self.negatives or max(self.ks) >= min(self.negatives + 1, seen):
-                raise InputError(
-                    f"in period {number + 1} only {least} of {seen} items are left to sample {self.negatives} from, "
-                    f"and lists have up to {max(self.ks)}: sample fewer (--negatives, at least {max(self.ks)}), or "
-                    f"start later (--first)"
-                )
+            seen = int((item_since <= number).sum())
+            left[number] = seen - int(touched[owner[period == number]].max(initial=0))
+        fewest = min(left, key=lambda number: left[number])
+        if left[fewest] < 1:
+            raise InputError(
+                f"in period {fewest + 1} a user or session has clicked every item, so none is left to sample; start "
+                f"later (--first)"
+            )
+        negatives = min(self.negatives, left[fewest])
+        ks = lists_below(negatives + 1, self.ks)
+        if negatives < self.negatives:
+            shorter = "" if ks == self.ks else f", and lists are of {', '.join(map(str, ks))}"
+            warnings.warn(
+                f"in period {fewest + 1} a user or session has only {negatives:,} items left to sample, so "
+                f"{negatives:,} negatives are sampled in every period instead of {self.negatives:,}{shorter}; to "
+                f"sample more, start later (--first)",
+                stacklevel=3,
+            )
+        elif ks != self.ks:
+            raise InputError(
+                f"lists of {max(self.ks)} need at least {max(self.ks)} negatives, not {self.negatives}: sample more "
+                f"(--negatives), or measure shorter lists (ks=)"
+            )
+        return replace(self, negatives=negatives, ks=ks)
 
 
 def user_groups(period: Period, rows: Samples) -> dict[str, Tensor]:

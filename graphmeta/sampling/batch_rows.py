@@ -18,7 +18,7 @@ OF = ("event", "of", "item")
 def next_times(samples: Samples, time: np.ndarray) -> np.ndarray:
     """Time of each sample's target click, NaN where the log does not have it."""
     at = np.minimum(samples.end, len(time) - 1)
-    known = (samples.target >= 0) & (samples.end < len(time)) & (samples.item[at] == samples.target)
+    known = (samples.end < len(time)) & (samples.item[at] == samples.target)  # no item is -1, the unknown target
     return np.where(known, time[at], np.nan)
 
 

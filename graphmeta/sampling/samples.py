@@ -88,12 +88,21 @@ class Samples:
         """Context length of each sample (clicks observed), ``[S]``."""
         return self.end - self.begin
 
-    def check_items(self, items: EntityTable | None) -> None:
-        """Check that the samples have the item indices of a model; passes if either table is unknown.
+    def check_items(self, items: EntityTable | None, *, size: int | None = None) -> None:
+        """Check that the samples have the item indices of a model.
+
+        Args:
+            items: the model's table; size: its number of items, which bounds the indices if either table is unknown.
 
         Raises:
-            InputError: samples with other item indices.
+            InputError: samples of another vocabulary, or an index that is not below ``size``.
         """
+        known = np.arange(0) if self.items is not None and items is not None else np.append(self.flat()[0], self.target)
+        if size is not None and (known >= size).any():
+            raise InputError(
+                f"the samples have item {known.max()} and the model items 0 to {size - 1}: they are of another "
+                f"vocabulary; make them from log.aligned_to(model.items, model.users)"
+            )
         if not same_ids(self.items, items):
             raise InputError(
                 "the samples have other item indices than the model; pass the log itself to evaluate, or align it: "

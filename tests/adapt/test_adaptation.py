@@ -1,6 +1,7 @@
 """All tasks at once give what one task after the other gives: losses, scores and every meta-gradient."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from torch_geometric.nn import (
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.budget import _costs, chunks, counting, estimate, split_by_cost
 from graphmeta.adapt.scope import Scope
+from graphmeta.adapt.starts.start import Shared as SharedStart
 from graphmeta.adapt.step import Gradient, LearnedRates
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, from_dense, to_dense
@@ -274,6 +276,22 @@ def test_query_target_reaches_no_weight():
     adaptation.bind(model)
     scores = [adaptation.run(model, task_batch(s, num_items=ITEMS), SoftmaxLoss(), score=True) for s in (known, other)]
     assert torch.equal(*scores)
+
+
+def test_a_start_never_sees_the_query_target():
+    seen = []
+
+    class Looks(SharedStart):
+        def forward(self, recommender, observed, encoded):
+            seen.append(observed["sample"])
+            return super().forward(recommender, observed, encoded)
+
+    model, known = recommender(ENCODERS["SAGEConv"]), samples()
+    known = replace(known, value=np.arange(len(known), dtype=float))
+    adaptation = Adaptation(Scope(""), step=Gradient(0.3), start=Looks())
+    adaptation.bind(model)
+    adaptation.run(model, task_batch(known, num_items=ITEMS), SoftmaxLoss())
+    assert seen and not any("target" in one or "value" in one for one in seen)
 
 
 def test_nothing_is_left_behind_between_tasks():

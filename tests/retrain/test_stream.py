@@ -215,9 +215,32 @@ def test_sampled_items_are_unclicked_distinct_and_uniform():
     assert chi_square < len(free) - 1 + 4 * np.sqrt(2 * (len(free) - 1))
 
 
-def test_too_few_items_to_sample_from_are_refused_before_training():
-    with pytest.raises(InputError, match="in period 3 only .* sample fewer"):
-        next(through(built(), QUICK, evaluation=replace(EVALUATION, negatives=39)))
+def test_few_items_are_sampled_as_far_as_there_are():
+    plain = EVALUATION.fitted(LOG, EDGES, 2)
+    assert plain == EVALUATION
+    with pytest.warns(UserWarning, match=r"in period \d a user or session has only (\d+) items .* instead of 39;"):
+        fewer = replace(EVALUATION, negatives=39).fitted(LOG, EDGES, 2)
+    left = []
+    for number in range(2, len(EDGES) - 1):
+        past = LOG.before(EDGES[number + 1])
+        users = past.session_user[past.session]
+        for user in np.unique(users[past.time >= EDGES[number]]):
+            left.append(past.num_items - len(np.unique(past.item[users == user])))
+    assert fewer.negatives == min(left) < 39 and fewer.ks == EVALUATION.ks
+    with pytest.warns(UserWarning, match="and lists are of 5$|and lists are of 5;"):
+        assert replace(EVALUATION, negatives=39, ks=(5, 39)).fitted(LOG, EDGES, 2).ks == (5,)
+    with pytest.warns(UserWarning, match="negatives are sampled in every period"):
+        report = next(through(built(), QUICK, evaluation=replace(EVALUATION, negatives=39)))
+    assert report.sampled["hit@5"] >= report.full["hit@5"]
+
+
+def test_nothing_to_sample_from_is_refused_before_training():
+    with pytest.raises(InputError, match="lists of 7 need at least 7 negatives, not 6"):
+        replace(EVALUATION, ks=(1, 7)).fitted(LOG, EDGES, 2)
+    few = fake_log(sessions=40, items=6)  # each session has all items
+    with pytest.raises(InputError, match="has clicked every item, so none is left to sample"):
+        EVALUATION.fitted(few, period_edges(few, events=48), 2)
+
     with pytest.raises(InputError, match="of 5 periods, the first 5 are for pretraining"):
         next(
             stream(built(), LOG, edges=EDGES, strategy=QUICK, begin=Pretraining(len(EDGES) - 1), evaluation=EVALUATION)

@@ -155,7 +155,7 @@ def user_only_samples(log: EventLog, *, max_length: int = 50) -> Samples:
     """Every click is a target whose only input is the user."""
     at = np.arange(log.num_events)
     user = None if log.session_user is None else log.session_user[log.session]
-    return Samples(log.item, at, at, log.item, log.session, None, user)
+    return Samples(log.item, at, at, log.item, log.session, None, user, items=log.items, users=log.users)
 
 
 @published("Peng et al. 2021, MetaCF", family="cold_user", equations="8", adapts="the user", encoder="bpr_fold_in")
