@@ -45,7 +45,8 @@ def extend_users(model: nn.Module, users: EntityTable, *, before: int, of_items:
     """
     parts = list(model.named_modules())
     known = {id(part) for part in of_items.modules()}
-    known |= {id(inner) for _, part in parts if isinstance(part, ExtendsUsers) for inner in part.modules()}
+    extending = [name for name, part in parts if isinstance(part, ExtendsUsers)]
+    known |= {id(inner) for name in extending for inner in model.get_submodule(name).modules()}
     for name, part in parts:
         table = isinstance(part, EmbeddingTable | nn.Embedding) and len(part.weight) in (before, before + 1)
         reads = isinstance(part, ReadsSubgraph) and part.neighbourhood.reads_users

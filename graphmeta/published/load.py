@@ -25,6 +25,7 @@ from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.registry import Published
 from graphmeta.sampling.stored_histories import load_histories
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state
 from graphmeta.system import System
 
@@ -90,14 +91,14 @@ def load(
                 system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
-    system.histories = load_histories(Path(folder), system.items) if system.reads_history else None
+    stored = load_histories(Path(folder), system.items) if system.reads_history else None
+    system.histories = stored
     for name, limit in document.limits.items():
         setattr(system, name, limit)
     if graph is not None:
-        stored = system.histories
         system.attach_graph(graph)
-        if stored is not None:
-            system.histories = stored if system.histories is None else stored.joined(system.histories)
+        if stored is not None and system.histories is not None:
+            system.histories = UserHistories.together(stored, system.histories.log())[0]
     return system.eval()
 
 

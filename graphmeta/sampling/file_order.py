@@ -65,5 +65,6 @@ def _events(log: EventLog) -> list[np.ndarray]:
     """Session, item and user of each event, by their ids."""
     found = [log.sessions.astype(object)[log.session], log.items.ids.astype(object)[log.item]]
     if log.users is not None and log.session_user is not None:
-        found.append(np.append(log.users.ids.astype(object), None)[log.session_user[log.session]])
+        users = np.array([*log.users.ids.tolist(), None], dtype=object)
+        found.append(users[log.session_user[log.session]])
     return found
