@@ -3,9 +3,9 @@
     GRAPHMETA_DATA=… python -m benchmarks.few_shot amazon_beauty --systems gru4rec,cluster_seq --epochs 5
 
 Users are split 80:6:14 into training, validation and test. The fourth item is ranked among 100 sampled items that the
-user never bought (``metatl``) and among all items (``metatl-all``). The epoch is chosen by MRR among all items for
-validation users; the test is evaluated once. Meta-learners train on each user's last three clicks before the last,
-other systems on all positions of whole histories.
+user never bought (``metatl``) and among all items (``metatl-all``). The epoch is chosen by MRR@10 among sampled items
+for validation users; the test is evaluated once. Systems of users and meta-learners read three clicks before each
+target, as in the test; other systems train on all positions of whole histories.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.ranking import Result, evaluate, evaluate_sampled, sampled_negatives
 from graphmeta.published.catalogue import CATALOGUE, build
+from graphmeta.published.models.few_shot import UserSequenceSystem
 from graphmeta.sampling.few_shot import next_click
 from graphmeta.system import System
 from graphmeta.training.loop import train
@@ -89,12 +90,14 @@ def trained(
     system = build(name, learn.items, width=options.width)
     if begin is not None:
         system.load_matching(begin)
-    if system.episodic:  # as many support clicks as in the test
+    if system.episodic or isinstance(system, UserSequenceSystem):  # as many clicks as in the test
         system.max_length = SHOTS
     queries = next_click(valid, SHOTS)
 
+    against = sampled_negatives(queries, valid, seed=options.seed)
+
     def score(of: System) -> dict[str, float]:
-        found = evaluate(of, queries, ks=KS).metrics
+        found = evaluate_sampled(of, queries, against, ks=KS).metrics
         return {(first := f"mrr@{max(KS)}"): found[first], **found}  # the first metric chooses the epoch
 
     optimizer = Adam(lr=options.lr, weight_decay=1e-6, decay_tables=True)

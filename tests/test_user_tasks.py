@@ -343,15 +343,19 @@ def test_options_of_user_tasks_are_stored_and_checked():
         UserSupport(sessions=0)
 
 
-@pytest.mark.parametrize("name", ["meta_tl", "cluster_seq"])
-def test_sequences_of_users_are_read_where_users_are_known(name):
-    """A user with ten sessions is one task, not ten; scores read the earlier sessions before the own clicks."""
+@pytest.mark.parametrize(("name", "every"), [("meta_tl", True), ("attention_decoder", True), ("cluster_seq", False)])
+def test_sequences_of_users_are_read_where_users_are_known(name, every):
+    """A user with ten sessions is one sequence, not ten; scores read the earlier sessions before the own clicks."""
     torch.manual_seed(0)
     system = gm.build(name, LOG.items, width=8).eval()
     trained = system.training_samples(LOG)
-    assert len(trained) == USERS and len(system.training_samples(replace(LOG, users=None, session_user=None))) > USERS
     frame = LOG.to_frame().sort_values("time", kind="stable")
     expected = {user: part.item.tolist() for user, part in frame.groupby("user")}
+    assert len(trained) == (sum(len(own) - 1 for own in expected.values()) if every else USERS)
+    assert len(trained.session) == len(trained) and len(expected) == USERS
+    if every:  # the last click of each user is the target of their last sample
+        trained = trained.take(np.flatnonzero(np.diff(trained.session, append=-1)))
+    assert len(system.training_samples(replace(LOG, users=None, session_user=None))) > USERS
     for s in range(USERS):
         clicks = LOG.items.ids[trained.item[trained.begin[s] : trained.end[s] + 1]].tolist()
         assert sorted(clicks) == sorted(expected[LOG.users.ids[trained.user[s]]][-len(clicks) :])

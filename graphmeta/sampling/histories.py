@@ -9,7 +9,7 @@ import numpy as np
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.sampling.padding import ragged
-from graphmeta.sampling.samples import Samples, last_clicks, whole_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, prefixes, whole_sessions
 
 
 def user_histories(log: EventLog, *, max_length: int = 50) -> Samples:
@@ -71,6 +71,16 @@ def users_last_clicks(log: EventLog, *, min_length: int = 3, max_length: int = 5
     """
     whole = log if log.session_user is None else sessions_by_user(log)
     return last_clicks(whole, min_length=min_length, max_length=max_length)
+
+
+def users_clicks(log: EventLog, *, max_length: int = 50) -> Samples:
+    """Every click but the first of each user as target, the clicks of the user before it as context; without users, of
+    each session.
+
+    Args:
+        max_length: only the last ``max_length`` clicks are read.
+    """
+    return prefixes(log if log.session_user is None else sessions_by_user(log), max_length=max_length)
 
 
 def prepended(samples: Samples, *, max_length: int = 50) -> Samples:

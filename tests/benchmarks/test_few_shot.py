@@ -25,7 +25,12 @@ def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
     options = argparse.Namespace(seed=0, epochs=1, width=4, lr=1e-3, batch_size=None)
     system, history = fitted("meta_tl", learn, valid, options)
     samples = system.training_samples(learn)
-    assert (samples.lengths == SHOTS).all() and (samples.target == learn.item[learn.ptr[1:] - 1]).all()
+    assert samples.lengths.max() == SHOTS and len(samples) == learn.num_events - learn.num_sessions
+    last = np.flatnonzero(np.diff(samples.session, append=-1))
+    assert (samples.target[last] == learn.item[learn.ptr[1:] - 1]).all()
     assert [epoch["system"] for epoch in history] == ["meta_tl"]
+    system, history = fitted("cluster_seq", learn, valid, options)
+    assert (system.training_samples(learn).target == learn.item[learn.ptr[1:] - 1]).all()
+    assert [epoch["system"] for epoch in history] == ["attention_decoder", "cluster_seq"]
     system, history = fitted("melu", learn, valid, options)
     assert [epoch["system"] for epoch in history] == ["if_san", "melu"]

@@ -15,18 +15,18 @@ class RecurrentWithInput(nn.Module):
     """The state of a recurrent network after each click, concatenated with its input: ``[h ; x]``.
 
     Args:
-        width: number of leading columns of x that the network reads; hidden: width of its state.
+        width: number of leading columns of x that the network reads; hidden: width of its state; dropout: of x.
 
     Shapes: ``x [I, width + …] -> [E, hidden + width + …]``.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.width, self.recurrent = width, Recurrent(width, hidden)
+        self.width, self.recurrent, self.dropout = width, Recurrent(width, hidden), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, batch: HeteroData) -> Tensor:
         """States of the clicks."""
-        clicks = x.index_select(0, batch["event"].item)
+        clicks = self.dropout(x).index_select(0, batch["event"].item)
         return torch.cat([self.recurrent.over_clicks(clicks[:, : self.width], batch), clicks], 1)
 
 

@@ -21,16 +21,17 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.nn.conditioning.cluster import Autoencoders
 from graphmeta.nn.conditioning.gate import Row
 from graphmeta.nn.encoders.attention import Clicks
-from graphmeta.nn.features.tables import ItemFeatures
+from graphmeta.nn.features.tables import ItemFeatures, uniform_
 from graphmeta.nn.features.user_item_graph import ClusterCode, UserItemGraphFeatures, UserReadout
 from graphmeta.nn.heads.attention_decoder import AttentionDecoder, DecoderHead, RecurrentWithInput
 from graphmeta.nn.heads.translation import MeanTransition, Translation
 from graphmeta.nn.losses.pairwise import Hinge, SampledSoftmax
 from graphmeta.nn.losses.task_negatives import UnseenNegativesLoss
+from graphmeta.nn.readout import Last
 from graphmeta.published.options import step_of
 from graphmeta.published.registry import published
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.histories import prepended, users_last_clicks
+from graphmeta.sampling.histories import prepended, users_clicks, users_last_clicks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples
 from graphmeta.sampling.tasks import Tasks
@@ -40,8 +41,8 @@ from graphmeta.system import System
 class UserSequenceSystem(System):
     """A system of users: where the log has users, a user's earlier sessions and the present one are one sequence.
 
-    Training predicts the last click of each user from all before it, scoring the next click of a session from the
-    user's earlier sessions and its own clicks. Without users, a session counts as a user.
+    Scores the next click of a session from the user's earlier sessions and its own clicks. Without users, a session
+    counts as a user.
     """
 
     @property
@@ -50,7 +51,7 @@ class UserSequenceSystem(System):
         return True
 
     def training_samples(self, log: EventLog) -> Samples | Tasks:
-        """The samples of one epoch, one for each user (for each session without users)."""
+        """The samples of one epoch, from whole users (sessions, without users)."""
         return self.samples(log, max_length=self.max_length)
 
     def scores(self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None) -> Tensor:
@@ -92,13 +93,36 @@ class UserClusters:
     weight: float = 0.1
 
 
+@published("arXiv 2307.13766, the encoder and decoder of ClusterSeq (reconstruction)", family="cold_user")
+def attention_decoder(items: EntityTable, *, width: int = 128, dropout: float = 0.3) -> System:
+    """The recurrent encoder and decoder with attention of :func:`cluster_seq`, without clusters and adaptation.
+
+    ``score_i = z · e_i``, see :class:`~graphmeta.nn.heads.attention_decoder.AttentionDecoder`; trained with the softmax
+    over all items on every click of each user.
+
+    Args:
+        width: of items and states; dropout: of the item vectors that the encoder reads.
+
+    Source: see :func:`cluster_seq`.
+    Differs: see :func:`cluster_seq`; the paper trains the encoder within the meta-learner.
+    """
+    head = DecoderHead(AttentionDecoder(width, width), Last())
+    recommender = Recommender(ItemFeatures(len(items), width), RecurrentWithInput(width, width, dropout=dropout), head)
+    uniform_(recommender, width)
+    return UserSequenceSystem(recommender, items, samples=users_clicks)
+
+
 @published(
-    "arXiv 2307.13766, ClusterSeq (reconstruction)", family="cold_user", adapts="the decoder, from a gated start"
+    "arXiv 2307.13766, ClusterSeq (reconstruction)",
+    family="cold_user",
+    adapts="the decoder, from a gated start",
+    encoder="attention_decoder",
 )
 def cluster_seq(
     items: EntityTable,
     *,
-    width: int = 64,
+    width: int = 128,
+    dropout: float = 0.3,
     user_clusters: UserClusters = UserClusters(),
     negatives: int = 100,
     step: Step | float = 1e-2,
@@ -111,20 +135,24 @@ def cluster_seq(
     predicts the last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
 
     Args:
-        width: of items and states; user_clusters: user vectors and clusters; negatives: items sampled per target.
+        width: of items and states; dropout: of the item vectors that the encoder reads.
+        user_clusters: user vectors and clusters; negatives: items sampled per target.
         step, inner: learning rate of the decoder's steps on a user's clicks, their number and order.
 
     Source: ClusterSeq (arXiv 2307.13766), of which only the abstract was available: meta-learning over users by their
     first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
     autoencoders, weights conditioned on the cluster, a ranking and a clustering loss.
-    Differs: to an unknown extent. The graph, the gates, sizes (the paper's best width is 256), both losses and all
-    rates are choices of this library; results here do not represent the paper.
+    Differs: to an unknown extent. Meta-training, with each user's last click as query, starts from
+    :func:`attention_decoder` trained on every click. The graph, the gates, sizes (the paper's best width is 256), both
+    losses and all rates are choices of this library; results here do not represent the paper.
     """
     graph, code = user_clusters.graph, user_clusters.code
     readout = ClusterCode(UserReadout(graph), Autoencoders(graph, code, clusters=user_clusters.clusters))
     head = DecoderHead(AttentionDecoder(width, width), readout)
     recommender = Recommender(
-        UserItemGraphFeatures(len(items), width, graph=graph), RecurrentWithInput(width, width), head
+        UserItemGraphFeatures(len(items), width, graph=graph),
+        RecurrentWithInput(width, width, dropout=dropout),
+        head,
     )
     start = Gated(Scope("head.decoder"), code, granularity=Row())
     adaptation = Adaptation(Scope("head.decoder"), step=step_of(step), start=start, inner=inner)
@@ -156,13 +184,13 @@ def meta_tl(
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,
     SIGIR 2021, eqs 1–6.
-    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); one task per user (per session
-    of a log without users) with the last click as query, where the public code also samples sub-sequences; r is not
-    kept from one evaluation to the next.
+    Differs: no batch norm (see :class:`~graphmeta.nn.heads.translation.MeanTransition`); a task for every click of
+    a user but the first (of a session of a log without users), with the clicks before it as support, where the
+    public code samples windows and sub-sequences; r is not kept from one evaluation to the next.
     """
     readout = MeanTransition(width, hidden=tuple(hidden), dropout=dropout)
     recommender = Recommender(ItemFeatures(len(items), width), Clicks(), Translation(readout, width))
     start = Generated("head.relation", nn.Identity())
     adaptation = Adaptation(Scope("head.relation"), step=step_of(step), start=start, inner=inner)
     loss = UnseenNegativesLoss(Hinge(), count=negatives)
-    return UserSequenceSystem(recommender, items, adaptation=adaptation, loss=loss, samples=users_last_clicks)
+    return UserSequenceSystem(recommender, items, adaptation=adaptation, loss=loss, samples=users_clicks)
