@@ -5,7 +5,6 @@ The training part contains no information from the other parts: no events, no vo
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from graphmeta.data import show
 from graphmeta.data.events import EventLog
+from graphmeta.data.user_order import warn_sorted_by_user
 from graphmeta.errors import InputError
 
 
@@ -91,7 +91,7 @@ def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Sp
         InputError: shares that leave no training part, or a log too small to split.
     """
     check_log("split_by_time", log)
-    _warn_sorted_by_user(log)
+    warn_sorted_by_user(log)
     starts = log.starts
     n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
     test_from = starts[len(starts) - n_test] if n_test else np.inf
@@ -195,7 +195,7 @@ def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
     """The log without its last ``count`` sessions, and those sessions; item and user indices stay the same. Warns as
     :func:`split_by_time`."""
     check_log("last_sessions", log)
-    _warn_sorted_by_user(log)
+    warn_sorted_by_user(log)
     last = np.arange(log.num_sessions) >= log.num_sessions - count
     before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))
     return before, after
@@ -223,20 +223,6 @@ def period_edges(log: EventLog, *, seconds: float | None = None, events: int | N
             begins.append(int(np.searchsorted(times, times[end - 1], "right")))
     inside = [at for at in begins if at < len(times)]
     return np.append(times[inside], np.nextafter(times[-1], np.inf))
-
-
-def _warn_sorted_by_user(log: EventLog) -> None:
-    """Warn if the order of a log without times is that of its users, some of whom have several sessions."""
-    if log.has_time or log.session_user is None or log.num_sessions < 2:
-        return
-    user = log.session_user
-    users = len(np.unique(user))
-    if 1 < users < len(user) and np.count_nonzero(np.diff(user)) == users - 1:
-        warnings.warn(
-            "the log has no times and its rows are sorted by user: its last sessions are those of the last users, not "
-            "the latest ones; sort the rows by time, or by how many sessions of the same user follow, most first",
-            stacklevel=3,
-        )
 
 
 def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
