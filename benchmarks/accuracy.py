@@ -234,7 +234,8 @@ def fitted(
         _, learn = last_sessions(learn, round(learn.num_sessions * options.share))
     torch.manual_seed(options.seed)
     system = build(options.system, train_log.items, users=train_log.users, **options.arguments)
-    if CATALOGUE[options.system].held_out and not (options.warm_start and options.statistics_held_out):
+    with_base = options.warm_start or options.arguments.get("empty") == 1  # the base does not score empty sessions
+    if CATALOGUE[options.system].held_out and not (with_base and options.statistics_held_out):
         raise SystemExit(f"{options.system} needs a trained base (--warm-start) and --statistics-held-out sessions")
     if options.warm_start:
         print("warm start:", system.load_matching(load(options.warm_start)), flush=True)

@@ -7,7 +7,7 @@ The last basket of each user is the target, all earlier ones are known, and the 
 combination with the highest Recall@10 on the validation baskets, the last known one of each user, is fitted on all
 known baskets. The test baskets are evaluated once. Any system of the catalogue is trained by the options of
 ``benchmarks.accuracy``, or loaded with ``--warm-start FOLDER --epochs 0``; with ``--fit`` it is trained as ``gm.fit``
-does, the last tenth of the known sessions choosing the epoch.
+does, on all known sessions and for all epochs. A re-ranker of empty sessions (``empty`` 1) needs no trained base.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def evaluated(
     options = copy(options)
     options.arguments = dict(given)
     if options.fit:
-        cut = split_by_time(known, test=0.0, valid=0.1)
+        cut = split_by_time(known, test=0.0, valid=0.0)
         own = {name: value for name, value in given.items() if name != "width"}
         recipe = TrainingRecipe(epochs=options.epochs)
         plan = Plan(options.system, given.get("width", 64), options.seed, recipe, options=own)

@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-start", help="folder of the trained base")
     parser.add_argument("--save", help="folder to save the system in")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON")
+    parser.add_argument("--fit-epochs", type=int, help="of gm.fit; those of the recipe if not given")
     parser.add_argument("--epochs", type=int, default=2, help="of meta-training; 0: rates as given")
     parser.add_argument("--lr", type=float, default=1e-2, help="of meta-training")
     parser.add_argument("--batch-size", type=int, default=25, help="tasks per step of meta-training")
@@ -108,11 +109,12 @@ def fitted(options: argparse.Namespace, split: Split) -> tuple[Any, list[Row]]:
         known = merged(split.train, split.valid)
         # a trained system can learn whether items recur within a session; baselines are configured
         return match_repeats(known, baselines[options.system](known, **options.arguments)), []
+    fit = partial(gm.fit, split, seed=options.seed, epochs=options.fit_epochs)
     if options.base is None:
-        model = gm.fit(split, options.system, seed=options.seed, progress=True)
+        model = fit(options.system, progress=True)
         saved(model, options.save)
         return model, model.notes["history"][options.system]
-    base = load(options.warm_start) if options.warm_start else gm.fit(split, options.base, seed=options.seed)
+    base = load(options.warm_start) if options.warm_start else fit(options.base)
     arguments = {"anchor": "user", **options.arguments} if "anchor" in CATALOGUE[options.system].options else {}
     model = gm.build(options.system, base.items, base=base, **(arguments or options.arguments))
     reports = (

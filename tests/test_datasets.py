@@ -90,11 +90,12 @@ def tafeng_of(folder: Path, files: dict[str, str]) -> Path:
 
 
 def test_known_and_next_baskets_of_users(tmp_path) -> None:
-    """Baskets are ordered by number, not by row or as text; the logs share items and users."""
+    """Baskets are ordered by how many of the user follow, by number, not by row, as text or by user; the logs share
+    items and users."""
     known, following = datasets.tafeng(tafeng_of(tmp_path, TAFENG))
-    assert sessions_of(known) == [["c"], ["b", "c"], ["a"]] and sessions_of(following) == [["a"], ["d"]]
-    assert known.sessions.tolist() == ["5#0", "7#9", "7#10"] and following.sessions.tolist() == ["5#1", "7#11"]
-    assert known.items is following.items and known.users is following.users and known.support.tolist() == [2, 1, 1, 0]
+    assert sessions_of(known) == [["b", "c"], ["c"], ["a"]] and sessions_of(following) == [["a"], ["d"]]
+    assert known.sessions.tolist() == ["7#9", "5#0", "7#10"] and following.sessions.tolist() == ["5#1", "7#11"]
+    assert known.items is following.items and known.users is following.users and known.support.tolist() == [1, 2, 1, 0]
     samples = last_clicks(datasets.tafeng(tmp_path)[0])
     earlier = UserHistories.of(known, following).for_users([7, 5, 8])
     assert earlier.sessions.tolist() == [3, 2, 0] and len(samples) == 1

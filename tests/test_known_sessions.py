@@ -15,7 +15,8 @@ from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.examples import examples
 from graphmeta.published.fit import fit_plan
 from graphmeta.published.training_plan import Plan
-from graphmeta.sampling.samples import last_clicks, next_items, prefixes
+from graphmeta.sampling.baskets import next_items, without_context
+from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.training.recipes import TrainingRecipe
 
@@ -102,12 +103,21 @@ def test_a_plan_passes_its_options_to_the_system_alone():
     assert set(system.notes["history"]) == {"niser (base)", "maml"}
 
 
-def test_emptied_contexts_keep_their_target():
-    every, some = next_items(LOG), next_items(LOG, empty=0.4)
-    assert every.target.tolist() == some.target.tolist() == prefixes(LOG).target.tolist()
+def test_samples_without_context_are_random_clicks_of_every_session():
+    first = without_context(LOG)
+    assert np.bincount(first.session, minlength=LOG.num_sessions).tolist() == np.minimum(LOG.lengths, 4).tolist()
+    assert not first.lengths.any()
+    for s, target in zip(first.session, first.target, strict=True):
+        assert target in LOG.item[LOG.ptr[s] : LOG.ptr[s + 1]]
+    starts = [target == LOG.item[LOG.ptr[s]] for s, target in zip(first.session, first.target, strict=True)]
+    assert any(starts), "a session's first click is a target too"
+    every, some, none = prefixes(LOG), next_items(LOG, empty=0.4), next_items(LOG, empty=1.0)
     emptied = some.lengths == 0
-    assert 0.3 < emptied.mean() < 0.5 and (some.lengths[~emptied] == every.lengths[~emptied]).all()
-    assert (next_items(LOG, empty=1.0).lengths == 0).all()
+    assert 0.3 * len(first) < emptied.sum() < 0.5 * len(first) and 0.5 < (~emptied).sum() / len(every) < 0.7
+    assert sorted(none.target) == sorted(first.target) and not none.lengths.any()
+    given = {(*every.item[b:e], t) for b, e, t in zip(every.begin, every.end, every.target, strict=True)}
+    kept = some.take(~emptied)
+    assert {(*kept.item[b:e], t) for b, e, t in zip(kept.begin, kept.end, kept.target, strict=True)} <= given
     with pytest.raises(gm.InputError, match="from 0 to 1"):
         gm.build("personal_reranker", LOG.items, empty=1.5)
 

@@ -1,6 +1,8 @@
 """Training never knows what it may not, and no session is in two parts."""
 
+import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.splits import Split, split_at, split_by_item, split_by_time, split_by_user, split_users
+from graphmeta.data.splits import (
+    Split,
+    last_sessions,
+    split_at,
+    split_by_item,
+    split_by_time,
+    split_by_user,
+    split_users,
+)
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.testing import fake_log
@@ -140,6 +150,25 @@ def test_a_log_without_times_is_split_in_the_order_of_its_rows() -> None:
     frame = pd.DataFrame({"s": np.repeat(np.arange(10), 2)[::-1], "i": [0, 1] * 10})
     split = split_by_time(EventLog.read(frame, session="s", item="i"))
     assert split.test.sessions.tolist() == [0] and split.valid.sessions.tolist() == [1]
+
+
+def test_rows_sorted_by_user_are_no_order_in_time() -> None:
+    """Without times, the last sessions of a log that is sorted by user are those of its last users."""
+    rows = [(user, basket, item) for user in "ab" for basket in range(3) for item in "xy"]
+
+    def log(order: list, **time: str) -> EventLog:
+        table = pd.DataFrame(order, columns=["user", "basket", "item"])
+        table["session"] = table["user"] + table["basket"].astype(str)
+        return EventLog.read(table.assign(at=table["basket"]), session="session", user="user", item="item", **time)
+
+    for cut in (partial(split_by_time, test=0.34, valid=0.34), partial(last_sessions, count=2)):
+        with pytest.warns(UserWarning, match="sorted by user"):
+            cut(log(rows))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cut(log(sorted(rows, key=lambda row: row[1])))
+            cut(log(rows, time="at"))
+            cut(log([(f"u{n}", 0, "x") for n in range(10)]))
 
 
 # By user

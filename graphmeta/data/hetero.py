@@ -129,7 +129,7 @@ def _table(data: HeteroData, owner: str) -> EntityTable:
         columns[place.name] = TYPES[one["kind"]].from_graph(data, owner, place)
     labels = store.get("labels")
     return EntityTable(
-        _names(data, owner), columns, None if labels is None else _objects(labels), bool(store.get("complete", True))
+        _names(data, owner), columns, None if labels is None else _objects(labels), store.get("complete")
     )
 
 

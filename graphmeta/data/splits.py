@@ -14,6 +14,7 @@ import numpy as np
 
 from graphmeta.data import show
 from graphmeta.data.events import EventLog
+from graphmeta.data.user_order import warn_sorted_by_user
 from graphmeta.errors import InputError
 
 
@@ -83,12 +84,14 @@ def check_log(name: str, given: Any, *, samples_of: str = "") -> None:
 def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
     """The last share ``test`` of sessions is the test part, the share ``valid`` before it the validation part.
 
-    Sessions are ordered by their first event. A training session that crosses a cut keeps only earlier events.
+    Sessions are ordered by their first event. A training session that crosses a cut keeps only earlier events. Warns if
+    the log has no times and its rows are sorted by user.
 
     Raises:
         InputError: shares that leave no training part, or a log too small to split.
     """
     check_log("split_by_time", log)
+    warn_sorted_by_user(log)
     starts = log.starts
     n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
     test_from = starts[len(starts) - n_test] if n_test else np.inf
@@ -192,8 +195,10 @@ def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: i
 
 
 def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
-    """The log without its last ``count`` sessions, and those sessions; item and user indices stay the same."""
+    """The log without its last ``count`` sessions, and those sessions; item and user indices stay the same. Warns as
+    :func:`split_by_time`."""
     check_log("last_sessions", log)
+    warn_sorted_by_user(log)
     last = np.arange(log.num_sessions) >= log.num_sessions - count
     before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))
     return before, after

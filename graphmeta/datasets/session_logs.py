@@ -217,9 +217,10 @@ def tafeng(folder: Path | None = None) -> tuple[EventLog, EventLog]:
     """Grocery baskets of Ta-Feng: the known baskets of each user, and the next one, with the same items and users.
 
     Reads ``tafeng/history.csv.gz`` and ``tafeng/future.csv.gz`` (columns ``user``, ``basket``, ``item``; ``basket``
-    numbers a user's baskets in their order). There are no times: a user's baskets follow each other, and all next ones
-    follow all known ones. Items of the next baskets that no known basket contains are kept. The order of items within
-    a basket is arbitrary.
+    numbers a user's baskets in their order). There are no times: the log is ordered by how many baskets of the same
+    user follow, most first, so its last sessions are the last baskets of all users, and all next ones follow all known
+    ones. Items of the next baskets that no known basket contains are kept. The order of items within a basket is
+    arbitrary.
 
     Args:
         folder: the parent folder of ``tafeng``; GRAPHMETA_DATA if not given.
@@ -242,7 +243,10 @@ def tafeng(folder: Path | None = None) -> tuple[EventLog, EventLog]:
     if wrong.any():
         at = int(np.argmax(wrong))
         raise InputError(f"future.csv.gz, row {at + 1}: the basket is not after those of its user in history.csv.gz")
-    parts = [frame.sort_values(["user", "basket"], kind="stable") for frame in (known, following)]
+    parts = []
+    for frame in (known, following):
+        follow = frame.groupby("user")["basket"].rank("dense", ascending=False)
+        parts.append(frame.assign(follow=-follow).sort_values(["follow", "user", "basket"], kind="stable"))
     rows = pd.concat(parts, ignore_index=True)
     rows["session"] = rows["user"].astype(str) + "#" + rows["basket"].astype(str)
     log = EventLog.read(rows, session="session", user="user", item="item")

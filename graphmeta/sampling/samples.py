@@ -137,7 +137,7 @@ def prefixes(log: EventLog, *, max_length: int = 50) -> Samples:
     begin = log.ptr[:-1][log.session]
     at = np.arange(log.num_events)
     rows = at[at > begin]
-    return _samples(log, np.maximum(begin[rows], rows - max_length), rows, log.session[rows])
+    return samples_at(log, np.maximum(begin[rows], rows - max_length), rows, log.session[rows])
 
 
 def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> Samples:
@@ -150,58 +150,7 @@ def last_clicks(log: EventLog, *, min_length: int = 2, max_length: int = 50) -> 
     check_log("last_clicks", log)
     chosen = np.flatnonzero(log.lengths >= max(min_length, 2))
     at = log.ptr[chosen + 1] - 1
-    return _samples(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
-
-
-def leave_one_out(log: EventLog, *, per_session: int = 4, max_length: int = 50, seed: int = 0) -> Samples:
-    """Random clicks of each session as targets, at most ``per_session``; the context is all of its other clicks.
-
-    For sessions whose clicks have no order, see :func:`is_unordered`.
-
-    Args:
-        max_length: a context keeps its last clicks; seed: of the choice.
-    """
-    check_log("leave_one_out", log)
-    random = np.random.default_rng(seed)
-    long = log.lengths[log.session] >= 2
-    rows = np.flatnonzero(long)
-    rows = rows[np.lexsort((random.random(len(rows)), log.session[rows]))]
-    first = np.cumsum(np.append(0, np.bincount(log.session[rows], minlength=log.num_sessions)))[:-1]
-    chosen = rows[np.arange(len(rows)) - first[log.session[rows]] < per_session]
-    session = log.session[chosen]
-    where, ptr = ragged(log.ptr[:-1][session], log.lengths[session])
-    target_last = np.lexsort(
-        (where == np.repeat(chosen, np.diff(ptr)), np.repeat(np.arange(len(chosen)), np.diff(ptr)))
-    )
-    item, end = log.item[where[target_last]], ptr[1:] - 1
-    time = log.time[where[target_last]] if log.has_time else None
-    user = None if log.session_user is None else log.session_user[session]
-    begin = np.maximum(ptr[:-1], end - max_length)
-    return Samples(item, begin, end, item[end], session, time, user, items=log.items, users=log.users)
-
-
-def is_unordered(log: EventLog) -> bool:
-    """Whether the clicks of most sessions (nine in ten of those with two or more) have one time: baskets."""
-    if not log.has_time:
-        return False
-    begin, end = log.ptr[:-1], log.ptr[1:]
-    longer = end - begin >= 2
-    return bool(longer.any() and (log.time[begin[longer]] == log.time[end[longer] - 1]).mean() >= 0.9)
-
-
-def next_items(log: EventLog, *, max_length: int = 50, empty: float = 0.0, seed: int = 0) -> Samples:
-    """:func:`leave_one_out` of a log of baskets (:func:`is_unordered`), :func:`prefixes` of any other.
-
-    Args:
-        empty: the share of samples, chosen at random, whose context is emptied: the user's next items before the first
-            click.
-        seed: of the choice.
-    """
-    samples = (leave_one_out if is_unordered(log) else prefixes)(log, max_length=max_length)
-    if not empty:
-        return samples
-    chosen = np.random.default_rng(seed).random(len(samples)) < empty
-    return replace(samples, begin=np.where(chosen, samples.end, samples.begin))
+    return samples_at(log, np.maximum(log.ptr[chosen], at - max_length), at, chosen)
 
 
 def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
@@ -215,10 +164,24 @@ def whole_sessions(log: EventLog, *, max_length: int = 50) -> Samples:
     piece, ptr = ragged(np.zeros_like(steps), -(-steps // max_length))
     session = np.repeat(np.arange(len(steps)), np.diff(ptr))
     begin = log.ptr[session] + piece * max_length
-    return _samples(log, begin, np.minimum(begin + max_length, log.ptr[session + 1] - 1), session)
+    return samples_at(log, begin, np.minimum(begin + max_length, log.ptr[session + 1] - 1), session)
 
 
-def _samples(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
+def joined(one: Samples, other: Samples) -> Samples:
+    """The samples of both, which are of one log and without ``earlier`` sessions."""
+    offset = len(one.item)
+    moved = replace(other, begin=other.begin + offset, end=other.end + offset)
+
+    def both(name: str) -> np.ndarray | None:
+        parts = getattr(one, name), getattr(moved, name)
+        return None if parts[0] is None or parts[1] is None else np.concatenate(parts)
+
+    names = ("item", "begin", "end", "target", "session", "time", "user", "value", "age", "start")
+    return replace(one, **{name: both(name) for name in names})
+
+
+def samples_at(log: EventLog, begin: np.ndarray, end: np.ndarray, session: np.ndarray) -> Samples:
+    """Samples of these sessions, with the contexts ``begin`` to ``end`` and the clicks at ``end`` as targets."""
     user = None if log.session_user is None else log.session_user[session]
     time, start = (log.time, log.time[log.ptr[session]]) if log.has_time else (None, None)
     target, tables = log.item[end], (log.items, log.users)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import next_basket
+from benchmarks import accuracy, next_basket
 from benchmarks.basket_report import basket_section
 from benchmarks.next_basket import evaluated, parser, row_of, trials
 from graphmeta.evaluation.next_basket import evaluate_next_basket, last_baskets
@@ -48,6 +48,26 @@ def test_each_combination_of_choices_is_tried_on_the_last_known_baskets(monkeypa
 def test_a_trained_system_is_a_row():
     result, history = evaluated(options("sr_gnn", "--epochs", "1", "--held-out", "20"), {"width": 4}, KNOWN, FUTURE)
     assert len(history) == 1 and result.samples == 20
+
+
+def test_a_reranker_of_next_baskets_needs_no_base_and_learns_the_last_known_baskets(monkeypatch):
+    learned = []
+
+    def seen(options, system, learn, statistics_log, valid):
+        learned.append((learn.num_sessions, statistics_log.num_sessions, valid, system.training_samples(learn).lengths))
+        return original(options, system, learn, statistics_log, valid)
+
+    original = accuracy._trained
+    monkeypatch.setattr(accuracy, "_trained", seen)
+    words = ["--recipe", "--epochs", "1", "--held-out", "0", "--statistics-held-out", "30"]
+    given = {"empty": 1.0, "options": {"width": 4}}
+    chosen = options("personal_reranker", *words, "--arguments", json.dumps(given))
+    result, history = evaluated(chosen, given, KNOWN, FUTURE)
+    ((sessions, counted, valid, lengths),) = learned
+    assert (sessions, counted, valid) == (30, KNOWN.num_sessions - 30, None) and not lengths.any()
+    assert len(history) == 1 and result.samples == 20
+    with pytest.raises(SystemExit, match="needs a trained base"):
+        evaluated(options("personal_reranker", *words), {}, KNOWN, FUTURE)
 
 
 def test_without_choices_nothing_is_tried():

@@ -12,11 +12,12 @@ import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.losses.proposed import ProposedSoftmaxLoss
-from graphmeta.nn.score_terms import personal, session_features
+from graphmeta.nn.score_terms import past_neighbours, personal, session_features
 from graphmeta.nn.score_terms import personal_features as features
 from graphmeta.nn.score_terms.personal import PersonalReranker
 from graphmeta.nn.score_terms.personal_statistics import lift_of_values, repurchases
-from graphmeta.sampling.samples import last_clicks, leave_one_out, next_items, prefixes
+from graphmeta.sampling.baskets import leave_one_out, next_items
+from graphmeta.sampling.samples import last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.user_histories import UserHistories
 
@@ -333,6 +334,7 @@ def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch, ever
     in a large catalogue too, where items that are no candidates have no value."""
     monkeypatch.setattr(personal, "EVERY_ITEM", every)
     monkeypatch.setattr(personal, "LIKELY", 1)
+    monkeypatch.setattr(personal, "PAST_ITEMS", 0)
     head = system.recommender.head
     term = head.score_terms["personal"]
     monkeypatch.setattr(term, "training", True)
@@ -410,3 +412,63 @@ def test_attributes_that_do_not_separate_items_are_not_read():
         term = PersonalReranker(len(shop), list(shop.attributes.values()))
         assert {name for name, one in shop.columns.items() if term.reads_column(name, one)} == read
         assert len(term.values) == len(read)
+
+
+def test_neighbours_by_shared_users_are_those_of_a_loop():
+    similar, similarity = past_neighbours.shared_users(LOG, neighbours=40)
+    of_user = [{int(i) for i in LOG.item[LOG.session_user[LOG.session] == u]} for u in range(len(LOG.users))]
+    users = [sum(i in own for own in of_user) for i in range(LOG.num_items)]
+    for i in range(LOG.num_items):
+        found = {int(j): float(v) for j, v in zip(similar[i], similarity[i], strict=True) if v}
+        both = {j: sum(i in own and j in own for own in of_user) for j in range(LOG.num_items) if j != i}
+        expected = {j: (n / users[i]) ** 0.75 * (n / users[j]) ** 0.25 for j, n in both.items() if n}
+        assert found == pytest.approx(expected)
+        assert (np.diff(similarity[i]) <= 1e-9).all(), "the nearest first"
+    few, values = past_neighbours.shared_users(LOG, neighbours=3)
+    np.testing.assert_array_equal(values, similarity[:, :3])
+    alone = past_neighbours.shared_users(replace(LOG, users=None, session_user=None), neighbours=3)
+    assert not alone[1].any() and few.shape == alone[0].shape
+
+
+def test_features_of_items_near_earlier_ones_are_those_of_a_loop(monkeypatch):
+    monkeypatch.setattr(past_neighbours, "READ", 4)
+    random = torch.Generator().manual_seed(0)
+    similar = torch.stack([torch.randperm(LOG.num_items, generator=random)[:6] for _ in range(LOG.num_items)])
+    similarity = torch.rand(similar.shape, generator=random, dtype=torch.float64)
+    similarity[similarity < 0.3] = 0.0
+    samples = attached(LOG, last_clicks(LOG))
+    _, past, sample, _ = computed(LOG, samples)
+    known = past_neighbours.PastItems(past, LOG.num_items)
+    found = past_neighbours.similar_columns(known, torch.arange(len(sample)), similar, similarity)
+    found = found.reshape(len(samples), LOG.num_items, -1)
+    likely, expected_likely = known.likely(similar, items=2, neighbours=3).tolist(), []
+    for s in range(len(samples)):
+        weight = {}
+        for age, _, items in past_of(LOG, samples, s):
+            for i in items:
+                weight[i] = weight.get(i, 0) + 0.9 ** (age - 1)
+        every = sum(weight.values()) + 0.5
+        read = sorted(weight, key=lambda i: (-round(weight[i], 9), i))[:4]
+        expected_likely += [s * LOG.num_items + int(i) for j in read[:2] for i in similar[j, :3]]
+        for i in range(LOG.num_items):
+            near = [(weight[j], float(similarity[j, similar[j] == i].sum())) for j in read]
+            share = sum(w * v / every for w, v in near)
+            most = max([v * min(w, 1) for w, v in near], default=0)
+            expected = [math.log1p(share / 0.002) / 4, math.log1p(share / 0.03) / 2, 5 * most]
+            np.testing.assert_allclose(found[s, i].numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert likely == expected_likely and found.any(0).any(0).all()
+
+
+def test_an_empty_session_is_not_scored_by_the_base(system):
+    """The base never saw one: its query is the layers' bias, an arbitrary direction, at full length."""
+    samples = attached(LOG, last_clicks(LOG)).take(np.arange(6))
+    empty = replace(samples, begin=samples.end)
+    table = system.recommender.features.features.item.weight
+    before, plain = system.scores(empty), system.scores(samples)
+    kept = table.detach().clone()
+    with torch.no_grad():
+        table.copy_(kept.roll(1, 0))
+        after, changed = system.scores(empty), system.scores(samples)
+        table.copy_(kept)
+    torch.testing.assert_close(after, before)
+    assert not torch.allclose(changed, plain)

@@ -46,6 +46,13 @@ class Dot(ScoringHead):
         self.bias, self.score_terms = bias, nn.ModuleDict(dict(score_terms or {}))
         self.scale: float | nn.Parameter = scale
         self.item_bias: nn.Parameter | None = None
+        self.zero_without_clicks = False
+
+    def ignore_empty_sessions(self) -> None:
+        """From now on the query of a sample without clicks is 0, and so are its products, for a model that was trained
+        on sessions with clicks only: its readout of nothing is arbitrary. Score terms and biases remain.
+        """
+        self.zero_without_clicks = True
 
     def add_item_bias(self, num_items: int) -> None:
         """Add a parameter ``item_bias [C]``, zero at first, to the scores; a task may adapt it alone."""
@@ -61,6 +68,8 @@ class Dot(ScoringHead):
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors ``[S, D']``."""
         query = self.directed(self.project(self.readout(states, batch))) * self.scale
+        if self.zero_without_clicks and (known := batch["sample"].get("has_events")) is not None:
+            query = query * known[:, None]
         return F.pad(query, (0, 1), value=1.0) if self.bias else query
 
     def directed(self, query: Tensor) -> Tensor:

@@ -16,11 +16,14 @@ from graphmeta.data.events import EventLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms import personal_features as features
 from graphmeta.nn.score_terms import session_features
+from graphmeta.nn.score_terms.past_neighbours import SIMILAR, PastItems, shared_users, similar_columns
 from graphmeta.nn.score_terms.personal_statistics import lift_of_values, popularity, repurchases
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
 
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
 POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
+PAST_NEIGHBOURS = 30  # stored for each item of earlier sessions
+PAST_ITEMS, PAST_LIKELY = 20, 5  # items of earlier sessions whose neighbours are candidates, and neighbours per item
 COARSE = 20  # an attribute of at most this many values, with a hundred items each, is not read
 PAIRS_OF_VALUES = 1024  # an attribute of at most this many values has a table of how often two share a session
 
@@ -32,12 +35,13 @@ class PersonalReranker(nn.Module):
     popularity, shares of attribute values in the session, and features of the user's earlier sessions
     (:mod:`~graphmeta.nn.score_terms.personal_features`): counts decayed by sessions and by days, time since the last
     purchase against the user's own and everyone's interval, shares of attribute values, counts in sessions like the
-    present one. Without earlier sessions the latter are constants. Features are standardised by the first batch of the
-    training.
+    present one, and how many users have the item beside those of the user's earlier sessions
+    (:mod:`~graphmeta.nn.score_terms.past_neighbours`). Without earlier sessions the latter are constants. Features are
+    standardised by the first batch of the training.
 
     Candidates are all items, or, in a catalogue of more than ``EVERY_ITEM``, those of the user's earlier sessions, the
-    session's own items, their nearest neighbours and the most popular ones; f of all others is 0. In training the
-    others are sampled, see :meth:`proposed`.
+    session's own items, the nearest neighbours of either and the most popular ones; f of all others is 0. In training
+    the others are sampled, see :meth:`proposed`.
 
     The last layers are initialised to zero, so that the model is unchanged at first. It must not be trained on the
     sessions that were counted: ``TrainOptions(statistics_log=earlier)``. It is not adapted.
@@ -66,6 +70,8 @@ class PersonalReranker(nn.Module):
         self.categories: Tensor
         self.similar: Tensor
         self.cosine: Tensor
+        self.past_similar: Tensor
+        self.past_similarity: Tensor
         self.popular: Tensor
         self.item_statistics: Tensor
         self.sessions: Tensor
@@ -79,6 +85,8 @@ class PersonalReranker(nn.Module):
         self.register_buffer("categories", torch.from_numpy(codes.astype(np.int64)), persistent=False)
         self.register_buffer("similar", torch.zeros(num_items, neighbours, dtype=torch.int32))
         self.register_buffer("cosine", torch.zeros(num_items, neighbours))
+        self.register_buffer("past_similar", torch.zeros(num_items, PAST_NEIGHBOURS, dtype=torch.int32))
+        self.register_buffer("past_similarity", torch.zeros(num_items, PAST_NEIGHBOURS))
         self.register_buffer("popular", torch.arange(min(POPULAR, num_items)))
         self.register_buffer("item_statistics", torch.zeros(num_items, 8))
         self.register_buffer("sessions", torch.ones(()))
@@ -96,7 +104,7 @@ class PersonalReranker(nn.Module):
     def _size(self) -> int:
         """Number of features."""
         per_attribute = features.PER_ATTRIBUTE + session_features.SHARED + 1
-        known = features.PER_ITEM + features.TOGETHER + features.ALIKE + features.PER_SAMPLE
+        known = features.PER_ITEM + features.TOGETHER + features.ALIKE + SIMILAR + features.PER_SAMPLE
         return 1 + 3 + session_features.CONTEXT + 7 + known + per_attribute * len(self.values)
 
     def reads_column(self, name: str, column: Column) -> bool:
@@ -118,6 +126,9 @@ class PersonalReranker(nn.Module):
         self.cosine.zero_()
         self.similar[row, place] = torch.from_numpy(found.similar.value).int()
         self.cosine[row, place] = torch.from_numpy(found.similarity).to(self.cosine.dtype)
+        past = shared_users(log, neighbours=PAST_NEIGHBOURS)
+        for buffer, values in zip((self.past_similar, self.past_similarity), past, strict=True):
+            buffer.copy_(torch.from_numpy(values))
         codes = self.categories.numpy(force=True)
         self.popular.copy_(torch.from_numpy(np.argsort(-log.support, kind="stable")[: len(self.popular)].copy()))
         self.item_statistics.copy_(torch.from_numpy(np.concatenate([popularity(log), repurchases(log)], 1)))
@@ -170,13 +181,15 @@ class PersonalReranker(nn.Module):
         return key, torch.where(is_likely, 0.0, (rest / kept.clamp(min=1)).log()[sample])
 
     def _likely(self, batch: HeteroData, neighbours: int) -> list[Tensor]:
-        """The user's and the session's items, their neighbours and the most popular items, as numbers."""
+        """The user's and the session's items, neighbours of either and the most popular items, as numbers."""
         item, size, samples = batch["item"], len(self.similar), batch["sample"].num_nodes
         near = self.similar[item.n_id, :neighbours].long() + (item.batch * size)[:, None]
         popular = torch.arange(samples, device=item.n_id.device)[:, None] * size + self.popular
         found = [item.batch * size + item.n_id, near.flatten(), popular.flatten()]
         if "history" in batch.node_types:
             found.append(batch["history"].batch * size + batch["history"].n_id)
+            past = features.PastEvents.of(batch, batch["history"].n_id, 0)
+            found.append(PastItems(past, size).likely(self.past_similar, items=PAST_ITEMS, neighbours=PAST_LIKELY))
         return found
 
     def values_of(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
@@ -237,6 +250,7 @@ class PersonalReranker(nn.Module):
             features.item_columns(past, sample, statistics[:, 4]),
             features.together_columns(past, batch, sample, size),
             features.alike_columns(past, batch, sample, codes, values),
+            similar_columns(PastItems(past, size), key, self.past_similar, self.past_similarity),
             features.sample_columns(past, batch).index_select(0, sample),
         ]
         return torch.cat([column.to(self.direct.weight.dtype) for column in x], 1)

@@ -25,7 +25,7 @@ from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.published.unread import NO_COSINE, NO_MESSAGES
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.samples import next_items
+from graphmeta.sampling.baskets import next_items
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
@@ -176,7 +176,9 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
 
     Args:
         base: a system that scores by inner products; it is not modified.
-        empty: the share of training samples without a click, for the ranking of a user's next items before the first.
+        empty: how much of the training is to predict the items of a session before its first click, from 0 to 1, see
+            :func:`~graphmeta.sampling.baskets.next_items`; 1 for next baskets. Such a session is ranked by f alone,
+            since the base was trained on clicks.
 
     Raises:
         InputError: a share outside [0, 1], or a base that does not score by inner products.
@@ -187,6 +189,9 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     if not 0 <= empty <= 1:
         raise InputError(f"empty={empty!r} must be a share of the training samples, from 0 to 1")
     system = _reranked(base, "personal")
+    head = system.recommender.head
+    if isinstance(head, Dot):
+        head.ignore_empty_sessions()
     system.samples, system.loss = partial(next_items, empty=empty), ProposedSoftmaxLoss()
     return system
 
