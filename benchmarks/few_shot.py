@@ -11,8 +11,11 @@ target, as in the test; other systems train on all positions of whole histories.
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument(
+        "--arguments", type=json.loads, default={}, help="of the systems, as JSON: '{\"negatives\": 20}'"
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch-size", type=int, help="1024 tasks, or 128 whole histories, if not given")
     return parser
@@ -78,16 +84,16 @@ def fitted(
         return match_repeats(learn, BASELINES[name](learn)), []
     encoder, history = CATALOGUE[name].encoder, []
     alone = None if encoder is None else trained(encoder, learn, valid, options, history)
-    return trained(name, learn, valid, options, history, begin=alone), history
+    return trained(name, learn, valid, options, history, begin=alone, arguments=options.arguments), history
 
 
 def trained(
     name: str, learn: EventLog, valid: EventLog, options: argparse.Namespace, history: list[dict[str, Any]],
-    *, begin: System | None = None,
+    *, begin: System | None = None, arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> System:  # fmt: skip
     """The system with the weights of its best epoch; its epochs are appended to the history."""
     torch.manual_seed(options.seed)
-    system = build(name, learn.items, width=options.width)
+    system = build(name, learn.items, width=options.width, **arguments)
     if begin is not None:
         system.load_matching(begin)
     if system.episodic or isinstance(system, UserSequenceSystem):  # as many clicks as in the test
@@ -117,11 +123,12 @@ def write(
     command = f"python -m benchmarks.few_shot {options.dataset} --systems {name} --epochs {options.epochs}"
     command += f" --lr {options.lr:g}" if options.lr != 1e-3 else ""
     command += f" --batch-size {options.batch_size}" if options.batch_size else ""
+    command += f" --arguments {shlex.quote(json.dumps(options.arguments))}" if options.arguments else ""
     document = {
         "dataset": options.dataset,
         "protocol": protocol,
         "system": name,
-        "arguments": {} if name in BASELINES else {"width": options.width},
+        "arguments": {} if name in BASELINES else {"width": options.width, **options.arguments},
         **measured(result),
         "seed": options.seed,
         "epochs": sum(epoch["system"] == name for epoch in history),
@@ -130,7 +137,7 @@ def write(
         **provenance("benchmarks.few_shot"),
         "command": f"{command} --width {options.width} --seed {options.seed}",
     }
-    rows.write(document)
+    rows.write(document, variant="-".join(f"{key}{value}" for key, value in options.arguments.items()))
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
             return np.zeros(len(samples), dtype=bool)
         if samples.user is None:
             return np.ones(len(samples), dtype=bool)
-        return ~part.knows(torch.from_numpy(samples.user).to(self.device)).numpy(force=True)
+        return ~np.array(part.knows(torch.from_numpy(samples.user).to(self.device)).tolist())
 
     def load_matching(self, other: System, *, frozen_only: bool = False) -> list[str]:
         """Warm start: copy every weight with the same name from another system, and return their names; with
@@ -600,7 +600,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
     def _ranked(self, samples: Samples, scores: Tensor) -> np.ndarray:
         """Mask ``[S]`` of all samples but those without a known user to whom it gives all items the same score."""
-        equal = (scores.amax(1) == scores.amin(1)).numpy(force=True)
+        equal = np.array((scores.amax(1) == scores.amin(1)).tolist())
         return ~(equal & self.without_user(samples))
 
     def _earlier(

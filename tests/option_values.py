@@ -26,7 +26,7 @@ OTHER: dict[str, Any] = {
 NESTED = {"base": "dropout_net", "options": {"base": "sr_gnn", "options": {"steps": 2}, "drop": 0.1}}
 OWN: dict[str, dict[str, Any]] = {
     "gru4rec": {"cell": "lstm"}, "global_gnn": {"context_dropout": 0.2, "item_dropout": 0.1}, "sml": {"residual": True},
-    "mamo_rating": {"bias": 0.2}, "cluster_seq": {"weight": 0.3},
+    "mamo_rating": {"bias": 0.2}, "cluster_seq": {"weight": 0.3, "dropout": 0.1}, "attention_decoder": {"dropout": 0.1},
     "meta_tl": {"hidden": (9, 8), "order": 1, "inner": {"clip": 0.5}},
     "reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
     "dropout_net": {"base": "gru4rec", "options": {"cell": "lstm"}},

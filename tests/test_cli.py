@@ -121,7 +121,7 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, c
     types = "price=numeric, image=vector,name=text,tags=several"
     table = ["--items", str(tmp_path / "items.csv"), "--types", types]
     assert main(plain(files / "events.csv", tmp_path / "out", "--time", "at", *table)) == 0
-    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: sr_gnn reads no")]
     assert note.startswith("note: sr_gnn reads no item columns: kind (categorical)")
     read = load(tmp_path / "out/model").items
     kinds = {name: column.kind for name, column in read.columns.items()}
@@ -228,7 +228,7 @@ def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path:
     assert {name: told[name] for name in written} == written
 
 
-def test_a_system_that_cannot_rank_unclicked_items_says_so_once(
+def test_a_system_that_cannot_rank_unclicked_items_is_named_once(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     frame = events()

@@ -43,8 +43,9 @@ def test_recommendations_are_those_of_the_cpu(name):
     system, _ = made(name, {}, ())
     system.eval()
     sessions = [list(LOG.items.ids[:3]), list(LOG.items.ids[4:5]), list(LOG.items.ids[[7, 7, 2, 9]])]
+    users = None if system.users is None else system.users.ids[:3].tolist()
     with Device():
-        found = moved(system).recommend_many(sessions, k=4)
-    for one, other in zip(found, system.recommend_many(sessions, k=4), strict=True):
+        found = moved(system).recommend_many(sessions, k=4, users=users)
+    for one, other in zip(found, system.recommend_many(sessions, k=4, users=users), strict=True):
         assert [pick.item for pick in one] == [pick.item for pick in other]
         assert [pick.score for pick in one] == pytest.approx([pick.score for pick in other], abs=1e-5)

@@ -11,9 +11,10 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks
 from graphmeta.published.models.cold_user import user_only_samples
+from graphmeta.sampling.baskets import leave_one_out, next_items
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
 from graphmeta.sampling.histories import every_event, sessions_by_user
-from graphmeta.sampling.samples import Samples, last_clicks, leave_one_out, next_items, prefixes, whole_sessions
+from graphmeta.sampling.samples import Samples, last_clicks, prefixes, whole_sessions
 from graphmeta.sampling.tasks import tasks_of
 from graphmeta.testing import fake_log
 

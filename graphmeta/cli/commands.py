@@ -471,7 +471,7 @@ def _sessions_of(model: Trained, texts: Sequence[str]) -> list[list[str]]:
 
     known, sessions = {str(one) for one in model.items.ids}, []
     for text in texts:
-        parts = session_of(text, known)
+        parts = [part for part in session_of(text, known) if part]
         unmarked = "," not in text and '"' not in text
         if unmarked and len(parts) > 1 and not knows_any(model.items, parts):
             raise InputError(

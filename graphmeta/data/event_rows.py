@@ -72,7 +72,8 @@ def read_rows(source: Source, columns: EventColumns) -> EventRows:
     if columns.time is not None and without_offset(column(frame, columns.time, "time"), options.time_format):
         question_clock(session_ids, times, rows)
     if columns.time is None:
-        question_blocks(session_ids)
+        if columns.session != columns.user:  # a user's rows may be anywhere
+            question_blocks(session_ids)
         times = np.arange(len(frame), dtype=np.float64)
     return EventRows(session_ids, found["item"], times, found.get("value"), user, users, rows)
 

@@ -63,15 +63,21 @@ def _is_row_number(values: pd.Series) -> bool:
 
 
 def question_blocks(session_ids: np.ndarray) -> None:
-    """Warn if the rows of a session are not consecutive in a log without times: its number may begin anew.
+    """Warn if session numbers begin anew in a log without times: they ascend, and fall back to numbers read before.
+
+    Sessions at the same time, whose rows alternate, are no such case: there, numbers fall at about every other block.
 
     Warns:
-        UserWarning: the number of such sessions.
+        UserWarning: the number of sessions in separate blocks of rows.
     """
     session, names = pd.factorize(session_ids)
+    numbers = numeric(pd.Series(names))
+    if np.isnan(numbers).any():
+        return
     begins = np.flatnonzero(np.diff(session, prepend=-1))
     blocks = np.bincount(session[begins], minlength=len(names))
-    if (blocks > 1).any():
+    falls = int((np.diff(numbers[session[begins]]) < 0).sum())
+    if (blocks > 1).any() and 4 * falls <= len(begins):
         first = int(session[begins][np.argmax(pd.Series(session[begins]).duplicated())])
         warnings.warn(
             f"{(blocks > 1).sum():,} of {len(names):,} sessions are in separate blocks of rows (the first: "

@@ -79,8 +79,8 @@ class Ranks:
     def sums(self, gain: Callable[[Tensor], Tensor], k: int) -> Tensor:
         """The expected gain among the first k, ``[S]``; ``gain`` maps ranks to their gains.
 
-        >>> Ranks(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])).sums(torch.reciprocal, 3).tolist()
-        [1.0, 0.20833333333333334]
+        >>> Ranks(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])).sums(torch.reciprocal, 2).tolist()
+        [1.0, 0.25]
         """
         first = torch.arange(1, k + 1, device=self.best.device, dtype=torch.float64)
         upto = torch.cat([first.new_zeros(1), gain(first).cumsum(0)])

@@ -21,7 +21,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
-from graphmeta.published.options import OptionCodec, check_object, check_types, codec_of, to_json
+from graphmeta.published.options import OptionCodec, UserTasks, check_object, check_types, codec_of, to_json
 from graphmeta.published.unread import Unread, warn_unread_options
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe
@@ -259,12 +259,17 @@ def _recorded(
         else:
             check_types(function.__name__, _flat_hints(function), flat)
             _check_sizes(function.__name__, flat)
-            warn_unread_options(function.__name__, flat, _flat(function, defaults), unread)
+            warn_unread_options(function.__name__, flat, _flat(function, _with_user_tasks(defaults, flat)), unread)
         system = function(*bound.args, **bound.kwargs)
         system.spec = None if flat is None else spec(flat, bound.arguments.get("base"))
         return system
 
     return built
+
+
+def _with_user_tasks(defaults: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a function, with those of tasks of users where they are taken."""
+    return {**defaults, "anchor": UserTasks()} if flat.get("anchor") == "user" else dict(defaults)
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

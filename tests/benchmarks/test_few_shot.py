@@ -22,7 +22,7 @@ def test_test_users_are_new():
 
 def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
     learn, valid, _ = dealt(LOG, seed=1)
-    options = argparse.Namespace(seed=0, epochs=1, width=4, lr=1e-3, batch_size=None)
+    options = argparse.Namespace(seed=0, epochs=1, width=4, lr=1e-3, batch_size=None, arguments={})
     system, history = fitted("meta_tl", learn, valid, options)
     samples = system.training_samples(learn)
     assert samples.lengths.max() == SHOTS and len(samples) == learn.num_events - learn.num_sessions

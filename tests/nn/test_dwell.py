@@ -110,6 +110,7 @@ def test_invalid_options_are_named():
         DwellBins(lag=2)
     with pytest.raises(InputError, match="no session has two clicks"):
         DwellBins().fit_statistics(log_of({"a": [1], "b": [2]}))
+    log = log_of()
     with pytest.warns(UserWarning, match="leaks the time of the next click; dwell_lag=1") as caught:
-        DwellBins(lag=0).fit_statistics(log_of())
+        DwellBins(lag=0).fit_statistics(log)
     assert len(caught) == 1

@@ -240,6 +240,7 @@ def test_a_new_user_is_folded_in_from_deterministic_noise():
     assert not torch.allclose(start[0], start[1]) and not torch.allclose(start, anybody)
 
 
+@pytest.mark.filterwarnings("ignore:.* does not read")
 def test_the_papers_preset_descends_on_sums():
     name = "meta_cf_linear"
     preset = PAPER[name]

@@ -97,6 +97,7 @@ def test_predictions_are_the_formulas_user_by_user() -> None:
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:.* does not read")
 def test_users_start_from_the_memory_of_similar_users() -> None:
     system = made(steps=0)
     starts = system.adaptation.adapted(system.recommender, system._tasks(TASKS), system.loss)
@@ -199,6 +200,7 @@ def test_a_training_resumes_with_its_memories(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:.* does not read")
 def test_the_profile_alone_addresses_the_memories() -> None:
     """Neither known nor asked ratings, nor items, have a say in where a person begins."""
     system, random = made(steps=0), np.random.default_rng(0)

@@ -188,6 +188,7 @@ def test_it_is_the_formulas_session_by_session():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.filterwarnings("ignore:.* does not read")
 def test_without_steps_it_is_the_start_for_any_support(stacked):
     system, sessions = made(steps=0), [np.array(clicks) for clicks in ([1, 2, 1, 5], [4, 4], [7, 8, 9])]
     system.adaptation.stacked = stacked

@@ -200,6 +200,7 @@ def test_it_learns_on_ratings(name: str) -> None:
     assert history[-1].loss < 0.9 * history[0].loss
 
 
+@pytest.mark.filterwarnings("ignore:.* does not read")
 def test_it_learns_and_adapting_helps() -> None:
     """How generous people are is written nowhere: only their own ratings tell it."""
     learn, test = (

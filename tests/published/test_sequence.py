@@ -199,6 +199,7 @@ def test_bpr_mf_compares_every_click_but_the_first_with_one_the_user_never_made(
 
 @pytest.mark.parametrize("name", ["youtube_dnn", "wavenet"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "hinge_max", "bpr"])
+@pytest.mark.filterwarnings("ignore:.* does not read")
 def test_losses_by_name(name, loss):
     system, _, _ = made(name, width=4, loss=loss, negatives=5)
     system.fit_statistics(LOG)
