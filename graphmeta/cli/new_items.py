@@ -1,4 +1,4 @@
-"""Items of a catalogue that without clicks, added to trained systems and to a split."""
+"""Items of a catalogue without clicks, added to trained systems and to a split."""
 
 from __future__ import annotations
 

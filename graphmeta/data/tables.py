@@ -136,7 +136,7 @@ class EntityTable:
         return self._of(rows, self.ids[rows], labels)
 
     def new_to(self, other: EntityTable) -> EntityTable:
-        """The rows whose ids another table does not have, e.g. the items of a catalogue that without clicks:
+        """The rows whose ids another table does not have, e.g. the items of a catalogue without clicks:
         ``system.extended(catalogue.new_to(system.items))``.
         """
         return self.take(np.flatnonzero(other.rows_of(self.ids) < 0))
