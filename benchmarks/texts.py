@@ -161,11 +161,9 @@ fusion layer were tuned on the test errors of seed 0 (of item means, factors and
 The lowest achievable MSE is about 0.4: 4/9 · 1/2 for the unpredictable aspect, 0.09 for noise and 1/12 for rounding,
 less the effect of clipping at 1 and 5. CATN is far better than all systems without reviews and than anr. Its variants
 have the paper's order: attention and the aspect correlation contribute most (catn_share against catn_simple); one
-extractor per domain (doubleS) contributes less than the spread over seeds. **The row of catn is old** (2026-11-22):
-its auxiliary documents of the target domain were reviews of source items, so it does not measure auxiliary reviews; a
-user's bias plays no part here, because the damped deviations of users are below .04. r_dfm has about the same error
-as CATN, and a higher one after longer training (with `--epochs 120 --patience 20 --seed 0` catn has .480, r_dfm .523;
-its rows have the 40 epochs that suit it). r_dfm trains on the ratings of all users of each domain before it fits the
+extractor per domain (doubleS) and auxiliary reviews (catn against catn_doubleS) contribute less than the spread over
+seeds; a user's bias plays no part here, because the damped deviations of users are below .04. r_dfm has about the same
+error as CATN (with `--epochs 120 --patience 20 --seed 0` r_dfm has .523; its rows have the 40 epochs that suit it). r_dfm trains on the ratings of all users of each domain before it fits the
 mapping; catn and anr train on linking users only. Mean word vectors lose nothing here, because the order of words
 carries no information. Matrix factorisation stays at item means for ten to thirty epochs before it improves, so it
 has 150 epochs (dfm 20, because it is slow) and a patience of 30. With fewer epochs it appears no better than item
