@@ -8,7 +8,7 @@ from benchmarks.few_shot import SHOTS, dealt, fitted
 from graphmeta.sampling.few_shot import next_click
 from graphmeta.testing import fake_log
 
-LOG = fake_log(sessions=100, length=6).aligned_to(fake_log(sessions=100).items)
+LOG = fake_log(sessions=100, items=160, length=6)
 
 
 def test_test_users_are_new():
