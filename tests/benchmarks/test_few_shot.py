@@ -8,7 +8,7 @@ from benchmarks.few_shot import SHOTS, dealt, fitted
 from graphmeta.sampling.few_shot import next_click
 from graphmeta.testing import fake_log
 
-LOG = fake_log(sessions=100, items=160, length=6)
+LOG = fake_log(sessions=100, length=6).aligned_to(fake_log(sessions=100).items)
 
 
 def test_test_users_are_new():
@@ -21,7 +21,7 @@ def test_test_users_are_new():
 
 
 def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
-    learn, valid, _ = dealt(LOG, seed=1)
+    learn, valid, _ = dealt(fake_log(sessions=100, items=160, length=6), seed=1)
     options = argparse.Namespace(seed=0, epochs=1, width=4, lr=1e-3, batch_size=None, arguments={})
     system, history = fitted("meta_tl", learn, valid, options)
     samples = system.training_samples(learn)
