@@ -170,11 +170,11 @@ less the effect of clipping at 1 and 5. CATN is far better than all systems with
 have the paper's order: attention and the aspect correlation contribute most (catn_share against catn_simple); one
 extractor per domain (doubleS) and auxiliary reviews (catn against catn_doubleS) contribute less than the spread over
 seeds; a user's bias plays no part here, because the damped deviations of users are below .04. r_dfm has about the same
-error as CATN (with `--epochs 120 --patience 20 --seed 0` r_dfm has .523; its rows have the 40 epochs that suit it). r_dfm trains on the ratings of all users of each domain before it fits the
-mapping; catn and anr train on linking users only. Mean word vectors lose nothing here, because the order of words
-carries no information. Matrix factorisation stays at item means for ten to thirty epochs before it improves, so it
-has 150 epochs (dfm 20, because it is slow) and a patience of 30. With fewer epochs it appears no better than item
-means, and one seed of cmf still ends at item means.
+error as CATN (with `--epochs 120 --patience 20 --seed 0` r_dfm has .523; its rows have the 40 epochs that suit it).
+r_dfm trains on the ratings of all users of each domain before it fits the mapping; catn and anr train on linking users
+only. Mean word vectors lose nothing here, because the order of words carries no information. Matrix factorisation
+stays at item means for ten to thirty epochs before it improves, so it has 150 epochs (dfm 20, because it is slow) and
+a patience of 30. With fewer epochs it appears no better than item means, and one seed of cmf still ends at item means.
 """,
     ("musical_instruments", "cross-domain"): """\
 CATN's pairs of Amazon Books, Movies and Music were not available. The substitute is one file, Amazon Musical

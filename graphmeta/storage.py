@@ -88,7 +88,11 @@ def load_state(folder: Path, name: str, *, mapped: bool = False) -> tuple[dict[s
     """
     path = folder / f"{name}.json"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; is {folder} a folder that graphmeta wrote?")
+        inner = folder / "model"
+        remedy = (
+            f"pass {inner}" if (inner / f"{name}.json").is_file() else f"is {folder} a folder that graphmeta wrote?"
+        )
+        raise InputError(f"{path}: no such file; {remedy}")
     try:
         body = json.loads(path.read_bytes())
         digest, document, tensors = body.pop("sha256"), body["document"], body["tensors"]

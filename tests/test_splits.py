@@ -159,7 +159,9 @@ def test_rows_sorted_by_user_are_no_order_in_time() -> None:
     def log(order: list, **time: str) -> EventLog:
         table = pd.DataFrame(order, columns=["user", "basket", "item"])
         table["session"] = table["user"] + table["basket"].astype(str)
-        return EventLog.read(table.assign(at=1e9 + table["basket"]), session="session", user="user", item="item", **time)
+        return EventLog.read(
+            table.assign(at=1e9 + table["basket"]), session="session", user="user", item="item", **time
+        )
 
     for cut in (partial(split_by_time, test=0.34, valid=0.34), partial(last_sessions, count=2)):
         with pytest.warns(UserWarning, match="sorted by user"):

@@ -411,3 +411,12 @@ def test_sessions_numbered_from_zero_again_are_others():
     second = read(later).aligned_to(first.items, first.users)
     both = UserHistories.of(first, second)
     assert len(both.sessions) == 40 and len(UserHistories.of(first, first).sessions) == 20
+
+
+def test_sessions_given_as_lists_are_before_now_where_most_begin_at_the_same_time():
+    """Days as times: most sessions of a user begin at the time of another."""
+    kept = UserHistories.of(replace(LOG, time=np.zeros(LOG.num_events)))
+    assert (np.diff(kept.starts) == 0).all()
+    items = LOG.items.ids[:2].tolist()
+    earlier = given_earlier([[[items[0]], [items[1]]]], None, items=LOG.items, kept=kept)
+    assert earlier is not None and earlier.columns().n_id.tolist() == [0, 1]

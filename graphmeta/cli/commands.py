@@ -342,6 +342,9 @@ def recommend(
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     for given, ranking in zip(sessions, rankings, strict=True):
+        if not ranking:
+            console.say(f"no item to recommend after {', '.join(given)}: no item of the session is known to this model")
+            continue
         rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(ranking)]
         console.table(
             "After " + ", ".join(given) if given else "The first item of a session", ("", "item", "score"), rows, left=2

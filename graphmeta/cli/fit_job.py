@@ -122,6 +122,8 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
         "metrics": document,
         "request": request,
     }
+    if job.keep_histories and not system.reads_history:
+        say(f"note: {job.plan.system} reads no earlier sessions of users; --keep-histories has no effect")
     if job.keep_histories and system.reads_history:
         system.histories = UserHistories.of(*ranked.parts)
     _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)

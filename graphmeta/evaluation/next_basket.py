@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
@@ -149,14 +150,21 @@ def evaluate_next_basket(
         samples = replace(samples, earlier=None)
     counts = np.diff(baskets.ptr)
     found = Ranks.empty(len(baskets.item))
-    known = np.zeros(len(samples), dtype=np.int64) if earlier is None else earlier.events
+    known, equal = np.zeros(len(samples), dtype=np.int64) if earlier is None else earlier.events, 0
     order = np.argsort(known, kind="stable")  # tasks of similar size together, to limit padding
     for at in progress(range(0, len(order), batch_size)):
         rows = order[at : at + batch_size]
         where, _ = ragged(baskets.ptr[:-1][rows], counts[rows])
         scores = usable(score(samples.take(rows)))
+        equal += int((scores.amax(1) == scores.amin(1)).sum())
         scores = scores.repeat_interleave(torch.from_numpy(counts[rows]).to(scores.device), 0)
         found[torch.from_numpy(where)] = ranks(scores, torch.from_numpy(baskets.item[where]).to(scores.device))
+    if equal:
+        warnings.warn(
+            f"{type(model).__name__} gives all items the same score for {equal:,} of {len(samples):,} users, as the "
+            f"basket has no click yet; their metrics are those of a random order",
+            stacklevel=2,
+        )
     means = _measures(found, baskets, ks)
     sessions = np.zeros(len(samples)) if earlier is None else earlier.sessions
     return BasketResult(

@@ -70,7 +70,7 @@ def _of_sessions(items: EntityTable, given: Sequence[Sequence[Iterable[Any]]], k
                 owner.append(user)
                 number.append(at - len(sessions))
     if lost:
-        warnings.warn(f"{lost} items of the history are unknown to this model and left out", stacklevel=4)
+        warnings.warn(f"items of the history that are unknown to this model and left out: {lost}", stacklevel=4)
     gap = _GAP if kept is None else _usual_gap(kept)
     begin = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     now = float(kept.time.max(initial=0.0)) if kept is not None and kept.has_time else 0.0
@@ -99,7 +99,8 @@ def _ids(session: Any, user: int, at: int) -> list[Any]:
 
 
 def _usual_gap(known: UserHistories) -> float:
-    """The median time between the starts of two sessions of a user, in seconds."""
+    """The median time between the starts of two sessions of a user, in seconds, without those at the same time."""
     same = known.owner[1:] == known.owner[:-1]
     gaps = np.diff(known.starts)[same]
+    gaps = gaps[gaps > 0]
     return float(np.median(gaps)) if known.has_time and len(gaps) else _GAP
