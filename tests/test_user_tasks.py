@@ -310,7 +310,7 @@ def test_recommendations_read_a_history_that_is_passed(trained, tmp_path):
 
 
 def test_each_user_of_a_request_has_its_own_history():
-    with pytest.warns(UserWarning, match="1 items of the history"):
+    with pytest.warns(UserWarning, match="items of the history that are unknown to this model and left out: 1"):
         earlier = given_earlier([[["i1", "nothing"], ["i2"]], [], [["i3"]]], None, items=LOG.items, kept=None)
     assert earlier.columns().days.tolist() == [14.0, 7.0, 7.0]
     kept = UserHistories.of(LOG)

@@ -45,6 +45,7 @@ def test_each_combination_of_choices_is_tried_on_the_last_known_baskets(monkeypa
     json.dumps(row)
 
 
+@pytest.mark.filterwarnings("ignore:.* gives all items the same score")
 def test_a_trained_system_is_a_row():
     result, history = evaluated(options("sr_gnn", "--epochs", "1", "--held-out", "20"), {"width": 4}, KNOWN, FUTURE)
     assert len(history) == 1 and result.samples == 20
