@@ -98,11 +98,12 @@ def statistics(graph: HeteroData, title: str) -> None:
 def results(found: Mapping[str, Result], system: str) -> None:
     """Print metrics of the system and the baselines, overall and by context length."""
     from graphmeta.cli.model_card import titles
+    from graphmeta.evaluation.lists import hit_and_mrr
     from graphmeta.evaluation.lists import lengths as list_lengths
 
     own, names = found["system"], titles(system, found)
     ks = list_lengths(own.metrics)
-    shown = {f"{name.lower()}@{k}": f"{name}@{k}" for k in ks for name in ("Hit", "MRR")}
+    shown = hit_and_mrr(own.metrics)
     rows = [(names[key], *(f"{100 * result.metrics[name]:.2f}" for name in shown)) for key, result in found.items()]
     title = f"The last item of {own.samples:,} test sessions among {own.candidates:,}, in %"
     table(title, ("", *shown.values()), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphmeta.evaluation.compare import Comparison
-from graphmeta.evaluation.lists import lengths
+from graphmeta.evaluation.lists import hit_and_mrr, lengths, shown
 from graphmeta.evaluation.protocol import when
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.system import System
@@ -31,9 +31,8 @@ def titles(system: str, found: Iterable[str]) -> dict[str, str]:
 
 def _measures(found: Iterable[str]) -> dict[str, str]:
     """The metrics that the card shows, and their display names."""
-    ks = lengths(found)
-    shown = {f"{name.lower()}@{k}": f"{name}@{k}" for k in ks for name in ("Hit", "MRR")}
-    return shown | {f"ndcg@{ks[-1]}": f"NDCG@{ks[-1]}"}
+    longest = f"ndcg@{lengths(found)[-1]}"
+    return hit_and_mrr(found) | {longest: shown(longest)}
 
 
 def _new_items(number: int) -> str:

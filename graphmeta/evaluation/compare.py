@@ -13,7 +13,7 @@ import pandas as pd
 from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
-from graphmeta.evaluation.lists import lengths, lists_below, shorter
+from graphmeta.evaluation.lists import lengths, lists_below, shorter, shown
 from graphmeta.evaluation.protocol import KS
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import KNOWN_SESSIONS, Result, evaluate
@@ -96,8 +96,8 @@ class Comparison(dict[str, Result]):
         Differences may be within chance; see the number of samples.
         """
         own = self["system"].metrics
-        shown = [f"{name}@{max(lengths(own))}" for name in ("hit", "mrr")]
-        ahead = {name: [m for m in shown if one.metrics[m] > own[m]] for name, one in self.items()}
+        longest = [f"{name}@{max(lengths(own))}" for name in ("hit", "mrr")]
+        ahead = {name: [m for m in longest if one.metrics[m] > own[m]] for name, one in self.items()}
         return {name: measures for name, measures in ahead.items() if measures}
 
     def verdict(self, names: Mapping[str, str] | None = None) -> str | None:
@@ -110,7 +110,7 @@ class Comparison(dict[str, Result]):
         others = [
             f"{names[name]} ("
             + ", ".join(
-                f"{_shown(metric)} {100 * self['system'].metrics[metric]:.2f} against "
+                f"{shown(metric)} {100 * self['system'].metrics[metric]:.2f} against "
                 f"{100 * self[name].metrics[metric]:.2f} %"
                 for metric in measures
             )
@@ -125,10 +125,6 @@ class Comparison(dict[str, Result]):
         """The metrics of all, and in the last line what is ahead of the system."""
         table = pd.DataFrame.from_dict({name: one.metrics for name, one in self.items()}, orient="index")
         return "\n".join(filter(None, [table.to_string(float_format="{:.4f}".format), self.verdict()]))
-
-
-def _shown(metric: str) -> str:
-    return metric.replace("hit", "Hit").replace("mrr", "MRR")
 
 
 def metrics(results: Comparison, *, system: str, seed: int) -> dict[str, Any]:

@@ -20,6 +20,25 @@ def lengths(metrics: Iterable[str]) -> list[int]:
     return sorted({int(name[4:]) for name in metrics if name.startswith("hit@") and name[4:].isdigit()})
 
 
+def shown(metric: str) -> str:
+    """The display name of a metric.
+
+    >>> shown("hit@20"), shown("ndcg@5")
+    ('Hit@20', 'NDCG@5')
+    """
+    return metric.replace("mrr", "MRR").replace("hit", "Hit").replace("ndcg", "NDCG")
+
+
+def hit_and_mrr(metrics: Iterable[str]) -> dict[str, str]:
+    """Hit and MRR at each length of these metrics, and their display names.
+
+    >>> hit_and_mrr(["hit@5", "ndcg@5"])
+    {'hit@5': 'Hit@5', 'mrr@5': 'MRR@5'}
+    """
+    names = [f"{name}@{k}" for k in lengths(metrics) for name in ("hit", "mrr")]
+    return {name: shown(name) for name in names}
+
+
 def lists_of(ks: tuple[int, ...] | None, candidates: int) -> tuple[int, ...]:
     """The given lengths after a check, or those of :data:`KS` that are below the number of candidates.
 

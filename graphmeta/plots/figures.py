@@ -17,7 +17,7 @@ import numpy as np
 
 from graphmeta.errors import InputError
 from graphmeta.evaluation.adaptation_curves import Curve
-from graphmeta.evaluation.lists import lengths
+from graphmeta.evaluation.lists import lengths, shown
 from graphmeta.evaluation.result import Result
 from graphmeta.storage import write_bytes
 from graphmeta.training.run import Report
@@ -162,10 +162,6 @@ def adaptation_curves(
         label_axes(axes, f"{shown(metric)} by {kind}", (kind, "%"), (0, last))
     sides[0].set_ylim(0, 1.12 * max(0.1, *(axes.dataLim.y1 for axes in sides)))
     save(picture, path)
-
-
-def shown(metric: str) -> str:
-    return metric.replace("mrr", "MRR").replace("hit", "Hit").replace("ndcg", "NDCG")
 
 
 def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, colour: str) -> None:

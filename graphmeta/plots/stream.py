@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphmeta.evaluation.lists import lengths
-from graphmeta.plots.figures import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, figure, label_axes, save, shown
+from graphmeta.evaluation.lists import lengths, shown
+from graphmeta.plots.figures import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, figure, label_axes, save
 from graphmeta.retrain.stream import PeriodReport
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)
