@@ -103,6 +103,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
     shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler")
     reads_tasks = True
+    has_weights = True  # whether it is trained, not only fitted by counting
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
     histories: UserHistories | None = None  # the users' sessions of the log given to fit_statistics, if it reads these
@@ -620,6 +621,10 @@ class System(nn.Module, metaclass=_NamesRemedies):
                 raise InputError(f"{len(given)} {name} for {sessions} sessions; pass one per session")
         return given_earlier(history, users, items=self.items, kept=self.histories, times=times)
 
+    def notes_to_save(self, *, keep_histories: bool) -> dict[str, Any]:
+        """The notes that a model folder holds."""
+        return self.notes
+
     def save(self, folder: str | Path, *, keep_histories: bool = False) -> None:
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
 
@@ -636,7 +641,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
             "format": FORMAT,
             "spec": None if self.spec is None else vars(self.spec),
             "limits": self.limits,
-            "notes": self.notes,
+            "notes": self.notes_to_save(keep_histories=keep_histories),
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
         }
