@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from typing import Any, Unpack
 
 import numpy as np
 from torch import Tensor
 
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, check_whole
 from graphmeta.protocols import Adapting, ReadsTimes
 from graphmeta.sampling.given_histories import History, given_earlier
 from graphmeta.sampling.queries import (
@@ -46,7 +45,7 @@ class SystemServing(SystemScores):
         exclude_seen: bool = False,
         **adapting: Unpack[Adapting],
     ) -> list[Recommendation]:
-        """The k best next items for any session of original ids, also one not in training.
+        """The k best next items for any session of original ids, also one not in training; all if there are fewer.
 
         Args:
             session: item ids, oldest first.
@@ -61,9 +60,9 @@ class SystemServing(SystemScores):
             steps, max_support: see :meth:`scores`.
 
         Raises:
-            InputError: an unknown item, a session without any known item, one id instead of a session, k not below the
-                number of items, ``history`` for a system that reads none, or an unknown user of a system that scores
-                all items equally then (``mf``).
+            InputError: an unknown item, a session without any known item, one id instead of a session, a k below 1,
+                ``history`` for a system that reads none, or an unknown user of a system that scores all items equally
+                then (``mf``).
         """
         clicks = listed(session)
         best = self.recommend_many(
@@ -101,10 +100,7 @@ class SystemServing(SystemScores):
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
         """
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 0 < k < self.num_items:
-            raise InputError(
-                f"k={k!r} must be a whole number, at least 1 and below the number of items, {self.num_items}"
-            )
+        check_whole("k", k, 1)
         if len(sessions) == 0:
             return []
         earlier = self._earlier(history, users, times, len(sessions))
