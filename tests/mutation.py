@@ -2,37 +2,33 @@
 
     python -m tests.mutation [--number 60] [--seed 0] [--jobs 2] [--only PART]    (or: make mutants)
 
-Mutants are sampled in equal numbers from the areas of :data:`AREAS`, without messages, annotations and docstrings. Each
-runs the tests of its module (:data:`TESTS`) in a forked process until one fails, which must pass without the mutant;
-the files on disk do not change. One that no test notices survives; those in ``tests/equivalent_mutants.txt`` behave as
-the original. Exit code 1 if fewer than 95 in 100 of the others are killed.
+Mutants are sampled in equal numbers from the areas of :data:`~tests.mutants.AREAS`, without messages, annotations and
+docstrings. The tests of their modules (:data:`TESTS`) run once without a mutant, which gives the functions that each
+test calls and its seconds. A mutant then runs, in a forked process, the tests that call its function, the quickest
+first, and if none fails all tests of its module; the first to fail must pass without the mutant. The files on disk do
+not change. A mutant that no test notices survives; those in ``tests/equivalent_mutants.txt`` behave as the original.
+Exit code 1 if fewer than 95 in 100 of the others are killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import importlib.machinery
+import json
 import multiprocessing
 import os
-import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-AREAS = {
-    "adapt": ["graphmeta/adapt"],
-    "sampling": ["graphmeta/sampling"],
-    "evaluation": ["graphmeta/evaluation"],
-    "splits": ["graphmeta/data/splits.py"],
-}
+from tests.mutants import ROOT, Mutant, mutants, sample
+
 STACK = ["adapt/test_inner.py", "adapt/test_calls.py", "adapt/test_matrix.py", "adapt/test_cosine_table.py"]
 STACK += ["adapt/test_guard.py", "adapt/test_sweep.py", "adapt/test_alone.py", "test_threads.py"]
 TESTS = {  # by path; the longest that matches
@@ -66,125 +62,20 @@ TESTS = {  # by path; the longest that matches
     "graphmeta/data/splits.py": ["test_splits.py", "retrain/test_stream.py", "test_train.py"],
 }
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
-COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
-COMPARED |= {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
-CALCULATED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
-CALCULATED |= {ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
-DROPPED = (ast.Expr, ast.AugAssign, ast.Raise, ast.Delete)
-ANNOTATIONS = {"annotation", "returns", "type_params"}
-SILENT = {"stacklevel"}  # keywords of no consequence for results
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One change: file, line, qualified name of the function, and the text before and after it."""
-
-    path: str
-    line: int
-    where: str
-    before: str
-    after: str
-    place: int  # number of the change in its file
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line} {self.name}"
-
-    @property
-    def name(self) -> str:
-        """Without the line, which moves."""
-        return f"{self.where}: {self.before} -> {self.after}"
-
-
-def mutants(path: str) -> Iterator[tuple[Mutant, Callable[[], str]]]:
-    """All mutants of a file, with what makes their code."""
-    tree = ast.parse((ROOT / path).read_text())
-    place = 0
-    for trail, node in list(walked(tree, ())):
-        for after in changed(node, trail):
-            mutant = Mutant(path, node.lineno, where(trail), text(node), text(after), place)
-            place += 1
-            yield mutant, partial(with_change, tree, node, after)
-
-
-def walked(node: ast.AST, trail: tuple[tuple[ast.AST, str, int | None], ...]) -> Iterator[tuple[tuple, ast.AST]]:
-    """All nodes with the way to them, without annotations, messages and docstrings."""
-    if trail:
-        yield trail, node
-    if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom) or is_for_types(node):
-        return
-    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warnings.warn", "say"):
-        return
-    for name, value in ast.iter_fields(node):
-        if name in ANNOTATIONS or (isinstance(node, ast.keyword) and node.arg in SILENT) or name == "decorator_list":
-            continue
-        for at, child in enumerate(value) if isinstance(value, list) else ((None, value),):
-            if isinstance(child, ast.AST):
-                yield from walked(child, (*trail, (node, name, at)))
-
-
-def is_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-
-
-def changed(node: ast.AST, trail: tuple) -> Iterator[ast.AST]:
-    """The node with one change each."""
-    match node:
-        case ast.Compare(left, [op], [right]) if type(op) in COMPARED:
-            yield ast.Compare(left, [COMPARED[type(op)]()], [right])
-        case ast.BinOp(left, op, right) if type(op) in CALCULATED and trail[-1][0].__class__ is not ast.AnnAssign:
-            yield ast.BinOp(left, CALCULATED[type(op)](), right)
-        case ast.BoolOp(op, values):
-            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
-        case ast.UnaryOp(ast.Not() | ast.USub() | ast.Invert(), operand):
-            yield operand
-        case ast.Constant(bool() as value):
-            yield ast.Constant(not value)
-        case ast.Constant(int() | float() as value):
-            yield ast.Constant(value + 1)
-        case ast.IfExp(test, body, orelse):
-            yield ast.IfExp(ast.UnaryOp(ast.Not(), test), body, orelse)
-        case ast.Expr(ast.Constant()):
-            return
-        case _ if isinstance(node, DROPPED) and "warn" not in ast.unparse(node):
-            yield ast.Pass()
-
-
-def with_change(tree: ast.Module, node: ast.AST, after: ast.AST) -> str:
-    """The code of the tree in which ``after`` stands for ``node``."""
-    memo = {id(node): ast.copy_location(copy.deepcopy(after), node)}
-    return ast.unparse(ast.fix_missing_locations(copy.deepcopy(tree, memo)))
-
-
-def where(trail: tuple) -> str:
-    kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
-    return ".".join(node.name for node, _, _ in trail if isinstance(node, kinds)) or "module"
-
-
-def text(node: ast.AST) -> str:
-    return " ".join(ast.unparse(ast.fix_missing_locations(node)).split())[:100]
-
-
-def sample(number: int, seed: int, only: str | None = None) -> list[Mutant]:
-    """Mutants of each area, the same number of each."""
-    chosen: list[Mutant] = []
-    for area, places in AREAS.items():
-        files = [
-            p for place in places for p in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py"))
-        ]
-        every = [one for file in sorted(files) for one, _ in mutants(file.relative_to(ROOT).as_posix())]
-        found = random.Random(f"{seed} {area}").sample(every, number // len(AREAS))
-        chosen += [one for one in found if only is None or only in str(one)]
-    return chosen
-
-
-def tests_of(path: str) -> list[str]:
-    """The tests that run for a module."""
+def files_of(path: str) -> list[str]:
+    """The test files of a module."""
     key = max((key for key in TESTS if path.startswith(key)), key=len)
     return [f"tests/{one}" for one in TESTS[key]]
 
 
-def tested(path: str, code: str | None, tests: list[str], log: str) -> None:
-    """In a process of its own: run tests with this code for a file; exits with the code of pytest."""
+def tested(path: str, code: str | None, tests: list[str], log: str, record: str | None = None) -> None:
+    """In a process of its own: run tests in this order, with this code for a file; exits with the code of pytest.
+
+    Args:
+        record: a file to write the seconds of each test to, and the functions that it calls; all tests then run.
+    """
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -198,36 +89,110 @@ def tested(path: str, code: str | None, tests: list[str], log: str) -> None:
     import pytest
 
     os.chdir(ROOT)
-    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]
-    os._exit(int(pytest.main([*options, *tests])))
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]
+    recorder = None if record is None else Recorder()
+    plugins = [InOrder(tests)] if recorder is None else [recorder]
+    rc = int(pytest.main([*options, *([] if recorder else ["-x"]), *tests], plugins=plugins))
+    if recorder is not None and record is not None:
+        Path(record).write_text(json.dumps(recorder.found))
+    os._exit(rc)
 
 
-def outcome(path: str, code: str | None, tests: list[str], *, seconds: float) -> tuple[str, list[str]]:
-    """``survived``, ``killed`` or ``timeout``, and the tests that failed."""
+class InOrder:
+    """A plugin of pytest: tests run in the order of their names in a list; those of whole files stay as they are."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.place = {name: place for place, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: self.place.get(item.nodeid, 0))
+
+
+class Recorder:
+    """A plugin of pytest: ``found[test] = [seconds, functions of the library that it calls]`` of the passed tests."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list] = {}
+        self.called: set[str] = set()
+        self.seconds = 0.0
+        self.inside = f"{ROOT / 'graphmeta'}{os.sep}"
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:  # noqa: ARG002
+        self.called, self.seconds = set(), 0.0
+        sys.settrace(self.trace)
+
+    def trace(self, frame: Any, event: str, arg: Any) -> None:  # noqa: ARG002
+        code = frame.f_code
+        if code.co_filename.startswith(self.inside):
+            self.called.add(function(code.co_filename, code.co_qualname.replace(".<locals>", "")))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds += report.duration
+        if report.when == "call" and report.passed:
+            self.found[report.nodeid] = [self.seconds, sorted(self.called)]
+
+    def pytest_runtest_logfinish(self) -> None:
+        sys.settrace(None)
+
+
+def function(path: str | Path, name: str) -> str:
+    """The key of a function, as the recorder writes it."""
+    return f"{Path(path).relative_to(ROOT).as_posix()} {name}"
+
+
+def forked(*arguments: Any, seconds: float) -> tuple[int | None, list[str]]:
+    """:func:`tested` in a forked process: its exit code, None if it took too long, and the lines that it printed."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
-    process = multiprocessing.get_context("fork").Process(target=tested, args=(path, code, tests, str(log)))
+    path, code, tests, *record = arguments
+    target = partial(tested, path, code, tests, str(log), *record)
+    process = multiprocessing.get_context("fork").Process(target=target)
     process.start()
     process.join(seconds)
     late = process.is_alive()
     if late:
         process.kill()
         process.join()
-    lines = [line.split(" - ")[0] for line in log.read_text(errors="replace").splitlines()]
+    lines = log.read_text(errors="replace").splitlines()
     log.unlink()
-    failed = [line.split(" ", 1)[1] for line in lines if line.startswith(("FAILED tests/", "ERROR tests/"))]
-    return "timeout" if late else "survived" if process.exitcode == 0 else "killed", failed
+    return None if late else process.exitcode, lines
 
 
-def result(one: Mutant, code: str, seconds: float) -> tuple[str, str]:
+def recorded(files: Iterable[str], pool: ThreadPoolExecutor, seconds: float) -> dict[str, list]:
+    """Seconds and called functions of each test of these files that passes."""
+
+    def one(file: str) -> dict[str, list]:
+        record = Path(tempfile.mkstemp(suffix=".json")[1])
+        forked("", None, [file], str(record), seconds=seconds)
+        found = json.loads(record.read_text() or "{}")
+        record.unlink()
+        return found
+
+    return {name: value for found in pool.map(one, files) for name, value in found.items()}
+
+
+def outcome(path: str, code: str | None, tests: list[str], *, seconds: float) -> tuple[str, list[str]]:
+    """``survived``, ``killed`` or ``timeout``, and the tests that failed."""
+    status, lines = forked(path, code, tests, seconds=seconds)
+    named = [line.split(" - ")[0] for line in lines]
+    failed = [line.split(" ", 1)[1] for line in named if line.startswith(("FAILED tests/", "ERROR tests/"))]
+    return "timeout" if status is None else "survived" if status == 0 else "killed", failed
+
+
+def result(one: Mutant, code: str, calls: dict[str, list], seconds: float) -> tuple[str, str]:
     """The outcome, and the test that failed; ``broken`` if it fails without the mutant too, or none is named."""
-    found, failed = outcome(one.path, code, tests_of(one.path), seconds=seconds)
+    own = function(ROOT / one.path, one.where)
+    quickest = sorted((spent, name) for name, (spent, called) in calls.items() if own in called)
+    found, failed = "survived", []
+    for tests in ([name for _, name in quickest], files_of(one.path)):
+        if tests and found == "survived":
+            found, failed = outcome(one.path, code, tests, seconds=seconds)
     if found == "killed" and (not failed or outcome(one.path, None, failed, seconds=seconds)[0] != "survived"):
         return "broken", " ".join(failed)
     return found, " ".join(failed)
 
 
 def main() -> int:
-    """Run the mutants; prints a line for each that survives."""
+    """Run the mutants; prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=60, help="mutants in all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
@@ -247,22 +212,25 @@ def main() -> int:
     import torch_geometric  # noqa: F401
 
     torch.set_num_threads(1)
-
-    def run(one: Mutant) -> str:
-        if f"{one.path} {one.name}" in same:
-            return "equivalent"
-        began = time.perf_counter()
-        code = next(make() for mutant, make in mutants(one.path) if mutant == one)
-        found, by = result(one, code, options.seconds)
-        print(f"{found:10} {time.perf_counter() - began:5.0f} s  {one}  {by}", flush=True)
-        return found
-
     with ThreadPoolExecutor(options.jobs) as pool:
-        kinds = list(pool.map(run, chosen))
-    count = {kind: kinds.count(kind) for kind in ("killed", "timeout", "survived", "equivalent", "broken")}
-    print(f"{len(kinds)} mutants: " + ", ".join(f"{number} {kind}" for kind, number in count.items()))
-    killed = count["killed"] + count["timeout"]
-    return int(killed < 0.95 * (len(kinds) - count["equivalent"]))
+        began = time.perf_counter()
+        different = [one for one in chosen if f"{one.path} {one.name}" not in same]
+        calls = recorded(sorted({file for one in different for file in files_of(one.path)}), pool, options.seconds)
+        print(f"{len(calls)} tests without a mutant: {time.perf_counter() - began:.0f} s", flush=True)
+        kinds = list(pool.map(partial(report, calls=calls, seconds=options.seconds), different))
+    count = {kind: kinds.count(kind) for kind in ("killed", "timeout", "survived", "broken")}
+    count["equivalent"] = len(chosen) - len(different)
+    print(f"{len(chosen)} mutants: " + ", ".join(f"{number} {kind}" for kind, number in count.items()))
+    return int(count["killed"] + count["timeout"] < 0.95 * len(different))
+
+
+def report(one: Mutant, calls: dict[str, list], seconds: float) -> str:
+    """Run a mutant and print its line; returns the outcome."""
+    began = time.perf_counter()
+    code = next(make() for mutant, make in mutants(one.path) if mutant == one)
+    found, by = result(one, code, calls, seconds)
+    print(f"{found:10} {time.perf_counter() - began:5.0f} s  {one}  {by}", flush=True)
+    return found
 
 
 if __name__ == "__main__":

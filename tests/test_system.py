@@ -95,10 +95,18 @@ def test_no_session_no_answer_and_no_nonsense(system):
         broken.recommend(["i1"])
 
 
-@pytest.mark.parametrize("k", [0, 40, 99, 2.5])
-def test_k_must_be_below_the_number_of_items(system, k):
-    with pytest.raises(InputError, match="number of items, 40"):
+@pytest.mark.parametrize("k", [0, -1, 2.5, True])
+def test_k_must_be_a_whole_number_from_one(system, k):
+    with pytest.raises(InputError, match=f"k={k} must be a whole number, 1 or more"):
         system.recommend(["i3"], k=k)
+
+
+@pytest.mark.parametrize("k", [40, 99])
+def test_more_recommendations_than_items_are_all_items(system, k):
+    assert system.recommend(["i3"], k=k)[:39] == system.recommend(["i3"], k=39)
+    assert {one.item for one in system.recommend(["i3"], k=k)} == set(LOG.items.ids)
+    assert len(system.recommend(["i3"], k=k, exclude_seen=True)) == 39
+    assert [len(found) for found in system.recommend_many([["i3"], ["i4", "i5"]], k=k)] == [40, 40]
 
 
 @pytest.mark.by_kind  # tests/test_state.py saves and loads every system

@@ -17,7 +17,7 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluation.lists import lists_below
+from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.queries import validation_queries
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
@@ -200,7 +200,7 @@ def _validate(
     if callable(valid):
         scores = valid(system)
         return scores, next(iter(scores), None)
-    ks = lists_below(system.num_items, (5, 20))
+    ks = lists_below(system.num_items, COMPARED_KS)
     return evaluate(system, valid, ks=ks).metrics, f"mrr@{max(ks)}"
 
 
