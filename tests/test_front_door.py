@@ -51,6 +51,7 @@ API = {
         "TrainOptions",
         "TrainingRecipe",
         "FULL_SOFTMAX",
+        "Callback",
         "Adam",
         "evaluate",
         "evaluate_next_basket",
@@ -194,9 +195,9 @@ MISTAKES = {
     "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
     "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
     "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
-    "lr='fast' must be a number, 0 or more": lambda: gm.fit(SPLIT, optimizer=gm.Adam(lr="fast")),
-    "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.fit(
-        SPLIT, "sr_gnn", optimizer=torch.optim.SGD([torch.zeros(1)])
+    "lr='fast' must be a number, 0 or more": lambda: gm.TrainingRecipe(optimizer=gm.Adam(lr="fast")),
+    "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.TrainingRecipe(
+        optimizer=torch.optim.SGD([torch.zeros(1)])  # pyright: ignore
     ),
     "epochs=0 must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
     "recipe= takes a TrainingRecipe(…), not a str": lambda: gm.fit(SPLIT, "sr_gnn", recipe="full"),  # pyright: ignore
