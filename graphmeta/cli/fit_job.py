@@ -7,62 +7,31 @@ training also ``checkpoint/``. All input is validated before the folder is creat
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from graphmeta.cli.epochs import as_json, write_epochs
 from graphmeta.cli.history import anonymous, save_history
-from graphmeta.cli.log_columns import Columns
+from graphmeta.cli.measuring import Job, counted, measured_on_test, validation_baselines
 from graphmeta.cli.model_card import card
-from graphmeta.cli.new_items import with_new_items, with_vocabulary
+from graphmeta.cli.new_items import with_new_items
 from graphmeta.data.events import EventLog
-from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split
-from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
-from graphmeta.evaluation.lists import COMPARED_KS, lists_below
-from graphmeta.evaluation.protocol import Rules, cuts, test_queries, whole_log
-from graphmeta.evaluation.queries import reads_history
-from graphmeta.evaluation.ranking import Result, evaluate
+from graphmeta.evaluation.compare import Comparison
+from graphmeta.evaluation.protocol import cuts, whole_log
+from graphmeta.evaluation.ranking import Result
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
-from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.plan_checkpoint import drop
-from graphmeta.published.training_plan import Plan, Say, TrainedPlan, ignore, refit, request_of, train_plan
-from graphmeta.sampling.samples import Samples, last_clicks
+from graphmeta.published.training_plan import Say, TrainedPlan, ignore, refit, request_of, train_plan
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
-
-_PICTURE = "known_sessions.png"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training plan, a log file, split rules and an output folder.
-
-    Args:
-        source: name of the log in the model card.
-        keep_histories: store the users' sessions with the model.
-        catalogue: all items that may be recommended, also those without training events.
-    """
-
-    plan: Plan
-    columns: Columns
-    rules: Rules
-    source: str
-    folder: Path
-    resume: bool = False
-    keep_histories: bool = False
-    catalogue: EntityTable | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +75,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     trained = train_plan(job.plan, split, checkpoint, say=say, bar=bar)
     ranked, measured = split, None
     if split.test.num_events:
-        ranked, measured = _measured(job, log, split, trained, new, say=say, bar=bar)
+        ranked, measured = measured_on_test(job, log, split, trained, new, say=say, bar=bar)
     document = {"system": job.plan.system, "seed": job.plan.seed, "samples": 0}
     document = document if measured is None else measured.document
     shipped, training = trained, split
@@ -122,13 +91,12 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     system.notes |= _notes(job, trained, shipped, log, (split, training)) | {"metrics": document, "request": request}
     if job.keep_histories and not system.reads_history:
         say(f"note: {job.plan.system} reads no earlier sessions of users; --keep-histories has no effect")
-    past = _counted(job, training if shipped is not trained else ranked)
+    used = ranked if shipped is trained else training
     if job.keep_histories and system.reads_history:
-        system.histories = UserHistories.of(*(training if shipped is not trained else ranked).parts)
-    results = None if measured is None else measured.results
-    _write(job.folder / "model", system, anonymous(past), results, keep_histories=job.keep_histories)
-    counted = anonymous(_counted(job, ranked))
-    baselines_on_valid = _validation_baselines(counted, ranked.valid)
+        system.histories = UserHistories.of(*used.parts)
+    results, past = None if measured is None else measured.results, anonymous(counted(job, used))
+    _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
+    baselines_on_valid = validation_baselines(anonymous(counted(job, ranked)), ranked.valid)
     plots.curves(trained.histories, job.folder / "curves.png", baselines=baselines_on_valid)
     write_epochs(shipped.histories, job.folder)
     write_json(job.folder / "metrics.json", document | {"history": as_json(shipped.histories)})
@@ -136,54 +104,6 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     if measured is None:
         return Outcome(system, None)
     return Outcome(measured.system, measured.results, measured.last_sessions)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A system, its results and those of baselines on the test split, as objects and as a JSON document."""
-
-    system: System
-    results: Comparison
-    last_sessions: dict[str, dict[int | None, Result]]
-    document: dict[str, Any]
-
-
-def _measured(
-    job: Job, log: EventLog, split: Split, trained: TrainedPlan, new: EntityTable | None, *, say: Say, bar: Bar
-) -> tuple[Split, Measured]:
-    """The comparison on the test split, and the split with the vocabulary that is ranked."""
-    system, base = trained.system, trained.base
-    if new is not None and len(new):
-        system, base = with_new_items(system, base, new, name=job.plan.system, say=say)
-    ranked = split if system.items is trained.system.items else with_vocabulary(split, log, system.items)
-    known = _counted(job, ranked)
-    past = anonymous(known)
-    queries = with_earlier(test_queries(ranked.test, job.rules), ranked.test, ranked.parts)
-    models = baselines(past, known)
-    results = compare(system, queries, past=past, models=models, base=base, bar=bar)
-    document = metrics(results, system=job.plan.system, seed=job.plan.seed)
-    last_sessions = _by_last_sessions({**models, "system": system}, queries)
-    if last_sessions:
-        document["known_sessions"] = {name: results[name].slices["known sessions"] for name in last_sessions}
-        document["last_sessions"] = {
-            name: {"all" if n is None else str(n): result.metrics for n, result in own.items()}
-            for name, own in last_sessions.items()
-        }
-        plots.known_sessions({name: results[name] for name in last_sessions}, last_sessions, job.folder / _PICTURE)
-    return ranked, Measured(system, results, last_sessions, document)
-
-
-def _counted(job: Job, split: Split) -> EventLog:
-    """The sessions that baselines count: those that the system's own statistics count."""
-    return merged(split.train, split.valid) if CATALOGUE[job.plan.system].held_out else split.train
-
-
-def _by_last_sessions(models: Mapping[str, Any], queries: Samples) -> dict[str, dict[int | None, Result]]:
-    """The curves of the models that read users' histories, on at most 250 queries; none if the system does not."""
-    if not reads_history(models["system"]) or queries.earlier is None:
-        return {}
-    few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), 250)).astype(np.int64))
-    return by_known_sessions({name: model for name, model in models.items() if reads_history(model)}, few)
 
 
 def _finished(folder: Path, request: dict[str, Any]) -> bool:
@@ -228,23 +148,6 @@ def _version() -> str:
         return version("graphmeta")
     except PackageNotFoundError:
         return "(from a checkout)"
-
-
-def _validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
-    """Baselines on the validation sessions, to draw with the validation curve."""
-    samples = last_clicks(valid)
-    if len(samples) == 0:
-        return {}
-    models = baselines(past)
-    ks = lists_below(past.num_items, COMPARED_KS)
-    return {name.replace("_", " "): evaluate(model, samples, ks=ks).metrics for name, model in models.items()}
-
-
-def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> Samples:
-    """The queries of a log with their users' earlier sessions in these logs, if these have users."""
-    if any(part.users is None for part in parts):
-        return queries
-    return UserHistories.of(*parts).attached(queries, log)
 
 
 def _write(folder: Path, system: System, past: EventLog, results: Comparison | None, *, keep_histories: bool) -> None:

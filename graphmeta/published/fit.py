@@ -15,9 +15,10 @@ from graphmeta.data.splits import Split, split_by_time
 from graphmeta.errors import InputError, check_whole
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
-from graphmeta.published.training_plan import Plan, device_of, refit, train_plan
+from graphmeta.published.training_plan import Plan, refit, train_plan
 from graphmeta.system import System
 from graphmeta.training.callbacks import Callback
+from graphmeta.training.devices import device_of
 from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
 from graphmeta.training.run import Checkpoint, Report
 

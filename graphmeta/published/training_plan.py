@@ -25,6 +25,7 @@ from graphmeta.published.columns import skeleton, warn_unread
 from graphmeta.published.plan_checkpoint import BASE, BASE_REFITTED, REFIT, can_resume, drop, within
 from graphmeta.storage import save_state
 from graphmeta.system import System
+from graphmeta.training.devices import device_of
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam, DividedRate, as_optimizer, settings_of
 from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
@@ -48,7 +49,7 @@ class Plan:
             is trained with a tenth of its encoder's learning rate.
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
         options: further options of the system, as :func:`~graphmeta.published.catalogue.build` takes them.
-        device: see :func:`device_of`.
+        device: see :func:`~graphmeta.training.devices.device_of`.
     """
 
     system: str
@@ -277,28 +278,6 @@ def _train_stage(
             save_state(folder, "request", {}, request)
         say(_line(report, recipe.epochs if system.has_weights else None))
     return system, history
-
-
-def device_of(name: str) -> torch.device:
-    """The device of this name; ``auto`` is a GPU if there is one, else the CPU.
-
-    Raises:
-        InputError: an unknown device, or one that this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} must be auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} must be auto, cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name!r} is not available: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs; "
-            f"use auto or cpu"
-        )
-    return device
 
 
 def _line(report: Report, epochs: int | None) -> str:
