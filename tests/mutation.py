@@ -3,29 +3,32 @@
     python -m tests.mutation [--number 60] [--seed 0] [--jobs 2] [--only PART]    (or: make mutants)
 
 Mutants are sampled in equal numbers from the areas of :data:`~tests.mutants.AREAS`, without messages, annotations and
-docstrings. The tests of their modules (:data:`TESTS`) run once without a mutant, which gives the functions that each
-test calls and its seconds. A mutant then runs, in a forked process, the tests that call its function, the quickest
-first, and if none fails all tests of its module; the first to fail must pass without the mutant. The files on disk do
-not change. A mutant that no test notices survives; those in ``tests/equivalent_mutants.txt`` behave as the original.
-Exit code 1 if fewer than 95 in 100 of the others are killed.
+docstrings. The tests of their modules (:data:`TESTS`) are collected once. A mutant runs in a forked process in which
+its function is replaced: the tests of its module, in the order of the list, until one fails, which takes seconds; all
+of them if it survives. A mutant outside of functions is imported anew instead. The files on disk do not change. Those
+in ``tests/equivalent_mutants.txt`` behave as the original. Exit code 1 if fewer than 95 in 100 others are killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import gc
+import importlib
 import importlib.machinery
 import json
-import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
+
+import pytest
 
 from tests.mutants import ROOT, Mutant, mutants, sample
 
@@ -62,6 +65,7 @@ TESTS = {  # by path; the longest that matches
     "graphmeta/data/splits.py": ["test_splits.py", "retrain/test_stream.py", "test_train.py"],
 }
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
+OPTIONS = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]
 
 
 def files_of(path: str) -> list[str]:
@@ -70,125 +74,172 @@ def files_of(path: str) -> list[str]:
     return [f"tests/{one}" for one in TESTS[key]]
 
 
-def tested(path: str, code: str | None, tests: list[str], log: str, record: str | None = None) -> None:
-    """In a process of its own: run tests in this order, with this code for a file; exits with the code of pytest.
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """The code objects of a module, in a fixed order."""
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from codes(one)
 
-    Args:
-        record: a file to write the seconds of each test to, and the functions that it calls; all tests then run.
-    """
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    plain = importlib.machinery.SourceFileLoader.get_code
-    target = str(ROOT / path)
+
+def changed_codes(path: str, source: str) -> list[tuple[CodeType, CodeType]]:
+    """The code objects of a file that differ in ``source``, and what they become."""
+    file = str(ROOT / path)
+    here, plain, other = (
+        list(codes(compile(text, file, "exec")))
+        for text in ((ROOT / path).read_text(), ast.unparse(ast.parse((ROOT / path).read_text())), source)
+    )
+
+    def content(code: CodeType) -> tuple:
+        return code.co_code, code.co_names, [repr(one) for one in code.co_consts if not isinstance(one, CodeType)]
+
+    pairs = zip(here, plain, other, strict=True)
+    return [(own, new) for own, same, new in pairs if content(same) != content(new)]
+
+
+def replace_functions(path: str, changes: list[tuple[CodeType, CodeType]]) -> None:
+    """Put the new code into all functions that have the old one, in this process."""
+    importlib.import_module(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))
+    new = {(old.co_qualname, old.co_firstlineno): code for old, code in changes}
+    for one in gc.get_objects():
+        if type(one) is FunctionType and one.__code__.co_filename == str(ROOT / path):
+            code = new.get((one.__code__.co_qualname, one.__code__.co_firstlineno))
+            if code is not None:
+                one.__code__ = code
+
+
+def forked(work: Callable[[], Any]) -> tuple[int, Path]:
+    """Run in a forked process, without output: its id, and the file that will have the result as JSON."""
+    file = Path(tempfile.mkstemp(suffix=".json")[1])
+    child = os.fork()
+    if child == 0:
+        try:
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+            file.write_text(json.dumps(work()))
+        except BaseException:
+            file.write_text(json.dumps(["broken", traceback.format_exc()]))
+        finally:
+            os._exit(0)
+    return child, file
+
+
+def tested_anew(path: str, source: str) -> list[str]:
+    """In a process without the library: the test that fails if it is imported with this code."""
+    assert not any(name.startswith("graphmeta") for name in sys.modules)
+    plain, target, failed = importlib.machinery.SourceFileLoader.get_code, str(ROOT / path), Failed()
 
     def get_code(loader, name):  # noqa: ANN001, ANN202
-        return compile(ast.parse(code), target, "exec") if code and loader.path == target else plain(loader, name)
+        return compile(ast.parse(source), target, "exec") if loader.path == target else plain(loader, name)
 
     importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
-    import pytest
-
-    os.chdir(ROOT)
-    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]
-    recorder = None if record is None else Recorder()
-    plugins = [InOrder(tests)] if recorder is None else [recorder]
-    rc = int(pytest.main([*options, *([] if recorder else ["-x"]), *tests], plugins=plugins))
-    if recorder is not None and record is not None:
-        Path(record).write_text(json.dumps(recorder.found))
-    os._exit(rc)
+    code = pytest.main([*OPTIONS, "-x", *files_of(path)], plugins=[failed])
+    return failed.names or (["no test is named"] if code else [])
 
 
-class InOrder:
-    """A plugin of pytest: tests run in the order of their names in a list; those of whole files stay as they are."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.place = {name: place for place, name in enumerate(names)}
-
-    def pytest_collection_modifyitems(self, items: list) -> None:
-        items.sort(key=lambda item: self.place.get(item.nodeid, 0))
-
-
-class Recorder:
-    """A plugin of pytest: ``found[test] = [seconds, functions of the library that it calls]`` of the passed tests."""
+class Failed:
+    """A plugin of pytest: the names of the tests that fail."""
 
     def __init__(self) -> None:
-        self.found: dict[str, list] = {}
-        self.called: set[str] = set()
-        self.seconds = 0.0
-        self.inside = f"{ROOT / 'graphmeta'}{os.sep}"
-
-    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:  # noqa: ARG002
-        self.called, self.seconds = set(), 0.0
-        sys.settrace(self.trace)
-
-    def trace(self, frame: Any, event: str, arg: Any) -> None:  # noqa: ARG002
-        code = frame.f_code
-        if code.co_filename.startswith(self.inside):
-            self.called.add(function(code.co_filename, code.co_qualname.replace(".<locals>", "")))
+        self.names: list[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds += report.duration
-        if report.when == "call" and report.passed:
-            self.found[report.nodeid] = [self.seconds, sorted(self.called)]
-
-    def pytest_runtest_logfinish(self) -> None:
-        sys.settrace(None)
+        if report.failed:
+            self.names.append(report.nodeid)
 
 
-def function(path: str | Path, name: str) -> str:
-    """The key of a function, as the recorder writes it."""
-    return f"{Path(path).relative_to(ROOT).as_posix()} {name}"
+class Mutation:
+    """A plugin of pytest: collects tests, and instead of running them runs the mutants."""
+
+    def __init__(self, chosen: list[Mutant], jobs: int, seconds: float) -> None:
+        self.chosen, self.jobs, self.seconds = chosen, jobs, seconds
+        self.kinds: list[str] = []
+        self.failed = Failed()
+
+    def pytest_collection(self) -> None:
+        from hypothesis import Phase, settings  # pytest rewrites plugins that it imports itself
+
+        phases = (Phase.explicit, Phase.generate)  # a failing example is not made smaller
+        settings.register_profile("mutation", settings.get_profile("graphmeta"), phases=phases)
+        settings.load_profile("mutation")
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        session.config.pluginmanager.register(self.failed)
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        running: dict[int, tuple[Mutant, Path, float]] = {}
+        waiting = list(self.chosen)
+        while waiting or running:
+            while waiting and len(running) < self.jobs:
+                one = waiting.pop(0)
+                child, file = forked(lambda one=one: self.result(one, session.items))
+                running[child] = one, file, time.monotonic()
+            time.sleep(0.1)
+            for child, (one, file, began) in list(running.items()):
+                if late := time.monotonic() - began > self.seconds:
+                    os.kill(child, signal.SIGKILL)
+                if os.waitpid(child, 0 if late else os.WNOHANG)[0]:
+                    del running[child]
+                    kind, by = ("timeout", "") if late else json.loads(file.read_text() or '["broken", ""]')
+                    file.unlink()
+                    self.kinds.append(kind)
+                    print(f"{kind:10} {time.monotonic() - began:5.0f} s  {one}  {by}", flush=True)
+        return True
+
+    def result(self, one: Mutant, items: list) -> tuple[str, str]:
+        """In a forked process: ``survived`` or ``killed``, and the test that failed; it passes without the mutant."""
+        changes = changed_codes(one.path, source_of(one))
+        place = {name: at for at, name in enumerate(files_of(one.path))}
+        if not changes or changes[0][0].co_name == "<module>":
+            return anew(one)
+        tests = [item for item in items if file_of(item) in place]
+        tests.sort(key=lambda item: place[file_of(item)])
+        child, file = forked(lambda: self.run(one.path, changes, tests))
+        os.waitpid(child, 0)
+        number = json.loads(file.read_text())
+        file.unlink()
+        if not isinstance(number, int):
+            return tuple(number)
+        if number < 0:
+            return "survived", f"{len(tests)} tests"
+        return "broken" if self.run(one.path, [], [tests[number]]) >= 0 else "killed", tests[number].nodeid
+
+    def run(self, path: str, changes: list[tuple[CodeType, CodeType]], tests: list) -> int:
+        """The place of the first test that fails, -1 if none does."""
+        replace_functions(path, changes)
+        for at, (item, then) in enumerate(zip(tests, [*tests[1:], None], strict=True)):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
+            if self.failed.names:
+                return at
+        return -1
 
 
-def forked(*arguments: Any, seconds: float) -> tuple[int | None, list[str]]:
-    """:func:`tested` in a forked process: its exit code, None if it took too long, and the lines that it printed."""
-    log = Path(tempfile.mkstemp(suffix=".log")[1])
-    path, code, tests, *record = arguments
-    target = partial(tested, path, code, tests, str(log), *record)
-    process = multiprocessing.get_context("fork").Process(target=target)
-    process.start()
-    process.join(seconds)
-    late = process.is_alive()
-    if late:
-        process.kill()
-        process.join()
-    lines = log.read_text(errors="replace").splitlines()
-    log.unlink()
-    return None if late else process.exitcode, lines
+def file_of(item: Any) -> str:
+    """The test file of a collected test, as in :data:`TESTS`; a folder if that lists it."""
+    name = item.nodeid.partition("::")[0]
+    return "tests/oracles" if name.startswith("tests/oracles/") else name
 
 
-def recorded(files: Iterable[str], pool: ThreadPoolExecutor, seconds: float) -> dict[str, list]:
-    """Seconds and called functions of each test of these files that passes."""
+def anew(one: Mutant) -> tuple[str, str]:
+    """The result of :func:`tested_anew` in a new interpreter."""
+    import subprocess
 
-    def one(file: str) -> dict[str, list]:
-        record = Path(tempfile.mkstemp(suffix=".json")[1])
-        forked("", None, [file], str(record), seconds=seconds)
-        found = json.loads(record.read_text() or "{}")
-        record.unlink()
-        return found
-
-    return {name: value for found in pool.map(one, files) for name, value in found.items()}
-
-
-def outcome(path: str, code: str | None, tests: list[str], *, seconds: float) -> tuple[str, list[str]]:
-    """``survived``, ``killed`` or ``timeout``, and the tests that failed."""
-    status, lines = forked(path, code, tests, seconds=seconds)
-    named = [line.split(" - ")[0] for line in lines]
-    failed = [line.split(" ", 1)[1] for line in named if line.startswith(("FAILED tests/", "ERROR tests/"))]
-    return "timeout" if status is None else "survived" if status == 0 else "killed", failed
+    program = (
+        "import sys, json; from tests.mutation import tested_anew; found = tested_anew(sys.argv[1], sys.stdin.read())"
+    )
+    program += "; open(sys.argv[2], 'w').write(json.dumps(found))"
+    out = Path(tempfile.mkstemp(suffix=".json")[1])
+    command = [sys.executable, "-c", program, one.path, str(out)]
+    subprocess.run(command, input=source_of(one).encode(), cwd=ROOT, capture_output=True, check=False)
+    failed = json.loads(out.read_text() or '["the tests end"]')
+    out.unlink()
+    return ("killed", failed[0]) if failed else ("survived", "all tests of the module")
 
 
-def result(one: Mutant, code: str, calls: dict[str, list], seconds: float) -> tuple[str, str]:
-    """The outcome, and the test that failed; ``broken`` if it fails without the mutant too, or none is named."""
-    own = function(ROOT / one.path, one.where)
-    quickest = sorted((spent, name) for name, (spent, called) in calls.items() if own in called)
-    found, failed = "survived", []
-    for tests in ([name for _, name in quickest], files_of(one.path)):
-        if tests and found == "survived":
-            found, failed = outcome(one.path, code, tests, seconds=seconds)
-    if found == "killed" and (not failed or outcome(one.path, None, failed, seconds=seconds)[0] != "survived"):
-        return "broken", " ".join(failed)
-    return found, " ".join(failed)
+def source_of(one: Mutant) -> str:
+    """The code of its file."""
+    return next(make() for mutant, make in mutants(one.path) if mutant == one)
 
 
 def main() -> int:
@@ -206,31 +257,17 @@ def main() -> int:
         print(*chosen, sep="\n")
         return 0
     same = {line.split("\t")[0] for line in EQUIVALENT.read_text().splitlines()} if EQUIVALENT.exists() else set()
-    # Imported once, for all: a fork has them for nothing.
-    import pandas  # noqa: F401
-    import torch
-    import torch_geometric  # noqa: F401
-
-    torch.set_num_threads(1)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        began = time.perf_counter()
-        different = [one for one in chosen if f"{one.path} {one.name}" not in same]
-        calls = recorded(sorted({file for one in different for file in files_of(one.path)}), pool, options.seconds)
-        print(f"{len(calls)} tests without a mutant: {time.perf_counter() - began:.0f} s", flush=True)
-        kinds = list(pool.map(partial(report, calls=calls, seconds=options.seconds), different))
-    count = {kind: kinds.count(kind) for kind in ("killed", "timeout", "survived", "broken")}
+    chosen.reverse()  # the tests of the adaptation take longest
+    different = [one for one in chosen if f"{one.path} {one.name}" not in same]
+    os.chdir(ROOT)
+    run = Mutation(different, options.jobs, options.seconds)
+    pytest.main(
+        [*OPTIONS, "-s", *dict.fromkeys(file for one in different for file in files_of(one.path))], plugins=[run]
+    )
+    count = {kind: run.kinds.count(kind) for kind in ("killed", "timeout", "survived", "broken")}
     count["equivalent"] = len(chosen) - len(different)
     print(f"{len(chosen)} mutants: " + ", ".join(f"{number} {kind}" for kind, number in count.items()))
     return int(count["killed"] + count["timeout"] < 0.95 * len(different))
-
-
-def report(one: Mutant, calls: dict[str, list], seconds: float) -> str:
-    """Run a mutant and print its line; returns the outcome."""
-    began = time.perf_counter()
-    code = next(make() for mutant, make in mutants(one.path) if mutant == one)
-    found, by = result(one, code, calls, seconds)
-    print(f"{found:10} {time.perf_counter() - began:5.0f} s  {one}  {by}", flush=True)
-    return found
 
 
 if __name__ == "__main__":
