@@ -15,7 +15,7 @@ test: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
-# Small changes of the code that a test should notice: an hour on two cores.
+# Small changes of the code that a test should notice.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutation
 
