@@ -36,6 +36,7 @@ from graphmeta.protocols import (
     ReadsSubgraph,
     ReadsTimes,
     ScoresCatalogue,
+    ScoresInBlocks,
     reads_earlier_sessions,
 )
 from graphmeta.recommender import Recommender
@@ -352,9 +353,14 @@ class System(nn.Module, metaclass=_NamesRemedies):
         return histories.attached(samples, own)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
-        """The samples, split into chunks of as many tasks as the adaptation takes at once."""
+        """The samples, split into chunks of as many tasks as the adaptation takes at once, or for the scores of a system
+        without one, of as many samples as its parts do.
+        """
         if self.adaptation is None:
-            return [samples]
+            least = min((m.samples_at_once for m in self.modules() if isinstance(m, ScoresInBlocks)), default=None)
+            if not score or least is None or len(samples) <= least:
+                return [samples]
+            return [samples.take(slice(begin, begin + least)) for begin in range(0, len(samples), least)]
         samples = self._with_support(samples)
         if len(samples) < 2:
             return [samples]

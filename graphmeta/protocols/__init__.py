@@ -104,6 +104,16 @@ class ProposesCandidates(Protocol):
 
 
 @runtime_checkable
+class ScoresInBlocks(Protocol):
+    """A part that scores many pairs of a sample and an item, faster in blocks of samples.
+
+    ``samples_at_once``: samples of a block.
+    """
+
+    samples_at_once: int
+
+
+@runtime_checkable
 class NotProducts(Protocol):
     """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 
