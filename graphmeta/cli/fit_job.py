@@ -26,8 +26,8 @@ from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
-from graphmeta.evaluation.lists import lists_below
-from graphmeta.evaluation.protocol import KS, Rules, cuts, test_queries
+from graphmeta.evaluation.lists import COMPARED_KS, lists_below
+from graphmeta.evaluation.protocol import Rules, cuts, test_queries
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import Result, evaluate
 from graphmeta.plots import figures as plots
@@ -176,7 +176,7 @@ def _validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str
     if len(samples) == 0:
         return {}
     models = baselines(past)
-    ks = lists_below(past.num_items, KS)
+    ks = lists_below(past.num_items, COMPARED_KS)
     return {name.replace("_", " "): evaluate(model, samples, ks=ks).metrics for name, model in models.items()}
 
 

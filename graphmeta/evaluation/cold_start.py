@@ -121,6 +121,11 @@ class ColdStart:
         enough = ((count >= self.queries.min_events - self.queries.queries) & (count <= self.queries.max_events))[
             self.log.session
         ]
+        if not (self.held_out & enough).any():
+            raise InputError(
+                f"no user with held-out ratings has {self.queries.min_events - self.queries.queries} to "
+                f"{self.queries.max_events} others; use a log with more ratings, or pass other queries=RandomQueries(…)"
+            )
         return tasks_of(self.log, self.seen & enough, self.held_out & enough)
 
 

@@ -9,6 +9,7 @@ from numbers import Integral
 from graphmeta.errors import InputError
 
 KS = (5, 10, 20)
+COMPARED_KS = (5, 20)  # of comparisons with baselines, and of validation
 
 
 def lengths(metrics: Iterable[str]) -> list[int]:

@@ -19,8 +19,6 @@ from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, last_clicks
 
-KS = (5, 20)
-
 
 @dataclass(frozen=True)
 class Rules:

@@ -173,12 +173,13 @@ def _train_stage(
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
-        options = {"width": plan.width, **limits, **plan.options}
+        width = {} if CATALOGUE[plan.system].counts else {"width": plan.width}
+        options = {**width, **limits, **plan.options}
         system = CATALOGUE[plan.system].build(split.train.items, users=split.train.users, **options)
     if begin is not None:
         system.load_matching(begin)
     samples = system.training_samples(split.train)
-    if len(samples) == 0:
+    if len(samples) == 0 and system.has_weights:
         clicks = "three" if system.episodic else "two"
         raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")
     recipe = plan.recipe
@@ -209,18 +210,20 @@ def _train_stage(
         history.append(report)
         if len(history) == 1:
             save_state(folder, "request", {}, request)
-        say(_line(report, recipe.epochs))
+        say(_line(report, recipe.epochs if system.has_weights else None))
     return system, history
 
 
-def _line(report: Report, epochs: int) -> str:
-    parts = [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
+def _line(report: Report, epochs: int | None) -> str:
+    parts = ["counted"] if epochs is None else [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
     if report.valid:
         k = max(lengths(report.valid), default=0)
         shown = {f"Hit@{k}": f"hit@{k}", f"MRR@{k}": f"mrr@{k}"}
         found = (f"{name} {100 * report.valid[key]:.2f} %" for name, key in shown.items() if key in report.valid)
         parts += ["validation " + ", ".join(found)]
-    return "   ".join([*parts, f"{report.seconds:.0f} s"]) + ("   best so far" if report.best and report.valid else "")
+    return "   ".join([*parts, f"{report.seconds:.0f} s"]) + (
+        "   best so far" if report.best and report.valid and epochs is not None else ""
+    )
 
 
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def best_of(
         raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
     for at, row in enumerate(seen or ()):
         scores[at, torch.from_numpy(row)] = -torch.inf
-    best = scores.topk(k, dim=1)
+    best = scores.topk(min(k, scores.shape[1]), dim=1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [[_named(items, row, score) for row, score in zip(*pair, strict=True) if score > -np.inf] for pair in pairs]
 

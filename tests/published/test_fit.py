@@ -113,7 +113,7 @@ def test_progress_shows_bars_and_epochs(capsys):
     [
         (SPLIT, "SR-GNN", "no system is called 'SR-GNN'; did you mean 'sr_gnn'? (gm.systems() lists all)"),
         (SPLIT, "sasrec", "no system is called 'sasrec'; gm.systems() lists all"),
-        (SPLIT, "session_knn", "session_knn is not in the catalogue: it is a baseline; fit it with "),
+        (SPLIT, "item_mean", "item_mean is not in the catalogue: it is a rating baseline; fit it with "),
         (SPLIT, "catn", "cross-domain rating model; see graphmeta.published.models.cross_domain.catn"),
         (SPLIT, "melu_rating", "melu_rating predicts ratings, not the next item"),
         (SPLIT, 3, "3 is not the name of a system"),
@@ -179,7 +179,11 @@ def test_the_table_lists_every_system_once():
     assert {name for name in CATALOGUE if kinds[name] == "next item"} == set(RANKING)
     places = [row.where.split("(")[0].rsplit(".", 1)[-1] for row in others().values()]
     assert {"catn", "anr", "cmf", "emcdr", "cdlfm", "dfm", "r_dfm"} <= set(places)
-    assert {name for name in BASELINES if name[0].isupper()} - {"NoRepeats", "BASELINES"} <= set(places)
+    rated = {"GlobalMean", "ItemMean", "ItemUserMean"}
+    assert rated <= set(places)
+    ranking = {name for name in BASELINES if name[0].isupper()} - {"NoRepeats", "BASELINES"} - rated
+    counted = [build(name, LOG.items).baseline for name, row in CATALOGUE.items() if row.counts]
+    assert {getattr(one, "func", one).__name__ for one in counted} == ranking
 
 
 @pytest.mark.parametrize("row", systems(), ids=lambda row: row.name)
