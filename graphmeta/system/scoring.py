@@ -100,8 +100,8 @@ class SystemScores(SystemInputs):
         return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
-        """The samples, split into chunks of as many tasks as the adaptation takes at once; for scores without one, of as
-        many samples as a part asks for (:class:`~graphmeta.protocols.ScoresInBlocks`).
+        """The samples, split into chunks of as many tasks as the adaptation takes at once; for scores without one, of
+        as many samples as a part asks for (:class:`~graphmeta.protocols.ScoresInBlocks`).
         """
         if self.adaptation is None:
             least = min((m.samples_at_once for m in self.modules() if isinstance(m, ScoresInBlocks)), default=None)
