@@ -1,4 +1,4 @@
-"""Log a training to TensorBoard, MLflow or Weights & Biases: ``python examples/callbacks.py [tensorboard|mlflow|wandb]``.
+"""Log a training to TensorBoard, MLflow or W&B: ``python examples/callbacks.py [tensorboard|mlflow|wandb]``.
 
 Each is a class with ``on_epoch(training, report)``; none of the packages is needed by graphmeta. Without an argument,
 the script prints the numbers that they would get.

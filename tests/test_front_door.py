@@ -283,3 +283,17 @@ def test_a_split_prints_as_three_lines() -> None:
     assert [line.split(":")[0].split()[-1] for line in lines] == ["train", "valid", "test"]
     assert f"{SPLIT.test.num_events:,} events in {SPLIT.test.num_sessions:,} sessions" in lines[2]
     assert SPLIT._repr_html_().count("<tr>") == 3
+
+
+def test_the_version_and_the_packages_that_the_command_line_needs(capsys, monkeypatch) -> None:
+    """With the core dependencies alone, every command names what to install."""
+    from graphmeta import __main__ as program
+
+    assert program.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"graphmeta {gm.__version__}\n"
+    found = program.find_spec
+    monkeypatch.setattr(program, "find_spec", lambda name: None if name == "typer" else found(name))
+    for given in ([], ["--help"], ["run"]):
+        assert program.main(given) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1 and "pip install 'graphmeta[cli]'" in said.err
