@@ -56,6 +56,7 @@ _HOME = {
     "evaluate": "graphmeta.evaluation.ranking",
     "evaluate_next_basket": "graphmeta.evaluation.next_basket",
     "load": "graphmeta.published.load",
+    "rollback": "graphmeta.storage.versions",
     "check_encoder": "graphmeta.testing",
     "InputError": "graphmeta.errors",
 }

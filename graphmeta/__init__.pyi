@@ -34,6 +34,7 @@ from graphmeta.sampling.session_batch import session_batch as session_batch
 from graphmeta.sampling.subgraph import SubgraphSampler as SubgraphSampler
 from graphmeta.sampling.tasks import Tasks as Tasks
 from graphmeta.sampling.user_histories import UserHistories as UserHistories
+from graphmeta.storage.versions import rollback as rollback
 from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
 from graphmeta.training.loop import train as train

@@ -58,6 +58,7 @@ from graphmeta.sampling.subgraph import SubgraphSampler
 from graphmeta.sampling.tasks import MakesBatches, TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
 from graphmeta.sampling.user_histories import Earlier, UserHistories
 from graphmeta.storage import not_finite, save_state
+from graphmeta.storage.versions import new_version
 
 _SCORES = 2**24  # bytes of scores at a time when recommending
 _FEATURES = 16  # a system that reads histories may compute many numbers for each score
@@ -621,7 +622,11 @@ class System(nn.Module, metaclass=_NamesRemedies):
         return given_earlier(history, users, items=self.items, kept=self.histories, times=times)
 
     def save(self, folder: str | Path, *, keep_histories: bool = False) -> None:
-        """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
+        """Write weights, vocabulary and notes as the new version of the model in a folder: safetensors and JSON with
+        checksums.
+
+        Readers get the old version or the new one, never parts of both; the last three are kept, see
+        :mod:`graphmeta.storage.versions`.
 
         Args:
             keep_histories: also write the users' sessions (``histories``), which are personal data; the loaded system
@@ -629,9 +634,19 @@ class System(nn.Module, metaclass=_NamesRemedies):
 
         Raises:
             DivergedError: a weight that is not finite; nothing is written.
+            InputError: another writer, or a folder that cannot be written to.
         """
+        self.check_finite()
+        with new_version(folder) as place:
+            self.write_files(place, keep_histories=keep_histories)
+
+    def check_finite(self) -> None:
+        """Raise a DivergedError if a weight is not finite."""
         if (name := not_finite(self)) is not None:
             raise DivergedError(f"{name} is not finite, so nothing is saved; lower the learning rate and train again")
+
+    def write_files(self, place: Path, *, keep_histories: bool = False) -> None:
+        """Write the files of one version, see :meth:`save`, to its folder."""
         document = {
             "format": FORMAT,
             "spec": None if self.spec is None else vars(self.spec),
@@ -640,5 +655,5 @@ class System(nn.Module, metaclass=_NamesRemedies):
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
         }
-        save_histories(Path(folder), self.histories if keep_histories else None)
-        save_state(Path(folder), "model", self.state_dict(), document)
+        save_histories(place, self.histories if keep_histories else None)
+        save_state(place, "model", self.state_dict(), document)

@@ -28,6 +28,7 @@ from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.systems import systems
 from graphmeta.storage import load_state, state_hash
+from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
 from graphmeta.training import loop as training
 
@@ -108,9 +109,9 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     assert (document["system"], document["seed"], document["samples"]) == ("melu", 0, 12)
     assert document["without_steps"].keys() >= METRICS
     assert (fitted / "curves.png").read_bytes().startswith(b"\x89PNG")
-    card = (fitted / "model" / "README.md").read_text()
+    card = (current(fitted / "model") / "README.md").read_text()
     assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
-    assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
+    assert sorted(file.name for file in fitted.glob("[!.]*")) == ["curves.png", "metrics.json", "model"]
 
 
 def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -192,7 +193,7 @@ def test_a_small_catalogue_has_shorter_lists(files: Path, tmp_path: Path, capsys
     assert "Hit@5 / MRR@5 in %, by context length" in told.out and "@20" not in told.out
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"hit@5", "mrr@5", "ndcg@5"} <= written.keys() and "hit@20" not in written
-    assert "Hit@20" not in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "Hit@20" not in (current(tmp_path / "out" / "model") / "README.md").read_text()
     assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / "few.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["hit@5"] == written["hit@5"]
 
@@ -206,7 +207,7 @@ def test_the_last_line_names_what_is_ahead_of_the_model(fitted: Path, files: Pat
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("melu, with inner steps is behind ") and "on the same 12 samples" in line
     assert f"session kNN (Hit@20 {100 * written['hit@20']:.2f} against {100 * knn['hit@20']:.2f} %" in line
-    assert line + "." in (fitted / "model" / "README.md").read_text()
+    assert line + "." in (current(fitted / "model") / "README.md").read_text()
 
 
 def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -380,7 +381,7 @@ def test_sessions_can_be_cut_by_inactivity(files: Path, tmp_path: Path):
     out = tmp_path / "out"
     command = ["fit", str(files / "events.csv"), "--item", "iid", "--user", "uid", "--time", "at", "--out", str(out)]
     assert main([*command, "--system", "sr_gnn", *SMALL, "--inactivity-seconds", "600"]) == 0
-    assert load_state(out / "model", "history")[1]["sessions"] == 96
+    assert load_state(current(out / "model"), "history")[1]["sessions"] == 96
 
 
 def stop_after(epochs: int) -> Callable:
@@ -406,7 +407,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(
         patch.setattr(training, "_epoch", stop_after(2))
         assert main(command) == 130
     assert "--resume" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in parts.iterdir()] == ["checkpoint"]
+    assert [path.name for path in parts.glob("[!.]*")] == ["checkpoint"]
     assert main([*command, "--resume", "--width", "5"]) == 2
     assert "different: width" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
@@ -535,7 +536,7 @@ def test_a_damaged_model_is_refused(
     damage: Callable, pattern: str, fitted: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     shutil.copytree(fitted, tmp_path / "copy")
-    (file,) = (tmp_path / "copy" / "model").glob(pattern)
+    (file,) = current(tmp_path / "copy" / "model").glob(pattern)
     damage(file)
     assert main(["evaluate", str(tmp_path / "copy"), str(files / "events.csv"), "--json"]) == 2
     told = capsys.readouterr()
@@ -599,7 +600,7 @@ def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, m
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert_metrics(document)
     assert document["baselines"]["base_model"].keys() >= METRICS
-    assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()
+    assert not math.isnan(document["mrr@20"]) and (current(tmp_path / "out" / "model") / "README.md").is_file()
 
 
 def test_run_goes_on_where_the_comparison_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -621,7 +622,7 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     log = [str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid"]
     assert main(["fit", *log, "--out", str(tmp_path / "kept"), *SMALL, "--keep-histories"]) == 0
     shutil.copytree(tmp_path / "kept", tmp_path / "plain")
-    for file in (tmp_path / "plain" / "model").glob("histories*"):
+    for file in current(tmp_path / "plain" / "model").glob("histories*"):
         file.unlink()
     model = load(tmp_path / "kept" / "model")
     assert model.notes["system"] == "personal_reranker"

@@ -135,8 +135,20 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
         ) from None
 
 
+@dataclass(frozen=True)
+class Existing:
+    """What is done with the content of the output folder."""
+
+    resume: Resume = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model of another system in --out; `rollback` restores it.")
+    ] = False
+
+
 @app.command()
+@flattened
 def run(
+    existing: Existing,
     system: System = RUN_SYSTEM,
     epochs: Epochs = None,
     seed: Seed = 0,
@@ -144,7 +156,6 @@ def run(
     width: Width = WIDTH,
     max_support: MaxSupport = None,
     max_length: MaxLength = None,
-    resume: Resume = False,
 ) -> None:
     """Train, evaluate and show recommendations on the bundled dataset.
 
@@ -158,7 +169,7 @@ def run(
     from graphmeta.evaluation.protocol import Rules, cut
     from graphmeta.published.training_plan import Plan
 
-    _ready(system, out, users=True)
+    _ready(system, out, users=True, overwrite=existing.overwrite)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split))
@@ -171,12 +182,12 @@ def run(
         rules,
         "the bundled sample of The Complete Journey",
         out,
-        resume,
+        existing.resume,
     )
     outcome = _train(work, log, split)
     if outcome is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
-    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
     if outcome is not None:
         console.verdict(outcome.results, system)
 
@@ -228,7 +239,7 @@ def fit(
     training: TrainingOptions,
     cut: SplitOptions,
     limits: Limits,
-    resume: Resume = False,
+    existing: Existing,
     keep_histories: Annotated[
         bool,
         typer.Option("--keep-histories", help="Store the users' sessions with the model, for recommend --user."),
@@ -247,7 +258,7 @@ def fit(
     name_of_system = training.named(users=users)
     if keep_histories and not users:
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
-    _ready(name_of_system, out, users=users)
+    _ready(name_of_system, out, users=users, overwrite=existing.overwrite)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     catalogue, name = reading.catalogue(files), reading.events.name
     log = reading.log(files, catalogue)
@@ -258,9 +269,9 @@ def fit(
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
     plan = training.plan(limits, users=users)
-    work = job.Job(plan, reading.columns(files), rules, name, out, resume, keep_histories, catalogue)
+    work = job.Job(plan, reading.columns(files), rules, name, out, existing.resume, keep_histories, catalogue)
     outcome = _train(work, log, split)
-    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
     if outcome is not None:
         console.verdict(outcome.results, name_of_system)
 
@@ -435,6 +446,26 @@ def stream(
 
 
 @app.command()
+def rollback(
+    folder: Model,
+    to: Annotated[
+        int | None, typer.Option("--to", min=0, help="Number of the version; the one before if not given.")
+    ] = None,
+) -> None:
+    """Make an earlier version of a model the current one; the last three are kept.
+
+    A running `serve` changes to it within seconds.
+    """
+    from graphmeta.storage.versions import pointer
+    from graphmeta.storage.versions import rollback as roll_back
+
+    place = _versioned(folder)
+    before = pointer(place)
+    number = roll_back(place, to)
+    console.say(f"{place}: version {number} is current" + ("" if before is None else f", instead of {before.current}"))
+
+
+@app.command()
 def systems(as_json: Json = False) -> None:
     """List all systems: name, kind, paper, equations, adapted parameters.
 
@@ -452,7 +483,7 @@ def systems(as_json: Json = False) -> None:
     console.table("Systems", keys, [[getattr(row, key) for key in keys] for row in rows], left=len(keys))
 
 
-def _ready(system: str, out: Path, *, users: bool) -> None:
+def _ready(system: str, out: Path, *, users: bool, overwrite: bool) -> None:
     """Validate the options before any data is read."""
     from graphmeta.cli import fit_job as job
     from graphmeta.plots import figures as plots
@@ -460,6 +491,7 @@ def _ready(system: str, out: Path, *, users: bool) -> None:
 
     check_system(system, users=users)
     job.check_folder(out)
+    job.check_model(out, system, overwrite=overwrite)
     plots.figure(1, 1)
 
 
@@ -540,6 +572,13 @@ def _known_sessions(model: Trained, user: str | None, history: Path | None) -> E
 
 
 def _model(folder: Path) -> Path:
+    """The current version of the model in a folder written by ``fit``, or of the folder itself."""
+    from graphmeta.storage.versions import current
+
+    return current(_versioned(folder))
+
+
+def _versioned(folder: Path) -> Path:
     """The model folder inside a folder written by ``fit``, or the folder itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
 
@@ -548,8 +587,9 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     """Run the job and print the results."""
     from graphmeta.cli.fit_job import run_job
     from graphmeta.cli.model_card import titles
+    from graphmeta.storage.lock import locked
 
-    with _interruptible(work.folder / "checkpoint"):
+    with locked(work.folder), _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
