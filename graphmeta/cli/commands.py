@@ -29,6 +29,7 @@ from graphmeta.cli.options import (
     SplitOptions,
     flattened,
 )
+from graphmeta.cli.serve_job import ServeOptions
 from graphmeta.errors import DivergedError, InputError, plain
 
 if TYPE_CHECKING:
@@ -463,6 +464,18 @@ def rollback(
     before = pointer(place)
     number = roll_back(place, to)
     console.say(f"{place}: version {number} is current" + ("" if before is None else f", instead of {before.current}"))
+
+
+@app.command()
+@flattened
+def serve(folder: Model, options: ServeOptions) -> None:
+    """Serve a model over HTTP, with a page to try it at /.
+
+    A new version, written by `fit` into the same folder or restored by `rollback`, is loaded while the old one answers.
+    """
+    from graphmeta.cli.serve_job import serve as run_server
+
+    run_server(_versioned(folder), options)
 
 
 @app.command()
