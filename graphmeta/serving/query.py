@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphmeta.sampling.queries import Recommendation
+from graphmeta.system import Recommendation
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.sampling.queries import Recommendation
 from graphmeta.serving import schemas
 from graphmeta.serving.query import Answer, Query
 from graphmeta.serving.served import Served
 from graphmeta.serving.settings import Settings
+from graphmeta.system import Recommendation
 
 
 def clicks_of(ids: Iterable[Any], limits: Settings) -> int:

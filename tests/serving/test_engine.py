@@ -48,7 +48,12 @@ def test_mixed_queries_get_their_own_options_and_errors() -> None:
         )
         for query in queries(24)
     ]  # fmt: skip
-    bad = [Query([]), Query(["zz"]), Query([*SESSIONS[3], "zz"], 5, unknown="raise"), Query(SESSIONS[3], 0)]
+    bad = [
+        Query([], unknown="raise"),
+        Query(["zz"], unknown="raise"),
+        Query([*SESSIONS[3], "zz"], 5, unknown="raise"),
+        Query(SESSIONS[3], 0),
+    ]
     bad += [
         Query(SESSIONS[4], 23),
         Query(SESSIONS[4], 5, times=[1.0]),
@@ -81,8 +86,8 @@ class Blocked(Served):
         return super().answer(wanted)
 
 
-def until(condition: Any) -> None:
-    end = time.monotonic() + 20
+def until(condition: Any, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.002)
