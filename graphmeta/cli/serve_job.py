@@ -43,6 +43,7 @@ def serve(folder: Path, options: ServeOptions) -> None:
         import uvicorn
     except ImportError:
         raise InputError("serve needs FastAPI and uvicorn; install them: pip install 'graphmeta[serve]'") from None
+    from graphmeta.serving.app import worker_app
     from graphmeta.serving.engine import Limits
     from graphmeta.serving.served import Served
     from graphmeta.serving.settings import VARIABLE, Settings
@@ -51,14 +52,16 @@ def serve(folder: Path, options: ServeOptions) -> None:
     token_file = None if options.token_file is None else str(options.token_file.absolute())
     settings = Settings(str(folder.absolute()), token_file, reload_every=options.reload, engine=limits)
     settings.token()
-    Served.load(folder)  # an error is reported once, before the processes begin
+    model = Served.load(folder)  # an error is reported once, before the processes begin
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // (options.workers * options.threads))))
     with tempfile.TemporaryDirectory(prefix="graphmeta-") as counters:
-        os.environ[VARIABLE] = replace(settings, counters=counters).to_text()
+        settings = replace(settings, counters=counters)
+        os.environ[VARIABLE] = settings.to_text()
+        alone = options.workers == 1
         uvicorn.run(
-            "graphmeta.serving.app:from_environment",
-            factory=True,
+            worker_app(settings, model) if alone else "graphmeta.serving.app:from_environment",
+            factory=not alone,
             host=options.host,
             port=options.port,
             workers=options.workers,
@@ -66,5 +69,5 @@ def serve(folder: Path, options: ServeOptions) -> None:
             access_log=False,  # it has the queries
             server_header=False,
             timeout_graceful_shutdown=30,
-            timeout_worker_healthcheck=30,
+            timeout_worker_healthcheck=60,
         )

@@ -128,15 +128,19 @@ def create_app(settings: Settings, model: Served | None = None) -> FastAPI:
     return app
 
 
-def from_environment() -> FastAPI:
-    """The application of a worker process that ``graphmeta serve`` has started."""
+def worker_app(settings: Settings, model: Served | None = None) -> FastAPI:
+    """The application with the logging, warnings and threads of a process that only serves."""
     import torch
 
-    settings = Settings.from_text(os.environ[VARIABLE])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", force=True)
     warnings.simplefilter("ignore")  # those of `recommend` have ids of requests
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    return create_app(settings)
+    return create_app(settings, model)
+
+
+def from_environment() -> FastAPI:
+    """The application of one of several worker processes of ``graphmeta serve``."""
+    return worker_app(Settings.from_text(os.environ[VARIABLE]))
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
