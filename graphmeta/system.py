@@ -24,6 +24,11 @@ from graphmeta.build_spec import FORMAT, BuildSpec, Limits
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError, check_whole
+from graphmeta.inference.explain import Explanation, explain
+from graphmeta.inference.filters import CallOptions, Chosen, Filters, taken_from
+from graphmeta.inference.popularity import events_of
+from graphmeta.inference.recommend import Wanted, ranked
+from graphmeta.inference.similar import similar
 from graphmeta.nn.extending import extend_items, extend_users
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import (
@@ -39,18 +44,11 @@ from graphmeta.protocols import (
     reads_earlier_sessions,
 )
 from graphmeta.recommender import Recommender
+from graphmeta.sampling.best import Recommendation
 from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.given_histories import History, given_earlier
 from graphmeta.sampling.order import Batches, Shuffled
-from graphmeta.sampling.queries import (
-    NO_KNOWN_ITEM,
-    NO_KNOWN_USER,
-    Recommendation,
-    Sessions,
-    best_of,
-    knows_any,
-    listed,
-)
+from graphmeta.sampling.queries import NO_KNOWN_ITEM, Sessions, knows_any, listed
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.stored_histories import save_histories
@@ -59,10 +57,6 @@ from graphmeta.sampling.tasks import MakesBatches, TaskBatch, Tasks, TaskSizes, 
 from graphmeta.sampling.user_histories import Earlier, UserHistories
 from graphmeta.storage import not_finite, save_state
 from graphmeta.storage.versions import new_version
-
-_SCORES = 2**24  # bytes of scores at a time when recommending
-_FEATURES = 16  # a system that reads histories may compute many numbers for each score
-
 
 _REMEDIES = {
     "fit": "train it with list(graphmeta.train(system, split)), or compute only its counts with "
@@ -102,11 +96,12 @@ class System(nn.Module, metaclass=_NamesRemedies):
     """
 
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
-    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler")
+    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler", "events")
     reads_tasks = True
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
     histories: UserHistories | None = None  # the users' sessions of the log given to fit_statistics, if it reads these
+    events: np.ndarray | None = None  # the number of events of each item of that log, [num_items]
 
     def __init__(
         self,
@@ -247,6 +242,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
         self.items = joined
         if self.histories is not None:
             self.histories = replace(self.histories, items=joined)
+        if self.events is not None:
+            self.events = np.concatenate([self.events, np.zeros(len(items), dtype=np.int64)])
 
     def check(self, log: EventLog, name: str) -> None:
         """Check that a log has the item and user indices of the system.
@@ -292,6 +289,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
         self._read(log, log)
+        self.events = events_of(log, self.items)
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
@@ -412,9 +410,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         may call it, also during training. Works under ``inference_mode`` and ``autocast``.
         """
         samples.query.check_items(self.items)
-        samples = samples.latest(self.max_length)
-        if isinstance(samples, Samples) and not self.reads_history:
-            samples = replace(samples, earlier=None)
+        samples = self.as_read(samples)
         with torch.inference_mode(False), torch.no_grad():
             twin = Twin(self, training=False, detached_views=True).module
             assert isinstance(twin, System)
@@ -435,6 +431,13 @@ class System(nn.Module, metaclass=_NamesRemedies):
                 begin += len(part)
             assert scores is not None
             return scores
+
+    def as_read(self, samples: Samples | Tasks) -> Samples | Tasks:
+        """The samples with what scores depend on: the last clicks, and the earlier sessions if it reads any."""
+        samples = samples.latest(self.max_length)
+        if isinstance(samples, Samples) and not self.reads_history:
+            samples = replace(samples, earlier=None)
+        return samples
 
     def _set_adapting(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
         """Set steps and support size of this twin; the original system is unchanged."""
@@ -516,8 +519,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         history: EventLog | Sequence[Iterable[Any]] | None = None,
         times: Sequence[float] | None = None,
         unknown: str = "raise",
-        exclude_seen: bool = False,
-        **adapting: Unpack[Adapting],
+        **options: Unpack[CallOptions],
     ) -> list[Recommendation]:
         """The k best next items for any session of original ids, also one not in training.
 
@@ -529,8 +531,12 @@ class System(nn.Module, metaclass=_NamesRemedies):
                 or a log that has them, with ``user``; if not given, those of ``user`` in the log that it was fitted to,
                 which a loaded system does not have. ``session`` may then be empty.
             times: the time of each click in seconds, for systems with dwell times.
-            unknown: how to handle unknown item ids: ``raise``, ``warn`` (and skip) or ``ignore``.
-            exclude_seen: exclude the items of the session; there may then be fewer than k results.
+            unknown: how to handle unknown item ids: ``raise``, ``warn`` (and skip) or ``ignore``. Unless it is
+                ``raise``, a session of which nothing is known gets the items with the most training events, whose
+                ``why`` is "popular".
+            among, exclude, exclude_seen: which items may be recommended (only those in stock, of a brand, not of the
+                session), see :class:`~graphmeta.inference.filters.Filters`. Exact: the k best of these, fewer if there
+                are fewer.
             steps, max_support: see :meth:`scores`.
 
         Raises:
@@ -546,10 +552,9 @@ class System(nn.Module, metaclass=_NamesRemedies):
             history=history if history is None or isinstance(history, EventLog) else [history],
             times=None if times is None else [times],
             unknown=unknown,
-            exclude_seen=exclude_seen,
-            **adapting,
+            **options,
         )[0]
-        if not best and not knows_any(self.items, clicks):
+        if not best and self.events is None and not knows_any(self.items, clicks):
             raise InputError(NO_KNOWN_ITEM)
         return best
 
@@ -562,18 +567,21 @@ class System(nn.Module, metaclass=_NamesRemedies):
         history: History | None = None,
         times: Sequence[Sequence[float]] | None = None,
         unknown: str = "raise",
-        exclude_seen: bool = False,
-        **adapting: Unpack[Adapting],
+        **options: Unpack[CallOptions],
     ) -> list[list[Recommendation]]:
         """:meth:`recommend` for any number of sessions, with the same results.
 
         Works in batches of sessions of similar length and keeps the k best of each, so memory does not grow with the
-        number of sessions. A session without a known item, or without a user that the system needs, has no
-        recommendations if ``unknown`` is ``warn`` or ``ignore``.
+        number of sessions. If ``unknown`` is ``warn`` or ``ignore``, a session without a known item, or without a user
+        that the system needs, has popular items; none if the system has no counts of training events.
+
+        Args:
+            users: the user of each session, None for an unknown one.
 
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
         """
+        filters, adapting = taken_from(options)
         if isinstance(k, bool) or not isinstance(k, Integral) or not 0 < k < self.num_items:
             raise InputError(
                 f"k={k!r} must be a whole number, at least 1 and below the number of items, {self.num_items}"
@@ -586,23 +594,55 @@ class System(nn.Module, metaclass=_NamesRemedies):
         )
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
             warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
-        found: list[list[Recommendation]] = [[] for _ in queries.rows]
-        size = _SCORES // (4 * self.num_items * (_FEATURES if self.reads_history else 1))
-        for places, samples in queries.batches(max(1, size), max_length=self.max_length):
-            seen = [queries.rows[place] for place in places] if exclude_seen else None
-            scores = self.scores(samples, **adapting)
-            ranked = self._ranked(samples, scores)
-            if unknown == "raise" and not ranked.all():
-                where = "" if len(sessions) == 1 else f"session {places[np.argmin(ranked)]}: "
-                raise InputError(f"{where}{NO_KNOWN_USER}")
-            for place, best, some in zip(places, best_of(scores, int(k), self.items, seen), ranked, strict=True):
-                found[place] = best if some else []
-        return found
+        return ranked(self, queries, Wanted(int(k), filters, unknown), adapting)
 
-    def _ranked(self, samples: Samples, scores: Tensor) -> np.ndarray:
-        """Mask ``[S]`` of all samples but those without a known user to whom it gives all items the same score."""
-        equal = np.array((scores.amax(1) == scores.amin(1)).tolist())
-        return ~(equal & self.without_user(samples))
+    def similar(
+        self, item: Any, k: int = 10, *, among: Chosen | None = None, exclude: Chosen | None = None
+    ) -> list[Recommendation]:
+        """The k items nearest to an item, by the cosine of the vectors that the head scores against (without bias
+        columns, and before any adaptation); the score is the cosine.
+
+        Args:
+            among, exclude: see :meth:`recommend`.
+
+        Raises:
+            InputError: an unknown item, one with a zero vector, or a system without a vector for each item.
+        """
+        return similar(self, item, k, Filters(among, exclude))
+
+    def explain(
+        self,
+        session: Iterable[Any],
+        item: Any,
+        *,
+        user: Any = None,
+        history: EventLog | Sequence[Iterable[Any]] | None = None,
+        times: Sequence[float] | None = None,
+        unknown: str = "raise",
+        **adapting: Unpack[Adapting],
+    ) -> Explanation:
+        """Why an item has its score in a session: by part of the model, by click, and by the user's earlier sessions,
+        in numbers that add up to the score; ``print`` shows them.
+
+        Args:
+            item: the original id; the others as in :meth:`recommend`.
+
+        Raises:
+            InputError: as :meth:`recommend`, or an unknown item.
+        """
+        given = None if user is None else [user]
+        histories = history if history is None or isinstance(history, EventLog) else [history]
+        when = None if times is None else [times]
+        queries = Sessions.of(
+            self.items,
+            [listed(session)],
+            known_users=self.users,
+            users=given,
+            times=when,
+            unknown=unknown,
+            earlier=self._earlier(histories, given, when, 1),
+        )
+        return explain(self, queries, item, adapting)
 
     def _earlier(
         self,
@@ -654,6 +694,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
             "notes": self.notes,
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
+            "events": None if self.events is None else self.events.tolist(),
         }
         save_histories(place, self.histories if keep_histories else None)
         save_state(place, "model", self.state_dict(), document)

@@ -247,7 +247,7 @@ def test_recommend_prints_ids_and_names(fitted: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert (first["session"], second["session"]) == (["i1", "i2", "i3"], ["i20", "i21"])
-    assert len(first["items"]) == 3 and first["items"][0].keys() == {"item", "name", "score"}
+    assert len(first["items"]) == 3 and first["items"][0].keys() == {"item", "name", "score", "why"}
     assert main(command) == 0
     assert f"Thing {first['items'][0]['item'][1:]} [{first['items'][0]['item']}]" in capsys.readouterr().out
 

@@ -76,8 +76,9 @@ def test_unknown_items(system):
     with pytest.warns(UserWarning, match="1 unknown items are skipped, the first: 'nope'"):
         warned = system.recommend(["i3", "nope"], unknown="warn")
     assert warned == system.recommend(["i3", "nope"], unknown="ignore") == system.recommend(["i3"])
-    with pytest.raises(InputError, match="no known item"):
-        system.recommend(["nope"], unknown="ignore")
+    with pytest.raises(InputError, match="'nope' is not known"):
+        system.recommend(["nope"])
+    assert {one.why for one in system.recommend(["nope"], unknown="ignore")} == {"popular"}
     with pytest.raises(InputError, match="must be raise, warn or ignore"):
         system.recommend(["i3"], unknown="perhaps")
 

@@ -22,6 +22,7 @@ from graphmeta.build_spec import FORMAT, LIMITS, BuildSpec
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.inference.popularity import stored_events
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.registry import Published
 from graphmeta.sampling.stored_histories import load_histories
@@ -99,6 +100,7 @@ def _load(
                 system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
+    system.events = stored_events(stored.get("events"), folder, system.items)
     stored = load_histories(folder, system.items) if system.reads_history else None
     system.histories = stored
     for name, limit in document.limits.items():

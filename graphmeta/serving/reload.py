@@ -22,7 +22,7 @@ class Reloader:
     A version that cannot be loaded is logged and counted, and the old one stays.
 
     Args:
-        every: seconds between two looks at the folder's pointer.
+        every: seconds after which the folder's pointer is read again.
     """
 
     def __init__(self, engine: Engine, folder: str | Path, *, every: float = 1.0) -> None:
