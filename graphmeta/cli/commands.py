@@ -30,7 +30,6 @@ from graphmeta.cli.options import (
     Model,
     SplitOptions,
     flattened,
-    model_folder,
     versioned_folder,
 )
 from graphmeta.cli.serve_job import ServeOptions
@@ -294,8 +293,11 @@ def evaluate(
     """
     from graphmeta.cli.evaluate_job import score
     from graphmeta.evaluation.protocol import when
+    from graphmeta.storage.versions import whole_version
 
-    scored = score(model_folder(folder), events, history=history, bar=console.bar)
+    scored = whole_version(
+        versioned_folder(folder), lambda version: score(version, events, history=history, bar=console.bar)
+    )
     if scored.counted == 0:
         console.say(
             "note: baselines that read users' earlier sessions are left out, since the model's folder has no sessions "

@@ -197,13 +197,6 @@ class Limits:
     max_length: MaxLength = None
 
 
-def model_folder(folder: Path) -> Path:
-    """The current version of the model in a folder written by ``fit``, or of the folder itself."""
-    from graphmeta.storage.versions import current
-
-    return current(versioned_folder(folder))
-
-
 def versioned_folder(folder: Path) -> Path:
     """The model folder inside a folder written by ``fit``, or the folder itself."""
     return folder / "model" if (folder / "model").is_dir() else folder

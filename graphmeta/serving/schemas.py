@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 
 
 class Wanted(_Strict):
-    """What is asked of the model, for one session or for each of a batch."""
+    """Options of the recommendations, for one session or for each of a batch."""
 
     k: Annotated[StrictInt, Field(ge=1, le=1000, description="Number of items.")] = 10
     unknown: Annotated[
@@ -85,9 +85,7 @@ class Result(BaseModel):
 
     items: list[Scored] | None = None
     unknown_items: Annotated[int | None, Field(description="Clicks on items unknown to the model.")] = None
-    user_known: Annotated[
-        bool | None, Field(description="Whether the model knows the user; null if it reads none.")
-    ] = None
+    user_known: Annotated[bool | None, Field(description="Whether the user is known to the model.")] = None
     error: str | None = None
 
 

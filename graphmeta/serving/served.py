@@ -147,7 +147,7 @@ class Served:
         return any(found) if found else None
 
     def unknown(self, session: Sequence[Any]) -> list[Any]:
-        """The items of a session that the system does not know."""
+        """The items of a session that are unknown to the system."""
         rows = locate(self.system.items.ids, np.array(session, dtype=object))
         return [one for one, row in zip(session, rows.tolist(), strict=True) if row < 0]
 
