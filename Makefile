@@ -42,5 +42,5 @@ clean:
 $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[cli,plots,text,tune,test,dev]'
+		-c constraints.txt -e '.[cli,plots,serve,text,tune,test,dev]'
 	touch $@

@@ -57,6 +57,11 @@ _HOME = {
     "evaluate": "graphmeta.evaluation.ranking",
     "evaluate_next_basket": "graphmeta.evaluation.next_basket",
     "load": "graphmeta.published.load",
+    "rollback": "graphmeta.storage.versions",
+    # recommendations for files and logs
+    "recommend_file": "graphmeta.inference.bulk",
+    "recommend_log": "graphmeta.inference.bulk",
+    "SessionFile": "graphmeta.inference.session_file",
     "check_encoder": "graphmeta.testing",
     "InputError": "graphmeta.errors",
 }

@@ -20,6 +20,9 @@ from graphmeta.errors import InputError as InputError
 from graphmeta.evaluation import metrics as metrics
 from graphmeta.evaluation.next_basket import evaluate_next_basket as evaluate_next_basket
 from graphmeta.evaluation.ranking import evaluate as evaluate
+from graphmeta.inference.bulk import recommend_file as recommend_file
+from graphmeta.inference.bulk import recommend_log as recommend_log
+from graphmeta.inference.session_file import SessionFile as SessionFile
 from graphmeta.published.catalogue import build as build
 from graphmeta.published.fit import fit as fit
 from graphmeta.published.load import load as load
@@ -34,6 +37,7 @@ from graphmeta.sampling.session_batch import session_batch as session_batch
 from graphmeta.sampling.subgraph import SubgraphSampler as SubgraphSampler
 from graphmeta.sampling.tasks import Tasks as Tasks
 from graphmeta.sampling.user_histories import UserHistories as UserHistories
+from graphmeta.storage.versions import rollback as rollback
 from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
 from graphmeta.training.callbacks import Callback as Callback

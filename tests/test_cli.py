@@ -28,6 +28,7 @@ from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.systems import systems
 from graphmeta.storage import load_state, state_hash
+from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
 from graphmeta.training import loop as training
 
@@ -115,9 +116,9 @@ def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
     assert (document["system"], document["seed"], document["samples"]) == ("melu", 0, 12)
     assert document["without_steps"].keys() >= METRICS
     assert (fitted / "curves.png").read_bytes().startswith(b"\x89PNG")
-    card = (fitted / "model" / "README.md").read_text()
+    card = (current(fitted / "model") / "README.md").read_text()
     assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
-    assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "epochs.csv", "metrics.json", "model"]
+    assert sorted(file.name for file in fitted.glob("[!.]*")) == ["curves.png", "epochs.csv", "metrics.json", "model"]
 
 
 def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -199,7 +200,7 @@ def test_a_small_catalogue_has_shorter_lists(files: Path, tmp_path: Path, capsys
     assert "Hit@5 / MRR@5 in %, by context length" in told.out and "@20" not in told.out
     written = measured(tmp_path / "out")
     assert {"hit@5", "mrr@5", "ndcg@5"} <= written.keys() and "hit@20" not in written
-    assert "Hit@20" not in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "Hit@20" not in (current(tmp_path / "out" / "model") / "README.md").read_text()
     assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / "few.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["hit@5"] == written["hit@5"]
 
@@ -213,7 +214,7 @@ def test_the_last_line_names_what_is_ahead_of_the_model(fitted: Path, files: Pat
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("melu, with inner steps is behind ") and "on the same 12 samples" in line
     assert f"session kNN (Hit@20 {100 * written['hit@20']:.2f} against {100 * knn['hit@20']:.2f} %" in line
-    assert line + "." in (fitted / "model" / "README.md").read_text()
+    assert line + "." in (current(fitted / "model") / "README.md").read_text()
 
 
 def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -253,7 +254,7 @@ def test_recommend_prints_ids_and_names(fitted: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert (first["session"], second["session"]) == (["i1", "i2", "i3"], ["i20", "i21"])
-    assert len(first["items"]) == 3 and first["items"][0].keys() == {"item", "name", "score"}
+    assert len(first["items"]) == 3 and first["items"][0].keys() == {"item", "name", "score", "why"}
     assert main(command) == 0
     assert f"Thing {first['items'][0]['item'][1:]} [{first['items'][0]['item']}]" in capsys.readouterr().out
 
@@ -421,7 +422,7 @@ def test_sessions_can_be_cut_by_inactivity(files: Path, tmp_path: Path):
         "--no-refit",
     ]
     assert main([*command, "--system", "sr_gnn", *SMALL, "--inactivity-seconds", "600"]) == 0
-    assert load_state(out / "model", "history")[1]["sessions"] == 96
+    assert load_state(current(out / "model"), "history")[1]["sessions"] == 96
 
 
 def stop_after(epochs: int) -> Callable:
@@ -447,7 +448,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(
         patch.setattr(training, "_epoch", stop_after(2))
         assert main(command) == 130
     assert "--resume" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in parts.iterdir()] == ["checkpoint"]
+    assert [path.name for path in parts.glob("[!.]*")] == ["checkpoint"]
     assert main([*command, "--resume", "--width", "5"]) == 2
     assert "different: width" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
@@ -579,7 +580,7 @@ def test_a_damaged_model_is_refused(
     damage: Callable, pattern: str, fitted: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     shutil.copytree(fitted, tmp_path / "copy")
-    (file,) = (tmp_path / "copy" / "model").glob(pattern)
+    (file,) = current(tmp_path / "copy" / "model").glob(pattern)
     damage(file)
     assert main(["evaluate", str(tmp_path / "copy"), str(files / "events.csv"), "--json"]) == 2
     told = capsys.readouterr()
@@ -643,7 +644,7 @@ def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, m
     document = measured(tmp_path / "out")
     assert_metrics(document)
     assert document["baselines"]["base_model"].keys() >= METRICS
-    assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()
+    assert not math.isnan(document["mrr@20"]) and (current(tmp_path / "out" / "model") / "README.md").is_file()
 
 
 def test_run_goes_on_where_the_comparison_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -665,7 +666,7 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     log = [str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid"]
     assert main(["fit", *log, "--out", str(tmp_path / "kept"), *SMALL, "--keep-histories", "--no-refit"]) == 0
     shutil.copytree(tmp_path / "kept", tmp_path / "plain")
-    for file in (tmp_path / "plain" / "model").glob("histories*"):
+    for file in current(tmp_path / "plain" / "model").glob("histories*"):
         file.unlink()
     model = load(tmp_path / "kept" / "model")
     assert model.notes["system"] == "personal_reranker"

@@ -20,6 +20,7 @@ FLOORS = [
     ["nn"],
     ["recommender"],
     ["adapt"],
+    ["inference"],
     ["system"],
     ["evaluation"],
     ["training"],
@@ -27,6 +28,7 @@ FLOORS = [
     ["published"],
     ["datasets", "testing"],
     ["plots"],
+    ["serving"],
     ["cli"],
     ["__main__", "__init__"],
 ]
@@ -34,7 +36,7 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 
 UNSAFE = ["pickle.load", "import pickle", "weights_only=False", "fs.torch_load", "InMemoryDataset"]
 UNSAFE_CALLS = {"eval", "exec", "compile", "os.system", "os.popen"}
-ROOMS = 22  # entries of graphmeta/, packages and modules
+ROOMS = 23  # entries of graphmeta/, packages and modules
 SHORT_FILE, LONGEST_FUNCTION = 250, 60  # nine files in ten are short
 
 

@@ -56,6 +56,7 @@ API = {
         "evaluate",
         "evaluate_next_basket",
         "load",
+        "rollback",
         "check_encoder",
     ),
     *("InputError", "__version__", "nn", "datasets", "metrics", "plots"),

@@ -19,6 +19,7 @@ from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.storage import load_state, save_state, state_hash
+from graphmeta.storage.versions import current
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
@@ -76,8 +77,9 @@ def test_unknown_items(system):
     with pytest.warns(UserWarning, match="1 unknown items are skipped, the first: 'nope'"):
         warned = system.recommend(["i3", "nope"], unknown="warn")
     assert warned == system.recommend(["i3", "nope"], unknown="ignore") == system.recommend(["i3"])
-    with pytest.raises(InputError, match="no known item"):
-        system.recommend(["nope"], unknown="ignore")
+    with pytest.raises(InputError, match="'nope' is not known"):
+        system.recommend(["nope"])
+    assert {one.why for one in system.recommend(["nope"], unknown="ignore")} == {"popular"}
     with pytest.raises(InputError, match="must be raise, warn or ignore"):
         system.recommend(["i3"], unknown="perhaps")
 
@@ -137,12 +139,12 @@ def test_maml_around_another_base_is_saved(tmp_path):
 def test_models_of_the_first_format_still_load(tmp_path):
     system = build("sr_gnn", LOG.items, width=6)
     system.save(tmp_path)
-    tensors, document = load_state(tmp_path, "model")
+    tensors, document = load_state(current(tmp_path), "model")
     del document["users"]
     document["recipe"] = document.pop("spec")
-    save_state(tmp_path, "model", tensors, {**document, "format": 1})
+    save_state(current(tmp_path), "model", tensors, {**document, "format": 1})
     assert load(tmp_path).users is None
-    save_state(tmp_path, "model", tensors, {**document, "format": 99})
+    save_state(current(tmp_path), "model", tensors, {**document, "format": 99})
     with pytest.raises(InputError, match="update graphmeta"):
         load(tmp_path)
 

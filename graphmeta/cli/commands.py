@@ -18,25 +18,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphmeta.cli import console
+from graphmeta.cli import console, recommend_commands
 from graphmeta.cli.options import (
     Events,
     FileOptions,
+    Json,
     Limits,
     LogOptions,
     MaxLength,
     MaxSupport,
+    Model,
     SplitOptions,
     flattened,
+    versioned_folder,
 )
-from graphmeta.errors import DivergedError, InputError, plain
+from graphmeta.cli.serve_job import ServeOptions
+from graphmeta.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
     from graphmeta.data.events import EventLog
     from graphmeta.data.splits import Split
     from graphmeta.published.training_plan import Plan
-    from graphmeta.system import System as Trained
     from graphmeta.training.recipes import TrainingRecipe
 
 WIDTH = 64
@@ -87,8 +90,6 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed giv
 Width = Annotated[int, typer.Option(min=1, help="Embedding width.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted training in --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `fit` or `run`.")]
 Support = Annotated[int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")]
 Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave out sessions with fewer events.")]
 
@@ -135,8 +136,20 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
         ) from None
 
 
+@dataclass(frozen=True)
+class Existing:
+    """What is done with the content of the output folder."""
+
+    resume: Resume = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model of another system in --out; `rollback` restores it.")
+    ] = False
+
+
 @app.command()
+@flattened
 def run(
+    existing: Existing,
     system: System = RUN_SYSTEM,
     epochs: Epochs = None,
     seed: Seed = 0,
@@ -144,7 +157,6 @@ def run(
     width: Width = WIDTH,
     max_support: MaxSupport = None,
     max_length: MaxLength = None,
-    resume: Resume = False,
 ) -> None:
     """Train, evaluate and show recommendations on the bundled dataset.
 
@@ -158,7 +170,7 @@ def run(
     from graphmeta.evaluation.protocol import Rules, cut
     from graphmeta.published.training_plan import Plan
 
-    _ready(system, out, users=True)
+    _ready(system, out, users=True, overwrite=existing.overwrite)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split))
@@ -172,12 +184,12 @@ def run(
         rules,
         "the bundled sample of The Complete Journey",
         out,
-        resume,
+        existing.resume,
     )
     outcome = _train(work, log, split)
     if outcome is not None and outcome.results is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
-    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
     if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, system)
 
@@ -246,7 +258,7 @@ def fit(
     training: TrainingOptions,
     cut: SplitOptions,
     limits: Limits,
-    resume: Resume = False,
+    existing: Existing,
     keep_histories: Annotated[
         bool,
         typer.Option("--keep-histories", help="Store the users' sessions with the model, for recommend --user."),
@@ -266,7 +278,7 @@ def fit(
     name_of_system = training.named(users=users)
     if keep_histories and not users:
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
-    _ready(name_of_system, out, users=users)
+    _ready(name_of_system, out, users=users, overwrite=existing.overwrite)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     catalogue, name = reading.catalogue(files), reading.events.name
     log = reading.log(files, catalogue)
@@ -277,9 +289,9 @@ def fit(
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
     plan = training.plan(limits, users=users)
-    work = job.Job(plan, reading.columns(files), rules, name, out, resume, keep_histories, catalogue)
+    work = job.Job(plan, reading.columns(files), rules, name, out, existing.resume, keep_histories, catalogue)
     outcome = _train(work, log, split)
-    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
+    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
     if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, name_of_system)
 
@@ -300,8 +312,11 @@ def evaluate(
     """
     from graphmeta.cli.evaluate_job import score
     from graphmeta.evaluation.protocol import when
+    from graphmeta.storage.versions import whole_version
 
-    scored = score(_model(folder), events, history=history, bar=console.bar)
+    scored = whole_version(
+        versioned_folder(folder), lambda version: score(version, events, history=history, bar=console.bar)
+    )
     if scored.counted == 0:
         console.say(
             "note: baselines that read users' earlier sessions are left out, since the model's folder has no sessions "
@@ -322,52 +337,9 @@ def evaluate(
     console.verdict(scored.results, scored.document["system"])
 
 
-@app.command()
-def recommend(
-    folder: Model,
-    session: Annotated[
-        list[str],
-        typer.Option(
-            "--session",
-            help="Item ids, oldest first, separated by commas, or by blanks if no id has one; ids with commas in "
-            "quotes: '\"a, b\",c'; may be repeated.",
-        ),
-    ],
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
-    user: Annotated[str | None, typer.Option("--user", help="User id of the sessions.")] = None,
-    history: Annotated[
-        Path | None,
-        typer.Option("--history", help="Log with the user's earlier sessions, in the columns that fit has read."),
-    ] = None,
-    times: Annotated[
-        list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
-    ] = None,
-    unknown: Annotated[str, typer.Option(help="Treatment of unknown items: raise, warn or ignore.")] = "raise",
-    as_json: Json = False,
-) -> None:
-    """Recommend the next items of sessions; the sessions may be new."""
-    from graphmeta.published.load import load
-
-    model = load(_model(folder))
-    sessions = _sessions_of(model, session)
-    whose, when = _owners(model, user, len(sessions)), [_seconds(text) for text in times] if times else None
-    known = _known_sessions(model, user, history)
-    rankings = model.recommend_many(sessions, k, users=whose, history=known, times=when, unknown=unknown)
-    if as_json:
-        document = [
-            {"session": given, "items": [vars(offered) for offered in ranking]}
-            for given, ranking in zip(sessions, rankings, strict=True)
-        ]
-        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
-        return
-    for given, ranking in zip(sessions, rankings, strict=True):
-        if not ranking:
-            console.say(f"no item to recommend after {', '.join(given)}: no item of the session is known to this model")
-            continue
-        rows = [(at + 1, offered.name, f"{offered.score:.3f}") for at, offered in enumerate(ranking)]
-        console.table(
-            "After " + ", ".join(given) if given else "The first item of a session", ("", "item", "score"), rows, left=2
-        )
+app.command()(flattened(recommend_commands.recommend))
+app.command()(flattened(recommend_commands.similar))
+app.command()(recommend_commands.explain)
 
 
 @app.command()
@@ -454,6 +426,38 @@ def stream(
 
 
 @app.command()
+def rollback(
+    folder: Model,
+    to: Annotated[
+        int | None, typer.Option("--to", min=0, help="Number of the version; the one before if not given.")
+    ] = None,
+) -> None:
+    """Make an earlier version of a model the current one; the last three are kept.
+
+    A running `serve` changes to it within seconds.
+    """
+    from graphmeta.storage.versions import pointer
+    from graphmeta.storage.versions import rollback as roll_back
+
+    place = versioned_folder(folder)
+    before = pointer(place)
+    number = roll_back(place, to)
+    console.say(f"{place}: version {number} is current" + ("" if before is None else f", instead of {before.current}"))
+
+
+@app.command()
+@flattened
+def serve(folder: Model, options: ServeOptions) -> None:
+    """Serve a model over HTTP, with a page to try it at /.
+
+    A new version, written by `fit` into the same folder or restored by `rollback`, is loaded while the old one answers.
+    """
+    from graphmeta.cli.serve_job import serve as run_server
+
+    run_server(versioned_folder(folder), options)
+
+
+@app.command()
 def systems(as_json: Json = False) -> None:
     """List all systems: name, kind, paper, equations, adapted parameters.
 
@@ -471,7 +475,7 @@ def systems(as_json: Json = False) -> None:
     console.table("Systems", keys, [[getattr(row, key) for key in keys] for row in rows], left=len(keys))
 
 
-def _ready(system: str, out: Path, *, users: bool) -> None:
+def _ready(system: str, out: Path, *, users: bool, overwrite: bool) -> None:
     """Validate the options before any data is read."""
     from graphmeta.cli import fit_job as job
     from graphmeta.plots import figures as plots
@@ -479,96 +483,17 @@ def _ready(system: str, out: Path, *, users: bool) -> None:
 
     check_system(system, users=users)
     job.check_folder(out)
+    job.check_model(out, system, overwrite=overwrite)
     plots.figure(1, 1)
-
-
-def _sessions_of(model: Trained, texts: Sequence[str]) -> list[list[str]]:
-    """The item ids of sessions; an id may have blanks, or commas if it is quoted or the only one.
-
-    Raises:
-        InputError: a text with blanks, of which neither the whole nor any part is known.
-    """
-    from graphmeta.cli.session_ids import session_of
-    from graphmeta.sampling.queries import knows_any
-
-    known, sessions = {str(one) for one in model.items.ids}, []
-    for text in texts:
-        parts = [part for part in session_of(text, known) if part]
-        unmarked = "," not in text and '"' not in text
-        if unmarked and len(parts) > 1 and not knows_any(model.items, parts):
-            raise InputError(
-                f"neither {text.strip()!r} nor any of its parts {', '.join(map(repr, parts))} is an item known to this "
-                f"model; separate ids that have blanks by commas"
-            )
-        sessions.append(parts)
-    return sessions
-
-
-def _seconds(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        raise InputError(f"--times {text!r} must be seconds, one number per item of the session") from None
-
-
-def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None:
-    """The user of each session; prints a note if the model ignores users or the user is unknown to it."""
-    if user is None:
-        return None
-    if model.reads_history:
-        return [user] * sessions
-    if model.users is None:
-        console.say("note: this model does not use users; --user has no effect")
-    elif user not in map(str, model.users.ids):
-        console.say(f"note: user {user!r} is unknown to this model; recommending as for an unknown user")
-    return [user] * sessions
-
-
-def _known_sessions(model: Trained, user: str | None, history: Path | None) -> EventLog | None:
-    """The log of ``--history``; prints how many of the user's sessions are read."""
-    from graphmeta.cli.evaluate_job import read_like
-    from graphmeta.sampling.given_histories import given_earlier
-    from graphmeta.sampling.user_histories import UserHistories
-
-    if not model.reads_history:
-        if history is not None:
-            raise InputError("this model reads no history; leave --history out, or fit a system that adapts to users")
-        return None
-    if user is None:
-        if history is not None:
-            raise InputError("--history needs the user whose sessions are read: --user")
-        console.say("note: no --user, so the recommendations are not adapted to one")
-        return None
-    log = None if history is None else read_like(model, history)
-    if log is not None and model.histories is not None:
-        model.histories, _ = UserHistories.together(
-            model.histories, log.aligned_to(model.items, log.users), stacklevel=5
-        )
-        log = None
-    earlier = given_earlier(log, [user], items=model.items, kept=model.histories)
-    if earlier is None or not earlier.sessions[0]:
-        ids = [] if earlier is None else [str(one) for one in earlier.histories.users.ids]
-        near = next((one for one in ids if plain(one) == plain(user) and one != user), None)
-        remedy = "check the id" if ids else "name a log that has some: --history FILE"
-        remedy = f"did you mean {near!r}?" if near else remedy
-        console.say(f"note: no session of user {user!r} is known, so nothing is adapted; {remedy}")
-    else:
-        sessions, events = int(earlier.sessions[0]), int(earlier.events[0])
-        console.say(f"user {user}: {sessions:,} earlier session{'s' * (sessions != 1)}, {events:,} events")
-    return log
-
-
-def _model(folder: Path) -> Path:
-    """The model folder inside a folder written by ``fit``, or the folder itself."""
-    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     """Run the job and print the results."""
     from graphmeta.cli.fit_job import run_job
     from graphmeta.cli.model_card import titles
+    from graphmeta.storage.lock import locked
 
-    with _interruptible(work.folder / "checkpoint"):
+    with locked(work.folder), _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")

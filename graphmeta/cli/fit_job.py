@@ -1,7 +1,8 @@
 """From a log to a folder with a trained and evaluated model and its model card: shared by ``fit`` and ``run``.
 
-A folder holds ``model/`` (weights, training sequences, model card), ``metrics.json`` and ``curves.png``; during
-training also ``checkpoint/``. All input is validated before the folder is created, and files are written atomically.
+A folder holds ``model/`` (versions of weights, training sequences, model card), ``metrics.json`` and ``curves.png``;
+during training also ``checkpoint/``. All input is validated before the folder is created, and files are written
+atomically.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from graphmeta.published.plan_checkpoint import drop
 from graphmeta.published.training_plan import Say, TrainedPlan, ignore, refit, request_of, train_plan
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, write_bytes, write_json
+from graphmeta.storage.versions import identity, new_version, whole_version
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
 
@@ -54,6 +56,24 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{place}: is a file; name a folder to write to")
     if not os.access(place, os.W_OK):
         raise InputError(f"{place}: cannot be written to; choose another folder")
+
+
+def check_model(folder: Path, system: str, *, overwrite: bool) -> None:
+    """Raise an InputError if the output folder holds a model of another system, unless it is to be replaced."""
+    place = folder / "model"
+    if overwrite or identity(place) is None:
+        return
+    try:
+        document = whole_version(place, lambda version: load_state(version, "model")[1])
+        found = document["notes"].get("system") or (document.get("spec") or document["recipe"])["name"]
+    except (InputError, KeyError, TypeError, AttributeError):
+        found = None
+    if found != system:
+        what = "a file that is not a readable model" if found is None else f"a model of {found}"
+        raise InputError(
+            f"{place}: holds {what}; choose another --out, or pass --overwrite to replace it by {system} (`graphmeta "
+            f"rollback {folder}` then restores it)"
+        )
 
 
 def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
@@ -109,7 +129,8 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
 def _finished(folder: Path, request: dict[str, Any]) -> bool:
     if (folder / "checkpoint").exists() or not (folder / "metrics.json").is_file():
         return False
-    return load_state(folder / "model", "model")[1]["notes"].get("request") == request
+    document = whole_version(folder / "model", lambda version: load_state(version, "model")[1])
+    return document["notes"].get("request") == request
 
 
 def _notes(
@@ -151,6 +172,8 @@ def _version() -> str:
 
 
 def _write(folder: Path, system: System, past: EventLog, results: Comparison | None, *, keep_histories: bool) -> None:
-    save_history(folder, past)
-    write_bytes(folder / "README.md", card(system, results).encode())
-    system.save(folder, keep_histories=keep_histories)
+    system.check_finite()
+    with new_version(folder) as place:
+        save_history(place, past)
+        write_bytes(place / "README.md", card(system, results).encode())
+        system.write_files(place, keep_histories=keep_histories)

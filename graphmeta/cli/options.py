@@ -26,6 +26,8 @@ MaxSupport = Annotated[
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=1, help="Maximum context length, the last clicks of a session.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `fit` or `run`.")]
 Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file, one row per event.")]
 
 
@@ -193,6 +195,11 @@ class Limits:
 
     max_support: MaxSupport = None
     max_length: MaxLength = None
+
+
+def versioned_folder(folder: Path) -> Path:
+    """The model folder inside a folder written by ``fit``, or the folder itself."""
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _default(field: Field[Any]) -> Any:

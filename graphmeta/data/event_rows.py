@@ -10,7 +10,7 @@ import pandas as pd
 from graphmeta.data.column_types.values import text
 from graphmeta.data.columns import BadRows, column, ids, missing, numbers, place, shown
 from graphmeta.data.parse_rows import Parser, parse_rows
-from graphmeta.data.read_options import ActionWeights, Inactivity, Source, table_of
+from graphmeta.data.read_options import ActionWeights, Inactivity, ReadOptions, Source, table_of
 from graphmeta.data.row_checks import question_blocks, question_clock, without_repeats
 from graphmeta.data.table_files import read_frame
 from graphmeta.data.times import seconds, without_offset
@@ -26,6 +26,17 @@ class EventColumns:
     time: str | None = None
     user: str | None = None
     value: str | ActionWeights | None = None
+
+    def cut(self) -> str | Inactivity:
+        """The column of sessions, or the inactivity that ends them.
+
+        Raises:
+            InputError: neither a session column, nor user and time.
+        """
+        session = Inactivity() if self.session is None else self.session
+        if isinstance(session, Inactivity) and (self.user is None or self.time is None):
+            raise InputError("no session column: name one, or name user and time to split sessions by inactivity")
+        return session
 
     def names(self) -> list[str]:
         """The columns that are read."""
@@ -47,20 +58,27 @@ class EventRows:
     rows: np.ndarray
 
 
-def read_rows(source: Source, columns: EventColumns) -> EventRows:
-    """Read the events of a file or frame.
+def frame_of(source: Source) -> tuple[pd.DataFrame, ReadOptions]:
+    """The rows of a file or frame, and the options that it is read with.
+
+    Raises:
+        InputError: no rows; see :func:`~graphmeta.data.table_files.read_frame`.
+    """
+    frame = read_frame(source)
+    if len(frame) == 0:
+        raise InputError("the event log has no rows; nothing to read")
+    return frame, table_of(source).options
+
+
+def read_rows(frame: pd.DataFrame, options: ReadOptions, columns: EventColumns) -> EventRows:
+    """The events of a frame whose index is the row numbers of its file.
 
     Raises:
         InputError: see :meth:`EventLog.read`.
     """
-    options, frame = table_of(source).options, read_frame(source)
-    if len(frame) == 0:
-        raise InputError("the event log has no rows; nothing to read")
-    session = Inactivity() if columns.session is None else columns.session
-    if isinstance(session, Inactivity) and (columns.user is None or columns.time is None):
-        raise InputError("no session column: name one, or name user and time to split sessions by inactivity")
+    session = columns.cut()
     frame = frame if columns.time is None else without_repeats(frame, columns.names())
-    frame, found = parse_rows(frame, _parsers(columns, session, options.time_format), drop=options.drop_bad_rows)
+    frame, found = parse_rows(frame, parsers_of(columns, options.time_format), drop=options.drop_bad_rows)
     rows = frame.index.to_numpy()
     user, users = found.get("user", (None, None))
     times = found.get("time", rows.astype(np.float64))
@@ -78,8 +96,13 @@ def read_rows(source: Source, columns: EventColumns) -> EventRows:
     return EventRows(session_ids, found["item"], times, found.get("value"), user, users, rows)
 
 
-def _parsers(columns: EventColumns, session: str | Inactivity, form: str | None) -> dict[str, Parser]:
-    """What reads the array of each role from the frame."""
+def parsers_of(columns: EventColumns, form: str | None) -> dict[str, Parser]:
+    """What reads the array of each role from the frame.
+
+    Args:
+        form: of times.
+    """
+    session = columns.cut()
     item, time, user, value = columns.item, columns.time, columns.user, columns.value
     parsers: dict[str, Parser] = {"item": lambda frame: ids(column(frame, item, "item"), "item")}
     if time is not None:

@@ -18,7 +18,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data import show, store
 from graphmeta.data.columns import shown
-from graphmeta.data.event_rows import EventColumns, EventRows, read_rows
+from graphmeta.data.event_rows import EventColumns, EventRows, frame_of, read_rows
 from graphmeta.data.read_options import ActionWeights, Inactivity, Source
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -99,7 +99,7 @@ class EventLog:
         """
         if users is not None and user is None:
             raise InputError("a user table without a user column in the log; name the column of user ids")
-        found = read_rows(source, EventColumns(item, session, time, user, value))
+        found = read_rows(*frame_of(source), EventColumns(item, session, time, user, value))
         log, order = _assemble(found)
         if found.user is not None and found.users is not None:
             log = _with_users(log, found.user[order], found.users, found.rows[order])

@@ -7,6 +7,8 @@ import gzip
 import re
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -58,9 +60,27 @@ def _selected(frame: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
 
 
 def _parse(path: Path, options: ReadOptions) -> pd.DataFrame:
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    with readable(path):
+        frame = _parquet(path) if suffix_of(path) in (".parquet", ".pq") else _text_table(path, options)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
+    if not options.header:
+        frame.columns = [str(number + 1) for number in range(frame.shape[1])]
+    return frame
+
+
+def suffix_of(path: Path) -> str:
+    """The file type: ``.csv`` of ``clicks.csv.gz``."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Within it, errors of a file that is not a readable table are InputErrors with their remedy."""
     try:
-        frame = _parquet(path) if suffix in (".parquet", ".pq") else _text_table(path, suffix, options)
+        yield
+    except InputError:
+        raise
     except pd.errors.EmptyDataError:
         raise InputError(f"{path}: the file is empty; nothing to read") from None
     except (ValueError, OSError, EOFError, NotImplementedError, LookupError, zlib.error) as error:
@@ -69,11 +89,6 @@ def _parse(path: Path, options: ReadOptions) -> pd.DataFrame:
         if isinstance(error, pd.errors.ParserError):
             remedy = "correct the line, or drop such rows (drop_bad_rows, --drop-bad-rows)"
         raise InputError(f"{path}: not a readable table ({reason}); {remedy}") from None
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
-    if not options.header:
-        frame.columns = [str(number + 1) for number in range(frame.shape[1])]
-    return frame
 
 
 def _parquet(path: Path) -> pd.DataFrame:
@@ -99,11 +114,16 @@ def _parquet(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _text_table(path: Path, suffix: str, options: ReadOptions) -> pd.DataFrame:
-    separator = options.sep
-    if separator is None:
-        first = pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding)
-        separator = _separator(str(first.columns[0]), _SEPARATORS.get(suffix, ","))
+def separator_of(path: Path, options: ReadOptions) -> str:
+    """The separator of a text file: the one that is given, or that of its first line."""
+    if options.sep is not None:
+        return options.sep
+    first = pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding)
+    return _separator(str(first.columns[0]), _SEPARATORS.get(suffix_of(path), ","))
+
+
+def _text_table(path: Path, options: ReadOptions) -> pd.DataFrame:
+    separator = separator_of(path, options)
     given: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""], "sep": separator}
     given["header"] = "infer" if options.header else None
     source: Path | StringIO = path

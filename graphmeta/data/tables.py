@@ -247,7 +247,7 @@ def all_of(tables: Sequence[EntityTable]) -> EntityTable:
 
 
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Position of each wanted id among the known ids, or -1; 7, "7" and "7.0" are equal, "07" is not."""
+    """Position of each wanted id among the known ids, or -1; 7, "7" and "7.0" are equal, "07" is not, None is no id."""
     if len(wanted) == 0 or len(known) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
     numeric = known.dtype.kind == "i" and np.asarray(wanted).dtype.kind in "iu"
@@ -256,6 +256,8 @@ def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not numeric and (found < 0).any():
         rest = [_whole_text(one) for one in sought[found < 0]]
         found[found < 0] = pd.Index(index).get_indexer(pd.Index(rest, dtype=object))
+    if not numeric:
+        found[[one is None for one in wanted]] = -1
     return found
 
 

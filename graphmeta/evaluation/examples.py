@@ -11,7 +11,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.evaluation.metrics import ranks
-from graphmeta.sampling.queries import best_of
+from graphmeta.sampling.best import best_of
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.system import Recommendation, System

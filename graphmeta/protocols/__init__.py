@@ -114,6 +114,15 @@ class ScoresInBlocks(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class NamesColumns(Protocol, metaclass=ReadsMembers):
+    """A head of products that names what the columns of its query and candidate vectors stand for."""
+
+    def column_parts(self) -> dict[str, slice]:
+        """The columns of each part; ``product`` are those of the item vectors themselves."""
+        ...
+
+
+@runtime_checkable
 class NotProducts(Protocol, metaclass=ReadsMembers):
     """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 
@@ -306,6 +315,15 @@ class ComposesItems(Protocol, metaclass=ReadsMembers):
     """A table with attribute-composed embeddings, so that new items have vectors."""
 
     composes_items: bool
+
+
+@runtime_checkable
+class SplitsItems(Protocol, metaclass=ReadsMembers):
+    """A table whose item vectors are sums of vectors: the item's own and those of its attributes."""
+
+    def summands(self, item: int) -> dict[str, Tensor]:
+        """The vectors ``[D]`` whose sum is the item's row of the candidates, by name; ``item`` is its own."""
+        ...
 
 
 @runtime_checkable

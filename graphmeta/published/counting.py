@@ -15,6 +15,7 @@ from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
+from graphmeta.inference.popularity import events_of
 from graphmeta.protocols import Scorer
 from graphmeta.published.counted_log import CountedLog
 from graphmeta.sampling.samples import Samples
@@ -56,6 +57,7 @@ class Counting(System):
         memo[id(self)] = made
         made.load_state_dict(self.state_dict())
         made.notes, made.histories, made._spec, made._users = dict(self.notes), self.histories, self._spec, self._users
+        made.events = self.events
         made.max_length, made.max_support = self.max_length, self.max_support
         made.train(self.training)
         return made
@@ -97,6 +99,7 @@ class Counting(System):
                 "reading it (user=, --user)"
             )
         self._read(log, log)
+        self.events = events_of(log, self.items)
         self._counted.store(log)
         self._users = None if log.users is None else log.users.ids.tolist()
         self._scorer = match_repeats(log, self.baseline(log))
@@ -134,11 +137,9 @@ class Counting(System):
         """
         if steps is not None or max_support is not None:
             raise InputError("this system does not adapt; leave out steps= and max_support=")
-        query = samples.query
-        query.check_items(self.items)
-        query = query.latest(self.max_length)
-        if not self.reads_history:
-            query = replace(query, earlier=None)
+        samples.query.check_items(self.items)
+        query = self.as_read(samples.query)
+        assert isinstance(query, Samples)
         with torch.no_grad():
             return self.scorer().scores(query).to(self.device)
 
@@ -168,6 +169,8 @@ class Counting(System):
         self.items, self._scorer = self.items.joined(items), None
         if self.histories is not None:
             self.histories = replace(self.histories, items=self.items)
+        if self.events is not None:
+            self.events = np.concatenate([self.events, np.zeros(len(items), dtype=np.int64)])
 
     def extra_repr(self) -> str:
         """The baseline."""

@@ -1,4 +1,4 @@
-"""Maps ids to samples, and scores to recommendations."""
+"""Maps sessions of ids to samples."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from graphmeta.data.tables import EntityTable, locate
 from graphmeta.errors import InputError, nearest, plain
@@ -24,15 +22,6 @@ NO_KNOWN_USER = (
     "this system reads users alone, and this session's is unknown: all items have the same score; pass a user= of its "
     "training log, recommend popular items, or fit it again on a log with this user"
 )
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One recommended item: its original id, a readable name, and its score."""
-
-    item: Any
-    name: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class Sessions:
         """
         if unknown not in ("raise", "warn", "ignore"):
             raise InputError(f"unknown={unknown!r} must be raise, warn or ignore")
-        numbers = [_numbers(items, listed(session, at), unknown, at) for at, session in enumerate(sessions)]
+        numbers = _numbers(items, [listed(session, at) for at, session in enumerate(sessions)], unknown)
         rows = [row[row >= 0] for row in numbers]
         with_history = np.zeros(len(rows), dtype=bool) if earlier is None else earlier.events > 0
         lacking = next((at for at, row in enumerate(rows) if not len(row) and not with_history[at]), None)
@@ -102,29 +91,7 @@ class Sessions:
 
 def knows_any(items: EntityTable, session: Sequence[Any]) -> bool:
     """Whether any item of the session is known."""
-    return bool((_numbers(items, list(session), "ignore", 0) >= 0).any())
-
-
-def best_of(
-    scores: Tensor, k: int, items: EntityTable, seen: list[np.ndarray] | None = None
-) -> list[list[Recommendation]]:
-    """The k best items of each row of scores, without ``seen`` ones (set to -inf in place); possibly fewer.
-
-    Raises:
-        InputError: scores that are not finite.
-    """
-    if not scores.isfinite().all():
-        raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
-    for at, row in enumerate(seen or ()):
-        scores[at, torch.from_numpy(row)] = -torch.inf
-    best = scores.topk(min(k, scores.shape[1]), dim=1)
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [[_named(items, row, score) for row, score in zip(*pair, strict=True) if score > -np.inf] for pair in pairs]
-
-
-def _named(items: EntityTable, row: int, score: float) -> Recommendation:
-    item = items.ids[row]
-    return Recommendation(item.item() if isinstance(item, np.generic) else item, items.describe(row), score)
+    return bool((_numbers(items, [list(session)], "ignore")[0] >= 0).any())
 
 
 def listed(session: Any, number: int = 0) -> list[Any]:
@@ -139,22 +106,25 @@ def listed(session: Any, number: int = 0) -> list[Any]:
     return [int(i) if isinstance(i, float | np.floating) and float(i).is_integer() else i for i in session]
 
 
-def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) -> np.ndarray:
-    wanted = np.array(session, dtype=object)
-    rows = locate(items.ids, wanted if any(isinstance(i, str) for i in session) else np.array(session))
-    missing = [session[at] for at in np.flatnonzero(rows < 0)]
-    if missing and unknown == "raise":
-        where, meant = f"session {number}: " if number else "", _meant(missing[0], items)
+def _numbers(items: EntityTable, sessions: list[list[Any]], unknown: str) -> list[np.ndarray]:
+    """The row of each item of each session, -1 if unknown; all are looked up at once."""
+    every = [item for session in sessions for item in session]
+    whole = all(isinstance(item, int | np.integer) for item in every)
+    rows = locate(items.ids, np.array(every) if whole else np.array(every, dtype=object))
+    missing = np.flatnonzero(rows < 0)
+    ends = np.cumsum([len(session) for session in sessions])
+    if len(missing) and unknown == "raise":
+        number = int(np.searchsorted(ends, missing[0], side="right"))
+        item, count = every[missing[0]], int((missing < ends[number]).sum())
+        where, meaning = f"session {number}: " if number else "", meant(item, items)
         remedy = "leave it out, or pass unknown='ignore' (--unknown ignore)"
-        raise InputError(
-            f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); {meant}{remedy}"
-        )
-    if missing and unknown == "warn":
-        warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=5)
-    return rows
+        raise InputError(f"{where}item {item!r} is not known to this model ({count} unknown); {meaning}{remedy}")
+    if len(missing) and unknown == "warn":
+        warnings.warn(f"{len(missing):,} unknown items are skipped, the first: {every[missing[0]]!r}", stacklevel=5)
+    return np.split(rows, ends[:-1]) if len(ends) else []
 
 
-def _meant(item: Any, items: EntityTable) -> str:
+def meant(item: Any, items: EntityTable) -> str:
     """A suggestion of the nearest known id: the same but for case, spaces or type, or in a small table similar.
 
     Ids that differ only in their digits are as a rule different items: they are similar if one edit separates them.

@@ -47,12 +47,13 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
     """Parts, limits and properties of a :class:`~graphmeta.system.system.System`."""
 
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
-    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler")
+    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler", "events")
     reads_tasks = True
     has_weights = True  # whether it is trained, not only fitted by counting
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
     histories: UserHistories | None = None  # the users' sessions of the log given to fit_statistics, if it reads these
+    events: np.ndarray | None = None  # the number of events of each item of that log, [num_items]
 
     def __init__(
         self,

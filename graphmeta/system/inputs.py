@@ -10,6 +10,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
+from graphmeta.inference.popularity import events_of
 from graphmeta.protocols import FitsStatistics, ReadsHistory, ReadsSubgraph, reads_earlier_sessions
 from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.samples import Samples
@@ -38,6 +39,7 @@ class SystemInputs(SystemCore):
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
         """
         self._read(log, log)
+        self.events = events_of(log, self.items)
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)

@@ -49,9 +49,7 @@ class SystemScores(SystemInputs):
         may call it, also during training. Works under ``inference_mode`` and ``autocast``.
         """
         samples.query.check_items(self.items)
-        samples = samples.latest(self.max_length)
-        if isinstance(samples, Samples) and not self.reads_history:
-            samples = replace(samples, earlier=None)
+        samples = self.as_read(samples)
         with torch.inference_mode(False), torch.no_grad():
             twin = Twin(self, training=False, detached_views=True).module
             assert isinstance(twin, SystemScores)
@@ -72,6 +70,13 @@ class SystemScores(SystemInputs):
                 begin += len(part)
             assert scores is not None
             return scores
+
+    def as_read(self, samples: Samples | Tasks) -> Samples | Tasks:
+        """The samples with what scores depend on: the last clicks, and the earlier sessions if it reads any."""
+        samples = samples.latest(self.max_length)
+        if isinstance(samples, Samples) and not self.reads_history:
+            samples = replace(samples, earlier=None)
+        return samples
 
     def _set_adapting(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
         """Set steps and support size of this twin; the original system is unchanged."""
@@ -107,7 +112,8 @@ class SystemScores(SystemInputs):
             least = min((m.samples_at_once for m in self.modules() if isinstance(m, ScoresInBlocks)), default=None)
             if not score or least is None or len(samples) <= least:
                 return [samples]
-            return [samples.take(slice(begin, begin + least)) for begin in range(0, len(samples), least)]
+            every = np.arange(len(samples))
+            return [samples.take(every[begin : begin + least]) for begin in range(0, len(samples), least)]
         samples = self._with_support(samples)
         if len(samples) < 2:
             return [samples]

@@ -1,33 +1,26 @@
-"""Recommendations in original ids."""
+"""Recommendations in original ids, similar items and explanations."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
+from graphmeta.inference.explain import Explanation, explain
+from graphmeta.inference.filters import CallOptions, Chosen, Filters, taken_from
+from graphmeta.inference.recommend import Wanted, ranked
+from graphmeta.inference.similar import similar
 from graphmeta.protocols import Adapting, ReadsTimes
+from graphmeta.sampling.best import Recommendation
 from graphmeta.sampling.given_histories import History, given_earlier
-from graphmeta.sampling.queries import (
-    NO_KNOWN_ITEM,
-    NO_KNOWN_USER,
-    Recommendation,
-    Sessions,
-    best_of,
-    knows_any,
-    listed,
-)
-from graphmeta.sampling.samples import Samples
+from graphmeta.sampling.queries import NO_KNOWN_ITEM, Sessions, knows_any, listed
 from graphmeta.sampling.user_histories import Earlier
 from graphmeta.system.scoring import SystemScores
 
-_SCORES = 2**24  # bytes of scores at a time when recommending
-_FEATURES = 16  # a system that reads histories may compute many numbers for each score
+if TYPE_CHECKING:
+    from graphmeta.system.system import System
 
 
 class SystemServing(SystemScores):
@@ -42,8 +35,7 @@ class SystemServing(SystemScores):
         history: EventLog | Sequence[Iterable[Any]] | None = None,
         times: Sequence[float] | None = None,
         unknown: str = "raise",
-        exclude_seen: bool = False,
-        **adapting: Unpack[Adapting],
+        **options: Unpack[CallOptions],
     ) -> list[Recommendation]:
         """The k best next items for any session of original ids, also one not in training; all if there are fewer.
 
@@ -55,8 +47,12 @@ class SystemServing(SystemScores):
                 or a log that has them, with ``user``; if not given, those of ``user`` in the log that it was fitted to,
                 which a loaded system does not have. ``session`` may then be empty.
             times: the time of each click in seconds, for systems with dwell times.
-            unknown: how to handle unknown item ids: ``raise``, ``warn`` (and skip) or ``ignore``.
-            exclude_seen: exclude the items of the session; there may then be fewer than k results.
+            unknown: how to handle unknown item ids: ``raise``, ``warn`` (and skip) or ``ignore``. Unless it is
+                ``raise``, a session of which nothing is known gets the items with the most training events, whose
+                ``why`` is "popular".
+            among, exclude, exclude_seen: which items may be recommended (only those in stock, of a brand, not of the
+                session), see :class:`~graphmeta.inference.filters.Filters`. Exact: the k best of these, fewer if there
+                are fewer.
             steps, max_support: see :meth:`scores`.
 
         Raises:
@@ -72,10 +68,9 @@ class SystemServing(SystemScores):
             history=history if history is None or isinstance(history, EventLog) else [history],
             times=None if times is None else [times],
             unknown=unknown,
-            exclude_seen=exclude_seen,
-            **adapting,
+            **options,
         )[0]
-        if not best and not knows_any(self.items, clicks):
+        if not best and self.events is None and not knows_any(self.items, clicks):
             raise InputError(NO_KNOWN_ITEM)
         return best
 
@@ -88,18 +83,21 @@ class SystemServing(SystemScores):
         history: History | None = None,
         times: Sequence[Sequence[float]] | None = None,
         unknown: str = "raise",
-        exclude_seen: bool = False,
-        **adapting: Unpack[Adapting],
+        **options: Unpack[CallOptions],
     ) -> list[list[Recommendation]]:
         """:meth:`recommend` for any number of sessions, with the same results.
 
         Works in batches of sessions of similar length and keeps the k best of each, so memory does not grow with the
-        number of sessions. A session without a known item, or without a user that the system needs, has no
-        recommendations if ``unknown`` is ``warn`` or ``ignore``.
+        number of sessions. If ``unknown`` is ``warn`` or ``ignore``, a session without a known item, or without a user
+        that the system needs, has popular items; none if the system has no counts of training events.
+
+        Args:
+            users: the user of each session, None for an unknown one.
 
         Raises:
             InputError: as :meth:`recommend`; names the session by its number, from 0.
         """
+        filters, adapting = taken_from(options)
         check_whole("k", k, 1)
         if len(sessions) == 0:
             return []
@@ -109,23 +107,55 @@ class SystemServing(SystemScores):
         )
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
             warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
-        found: list[list[Recommendation]] = [[] for _ in queries.rows]
-        size = _SCORES // (4 * self.num_items * (_FEATURES if self.reads_history else 1))
-        for places, samples in queries.batches(max(1, size), max_length=self.max_length):
-            seen = [queries.rows[place] for place in places] if exclude_seen else None
-            scores = self.scores(samples, **adapting)
-            ranked = self._ranked(samples, scores)
-            if unknown == "raise" and not ranked.all():
-                where = "" if len(sessions) == 1 else f"session {places[np.argmin(ranked)]}: "
-                raise InputError(f"{where}{NO_KNOWN_USER}")
-            for place, best, some in zip(places, best_of(scores, int(k), self.items, seen), ranked, strict=True):
-                found[place] = best if some else []
-        return found
+        return ranked(self._whole, queries, Wanted(int(k), filters, unknown), adapting)
 
-    def _ranked(self, samples: Samples, scores: Tensor) -> np.ndarray:
-        """Mask ``[S]`` of all samples but those without a known user to whom it gives all items the same score."""
-        equal = np.array((scores.amax(1) == scores.amin(1)).tolist())
-        return ~(equal & self.without_user(samples))
+    def similar(
+        self, item: Any, k: int = 10, *, among: Chosen | None = None, exclude: Chosen | None = None
+    ) -> list[Recommendation]:
+        """The k items nearest to an item, by the cosine of the vectors that the head scores against (without bias
+        columns, and before any adaptation); the score is the cosine.
+
+        Args:
+            among, exclude: see :meth:`recommend`.
+
+        Raises:
+            InputError: an unknown item, one with a zero vector, or a system without a vector for each item.
+        """
+        return similar(self._whole, item, k, Filters(among, exclude))
+
+    def explain(
+        self,
+        session: Iterable[Any],
+        item: Any,
+        *,
+        user: Any = None,
+        history: EventLog | Sequence[Iterable[Any]] | None = None,
+        times: Sequence[float] | None = None,
+        unknown: str = "raise",
+        **adapting: Unpack[Adapting],
+    ) -> Explanation:
+        """Why an item has its score in a session: by part of the model, by click, and by the user's earlier sessions,
+        in numbers that add up to the score; ``print`` shows them.
+
+        Args:
+            item: the original id; the others as in :meth:`recommend`.
+
+        Raises:
+            InputError: as :meth:`recommend`, or an unknown item.
+        """
+        given = None if user is None else [user]
+        histories = history if history is None or isinstance(history, EventLog) else [history]
+        when = None if times is None else [times]
+        queries = Sessions.of(
+            self.items,
+            [listed(session)],
+            known_users=self.users,
+            users=given,
+            times=when,
+            unknown=unknown,
+            earlier=self._earlier(histories, given, when, 1),
+        )
+        return explain(self._whole, queries, item, adapting)
 
     def _earlier(
         self,
@@ -143,3 +173,7 @@ class SystemServing(SystemScores):
             if given is not None and len(given) != sessions:
                 raise InputError(f"{len(given)} {name} for {sessions} sessions; pass one per session")
         return given_earlier(history, users, items=self.items, kept=self.histories, times=times)
+
+    @property
+    def _whole(self) -> System:
+        return cast("System", self)

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphmeta.build_spec import FORMAT
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.nn.extending import extend_items, extend_users
 from graphmeta.sampling.stored_histories import save_histories
 from graphmeta.storage import not_finite, save_state
+from graphmeta.storage.versions import new_version
 from graphmeta.system.serving import SystemServing
 
 
@@ -95,13 +98,19 @@ class System(SystemServing):
         self.items = joined
         if self.histories is not None:
             self.histories = replace(self.histories, items=joined)
+        if self.events is not None:
+            self.events = np.concatenate([self.events, np.zeros(len(items), dtype=np.int64)])
 
     def notes_to_save(self, *, keep_histories: bool) -> dict[str, Any]:
         """The notes that a model folder holds."""
         return self.notes
 
     def save(self, folder: str | Path, *, keep_histories: bool = False) -> None:
-        """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
+        """Write weights, vocabulary and notes as the new version of the model in a folder: safetensors and JSON with
+        checksums.
+
+        Readers get the old version or the new one, never parts of both; the last three are kept, see
+        :mod:`graphmeta.storage.versions`.
 
         Args:
             keep_histories: also write the users' sessions (``histories``), which are personal data; the loaded system
@@ -109,9 +118,19 @@ class System(SystemServing):
 
         Raises:
             DivergedError: a weight that is not finite; nothing is written.
+            InputError: another writer, or a folder that cannot be written to.
         """
+        self.check_finite()
+        with new_version(folder) as place:
+            self.write_files(place, keep_histories=keep_histories)
+
+    def check_finite(self) -> None:
+        """Raise a DivergedError if a weight is not finite."""
         if (name := not_finite(self)) is not None:
             raise DivergedError(f"{name} is not finite, so nothing is saved; lower the learning rate and train again")
+
+    def write_files(self, place: Path, *, keep_histories: bool = False) -> None:
+        """Write the files of one version, see :meth:`save`, to its folder."""
         document = {
             "format": FORMAT,
             "spec": None if self.spec is None else vars(self.spec),
@@ -119,6 +138,7 @@ class System(SystemServing):
             "notes": self.notes_to_save(keep_histories=keep_histories),
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
+            "events": None if self.events is None else self.events.tolist(),
         }
-        save_histories(Path(folder), self.histories if keep_histories else None)
-        save_state(Path(folder), "model", self.state_dict(), document)
+        save_histories(place, self.histories if keep_histories else None)
+        save_state(place, "model", self.state_dict(), document)

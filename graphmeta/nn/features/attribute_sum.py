@@ -65,7 +65,7 @@ class AttributeComposed(Table):
         padded = [attribute.features().padded() for attribute in attributes.values()]
         rows = [begin + codes for begin, (codes, _) in zip(first, padded, strict=True)]
         shares = np.concatenate([np.ones((items, 1)), *(share for _, share in padded)], 1)
-        self.items = items
+        self.items, self.widths = items, [codes.shape[1] for codes, _ in padded]
         self.parts: Tensor
         self.seen: Tensor
         parts = np.concatenate([np.arange(items)[:, None], *rows], 1)
@@ -113,6 +113,13 @@ class AttributeComposed(Table):
         if self.training:
             kept = torch.cat([self._own(kept[:, :1]), kept[:, 1:] * kept[:, :1]], 1)
         return sums(self.weight, self.parts, kept)
+
+    def summands(self, item: int) -> dict[str, Tensor]:
+        """The vectors whose sum is an item's vector: its own as ``item``, and one for each attribute."""
+        rows, shares = self.parts[item], self.shares[item]
+        vectors = self.weight[rows] * (self.seen[rows].to(shares.dtype) * shares)[:, None]
+        widths = [1, *self.widths]
+        return {name: part.sum(0) for name, part in zip(["item", *self.names], vectors.split(widths), strict=True)}
 
     def _own(self, known: Tensor) -> Tensor:
         """m, with dropout in training."""

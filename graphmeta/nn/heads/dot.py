@@ -80,6 +80,10 @@ class Dot(ScoringHead):
         """The candidate vectors that the query is multiplied with; here unchanged."""
         return candidates
 
+    def column_parts(self) -> dict[str, slice]:
+        """What the columns of query and candidate vectors stand for: ``product``, ``item bias``."""
+        return {"product": slice(0, -1), "item bias": slice(-1, None)} if self.bias else {"product": slice(None)}
+
     def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> ScoreTerm | None:
         """The sum of all additive score terms, in sparse form; None without terms."""
 

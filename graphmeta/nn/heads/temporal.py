@@ -96,6 +96,12 @@ class TemporalDot(Dot):
         days = (time - self.mean_time.index_select(0, user.remainder(len(self.mean_time)))) / _DAY
         return days.sign() * days.abs().pow(0.4)
 
+    def column_parts(self) -> dict[str, slice]:
+        """As of :class:`Dot`, ``popularity in the period``, and ``level of the user and time``, equal for all items."""
+        period = slice(self.width, -2)
+        columns = {"product": slice(0, self.width), "popularity in the period": period, "item bias": slice(-2, -1)}
+        return columns | {"level of the user and time": slice(-1, None)}
+
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """``[e_u + α_u g ; w_bin ; 1 ; μ + b_u + α_u dev]``, ``[S, width + rank + 2]``."""
         if "time" not in batch["event"]:

@@ -54,11 +54,11 @@ class UserSequenceSystem(System):
         """The samples of one epoch, from whole users (sessions, without users)."""
         return self.samples(log, max_length=self.max_length)
 
-    def scores(self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None) -> Tensor:
-        """See :meth:`System.scores <graphmeta.system.System.scores>`."""
+    def as_read(self, samples: Samples | Tasks) -> Samples | Tasks:
+        """The samples with the user's earlier sessions before their clicks."""
         if isinstance(samples, Samples):
             samples = prepended(samples, max_length=self.max_length)
-        return super().scores(samples, steps=steps, max_support=max_support)
+        return super().as_read(samples)
 
 
 class ClusteredSystem(UserSequenceSystem):

@@ -1,0 +1,82 @@
+"""The k best items of sessions among those that may be recommended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphmeta.errors import InputError
+from graphmeta.inference.filters import Filters
+from graphmeta.inference.popularity import popular
+from graphmeta.protocols import Adapting, ComposesItems
+from graphmeta.sampling.best import ATTRIBUTES, MODEL, Recommendation, best_of
+from graphmeta.sampling.queries import NO_KNOWN_USER, Sessions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from graphmeta.sampling.samples import Samples
+    from graphmeta.system import System
+
+_SCORES = 2**24  # bytes of scores at a time
+_FEATURES = 16  # a system that reads histories may compute many numbers for each score
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many items, among which, and whether a session of which nothing is known is an error.
+
+    ``unknown``: see :meth:`System.recommend <graphmeta.system.System.recommend>`.
+    """
+
+    k: int
+    filters: Filters
+    unknown: str = "raise"
+
+
+def ranked(system: System, queries: Sessions, wanted: Wanted, adapting: Adapting) -> list[list[Recommendation]]:
+    """The recommendations of each session, in batches of sessions of similar length.
+
+    Sessions of which nothing is known have popular items, or none if the system has no counts.
+
+    Raises:
+        InputError: a session without a user whom the system needs, if ``unknown`` is "raise"; names its number.
+    """
+    allowed, k = wanted.filters.allowed(system.items), wanted.k
+    found: list[list[Recommendation] | None] = [None] * len(queries.rows)
+    size = _SCORES // (4 * system.num_items * (_FEATURES if system.reads_history else 1))
+    for places, samples in queries.batches(max(1, size), max_length=system.max_length):
+        seen = [queries.rows[place] for place in places] if wanted.filters.exclude_seen else None
+        scores = system.scores(samples, **adapting)
+        has_user = _has_user(system, samples, scores)
+        if wanted.unknown == "raise" and not has_user.all():
+            where = "" if len(queries.rows) == 1 else f"session {places[np.argmin(has_user)]}: "
+            raise InputError(f"{where}{NO_KNOWN_USER}")
+        flags = _flags(system, queries, places)
+        best = best_of(scores, k, system.items, seen, allowed=allowed, why=flags)
+        for place, one, some in zip(places, best, has_user, strict=True):
+            found[place] = one if some else None
+    rest = [place for place, one in enumerate(found) if one is None]
+    if rest and system.events is not None:
+        nothing = np.zeros(0, dtype=np.int64)
+        seen = [queries.rows[place] if wanted.filters.exclude_seen else nothing for place in rest]
+        for place, one in zip(rest, popular(system.events, k, system.items, seen, allowed), strict=True):
+            found[place] = one
+    return [one or [] for one in found]
+
+
+def _has_user(system: System, samples: Samples, scores: Tensor) -> np.ndarray:
+    """Mask ``[S]`` of all samples but those without a known user to whom it gives all items the same score."""
+    equal = np.array((scores.amax(1) == scores.amin(1)).tolist())
+    return ~(equal & system.without_user(samples))
+
+
+def _flags(system: System, queries: Sessions, places: np.ndarray) -> list[str]:
+    """Why the items of each of these sessions are recommended: by the model, or by attributes alone."""
+    composed = any(isinstance(part, ComposesItems) and part.composes_items for part in system.modules())
+    if system.events is None or not composed:
+        return [MODEL] * len(places)
+    rows = [queries.rows[place] for place in places]
+    return [ATTRIBUTES if len(row) and not system.events[row].any() else MODEL for row in rows]
