@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
-from graphmeta.cli import commands
 from graphmeta.cli.commands import app, main
 from graphmeta.cli.options import FileOptions, LogOptions
+from graphmeta.cli.recommend_job import sessions_of
 from graphmeta.data.graph_files import load_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -587,9 +587,16 @@ def test_a_damaged_model_is_refused(
     assert told.out == "" and told.err.count("\n") == 1 and file.name in told.err
 
 
-@pytest.mark.parametrize("k", ["0", "40", "1000"])
-def test_recommending_all_items_is_refused(fitted: Path, capsys: pytest.CaptureFixture, k: str):
-    assert main(["recommend", str(fitted), "--session", "i1", "-k", k]) == 2
+@pytest.mark.parametrize(("k", "offered"), [("39", 39), ("40", 40), ("1000", 40)])
+def test_no_more_items_than_there_are_are_recommended(
+    fitted: Path, capsys: pytest.CaptureFixture, k: str, offered: int
+):
+    assert main(["recommend", str(fitted), "--session", "i1", "-k", k, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)[0]["items"]) == offered
+
+
+def test_no_item_is_not_a_number_of_recommendations(fitted: Path, capsys: pytest.CaptureFixture):
+    assert main(["recommend", str(fitted), "--session", "i1", "-k", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -750,9 +757,9 @@ def test_ids_with_blanks_are_one_id_alone_and_separated_by_commas() -> None:
         "hat cap": ["hat", "cap"],
         "": [],
     }.items():
-        assert commands._sessions_of(Shop(), [text]) == [ids]
+        assert sessions_of(Shop(), [text]) == [ids]
     with pytest.raises(InputError, match="'green shoe' nor any of its parts 'green', 'shoe'.*commas"):
-        commands._sessions_of(Shop(), ["green shoe"])
+        sessions_of(Shop(), ["green shoe"])
 
 
 def test_a_history_for_a_system_that_reads_none_is_refused(

@@ -17,6 +17,7 @@ from graphmeta.published import training_plan
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 from graphmeta.storage import state_hash
+from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
@@ -107,9 +108,9 @@ def test_the_written_model_has_seen_the_newest_sessions(file: Path, tmp_path: Pa
     old, new = (load(tmp_path / name / "model") for name in ("kept", "again"))
     assert "new" not in old.items.ids and "new" in new.items.ids
     assert new.notes["training"]["sessions"] == 120 and new.notes["measured"]["training"]["sessions"] == 96
-    card = (tmp_path / "again" / "model" / "README.md").read_text()
+    card = (current(tmp_path / "again" / "model") / "README.md").read_text()
     assert "then trained again from the start on all sessions" in card and "120 sessions" in card
-    assert "trained again" not in (tmp_path / "kept" / "model" / "README.md").read_text()
+    assert "trained again" not in (current(tmp_path / "kept" / "model") / "README.md").read_text()
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "again"), str(file)]) == 2
     assert "when the log of the model ends; pass later ones, or fit with --no-refit" in capsys.readouterr().err
@@ -136,7 +137,7 @@ def test_without_a_test_part_the_model_is_written_and_nothing_is_measured(file: 
     assert "nothing is measured" in capsys.readouterr().err
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["samples"] == 0 and "hit@20" not in document and document["history"]["sr_gnn"]
-    assert "Not measured: there was no test part." in (tmp_path / "model" / "README.md").read_text()
+    assert "Not measured: there was no test part." in (current(tmp_path / "model") / "README.md").read_text()
     assert load(tmp_path / "model").notes["training"]["sessions"] == 120
 
 
@@ -169,7 +170,7 @@ def test_a_baseline_is_fitted_by_the_command(file: Path, tmp_path: Path, name: s
     assert "counted" in capsys.readouterr().err
     assert main(["recommend", str(tmp_path), "--session", "new", "-k", "3"]) == 0
     assert "i3" in capsys.readouterr().out
-    assert "Counted once" in (tmp_path / "model" / "README.md").read_text()
+    assert "Counted once" in (current(tmp_path / "model") / "README.md").read_text()
 
 
 class Noted:

@@ -1,6 +1,7 @@
 """Baselines as systems: the scores of the baseline itself, also after saving, on further items and in a stream."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from graphmeta.retrain.strategy import Full
 from graphmeta.retrain.stream import Pretraining, stream
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, save_state
+from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 
@@ -98,14 +100,14 @@ def test_users_of_a_model_without_histories_are_unknown_to_it(name: str, tmp_pat
     new = with_history(system, last_clicks(others), others)
     assert torch.equal(again.scores(queries(again)), system.scores(new))
     assert not torch.equal(again.scores(queries(again)), system.scores(queries(system)))
-    for file in tmp_path.iterdir():
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
         assert not any(f"u{n}".encode() in file.read_bytes() for n in range(8)), file
 
 
 def test_ids_are_not_kept_by_a_later_save_without_histories(tmp_path) -> None:
     fitted("tifu_knn").save(tmp_path / "kept", keep_histories=True)
     load(tmp_path / "kept").save(tmp_path / "plain")
-    assert not any(b'"u3"' in file.read_bytes() for file in (tmp_path / "plain").iterdir())
+    assert not any(b'"u3"' in file.read_bytes() for file in (tmp_path / "plain").rglob("*") if file.is_file())
 
 
 @pytest.mark.filterwarnings("ignore:there are only 10 items to rank")
@@ -192,7 +194,8 @@ def test_before_it_has_counted_and_around_others_it_refuses() -> None:
 )
 def test_forged_counts_are_refused(name: str, value: torch.Tensor, tmp_path) -> None:
     fitted("tifu_knn").save(tmp_path)
-    tensors, document = load_state(tmp_path, "model")
-    save_state(tmp_path, "model", {**tensors, f"recommender.{name}": value}, document)
+    place = current(tmp_path)
+    tensors, document = load_state(place, "model")
+    save_state(place, "model", {**tensors, f"recommender.{name}": value}, document)
     with pytest.raises(InputError, match="damaged"):
         load(tmp_path).scores(last_clicks(LOG))
