@@ -29,7 +29,7 @@ from graphmeta.cli.options import (
     SplitOptions,
     flattened,
 )
-from graphmeta.errors import DivergedError, InputError, plain
+from graphmeta.errors import DivergedError, InputError, counted, plain
 
 if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
@@ -81,6 +81,14 @@ class Recipe(StrEnum):
         optimizer = None if lr is None else replace(FULL_OPTIMIZER, lr=lr) if full else adam_without_decay(lr)
         given = TrainingRecipe(epochs, batch_size, optimizer, clicks=clicks)
         return given.filled_from(FULL_SOFTMAX if full else None)
+
+
+class Unknown(StrEnum):
+    """What is done with items unknown to the model."""
+
+    error = "raise"
+    warn = "warn"
+    ignore = "ignore"
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")]
@@ -161,7 +169,7 @@ def run(
     _ready(system, out, users=True)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
-    console.say("the bundled dataset: " + console.sizes(log, split))
+    console.say("the bundled dataset: " + console.sizes(log, split, rules))
     console.statistics(build_graph(split.train), "The graph of the training part")
     plan = Plan(system, width, seed, Recipe.auto.of(epochs=epochs), max_support, max_length)
     columns = Columns("product", "basket", "time", "household")
@@ -254,7 +262,7 @@ def fit(
     if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
-    console.say(f"{name}: " + console.sizes(log, split))
+    console.say(f"{name}: " + console.sizes(log, split, rules))
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
     plan = training.plan(limits, users=users)
@@ -289,15 +297,15 @@ def evaluate(
             "of users; to compare with them, name the log that it was fitted to: --history LOG"
         )
     elif scored.counted is not None:
-        console.say(f"baselines of users are fitted on {scored.counted:,} sessions before the test")
+        console.say(f"baselines of users are fitted on {scored.counted_sessions()}")
     if as_json:
         typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
         return
     begin = when(scored.system.notes["cuts"])
-    lost = f"; {scored.unknown:,} clicks on unknown items are ignored" if scored.unknown else ""
+    lost = f"; ignored clicks on unknown items: {scored.unknown:,}" if scored.unknown else ""
     console.say(
-        f"{scored.sessions:,} of {scored.all_sessions:,} sessions begin after the training and validation of this "
-        f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
+        f"sessions that begin after the training and validation of this model (from {begin} on): "
+        f"{scored.sessions:,} of {scored.all_sessions:,}, {scored.document['samples']:,} of them scored{lost}"
     )
     console.results(scored.results, scored.document["system"])
     console.verdict(scored.results, scored.document["system"])
@@ -323,7 +331,7 @@ def recommend(
     times: Annotated[
         list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
     ] = None,
-    unknown: Annotated[str, typer.Option(help="Treatment of unknown items: raise, warn or ignore.")] = "raise",
+    unknown: Annotated[Unknown, typer.Option(help="Treatment of unknown items.")] = Unknown.error,
     as_json: Json = False,
 ) -> None:
     """Recommend the next items of sessions; the sessions may be new."""
@@ -474,7 +482,7 @@ def _sessions_of(model: Trained, texts: Sequence[str]) -> list[list[str]]:
 
     known, sessions = {str(one) for one in model.items.ids}, []
     for text in texts:
-        parts = [part for part in session_of(text, known) if part]
+        parts = session_of(text, known)
         unmarked = "," not in text and '"' not in text
         if unmarked and len(parts) > 1 and not knows_any(model.items, parts):
             raise InputError(
@@ -506,7 +514,7 @@ def _owners(model: Trained, user: str | None, sessions: int) -> list[str] | None
 
 
 def _known_sessions(model: Trained, user: str | None, history: Path | None) -> EventLog | None:
-    """The log of ``--history``; prints how many of the user's sessions are read."""
+    """The log of ``--history`` and the sessions that the model keeps; prints how many of the user's are read."""
     from graphmeta.cli.evaluate_job import read_like
     from graphmeta.sampling.given_histories import given_earlier
     from graphmeta.sampling.user_histories import UserHistories
@@ -522,10 +530,8 @@ def _known_sessions(model: Trained, user: str | None, history: Path | None) -> E
         return None
     log = None if history is None else read_like(model, history)
     if log is not None and model.histories is not None:
-        model.histories, _ = UserHistories.together(
-            model.histories, log.aligned_to(model.items, log.users), stacklevel=5
-        )
-        log = None
+        own = log.aligned_to(model.items, log.users)
+        log = UserHistories.together(model.histories, own, stacklevel=5)[0].log()
     earlier = given_earlier(log, [user], items=model.items, kept=model.histories)
     if earlier is None or not earlier.sessions[0]:
         ids = [] if earlier is None else [str(one) for one in earlier.histories.users.ids]
@@ -535,7 +541,7 @@ def _known_sessions(model: Trained, user: str | None, history: Path | None) -> E
         console.say(f"note: no session of user {user!r} is known, so nothing is adapted; {remedy}")
     else:
         sessions, events = int(earlier.sessions[0]), int(earlier.events[0])
-        console.say(f"user {user}: {sessions:,} earlier session{'s' * (sessions != 1)}, {events:,} events")
+        console.say(f"user {user}: {counted(sessions, 'earlier session')}, {counted(events, 'event')}")
     return log
 
 

@@ -157,7 +157,12 @@ def _notes(job: Job, plan: Plan, log: EventLog, split: Split, history: list[Repo
         "rules": asdict(job.rules),
         "cuts": cuts(log, split),
         "source": job.source,
-        "training": {"sessions": train.num_sessions, "events": train.num_events, "items": train.num_items},
+        "training": {
+            "sessions": train.num_sessions,
+            "events": train.num_events,
+            "items": train.num_items,
+            "validation_sessions": split.valid.num_sessions if CATALOGUE[plan.system].held_out else 0,
+        },
         "graphmeta": _version(),
         "date": date.today().isoformat(),
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from graphmeta.errors import counted
 from graphmeta.evaluation.compare import Comparison
 from graphmeta.evaluation.lists import hit_and_mrr, lengths, shown
 from graphmeta.evaluation.protocol import when
@@ -37,8 +38,13 @@ def _measures(found: Iterable[str]) -> dict[str, str]:
 
 def _new_items(number: int) -> str:
     if number:
-        return f"{number:,} items without training events are ranked by their attributes"
+        return f"Items without training events that are ranked by their attributes: {number:,}"
     return "Items without training events are ignored and never recommended"
+
+
+def _refitted(seen: Mapping[str, int]) -> str:
+    held_out = seen.get("validation_sessions")
+    return f"; after the choice of the epoch also {counted(held_out, 'validation session')}" if held_out else ""
 
 
 def card(system: System, results: Comparison) -> str:
@@ -60,15 +66,16 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 ## What it is
 
 - `{entry.name}`: {entry.paper}; equations {entry.equations}; family: {entry.family}; width {notes["width"]}.
-- It reads the items of a session, oldest first, and ranks its {own.candidates:,} items as the next one.
+- It reads the items of a session, oldest first, and ranks its {counted(own.candidates, "item")} as the next one.
 - Adapted to a session's own clicks: {entry.adapts}.
 
 ## Trained on
 
-- {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items.
-- Excluded: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
+- {notes["source"]}: {counted(seen["sessions"], "session")}, {counted(seen["events"], "event")}, \
+{counted(seen["items"], "item")}{_refitted(seen)}.
+- Excluded: items with fewer than {counted(rules["min_item_support"], "event")}, sessions with fewer than \
 {rules["min_session_length"]}.
-- {notes["epochs"]} epochs, epoch {notes["best_epoch"]} chosen; seed {notes["seed"]}.
+- {counted(notes["epochs"], "epoch")}, epoch {notes["best_epoch"]} chosen; seed {notes["seed"]}.
 
 ## Splits
 
@@ -77,7 +84,8 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 
 ## Metrics
 
-The last item of {own.samples:,} test sessions, ranked among all {own.candidates:,}; ties: {own.ties}; as fractions.
+The last item of {counted(own.samples, "test session")}, ranked among all {own.candidates:,}; ties: {own.ties}; \
+as fractions.
 
 | | {" | ".join(measures.values())} |
 |---|{"---|" * len(measures)}

@@ -15,8 +15,8 @@ import pandas as pd
 
 from graphmeta.data.column_types.values import text
 from graphmeta.data.columns import column
-from graphmeta.data.read_options import ReadOptions, Source, table_of
-from graphmeta.errors import InputError
+from graphmeta.data.read_options import ReadOptions, Source, likely_separator, separator_remedy, table_of
+from graphmeta.errors import InputError, counted
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".dat": "\t"}
 _UNUSED = "\x1f"  # the ASCII unit separator, for separators of several characters
@@ -68,9 +68,11 @@ def _parse(path: Path, options: ReadOptions) -> pd.DataFrame:
         remedy = "save it as UTF-8 CSV, TSV or Parquet, or name its encoding (encoding, --encoding)"
         if isinstance(error, pd.errors.ParserError):
             remedy = "correct the line, or drop such rows (drop_bad_rows, --drop-bad-rows)"
+            remedy += _other_separator(path, options)
         raise InputError(f"{path}: not a readable table ({reason}); {remedy}") from None
     if not isinstance(frame.index, pd.RangeIndex):
-        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
+        other = _other_separator(path, options)
+        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column{other}")
     if not options.header:
         frame.columns = [str(number + 1) for number in range(frame.shape[1])]
     return frame
@@ -102,8 +104,8 @@ def _parquet(path: Path) -> pd.DataFrame:
 def _text_table(path: Path, suffix: str, options: ReadOptions) -> pd.DataFrame:
     separator = options.sep
     if separator is None:
-        first = pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding)
-        separator = _separator(str(first.columns[0]), _SEPARATORS.get(suffix, ","))
+        usual = _SEPARATORS.get(suffix, ",")
+        separator = likely_separator(_first_line(path, options), usual) or usual
     given: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""], "sep": separator}
     given["header"] = "infer" if options.header else None
     source: Path | StringIO = path
@@ -120,21 +122,27 @@ def _text_table(path: Path, suffix: str, options: ReadOptions) -> pd.DataFrame:
     skipped = re.findall(r"[Ss]kipping line (\d+)", "\n".join(str(one.message) for one in found))
     if skipped:
         warnings.warn(
-            f"{path.name}: {len(skipped):,} lines have more fields than the table and are dropped "
+            f"{path.name}: dropped, because they have more fields than the table: {counted(len(skipped), 'line')} "
             f"(the first: line {skipped[0]})",
             stacklevel=2,
         )
     return frame
 
 
+def _first_line(path: Path, options: ReadOptions) -> str:
+    return str(pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding).columns[0])
+
+
+def _other_separator(path: Path, options: ReadOptions) -> str:
+    """A remedy for a given separator, if the first line seems to have another one."""
+    if options.sep is None:
+        return ""
+    line = _first_line(path, options)
+    if (first := likely_separator(line, options.sep, rare="~ ")) == options.sep:
+        first = likely_separator(line.replace(options.sep, ""), rare="~")
+    return f"; {separator_remedy(first)}" if first is not None else ""
+
+
 def _decoded(path: Path, encoding: str) -> str:
     content = path.read_bytes()
     return (gzip.decompress(content) if path.name.endswith(".gz") else content).decode(encoding)
-
-
-def _separator(first: str, usual: str) -> str:
-    """The separator of the file type, unless the first line contains only another one, or ``::`` most often."""
-    marks = (usual, ",", "\t", ";", "|")
-    if first.count("::") >= max(1, *(first.count(mark) for mark in marks)):
-        return "::"
-    return next((mark for mark in marks if mark in first), usual)

@@ -107,13 +107,13 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
         if begins_anew:
             warnings.warn(
                 f"session {kept['last_session_before_test']} has other clicks than in the model's training log, so "
-                f"session ids begin anew and all {log.num_sessions:,} sessions count as new; if some were trained on, "
+                f"session ids begin anew and all {log.num_sessions:,} of them count as new; if some were trained on, "
                 f"pass the others only",
                 stacklevel=2,
             )
     if not new.any():
         raise InputError(
-            f"all {log.num_sessions} sessions begin before {when(kept)}, the model's training and validation cut; "
+            f"no session of {log.num_sessions:,} begins after {when(kept)}, the model's training and validation cut; "
             f"pass later ones"
         )
     return log.of_sessions(new)

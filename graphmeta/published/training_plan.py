@@ -16,7 +16,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, last_sessions
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import lengths
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
@@ -109,7 +109,7 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
         best = max(report.epoch for report in reports if report.best) + 1
         known = merged(split.train, split.valid)
         every = replace(split, train=known, valid=split.valid.select(np.zeros(split.valid.num_events, dtype=bool)))
-        say(f"refitting the base model ({first.system}) on all sessions before the test, {best} epochs:")
+        say(f"refitting the base model ({first.system}) on all sessions before the test, {counted(best, 'epoch')}:")
         whole = replace(first, recipe=replace(first.recipe, epochs=best))
         base, histories[f"{first.system} (refitted)"] = train_stage(whole, every, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.data.tables import EntityTable, locate
-from graphmeta.errors import InputError, nearest, plain
+from graphmeta.errors import InputError, counted, nearest, plain
 from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.user_histories import Earlier
 
@@ -21,8 +21,8 @@ _FEW = 5000  # ids that are compared letter by letter for a suggestion
 NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
 
 NO_KNOWN_USER = (
-    "this system reads users alone, and this session's is unknown: all items have the same score; pass a user= of its "
-    "training log, recommend popular items, or fit it again on a log with this user"
+    "this system reads users alone, and this session's is unknown: all items have the same score; name one of its "
+    "training log (user=, --user), recommend popular items, or fit it again on a log with this user"
 )
 
 
@@ -150,7 +150,7 @@ def _numbers(items: EntityTable, session: list[Any], unknown: str, number: int) 
             f"{where}item {missing[0]!r} is not known to this model ({len(missing)} unknown); {meant}{remedy}"
         )
     if missing and unknown == "warn":
-        warnings.warn(f"{len(missing)} unknown items are skipped, the first: {missing[0]!r}", stacklevel=5)
+        warnings.warn(f"skipped: {counted(len(missing), 'unknown item')}, the first {missing[0]!r}", stacklevel=5)
     return rows
 
 

@@ -108,7 +108,7 @@ class SystemServing(SystemScores):
             self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown, earlier=earlier
         )
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
-            warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
+            warnings.warn("this system reads dwell times; pass the click times (times=, --times)", stacklevel=2)
         found: list[list[Recommendation]] = [[] for _ in queries.rows]
         size = _SCORES // (4 * self.num_items * (_FEATURES if self.reads_history else 1))
         for places, samples in queries.batches(max(1, size), max_length=self.max_length):
