@@ -48,6 +48,7 @@ from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
+from tests.catalogue import sized
 from tests.option_values import changed
 
 LOG, RATED = fake_log(sessions=60, length=14), fake_ratings()
@@ -67,7 +68,7 @@ def queries_of(name: str) -> Any:
 def built(name: str, **arguments: Any) -> System:
     torch.manual_seed(0)
     log = log_of(name)
-    system = build(name, log.items, users=log.users, **{"width": 6, **arguments}).eval()
+    system = build(name, log.items, users=log.users, **{**sized(name, 6), **arguments}).eval()
     system.fit_statistics(log)
     return system
 
@@ -108,7 +109,7 @@ def test_function_and_build_make_the_same_system(name: str) -> None:
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
     if entry.base is None:
-        direct = entry.function(log.items, **people, width=6)
+        direct = entry.function(log.items, **people, **sized(name, 6))
     else:
         seen = log.items.without("categorical", "several") if entry.items_only else log.items
         base = build(entry.base, seen, users=log.users, width=6)

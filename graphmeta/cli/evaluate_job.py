@@ -65,8 +65,9 @@ class Scored:
 
     def counted_sessions(self) -> str:
         """The number and the part of these sessions: systems that hold out a part are refitted on it."""
-        held_out = CATALOGUE[self.system.notes["system"]].held_out
+        cuts, held_out = self.system.notes["cuts"], CATALOGUE[self.system.notes["system"]].held_out
         part = "before the test" if held_out else "of the training part, before the validation"
+        part = "before the end of the model's log" if cuts["valid_from"] == cuts["test_from"] else part
         return f"{counted(self.counted or 0, 'session')} {part}"
 
 

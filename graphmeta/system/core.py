@@ -49,6 +49,7 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
     shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler")
     reads_tasks = True
+    has_weights = True  # whether it is trained, not only fitted by counting
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
     histories: UserHistories | None = None  # the users' sessions of the log given to fit_statistics, if it reads these

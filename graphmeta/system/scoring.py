@@ -12,6 +12,7 @@ from graphmeta.adapt.budget import chunks, estimate, measure, needs_measuring
 from graphmeta.adapt.step import RatesPerStep
 from graphmeta.adapt.twin import Twin
 from graphmeta.errors import InputError, check_whole
+from graphmeta.protocols import ScoresInBlocks
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks, TaskSizes
 from graphmeta.system.inputs import SystemInputs
@@ -99,9 +100,14 @@ class SystemScores(SystemInputs):
         return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
-        """The samples, split into chunks of as many tasks as the adaptation takes at once."""
+        """The samples, split into chunks of as many tasks as the adaptation takes at once; for scores without one, of
+        as many samples as a part asks for (:class:`~graphmeta.protocols.ScoresInBlocks`).
+        """
         if self.adaptation is None:
-            return [samples]
+            least = min((m.samples_at_once for m in self.modules() if isinstance(m, ScoresInBlocks)), default=None)
+            if not score or least is None or len(samples) <= least:
+                return [samples]
+            return [samples.take(slice(begin, begin + least)) for begin in range(0, len(samples), least)]
         samples = self._with_support(samples)
         if len(samples) < 2:
             return [samples]

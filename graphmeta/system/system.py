@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from graphmeta.build_spec import FORMAT
 from graphmeta.data.tables import EntityTable, same_ids
@@ -95,6 +96,10 @@ class System(SystemServing):
         if self.histories is not None:
             self.histories = replace(self.histories, items=joined)
 
+    def notes_to_save(self, *, keep_histories: bool) -> dict[str, Any]:
+        """The notes that a model folder holds."""
+        return self.notes
+
     def save(self, folder: str | Path, *, keep_histories: bool = False) -> None:
         """Write weights, vocabulary and notes to a folder atomically: safetensors and JSON with checksums.
 
@@ -111,7 +116,7 @@ class System(SystemServing):
             "format": FORMAT,
             "spec": None if self.spec is None else vars(self.spec),
             "limits": self.limits,
-            "notes": self.notes,
+            "notes": self.notes_to_save(keep_histories=keep_histories),
             "items": self.items.to_json(),
             "users": None if self.users is None else self.users.to_json(),
         }
