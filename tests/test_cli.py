@@ -20,13 +20,14 @@ from typer.main import get_command
 
 from graphmeta.cli.commands import app, main
 from graphmeta.cli.options import FileOptions, LogOptions
-from graphmeta.cli.recommend_job import sessions_of
+from graphmeta.cli.recommend_job import known_sessions, sessions_of
 from graphmeta.data.graph_files import load_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.systems import systems
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, state_hash
 from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
@@ -184,7 +185,7 @@ def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
     frame["at"] += 10**7
     frame.to_csv(tmp_path / "later.csv", index=False)
     assert main(["evaluate", str(fitted), str(tmp_path / "later.csv")]) == 0
-    assert "120 of 120 sessions" in capsys.readouterr().err
+    assert "): 120 of 120, " in capsys.readouterr().err
     frame["at"] -= 2 * 10**7
     frame.to_csv(tmp_path / "earlier.csv", index=False)
     assert main(["evaluate", str(fitted), str(tmp_path / "earlier.csv")]) == 2
@@ -196,7 +197,7 @@ def test_a_small_catalogue_has_shorter_lists(files: Path, tmp_path: Path, capsys
     frame.assign(iid=frame["iid"].str[:2]).to_csv(tmp_path / "few.csv", index=False)  # ten items
     assert main(plain(tmp_path / "few.csv", tmp_path / "out", "--time", "at", *EVERY)) == 0
     told = capsys.readouterr()
-    assert "note: there are only 10 items to rank, so lists of 5 are measured instead of 5, 20" in told.err
+    assert "note: only 10 items can be ranked, so lists of 5 are measured instead of 5, 20" in told.err
     assert "Hit@5 / MRR@5 in %, by context length" in told.out and "@20" not in told.out
     written = measured(tmp_path / "out")
     assert {"hit@5", "mrr@5", "ndcg@5"} <= written.keys() and "hit@20" not in written
@@ -609,7 +610,11 @@ def test_warnings_are_notes_of_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     frame = events()
     pd.concat([frame, frame[:2]]).to_csv(tmp_path / "twice.csv", index=False)
     assert main(["graph", str(tmp_path / "twice.csv"), *COLUMNS, "--time", "at", "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().err.splitlines()[0].startswith("note: 2 rows repeat")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[0]
+        .startswith("note: dropped, because they repeat an earlier row in every column: 2 rows")
+    )
 
 
 def test_attributes_that_the_system_does_not_read_are_noted(files: Path, tmp_path: Path, capsys):
@@ -700,6 +705,7 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     assert said.startswith(f"user u3: {known} earlier sessions") and given == kept
     nobody, said = offered(capsys, str(tmp_path / "plain"), *command)
     assert "no --user" in said and nobody == plain
+    keeps_its_histories(tmp_path / "kept" / "model", files / "events.csv")
     assert main(["recommend", str(tmp_path / "kept"), "--session", "", "--user", "u3"]) == 0
     assert "The first item of a session" in capsys.readouterr().out
     for folder, user, remedy in (("kept", "U3", "mean 'u3'"), ("kept", "u33", "check the id"), ("plain", "u3", "FILE")):
@@ -716,6 +722,15 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
         assert main(given) == 2
         assert re.search(r"renamed.csv: no column .*rename .*item 'iid', session 'sid'", capsys.readouterr().err)
     measured_beside(metrics, tmp_path, files, capsys)
+
+
+def keeps_its_histories(folder: Path, more: Path) -> None:
+    """``--history`` is joined with the sessions of the model, which stays as it is."""
+    model = load(folder)
+    before, own = model.histories, int(model.histories.for_users(["u3"]).sessions[0])
+    joined = known_sessions(model, "u3", more, lambda line: None)
+    assert model.histories is before and int(UserHistories.of(joined).for_users(["u3"]).sessions[0]) == own > 0
+    assert model.recommend(["i1"], 5, user="u3", history=joined) == model.recommend(["i1"], 5, user="u3")
 
 
 def measured_beside(metrics: dict, folder: Path, files: Path, capsys: pytest.CaptureFixture) -> None:

@@ -57,7 +57,7 @@ def test_a_catalogue_below_the_lists_is_compared_with_shorter_ones():
     log = fake_log(sessions=30, items=10, length=4)
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=4).eval()
-    with pytest.warns(UserWarning, match="only 10 items to rank, so lists of 5 are measured instead of 5, 20"):
+    with pytest.warns(UserWarning, match="only 10 items can be ranked, so lists of 5 are measured instead of 5, 20"):
         found = compare(system, last_clicks(log), past=log, models=baselines(log), bar=lambda rows, _: rows)
     for one in found.values():
         assert sorted(one.metrics) == ["hit@5", "mrr@5", "ndcg@5"]

@@ -74,7 +74,7 @@ def test_exclude_seen(system):
 def test_unknown_items(system):
     with pytest.raises(InputError, match="'nope' is not known.*unknown='ignore'"):
         system.recommend(["i3", "nope"])
-    with pytest.warns(UserWarning, match="1 unknown items are skipped, the first: 'nope'"):
+    with pytest.warns(UserWarning, match="skipped: 1 unknown item, the first 'nope'"):
         warned = system.recommend(["i3", "nope"], unknown="warn")
     assert warned == system.recommend(["i3", "nope"], unknown="ignore") == system.recommend(["i3"])
     with pytest.raises(InputError, match="'nope' is not known"):

@@ -78,7 +78,7 @@ def test_indices_that_a_scorer_without_ids_lacks_are_refused() -> None:
 
 def test_sessions_in_separate_blocks_are_noted_without_times() -> None:
     frame = pd.DataFrame({"s": [0, 0, 1, 1, 0, 0, 1], "i": list("abcdefg"), "t": range(7)})
-    with pytest.warns(UserWarning, match=r"^2 of 2 sessions are in separate blocks of rows \(the first: 0\)"):
+    with pytest.warns(UserWarning, match=r"^sessions in separate blocks of rows: 2 of 2 \(the first: 0\)"):
         EventLog.read(frame, session="s", item="i")
     EventLog.read(frame, session="s", item="i", time="t")  # warnings are errors: with times rows may be in any order
     EventLog.read(frame.iloc[:4], session="s", item="i")

@@ -173,7 +173,7 @@ def run(
     _ready(system, out, users=True, overwrite=existing.overwrite)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
-    console.say("the bundled dataset: " + console.sizes(log, split))
+    console.say("the bundled dataset: " + console.sizes(log, split, rules))
     console.statistics(build_graph(split.train), "The graph of the training part")
     recipe = replace(Recipe.auto.of(epochs=epochs), refit=False)
     plan = Plan(system, width, seed, recipe, max_support, max_length, device="auto")
@@ -285,7 +285,7 @@ def fit(
     if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
-    console.say(f"{name}: " + console.sizes(log, split))
+    console.say(f"{name}: " + console.sizes(log, split, rules))
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
     plan = training.plan(limits, users=users)
@@ -323,15 +323,15 @@ def evaluate(
             "of users; to compare with them, name the log that it was fitted to: --history LOG"
         )
     elif scored.counted is not None:
-        console.say(f"baselines of users are fitted on {scored.counted:,} sessions before the test")
+        console.say(f"baselines of users are fitted on {scored.counted_sessions()}")
     if as_json:
         typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
         return
     begin = when(scored.system.notes["cuts"])
-    lost = f"; {scored.unknown:,} clicks on unknown items are ignored" if scored.unknown else ""
+    lost = f"; ignored clicks on unknown items: {scored.unknown:,}" if scored.unknown else ""
     console.say(
-        f"{scored.sessions:,} of {scored.all_sessions:,} sessions begin after the training and validation of this "
-        f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
+        f"sessions that begin after the training and validation of this model (from {begin} on): "
+        f"{scored.sessions:,} of {scored.all_sessions:,}, {scored.document['samples']:,} of them scored{lost}"
     )
     console.results(scored.results, scored.document["system"])
     console.verdict(scored.results, scored.document["system"])

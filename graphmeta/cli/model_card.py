@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from graphmeta.errors import counted
 from graphmeta.evaluation.compare import Comparison
 from graphmeta.evaluation.lists import hit_and_mrr, lengths, shown
 from graphmeta.evaluation.protocol import when
@@ -38,7 +39,7 @@ def _measures(found: Iterable[str]) -> dict[str, str]:
 
 def _new_items(number: int) -> str:
     if number:
-        return f"{number:,} items without training events are ranked by their attributes"
+        return f"Items without training events that are ranked by their attributes: {number:,}"
     return "Items without training events are ignored and never recommended"
 
 
@@ -55,7 +56,8 @@ def _split(notes: Mapping[str, Any]) -> str:
     if measured is not None:
         seen = measured["training"]
         lines.append(
-            f"- The epoch was chosen, and the metrics measured, with a model trained on {seen['sessions']:,} sessions. "
+            f"- The epoch was chosen, and the metrics measured, with a model trained on "
+            f"{counted(seen['sessions'], 'session')}. "
             f"This model was then trained again from the start on all sessions, with the same settings."
         )
     lines.append(f"- `graphmeta evaluate` scores only sessions that begin after {when(notes['cuts'])}.")
@@ -70,7 +72,8 @@ def _measured(results: Comparison, names: Mapping[str, str], ranked: str) -> str
         for name, title in names.items()
     )
     verdict = results.verdict(names)
-    return f"""The last item of {own.samples:,} test sessions, ranked among {ranked}; ties: {own.ties}; as fractions.
+    tests = counted(own.samples, "test session")
+    return f"""The last item of {tests}, ranked among {ranked}; ties: {own.ties}; as fractions.
 
 | | {" | ".join(measures.values())} |
 |---|{"---|" * len(measures)}
@@ -91,11 +94,11 @@ def card(system: System, results: Comparison | None) -> str:
     trained = (
         "counted once"
         if entry.counts
-        else f"{notes['epochs']} epochs, epoch {notes['best_epoch']} chosen; seed {notes['seed']}"
+        else f"{counted(notes['epochs'], 'epoch')}, epoch {notes['best_epoch']} chosen; seed {notes['seed']}"
     )
     measured = "Not measured: there was no test part.\n"
     if results is not None:
-        ranked = f"{results['system'].candidates:,} items"
+        ranked = counted(results["system"].candidates, "item")
         measured = _measured(results, titles(entry.name, results), ranked)
     return f"""# {entry.name}: which item comes next
 
@@ -104,13 +107,14 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 ## What it is
 
 - `{entry.name}`: {entry.paper}; equations {entry.equations}; family: {entry.family}{width}.
-- It reads the items of a session, oldest first, and ranks its {system.num_items:,} items as the next one.
+- It reads the items of a session, oldest first, and ranks its {counted(system.num_items, "item")} as the next one.
 - Adapted to a session's own clicks: {entry.adapts}.
 
 ## Trained on
 
-- {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items.
-- Excluded: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
+- {notes["source"]}: {counted(seen["sessions"], "session")}, {counted(seen["events"], "event")}, \
+{counted(seen["items"], "item")}.
+- Excluded: items with fewer than {counted(rules["min_item_support"], "event")}, sessions with fewer than \
 {rules["min_session_length"]}.
 - {trained[0].upper()}{trained[1:]}.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,17 @@ History = Annotated[
     Path | None,
     typer.Option("--history", help="Log with users' earlier sessions, in the columns that fit has read."),
 ]
-Unknown = Annotated[str, typer.Option(help="Treatment of unknown items: raise, warn or ignore.")]
+
+
+class Treatment(StrEnum):
+    """What is done with items unknown to the model."""
+
+    error = "raise"
+    warn = "warn"
+    ignore = "ignore"
+
+
+Unknown = Annotated[Treatment, typer.Option(help="Treatment of unknown items.")]
 _SESSION = (
     "Item ids, oldest first, separated by commas, or by blanks if no id has one; ids with commas in quotes: "
     "'\"a, b\",c'"
@@ -39,7 +50,7 @@ class GivenSessions:
     times: Annotated[
         list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
     ] = None
-    unknown: Unknown = "raise"
+    unknown: Unknown = Treatment.error
     as_json: Json = False
 
 
@@ -229,7 +240,7 @@ def explain(
     user: User = None,
     history: History = None,
     times: Annotated[str | None, typer.Option("--times", help="Times of the clicks in seconds.")] = None,
-    unknown: Unknown = "raise",
+    unknown: Unknown = Treatment.error,
     as_json: Json = False,
 ) -> None:
     """Explain the score of an item in a session.

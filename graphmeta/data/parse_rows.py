@@ -43,7 +43,7 @@ def parse_rows(
                 frame = frame.loc[~bad.wrong]
     if reasons:
         listed = ", ".join(f"{reason} in {n:,} (the first: row {row + 1})" for reason, (row, n) in reasons.items())
-        warnings.warn(f"{size - len(frame):,} of {size:,} rows are dropped: {listed}", stacklevel=4)
+        warnings.warn(f"dropped rows: {size - len(frame):,} of {size:,}: {listed}", stacklevel=4)
     for question in questions:
         warnings.warn(question.message, stacklevel=4)
     return frame, found

@@ -12,7 +12,7 @@ import pandas as pd
 
 from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import COMPARED_KS, lengths, lists_below, shorter, shown
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import KNOWN_SESSIONS, Result, evaluate
@@ -118,7 +118,9 @@ class Comparison(dict[str, Result]):
         ]
         if not others:
             return None
-        return f"{names['system']} is behind {'; '.join(others)} on the same {self['system'].samples:,} samples"
+        return (
+            f"{names['system']} is behind {'; '.join(others)} on the same {counted(self['system'].samples, 'sample')}"
+        )
 
     def __str__(self) -> str:
         """The metrics of all, and in the last line what is ahead of the system."""

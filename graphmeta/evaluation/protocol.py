@@ -119,7 +119,7 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
         if begins_anew:
             warnings.warn(
                 f"session {kept['last_session_before_test']} has other clicks than in the model's training log, so "
-                f"session ids begin anew and all {log.num_sessions:,} sessions count as new; if some were trained on, "
+                f"session ids begin anew and all {log.num_sessions:,} of them count as new; if some were trained on, "
                 f"pass the others only",
                 stacklevel=2,
             )
@@ -127,7 +127,9 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
         whole = kept["valid_from"] == kept["test_from"]
         cut = "when the log of the model ends" if whole else "the model's training and validation cut"
         remedy = ", or fit with --no-refit to evaluate the model that was measured" if whole else ""
-        raise InputError(f"all {log.num_sessions} sessions begin before {when(kept)}, {cut}; pass later ones{remedy}")
+        raise InputError(
+            f"no session of {log.num_sessions:,} begins after {when(kept)}, {cut}; pass later ones{remedy}"
+        )
     return log.of_sessions(new)
 
 

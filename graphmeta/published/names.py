@@ -83,18 +83,19 @@ def check_name(name: Any, known: Iterable[str]) -> None:
     if name in known:
         return
     if not isinstance(name, str):
-        raise InputError(f"{name!r} is not the name of a system; gm.systems() lists them")
+        raise InputError(f"{name!r} is not the name of a system; {_LIST}")
     rest = others()
     if name in rest:
         raise InputError(f"{name} is not in the catalogue: it is a {_KINDS[rest[name].kind]}; {_how(rest[name])}")
     near = nearest(name, [*known, *rest])
     below = [one for one in known if plain(name) and plain(one).startswith(plain(name))]
-    meant = f"did you mean {near!r}? (gm.systems() lists all)" if near else "gm.systems() lists all"
+    meant = f"did you mean {near!r}? " if near else ""
     if near is None and below:
-        meant = f"did you mean one of {', '.join(below)}? (gm.systems() lists all)"
-    raise InputError(f"no system is called {name!r}; {meant}")
+        meant = f"did you mean one of {', '.join(below)}? "
+    raise InputError(f"no system is called {name!r}; {meant}{_LIST}")
 
 
+_LIST = "gm.systems() (`graphmeta systems`) lists all"
 _KINDS = {"cross-domain": "cross-domain rating model", "rating baseline": "rating baseline"}
 
 

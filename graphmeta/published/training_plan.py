@@ -17,7 +17,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, last_sessions
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import lengths
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
@@ -143,7 +143,8 @@ def train_plan(
         whole = replace(first, recipe=chosen[first.system])
         known = merged(split.train, split.valid)
         every = replace(split, train=known, valid=split.valid.select(np.zeros(split.valid.num_events, dtype=bool)))
-        say(f"refitting the base model ({first.system}) on all sessions before the test, {whole.recipe.epochs} epochs:")
+        epochs = counted(whole.recipe.epochs or 0, "epoch")
+        say(f"refitting the base model ({first.system}) on all sessions before the test, {epochs}:")
         base = train_stage(f"{first.system} (refitted)", whole, every, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(known)
@@ -161,7 +162,7 @@ def refit(
     """
     nothing = log.select(np.zeros(log.num_events, dtype=bool)).aligned_to(log.items, log.users)
     rest = checkpoint.folder / REFIT
-    say(f"training again on all {log.num_sessions:,} sessions, for as many epochs as were best:")
+    say(f"training again on all sessions ({log.num_sessions:,}), for as many epochs as were best:")
     again = train_plan(
         plan,
         Split(log, nothing, nothing),

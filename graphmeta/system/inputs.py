@@ -30,7 +30,9 @@ class SystemInputs(SystemCore):
             InputError: users as tasks, and a log without users.
         """
         if self.adaptation is not None and self.adaptation.support.reads_history and log.users is None:
-            raise InputError("tasks are users, and the log has none; name its user column when reading it (user=)")
+            raise InputError(
+                "tasks are users, and the log has none; name its user column when reading it (user=, --user)"
+            )
         return self.with_history(self.samples(log, max_length=self.max_length), log)
 
     def fit_statistics(self, log: EventLog) -> None:

@@ -106,7 +106,7 @@ class SystemServing(SystemScores):
             self.items, sessions, known_users=self.users, users=users, times=times, unknown=unknown, earlier=earlier
         )
         if times is None and any(isinstance(part, ReadsTimes) for part in self.modules()):
-            warnings.warn("this system reads dwell times; pass the click times (times=)", stacklevel=2)
+            warnings.warn("this system reads dwell times; pass the click times (times=, --times)", stacklevel=2)
         return ranked(self._whole, queries, Wanted(int(k), filters, unknown), adapting)
 
     def similar(

@@ -112,8 +112,8 @@ def test_progress_shows_bars_and_epochs(capsys):
 @pytest.mark.parametrize(
     ("data", "name", "line"),
     [
-        (SPLIT, "SR-GNN", "no system is called 'SR-GNN'; did you mean 'sr_gnn'? (gm.systems() lists all)"),
-        (SPLIT, "sasrec", "no system is called 'sasrec'; gm.systems() lists all"),
+        (SPLIT, "SR-GNN", "no system is called 'SR-GNN'; did you mean 'sr_gnn'? gm.systems() (`graphmeta "),
+        (SPLIT, "sasrec", "no system is called 'sasrec'; gm.systems() (`graphmeta systems`) lists all"),
         (SPLIT, "item_mean", "item_mean is not in the catalogue: it is a rating baseline; fit it with "),
         (SPLIT, "catn", "cross-domain rating model; see graphmeta.published.models.cross_domain.catn"),
         (SPLIT, "melu_rating", "melu_rating predicts ratings, not the next item"),
