@@ -53,6 +53,7 @@ _HOME = {
     "Adam": "graphmeta.training.optimizers",
     "TrainingRecipe": "graphmeta.training.recipes",
     "FULL_SOFTMAX": "graphmeta.training.recipes",
+    "Callback": "graphmeta.training.callbacks",
     "evaluate": "graphmeta.evaluation.ranking",
     "evaluate_next_basket": "graphmeta.evaluation.next_basket",
     "load": "graphmeta.published.load",

@@ -36,6 +36,7 @@ from graphmeta.sampling.tasks import Tasks as Tasks
 from graphmeta.sampling.user_histories import UserHistories as UserHistories
 from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
+from graphmeta.training.callbacks import Callback as Callback
 from graphmeta.training.loop import train as train
 from graphmeta.training.optimizers import Adam as Adam
 from graphmeta.training.recipes import FULL_SOFTMAX as FULL_SOFTMAX

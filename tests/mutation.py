@@ -3,12 +3,10 @@
     python -m tests.mutation [--number 60] [--seed 0] [--jobs 2] [--only PART]    (or: make mutants)
 
 Mutants are sampled in equal numbers from the areas of :data:`~tests.mutants.AREAS`, without messages, annotations and
-docstrings. The tests of their modules (:data:`TESTS`) are collected once and run once without a mutant, which gives the
-seconds of each test and the functions that it calls. A mutant then runs in a forked process, in which its function is
-replaced: the tests that call it, the quickest first, until one fails. A mutant outside of functions, or of a function
-that is called when tests are collected, is imported anew instead, with all tests of its module. The files on disk do
-not change. A mutant that no test notices survives; those in ``tests/equivalent_mutants.txt`` behave as the original.
-Exit code 1 if fewer than 95 in 100 of the others are killed.
+docstrings. The tests of their modules (:data:`TESTS`) are collected once. A mutant runs in a forked process in which
+its function is replaced: the tests of its module, in the order of the list, until one fails, which takes seconds; all
+of them if it survives. A mutant outside of functions is imported anew instead. The files on disk do not change. Those
+in ``tests/equivalent_mutants.txt`` behave as the original. Exit code 1 if fewer than 95 in 100 others are killed.
 """
 
 from __future__ import annotations
@@ -76,31 +74,6 @@ def files_of(path: str) -> list[str]:
     return [f"tests/{one}" for one in TESTS[key]]
 
 
-def key(path: str, name: str) -> str:
-    """A function, as :class:`Calls` names it."""
-    return f"{path} {name.replace('.<locals>', '')}"
-
-
-class Calls:
-    """The functions of the library that are called within it."""
-
-    def __init__(self) -> None:
-        self.found: set[str] = set()
-        self.inside = f"{ROOT / 'graphmeta'}{os.sep}"
-
-    def __enter__(self) -> set[str]:
-        sys.settrace(self.trace)
-        return self.found
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def trace(self, frame: Any, event: str, arg: Any) -> None:  # noqa: ARG002
-        code = frame.f_code
-        if code.co_filename.startswith(self.inside):
-            self.found.add(key(os.path.relpath(code.co_filename, ROOT), code.co_qualname))
-
-
 def codes(code: CodeType) -> Iterator[CodeType]:
     """The code objects of a module, in a fixed order."""
     yield code
@@ -166,14 +139,12 @@ def tested_anew(path: str, source: str) -> list[str]:
 
 
 class Failed:
-    """A plugin of pytest: names and seconds of tests."""
+    """A plugin of pytest: the names of the tests that fail."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
         if report.failed:
             self.names.append(report.nodeid)
 
@@ -184,24 +155,25 @@ class Mutation:
     def __init__(self, chosen: list[Mutant], jobs: int, seconds: float) -> None:
         self.chosen, self.jobs, self.seconds = chosen, jobs, seconds
         self.kinds: list[str] = []
-        self.failed, self.collecting = Failed(), Calls()
+        self.failed = Failed()
 
     def pytest_collection(self) -> None:
-        self.collecting.__enter__()
+        from hypothesis import Phase, settings  # pytest rewrites plugins that it imports itself
+
+        phases = (Phase.explicit, Phase.generate)  # a failing example is not made smaller
+        settings.register_profile("mutation", settings.get_profile("graphmeta"), phases=phases)
+        settings.load_profile("mutation")
 
     def pytest_collection_finish(self, session: Any) -> None:
-        self.collecting.__exit__()
         session.config.pluginmanager.register(self.failed)
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        calls = self.recorded(session.items)
-        own = {one: changed_codes(one.path, source_of(one)) for one in self.chosen}
         running: dict[int, tuple[Mutant, Path, float]] = {}
         waiting = list(self.chosen)
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 one = waiting.pop(0)
-                child, file = forked(lambda one=one: self.result(one, own[one], session.items, calls))
+                child, file = forked(lambda one=one: self.result(one, session.items))
                 running[child] = one, file, time.monotonic()
             time.sleep(0.1)
             for child, (one, file, began) in list(running.items()):
@@ -215,44 +187,38 @@ class Mutation:
                     print(f"{kind:10} {time.monotonic() - began:5.0f} s  {one}  {by}", flush=True)
         return True
 
-    def recorded(self, items: list) -> dict[str, tuple[float, list[str]]]:
-        """Seconds and called functions of each test that passes without a mutant."""
-
-        def run() -> dict[str, tuple[float, list[str]]]:
-            found = {}
-            for item, then in zip(items, [*items[1:], None], strict=True):
-                with Calls() as called:
-                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
-                if item.nodeid not in self.failed.names:
-                    found[item.nodeid] = (self.failed.seconds[item.nodeid], sorted(called))
-            return found
-
-        began = time.monotonic()
-        child, file = forked(run)
-        os.waitpid(child, 0)
-        found = json.loads(file.read_text())
-        file.unlink()
-        print(f"{len(found)} of {len(items)} tests pass without a mutant: {time.monotonic() - began:.0f} s", flush=True)
-        return found
-
-    def result(
-        self,
-        one: Mutant,
-        changes: list[tuple[CodeType, CodeType]],
-        items: list,
-        calls: dict[str, tuple[float, list[str]]],
-    ) -> tuple[str, str]:
-        """In a forked process: ``survived`` or ``killed``, and the test that failed."""
-        name = key(one.path, one.where)
-        if not changes or changes[0][0].co_name == "<module>" or name in self.collecting.found:
+    def result(self, one: Mutant, items: list) -> tuple[str, str]:
+        """In a forked process: ``survived`` or ``killed``, and the test that failed; it passes without the mutant."""
+        changes = changed_codes(one.path, source_of(one))
+        place = {name: at for at, name in enumerate(files_of(one.path))}
+        if not changes or changes[0][0].co_name == "<module>":
             return anew(one)
-        replace_functions(one.path, changes)
-        tests = sorted((i for i in items if name in calls.get(i.nodeid, (0, ()))[1]), key=lambda i: calls[i.nodeid][0])
-        for item, then in zip(tests, [*tests[1:], None], strict=False):
+        tests = [item for item in items if file_of(item) in place]
+        tests.sort(key=lambda item: place[file_of(item)])
+        child, file = forked(lambda: self.run(one.path, changes, tests))
+        os.waitpid(child, 0)
+        number = json.loads(file.read_text())
+        file.unlink()
+        if not isinstance(number, int):
+            return tuple(number)
+        if number < 0:
+            return "survived", f"{len(tests)} tests"
+        return "broken" if self.run(one.path, [], [tests[number]]) >= 0 else "killed", tests[number].nodeid
+
+    def run(self, path: str, changes: list[tuple[CodeType, CodeType]], tests: list) -> int:
+        """The place of the first test that fails, -1 if none does."""
+        replace_functions(path, changes)
+        for at, (item, then) in enumerate(zip(tests, [*tests[1:], None], strict=True)):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
             if self.failed.names:
-                return "killed", self.failed.names[0]
-        return "survived", f"{len(tests)} tests"
+                return at
+        return -1
+
+
+def file_of(item: Any) -> str:
+    """The test file of a collected test, as in :data:`TESTS`; a folder if that lists it."""
+    name = item.nodeid.partition("::")[0]
+    return "tests/oracles" if name.startswith("tests/oracles/") else name
 
 
 def anew(one: Mutant) -> tuple[str, str]:
@@ -291,6 +257,7 @@ def main() -> int:
         print(*chosen, sep="\n")
         return 0
     same = {line.split("\t")[0] for line in EQUIVALENT.read_text().splitlines()} if EQUIVALENT.exists() else set()
+    chosen.reverse()  # the tests of the adaptation take longest
     different = [one for one in chosen if f"{one.path} {one.name}" not in same]
     os.chdir(ROOT)
     run = Mutation(different, options.jobs, options.seconds)

@@ -71,7 +71,7 @@ def test_files_that_count_their_sessions_anew_are_evaluated_whole(
     frame = events()[lambda f: f["event"] == "buy"][["s", "i"]]
     frame.to_csv(tmp_path / "day1.csv", index=False)
     frame.assign(i=frame["i"].to_numpy()[::-1]).to_csv(tmp_path / "day2.csv", index=False)
-    assert main(["fit", str(tmp_path / "day1.csv"), *PLAIN, *FIT, "--out", str(tmp_path / "out")]) == 0
+    assert main(["fit", str(tmp_path / "day1.csv"), *PLAIN, *FIT, "--out", str(tmp_path / "out"), "--no-refit"]) == 0
     capsys.readouterr()
     for day, sessions in ((1, 12), (2, 120)):
         assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / f"day{day}.csv")]) == 0

@@ -377,7 +377,7 @@ def test_draws_go_by_the_seed_and_the_limits() -> None:
         sampled_tasks(log, min_events=1)
 
 
-def test_a_log_too_small_for_any_task_says_how_many_items_or_ratings_one_needs() -> None:
+def test_the_error_for_a_log_too_small_for_any_task_has_the_number_of_items_or_ratings_that_one_needs() -> None:
     with pytest.raises(InputError, match="has clicked 2 different items, which a task needs; use a log with more"):
         sampled_tasks(histories_of([1, 1]))
     with pytest.raises(InputError, match="has clicked 5 different items.*or a lower min_events"):

@@ -163,7 +163,8 @@ def run(
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = Plan(system, width, seed, Recipe.auto.of(epochs=epochs), max_support, max_length)
+    recipe = replace(Recipe.auto.of(epochs=epochs), refit=False)
+    plan = Plan(system, width, seed, recipe, max_support, max_length, device="auto")
     columns = Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -174,10 +175,10 @@ def run(
         resume,
     )
     outcome = _train(work, log, split)
-    if outcome is not None:
+    if outcome is not None and outcome.results is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
-    if outcome is not None:
+    if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, system)
 
 
@@ -205,6 +206,15 @@ class TrainingOptions:
         typer.Option("--clicks", min=1, help="Clicks per step, instead of a number of samples; the rate follows."),
     ] = None
 
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit",
+            help="After the test, train the model again on all sessions; --no-refit keeps the one that was tested.",
+        ),
+    ] = True
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = "auto"
+
     def named(self, *, users: bool) -> str:
         """The system, by default the best one for a log with or without users."""
         from graphmeta.published.fit import default_system
@@ -216,7 +226,15 @@ class TrainingOptions:
         from graphmeta.published.training_plan import Plan
 
         recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, clicks=self.clicks)
-        return Plan(self.named(users=users), self.width, self.seed, recipe, limits.max_support, limits.max_length)
+        return Plan(
+            self.named(users=users),
+            self.width,
+            self.seed,
+            replace(recipe, refit=self.refit),
+            limits.max_support,
+            limits.max_length,
+            device=self.device,
+        )
 
 
 @app.command()
@@ -236,7 +254,8 @@ def fit(
 ) -> None:
     """Train and evaluate a system on your log.
 
-    The last sessions are held out for a comparison with baselines, those before them for choosing the epoch.
+    The last sessions are held out for a comparison with baselines, those before them for choosing the epoch. The model
+    that is written is then trained again on all of them, with the same settings.
     """
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import Rules
@@ -261,7 +280,7 @@ def fit(
     work = job.Job(plan, reading.columns(files), rules, name, out, resume, keep_histories, catalogue)
     outcome = _train(work, log, split)
     console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
-    if outcome is not None:
+    if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, name_of_system)
 
 
@@ -553,6 +572,8 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
+    elif outcome.results is None:
+        console.say("note: there is no test part (--test 0), so nothing is measured")
     else:
         console.results(outcome.results, work.plan.system)
         if outcome.last_sessions:

@@ -177,7 +177,7 @@ class LogOptions:
 class SplitOptions:
     """How a log is filtered and split by time."""
 
-    test: Annotated[float, typer.Option("--test", help="Share of test sessions, the last ones.")] = 0.1
+    test: Annotated[float, typer.Option("--test", help="Share of test sessions, the last ones; 0 for no test.")] = 0.1
     valid: Annotated[float, typer.Option("--valid", help="Share of validation sessions, those before the test.")] = 0.1
     min_item_support: Annotated[
         int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")

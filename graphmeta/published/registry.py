@@ -21,7 +21,9 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
-from graphmeta.published.options import OptionCodec, UserTasks, check_object, check_types, codec_of, to_json
+from graphmeta.published.option_codecs import OptionCodec, check_object, codec_of
+from graphmeta.published.option_types import check_types, to_json
+from graphmeta.published.options import UserTasks
 from graphmeta.published.unread import Unread, warn_unread_options
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe
@@ -175,7 +177,7 @@ class Published:
     def check_users(self, known: bool) -> None:
         """Raise an InputError if the system needs users and the log has none."""
         if self.needs_users and not known:
-            raise InputError(f"{self.name} needs users; name the log's user column (--user)")
+            raise InputError(f"{self.name} needs users; name the log's user column (user=, --user)")
 
 
 CATALOGUE: dict[str, Published] = {}  # filled by the decorator when a module of systems is imported

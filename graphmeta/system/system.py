@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from graphmeta.build_spec import FORMAT
 from graphmeta.data.tables import EntityTable, same_ids
