@@ -35,8 +35,8 @@ REPRESENTATIVE = [
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(REPRESENTATIVE)), ids=str)
 def test_a_layer_is_never_silently_wrong(number, name):
-    """In second order, and in two other cases, in turn."""
-    found = examine(name, (QUICK[0], *QUICK[1 + number % 2 :: 2]))
+    """In second order, and in one of the other cases, in turn."""
+    found = examine(name, (QUICK[0], QUICK[1 + number % 4]))
     assert found.outcome in GOOD, found
 
 
