@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from torch_geometric.data import HeteroData
@@ -18,6 +19,8 @@ from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import MakesBatches, TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.system.core import SystemCore
+
+Batch = TypeVar("Batch", HeteroData, TaskBatch)
 
 
 class SystemInputs(SystemCore):
@@ -109,7 +112,7 @@ class SystemInputs(SystemCore):
         return self.task_sizes(samples).rows if tasks else samples.query.lengths
 
     def _queries(self, samples: Samples | Tasks) -> HeteroData:
-        return self._make(samples.query, num_items=self.num_items).to(self.device)
+        return self._moved(self._make(samples.query, num_items=self.num_items))
 
     def _with_support(self, samples: Samples | Tasks) -> Samples | Tasks:
         """The samples as tasks, where the support is not made of their own clicks."""
@@ -118,7 +121,11 @@ class SystemInputs(SystemCore):
 
     def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
         limits = {"num_items": self.num_items, "max_support": self.max_support}
-        return task_batch(self._with_support(samples), **limits, make=self._make).to(self.device)
+        return self._moved(task_batch(self._with_support(samples), **limits, make=self._make))
+
+    def _moved(self, batch: Batch) -> Batch:
+        """The batch, made on the CPU, on the system's device."""
+        return batch if self.device.type == "cpu" else batch.to(self.device)
 
     @property
     def _make(self) -> MakesBatches:

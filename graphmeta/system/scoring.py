@@ -112,8 +112,8 @@ class SystemScores(SystemInputs):
             least = min((m.samples_at_once for m in self.modules() if isinstance(m, ScoresInBlocks)), default=None)
             if not score or least is None or len(samples) <= least:
                 return [samples]
-            every = np.arange(len(samples))
-            return [samples.take(every[begin : begin + least]) for begin in range(0, len(samples), least)]
+            rows = np.arange(len(samples))
+            return [samples.take(rows[begin : begin + least]) for begin in range(0, len(rows), least)]
         samples = self._with_support(samples)
         if len(samples) < 2:
             return [samples]

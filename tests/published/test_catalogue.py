@@ -51,10 +51,11 @@ def training_loss(system: System, samples: Samples) -> float:
 @pytest.mark.parametrize("name", TRAINED)
 def test_it_learns_on_the_bundled_dataset(name, baskets):
     system = untrained(name, baskets.train)
-    samples = system.training_samples(baskets.train).take(slice(0, 200))
+    samples = system.training_samples(baskets.train).take(slice(0, 100))
     system.fit_statistics(baskets.train)
     before = training_loss(system, samples)
-    list(train(system, baskets.train, epochs=2, optimizer=Adam(lr=1e-2), batch_size=32))
+    epochs = 2 if name == "dropout_net" else 1  # half of its training samples have no item vectors
+    list(train(system, baskets.train, epochs=epochs, optimizer=Adam(lr=1e-2), batch_size=32))
     assert training_loss(system, samples) < before
 
 
@@ -63,7 +64,7 @@ def test_it_learns_on_the_bundled_dataset(name, baskets):
 def test_scores_do_not_depend_on_the_batch_and_survive_saving(name, tmp_path):
     system = untrained(name).eval()
     system.fit_statistics(FAKE)
-    samples = last_clicks(FAKE).take(slice(0, 7))
+    samples = last_clicks(FAKE).take(slice(0, 4))
     together = system.scores(samples)
     alone = torch.cat([system.scores(samples.take(slice(s, s + 1))) for s in range(len(samples))])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)

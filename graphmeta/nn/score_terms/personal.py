@@ -235,12 +235,11 @@ class PersonalReranker(nn.Module):
             self.mean.copy_(x.mean(0))
             self.deviation.copy_(x.std(0).clamp(min=0.05))
         # Standardised by the weights of both first layers, which is one product with the features instead of four.
-        begin, rest = cast(nn.Linear, self.net[0]), self.net[1:]
-        scale = torch.where(self.deviation > 0, self.deviation, 1.0)
-        weight = torch.cat([self.direct.weight, begin.weight]) / scale
-        first = F.linear(x, weight, torch.cat([self.direct.bias, begin.bias]) - weight @ self.mean)
-        direct, hidden = first.split([1, len(begin.weight)], 1)
-        return (direct + rest(hidden)).squeeze(1)
+        layer, rest = cast(nn.Linear, self.net[0]), cast(nn.Sequential, self.net[1:])
+        deviation = torch.where(self.deviation > 0, self.deviation, 1.0)
+        weight = torch.cat([self.direct.weight, layer.weight]) / deviation
+        first = F.linear(x, weight, torch.cat([self.direct.bias, layer.bias]) - weight @ self.mean)
+        return (first[:, :1] + rest(first[:, 1:])).squeeze(1)
 
     def columns(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
         """All features of the pairs, ``[N, F]``."""
