@@ -41,7 +41,7 @@ from graphmeta.protocols import (
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.given_histories import History, given_earlier
-from graphmeta.sampling.order import Batches, Shuffled
+from graphmeta.sampling.order import Batches, Shuffled, UserBlocks
 from graphmeta.sampling.queries import (
     NO_KNOWN_ITEM,
     NO_KNOWN_USER,
@@ -92,7 +92,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         samples: the training samples, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for
             meta-training the last click of each session.
         batches: the batch sampler, ``(samples, batch_size=…, seed=…, epoch=…) -> rows of each batch``; random if not
-            given.
+            given, of blocks of users where tasks share support (:class:`~graphmeta.sampling.order.UserBlocks`).
         limits: ``{"max_length": 50, "max_support": 10}`` if not given: the last clicks of a session that are read, and
             the last support samples of a task.
 
@@ -124,7 +124,6 @@ class System(nn.Module, metaclass=_NamesRemedies):
         self.loss = SoftmaxLoss() if loss is None else loss
         shortest = 2 if adaptation is None else adaptation.support.min_length
         self.samples = samples or (partial(last_clicks, min_length=shortest) if self.episodic else prefixes)
-        self.batches = batches or Shuffled(bucket_batches=50 if self.episodic else 1)
         self.sampler: SubgraphSampler | None = None  # of an encoder that reads the graph
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
@@ -137,6 +136,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
             adaptation.bind(recommender)
+        self.batches = batches or self._default_batches()
 
     def __getattr__(self, name: str) -> Any:
         """A submodule or weight; the errors for ``fit`` and ``load`` name the remedy."""
@@ -173,6 +173,14 @@ class System(nn.Module, metaclass=_NamesRemedies):
     def episodic(self) -> bool:
         """Whether training runs over tasks (support, then query) rather than over single samples."""
         return self.adaptation is not None and self.adaptation.meta_trained
+
+    def _default_batches(self) -> Batches:
+        """Blocks of users whose support is shared, tasks of similar size, or shuffled samples."""
+        if self.adaptation is None or not self.episodic:
+            return Shuffled()
+        if self.adaptation.support.reads_history and self._shares_support(self.loss):
+            return UserBlocks()
+        return Shuffled(bucket_batches=50)
 
     def without_user(self, samples: Samples) -> np.ndarray:
         """Mask ``[S]`` of samples without a user known to the system, if it reads only users; none for other systems.
@@ -330,7 +338,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """Support samples and padded rows of each task."""
         if self.adaptation is None:
             return task_sizes(samples, self.max_support)
-        return self.adaptation.support.sizes(samples, self.max_support)
+        return self.adaptation.support.sizes(samples, self._most_support)
 
     def clicks(self, samples: Samples | Tasks) -> np.ndarray:
         """Clicks of each sample, or for tasks of support and query together as they are padded, ``[S]``."""
@@ -371,9 +379,9 @@ class System(nn.Module, metaclass=_NamesRemedies):
         assert self.adaptation is not None
         if needs_measuring(self.adaptation, self.recommender, int(sizes.rows.max()), score=score):
             few = np.argsort(-sizes.rows, kind="stable")[:2]
-            tasks = self._tasks(samples.take(few))
-            most = int(sizes.rows[few[0]])
             loss = self.support_loss if score else self.loss
+            tasks = self._tasks(samples.take(few), share=self._shares_support(loss))
+            most = int(sizes.rows[few[0]])
             measure(self.adaptation, self.recommender, tasks, loss, most, score=score)
 
     def memory_estimate(self, samples: Samples | Tasks, batch_size: int) -> str:
@@ -392,7 +400,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         """
         if self.episodic:
             assert self.adaptation is not None
-            tasks = self._tasks(samples)
+            tasks = self._tasks(samples, share=self._shares_support(self.loss, objective))
             return self.adaptation.run(self.recommender, tasks, self.loss, objective=objective, progress=progress)
         return self.recommender(self._queries(samples), objective or self.loss)
 
@@ -459,19 +467,33 @@ class System(nn.Module, metaclass=_NamesRemedies):
     def _scores(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
             return self.recommender(self._queries(samples))
-        return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
+        loss = self.support_loss
+        tasks = self._tasks(samples, share=self._shares_support(loss))
+        return self.adaptation.run(self.recommender, tasks, loss, score=True)
 
     def _queries(self, samples: Samples | Tasks) -> HeteroData:
         return self._make(samples.query, num_items=self.num_items).to(self.device)
 
+    @property
+    def _most_support(self) -> int:
+        """The last support samples of a task that are read: none if nothing reads them."""
+        return self.max_support if self.adaptation is None or self.adaptation.reads_support else 0
+
     def _with_support(self, samples: Samples | Tasks) -> Samples | Tasks:
         """The samples as tasks, where the support is not made of their own clicks."""
         assert self.adaptation is not None
-        return samples if isinstance(samples, Tasks) else self.adaptation.support.tasks(samples, self.max_support)
+        if isinstance(samples, Tasks):
+            return samples
+        return self.adaptation.support.tasks(samples, self._most_support)
 
-    def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        limits = {"num_items": self.num_items, "max_support": self.max_support}
-        return task_batch(self._with_support(samples), **limits, make=self._make).to(self.device)
+    def _tasks(self, samples: Samples | Tasks, *, share: bool = False) -> TaskBatch:
+        limits = {"num_items": self.num_items, "max_support": self._most_support}
+        tasks = task_batch(self._with_support(samples), **limits, make=self._make, share=share)
+        return tasks.to(self.device)
+
+    def _shares_support(self, loss: nn.Module, objective: nn.Module | None = None) -> bool:
+        """Whether the adaptation takes tasks that share support samples, with these losses."""
+        return self.adaptation is not None and self.adaptation.shares_support(self.recommender, loss, objective)
 
     def _reads_subgraph(self) -> ReadsSubgraph | None:
         """The part of the encoder that reads the graph, if one does."""

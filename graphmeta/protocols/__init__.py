@@ -89,6 +89,15 @@ class LearnsItemBias(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class IgnoresEmptySessions(Protocol):
+    """A head that can score a session without clicks by its biases and score terms alone."""
+
+    def ignore_empty_sessions(self) -> None:
+        """From now on, what it computes from the clicks is zero without any."""
+        ...
+
+
+@runtime_checkable
 class ProposesCandidates(Protocol):
     """A score term that is trained on some candidates of each sample, and can score any pairs."""
 
