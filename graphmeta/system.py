@@ -427,10 +427,8 @@ class System(nn.Module, metaclass=_NamesRemedies):
             assert isinstance(twin, System)
             if steps is not None or max_support is not None:
                 twin._set_adapting(samples, steps, max_support)
-            # Tasks of similar length together, to limit padding.
             by_length = not samples.has_given_support and self.adaptation is not None
-            sizes = twin.task_sizes(samples).support if by_length else np.zeros(len(samples))
-            order = np.argsort(sizes, kind="stable")
+            order = twin._scoring_order(samples) if by_length else np.arange(len(samples))
             parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
                 return twin._scores(samples)
@@ -442,6 +440,12 @@ class System(nn.Module, metaclass=_NamesRemedies):
                 begin += len(part)
             assert scores is not None
             return scores
+
+    def _scoring_order(self, samples: Samples | Tasks) -> np.ndarray:
+        """Tasks of a user one after the other, where they share support; else of similar length, to limit padding."""
+        user = samples.query.user
+        shared = self._shares_support(self.support_loss) and user is not None
+        return np.argsort(user if shared else self.task_sizes(samples).support, kind="stable")
 
     def _set_adapting(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
         """Set steps and support size of this twin; the original system is unchanged."""
