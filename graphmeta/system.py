@@ -101,7 +101,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
     """
 
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
-    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler")
+    shared_with_twins = ("items", "users", "notes", "samples", "queries", "batches", "histories", "sampler")
     reads_tasks = True
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
@@ -123,6 +123,7 @@ class System(nn.Module, metaclass=_NamesRemedies):
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
         shortest = 2 if adaptation is None else adaptation.support.min_length
+        self.queries: Callable[..., Samples] = last_clicks  # of a validation log, (log, max_length=…) -> Samples
         self.samples = samples or (partial(last_clicks, min_length=shortest) if self.episodic else prefixes)
         self.sampler: SubgraphSampler | None = None  # of an encoder that reads the graph
         self.max_length, self.max_support = 50, 10

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphmeta.protocols.members import ReadsMembers
 from graphmeta.protocols.scorer import Adapting as Adapting
 from graphmeta.protocols.scorer import Adapts as Adapts
+from graphmeta.protocols.scorer import AsksQueries as AsksQueries
 from graphmeta.protocols.scorer import HasItems as HasItems
 from graphmeta.protocols.scorer import HasUsers as HasUsers
 from graphmeta.protocols.scorer import KeepsHistories as KeepsHistories

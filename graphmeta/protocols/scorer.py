@@ -55,6 +55,15 @@ class HasUsers(Protocol):
 
 
 @runtime_checkable
+class AsksQueries(Protocol):
+    """A scorer that names the queries by which its epoch is chosen."""
+
+    def queries(self, log: Any, /, *, max_length: int) -> Any:
+        """The samples of a validation log."""
+        ...
+
+
+@runtime_checkable
 class LimitsLength(Protocol):
     """A scorer that reads only the last ``max_length`` clicks of a session."""
 
