@@ -144,8 +144,8 @@ def user_step(
     system = build("maml", log.items, base=base, anchor="user", **options)
     assert system.adaptation is not None
     system.adaptation.stacked = stacked
-    asked = np.arange(log.num_sessions) % known >= 10
-    samples = UserHistories.of(log).attached(last_clicks(log), log).take(asked)
+    queries_of = np.arange(log.num_sessions) % known >= 10
+    samples = UserHistories.of(log).attached(last_clicks(log), log).take(queries_of)
     optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, fused=True)
     return lambda: update(system, optimizer, samples)
 

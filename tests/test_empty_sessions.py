@@ -1,4 +1,4 @@
-"""A session without clicks is no query: what it is predicted by, as support of a user and when it is asked itself."""
+"""A session without clicks is no query: what it is predicted by, as support of a user and as a query."""
 
 import numpy as np
 import pytest

@@ -91,7 +91,7 @@ class UserSupport(nn.Module):
     """A user is a task: the items of the user's earlier sessions are the support targets, the session the query.
 
     Each event of an earlier session is predicted from those before it in that session; the first has no context. What a
-    head reads of an empty session is arbitrary, so its query vector is zero there, for support and query alike
+    head reads of an empty session is arbitrary, so its query vector is zero there, in support and query
     (:class:`~graphmeta.protocols.IgnoresEmptySessions`): biases and score terms predict it. With a head that has no
     such form, first events are no support samples. The support loss is the weighted mean ``Σ_j w_j ℓ_j``,
     ``w_j ∝ exp(−λ age_j)``, ``age_j``: how many sessions ago. λ is learned in log space with the shared weights,

@@ -76,7 +76,7 @@ def without_context(log: EventLog, *, per_session: int = 4, seed: int = 0) -> Sa
     return replace(samples, begin=begin, end=begin)
 
 
-def asked(log: EventLog, *, max_length: int = 50, empty: float = 0.0, seed: int = 0) -> Samples:
+def validation_mix(log: EventLog, *, max_length: int = 50, empty: float = 0.0, seed: int = 0) -> Samples:
     """One query for each session, to choose an epoch by: its last click, or a random click before which nothing is
     known.
 
