@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.steps import ITEMS, WIDTH, update
+from benchmarks.steps import FLOOR, ITEMS, WIDTH, update
 from benchmarks.timing import Row, paired, row, sessions
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
@@ -77,30 +78,74 @@ def user_tasks() -> list[Row]:
     """Meta-updates on users (10 earlier sessions, 70 support samples): all tasks at once over one by one, and peak
     memory. An item bias and the head adapt, in first order.
     """
-    stacked, loop = (user_step(tasks=32, stacked=stacked) for stacked in (True, False))
-    loop()
-    ours, other = paired(stacked, loop, rounds=5)
-    rates = {"ours": 32 / ours, "other": 32 / other, "unit": "tasks/s"}
-    rows = [row("user_tasks", other / ours, "x one task at a time (higher is better)", **rates)]
+    rows = [_stacked_over_loop("user_tasks", {"scope": ["head"]}, rounds=5)]
     few, many = (peak_of("users", tasks) for tasks in (16, 128))
     return [*rows, row("user_tasks, peak of 128 tasks", many / few, "x of 16 tasks", ours=many, other=few, unit="MB")]
 
 
-def user_step(*, tasks: int, stacked: bool = True) -> Callable[[], None]:
-    """A closure that takes one meta-update of NISER on ``tasks`` users over 43,097 items."""
+def user_bias() -> list[Row]:
+    """Meta-updates on 32 users' sessions of which the item bias alone adapts, in second order: of one session each, and
+    of eight sessions each of four users, as training takes them; over one by one, and over the lower bound of an exact
+    step: all scores of every distinct support sample and their softmax, three products each, in plain PyTorch.
+    """
+    rows = []
+    for queries in (1, 8):
+        given = {"scope": "item_bias", "order": 2, "queries": queries}
+        name = f"user_bias, {queries} session{'s' * (queries > 1)} of a user"
+        rows.append(_stacked_over_loop(name, given, rounds=3))
+        stacked, floor = user_step(tasks=32, **given), bias_floor(samples=32 // queries * 7 * (9 + queries))
+        ours, other = paired(stacked, floor, rounds=5)
+        rows.append(row(name, ours / other, FLOOR, ours=1e3 * ours, other=1e3 * other, unit="ms"))
+    few, many = (peak_of("bias", tasks) for tasks in (16, 128))
+    return [*rows, row("user_bias, peak of 128 tasks", many / few, "x of 16 tasks", ours=many, other=few, unit="MB")]
+
+
+def _stacked_over_loop(name: str, given: dict[str, Any], *, rounds: int) -> Row:
+    """Tasks per second of both arms."""
+    stacked, loop = (user_step(tasks=32, stacked=stacked, **given) for stacked in (True, False))
+    loop()
+    ours, other = paired(stacked, loop, rounds=rounds, warm_up=1)
+    rates = {"ours": 32 / ours, "other": 32 / other, "unit": "tasks/s"}
+    return row(name, other / ours, "x one task at a time (higher is better)", **rates)
+
+
+def bias_floor(*, samples: int) -> Callable[[], None]:
+    """The support part of an exact step in second order: scores, softmax, and the products of the backward pass."""
+    query, table = torch.randn(samples, WIDTH), torch.randn(ITEMS, WIDTH)
+
+    def step() -> None:
+        to_table = torch.zeros_like(table)
+        for part in query.split(128):
+            p = torch.softmax(part @ table.t(), 1)
+            p @ table
+            to_table.addmm_(p.t(), part)
+
+    return step
+
+
+def user_step(
+    *, tasks: int, stacked: bool = True, scope: str | list[str], order: int = 1, queries: int = 1
+) -> Callable[[], None]:
+    """A closure that takes one meta-update of NISER on ``tasks`` sessions of users over 43,097 items.
+
+    Args:
+        queries: sessions of each user, each with ten earlier ones.
+    """
     torch.manual_seed(0)
-    events = pd.DataFrame({"user": np.repeat(np.arange(tasks), 11 * 7)})
-    events["session"] = np.repeat(np.arange(tasks * 11), 7)
+    users, known = tasks // queries, 10 + queries
+    events = pd.DataFrame({"user": np.repeat(np.arange(users), known * 7)})
+    events["session"] = np.repeat(np.arange(users * known), 7)
     events["item"] = np.random.default_rng(0).integers(0, ITEMS, len(events))
-    events["time"] = events.session * 1000.0 + np.tile(np.arange(7), tasks * 11)
+    events["time"] = events.session * 1000.0 + np.tile(np.arange(7), users * known)
     log = EventLog.read(events, user="user", session="session", item="item", time="time")
     log = log.aligned_to(EntityTable(np.arange(ITEMS), {}), log.users)
     base = build("niser", log.items, width=WIDTH)
-    system = build("maml", log.items, base=base, anchor="user", scope=["head"], history_events=70)
+    options = {"scope": scope, "order": order, "history_events": 70}
+    system = build("maml", log.items, base=base, anchor="user", **options)
     assert system.adaptation is not None
     system.adaptation.stacked = stacked
-    last = np.isin(np.arange(log.num_sessions), np.arange(10, tasks * 11, 11))
-    samples = UserHistories.of(log).attached(last_clicks(log), log).take(last)
+    queries_of = np.arange(log.num_sessions) % known >= 10
+    samples = UserHistories.of(log).attached(last_clicks(log), log).take(queries_of)
     optimizer = torch.optim.Adam(system.parameters(), lr=1e-3, fused=True)
     return lambda: update(system, optimizer, samples)
 
@@ -159,7 +204,8 @@ def main() -> None:
         print(inference(sys.argv[2]))
         return
     arm, tasks = sys.argv[1], int(sys.argv[2])
-    step = user_step(tasks=tasks) if arm == "users" else meta_step(cbml(SCOPES[arm]), tasks=tasks)
+    of_users = {"users": {"scope": ["head"]}, "bias": {"scope": "item_bias", "order": 2, "queries": 8}}
+    step = user_step(tasks=tasks, **of_users[arm]) if arm in of_users else meta_step(cbml(SCOPES[arm]), tasks=tasks)
     for _ in range(3):
         step()
     print(_peak())

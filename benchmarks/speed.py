@@ -21,7 +21,9 @@
   that adapts the prediction layer alone, and the peak memory of either with 16, 64 and 256 tasks, each in a process of
   its own. ``adapt_one``: milliseconds from a new session's clicks to its ten best items.
 * ``user_tasks``: tasks/s of the stacked engine over the loop with users as tasks (10 earlier sessions, 70 support
-  samples, 43,097 items; item bias and head adapt), and the peak memory of 128 users over that of 16.
+  samples, 43,097 items; item bias and head adapt), and the peak memory of 128 users over that of 16. ``user_bias``: the
+  item bias alone, in second order, of 32 users and of 4 users with 8 sessions each; over the loop, and over the lower
+  bound of an exact step (all scores of each distinct support sample).
 * ``recommend_many``: MB above the model for 10,000 sessions over 40,000 items.
 
 The arms of a pair take turns, step by step, so that a busy machine slows both; medians are reported. Each job runs in
@@ -209,6 +211,7 @@ JOBS: dict[str, Callable[[], list[Row]]] = {
     "inner_loop_100_items": lambda: inner_loop("inner_loop_all, 100 items", ("encoder", "head"), items=100),
     "cbml_table": adapting.cbml_table,
     "user_tasks": adapting.user_tasks,
+    "user_bias": adapting.user_bias,
     "adapt_one": adapting.adapt_one,
     "recommend_many": adapting.recommend_many,
 }

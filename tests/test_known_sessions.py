@@ -13,6 +13,7 @@ from graphmeta.data.merging import merged
 from graphmeta.evaluation import queries as queries_module
 from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.examples import examples
+from graphmeta.evaluation.queries import validation_queries
 from graphmeta.published.fit import fit_plan
 from graphmeta.published.training_plan import Plan
 from graphmeta.sampling.baskets import next_items, without_context
@@ -101,6 +102,22 @@ def test_a_plan_passes_its_options_to_the_system_alone():
     assert system.spec.arguments["base"] == "niser" and system.spec.arguments["anchor"] == "user"
     assert plan.settings()["options"] == {"anchor": "user", "base": "niser", "decay": 0.3}
     assert set(system.notes["history"]) == {"niser (base)", "maml"}
+
+
+@pytest.mark.parametrize("empty", [0.0, 0.5, 1.0])
+def test_the_epoch_is_chosen_by_the_queries_that_the_system_is_trained_for(empty):
+    system = gm.build("personal_reranker", SPLIT.train.items, base="niser", width=4, empty=empty)
+    queries = validation_queries(system, SPLIT.valid, SPLIT.train)
+    again = validation_queries(system, SPLIT.valid, SPLIT.train)
+    assert (queries.begin == again.begin).all() and (queries.target == again.target).all()
+    assert np.bincount(queries.session, minlength=SPLIT.valid.num_sessions).max() == 1
+    assert len(queries) == SPLIT.valid.num_sessions and queries.earlier.sessions.max() > 3
+    none = (queries.lengths == 0).mean()
+    assert none == empty if empty in (0, 1) else 0.1 < none < 0.9
+    items = [set(SPLIT.valid.item[SPLIT.valid.session == session].tolist()) for session in queries.session]
+    assert all(target in own for target, own in zip(queries.target.tolist(), items, strict=True))
+    plain = validation_queries(gm.build("niser", SPLIT.train.items, width=4), SPLIT.valid, SPLIT.train)
+    assert (plain.target == last_clicks(SPLIT.valid).target).all()
 
 
 def test_samples_without_context_are_random_clicks_of_every_session():

@@ -171,6 +171,7 @@ def test_a_step_on_the_item_bias_is_decayed_personal_frequency():
     torch.manual_seed(0)
     base = gm.build("niser", LOG.items, width=8).double().eval()
     base.recommender.head.add_item_bias(ITEMS)
+    base.recommender.head.ignore_empty_sessions()
     adaptation = Adaptation(Scope("head.item_bias"), step=Gradient(3.0), support=UserSupport(decay=0.2))
     system = with_adaptation(copied(base), adaptation).double().eval()
     system.max_support = 1000

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graphmeta.adapt.bias_step import after_bias_step, has_closed_form
 from graphmeta.adapt.clipping import clipped
 from graphmeta.adapt.context import AdaptationContext, Support
 from graphmeta.adapt.descent import Update, differentiable_parts, gradients_of, leaf, updated
@@ -187,6 +188,7 @@ class Adaptation(nn.Module):
         """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the real query samples, after adaptation.
 
         Args:
+            tasks: with :attr:`~graphmeta.sampling.tasks.TaskBatch.shared` only where :meth:`shares_support`.
             loss: the loss that the steps minimise; objective: that of the query samples, ``loss`` if not given.
             progress: the completed share of the training, for the schedules of the inner loop; scores use 1.
 
@@ -194,6 +196,9 @@ class Adaptation(nn.Module):
             DivergedError: a support loss that is not finite; names task and step.
         """
         objective, progress = (None, 1.0) if score else (objective or loss, progress)
+        if tasks.shared is not None:
+            second_order = self._second_order(progress)
+            return after_bias_step(self, recommender, tasks, second_order=second_order, score=score)
         mode = self.mode(recommender, score, progress)
         if self.stacked and mode not in self.fallback.unsupported:
             before = Snapshot(recommender, self.fallback.written_buffers if recommender.training else None)
@@ -211,6 +216,19 @@ class Adaptation(nn.Module):
             self.fallback.record_fallback(mode, failure)
             return outputs
         return self._run_per_task(recommender, tasks, loss, objective, progress)
+
+    @property
+    def reads_support(self) -> bool:
+        """Whether anything depends on the support: with no step, a start reads the query alone."""
+        return self.steps > 0
+
+    def shares_support(self, recommender: Recommender, loss: nn.Module, objective: nn.Module | None) -> bool:
+        """Whether :meth:`run` takes tasks that share support samples, see :mod:`graphmeta.adapt.bias_step`.
+
+        Args:
+            loss, objective: as for :meth:`run`.
+        """
+        return self.stacked and has_closed_form(self, recommender, loss, objective)
 
     def mode(self, recommender: Recommender, score: bool, progress: float = 1.0) -> tuple[bool, ...]:
         """The key for fallbacks and memory: training mode, second order, scoring."""

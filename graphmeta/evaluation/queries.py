@@ -11,7 +11,7 @@ from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.result import LeftOut
-from graphmeta.protocols import HasItems, HasUsers, KeepsHistories, LimitsLength, ReadsHistory, Scorer
+from graphmeta.protocols import AsksQueries, HasItems, HasUsers, KeepsHistories, LimitsLength, ReadsHistory, Scorer
 from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.sampling.user_histories import UserHistories
@@ -103,7 +103,8 @@ def validation_queries(system: LimitsLength, valid: Any, log: EventLog) -> Any:
     """
     if not isinstance(valid, EventLog):
         return valid
-    queries = last_clicks(valid, max_length=system.max_length)
+    make = system.queries if isinstance(system, AsksQueries) else last_clicks
+    queries = make(valid, max_length=system.max_length)
     return with_history(cast(Scorer, system), queries, valid, None if log.users is None else log)
 
 

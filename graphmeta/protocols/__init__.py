@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphmeta.protocols.members import ReadsMembers
 from graphmeta.protocols.scorer import Adapting as Adapting
 from graphmeta.protocols.scorer import Adapts as Adapts
+from graphmeta.protocols.scorer import AsksQueries as AsksQueries
 from graphmeta.protocols.scorer import HasItems as HasItems
 from graphmeta.protocols.scorer import HasUsers as HasUsers
 from graphmeta.protocols.scorer import KeepsHistories as KeepsHistories
@@ -85,6 +86,15 @@ class LearnsItemBias(Protocol, metaclass=ReadsMembers):
 
     def add_item_bias(self, num_items: int) -> None:
         """Add the parameter, zero at first."""
+        ...
+
+
+@runtime_checkable
+class IgnoresEmptySessions(Protocol, metaclass=ReadsMembers):
+    """A head that can score a session without clicks by its biases and score terms alone."""
+
+    def ignore_empty_sessions(self) -> None:
+        """From now on, what it computes from the clicks is zero without any."""
         ...
 
 

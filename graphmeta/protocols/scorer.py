@@ -57,6 +57,15 @@ class HasUsers(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class AsksQueries(Protocol, metaclass=ReadsMembers):
+    """A scorer that names the queries by which its epoch is chosen."""
+
+    def queries(self, log: Any, /, *, max_length: int) -> Any:
+        """The samples of a validation log."""
+        ...
+
+
+@runtime_checkable
 class LimitsLength(Protocol, metaclass=ReadsMembers):
     """A scorer that reads only the last ``max_length`` clicks of a session."""
 

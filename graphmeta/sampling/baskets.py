@@ -9,7 +9,7 @@ import numpy as np
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import check_log
 from graphmeta.sampling.padding import ragged
-from graphmeta.sampling.samples import Samples, joined, prefixes, samples_at
+from graphmeta.sampling.samples import Samples, joined, last_clicks, prefixes, samples_at
 
 
 def leave_one_out(log: EventLog, *, per_session: int = 4, max_length: int = 50, seed: int = 0) -> Samples:
@@ -74,6 +74,22 @@ def without_context(log: EventLog, *, per_session: int = 4, seed: int = 0) -> Sa
     rows = _some_clicks(log, np.arange(log.num_events), per_session=per_session, seed=seed)
     samples, begin = samples_at(log, rows, rows, log.session[rows]), log.ptr[log.session[rows]]
     return replace(samples, begin=begin, end=begin)
+
+
+def validation_mix(log: EventLog, *, max_length: int = 50, empty: float = 0.0, seed: int = 0) -> Samples:
+    """One query for each session, to choose an epoch by: its last click, or a random click before which nothing is
+    known.
+
+    Args:
+        empty: the probability of the latter.
+        seed: of the choice, which is the same at each call.
+    """
+    queries = last_clicks(log, max_length=max_length)
+    if not empty:
+        return queries
+    first = without_context(log, per_session=1, seed=seed)
+    chosen = np.random.default_rng(seed).random(log.num_sessions) < empty
+    return joined(queries.take(~chosen[queries.session]), first.take(chosen[first.session]))
 
 
 def _some_clicks(log: EventLog, rows: np.ndarray, *, per_session: int, seed: int) -> np.ndarray:

@@ -86,13 +86,53 @@ class Shuffled:
         order = random.permutation(len(clicks))
         if self.bucket_batches > 1 and len(order):
             order = _bucketed(order, clicks, max(round(self.bucket_batches * budget / clicks.mean()), 1))
-        total, begin, batches = np.cumsum(clicks[order]), 0, []
-        while begin < len(order):
-            before = total[begin - 1] if begin else 0
-            end = max(int(np.searchsorted(total, before + budget, side="right")), begin + 1)
-            batches.append(order[begin:end])
-            begin = end
+        batches = list(_within(order, clicks, budget))
         return iter([batches[at] for at in random.permutation(len(batches))] if self.bucket_batches > 1 else batches)
+
+
+def _within(order: np.ndarray, clicks: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """The rows in order, cut where their clicks would exceed the budget; at least one row each."""
+    total, begin = np.cumsum(clicks[order]), 0
+    while begin < len(order):
+        before = total[begin - 1] if begin else 0
+        end = max(int(np.searchsorted(total, before + budget, side="right")), begin + 1)
+        yield order[begin:end]
+        begin = end
+
+
+@dataclass(frozen=True)
+class UserBlocks:
+    """Shuffled batches of blocks: up to ``sessions`` samples of one user, one after the other in time.
+
+    Where users are tasks, samples of a block share most of their support, which a batch encodes once. The blocks of a
+    user begin elsewhere in each epoch.
+
+    Args:
+        sessions: samples per block; 1: as :class:`Shuffled`.
+    """
+
+    sessions: int = 8
+
+    def __call__(self, samples: Samples | Tasks, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+        """Rows of each batch of an epoch; every row occurs once. The order depends only on ``(seed, epoch)``."""
+        order = self._order(samples, np.random.default_rng([seed, epoch]))
+        return iter([order[at : at + batch_size] for at in range(0, len(order), batch_size)])
+
+    def _order(self, samples: Samples | Tasks, random: np.random.Generator) -> np.ndarray:
+        """All rows, block by block."""
+        size, query = len(samples), samples.query
+        unknown = -1 - np.arange(size)  # a sample without a user is a user of its own
+        known = len(query) == size and query.user is not None
+        user = np.where(query.user >= 0, query.user, unknown) if known and query.user is not None else unknown
+        when = query.session if query.start is None else query.start
+        rows = np.lexsort((when, user)) if known else np.arange(size)
+        _, owner = np.unique(user[rows], return_inverse=True)
+        first = np.searchsorted(owner, np.arange(owner.max(initial=-1) + 1))
+        offset = random.integers(0, self.sessions, len(first))
+        block = (np.arange(size) - first[owner] + offset[owner]) // self.sessions
+        starts = np.flatnonzero(np.diff(owner, prepend=-1).astype(bool) | np.diff(block, prepend=-1).astype(bool))
+        blocks = np.split(rows, starts[1:]) if size else []
+        return np.concatenate([blocks[at] for at in random.permutation(len(blocks))] or [rows])
 
 
 def user_parallel(samples: Samples, *, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -29,20 +29,40 @@ MakesBatches = Callable[..., HeteroData]  # (samples, num_items=, task=, num_tas
 
 
 @dataclass(frozen=True)
+class SharedSupport:
+    """Which support samples tasks have, in a batch in which each distinct support sample is one row.
+
+    Shapes: task, sample ``[N]`` int64, sorted by sample: task ``task[n]`` has the support sample ``sample[n]``, which
+    is ``age[n]`` sessions old (None if the support has no ages); query_task ``[S]`` int64, the task of each query.
+    """
+
+    task: np.ndarray
+    sample: np.ndarray
+    age: np.ndarray | None
+    query_task: np.ndarray
+    num_tasks: int
+
+
+@dataclass(frozen=True)
 class TaskBatch:
-    """A batch of tasks, grouped by task; ``support`` is None if no task has a support sample."""
+    """A batch of tasks, grouped by task; ``support`` is None if no task has a support sample.
+
+    With ``shared``, support and query are plain batches, not grouped by task, and tasks share support samples.
+    """
 
     support: HeteroData | None
     query: HeteroData
+    shared: SharedSupport | None = None
 
     @property
     def num_tasks(self) -> int:
         """Number of tasks."""
-        return self.query.num_tasks
+        return self.query.num_tasks if self.shared is None else self.shared.num_tasks
 
     def to(self, device: torch.device | str) -> TaskBatch:
         """The same tasks on another device."""
-        return TaskBatch(None if self.support is None else self.support.to(device), self.query.to(device))
+        support = None if self.support is None else self.support.to(device)
+        return TaskBatch(support, self.query.to(device), self.shared)
 
 
 def support_of(query: Samples, *, max_support: int | None = None) -> tuple[Samples, np.ndarray]:
@@ -113,8 +133,25 @@ class Tasks:
         """The same tasks with at most the last ``length`` clicks of each sample."""
         return replace(self, support=self.support.latest(length), query=self.query.latest(length))
 
-    def batch(self, *, num_items: int, make: MakesBatches = session_batch) -> TaskBatch:
-        """The tasks as graphs, made by ``make``."""
+    def distinct_support(self) -> tuple[Samples, SharedSupport]:
+        """Each distinct support sample once, and which of them each task has."""
+        own, task = self.support, np.repeat(np.arange(len(self)), self.support_sizes)
+        names = ("begin", "end", "target", "session", "user", "value", "start")
+        columns = [column for name in names if (column := getattr(own, name)) is not None]
+        keys = np.stack([np.asarray(column, dtype=np.float64) for column in columns], 1)
+        _, first, sample = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(sample, kind="stable")
+        age = None if own.age is None else own.age[order]
+        queries = np.repeat(np.arange(len(self)), np.diff(self.query_ptr))
+        shared = SharedSupport(task[order], sample[order], age, queries, len(self))
+        return replace(own.take(first), age=None), shared
+
+    def batch(self, *, num_items: int, make: MakesBatches = session_batch, share: bool = False) -> TaskBatch:
+        """The tasks as graphs, made by ``make``; with ``share``, with each distinct support sample once."""
+        if share:
+            support, shared = self.distinct_support()
+            made = make(support, num_items=num_items) if len(support) else None
+            return TaskBatch(made, make(self.query, num_items=num_items), shared)
         parts = []
         for samples, ptr in ((self.support, self.support_ptr), (self.query, self.query_ptr)):
             task = np.repeat(np.arange(len(self)), np.diff(ptr))
@@ -173,15 +210,22 @@ def tasks_of(log: EventLog, support: np.ndarray, query: np.ndarray) -> Tasks:
 
 
 def task_batch(
-    query: Samples | Tasks, *, num_items: int, max_support: int | None = None, make: MakesBatches = session_batch
+    query: Samples | Tasks,
+    *,
+    num_items: int,
+    max_support: int | None = None,
+    make: MakesBatches = session_batch,
+    share: bool = False,
 ) -> TaskBatch:
     """The tasks as graphs: those given, or one task per sample with its own clicks as support.
 
     Args:
         make: makes the batches of support and query: ``session_batch``, or a
             :class:`~graphmeta.sampling.subgraph.SubgraphSampler`.
+        share: each distinct support sample is one row, which tasks share, see :class:`TaskBatch`.
     """
-    return query.with_support(partial(_own_support, max_support=max_support)).batch(num_items=num_items, make=make)
+    tasks = query.with_support(partial(_own_support, max_support=max_support))
+    return tasks.batch(num_items=num_items, make=make, share=share)
 
 
 def _own_support(query: Samples, *, max_support: int | None) -> Tasks:

@@ -19,7 +19,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.losses.losses import SoftmaxLoss
 from graphmeta.protocols import CandidateLoss, PositionLoss, ProductHead, ScoresCatalogue
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.order import Batches, Shuffled
+from graphmeta.sampling.order import Batches, Shuffled, UserBlocks
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.subgraph import SubgraphSampler
 from graphmeta.sampling.tasks import Tasks
@@ -47,7 +47,7 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
     """Parts, limits and properties of a :class:`~graphmeta.system.system.System`."""
 
     # Attributes that twins (the copies per call of graphmeta.adapt.twin) share with the system; no call changes them.
-    shared_with_twins = ("items", "users", "notes", "samples", "batches", "histories", "sampler", "events")
+    shared_with_twins = ("items", "users", "notes", "samples", "queries", "batches", "histories", "sampler", "events")
     reads_tasks = True
     has_weights = True  # whether it is trained, not only fitted by counting
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
@@ -71,8 +71,8 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
         self.loss = SoftmaxLoss() if loss is None else loss
         shortest = 2 if adaptation is None else adaptation.support.min_length
+        self.queries: Callable[..., Samples] = last_clicks  # of a validation log, (log, max_length=…) -> Samples
         self.samples = samples or (partial(last_clicks, min_length=shortest) if self.episodic else prefixes)
-        self.batches = batches or Shuffled(bucket_batches=50 if self.episodic else 1)
         self.sampler: SubgraphSampler | None = None  # of an encoder that reads the graph
         self.max_length, self.max_support = 50, 10
         for name, limit in (limits or {}).items():
@@ -85,6 +85,7 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
         self.notes: dict[str, Any] = {}
         if adaptation is not None:
             adaptation.bind(recommender)
+        self.batches = batches or self._default_batches()
 
     def __getattr__(self, name: str) -> Any:
         """A submodule or weight; the errors for ``fit`` and ``load`` name the remedy."""
@@ -121,6 +122,18 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
     def episodic(self) -> bool:
         """Whether training runs over tasks (support, then query) rather than over single samples."""
         return self.adaptation is not None and self.adaptation.meta_trained
+
+    def _default_batches(self) -> Batches:
+        """Blocks of users whose support is shared, tasks of similar size, or shuffled samples."""
+        if self.adaptation is None or not self.episodic:
+            return Shuffled()
+        if self.adaptation.support.reads_history and self._shares_support(self.loss):
+            return UserBlocks()
+        return Shuffled(bucket_batches=50)
+
+    def _shares_support(self, loss: nn.Module, objective: nn.Module | None = None) -> bool:
+        """Whether the adaptation takes tasks that share support samples, with these losses."""
+        return self.adaptation is not None and self.adaptation.shares_support(self.recommender, loss, objective)
 
     @property
     def support_loss(self) -> nn.Module:

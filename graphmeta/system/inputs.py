@@ -104,7 +104,7 @@ class SystemInputs(SystemCore):
         """Support samples and padded rows of each task."""
         if self.adaptation is None:
             return task_sizes(samples, self.max_support)
-        return self.adaptation.support.sizes(samples, self.max_support)
+        return self.adaptation.support.sizes(samples, self._most_support)
 
     def clicks(self, samples: Samples | Tasks) -> np.ndarray:
         """Clicks of each sample, or for tasks of support and query together as they are padded, ``[S]``."""
@@ -114,14 +114,23 @@ class SystemInputs(SystemCore):
     def _queries(self, samples: Samples | Tasks) -> HeteroData:
         return self._moved(self._make(samples.query, num_items=self.num_items))
 
+    @property
+    def _most_support(self) -> int:
+        """The last support samples of a task that are read: none if nothing reads them."""
+        return self.max_support if self.adaptation is None or self.adaptation.reads_support else 0
+
     def _with_support(self, samples: Samples | Tasks) -> Samples | Tasks:
         """The samples as tasks, where the support is not made of their own clicks."""
         assert self.adaptation is not None
-        return samples if isinstance(samples, Tasks) else self.adaptation.support.tasks(samples, self.max_support)
+        if isinstance(samples, Tasks):
+            return samples
+        return self.adaptation.support.tasks(samples, self._most_support)
 
-    def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        limits = {"num_items": self.num_items, "max_support": self.max_support}
-        return self._moved(task_batch(self._with_support(samples), **limits, make=self._make))
+    def _tasks(self, samples: Samples | Tasks, *, share: bool = False) -> TaskBatch:
+        support, most = self._with_support(samples), self._most_support
+        return self._moved(
+            task_batch(support, num_items=self.num_items, max_support=most, make=self._make, share=share)
+        )
 
     def _moved(self, batch: Batch) -> Batch:
         """The batch, made on the CPU, on the system's device."""

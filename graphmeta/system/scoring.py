@@ -30,7 +30,7 @@ class SystemScores(SystemInputs):
         """
         if self.episodic:
             assert self.adaptation is not None
-            tasks = self._tasks(samples)
+            tasks = self._tasks(samples, share=self._shares_support(self.loss, objective))
             return self.adaptation.run(self.recommender, tasks, self.loss, objective=objective, progress=progress)
         return self.recommender(self._queries(samples), objective or self.loss)
 
@@ -55,10 +55,8 @@ class SystemScores(SystemInputs):
             assert isinstance(twin, SystemScores)
             if steps is not None or max_support is not None:
                 twin._set_adapting(samples, steps, max_support)
-            # Tasks of similar length together, to limit padding.
             by_length = not samples.has_given_support and self.adaptation is not None
-            sizes = twin.task_sizes(samples).support if by_length else np.zeros(len(samples))
-            order = np.argsort(sizes, kind="stable")
+            order = twin._scoring_order(samples) if by_length else np.arange(len(samples))
             parts = twin.parts(samples.take(order) if by_length else samples, score=True)
             if len(parts) == 1:
                 return twin._scores(samples)
@@ -77,6 +75,13 @@ class SystemScores(SystemInputs):
         if isinstance(samples, Samples) and not self.reads_history:
             samples = replace(samples, earlier=None)
         return samples
+
+    def _scoring_order(self, samples: Samples | Tasks) -> np.ndarray:
+        """Tasks of a user one after the other, where they share support; else of similar length, to limit padding."""
+        user = samples.query.user
+        shared = self._shares_support(self.support_loss)
+        by = user if shared and user is not None else self.task_sizes(samples).support
+        return np.argsort(by, kind="stable")
 
     def _set_adapting(self, samples: Samples | Tasks, steps: int | None, max_support: int | None) -> None:
         """Set steps and support size of this twin; the original system is unchanged."""
@@ -102,7 +107,9 @@ class SystemScores(SystemInputs):
     def _scores(self, samples: Samples | Tasks) -> Tensor:
         if self.adaptation is None:
             return self.recommender(self._queries(samples))
-        return self.adaptation.run(self.recommender, self._tasks(samples), self.support_loss, score=True)
+        loss = self.support_loss
+        tasks = self._tasks(samples, share=self._shares_support(loss))
+        return self.adaptation.run(self.recommender, tasks, loss, score=True)
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once; for scores without one, of
@@ -130,9 +137,9 @@ class SystemScores(SystemInputs):
         assert self.adaptation is not None
         if needs_measuring(self.adaptation, self.recommender, int(sizes.rows.max()), score=score):
             few = np.argsort(-sizes.rows, kind="stable")[:2]
-            tasks = self._tasks(samples.take(few))
-            most = int(sizes.rows[few[0]])
             loss = self.support_loss if score else self.loss
+            tasks = self._tasks(samples.take(few), share=self._shares_support(loss))
+            most = int(sizes.rows[few[0]])
             measure(self.adaptation, self.recommender, tasks, loss, most, score=score)
 
     def memory_estimate(self, samples: Samples | Tasks, batch_size: int) -> str:

@@ -30,7 +30,7 @@ class System(SystemServing):
         samples: the training samples, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for
             meta-training the last click of each session.
         batches: the batch sampler, ``(samples, batch_size=…, seed=…, epoch=…) -> rows of each batch``; random if not
-            given.
+            given, of blocks of users where tasks share support (:class:`~graphmeta.sampling.order.UserBlocks`).
         limits: ``{"max_length": 50, "max_support": 10}`` if not given: the last clicks of a session that are read, and
             the last support samples of a task.
 

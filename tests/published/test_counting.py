@@ -110,7 +110,7 @@ def test_ids_are_not_kept_by_a_later_save_without_histories(tmp_path) -> None:
     assert not any(b'"u3"' in file.read_bytes() for file in (tmp_path / "plain").rglob("*") if file.is_file())
 
 
-@pytest.mark.filterwarnings("ignore:there are only 10 items to rank")
+@pytest.mark.filterwarnings("ignore:only 10 items can be ranked")
 @pytest.mark.parametrize("name", CLASSES)
 def test_training_counts_and_chooses_nothing(name: str) -> None:
     split = split_by_time(LOG)
@@ -144,7 +144,7 @@ def test_a_system_of_histories_refuses_a_log_without_users(name: str) -> None:
         build(name, plain.items).fit_statistics(plain)
 
 
-@pytest.mark.filterwarnings("ignore:in period .* items left to sample")
+@pytest.mark.filterwarnings("ignore:in period .* left to sample")
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_stream_counts_what_has_come(name: str) -> None:
     """After each period its scores are those of all events until then."""

@@ -72,4 +72,4 @@ class DecoderHead(Dot):
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors ``[S, width]``."""
-        return self.decoder(states, batch)
+        return self.of_clicks(self.decoder(states, batch), batch)

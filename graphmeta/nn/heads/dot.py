@@ -11,6 +11,7 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.nn.catalogue_softmax import ScoreTerm, plus, products_at, score_cross_entropy
 from graphmeta.nn.heads.scoring import ScoringHead, with_item_bias
+from graphmeta.protocols import ReadsOnlyUsers
 from graphmeta.sampling.session_batch import real_samples
 
 
@@ -50,9 +51,10 @@ class Dot(ScoringHead):
 
     def ignore_empty_sessions(self) -> None:
         """From now on the query of a sample without clicks is 0, and so are its products, for a model that was trained
-        on sessions with clicks only: its readout of nothing is arbitrary. Score terms and biases remain.
+        on sessions with clicks only: its readout of nothing is arbitrary. Score terms and biases remain. A readout of
+        users alone reads no clicks, and remains too.
         """
-        self.zero_without_clicks = True
+        self.zero_without_clicks = not isinstance(self.readout, ReadsOnlyUsers)
 
     def add_item_bias(self, num_items: int) -> None:
         """Add a parameter ``item_bias [C]``, zero at first, to the scores; a task may adapt it alone."""
@@ -67,10 +69,13 @@ class Dot(ScoringHead):
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
         """The query vectors ``[S, D']``."""
-        query = self.directed(self.project(self.readout(states, batch))) * self.scale
-        if self.zero_without_clicks and (known := batch["sample"].get("has_events")) is not None:
-            query = query * known[:, None]
+        query = self.of_clicks(self.directed(self.project(self.readout(states, batch))) * self.scale, batch)
         return F.pad(query, (0, 1), value=1.0) if self.bias else query
+
+    def of_clicks(self, vectors: Tensor, batch: HeteroData) -> Tensor:
+        """What is computed from the clicks ``[S, …]``, zero for samples without any, if these are ignored."""
+        known = batch["sample"].get("has_events") if self.zero_without_clicks else None
+        return vectors if known is None else torch.where(known[:, None], vectors, 0.0)
 
     def directed(self, query: Tensor) -> Tensor:
         """The query vectors before scaling by σ; here unchanged."""
@@ -102,10 +107,18 @@ class Dot(ScoringHead):
         query, chosen = with_item_bias(self, self.query(states, batch), (chosen, items))
         return torch.matmul(chosen, query[:, :, None])[..., 0]
 
+    def product_form(
+        self, states: Tensor, batch: HeteroData, candidates: Tensor
+    ) -> tuple[Tensor, Tensor, ScoreTerm | None]:
+        """Query vectors ``[S, D']``, candidate vectors ``[C, D']`` and score terms, whose sum with the item bias are
+        the scores.
+        """
+        query, vectors = self.query(states, batch), self.vectors(candidates)
+        return query, vectors, self.extra(batch, query, vectors)
+
     def forward(self, states: Tensor, batch: HeteroData, candidates: Tensor) -> Tensor:
         """Scores of all candidates for all samples."""
-        query, vectors = self.query(states, batch), self.vectors(candidates)
-        extra = self.extra(batch, query, vectors)
+        query, vectors, extra = self.product_form(states, batch, candidates)
         scores = plus(F.linear(query, vectors), extra)
         return scores if self.item_bias is None else scores + self.item_bias
 
@@ -114,8 +127,7 @@ class Dot(ScoringHead):
         if self.item_bias is not None:
             scores = real_samples(batch, self(states, batch, candidates))
             return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
-        sample, query, vectors = batch["sample"], self.query(states, batch), self.vectors(candidates)
-        extra = self.extra(batch, query, vectors)
+        sample, (query, vectors, extra) = batch["sample"], self.product_form(states, batch, candidates)
         return score_cross_entropy(query, vectors, sample.target, real=sample.get("real"), extra=extra)
 
 

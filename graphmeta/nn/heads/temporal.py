@@ -109,7 +109,8 @@ class TemporalDot(Dot):
         own, time = self.users.of_samples(batch), batch["event"].time.index_select(0, batch["sample"].last)
         user = batch["sample"].get("user", torch.full_like(batch["sample"].last, -1))
         alpha, bias = 1 + own[:, self.width, None], own[:, self.width + 1, None]
-        vector = own[:, : self.width] + alpha * self.project(self.readout(states, batch))
+        read = self.of_clicks(self.project(self.readout(states, batch)), batch)
+        vector = own[:, : self.width] + alpha * read
         drift = alpha * self.deviation(time, user)[:, None].to(alpha.dtype)
         level = bias + drift + self.mean
         return torch.cat([vector, self.periods(self.period(time)), torch.ones_like(level), level], 1)

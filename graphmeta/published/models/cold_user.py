@@ -58,8 +58,8 @@ class UserTaskSystem(System):
         """Number of support samples and rows of each task."""
         return super().task_sizes(self._as_tasks(samples))
 
-    def _tasks(self, samples: Samples | Tasks) -> TaskBatch:
-        return super()._tasks(self._as_tasks(samples))
+    def _tasks(self, samples: Samples | Tasks, *, share: bool = False) -> TaskBatch:
+        return super()._tasks(self._as_tasks(samples), share=share)
 
     def _as_tasks(self, samples: Samples | Tasks) -> Tasks:
         return samples.with_support(partial(support_from_clicks, max_support=self.max_support))

@@ -25,7 +25,7 @@ from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.published.unread import NO_COSINE, NO_MESSAGES
 from graphmeta.recommender import Recommender
-from graphmeta.sampling.baskets import next_items
+from graphmeta.sampling.baskets import next_items, validation_mix
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
@@ -177,7 +177,8 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     Args:
         base: a system that scores by inner products; it is not modified.
         empty: how much of the training is to predict the items of a session before its first click, from 0 to 1, see
-            :func:`~graphmeta.sampling.baskets.next_items`; 1 for next baskets. Such a session is ranked by f alone,
+            :func:`~graphmeta.sampling.baskets.next_items`; 1 for next baskets. The epoch is chosen by as large a share
+            of such queries (:func:`~graphmeta.sampling.baskets.validation_mix`). Such a session is ranked by f alone,
             since the base was trained on clicks.
 
     Raises:
@@ -193,6 +194,7 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     if isinstance(head, Dot):
         head.ignore_empty_sessions()
     system.samples, system.loss = partial(next_items, empty=empty), ProposedSoftmaxLoss()
+    system.queries = partial(validation_mix, empty=empty)
     return system
 
 
