@@ -48,7 +48,7 @@ TESTS = {  # by path; the longest that matches
         "published/test_cold_user.py",
     ],
     "graphmeta/adapt/budget.py": ["adapt/test_adaptation.py", "adapt/test_calls.py"],
-    "graphmeta/adapt/co_adaptation.py": ["published/test_mamo.py", "published/test_mamo_rating.py", "oracles"],
+    "graphmeta/adapt/co_adaptation.py": ["published/test_meta_hin.py", "published/test_meta_hin_rating.py", "oracles"],
     "graphmeta/sampling": ["test_tasks.py", "test_batch.py", "test_system.py", "test_evaluate.py", "test_train.py"],
     "graphmeta/sampling/queries.py": ["test_system.py", "test_front_door.py"],
     "graphmeta/sampling/subgraph.py": ["test_subgraph.py", "test_graph_encoders.py", "test_extended.py"],

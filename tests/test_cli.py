@@ -588,17 +588,12 @@ def test_a_damaged_model_is_refused(
     assert told.out == "" and told.err.count("\n") == 1 and file.name in told.err
 
 
-@pytest.mark.parametrize(("k", "offered"), [("37", 37), ("38", 38), ("1000", 38)])
-def test_no_more_items_than_there_are_are_recommended(
-    fitted: Path, capsys: pytest.CaptureFixture, k: str, offered: int
-):
-    assert main(["recommend", str(fitted), "--session", "i1", "-k", k, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)[0]["items"]) == offered
-
-
-def test_no_item_is_not_a_number_of_recommendations(fitted: Path, capsys: pytest.CaptureFixture):
+def test_more_items_than_there_are_are_all_items_and_none_is_refused(fitted: Path, capsys: pytest.CaptureFixture):
     assert main(["recommend", str(fitted), "--session", "i1", "-k", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert main(["recommend", str(fitted), "--session", "i1", "-k", "1000", "--json"]) == 0
+    items = [one["item"] for one in json.loads(capsys.readouterr().out)[0]["items"]]
+    assert sorted(items) == sorted(load(fitted / "model").items.ids.tolist())
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

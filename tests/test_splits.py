@@ -90,7 +90,7 @@ def test_by_time_against_a_plain_loop(rows: list, test: float, valid: float) -> 
     starts = sorted(min(t for s, _, t in rows if s == session) for session in {s for s, *_ in rows})
     n_test, n_valid = round(len(starts) * test), round(len(starts) * valid)
     if n_test + n_valid >= len(starts) or (test and not n_test) or (valid and not n_valid):
-        with pytest.raises(InputError, match=f"{len(starts)} sessions are too few"):
+        with pytest.raises(InputError, match=f"too few sessions, {len(starts)}, for"):
             split_by_time(log, test=test, valid=valid)
         return
     test_from = starts[-n_test] if n_test else np.inf
@@ -127,15 +127,23 @@ def test_shares_that_leave_no_training_are_refused(how, test: float, valid: floa
 
 
 @pytest.mark.parametrize(
-    ("how", "things"), [(split_by_time, "2 sessions"), (split_by_user, "2 users"), (split_by_item, "2 items")]
+    ("how", "things"), [(split_by_time, "sessions"), (split_by_user, "users"), (split_by_item, "items")]
 )
 def test_a_log_too_small_to_cut_is_refused(how, things: str) -> None:
-    with pytest.raises(InputError, match=f"{things} are too few for shares of 0.1 and 0.1"):
+    with pytest.raises(InputError, match=f"too few {things}, 2, for shares of 0.1 and 0.1"):
         how(log_of([(0, 0, 0), (0, 1, 1), (1, 1, 2)]))
 
 
+@pytest.mark.parametrize(("sessions", "test", "valid"), [(2, 0.3, 0.4), (2, 0.45, 0.45), (3, 0.34, 0.6)])
+def test_shares_that_round_to_the_whole_log_are_refused(sessions: int, test: float, valid: float) -> None:
+    """Sessions whose shares below 1 round up to all of them have none left to train on."""
+    log = log_of([(s, i, 10 * s + i) for s in range(sessions) for i in range(2)])
+    with pytest.raises(InputError, match=f"too few sessions, {sessions}, for shares"):
+        split_by_time(log, test=test, valid=valid)
+
+
 def test_a_single_event_cannot_be_split() -> None:
-    with pytest.raises(InputError, match="1 sessions are too few"):
+    with pytest.raises(InputError, match="too few sessions, 1, for"):
         split_by_time(log_of([(0, 0, 0)]))
 
 

@@ -113,7 +113,7 @@ class SystemScores(SystemInputs):
 
     def parts(self, samples: Samples | Tasks, *, score: bool = False) -> list[Samples | Tasks]:
         """The samples, split into chunks of as many tasks as the adaptation takes at once; for scores without one, of
-        as many samples as a part states (:class:`~graphmeta.protocols.ScoresInBlocks`).
+        as many samples as a part takes (:class:`~graphmeta.protocols.ScoresInBlocks`).
         """
         if self.adaptation is None:
             least = min((m.samples_at_once for m in self.modules() if isinstance(m, ScoresInBlocks)), default=None)

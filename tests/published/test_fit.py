@@ -120,7 +120,7 @@ def test_progress_shows_bars_and_epochs(capsys):
         (SPLIT, 3, "3 is not the name of a system"),
         (SPLIT, build("sr_gnn", LOG.items, width=4), "this system is already built; train it with list(train("),
         (LOG.to_frame(), "sr_gnn", "fit takes a log or a split, not a DataFrame"),
-        (LOG.select(LOG.session < 3), "sr_gnn", "3 sessions are too few"),
+        (LOG.select(LOG.session < 3), "sr_gnn", "too few sessions, 3, for"),
     ],
 )
 def test_what_cannot_be_fitted_is_one_line(data, name, line):
