@@ -96,7 +96,7 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
     role = "user" if isinstance(cut, Inactivity) else "session"
     bounds, whole, end, dropped, last = [0], True, 0, 0, None
     starts, keys = list[np.ndarray](), list[np.ndarray]()
-    with _once():
+    with _once(set()):
         for frame in chunks(options.of(file.path), _ROWS, wanted=names.__contains__):
             if not len(frame):
                 continue
@@ -124,22 +124,22 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
 
 def parts_of(file: SessionFile, layout: Layout, *, first: int = 0) -> Iterator[Clicks]:
     """The parts of a file, from number ``first`` on."""
-    number, held = first, list[pd.DataFrame]()
+    number, held, seen = first, list[pd.DataFrame](), set[str]()
     bounds = layout.bounds
-    with _once():
-        for frame in _frames(file, _ROWS):
-            frame = frame.loc[frame.index >= bounds[first]]
-            while len(frame) and number + 2 < len(bounds) and frame.index[-1] >= bounds[number + 1]:
-                inside = frame.index < bounds[number + 1]
-                yield _clicks(file, [*held, frame.loc[inside]], whole=layout.whole)
-                held, frame, number = [], frame.loc[~inside], number + 1
-            held.append(frame)
-        if number + 1 < len(bounds):
-            yield _clicks(file, held, whole=layout.whole)
+    for frame in _frames(file, _ROWS):
+        frame = frame.loc[frame.index >= bounds[first]]
+        while len(frame) and number + 2 < len(bounds) and frame.index[-1] >= bounds[number + 1]:
+            inside = frame.index < bounds[number + 1]
+            yield _clicks(file, [*held, frame.loc[inside]], seen, whole=layout.whole)
+            held, frame, number = [], frame.loc[~inside], number + 1
+        held.append(frame)
+    if number + 1 < len(bounds):
+        yield _clicks(file, held, seen, whole=layout.whole)
 
 
-def _clicks(file: SessionFile, frames: list[pd.DataFrame], *, whole: bool) -> Clicks:
-    rows = read_rows(pd.concat(frames), file.options, file.columns)
+def _clicks(file: SessionFile, frames: list[pd.DataFrame], seen: set[str], *, whole: bool) -> Clicks:
+    with _once(seen):
+        rows = read_rows(pd.concat(frames), file.options, file.columns)
     codes, ids = pd.factorize(rows.session)
     order = np.lexsort((rows.time, codes))
     begins = np.searchsorted(codes[order], np.arange(1, len(ids)))
@@ -177,11 +177,14 @@ def _check_consecutive(file: SessionFile, role: str, starts: np.ndarray, keys: n
 
 
 @contextmanager
-def _once() -> Iterator[None]:
+def _once(seen: set[str]) -> Iterator[None]:
     """Within it, warnings that differ only in numbers and quoted values are given once; those that count dropped rows
     of a chunk are not.
+
+    Args:
+        seen: those that were given; further ones are added.
     """
-    seen, show = set[str](), warnings.showwarning
+    show = warnings.showwarning
 
     def show_once(message: Warning | str, *rest: Any) -> None:
         kind = re.sub(r"'[^']*'|[0-9]+", "", str(message))
