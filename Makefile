@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow mutants lint types bench clean
+.PHONY: demo test slow mutants lint types audit bench clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -15,7 +15,7 @@ test: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
-# Small changes of the code that a test should notice: an hour on two cores.
+# Small changes of the code that a test should notice.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutation
 
@@ -25,6 +25,12 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/pyright
+
+# Known vulnerabilities of the pinned packages; needs the network.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed
@@ -36,5 +42,5 @@ clean:
 $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[cli,plots,text,tune,test,dev]'
+		-c constraints.txt -e '.[cli,plots,serve,text,tune,test,dev]'
 	touch $@

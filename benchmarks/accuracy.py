@@ -37,7 +37,7 @@ from graphmeta.data.splits import last_sessions
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.queries import with_history
 from graphmeta.evaluation.ranking import evaluate
-from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.catalogue import CATALOGUE, TRAINED, build
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.system import System
@@ -179,7 +179,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command-line options."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, *USER_BASELINES])
+    parser = arguments(__doc__, DATASETS, [*TRAINED, *BASELINES, *USER_BASELINES])
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
     parser.add_argument(
         "--held-out", type=int, default=3000, help="last training sessions, to choose the epoch; 0: the last epoch"

@@ -29,7 +29,7 @@ from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.adaptation_curves import by_steps
 from graphmeta.evaluation.metrics import Ranks, summary
 from graphmeta.evaluation.ranking import CONTEXT_LENGTHS, Result, evaluate
-from graphmeta.published.catalogue import RANKING
+from graphmeta.published.catalogue import TRAINED
 from graphmeta.sampling.samples import Samples, prefixes
 
 DATASETS: Mapping[str, Callable[[], EventLog]] = {
@@ -96,7 +96,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command-line options."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, OVERLAP])
+    parser = arguments(__doc__, DATASETS, [*TRAINED, *BASELINES, OVERLAP])
     parser.add_argument("--last", type=float, default=1.0, help="use the last share of the log's sessions")
     parser.add_argument("--new", type=float, default=0.1, help="share of the items that are new in the test")
     parser.add_argument("--test-samples", type=int, default=10_000, help="number of randomly sampled test prefixes")

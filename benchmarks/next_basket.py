@@ -29,7 +29,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_by_time
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.next_basket import BasketResult, evaluate_next_basket, last_baskets
-from graphmeta.published.catalogue import RANKING
+from graphmeta.published.catalogue import TRAINED
 from graphmeta.published.fit import fit_plan
 from graphmeta.published.training_plan import Plan
 from graphmeta.training.recipes import TrainingRecipe
@@ -51,7 +51,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command-line options."""
-    parser = arguments(__doc__, DATASETS, [*RANKING, *BASELINES, *USER_BASELINES])
+    parser = arguments(__doc__, DATASETS, [*TRAINED, *BASELINES, *USER_BASELINES])
     parser.add_argument("--choices", type=json.loads, default={}, help="values of arguments, as JSON, see above")
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")
     parser.add_argument("--held-out", type=int, default=3000, help="last known sessions, to choose the epoch")

@@ -22,7 +22,7 @@ from benchmarks.accuracy import DATASETS, PREFIXES
 from benchmarks.rows import Row, cost, measured, provenance, write
 from graphmeta.data.splits import last_sessions
 from graphmeta.evaluation.ranking import evaluate
-from graphmeta.published.catalogue import RANKING
+from graphmeta.published.catalogue import TRAINED
 from graphmeta.published.load import load
 from graphmeta.published.models.meta import multi_ft
 from graphmeta.sampling.samples import prefixes
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("system", choices=RANKING, help="the encoder")
+    parser.add_argument("system", choices=TRAINED, help="the encoder")
     parser.add_argument("--warm-start", type=Path, required=True, help="folder of the trained encoder")
     parser.add_argument("--held-out", type=int, default=1000, help="last training sessions, which it has not seen")
     parser.add_argument("--queries", type=int, default=3000, help="the last prefixes of them that choose")

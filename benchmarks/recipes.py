@@ -23,7 +23,7 @@ from benchmarks.rows import MEASURE, Row, commands, path_of, provenance, read
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_by_time
 from graphmeta.datasets import session_logs as datasets
-from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.catalogue import CATALOGUE, TRAINED, build
 from graphmeta.storage import write_json
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=LOGS)
-    parser.add_argument("system", choices=RANKING)
+    parser.add_argument("system", choices=TRAINED)
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -30,7 +30,7 @@ from optuna.distributions import (
 from benchmarks.accuracy import DATASETS, Dataset, arguments, fitted
 from benchmarks.rows import MEASURE, RATE, Row, path_of, provenance, read
 from graphmeta.errors import DivergedError
-from graphmeta.published.catalogue import CATALOGUE, RANKING
+from graphmeta.published.catalogue import CATALOGUE, TRAINED
 from graphmeta.storage import write_json
 
 Space = dict[str, BaseDistribution]
@@ -73,7 +73,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command-line options."""
-    parser = arguments(__doc__, DATASETS, RANKING)
+    parser = arguments(__doc__, DATASETS, TRAINED)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit: no trial starts later")
     parser.add_argument("--share", type=float, default=1.0, help="train on the last share of the training sessions")

@@ -33,7 +33,7 @@ from graphmeta.data.splits import Split, split_by_user
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.protocol import Rules, cut
-from graphmeta.published.catalogue import CATALOGUE, RANKING
+from graphmeta.published.catalogue import CATALOGUE, TRAINED
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.sampling.user_histories import UserHistories
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     """The command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=LOGS)
-    parser.add_argument("system", choices=[*RANKING, *BASELINES, *USER_BASELINES])
+    parser.add_argument("system", choices=[*TRAINED, *BASELINES, *USER_BASELINES])
     parser.add_argument("--split", choices=SPLITS, default="time")
     parser.add_argument("--base", help="of a meta-learner: the system that gm.fit trains first")
     parser.add_argument("--warm-start", help="folder of the trained base")

@@ -53,9 +53,11 @@ _HOME = {
     "Adam": "graphmeta.training.optimizers",
     "TrainingRecipe": "graphmeta.training.recipes",
     "FULL_SOFTMAX": "graphmeta.training.recipes",
+    "Callback": "graphmeta.training.callbacks",
     "evaluate": "graphmeta.evaluation.ranking",
     "evaluate_next_basket": "graphmeta.evaluation.next_basket",
     "load": "graphmeta.published.load",
+    "rollback": "graphmeta.storage.versions",
     # recommendations for files and logs
     "recommend_file": "graphmeta.inference.bulk",
     "recommend_log": "graphmeta.inference.bulk",

@@ -37,8 +37,10 @@ from graphmeta.sampling.session_batch import session_batch as session_batch
 from graphmeta.sampling.subgraph import SubgraphSampler as SubgraphSampler
 from graphmeta.sampling.tasks import Tasks as Tasks
 from graphmeta.sampling.user_histories import UserHistories as UserHistories
+from graphmeta.storage.versions import rollback as rollback
 from graphmeta.system import System as System
 from graphmeta.testing import check_encoder as check_encoder
+from graphmeta.training.callbacks import Callback as Callback
 from graphmeta.training.loop import train as train
 from graphmeta.training.optimizers import Adam as Adam
 from graphmeta.training.recipes import FULL_SOFTMAX as FULL_SOFTMAX

@@ -68,6 +68,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_plain[near[0]] if near else None
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for messages.
+
+    >>> counted(1, "click"), counted(1200, "click"), counted(0, "training session")
+    ('1 click', '1,200 clicks', '0 training sessions')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(name: str) -> str:
     """The name in lower case, without anything but letters and digits."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

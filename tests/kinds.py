@@ -7,7 +7,7 @@ KINDS = frozenset(
     {
         *("sr_gnn", "gru4rec", "if_san", "caser", "bpr_mf", "asars_time_user", "hetero_gnn", "personal_reranker"),
         *("dropout_net", "cbml", "maml", "mamo", "meta_hin", "meta_cf_neural", "cluster_seq", "meta_tl"),
-        *("mamo_rating", "spmf", "sml"),
+        *("mamo_rating", "spmf", "sml", "item_knn", "tifu_knn"),
     }
 )
 

@@ -2,37 +2,36 @@
 
     python -m tests.mutation [--number 60] [--seed 0] [--jobs 2] [--only PART]    (or: make mutants)
 
-Mutants are sampled in equal numbers from the areas of :data:`AREAS`, without messages, annotations and docstrings. Each
-runs the tests of its module (:data:`TESTS`) in a forked process until one fails, which must pass without the mutant;
-the files on disk do not change. One that no test notices survives; those in ``tests/equivalent_mutants.txt`` behave as
-the original. Exit code 1 if fewer than 95 in 100 of the others are killed.
+Mutants are sampled in equal numbers from the areas of :data:`~tests.mutants.AREAS`, without messages, annotations and
+docstrings. The tests of their modules (:data:`TESTS`) are collected once. A mutant runs in a forked process in which
+its function is replaced: the tests of its module, in the order of the list, until one fails, which takes seconds; all
+of them if it survives. A mutant outside of functions is imported anew instead. The files on disk do not change. Those
+in ``tests/equivalent_mutants.txt`` behave as the original. Exit code 1 if fewer than 95 in 100 others are killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import copy
+import gc
+import importlib
 import importlib.machinery
-import multiprocessing
+import json
 import os
-import random
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-AREAS = {
-    "adapt": ["graphmeta/adapt"],
-    "sampling": ["graphmeta/sampling"],
-    "evaluation": ["graphmeta/evaluation"],
-    "splits": ["graphmeta/data/splits.py"],
-}
+import pytest
+
+from tests.mutants import ROOT, Mutant, mutants, sample
+
 STACK = ["adapt/test_inner.py", "adapt/test_calls.py", "adapt/test_matrix.py", "adapt/test_cosine_table.py"]
 STACK += ["adapt/test_guard.py", "adapt/test_sweep.py", "adapt/test_alone.py", "test_threads.py"]
 TESTS = {  # by path; the longest that matches
@@ -69,168 +68,185 @@ TESTS = {  # by path; the longest that matches
     "graphmeta/data/splits.py": ["test_splits.py", "retrain/test_stream.py", "test_train.py"],
 }
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
-COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
-COMPARED |= {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
-CALCULATED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
-CALCULATED |= {ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
-DROPPED = (ast.Expr, ast.AugAssign, ast.Raise, ast.Delete)
-ANNOTATIONS = {"annotation", "returns", "type_params"}
-SILENT = {"stacklevel"}  # keywords of no consequence for results
+OPTIONS = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One change: file, line, qualified name of the function, and the text before and after it."""
-
-    path: str
-    line: int
-    where: str
-    before: str
-    after: str
-    place: int  # number of the change in its file
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line} {self.name}"
-
-    @property
-    def name(self) -> str:
-        """Without the line, which moves."""
-        return f"{self.where}: {self.before} -> {self.after}"
-
-
-def mutants(path: str) -> Iterator[tuple[Mutant, Callable[[], str]]]:
-    """All mutants of a file, with what makes their code."""
-    tree = ast.parse((ROOT / path).read_text())
-    place = 0
-    for trail, node in list(walked(tree, ())):
-        for after in changed(node, trail):
-            mutant = Mutant(path, node.lineno, where(trail), text(node), text(after), place)
-            place += 1
-            yield mutant, partial(with_change, tree, node, after)
-
-
-def walked(node: ast.AST, trail: tuple[tuple[ast.AST, str, int | None], ...]) -> Iterator[tuple[tuple, ast.AST]]:
-    """All nodes with the way to them, without annotations, messages and docstrings."""
-    if trail:
-        yield trail, node
-    if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom) or is_for_types(node):
-        return
-    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warnings.warn", "say"):
-        return
-    for name, value in ast.iter_fields(node):
-        if name in ANNOTATIONS or (isinstance(node, ast.keyword) and node.arg in SILENT) or name == "decorator_list":
-            continue
-        for at, child in enumerate(value) if isinstance(value, list) else ((None, value),):
-            if isinstance(child, ast.AST):
-                yield from walked(child, (*trail, (node, name, at)))
-
-
-def is_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-
-
-def changed(node: ast.AST, trail: tuple) -> Iterator[ast.AST]:
-    """The node with one change each."""
-    match node:
-        case ast.Compare(left, [op], [right]) if type(op) in COMPARED:
-            yield ast.Compare(left, [COMPARED[type(op)]()], [right])
-        case ast.BinOp(left, op, right) if type(op) in CALCULATED and trail[-1][0].__class__ is not ast.AnnAssign:
-            yield ast.BinOp(left, CALCULATED[type(op)](), right)
-        case ast.BoolOp(op, values):
-            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
-        case ast.UnaryOp(ast.Not() | ast.USub() | ast.Invert(), operand):
-            yield operand
-        case ast.Constant(bool() as value):
-            yield ast.Constant(not value)
-        case ast.Constant(int() | float() as value):
-            yield ast.Constant(value + 1)
-        case ast.IfExp(test, body, orelse):
-            yield ast.IfExp(ast.UnaryOp(ast.Not(), test), body, orelse)
-        case ast.Expr(ast.Constant()):
-            return
-        case _ if isinstance(node, DROPPED) and "warn" not in ast.unparse(node):
-            yield ast.Pass()
-
-
-def with_change(tree: ast.Module, node: ast.AST, after: ast.AST) -> str:
-    """The code of the tree in which ``after`` stands for ``node``."""
-    memo = {id(node): ast.copy_location(copy.deepcopy(after), node)}
-    return ast.unparse(ast.fix_missing_locations(copy.deepcopy(tree, memo)))
-
-
-def where(trail: tuple) -> str:
-    kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
-    return ".".join(node.name for node, _, _ in trail if isinstance(node, kinds)) or "module"
-
-
-def text(node: ast.AST) -> str:
-    return " ".join(ast.unparse(ast.fix_missing_locations(node)).split())[:100]
-
-
-def sample(number: int, seed: int, only: str | None = None) -> list[Mutant]:
-    """Mutants of each area, the same number of each."""
-    chosen: list[Mutant] = []
-    for area, places in AREAS.items():
-        files = [
-            p for place in places for p in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py"))
-        ]
-        every = [one for file in sorted(files) for one, _ in mutants(file.relative_to(ROOT).as_posix())]
-        found = random.Random(f"{seed} {area}").sample(every, number // len(AREAS))
-        chosen += [one for one in found if only is None or only in str(one)]
-    return chosen
-
-
-def tests_of(path: str) -> list[str]:
-    """The tests that run for a module."""
+def files_of(path: str) -> list[str]:
+    """The test files of a module."""
     key = max((key for key in TESTS if path.startswith(key)), key=len)
     return [f"tests/{one}" for one in TESTS[key]]
 
 
-def tested(path: str, code: str | None, tests: list[str], log: str) -> None:
-    """In a process of its own: run tests with this code for a file; exits with the code of pytest."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    plain = importlib.machinery.SourceFileLoader.get_code
-    target = str(ROOT / path)
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """The code objects of a module, in a fixed order."""
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from codes(one)
+
+
+def changed_codes(path: str, source: str) -> list[tuple[CodeType, CodeType]]:
+    """The code objects of a file that differ in ``source``, and what they become."""
+    file = str(ROOT / path)
+    here, plain, other = (
+        list(codes(compile(text, file, "exec")))
+        for text in ((ROOT / path).read_text(), ast.unparse(ast.parse((ROOT / path).read_text())), source)
+    )
+
+    def content(code: CodeType) -> tuple:
+        return code.co_code, code.co_names, [repr(one) for one in code.co_consts if not isinstance(one, CodeType)]
+
+    pairs = zip(here, plain, other, strict=True)
+    return [(own, new) for own, same, new in pairs if content(same) != content(new)]
+
+
+def replace_functions(path: str, changes: list[tuple[CodeType, CodeType]]) -> None:
+    """Put the new code into all functions that have the old one, in this process."""
+    importlib.import_module(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))
+    new = {(old.co_qualname, old.co_firstlineno): code for old, code in changes}
+    for one in gc.get_objects():
+        if type(one) is FunctionType and one.__code__.co_filename == str(ROOT / path):
+            code = new.get((one.__code__.co_qualname, one.__code__.co_firstlineno))
+            if code is not None:
+                one.__code__ = code
+
+
+def forked(work: Callable[[], Any]) -> tuple[int, Path]:
+    """Run in a forked process, without output: its id, and the file that will have the result as JSON."""
+    file = Path(tempfile.mkstemp(suffix=".json")[1])
+    child = os.fork()
+    if child == 0:
+        try:
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+            file.write_text(json.dumps(work()))
+        except BaseException:
+            file.write_text(json.dumps(["broken", traceback.format_exc()]))
+        finally:
+            os._exit(0)
+    return child, file
+
+
+def tested_anew(path: str, source: str) -> list[str]:
+    """In a process without the library: the test that fails if it is imported with this code."""
+    assert not any(name.startswith("graphmeta") for name in sys.modules)
+    plain, target, failed = importlib.machinery.SourceFileLoader.get_code, str(ROOT / path), Failed()
 
     def get_code(loader, name):  # noqa: ANN001, ANN202
-        return compile(ast.parse(code), target, "exec") if code and loader.path == target else plain(loader, name)
+        return compile(ast.parse(source), target, "exec") if loader.path == target else plain(loader, name)
 
     importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
-    import pytest
-
-    os.chdir(ROOT)
-    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]
-    os._exit(int(pytest.main([*options, *tests])))
+    code = pytest.main([*OPTIONS, "-x", *files_of(path)], plugins=[failed])
+    return failed.names or (["no test is named"] if code else [])
 
 
-def outcome(path: str, code: str | None, tests: list[str], *, seconds: float) -> tuple[str, list[str]]:
-    """``survived``, ``killed`` or ``timeout``, and the tests that failed."""
-    log = Path(tempfile.mkstemp(suffix=".log")[1])
-    process = multiprocessing.get_context("fork").Process(target=tested, args=(path, code, tests, str(log)))
-    process.start()
-    process.join(seconds)
-    late = process.is_alive()
-    if late:
-        process.kill()
-        process.join()
-    lines = [line.split(" - ")[0] for line in log.read_text(errors="replace").splitlines()]
-    log.unlink()
-    failed = [line.split(" ", 1)[1] for line in lines if line.startswith(("FAILED tests/", "ERROR tests/"))]
-    return "timeout" if late else "survived" if process.exitcode == 0 else "killed", failed
+class Failed:
+    """A plugin of pytest: the names of the tests that fail."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.names.append(report.nodeid)
 
 
-def result(one: Mutant, code: str, seconds: float) -> tuple[str, str]:
-    """The outcome, and the test that failed; ``broken`` if it fails without the mutant too, or none is named."""
-    found, failed = outcome(one.path, code, tests_of(one.path), seconds=seconds)
-    if found == "killed" and (not failed or outcome(one.path, None, failed, seconds=seconds)[0] != "survived"):
-        return "broken", " ".join(failed)
-    return found, " ".join(failed)
+class Mutation:
+    """A plugin of pytest: collects tests, and instead of running them runs the mutants."""
+
+    def __init__(self, chosen: list[Mutant], jobs: int, seconds: float) -> None:
+        self.chosen, self.jobs, self.seconds = chosen, jobs, seconds
+        self.kinds: list[str] = []
+        self.failed = Failed()
+
+    def pytest_collection(self) -> None:
+        from hypothesis import Phase, settings  # pytest rewrites plugins that it imports itself
+
+        phases = (Phase.explicit, Phase.generate)  # a failing example is not made smaller
+        settings.register_profile("mutation", settings.get_profile("graphmeta"), phases=phases)
+        settings.load_profile("mutation")
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        session.config.pluginmanager.register(self.failed)
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        running: dict[int, tuple[Mutant, Path, float]] = {}
+        waiting = list(self.chosen)
+        while waiting or running:
+            while waiting and len(running) < self.jobs:
+                one = waiting.pop(0)
+                child, file = forked(lambda one=one: self.result(one, session.items))
+                running[child] = one, file, time.monotonic()
+            time.sleep(0.1)
+            for child, (one, file, began) in list(running.items()):
+                if late := time.monotonic() - began > self.seconds:
+                    os.kill(child, signal.SIGKILL)
+                if os.waitpid(child, 0 if late else os.WNOHANG)[0]:
+                    del running[child]
+                    kind, by = ("timeout", "") if late else json.loads(file.read_text() or '["broken", ""]')
+                    file.unlink()
+                    self.kinds.append(kind)
+                    print(f"{kind:10} {time.monotonic() - began:5.0f} s  {one}  {by}", flush=True)
+        return True
+
+    def result(self, one: Mutant, items: list) -> tuple[str, str]:
+        """In a forked process: ``survived`` or ``killed``, and the test that failed; it passes without the mutant."""
+        changes = changed_codes(one.path, source_of(one))
+        place = {name: at for at, name in enumerate(files_of(one.path))}
+        if not changes or changes[0][0].co_name == "<module>":
+            return anew(one)
+        tests = [item for item in items if file_of(item) in place]
+        tests.sort(key=lambda item: place[file_of(item)])
+        child, file = forked(lambda: self.run(one.path, changes, tests))
+        os.waitpid(child, 0)
+        number = json.loads(file.read_text())
+        file.unlink()
+        if not isinstance(number, int):
+            return tuple(number)
+        if number < 0:
+            return "survived", f"{len(tests)} tests"
+        return "broken" if self.run(one.path, [], [tests[number]]) >= 0 else "killed", tests[number].nodeid
+
+    def run(self, path: str, changes: list[tuple[CodeType, CodeType]], tests: list) -> int:
+        """The place of the first test that fails, -1 if none does."""
+        replace_functions(path, changes)
+        for at, (item, then) in enumerate(zip(tests, [*tests[1:], None], strict=True)):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
+            if self.failed.names:
+                return at
+        return -1
+
+
+def file_of(item: Any) -> str:
+    """The test file of a collected test, as in :data:`TESTS`; a folder if that lists it."""
+    name = item.nodeid.partition("::")[0]
+    return "tests/oracles" if name.startswith("tests/oracles/") else name
+
+
+def anew(one: Mutant) -> tuple[str, str]:
+    """The result of :func:`tested_anew` in a new interpreter."""
+    import subprocess
+
+    program = (
+        "import sys, json; from tests.mutation import tested_anew; found = tested_anew(sys.argv[1], sys.stdin.read())"
+    )
+    program += "; open(sys.argv[2], 'w').write(json.dumps(found))"
+    out = Path(tempfile.mkstemp(suffix=".json")[1])
+    command = [sys.executable, "-c", program, one.path, str(out)]
+    subprocess.run(command, input=source_of(one).encode(), cwd=ROOT, capture_output=True, check=False)
+    failed = json.loads(out.read_text() or '["the tests end"]')
+    out.unlink()
+    return ("killed", failed[0]) if failed else ("survived", "all tests of the module")
+
+
+def source_of(one: Mutant) -> str:
+    """The code of its file."""
+    return next(make() for mutant, make in mutants(one.path) if mutant == one)
 
 
 def main() -> int:
-    """Run the mutants; prints a line for each that survives."""
+    """Run the mutants; prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=60, help="mutants in all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
@@ -244,28 +260,17 @@ def main() -> int:
         print(*chosen, sep="\n")
         return 0
     same = {line.split("\t")[0] for line in EQUIVALENT.read_text().splitlines()} if EQUIVALENT.exists() else set()
-    # Imported once, for all: a fork has them for nothing.
-    import pandas  # noqa: F401
-    import torch
-    import torch_geometric  # noqa: F401
-
-    torch.set_num_threads(1)
-
-    def run(one: Mutant) -> str:
-        if f"{one.path} {one.name}" in same:
-            return "equivalent"
-        began = time.perf_counter()
-        code = next(make() for mutant, make in mutants(one.path) if mutant == one)
-        found, by = result(one, code, options.seconds)
-        print(f"{found:10} {time.perf_counter() - began:5.0f} s  {one}  {by}", flush=True)
-        return found
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        kinds = list(pool.map(run, chosen))
-    count = {kind: kinds.count(kind) for kind in ("killed", "timeout", "survived", "equivalent", "broken")}
-    print(f"{len(kinds)} mutants: " + ", ".join(f"{number} {kind}" for kind, number in count.items()))
-    killed = count["killed"] + count["timeout"]
-    return int(killed < 0.95 * (len(kinds) - count["equivalent"]))
+    chosen.reverse()  # the tests of the adaptation take longest
+    different = [one for one in chosen if f"{one.path} {one.name}" not in same]
+    os.chdir(ROOT)
+    run = Mutation(different, options.jobs, options.seconds)
+    pytest.main(
+        [*OPTIONS, "-s", *dict.fromkeys(file for one in different for file in files_of(one.path))], plugins=[run]
+    )
+    count = {kind: run.kinds.count(kind) for kind in ("killed", "timeout", "survived", "broken")}
+    count["equivalent"] = len(chosen) - len(different)
+    print(f"{len(chosen)} mutants: " + ", ".join(f"{number} {kind}" for kind, number in count.items()))
+    return int(count["killed"] + count["timeout"] < 0.95 * len(different))
 
 
 if __name__ == "__main__":

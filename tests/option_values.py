@@ -12,7 +12,7 @@ OTHER: dict[str, Any] = {
     "dropout": 0.3, "cell": "gru", "loss": "bpr", "negatives": 4, "weight": 0.4, "kernel": 3, "cycle": 2,
     "residual": False, "length": 3, "horizontal": 5, "vertical": 2, "ahead": 2,
     "hidden": 7, "user_width": 5, "carry_state": True, "temporal": True, "time_width": 3, "dwell_lag": 0,
-    "messages": "attention", "neighbours": 5, "window": 2, "discount": 0, "normalised": True, "scale": 9.0,
+    "messages": "attention", "neighbours": 2, "window": 2, "discount": 0, "normalised": True, "scale": 9.0,
     "drop": 0.25, "lr": 0.02, "learned": True, "order": 2, "slots": 2, "rate": 0.2, "size": 5, "path_lr": 0.01,
     "clusters": 3, "gate": "cluster", "granularity": Column(), "gate_scope": "sample",
     "scope": ["head"], "without": ["head.project.prototypes", "head.scale"],
@@ -20,7 +20,8 @@ OTHER: dict[str, Any] = {
     "from_scratch": True, "rounds": 2, "offline": 1, "warm_up": 1, "detach_dot": False, "restart_from": "transferred",
     "inner": {"clip": 0.5, "proximal": 0.1, "multi_step": 0.5, "first_order": 0.25},
     "anchor": "user", "history": 3, "history_events": 20, "decay": 0.2, "item_bias": False, "bias_rate": 50.0,
-    "sessions": 4, "empty": 0.3,
+    "sessions": 4, "empty": 0.3, "recent": 1, "idf": False, "lambda1": 1.0, "lambda2": 0.1, "lambda3": 1.0, "days": 2.0,
+    "popular_ties": False, "popular_rest": False, "group": 2, "within": 0.5, "between": 0.4, "locality": 1.0,
     "known": 4, "paths": ["genre"], "alpha": 0.5, "bias": False, "whole": False, "tower": (5,), "combine": "concat",
 }  # fmt: skip
 NESTED = {"base": "dropout_net", "options": {"base": "sr_gnn", "options": {"steps": 2}, "drop": 0.1}}

@@ -18,16 +18,18 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
-from graphmeta.cli import commands
 from graphmeta.cli.commands import app, main
 from graphmeta.cli.options import FileOptions, LogOptions
+from graphmeta.cli.recommend_job import known_sessions, sessions_of
 from graphmeta.data.graph_files import load_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.load import load
 from graphmeta.published.systems import systems
+from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, state_hash
+from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
 from graphmeta.training import loop as training
 
@@ -66,14 +68,21 @@ def fitted(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``fit`` writes for a system that adapts."""
     out = tmp_path_factory.mktemp("fitted") / "out"
     table = ["--items", str(files / "items.csv"), "--attributes", "kind", "--label", "name"]
-    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *table, "--out", str(out)]
+    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *table, "--out", str(out), "--no-refit"]
     assert main([*command, *SMALL, "--system", "melu", "--epochs", "2"]) == 0
     return out
 
 
 def plain(files: Path, out: Path, *options: str) -> list[str]:
     """A ``fit`` of the fastest system."""
-    return ["fit", str(files), *COLUMNS, "--out", str(out), "--system", "sr_gnn", *SMALL, *options]
+    return ["fit", str(files), *COLUMNS, "--out", str(out), "--system", "sr_gnn", *SMALL, "--no-refit", *options]
+
+
+def measured(out: Path) -> dict:
+    """What ``metrics.json`` holds, but for the reports of the epochs."""
+    document = json.loads((out / "metrics.json").read_text())
+    assert document.pop("history")
+    return document
 
 
 def assert_metrics(document: dict) -> None:
@@ -103,14 +112,14 @@ def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture):
 
 
 def test_fit_writes_metrics_curves_and_a_model_with_its_card(fitted: Path):
-    document = json.loads((fitted / "metrics.json").read_text())
+    document = measured(fitted)
     assert_metrics(document)
     assert (document["system"], document["seed"], document["samples"]) == ("melu", 0, 12)
     assert document["without_steps"].keys() >= METRICS
     assert (fitted / "curves.png").read_bytes().startswith(b"\x89PNG")
-    card = (fitted / "model" / "README.md").read_text()
+    card = (current(fitted / "model") / "README.md").read_text()
     assert all(text in card for text in ("melu", "events.csv", "2023-", "Intended use", "history"))
-    assert sorted(file.name for file in fitted.iterdir()) == ["curves.png", "metrics.json", "model"]
+    assert sorted(file.name for file in fitted.glob("[!.]*")) == ["curves.png", "epochs.csv", "metrics.json", "model"]
 
 
 def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -139,7 +148,7 @@ def test_columns_of_every_type_are_read_and_saved(files: Path, tmp_path: Path, c
 
 
 def test_the_memory_estimate_is_printed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *SMALL, "--batch-size", "80"]
+    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", *SMALL, "--batch-size", "80", "--no-refit"]
     assert main([*command, "--system", "melu", "--out", str(tmp_path / "one")]) == 0
     layer = load(tmp_path / "one/model").recommender.head.project
     numbers = sum(weight.numel() for weight in layer.parameters())
@@ -156,14 +165,14 @@ def test_the_model_stores_its_training_metadata(fitted: Path):
     notes = load(fitted / "model").notes
     assert (notes["columns"]["session"], notes["rules"]["min_item_support"], notes["seed"]) == ("sid", 5, 0)
     assert notes["cuts"]["has_time"] and notes["cuts"]["last_session_before_test"] == "s107"
-    assert notes["metrics"] == json.loads((fitted / "metrics.json").read_text())
+    assert notes["metrics"] == measured(fitted)
 
 
 def test_evaluate_without_options_repeats_the_metrics_of_fit(fitted: Path, files: Path, capsys: pytest.CaptureFixture):
     assert main(["evaluate", str(fitted), str(files / "events.csv"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["sessions"], told["all_sessions"]) == (12, 120)
-    written = json.loads((fitted / "metrics.json").read_text())
+    written = measured(fitted)
     # The encoder trained alone is measured by `fit` and not kept with the model.
     assert written["baselines"].pop("base_model").keys() >= METRICS
     assert {key: told[key] for key in written} == written
@@ -176,7 +185,7 @@ def test_evaluate_scores_all_sessions_of_a_later_log_and_none_of_an_earlier(
     frame["at"] += 10**7
     frame.to_csv(tmp_path / "later.csv", index=False)
     assert main(["evaluate", str(fitted), str(tmp_path / "later.csv")]) == 0
-    assert "120 of 120 sessions" in capsys.readouterr().err
+    assert "): 120 of 120, " in capsys.readouterr().err
     frame["at"] -= 2 * 10**7
     frame.to_csv(tmp_path / "earlier.csv", index=False)
     assert main(["evaluate", str(fitted), str(tmp_path / "earlier.csv")]) == 2
@@ -188,25 +197,25 @@ def test_a_small_catalogue_has_shorter_lists(files: Path, tmp_path: Path, capsys
     frame.assign(iid=frame["iid"].str[:2]).to_csv(tmp_path / "few.csv", index=False)  # ten items
     assert main(plain(tmp_path / "few.csv", tmp_path / "out", "--time", "at", *EVERY)) == 0
     told = capsys.readouterr()
-    assert "note: there are only 10 items to rank, so lists of 5 are measured instead of 5, 20" in told.err
+    assert "note: only 10 items can be ranked, so lists of 5 are measured instead of 5, 20" in told.err
     assert "Hit@5 / MRR@5 in %, by context length" in told.out and "@20" not in told.out
-    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    written = measured(tmp_path / "out")
     assert {"hit@5", "mrr@5", "ndcg@5"} <= written.keys() and "hit@20" not in written
-    assert "Hit@20" not in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "Hit@20" not in (current(tmp_path / "out" / "model") / "README.md").read_text()
     assert main(["evaluate", str(tmp_path / "out"), str(tmp_path / "few.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["hit@5"] == written["hit@5"]
 
 
 def test_the_last_line_names_what_is_ahead_of_the_model(fitted: Path, files: Path, capsys: pytest.CaptureFixture):
     """On the ring, session kNN is far ahead of two epochs."""
-    written = json.loads((fitted / "metrics.json").read_text())
+    written = measured(fitted)
     knn = written["baselines"]["session_knn"]
     assert written["behind"]["session_knn"] == ["hit@20", "mrr@20"]
     assert main(["evaluate", str(fitted), str(files / "events.csv")]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("melu, with inner steps is behind ") and "on the same 12 samples" in line
     assert f"session kNN (Hit@20 {100 * written['hit@20']:.2f} against {100 * knn['hit@20']:.2f} %" in line
-    assert line + "." in (fitted / "model" / "README.md").read_text()
+    assert line + "." in (current(fitted / "model") / "README.md").read_text()
 
 
 def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -219,7 +228,7 @@ def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path:
     command = plain(tmp_path / "events.csv", tmp_path / "out", "--time", "at", "--items", str(tmp_path / "items.csv"))
     assert main([*command, "--attributes", "kind", "--system", "dropout_net", *EVERY]) == 0
     assert "dropout_net also ranks the 2 items of the item file without training events" in capsys.readouterr().err
-    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    written = measured(tmp_path / "out")
     assert written["candidates"] == 42 and written["samples"] == 12 and written["mrr@20"] > 0
     model = load(tmp_path / "out" / "model")
     assert {"new0", "new1"} <= {one.item for one in model.recommend(["i3", "new1"], 41)}
@@ -264,13 +273,35 @@ def test_recommend_follows_the_unknown_option(
 def about_users(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``fit`` writes for a system that looks at users alone."""
     out = tmp_path_factory.mktemp("users") / "out"
-    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", "--out", str(out)]
+    command = [
+        "fit",
+        str(files / "events.csv"),
+        *COLUMNS,
+        "--time",
+        "at",
+        "--user",
+        "uid",
+        "--out",
+        str(out),
+        "--no-refit",
+    ]
     assert main([*command, *SMALL, "--system", "bpr_mf"]) == 0
     return out
 
 
 def test_factors_are_learned_first(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    command = ["fit", str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid", "--out", str(tmp_path)]
+    command = [
+        "fit",
+        str(files / "events.csv"),
+        *COLUMNS,
+        "--time",
+        "at",
+        "--user",
+        "uid",
+        "--out",
+        str(tmp_path),
+        "--no-refit",
+    ]
     assert main([*command, *SMALL, "--system", "meta_cf_linear"]) == 0
     assert "training the base model (bpr_fold_in)" in capsys.readouterr().err
     answers, _ = offered(capsys, str(tmp_path), "--session", "i1", "-k", "5")
@@ -318,7 +349,7 @@ def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.Captur
 def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: Path, capsys: pytest.CaptureFixture):
     assert main(["evaluate", str(about_users), str(files / "events.csv"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    written = json.loads((about_users / "metrics.json").read_text())
+    written = measured(about_users)
     assert {"personal_frequency", "tifu_knn", "up_cf"} < told["baselines"].keys()  # their sessions are in the log
     assert {key: told[key] for key in written} == written
 
@@ -350,7 +381,7 @@ def test_what_happens_after_the_cut_changes_nothing_in_the_model(files: Path, tm
 def test_a_log_without_times_is_cut_by_its_order(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     out, frame = tmp_path / "out", events()
     assert main(plain(files / "events.csv", out)) == 0
-    written = json.loads((out / "metrics.json").read_text())
+    written = measured(out)
     capsys.readouterr()
     assert main(["evaluate", str(out), str(files / "events.csv"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -378,9 +409,21 @@ def test_session_numbers_that_begin_anew_are_new_sessions(files: Path, tmp_path:
 
 def test_sessions_can_be_cut_by_inactivity(files: Path, tmp_path: Path):
     out = tmp_path / "out"
-    command = ["fit", str(files / "events.csv"), "--item", "iid", "--user", "uid", "--time", "at", "--out", str(out)]
+    command = [
+        "fit",
+        str(files / "events.csv"),
+        "--item",
+        "iid",
+        "--user",
+        "uid",
+        "--time",
+        "at",
+        "--out",
+        str(out),
+        "--no-refit",
+    ]
     assert main([*command, "--system", "sr_gnn", *SMALL, "--inactivity-seconds", "600"]) == 0
-    assert load_state(out / "model", "history")[1]["sessions"] == 96
+    assert load_state(current(out / "model"), "history")[1]["sessions"] == 96
 
 
 def stop_after(epochs: int) -> Callable:
@@ -406,7 +449,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(
         patch.setattr(training, "_epoch", stop_after(2))
         assert main(command) == 130
     assert "--resume" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in parts.iterdir()] == ["checkpoint"]
+    assert [path.name for path in parts.glob("[!.]*")] == ["checkpoint"]
     assert main([*command, "--resume", "--width", "5"]) == 2
     assert "different: width" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
@@ -476,7 +519,6 @@ BAD_OPTIONS = {
     "one whose factors come from users": (["--system", "meta_cf_g"], "bpr_fold_in needs users; name the"),
     "users without a user column": (["--users", "items.csv"], "--user"),
     "all for the test": (["--test", "0.95"], "leave some sessions"),
-    "no test": (["--test", "0"], "--test must be above 0"),
     "no epochs": (["--epochs", "0"], "--epochs"),
     "unknown option": (["--colour", "red"], "--colour"),
 }
@@ -500,7 +542,11 @@ def assert_refused(command: list[str], line: str, out: Path, capsys: pytest.Capt
 
 
 def test_an_unknown_system_is_refused_before_any_data_is_read(tmp_path: Path, capsys: pytest.CaptureFixture):
-    said = {"cmbl": "did you mean 'cbml'?", "SR-GNN": "did you mean 'sr_gnn'?", "stan": "stan is not in the catalogue"}
+    said = {
+        "cmbl": "did you mean 'cbml'?",
+        "SR-GNN": "did you mean 'sr_gnn'?",
+        "item_mean": "item_mean is not in the catalogue",
+    }
     for name, line in said.items():
         command = plain(tmp_path / "nowhere.csv", tmp_path / "out", "--system", name)
         assert_refused(command, line, tmp_path / "out", capsys)
@@ -535,16 +581,23 @@ def test_a_damaged_model_is_refused(
     damage: Callable, pattern: str, fitted: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     shutil.copytree(fitted, tmp_path / "copy")
-    (file,) = (tmp_path / "copy" / "model").glob(pattern)
+    (file,) = current(tmp_path / "copy" / "model").glob(pattern)
     damage(file)
     assert main(["evaluate", str(tmp_path / "copy"), str(files / "events.csv"), "--json"]) == 2
     told = capsys.readouterr()
     assert told.out == "" and told.err.count("\n") == 1 and file.name in told.err
 
 
-@pytest.mark.parametrize("k", ["0", "40", "1000"])
-def test_recommending_all_items_is_refused(fitted: Path, capsys: pytest.CaptureFixture, k: str):
-    assert main(["recommend", str(fitted), "--session", "i1", "-k", k]) == 2
+@pytest.mark.parametrize(("k", "offered"), [("37", 37), ("38", 38), ("1000", 38)])
+def test_no_more_items_than_there_are_are_recommended(
+    fitted: Path, capsys: pytest.CaptureFixture, k: str, offered: int
+):
+    assert main(["recommend", str(fitted), "--session", "i1", "-k", k, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)[0]["items"]) == offered
+
+
+def test_no_item_is_not_a_number_of_recommendations(fitted: Path, capsys: pytest.CaptureFixture):
+    assert main(["recommend", str(fitted), "--session", "i1", "-k", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -557,7 +610,11 @@ def test_warnings_are_notes_of_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     frame = events()
     pd.concat([frame, frame[:2]]).to_csv(tmp_path / "twice.csv", index=False)
     assert main(["graph", str(tmp_path / "twice.csv"), *COLUMNS, "--time", "at", "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().err.splitlines()[0].startswith("note: 2 rows repeat")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[0]
+        .startswith("note: dropped, because they repeat an earlier row in every column: 2 rows")
+    )
 
 
 def test_attributes_that_the_system_does_not_read_are_noted(files: Path, tmp_path: Path, capsys):
@@ -596,10 +653,10 @@ def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, m
         text in told for text in ("session contains item", "session kNN", "melu, without inner steps", "Example 3")
     )
     assert told.count("<- bought") == 3 and "if_san (base model)" in told
-    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    document = measured(tmp_path / "out")
     assert_metrics(document)
     assert document["baselines"]["base_model"].keys() >= METRICS
-    assert not math.isnan(document["mrr@20"]) and (tmp_path / "out" / "model" / "README.md").is_file()
+    assert not math.isnan(document["mrr@20"]) and (current(tmp_path / "out" / "model") / "README.md").is_file()
 
 
 def test_run_goes_on_where_the_comparison_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -619,13 +676,13 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
 ) -> None:
     """``fit`` with users adapts to them; ``recommend --user`` reads kept sessions, or those of ``--history``."""
     log = [str(files / "events.csv"), *COLUMNS, "--time", "at", "--user", "uid"]
-    assert main(["fit", *log, "--out", str(tmp_path / "kept"), *SMALL, "--keep-histories"]) == 0
+    assert main(["fit", *log, "--out", str(tmp_path / "kept"), *SMALL, "--keep-histories", "--no-refit"]) == 0
     shutil.copytree(tmp_path / "kept", tmp_path / "plain")
-    for file in (tmp_path / "plain" / "model").glob("histories*"):
+    for file in current(tmp_path / "plain" / "model").glob("histories*"):
         file.unlink()
     model = load(tmp_path / "kept" / "model")
     assert model.notes["system"] == "personal_reranker"
-    metrics = json.loads((tmp_path / "kept" / "metrics.json").read_text())
+    metrics = measured(tmp_path / "kept")
     users = {"personal_frequency", "tifu_knn", "up_cf"}
     assert users < metrics["baselines"].keys()
     assert set(metrics["known_sessions"]) == set(metrics["last_sessions"]) == users | {"system"}
@@ -648,6 +705,7 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     assert said.startswith(f"user u3: {known} earlier sessions") and given == kept
     nobody, said = offered(capsys, str(tmp_path / "plain"), *command)
     assert "no --user" in said and nobody == plain
+    keeps_its_histories(tmp_path / "kept" / "model", files / "events.csv")
     assert main(["recommend", str(tmp_path / "kept"), "--session", "", "--user", "u3"]) == 0
     assert "The first item of a session" in capsys.readouterr().out
     for folder, user, remedy in (("kept", "U3", "mean 'u3'"), ("kept", "u33", "check the id"), ("plain", "u3", "FILE")):
@@ -664,6 +722,15 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
         assert main(given) == 2
         assert re.search(r"renamed.csv: no column .*rename .*item 'iid', session 'sid'", capsys.readouterr().err)
     measured_beside(metrics, tmp_path, files, capsys)
+
+
+def keeps_its_histories(folder: Path, more: Path) -> None:
+    """``--history`` is joined with the sessions of the model, which stays as it is."""
+    model = load(folder)
+    before, own = model.histories, int(model.histories.for_users(["u3"]).sessions[0])
+    joined = known_sessions(model, "u3", more, lambda line: None)
+    assert model.histories is before and int(UserHistories.of(joined).for_users(["u3"]).sessions[0]) == own > 0
+    assert model.recommend(["i1"], 5, user="u3", history=joined) == model.recommend(["i1"], 5, user="u3")
 
 
 def measured_beside(metrics: dict, folder: Path, files: Path, capsys: pytest.CaptureFixture) -> None:
@@ -705,9 +772,9 @@ def test_ids_with_blanks_are_one_id_alone_and_separated_by_commas() -> None:
         "hat cap": ["hat", "cap"],
         "": [],
     }.items():
-        assert commands._sessions_of(Shop(), [text]) == [ids]
+        assert sessions_of(Shop(), [text]) == [ids]
     with pytest.raises(InputError, match="'green shoe' nor any of its parts 'green', 'shoe'.*commas"):
-        commands._sessions_of(Shop(), ["green shoe"])
+        sessions_of(Shop(), ["green shoe"])
 
 
 def test_a_history_for_a_system_that_reads_none_is_refused(

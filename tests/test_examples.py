@@ -16,6 +16,7 @@ SAID = {
     "graph_layers": "new user [Recommendation(",
     "recommend_new_session": "after one item only",
     "cold_user_aspects": "attention:",
+    "callbacks": "'valid_mrr_20': ",
 }
 LESS = {"1_500": "400", "2_500": "600", "common=320": "common=80"}  # sessions; users in both domains
 

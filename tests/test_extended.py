@@ -23,6 +23,7 @@ from graphmeta.published.parts import with_adaptation, with_score_terms
 from graphmeta.sampling.samples import prefixes
 from graphmeta.system import System
 from graphmeta.testing import fake_log, fake_ratings
+from tests.catalogue import sized
 
 LOG = fake_log(sessions=60, items=16)
 FRAME = pd.DataFrame({"item": ["n1", "n2", "n3"], "brand": ["b1", "new", None], "category": ["c0", "c0", "c2"]})
@@ -234,7 +235,7 @@ def made(name: str) -> tuple[System, EventLog]:
     """A small system with its users, whose weights are not those of its start."""
     torch.manual_seed(0)
     log = RATED if CATALOGUE[name].predicts_ratings else LOG
-    system = gm.build(name, log.items, users=log.users, width=4).eval()
+    system = gm.build(name, log.items, users=log.users, **sized(name, 4)).eval()
     system.fit_statistics(log)
     for weight in system.parameters():
         weight.data.add_(0.1 * torch.randn_like(weight))

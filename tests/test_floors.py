@@ -28,6 +28,7 @@ FLOORS = [
     ["published"],
     ["datasets", "testing"],
     ["plots"],
+    ["serving"],
     ["cli"],
     ["__main__", "__init__"],
 ]

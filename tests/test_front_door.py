@@ -51,10 +51,12 @@ API = {
         "TrainOptions",
         "TrainingRecipe",
         "FULL_SOFTMAX",
+        "Callback",
         "Adam",
         "evaluate",
         "evaluate_next_basket",
         "load",
+        "rollback",
         "recommend_file",
         "recommend_log",
         "SessionFile",
@@ -197,9 +199,9 @@ MISTAKES = {
     "split.valid": lambda: gm.train(system(), SPLIT.train, valid=SPLIT),
     "sr_gnn takes no width=0; it must be 1 or more": lambda: gm.build("sr_gnn", LOG.items, width=0),
     "gru4rec takes no layers=0": lambda: gm.build("gru4rec", LOG.items, layers=0),
-    "lr='fast' must be a number, 0 or more": lambda: gm.fit(SPLIT, optimizer=gm.Adam(lr="fast")),
-    "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.fit(
-        SPLIT, "sr_gnn", optimizer=torch.optim.SGD([torch.zeros(1)])
+    "lr='fast' must be a number, 0 or more": lambda: gm.TrainingRecipe(optimizer=gm.Adam(lr="fast")),
+    "optimizer=torch.optim.SGD(…) is already bound to its parameters; pass a factory": lambda: gm.TrainingRecipe(
+        optimizer=torch.optim.SGD([torch.zeros(1)])  # pyright: ignore
     ),
     "epochs=0 must be a whole number, 1 or more": lambda: gm.fit(SPLIT, "sr_gnn", epochs=0),
     "recipe= takes a TrainingRecipe(…), not a str": lambda: gm.fit(SPLIT, "sr_gnn", recipe="full"),  # pyright: ignore
@@ -285,3 +287,17 @@ def test_a_split_prints_as_three_lines() -> None:
     assert [line.split(":")[0].split()[-1] for line in lines] == ["train", "valid", "test"]
     assert f"{SPLIT.test.num_events:,} events in {SPLIT.test.num_sessions:,} sessions" in lines[2]
     assert SPLIT._repr_html_().count("<tr>") == 3
+
+
+def test_the_version_and_the_packages_that_the_command_line_needs(capsys, monkeypatch) -> None:
+    """With the core dependencies alone, every command names what to install."""
+    from graphmeta import __main__ as program
+
+    assert program.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"graphmeta {gm.__version__}\n"
+    found = program.find_spec
+    monkeypatch.setattr(program, "find_spec", lambda name: None if name == "typer" else found(name))
+    for given in ([], ["--help"], ["run"]):
+        assert program.main(given) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1 and "pip install 'graphmeta[cli]'" in said.err

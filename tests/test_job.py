@@ -28,7 +28,13 @@ def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: p
     log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
     split = protocol.cut(log, rules)
     columns = Columns("session", "item", "time", None)
-    work = job.Job(plan.Plan("reranker", 4, recipe=plan.TrainingRecipe(epochs=1)), columns, rules, "invented", tmp_path)
+    work = job.Job(
+        plan.Plan("reranker", 4, recipe=plan.TrainingRecipe(epochs=1, refit=False)),
+        columns,
+        rules,
+        "invented",
+        tmp_path,
+    )
     outcome = job.run_job(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
     (first, _), (second, counted), (third, _) = ran
     whole = set(split.train.sessions.tolist())

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.metrics import LinkPredHitRatio, LinkPredMRR, LinkPredNDCG, LinkPredRecall
 
-from graphmeta.errors import InputError
-from graphmeta.evaluation.metrics import Ranks, hit, mrr, ndcg, of_lists, ranks, summary
+from graphmeta.errors import DivergedError, InputError
+from graphmeta.evaluation.metrics import Ranks, hit, mrr, ndcg, of_lists, ranks, summary, usable
 
 SCORES = st.floats(-2, 2, width=32) | st.sampled_from([0.0, 1.0, math.inf, -math.inf])
 ROWS = st.integers(1, 8).flatmap(lambda c: st.lists(st.lists(SCORES, min_size=c, max_size=c), min_size=1, max_size=6))
@@ -106,6 +106,15 @@ def test_ranks_without_ties_are_whole_numbers_from_one() -> None:
 
 
 NAN = math.nan
+
+
+@pytest.mark.parametrize("score", [NAN, math.inf])
+def test_scores_that_diverged_are_refused_and_minus_infinity_excludes(score: float) -> None:
+    assert (
+        usable(torch.tensor([[1.0, -math.inf]])).tolist() == [[1.0, -math.inf]] and len(usable(torch.zeros(0, 3))) == 0
+    )
+    with pytest.raises(DivergedError, match="not finite"):
+        usable(torch.tensor([[1.0, 2.0], [score, 0.0]]))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_metrics_are_their_formulas(seed) -> None:
     if len(one):
         alone, _ = slow(read(one), Fixed(log), (2,))
         assert slices["1"]["recall@2"] == pytest.approx(alone["recall@2"])
-    assert str(result).startswith("25 users, the items of their last session ranked among")
+    assert str(result).startswith("25 users, the items of the last session ranked among")
     assert len(result.ranks) == result.ptr[-1]
 
 
@@ -157,7 +157,7 @@ def test_items_unknown_to_the_model_are_left_out_and_counted() -> None:
     log = read(frame)
     known = log.select(log.items.ids[log.item] != "new")
     result = evaluate_next_basket(Popularity(known), log, ks=(3,))
-    assert result.left_out.clicks == 1 and "1 clicks on unknown items" in str(result)
+    assert result.left_out.clicks == 1 and "1 click on unknown items" in str(result)
 
 
 def test_what_cannot_be_evaluated_is_refused() -> None:

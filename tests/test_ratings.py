@@ -46,6 +46,26 @@ def test_ndcg_of_lists_is_the_mean_over_the_orders_of_ties(groups: list[list[tup
     assert found.tolist() == pytest.approx(expected)
 
 
+@given(lists, st.data())
+def test_a_score_that_is_not_a_number_never_raises_ndcg(entries: list[tuple[int, int]], data: st.DataObject) -> None:
+    """Whatever finite or infinite number stands in its place, also if it ties with others."""
+    scores, gains = (torch.tensor(column, dtype=torch.float64) for column in zip(*entries, strict=True))
+    at, k = data.draw(st.integers(0, len(entries) - 1)), data.draw(st.integers(1, 6))
+    ptr, broken = torch.tensor([0, len(entries)]), scores.clone()
+    broken[at] = math.nan
+    for number in (-math.inf, -1.0, 0.0, 1.0, 2.0, 3.0, math.inf):
+        scores[at] = number
+        assert list_ndcg(broken, gains, ptr, k) <= list_ndcg(scores, gains, ptr, k) + 1e-12
+    assert list_ndcg(torch.tensor([math.nan, 2.0]), torch.tensor([1.0, 0.0]), torch.tensor([0, 2]), 1).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("score", [math.inf, -math.inf])
+def test_ndcg_of_infinite_scores_that_tie_is_that_of_finite_ones(score: float) -> None:
+    gains, ptr = torch.tensor([4.0, 1.0, 0.0]), torch.tensor([0, 3])
+    found, expected = (list_ndcg(torch.full((3,), one), gains, ptr, 1) for one in (score, 0.0))
+    assert found.tolist() == expected.tolist() == pytest.approx([5 / 12])
+
+
 class Noisy:
     """Ratings that depend on person and item alone."""
 

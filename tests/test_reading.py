@@ -122,7 +122,7 @@ def test_a_time_of_another_format_is_named() -> None:
 @pytest.mark.parametrize("offset", ["", "Z"])
 def test_times_that_go_back_when_daylight_saving_ends_are_questioned(offset: str) -> None:
     times = [f"2020-10-25T{clock}:00{offset}" for clock in ("02:30", "02:10", "03:40")]
-    with warned(*[] if offset else ["1 times go back .*row 2, session 1"]):
+    with warned(*[] if offset else ["times that go back within a session at night: 1 .*row 2, session 1"]):
         gm.EventLog.read(frame(s=[1, 1, 1], i=list("abc"), t=times), **NAMES)
     later = [one.replace("-25", "-24").replace("T02:10", "T01:10") for one in times]  # an unsorted file
     with warned():
@@ -177,9 +177,9 @@ def test_ids_that_differ_by_blanks_are_questioned_once() -> None:
 @pytest.mark.parametrize("number", [[0, 1, 2, 3], ["7", "8", "9", "10"]])
 def test_rows_that_differ_in_a_row_number_alone_are_questioned(number: list) -> None:
     given = frame(n=number, s=[1, 1, 1, 1], i=list("aaba"), t=[1.6e9, 1.6e9, 1.7e9, 1.6e9])
-    with warned("2 rows repeat an earlier row in every column but the row number 'n' .*row 2"):
+    with warned("kept, though they repeat an earlier row in every column but the row number 'n': 2 rows .*row 2"):
         assert gm.EventLog.read(given, **NAMES).num_events == 4
-    with warned("2 rows repeat an earlier row in every column and are dropped"):
+    with warned("dropped, because they repeat an earlier row in every column: 2 rows"):
         assert gm.EventLog.read(given.drop(columns="n"), **NAMES).num_events == 2
     with warned():  # a number that is no row number
         gm.EventLog.read(given.assign(n=[5, 1, 7, 2]), **NAMES)
@@ -210,7 +210,7 @@ def test_whole_numbers_with_gaps_are_users() -> None:
 
 def test_the_user_of_a_session_is_that_of_its_first_event() -> None:
     given = frame(s=[1, 1, 2, 2], i=[1, 2, 1, 2], t=[1.6e9, 1.7e9, 1.6e9, 1.7e9], u=["ann", None, None, "bob"])
-    with warned("1 sessions begin without a user .*'bob'"):
+    with warned("sessions that begin without a user and name one later: 1 .*'bob'"):
         log = gm.EventLog.read(given, **NAMES, user="u")
     assert log.session_user.tolist() == [0, -1] and log.users.ids.tolist() == ["ann"]
     before = log.before(1.65e9)
@@ -219,9 +219,9 @@ def test_the_user_of_a_session_is_that_of_its_first_event() -> None:
 
 def test_sessions_cannot_be_split_by_unknown_users() -> None:
     given = frame(i=[1, 2, 3], t=[1.6e9] * 3, u=["ann", None, "ann"])
-    with pytest.raises(InputError, match=r"row 2: the user is missing \(1 rows\), and sessions are split by user"):
+    with pytest.raises(InputError, match=r"row 2: the user is missing \(1 row\), and sessions are split by user"):
         gm.EventLog.read(given, item="i", time="t", user="u")
-    with warned("1 of 3 rows are dropped: the user is missing in 1"):
+    with warned("dropped rows: 1 of 3: the user is missing in 1"):
         options = ReadOptions(drop_bad_rows=True)
         assert gm.EventLog.read(options.of(given), item="i", time="t", user="u", session=Inactivity()).num_events == 2
 
@@ -348,8 +348,8 @@ def test_bad_rows_are_dropped_on_request_with_a_count(tmp_path: Path) -> None:
     path = written(tmp_path, text)
     with pytest.raises(InputError, match="line 6.*--drop-bad-rows"):
         gm.EventLog.read(path, **NAMES)
-    dropped = "4 of 6 rows are dropped: the item is missing in 2 .*row 3.*, the time cannot be read in 1 .*row 4.*"
-    with warned("1 lines have more fields .*line 6", dropped):
+    dropped = "dropped rows: 4 of 6: the item is missing in 2 .*row 3.*, the time cannot be read in 1 .*row 4.*"
+    with warned("more fields than the table: 1 line .*line 6", dropped):
         log = gm.EventLog.read(ReadOptions(drop_bad_rows=True).of(path), **NAMES)
     assert log.items.ids.tolist() == ["a", "e"] and log.sessions.tolist() == [1, 2]
     with pytest.raises(InputError, match="no row can be read: column 't', row 1"):
@@ -361,11 +361,11 @@ def test_bad_rows_of_item_tables_and_reviews_are_dropped_too() -> None:
     items = frame(
         i=["a", "a", None, "b", "c"], price=["1", "2", "3", "x", "4"], image=["1 2", "1 2", "1 2", "1 2", "1"]
     )
-    with warned("4 of 5 rows are dropped"):
+    with warned("dropped rows: 4 of 5"):
         table = EntityTable.read(options.of(items), key="i", types={"price": "numeric", "image": "vector"})
     assert table.ids.tolist() == ["a"] and table.columns["price"].values.tolist() == [1]
     reviews = frame(u=[1, 2, None], i=[1, 2, 3], r=[5, "x", 3], text=["", "good", "bad"])
-    with warned("2 of 3 rows are dropped"):
+    with warned("dropped rows: 2 of 3"):
         assert len(ReviewLog.read(options.of(reviews), user="u", item="i", rating="r", text="text")) == 1
 
 

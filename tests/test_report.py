@@ -7,7 +7,7 @@ from graphmeta.baselines import Popularity
 from graphmeta.cli.model_card import titles
 from graphmeta.evaluation.adaptation_curves import by_steps
 from graphmeta.evaluation.compare import Comparison, baselines, compare
-from graphmeta.evaluation.protocol import KS
+from graphmeta.evaluation.lists import COMPARED_KS
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.evaluation.result import Result
 from graphmeta.published.catalogue import build
@@ -25,11 +25,11 @@ def test_without_steps_a_system_answers_from_its_start_gate_and_all():
             parameter.normal_()
     queries = last_clicks(LOG)
     found = compare(system, queries, past=LOG, models=baselines(LOG), bar=lambda rows, _: rows)
-    start = by_steps(system, queries, steps=[0], ks=KS).results[0]
+    start = by_steps(system, queries, steps=[0], ks=COMPARED_KS).results[0]
     assert torch.equal(found["without_steps"].ranks, start.ranks)
-    assert torch.equal(found["system"].ranks, evaluate(system, queries, ks=KS).ranks)
+    assert torch.equal(found["system"].ranks, evaluate(system, queries, ks=COMPARED_KS).ranks)
     adaptation, system.adaptation = system.adaptation, None
-    plain = evaluate(system, queries, ks=KS).ranks
+    plain = evaluate(system, queries, ks=COMPARED_KS).ranks
     assert not torch.equal(start.ranks, plain)
     assert not torch.equal(start.ranks, found["system"].ranks)
     assert adaptation.steps == 1
@@ -37,7 +37,7 @@ def test_without_steps_a_system_answers_from_its_start_gate_and_all():
 
 
 def result(hit: float, mrr: float) -> Result:
-    found = evaluate(Popularity(LOG), last_clicks(LOG), ks=KS)
+    found = evaluate(Popularity(LOG), last_clicks(LOG), ks=COMPARED_KS)
     return Result({**found.metrics, "hit@20": hit, "mrr@20": mrr}, {}, 30, 40, 0.0, found.positions)
 
 
@@ -57,7 +57,7 @@ def test_a_catalogue_below_the_lists_is_compared_with_shorter_ones():
     log = fake_log(sessions=30, items=10, length=4)
     torch.manual_seed(0)
     system = build("sr_gnn", log.items, width=4).eval()
-    with pytest.warns(UserWarning, match="only 10 items to rank, so lists of 5 are measured instead of 5, 20"):
+    with pytest.warns(UserWarning, match="only 10 items can be ranked, so lists of 5 are measured instead of 5, 20"):
         found = compare(system, last_clicks(log), past=log, models=baselines(log), bar=lambda rows, _: rows)
     for one in found.values():
         assert sorted(one.metrics) == ["hit@5", "mrr@5", "ndcg@5"]

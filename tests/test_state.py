@@ -42,12 +42,14 @@ from graphmeta.retrain.transfer import Transferred
 from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.storage import load_state, not_finite, save_state, state_hash
+from graphmeta.storage.versions import current
 from graphmeta.system import System
 from graphmeta.testing import fake_log, fake_ratings
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
 from graphmeta.training.run import Checkpoint
 from graphmeta.training.settings import TrainOptions
+from tests.catalogue import sized
 from tests.option_values import changed
 
 LOG, RATED = fake_log(sessions=60, length=14), fake_ratings()
@@ -67,7 +69,7 @@ def queries_of(name: str) -> Any:
 def built(name: str, **arguments: Any) -> System:
     torch.manual_seed(0)
     log = log_of(name)
-    system = build(name, log.items, users=log.users, **{"width": 6, **arguments}).eval()
+    system = build(name, log.items, users=log.users, **{**sized(name, 6), **arguments}).eval()
     system.fit_statistics(log)
     return system
 
@@ -108,7 +110,7 @@ def test_function_and_build_make_the_same_system(name: str) -> None:
     people = {"users": log.users} if "users" in inspect.signature(entry.function).parameters else {}
     torch.manual_seed(0)
     if entry.base is None:
-        direct = entry.function(log.items, **people, width=6)
+        direct = entry.function(log.items, **people, **sized(name, 6))
     else:
         seen = log.items.without("categorical", "several") if entry.items_only else log.items
         base = build(entry.base, seen, users=log.users, width=6)
@@ -366,12 +368,12 @@ def test_a_variant_is_called_by_its_own_name() -> None:
 def test_a_number_that_is_not_finite_is_never_saved(part: str, bad: float, tmp_path: Path) -> None:
     system = build("global_gnn", LOG.items, width=4)  # features.weight is a buffer
     system.save(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with torch.no_grad():
         system.state_dict()[part][0, 0] = bad
     with pytest.raises(DivergedError, match=f"{part} is not finite"):
         system.save(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @dataclass(frozen=True)
@@ -451,7 +453,7 @@ def test_an_item_may_be_left_out_by_minus_infinity(measure: str) -> None:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("saved")
     build("cbml", LOG.items, users=LOG.users, width=6).save(folder)
-    return load_state(folder, "model")
+    return load_state(current(folder), "model")
 
 
 def forged(saved: Any, folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -574,12 +576,12 @@ def test_loading_by_a_builder_of_ones_own_draws_no_random_numbers(tmp_path: Path
 def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any], tmp_path: Path) -> None:
     system = build("cbml", LOG.items, width=6, **given)
     system.save(tmp_path)
-    tensors, document = load_state(tmp_path, "model")
+    tensors, document = load_state(current(tmp_path), "model")
     del document["limits"]
     if number == 1:
         del document["users"]
     document["recipe"] = {**document.pop("spec"), "arguments": {"width": 6, **given}}  # only what was given
-    save_state(tmp_path, "model", tensors, {**document, "format": number})
+    save_state(current(tmp_path), "model", tensors, {**document, "format": number})
     again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.limits == {"max_support": 10, "max_length": 50}
 
@@ -587,21 +589,21 @@ def test_models_of_earlier_formats_are_loaded(number: int, given: dict[str, Any]
 def test_names_of_format_4_are_read(tmp_path: Path) -> None:
     system = build("mamo_rating", RATED.items, users=RATED.users, width=3, learned="group")
     system.save(tmp_path)
-    tensors, document = load_state(tmp_path, "model")
+    tensors, document = load_state(current(tmp_path), "model")
     old = {name.replace("start.gradient_slots.", "start.slopes."): tensor for name, tensor in tensors.items()}
     document["recipe"] = document.pop("spec")
     assert old.keys() != tensors.keys() and document["recipe"]["arguments"]["learned"] == "per group"
     document["recipe"]["arguments"]["learned"] = "group"
-    save_state(tmp_path, "model", old, {**document, "format": 4})
+    save_state(current(tmp_path), "model", old, {**document, "format": 4})
     assert state_hash(load(tmp_path)) == state_hash(system)
 
 
 def test_the_key_of_format_5_is_read(tmp_path: Path) -> None:
     system = build("sr_gnn", LOG.items, width=6)
     system.save(tmp_path)
-    tensors, document = load_state(tmp_path, "model")
+    tensors, document = load_state(current(tmp_path), "model")
     document["recipe"] = document.pop("spec")
-    save_state(tmp_path, "model", tensors, {**document, "format": 5})
+    save_state(current(tmp_path), "model", tensors, {**document, "format": 5})
     again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.spec == system.spec
 

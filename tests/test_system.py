@@ -14,15 +14,17 @@ from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.readout import Last
-from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.catalogue import CATALOGUE, RANKING, TRAINED, build
 from graphmeta.published.load import load
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.samples import last_clicks, sessions_without_target
 from graphmeta.storage import load_state, save_state, state_hash
+from graphmeta.storage.versions import current
 from graphmeta.system import System
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
+from tests.catalogue import sized
 
 LOG = fake_log(sessions=120)
 
@@ -72,7 +74,7 @@ def test_exclude_seen(system):
 def test_unknown_items(system):
     with pytest.raises(InputError, match="'nope' is not known.*unknown='ignore'"):
         system.recommend(["i3", "nope"])
-    with pytest.warns(UserWarning, match="1 unknown items are skipped, the first: 'nope'"):
+    with pytest.warns(UserWarning, match="skipped: 1 unknown item, the first 'nope'"):
         warned = system.recommend(["i3", "nope"], unknown="warn")
     assert warned == system.recommend(["i3", "nope"], unknown="ignore") == system.recommend(["i3"])
     with pytest.raises(InputError, match="'nope' is not known"):
@@ -95,18 +97,28 @@ def test_no_session_no_answer_and_no_nonsense(system):
         broken.recommend(["i1"])
 
 
-@pytest.mark.parametrize("k", [0, 40, 99, 2.5])
-def test_k_must_be_below_the_number_of_items(system, k):
-    with pytest.raises(InputError, match="number of items, 40"):
+@pytest.mark.parametrize("k", [0, -1, 2.5, True])
+def test_k_must_be_a_whole_number_from_one(system, k):
+    with pytest.raises(InputError, match=f"k={k} must be a whole number, 1 or more"):
         system.recommend(["i3"], k=k)
+
+
+@pytest.mark.parametrize("k", [40, 99])
+def test_more_recommendations_than_items_are_all_items(system, k):
+    assert system.recommend(["i3"], k=k)[:39] == system.recommend(["i3"], k=39)
+    assert {one.item for one in system.recommend(["i3"], k=k)} == set(LOG.items.ids)
+    assert len(system.recommend(["i3"], k=k, exclude_seen=True)) == 39
+    assert [len(found) for found in system.recommend_many([["i3"], ["i4", "i5"]], k=k)] == [40, 40]
 
 
 @pytest.mark.by_kind  # tests/test_state.py saves and loads every system
 @pytest.mark.parametrize("name", RANKING)
 def test_saved_is_loaded(name, tmp_path):
     torch.manual_seed(0)
-    system = build(name, LOG.items, users=LOG.users, width=6)
+    system = build(name, LOG.items, users=LOG.users, **sized(name, 6))
     system.notes["why"] = "test"
+    if not system.has_weights:
+        system.fit_statistics(LOG)
     system.save(tmp_path)
     again = load(tmp_path)
     assert state_hash(again) == state_hash(system) and again.notes == {"why": "test"}
@@ -127,12 +139,12 @@ def test_maml_around_another_base_is_saved(tmp_path):
 def test_models_of_the_first_format_still_load(tmp_path):
     system = build("sr_gnn", LOG.items, width=6)
     system.save(tmp_path)
-    tensors, document = load_state(tmp_path, "model")
+    tensors, document = load_state(current(tmp_path), "model")
     del document["users"]
     document["recipe"] = document.pop("spec")
-    save_state(tmp_path, "model", tensors, {**document, "format": 1})
+    save_state(current(tmp_path), "model", tensors, {**document, "format": 1})
     assert load(tmp_path).users is None
-    save_state(tmp_path, "model", tensors, {**document, "format": 99})
+    save_state(current(tmp_path), "model", tensors, {**document, "format": 99})
     with pytest.raises(InputError, match="update graphmeta"):
         load(tmp_path)
 
@@ -184,7 +196,7 @@ def test_unknown_system_names_the_nearest():
 
 @pytest.mark.filterwarnings("ignore:.*statistics_log=")
 @pytest.mark.by_kind  # tests/published/test_catalogue.py trains every system on the bundled dataset
-@pytest.mark.parametrize("name", RANKING)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_system_trains(name):
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users, width=8)

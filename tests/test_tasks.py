@@ -14,7 +14,7 @@ from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.readout import Last, Mean, SoftAttention
 from graphmeta.sampling.batch_rows import NEXT
-from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
+from graphmeta.sampling.few_shot import RandomQueries, sampled_tasks, support_from_clicks
 from graphmeta.sampling.histories import user_histories, with_history
 from graphmeta.sampling.order import TaskSampler, user_parallel
 from graphmeta.sampling.samples import Samples, last_clicks, sessions_without_target
@@ -375,5 +375,12 @@ def test_draws_go_by_the_seed_and_the_limits() -> None:
     assert short.query.target.tolist() == whole.query.target.tolist()  # sampled from all clicks
     with pytest.raises(InputError, match="min_events=1 and max_events=10"):
         sampled_tasks(log, min_events=1)
-    with pytest.raises(InputError, match="there is no query event"):
+
+
+def test_the_error_for_a_log_too_small_for_any_task_has_the_number_of_items_or_ratings_that_one_needs() -> None:
+    with pytest.raises(InputError, match="has clicked 2 different items, which a task needs; use a log with more"):
         sampled_tasks(histories_of([1, 1]))
+    with pytest.raises(InputError, match="has clicked 5 different items.*or a lower min_events"):
+        sampled_tasks(histories_of([3]), min_events=5)
+    with pytest.raises(InputError, match=r"no user has 13 to 100 ratings.*RandomQueries\(min_events="):
+        RandomQueries()(ratings())

@@ -106,7 +106,7 @@ def test_nothing_beside_training_changes_training(name, does, tmp_path):
 
     losses, weights, _ = run(beside=False)
     other_losses, other_weights, calls = run(beside=True)
-    assert calls > 3
+    assert calls > (3 if does == "asks" else 1)  # a save waits for the disk
     assert losses == other_losses and weights == other_weights
 
 

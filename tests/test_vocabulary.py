@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from graphmeta.baselines import BASELINES, NoRepeats, Popularity
+from graphmeta.baselines import NoRepeats, Popularity
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate, evaluate_sampled, evaluate_tasks
+from graphmeta.published.catalogue import CATALOGUE, build
 from graphmeta.published.models.cold_user import user_only_samples
 from graphmeta.sampling.baskets import leave_one_out, next_items
 from graphmeta.sampling.few_shot import sampled_tasks, support_from_clicks
@@ -48,10 +49,12 @@ def test_tasks_carry_their_tables() -> None:
             assert part.items is LOG.items and part.users is LOG.users
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if "mean" not in name])
+@pytest.mark.parametrize("name", [name for name, row in CATALOGUE.items() if row.counts])
 def test_another_vocabulary_is_refused_by_every_baseline(name: str) -> None:
-    model = BASELINES[name].fit(LOG)
-    for scorer in (model, NoRepeats(model)):
+    system = build(name, LOG.items)
+    system.fit_statistics(LOG)
+    model = system.scorer()
+    for scorer in (model, NoRepeats(model), system):
         with pytest.raises(InputError, match="other item indices"):
             evaluate(scorer, last_clicks(OTHER))
     assert OTHER.items.ids.tolist() != LOG.items.ids.tolist()
@@ -75,7 +78,7 @@ def test_indices_that_a_scorer_without_ids_lacks_are_refused() -> None:
 
 def test_sessions_in_separate_blocks_are_noted_without_times() -> None:
     frame = pd.DataFrame({"s": [0, 0, 1, 1, 0, 0, 1], "i": list("abcdefg"), "t": range(7)})
-    with pytest.warns(UserWarning, match=r"^2 of 2 sessions are in separate blocks of rows \(the first: 0\)"):
+    with pytest.warns(UserWarning, match=r"^sessions in separate blocks of rows: 2 of 2 \(the first: 0\)"):
         EventLog.read(frame, session="s", item="i")
     EventLog.read(frame, session="s", item="i", time="t")  # warnings are errors: with times rows may be in any order
     EventLog.read(frame.iloc[:4], session="s", item="i")

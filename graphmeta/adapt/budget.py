@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.adapt.twin import Twin
+from graphmeta.errors import counted
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.tasks import TaskBatch, TaskSizes
 
@@ -159,9 +160,9 @@ def estimate(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes,
     support, (parameters, rows) = int(largest.support[0]), adaptation.sizes
     size = at_once * _costs(adaptation, recommender, largest, False)[0] / MIB
     measured = "" if adaptation.mode(recommender, False) in adaptation.activations else ", without activations"
-    tables = f", {rows:,} embedding rows" if rows else ""
+    steps, changed = counted(adaptation.steps, "step"), counted(parameters, "adapted parameter")
+    tables = f", {counted(rows, 'embedding row')}" if rows else ""
     return (
-        f"adaptation memory: about {size:,.1f} MiB{measured} for {min(tasks, at_once)} tasks at a time "
-        f"({adaptation.steps} step{'s' * (adaptation.steps != 1)}, {parameters:,} adapted parameters{tables}, up to "
-        f"{support} support samples per task)"
+        f"adaptation memory: about {size:,.1f} MiB{measured} for {counted(min(tasks, at_once), 'task')} at a time "
+        f"({steps}, {changed}{tables}, up to {counted(support, 'support sample')} per task)"
     )

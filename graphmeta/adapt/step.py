@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from graphmeta.adapt.scope import Scope
 from graphmeta.errors import InputError
+from graphmeta.protocols.members import ReadsMembers
 
 if TYPE_CHECKING:
     from graphmeta.recommender import Recommender
 
 
 @runtime_checkable
-class Step(Protocol):
+class Step(Protocol, metaclass=ReadsMembers):
     """The learning rate of each parameter in each step: a number, or a tensor that broadcasts to the parameter."""
 
     def rate(self, name: str, step: int) -> float | Tensor:
@@ -39,7 +40,7 @@ class SerializableStep(Step, Protocol):
 
 
 @runtime_checkable
-class RatesPerStep(Protocol):
+class RatesPerStep(Protocol, metaclass=ReadsMembers):
     """A step whose learned rates may be separate for each of a fixed number of steps."""
 
     per_step: bool

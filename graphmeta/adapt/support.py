@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.errors import InputError
 from graphmeta.nn.sizes import counts
 from graphmeta.protocols import reads_earlier_sessions
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.recommender import Recommender, task_mean
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import real_samples
@@ -22,7 +23,7 @@ from graphmeta.sampling.user_histories import Earlier
 
 
 @runtime_checkable
-class SupportSource(Protocol):
+class SupportSource(Protocol, metaclass=ReadsMembers):
     """Makes the support of each sample, and averages its losses."""
 
     reads_history: bool  # whether the samples need their users' earlier sessions

@@ -6,7 +6,6 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
-from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
@@ -14,7 +13,6 @@ from graphmeta.sampling.samples import Samples
 _PAIRS_AT_ONCE = 2_000_000
 
 
-@baseline("item_knn", "Sarwar et al. 2001; Aiolli 2013")
 class ItemKNN:
     """Scores items by the sessions they share with the clicked items, with the highest weight on the last click.
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks
-from graphmeta.baselines.registry import baseline
 from graphmeta.baselines.user_items import own_items, popular
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
@@ -15,7 +14,6 @@ from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.user_histories import UserHistories
 
 
-@baseline("personal_frequency", "Li et al. 2023, P-TopFreq and GP-TopFreq")
 class PersonalFrequency:
     """Ranks the items of the user's sessions by how many of them contain the item, then the others by popularity.
 

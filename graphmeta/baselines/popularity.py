@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks
-from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
 from graphmeta.protocols import HasItems, KeepsHistories, ReadsHistory, ReadsTasks, Scorer
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 
 
-@baseline("popularity")
 class Popularity:
     """Ranks items by popularity: score(i) = training events of i.
 
@@ -33,7 +31,6 @@ class Popularity:
         return self.support.repeat(len(samples), 1)
 
 
-@baseline("session_popularity")
 class SessionPopularity:
     """The session's own items by frequency and recency, then the others by popularity.
 

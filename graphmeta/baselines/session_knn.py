@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest, rank
-from graphmeta.baselines.registry import baseline
 from graphmeta.data.events import EventLog
 from graphmeta.errors import check_whole
 from graphmeta.sampling.samples import Samples
@@ -55,7 +54,6 @@ def rarity(ages_of: Lists, *, num_sessions: int) -> np.ndarray:
     return 1 + np.log(max(num_sessions, 1) / np.maximum(ages_of.lengths, 1))
 
 
-@baseline("session_knn", "Ludewig & Jannach 2018, V-SkNN")
 class SessionKNN:
     """Scores items of the most similar recent training sessions (V-SKNN).
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmeta.baselines.registry import baseline
 from graphmeta.baselines.user_items import (
     TrainingUsers,
     UserItems,
@@ -21,7 +20,6 @@ from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
 
 
-@baseline("tifu_knn", "Hu et al. 2020, TIFU-KNN")
 class TifuKNN:
     """Scores items by the user's own decayed frequencies and the mean of those of the nearest users.
 

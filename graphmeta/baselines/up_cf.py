@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmeta.baselines.registry import baseline
 from graphmeta.baselines.tifu_knn import nearest
 from graphmeta.baselines.user_items import (
     TrainingUsers,
@@ -22,7 +21,6 @@ from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
 
 
-@baseline("up_cf", "Faggioli et al. 2020, UP-CF@r")
 class UPCF:
     """Scores items by the recent purchases of the user and of users with the same items.
 

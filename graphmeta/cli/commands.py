@@ -30,8 +30,9 @@ from graphmeta.cli.options import (
     Model,
     SplitOptions,
     flattened,
-    model_folder,
+    versioned_folder,
 )
+from graphmeta.cli.serve_job import ServeOptions
 from graphmeta.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
@@ -135,8 +136,20 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
         ) from None
 
 
+@dataclass(frozen=True)
+class Existing:
+    """What is done with the content of the output folder."""
+
+    resume: Resume = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model of another system in --out; `rollback` restores it.")
+    ] = False
+
+
 @app.command()
+@flattened
 def run(
+    existing: Existing,
     system: System = RUN_SYSTEM,
     epochs: Epochs = None,
     seed: Seed = 0,
@@ -144,7 +157,6 @@ def run(
     width: Width = WIDTH,
     max_support: MaxSupport = None,
     max_length: MaxLength = None,
-    resume: Resume = False,
 ) -> None:
     """Train, evaluate and show recommendations on the bundled dataset.
 
@@ -158,12 +170,13 @@ def run(
     from graphmeta.evaluation.protocol import Rules, cut
     from graphmeta.published.training_plan import Plan
 
-    _ready(system, out, users=True)
+    _ready(system, out, users=True, overwrite=existing.overwrite)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
-    console.say("the bundled dataset: " + console.sizes(log, split))
+    console.say("the bundled dataset: " + console.sizes(log, split, rules))
     console.statistics(build_graph(split.train), "The graph of the training part")
-    plan = Plan(system, width, seed, Recipe.auto.of(epochs=epochs), max_support, max_length)
+    recipe = replace(Recipe.auto.of(epochs=epochs), refit=False)
+    plan = Plan(system, width, seed, recipe, max_support, max_length, device="auto")
     columns = Columns("product", "basket", "time", "household")
     work = job.Job(
         plan,
@@ -171,13 +184,13 @@ def run(
         rules,
         "the bundled sample of The Complete Journey",
         out,
-        resume,
+        existing.resume,
     )
     outcome = _train(work, log, split)
-    if outcome is not None:
+    if outcome is not None and outcome.results is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
-    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
-    if outcome is not None:
+    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
+    if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, system)
 
 
@@ -205,6 +218,15 @@ class TrainingOptions:
         typer.Option("--clicks", min=1, help="Clicks per step, instead of a number of samples; the rate follows."),
     ] = None
 
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit",
+            help="After the test, train the model again on all sessions; --no-refit keeps the one that was tested.",
+        ),
+    ] = True
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = "auto"
+
     def named(self, *, users: bool) -> str:
         """The system, by default the best one for a log with or without users."""
         from graphmeta.published.fit import default_system
@@ -216,7 +238,15 @@ class TrainingOptions:
         from graphmeta.published.training_plan import Plan
 
         recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, clicks=self.clicks)
-        return Plan(self.named(users=users), self.width, self.seed, recipe, limits.max_support, limits.max_length)
+        return Plan(
+            self.named(users=users),
+            self.width,
+            self.seed,
+            replace(recipe, refit=self.refit),
+            limits.max_support,
+            limits.max_length,
+            device=self.device,
+        )
 
 
 @app.command()
@@ -228,7 +258,7 @@ def fit(
     training: TrainingOptions,
     cut: SplitOptions,
     limits: Limits,
-    resume: Resume = False,
+    existing: Existing,
     keep_histories: Annotated[
         bool,
         typer.Option("--keep-histories", help="Store the users' sessions with the model, for recommend --user."),
@@ -236,7 +266,8 @@ def fit(
 ) -> None:
     """Train and evaluate a system on your log.
 
-    The last sessions are held out for a comparison with baselines, those before them for choosing the epoch.
+    The last sessions are held out for a comparison with baselines, those before them for choosing the epoch. The model
+    that is written is then trained again on all of them, with the same settings.
     """
     from graphmeta.cli import fit_job as job
     from graphmeta.evaluation.protocol import Rules
@@ -247,21 +278,21 @@ def fit(
     name_of_system = training.named(users=users)
     if keep_histories and not users:
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
-    _ready(name_of_system, out, users=users)
+    _ready(name_of_system, out, users=users, overwrite=existing.overwrite)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     catalogue, name = reading.catalogue(files), reading.events.name
     log = reading.log(files, catalogue)
     if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
-    console.say(f"{name}: " + console.sizes(log, split))
+    console.say(f"{name}: " + console.sizes(log, split, rules))
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
     plan = training.plan(limits, users=users)
-    work = job.Job(plan, reading.columns(files), rules, name, out, resume, keep_histories, catalogue)
+    work = job.Job(plan, reading.columns(files), rules, name, out, existing.resume, keep_histories, catalogue)
     outcome = _train(work, log, split)
-    console.say(f"written: {', '.join(map(str, sorted(out.iterdir())))}")
-    if outcome is not None:
+    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
+    if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, name_of_system)
 
 
@@ -281,23 +312,26 @@ def evaluate(
     """
     from graphmeta.cli.evaluate_job import score
     from graphmeta.evaluation.protocol import when
+    from graphmeta.storage.versions import whole_version
 
-    scored = score(model_folder(folder), events, history=history, bar=console.bar)
+    scored = whole_version(
+        versioned_folder(folder), lambda version: score(version, events, history=history, bar=console.bar)
+    )
     if scored.counted == 0:
         console.say(
             "note: baselines that read users' earlier sessions are left out, since the model's folder has no sessions "
             "of users; to compare with them, name the log that it was fitted to: --history LOG"
         )
     elif scored.counted is not None:
-        console.say(f"baselines of users are fitted on {scored.counted:,} sessions before the test")
+        console.say(f"baselines of users are fitted on {scored.counted_sessions()}")
     if as_json:
         typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
         return
     begin = when(scored.system.notes["cuts"])
-    lost = f"; {scored.unknown:,} clicks on unknown items are ignored" if scored.unknown else ""
+    lost = f"; ignored clicks on unknown items: {scored.unknown:,}" if scored.unknown else ""
     console.say(
-        f"{scored.sessions:,} of {scored.all_sessions:,} sessions begin after the training and validation of this "
-        f"model (from {begin} on); {scored.document['samples']:,} of them are scored{lost}"
+        f"sessions that begin after the training and validation of this model (from {begin} on): "
+        f"{scored.sessions:,} of {scored.all_sessions:,}, {scored.document['samples']:,} of them scored{lost}"
     )
     console.results(scored.results, scored.document["system"])
     console.verdict(scored.results, scored.document["system"])
@@ -392,6 +426,38 @@ def stream(
 
 
 @app.command()
+def rollback(
+    folder: Model,
+    to: Annotated[
+        int | None, typer.Option("--to", min=0, help="Number of the version; the one before if not given.")
+    ] = None,
+) -> None:
+    """Make an earlier version of a model the current one; the last three are kept.
+
+    A running `serve` changes to it within seconds.
+    """
+    from graphmeta.storage.versions import pointer
+    from graphmeta.storage.versions import rollback as roll_back
+
+    place = versioned_folder(folder)
+    before = pointer(place)
+    number = roll_back(place, to)
+    console.say(f"{place}: version {number} is current" + ("" if before is None else f", instead of {before.current}"))
+
+
+@app.command()
+@flattened
+def serve(folder: Model, options: ServeOptions) -> None:
+    """Serve a model over HTTP, with a page to try it at /.
+
+    A new version, written by `fit` into the same folder or restored by `rollback`, is loaded while the old one answers.
+    """
+    from graphmeta.cli.serve_job import serve as run_server
+
+    run_server(versioned_folder(folder), options)
+
+
+@app.command()
 def systems(as_json: Json = False) -> None:
     """List all systems: name, kind, paper, equations, adapted parameters.
 
@@ -409,7 +475,7 @@ def systems(as_json: Json = False) -> None:
     console.table("Systems", keys, [[getattr(row, key) for key in keys] for row in rows], left=len(keys))
 
 
-def _ready(system: str, out: Path, *, users: bool) -> None:
+def _ready(system: str, out: Path, *, users: bool, overwrite: bool) -> None:
     """Validate the options before any data is read."""
     from graphmeta.cli import fit_job as job
     from graphmeta.plots import figures as plots
@@ -417,6 +483,7 @@ def _ready(system: str, out: Path, *, users: bool) -> None:
 
     check_system(system, users=users)
     job.check_folder(out)
+    job.check_model(out, system, overwrite=overwrite)
     plots.figure(1, 1)
 
 
@@ -424,11 +491,14 @@ def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
     """Run the job and print the results."""
     from graphmeta.cli.fit_job import run_job
     from graphmeta.cli.model_card import titles
+    from graphmeta.storage.lock import locked
 
-    with _interruptible(work.folder / "checkpoint"):
+    with locked(work.folder), _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")
+    elif outcome.results is None:
+        console.say("note: there is no test part (--test 0), so nothing is measured")
     else:
         console.results(outcome.results, work.plan.system)
         if outcome.last_sessions:

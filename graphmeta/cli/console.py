@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from graphmeta.cli.wording import for_command_line, printable
+from graphmeta.errors import counted
+
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
@@ -25,12 +28,12 @@ if TYPE_CHECKING:
 
 def say(line: str) -> None:
     """Print a line on the standard error."""
-    typer.echo(line, err=True)
+    typer.echo(printable(line), err=True)
 
 
 def fail(message: str, code: int = 2) -> int:
     """Print an error as one line; returns the exit code."""
-    say("error: " + " ".join(message.split()))
+    say("error: " + for_command_line(" ".join(message.split())))
     return code
 
 
@@ -39,7 +42,7 @@ def notes() -> Iterator[None]:
     """Within it, UserWarnings are printed as one line on the standard error; other warnings are hidden."""
 
     def show(message: Warning | str, *_: Any) -> None:
-        say("note: " + " ".join(str(message).split()))
+        say("note: " + for_command_line(" ".join(str(message).split())))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -65,32 +68,42 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, l
     for at, name in enumerate(header):
         grid.add_column(name, justify="left" if at < left else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*("\n".join(map(printable, str(cell).split("\n"))) for cell in row))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     console.print(f"\n{title}", style="bold")
     console.print(grid)
 
 
-def sizes(log: EventLog, split: Split) -> str:
+def sizes(log: EventLog, split: Split, rules: Rules) -> str:
     """Sizes of a log's splits, in one line."""
+    from graphmeta.evaluation.protocol import test_queries
+
     parts = ((split.train, "train"), (split.valid, "choose the epoch"), (split.test, "test"))
     sessions = ", ".join(f"{part.num_sessions:,} to {name}" for part, name in parts)
-    lost = f"; {split.unknown:,} later clicks on items without training events are ignored" if split.unknown else ""
-    return f"{log.num_events:,} events; sessions: {sessions}; {split.train.num_items:,} candidate items{lost}"
+    scored = len(test_queries(split.test, rules))
+    if scored < split.test.num_sessions:
+        least = max(rules.min_session_length, 2)
+        sessions += f" ({scored:,} of them with {least} or more clicks on items known from training, which are scored)"
+    lost = f"; later clicks on items without training events, which are ignored: {split.unknown:,}"
+    items = counted(split.train.num_items, "candidate item")
+    return f"{counted(log.num_events, 'event')}; sessions: {sessions}; {items}{lost if split.unknown else ''}"
 
 
 def left_out(log: EventLog, kept: EventLog, rules: Rules) -> str:
     """The number of sessions, events and items that the filters left out of a log, in one line."""
-    limits = f"items of at least {rules.min_item_support} events, sessions of at least {rules.min_session_length}"
+    support = counted(rules.min_item_support, "event")
+    limits = f"items of at least {support}, sessions of at least {rules.min_session_length}"
     names = {"num_sessions": "sessions", "num_events": "events", "num_items": "items"}
     both = {name: (getattr(log, field), getattr(kept, field)) for field, name in names.items()}
-    parts = [f"{whole - left:,} of {whole:,} {name}" for name, (whole, left) in both.items()]
+    parts = [f"{whole - left:,} of {counted(whole, name[:-1])}" for name, (whole, left) in both.items()]
     return f"filters ({limits}; --min-item-support, --min-session-length) leave out {', '.join(parts)}"
 
 
 def statistics(graph: HeteroData, title: str) -> None:
     """Print the number of nodes and edges of each type."""
-    nodes = [(kind, "nodes", f"{graph[kind].num_nodes:,}") for kind in graph.node_types]
+    # The first value of a category is "unknown"; no row has an edge to it.
+    attributes = {kind for _, relation, kind in graph.edge_types if relation == "has"}
+    nodes = [(kind, "nodes", f"{graph[kind].num_nodes - (kind in attributes):,}") for kind in graph.node_types]
     edges = [(" ".join(kind), "edges", f"{graph[kind].num_edges:,}") for kind in graph.edge_types]
     table(title, ("type", "", "number"), nodes + edges, left=2)
 
@@ -105,7 +118,7 @@ def results(found: Mapping[str, Result], system: str) -> None:
     ks = list_lengths(own.metrics)
     shown = hit_and_mrr(own.metrics)
     rows = [(names[key], *(f"{100 * result.metrics[name]:.2f}" for name in shown)) for key, result in found.items()]
-    title = f"The last item of {own.samples:,} test sessions among {own.candidates:,}, in %"
+    title = f"The last item of {counted(own.samples, 'test session')} among {own.candidates:,}, in %"
     table(title, ("", *shown.values()), rows)
     lengths = own.slices["context length"]
     by_clicks = [
@@ -144,7 +157,7 @@ def periods(found: Mapping[str, Sequence[PeriodReport]]) -> None:
             cost = sum(report.train_seconds for report in reports) / len(reports)
             rows.append((name, *(f"{100 * mean[measure]:.2f}" for measure in shown), f"{cost:.1f}"))
         clicks = sum(report.rows for report in next(iter(found.values())))
-        table(f"{clicks:,} clicks of {len(reports)} periods, ranked {among}, in %", header, rows)
+        table(f"{counted(clicks, 'click')} of {counted(len(reports), 'period')}, ranked {among}, in %", header, rows)
 
 
 def known_sessions(
@@ -176,10 +189,8 @@ def known_sessions(
         (_last(n, marks), *(_both({"samples": 1, **result[n].metrics}, k) for result in last.values()))
         for n, marks in zip(numbers, ranges, strict=True)
     ]
-    title = (
-        f"Hit@{k} / MRR@{k} in %, the same {next(iter(numbers.values())).samples:,} test sessions, when only the last "
-        f"n earlier sessions of a user are known"
-    )
+    tests = counted(next(iter(numbers.values())).samples, "test session")
+    title = f"Hit@{k} / MRR@{k} in %, the same {tests}, when only the last n earlier sessions of a user are known"
     table(title, ("n (range)", *(names[name] for name in last)), shown)
 
 
@@ -206,7 +217,9 @@ def examples(found: Sequence[Example], candidates: int) -> None:
             (str(at + 1), *(_marked(offers[at], example) for offers in (example.without, example.offered)))
             for at in range(len(example.offered))
         ]
-        title = f"Example {number}, a household with {example.sessions} known baskets. In the basket:\n{known}"
+        title = (
+            f"Example {number}, a household with {counted(example.sessions, 'known basket')}. In the basket:\n{known}"
+        )
         table(title, ("", "without the history", "with the history"), rows, left=3)
         ranks = f"rank {example.rank_without:,} without, {example.rank:,} with the history"
         say_out(f"bought next: {example.next_name}; {ranks}")
@@ -221,4 +234,4 @@ def _marked(offered: Recommendation, example: Example) -> str:
 
 def say_out(line: str) -> None:
     """Print a line on the standard output."""
-    typer.echo(line)
+    typer.echo(printable(line))

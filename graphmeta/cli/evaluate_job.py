@@ -10,7 +10,7 @@ from graphmeta.cli.history import load_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.compare import Comparison, baselines, compare, metrics
 from graphmeta.evaluation.protocol import Rules, test_queries, unseen
 from graphmeta.protocols import Bar
@@ -63,6 +63,13 @@ class Scored:
     unknown: int
     counted: int | None
 
+    def counted_sessions(self) -> str:
+        """The number and the part of these sessions: systems that hold out a part are refitted on it."""
+        cuts, held_out = self.system.notes["cuts"], CATALOGUE[self.system.notes["system"]].held_out
+        part = "before the test" if held_out else "of the training part, before the validation"
+        part = "before the end of the model's log" if cuts["valid_from"] == cuts["test_from"] else part
+        return f"{counted(self.counted or 0, 'session')} {part}"
+
 
 def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) -> Scored:
     """Evaluate the model in a folder on the sessions of a file that begin after its training data.
@@ -91,23 +98,23 @@ def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) 
     log = _read(replace(columns, user=None) if plain else columns, events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
-    queries, counted = test_queries(known, rules), None
+    queries, past_of_users = test_queries(known, rules), None
     if not plain and log.users is not None:
         kept = [] if system.histories is None else [system.histories.log()]
         placed = in_file_order(*kept, *others, log, stacklevel=3)
         own = unseen(placed[-1], notes["cuts"])
         histories = UserHistories.of(*(one.aligned_to(system.items, one.users) for one in placed))
         queries = histories.attached(queries, own.aligned_to(system.items, own.users))
-        counted = _counted(histories.log(), float(own.starts.min()), system)
+        past_of_users = _counted(histories.log(), float(own.starts.min()), system)
     past = load_history(folder, system.items)
-    results = compare(system, queries, past=past, models=baselines(past, counted), bar=bar)
+    results = compare(system, queries, past=past, models=baselines(past, past_of_users), bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
         "sessions": new.num_sessions,
         "all_sessions": log.num_sessions,
         "unknown_clicks": unknown,
     }
-    sessions = 0 if counted is None else counted.num_sessions
+    sessions = 0 if past_of_users is None else past_of_users.num_sessions
     return Scored(
         system,
         results,

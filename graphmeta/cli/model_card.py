@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from graphmeta.errors import counted
 from graphmeta.evaluation.compare import Comparison
 from graphmeta.evaluation.lists import hit_and_mrr, lengths, shown
 from graphmeta.evaluation.protocol import when
@@ -37,52 +39,92 @@ def _measures(found: Iterable[str]) -> dict[str, str]:
 
 def _new_items(number: int) -> str:
     if number:
-        return f"{number:,} items without training events are ranked by their attributes"
+        return f"Items without training events that are ranked by their attributes: {number:,}"
     return "Items without training events are ignored and never recommended"
 
 
-def card(system: System, results: Comparison) -> str:
-    """The model card in Markdown."""
-    notes, entry = system.notes, CATALOGUE[system.notes["system"]]
-    own, rules, seen = results["system"], notes["rules"], notes["training"]
-    order = "time" if notes["cuts"]["has_time"] else "the order of the file"
-    measures, names = _measures(own.metrics), titles(entry.name, results)
-    verdict = results.verdict(names)
-    new = own.candidates - seen["items"]
+def _split(notes: Mapping[str, Any]) -> str:
+    """How the log was split, and what the model was trained on."""
+    rules, measured = notes["rules"], notes.get("measured")
+    cut = notes["cuts"] if measured is None else measured["cuts"]
+    order = "time" if cut["has_time"] else "the order of the file"
+    shares = [f"the last {rules['test']:.0%} of sessions are the test"] if rules["test"] else ["no test"]
+    shares += [f"{rules['valid']:.0%} before it validation" if rules["test"] else f"{rules['valid']:.0%} validation"]
+    lines = [f"- By {order}: {', '.join(shares)}."]
+    if rules["test"]:
+        lines.append(f"- The test begins at {when(cut)}.")
+    if measured is not None:
+        seen = measured["training"]
+        lines.append(
+            f"- The epoch was chosen, and the metrics measured, with a model trained on "
+            f"{counted(seen['sessions'], 'session')}. "
+            f"This model was then trained again from the start on all sessions, with the same settings."
+        )
+    lines.append(f"- `graphmeta evaluate` scores only sessions that begin after {when(notes['cuts'])}.")
+    return "\n".join(lines)
+
+
+def _measured(results: Comparison, names: Mapping[str, str], ranked: str) -> str:
+    """The metrics as a table, and which baselines are ahead."""
+    own, measures = results["system"], _measures(results["system"].metrics)
     rows = "\n".join(
         f"| {title} | " + " | ".join(f"{results[name].metrics[m]:.4f}" for m in measures) + " |"
         for name, title in names.items()
     )
+    verdict = results.verdict(names)
+    tests = counted(own.samples, "test session")
+    return f"""The last item of {tests}, ranked among {ranked}; ties: {own.ties}; as fractions.
+
+| | {" | ".join(measures.values())} |
+|---|{"---|" * len(measures)}
+{rows}
+{f"{chr(10)}{verdict}.{chr(10)}" if verdict else ""}"""
+
+
+def card(system: System, results: Comparison | None) -> str:
+    """The model card in Markdown.
+
+    Args:
+        results: on the test split; None without one.
+    """
+    notes, entry = system.notes, CATALOGUE[system.notes["system"]]
+    rules, seen = notes["rules"], notes["training"]
+    new = system.num_items - seen["items"]
+    width = "" if entry.counts else f"; width {notes['width']}"
+    trained = (
+        "counted once"
+        if entry.counts
+        else f"{counted(notes['epochs'], 'epoch')}, epoch {notes['best_epoch']} chosen; seed {notes['seed']}"
+    )
+    measured = "Not measured: there was no test part.\n"
+    if results is not None:
+        ranked = counted(results["system"].candidates, "item")
+        measured = _measured(results, titles(entry.name, results), ranked)
     return f"""# {entry.name}: which item comes next
 
 Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 
 ## What it is
 
-- `{entry.name}`: {entry.paper}; equations {entry.equations}; family: {entry.family}; width {notes["width"]}.
-- It reads the items of a session, oldest first, and ranks its {own.candidates:,} items as the next one.
+- `{entry.name}`: {entry.paper}; equations {entry.equations}; family: {entry.family}{width}.
+- It reads the items of a session, oldest first, and ranks its {counted(system.num_items, "item")} as the next one.
 - Adapted to a session's own clicks: {entry.adapts}.
 
 ## Trained on
 
-- {notes["source"]}: {seen["sessions"]:,} sessions, {seen["events"]:,} events, {seen["items"]:,} items.
-- Excluded: items with fewer than {rules["min_item_support"]} events, sessions with fewer than \
+- {notes["source"]}: {counted(seen["sessions"], "session")}, {counted(seen["events"], "event")}, \
+{counted(seen["items"], "item")}.
+- Excluded: items with fewer than {counted(rules["min_item_support"], "event")}, sessions with fewer than \
 {rules["min_session_length"]}.
-- {notes["epochs"]} epochs, epoch {notes["best_epoch"]} chosen; seed {notes["seed"]}.
+- {trained[0].upper()}{trained[1:]}.
 
 ## Splits
 
-- By {order}: the last {rules["test"]:.0%} of sessions are the test, the {rules["valid"]:.0%} before validation.
-- The test begins at {when(notes["cuts"])}; `graphmeta evaluate` scores only sessions that begin after that.
+{_split(notes)}
 
 ## Metrics
 
-The last item of {own.samples:,} test sessions, ranked among all {own.candidates:,}; ties: {own.ties}; as fractions.
-
-| | {" | ".join(measures.values())} |
-|---|{"---|" * len(measures)}
-{rows}
-{f"{chr(10)}{verdict}.{chr(10)}" if verdict else ""}
+{measured}
 ## Intended use and limits
 
 - For recommending next items in sessions like those of the training log; sessions and users may be new.

@@ -9,7 +9,7 @@ import numpy as np
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.published.training_plan import Say
 from graphmeta.system import System
 
@@ -22,7 +22,7 @@ def with_new_items(
     Args:
         base: another system that is compared with it, if any; say: called with a line on the new items.
     """
-    them = f"{len(new):,} item{'s' * (len(new) > 1)} of the item file without training events"
+    them = f"{counted(len(new), 'item')} of the item file without training events"
     try:
         more = system.extended(new), None if base is None else base.extended(new)
     except InputError:

@@ -179,7 +179,7 @@ class LogOptions:
 class SplitOptions:
     """How a log is filtered and split by time."""
 
-    test: Annotated[float, typer.Option("--test", help="Share of test sessions, the last ones.")] = 0.1
+    test: Annotated[float, typer.Option("--test", help="Share of test sessions, the last ones; 0 for no test.")] = 0.1
     valid: Annotated[float, typer.Option("--valid", help="Share of validation sessions, those before the test.")] = 0.1
     min_item_support: Annotated[
         int, typer.Option("--min-item-support", min=1, help="Leave out items with fewer events.")
@@ -197,7 +197,7 @@ class Limits:
     max_length: MaxLength = None
 
 
-def model_folder(folder: Path) -> Path:
+def versioned_folder(folder: Path) -> Path:
     """The model folder inside a folder written by ``fit``, or the folder itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
 

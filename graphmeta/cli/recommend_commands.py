@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Json, Model, model_folder
+from graphmeta.cli.options import Json, Model, versioned_folder
 from graphmeta.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,17 @@ History = Annotated[
     Path | None,
     typer.Option("--history", help="Log with users' earlier sessions, in the columns that fit has read."),
 ]
-Unknown = Annotated[str, typer.Option(help="Treatment of unknown items: raise, warn or ignore.")]
+
+
+class Treatment(StrEnum):
+    """What is done with items unknown to the model."""
+
+    error = "raise"
+    warn = "warn"
+    ignore = "ignore"
+
+
+Unknown = Annotated[Treatment, typer.Option(help="Treatment of unknown items.")]
 _SESSION = (
     "Item ids, oldest first, separated by commas, or by blanks if no id has one; ids with commas in quotes: "
     "'\"a, b\",c'"
@@ -39,7 +50,7 @@ class GivenSessions:
     times: Annotated[
         list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
     ] = None
-    unknown: Unknown = "raise"
+    unknown: Unknown = Treatment.error
     as_json: Json = False
 
 
@@ -144,7 +155,7 @@ def _recommend_file(
     if files.source is None or files.out is None:
         raise InputError("--in needs the file to write: --out recommendations.csv")
     check_format(files.out)
-    model = load(model_folder(folder))
+    model = load(versioned_folder(folder))
     filters = filtering.of(model)
     names = {name: getattr(files, f"{name}_column") for name in ("session", "item", "time", "user")}
     source, known = session_file(model, files.source, **names), history_log(model, history)
@@ -168,7 +179,7 @@ def _recommend_sessions(
     from graphmeta.cli.recommend_job import known_sessions, owners, seconds, sessions_of
     from graphmeta.published.load import load
 
-    model = load(model_folder(folder))
+    model = load(versioned_folder(folder))
     sessions = sessions_of(model, given.session or ())
     whose = owners(model, user, len(sessions), console.say)
     when = [seconds(text) for text in given.times] if given.times else None
@@ -212,7 +223,7 @@ def similar(
     """Find the items most similar to one: the cosine of the vectors that the model scores with."""
     from graphmeta.published.load import load
 
-    model = load(model_folder(folder))
+    model = load(versioned_folder(folder))
     filters = filtering.of(model)
     found = model.similar(item, k, among=filters.among, exclude=filters.exclude)
     if as_json:
@@ -229,7 +240,7 @@ def explain(
     user: User = None,
     history: History = None,
     times: Annotated[str | None, typer.Option("--times", help="Times of the clicks in seconds.")] = None,
-    unknown: Unknown = "raise",
+    unknown: Unknown = Treatment.error,
     as_json: Json = False,
 ) -> None:
     """Explain the score of an item in a session.
@@ -239,7 +250,7 @@ def explain(
     from graphmeta.cli.recommend_job import known_sessions, owners, seconds, sessions_of
     from graphmeta.published.load import load
 
-    model = load(model_folder(folder))
+    model = load(versioned_folder(folder))
     clicks = sessions_of(model, [session])[0]
     owners(model, user, 1, console.say)
     found = model.explain(

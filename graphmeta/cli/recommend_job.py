@@ -10,7 +10,7 @@ import numpy as np
 
 from graphmeta.cli.session_ids import session_of
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError, plain
+from graphmeta.errors import InputError, counted, plain
 from graphmeta.inference.bulk import NOTHING_ALLOWED, NOTHING_KNOWN, Written
 from graphmeta.inference.filters import Filters, chosen_items
 from graphmeta.sampling.best import ATTRIBUTES, MODEL, POPULAR
@@ -93,7 +93,7 @@ def sessions_of(model: System, texts: Sequence[str]) -> list[list[str]]:
     """
     known, sessions = {str(one) for one in model.items.ids}, []
     for text in texts:
-        parts = [part for part in session_of(text, known) if part]
+        parts = session_of(text, known)
         unmarked = "," not in text and '"' not in text
         if unmarked and len(parts) > 1 and not knows_any(model.items, parts):
             raise InputError(
@@ -140,8 +140,8 @@ def history_log(model: System, history: Path | None) -> EventLog | None:
     log = read_like(model, history)
     if model.histories is None:
         return log
-    model.histories, _ = UserHistories.together(model.histories, log.aligned_to(model.items, log.users), stacklevel=5)
-    return None
+    own = log.aligned_to(model.items, log.users)
+    return UserHistories.together(model.histories, own, stacklevel=5)[0].log()
 
 
 def known_sessions(
@@ -165,5 +165,5 @@ def known_sessions(
         say(f"note: no session of user {user!r} is known, so nothing is adapted; {remedy}")
     else:
         sessions, events = int(earlier.sessions[0]), int(earlier.events[0])
-        say(f"user {user}: {sessions:,} earlier session{'s' * (sessions != 1)}, {events:,} events")
+        say(f"user {user}: {counted(sessions, 'earlier session')}, {counted(events, 'event')}")
     return log

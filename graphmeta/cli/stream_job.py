@@ -17,7 +17,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import period_edges
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import lengths
 from graphmeta.plots import stream as stream_plots
 from graphmeta.published.catalogue import CATALOGUE, build
@@ -151,6 +151,6 @@ def _line(name: str, report: PeriodReport, periods: int) -> str:
         if found
     )
     return (
-        f"{name}   period {report.period + 1}/{periods}   {report.rows:,} clicks   Hit@{k} {shown or '-'}   "
+        f"{name}   period {report.period + 1}/{periods}   {counted(report.rows, 'click')}   Hit@{k} {shown or '-'}   "
         f"retrained in {report.train_seconds:.1f} s"
     )

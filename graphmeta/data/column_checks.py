@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 from graphmeta.data.column_types import Categorical, Column
+from graphmeta.errors import counted
 
 _ROWS, _SHARE = 50, 0.9  # a smaller table may well have a category per row
 _MARK = "|"
@@ -29,9 +30,9 @@ def question_column(name: str, column: Column) -> None:
         )
     elif known >= _ROWS and values > _SHARE * known:
         warnings.warn(
-            f"column {name!r} has {values:,} different values in {known:,} rows, too many for categories; declare it "
-            f"as numeric or text: types={{{name!r}: 'text'}} (--types {name}=text), as the label (label, --label), or "
-            f"leave it out (attributes, --attributes)",
+            f"column {name!r} has {counted(values, 'different value')} in {counted(known, 'row')}, too many for "
+            f"categories; declare it as numeric or text: types={{{name!r}: 'text'}} (--types {name}=text), as the "
+            f"label (label, --label), or leave it out (attributes, --attributes)",
             stacklevel=4,
         )
 

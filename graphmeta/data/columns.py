@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from graphmeta.data.read_options import likely_separator, separator_remedy
 from graphmeta.errors import InputError
 
 # Text that other programs write for a missing value. In ids and categories it is a value: NA is a country, too.
@@ -54,8 +55,14 @@ def _header_remedy(frame: pd.DataFrame) -> str:
             "; that looks like data: for a file without header, name columns by number: ReadOptions(header=False) "
             "(--no-header --item 2)"
         )
-    if len(names) == 1 and re.search(r"[^\w\s.-]|\s", names[0]):
-        return "; a single column: name the separator of the file, such as ReadOptions(sep='~') (--sep '~')"
+    if len(names) == 1 and len(frame):
+        other = next(
+            (mark for line in (names[0], str(frame.iloc[0, 0])) if (mark := likely_separator(line, rare="~ "))), None
+        )
+        if other is not None:
+            return f"; a single column: {separator_remedy(other)}"
+        if re.search(r"[^\w\s.-]", names[0]):
+            return "; a single column: name the separator of the file, such as ReadOptions(sep='^') (--sep '^')"
     return ""
 
 

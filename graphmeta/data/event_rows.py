@@ -14,7 +14,7 @@ from graphmeta.data.read_options import ActionWeights, Inactivity, ReadOptions, 
 from graphmeta.data.row_checks import question_blocks, question_clock, without_repeats
 from graphmeta.data.table_files import read_frame
 from graphmeta.data.times import seconds, without_offset
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def _users(values: pd.Series, *, needed: bool) -> tuple[np.ndarray, np.ndarray]:
     unknown = missing(values)
     if needed and unknown.any():
         message = (
-            f"{place(values, unknown)}: the user is missing ({unknown.sum():,} rows), and sessions are split by user; "
-            f"name a session column, or drop such rows (drop_bad_rows, --drop-bad-rows)"
+            f"{place(values, unknown)}: the user is missing ({counted(unknown.sum(), 'row')}), and sessions are split "
+            f"by user; name a session column, or drop such rows (drop_bad_rows, --drop-bad-rows)"
         )
         raise BadRows(message, unknown, "the user is missing")
     codes = np.full(len(values), -1, dtype=np.int64)

@@ -372,9 +372,9 @@ def _with_users(log: EventLog, user: np.ndarray, names: np.ndarray, rows: np.nda
     if late.any():
         at = int(np.argmax(late))
         warnings.warn(
-            f"{late.sum()} sessions begin without a user and name one later (the first: {shown(log.sessions[at])}, "
-            f"user {shown(names[named[at]])}) and are read as of unknown users; if the user was known from the "
-            f"beginning, fill in the user in the session's first row",
+            f"sessions that begin without a user and name one later: {late.sum():,} (the first: "
+            f"{shown(log.sessions[at])}, user {shown(names[named[at]])}); they are read as of unknown users; if the "
+            f"user was known from the beginning, fill in the user in the session's first row",
             stacklevel=3,
         )
     number, kept = _renumber(of_session[of_session >= 0])

@@ -82,6 +82,26 @@ def _is_time_format(form: str) -> bool:
     return "%" in form
 
 
+def likely_separator(line: str, usual: str = ",", rare: str = "") -> str | None:
+    """The separator that a line seems to have: ``usual`` if it has it, unless ``::`` is most frequent; None if none.
+
+    Args:
+        rare: further marks, each of one character, that may be one.
+
+    >>> likely_separator("s;i;t"), likely_separator("1::a:b::2"), likely_separator("item id")
+    (';', '::', None)
+    """
+    marks, rest = (usual, ",", "\t", ";", "|", *rare), line.replace("::", "")
+    if line.count("::") >= max(1, *(rest.count(mark) for mark in marks)):
+        return "::"
+    return next((mark for mark in marks if mark in line), None)
+
+
+def separator_remedy(mark: str) -> str:
+    """The remedy for a file with another separator."""
+    return f"its separator may be {mark!r}: ReadOptions(sep={mark!r}) (--sep {mark!r})"
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A file or frame and the options to read it with."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from graphmeta.data.columns import numeric, shown, spelled
+from graphmeta.errors import counted
 
 _HOUR = 3600
 
@@ -26,7 +27,7 @@ def without_repeats(frame: pd.DataFrame, roles: Iterable[str]) -> pd.DataFrame:
     again = _duplicated(frame)
     if again.any():
         warnings.warn(
-            f"{again.sum()} rows repeat an earlier row in every column and are dropped "
+            f"dropped, because they repeat an earlier row in every column: {counted(again.sum(), 'row')} "
             f"(the first: row {frame.index[np.argmax(again)] + 1})",
             stacklevel=4,
         )
@@ -37,8 +38,9 @@ def without_repeats(frame: pd.DataFrame, roles: Iterable[str]) -> pd.DataFrame:
         if equal.any():
             names = ", ".join(repr(str(frame.columns[at])) for at in numbers)
             warnings.warn(
-                f"{equal.sum()} rows repeat an earlier row in every column but the row number {names} and are kept "
-                f"(the first: row {frame.index[np.argmax(equal)] + 1}); drop that column if they are duplicates",
+                f"kept, though they repeat an earlier row in every column but the row number {names}: "
+                f"{counted(equal.sum(), 'row')} (the first: row {frame.index[np.argmax(equal)] + 1}); drop that column "
+                f"if they are duplicates",
                 stacklevel=4,
             )
     return frame
@@ -80,7 +82,7 @@ def question_blocks(session_ids: np.ndarray) -> None:
     if (blocks > 1).any() and 4 * falls <= len(begins):
         first = int(session[begins][np.argmax(pd.Series(session[begins]).duplicated())])
         warnings.warn(
-            f"{(blocks > 1).sum():,} of {len(names):,} sessions are in separate blocks of rows (the first: "
+            f"sessions in separate blocks of rows: {(blocks > 1).sum():,} of {len(names):,} (the first: "
             f"{shown(names[first])}), and the log has no times: if the numbering begins anew (a file per day), "
             f"different sessions are read as one; make the ids unique, or name the column of times (time=, --time)",
             stacklevel=4,
@@ -105,7 +107,7 @@ def question_clock(session: np.ndarray, times: np.ndarray, rows: np.ndarray) -> 
     if ((step[back] >= -_HOUR) & (hour >= 1) & (hour < 3) & np.isin(month, [3, 4, 9, 10, 11])).all():
         at = order[1:][back][0]
         warnings.warn(
-            f"{back.sum()} times go back within a session at night (the first: row {rows[at] + 1}, session "
+            f"times that go back within a session at night: {back.sum():,} (the first: row {rows[at] + 1}, session "
             f"{shown(session[at])}): a clock without offset at the end of daylight saving time? Events are sorted by "
             f"these times; write them in UTC or with their offset to keep the order of the rows",
             stacklevel=4,

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from graphmeta.errors import counted
+
 if TYPE_CHECKING:
     from graphmeta.data.events import EventLog
 
 
 def facts(log: EventLog) -> dict[str, str]:
     """Size, time span and columns of a log as text."""
-    users = "" if log.users is None else f", {len(log.users):,} users"
+    users = "" if log.users is None else f", {counted(len(log.users), 'user')}"
     length = f"; {log.num_events / log.num_sessions:.1f} events a session" if log.num_sessions else ""
     return {
-        "size": f"{log.num_events:,} events in {log.num_sessions:,} sessions, {log.num_items:,} items{users}{length}",
+        "size": f"{counted(log.num_events, 'event')} in {counted(log.num_sessions, 'session')}, "
+        f"{counted(log.num_items, 'item')}{users}{length}",
         "time": _span(log),
         "columns": "; ".join(_columns(log)),
     }

@@ -15,7 +15,7 @@ import numpy as np
 from graphmeta.data import show
 from graphmeta.data.events import EventLog
 from graphmeta.data.user_order import warn_sorted_by_user
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +52,9 @@ class Split:
             facts = show.facts(part)
             found[name] = f"{facts['size']}; {facts['time']}" if part.num_events else "no events"
         if self.unknown:
-            found["test"] += f" ({self.unknown:,} events of valid and test on items not in training are left out)"
+            found["test"] += (
+                f" (left out of valid and test, on items not in training: {counted(self.unknown, 'event')})"
+            )
         return found
 
 
@@ -231,7 +233,10 @@ def period_edges(log: EventLog, *, seconds: float | None = None, events: int | N
 def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, int]:
     """The numbers of test and validation entries among ``count``."""
     if not (0 <= test < 1 and 0 <= valid < 1 and test + valid < 1):
-        raise InputError(f"shares test={test} and valid={valid} must be in [0, 1) and leave some {things} to train on")
+        raise InputError(
+            f"the shares of test, {test}, and validation, {valid}, must be in [0, 1) and leave some {things} to train "
+            f"on"
+        )
     n_test, n_valid = round(count * test), round(count * valid)
     if n_test + n_valid >= count or (test and not n_test) or (valid and not n_valid):
         raise InputError(

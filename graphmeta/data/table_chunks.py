@@ -54,7 +54,7 @@ def _of_file(path: Path, table: Table, rows: int, kept: Callable[[str], bool] | 
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     options, begin = table.options, 0
-    with readable(path):
+    with readable(path, options):
         parquet = suffix_of(path) in (".parquet", ".pq")
         for frame in _parquet(path, rows, kept) if parquet else _text(path, table, rows, kept):
             if not isinstance(frame.index, pd.RangeIndex):

@@ -17,8 +17,8 @@ import pandas as pd
 
 from graphmeta.data.column_types.values import text
 from graphmeta.data.columns import column
-from graphmeta.data.read_options import ReadOptions, Source, table_of
-from graphmeta.errors import InputError
+from graphmeta.data.read_options import ReadOptions, Source, likely_separator, separator_remedy, table_of
+from graphmeta.errors import InputError, counted
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".dat": "\t"}
 _UNUSED = "\x1f"  # the ASCII unit separator, for separators of several characters
@@ -60,10 +60,11 @@ def _selected(frame: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
 
 
 def _parse(path: Path, options: ReadOptions) -> pd.DataFrame:
-    with readable(path):
+    with readable(path, options):
         frame = _parquet(path) if suffix_of(path) in (".parquet", ".pq") else _text_table(path, options)
     if not isinstance(frame.index, pd.RangeIndex):
-        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
+        other = _other_separator(path, options)
+        raise InputError(f"{path}: row 1 has more fields than the header has names; name every column{other}")
     if not options.header:
         frame.columns = [str(number + 1) for number in range(frame.shape[1])]
     return frame
@@ -75,7 +76,7 @@ def suffix_of(path: Path) -> str:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path, options: ReadOptions) -> Iterator[None]:
     """Within it, errors of a file that is not a readable table are InputErrors with their remedy."""
     try:
         yield
@@ -88,6 +89,7 @@ def readable(path: Path) -> Iterator[None]:
         remedy = "save it as UTF-8 CSV, TSV or Parquet, or name its encoding (encoding, --encoding)"
         if isinstance(error, pd.errors.ParserError):
             remedy = "correct the line, or drop such rows (drop_bad_rows, --drop-bad-rows)"
+            remedy += _other_separator(path, options)
         raise InputError(f"{path}: not a readable table ({reason}); {remedy}") from None
 
 
@@ -118,8 +120,8 @@ def separator_of(path: Path, options: ReadOptions) -> str:
     """The separator of a text file: the one that is given, or that of its first line."""
     if options.sep is not None:
         return options.sep
-    first = pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding)
-    return _separator(str(first.columns[0]), _SEPARATORS.get(suffix_of(path), ","))
+    usual = _SEPARATORS.get(suffix_of(path), ",")
+    return likely_separator(_first_line(path, options), usual) or usual
 
 
 def _text_table(path: Path, options: ReadOptions) -> pd.DataFrame:
@@ -140,21 +142,27 @@ def _text_table(path: Path, options: ReadOptions) -> pd.DataFrame:
     skipped = re.findall(r"[Ss]kipping line (\d+)", "\n".join(str(one.message) for one in found))
     if skipped:
         warnings.warn(
-            f"{path.name}: {len(skipped):,} lines have more fields than the table and are dropped "
+            f"{path.name}: dropped, because they have more fields than the table: {counted(len(skipped), 'line')} "
             f"(the first: line {skipped[0]})",
             stacklevel=2,
         )
     return frame
 
 
+def _first_line(path: Path, options: ReadOptions) -> str:
+    return str(pd.read_csv(path, sep="\0", nrows=0, encoding=options.encoding).columns[0])
+
+
+def _other_separator(path: Path, options: ReadOptions) -> str:
+    """A remedy for a given separator, if the first line seems to have another one."""
+    if options.sep is None:
+        return ""
+    line = _first_line(path, options)
+    if (first := likely_separator(line, options.sep, rare="~ ")) == options.sep:
+        first = likely_separator(line.replace(options.sep, ""), rare="~")
+    return f"; {separator_remedy(first)}" if first is not None else ""
+
+
 def _decoded(path: Path, encoding: str) -> str:
     content = path.read_bytes()
     return (gzip.decompress(content) if path.name.endswith(".gz") else content).decode(encoding)
-
-
-def _separator(first: str, usual: str) -> str:
-    """The separator of the file type, unless the first line contains only another one, or ``::`` most often."""
-    marks = (usual, ",", "\t", ";", "|")
-    if first.count("::") >= max(1, *(first.count(mark) for mark in marks)):
-        return "::"
-    return next((mark for mark in marks if mark in first), usual)

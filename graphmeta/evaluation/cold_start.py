@@ -14,7 +14,7 @@ import numpy as np
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.sampling.few_shot import RandomQueries, random_queries
 from graphmeta.sampling.tasks import Tasks, tasks_of
 
@@ -32,8 +32,8 @@ class Scenario:
     trained: bool = False
 
     def __str__(self) -> str:
-        support, query = len(self.tasks.support), len(self.tasks.query)
-        return f"{self.name}: {len(self.tasks):,} users, {support:,} support and {query:,} query ratings ({self.rule})"
+        users, query = counted(len(self.tasks), "user"), counted(len(self.tasks.query), "query rating")
+        return f"{self.name}: {users}, {len(self.tasks.support):,} support and {query} ({self.rule})"
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ class ColdStart:
         enough = ((count >= self.queries.min_events - self.queries.queries) & (count <= self.queries.max_events))[
             self.log.session
         ]
+        if not (self.held_out & enough).any():
+            raise InputError(
+                f"no user with held-out ratings has {self.queries.min_events - self.queries.queries} to "
+                f"{self.queries.max_events} others; use a log with more ratings, or pass other queries=RandomQueries(…)"
+            )
         return tasks_of(self.log, self.seen & enough, self.held_out & enough)
 
 

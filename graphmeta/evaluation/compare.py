@@ -12,9 +12,8 @@ import pandas as pd
 
 from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
-from graphmeta.evaluation.lists import lengths, lists_below, shorter, shown
-from graphmeta.evaluation.protocol import KS
+from graphmeta.errors import InputError, counted
+from graphmeta.evaluation.lists import COMPARED_KS, lengths, lists_below, shorter, shown
 from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import KNOWN_SESSIONS, Result, evaluate
 from graphmeta.protocols import Adapting, Bar
@@ -64,9 +63,9 @@ def compare(
     Warns:
         UserWarning: lists shorter than 5 and 20, because the system has so few items.
     """
-    ks = lists_below(system.num_items, KS)
-    if ks != KS:
-        warnings.warn(shorter(system.num_items, KS), stacklevel=2)
+    ks = lists_below(system.num_items, COMPARED_KS)
+    if ks != COMPARED_KS:
+        warnings.warn(shorter(system.num_items, COMPARED_KS), stacklevel=2)
     plain = replace(queries, earlier=None)
 
     def measured(scorer: Any, name: str, **adapting: Unpack[Adapting]) -> Result:
@@ -119,7 +118,9 @@ class Comparison(dict[str, Result]):
         ]
         if not others:
             return None
-        return f"{names['system']} is behind {'; '.join(others)} on the same {self['system'].samples:,} samples"
+        return (
+            f"{names['system']} is behind {'; '.join(others)} on the same {counted(self['system'].samples, 'sample')}"
+        )
 
     def __str__(self) -> str:
         """The metrics of all, and in the last line what is ahead of the system."""
@@ -171,7 +172,8 @@ def by_known_sessions(
     if queries.earlier is None:
         raise InputError("the queries have no earlier sessions: UserHistories.of(log).attached(samples, log)")
     if ks is None:
-        ks = lists_below(min((model.num_items for model in models.values()), default=max(KS) + 1), (max(KS),))
+        longest = COMPARED_KS[-1]
+        ks = lists_below(min((model.num_items for model in models.values()), default=longest + 1), (longest,))
     earlier = queries.earlier
     limited = {n: replace(queries, earlier=earlier if n is None else earlier.last(n)) for n in numbers}
     return {name: {n: evaluate(model, own, ks=ks) for n, own in limited.items()} for name, model in models.items()}

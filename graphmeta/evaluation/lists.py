@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Iterable
 from numbers import Integral
 
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 
 KS = (5, 10, 20)
+COMPARED_KS = (5, 20)  # of comparisons with baselines, and of validation
 
 
 def lengths(metrics: Iterable[str]) -> list[int]:
@@ -84,6 +85,6 @@ def shorter(candidates: int, ks: tuple[int, ...]) -> str:
     """A text about the lists of a small catalogue."""
     few = ", ".join(map(str, lists_below(candidates, ks)))
     return (
-        f"there are only {candidates:,} items to rank, so lists of {few} are measured instead of "
+        f"only {counted(candidates, 'item')} can be ranked, so lists of {few} are measured instead of "
         f"{', '.join(map(str, ks))}; do not compare the figures with those of larger catalogues"
     )

@@ -149,7 +149,8 @@ def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
     """nDCG@k of each list ranked by ``scores``: ``DCG / best DCG``, ``DCG = Σ_{r ≤ k} gain_r / log2(1 + r)``.
 
     Entries with equal scores share the mean of their gains, the expectation over random order, so that constant
-    scores give chance level. A list without any gain counts as 1.
+    scores give chance level. An entry with a NaN score adds no gain and takes one of the first places, which is never
+    better than a number. A list without any gain counts as 1.
 
     Args:
         gains: the gain of each entry, e.g. ``2^rating − 1``; ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
@@ -160,12 +161,13 @@ def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
     [0.25]
     """
     owner, gains = torch.arange(len(ptr) - 1).repeat_interleave(ptr.diff()), gains.double()
-    found, best = _dcg(_shared(gains, scores, owner), scores, owner, ptr, k), _dcg(gains, gains, owner, ptr, k)
+    best = _dcg(gains, gains, owner, ptr, k)
+    found = _dcg(_shared(gains.masked_fill(scores.isnan(), 0.0), scores, owner), scores, owner, ptr, k)
     return torch.where(best > 0, found / best, 1.0)
 
 
 def _in_order(scores: Tensor, owner: Tensor) -> Tensor:
-    """Rows sorted by list, then by descending score."""
+    """Rows sorted by list, then by descending score; NaN comes first."""
     best_first = scores.argsort(descending=True, stable=True)
     return best_first[owner[best_first].argsort(stable=True)]
 
@@ -173,7 +175,7 @@ def _in_order(scores: Tensor, owner: Tensor) -> Tensor:
 def _shared(gain: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
     """Each entry's gain, averaged over the entries of its list with the same score."""
     order = _in_order(scores, owner)
-    step = (scores[order].diff() != 0) | (owner[order].diff() != 0)
+    step = (scores[order][1:] != scores[order][:-1]) | (owner[order].diff() != 0)
     group = torch.cat([step.new_zeros(min(len(order), 1)), step]).cumsum(0)
     mean = torch.zeros_like(gain).index_add(0, group, gain[order]) / group.bincount(minlength=len(gain)).clamp(min=1)
     return torch.empty_like(gain).index_copy(0, order, mean[group])

@@ -16,7 +16,7 @@ from graphmeta.data.columns import shown
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import locate
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import check_ks
 from graphmeta.evaluation.metrics import Ranks, hit, of_lists, ranks, usable
 from graphmeta.evaluation.queries import aligned, check_model, known_histories, reads_history
@@ -49,18 +49,20 @@ class BasketResult(Result):
         found = locate(self.users, np.array([user], dtype=object))[0]
         if found < 0:
             raise InputError(
-                f"user {user!r} is not among the {self.samples:,} users that were evaluated, those with a session of "
-                f"known items; check the id, e.g. {shown(self.users[0])}"
+                f"user {user!r} is not among the {counted(self.samples, 'user')} that were evaluated, those with a "
+                f"session of known items; check the id, e.g. {shown(self.users[0])}"
             )
         own = slice(self.ptr[found], self.ptr[found + 1])
         return dict(zip(self.items[own].tolist(), self.ranks[own].tolist(), strict=True))
 
     def __str__(self) -> str:
-        head = f"{self.samples:,} users, the items of their last session ranked among {self.candidates:,} items"
+        items = counted(self.candidates, "item")
+        head = f"{counted(self.samples, 'user')}, the items of the last session ranked among {items}"
         lost = self.left_out
         if lost.clicks or lost.sessions:
             head += (
-                f"; left out: {lost.clicks:,} clicks on unknown items, {lost.sessions:,} sessions without a known item"
+                f"; left out: {counted(lost.clicks, 'click')} on unknown items, {counted(lost.sessions, 'session')} "
+                f"without a known item"
             )
         return f"{head}\n{self.to_frame().to_string(float_format='{:.4f}'.format, na_rep='-')}"
 
@@ -161,8 +163,8 @@ def evaluate_next_basket(
         found[torch.from_numpy(where)] = ranks(scores, torch.from_numpy(baskets.item[where]).to(scores.device))
     if equal:
         warnings.warn(
-            f"{type(model).__name__} gives all items the same score for {equal:,} of {len(samples):,} users, as the "
-            f"basket has no click yet; their metrics are those of a random order",
+            f"{type(model).__name__} gives all items the same score for {equal:,} of {counted(len(samples), 'user')}, "
+            f"as the basket has no click yet; their metrics are those of a random order",
             stacklevel=2,
         )
     means = _measures(found, baskets, ks)
@@ -190,8 +192,8 @@ def basket_queries(model: Scorer, last: EventLog, known: Sequence[EventLog | Spl
     log = aligned(model, last)
     if log.num_events == 0:
         raise InputError(
-            f"no session has an item known to the model ({last.num_sessions:,} sessions, {last.num_items:,} items); "
-            f"pass a log with the item ids of the training log"
+            f"no session has an item known to the model ({counted(last.num_sessions, 'session')}, "
+            f"{counted(last.num_items, 'item')}); pass a log with the item ids of the training log"
         )
     session = np.arange(log.num_sessions)
     begin = log.ptr[:-1]
@@ -236,7 +238,7 @@ def _measures(found: Ranks, baskets: Baskets, ks: tuple[int, ...]) -> Callable[[
 def _last_sessions(log: EventLog) -> np.ndarray:
     """Mask of the last session of each known user ``[S]``; of those that begin at one time, the last of the log."""
     if log.users is None or log.session_user is None:
-        raise InputError("the log has no users; name its user column when reading it (user=)")
+        raise InputError("the log has no users; name its user column when reading it (user=, --user)")
     last = np.full(len(log.users), -1)
     known = np.flatnonzero((log.session_user >= 0) & (log.lengths > 0))
     np.maximum.at(last, log.session_user[known], known)

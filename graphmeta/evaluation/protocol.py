@@ -19,8 +19,6 @@ from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
 from graphmeta.sampling.samples import Samples, last_clicks
 
-KS = (5, 20)
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -38,8 +36,6 @@ def cut(log: EventLog, rules: Rules) -> Split:
     Raises:
         InputError: a part without training samples or test queries, or a single item.
     """
-    if not rules.test > 0:
-        raise InputError("--test must be above 0: evaluation needs a test part")
     raw = split_by_time(log, test=rules.test, valid=rules.valid)
     train = raw.train.filter(min_item_support=rules.min_item_support, min_session_length=rules.min_session_length)
     if train.num_items < 2:
@@ -58,19 +54,33 @@ def cut(log: EventLog, rules: Rules) -> Split:
     return replace(raw, train=train, valid=valid, test=test, unknown=raw.unknown + lost)
 
 
+def whole_log(log: EventLog, rules: Rules) -> Split:
+    """The whole log as the training part, filtered as in :func:`cut`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the first cut of the log has warned
+        return cut(log, replace(rules, test=0.0, valid=0.0))
+
+
 def test_queries(log: EventLog, rules: Rules) -> Samples:
     """The last click of each session of at least ``min_session_length`` as target, the clicks before it as context."""
     return last_clicks(log, min_length=rules.min_session_length)
 
 
 def cuts(log: EventLog, split: Split) -> dict[str, Any]:
-    """The cut times (or last session), stored to find later sessions that begin after training and validation."""
-    number = int(np.flatnonzero(log.starts < split.test_from)[-1])
+    """The cut times (or last session), stored to find later sessions that begin after training and validation.
+
+    Without a test part, they are just after the begin of the last session.
+    """
+    end = float(np.nextafter(log.starts.max(), np.inf))
+    valid_from, test_from = (
+        end if cut is None or np.isinf(cut) else cut for cut in (split.valid_from, split.test_from)
+    )
+    number = int(np.flatnonzero(log.starts < test_from)[-1])
     last = log.sessions[number]
     return {
         "has_time": log.has_time,
-        "valid_from": split.valid_from,
-        "test_from": split.test_from,
+        "valid_from": valid_from,
+        "test_from": test_from,
         "last_session_before_test": last.item() if hasattr(last, "item") else last,
         "digests_before_test": [] if log.has_time else _digests(log, number),
     }
@@ -109,14 +119,16 @@ def unseen(log: EventLog, kept: Mapping[str, Any]) -> EventLog:
         if begins_anew:
             warnings.warn(
                 f"session {kept['last_session_before_test']} has other clicks than in the model's training log, so "
-                f"session ids begin anew and all {log.num_sessions:,} sessions count as new; if some were trained on, "
+                f"session ids begin anew and all {log.num_sessions:,} of them count as new; if some were trained on, "
                 f"pass the others only",
                 stacklevel=2,
             )
     if not new.any():
+        whole = kept["valid_from"] == kept["test_from"]
+        cut = "when the log of the model ends" if whole else "the model's training and validation cut"
+        remedy = ", or fit with --no-refit to evaluate the model that was measured" if whole else ""
         raise InputError(
-            f"all {log.num_sessions} sessions begin before {when(kept)}, the model's training and validation cut; "
-            f"pass later ones"
+            f"no session of {log.num_sessions:,} begins after {when(kept)}, {cut}; pass later ones{remedy}"
         )
     return log.of_sessions(new)
 

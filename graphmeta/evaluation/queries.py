@@ -9,7 +9,7 @@ from typing import Any, cast
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable, same_ids
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.result import LeftOut
 from graphmeta.protocols import HasItems, HasUsers, KeepsHistories, LimitsLength, ReadsHistory, Scorer
 from graphmeta.sampling.samples import Samples, last_clicks
@@ -51,8 +51,8 @@ def queries_of(model: Scorer, given: EventLog | Samples, history: EventLog | Spl
         )
         if len(samples) == 0:
             raise InputError(
-                f"no session of the log has two items known to the model ({given.num_sessions:,} sessions, "
-                f"{given.num_items:,} items); pass a log with the item ids of the training log"
+                f"no session of the log has two items known to the model ({counted(given.num_sessions, 'session')}, "
+                f"{counted(given.num_items, 'item')}); pass a log with the item ids of the training log"
             )
         return with_history(model, samples, given, history)
     if history is not None:

@@ -112,8 +112,8 @@ def _warn_without_users(model: Scorer, samples: Samples) -> None:
     if isinstance(model, ReportsMissingUsers) and model.without_user(samples).all():
         why = "the samples have no users" if samples.user is None else "none of their users is in its training log"
         warnings.warn(
-            f"the system reads nothing but the user, and {why}: all {len(samples):,} samples get the same ranking; "
-            f"name the log's user column (user=), evaluate sessions of known users, or use another system",
+            f"the system reads nothing but the user, and {why}: all samples ({len(samples):,}) get the same ranking; "
+            f"name the log's user column (user=, --user), evaluate sessions of known users, or use another system",
             stacklevel=3,
         )
 

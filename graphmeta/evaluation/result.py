@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from torch import Tensor
 
+from graphmeta.errors import counted
 from graphmeta.evaluation.metrics import Ranks
 
 
@@ -18,7 +19,8 @@ class LeftOut:
     sessions: int = 0
 
     def __str__(self) -> str:
-        return f"left out: {self.clicks:,} clicks on unknown items, {self.sessions:,} sessions without two known clicks"
+        sessions = counted(self.sessions, "session")
+        return f"left out: {counted(self.clicks, 'click')} on unknown items, {sessions} without two known clicks"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,6 @@ class Result:
         return frame.astype({"samples": "int64"})
 
     def __str__(self) -> str:
-        head = f"{self.samples:,} samples, each target ranked among {self.candidates:,} items"
+        head = f"{counted(self.samples, 'sample')}, each target ranked among {counted(self.candidates, 'item')}"
         head += f"; {self.left_out}" if any(vars(self.left_out).values()) else ""
         return f"{head}\n{self.to_frame().to_string(float_format='{:.4f}'.format, na_rep='-')}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graphmeta.sampling.tasks import Tasks
     from graphmeta.system import System
 
-HEAD, ADAPTATION, BIAS = "head", "adaptation", "item bias"
+HEAD, ADAPTATION, BIAS, COUNTS = "head", "adaptation", "item bias", "counts"
 
 
 class PartOfScore(nn.Module):
@@ -80,6 +80,8 @@ def parts_of_scores(system: System, samples: Samples, item: int, adapting: Adapt
     For a system that adapts, the parts before adaptation, and as the last what its steps change (score after − score
     before).
     """
+    if not system.has_weights:
+        return [COUNTS], system.scores(samples)[:, item, None].double().cpu()
     names = part_names(system.recommender.head)
     adapts = system.adaptation is not None
     before: Adapting = {**adapting, "steps": 0} if adapts else {}
@@ -96,7 +98,7 @@ def attributes_of_product(system: System, samples: Samples, item: int) -> dict[s
     """The product as a sum over the item's own vector and its attributes', ``[S]`` each; empty if items have only one
     vector, or tasks adapt it.
     """
-    if system.adaptation is not None or not isinstance(system.recommender.head, NamesColumns):
+    if not system.has_weights or system.adaptation is not None or not isinstance(system.recommender.head, NamesColumns):
         return {}
     with torch.inference_mode(False), torch.no_grad():
         features = evaluated_twin(system).recommender.features

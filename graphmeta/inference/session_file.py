@@ -16,7 +16,7 @@ import pandas as pd
 
 from graphmeta.data.columns import column, shown
 from graphmeta.data.event_rows import EventColumns, parsers_of, read_rows
-from graphmeta.data.parse_rows import parse_rows
+from graphmeta.data.parse_rows import DroppedRows, parse_rows
 from graphmeta.data.read_options import Inactivity, ReadOptions
 from graphmeta.data.table_chunks import chunks
 from graphmeta.errors import InputError
@@ -115,7 +115,7 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
     if not starts:
         raise InputError(f"{file.path}: no row meets the conditions (where, --where); nothing to read")
     if dropped:
-        warnings.warn(f"{dropped:,} rows of {Path(file.path).name} cannot be read and are dropped", stacklevel=2)
+        warnings.warn(f"dropped rows: {dropped:,} of {Path(file.path).name} cannot be read", stacklevel=2)
     _check_consecutive(file, role, np.concatenate(starts), np.concatenate(keys))
     with Path(file.path).open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -188,7 +188,7 @@ def _once(seen: set[str]) -> Iterator[None]:
 
     def show_once(message: Warning | str, *rest: Any) -> None:
         kind = re.sub(r"'[^']*'|[0-9]+", "", str(message))
-        if kind not in seen and "rows are dropped" not in kind:
+        if kind not in seen and not isinstance(message, DroppedRows):
             seen.add(kind)
             show(message, *rest)
 

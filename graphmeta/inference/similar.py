@@ -46,6 +46,8 @@ def item_vectors(system: System) -> Tensor:
     Raises:
         InputError: a system that has none.
     """
+    if not system.has_weights:
+        raise InputError("this system only counts, so its items have no vectors; use one with weights (niser)")
     with torch.inference_mode(False), torch.no_grad():
         twin = evaluated_twin(system)
         _, vectors = twin.recommender.features(torch.zeros(1, dtype=torch.int64, device=system.device))

@@ -85,6 +85,8 @@ def products_at(query: Tensor, candidates: Tensor, row: Tensor, column: Tensor) 
     """``query[row] · candidates[column]``: ``[S, D]``, ``[C, D]`` and two of ``[N]`` -> ``[N]``."""
     if has_torch_function_unary(candidates):  # a table per task
         return handle_torch_function(products_at, (candidates,), query, candidates, row, column)
+    if 16 * len(row) >= len(query) * len(candidates):  # a product of matrices is faster than so many of rows
+        return (query @ candidates.t())[row, column]
     return (query.index_select(0, row) * candidates.index_select(0, column)).sum(1)
 
 

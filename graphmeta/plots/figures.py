@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.adaptation_curves import Curve
 from graphmeta.evaluation.lists import lengths, shown
 from graphmeta.evaluation.result import Result
@@ -121,7 +121,7 @@ def known_sessions(
             values = [100 * one.metrics[metric] for one in last[name].values()]
             bottom.plot(range(len(numbers)), values, "o-", color=colour, label=name)
         top.set(title=f"{shown(metric)}, all test sessions", xlabel="earlier sessions of the user (test sessions)")
-        title = f"{shown(metric)}, the same {samples:,} test sessions"
+        title = f"{shown(metric)}, the same {counted(samples, 'test session')}"
         bottom.set(title=title, xlabel="only the last n earlier sessions known (range)")
         for axes, ticks in ((top, owned), (bottom, limited)):
             axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))

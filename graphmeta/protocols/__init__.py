@@ -89,7 +89,7 @@ class LearnsItemBias(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
-class ProposesCandidates(Protocol):
+class ProposesCandidates(Protocol, metaclass=ReadsMembers):
     """A score term that is trained on some candidates of each sample, and can score any pairs."""
 
     def proposed(self, batch: HeteroData, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,17 @@ class ProposesCandidates(Protocol):
 
 
 @runtime_checkable
-class NamesColumns(Protocol):
+class ScoresInBlocks(Protocol, metaclass=ReadsMembers):
+    """A part that scores many pairs of a sample and an item, faster in blocks of samples.
+
+    ``samples_at_once``: samples of a block.
+    """
+
+    samples_at_once: int
+
+
+@runtime_checkable
+class NamesColumns(Protocol, metaclass=ReadsMembers):
     """A head of products that names what the columns of its query and candidate vectors stand for."""
 
     def column_parts(self) -> dict[str, slice]:
@@ -113,7 +123,7 @@ class NamesColumns(Protocol):
 
 
 @runtime_checkable
-class NotProducts(Protocol):
+class NotProducts(Protocol, metaclass=ReadsMembers):
     """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 
     no_products: str
@@ -134,7 +144,7 @@ class ProjectedHead(HasLastLayer, Protocol):
 
 
 @runtime_checkable
-class AugmentedLayer(Protocol):
+class AugmentedLayer(Protocol, metaclass=ReadsMembers):
     """A last layer that reads more than the head's readout, such as the session's cluster: ``[S ; C]``."""
 
     def reads(self, session: Tensor) -> Tensor:
@@ -160,7 +170,7 @@ class ReadoutHead(HasReadout, Protocol):
 
 
 @runtime_checkable
-class ItemScorer(Protocol):
+class ItemScorer(Protocol, metaclass=ReadsMembers):
     """A head that can score given items without scoring the catalogue."""
 
     def of_items(self, states: Tensor, batch: HeteroData, candidates: Tensor, items: Tensor) -> Tensor:
@@ -169,7 +179,7 @@ class ItemScorer(Protocol):
 
 
 @runtime_checkable
-class CatalogueLoss(Protocol):
+class CatalogueLoss(Protocol, metaclass=ReadsMembers):
     """A head with its own cross-entropy over the catalogue, which need not materialise all scores.
 
     A subclass that overrides only ``forward`` sets ``cross_entropy = None``, as Python does with ``__hash__``.
@@ -181,7 +191,7 @@ class CatalogueLoss(Protocol):
 
 
 @runtime_checkable
-class CandidateLoss(Protocol):
+class CandidateLoss(Protocol, metaclass=ReadsMembers):
     """A head whose cross-entropy can be computed over chosen candidates, for sampled softmax without products."""
 
     def cross_entropy_over(
@@ -195,14 +205,14 @@ class CandidateLoss(Protocol):
 
 
 @runtime_checkable
-class ScoresCatalogue(Protocol):
+class ScoresCatalogue(Protocol, metaclass=ReadsMembers):
     """A loss over the scores of the whole catalogue, whose products may be computed in bf16."""
 
     scores_catalogue: bool
 
 
 @runtime_checkable
-class Objective(Protocol):
+class Objective(Protocol, metaclass=ReadsMembers):
     """A loss as an option of a system, without the negatives that the system samples."""
 
     least_negatives: ClassVar[int]  # per target
@@ -213,7 +223,7 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class PositionLoss(Protocol):
+class PositionLoss(Protocol, metaclass=ReadsMembers):
     """A loss with one value per position of a session instead of one per session."""
 
     def with_loss(self, loss: nn.Module) -> nn.Module:
@@ -226,14 +236,14 @@ class PositionLoss(Protocol):
 
 
 @runtime_checkable
-class ReadsLastClick(Protocol):
+class ReadsLastClick(Protocol, metaclass=ReadsMembers):
     """A readout that is the state of the last click, so it can be used at every position of a session."""
 
     reads_last_click: bool
 
 
 @runtime_checkable
-class ReadsOnlyUsers(Protocol):
+class ReadsOnlyUsers(Protocol, metaclass=ReadsMembers):
     """An encoder or readout that reads nothing but the sample's user."""
 
     def knows(self, user: Tensor) -> Tensor:
@@ -242,14 +252,14 @@ class ReadsOnlyUsers(Protocol):
 
 
 @runtime_checkable
-class ReadsTimes(Protocol):
+class ReadsTimes(Protocol, metaclass=ReadsMembers):
     """A part that reads click times."""
 
     reads_times: bool
 
 
 @runtime_checkable
-class ReadsSubgraph(Protocol):
+class ReadsSubgraph(Protocol, metaclass=ReadsMembers):
     """An encoder whose batches also hold the graph around each session: earlier sessions, followers, attributes.
 
     A system makes them by :class:`~graphmeta.sampling.subgraph.SubgraphSampler` from the log of ``fit_statistics``.
@@ -266,7 +276,7 @@ def reads_earlier_sessions(part: object) -> bool:
 
 
 @runtime_checkable
-class ReadsColumns(Protocol):
+class ReadsColumns(Protocol, metaclass=ReadsMembers):
     """A part that reads columns of the item table, such as a category or a price."""
 
     def reads_column(self, name: str, column: Column) -> bool:
@@ -301,14 +311,14 @@ class TiedItems(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
-class ComposesItems(Protocol):
+class ComposesItems(Protocol, metaclass=ReadsMembers):
     """A table with attribute-composed embeddings, so that new items have vectors."""
 
     composes_items: bool
 
 
 @runtime_checkable
-class SplitsItems(Protocol):
+class SplitsItems(Protocol, metaclass=ReadsMembers):
     """A table whose item vectors are sums of vectors: the item's own and those of its attributes."""
 
     def summands(self, item: int) -> dict[str, Tensor]:
@@ -317,7 +327,7 @@ class SplitsItems(Protocol):
 
 
 @runtime_checkable
-class ExtendsItems(Protocol):
+class ExtendsItems(Protocol, metaclass=ReadsMembers):
     """A part with rows for items to which new items can be added without training."""
 
     def extend_items(self, items: EntityTable) -> None:
@@ -326,7 +336,7 @@ class ExtendsItems(Protocol):
 
 
 @runtime_checkable
-class ExtendsUsers(Protocol):
+class ExtendsUsers(Protocol, metaclass=ReadsMembers):
     """A part with rows for users to which new users can be added without training."""
 
     def extend_users(self, users: EntityTable) -> None:
@@ -335,7 +345,7 @@ class ExtendsUsers(Protocol):
 
 
 @runtime_checkable
-class FitsStatistics(Protocol):
+class FitsStatistics(Protocol, metaclass=ReadsMembers):
     """A part with statistics of the training log, computed before training: popularity, neighbours, bins."""
 
     def fit_statistics(self, log: EventLog) -> None:
@@ -360,7 +370,7 @@ class HeldOutStatistics(FitsStatistics, Protocol):
 
 
 @runtime_checkable
-class NotAdapted(Protocol):
+class NotAdapted(Protocol, metaclass=ReadsMembers):
     """A part that all tasks share: inner steps do not adapt it, whatever the scope.
 
     ``not_adapted`` names its own parameters and submodules to which this applies; an empty name is the whole part.
@@ -370,7 +380,7 @@ class NotAdapted(Protocol):
 
 
 @runtime_checkable
-class UpdatesAfterStep(Protocol):
+class UpdatesAfterStep(Protocol, metaclass=ReadsMembers):
     """A part that is not trained by gradients (a memory); its state must be in its ``state_dict``."""
 
     def update_after_step(self) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
+from graphmeta.protocols.members import ReadsMembers
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class Scorer(Protocol):
+class Scorer(Protocol, metaclass=ReadsMembers):
     """Anything that scores all items for samples: a :class:`~graphmeta.system.System`, a baseline or a wrapper.
 
     Evaluation also reads, where a scorer has them, the members of :class:`HasItems`, :class:`HasUsers`,
@@ -35,7 +37,7 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class HasItems(Protocol):
+class HasItems(Protocol, metaclass=ReadsMembers):
     """A scorer with item ids: logs are aligned to them, and samples with other item indices are refused."""
 
     @property
@@ -45,7 +47,7 @@ class HasItems(Protocol):
 
 
 @runtime_checkable
-class HasUsers(Protocol):
+class HasUsers(Protocol, metaclass=ReadsMembers):
     """A scorer with user ids, as :class:`HasItems`."""
 
     @property
@@ -55,7 +57,7 @@ class HasUsers(Protocol):
 
 
 @runtime_checkable
-class LimitsLength(Protocol):
+class LimitsLength(Protocol, metaclass=ReadsMembers):
     """A scorer that reads only the last ``max_length`` clicks of a session."""
 
     @property
@@ -65,7 +67,7 @@ class LimitsLength(Protocol):
 
 
 @runtime_checkable
-class Adapts(Protocol):
+class Adapts(Protocol, metaclass=ReadsMembers):
     """A scorer whose ``scores`` take ``steps`` and ``max_support``, if ``adapts`` is true."""
 
     @property
@@ -75,7 +77,7 @@ class Adapts(Protocol):
 
 
 @runtime_checkable
-class ReadsTasks(Protocol):
+class ReadsTasks(Protocol, metaclass=ReadsMembers):
     """A scorer that states whether its ``scores`` take tasks; without this member they must.
 
     With ``reads_tasks = False``, a scorer of sessions gets the tasks' first queries, whose clicks are the support.
@@ -88,7 +90,7 @@ class ReadsTasks(Protocol):
 
 
 @runtime_checkable
-class ReadsHistory(Protocol):
+class ReadsHistory(Protocol, metaclass=ReadsMembers):
     """A scorer, or a part of a system, that reads the earlier sessions of a sample's user (``Samples.earlier``)."""
 
     @property
@@ -98,7 +100,7 @@ class ReadsHistory(Protocol):
 
 
 @runtime_checkable
-class KeepsHistories(Protocol):
+class KeepsHistories(Protocol, metaclass=ReadsMembers):
     """A scorer that holds users' sessions, such as those it was trained on."""
 
     @property
@@ -108,7 +110,7 @@ class KeepsHistories(Protocol):
 
 
 @runtime_checkable
-class ReportsMissingUsers(Protocol):
+class ReportsMissingUsers(Protocol, metaclass=ReadsMembers):
     """A scorer that reports which samples have no user known to it, if it reads nothing but the user."""
 
     def without_user(self, samples: Samples) -> np.ndarray:

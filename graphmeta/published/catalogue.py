@@ -16,7 +16,7 @@ from graphmeta.system import System
 
 # All modules of graphmeta.published.models are imported, so that their systems are registered. Families are listed in
 # this order.
-_FAMILIES = ("session", "sequence", "asars", "graph", "cold_item", "meta", "cold_user", "streaming")
+_FAMILIES = ("session", "sequence", "asars", "graph", "cold_item", "meta", "cold_user", "streaming", "baseline")
 for _module in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"graphmeta.published.models.{_module.name}")
 CATALOGUE: dict[str, registry.Published] = dict(
@@ -26,6 +26,7 @@ CATALOGUE: dict[str, registry.Published] = dict(
     )
 )
 RANKING = [name for name, row in CATALOGUE.items() if not row.predicts_ratings]
+TRAINED = [name for name in RANKING if not CATALOGUE[name].counts]  # those with weights
 
 
 def build(name: str, items: EntityTable | None = None, *, users: EntityTable | None = None, **arguments: Any) -> System:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, split_by_time
 from graphmeta.errors import InputError, check_whole
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
-from graphmeta.published.training_plan import Plan, train_plan
+from graphmeta.published.training_plan import Plan, refit, train_plan
 from graphmeta.system import System
-from graphmeta.training.optimizers import Factory, Optimizer
+from graphmeta.training.callbacks import Callback
+from graphmeta.training.devices import device_of
 from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
-from graphmeta.training.run import Checkpoint
+from graphmeta.training.run import Checkpoint, Report
 
 
 def fit(
@@ -27,35 +29,38 @@ def fit(
     *,
     epochs: int | None = None,
     width: int = 64,
-    optimizer: Optimizer | Factory | None = None,
     recipe: TrainingRecipe = BY_SIZE,
     seed: int = 0,
-    progress: bool = False,
+    device: str = "auto",
+    progress: bool | Callback | Sequence[Callback] = False,
 ) -> System:
     """Train a system of the catalogue to predict the next item; returns it in eval mode, with the best epoch's weights.
 
     For a system that adapts, or re-ranks by counts, the encoder is first trained alone
-    (:mod:`graphmeta.published.training_plan`). ``notes["history"]`` of the system holds the reports of every epoch.
+    (:mod:`graphmeta.published.training_plan`). ``notes["history"]`` of the system holds the reports of every epoch. A
+    system fitted to a log is trained again on all its sessions after the epoch is chosen (``recipe.refit``).
 
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
-            not read); for a log, the last tenth of its sessions by time chooses the epoch.
+            not read); for a log, the last tenth of its sessions by time chooses the epoch, and the system is then
+            trained again on the whole log.
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``; if not given, ``personal_reranker`` for
             a log with users, ``reranker`` for one without.
         epochs: passes over the log, those of the recipe if not given; a system that adapts trains its encoder for as
             many, then itself for half as many.
         width: size of item vectors and states.
-        optimizer: as :func:`~graphmeta.training.loop.train` takes it, the recipe's if not given; a system that adapts
-            is trained with a tenth of its learning rate and a quarter of the batch size.
-        recipe: batch size, loss and early stopping; what it leaves open follows the size of the log.
+        recipe: batch size, optimizer, loss, early stopping, and whether to train again on all sessions (by default for
+            a log, not for a split); what it leaves open follows the size of the log. A system that adapts is trained
+            with a tenth of the learning rate and a quarter of the batch size.
             :data:`~graphmeta.training.recipes.FULL_SOFTMAX` has batches of 100 and the full softmax.
         seed: the same seed gives the same weights.
-        progress: show a progress bar and print a report for each epoch, on the standard error.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``; the system stays there.
+        progress: show a progress bar and print a report for each epoch, on the standard error; or callbacks that get
+            the reports, see :class:`~graphmeta.training.callbacks.Callback`.
 
     Raises:
         InputError: an unknown name, a system of another kind, one that needs users if the log has none, a width or a
-            number of epochs that is not a positive whole number, an optimizer that is already built, or too few
-            sessions.
+            number of epochs that is not a positive whole number, an unknown device, or too few sessions.
         DivergedError: a loss or weight that is not finite.
 
     >>> from graphmeta.testing import fake_log
@@ -63,6 +68,7 @@ def fit(
     >>> len(system.recommend(["i1", "i2"], k=3)), system.training
     (3, False)
     """
+    whole = data if isinstance(data, EventLog) else None
     if isinstance(data, EventLog):
         data = split_by_time(data, test=0.0, valid=0.1)
     if not isinstance(data, Split):
@@ -77,20 +83,36 @@ def fit(
             f"or gm.TrainingRecipe(batch_size=256)"
         )
     check_whole("width", width, 1)
-    plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs, optimizer=optimizer).filled_from(recipe))
-    return fit_plan(plan, data, progress=progress)
+    device_of(device)
+    plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs).filled_from(recipe), device=device)
+    return fit_plan(plan, data, whole=whole, progress=progress)
 
 
-def fit_plan(plan: Plan, data: Split, *, progress: bool = False) -> System:
-    """Run a plan, which may have further options of its system; see :func:`fit`."""
+def fit_plan(
+    plan: Plan,
+    data: Split,
+    *,
+    whole: EventLog | None = None,
+    progress: bool | Callback | Sequence[Callback] = False,
+) -> System:
+    """Run a plan, which may have further options of its system; see :func:`fit`.
+
+    Args:
+        whole: the log of the split, to train on again; else its training and validation parts are.
+    """
+    callbacks = _callbacks(progress)
+    shown = {"say": _silent, "bar": _plain} if callbacks or not progress else {"say": _print_line, "bar": _progress_bar}
+
+    def on_epoch(name: str, report: Report) -> None:
+        for one in callbacks:
+            one.on_epoch(name, report)
+
     with TemporaryDirectory(prefix="graphmeta-") as folder:
-        made = train_plan(
-            plan,
-            data,
-            Checkpoint(Path(folder)),
-            say=_print_line if progress else _silent,
-            bar=_progress_bar if progress else _plain,
-        )
+        place = Checkpoint(Path(folder))
+        made = train_plan(plan, data, place, on_epoch=on_epoch, **shown)
+        if plan.recipe.refit or (plan.recipe.refit is None and whole is not None):
+            known = merged(data.train, data.valid) if whole is None else whole
+            made = refit(plan, made, known, place, on_epoch=on_epoch, **shown)
     history = {name: [asdict(report) for report in reports] for name, reports in made.histories.items()}
     made.system.notes |= {**made.plan.settings(), "history": history}
     return made.system.eval()
@@ -118,6 +140,19 @@ def check_system(name: str, *, users: bool) -> None:
         )
     for part in filter(None, (name, CATALOGUE[name].encoder)):
         CATALOGUE[part].check_users(users)
+
+
+def _callbacks(progress: bool | Callback | Sequence[Callback]) -> Sequence[Callback]:
+    """The callbacks among the values of ``progress``."""
+    if isinstance(progress, bool):
+        return ()
+    found = [progress] if isinstance(progress, Callback) else list(progress)
+    for one in found:
+        if not isinstance(one, Callback):
+            raise InputError(
+                f"progress= takes True, or callbacks with on_epoch(training, report), not a {type(one).__name__}"
+            )
+    return found
 
 
 def _silent(line: str) -> None:

@@ -28,6 +28,7 @@ from graphmeta.published.registry import Published
 from graphmeta.sampling.stored_histories import load_histories
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state
+from graphmeta.storage.versions import whole_version
 from graphmeta.system import System
 
 # A relation's name in weights of hetero_gnn, in every format: it was renamed within format 6.
@@ -66,8 +67,8 @@ def load(
     build: Callable[[EntityTable], System] | None = None,
     graph: EventLog | HeteroData | None = None,
 ) -> System:
-    """Load a system written by :meth:`System.save <graphmeta.system.System.save>`, in eval mode; runs no code from the
-    folder.
+    """Load the current version written by :meth:`System.save <graphmeta.system.System.save>`, in eval mode; runs no
+    code from the folder.
 
     Args:
         build: makes the untrained system from the items; required only for a system that is not in the catalogue.
@@ -78,8 +79,15 @@ def load(
         InputError: a file that is missing, damaged, modified, or of another system, or a graph for a system that reads
             none.
     """
+    return whole_version(folder, partial(_load, build=build, graph=graph))
+
+
+def _load(
+    folder: Path, *, build: Callable[[EntityTable], System] | None, graph: EventLog | HeteroData | None
+) -> System:
+    """The system of one version."""
     with torch.inference_mode(False):  # weights must be trainable even if loaded in inference mode
-        tensors, stored = load_state(Path(folder), "model")
+        tensors, stored = load_state(folder, "model")
         document = read_document(stored, str(folder))
         tensors = {_CONTAINED_IN.sub(r"item\1contained_in\1session", k): v for k, v in tensors.items()}
         if stored["format"] < 5:
@@ -92,8 +100,8 @@ def load(
                 system = build(document.items)
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
-    system.events = stored_events(stored.get("events"), Path(folder), system.items)
-    stored = load_histories(Path(folder), system.items) if system.reads_history else None
+    system.events = stored_events(stored.get("events"), folder, system.items)
+    stored = load_histories(folder, system.items) if system.reads_history else None
     system.histories = stored
     for name, limit in document.limits.items():
         setattr(system, name, limit)

@@ -19,8 +19,8 @@ class Row:
     """One system: its name, kind, source, adapted parameters, and the function or class that builds it.
 
     ``kind`` is ``next item`` (:func:`graphmeta.build`, :func:`graphmeta.fit`), ``rating`` (``graphmeta.build``),
-    ``cross-domain`` (ratings of cold users, :mod:`graphmeta.published.models.cross_domain`) or ``baseline``
-    (:mod:`graphmeta.baselines`).
+    ``cross-domain`` (ratings of cold users, :mod:`graphmeta.published.models.cross_domain`) or ``rating baseline``
+    (:mod:`graphmeta.baselines`). Systems of the family ``baseline`` have no weights and are fitted by counting.
     """
 
     name: str
@@ -57,11 +57,11 @@ def rating_model(
 
 
 def others() -> dict[str, Row]:
-    """What is not in the catalogue, by name: cross-domain models, then baselines."""
+    """What is not in the catalogue, by name: cross-domain models, then rating baselines."""
     baselines = {
         one.name: Row(
             one.name,
-            "baseline",
+            "rating baseline",
             "baseline",
             one.paper,
             one.equations,
@@ -83,23 +83,24 @@ def check_name(name: Any, known: Iterable[str]) -> None:
     if name in known:
         return
     if not isinstance(name, str):
-        raise InputError(f"{name!r} is not the name of a system; gm.systems() lists them")
+        raise InputError(f"{name!r} is not the name of a system; {_LIST}")
     rest = others()
     if name in rest:
         raise InputError(f"{name} is not in the catalogue: it is a {_KINDS[rest[name].kind]}; {_how(rest[name])}")
     near = nearest(name, [*known, *rest])
     below = [one for one in known if plain(name) and plain(one).startswith(plain(name))]
-    meant = f"did you mean {near!r}? (gm.systems() lists all)" if near else "gm.systems() lists all"
+    meant = f"did you mean {near!r}? " if near else ""
     if near is None and below:
-        meant = f"did you mean one of {', '.join(below)}? (gm.systems() lists all)"
-    raise InputError(f"no system is called {name!r}; {meant}")
+        meant = f"did you mean one of {', '.join(below)}? "
+    raise InputError(f"no system is called {name!r}; {meant}{_LIST}")
 
 
-_KINDS = {"cross-domain": "cross-domain rating model", "baseline": "baseline"}
+_LIST = "gm.systems() (`graphmeta systems`) lists all"
+_KINDS = {"cross-domain": "cross-domain rating model", "rating baseline": "rating baseline"}
 
 
 def _how(row: Row) -> str:
-    what = "fit it with {}(log)" if row.kind == "baseline" else "see {}"
+    what = "fit it with {}(log)" if row.kind == "rating baseline" else "see {}"
     return what.format(row.where)
 
 

@@ -10,14 +10,16 @@ from graphmeta.errors import InputError
 from graphmeta.storage import load_state
 from graphmeta.training.run import Checkpoint
 
-# Folders of two stages of a plan: the base model, and the base model refitted on all sessions.
-BASE, BASE_REFITTED = "base", "base_refitted"
+# Folders of stages of a plan: the base model, the base model refitted on all sessions before the test, and the plan on
+# the whole log.
+BASE, BASE_REFITTED, REFIT = "base", "base_refitted", "refit"
 
 
 def drop(folder: Path) -> None:
     """Remove a plan's checkpoints, and their folder if it is empty."""
-    for place in (*(folder / name for name in (BASE, BASE_REFITTED)), folder):
-        _drop(place)
+    for plan in (folder / REFIT, folder):
+        for place in (*(plan / name for name in (BASE, BASE_REFITTED)), plan):
+            _drop(place)
 
 
 def within(checkpoint: Checkpoint, name: str) -> Checkpoint:

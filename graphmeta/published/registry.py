@@ -21,7 +21,9 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, nearest
 from graphmeta.published.names import check_name
-from graphmeta.published.options import OptionCodec, UserTasks, check_object, check_types, codec_of, to_json
+from graphmeta.published.option_codecs import OptionCodec, check_object, codec_of
+from graphmeta.published.option_types import check_types, to_json
+from graphmeta.published.options import UserTasks
 from graphmeta.published.unread import Unread, warn_unread_options
 from graphmeta.system import System
 from graphmeta.training.recipes import TrainingRecipe
@@ -43,6 +45,7 @@ class Published:
         held_out: the share of sessions, the last ones, that it is trained on, while its co-occurrence statistics count
             those before; 0: its statistics may count the sessions that it is trained on.
         items_only: its base is built without the items' attributes.
+        counts: it has no weights and is fitted by counting.
         recipe: how it is trained; values that are None follow the log.
         unread: options that are not read where others have certain values.
     """
@@ -58,6 +61,7 @@ class Published:
     predicts_ratings: bool = False
     held_out: float = 0.0
     items_only: bool = False
+    counts: bool = False
     recipe: TrainingRecipe = TrainingRecipe()
     unread: tuple[Unread, ...] = ()
 
@@ -150,6 +154,8 @@ class Published:
         extra = next((name for name in ("options", "width") if stored.get(name) is not None), None)
         if extra is not None:
             raise InputError(f"{self.name}: the base is already built; pass {extra}= to the function that built it")
+        if not base.has_weights:
+            raise InputError(f"{self.name} wraps a system with weights, and its base only counts; pass another base")
         if not same_ids(items, base.items):
             raise InputError(f"{self.name}: the base has other items; pass its own: build({self.name!r}, base=system)")
         return self.function(base, **_objects(self.function, stored))
@@ -158,6 +164,8 @@ class Published:
         """Build the system that it wraps."""
         name = given.get("base", self.base)
         check_name(name, CATALOGUE)
+        if CATALOGUE[name].counts:
+            raise InputError(f"{self.name} wraps a system with weights, and {name} only counts; name another base")
         base_items = items.without("categorical", "several") if self.items_only else items
         width = {} if given.get("width") is None else {"width": given["width"]}
         return CATALOGUE[name].build(base_items, users=users, **{**(given.get("options") or {}), **width})
@@ -169,7 +177,7 @@ class Published:
     def check_users(self, known: bool) -> None:
         """Raise an InputError if the system needs users and the log has none."""
         if self.needs_users and not known:
-            raise InputError(f"{self.name} needs users; name the log's user column (--user)")
+            raise InputError(f"{self.name} needs users; name the log's user column (user=, --user)")
 
 
 CATALOGUE: dict[str, Published] = {}  # filled by the decorator when a module of systems is imported

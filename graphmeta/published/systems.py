@@ -42,8 +42,8 @@ def systems() -> Systems:
     Those of the kinds ``next item`` and ``rating`` are made by :func:`graphmeta.build`.
 
     >>> table = systems()
-    >>> table["cbml"].kind, table["catn"].kind, table["stan"].where
-    ('next item', 'cross-domain', 'graphmeta.baselines.Stan')
+    >>> table["cbml"].kind, table["catn"].kind, table["stan"].family
+    ('next item', 'cross-domain', 'baseline')
     """
     rows = [
         Row(

@@ -5,9 +5,10 @@ The checkpoint of a finished stage is kept until all stages are done, so an inte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,15 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, last_sessions
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import lengths
 from graphmeta.protocols import Bar
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.columns import skeleton, warn_unread
-from graphmeta.published.plan_checkpoint import BASE, BASE_REFITTED, can_resume, drop, within
+from graphmeta.published.plan_checkpoint import BASE, BASE_REFITTED, REFIT, can_resume, drop, within
 from graphmeta.storage import save_state
 from graphmeta.system import System
+from graphmeta.training.devices import device_of
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam, DividedRate, as_optimizer, settings_of
 from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
@@ -31,6 +33,11 @@ from graphmeta.training.run import Checkpoint, Report
 from graphmeta.training.settings import TrainOptions
 
 Say = Callable[[str], None]
+OnEpoch = Callable[[str, Report], None]
+
+
+def ignore(name: str, report: Report) -> None:
+    """Do nothing with the report of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Plan:
             is trained with a tenth of its encoder's learning rate.
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
         options: further options of the system, as :func:`~graphmeta.published.catalogue.build` takes them.
+        device: see :func:`~graphmeta.training.devices.device_of`.
     """
 
     system: str
@@ -51,6 +59,7 @@ class Plan:
     max_support: int | None = None
     max_length: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
 
     def for_log(self, log: EventLog) -> Plan:
         """The plan with a complete recipe, by the number of the system's training samples."""
@@ -60,26 +69,38 @@ class Plan:
         return replace(self, recipe=recipe.for_size(samples, log.num_items))
 
     def settings(self) -> dict[str, Any]:
-        """All settings as JSON values at one level, without those that are not set."""
+        """All settings as JSON values at one level, without the device and those that are not set."""
         named = {} if self.recipe.optimizer is None else settings_of(self.recipe.optimizer)
         flat = {**named, **vars(self.recipe), **vars(self), "optimizer": named.get("optimizer")}
         flat |= {"options": dict(self.options) or None}
-        return {name: value for name, value in flat.items() if value is not None and name != "recipe"}
+        return {name: value for name, value in flat.items() if value is not None and name not in ("recipe", "device")}
 
 
 @dataclass(frozen=True)
 class TrainedPlan:
     """Result of a plan: the trained system, its separately trained base model (if any), the reports of all trainings by
     name, the system's own under its name, and the system's own plan, with a complete recipe.
+
+    ``best`` holds the complete recipe of each system, by name, with its best number of epochs.
     """
 
     plan: Plan
     system: System
     base: System | None
     histories: dict[str, list[Report]]
+    best: dict[str, TrainingRecipe]
 
 
-def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, bar: Bar) -> TrainedPlan:
+def train_plan(
+    plan: Plan,
+    split: Split,
+    checkpoint: Checkpoint,
+    *,
+    say: Say,
+    bar: Bar,
+    on_epoch: OnEpoch = ignore,
+    recipes: Mapping[str, TrainingRecipe] = MappingProxyType({}),
+) -> TrainedPlan:
     """Run all trainings of a plan, each with its own checkpoint.
 
     A re-ranker must learn how reliable co-occurrence counts are on sessions that were not counted. The base and the
@@ -89,6 +110,8 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
 
     Args:
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
+        on_epoch: called with the name of the training, as in ``histories``, and the report of each epoch.
+        recipes: complete recipes of systems by name, instead of those of the plan.
     """
     if not checkpoint.resume:
         drop(checkpoint.folder)
@@ -96,25 +119,66 @@ def train_plan(plan: Plan, split: Split, checkpoint: Checkpoint, *, say: Say, ba
     if untrained is not None:
         warn_unread(untrained, stacklevel=5)
     earlier, later = _data_of_stages(plan, split)
-    first, last = stages(plan, earlier.train, later.train)
-    train_stage, histories = partial(_train_stage, say=say, bar=bar), {}
+    first, last = (
+        one and replace(one, recipe=recipes.get(one.system, one.recipe))
+        for one in stages(plan, earlier.train, later.train)
+    )
+    assert last is not None
+    histories: dict[str, list[Report]] = {}
+    chosen: dict[str, TrainingRecipe] = {}
+
+    def train_stage(name: str, *given: Any, **named: Any) -> System:
+        made, histories[name] = _train_stage(*given, say=say, bar=bar, on_epoch=partial(on_epoch, name), **named)
+        return made
+
     base = None
     if first is not None:
         say(f"training the base model ({first.system}):")
-        base, histories[f"{first.system} (base)"] = train_stage(first, earlier, within(checkpoint, BASE))
+        base = train_stage(name := f"{first.system} (base)", first, earlier, within(checkpoint, BASE))
+        chosen[first.system] = _best(first.recipe, histories[name])
         say(f"training {last.system}, initialised from the base model:")
-    system, history = train_stage(last, later, checkpoint, begin=base, statistics_log=earlier.train)
+    system = train_stage(last.system, last, later, checkpoint, begin=base, statistics_log=earlier.train)
+    chosen[last.system] = _best(last.recipe, histories[last.system])
     if first is not None and later is not earlier:
-        reports = histories[f"{first.system} (base)"]
-        best = max(report.epoch for report in reports if report.best) + 1
+        whole = replace(first, recipe=chosen[first.system])
         known = merged(split.train, split.valid)
         every = replace(split, train=known, valid=split.valid.select(np.zeros(split.valid.num_events, dtype=bool)))
-        say(f"refitting the base model ({first.system}) on all sessions before the test, {best} epochs:")
-        whole = replace(first, recipe=replace(first.recipe, epochs=best))
-        base, histories[f"{first.system} (refitted)"] = train_stage(whole, every, within(checkpoint, BASE_REFITTED))
+        epochs = counted(whole.recipe.epochs or 0, "epoch")
+        say(f"refitting the base model ({first.system}) on all sessions before the test, {epochs}:")
+        base = train_stage(f"{first.system} (refitted)", whole, every, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(known)
-    return TrainedPlan(last, system, base, {**histories, plan.system: history})
+    return TrainedPlan(last, system, base, histories, chosen)
+
+
+def refit(
+    plan: Plan, made: TrainedPlan, log: EventLog, checkpoint: Checkpoint, *, say: Say, bar: Bar, on_epoch: OnEpoch
+) -> TrainedPlan:
+    """Train a plan again from the start on a whole log: with the same recipes, and for each system as many epochs as
+    were best on validation.
+
+    Args:
+        made: the result of the plan on a part of the log; the others as in :func:`train_plan`.
+    """
+    nothing = log.select(np.zeros(log.num_events, dtype=bool)).aligned_to(log.items, log.users)
+    rest = checkpoint.folder / REFIT
+    say(f"training again on all sessions ({log.num_sessions:,}), for as many epochs as were best:")
+    again = train_plan(
+        plan,
+        Split(log, nothing, nothing),
+        replace(checkpoint, folder=rest),
+        say=say,
+        bar=bar,
+        on_epoch=lambda name, report: on_epoch(f"{name}, all sessions", report),
+        recipes=made.best,
+    )
+    named = {f"{name}, all sessions": reports for name, reports in again.histories.items()}
+    return replace(again, histories={**made.histories, **named})
+
+
+def _best(recipe: TrainingRecipe, reports: Sequence[Report]) -> TrainingRecipe:
+    """The recipe with the best number of epochs, and without early stopping."""
+    return replace(recipe, epochs=max(report.epoch for report in reports if report.best) + 1, patience=None)
 
 
 def stages(plan: Plan, earlier: EventLog, later: EventLog) -> tuple[Plan | None, Plan]:
@@ -164,6 +228,7 @@ def _train_stage(
     *,
     say: Say,
     bar: Bar,
+    on_epoch: Callable[[Report], None],
     begin: System | None = None,
     statistics_log: EventLog | None = None,
 ) -> tuple[System, list[Report]]:
@@ -173,12 +238,14 @@ def _train_stage(
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         limits = {"max_support": plan.max_support, "max_length": plan.max_length}
-        options = {"width": plan.width, **limits, **plan.options}
+        width = {} if CATALOGUE[plan.system].counts else {"width": plan.width}
+        options = {**width, **limits, **plan.options}
         system = CATALOGUE[plan.system].build(split.train.items, users=split.train.users, **options)
+    system.to(device_of(plan.device))
     if begin is not None:
         system.load_matching(begin)
     samples = system.training_samples(split.train)
-    if len(samples) == 0:
+    if len(samples) == 0 and system.has_weights:
         clicks = "three" if system.episodic else "two"
         raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")
     recipe = plan.recipe
@@ -207,20 +274,23 @@ def _train_stage(
     )
     for report in reports:
         history.append(report)
+        on_epoch(report)
         if len(history) == 1:
             save_state(folder, "request", {}, request)
-        say(_line(report, recipe.epochs))
+        say(_line(report, recipe.epochs if system.has_weights else None))
     return system, history
 
 
-def _line(report: Report, epochs: int) -> str:
-    parts = [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
+def _line(report: Report, epochs: int | None) -> str:
+    parts = ["counted"] if epochs is None else [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
     if report.valid:
         k = max(lengths(report.valid), default=0)
         shown = {f"Hit@{k}": f"hit@{k}", f"MRR@{k}": f"mrr@{k}"}
         found = (f"{name} {100 * report.valid[key]:.2f} %" for name, key in shown.items() if key in report.valid)
         parts += ["validation " + ", ".join(found)]
-    return "   ".join([*parts, f"{report.seconds:.0f} s"]) + ("   best so far" if report.best and report.valid else "")
+    return "   ".join([*parts, f"{report.seconds:.0f} s"]) + (
+        "   best so far" if report.best and report.valid and epochs is not None else ""
+    )
 
 
 def request_of(plan: Plan, split: Split) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphmeta.published.options import LEARNED
+from graphmeta.published.flat_options import LEARNED
 
 
 @dataclass(frozen=True)

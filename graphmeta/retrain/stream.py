@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
 from graphmeta.retrain.testing import Measures, StreamEvaluation
@@ -82,7 +82,8 @@ def stream(
     system.check(log, "stream's")
     if not 1 <= first < len(edges) - 1:
         raise InputError(
-            f"of {len(edges) - 1} periods, the first {first} are for pretraining; none is left, so shorten periods"
+            f"of {counted(len(edges) - 1, 'period')}, the first {first} are for pretraining; none is left, so shorten "
+            f"periods"
         )
     evaluation = evaluation.fitted(log, edges, first)
     setting = _setting(system, log, edges, strategy) | {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.data.events import EventLog
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
 from graphmeta.evaluation.lists import lists_below
 from graphmeta.evaluation.metrics import Ranks, ranks, usable
@@ -115,22 +115,22 @@ class StreamEvaluation:
         if left[fewest] < 1:
             raise InputError(
                 f"in period {fewest + 1} a user or session has clicked every item, so none is left to sample; start "
-                f"later (--first)"
+                f"later (first=, --first)"
             )
         negatives = min(self.negatives, left[fewest])
         ks = lists_below(negatives + 1, self.ks)
         if negatives < self.negatives:
             shorter = "" if ks == self.ks else f", and lists are of {', '.join(map(str, ks))}"
             warnings.warn(
-                f"in period {fewest + 1} a user or session has only {negatives:,} items left to sample, so "
-                f"{negatives:,} negatives are sampled in every period instead of {self.negatives:,}{shorter}; to "
-                f"sample more, start later (--first)",
+                f"in period {fewest + 1} a user or session has only {counted(negatives, 'item')} left to sample, so "
+                f"that number is sampled in every period instead of {self.negatives:,}{shorter}; to sample more, start "
+                f"later (first=, --first)",
                 stacklevel=3,
             )
         elif ks != self.ks:
             raise InputError(
                 f"lists of {max(self.ks)} need at least {max(self.ks)} negatives, not {self.negatives}: sample more "
-                f"(--negatives), or measure shorter lists (ks=)"
+                f"(negatives=, --negatives)"
             )
         return replace(self, negatives=negatives, ks=ks)
 

@@ -23,6 +23,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import table_names
 from graphmeta.nn.sharing import with_shared_weights
 from graphmeta.protocols import SamplesSeenItems
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.recommender import Encoded, Recommender
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import ADAM, exhaust, restricted_to
@@ -122,7 +123,7 @@ class PersistentOptimizer:
 
 
 @runtime_checkable
-class Restart(Protocol):
+class Restart(Protocol, metaclass=ReadsMembers):
     """Where a step 1 starts that follows a step 2."""
 
     def restart(self, wrapper: TransferWrapper) -> None:

@@ -68,6 +68,7 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     >>> top(torch.tensor([[1.0, 3.0, 3.0, 3.0]]), 2)[0].tolist()
     [[1, 2]]
     """
+    k = min(k, scores.shape[1])
     value, column = scores.topk(k, dim=1)
     least = value[:, -1:]
     more = ((scores >= least).sum(1) > k) & (least[:, 0] > -torch.inf)  # equal scores, of which some are left out

@@ -64,6 +64,11 @@ def sampled_tasks(
     support, query = np.zeros((2, log.num_events), dtype=bool)
     support[shuffled_rows[place < wanted[session] // 2]] = True
     query[shuffled_rows[(place >= wanted[session] // 2) & (place < wanted[session])]] = True
+    if not query.any():
+        raise InputError(
+            f"no user or session has clicked {min_events} different items, which a task needs; use a log with more "
+            f"items per user or session{', or a lower min_events' if min_events > 2 else ''}"
+        )
     return tasks_of(log, support, query).latest(max_length)
 
 
@@ -110,5 +115,15 @@ class RandomQueries:
         return log.without(query)
 
     def of(self, log: EventLog, among: np.ndarray) -> Tasks:
-        """The tasks of these events only (a mask ``[N]``)."""
-        return tasks_of(log, *random_queries(log, among, **asdict(self)))
+        """The tasks of these events only (a mask ``[N]``).
+
+        Raises:
+            InputError: no user with so many events.
+        """
+        support, query = random_queries(log, among, **asdict(self))
+        if not query.any():
+            raise InputError(
+                f"no user has {self.min_events} to {self.max_events} ratings, of which a task is sampled; use a log "
+                f"with more ratings per user, or other limits: RandomQueries(min_events=…, max_events=…)"
+            )
+        return tasks_of(log, support, query)

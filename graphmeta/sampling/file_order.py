@@ -25,7 +25,7 @@ def in_file_order(*logs: EventLog, stacklevel: int = 2) -> list[EventLog]:
         return list(logs)
     warnings.warn(
         f"the sessions are of {max(number) + 1} files without times: those of a later file are taken to be later; if "
-        f"they are not, read the files with their times (time=, on the command line --time)",
+        f"they are not, read the files with their times (time=, --time)",
         stacklevel=stacklevel,
     )
     rows = np.zeros(max(number) + 1)

@@ -111,7 +111,7 @@ def prepended(samples: Samples, *, max_length: int = 50) -> Samples:
 def _by_user(log: EventLog) -> tuple[EventLog, np.ndarray]:
     """The log with each user's clicks as one session, and the old row of each event."""
     if log.session_user is None:
-        raise InputError("the log has no users; name its user column when reading it (user=)")
+        raise InputError("the log has no users; name its user column when reading it (user=, --user)")
     unknown = -1 - np.arange(log.num_sessions)
     _, first, owner = np.unique(
         np.where(log.session_user >= 0, log.session_user, unknown), return_index=True, return_inverse=True

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 
@@ -51,7 +52,7 @@ Batches = Callable[..., Iterator[np.ndarray]]  # (samples, batch_size=, seed=, e
 
 
 @runtime_checkable
-class ClickBudget(Protocol):
+class ClickBudget(Protocol, metaclass=ReadsMembers):
     """A batch sampler that can fill batches up to a number of clicks (token-budget batches)."""
 
     def by_clicks(self, clicks: np.ndarray, *, budget: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphmeta.data.tables import EntityTable, locate
-from graphmeta.errors import InputError, nearest, plain
+from graphmeta.errors import InputError, counted, nearest, plain
 from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.user_histories import Earlier
 
@@ -19,8 +19,8 @@ _FEW = 5000  # ids that are compared letter by letter for a suggestion
 NO_KNOWN_ITEM = "the session has no known item; pass at least one, or recommend popular items"
 
 NO_KNOWN_USER = (
-    "this system reads users alone, and this session's is unknown: all items have the same score; pass a user= of its "
-    "training log, recommend popular items, or fit it again on a log with this user"
+    "this system reads users alone, and this session's is unknown: all items have the same score; name one of its "
+    "training log (user=, --user), recommend popular items, or fit it again on a log with this user"
 )
 
 
@@ -120,7 +120,8 @@ def _numbers(items: EntityTable, sessions: list[list[Any]], unknown: str) -> lis
         remedy = "leave it out, or pass unknown='ignore' (--unknown ignore)"
         raise InputError(f"{where}item {item!r} is not known to this model ({count} unknown); {meaning}{remedy}")
     if len(missing) and unknown == "warn":
-        warnings.warn(f"{len(missing):,} unknown items are skipped, the first: {every[missing[0]]!r}", stacklevel=5)
+        text = f"skipped: {counted(len(missing), 'unknown item')}, the first {every[missing[0]]!r}"
+        warnings.warn(text, stacklevel=5)
     return np.split(rows, ends[:-1]) if len(ends) else []
 
 

@@ -120,7 +120,11 @@ def clicked_items(batch: HeteroData) -> HeteroData:
 
 
 def without_targets(batch: HeteroData) -> HeteroData:
-    """A shallow copy of the batch without targets and their values."""
+    """A shallow copy of the batch without targets and their values.
+
+    ``sample.next_time`` stays: it is an input of encoders with ``DwellBins(lag=0)``, which warn that it leaks the time
+    of the next click, and the start of an adaptation sees a session as its encoder does. No other part reads it.
+    """
     hidden = copy.copy(batch)
     for name in [name for name in ("target", "value") if name in hidden["sample"]]:
         del hidden["sample"][name]

@@ -77,7 +77,7 @@ class SubgraphSampler:
         self.neighbourhood = Neighbourhood(history, follows, attributes, unknown)
         self.has_users = self.neighbourhood.reads_users and self.log.users is not None
         if history and self.log.users is None:
-            raise InputError("history needs the users of a log; name the column of users when reading it (user=)")
+            raise InputError("history needs the users of a log; name their column when reading it (user=, --user)")
         self.histories = UserHistories.of(self.log) if history else None
         self.ended = EndedSessions(self.log) if follows else None
         self.transitions = None if self.ended is None else Transitions(self.log, self.ended)

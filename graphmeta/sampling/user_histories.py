@@ -67,7 +67,7 @@ class UserHistories:
             )
         for log in logs:
             if log.users is None or log.session_user is None:
-                raise InputError("the log has no users; name its user column when reading it (user=)")
+                raise InputError("the log has no users; name its user column when reading it (user=, --user)")
             if not same_ids(log.items, logs[0].items):
                 raise InputError("the logs have different items; align them first: log.aligned_to(items, log.users)")
         if any(files_of(logs)):

@@ -17,7 +17,7 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
-from graphmeta.evaluation.lists import lists_below
+from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.queries import validation_queries
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
@@ -51,7 +51,8 @@ def train(
     Nothing is trained before the first report is requested; dropping the iterator before that warns. With ``valid``,
     the epoch with the best MRR@20 on the last clicks of its sessions is chosen (with a function, the best first metric)
     and its weights are loaded at the end; without ``valid``, the last epoch's weights are kept. The order of the data
-    and all noise depend only on ``(seed, epoch)``. After each epoch the system is in eval mode.
+    and all noise depend only on ``(seed, epoch)``. After each epoch the system is in eval mode. A system that only
+    counts (``popularity``) has one report, with a loss of 0.
 
     Args:
         log: the training log, with the system's item indices; for a split, its training part, and its validation part
@@ -88,6 +89,9 @@ def train(
 
 def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Report]:
     """The reports of all epochs, each trained when it is requested."""
+    if not system.has_weights:
+        yield _counted(system, log, settings)
+        return
     objective, own = settings.options.loss, cast(Any, system.loss)
     if objective is not None and isinstance(system.loss, PositionLoss) and not isinstance(objective, PositionLoss):
         objective = own.with_loss(objective)
@@ -116,6 +120,18 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
             run.save(checkpoint.folder)
         yield run.history[-1]
     run.restore_best()
+
+
+def _counted(system: System, log: EventLog, settings: Settings) -> Report:
+    """Fit a system without weights by counting; its loss is 0, and there is nothing to resume."""
+    for part, name in ((log, "training"), (settings.valid, "validation")):
+        if isinstance(part, EventLog):
+            system.check(part, name)
+    began = time.perf_counter()
+    system.fit_statistics(settings.options.statistics_log or log)
+    seconds, valid = time.perf_counter() - began, validation_queries(system, settings.valid, log)
+    scores, metric = ({}, None) if valid is None else _validate(system.eval(), valid)
+    return Report(0, 0.0, seconds, scores, best=True, metric=metric)
 
 
 def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
@@ -184,7 +200,7 @@ def _validate(
     if callable(valid):
         scores = valid(system)
         return scores, next(iter(scores), None)
-    ks = lists_below(system.num_items, (5, 20))
+    ks = lists_below(system.num_items, COMPARED_KS)
     return evaluate(system, valid, ks=ks).metrics, f"mrr@{max(ks)}"
 
 

@@ -29,6 +29,8 @@ class TrainingRecipe:
             :class:`~graphmeta.training.settings.TrainOptions`; ``batch_size`` then only sets the defaults of epochs and
             learning rate. None: batches of ``batch_size``. A meta-learner's batches have as many clicks as its
             encoder's.
+        refit: after choosing the epoch, train again from the start on all sessions, validation included, for as many
+            epochs as were best; see :func:`graphmeta.fit` for None.
         updates: optimizer steps that ``epochs`` aims at where it is None, within 3 to 10 epochs.
 
     Raises:
@@ -44,6 +46,7 @@ class TrainingRecipe:
     patience: int | None = None
     clicks: int | None = None
     updates: int | None = None
+    refit: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "negatives", "patience", "clicks", "updates"):

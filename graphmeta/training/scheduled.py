@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from graphmeta.errors import check_flag, check_number
+from graphmeta.protocols.members import ReadsMembers
 
 
 @runtime_checkable
-class Optimizer(Protocol):
+class Optimizer(Protocol, metaclass=ReadsMembers):
     """Builds an optimizer and defines its learning-rate schedule."""
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

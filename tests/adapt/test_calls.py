@@ -319,7 +319,7 @@ def test_memory_of_many_recommendations_does_not_grow(monkeypatch):
     sessions = [LOG.items.ids[LOG.item[a : a + 1 + n % 7]].tolist() for n, a in enumerate(LOG.ptr[:-1])]
     whole, seen = system.recommend_many(sessions, 4), []
     scores = System.scores
-    monkeypatch.setattr("graphmeta.system._SCORES", 10 * 4 * len(LOG.items))
+    monkeypatch.setattr("graphmeta.system.serving._SCORES", 10 * 4 * len(LOG.items))
     monkeypatch.setattr(
         System, "scores", lambda self, samples, **how: seen.append(samples.lengths) or scores(self, samples, **how)
     )

@@ -35,14 +35,18 @@ REPRESENTATIVE = [
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(REPRESENTATIVE)), ids=str)
 def test_a_layer_is_never_silently_wrong(number, name):
-    """In second order, and in two other cases, in turn."""
-    found = examine(name, (QUICK[0], *QUICK[1 + number % 2 :: 2]))
+    """In second order, and in one of the other cases, in turn."""
+    found = examine(name, (QUICK[0], QUICK[1 + number % 4]))
     assert found.outcome in GOOD, found
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith("attack disguised")])
-def test_an_operation_that_resembles_another_is_never_silently_wrong(name):
-    found = examine(name, (QUICK[0], QUICK[3]))
+DISGUISED = [name for name in LAYERS if name.startswith("attack disguised")]
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(DISGUISED)), ids=str)
+def test_an_operation_that_resembles_another_is_never_silently_wrong(number, name):
+    """In second order, or where the batch has as many rows as the vectors are wide, in turn."""
+    found = examine(name, (QUICK[3 * (number % 2)],))
     assert found.outcome in GOOD, found
 
 

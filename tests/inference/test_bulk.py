@@ -221,7 +221,9 @@ def test_bad_rows_are_dropped_and_counted_once(system, frame, tmp_path, monkeypa
     file = SessionFile(
         tmp_path / "in.csv", "sku", session="visit", time="at", options=gm.ReadOptions(drop_bad_rows=True)
     )
-    with pytest.warns(UserWarning, match=f"{(bad['at'] == 'soon').sum()} rows of in.csv cannot be read") as caught:
+    with pytest.warns(
+        UserWarning, match=f"dropped rows: {(bad['at'] == 'soon').sum()} of in.csv cannot be read"
+    ) as caught:
         gm.recommend_file(system, file, tmp_path / "out.csv", 2)
     assert len(caught) == 1
 

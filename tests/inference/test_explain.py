@@ -106,9 +106,9 @@ def test_attributes_are_products_of_the_query_with_the_vectors_of_the_values(bas
     row = LOG.items.ids.tolist().index("i5")
     samples = sessions_without_target([LOG.items.rows_of(np.array(SESSION, dtype=object))])
     states, candidates = system.recommender.encode(batch := session_batch(samples, num_items=len(LOG.items)))
-    state = system.recommender.features.state_dict()
-    weight = next(value for name, value in state.items() if name.endswith("item.weight"))
     query, begin = head.query(states, batch)[0], 0
+    state = system.recommender.features.state_dict()
+    (weight,) = (value for name, value in state.items() if name.endswith("item.weight"))
     unit = candidates[row].norm() if base == "niser" else 1.0
     wanted = {"item": weight[row] @ query / unit}
     for name, values in LOG.items.attributes.items():

@@ -9,9 +9,11 @@ import graphmeta as gm
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.inference.filters import Filters
+from graphmeta.published.catalogue import TRAINED
 from graphmeta.published.load import load
 from graphmeta.sampling.best import top
 from graphmeta.storage import load_state, save_state
+from graphmeta.storage.versions import current
 from graphmeta.testing import fake_log
 from tests.catalogue import made
 
@@ -128,17 +130,18 @@ def test_counts_are_saved_loaded_extended_and_taken_from_the_training_sequences_
     system.save(tmp_path)
     wanted = system.recommend([], 3, unknown="ignore")
     assert load(tmp_path).recommend([], 3, unknown="ignore") == wanted
-    tensors, document = load_state(tmp_path, "model")
+    place = current(tmp_path)
+    tensors, document = load_state(place, "model")
     del document["events"]
-    save_state(tmp_path, "model", tensors, document)
+    save_state(place, "model", tensors, document)
     with pytest.raises(InputError, match="no known item"):
         load(tmp_path).recommend([], 3, unknown="ignore")
     assert load(tmp_path).recommend_many([["new"]], 3, unknown="ignore") == [[]]
     sequences = {"item": torch.from_numpy(LOG.item.astype(np.int32)), "ptr": torch.from_numpy(LOG.ptr)}
-    save_state(tmp_path, "history", sequences, {})
+    save_state(place, "history", sequences, {})
     assert load(tmp_path).recommend([], 3, unknown="ignore") == wanted
     for damaged in ([1.5] * 20, [1] * 19, "many", [-1] * 20):
-        save_state(tmp_path, "model", tensors, document | {"events": damaged})
+        save_state(place, "model", tensors, document | {"events": damaged})
         with pytest.raises(InputError, match="numbers of training events are damaged"):
             load(tmp_path)
 
@@ -165,7 +168,7 @@ def test_no_user_is_no_id():
 
 
 @pytest.mark.by_kind
-@pytest.mark.parametrize("name", gm.systems().to_frame().query("kind == 'next item'")["name"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_similar_items_are_those_of_the_largest_cosine(name):
     system, _ = made(name, {})
     head, (_, table) = system.recommender.head, system.eval().recommender.features(torch.tensor([0]))

@@ -10,6 +10,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError
 from graphmeta.nn.encoders.dwell_time import DwellBins, DwellEmbedding, dwell_times
+from graphmeta.published.catalogue import build
 from graphmeta.sampling.samples import last_clicks, sessions_without_target, whole_sessions
 from graphmeta.sampling.session_batch import session_batch
 
@@ -49,6 +50,19 @@ def test_a_completed_dwell_time_does_not_leak_the_next_click():
     assert torch.equal(before, after)
     before, after = (dwell_times(batch_of(last_clicks(one)), lag=0) for one in (log, later))
     assert before[:-1].equal(after[:-1]) and before[-1] != after[-1]
+
+
+@pytest.mark.parametrize("scope", ["encoder_head", "predictor", "all"])
+@pytest.mark.parametrize("lag", [1, pytest.param(0, marks=pytest.mark.filterwarnings("ignore:dwell_lag=0"))])
+def test_an_adapted_system_reads_the_time_of_the_target_only_with_lag_0(lag, scope):
+    """Its start and its inner steps too: the time of the next click changes no score, unless the encoder reads it."""
+    torch.manual_seed(0)
+    log, later = log_of(), log_of(TIMES | {"c": [200, 300, 301, 302]})  # a dwell time in the other of two bins
+    base = build("asars_time_cat", log.items, width=4, dwell_lag=lag)
+    system = build("cbml", log.items, base=base, clusters=2, scope=scope).eval()
+    system.fit_statistics(log)
+    one, other = (system.scores(last_clicks(each)) for each in (log, later))
+    assert torch.equal(one[:-1], other[:-1]) and torch.equal(one[-1], other[-1]) == (lag == 1)
 
 
 @pytest.mark.parametrize("logarithm", [False, True])

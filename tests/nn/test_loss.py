@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from graphmeta.errors import InputError
-from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, precision, score_cross_entropy
+from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, precision, products_at, score_cross_entropy
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss, following
@@ -51,6 +51,16 @@ def test_constant_candidates_in_blocks(size):
     torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
     if size == 6:
         assert torch.autograd.gradgradcheck(lambda query: score_cross_entropy(query, table / 100, target), query)
+
+
+@pytest.mark.parametrize("number", [1, 20])  # fewer than a sixteenth of all pairs, and most of them
+def test_products_of_few_and_of_most_pairs(number):
+    query, table, _ = problem()
+    table = table.detach().repeat(4, 1).requires_grad_()
+    row, column = torch.arange(number) % 4, torch.arange(number) * 5 % 24
+    wanted = torch.stack([query[s] @ table[i] for s, i in zip(row, column, strict=True)])
+    torch.testing.assert_close(products_at(query, table, row, column), wanted)
+    assert torch.autograd.gradcheck(lambda query, table: products_at(query, table, row, column), (query, table))
 
 
 def test_large_scores_stay_finite():

@@ -12,7 +12,7 @@ import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.losses.proposed import ProposedSoftmaxLoss
-from graphmeta.nn.score_terms import past_neighbours, personal, session_features
+from graphmeta.nn.score_terms import past_neighbours, personal, session_features, short_histories
 from graphmeta.nn.score_terms import personal_features as features
 from graphmeta.nn.score_terms.personal import PersonalReranker
 from graphmeta.nn.score_terms.personal_statistics import lift_of_values, repurchases
@@ -472,3 +472,70 @@ def test_an_empty_session_is_not_scored_by_the_base(system):
         table.copy_(kept)
     torch.testing.assert_close(after, before)
     assert not torch.allclose(changed, plain)
+
+
+def events_of(batch):
+    past = batch["history"]
+    return [
+        sorted(zip(past.age[own].tolist(), past.n_id[own].tolist(), past.days[own].tolist(), strict=True))
+        for own in (past.batch == s for s in range(batch["sample"].num_nodes))
+    ]
+
+
+def test_histories_are_shortened_to_their_last_sessions(monkeypatch):
+    """Of every number of sessions, none included, as often as the share says; the batch keeps its own."""
+    monkeypatch.setattr(short_histories, "KNOWN", (0, 1, 3))
+    torch.manual_seed(0)
+    samples = attached(LOG, last_clicks(LOG))
+    samples = samples.take(np.tile(np.flatnonzero(samples.earlier.sessions >= 4), 20))
+    batch = session_batch(samples, num_items=ITEMS_OF_LOG)
+    whole = events_of(batch)
+    found = events_of(short_histories.with_short_histories(batch, 0.6))
+    assert events_of(batch) == whole and events_of(short_histories.with_short_histories(batch, 0.6)) == found
+    counts = dict.fromkeys((0, 1, 3, None), 0)
+    for own, full in zip(found, whole, strict=True):
+        known = max((age for age, *_ in own), default=0)
+        counts[known if known in counts else None] += 1
+        assert own == [event for event in full if event[0] <= known]
+    share = {known: count / len(samples) for known, count in counts.items()}
+    assert share == pytest.approx({0: 0.2, 1: 0.2, 3: 0.2, None: 0.4}, abs=4 * (0.25 / len(samples)) ** 0.5)
+    plain = session_batch(replace(samples, earlier=None), num_items=ITEMS_OF_LOG)
+    assert short_histories.with_short_histories(plain, 0.6) is plain
+    assert short_histories.with_short_histories(batch, 0.0) is batch
+
+
+@pytest.mark.parametrize("every", [4096, 5])
+def test_training_reads_a_shortened_history_as_ranking_reads_one_of_that_length(system, monkeypatch, every):
+    """So users of whom little is known, or nothing, are ranked by weights that were trained for them."""
+    monkeypatch.setattr(personal, "EVERY_ITEM", every)
+    monkeypatch.setattr(personal, "LIKELY", 1)
+    head = system.recommender.head
+    term = head.score_terms["personal"]
+    samples = attached(LOG, last_clicks(LOG))
+    batch = session_batch(samples, num_items=ITEMS_OF_LOG)
+    states, candidates = system.recommender.encode(batch)
+    with monkeypatch.context() as training:
+        training.setattr(term, "training", True)
+        training.setattr(term, "short", 0.7)
+        found = head(states, batch, candidates)
+    known = np.minimum(batch["sample"].read_sessions.numpy(), 1000)
+    assert (known < samples.earlier.sessions).any() and (known == 1000).any()
+    earlier = samples.earlier
+    earlier = replace(earlier, since=np.maximum(earlier.since, earlier.until - known))
+    same = session_batch(replace(samples, earlier=earlier), num_items=ITEMS_OF_LOG)
+    torch.testing.assert_close(found, head(states, same, candidates))
+    assert not torch.allclose(found, head(states, batch, candidates)), "ranking reads all of them"
+
+
+def test_scores_are_those_of_blocks(system, monkeypatch):
+    samples = attached(LOG, last_clicks(LOG))
+    whole, term = system.scores(samples), system.recommender.head.score_terms["personal"]
+    sizes, forward = [], PersonalReranker.forward
+    monkeypatch.setattr(personal, "PAIRS", 5 * ITEMS_OF_LOG + 1)
+    monkeypatch.setattr(
+        PersonalReranker,
+        "forward",
+        lambda self, batch, product: sizes.append(batch["sample"].num_nodes) or forward(self, batch, product),
+    )
+    torch.testing.assert_close(system.scores(samples), whole, rtol=1e-4, atol=1e-5)
+    assert term.samples_at_once == 5 and set(sizes[:-1]) == {5} and sum(sizes) == len(samples)

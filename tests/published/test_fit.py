@@ -50,12 +50,13 @@ def test_the_defaults_are_those_of_the_command():
     for users, system in ((True, "personal_reranker"), (False, "reranker")):
         plan = commands.TrainingOptions().plan(commands.Limits(), users=users)
         assert defaults["system"] is None
-        assert plan == Plan(system, *(defaults[n] for n in ("width", "seed", "recipe")))
+        recipe = replace(defaults["recipe"], refit=True)  # a file is a log, which gm.fit trains on again by default
+        assert plan == Plan(system, defaults["width"], defaults["seed"], recipe, device=defaults["device"])
 
 
 @pytest.mark.parametrize("optimizer", [Sgd(lr=0.2), torch.optim.AdamW, partial(torch.optim.SGD, lr=0.2)])
 def test_it_trains_with_the_given_optimizer_and_is_saved(optimizer, tmp_path):
-    system = fit(SPLIT, "sr_gnn", epochs=1, width=8, optimizer=optimizer)
+    system = fit(SPLIT, "sr_gnn", epochs=1, width=8, recipe=TrainingRecipe(optimizer=optimizer))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         by_train = build("sr_gnn", SPLIT.train.items, width=8)
@@ -73,12 +74,12 @@ def test_a_meta_learner_is_trained_with_a_tenth_of_any_learning_rate():
             rates.append(self.param_groups[0]["lr"])
             super().step(closure)
 
-    fit(SPLIT, "maml", epochs=2, width=4, optimizer=partial(Sgd, lr=0.5))
+    fit(SPLIT, "maml", epochs=2, width=4, recipe=TrainingRecipe(optimizer=partial(Sgd, lr=0.5)))
     assert list(dict.fromkeys(rates)) == [0.5, 0.05]
 
 
 def test_a_log_is_split_by_time_and_none_of_it_is_kept_for_a_test():
-    system = fit(LOG, "sr_gnn", epochs=1, width=8)
+    system = fit(LOG, "sr_gnn", width=8, recipe=TrainingRecipe(epochs=1, refit=False))
     wanted = fit(split_by_time(LOG, test=0.0, valid=0.1), "sr_gnn", epochs=1, width=8)
     assert state_hash(system) == state_hash(wanted)
     assert system.notes["history"]["sr_gnn"][0]["valid"].keys() >= {"mrr@20"}
@@ -111,9 +112,9 @@ def test_progress_shows_bars_and_epochs(capsys):
 @pytest.mark.parametrize(
     ("data", "name", "line"),
     [
-        (SPLIT, "SR-GNN", "no system is called 'SR-GNN'; did you mean 'sr_gnn'? (gm.systems() lists all)"),
-        (SPLIT, "sasrec", "no system is called 'sasrec'; gm.systems() lists all"),
-        (SPLIT, "session_knn", "session_knn is not in the catalogue: it is a baseline; fit it with "),
+        (SPLIT, "SR-GNN", "no system is called 'SR-GNN'; did you mean 'sr_gnn'? gm.systems() (`graphmeta "),
+        (SPLIT, "sasrec", "no system is called 'sasrec'; gm.systems() (`graphmeta systems`) lists all"),
+        (SPLIT, "item_mean", "item_mean is not in the catalogue: it is a rating baseline; fit it with "),
         (SPLIT, "catn", "cross-domain rating model; see graphmeta.published.models.cross_domain.catn"),
         (SPLIT, "melu_rating", "melu_rating predicts ratings, not the next item"),
         (SPLIT, 3, "3 is not the name of a system"),
@@ -179,7 +180,11 @@ def test_the_table_lists_every_system_once():
     assert {name for name in CATALOGUE if kinds[name] == "next item"} == set(RANKING)
     places = [row.where.split("(")[0].rsplit(".", 1)[-1] for row in others().values()]
     assert {"catn", "anr", "cmf", "emcdr", "cdlfm", "dfm", "r_dfm"} <= set(places)
-    assert {name for name in BASELINES if name[0].isupper()} - {"NoRepeats", "BASELINES"} <= set(places)
+    rated = {"GlobalMean", "ItemMean", "ItemUserMean"}
+    assert rated <= set(places)
+    ranking = {name for name in BASELINES if name[0].isupper()} - {"NoRepeats", "BASELINES"} - rated
+    counted = [build(name, LOG.items).baseline for name, row in CATALOGUE.items() if row.counts]
+    assert {getattr(one, "func", one).__name__ for one in counted} == ranking
 
 
 @pytest.mark.parametrize("row", systems(), ids=lambda row: row.name)

@@ -26,6 +26,7 @@ from graphmeta.system import System
 from graphmeta.testing import fake_log, fake_ratings
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Sgd
+from tests.catalogue import sized
 from tests.option_values import OTHER, OWN
 
 RATED = fake_ratings(users=8)
@@ -35,12 +36,12 @@ ALONE: dict[str, Any] = {"without": ["encoder"], "width": 6, "sessions": 1, "his
 
 
 def random_log() -> EventLog:
-    """Sessions of few items, so that items and transitions recur in a session; four sessions of each of ten users."""
+    """Sessions of few items, so that items and transitions recur in a session; ten sessions of each of four users."""
     random, known = np.random.default_rng(5), fake_log(items=12)
     session = np.repeat(np.arange(40), random.integers(3, 9, 40))
     item = known.items.ids[(session % 4 * 3 + random.integers(0, 5, len(session))) % 12]
     time = 1.7e9 + 3600 * session + np.cumsum(random.integers(1, 300, len(session)))
-    frame = pd.DataFrame({"s": session, "i": item, "t": time, "u": [f"u{n}" for n in session // 4]})
+    frame = pd.DataFrame({"s": session, "i": item, "t": time, "u": [f"u{n}" for n in session // 10]})
     return EventLog.read(frame, session="s", item="i", time="t", user="u", items=known.items)
 
 
@@ -55,7 +56,7 @@ def made(name: str, like: dict[str, torch.Tensor] | None = None, *, seed: int = 
     """The system; weights that ``like`` has in the same shape are those."""
     torch.manual_seed(seed)
     log = log_of(name)
-    arguments = arguments if "width" in arguments or "base" in arguments else {"width": WIDTH, **arguments}
+    arguments = arguments if "width" in arguments or "base" in arguments else {**sized(name, WIDTH), **arguments}
     system = build(name, log.items, users=log.users, **arguments)
     if like is not None:
         own = system.state_dict()
@@ -77,9 +78,10 @@ def said(name: str, system: System) -> Iterator[list[torch.Tensor]]:
     yield numbers(samples)
     some = samples.take(np.arange(min(6, len(samples))))
     torch.manual_seed(1)
-    yield [system.train().losses(some).detach()]
+    if system.has_weights:
+        yield [system.train().losses(some).detach()]
     queries = RandomQueries(queries=4, min_events=6)(RATED).take(np.arange(3)) if log is RATED else last_clicks(LOG)
-    queries = queries if system.users is None or log is RATED else with_history(system, queries, LOG)
+    queries = queries if log is RATED else with_history(system, queries, LOG)
     yield [system.eval().scores(queries.take(np.arange(3)))]
     list(train(system, log, epochs=1, batch_size=len(samples) // 2 + 1, optimizer=Sgd(lr=0.3)))
     yield [system.eval().scores(queries)]

@@ -229,7 +229,7 @@ def test_few_items_are_sampled_as_far_as_there_are():
     assert fewer.negatives == min(left) < 39 and fewer.ks == EVALUATION.ks
     with pytest.warns(UserWarning, match="and lists are of 5$|and lists are of 5;"):
         assert replace(EVALUATION, negatives=39, ks=(5, 39)).fitted(LOG, EDGES, 2).ks == (5,)
-    with pytest.warns(UserWarning, match="negatives are sampled in every period"):
+    with pytest.warns(UserWarning, match="that number is sampled in every period"):
         report = next(through(built(), QUICK, evaluation=replace(EVALUATION, negatives=39)))
     assert report.sampled["hit@5"] >= report.full["hit@5"]
 

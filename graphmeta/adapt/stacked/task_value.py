@@ -10,6 +10,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from graphmeta.adapt.stacked.notes import Handler, tensors_in
 from graphmeta.errors import Remedy, UnsupportedOp
+from graphmeta.protocols.members import ReadsMembers
 
 if TYPE_CHECKING:
     from graphmeta.adapt.stacked.stack import Stack
@@ -50,7 +51,7 @@ class TaskValue(Tensor):
 
 
 @runtime_checkable
-class LowRankValue(Protocol):
+class LowRankValue(Protocol, metaclass=ReadsMembers):
     """A per-task value whose change is kept low-rank, with the gradients of the tensors that were read from it."""
 
     def read(self) -> list[Tensor]:

@@ -28,13 +28,14 @@ from graphmeta.nn.function import Function
 from graphmeta.nn.heads.scoring import ScoringHead
 from graphmeta.nn.readout import softmax_of
 from graphmeta.nn.sizes import needs_sync
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.sampling.session_batch import clicked_items, real_samples
 
 _COLUMNS = 2048  # candidates per block, so that a block of logits stays in the cache
 
 
 @runtime_checkable
-class Combination(Protocol):
+class Combination(Protocol, metaclass=ReadsMembers):
     """How the candidate's vector ``s_target`` joins the session vector s.
 
     ``normalised``: whether s is read with a softmax, and its projection has a bias.

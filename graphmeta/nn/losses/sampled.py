@@ -19,11 +19,12 @@ from graphmeta.nn.heads.scoring import named, with_item_bias
 from graphmeta.nn.log_partition import log_partition
 from graphmeta.nn.losses.negatives import by_probability, uniform
 from graphmeta.protocols import CandidateLoss, ProductHead
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.sampling.session_batch import real_samples
 
 
 @runtime_checkable
-class Proposal(Protocol):
+class Proposal(Protocol, metaclass=ReadsMembers):
     """Samples items for a batch; the expected count of each item is known."""
 
     def sample(self, target: Tensor, num_items: int) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.data import HeteroData
 
 from graphmeta.baselines.incidence import rank
@@ -19,7 +21,9 @@ from graphmeta.nn.score_terms import session_features
 from graphmeta.nn.score_terms.past_neighbours import SIMILAR, PastItems, shared_users, similar_columns
 from graphmeta.nn.score_terms.personal_statistics import lift_of_values, popularity, repurchases
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
+from graphmeta.nn.score_terms.short_histories import with_short_histories
 
+PAIRS = 2**15  # scored at once; the features of so many stay in the cache
 EVERY_ITEM = 4096  # up to this many items, all are candidates of every session
 POPULAR, LIKELY, RANDOM = 100, 20, 100  # popular items, neighbours per item and random items among the candidates
 PAST_NEIGHBOURS = 30  # stored for each item of earlier sessions
@@ -36,8 +40,9 @@ class PersonalReranker(nn.Module):
     (:mod:`~graphmeta.nn.score_terms.personal_features`): counts decayed by sessions and by days, time since the last
     purchase against the user's own and everyone's interval, shares of attribute values, counts in sessions like the
     present one, and how many users have the item beside those of the user's earlier sessions
-    (:mod:`~graphmeta.nn.score_terms.past_neighbours`). Without earlier sessions the latter are constants. Features are
-    standardised by the first batch of the training.
+    (:mod:`~graphmeta.nn.score_terms.past_neighbours`). Without earlier sessions the latter are constants. So that users
+    of whom little is known are in the training, a share of its histories is shortened to the last sessions
+    (:mod:`~graphmeta.nn.score_terms.short_histories`). Features are standardised by the first batch of the training.
 
     Candidates are all items, or, in a catalogue of more than ``EVERY_ITEM``, those of the user's earlier sessions, the
     session's own items, the nearest neighbours of either and the most popular ones; f of all others is 0. In training
@@ -51,6 +56,7 @@ class PersonalReranker(nn.Module):
             values, or fewer than a hundred items per value. On validation baskets of the bundled log the others add
             .0 to MRR@20 and .5 points to Hit@20 (one seed, a trial), and take a seventh more time.
         neighbours: stored for each item; hidden: width of the two layers.
+        short: the share of the training's histories that is shortened.
 
     Shapes: one value for each sample and candidate item.
     Source: re-ranking by a network over scores and counts (stacking, Wolpert 1992); counts of personal frequency (Li et
@@ -61,9 +67,16 @@ class PersonalReranker(nn.Module):
     not_adapted = ("",)  # the rows that its MLP reads are not grouped by task
 
     def __init__(
-        self, num_items: int, attributes: Sequence[Categorical] = (), *, neighbours: int = 200, hidden: int = 32
+        self,
+        num_items: int,
+        attributes: Sequence[Categorical] = (),
+        *,
+        neighbours: int = 200,
+        hidden: int = 32,
+        short: float = 0.3,
     ) -> None:
         super().__init__()
+        self.short = short
         attributes = [attribute for attribute in attributes if attribute.size > _least_values(num_items)]
         self.values = [attribute.size for attribute in attributes]
         codes = np.stack([attribute.codes for attribute in attributes]) if attributes else np.empty((0, num_items))
@@ -107,6 +120,11 @@ class PersonalReranker(nn.Module):
         known = features.PER_ITEM + features.TOGETHER + features.ALIKE + SIMILAR + features.PER_SAMPLE
         return 1 + 3 + session_features.CONTEXT + 7 + known + per_attribute * len(self.values)
 
+    @property
+    def samples_at_once(self) -> int:
+        """Samples that are scored at once; a large catalogue is expected to have a thousand candidates."""
+        return max(PAIRS // (len(self.similar) if len(self.similar) <= EVERY_ITEM else 1000), 1)
+
     def reads_column(self, name: str, column: Column) -> bool:
         """Whether it is a categorical column with one value per row that separates items."""
         return isinstance(column, Categorical) and column.size > _least_values(len(self.similar))
@@ -147,6 +165,7 @@ class PersonalReranker(nn.Module):
 
     def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
         """Rows, columns and values of the score term."""
+        batch = self._read(batch)
         size, samples = len(self.similar), batch["sample"].num_nodes
         if size <= EVERY_ITEM:
             key = torch.arange(samples * size, device=self.similar.device)
@@ -164,6 +183,7 @@ class PersonalReranker(nn.Module):
         Args:
             target: of each sample, ``[S]``.
         """
+        batch = self._read(batch)
         size, samples = len(self.similar), len(target)
         if not self.training and size <= EVERY_ITEM:
             key = torch.arange(samples * size, device=target.device)
@@ -180,6 +200,10 @@ class PersonalReranker(nn.Module):
         rest = size - torch.zeros(samples, device=key.device).index_add(0, sample, is_likely.float())
         return key, torch.where(is_likely, 0.0, (rest / kept.clamp(min=1)).log()[sample])
 
+    def _read(self, batch: HeteroData) -> HeteroData:
+        """The batch with the histories that are read: in training some are shortened."""
+        return with_short_histories(batch, self.short) if self.training else batch
+
     def _likely(self, batch: HeteroData, neighbours: int) -> list[Tensor]:
         """The user's and the session's items, neighbours of either and the most popular items, as numbers."""
         item, size, samples = batch["item"], len(self.similar), batch["sample"].num_nodes
@@ -194,6 +218,7 @@ class PersonalReranker(nn.Module):
 
     def values_of(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
         """The values of these pairs (sorted numbers ``sample · C + item``), ``[N]``; 0 where they are no candidates."""
+        batch = self._read(batch)
         if len(self.similar) <= EVERY_ITEM:
             return self._values(batch, key, product)
         likely = torch.unique(torch.cat(self._likely(batch, LIKELY)))
@@ -204,12 +229,17 @@ class PersonalReranker(nn.Module):
 
     def _values(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
         """f of these pairs, ``[N]``."""
-        x = self.columns(batch, key, product)
+        with torch.no_grad():
+            x = self.columns(batch, key, product)
         if self.training and not self.deviation.any():
-            self.mean.copy_(x.detach().mean(0))
-            self.deviation.copy_(x.detach().std(0).clamp(min=0.05))
-        x = (x - self.mean) / torch.where(self.deviation > 0, self.deviation, 1.0)
-        return (self.direct(x) + self.net(x)).squeeze(1)
+            self.mean.copy_(x.mean(0))
+            self.deviation.copy_(x.std(0).clamp(min=0.05))
+        # Standardised by the weights of both first layers, which is one product with the features instead of four.
+        layer, rest = cast(nn.Linear, self.net[0]), cast(nn.Sequential, self.net[1:])
+        deviation = torch.where(self.deviation > 0, self.deviation, 1.0)
+        weight = torch.cat([self.direct.weight, layer.weight]) / deviation
+        first = F.linear(x, weight, torch.cat([self.direct.bias, layer.bias]) - weight @ self.mean)
+        return (first[:, :1] + rest(first[:, 1:])).squeeze(1)
 
     def columns(self, batch: HeteroData, key: Tensor, product: Product) -> Tensor:
         """All features of the pairs, ``[N, F]``."""
@@ -222,7 +252,7 @@ class PersonalReranker(nn.Module):
         )
         near = self._neighbours(batch, key, size)
         x = [
-            product(sample, item).detach()[:, None] / 4,
+            product(sample, item)[:, None] / 4,
             self._clicked(batch, key, size),
             session_features.context_columns(near, sample, length, self.sessions),
             statistics[:, :4],

@@ -89,9 +89,8 @@ def load_state(folder: Path, name: str, *, mapped: bool = False) -> tuple[dict[s
     path = folder / f"{name}.json"
     if not path.is_file():
         inner = folder / "model"
-        remedy = (
-            f"pass {inner}" if (inner / f"{name}.json").is_file() else f"is {folder} a folder that graphmeta wrote?"
-        )
+        found = any((inner / file).is_file() for file in (f"{name}.json", "current.json"))
+        remedy = f"pass {inner}" if found else f"is {folder} a folder that graphmeta wrote?"
         raise InputError(f"{path}: no such file; {remedy}")
     try:
         body = json.loads(path.read_bytes())
