@@ -15,6 +15,10 @@ from graphmeta.errors import InputError
 Parser = Callable[[pd.DataFrame], Any]
 
 
+class DroppedRows(UserWarning):
+    """Rows that cannot be read were dropped; the message has their number."""
+
+
 def parse_rows(
     frame: pd.DataFrame, parsers: Mapping[str, Parser], *, drop: bool
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -43,7 +47,7 @@ def parse_rows(
                 frame = frame.loc[~bad.wrong]
     if reasons:
         listed = ", ".join(f"{reason} in {n:,} (the first: row {row + 1})" for reason, (row, n) in reasons.items())
-        warnings.warn(f"dropped rows: {size - len(frame):,} of {size:,}: {listed}", stacklevel=4)
+        warnings.warn(DroppedRows(f"dropped rows: {size - len(frame):,} of {size:,}: {listed}"), stacklevel=4)
     for question in questions:
         warnings.warn(question.message, stacklevel=4)
     return frame, found

@@ -26,13 +26,13 @@ def chunks(table: Table, rows: int, *, wanted: Callable[[str], bool] | None = No
     :func:`~graphmeta.data.table_files.read_frame`; conditions (``where``) are applied. A chunk may be empty.
 
     Args:
-        wanted: which columns to read, by name, beside those of the conditions; all if not given.
+        wanted: which columns to read, by name, beside those of the conditions; all if not given, or without header.
 
     Raises:
         InputError: a missing or empty file, or one that is not a table.
     """
     options = table.options
-    kept = None if wanted is None else partial(_is_read, wanted, options)
+    kept = None if wanted is None or not options.header else partial(_is_read, wanted, options)
     if isinstance(table.source, pd.DataFrame):
         whole = table.source.reset_index(drop=True)
         found: Iterator[pd.DataFrame] = (whole.iloc[at : at + rows] for at in range(0, len(whole), rows))
@@ -61,7 +61,7 @@ def _of_file(path: Path, table: Table, rows: int, kept: Callable[[str], bool] | 
                 raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
             frame.index = pd.RangeIndex(begin, begin + len(frame))
             if not options.header:
-                frame.columns = [str(int(number) + 1) for number in frame.columns]
+                frame.columns = [str(number + 1) for number in range(frame.shape[1])]
             begin += len(frame)
             yield frame
     if begin == 0:
@@ -94,7 +94,7 @@ def _text(path: Path, table: Table, rows: int, kept: Callable[[str], bool] | Non
     else:
         given["sep"] = separator
     if kept is not None:
-        given["usecols"] = (lambda name: kept(str(name))) if options.header else None
+        given["usecols"] = kept
     if options.drop_bad_rows:
         given["on_bad_lines"] = "skip"
     with pd.read_csv(path, **given) as file:

@@ -100,6 +100,10 @@ def recommend_file(
     check_format(Path(out))
     file = sessions if isinstance(sessions, SessionFile) else session_file(system, sessions)
     system.recommend_many([], k)  # checks k
+    if history is not None and file.user is None:
+        raise InputError(
+            "history= needs the users of the sessions; name their column: SessionFile(user=…) (--user-column)"
+        )
     options = resolved(system, options)
     layout = layout_of(file)
     whole = layout.whole, system.items.ids.dtype.kind == "i"
@@ -117,6 +121,9 @@ def recommend_log(
 ) -> Iterator[pd.DataFrame]:
     """The same for the sessions of a log: frames with the columns of :func:`recommend_file`, some thousand sessions
     each.
+
+    Raises:
+        InputError: ``history`` for a log without users, or for a system that reads none; see :func:`recommend_file`.
     """
     options = resolved(system, options)
     for begin in range(0, log.num_sessions, _SESSIONS):
@@ -152,7 +159,7 @@ def recommendations(
         clicks.sessions,
         k,
         users=users,
-        history=history if users is not None else None,
+        history=history,
         times=clicks.times,
         unknown="ignore",
         **options,

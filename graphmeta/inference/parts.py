@@ -100,9 +100,8 @@ class Parts:
             import pyarrow as pa
             from pyarrow.parquet import write_table
 
-            columns = {name: [row[name] for row in _plain(frame)] for name in COLUMNS}
             content = io.BytesIO()
-            write_table(pa.table(columns, schema=self._schema()), content)
+            write_table(pa.Table.from_pandas(frame, schema=self._schema(), preserve_index=False), content)
             return content.getvalue()
         separator = "\t" if self.kind == ".tsv" else ","
         return frame.to_csv(index=False, header=False, sep=separator, float_format="%.9g", lineterminator="\n").encode()

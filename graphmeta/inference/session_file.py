@@ -16,7 +16,7 @@ import pandas as pd
 
 from graphmeta.data.columns import column, shown
 from graphmeta.data.event_rows import EventColumns, parsers_of, read_rows
-from graphmeta.data.parse_rows import parse_rows
+from graphmeta.data.parse_rows import DroppedRows, parse_rows
 from graphmeta.data.read_options import Inactivity, ReadOptions
 from graphmeta.data.table_chunks import chunks
 from graphmeta.errors import InputError
@@ -96,7 +96,7 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
     role = "user" if isinstance(cut, Inactivity) else "session"
     bounds, whole, end, dropped, last = [0], True, 0, 0, None
     starts, keys = list[np.ndarray](), list[np.ndarray]()
-    with _once():
+    with _once(set()):
         for frame in chunks(options.of(file.path), _ROWS, wanted=names.__contains__):
             if not len(frame):
                 continue
@@ -115,7 +115,7 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
     if not starts:
         raise InputError(f"{file.path}: no row meets the conditions (where, --where); nothing to read")
     if dropped:
-        warnings.warn(f"{dropped:,} rows of {Path(file.path).name} cannot be read and are dropped", stacklevel=2)
+        warnings.warn(f"dropped rows: {dropped:,} of {Path(file.path).name} cannot be read", stacklevel=2)
     _check_consecutive(file, role, np.concatenate(starts), np.concatenate(keys))
     with Path(file.path).open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -124,22 +124,22 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
 
 def parts_of(file: SessionFile, layout: Layout, *, first: int = 0) -> Iterator[Clicks]:
     """The parts of a file, from number ``first`` on."""
-    number, held = first, list[pd.DataFrame]()
+    number, held, seen = first, list[pd.DataFrame](), set[str]()
     bounds = layout.bounds
-    with _once():
-        for frame in _frames(file, _ROWS):
-            frame = frame.loc[frame.index >= bounds[first]]
-            while len(frame) and number + 2 < len(bounds) and frame.index[-1] >= bounds[number + 1]:
-                inside = frame.index < bounds[number + 1]
-                yield _clicks(file, [*held, frame.loc[inside]], whole=layout.whole)
-                held, frame, number = [], frame.loc[~inside], number + 1
-            held.append(frame)
-        if number + 1 < len(bounds):
-            yield _clicks(file, held, whole=layout.whole)
+    for frame in _frames(file, _ROWS):
+        frame = frame.loc[frame.index >= bounds[first]]
+        while len(frame) and number + 2 < len(bounds) and frame.index[-1] >= bounds[number + 1]:
+            inside = frame.index < bounds[number + 1]
+            yield _clicks(file, [*held, frame.loc[inside]], seen, whole=layout.whole)
+            held, frame, number = [], frame.loc[~inside], number + 1
+        held.append(frame)
+    if number + 1 < len(bounds):
+        yield _clicks(file, held, seen, whole=layout.whole)
 
 
-def _clicks(file: SessionFile, frames: list[pd.DataFrame], *, whole: bool) -> Clicks:
-    rows = read_rows(pd.concat(frames), file.options, file.columns)
+def _clicks(file: SessionFile, frames: list[pd.DataFrame], seen: set[str], *, whole: bool) -> Clicks:
+    with _once(seen):
+        rows = read_rows(pd.concat(frames), file.options, file.columns)
     codes, ids = pd.factorize(rows.session)
     order = np.lexsort((rows.time, codes))
     begins = np.searchsorted(codes[order], np.arange(1, len(ids)))
@@ -177,15 +177,18 @@ def _check_consecutive(file: SessionFile, role: str, starts: np.ndarray, keys: n
 
 
 @contextmanager
-def _once() -> Iterator[None]:
+def _once(seen: set[str]) -> Iterator[None]:
     """Within it, warnings that differ only in numbers and quoted values are given once; those that count dropped rows
     of a chunk are not.
+
+    Args:
+        seen: those that were given; further ones are added.
     """
-    seen, show = set[str](), warnings.showwarning
+    show = warnings.showwarning
 
     def show_once(message: Warning | str, *rest: Any) -> None:
         kind = re.sub(r"'[^']*'|[0-9]+", "", str(message))
-        if kind not in seen and "rows are dropped" not in kind:
+        if kind not in seen and not isinstance(message, DroppedRows):
             seen.add(kind)
             show(message, *rest)
 

@@ -16,6 +16,8 @@ import torch
 
 import graphmeta as gm
 from graphmeta.cli.commands import main
+from graphmeta.data.table_chunks import chunks
+from graphmeta.data.table_files import read_frame
 from graphmeta.errors import InputError
 from graphmeta.inference import bulk, session_file
 from graphmeta.inference.session_file import SessionFile, layout_of, parts_of
@@ -219,7 +221,9 @@ def test_bad_rows_are_dropped_and_counted_once(system, frame, tmp_path, monkeypa
     file = SessionFile(
         tmp_path / "in.csv", "sku", session="visit", time="at", options=gm.ReadOptions(drop_bad_rows=True)
     )
-    with pytest.warns(UserWarning, match=f"{(bad['at'] == 'soon').sum()} rows of in.csv cannot be read") as caught:
+    with pytest.warns(
+        UserWarning, match=f"dropped rows: {(bad['at'] == 'soon').sum()} of in.csv cannot be read"
+    ) as caught:
         gm.recommend_file(system, file, tmp_path / "out.csv", 2)
     assert len(caught) == 1
 
@@ -239,6 +243,41 @@ def test_parts_of_another_request_and_other_endings_are_refused(system, frame, t
         with pytest.raises(InputError, match="has parts of another input, model or other options; delete that folder"):
             gm.recommend_file(system, file, tmp_path / "out.csv", **{"k": 2, **other})
     assert gm.recommend_file(system, file, tmp_path / "out.csv", 2).resumed == 3
+
+
+def test_a_history_needs_users_and_a_system_that_reads_it(system, frame, tmp_path):
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    without = SessionFile(tmp_path / "in.csv", "sku", session="visit")
+    with pytest.raises(InputError, match=r"needs the users of the sessions; name their column"):
+        gm.recommend_file(with_weights("personal_reranker"), without, tmp_path / "out.csv", 2, history=LOG)
+    with pytest.raises(InputError, match="reads no history"):
+        gm.recommend_file(system, columns(tmp_path / "in.csv"), tmp_path / "out.csv", 2, history=LOG)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("in.csv", {}),
+        ("in.tsv.gz", {"sep": "\t"}),
+        ("in.dat", {"sep": "::", "header": False}),
+        ("in.parquet", {}),
+        ("in.csv", {"where": {"who": ["u1", "u2"]}}),
+        ("in.csv", {"drop_bad_rows": True}),
+    ],
+)
+def test_chunks_are_the_rows_of_the_whole_table(frame, tmp_path, name, options):
+    path, read_options = tmp_path / name, gm.ReadOptions(**options)
+    if name == "in.parquet":
+        frame.to_parquet(path)
+    elif name == "in.dat":
+        path.write_text("".join("::".join(map(str, row)) + "\n" for row in frame.itertuples(index=False)))
+    else:
+        frame.to_csv(path, index=False, sep=options.get("sep", ","))
+    whole = read_frame(read_options.of(path))
+    pd.testing.assert_frame_equal(pd.concat(chunks(read_options.of(path), 13)), whole)
+    few = {"sku", "who"} if read_options.header else {"2", "4"}
+    found = pd.concat(chunks(read_options.of(path), 13, wanted=few.__contains__))
+    pd.testing.assert_frame_equal(found[sorted(few)], whole[sorted(few)])
 
 
 # killed runs
