@@ -104,7 +104,7 @@ def test_a_plan_passes_its_options_to_the_system_alone():
     assert set(system.notes["history"]) == {"niser (base)", "maml"}
 
 
-@pytest.mark.parametrize("empty", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("empty", [0.0, 0.1, 0.6, 1.0])
 def test_the_epoch_is_chosen_by_the_queries_that_the_system_is_trained_for(empty):
     system = gm.build("personal_reranker", SPLIT.train.items, base="niser", width=4, empty=empty)
     queries = validation_queries(system, SPLIT.valid, SPLIT.train)
@@ -113,7 +113,7 @@ def test_the_epoch_is_chosen_by_the_queries_that_the_system_is_trained_for(empty
     assert np.bincount(queries.session, minlength=SPLIT.valid.num_sessions).max() == 1
     assert len(queries) == SPLIT.valid.num_sessions and queries.earlier.sessions.max() > 3
     none = (queries.lengths == 0).mean()
-    assert none == empty if empty in (0, 1) else 0.1 < none < 0.9
+    assert none == round(empty) if empty != 0.6 else 0.1 < none < 0.9  # a few such queries do not choose the epoch
     items = [set(SPLIT.valid.item[SPLIT.valid.session == session].tolist()) for session in queries.session]
     assert all(target in own for target, own in zip(queries.target.tolist(), items, strict=True))
     plain = validation_queries(gm.build("niser", SPLIT.train.items, width=4), SPLIT.valid, SPLIT.train)

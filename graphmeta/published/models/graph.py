@@ -177,9 +177,9 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     Args:
         base: a system that scores by inner products; it is not modified.
         empty: how much of the training is to predict the items of a session before its first click, from 0 to 1, see
-            :func:`~graphmeta.sampling.baskets.next_items`; 1 for next baskets. The epoch is chosen by as large a share
-            of such queries (:func:`~graphmeta.sampling.baskets.validation_mix`). Such a session is ranked by f alone,
-            since the base was trained on clicks.
+            :func:`~graphmeta.sampling.baskets.next_items`; 1 for next baskets. If it is more than half, the epoch
+            is chosen by as large a share of such queries (:func:`~graphmeta.sampling.baskets.validation_mix`), else by
+            last clicks. Such a session is ranked by f alone, since the base was trained on clicks.
 
     Raises:
         InputError: a share outside [0, 1], or a base that does not score by inner products.
@@ -194,7 +194,8 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     if isinstance(head, Dot):
         head.ignore_empty_sessions()
     system.samples, system.loss = partial(next_items, empty=empty), ProposedSoftmaxLoss()
-    system.queries = partial(validation_mix, empty=empty)
+    if empty > 0.5:
+        system.queries = partial(validation_mix, empty=empty)
     return system
 
 
