@@ -77,6 +77,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def printable(text: str) -> str:
+    """The text without line breaks and control characters, which ids and names of a file may have: a line break is a
+    blank, others are escaped.
+
+    >>> printable("a\\x85b \\x1b[31m")
+    'a b \\\\x1b[31m'
+    """
+    return "".join(one if one.isprintable() else " " if one.isspace() else ascii(one)[1:-1] for one in text)
+
+
 def plain(name: str) -> str:
     """The name in lower case, without anything but letters and digits."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

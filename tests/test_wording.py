@@ -79,7 +79,7 @@ WRONG = {
     "a system": ["--system", "SR-GNN"],
     "another system": ["--system", "bpr_mf"],
     "shares": ["--test", "2"],
-    "an empty share": ["--test", "0"],
+    "a negative share": ["--test", "-0.1"],
 }
 
 

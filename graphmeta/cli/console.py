@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from graphmeta.cli.wording import for_command_line, printable
-from graphmeta.errors import counted
+from graphmeta.cli.wording import for_command_line
+from graphmeta.errors import counted, printable
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData

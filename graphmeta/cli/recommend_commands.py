@@ -13,7 +13,7 @@ import typer
 
 from graphmeta.cli import console
 from graphmeta.cli.options import Json, Model, versioned_folder
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 
 if TYPE_CHECKING:
     from graphmeta.inference.filters import CallOptions, Filters
@@ -164,7 +164,7 @@ def _recommend_file(
     except KeyboardInterrupt:
         raise typer.Abort(f"interrupted; the same command continues after the parts in {files.out}.parts") from None
     if written.resumed:
-        console.say(f"note: continued an interrupted run after {written.resumed:,} finished parts")
+        console.say(f"note: continued an interrupted run after {counted(written.resumed, 'finished part')}")
     console.say(summary(written))
 
 
@@ -261,4 +261,8 @@ def explain(
         times=None if times is None else seconds(times),
         unknown=unknown,
     )
-    typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False) if as_json else str(found))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+    else:
+        for line in str(found).split("\n"):
+            console.say_out(line)

@@ -82,7 +82,7 @@ def summary(written: Written) -> str:
     """What was written, in one line."""
     every = sum(written.sessions.values())
     counts = [f"{written.sessions[flag]:,} {text}" for flag, text in _FLAGS.items() if written.sessions.get(flag)]
-    return f"written: {written.out}; {every:,} sessions: {', '.join(counts)}"
+    return f"written: {written.out}; {counted(every, 'session')}: {', '.join(counts)}"
 
 
 def sessions_of(model: System, texts: Sequence[str]) -> list[list[str]]:

@@ -18,13 +18,3 @@ def for_command_line(message: str) -> str:
     'drop such rows (--drop-bad-rows)'
     """
     return _NAMES.sub(r"(\1)", _BOTH.sub(r"\1", message))
-
-
-def printable(text: str) -> str:
-    """The text without line breaks and control characters, which ids and names of a file may have: a line break is a
-    blank, others are escaped.
-
-    >>> printable("a\\x85b \\x1b[31m")
-    'a b \\\\x1b[31m'
-    """
-    return "".join(one if one.isprintable() else " " if one.isspace() else ascii(one)[1:-1] for one in text)

@@ -53,7 +53,7 @@ def session_file(system: System, path: str | Path, **names: str | None) -> Sessi
     if stored is None and not {"session", "item"} <= given.keys():
         raise InputError(
             "the model was not written by graphmeta fit, so the columns of the file are unknown; name them: "
-            "gm.SessionFile(path, item=…, session=…) (--item-column, --session-column)"
+            "gm.SessionFile(path, item=…, session=…) (--item-column and --session-column)"
         )
     stored = stored or {}
     options = ReadOptions(**stored.get("options", {}))

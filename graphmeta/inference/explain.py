@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, printable
 from graphmeta.inference.parts_of_score import attributes_of_product, parts_of_scores
 from graphmeta.inference.shapley import EXACT, Set, shapley
 from graphmeta.inference.similar import row_of
@@ -67,7 +67,7 @@ class Explanation:
     sampled: bool = False
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: score {self.score:.4f}", "by part of the model"]
+        lines = [f"{printable(self.name)}: score {self.score:.4f}", "by part of the model"]
         lines += [_line(name, value) for name, value in self.parts.items()]
         if self.attributes:
             lines += ["the product by what the item's vector is made of"]
@@ -83,7 +83,7 @@ class Explanation:
 def _line(name: str, value: float, parts: dict[str, float] | None = None) -> str:
     shown = {part: one for part, one in (parts or {}).items() if abs(one) >= 5e-5}
     detail = f"   ({', '.join(f'{part} {one:+.4f}' for part, one in shown.items())})" if len(shown) > 1 else ""
-    return f"  {value:+10.4f}  {name}{detail}"
+    return f"  {value:+10.4f}  {printable(name)}{detail}"
 
 
 def explain(system: System, queries: Sessions, item: Any, adapting: Adapting) -> Explanation:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.data.tables import EntityTable, locate
-from graphmeta.errors import InputError, nearest
+from graphmeta.errors import InputError, counted, nearest
 from graphmeta.protocols import Adapting
 from graphmeta.sampling.queries import meant
 
@@ -98,9 +98,9 @@ def chosen_items(name: str, chosen: Chosen, items: EntityTable) -> np.ndarray:
     rows = locate(items.ids, np.array(wanted) if whole else np.array(wanted, dtype=object))
     if (rows < 0).any():
         first = wanted[int(np.argmax(rows < 0))]
+        missing = f"{int((rows < 0).sum()):,} of {counted(len(rows), 'id')} unknown to this model, without effect"
         warnings.warn(
-            f"{name}: {(rows < 0).sum():,} of {len(rows):,} ids are unknown to this model and have no effect, the "
-            f"first: {first!r}; {meant(first, items)}leave them out".replace("Otherwise ", ""),
+            f"{name}: {missing}, the first: {first!r}; {meant(first, items)}leave them out".replace("Otherwise ", ""),
             stacklevel=5,
         )
     mask = np.zeros(len(items), dtype=bool)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, printable
 from graphmeta.storage import write_bytes, write_json
 
 COLUMNS = ("session", "rank", "item", "name", "score", "flag")
@@ -104,6 +104,8 @@ class Parts:
             write_table(pa.Table.from_pandas(frame, schema=self._schema(), preserve_index=False), content)
             return content.getvalue()
         separator = "\t" if self.kind == ".tsv" else ","
+        for name in ("session", "item", "name"):  # a file of text is also shown in terminals
+            frame = frame.assign(**{name: [printable(one) if isinstance(one, str) else one for one in frame[name]]})
         return frame.to_csv(index=False, header=False, sep=separator, float_format="%.9g", lineterminator="\n").encode()
 
     def _schema(self) -> Any:

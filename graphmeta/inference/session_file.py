@@ -19,7 +19,7 @@ from graphmeta.data.event_rows import EventColumns, parsers_of, read_rows
 from graphmeta.data.parse_rows import DroppedRows, parse_rows
 from graphmeta.data.read_options import Inactivity, ReadOptions
 from graphmeta.data.table_chunks import chunks
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 
 _ROWS = 16_384  # of a chunk, and at least of a part
 
@@ -171,8 +171,8 @@ def _check_consecutive(file: SessionFile, role: str, starts: np.ndarray, keys: n
     frame = next(frame for frame in _frames(file, _ROWS) if row in frame.index)
     value = shown(column(frame, str(name), role).loc[row])
     raise InputError(
-        f"{file.path}: row {row + 1}: {role} {value} goes on after rows of others ({again.sum():,} such rows); sort "
-        f"the file by the column {name!r}, in the order of time within it"
+        f"{file.path}: row {row + 1}: {role} {value} goes on after rows of others "
+        f"({counted(int(again.sum()), 'such row')}); sort the file by the column {name!r}, in the order of time within it"
     )
 
 

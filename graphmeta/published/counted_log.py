@@ -47,7 +47,7 @@ class CountedLog(nn.Module):
             "owner": (nothing if log.session_user is None else log.session_user).astype(np.int32),
         }
         for name, column in columns.items():
-            setattr(self, name, torch.from_numpy(np.ascontiguousarray(column).copy()).to(getattr(self, name).device))
+            setattr(self, name, torch.tensor(column).to(getattr(self, name).device))
 
     def log(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
         """The stored events as a log whose sessions are numbered.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from graphmeta.errors import counted
 from graphmeta.serving.counters import ENDPOINTS, Counters
 from graphmeta.serving.settings import Settings
 
@@ -67,7 +68,9 @@ class Guard:
             return
         body = await self._body(receive)
         if body is None:
-            await refuse(send, 413, f"the body has more than {self.settings.max_body:,} bytes", {"Connection": "close"})
+            await refuse(
+                send, 413, f"the body has more than {counted(self.settings.max_body, 'byte')}", {"Connection": "close"}
+            )
             return
         if depth(body) > self.settings.max_depth:
             await refuse(send, 422, f"the JSON is nested more than {self.settings.max_depth} levels deep")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from graphmeta.errors import InputError
+from graphmeta.errors import InputError, counted
 from graphmeta.serving import schemas
 from graphmeta.serving.query import Answer, Query
 from graphmeta.serving.served import Served
@@ -34,7 +34,9 @@ def too_large(queries: Sequence[Query], limits: Settings) -> None:
     for query in queries:
         clicks = clicks_of(query.session, limits) + sum(clicks_of(one, limits) for one in query.history or ())
         if clicks > limits.max_clicks:
-            raise InputError(f"a session has {clicks:,} clicks with its history, more than {limits.max_clicks:,}")
+            raise InputError(
+                f"a session has {counted(clicks, 'click')} with its history, more than {limits.max_clicks:,}"
+            )
         clicks_of([] if query.user is None else [query.user], limits)
     for chosen in (queries[0].among, queries[0].exclude):
         clicks_of(chosen or (), limits)

@@ -369,7 +369,7 @@ def test_the_command_writes_a_file_in_the_columns_of_the_log_or_named_ones(fitte
     command = ["recommend", model, "--in", str(fitted / "log.csv"), "--out", str(out), "-k", "2"]
     assert main([*command, "--among", str(tmp_path / "stock.txt"), "--among", f"brand={value}"]) == 0
     told = capsys.readouterr().err
-    assert "1 of 5 ids are unknown to this model and have no effect, the first: 'missing'" in told
+    assert "1 of 5 ids unknown to this model, without effect, the first: 'missing'" in told
     assert f"written: {out}; 150 sessions: 150 by the model" in told
     assert set(read(out)["item"]) == {"i1", "i2", "i3", "i4"} & of_brand
     renamed = pd.read_csv(fitted / "log.csv").rename(columns={"item": "sku", "session": "visit"})
