@@ -381,6 +381,6 @@ def test_similar_and_explain_on_the_command_line(fitted, capsys):
     assert "item 'x5' is not known to this model" in capsys.readouterr().err
 
 
-def test_popular_items_of_an_unknown_session_are_said_to_be_so(fitted, capsys):
+def test_popular_items_of_an_unknown_session_are_marked(fitted, capsys):
     assert main(["recommend", str(fitted / "model"), "--session", "new", "--unknown", "ignore", "-k", "2"]) == 0
     assert "After new: nothing of it is known to this model; popular items" in capsys.readouterr().out
