@@ -262,10 +262,11 @@ def _located(wanted: np.ndarray, known: int, *, numbers: bool, index: Callable[[
         return np.full(len(wanted), -1, dtype=np.int64)
     numeric = numbers and np.asarray(wanted).dtype.kind in "iu"
     sought = wanted if numeric else _as_text(wanted)
-    found = index(numeric).get_indexer(pd.Index(sought)).astype(np.int64)
+    known_ids = index(numeric)
+    found = known_ids.get_indexer(pd.Index(sought)).astype(np.int64)
     if not numeric and (found < 0).any():
         rest = [_whole_text(one) for one in sought[found < 0]]
-        found[found < 0] = index(numeric).get_indexer(pd.Index(rest, dtype=object))
+        found[found < 0] = known_ids.get_indexer(pd.Index(rest, dtype=object))
     if not numeric:
         found[[one is None for one in wanted]] = -1
     return found

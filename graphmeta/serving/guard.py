@@ -18,7 +18,8 @@ from graphmeta.serving.settings import Settings
 
 _LOG = logging.getLogger("graphmeta.serving")
 Message = MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 OPEN = ("/health", "/ready", "/")  # without a token; so is the page's folder, which has no data
 PAGE = "/page/"
 _STRING, _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
