@@ -46,7 +46,8 @@ def own_server(port=8123):
     from graphmeta.serving.app import create_app
     from graphmeta.serving.settings import Settings
 
-    split = gm.split_by_time(gm.datasets.complete_journey().of_sessions(range(1_500)))
+    log = gm.datasets.complete_journey()
+    split = gm.split_by_time(log.before(float(log.starts[1_500])))
     gm.fit(split, "sr_gnn", width=16, epochs=1).save("served")
     server = uvicorn.Server(uvicorn.Config(create_app(Settings("served")), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
