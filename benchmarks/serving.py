@@ -33,6 +33,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ def main() -> None:
         for arm in options.arms:
             found[arm] = batching(folder, options) if arm == "batching" else load_test(arm, folder, options)
             print(arm, json.dumps(found[arm]), flush=True)
-    found["machine_load_after"] = os.getloadavg()[0]
-    if options.out is not None:
-        write_json(options.out, found)
+            found["machine_load_after"] = os.getloadavg()[0]
+            if options.out is not None:
+                write_json(options.out, found)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -187,19 +188,18 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that have the model."""
-        children = [
-            one for one in psutil.Process(self.process.pid).children() if "spawn_main" in " ".join(one.cmdline())
-        ]
-        return children or [psutil.Process(self.process.pid)]
+        own, found = psutil.Process(self.process.pid), []
+        for child in own.children():
+            with suppress(psutil.Error):  # a process that was killed
+                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+        return found or [own]
 
     def megabytes(self) -> float:
         """Resident memory of the workers."""
         total = 0
         for one in self.workers():
-            try:
+            with suppress(psutil.Error):
                 total += one.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
         return total / 2**20
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from graphmeta.cli.commands import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SAID = {
@@ -17,6 +21,7 @@ SAID = {
     "recommend_new_session": "after one item only",
     "cold_user_aspects": "attention:",
     "callbacks": "'valid_mrr_20': ",
+    "client": "recommended:",
 }
 LESS = {"1_500": "400", "2_500": "600", "common=320": "common=80"}  # sessions; users in both domains
 
@@ -37,3 +42,14 @@ def test_an_example_runs_and_is_short(
         text = text.replace(much, less)
     exec(compile(text, path, "exec"), {"__name__": "__main__"})
     assert SAID[name] in capsys.readouterr().out
+
+
+def test_the_nightly_job_has_options_that_exist(capsys: pytest.CaptureFixture):
+    text = (EXAMPLES / "retrain_nightly.sh").read_text()
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    commands = re.findall(r"^ *graphmeta (\w+)(.*)$", text, re.M)
+    assert [name for name, _ in commands] == ["fit", "rollback"]
+    for name, rest in commands:
+        assert main([name, "--help"]) == 0
+        known = capsys.readouterr().out
+        assert all(option in known for option in re.findall(r"--[\w-]+", rest))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphmeta.data import tables
 from graphmeta.data.columns import column, ids, numbers
 from graphmeta.data.table_files import read_frame
 from graphmeta.data.tables import EntityTable, Several, locate
@@ -431,3 +433,26 @@ def test_several_values_survive_alignment_and_a_file() -> None:
     old = table.to_json()
     del old["columns"]  # as files of earlier versions are
     assert EntityTable.from_json(old).several == {}
+
+
+@pytest.mark.parametrize("known", [[5, 70, 3], ["a", "7", "007", "3"]])
+def test_ids_are_looked_up_in_an_index_that_is_built_once(known: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, build = [], tables._index_of
+    monkeypatch.setattr(tables, "_index_of", lambda *given: built.append(given) or build(*given))
+    table = EntityTable(np.array(known, dtype=object if isinstance(known[0], str) else np.int64), {})
+    texts = [str(one) for one in known]
+    for wanted in ([3], ["3", "7.0", "a", None], [*known, "x"], [70, 5, 5], [""], []):
+        whole = [str(one).removesuffix(".0") for one in wanted]
+        rows = [texts.index(one) if one in texts else -1 for one in whole]
+        given = np.array(wanted) if all(isinstance(one, int) for one in wanted) else np.array(wanted, dtype=object)
+        assert table.rows_of(given).tolist() == rows
+        assert locate(table.ids.copy(), given).tolist() == rows
+    own = [numeric for ids, numeric in built if ids is table.ids]
+    assert len(own) == len(set(own)) and len(built) == len(own) + 5  # `locate` builds one in each of five calls
+
+
+def test_threads_share_an_index() -> None:
+    table, wanted = EntityTable(np.arange(100_000), {}), np.arange(50_000, 150_000, 7)
+    expected = np.where(wanted < 100_000, wanted, -1)
+    with ThreadPoolExecutor(8) as pool:
+        assert all((found == expected).all() for found in pool.map(lambda _: table.rows_of(wanted), range(16)))

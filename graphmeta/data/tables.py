@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -127,8 +127,13 @@ class EntityTable:
         return digest.digest()
 
     def rows_of(self, wanted: np.ndarray) -> np.ndarray:
-        """The row of each id, -1 for an unknown id."""
-        return locate(self.ids, wanted)
+        """The row of each id, -1 for an unknown id; see :func:`locate`. The index is built once."""
+        return _located(wanted, len(self), numbers=self.ids.dtype.kind == "i", index=self._index)
+
+    @cached_property
+    def _index(self) -> Callable[[bool], pd.Index]:
+        """The index of the ids as numbers or as text, built at its first use."""
+        return cache(partial(_index_of, self.ids))
 
     def take(self, rows: np.ndarray) -> EntityTable:
         """The table of these rows, in this order."""
@@ -248,17 +253,30 @@ def all_of(tables: Sequence[EntityTable]) -> EntityTable:
 
 def locate(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Position of each wanted id among the known ids, or -1; 7, "7" and "7.0" are equal, "07" is not, None is no id."""
-    if len(wanted) == 0 or len(known) == 0:
+    return _located(wanted, len(known), numbers=known.dtype.kind == "i", index=partial(_index_of, known))
+
+
+def _located(wanted: np.ndarray, known: int, *, numbers: bool, index: Callable[[bool], pd.Index]) -> np.ndarray:
+    """:func:`locate` among so many ids, by the index of their numbers or texts."""
+    if len(wanted) == 0 or known == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
-    numeric = known.dtype.kind == "i" and np.asarray(wanted).dtype.kind in "iu"
-    index, sought = (known, wanted) if numeric else (_as_text(known), _as_text(wanted))
-    found = pd.Index(index).get_indexer(pd.Index(sought)).astype(np.int64)
+    numeric = numbers and np.asarray(wanted).dtype.kind in "iu"
+    sought = wanted if numeric else _as_text(wanted)
+    known_ids = index(numeric)
+    found = known_ids.get_indexer(pd.Index(sought)).astype(np.int64)
     if not numeric and (found < 0).any():
         rest = [_whole_text(one) for one in sought[found < 0]]
-        found[found < 0] = pd.Index(index).get_indexer(pd.Index(rest, dtype=object))
+        found[found < 0] = known_ids.get_indexer(pd.Index(rest, dtype=object))
     if not numeric:
         found[[one is None for one in wanted]] = -1
     return found
+
+
+def _index_of(known: np.ndarray, numeric: bool) -> pd.Index:
+    """The index of ids, with its hash table: pandas does not lock while it fills one, and threads share the index."""
+    index = pd.Index(known if numeric else _as_text(known))
+    index.get_indexer(index[:1])
+    return index
 
 
 def _whole_text(value: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from graphmeta.data.tables import EntityTable, locate
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError, counted, nearest
 from graphmeta.protocols import Adapting
 from graphmeta.sampling.queries import meant
@@ -95,7 +95,7 @@ def chosen_items(name: str, chosen: Chosen, items: EntityTable) -> np.ndarray:
         return given.copy()
     wanted = [one.item() if isinstance(one, np.generic) else one for one in given]
     whole = all(isinstance(one, int) for one in wanted)
-    rows = locate(items.ids, np.array(wanted) if whole else np.array(wanted, dtype=object))
+    rows = items.rows_of(np.array(wanted) if whole else np.array(wanted, dtype=object))
     if (rows < 0).any():
         first = wanted[int(np.argmax(rows < 0))]
         missing = f"{int((rows < 0).sum()):,} of {counted(len(rows), 'id')} unknown to this model, without effect"

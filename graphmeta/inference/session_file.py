@@ -172,7 +172,8 @@ def _check_consecutive(file: SessionFile, role: str, starts: np.ndarray, keys: n
     value = shown(column(frame, str(name), role).loc[row])
     raise InputError(
         f"{file.path}: row {row + 1}: {role} {value} goes on after rows of others "
-        f"({counted(int(again.sum()), 'such row')}); sort the file by the column {name!r}, in the order of time within it"
+        f"({counted(int(again.sum()), 'such row')}); sort the file by the column {name!r}, in the order of time "
+        f"within it"
     )
 
 

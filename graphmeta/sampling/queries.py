@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphmeta.data.tables import EntityTable, locate
+from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError, counted, nearest, plain
 from graphmeta.sampling.samples import Samples, sessions_without_target
 from graphmeta.sampling.user_histories import Earlier
@@ -110,7 +110,7 @@ def _numbers(items: EntityTable, sessions: list[list[Any]], unknown: str) -> lis
     """The row of each item of each session, -1 if unknown; all are looked up at once."""
     every = [item for session in sessions for item in session]
     whole = all(isinstance(item, int | np.integer) for item in every)
-    rows = locate(items.ids, np.array(every) if whole else np.array(every, dtype=object))
+    rows = items.rows_of(np.array(every) if whole else np.array(every, dtype=object))
     missing = np.flatnonzero(rows < 0)
     ends = np.cumsum([len(session) for session in sessions])
     if len(missing) and unknown == "raise":
@@ -165,7 +165,7 @@ def _users_of(known: EntityTable | None, users: Sequence[Any] | None, sessions: 
         return None
     if len(users) != sessions:
         raise InputError(f"{len(users)} users for {sessions} sessions; pass one user per session")
-    return locate(known.ids, np.array(users, dtype=object))
+    return known.rows_of(np.array(users, dtype=object))
 
 
 def _times_of(times: Sequence[Sequence[float]], numbers: list[np.ndarray]) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import check_log
-from graphmeta.data.tables import EntityTable, all_of, locate, same_ids
+from graphmeta.data.tables import EntityTable, all_of, same_ids
 from graphmeta.errors import InputError
 from graphmeta.sampling.file_order import files_of, in_file_order
 from graphmeta.sampling.padding import ragged
@@ -181,7 +181,7 @@ class UserHistories:
         Args:
             before: the time of each question ``[S]``; the end of all histories if not given.
         """
-        user = locate(self.users.ids, np.array(list(users), dtype=object))
+        user = self.users.rows_of(np.array(list(users), dtype=object))
         now = np.nextafter(self.time.max(initial=0.0), np.inf)
         return self.earlier(user, np.full(len(user), now) if before is None else before)
 

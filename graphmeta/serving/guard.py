@@ -68,9 +68,8 @@ class Guard:
             return
         body = await self._body(receive)
         if body is None:
-            await refuse(
-                send, 413, f"the body has more than {counted(self.settings.max_body, 'byte')}", {"Connection": "close"}
-            )
+            most = counted(self.settings.max_body, "byte")
+            await refuse(send, 413, f"the body has more than {most}", {"Connection": "close"})
             return
         if depth(body) > self.settings.max_depth:
             await refuse(send, 422, f"the JSON is nested more than {self.settings.max_depth} levels deep")

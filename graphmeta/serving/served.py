@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
 from graphmeta.published.load import load
 from graphmeta.serving.query import Query
@@ -133,9 +132,7 @@ class Served:
         words = text.lower().split()
         if not words:
             return []
-        exact = [
-            row for row in locate(self.system.items.ids, np.array([text.strip()], dtype=object)).tolist() if row >= 0
-        ]
+        exact = [row for row in self.system.items.rows_of(np.array([text.strip()], dtype=object)).tolist() if row >= 0]
         rows = [row for row, name in enumerate(self.names) if all(word in name for word in words)]
         rows.sort(key=lambda row: (len(self.names[row]), row))
         return [self.item(row) for row in dict.fromkeys([*exact, *rows][: limit + 1])][:limit]
@@ -143,12 +140,12 @@ class Served:
     def knows_user(self, user: Any) -> bool | None:
         """Whether the system has something of this user; None if it reads no users."""
         tables = [self.system.users, None if self.system.histories is None else self.system.histories.users]
-        found = [locate(table.ids, np.array([user], dtype=object))[0] >= 0 for table in tables if table is not None]
+        found = [table.rows_of(np.array([user], dtype=object))[0] >= 0 for table in tables if table is not None]
         return any(found) if found else None
 
     def unknown(self, session: Sequence[Any]) -> list[Any]:
         """The items of a session that are unknown to the system."""
-        rows = locate(self.system.items.ids, np.array(session, dtype=object))
+        rows = self.system.items.rows_of(np.array(session, dtype=object))
         return [one for one, row in zip(session, rows.tolist(), strict=True) if row < 0]
 
     def named(self, item: Any) -> tuple[Any, str]:

@@ -55,7 +55,6 @@ def test_mixed_queries_get_their_own_options_and_errors() -> None:
         Query(SESSIONS[3], 0),
     ]
     bad += [
-        Query(SESSIONS[4], 23),
         Query(SESSIONS[4], 5, times=[1.0]),
         Query("i1", 5),
         Query(SESSIONS[5], history=[["a"]]),

@@ -183,7 +183,7 @@ def test_users_and_histories_are_read() -> None:
         ({"session": ["i1"] * 1500, "history": [["i1"] * 501]}, "2,001 clicks"),
         ({"session": ["i1"], "exclude": ["x" * 201]}, "201 characters"),
         ({"session": ["i1"], "k": 0}, "body.k"), ({"session": ["i1"], "k": 1001}, "body.k"),
-        ({"session": ["i1"], "k": True}, "body.k"), ({"session": ["i1"], "k": 23}, "below the number of items, 23"),
+        ({"session": ["i1"], "k": True}, "body.k"),
         ({"session": ["i1"], "kk": 1}, "body.kk"), ({"session": "i1"}, "body.session"),
         ({"session": [None]}, "body.session.0"), ({"session": [1.5]}, "body.session.0"),
         ({"session": [2**63]}, "body.session.0"), ({"session": ["i1"], "unknown": "warn"}, "body.unknown"),
@@ -277,17 +277,21 @@ def test_a_new_version_under_load_loses_no_request(tmp_path: Path) -> None:
 
 def test_a_token_guards_all_but_health_and_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHMETA_TOKEN", TOKEN)
-    right = {"Authorization": f"Bearer {TOKEN}"}
-    for path in ("/health", "/ready", "/", "/page/page.js"):
-        assert send("GET", path).status_code == 200
-    wrong = ["", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN, "Bearer \xff"]
-    for path in ("/model", "/metrics", "/items?query=a", "/openapi.json", "/nowhere"):
-        for given in ({}, *({"Authorization": one} for one in wrong)):
-            headers = [(name, value.encode("latin-1")) for name, value in given.items()]
-            response = send("GET", path, headers=headers)
-            assert "bearer token" in error(response, 401) and response.headers["www-authenticate"] == "Bearer"
-        assert send("GET", path, headers=right).status_code in (200, 404)
-    assert send("POST", "/recommend", json={"session": SESSIONS[0]}).status_code == 401
+    wrong = [b"", b"Bearer", f"Bearer {TOKEN}x".encode(), f"Bearer {TOKEN[:-1]}".encode(), f"Basic {TOKEN}".encode()]
+    wrong += [TOKEN.encode(), b"Bearer \xff"]
+
+    async def ask(client: httpx.AsyncClient, _: Server) -> None:
+        for path in ("/health", "/ready", "/", "/page/page.js"):
+            assert (await client.get(path)).status_code == 200
+        for path in ("/model", "/metrics", "/items?query=a", "/openapi.json", "/nowhere"):
+            for headers in ([], *([(b"authorization", one)] for one in wrong)):
+                response = await client.get(path, headers=headers)
+                assert "bearer token" in error(response, 401) and response.headers["www-authenticate"] == "Bearer"
+            right = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert right.status_code in (200, 404)
+        assert (await client.post("/recommend", json={"session": SESSIONS[0]})).status_code == 401
+
+    with_client(ask)
     assert TOKEN not in settings().to_text() and Settings.from_text(settings().to_text()) == settings()
 
 

@@ -139,7 +139,7 @@ async function recommend() {
     return;
   }
   say("Computing …");
-  const k = Math.max(1, Math.min(K, items - 1));
+  const k = K;
   const [before, after] = await Promise.allSettled([false, true].map((adapt) => ask("/recommend", request(clicks, user, adapt, k))));
   if (turn !== shown) return;
   if (after.status === "rejected") throw after.reason;
