@@ -4,7 +4,7 @@ import { arrow, circle, inWords, moves, request, sessionGraph, shortened, tables
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const K = 10;
-let clicks = [], shown = 0, searched = 0, items = 0;
+let clicks = [], shown = 0, searched = 0;
 
 function element(tag, text = "", attributes = {}) {
   const made = document.createElement(tag);
@@ -37,7 +37,6 @@ function say(text, failed = false) {
 async function describe() {
   try {
     const model = await ask("/model");
-    items = model.items;
     $("model").textContent = `${model.system}, version ${model.version}: ${model.items.toLocaleString("en")} items`;
     $("user").disabled = !(model.reads_users || model.reads_history);
     $("user-note").textContent = $("user").disabled ? "This model does not read users." : "";
