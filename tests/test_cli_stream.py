@@ -105,7 +105,7 @@ def test_sessions_without_user_and_a_session_encoder(log: Path, tmp_path: Path):
         (["--system", "melu_rating"], "melu_rating predicts ratings"),
         (["--period", "7"], "--period '7' must be a length like 7d"),
         (["--period", "0d"], "--period '0d' must be a length like 7d"),
-        (["--period", "9w"], "of 1 periods, the first 2 are for pretraining"),
+        (["--period", "9w"], "of 1 period, the first 2 are for pretraining"),
         (["--negatives", "4"], "lists of 20 need at least 20 negatives, not 4"),
         (["--item", "sku"], "'sku'"),
         (["--out", "log.csv/out"], "log.csv"),

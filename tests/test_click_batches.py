@@ -224,7 +224,7 @@ def test_a_system_that_sums_losses_keeps_its_rate() -> None:
 
 def test_the_commands_take_clicks() -> None:
     plan = TrainingOptions(clicks=300, recipe=Recipe.full).plan(Limits(), users=False)
-    assert plan.recipe == replace(FULL_SOFTMAX, clicks=300)
+    assert plan.recipe == replace(FULL_SOFTMAX, clicks=300, refit=True)
     given = ["complete_journey", "sr_gnn", "--clicks", "300"]
     for options in (given, [*given, "--recipe"]):
         assert trained_by(parser().parse_args(options), built_sr_gnn(), LOG).clicks == 300

@@ -64,5 +64,5 @@ def test_a_catalogue_below_the_lists_is_compared_with_shorter_ones():
     with pytest.warns(UserWarning, match="instead of 5, 10, 20"):
         assert evaluate(system, log).metrics["hit@5"] == found["system"].metrics["hit@5"]
     two = fake_log(sessions=30, items=2, length=4)
-    with pytest.warns(UserWarning, match="only 2 items to rank, so lists of 1"):
+    with pytest.warns(UserWarning, match="only 2 items can be ranked, so lists of 1"):
         assert 0 < evaluate(Popularity(two), two).metrics["hit@1"] < 1

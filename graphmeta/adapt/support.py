@@ -48,7 +48,7 @@ class SupportSource(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
-class WeighsSupport(Protocol):
+class WeighsSupport(Protocol, metaclass=ReadsMembers):
     """A support whose loss is a weighted mean over its samples, with weights that no loss changes."""
 
     def weights(self, task: Tensor, tasks: int, age: Tensor | None) -> Tensor:

@@ -116,7 +116,7 @@ def train_plan(
     if not checkpoint.resume:
         drop(checkpoint.folder)
     untrained = skeleton(plan.system, split.train.items, users=split.train.users)
-    if untrained is not None:
+    if untrained is not None and not recipes:  # a second training of a plan does not warn again
         warn_unread(untrained, stacklevel=5)
     earlier, later = _data_of_stages(plan, split)
     first, last = (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from graphmeta.protocols.members import ReadsMembers
 from graphmeta.training.run import Report
 
 
 @runtime_checkable
-class Callback(Protocol):
+class Callback(Protocol, metaclass=ReadsMembers):
     """Gets the report of every epoch, as it is finished; ``examples/callbacks.py`` has three.
 
     >>> class Losses:

@@ -92,7 +92,7 @@ def test_errors_name_the_filter_and_the_remedy(system, filters, message):
 
 
 def test_unknown_ids_of_a_filter_are_named_in_a_warning(system):
-    with pytest.warns(UserWarning, match="among: 2 of 3 ids are unknown to this model.* first: 'new'") as caught:
+    with pytest.warns(UserWarning, match="among: 2 of 3 ids unknown to this model.* first: 'new'") as caught:
         assert [one.item for one in system.recommend(["i1"], 3, among=["i4", "new", "newer"])] == ["i4"]
     assert len(caught) == 1
 
