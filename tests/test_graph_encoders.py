@@ -34,7 +34,7 @@ OF_PYG = {"HeteroConv": GraphEncoder} | {
 }
 
 
-@pytest.mark.parametrize("kind", ["HGTConv", "to_hetero"])
+@pytest.mark.parametrize("kind", [pytest.param("HGTConv", marks=pytest.mark.slow), "to_hetero"])
 def test_pygs_models_pass_every_check(kind: str) -> None:
     report = check_encoder(lambda width: OF_PYG[kind](width, check_log().graph))
     assert report.ok, report
