@@ -104,12 +104,12 @@ test prefixes; epochs were chosen on held-out sessions.
 """,
     ("amazon_beauty", "metatl"): """\
 `meta_tl` has a task for every click of a training user, with up to three clicks before it, as in the test. With one
-task per user (the last click) and a rate of 1e-3 it had 25.52 / 10.17, behind popularity; 20 instead of the paper's one
-sampled item per target add six points of Hit@10. The epoch is chosen by MRR@10 among sampled items. `cluster_seq` starts
-from `attention_decoder`, which is trained on every click, and is meta-trained for two epochs at a tenth of the rate; what
-the clusters, the gates and the step on the user's clicks add is negative here: 52.4 / .314 after 53.7 / .329 (Hit@10 /
-MRR@10). Meta-training has one target per user again, the last click, among 100 sampled items. From random weights, on
-last clicks alone, it had 27.8 / .121.
+task per user (the last click) and a rate of 1e-3 it had 25.52 / 10.17, behind popularity; 20 instead of the paper's
+one sampled item per target add six points of Hit@10. The epoch is chosen by MRR@10 among sampled items. `cluster_seq`
+starts from `attention_decoder`, which is trained on every click, and is meta-trained for two epochs at a tenth of the
+rate; what the clusters, the gates and the step on the user's clicks add is negative here: 52.4 / .314 after 53.7 /
+.329 (Hit@10 / MRR@10). Meta-training has one target per user again, the last click, among 100 sampled items. From
+random weights, on last clicks alone, it had 27.8 / .121.
 """,
     ("diginetica", "cold-items"): COLD
     + """\

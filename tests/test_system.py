@@ -194,9 +194,12 @@ def test_unknown_system_names_the_nearest():
         build("srgnn", LOG.items)
 
 
+LONG = pytest.param("meta_tl", marks=pytest.mark.slow)
+
+
 @pytest.mark.filterwarnings("ignore:.*statistics_log=")
 @pytest.mark.by_kind  # tests/published/test_catalogue.py trains every system on the bundled dataset
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "meta_tl" else n for n in TRAINED])
+@pytest.mark.parametrize("name", [LONG if name == "meta_tl" else name for name in TRAINED])
 def test_every_system_trains(name):
     torch.manual_seed(0)
     system = build(name, LOG.items, users=LOG.users, width=8)
