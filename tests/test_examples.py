@@ -16,7 +16,7 @@ SAID = {
     "train_session_model": "session kNN",
     "meta_train": "not adapted",
     "custom_encoder": "the stacked engine supports every operation",
-    "graph_encoder": "'category': ",
+    "graph_encoder": "the stacked engine supports every operation",
     "graph_layers": "new user [Recommendation(",
     "recommend_new_session": "after one item only",
     "cold_user_aspects": "attention:",
