@@ -23,6 +23,10 @@ ANYTHING = st.recursive(
 )
 
 
+# A process that serves ignores warnings, which have ids of requests.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
 @cache
 def application() -> Any:
     return create_app(Settings("nowhere"), served())
