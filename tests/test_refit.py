@@ -195,3 +195,22 @@ def test_callbacks_get_every_epoch_of_every_training(capsys) -> None:
 def test_an_unknown_device_is_one_line(device: str) -> None:
     with pytest.raises(InputError, match="must be auto, cpu or cuda|is not available"):
         gm.fit(LOG, "sr_gnn", epochs=1, width=4, device=device)
+
+
+@pytest.mark.parametrize("items", [6, 12, 19])
+@pytest.mark.parametrize("name", ["tifu_knn", "personal_reranker"])
+@pytest.mark.filterwarnings("ignore:only .* items can be ranked", "ignore:personal_reranker ignores")
+def test_a_small_catalogue_with_users_is_fitted_and_no_user_id_is_written(
+    items: int, name: str, tmp_path: Path
+) -> None:
+    """Sessions by inactivity, whose ids have the user's."""
+    log = fake_log(sessions=150, items=items, length=4)
+    users = [f"secret{n % 8}" for n in log.session]
+    frame = pd.DataFrame({"sku": log.items.ids[log.item], "at": log.time.astype(int), "who": users})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    columns = ["--item", "sku", "--time", "at", "--user", "who", "--width", "4", "--epochs", "1"]
+    out = tmp_path / "out"
+    given = ["--system", name, "--min-item-support", "1", "--inactivity-seconds", "600"]
+    assert main(["fit", str(tmp_path / "log.csv"), *columns, "--out", str(out), *given]) == 0
+    written = [file for file in out.rglob("*") if file.is_file()]
+    assert written and not any(b"secret" in file.read_bytes() for file in written)

@@ -99,7 +99,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     document = {"system": job.plan.system, "seed": job.plan.seed, "samples": 0}
     document = document if measured is None else measured.document
     shipped, training = trained, split
-    if job.plan.recipe.refit is not False:
+    if job.plan.recipe.refit is not False and (job.rules.test or job.rules.valid):
         training = whole_log(log, job.rules)
         shipped = refit(job.plan, trained, training.train, checkpoint, say=say, bar=bar, on_epoch=ignore)
     system = shipped.system

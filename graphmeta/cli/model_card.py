@@ -10,6 +10,7 @@ from graphmeta.evaluation.compare import Comparison
 from graphmeta.evaluation.lists import hit_and_mrr, lengths, shown
 from graphmeta.evaluation.protocol import when
 from graphmeta.published.catalogue import CATALOGUE
+from graphmeta.published.registry import Published
 from graphmeta.system import System
 
 
@@ -35,6 +36,17 @@ def _measures(found: Iterable[str]) -> dict[str, str]:
     """The metrics that the card shows, and their display names."""
     longest = f"ndcg@{lengths(found)[-1]}"
     return hit_and_mrr(found) | {longest: shown(longest)}
+
+
+def _counted(entry: Published) -> str:
+    """What the weights of a system that counts are."""
+    if not entry.counts:
+        return ""
+    return (
+        "- This system has no weights: `model-*.safetensors` holds the item sequences that it counts, with the times\n"
+        "  of clicks (`stan`) or the number of each session's user (`tifu_knn`, `up_cf`) where it reads them. Without\n"
+        "  `--keep-histories` it has no ids of users, so a counted user is also one of her own neighbours.\n"
+    )
 
 
 def _new_items(number: int) -> str:
@@ -128,7 +140,7 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 ## Intended use and limits
 
 - For recommending next items in sessions like those of the training log; sessions and users may be new.
-- {_new_items(new)}; a session without a known item gets no result.
+- {_new_items(new)}; a session of which nothing is known gets popular items, flagged as such.
 - Scores rank the items of one session; they are not probabilities and not comparable between sessions.
 - The metrics are offline: how often a past choice was ranked on this log, not how users react to recommendations.
 - Popular items have better metrics: see the slices by item events in `metrics.json`.
@@ -139,5 +151,5 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 - `history.json`, `history-*.safetensors`: the item sequences of the training sessions, in order, without ids of
   sessions or users and without times; `graphmeta evaluate` fits its baselines on them. Sharing this folder shares these
   sequences.
-- All of it is data: loading it runs no code.
+{_counted(entry)}- All of it is data: loading it runs no code.
 """

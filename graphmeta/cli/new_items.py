@@ -24,6 +24,8 @@ def with_new_items(
     """
     them = f"{counted(len(new), 'item')} of the item file without training events"
     try:
+        if not system.has_weights:
+            raise InputError(f"{name} ranks items by counts alone")
         more = system.extended(new), None if base is None else base.extended(new)
     except InputError:
         say(

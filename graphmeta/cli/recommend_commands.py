@@ -110,6 +110,11 @@ class FilterOptions:
         ),
     ] = None
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What may be files of ids."""
+        return (*(self.exclude or ()), *(self.among or ()))
+
     def of(self, model: System) -> Filters:
         """The filters."""
         from graphmeta.cli.recommend_job import filters_of
@@ -148,13 +153,14 @@ def _recommend_file(
     folder: Path, files: FilesOfSessions, filtering: FilterOptions, k: int, history: Path | None
 ) -> None:
     from graphmeta.cli.recommend_job import history_log, summary
-    from graphmeta.inference.bulk import recommend_file, session_file
+    from graphmeta.inference.bulk import check_is_no_input, recommend_file, session_file
     from graphmeta.inference.parts import check_format
     from graphmeta.published.load import load
 
     if files.source is None or files.out is None:
         raise InputError("--in needs the file to write: --out recommendations.csv")
     check_format(files.out)
+    check_is_no_input(files.out, files.source, history, *filtering.files)
     model = load(versioned_folder(folder))
     filters = filtering.of(model)
     names = {name: getattr(files, f"{name}_column") for name in ("session", "item", "time", "user")}
@@ -178,6 +184,7 @@ def _recommend_sessions(
 ) -> None:
     from graphmeta.cli.recommend_job import known_sessions, owners, seconds, sessions_of
     from graphmeta.published.load import load
+    from graphmeta.sampling.queries import knows_any
 
     model = load(versioned_folder(folder))
     sessions = sessions_of(model, given.session or ())
@@ -196,15 +203,16 @@ def _recommend_sessions(
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     for clicks, ranking in zip(sessions, rankings, strict=True):
-        _show(clicks, ranking)
+        _show(clicks, ranking, known=knows_any(model.items, clicks))
 
 
-def _show(clicks: Sequence[str], ranking: Sequence[Recommendation]) -> None:
+def _show(clicks: Sequence[str], ranking: Sequence[Recommendation], *, known: bool) -> None:
     """Print the recommendations of a session."""
     from graphmeta.sampling.best import POPULAR
 
     if not ranking:
-        console.say(f"no item to recommend after {', '.join(clicks)}: no item of the session is known to this model")
+        why = "no item is allowed that could be recommended" if known else "no item of it is known to this model"
+        console.say(f"no item to recommend after {', '.join(clicks)}: {why}")
         return
     title = "After " + ", ".join(clicks) if clicks else "The first item of a session"
     if ranking[0].why == POPULAR:

@@ -164,7 +164,7 @@ def by_known_sessions(
 
     Args:
         models: those that read users' earlier sessions, by name; queries: with the earlier sessions.
-        ks: lengths of the lists; 20 if not given, fewer for a small catalogue.
+        ks: lengths of the lists; if not given the longest of :func:`compare`, 20, or less for a small catalogue.
 
     Raises:
         InputError: queries without earlier sessions.
@@ -172,8 +172,9 @@ def by_known_sessions(
     if queries.earlier is None:
         raise InputError("the queries have no earlier sessions: UserHistories.of(log).attached(samples, log)")
     if ks is None:
-        longest = COMPARED_KS[-1]
-        ks = lists_below(min((model.num_items for model in models.values()), default=longest + 1), (longest,))
+        ks = lists_below(
+            min((model.num_items for model in models.values()), default=max(COMPARED_KS) + 1), COMPARED_KS
+        )[-1:]
     earlier = queries.earlier
     limited = {n: replace(queries, earlier=earlier if n is None else earlier.last(n)) for n in numbers}
     return {name: {n: evaluate(model, own, ks=ks) for n, own in limited.items()} for name, model in models.items()}

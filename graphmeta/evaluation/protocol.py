@@ -81,7 +81,8 @@ def cuts(log: EventLog, split: Split) -> dict[str, Any]:
         "has_time": log.has_time,
         "valid_from": valid_from,
         "test_from": test_from,
-        "last_session_before_test": last.item() if hasattr(last, "item") else last,
+        # An id may have that of its user, so it is stored only where there is no time to cut by.
+        "last_session_before_test": None if log.has_time else last.item() if hasattr(last, "item") else last,
         "digests_before_test": [] if log.has_time else _digests(log, number),
     }
 

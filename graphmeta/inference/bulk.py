@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -15,11 +16,12 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.read_options import Inactivity, ReadOptions
 from graphmeta.errors import InputError
 from graphmeta.inference.filters import CallOptions, taken_from
-from graphmeta.inference.parts import COLUMNS, Parts, check_format
+from graphmeta.inference.parts import COLUMNS, Parts, check_format, parts_folder
 from graphmeta.inference.session_file import Clicks, Layout, SessionFile, layout_of, parts_of
 from graphmeta.protocols import Bar
 from graphmeta.sampling.best import Recommendation
 from graphmeta.storage import state_hash
+from graphmeta.storage.lock import locked
 
 if TYPE_CHECKING:
     from graphmeta.system import System
@@ -98,6 +100,7 @@ def recommend_file(
             type, or parts of another request; names the row and the remedy.
     """
     check_format(Path(out))
+    check_is_no_input(Path(out), sessions)
     file = sessions if isinstance(sessions, SessionFile) else session_file(system, sessions)
     system.recommend_many([], k)  # checks k
     if history is not None and file.user is None:
@@ -106,14 +109,27 @@ def recommend_file(
         )
     options = resolved(system, options)
     layout = layout_of(file)
-    whole = layout.whole, system.items.ids.dtype.kind == "i"
-    parts = Parts(out, _request(system, file, layout, k, history, options), whole=whole)
-    first = parts.done
-    numbers: Iterable[int] = range(first, len(layout.bounds) - 1)
-    reader = parts_of(file, layout, first=first) if len(layout.bounds) - 1 > first else iter(())
-    for number in numbers if bar is None else bar(numbers, "recommend"):
-        parts.add(number, recommendations(system, next(reader), k, history=history, **options))
-    return Written(Path(out), parts.join(), first)
+    whole, number = (layout.whole, system.items.ids.dtype.kind == "i"), len(layout.bounds) - 1
+    folder = parts_folder(Path(out))
+    with locked(folder):
+        parts = Parts(out, _request(system, file, layout, k, history, options), whole=whole)
+        first = parts.done
+        numbers: Iterable[int] = range(first, number)
+        reader = parts_of(file, layout, first=first) if number > first else iter(())
+        for part in numbers if bar is None else bar(numbers, "recommend"):
+            parts.add(part, recommendations(system, next(reader), k, history=history, **options))
+        written = Written(Path(out), parts.join(number), first)
+    with suppress(OSError):
+        folder.rmdir()  # of an interrupted run, which the lock has not made
+    return written
+
+
+def check_is_no_input(out: Path, *files: Any) -> None:
+    """Raise an InputError if the output file is one of the files that are read."""
+    for one in files:
+        path = Path(one.path if isinstance(one, SessionFile) else one) if one is not None else None
+        if path is not None and path.exists() and out.exists() and path.samefile(out):
+            raise InputError(f"{out}: is read, so it cannot be written to; name another output file (--out)")
 
 
 def recommend_log(

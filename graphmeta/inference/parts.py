@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from graphmeta.errors import InputError, printable
+from graphmeta.errors import InputError, counted, printable
 from graphmeta.storage import write_bytes, write_json
 
 COLUMNS = ("session", "rank", "item", "name", "score", "flag")
@@ -39,7 +39,7 @@ class Parts:
 
     def __init__(self, out: str | Path, request: dict[str, Any], *, whole: tuple[bool, bool]) -> None:
         self.out, self.whole = Path(out), whole
-        self.folder = self.out.with_name(self.out.name + ".parts")
+        self.folder = parts_folder(self.out)
         self.kind = check_format(self.out)
         request = json.loads(json.dumps(request))
         note = self.folder / "request.json"
@@ -65,9 +65,17 @@ class Parts:
         write_json(self._part(number).with_suffix(".json"), {str(k): int(v) for k, v in counts.items()})
         write_bytes(self._part(number), self._bytes(frame))
 
-    def join(self) -> dict[str, int]:
-        """Join the parts, and remove their folder; returns the number of sessions by flag."""
-        joined, names, counts = self.folder / "joined", [self._part(n) for n in range(self.done)], Counter[str]()
+    def join(self, number: int) -> dict[str, int]:
+        """Join the parts, of which there are ``number``, and remove them; returns the number of sessions by flag.
+
+        Raises:
+            InputError: a missing part.
+        """
+        if self.done != number:
+            raise InputError(
+                f"{self.folder}: {number - self.done} of {counted(number, 'part')} were removed; start again"
+            )
+        joined, names, counts = self.folder / "joined", [self._part(n) for n in range(number)], Counter[str]()
         for name in names:
             counts.update(json.loads(name.with_suffix(".json").read_bytes()))
         if self.kind == ".parquet":
@@ -86,7 +94,8 @@ class Parts:
         with joined.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(joined, self.out)
-        shutil.rmtree(self.folder)
+        for file in (*names, *(name.with_suffix(".json") for name in names), self.folder / "request.json"):
+            file.unlink(missing_ok=True)
         return dict(counts)
 
     def _part(self, number: int) -> Path:
@@ -114,6 +123,11 @@ class Parts:
         session, item = (pa.int64() if whole else pa.string() for whole in self.whole)
         kinds = (session, pa.int32(), item, pa.string(), pa.float64(), pa.string())
         return pa.schema(list(zip(COLUMNS, kinds, strict=True)))
+
+
+def parts_folder(out: Path) -> Path:
+    """The folder of the finished parts of an output file."""
+    return out.with_name(out.name + ".parts")
 
 
 def check_format(out: Path) -> str:

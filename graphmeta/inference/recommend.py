@@ -10,7 +10,7 @@ import numpy as np
 from graphmeta.errors import InputError
 from graphmeta.inference.filters import Filters
 from graphmeta.inference.popularity import popular
-from graphmeta.protocols import Adapting, ComposesItems
+from graphmeta.protocols import Adapting, ComposesItems, CountsOnly
 from graphmeta.sampling.best import ATTRIBUTES, MODEL, Recommendation, best_of
 from graphmeta.sampling.queries import NO_KNOWN_USER, Sessions
 
@@ -45,15 +45,19 @@ def ranked(system: System, queries: Sessions, wanted: Wanted, adapting: Adapting
         InputError: a session without a user whom the system needs, if ``unknown`` is "raise"; names its number.
     """
     allowed, k = wanted.filters.allowed(system.items), wanted.k
+    counts = system if isinstance(system, CountsOnly) else None
+    exclude = wanted.filters.exclude_seen or (counts is not None and counts.excludes_session)
     found: list[list[Recommendation] | None] = [None] * len(queries.rows)
     size = _SCORES // (4 * system.num_items * (_FEATURES if system.reads_history else 1))
     for places, samples in queries.batches(max(1, size), max_length=system.max_length):
-        seen = [queries.rows[place] for place in places] if wanted.filters.exclude_seen else None
+        seen = [queries.rows[place] for place in places] if exclude else None
         scores = system.scores(samples, **adapting)
         has_user = _has_user(system, samples, scores)
         if wanted.unknown == "raise" and not has_user.all():
             where = "" if len(queries.rows) == 1 else f"session {places[np.argmin(has_user)]}: "
             raise InputError(f"{where}{NO_KNOWN_USER}")
+        if counts is not None:
+            has_user &= counts.has_counts(samples, scores)
         flags = _flags(system, queries, places)
         best = best_of(scores, k, system.items, seen, allowed=allowed, why=flags)
         for place, one, some in zip(places, best, has_user, strict=True):
@@ -61,7 +65,7 @@ def ranked(system: System, queries: Sessions, wanted: Wanted, adapting: Adapting
     rest = [place for place, one in enumerate(found) if one is None]
     if rest and system.events is not None:
         nothing = np.zeros(0, dtype=np.int64)
-        seen = [queries.rows[place] if wanted.filters.exclude_seen else nothing for place in rest]
+        seen = [queries.rows[place] if exclude else nothing for place in rest]
         for place, one in zip(rest, popular(system.events, k, system.items, seen, allowed), strict=True):
             found[place] = one
     return [one or [] for one in found]

@@ -133,6 +133,20 @@ class NamesColumns(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class CountsOnly(Protocol, metaclass=ReadsMembers):
+    """A system without weights, which is fitted by counting."""
+
+    @property
+    def excludes_session(self) -> bool:
+        """Whether it never recommends an item of the session."""
+        ...
+
+    def has_counts(self, samples: Any, scores: Tensor) -> Any:
+        """Mask ``[S]`` of the samples for which it has counts."""
+        ...
+
+
+@runtime_checkable
 class NotProducts(Protocol, metaclass=ReadsMembers):
     """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 

@@ -13,7 +13,7 @@ from graphmeta.data.tables import EntityTable
 
 
 class CountedLog(nn.Module):
-    """The events that were counted, as buffers: without ids of sessions and users.
+    """The events that were counted, as buffers: items by session, without ids of sessions and users.
 
     Shapes: item ``[N]`` int32, ptr ``[S + 1]`` int64, time ``[N]`` float64 (``[0]`` without times), owner ``[S]``
     int32, the number of each session's user, -1 if unknown (``[0]`` for a log without users). Empty until a log is
@@ -37,14 +37,18 @@ class CountedLog(nn.Module):
         """Whether no log was counted yet."""
         return len(self.ptr) == 0
 
-    def store(self, log: EventLog) -> None:
-        """Replace the stored events by those of a log."""
+    def store(self, log: EventLog, *, times: bool, owners: bool) -> None:
+        """Replace the stored events by those of a log.
+
+        Args:
+            times, owners: whether to store the times of the events and the numbers of the sessions' users.
+        """
         nothing = np.zeros(0)
         columns = {
             "item": log.item.astype(np.int32),
             "ptr": log.ptr.astype(np.int64),
-            "time": log.time if log.has_time else nothing,
-            "owner": (nothing if log.session_user is None else log.session_user).astype(np.int32),
+            "time": log.time if log.has_time and times else nothing,
+            "owner": (log.session_user if log.session_user is not None and owners else nothing).astype(np.int32),
         }
         for name, column in columns.items():
             setattr(self, name, torch.tensor(column).to(getattr(self, name).device))

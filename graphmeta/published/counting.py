@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphmeta.baselines import match_repeats
+from graphmeta.baselines import NoRepeats, match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -29,13 +29,15 @@ _USERS = "training_users"  # in the notes of a model that is saved with its user
 class Counting(System):
     """A system that scores by the counts of a baseline: it has no weights, and training it counts the log once.
 
-    It is saved with the events that it counts, without ids of sessions and users. A loaded model that was saved without
-    ``keep_histories`` has no ids by which to recognise a counted user.
+    It is saved with the items of the sessions that it counts, in their order, without ids of sessions and users; with
+    times, or the number of each session's user, only if the baseline reads them (``keeps``). A loaded model that was
+    saved without ``keep_histories`` has no ids by which to recognise a counted user.
 
     Args:
         baseline: makes the baseline from a log, see :mod:`graphmeta.baselines`. Its scores exclude the items of the
             session if no session of the log repeats an item (:func:`~graphmeta.baselines.match_repeats`).
-        items: the vocabulary; reads_users: whether the baseline reads users' earlier sessions.
+        items: the vocabulary; reads_users: whether the baseline reads users' earlier sessions; keeps: what it reads of
+            the counted sessions beside their items, "times" or "owners".
     """
 
     shared_with_twins = (*System.shared_with_twins, "baseline")
@@ -43,17 +45,22 @@ class Counting(System):
     has_weights = False
 
     def __init__(
-        self, baseline: Callable[[EventLog], Scorer], items: EntityTable, *, reads_users: bool = False
+        self,
+        baseline: Callable[[EventLog], Scorer],
+        items: EntityTable,
+        *,
+        reads_users: bool = False,
+        keeps: frozenset[str] = frozenset(),
     ) -> None:
         counted: Any = CountedLog()
         super().__init__(counted, items, limits={"max_length": _UNLIMITED})
-        self.baseline, self._reads_users = baseline, reads_users
+        self.baseline, self._reads_users, self.keeps = baseline, reads_users, keeps
         self._scorer: Scorer | None = None
         self._users: list[Any] | None = None  # ids of the counted users
         self._building = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Counting:
-        made = Counting(self.baseline, self.items, reads_users=self._reads_users)
+        made = Counting(self.baseline, self.items, reads_users=self._reads_users, keeps=self.keeps)
         memo[id(self)] = made
         made.load_state_dict(self.state_dict())
         made.notes, made.histories, made._spec, made._users = dict(self.notes), self.histories, self._spec, self._users
@@ -100,8 +107,8 @@ class Counting(System):
             )
         self._read(log, log)
         self.events = events_of(log, self.items)
-        self._counted.store(log)
-        self._users = None if log.users is None else log.users.ids.tolist()
+        self._counted.store(log, times="times" in self.keeps, owners="owners" in self.keeps)
+        self._users = log.users.ids.tolist() if log.users is not None and "owners" in self.keeps else None
         self._scorer = match_repeats(log, self.baseline(log))
 
     def scorer(self) -> Scorer:
@@ -122,7 +129,7 @@ class Counting(System):
                     self._counted.check(self.num_items)
                     log = self._counted.log(self.items, users)
                     self._scorer = match_repeats(log, self.baseline(log))
-                except (ValueError, IndexError) as error:
+                except (ValueError, IndexError, TypeError) as error:
                     raise InputError(f"the counted events are damaged ({error}); restore the model") from None
             return self._scorer
 
@@ -142,6 +149,23 @@ class Counting(System):
         assert isinstance(query, Samples)
         with torch.no_grad():
             return self.scorer().scores(query).to(self.device)
+
+    def has_counts(self, samples: Samples, scores: Tensor) -> np.ndarray:
+        """Mask ``[S]`` of the samples for which it has counts: a score above 0, and for a baseline that
+        mixes users an earlier session. The others have popularity alone.
+        """
+        known = np.array((scores.amax(1) > 0).tolist(), dtype=bool)
+        if "owners" in self.keeps:
+            known &= np.zeros(len(samples), dtype=bool) if samples.earlier is None else samples.earlier.sessions > 0
+        elif self._reads_users:
+            some = np.zeros(len(samples), dtype=bool) if samples.earlier is None else samples.earlier.sessions > 0
+            known &= some | (samples.lengths > 0)
+        return known
+
+    @property
+    def excludes_session(self) -> bool:
+        """Whether it never recommends an item of the session, since no session of its log repeats one."""
+        return isinstance(self.scorer(), NoRepeats)
 
     def losses(self, samples: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0) -> Tensor:
         """A system without weights has no loss.

@@ -162,7 +162,9 @@ def refit(
     """
     nothing = log.select(np.zeros(log.num_events, dtype=bool)).aligned_to(log.items, log.users)
     rest = checkpoint.folder / REFIT
-    say(f"training again on all sessions ({log.num_sessions:,}), for as many epochs as were best:")
+    counts = CATALOGUE[plan.system].counts
+    how, end = ("counting", ":") if counts else ("training", ", for the best numbers of epochs:")
+    say(f"{how} again on all {counted(log.num_sessions, 'session')}{end}")
     again = train_plan(
         plan,
         Split(log, nothing, nothing),

@@ -20,7 +20,9 @@ from graphmeta.data.table_chunks import chunks
 from graphmeta.data.table_files import read_frame
 from graphmeta.errors import InputError
 from graphmeta.inference import bulk, session_file
+from graphmeta.inference.parts import Parts, parts_folder
 from graphmeta.inference.session_file import SessionFile, layout_of, parts_of
+from graphmeta.storage.lock import locked
 from graphmeta.testing import fake_log
 
 LOG = fake_log(sessions=150, items=20)
@@ -423,3 +425,32 @@ def test_similar_and_explain_on_the_command_line(fitted, capsys):
 def test_popular_items_of_an_unknown_session_are_marked(fitted, capsys):
     assert main(["recommend", str(fitted / "model"), "--session", "new", "--unknown", "ignore", "-k", "2"]) == 0
     assert "After new: nothing of it is known to this model; popular items" in capsys.readouterr().out
+
+
+def test_two_writers_of_one_file_are_not_at_work_at_once(system, frame, tmp_path):
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    source, out = SessionFile(tmp_path / "in.csv", item="sku", session="visit"), tmp_path / "out.csv"
+    with locked(parts_folder(out)), pytest.raises(InputError, match="writes to it; wait until it has finished"):
+        gm.recommend_file(system, source, out, 3)
+    first = gm.recommend_file(system, source, out, 3)
+    text = out.read_bytes()
+    assert not parts_folder(out).exists() and first.out == out
+    gm.recommend_file(system, source, out, 3)
+    assert out.read_bytes() == text and not parts_folder(out).exists()
+
+
+def test_a_missing_part_is_an_error_and_the_output_stays(system, tmp_path):
+    parts = Parts(tmp_path / "out.csv", {}, whole=(False, False))
+    (tmp_path / "out.csv").write_text("whole")
+    with pytest.raises(InputError, match="2 of 2 parts were removed"):
+        parts.join(2)
+    assert (tmp_path / "out.csv").read_text() == "whole"
+
+
+def test_the_input_is_not_overwritten(system, frame, tmp_path):
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    before = (tmp_path / "in.csv").read_bytes()
+    source = SessionFile(tmp_path / "in.csv", item="sku", session="visit")
+    with pytest.raises(InputError, match="is read, so it cannot be written to"):
+        gm.recommend_file(system, source, tmp_path / "in.csv", 3)
+    assert (tmp_path / "in.csv").read_bytes() == before

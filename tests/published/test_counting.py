@@ -199,3 +199,35 @@ def test_forged_counts_are_refused(name: str, value: torch.Tensor, tmp_path) -> 
     save_state(place, "model", {**tensors, f"recommender.{name}": value}, document)
     with pytest.raises(InputError, match="damaged"):
         load(tmp_path).scores(last_clicks(LOG))
+
+
+def test_only_what_a_baseline_reads_is_stored(tmp_path) -> None:
+    """Times for STAN, the numbers of users for those that mix users; ids with kept histories of the latter alone."""
+    kept = {}
+    for name in CLASSES:
+        fitted(name).save(tmp_path / name, keep_histories=True)
+        tensors, document = load_state(current(tmp_path / name), "model")
+        sizes = {key: len(tensors[f"recommender.{key}"]) > 0 for key in ("time", "owner")}
+        kept[name] = {*(key for key, some in sizes.items() if some), *document["notes"]}
+    mixing = {"owner", "training_users"}
+    assert kept == {
+        name: {"time"} if name == "stan" else mixing if name in ("tifu_knn", "up_cf") else set() for name in CLASSES
+    }
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_is_recommended_without_knowledge_is_popular_and_flagged(name: str) -> None:
+    log = sessions(repeats=False)
+    system = fitted(name, log).extended(EntityTable(np.array([100]), {}))
+    counts = log.support
+    wanted = log.items.ids[np.argsort(-counts, kind="stable")[:3]].tolist()
+    for session in ([], ["?"], [100]):
+        found = system.recommend(session, 3, unknown="ignore")
+        known = name in ("popularity", "session_popularity", "personal_frequency") and session == [100]
+        assert [one.item for one in found] == wanted
+        assert known or {one.why for one in found} == {"popular"}
+    clicked = log.items.ids[:2].tolist()
+    every = system.recommend(clicked, 100)
+    assert not {one.item for one in every} & set(clicked)  # sessions repeat no item
+    of_users_alone = name in ("tifu_knn", "up_cf")
+    assert {one.why for one in every} == {"popular" if of_users_alone else "model"}

@@ -19,6 +19,8 @@ from graphmeta.published.counting import Counting
 from graphmeta.published.registry import published
 from graphmeta.system import System
 
+TIMES, OWNERS = frozenset({"times"}), frozenset({"owners"})
+
 
 @published("-", family="baseline", counts=True)
 def popularity(items: EntityTable) -> System:
@@ -57,7 +59,7 @@ def stan(
 ) -> System:
     """Items of similar sessions by order and age, see :class:`~graphmeta.baselines.Stan`."""
     scales = {"lambda1": lambda1, "lambda2": lambda2, "lambda3": lambda3}
-    return Counting(partial(Stan, neighbours=neighbours, recent=recent, idf=idf, **scales), items)
+    return Counting(partial(Stan, neighbours=neighbours, recent=recent, idf=idf, **scales), items, keeps=TIMES)
 
 
 @published("Li et al. 2023, P-TopFreq and GP-TopFreq", family="baseline", counts=True)
@@ -86,7 +88,9 @@ def tifu_knn(
 ) -> System:
     """Item frequencies of the user and the nearest users, see :class:`~graphmeta.baselines.TifuKNN`."""
     settings = {"within": within, "between": between, "alpha": alpha}
-    return Counting(partial(TifuKNN, neighbours=neighbours, group=group, **settings), items, reads_users=True)
+    return Counting(
+        partial(TifuKNN, neighbours=neighbours, group=group, **settings), items, reads_users=True, keeps=OWNERS
+    )
 
 
 @published("Faggioli et al. 2020, UP-CF@r", family="baseline", counts=True)
@@ -100,4 +104,6 @@ def up_cf(
 ) -> System:
     """Recent purchases of the user and of users with the same items, see :class:`~graphmeta.baselines.UPCF`."""
     settings = {"alpha": alpha, "locality": locality}
-    return Counting(partial(UPCF, neighbours=neighbours, recent=recent, **settings), items, reads_users=True)
+    return Counting(
+        partial(UPCF, neighbours=neighbours, recent=recent, **settings), items, reads_users=True, keeps=OWNERS
+    )
