@@ -29,7 +29,8 @@ fine-tuning and learns the change. Both are ours. With these rounds and batches,
 (The Complete Journey), 1,080 + 1,600 (MovieLens) and 363 + 724 (Beauty) offline and online steps; the paper's have
 about 60,000 offline steps on Yelp. sml_long has 40,490, 56,300 and 18,720 offline steps, and no rows yet. **Older
 rows**: rows of sml_warm and sml_residual of 2026-11-22 (MovieLens, Beauty) lack the last step of the networks before
-the transfer (Algorithm 2, line 7). With it, the rows of sml (one seed) differ from those before by .1 of Recall@20 or less.
+the transfer (Algorithm 2, line 7). With it, the rows of sml (one seed) differ from those before by .1 of Recall@20 or
+less.
 """
 FOUND = {
     "complete_journey": """\
