@@ -89,6 +89,8 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     new = None if job.catalogue is None else job.catalogue.new_to(split.train.items)
     if new is not None:
         request["new items"] = new.fingerprint().hex()[:16]
+    if job.keep_histories:
+        request["keep histories"] = True
     if job.resume and _finished(job.folder, request):
         return None
     checkpoint = Checkpoint(job.folder / "checkpoint", job.resume)

@@ -14,7 +14,7 @@ from graphmeta.errors import InputError, printable
 from graphmeta.inference.parts_of_score import attributes_of_product, parts_of_scores
 from graphmeta.inference.shapley import EXACT, Set, shapley
 from graphmeta.inference.similar import row_of
-from graphmeta.protocols import Adapting
+from graphmeta.protocols import Adapting, CountsOnly
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.queries import NO_KNOWN_ITEM, Sessions
 from graphmeta.sampling.samples import Samples, sessions_without_target
@@ -99,6 +99,11 @@ def explain(system: System, queries: Sessions, item: Any, adapting: Adapting) ->
     has_history = queries.earlier is not None and bool(queries.earlier.events[0])
     if not len(rows) and not has_history:
         raise InputError(NO_KNOWN_ITEM)
+    if isinstance(system, CountsOnly) and system.excludes_session and (rows == target).any():
+        raise InputError(
+            f"item {item!r} is in the session, and this model recommends no item of the session, since no session of "
+            f"its log repeats one; name another item"
+        )
 
     def sub_sessions(chosen: Sequence[Set]) -> Samples:
         order = [np.array(sorted(one), dtype=np.int64) for one in chosen]

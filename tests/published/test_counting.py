@@ -229,5 +229,7 @@ def test_what_is_recommended_without_knowledge_is_popular_and_flagged(name: str)
     clicked = log.items.ids[:2].tolist()
     every = system.recommend(clicked, 100)
     assert not {one.item for one in every} & set(clicked)  # sessions repeat no item
+    with pytest.raises(InputError, match="no session of its log repeats one"):
+        system.explain(clicked, clicked[0])
     of_users_alone = name in ("tifu_knn", "up_cf")
     assert {one.why for one in every} == {"popular" if of_users_alone else "model"}
