@@ -20,6 +20,7 @@ import pandas as pd
 
 from graphmeta.errors import InputError, counted, printable
 from graphmeta.storage import write_bytes, write_json
+from graphmeta.storage.lock import LOCK_FILES
 
 COLUMNS = ("session", "rank", "item", "name", "score", "flag")
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -94,8 +95,9 @@ class Parts:
         with joined.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(joined, self.out)
-        for file in (*names, *(name.with_suffix(".json") for name in names), self.folder / "request.json"):
-            file.unlink(missing_ok=True)
+        for file in self.folder.iterdir():  # temporary files of killed runs too
+            if file.name not in LOCK_FILES:
+                file.unlink(missing_ok=True)
         return dict(counts)
 
     def _part(self, number: int) -> Path:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from graphmeta.errors import InputError
 
 _LOCK, _HOLDER = ".lock", ".writer.json"
+LOCK_FILES = (_LOCK, _HOLDER)
 
 
 @contextmanager
