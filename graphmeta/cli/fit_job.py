@@ -28,7 +28,7 @@ from graphmeta.evaluation.ranking import Result
 from graphmeta.plots import figures as plots
 from graphmeta.protocols import Bar
 from graphmeta.published.plan_checkpoint import drop
-from graphmeta.published.training_plan import Say, TrainedPlan, ignore, refit, request_of, train_plan
+from graphmeta.published.training_plan import Say, TrainedPlan, refit, request_of, train_plan
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, write_bytes, write_json
 from graphmeta.storage.versions import identity, new_version, whole_version
@@ -103,7 +103,7 @@ def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Out
     shipped, training = trained, split
     if job.plan.recipe.refit is not False and (job.rules.test or job.rules.valid):
         training = whole_log(log, job.rules)
-        shipped = refit(job.plan, trained, training.train, checkpoint, say=say, bar=bar, on_epoch=ignore)
+        shipped = refit(job.plan, trained, training.train, checkpoint, say=say, bar=bar)
     system = shipped.system
     if measured is not None and shipped is trained:
         system = measured.system

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,16 +150,15 @@ class Counting(System):
             return self.scorer().scores(query).to(self.device)
 
     def has_counts(self, samples: Samples, scores: Tensor) -> np.ndarray:
-        """Mask ``[S]`` of the samples for which it has counts: a score above 0, and for a baseline that
-        mixes users an earlier session. The others have popularity alone.
+        """Mask ``[S]`` of the samples for which it has counts: a score above 0, and if it reads users an earlier
+        session (or, unless it mixes users, a click). The others have popularity alone.
         """
         known = np.array((scores.amax(1) > 0).tolist(), dtype=bool)
-        if "owners" in self.keeps:
-            known &= np.zeros(len(samples), dtype=bool) if samples.earlier is None else samples.earlier.sessions > 0
-        elif self._reads_users:
-            some = np.zeros(len(samples), dtype=bool) if samples.earlier is None else samples.earlier.sessions > 0
-            known &= some | (samples.lengths > 0)
-        return known
+        if not self._reads_users:
+            return known
+        earlier = samples.earlier
+        has_history = np.zeros(len(samples), dtype=bool) if earlier is None else earlier.sessions > 0
+        return known & (has_history if "owners" in self.keeps else has_history | (samples.lengths > 0))
 
     @property
     def excludes_session(self) -> bool:
@@ -189,12 +187,8 @@ class Counting(System):
         ids = self.notes.get(_USERS) if self._users is None else self._users
         return notes if ids is None or not keep_histories else notes | {_USERS: ids}
 
-    def _extend_items(self, items: EntityTable) -> None:
-        self.items, self._scorer = self.items.joined(items), None
-        if self.histories is not None:
-            self.histories = replace(self.histories, items=self.items)
-        if self.events is not None:
-            self.events = np.concatenate([self.events, np.zeros(len(items), dtype=np.int64)])
+    def _extend_parts(self, items: EntityTable) -> None:
+        self._scorer = None  # counted again, with the new items, when it is needed
 
     def extra_repr(self) -> str:
         """The baseline."""

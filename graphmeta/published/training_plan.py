@@ -152,7 +152,14 @@ def train_plan(
 
 
 def refit(
-    plan: Plan, made: TrainedPlan, log: EventLog, checkpoint: Checkpoint, *, say: Say, bar: Bar, on_epoch: OnEpoch
+    plan: Plan,
+    made: TrainedPlan,
+    log: EventLog,
+    checkpoint: Checkpoint,
+    *,
+    say: Say,
+    bar: Bar,
+    on_epoch: OnEpoch = ignore,
 ) -> TrainedPlan:
     """Train a plan again from the start on a whole log: with the same recipes, and for each system as many epochs as
     were best on validation.

@@ -89,17 +89,21 @@ class System(SystemServing):
     def _extend_items(self, items: EntityTable) -> None:
         """Add items to this copy."""
         joined = self.items.joined(items)
-        if self.adaptation is not None and self.adaptation.tables:
-            raise InputError(
-                f"the adaptation changes {min(self.adaptation.tables)}, which has no rows for new items; leave "
-                f"tables out of its scope, or fit again on a log with the new items"
-            )
-        extend_items(self, joined, before=len(self.items))
+        self._extend_parts(joined)
         self.items = joined
         if self.histories is not None:
             self.histories = replace(self.histories, items=joined)
         if self.events is not None:
             self.events = np.concatenate([self.events, np.zeros(len(items), dtype=np.int64)])
+
+    def _extend_parts(self, items: EntityTable) -> None:
+        """Add rows for the items after its own to the parts that have a row for each."""
+        if self.adaptation is not None and self.adaptation.tables:
+            raise InputError(
+                f"the adaptation changes {min(self.adaptation.tables)}, which has no rows for new items; leave "
+                f"tables out of its scope, or fit again on a log with the new items"
+            )
+        extend_items(self, items, before=len(self.items))
 
     def notes_to_save(self, *, keep_histories: bool) -> dict[str, Any]:
         """The notes that a model folder holds."""

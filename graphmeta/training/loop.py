@@ -124,11 +124,9 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
 
 def _counted(system: System, log: EventLog, settings: Settings) -> Report:
     """Fit a system without weights by counting; its loss is 0, and there is nothing to resume."""
-    for part, name in ((log, "training"), (settings.valid, "validation")):
-        if isinstance(part, EventLog):
-            system.check(part, name)
+    statistics_log = _checked_logs(system, log, settings)
     began = time.perf_counter()
-    system.fit_statistics(settings.options.statistics_log or log)
+    system.fit_statistics(statistics_log)
     seconds, valid = time.perf_counter() - began, validation_queries(system, settings.valid, log)
     scores, metric = ({}, None) if valid is None else _validate(system.eval(), valid)
     return Report(0, 0.0, seconds, scores, best=True, metric=metric)
@@ -157,12 +155,18 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
     )
 
 
-def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Tasks:
-    """The training samples, after checks of system and logs, with fitted statistics."""
+def _checked_logs(system: System, log: EventLog, settings: Settings) -> EventLog:
+    """The log of the statistics, after a check that all logs have the system's indices."""
     statistics_log = settings.options.statistics_log or log
     for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
         if isinstance(part, EventLog):
             system.check(part, name)
+    return statistics_log
+
+
+def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Tasks:
+    """The training samples, after checks of system and logs, with fitted statistics."""
+    statistics_log = _checked_logs(system, log, settings)
     objective = settings.options.loss
     if objective is not None:
         if system.episodic and isinstance(objective, PositionLoss):
