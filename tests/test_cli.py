@@ -78,6 +78,22 @@ def plain(files: Path, out: Path, *options: str) -> list[str]:
     return ["fit", str(files), *COLUMNS, "--out", str(out), "--system", "sr_gnn", *SMALL, "--no-refit", *options]
 
 
+def of_users(files: Path, out: Path) -> list[str]:
+    """A ``fit`` of a log with users."""
+    return [
+        "fit",
+        str(files / "events.csv"),
+        *COLUMNS,
+        "--time",
+        "at",
+        "--user",
+        "uid",
+        "--out",
+        str(out),
+        "--no-refit",
+    ]
+
+
 def measured(out: Path) -> dict:
     """What ``metrics.json`` holds, but for the reports of the epochs."""
     document = json.loads((out / "metrics.json").read_text())
@@ -273,36 +289,12 @@ def test_recommend_follows_the_unknown_option(
 def about_users(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``fit`` writes for a system that looks at users alone."""
     out = tmp_path_factory.mktemp("users") / "out"
-    command = [
-        "fit",
-        str(files / "events.csv"),
-        *COLUMNS,
-        "--time",
-        "at",
-        "--user",
-        "uid",
-        "--out",
-        str(out),
-        "--no-refit",
-    ]
-    assert main([*command, *SMALL, "--system", "bpr_mf"]) == 0
+    assert main([*of_users(files, out), *SMALL, "--system", "bpr_mf"]) == 0
     return out
 
 
 def test_factors_are_learned_first(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    command = [
-        "fit",
-        str(files / "events.csv"),
-        *COLUMNS,
-        "--time",
-        "at",
-        "--user",
-        "uid",
-        "--out",
-        str(tmp_path),
-        "--no-refit",
-    ]
-    assert main([*command, *SMALL, "--system", "meta_cf_linear"]) == 0
+    assert main([*of_users(files, tmp_path), *SMALL, "--system", "meta_cf_linear"]) == 0
     assert "training the base model (bpr_fold_in)" in capsys.readouterr().err
     answers, _ = offered(capsys, str(tmp_path), "--session", "i1", "-k", "5")
     assert len(answers[0]) == 5

@@ -32,9 +32,7 @@ _FLAGS = {
 }
 
 
-def filters_of(
-    system: System, among: Sequence[str], exclude: Sequence[str], *, seen: bool, k: int | None = None
-) -> Filters:
+def filters_of(system: System, among: Sequence[str], exclude: Sequence[str], *, seen: bool) -> Filters:
     """The filters of ``--among`` and ``--exclude``, each a file of item ids, one per line, or COLUMN=VALUE.
 
     Values of one column are alternatives; files and columns must all allow an item.

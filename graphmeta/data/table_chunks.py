@@ -15,7 +15,7 @@ import pandas as pd
 from graphmeta.data.column_types.values import text
 from graphmeta.data.columns import column
 from graphmeta.data.read_options import ReadOptions, Table
-from graphmeta.data.table_files import readable, separator_of, suffix_of
+from graphmeta.data.table_files import readable, separator_of, suffix_of, with_names
 from graphmeta.errors import InputError
 
 
@@ -57,11 +57,8 @@ def _of_file(path: Path, table: Table, rows: int, kept: Callable[[str], bool] | 
     with readable(path, options):
         parquet = suffix_of(path) in (".parquet", ".pq")
         for frame in _parquet(path, rows, kept) if parquet else _text(path, table, rows, kept):
-            if not isinstance(frame.index, pd.RangeIndex):
-                raise InputError(f"{path}: row 1 has more fields than the header has names; name every column")
+            frame = with_names(frame, path, options)
             frame.index = pd.RangeIndex(begin, begin + len(frame))
-            if not options.header:
-                frame.columns = [str(number + 1) for number in range(frame.shape[1])]
             begin += len(frame)
             yield frame
     if begin == 0:

@@ -62,6 +62,15 @@ def _selected(frame: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
 def _parse(path: Path, options: ReadOptions) -> pd.DataFrame:
     with readable(path, options):
         frame = _parquet(path) if suffix_of(path) in (".parquet", ".pq") else _text_table(path, options)
+    return with_names(frame, path, options)
+
+
+def with_names(frame: pd.DataFrame, path: Path, options: ReadOptions) -> pd.DataFrame:
+    """The frame with a name for each column: numbers from 1 for a file without header.
+
+    Raises:
+        InputError: more fields in a row than the header has names.
+    """
     if not isinstance(frame.index, pd.RangeIndex):
         other = _other_separator(path, options)
         raise InputError(f"{path}: row 1 has more fields than the header has names; name every column{other}")
