@@ -13,6 +13,9 @@ retraining. ``import graphmeta as gm`` takes a few milliseconds: torch is import
 
 from importlib import import_module
 
+from graphmeta.processors import prepare
+
+prepare()
 __version__ = "0.2.0"
 
 # The module of each name. ``__init__.pyi`` declares the same names for editors and type checkers; a test compares them.

@@ -6,7 +6,6 @@ from collections import defaultdict
 
 # One thread: the tests' tensors are tiny, and two threads that wait for each other on a busy machine take minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # where a test asks for two, they do not wait for each other for long
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

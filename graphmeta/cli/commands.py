@@ -97,9 +97,6 @@ Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. User errors print one line and return code 2."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    # With long spin-waits, OpenMP threads are several times slower on a busy machine. After short ones, training is as
-    # fast as by default on an idle machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         with console.notes():
             code = app(args=given or ["--help"], prog_name="graphmeta", standalone_mode=False) or 0
