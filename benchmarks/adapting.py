@@ -8,7 +8,6 @@ Each figure of memory is the peak of a process of its own.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import pandas as pd
 import torch
 
 from benchmarks.steps import FLOOR, ITEMS, WIDTH, update
-from benchmarks.timing import Row, paired, row, sessions
+from benchmarks.timing import Row, paired, peak_mb, row, sessions
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
@@ -58,7 +57,7 @@ def meta_step(system: System, *, tasks: int = TASKS) -> Callable[[], None]:
 def cbml_table() -> list[Row]:
     """A step of CBML that adapts everything, the item table too, over one that adapts the prediction layer alone."""
     against = "x predictor only (lower is better)"
-    peaks = [cbml_memory(tasks) for tasks in SIZES]  # first, because a child process inherits this process's peak
+    peaks = [cbml_memory(tasks) for tasks in SIZES]
     ours, other = paired(*(meta_step(cbml(scope)) for scope in SCOPES.values()), rounds=15)
     return [row("cbml_table", ours / other, against, ours=TASKS / ours, other=TASKS / other, unit="tasks/s"), *peaks]
 
@@ -171,13 +170,9 @@ def inference(name: str) -> float:
     items, ptr = queries.flat()
     clicks = [items[begin:end].tolist() for begin, end in pairwise(ptr)]
     system.recommend_many(clicks[:1], 10)  # lazy imports do not count
-    before = _peak()
+    before = peak_mb()
     system.recommend_many(clicks, 10)
-    return _peak() - before
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_mb() - before
 
 
 def adapt_one() -> list[Row]:
@@ -208,7 +203,7 @@ def main() -> None:
     step = user_step(tasks=tasks, **of_users[arm]) if arm in of_users else meta_step(cbml(SCOPES[arm]), tasks=tasks)
     for _ in range(3):
         step()
-    print(_peak())
+    print(peak_mb())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.old_results import renamed
+from benchmarks.timing import peak_mb
 from graphmeta.evaluation.ranking import Result
 from graphmeta.storage import write_json
 from graphmeta.training.run import Report
@@ -55,9 +55,8 @@ def measured(result: Result) -> Row:
 
 def cost(seconds: float, *, cpu: float | None = None) -> Row:
     """Wall time (and CPU time of all threads) in seconds, and the peak memory of this process in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent = {} if cpu is None else {"cpu_s": round(cpu, 1), "threads": torch.get_num_threads()}
-    return {"wall_s": round(seconds, 1), **spent, "peak_mb": round(peak / 1024)}
+    return {"wall_s": round(seconds, 1), **spent, "peak_mb": round(peak_mb())}
 
 
 def epoch_row(report: Report) -> Row:

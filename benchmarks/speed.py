@@ -35,7 +35,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,7 +46,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 
 from benchmarks import adapting, steps
-from benchmarks.timing import Row, paired, row, sessions
+from benchmarks.timing import Row, paired, peak_mb, row, sessions
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.step import Gradient
@@ -243,8 +242,7 @@ def main() -> None:
 def measured(name: str) -> list[Row]:
     """A job's rows, with the peak memory of this process unless a row reports that of another."""
     found = JOBS[name]()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return [{"peak_mb": peak, **line} for line in found]
+    return [{"peak_mb": round(peak_mb()), **line} for line in found]
 
 
 def apart(name: str, threads: int) -> list[Row]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,3 +46,15 @@ def row(name: str, ratio: float, against: str, *, ours: float, other: float, uni
         "other": round(other, 1),
         "unit": unit,
     }
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, in MB.
+
+    On Linux by VmHWM, which begins anew with the program: ``ru_maxrss`` begins with that of the process it was started
+    from.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)

@@ -126,8 +126,9 @@ def test_a_support_loss_that_is_not_finite_names_the_task():
         system.losses(SAMPLES)
 
 
-@pytest.mark.parametrize("rows", [2, 100])
-def test_a_mean_of_softmaxes_is_that_of_dense_probabilities(rows):
+@pytest.mark.parametrize(("rows", "kept"), [(2, 0), (2, 400), (2, 2**20), (100, 2**20)])
+def test_a_mean_of_softmaxes_is_that_of_dense_probabilities(monkeypatch, rows, kept):
+    monkeypatch.setattr("graphmeta.nn.mean_softmax.KEPT", kept)  # 400: two blocks of four
     torch.manual_seed(0)
     query, vectors, bias, value = (torch.randn(*n, dtype=torch.float64) for n in ((7, 3), (11, 3), (11,), (5,)))
     pairs = Pairs(np.array([0, 2, 0, 2, 3, 3, 0]), np.array([0, 0, 1, 3, 3, 5, 6]))

@@ -530,23 +530,20 @@ def test_a_forged_document_is_refused_in_one_line(saved: Any, change: Any, told:
 
 
 MEMORY = """
-import resource, sys
+import sys
+from benchmarks.timing import peak_mb
 from graphmeta.errors import InputError
 from graphmeta.published.load import load
 
-def most():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
-
 load(sys.argv[1])
-before = most()
+before = peak_mb()
 try:
     load(sys.argv[2])
 except InputError as error:
-    print(int(most() - before), error)
+    print(int(peak_mb() - before), error)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs resource")
 def test_a_forged_document_costs_no_memory(saved: Any, tmp_path: Path) -> None:
     forged(saved, tmp_path / "good", lambda document: None)
     forged(saved, tmp_path / "huge", arguments(width=10_000_000, granularity="row"))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ from graphmeta.recommender import Encoded, Recommender
 from graphmeta.sampling.session_batch import without_targets
 from graphmeta.sampling.task_layout import split_tasks
 from graphmeta.sampling.tasks import TaskBatch
+
+if TYPE_CHECKING:
+    from graphmeta.adapt.budget import Activations
 
 
 class Adaptation(nn.Module):
@@ -92,8 +95,7 @@ class Adaptation(nn.Module):
         self.names: list[str] = []
         self.frozen: list[str] = []
         self.fallback = Fallback()
-        # By mode: rows of the measured tasks, and bytes per row.
-        self.activations: dict[tuple[bool, ...], tuple[int, float]] = {}
+        self.activations: dict[tuple[bool, ...], Activations] = {}  # by mode
         self.tables: frozenset[str] = frozenset()
         self.changes_states = True  # whether encoder states differ by task: something outside the head is adapted
 

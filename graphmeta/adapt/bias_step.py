@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphmeta.sampling.tasks import TaskBatch
 
 ITEM_BIAS = "head.item_bias"
+_OF_DOT = ("forward", "cross_entropy", "product_form")  # methods whose results are computed here from their parts
 
 
 def has_closed_form(
@@ -47,7 +48,7 @@ def has_closed_form(
         and isinstance(adaptation.support, WeighsSupport)
         and all(type(one) is SoftmaxLoss for one in (loss, objective or loss))
         and isinstance(head, Dot)
-        and (type(head).forward, type(head).cross_entropy) == (Dot.forward, Dot.cross_entropy)
+        and all(getattr(type(head), name) is getattr(Dot, name) for name in _OF_DOT)
         and type(recommender).forward is Recommender.forward
         and not any(part._forward_hooks or part._forward_pre_hooks for part in (recommender, head))
         and sum(one is head.item_bias for one in _every_parameter(recommender)) == 1
@@ -73,23 +74,32 @@ def after_bias_step(
     head, shared = recommender.head, tasks.shared
     assert isinstance(head, Dot) and head.item_bias is not None and shared is not None
     states, candidates = recommender.encode(tasks.query)
-    query, vectors, extra = head.product_form(states, tasks.query, candidates)
-    scores = plus(F.linear(query, vectors, head.item_bias), extra)
+    vectors = head.vectors(candidates)
+    query = head.query(states, tasks.query)
+    scores = plus(F.linear(query, vectors, head.item_bias), head.extra(tasks.query, query, vectors))
     if tasks.support is not None:
         with torch.set_grad_enabled(second_order):
-            gradient = _gradient(adaptation, recommender, tasks)
+            gradient = _gradient(adaptation, recommender, tasks, known=(candidates, vectors))
         change = adaptation.step.rate(ITEM_BIAS, 0) * gradient
         of_query = torch.from_numpy(shared.query_task).to(change.device)
         scores = scores - change.index_select(0, of_query)
     return scores if score else F.cross_entropy(scores, tasks.query["sample"].target, reduction="none")
 
 
-def _gradient(adaptation: Adaptation, recommender: Recommender, tasks: TaskBatch) -> Tensor:
-    """The gradient of each task's support loss to the item bias, ``[T, C]``; zero without support."""
+def _gradient(
+    adaptation: Adaptation, recommender: Recommender, tasks: TaskBatch, *, known: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The gradient of each task's support loss to the item bias, ``[T, C]``; zero without support.
+
+    Args:
+        known: the queries' candidates, and what the head has made of them.
+    """
     head, shared, batch, support = recommender.head, tasks.shared, tasks.support, adaptation.support
     assert isinstance(head, Dot) and shared is not None and batch is not None and isinstance(support, WeighsSupport)
     states, candidates = recommender.encode(batch)
-    query, vectors, extra = head.product_form(states, batch, candidates)
+    vectors = known[1] if candidates is known[0] else head.vectors(candidates)
+    query = head.query(states, batch)
+    extra = head.extra(batch, query, vectors)
     task, sample = (torch.from_numpy(part).to(query.device) for part in (shared.task, shared.sample))
     age = None if shared.age is None else torch.from_numpy(shared.age).to(vectors)
     weight = support.weights(task, shared.num_tasks, age).to(vectors.dtype)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 MIB = 2**20  # bytes
 BUDGET = 256 * MIB  # in training
 SCORING_BUDGET = 48 * MIB  # [S, C] scores are stored beside it
+
+
+class Activations(NamedTuple):
+    """Measured bytes of saved activations: ``each`` for one row of a task, of tasks of up to ``rows`` padded rows, and
+    ``fixed`` for any number of tasks (such as the normalised item table).
+    """
+
+    rows: int
+    each: float
+    fixed: float
 
 
 class _SavedTensor:
@@ -83,7 +93,7 @@ def counting(own: frozenset[int]) -> Iterator[Counter]:
         yield counter
 
 
-def split_by_cost(costs: np.ndarray, budget: int = BUDGET) -> list[slice]:
+def split_by_cost(costs: np.ndarray, budget: float = BUDGET) -> list[slice]:
     """Split tasks, in order, into few chunks within the budget; a chunk costs its size times its most expensive task.
 
     >>> split_by_cost(np.array([1, 1, 1, 4, 1]), budget=4)
@@ -101,16 +111,29 @@ def split_by_cost(costs: np.ndarray, budget: int = BUDGET) -> list[slice]:
 def measure(
     adaptation: Adaptation,
     recommender: Recommender,
-    tasks: TaskBatch,
+    tasks: Sequence[TaskBatch],
     loss: nn.Module,
     rows: int,
     *,
     score: bool = False,
 ) -> None:
-    """Measure the saved activations of these tasks, of at most ``rows`` padded rows each, for :func:`chunks`.
+    """Measure the saved activations of tasks of at most ``rows`` padded rows each, for :func:`chunks`.
 
     Runs them once on twins with a forked random state; nothing else is modified.
+
+    Args:
+        tasks: one task, and two, if there are as many: what both need is fixed.
     """
+    sizes = [_measured(adaptation, recommender, each, loss, score=score) for each in tasks]
+    each = sizes[0] if len(sizes) == 1 else max(sizes[1] - sizes[0], 0)
+    found = Activations(rows, each / max(rows, 1), max(sizes[0] - each, 0))
+    adaptation.activations[adaptation.mode(recommender, score)] = found
+
+
+def _measured(
+    adaptation: Adaptation, recommender: Recommender, tasks: TaskBatch, loss: nn.Module, *, score: bool
+) -> int:
+    """The most bytes that autograd keeps, and those of the answers."""
     own = Twin(recommender)
     model = own.module
     twin: Any = Twin(adaptation).module
@@ -124,30 +147,36 @@ def measure(
     ):
         most = adaptation.inner.peak_memory_progress
         answers = twin.run(model, tasks, loss, score=score, progress=most)
-    size = counter.peak + answers.numel() * answers.element_size()
-    adaptation.activations[adaptation.mode(recommender, score)] = rows, size / max(tasks.num_tasks * rows, 1)
+    return counter.peak + answers.numel() * answers.element_size()
 
 
 def chunks(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, *, score: bool = False) -> list[slice]:
     """Split tasks of these sizes, in order, into chunks that are adapted at once.
 
     The weights of a chunk (:meth:`Adaptation.memory <graphmeta.adapt.adaptation.Adaptation.memory>`), its saved
-    activations and padding need at most 256 MiB (48 MiB in scoring), unless it is a single task.
+    activations and padding need at most 256 MiB (48 MiB in scoring), unless it is a single task. What does not grow
+    with the tasks takes at most half of it, since a smaller chunk needs it too.
     """
     if adaptation.task_chunk is not None:
         return [slice(at, at + adaptation.task_chunk) for at in range(0, len(sizes), adaptation.task_chunk)]
-    return split_by_cost(_costs(adaptation, recommender, sizes, score), SCORING_BUDGET if score else BUDGET)
+    whole = SCORING_BUDGET if score else BUDGET
+    budget = max(whole - _known(adaptation, recommender, score).fixed, whole / 2)
+    return split_by_cost(_costs(adaptation, recommender, sizes, score), budget)
 
 
 def needs_measuring(adaptation: Adaptation, recommender: Recommender, rows: int, *, score: bool = False) -> bool:
     """Whether tasks of at least half as many padded rows have not been measured yet."""
     known = adaptation.activations.get(adaptation.mode(recommender, score))
-    return adaptation.task_chunk is None and (known is None or rows > 2 * known[0])
+    return adaptation.task_chunk is None and (known is None or rows > 2 * known.rows)
+
+
+def _known(adaptation: Adaptation, recommender: Recommender, score: bool) -> Activations:
+    return adaptation.activations.get(adaptation.mode(recommender, score), Activations(0, 0.0, 0.0))
 
 
 def _costs(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes, score: bool) -> np.ndarray:
-    """Bytes of each task ``[T]``."""
-    _, each = adaptation.activations.get(adaptation.mode(recommender, score), (0, 0.0))
+    """Bytes of each task ``[T]``, without what is fixed."""
+    each = _known(adaptation, recommender, score).each
     most, place = np.unique(sizes.support, return_inverse=True)
     own = np.array([adaptation.memory(1, int(support)) for support in most], dtype=np.float64)[place]
     return own + each * sizes.rows
@@ -158,7 +187,8 @@ def estimate(adaptation: Adaptation, recommender: Recommender, sizes: TaskSizes,
     largest = TaskSizes(*(np.repeat(part.max(), tasks) for part in (sizes.support, sizes.rows)))
     at_once = chunks(adaptation, recommender, largest)[0].stop
     support, (parameters, rows) = int(largest.support[0]), adaptation.sizes
-    size = at_once * _costs(adaptation, recommender, largest, False)[0] / MIB
+    known = _known(adaptation, recommender, False)
+    size = (known.fixed + at_once * _costs(adaptation, recommender, largest, False)[0]) / MIB
     measured = "" if adaptation.mode(recommender, False) in adaptation.activations else ", without activations"
     steps, changed = counted(adaptation.steps, "step"), counted(parameters, "adapted parameter")
     tables = f", {counted(rows, 'embedding row')}" if rows else ""

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 from graphmeta.nn.catalogue_softmax import ScoreTerm
 from graphmeta.nn.function import Function
 
+KEPT = 64 * 2**20  # bytes of probabilities kept for the backward pass
+
 
 class Pairs(NamedTuple):
     """Samples of groups: group ``group[n]`` has the sample ``sample[n]``; both ``[N]`` int64, sorted by sample."""
@@ -34,8 +36,9 @@ def mean_softmax(
 ) -> Tensor:
     """``Σ_n weight_n softmax(query_s(n) · vectors + bias + extra)`` of each group: one row ``[C]`` per group.
 
-    The probabilities of a sample are computed once, however many groups have it, in blocks of ``rows`` samples; only
-    one block is stored at a time, and the backward pass computes it again. Differentiable once.
+    The probabilities of a sample are computed once, however many groups have it, in blocks of ``rows`` samples. The
+    first blocks, up to 64 MiB, are kept for the backward pass; it computes the others again, one at a time.
+    Differentiable once.
 
     Args:
         pairs: the samples of each group; groups: their number, some of which may have none.
@@ -96,11 +99,14 @@ class _MeanSoftmax(Function):
         value: Tensor | None,
         plan: _Plan,
     ) -> Tensor:
-        ctx.plan = plan
+        ctx.plan, ctx.kept, room = plan, [], KEPT if any(ctx.needs_input_grad) else 0
         ctx.save_for_backward(query, vectors, weight, bias, place, value)
         total = vectors.new_zeros(plan.groups, len(vectors))
         for block in _blocks(plan, query, place):
             p = _probabilities(query, vectors, bias, (place, value), block)
+            room -= p.nbytes
+            if room >= 0:
+                ctx.kept.append(p)
             total.index_add_(0, block.groups, block.weights(weight) @ p)
         return total
 
@@ -114,15 +120,18 @@ class _MeanSoftmax(Function):
         to_weight = torch.zeros_like(weight) if needs[2] else None
         to_bias = torch.zeros_like(bias) if needs[3] else None
         to_value = torch.zeros_like(value) if needs[5] else None
+        kept = iter(ctx.kept)
         for block in _blocks(ctx.plan, query, place):
-            p = _probabilities(query, vectors, bias, (place, value), block)
+            p = next(kept, None)
+            if p is None:
+                p = _probabilities(query, vectors, bias, (place, value), block)
             of_groups = grad.index_select(0, block.groups)
             if to_weight is not None:
                 to_weight[block.own] = (of_groups @ p.t())[block.group, block.sample]
             if not (needs[0] or needs[1] or needs[3] or needs[5]):
                 continue
             of_scores = (block.weights(weight).t() @ of_groups).mul_(p)
-            of_scores -= p.mul_(of_scores.sum(1, keepdim=True))
+            of_scores.addcmul_(p, of_scores.sum(1, keepdim=True), value=-1)
             if to_query is not None:
                 to_query[block.samples] = of_scores @ vectors
             if to_vectors is not None:

@@ -136,9 +136,13 @@ class SystemScores(SystemInputs):
         """Measure the memory of the largest tasks, unless tasks of that size were measured before."""
         assert self.adaptation is not None
         if needs_measuring(self.adaptation, self.recommender, int(sizes.rows.max()), score=score):
-            few = np.argsort(-sizes.rows, kind="stable")[:2]
             loss = self.support_loss if score else self.loss
-            tasks = self._tasks(samples.take(few), share=self._shares_support(loss))
+            share, user = self._shares_support(loss), samples.query.user
+            largest = np.argsort(-sizes.rows, kind="stable")
+            # Two tasks of one user share support; tasks of two users do not.
+            other = largest[user[largest] != user[largest[0]]] if share and user is not None else largest[1:]
+            few = np.append(largest[:1], other[:1])
+            tasks = [self._tasks(samples.take(few[:number]), share=share) for number in range(1, len(few) + 1)]
             most = int(sizes.rows[few[0]])
             measure(self.adaptation, self.recommender, tasks, loss, most, score=score)
 

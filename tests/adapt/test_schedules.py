@@ -108,8 +108,8 @@ def test_memory_is_measured_where_a_batch_takes_the_most(order):
     for inner in (None, {"multi_step": 0.75}):
         system = made(inner=inner, order=order, steps=3)
         system.parts(samples)
-        ((_, each),) = system.adaptation.activations.values()
-        found.append(each)
+        (measured,) = system.adaptation.activations.values()
+        found.append(measured.each)
     assert found[1] > 1.05 * found[0]
 
 

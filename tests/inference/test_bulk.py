@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import resource
 import subprocess
 import sys
 import textwrap
@@ -331,23 +330,23 @@ def test_memory_does_not_grow_with_the_file(system, tmp_path):
             for at in range(5):
                 file.write(f"visit {session},{random.choice(20)},{1e9 + session + at},u{session % 999}\n")
     script = """
-        import resource, sys
+        import sys
         import graphmeta as gm
+        from benchmarks.timing import peak_mb
         import graphmeta.inference.bulk, pandas, pyarrow.parquet
         folder = sys.argv[1]
         system = gm.load(folder + "/model")
         system.recommend(["i1"], 3)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mb()
         file = gm.SessionFile(folder + "/in.csv", "sku", session="visit", time="at", user="who")
         gm.recommend_file(system, file, folder + "/out.parquet", 10)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        print(peak_mb() - before)
     """
     out = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, check=True
     )
-    assert int(out.stdout) < 300 * 1024  # KiB
+    assert 0 < float(out.stdout) < 300  # MB
     assert pd.read_parquet(tmp_path / "out.parquet", columns=["session"])["session"].nunique() == 200_000
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
 
 # on the command line
