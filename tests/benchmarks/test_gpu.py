@@ -13,7 +13,8 @@ def test_every_measurement_is_taken(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
     assert sum(name.startswith("same as the CPU") for name in rows) == 8
-    assert {"sr_gnn step", "adapt_one"} < rows.keys()
+    assert {"sr_gnn step", "adapt_one", "adapt_many, 2 at once", "waits, order 1", "waits, order 2"} < rows.keys()
+    assert 0 <= rows["time to accuracy, niser"]["mrr@20"] <= 1
     updates = [row for name, row in rows.items() if name.startswith("meta-update")]
     assert len(updates) == 2 * 2 * len(gpu.TINY.tasks)
     for row in updates:
