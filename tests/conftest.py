@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 # One thread: the tests' tensors are tiny, and two threads that wait for each other on a busy machine take minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,13 +27,18 @@ graphmeta.datasets.complete_journey = datasets.complete_journey
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
-    """Mark as slow what ``covering`` and ``by_kind`` leave to `make slow`."""
-    cases = defaultdict(list)
+    """Mark as slow what ``first``, ``covering`` and ``by_kind`` leave to `make slow`."""
+    cases, seen = defaultdict(list), Counter()
     for item in items:
         if not hasattr(item, "callspec") or item.get_closest_marker("slow"):
             continue
         if item.get_closest_marker("by_kind") and item.callspec.params["name"] in CATALOGUE.keys() - KINDS:
             item.add_marker(pytest.mark.slow)
+        elif mark := item.get_closest_marker("first"):
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if seen[name] > mark.args[0]:
+                item.add_marker(pytest.mark.slow)
         elif mark := item.get_closest_marker("covering"):
             of = mark.kwargs.get("of")
             cases[item.nodeid.partition("[")[0]].append((item, of(**item.callspec.params) if of else values_of(item)))

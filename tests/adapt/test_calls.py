@@ -153,6 +153,7 @@ BY_SIZE = {
 
 
 @pytest.mark.parametrize("factory", BY_SIZE.values(), ids=BY_SIZE)
+@pytest.mark.first(4)
 def test_scores_do_not_depend_on_the_number_of_tasks(factory):
     """3, 4, 5, 10, 25 and 50 sessions together, of three clicks each: the sizes meet those of the encoder."""
     system = system_of(made(factory))

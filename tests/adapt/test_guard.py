@@ -417,6 +417,7 @@ def stacks_alive():
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.covering
 def test_a_call_leaves_no_tensor_alive(order, fails):
     """Without the collector, which does not see a cycle through an autograd graph."""
     call = (lambda m, h: torch.tanh(m.linear(h).roll(1, 0)) @ m.other.weight) if fails else None

@@ -83,6 +83,7 @@ def test_no_step_waits(case, waits):
 
 @pytest.mark.covering(of=parts)
 @pytest.mark.parametrize("case", ALONE, ids=called)
+@pytest.mark.first(6)
 def test_no_step_of_a_task_alone_waits(case, waits):
     run(*case, stacked=False)
     assert not waits.found, "\n".join(map(str, waits.found))

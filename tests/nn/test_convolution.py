@@ -175,6 +175,7 @@ def test_a_longer_neighbour_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
+@pytest.mark.first(1)
 def test_it_keeps_the_contract_of_an_encoder_in_the_stacked_engine(name):
     report = check_encoder(CAUSAL[name], width=WIDTH)
     assert report.ok, str(report)

@@ -161,6 +161,7 @@ def test_scores_do_not_depend_on_the_batch():
         lambda width: SplitEncoders(Blend(SelfAttentionStack(width // 2)), GatedSessionGraph(width // 2)),
     ],
 )
+@pytest.mark.first(2)
 def test_encoders_keep_the_contract(factory):
     report = check_encoder(factory)
     assert report.ok, str(report)

@@ -329,6 +329,7 @@ def test_candidates_of_large_catalogues_are_near_own_and_popular_items(system, m
 
 
 @pytest.mark.parametrize("every", [4096, 5])
+@pytest.mark.first(1)
 def test_proposed_candidates_estimate_the_full_softmax(system, monkeypatch, every):
     """With all items proposed the loss is the full softmax; the sum over sampled ones is right on average. Both hold
     in a large catalogue too, where items that are no candidates have no value."""

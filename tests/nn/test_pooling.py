@@ -96,6 +96,7 @@ def test_side_by_side_each_reads_the_whole_vector():
         lambda width: ConcatenatedEncoders(Recurrent(width, width), UserStates(4, width)),
     ],
 )
+@pytest.mark.first(1)
 def test_they_keep_the_contract_of_an_encoder(factory):
     report = check_encoder(factory, width=4)
     assert report.ok, str(report)

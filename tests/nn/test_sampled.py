@@ -115,6 +115,7 @@ PROPOSALS = {
 
 
 @pytest.mark.parametrize("name", PROPOSALS)
+@pytest.mark.first(2)
 def test_the_sum_over_other_items_is_estimated_without_bias(name):
     """The mean of ``Σ n_j exp(s_j) / E[n_j]`` over samples is the catalogue's, within five standard errors."""
     head, states, batch, candidates = parts(size=3)

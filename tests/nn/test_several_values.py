@@ -138,7 +138,8 @@ def test_the_session_graph_has_a_node_per_sample_and_value(name: str) -> None:
     torch.testing.assert_close(encoder(x, batch), wanted)
 
 
-@pytest.mark.parametrize("name", ["mean", pytest.param("attention", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mean", "attention"])
 def test_the_encoder_keeps_its_contract(name: str) -> None:
     known = check_log().items.categories
     report = check_encoder(lambda width: HeteroSession(width, known, messages=MESSAGES[name]), width=4)

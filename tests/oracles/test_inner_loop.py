@@ -90,6 +90,7 @@ def around_sr_gnn(order, steps, inner, clip=float("inf")):
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.covering
 def test_maml_with_rates_by_parameter(order, steps):
     system, w, oracle = around_sr_gnn(order, steps, None)
     check(system, oracle, w)
@@ -111,6 +112,7 @@ def test_maml_trained_at_every_step_first_order_first():
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("learned", [False, "per group"])
+@pytest.mark.covering
 def test_cbml_is_held_near_the_gated_start(order, learned):
     options = {"layers": 1, "dropout": 0.0}
     inner = {"clip": 1.0, "proximal": 0.4, "multi_step": 1.0}

@@ -49,6 +49,7 @@ def training_loss(system: System, samples: Samples) -> float:
 @pytest.mark.filterwarnings("ignore:.*statistics_log=")
 @pytest.mark.filterwarnings("ignore:personal_reranker ignores item columns")  # department and brand
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.by_kind
 def test_it_learns_on_the_bundled_dataset(name, baskets):
     system = untrained(name, baskets.train)
     samples = system.training_samples(baskets.train).take(slice(0, 100))

@@ -160,6 +160,7 @@ LONG = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in CATALOGUE]
 )
+@pytest.mark.by_kind
 def test_no_option_is_ignored(name: str) -> None:
     assert ignored(name) == []
 
