@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS := .venv/.docs
 
-.PHONY: demo test slow mutants lint types audit bench clean
+.PHONY: demo test slow docs mutants lint types audit bench clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -12,8 +13,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-slow: $(STAMP)
+slow: $(DOCS)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+# The site, in out/site; open out/site/index.html. A link that leads nowhere is an error.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Small changes of the code that a test should notice.
 mutants: $(STAMP)
@@ -43,4 +48,8 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[cli,plots,serve,text,tune,test,dev]'
+	touch $@
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

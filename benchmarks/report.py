@@ -1,9 +1,10 @@
-"""Write RESULTS.md from the files in ``benchmarks/results``.
+"""Write RESULTS.md and the README's table of results from the files in ``benchmarks/results``.
 
     python -m benchmarks.report
 
-Every figure in a table comes from a result file, and every result file from the command listed below the table. Rows
-that differ in the seed only are merged into one, with mean and standard deviation.
+The sections of each data set are pages of the site (:mod:`benchmarks.pages`). Every figure comes from a result file, and
+every result file from a command (:mod:`benchmarks.command`). Rows that differ in the seed only are merged into one,
+with mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from benchmarks.rows import (
     spread,
 )
 from benchmarks.stream_report import stream_section
+from benchmarks.summary import readme_table, summary
 from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
 from benchmarks.users_report import users_section
 from graphmeta.published.catalogue import CATALOGUE
@@ -54,30 +56,52 @@ SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR
 
 
 def main() -> None:
-    """Write the file."""
-    (HERE.parent / "RESULTS.md").write_text(report(results()))
+    """Write the files."""
+    rows, readme = results(), HERE.parent / "README.md"
+    (HERE.parent / "RESULTS.md").write_text(summary(rows))
+    readme.write_text(with_table(readme.read_text(), readme_table(rows)))
+
+
+def with_table(text: str, lines: list[str]) -> str:
+    """A text with these lines between its marks ``<!-- results -->`` and ``<!-- end of results -->``.
+
+    >>> with_table("a\\n<!-- results -->\\nold\\n<!-- end of results -->\\nb", ["new"])
+    'a\\n<!-- results -->\\nnew\\n<!-- end of results -->\\nb'
+    """
+    first, end = "<!-- results -->\n", "<!-- end of results -->"
+    before, _, rest = text.partition(first)
+    _, _, after_table = rest.partition(end)
+    return before + first + "\n".join([*lines, ""]) + end + after_table
 
 
 def report(rows: list[Row]) -> str:
-    """The whole page."""
+    """All sections in one text."""
+    return "\n".join([HEAD, (HERE / "findings.md").read_text(), *book(rows).values()])
+
+
+def book(rows: list[Row]) -> dict[tuple[str, str], str]:
+    """The section of each data set and protocol, in the order of ``TITLES``.
+
+    Raises:
+        SystemExit: rows of a data set and protocol without a title.
+    """
     published = published_figures()
-    parts = [HEAD, (HERE / "findings.md").read_text()]
+    if unknown := {(row["dataset"], row["protocol"]) for row in rows} - TITLES.keys():
+        raise SystemExit(f"no title for {sorted(unknown)}; add it to TITLES")
+    found = {}
     for key, title in TITLES.items():
         chosen = [row for row in rows if (row["dataset"], row["protocol"]) == key and not only_raced(row)]
         if key[1] == "race":
             chosen = raced([row for row in rows if row["dataset"] == key[0]])
         if chosen and "mse" in chosen[0].get("metrics", {}):
-            parts.append(cross_domain_section(title, chosen))
+            found[key] = cross_domain_section(title, chosen)
         elif chosen and "scenarios" in chosen[0]:
-            parts.append(ratings_section(title, chosen, published.get(key[0], {}).get(key[1], {})))
+            found[key] = ratings_section(title, chosen, published.get(key[0], {}).get(key[1], {}))
         elif chosen and key[1] in SECTIONS:
-            parts.append(SECTIONS[key[1]](title, chosen, TEXTS.get(key, "")))
+            found[key] = SECTIONS[key[1]](title, chosen, TEXTS.get(key, ""))
         elif chosen:
-            parts.append(section(title, chosen, published.get(key[0], {}).get(key[1], {})))
-    unknown = {(row["dataset"], row["protocol"]) for row in rows} - TITLES.keys()
-    if unknown:
-        raise SystemExit(f"no title for {sorted(unknown)}; add it to TITLES")
-    return "\n".join(parts)
+            found[key] = section(title, chosen, published.get(key[0], {}).get(key[1], {}))
+    return found
 
 
 def section(title: str, rows: list[Row], published: dict[str, dict[str, float]]) -> str:

@@ -146,9 +146,9 @@ def spread(values: Sequence[float], digits: int = 2, *, unit: float = 100) -> st
 
 
 def commands(rows: Iterable[Row]) -> list[str]:
-    """The commands and their commits, in a collapsed block."""
-    lines = [f"{row['command']}  # {row['commit']}" for row in rows]
-    return ["<details><summary>Commands</summary>\n", "```", *lines, "```", "</details>", ""]
+    """A line with the command that prints the commands of these rows (:mod:`benchmarks.command`)."""
+    places = dict.fromkeys(f"{row['dataset']}/{row['protocol']}" for row in rows)
+    return [*(f"Commands of the rows: `python -m benchmarks.command {place}`" for place in places), ""]
 
 
 def by_variant(rows: list[Row]) -> list[list[Row]]:

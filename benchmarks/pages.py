@@ -1,0 +1,81 @@
+"""The results pages of the site: one for each data set, and the rows of one system across all of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from statistics import mean
+
+from benchmarks.labels import label, special
+from benchmarks.report import book
+from benchmarks.rows import CUTS, Row, by_variant, results, spread
+
+DATA = {
+    "diginetica": "Diginetica",
+    "yoochoose1_64": "Yoochoose 1/64",
+    "complete_journey": "The Complete Journey (bundled)",
+    "tafeng": "Ta-Feng",
+    "movielens1m": "MovieLens-1M",
+    "melu_ml1m": "MovieLens-1M ratings (MeLU's split)",
+    "metahin_ml1m": "MovieLens-1M ratings (MetaHIN's split)",
+    "metahin_dbook": "Douban books",
+    "amazon_beauty": "Amazon Beauty",
+    "amazon_cell": "Amazon Cell Phones",
+    "musical_instruments": "Amazon Musical Instruments",
+    "planted": "Synthetic reviews",
+    "eshop_clothing": "A clothing shop",
+    "yoochoose_times": "Yoochoose with times",
+}
+METRICS = {  # what a row shows, by protocol; of the others, Hit and MRR at the protocol's cut
+    "next-basket": {"Recall@10": "recall@10", "NDCG@10": "ndcg@10"},
+    "stream": {"sampled Recall@20": "hit@20", "NDCG@20": "ndcg@20"},
+    "metacf": {"Hit@10": "hit@10", "NDCG@10": "ndcg@10"},
+}
+
+
+@cache
+def titles() -> dict[str, str]:
+    """The titles of the pages, by data set; data sets without rows are left out."""
+    known = {row["dataset"] for row in results()}
+    return {name: DATA.get(name, name) for name in [*DATA, *sorted(known - DATA.keys())] if name in known}
+
+
+@cache
+def pages() -> dict[str, str]:
+    """The Markdown of each page, by data set."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for (dataset, _), section in book(results()).items():
+        parts[dataset].append(section)
+    rules = "Rules, and what the columns are: [all results](index.md).\n"
+    return {name: "\n".join([f"# {title}\n", rules, *parts[name]]) for name, title in titles().items()}
+
+
+@cache
+def figures_of(system: str) -> list[tuple[str, str, str, str, int]]:
+    """A system's rows: data set, protocol, label, figures and number of seeds."""
+    found = []
+    for runs in by_variant(results(system=system)):
+        first = runs[0]
+        if shown := figures(runs):
+            run = label(first, special(runs)).removeprefix(system).strip(" ()") or "–"
+            found.append((first["dataset"], first["protocol"], run.replace("|", "/"), shown, len(runs)))
+    order = list(titles())
+    return sorted(found, key=lambda row: (order.index(row[0]), row[1]))
+
+
+def figures(runs: list[Row]) -> str:
+    """The main figures of a variant, with their deviation over seeds."""
+    first = runs[0]
+    if "scenarios" in first:
+        errors = {
+            name: mean(run["scenarios"][name]["metrics"]["mae"] for run in runs) for name in first["scenarios"]
+        }
+        return "MAE " + ", ".join(f"{name} {value:.4f}" for name, value in errors.items())
+    known = first.get("metrics", {})
+    if "mse" in known:
+        return f"MSE {spread([run['metrics']['mse'] for run in runs], 4, unit=1)}"
+    cut = CUTS.get(first["protocol"], 20)
+    columns = METRICS.get(first["protocol"], {f"Hit@{cut}": f"hit@{cut}", f"MRR@{cut}": f"mrr@{cut}"})
+    return ", ".join(
+        f"{title} {spread([run['metrics'][name] for run in runs])}" for title, name in columns.items() if name in known
+    )

@@ -1,0 +1,61 @@
+"""The reference of the site: the public names of ``graphmeta``, grouped, each from its docstring."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import graphmeta
+
+GROUPS = {
+    "data": ("Data", ["EventLog", "EntityTable", "ReadOptions", "Inactivity", "ActionWeights", "build_graph"]
+             + ["split_by_time", "split_by_user", "split_by_item"]),
+    "sampling": ("Samples, tasks, sub-graphs", ["prefixes", "last_clicks", "session_batch", "SubgraphSampler", "Tasks"]
+                 + ["UserHistories", "UserTasks"]),
+    "systems": ("Systems and adaptations", ["Recommender", "System", "Adaptation", "Scope", "Gradient", "LearnedRates"]
+                + ["build", "systems", "load", "rollback", "check_encoder", "InputError"]),
+    "training": ("Training", ["fit", "train", "TrainOptions", "TrainingRecipe", "Adam", "Callback"]),
+    "evaluation": ("Evaluation", ["evaluate", "evaluate_next_basket"]),
+    "inference": ("Recommendations for files", ["recommend_file", "recommend_log", "SessionFile"]),
+}  # fmt: skip
+PACKAGES = {"nn": "gm.nn", "datasets": "gm.datasets", "plots": "gm.plots", "metrics": "gm.metrics"}
+VALUES = {"NEXT", "OF", "FULL_SOFTMAX", "__version__"}
+
+
+def navigation() -> list[dict[str, str]]:
+    """The pages and their titles."""
+    titles = {name: title for name, (title, _) in GROUPS.items()} | PACKAGES
+    return [{title: f"reference/{name}.md"} for name, title in titles.items()]
+
+
+def pages() -> dict[str, str]:
+    """The Markdown of each page, by its path."""
+    homes: dict[str, str] = vars(graphmeta)["_HOME"]
+    left = set(graphmeta.__all__) - {name for _, names in GROUPS.values() for name in names} - PACKAGES.keys() - VALUES
+    new = {"new": ("More", sorted(left))} if left else {}
+    found = {}
+    for page, (title, names) in (GROUPS | new).items():
+        found[f"reference/{page}.md"] = written(title, [defined(homes[name], name) for name in names])
+    for page, title in PACKAGES.items():
+        package: Any = getattr(graphmeta, page)
+        names = getattr(package, "__all__", None) or [
+            name for name, value in vars(package).items()
+            if inspect.isroutine(value) and value.__module__ == package.__name__ and not name.startswith("_")
+        ]  # fmt: skip
+        objects = [(name, getattr(package, name)) for name in names]
+        found[f"reference/{page}.md"] = written(
+            title, [defined(value.__module__, name) for name, value in objects if hasattr(value, "__module__")]
+        )
+    return found
+
+
+def defined(module: str, name: str) -> str:
+    """Where a name is defined, beyond re-exports."""
+    value = getattr(importlib.import_module(module), name)
+    return f"{getattr(value, '__module__', module)}.{getattr(value, '__qualname__', name)}"
+
+
+def written(title: str, names: list[str]) -> str:
+    """A page of directives of mkdocstrings."""
+    return "\n\n".join([f"# {title}", *(f"::: {name}" for name in dict.fromkeys(names))]) + "\n"

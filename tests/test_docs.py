@@ -1,0 +1,110 @@
+"""The site: every block of code runs, links and pictures exist, and pages are made for all systems and data sets."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import graphmeta as gm
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+# Run by tests of their own; docs/api.md by test_front_door.py. Layers and serving have no Python.
+RUN = [page for page in PAGES if page.startswith(("guides/", "concepts/")) or page in ("quickstart.md", "onepage.md")]
+BLOCK = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```", re.M | re.S)
+# Not run: they install, build, download, serve until they are stopped, or take long.
+LONG = ("pip ", "git ", "make ", "python -m ", "graphmeta serve", "MAX_JOBS", "curl", "docker", "export ")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and text of each block of code of a page."""
+    return BLOCK.findall((DOCS / page).read_text())
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_blocks_have_a_language_and_what_is_not_run_cannot_be(page: str) -> None:
+    for kind, text in blocks(page):
+        assert kind in {"python", "bash", "console", "text"}, text
+        if kind == "python":
+            compile(text, page, "exec")
+        if kind == "console":
+            lines = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
+            assert all(re.sub(r"^\w+=\S+ ", "", line).startswith(LONG) or line.startswith(LONG) for line in lines), text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN)
+def test_every_block_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order and in one folder, with small files of the names that the pages use."""
+    monkeypatch.chdir(tmp_path)
+    write_files()
+    small(monkeypatch)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for kind, text in blocks(page):
+        if kind == "python":
+            exec(compile(text, page, "exec"), names)
+        elif kind == "bash":
+            shell(text)
+
+
+def shell(text: str) -> None:
+    """Run the commands of a block with this interpreter."""
+    program = f"graphmeta() {{ {sys.executable} -m graphmeta \"$@\"; }}\nset -e\n{text}"
+    ran = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the bundled dataset is enough to run every line."""
+    weeks = gm.datasets.complete_journey()
+    weeks = weeks.before(float(weeks.starts[2500]))
+    part = weeks.of_sessions(weeks.session_user % 3 == 0)
+    monkeypatch.setattr(gm.datasets, "complete_journey", lambda: part)
+
+
+def write_files() -> None:
+    """Visits that walk a ring of 30 items; five more items have no event."""
+    visit, step = np.repeat(np.arange(240), 5), np.tile(np.arange(5), 240)
+    start = np.random.default_rng(0).integers(0, 30, 240)[visit]
+    frame = pd.DataFrame(
+        {
+            "visit": [f"v{n}" for n in visit],
+            "sku": [f"sku{n}" for n in (start + step) % 30],
+            "at": pd.Timestamp("2026-01-01") + pd.to_timedelta(3600 * visit + 60 * step, unit="s"),
+            "who": np.array(["anna", "ben", "cara"])[visit % 3],
+        }
+    )
+    frame[visit < 200].to_csv("clicks.csv", index=False)
+    frame[visit >= 200].to_csv("tomorrow.csv", index=False)
+    items = {"sku": [f"sku{n}" for n in range(35)], "category": [f"c{n % 5}" for n in range(35)]}
+    pd.DataFrame({**items, "brand": [f"b{n % 4}" for n in range(35)]}).to_csv("products.csv", index=False)
+    Path("in_stock.txt").write_text("\n".join(f"sku{n}" for n in range(20)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_and_pictures_exist(page: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (DOCS / page).read_text(), flags=re.M | re.S)
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    made = ("catalogue/", "results/", "reference/", "../catalogue/", "../results/", "../reference/", "data.md")
+    for target in targets:
+        if not re.match(r"[a-z]+:", target) and not target.startswith(made):
+            assert (DOCS / page).parent.joinpath(target).exists(), f"{page}: {target}"
+    for alternative, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
+        assert len(alternative) > 20, f"{page}: {target} has no text for readers who do not see it"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_asks_no_other_host(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 100
+    loaded = re.compile(r"<(?:script|img|iframe)[^>]+src=\"?(https?:[^\"> ]+)|<link[^>]+rel=\"?(?:stylesheet|preconnect|icon)[^>]+href=\"?(https?:[^\"> ]+)")
+    assert [(page.name, found) for page in pages for found in loaded.findall(page.read_text())] == []
