@@ -1,8 +1,8 @@
 """Print the commands of rows of results, with their commits and dates.
 
-    python -m benchmarks.command benchmarks/results/diginetica/cbml/cbml/seed0.json
-    python -m benchmarks.command diginetica/sr-gnn            # all rows of a data set under a protocol
-    python -m benchmarks.command diginetica/sr-gnn/niser      # those of a system
+python -m benchmarks.command benchmarks/results/diginetica/cbml/cbml/seed0.json
+python -m benchmarks.command diginetica/sr-gnn            # all rows of a data set under a protocol
+python -m benchmarks.command diginetica/sr-gnn/niser      # those of a system
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ def figures(runs: list[Row]) -> str:
     """The main figures of a variant, with their deviation over seeds."""
     first = runs[0]
     if "scenarios" in first:
-        errors = {
-            name: mean(run["scenarios"][name]["metrics"]["mae"] for run in runs) for name in first["scenarios"]
-        }
+        errors = {name: mean(run["scenarios"][name]["metrics"]["mae"] for run in runs) for name in first["scenarios"]}
         return "MAE " + ", ".join(f"{name} {value:.4f}" for name, value in errors.items())
     known = first.get("metrics", {})
     if "mse" in known:

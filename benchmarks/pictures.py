@@ -1,4 +1,4 @@
-"""Draw the pictures of RESULTS.md from the files in ``benchmarks/results``.
+"""Draw the pictures of the results pages from the files in ``benchmarks/results``.
 
     python -m benchmarks.pictures
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from statistics import stdev
 
 from matplotlib.axes import Axes
 
 from benchmarks.labels import within
-from benchmarks.rows import CONTEXT, CUTS, Row, after, picture, results
+from benchmarks.rows import CONTEXT, CUTS, Row, after, picture, published_figures, results, variant
 from graphmeta.plots import figures as plots
+from graphmeta.published.catalogue import CATALOGUE
 
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION, plots.INK)
 DRAWN = ("sr-gnn", "cbml", "asars")  # protocols
@@ -46,34 +48,41 @@ def adapts(row: Row) -> bool:
 
 
 def compared(rows: list[Row], cut: int, path: Path) -> None:
-    """MRR against minutes of training, and by context length for the best systems."""
-    measure, start, rows = f"mrr@{cut}", makers(rows), best(rows, cut)
-    drawn = plots.figure(11, 4.5)
+    """MRR against minutes of training with the published figures, and by context length for the best systems."""
+    measure, start, whole = f"mrr@{cut}", makers(rows), rows
+    rows = best(rows, cut)
+    drawn = plots.figure(14, 4.8)
     left, right = drawn.subplots(1, 2)
     points = [(max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]) for row in rows]
-    for row, point, height in zip(rows, points, heights(points), strict=True):
-        learned = row["history"] or warm_start(row)
-        left.plot(*point, "o", color=plots.BLUE if learned else plots.ORANGE, ms=5)
-        left.text(1.1 * point[0], height, row["system"], fontsize=7)
+    for kind, colour in ((True, plots.BLUE), (False, plots.ORANGE)):
+        some = [at for at, row in enumerate(rows) if bool(row["history"] or warm_start(row)) == kind]
+        bars = [deviation(rows[at], whole, measure) for at in some]
+        place = [points[at][0] for at in some], [points[at][1] for at in some]
+        left.errorbar(*place, bars, fmt="o", ms=5, color=colour, capsize=2, label="trained" if kind else "counted")
+    theirs = published_figures().get(rows[0]["dataset"], {}).get(rows[0]["protocol"], {})
+    marks = [(x, 100 * theirs[row["system"]][measure]) for row, (x, _) in zip(rows, points, strict=True)
+             if row["system"] in theirs]  # fmt: skip
+    if marks:
+        left.plot(*zip(*marks, strict=True), "x", color=plots.VERMILION, ms=7, label="published")
     left.set_xscale("log")
-    left.margins(x=0.2)
-    titled(left, f"MRR@{cut}, best run of each system (orange: not trained)", "training minutes, on two shared cores")
+    first = rows[0]["system"] if rows[0]["system"] in CATALOGUE else "a meta-learner"
+    titled(left, f"{first} is first in MRR@{cut}; best run of each system", "training minutes, on two shared cores")
+    shown = [at for at, (_, y) in enumerate(points) if y > 0.5 * points[0][1]]
+    left.set_ylim(0.9 * min(y for at in shown for y in [points[at][1]]), 1.05 * points[0][1])
+    plots.labels_beside(left, [points[at] for at in shown], [rows[at]["system"] for at in shown])
+    left.legend(frameon=False, fontsize=8, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.06))
     for row, colour in zip(rows[: len(COLOURS)], COLOURS, strict=False):
         found = {n: s for n, s in row["slices"][CONTEXT].items() if s["samples"]}
         right.plot(list(found), [100 * s[measure] for s in found.values()], "o-", color=colour, label=row["system"])
     titled(right, f"MRR@{cut} by context length, best {min(len(rows), len(COLOURS))} systems", "clicks observed")
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     plots.save(drawn, path)
 
 
-def heights(points: list[tuple[float, float]], apart: float = 0.035) -> list[float]:
-    """Heights of the labels of these points (minutes, %), moved up where labels would overlap."""
-    gap = apart * max(max(value for _, value in points) - min(value for _, value in points), 1e-9)
-    found: dict[int, float] = {}
-    for at in sorted(range(len(points)), key=lambda at: points[at][1]):
-        near = [height for other, height in found.items() if 0.15 < points[at][0] / points[other][0] < 6.5]
-        found[at] = max([points[at][1] + gap / 4, *(height + gap for height in near)])
-    return [found[at] for at in range(len(points))]
+def deviation(row: Row, rows: list[Row], measure: str) -> float:
+    """The standard deviation over the seeds of a row's variant, in percent; 0 for one seed."""
+    runs = [100 * one["metrics"][measure] for one in rows if variant(one) == variant(row)]
+    return stdev(runs) if len(runs) > 1 else 0.0
 
 
 def gains(rows: list[Row], path: Path) -> None:
@@ -91,9 +100,9 @@ def gains(rows: list[Row], path: Path) -> None:
         axes.plot(gain, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
     axes.set_yticks(range(len(added)), [named(row) for row, _ in added], fontsize=8)
     axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
-    titled(axes, "Gain of meta-learners over their base", "points of MRR@5, by context length")
+    titled(axes, "Adapting gains less, the better the base", "points of MRR@5 over the base, by context length")
     axes.set_ylabel("")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     plots.save(drawn, path)
 
 

@@ -136,17 +136,21 @@ def race_section(title: str, rows: list[Row], text: str) -> str:
 
 def draw(rows: Sequence[Row], dataset: str) -> None:
     """Draw P@20 and MRR@20 against minutes of training, with the published figures."""
-    drawn = plots.figure(10, 4)
+    drawn = plots.figure(13, 4.4)
     for axes, metric, title in zip(drawn.subplots(1, 2), ("hit@20", "mrr@20"), ("P@20", "MRR@20"), strict=True):
         for colour, (system, own) in zip(COLOURS, grouped(rows).items(), strict=False):
             minutes, found = [row["cpu_s"] / 60 for row in own], [100 * row["metrics"][metric] for row in own]
             axes.plot(minutes, found, "o-", color=colour, ms=4, label=system)
-        for name, found in published_figures().get(dataset, {}).get("sr-gnn", {}).items():
-            axes.axhline(100 * found[metric], color=plots.INK, lw=0.8, ls=":")
-            axes.annotate(f"{name}, published", (1, 100 * found[metric]), xycoords=("axes fraction", "data"),
-                          ha="right", va="bottom", fontsize=7)  # fmt: skip
+        theirs = published_figures().get(dataset, {}).get("sr-gnn", {})
+        for (name, found), style in zip(theirs.items(), (":", "--", "-."), strict=False):
+            axes.axhline(100 * found[metric], color=plots.GREY, lw=1.2, ls=style, label=f"{name}, published", zorder=0)
         axes.set(xscale="log", xlabel="CPU minutes of training", ylabel=f"{title} in %")
-    drawn.axes[0].legend(frameon=False, fontsize=8)
+        axes.set_title(f"{title} against training time", loc="left", color=plots.INK, fontweight="bold")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="minor", labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    plots.legend_beside(drawn)
     plots.save(drawn, picture(dataset, "sr-gnn", "race"))
 
 

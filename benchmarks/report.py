@@ -2,8 +2,8 @@
 
     python -m benchmarks.report
 
-The sections of each data set are pages of the site (:mod:`benchmarks.pages`). Every figure comes from a result file, and
-every result file from a command (:mod:`benchmarks.command`). Rows that differ in the seed only are merged into one,
+The sections of each data set are pages of the site (:mod:`benchmarks.pages`). Every figure comes from a result file,
+and every result file from a command (:mod:`benchmarks.command`). Rows that differ in the seed only are merged into one,
 with mean and standard deviation.
 """
 

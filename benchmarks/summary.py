@@ -17,14 +17,10 @@ from benchmarks.rows import CUTS, Row, by_variant, published_figures, spread
 Place = tuple[str, str]  # data set and protocol
 HEAD = """# Results
 
-What was found, in figures of the rows in [`benchmarks/results`](benchmarks/results). All rows, by data set, with
-settings and slices, are on the site (`make docs`); `python -m benchmarks.command FILE` prints the command of a row,
-`python -m benchmarks.report` writes this page.
-
-Figures are in percent, over the full catalogue; ties count as the expected value over random order; epochs are chosen on
-held-out training sessions. "Best run" is the best of a system's rows on the test; the site has all of them. ± is the
-95 % interval over test queries, or with "seeds" the standard deviation over seeds. *Published* figures are those of the
-system's paper.
+Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results). All rows, by data set, are on
+the site (`make docs`); `python -m benchmarks.command FILE` prints the command of a row. Figures are in percent, over
+the full catalogue; epochs are chosen on held-out training sessions. "Best run": the best of a system's rows.
+± is the 95 % interval over test queries, or with "seeds" the standard deviation. *Published*: from the system's paper.
 """
 
 
@@ -131,7 +127,9 @@ def errors(columns: Mapping[str, str], systems: Sequence[str], scenarios: Sequen
 
 def lowest(rows: list[Row], data: str, system: str, scenario: str) -> str:
     """The lowest mean absolute error of a system in a scenario."""
-    found = [mae(runs, scenario) for runs in by_variant([r for r in rows if r["dataset"] == data and r["system"] == system])]
+    found = [
+        mae(runs, scenario) for runs in by_variant([r for r in rows if r["dataset"] == data and r["system"] == system])
+    ]
     found = [one for one in found if one is not None]
     return f"{min(found):.3f}" if found else "–"
 
@@ -206,7 +204,7 @@ of them. Hit@20 / MRR@20, every test prefix.
 """,
         table(
             {"Diginetica": DIGI, "Yoochoose 1/64": YOO},
-            ("reranker", "niser", "global_gnn", "tagnn", "sr_gnn", "item_knn", "stan", "gru4rec", "if_san"),
+            ("reranker", "niser", "global_gnn", "tagnn", "sr_gnn", "item_knn", "gru4rec", "if_san"),
             published=("sr_gnn", "tagnn"),
         ),
         all_of(ahead(DIGI, "reranker", "niser", "item_knn", "global_gnn"), ahead(YOO, "reranker", "niser", "item_knn")),
@@ -215,8 +213,8 @@ of them. Hit@20 / MRR@20, every test prefix.
         "A user's earlier sessions are worth more than anything else",
         """
 With the household's earlier baskets, the last item of a basket is found far more often. The same history helps most as
-features (`personal_reranker`), less as one gradient step on an item bias (`maml`), least as an amortised adapter. Hit@20 /
-MRR@20 on The Complete Journey.
+features (`personal_reranker`), less as one gradient step on an item bias (`maml`), least as an amortised adapter.
+Hit@20 / MRR@20 on The Complete Journey.
 """,
         table(
             {"split by time": TIME, "users held out": USER},
@@ -231,15 +229,17 @@ MRR@20 on The Complete Journey.
     Finding(
         "The next basket, before its first click",
         "Counts of a user's own items are strong, and the re-ranker is ahead of them. Recall@10 / NDCG@10.",
-        table({"Ta-Feng": TAFENG, "The Complete Journey": JOURNEY_BASKET}, ("personal_reranker", *COUNTS, "popularity")),
+        table(
+            {"Ta-Feng": TAFENG, "The Complete Journey": JOURNEY_BASKET}, ("personal_reranker", *COUNTS, "popularity")
+        ),
         ahead(TAFENG, "personal_reranker", *COUNTS, "popularity"),
     ),
     Finding(
         "Adapting to a session's own clicks adds little",
         """
-A step on the clicks of the session adds to a weak encoder (`if_san`), where it mostly learns that users return to items.
-To an encoder with a repeat bias and co-occurrence features, and to the re-ranker, it adds less than the interval. The
-base's training explains the published gap between plain and adapted encoders. Hit@5 / MRR@5, last clicks.
+A step on the clicks of the session adds to a weak encoder (`if_san`), where it mostly learns that users return to
+items. To an encoder with a repeat bias and co-occurrence features, and to the re-ranker, it adds less than the
+interval. The base's training explains the published gap between plain and adapted encoders. Hit@5 / MRR@5, last clicks.
 """,
         table(
             {"Diginetica": DIGI_LAST, "Yoochoose 1/64": YOO_LAST},
@@ -277,8 +277,8 @@ the best meta-learner is a little better. Mean absolute error, lower is better.
         "Retraining every period",
         """
 Learned transfer (SML) is ahead of fine-tuning on two of three streams, mostly for users who are new in the period, and
-behind on the bundled log. The popularity of the last period is level with it; GRU4Rec, which reads earlier clicks of the
-same period, is far ahead where users have long histories. Recall@20 among 999 sampled items / NDCG@20.
+behind on the bundled log. The popularity of the last period is level with it; GRU4Rec, which reads earlier clicks of
+the same period, is far ahead where users have long histories. Recall@20 among 999 sampled items / NDCG@20.
 """,
         table(STREAMS, ("full_retrain", "fine_tune", "sml", "sml_warm", "gru4rec", "popular")),
         all_of(

@@ -769,3 +769,20 @@ def test_a_history_for_a_system_that_reads_none_is_refused(
 ) -> None:
     assert main(["recommend", str(fitted), "--session", "i1", "--history", str(files / "events.csv")]) == 2
     assert "reads no history" in capsys.readouterr().err
+
+
+def test_quiet_and_json_print_results_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress is left out; without both, the last line names the next command."""
+    monkeypatch.chdir(tmp_path)
+    fake_log(sessions=60).to_frame().to_csv("clicks.csv", index=False)
+    given = ["fit", "clicks.csv", "--session", "session", "--item", "item", "--time", "time", "--system", "item_knn"]
+    assert main([*given, "--out", "a"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("next: graphmeta recommend a --session ")
+    assert main([*given, "--out", "b", "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert "Hit@20" in shown.out and all(line.startswith("note: ") for line in shown.err.splitlines())
+    assert main([*given, "--out", "c", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["system"] == "item_knn"
+    assert main(["recommend", "c", "--session", "i1"]) == 0 and "score" in capsys.readouterr().out  # shown again

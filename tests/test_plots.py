@@ -43,9 +43,38 @@ def test_curves_draw_each_training_and_each_baseline(tmp_path: Path, drawn: list
     plots.curves(histories, tmp_path / "new" / "curves.png", baselines={"popularity": {"mrr@20": 0.05}})
     assert (tmp_path / "new" / "curves.png").read_bytes().startswith(PNG)
     left, right = drawn[0].axes
-    assert [line.get_label() for line in left.lines] == ["cbml", "if_san"]
-    assert right.get_legend_handles_labels()[1] == ["cbml", "if_san", "popularity"]
-    assert [text.get_text() for text in right.texts] == ["30.00", "20.00"]  # the epochs that were kept
+    assert len(left.lines) == 2
+    names = ["cbml (30.00, epoch 2)", "if_san (20.00, epoch 1)", "popularity (5.00)"]  # the epochs that were kept
+    assert right.get_legend_handles_labels()[1] == names == legend_of(drawn[0])
+
+
+def legend_of(picture) -> list[str]:
+    """The names of the legend, which no axes overlap and which is in the picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    picture.draw(FigureCanvasAgg(picture).get_renderer())
+    (legend,) = picture.legends
+    box = legend.get_window_extent()
+    assert all(not box.overlaps(axes.get_window_extent()) for axes in picture.axes)
+    assert picture.bbox.x1 >= box.x1 and box.y0 >= picture.bbox.y0
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_labels_beside_do_not_overlap_and_keep_their_order() -> None:
+    picture = plots.figure(6, 4)
+    axes = picture.subplots()
+    points = [(1.0, 0.5), (2.0, 0.5), (3.0, 0.505), (4.0, 0.9), (0.5, 0.1)]
+    axes.plot(*zip(*points, strict=True), "o")
+    axes.set_ylim(0, 1)
+    plots.labels_beside(axes, points, [f"system {at}" for at in range(5)])
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    picture.draw(FigureCanvasAgg(picture).get_renderer())
+    boxes = sorted((Text.get_window_extent(text) for text in axes.texts), key=lambda box: box.y0)
+    assert all(one.y1 <= other.y0 for one, other in zip(boxes, boxes[1:], strict=False))
+    assert min(box.x0 for box in boxes) >= axes.get_window_extent().x1
+    assert [text.xyann[1] for text in axes.texts] == sorted(text.xyann[1] for text in axes.texts[:4]) + [0.1]
 
 
 def test_curves_of_a_training_without_validation(tmp_path: Path, drawn: list):

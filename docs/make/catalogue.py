@@ -66,7 +66,7 @@ def page(row: Row) -> str:
     entry = CATALOGUE.get(row.name)
     parts = sections(docstring(row, entry))
     lines = [f"# {row.name}", "", parts["what"], ""]
-    lines += ["| | |", "|---|---|", f"| paper | {row.paper} |", f"| equations of the paper | {row.equations} |"]
+    lines += [f"| paper | {row.paper} |", "|---|---|", f"| equations of the paper | {row.equations} |"]
     lines += [f"| kind | {row.kind} |", f"| a task adapts | {row.adapts} |", f"| built by | `{row.where}` |"]
     if entry is not None and entry.base:
         lines.append(f"| base by default | [`{entry.base}`]({entry.base}.md) |")
@@ -95,7 +95,7 @@ def docstring(row: Row, entry: Published | None) -> str:
 def sections(text: str) -> dict[str, str]:
     """The parts of a docstring: ``what``, ``equations`` (all paragraphs before Args), Args, Source, Differs.
 
-    >>> sections("A model.\\n\\n``y = x``\\n\\nArgs:\\n    a: one;\\n        two.\\n\\nSource: a paper.\\nDiffers: more.")["Args"]
+    >>> sections("A model.\\n\\n``y = x``\\n\\nArgs:\\n    a: one;\\n        two.\\n\\nSource: a paper.")["Args"]
     'a: one; two.'
     """
     found: dict[str, str] = {}
@@ -120,7 +120,8 @@ def entries(body: str) -> str:
 
 def flowed(text: str) -> str:
     """A text in one line a paragraph."""
-    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
+    text = "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
+    return text[:1].upper() + text[1:]
 
 
 def options(entry: Published) -> list[str]:

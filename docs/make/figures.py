@@ -47,15 +47,20 @@ def box(axes: Axes, at: tuple[float, float], size: tuple[float, float], text: st
             fc=style.get("fill", "white"), ec=colour, lw=1.6, zorder=2,
         )
     )  # fmt: skip
-    axes.text(x, y, text, ha="center", va="center", fontsize=style.get("font", 9), color=INK, zorder=3, linespacing=1.35)
+    axes.text(
+        x, y, text, ha="center", va="center", fontsize=style.get("font", 9), color=INK, zorder=3, linespacing=1.35
+    )
 
 
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, colour: str = GREY, gap: float = 0.0) -> None:
+def arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], *, colour: str = GREY, gap: float = 0.0
+) -> None:
     """An arrow between two points."""
     from matplotlib.patches import FancyArrowPatch
 
     axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, lw=1.5, color=colour, shrinkA=gap, shrinkB=gap, zorder=1)
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, lw=1.5, color=colour, shrinkA=gap,
+                        shrinkB=gap, zorder=1)
     )  # fmt: skip
 
 
@@ -97,12 +102,24 @@ def overview(folder: Path) -> None:
     for row, (cells, colour) in enumerate(
         (("visit   item   time", INK), ("v1   tea   9:00", BLUE), ("v1   milk  9:01", BLUE), ("v2   tea   9:07", GREEN))
     ):
-        box(axes, (centres[0], 2.34 - 0.44 * row), (1.6, 0.36), cells, colour, font=8, fill="#F4F5F7" if not row else "white")
+        box(
+            axes,
+            (centres[0], 2.34 - 0.44 * row),
+            (1.6, 0.36),
+            cells,
+            colour,
+            font=8,
+            fill="#F4F5F7" if not row else "white",
+        )
     x = centres[1]
     places = [(x - 0.7, 1.65), (x, 2.25), (x, 1.65), (x, 1.05), (x + 0.7, 1.95), (x + 0.7, 1.3)]
-    dots(axes, places, [BLUE, ORANGE, ORANGE, ORANGE, PINK, GREEN], [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (1, 2), (2, 3)])
-    for offset, last in ((0.38, False), (-0.38, True)):
-        y = 1.65 + offset
+    dots(
+        axes,
+        places,
+        [BLUE, ORANGE, ORANGE, ORANGE, PINK, GREEN],
+        [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (1, 2), (2, 3)],
+    )
+    for y in (2.03, 1.27):
         for at in range(4):
             query = at == 3
             box(axes, (centres[2] - 0.66 + 0.44 * at, y), (0.36, 0.4), "?" if query else "", ORANGE if query else BLUE,
@@ -125,13 +142,22 @@ def tasks(folder: Path) -> None:
     axes.text(0.2, 3.15, "A session as the task", fontsize=11, fontweight="bold", color=INK, va="center")
     for at, text in enumerate(("tea", "milk", "honey", "?")):
         query = at == 3
-        box(axes, (0.95 + 1.3 * at, 2.55), (0.95, 0.46), text, ORANGE if query else BLUE, fill="white" if query else "#DCEAF5")
+        box(
+            axes,
+            (0.95 + 1.3 * at, 2.55),
+            (0.95, 0.46),
+            text,
+            ORANGE if query else BLUE,
+            fill="white" if query else "#DCEAF5",
+        )
         if at:
             arrow(axes, (0.95 + 1.3 * (at - 1) + 0.48, 2.55), (0.95 + 1.3 * at - 0.48, 2.55))
     axes.text(6.0, 2.68, "support: each click from those before it", fontsize=8.5, color=BLUE, va="center")
     axes.text(6.0, 2.42, "query: the next click", fontsize=8.5, color="#A66A00", va="center")
     axes.text(0.2, 1.75, "A user as the task", fontsize=11, fontweight="bold", color=INK, va="center")
-    for at, (text, days) in enumerate((("tea, milk", "9 days ago"), ("bread, tea", "4 days ago"), ("milk, eggs", "yesterday"))):
+    for at, (text, days) in enumerate(
+        (("tea, milk", "9 days ago"), ("bread, tea", "4 days ago"), ("milk, eggs", "yesterday"))
+    ):
         box(axes, (0.95 + 1.45 * at, 1.1), (1.25, 0.46), text, BLUE, fill="#DCEAF5")
         note(axes, (0.95 + 1.45 * at, 0.68), days)
     box(axes, (5.15, 1.1), (0.95, 0.46), "tea, ?", ORANGE)

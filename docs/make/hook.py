@@ -40,12 +40,18 @@ def on_config(config: MkDocsConfig) -> None:
     """Add the generated pages to the navigation."""
     nav: list[dict[str, Any]] = config["nav"]
     parts = {title: part for entry in nav for title, part in entry.items()}
-    found = sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"quickstart", "onepage", "faq", "api", "layers", "benchmarks"})
+    found = sorted(
+        {path.stem for path in (ROOT / "docs").glob("*.md")}
+        - {"quickstart", "onepage", "faq", "api", "layers", "benchmarks"}
+    )
     order = {name: number for number, name in enumerate(GUIDES)}
     parts["Guides"] += [f"{name}.md" for name in sorted(found, key=lambda name: (order.get(name, len(order)), name))]
     parts["Project"] += ["examples.md", "data.md", "complete_journey.md", "changelog.md", "contributing.md"]
     nav.insert(-1, {"Catalogue": catalogue.navigation()})
-    nav.insert(-1, {"Results": ["results/index.md", *({title: f"results/{name}.md"} for name, title in pages.titles().items())]})
+    nav.insert(
+        -1,
+        {"Results": ["results/index.md", *({title: f"results/{name}.md"} for name, title in pages.titles().items())]},
+    )
     nav.insert(-1, {"Reference": ["api.md", *reference.navigation(), "layers.md"]})
 
 

@@ -28,6 +28,7 @@ from graphmeta.cli.options import (
     MaxLength,
     MaxSupport,
     Model,
+    Quiet,
     SplitOptions,
     flattened,
     versioned_folder,
@@ -97,6 +98,7 @@ Length = Annotated[int, typer.Option("--min-session-length", min=1, help="Leave 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. User errors print one line and return code 2."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    console.show()
     try:
         with console.notes():
             code = app(args=given or ["--help"], prog_name="graphmeta", standalone_mode=False) or 0
@@ -134,19 +136,33 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
 
 
 @dataclass(frozen=True)
-class Existing:
-    """What is done with the content of the output folder."""
+class Output:
+    """What is done with the content of the output folder, and what is printed."""
 
     resume: Resume = False
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model of another system in --out; `rollback` restores it.")
     ] = False
+    quiet: Quiet = False
+    as_json: Json = False
+
+    def show(self) -> None:
+        """Choose what is printed."""
+        console.show(quiet=self.quiet or self.as_json, as_json=self.as_json)
+
+    def end(self, folder: Path, next_step: str) -> None:
+        """Print what was written and the next command, or the metrics as JSON."""
+        if self.as_json:
+            typer.echo((folder / "metrics.json").read_text())
+        written = ", ".join(map(str, sorted(folder.glob("[!.]*"))))
+        console.say(f"written: {written}")
+        console.say(f"next: {next_step}")
 
 
 @app.command()
 @flattened
 def run(
-    existing: Existing,
+    output: Output,
     system: System = RUN_SYSTEM,
     epochs: Epochs = None,
     seed: Seed = 0,
@@ -167,7 +183,8 @@ def run(
     from graphmeta.evaluation.protocol import Rules, cut
     from graphmeta.published.training_plan import Plan
 
-    _ready(system, out, users=True, overwrite=existing.overwrite)
+    output.show()
+    _ready(system, out, users=True, overwrite=output.overwrite)
     log, rules = complete_journey(), Rules(min_item_support=1)
     split = cut(log, rules)
     console.say("the bundled dataset: " + console.sizes(log, split, rules))
@@ -181,14 +198,14 @@ def run(
         rules,
         "the bundled sample of The Complete Journey",
         out,
-        existing.resume,
+        output.resume,
     )
     outcome = _train(work, log, split)
     if outcome is not None and outcome.results is not None:
         console.examples(examples(outcome.system, split.test, history=split), outcome.system.num_items)
-    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
     if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, system)
+    output.end(out, f"graphmeta serve {out}, or your own log: graphmeta fit --help")
 
 
 @dataclass(frozen=True)
@@ -255,7 +272,7 @@ def fit(
     training: TrainingOptions,
     cut: SplitOptions,
     limits: Limits,
-    existing: Existing,
+    output: Output,
     keep_histories: Annotated[
         bool,
         typer.Option("--keep-histories", help="Store the users' sessions with the model, for recommend --user."),
@@ -271,11 +288,12 @@ def fit(
     from graphmeta.evaluation.protocol import cut as split_of
     from graphmeta.published.columns import warn_none_read
 
+    output.show()
     users = reading.user is not None
     name_of_system = training.named(users=users)
     if keep_histories and not users:
         raise InputError("--keep-histories stores users' sessions, and the log has no user column; name it: --user")
-    _ready(name_of_system, out, users=users, overwrite=existing.overwrite)
+    _ready(name_of_system, out, users=users, overwrite=output.overwrite)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     catalogue, name = reading.catalogue(files), reading.events.name
     log = reading.log(files, catalogue)
@@ -286,11 +304,11 @@ def fit(
     whole = log if split.valid_from is None else log.before(split.valid_from)
     console.say("training part: " + console.left_out(whole, split.train, rules))
     plan = training.plan(limits, users=users)
-    work = job.Job(plan, reading.columns(files), rules, name, out, existing.resume, keep_histories, catalogue)
+    work = job.Job(plan, reading.columns(files), rules, name, out, output.resume, keep_histories, catalogue)
     outcome = _train(work, log, split)
-    console.say(f"written: {', '.join(map(str, sorted(out.glob('[!.]*'))))}")
     if outcome is not None and outcome.results is not None:
         console.verdict(outcome.results, name_of_system)
+    output.end(out, f"graphmeta recommend {out} --session ITEM, or graphmeta serve {out}")
 
 
 @app.command()
@@ -301,6 +319,7 @@ def evaluate(
         Path | None,
         typer.Option("--history", help="Log with the users' earlier sessions, in the columns that fit has read."),
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model on new sessions.
@@ -311,6 +330,7 @@ def evaluate(
     from graphmeta.evaluation.protocol import when
     from graphmeta.storage.versions import whole_version
 
+    console.show(quiet=quiet)
     scored = whole_version(
         versioned_folder(folder), lambda version: score(version, events, history=history, bar=console.bar)
     )
@@ -332,6 +352,7 @@ def evaluate(
     )
     console.results(scored.results, scored.document["system"])
     console.verdict(scored.results, scored.document["system"])
+    console.say(f"next: graphmeta recommend {folder} --in {events} --out recommendations.csv")
 
 
 app.command()(flattened(recommend_commands.recommend))
@@ -393,6 +414,15 @@ class StreamOptions:
     width: Width = WIDTH
 
 
+@dataclass(frozen=True)
+class StreamOutput:
+    """Whether an interrupted stream is continued, and what is printed."""
+
+    resume: Resume = False
+    quiet: Quiet = False
+    as_json: Json = False
+
+
 @app.command()
 @flattened
 def stream(
@@ -400,7 +430,7 @@ def stream(
     files: FileOptions,
     out: Out,
     service: StreamOptions,
-    resume: Resume = False,
+    output: StreamOutput,
 ) -> None:
     """Retrain systems after every period of your log.
 
@@ -410,16 +440,20 @@ def stream(
     from graphmeta.cli import stream_job
     from graphmeta.plots import figures as plots
 
+    console.show(quiet=output.quiet or output.as_json, as_json=output.as_json)
     names = tuple(dict.fromkeys(service.system))
     stream_job.check_systems(names, service.base, users=reading.user is not None)
     job.check_folder(out)
     plots.figure(1, 1)
     work = stream_job.StreamJob(
-        names, out, resume=resume, **{k: v for k, v in asdict(service).items() if k != "system"}
+        names, out, resume=output.resume, **{k: v for k, v in asdict(service).items() if k != "system"}
     )
     with _interruptible(out, what="period", mark="stream.json"):
         console.periods(stream_job.run_stream(work, reading.log(files), say=console.say))
+    if output.as_json:
+        typer.echo((out / "metrics.json").read_text())
     console.say(f"written: {out}/metrics.json, {out}/periods.png, {', '.join(f'{out}/{name}/model' for name in names)}")
+    console.say(f"next: look at {out}/periods.png, then graphmeta recommend {out}/{names[0]} --session ITEM")
 
 
 @app.command()

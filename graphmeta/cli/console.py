@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,13 +27,31 @@ if TYPE_CHECKING:
     from graphmeta.system import Recommendation
 
 
+@dataclass
+class _Shown:
+    """What is printed: progress on the standard error, tables on the standard output. Notes and errors always are."""
+
+    progress: bool = True
+    tables: bool = True
+
+
+_SHOWN = _Shown()
+
+
+def show(*, quiet: bool = False, as_json: bool = False) -> None:
+    """Choose what the command prints: no progress if quiet, no tables if it prints JSON; by default all."""
+    _SHOWN.progress, _SHOWN.tables = not quiet, not as_json
+
+
 def say(line: str) -> None:
-    """Print a line on the standard error."""
-    typer.echo(printable(line), err=True)
+    """Print a line on the standard error; if quiet, notes alone."""
+    if _SHOWN.progress or line.startswith("note: "):
+        typer.echo(printable(line), err=True)
 
 
 def fail(message: str, code: int = 2) -> int:
     """Print an error as one line; returns the exit code."""
+    show()
     say("error: " + for_command_line(" ".join(message.split())))
     return code
 
@@ -55,11 +74,13 @@ def bar(batches: Iterable[Any], name: str) -> Iterable[Any]:
     """A progress bar on the standard error, if it is a terminal."""
     from tqdm import tqdm
 
-    return tqdm(batches, desc=name, leave=False, disable=None, mininterval=0.2)
+    return tqdm(batches, desc=name, leave=False, disable=None if _SHOWN.progress else True, mininterval=0.2)
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> None:
-    """Print a table; the first ``left`` columns are left-aligned text, the others numbers."""
+    """Print a table, unless JSON is printed; the first ``left`` columns are left-aligned text, the others numbers."""
+    if not _SHOWN.tables:
+        return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -233,5 +254,6 @@ def _marked(offered: Recommendation, example: Example) -> str:
 
 
 def say_out(line: str) -> None:
-    """Print a line on the standard output."""
-    typer.echo(printable(line))
+    """Print a line on the standard output, unless JSON is printed."""
+    if _SHOWN.tables:
+        typer.echo(printable(line))

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphmeta.cli.history import anonymous
 from graphmeta.cli.log_columns import Columns
+from graphmeta.cli.model_card import titles
 from graphmeta.cli.new_items import with_new_items, with_vocabulary
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
@@ -83,7 +84,12 @@ def measured_on_test(
             name: {"all" if n is None else str(n): result.metrics for n, result in own.items()}
             for name, own in last_sessions.items()
         }
-        plots.known_sessions({name: results[name] for name in last_sessions}, last_sessions, job.folder / _PICTURE)
+        names = titles(job.plan.system, last_sessions)
+        plots.known_sessions(
+            {names[name]: results[name] for name in last_sessions},
+            {names[name]: own for name, own in last_sessions.items()},
+            job.folder / _PICTURE,
+        )
     return ranked, Measured(system, results, last_sessions, document)
 
 

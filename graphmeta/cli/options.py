@@ -27,6 +27,7 @@ MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=1, help="Maximum context length, the last clicks of a session.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; notes, errors and results only.")]
 Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `fit` or `run`.")]
 Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file, one row per event.")]
 

@@ -54,6 +54,55 @@ def save(picture: Figure, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
+def legend_beside(picture: Figure) -> None:
+    """One legend right of all axes, each name once, so that it never covers a line."""
+    found: dict[str, object] = {}
+    for axes in picture.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    if found:
+        picture.legend(list(found.values()), list(found), loc="outside right upper", frameon=False, fontsize=9)
+
+
+def labels_beside(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
+    """A label for each point, in a column right of the axes, each joined to its point by a line; none overlap."""
+    low, high = axes.get_ylim()
+    share = [(y - low) / (high - low) for _, y in points]
+    for (x, y), height, text in zip(points, apart(share, 0.055), texts, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(1.05, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=INK,
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkA": 0, "shrinkB": 3},
+            annotation_clip=False,
+        )
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights at least ``gap`` apart in the same order, as near to the given ones as possible; [n] -> [n].
+
+    Neighbours that are too near form a block around the mean of its members.
+
+    >>> [round(height, 2) for height in apart([0.5, 0.5, 0.9], 0.1)]
+    [0.45, 0.55, 0.9]
+    """
+    order = sorted(range(len(heights)), key=lambda at: heights[at])
+    blocks: list[list[float]] = []  # the begin of each block were its members a gap apart: sum, number
+    for place, at in enumerate(order):
+        blocks.append([heights[at] - place * gap, 1.0])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, number = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += number
+    begins = [total / number for total, number in blocks for _ in range(int(number))]
+    found = {at: begin + place * gap for place, (at, begin) in enumerate(zip(order, begins, strict=True))}
+    return [found[at] for at in range(len(heights))]
+
+
 def curves(
     histories: Mapping[str, Sequence[Report]],
     path: Path,
@@ -71,15 +120,18 @@ def curves(
     if metric is None:
         known = (name for history in histories.values() for report in history for name in report.valid)
         metric = f"mrr@{max(lengths(known), default=20)}"
-    picture = figure(10, 4)
+    picture = figure(12, 4)
     left, right = picture.subplots(1, 2)
     for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PINK), strict=False):
         epochs = [report.epoch + 1 for report in history]
-        left.plot(epochs, [report.loss for report in history], "o-", color=colour, label=name)
+        left.plot(epochs, [report.loss for report in history], "o-", color=colour)
         if any(metric in report.valid for report in history):
             _validation(right, name, history, metric, colour)
+        else:
+            left.lines[-1].set_label(name)
     for (name, found), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
-        right.axhline(100 * found[metric], color=GREY, linestyle=style, label=name, zorder=1)
+        named = f"{name} ({100 * found[metric]:.2f})"
+        right.axhline(100 * found[metric], color=GREY, linestyle=style, label=named, zorder=1)
     last = max(2, *(len(history) for history in histories.values()))
     label_axes(left, "Training loss", ("epoch", "mean loss per sample"), (1, last))
     label_axes(right, f"{shown(metric)} on the validation sessions", ("epoch", "%"), (1, last))
@@ -87,6 +139,7 @@ def curves(
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
         right.text(0.5, 0.5, "no validation sessions", ha="center", color=GREY, transform=right.transAxes)
+    legend_beside(picture)
     save(picture, path)
 
 
@@ -97,6 +150,8 @@ def known_sessions(
 ) -> None:
     """Hit and MRR of the longest lists by the number of a user's earlier sessions, a colour for each model.
 
+    Bars are standard errors of Hit.
+
     Above, test sessions by how many their users have (an empty range has no point); below, the same test sessions with
     only the last n known, n the most of each range.
 
@@ -105,7 +160,7 @@ def known_sessions(
         last: results by model and number (None: all), see :func:`graphmeta.evaluation.compare.by_known_sessions`.
     """
     k = max(lengths(next(iter(found.values())).metrics))
-    picture = figure(10, 7.5)
+    picture = figure(13, 7.5)
     above, below = picture.subplots(2, 2)
     ranges = next(iter(found.values())).slices["known sessions"]
     numbers = next(iter(last.values()))
@@ -114,10 +169,10 @@ def known_sessions(
     limited = [f"{'all' if n is None else n}\n({marks})" for n, marks in zip(numbers, ranges, strict=True)]
     for metric, top, bottom in zip((f"hit@{k}", f"mrr@{k}"), above, below, strict=True):
         for at, (name, colour) in enumerate(zip(found, itertools.cycle((BLUE, ORANGE, GREEN, PINK)))):
-            parts = found[name].slices["known sessions"].values()
+            parts = list(found[name].slices["known sessions"].values())
             values = [100 * part[metric] if part["samples"] else float("nan") for part in parts]
             places = np.arange(len(ranges)) + 0.1 * (at - (len(found) - 1) / 2)  # side by side
-            top.plot(places, values, "o", color=colour, label=name)
+            top.errorbar(places, values, errors(parts, metric), fmt="o", color=colour, label=name, capsize=2, lw=1)
             values = [100 * one.metrics[metric] for one in last[name].values()]
             bottom.plot(range(len(numbers)), values, "o-", color=colour, label=name)
         top.set(title=f"{shown(metric)}, all test sessions", xlabel="earlier sessions of the user (test sessions)")
@@ -126,9 +181,19 @@ def known_sessions(
         for axes, ticks in ((top, owned), (bottom, limited)):
             axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))
             axes.set_xticks(range(len(ranges)), ticks)
+            axes.spines[["top", "right"]].set_visible(False)
             axes.set_ylim(bottom=0)
-            axes.legend(frameon=False)
+    legend_beside(picture)
     save(picture, path)
+
+
+def errors(parts: Sequence[Mapping[str, float]], metric: str) -> list[float]:
+    """Standard errors of a hit rate in percent; 0 for other metrics, whose spread a slice does not have."""
+    if not metric.startswith("hit@"):
+        return [0.0] * len(parts)
+    return [
+        100 * (part[metric] * (1 - part[metric]) / part["samples"]) ** 0.5 if part["samples"] else 0.0 for part in parts
+    ]
 
 
 def adaptation_curves(
@@ -148,7 +213,7 @@ def adaptation_curves(
         baselines: metrics of non-adaptive systems on the same samples, by name; horizontal lines in both panels.
         metric: the metric to draw.
     """
-    picture = figure(10, 4)
+    picture = figure(12, 4)
     sides = picture.subplots(1, 2, sharey=True)
     for axes, kind, named in zip(sides, ("inner steps", "support samples"), (by_steps, by_support), strict=True):
         for (name, curve), colour in zip(named.items(), itertools.cycle((BLUE, ORANGE, GREEN, PINK))):
@@ -161,23 +226,16 @@ def adaptation_curves(
         last = max((number for curve in named.values() for number in curve.results), default=1)
         label_axes(axes, f"{shown(metric)} by {kind}", (kind, "%"), (0, last))
     sides[0].set_ylim(0, 1.12 * max(0.1, *(axes.dataLim.y1 for axes in sides)))
+    legend_beside(picture)
     save(picture, path)
 
 
 def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, colour: str) -> None:
     """One curve, with a ring around the chosen epoch."""
     epochs, values = [r.epoch + 1 for r in history], [100 * r.valid[metric] for r in history]
-    axes.plot(epochs, values, "o-", color=colour, label=name)
     kept = max(at for at, report in enumerate(history) if report.best)
+    axes.plot(epochs, values, "o-", color=colour, label=f"{name} ({values[kept]:.2f}, epoch {epochs[kept]})")
     axes.plot(epochs[kept], values[kept], "o", ms=13, mfc="none", mec=colour, mew=1.5)
-    axes.annotate(
-        f"{values[kept]:.2f}",
-        (epochs[kept], values[kept]),
-        xytext=(0, 10),
-        textcoords="offset points",
-        ha="center",
-        color=colour,
-    )
 
 
 def label_axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int]) -> None:
@@ -192,5 +250,3 @@ def label_axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int,
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E6E8EB")
     axes.set_axisbelow(True)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False)

@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from graphmeta.evaluation.lists import lengths, shown
-from graphmeta.plots.figures import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, figure, label_axes, save
+from graphmeta.plots.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    VERMILION,
+    figure,
+    label_axes,
+    legend_beside,
+    save,
+)
 from graphmeta.retrain.stream import PeriodReport
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY)
@@ -24,7 +36,7 @@ def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metr
     if metric is None:
         known = (name for history in histories.values() for report in history for name in report.sampled)
         metric = f"hit@{max(lengths(known), default=20)}"
-    picture = figure(10, 4)
+    picture = figure(12, 4)
     last = max(report.period for history in histories.values() for report in history) + 1
     first = min(report.period for history in histories.values() for report in history) + 1
     for axes, kind, among in zip(
@@ -37,6 +49,7 @@ def periods(histories: Mapping[str, Sequence[PeriodReport]], path: Path, *, metr
             axes.plot(numbers, values, marker=".", ls=line, color=colour, label=name, lw=1.2)
         label_axes(axes, f"{shown(metric)} among {among}", ("period", "%"), (first, last))
         axes.set_ylim(0, 1.12 * max(0.1, axes.dataLim.y1))
+    legend_beside(picture)
     save(picture, path)
 
 
@@ -46,11 +59,12 @@ def costs(histories: Mapping[str, Mapping[int, float]], path: Path) -> None:
     Args:
         histories: of each system, by its name, the number of periods and the seconds.
     """
-    picture = figure(6, 4)
+    picture = figure(7.5, 4)
     axes = picture.subplots()
     for (name, found), (colour, line) in zip(histories.items(), itertools.cycle(_LINES)):
         axes.plot(list(found), list(found.values()), marker="o", ls=line, color=colour, label=name)
     last = max(number for found in histories.values() for number in found)
     label_axes(axes, "Retraining on one period", ("periods of history", "CPU seconds"), (0, last))
     axes.set_ylim(0, 1.12 * axes.dataLim.y1)
+    legend_beside(picture)
     save(picture, path)
