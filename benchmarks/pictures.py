@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 
 from matplotlib.axes import Axes
 
 from benchmarks.labels import within
 from benchmarks.rows import CONTEXT, CUTS, Row, after, picture, published_figures, results, variant
+from benchmarks.summary import best as best_of
 from graphmeta.plots import figures as plots
 from graphmeta.published.catalogue import CATALOGUE
 
@@ -32,6 +33,38 @@ def main() -> None:
         compared(of, CUTS[key[1]], picture(*key, "comparison"))
         if key[1] == "cbml":
             gains(of, picture(*key, "adaptation"))
+    for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row.get("known_sessions")}):
+        known([row for row in rows if (row["dataset"], row["protocol"]) == key], key, picture(*key, "known"))
+
+
+def known(rows: list[Row], place: tuple[str, str], path: Path) -> None:
+    """Hit@20 of the best run of each system when only the last n earlier sessions of a user are known.
+
+    Bars are standard deviations over seeds, or of one seed standard errors over queries.
+    """
+    found = {name: best_of(rows, place, name) for name in sorted({row["system"] for row in rows})}
+    found = {name: runs for name, runs in found.items() if runs and all(run["known_sessions"] for run in runs)}
+    ordered = sorted(found, key=lambda name: -mean(run["metrics"]["hit@20"] for run in found[name]))
+    drawn = plots.figure(9.5, 4.4)
+    axes = drawn.subplots()
+    numbers = list(found[ordered[0]][0]["known_sessions"])
+    for at, (name, colour) in enumerate(zip(ordered, COLOURS, strict=False)):
+        values = [[run["known_sessions"][n]["hit@20"] for run in found[name]] for n in numbers]
+        bars = [
+            100 * (stdev(v) if len(v) > 1 else (v[0] * (1 - v[0]) / found[name][0]["samples"]) ** 0.5) for v in values
+        ]
+        places = [number + 0.05 * (at - len(ordered) / 2) for number in range(len(numbers))]
+        axes.errorbar(places, [100 * mean(v) for v in values], bars, fmt="o-", color=colour, capsize=2, label=name)
+        axes.set_xticks(range(len(numbers)), numbers)
+    first, *others = (
+        [mean(run["known_sessions"][n]["hit@20"] for run in found[one]) for n in numbers] for one in ordered
+    )
+    always = all(value >= max(rest) for value, *rest in zip(first, *others, strict=True))
+    when = "with any number of known sessions" if always else "with all sessions known"
+    titled(axes, f"{ordered[0]} is first {when}", "known earlier sessions of the user, the last n")
+    axes.set_ylabel("Hit@20 in %")
+    plots.legend_beside(drawn)
+    plots.save(drawn, path)
 
 
 def best(rows: list[Row], cut: int) -> list[Row]:

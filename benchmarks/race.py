@@ -128,7 +128,7 @@ def race_section(title: str, rows: list[Row], text: str) -> str:
     if not rows:
         return ""
     file = picture(rows[0]["dataset"], "sr-gnn", "race")
-    drawn = [f"![race]({linked(file)})\n"] if file.exists() else []
+    drawn = [f"![Accuracy of each system against CPU minutes of training]({linked(file)})\n"] if file.exists() else []
     return "\n".join(
         [f"## {title}\n", *([text] if text else []), table(rows), "", *drawn, *commands(filter(only_raced, rows))]
     )

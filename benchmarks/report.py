@@ -51,7 +51,10 @@ SECTIONS = {  # protocols with a table of their own
     "users-time": users_section,
     "users-user": users_section,
 }
-DRAWN = ("comparison", "adaptation")  # pictures
+DRAWN = {  # pictures, and what they show
+    "comparison": "MRR of the best run of each system against its training minutes, and by context length",
+    "adaptation": "Gain in MRR@5 of each meta-learner over its base, by context length",
+}
 SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR
 
 
@@ -144,8 +147,8 @@ def as_published(row: Row) -> bool:
 
 def pictures(first: Row) -> list[str]:
     """The pictures that `benchmarks.pictures` drew for the section."""
-    files = [picture(first["dataset"], first["protocol"], name) for name in DRAWN]
-    return [f"![{file.stem}]({linked(file)})\n" for file in files if file.exists()]
+    files = {picture(first["dataset"], first["protocol"], name): shown for name, shown in DRAWN.items()}
+    return [f"![{shown}]({linked(file)})\n" for file, shown in files.items() if file.exists()]
 
 
 def against(ours: list[float], theirs: list[float]) -> str:

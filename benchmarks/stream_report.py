@@ -80,8 +80,9 @@ def stream_section(title: str, rows: list[Row]) -> str:
     lines = [
         f"## {title}\n",
         TEXT + "\n" + FOUND.get(first["dataset"], ""),
-        f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; [Recall@20 by "
-        f"period]({picture_of_periods}), drawn by `python -m benchmarks.stream_report`.\n",
+        f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; "
+        "`python -m benchmarks.stream_report` draws the picture.\n",
+        f"![Recall@20 of each system by period]({picture_of_periods})\n",
         "| system | sampled R@5 | R@10 | R@20 | N@5 | N@10 | N@20 | all R@20 | N@20 | CPU s | seeds | date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]

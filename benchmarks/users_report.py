@@ -6,7 +6,7 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import named
-from benchmarks.rows import KNOWN, Row, by_variant, commands, heading, known_slices, metrics_table
+from benchmarks.rows import KNOWN, Row, by_variant, commands, heading, known_slices, linked, metrics_table, picture
 
 COLUMNS = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20"}
 
@@ -36,6 +36,9 @@ def users_section(title: str, rows: list[Row], text: str) -> str:
         lines += heading(numbers)
         for name, each in curves.items():
             lines.append(f"| {name} | {' | '.join(_both([one[n] for one in each]) for n in numbers)} |")
+    file = picture(first["dataset"], first["protocol"], "known")
+    if file.exists():
+        lines += ["", f"![Hit@20 of each system by the number of known earlier sessions]({linked(file)})"]
     return "\n".join([*lines, "", *commands(chain(*ordered.values()))])
 
 

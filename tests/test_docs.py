@@ -20,7 +20,7 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 RUN = [page for page in PAGES if page.startswith(("guides/", "concepts/")) or page in ("quickstart.md", "onepage.md")]
 BLOCK = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```", re.M | re.S)
 # Not run: they install, build, download, serve until they are stopped, or take long.
-LONG = ("pip ", "git ", "make ", "python -m ", "graphmeta serve", "MAX_JOBS", "curl", "docker", "export ")
+LONG = ("pip ", "git ", "make ", "python -m ", "graphmeta serve", "MAX_JOBS", "curl", "docker", "export ", "source ")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

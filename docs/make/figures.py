@@ -1,4 +1,4 @@
-"""Draw the pictures of the README and of the concepts: ``python docs/make/figures.py``.
+"""Draw the pictures of the README and of the concepts: ``python docs/make/figures.py [NAME …]``.
 
 Diagrams are made of boxes and arrows; the session graph is a real session of the bundled log. Colours are those of
 ``graphmeta.plots`` (Okabe and Ito, safe for colour-blind readers).
@@ -22,7 +22,10 @@ from graphmeta.plots.figures import BLUE, GREEN, GREY, INK, ORANGE, PINK, figure
 
 def main() -> None:
     """Draw all."""
-    for draw in (overview, tasks, adaptation, periods, session_graph):
+    wanted = sys.argv[1:]
+    for draw in (overview, tasks, adaptation, periods, session_graph, household):
+        if wanted and draw.__name__ not in wanted:
+            continue
         draw(PICTURES)
         print(draw.__name__)
 
@@ -211,6 +214,65 @@ def periods(folder: Path) -> None:
     axes.text(6.2, 2.42, "orange: weights pass on", fontsize=8.5, color="#A66A00", va="center")
     note(axes, (4.25, 0.2), "No event is trained on before it was a test query.")
     save(picture, folder / "periods.png")
+
+
+def household(folder: Path) -> None:
+    """A household's items in the graph, before and after one step on its earlier baskets."""
+    import numpy as np
+    import torch
+
+    import graphmeta as gm
+
+    log = gm.datasets.complete_journey()
+    log = log.before(log.starts[4000])
+    split = gm.split_by_time(log)
+    torch.manual_seed(0)
+    base = gm.build("niser", split.train.items, width=32)
+    list(gm.train(base, split, epochs=2, optimizer=gm.Adam(lr=5e-3), batch_size=256, seed=0))
+    system = gm.build(
+        "maml", split.train.items, base="niser", width=32, anchor="user", scope="item_bias", bias_rate=200.0
+    )
+    system.load_matching(base)
+    train = split.train
+    user = int(np.bincount(train.session_user[train.session_user >= 0]).argmax())
+    known = [train.item[train.session == session] for session in np.flatnonzero(train.session_user == user)[-4:]]
+    basket, history = list(train.items.ids[known[-1][:1]]), [list(train.items.ids[items]) for items in known[:-1]]
+    ranks = {}
+    for steps in (0, 1):
+        offers = system.recommend(basket, k=system.num_items, history=history, steps=steps)
+        ranks[steps] = {offer.item: rank for rank, offer in enumerate(offers, 1)}
+    draw_household(train.items, known[:-1], ranks, folder / "household.png")
+
+
+def draw_household(items, known: list, ranks: dict, path: Path) -> None:  # noqa: ANN001
+    """Two panels of the same graph; the size of an item is its rank among all items, larger for a better one."""
+    import numpy as np
+
+    own = list(dict.fromkeys(int(row) for session in known for row in session))[:9]
+    picture, axes = canvas(12.5, 4.6)
+    best = [sum(ranks[steps][items.ids[row]] for row in own) / len(own) for steps in (0, 1)]
+    axes.text(0.2, 4.35, f"One step on its earlier baskets moves a household's items from rank {best[0]:,.0f} to "
+              f"{best[1]:,.0f} on average", fontsize=12, fontweight="bold", color=INK, va="center")  # fmt: skip
+    for steps, left, name in ((0, 0.2, "before adapting"), (1, 6.5, "after one step")):
+        title(axes, (left + 0.75, 3.95), name, ORANGE if steps else GREY)
+        user = (left + 0.5, 1.95)
+        rows = np.linspace(3.3, 0.6, len(known))
+        heights = np.linspace(3.55, 0.35, len(own))
+        for session, y in zip(known, rows, strict=True):
+            arrow(axes, user, (left + 1.9, y), gap=8)
+            for row in session:
+                if int(row) in own:
+                    arrow(axes, (left + 1.9, y), (left + 3.3, heights[own.index(int(row))]), gap=6)
+            axes.plot(left + 1.9, y, "o", ms=11, mfc=BLUE, mec="white", zorder=3)
+        axes.plot(*user, "o", ms=15, mfc=GREEN, mec="white", zorder=3)
+        for row, y in zip(own, heights, strict=True):
+            rank = ranks[steps][items.ids[row]]
+            axes.plot(left + 3.3, y, "o", ms=18 / (1 + np.log10(rank)) + 2, mfc=ORANGE, mec="white", zorder=3)
+            label = items.describe(row).split(" [")[0]
+            label = label if len(label) <= 24 else label[:23] + "…"
+            axes.text(left + 3.55, y, f"{label}   rank {rank:,}", fontsize=8, va="center", color=INK)
+        note(axes, (left + 1.9, 0.15), "household, earlier baskets, their items")
+    save(picture, path)
 
 
 def session_graph(folder: Path) -> None:

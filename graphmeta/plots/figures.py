@@ -23,6 +23,7 @@ from graphmeta.storage import write_bytes
 from graphmeta.training.run import Report
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -56,7 +57,7 @@ def save(picture: Figure, path: Path) -> None:
 
 def legend_beside(picture: Figure) -> None:
     """One legend right of all axes, each name once, so that it never covers a line."""
-    found: dict[str, object] = {}
+    found: dict[str, Artist] = {}
     for axes in picture.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
