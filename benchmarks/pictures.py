@@ -59,7 +59,7 @@ def known(rows: list[Row], place: tuple[str, str], path: Path) -> None:
     first, *others = (
         [mean(run["known_sessions"][n]["hit@20"] for run in found[one]) for n in numbers] for one in ordered
     )
-    always = all(value >= max(rest) for value, *rest in zip(first, *others, strict=True))
+    always = all(value >= max(rest, default=0.0) for value, *rest in zip(first, *others, strict=True))
     when = "with any number of known sessions" if always else "with all sessions known"
     titled(axes, f"{ordered[0]} is first {when}", "known earlier sessions of the user, the last n")
     axes.set_ylabel("Hit@20 in %")
