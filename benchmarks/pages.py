@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cache
+from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import label, special
@@ -54,7 +55,10 @@ def pages() -> dict[str, str]:
 def figures_of(system: str) -> list[tuple[str, str, str, str, int]]:
     """A system's rows: data set, protocol, label, figures and number of seeds."""
     found = []
-    for runs in by_variant(results(system=system)):
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in results(system=system):
+        groups[row["dataset"], row["protocol"]].append(row)
+    for runs in chain.from_iterable(map(by_variant, groups.values())):
         first = runs[0]
         if shown := figures(runs):
             run = label(first, special(runs)).removeprefix(system).strip(" ()") or "–"

@@ -1,5 +1,7 @@
 """The site: every block of code runs, links and pictures exist, and pages are made for all systems and data sets."""
 
+import ast
+import importlib
 import re
 import shlex
 import subprocess
@@ -114,3 +116,37 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_other_hosts(tmp
         r"|<link[^>]+rel=\"?(?:stylesheet|preconnect|icon)[^>]+href=\"?(https?:[^\"> ]+)"
     )
     assert [(page.name, found) for page in pages for found in loaded.findall(page.read_text())] == []
+
+
+def test_docstrings_are_indented_as_one_block() -> None:
+    """A second line that is indented more than the first makes a block of code of the rest."""
+    broken = []
+    for path in sorted((ROOT / "graphmeta").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                lines = (ast.get_docstring(node) or "").splitlines()
+                if len(lines) > 1 and lines[1].startswith(" "):
+                    broken.append(f"{path.relative_to(ROOT)}: {lines[0]}")
+    assert broken == []
+
+
+def test_every_system_and_data_set_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With equations of all systems that name some, options of all in the catalogue, and their rows."""
+    monkeypatch.syspath_prepend(str(DOCS / "make"))
+    roles = type(sys)("roles")
+    roles.markdown = lambda text: text.replace("``", "`")  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "roles", roles)
+    catalogue = importlib.import_module("catalogue")
+    made = catalogue.pages()
+    assert {f"catalogue/{row.name}.md" for row in gm.systems()} < made.keys()
+    for row in gm.systems():
+        page = made[f"catalogue/{row.name}.md"]
+        assert "## Results" in page and row.paper in page
+        assert row.kind not in ("next item", "rating") or "## Options" in page
+    assert "| [Diginetica](../results/diginetica.md) | sr-gnn |" in made["catalogue/sr_gnn.md"]
+    seeds = re.findall(r"\| (?:diginetica|yoochoose1_64)[^\n]*± (\d+\.\d+)[^\n]*\n", made["catalogue/item_knn.md"])
+    assert all(float(one) < 2 for one in seeds)  # one protocol's rows only
+    assert "score(i) = " in made["catalogue/item_knn.md"]
+    results = importlib.import_module("benchmarks.pages").pages()
+    assert {"diginetica", "complete_journey", "tafeng"} < results.keys()
+    assert all("\n## " in text for text in results.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from functools import cache
@@ -84,11 +85,13 @@ def page(row: Row) -> str:
 
 def docstring(row: Row, entry: Published | None) -> str:
     """The docstring of the function or class that builds a system."""
-    if entry is not None:
-        return inspect.getdoc(entry.function) or ""
-    import importlib
-
-    module, _, name = row.where.split("(")[0].rpartition(".")
+    own = "" if entry is None else inspect.getdoc(entry.function) or ""
+    if own and not (entry and entry.counts):
+        return own
+    where = row.where.split("(")[0]
+    if entry is not None and (found := re.search(r":class:`~([\w.]+)`", own)):  # the class that counts
+        where = found[1]
+    module, _, name = where.rpartition(".")
     return inspect.getdoc(getattr(importlib.import_module(module), name)) or ""
 
 

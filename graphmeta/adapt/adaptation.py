@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 
 class Adaptation(nn.Module):
-    """``adaptation.run(recommender, tasks, loss)`` adapts each task on its support and evaluates its query.
+    """Which weights a task adapts, from which values and by which steps on its support.
+
+    ``adaptation.run(recommender, tasks, loss)`` adapts each task and evaluates its query.
 
     Args:
         scope: the adapted parameters.

@@ -13,7 +13,7 @@ from graphmeta.protocols import NotAdapted
 
 @dataclass(frozen=True)
 class Scope:
-    """Parameters at or below one of the name ``prefixes``: ``Scope("head")`` includes ``head.project.weight``.
+    """The weights that a task adapts, by name prefixes: ``Scope("head")`` includes ``head.project.weight``.
 
     ``Scope("")`` is every parameter. MeLU: ``Scope("head.project")``, ANIL: ``Scope("head")``, CBML: ``Scope("")``.
     Parameters at or below a prefix in ``without`` are excluded, and those of parts that say themselves that they are

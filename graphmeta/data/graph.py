@@ -15,8 +15,9 @@ from graphmeta.errors import InputError
 
 
 def build_graph(log: EventLog, *, reverse: bool = False) -> HeteroData:
-    """A copy of the stores of :attr:`EventLog.graph`, whose tensors are the log's memory. Pass the training log, so
-    that it has no later events.
+    """The log as a PyG ``HeteroData``: a copy of the stores of :attr:`EventLog.graph` over the log's memory.
+
+    Pass the training log, so that the graph has no later events.
 
     Args:
         reverse: add ``rev_`` twins of all edges, for message passing both ways.

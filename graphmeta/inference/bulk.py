@@ -135,8 +135,9 @@ def check_is_no_input(out: Path, *files: Any) -> None:
 def recommend_log(
     system: System, log: EventLog, k: int = 10, *, history: EventLog | None = None, **options: Unpack[CallOptions]
 ) -> Iterator[pd.DataFrame]:
-    """The same for the sessions of a log: frames with the columns of :func:`recommend_file`, some thousand sessions
-    each.
+    """The k best next items of every session of a log, as frames of some thousand sessions each.
+
+    The columns are those of :func:`recommend_file`.
 
     Raises:
         InputError: ``history`` for a log without users, or for a system that reads none; see :func:`recommend_file`.

@@ -27,13 +27,13 @@ OWNS, CONTAINS, FOLLOWS = ("user", "owns", "session"), ("session", "contains", "
 
 
 class SubgraphSampler:
-    """Makes batches as :func:`~graphmeta.sampling.session_batch.session_batch` does, with stores of the graph around
-        each sample.
+    """Makes batches of samples with the graph around each: earlier sessions, followers of items, attribute values.
 
-        The time of a query (a sample) is the begin of its session. The batch has the stores of ``session_batch``,
-        unchanged, and, for each sample apart (samples share no row):
+    The time of a query (a sample) is the begin of its session. The batch has the stores of
+    :func:`~graphmeta.sampling.session_batch.session_batch`, unchanged, and, for each sample apart (samples share no
+    row):
 
-        * with ``history``: ``session``, the user's latest earlier sessions (``n_id``, -1 if not in the sampler's log;
+    * with ``history``: ``session``, the user's latest earlier sessions (``n_id``, -1 if not in the sampler's log;
       ``batch``, ``order`` 0 for the oldest, ``age`` in seconds since their end), ``(user, owns, session)`` and
       ``(session, contains, item)`` with ``position`` and ``time``;
     * with ``follows``: ``(item, follows, item)`` from each clicked item to its most frequent followers, ``weight`` =
@@ -44,23 +44,23 @@ class SubgraphSampler:
     * the items of earlier sessions and followers as rows of ``item`` after those of the clicks; they have no event.
 
     Earlier sessions are those of ``samples.earlier``, which may be newer than the sampler's log or of a user it does
-        not have, or without it those of the user in the log; which of a user's sessions are earlier than a query, see
-        :class:`~graphmeta.sampling.user_histories.UserHistories`.
+    not have, or without it those of the user in the log; which of a user's sessions are earlier than a query, see
+    :class:`~graphmeta.sampling.user_histories.UserHistories`.
 
-        No edge is of the query's session or of one that ended at or after the query's time, so nothing depends on
-        later events. Samples without a time and a target (``recommend`` without times) come after the whole log.
+    No edge is of the query's session or of one that ended at or after the query's time, so nothing depends on
+    later events. Samples without a time and a target (``recommend`` without times) come after the whole log.
 
-        A batch takes 1 to 2 times as long as ``session_batch`` of as many clicks as it has item rows and edges; with
+    A batch takes 1 to 2 times as long as ``session_batch`` of as many clicks as it has item rows and edges; with
     followers alone 4 times, since pairs are counted up to each query's time (``benchmarks.speed --only subgraph``).
 
     Args:
-            source: the log, or its graph; pass the training log.
-            history: number of earlier sessions; follows: number of followers of an item.
-            attributes: all of items and users, or the names of item columns; unknown: whether an item or user without a
-                value has a row of its own, of value 0, instead of none.
+        source: the log, or its graph; pass the training log.
+        history: number of earlier sessions; follows: number of followers of an item.
+        attributes: all of items and users, or the names of item columns; unknown: whether an item or user without a
+            value has a row of its own, of value 0, instead of none.
 
-        Raises:
-            InputError: a history without users in the log, an attribute that it does not have, or numbers below 0.
+    Raises:
+        InputError: a history without users in the log, an attribute that it does not have, or numbers below 0.
     """
 
     def __init__(
