@@ -9,9 +9,11 @@ from graphmeta.errors import counted
 from graphmeta.evaluation.compare import Comparison
 from graphmeta.evaluation.lists import hit_and_mrr, lengths, shown
 from graphmeta.evaluation.protocol import when
+from graphmeta.published.blending import Blended
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.registry import Published
 from graphmeta.system import System
+from graphmeta.system.blend import FLOOR
 
 
 def titles(system: str, found: Iterable[str]) -> dict[str, str]:
@@ -46,6 +48,23 @@ def _counted(entry: Published) -> str:
         "- This system has no weights: `model-*.safetensors` holds the item sequences that it counts, with the times\n"
         "  of clicks (`stan`) or the number of each session's user (`tifu_knn`, `up_cf`) where it reads them. Without\n"
         "  `--keep-histories` it has no ids of users, so a counted user is also one of her own neighbours.\n"
+    )
+
+
+def _blend(notes: Mapping[str, Any]) -> str:
+    """Which baseline is blended into the scores, and how it was chosen; empty for a system that blends none in."""
+    chosen = notes.get("blend")
+    if chosen is None:
+        return ""
+    blend = Blended(**chosen)
+    line = (
+        f"- {blend.line()}; chosen on {counted(blend.queries, 'validation session')} (`graphmeta.published.blending`)."
+    )
+    if blend.baseline is None:
+        return line + "\n"
+    return (
+        f"{line}\n  The score of item i is the model's + {blend.weight:g} · log(1 + p_i / {FLOOR:g}), p the scores of\n"
+        f"  {blend.baseline} as shares of their sum. `model-*.safetensors` holds the item sequences that it counts.\n"
     )
 
 
@@ -121,7 +140,7 @@ Written by graphmeta {notes["graphmeta"]} on {notes["date"]}.
 - `{entry.name}`: {entry.paper}; equations {entry.equations}; family: {entry.family}{width}.
 - It reads the items of a session, oldest first, and ranks its {counted(system.num_items, "item")} as the next one.
 - Adapted to a session's own clicks: {entry.adapts}.
-
+{_blend(notes)}
 ## Trained on
 
 - {notes["source"]}: {counted(seen["sessions"], "session")}, {counted(seen["events"], "event")}, \

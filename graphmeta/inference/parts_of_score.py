@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graphmeta.sampling.tasks import Tasks
     from graphmeta.system import System
 
-HEAD, ADAPTATION, BIAS, COUNTS = "head", "adaptation", "item bias", "counts"
+HEAD, ADAPTATION, BIAS, COUNTS, BLEND = "head", "adaptation", "item bias", "counts", "blended baseline"
 
 
 class PartOfScore(nn.Module):
@@ -91,6 +91,9 @@ def parts_of_scores(system: System, samples: Samples, item: int, adapting: Adapt
         after = torch.stack([evaluated(system, samples, PartOfScore(item, name), adapting) for name in names])
         parts.append(after.sum(0) - torch.stack(parts).sum(0))
         names = [*names, ADAPTATION]
+    if system.blend is not None and system.blend.name is not None:
+        parts.append(system.blend.part(samples, system.items)[:, item].double().cpu())
+        names = [*names, BLEND]
     return names, torch.stack(parts, 1)
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.baselines import NoRepeats, match_repeats
+from graphmeta.baselines.counted_log import CountedLog
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.inference.popularity import events_of
 from graphmeta.protocols import Scorer
-from graphmeta.published.counted_log import CountedLog
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.system import System

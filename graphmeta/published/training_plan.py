@@ -6,7 +6,7 @@ The checkpoint of a finished stage is kept until all stages are done, so an inte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from graphmeta.data.splits import Split, last_sessions
 from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import lengths
 from graphmeta.protocols import Bar
+from graphmeta.published.blending import Blended, choose_blend
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.columns import skeleton, warn_unread
 from graphmeta.published.plan_checkpoint import BASE, BASE_REFITTED, REFIT, can_resume, drop, within
@@ -81,7 +82,8 @@ class TrainedPlan:
     """Result of a plan: the trained system, its separately trained base model (if any), the reports of all trainings by
     name, the system's own under its name, and the system's own plan, with a complete recipe.
 
-    ``best`` holds the complete recipe of each system, by name, with its best number of epochs.
+    ``best`` holds the complete recipe of each system, by name, with its best number of epochs; ``blend`` the baseline
+    that was chosen on validation, for a system that can blend one in.
     """
 
     plan: Plan
@@ -89,6 +91,7 @@ class TrainedPlan:
     base: System | None
     histories: dict[str, list[Report]]
     best: dict[str, TrainingRecipe]
+    blend: Blended | None = None
 
 
 def train_plan(
@@ -100,6 +103,7 @@ def train_plan(
     bar: Bar,
     on_epoch: OnEpoch = ignore,
     recipes: Mapping[str, TrainingRecipe] = MappingProxyType({}),
+    blend: Blended | None = None,
 ) -> TrainedPlan:
     """Run all trainings of a plan, each with its own checkpoint.
 
@@ -112,6 +116,8 @@ def train_plan(
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
         on_epoch: called with the name of the training, as in ``histories``, and the report of each epoch.
         recipes: complete recipes of systems by name, instead of those of the plan.
+        blend: the baseline to blend in, see :mod:`graphmeta.published.blending`; if not given, it is chosen on the
+            validation sessions, with base and counts of the training sessions.
     """
     if not checkpoint.resume:
         drop(checkpoint.folder)
@@ -139,6 +145,7 @@ def train_plan(
         say(f"training {last.system}, initialised from the base model:")
     system = train_stage(last.system, last, later, checkpoint, begin=base, statistics_log=earlier.train)
     chosen[last.system] = _best(last.recipe, histories[last.system])
+    blend = _blended(system, split, blend, say)
     if first is not None and later is not earlier:
         whole = replace(first, recipe=chosen[first.system])
         known = merged(split.train, split.valid)
@@ -148,7 +155,23 @@ def train_plan(
         base = train_stage(f"{first.system} (refitted)", whole, every, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(known)
-    return TrainedPlan(last, system, base, histories, chosen)
+    return TrainedPlan(last, system, base, histories, chosen, blend)
+
+
+def _blended(system: System, split: Split, blend: Blended | None, say: Say) -> Blended | None:
+    """Choose a baseline to blend in, or take the given choice; its counts are fitted with the system's statistics."""
+    if system.blend is None:
+        return None
+    if blend is not None:
+        system.blend.choose(blend.baseline, blend.weight)
+        system.blend.fit_statistics(split.train)
+    elif split.valid.num_events:
+        system.fit_statistics(split.train)
+        blend = choose_blend(system, split.valid, split.train)
+        say("no validation session can be scored" if blend is None else blend.line())
+    if blend is not None:
+        system.notes["blend"] = asdict(blend)
+    return blend
 
 
 def refit(
@@ -180,6 +203,7 @@ def refit(
         bar=bar,
         on_epoch=lambda name, report: on_epoch(f"{name}, all sessions", report),
         recipes=made.best,
+        blend=made.blend,
     )
     named = {f"{name}, all sessions": reports for name, reports in again.histories.items()}
     return replace(again, histories={**made.histories, **named})

@@ -24,6 +24,7 @@ from graphmeta.sampling.samples import Samples, last_clicks, prefixes
 from graphmeta.sampling.subgraph import SubgraphSampler
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.sampling.user_histories import UserHistories
+from graphmeta.system.blend import Blend
 
 _REMEDIES = {
     "fit": "train it with list(graphmeta.train(system, split)), or compute only its counts with "
@@ -69,6 +70,7 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
     ) -> None:
         super().__init__()
         self.recommender, self.items, self.users, self.adaptation = recommender, items, users, adaptation
+        self.blend: Blend | None = None  # adds a baseline's scores, see graphmeta.system.blend
         self.loss = SoftmaxLoss() if loss is None else loss
         shortest = 2 if adaptation is None else adaptation.support.min_length
         self.queries: Callable[..., Samples] = last_clicks  # of a validation log, (log, max_length=…) -> Samples

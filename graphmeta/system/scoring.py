@@ -49,6 +49,13 @@ class SystemScores(SystemInputs):
         may call it, also during training. Works under ``inference_mode`` and ``autocast``.
         """
         samples.query.check_items(self.items)
+        scores = self.own_scores(samples, steps=steps, max_support=max_support)
+        return scores if self.blend is None else self.blend.added(scores, samples.query, self.items)
+
+    def own_scores(
+        self, samples: Samples | Tasks, *, steps: int | None = None, max_support: int | None = None
+    ) -> Tensor:
+        """:meth:`scores` without the blended baseline."""
         samples = self.as_read(samples)
         with torch.inference_mode(False), torch.no_grad():
             twin = Twin(self, training=False, detached_views=True).module

@@ -5,7 +5,7 @@ assert report.ok, report
 """
 
 from graphmeta.testing.encoder import check_encoder
-from graphmeta.testing.fakes import fake_log, fake_ratings
+from graphmeta.testing.fakes import Mixture, fake_log, fake_ratings
 from graphmeta.testing.report import Check, CheckReport, check_log
 
-__all__ = ["Check", "CheckReport", "check_encoder", "check_log", "fake_log", "fake_ratings"]
+__all__ = ["Check", "CheckReport", "Mixture", "check_encoder", "check_log", "fake_log", "fake_ratings"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -10,14 +12,35 @@ from graphmeta.data.tables import EntityTable
 from graphmeta.testing.encoder import check_encoder
 from graphmeta.testing.report import Check, CheckReport
 
-__all__ = ["Check", "CheckReport", "check_encoder", "fake_log", "fake_ratings"]
+__all__ = ["Check", "CheckReport", "Mixture", "check_encoder", "fake_log", "fake_ratings"]
 
 
-def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int = 0) -> EventLog:
+@dataclass(frozen=True)
+class Mixture:
+    """Which clicks of a :func:`fake_log` leave the ring, as shares of all clicks.
+
+    Args:
+        random: on an item by popularity, which falls as 1 / rank; repeats: on an item of the session again; favourites:
+            on one of five items of the session's user, the same in all of the user's sessions.
+        users: number of users; 0 for a log without users.
+    """
+
+    random: float = 0.0
+    repeats: float = 0.0
+    favourites: float = 0.0
+    users: int = 20
+
+
+def fake_log(
+    *, sessions: int = 200, items: int = 40, length: int = 6, seed: int = 0, mixture: Mixture = Mixture()
+) -> EventLog:
     """Sessions over a ring of items: item ``n`` is always followed by ``n + 1``, so the true next item is known.
 
     Items are ``i0, i1, …`` with a ``category`` (five consecutive items each) and a ``brand``; session s belongs to user
     s mod 20; one click per minute, one session per hour.
+
+    Args:
+        mixture: shares of clicks that leave the ring, and the number of users; none, and 20, if not given.
 
     >>> log = fake_log(sessions=3)
     >>> names = log.items.ids[log.item[log.session == 0]]
@@ -27,19 +50,40 @@ def fake_log(*, sessions: int = 200, items: int = 40, length: int = 6, seed: int
     random = np.random.default_rng(seed)
     first = random.integers(0, items, sessions)
     step, session = np.tile(np.arange(length), sessions), np.repeat(np.arange(sessions), length)
+    user = session % max(mixture.users, 1)
+    clicked = _mixed((first[session] + step) % items, (step, user), mixture, items, seed=seed)
     frame = pd.DataFrame(
         {
             "session": session,
-            "item": [f"i{n}" for n in (first[session] + step) % items],
+            "item": [f"i{n}" for n in clicked],
             "time": 1.7e9 + session * 3600.0 + step * 60.0,
-            "user": [f"u{n}" for n in session % 20],
+            "user": [f"u{n}" for n in user],
         }
     )
     table = pd.DataFrame({"item": [f"i{n}" for n in range(items)]})
     table["category"] = [f"c{n // 5}" for n in range(items)]
     table["brand"] = [f"b{n % 3}" for n in range(items)]
     known = EntityTable.read(table, key="item")
-    return EventLog.read(frame, session="session", item="item", time="time", user="user", items=known)
+    owner = "user" if mixture.users else None
+    return EventLog.read(frame, session="session", item="item", time="time", user=owner, items=known)
+
+
+def _mixed(
+    item: np.ndarray, of: tuple[np.ndarray, np.ndarray], mixture: Mixture, items: int, *, seed: int
+) -> np.ndarray:
+    """The clicks, some of them replaced; ``of`` has the step and the user of each."""
+    step, user = of
+    shares = np.cumsum([mixture.random, mixture.repeats, mixture.favourites])
+    if not shares[-1]:
+        return item
+    random, number = np.random.default_rng([seed, 1]), np.arange(len(item))
+    chance = 1 / np.arange(1, items + 1)
+    popular = random.permutation(items)[random.choice(items, len(item), p=chance / chance.sum())]
+    own = random.integers(0, items, (user.max(initial=0) + 1, 5))[user, random.integers(0, 5, len(item))]
+    kind = np.searchsorted(shares, random.random(len(item)), side="right")
+    made = np.select([kind == 0, kind == 2], [popular, own], item)
+    back = number - random.integers(1, np.maximum(step, 1) + 1)
+    return np.where((kind == 1) & (step > 0), made[back], made)
 
 
 def fake_ratings(*, users: int = 40, items: int = 30, each: int = 16, seed: int = 0) -> EventLog:

@@ -27,6 +27,7 @@ from graphmeta.published.unread import NO_COSINE, NO_MESSAGES
 from graphmeta.recommender import Recommender
 from graphmeta.sampling.baskets import next_items, validation_mix
 from graphmeta.system import System
+from graphmeta.system.blend import Blend
 from graphmeta.training.recipes import TrainingRecipe, adam_without_decay
 
 
@@ -140,6 +141,9 @@ def reranker(base: System) -> System:
         system.load_matching(whole, frozen_only=True)
         system.fit_statistics(log)
 
+    ``gm.fit`` and ``graphmeta fit`` then choose on validation whether a baseline's scores are added, and with what
+    weight (:class:`~graphmeta.system.blend.Blend`).
+
     Args:
         base: a system that scores by inner products; it is not modified.
 
@@ -158,6 +162,7 @@ def _reranked(base: System, term: str) -> System:
     assert isinstance(head, ProductHead)  # others have no score terms
     head.score_terms.requires_grad_(True)
     head.learn_temperature()
+    system.blend = Blend()
     return system
 
 
@@ -171,8 +176,8 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
     ``score_i = σ q · e_i + a_i + f(x_i)`` as :func:`reranker`, f and x those of
     :class:`~graphmeta.nn.score_terms.personal.PersonalReranker`, trained on the last quarter of the sessions by
     :class:`~graphmeta.nn.losses.proposed.ProposedSoftmaxLoss`. For a user without earlier sessions it re-ranks by the
-    session alone. Where the clicks of a session have no order
-    (baskets), any of them is a target.
+    session alone. Where the clicks of a session have no order (baskets), any of them is a target. A baseline is blended
+    in as for :func:`reranker`.
 
     Args:
         base: a system that scores by inner products; it is not modified.
