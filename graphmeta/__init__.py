@@ -59,6 +59,7 @@ _HOME = {
     "Callback": "graphmeta.training.callbacks",
     "evaluate": "graphmeta.evaluation.ranking",
     "evaluate_next_basket": "graphmeta.evaluation.next_basket",
+    "audit": "graphmeta.evaluation.audit",
     "load": "graphmeta.published.load",
     "rollback": "graphmeta.storage.versions",
     # recommendations for files and logs

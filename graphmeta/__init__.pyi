@@ -18,6 +18,7 @@ from graphmeta.data.splits import split_by_user as split_by_user
 from graphmeta.data.tables import EntityTable as EntityTable
 from graphmeta.errors import InputError as InputError
 from graphmeta.evaluation import metrics as metrics
+from graphmeta.evaluation.audit import audit as audit
 from graphmeta.evaluation.next_basket import evaluate_next_basket as evaluate_next_basket
 from graphmeta.evaluation.ranking import evaluate as evaluate
 from graphmeta.inference.bulk import recommend_file as recommend_file

@@ -55,6 +55,7 @@ API = {
         "Adam",
         "evaluate",
         "evaluate_next_basket",
+        "audit",
         "load",
         "rollback",
         "recommend_file",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphmeta.cli import console, recommend_commands
+from graphmeta.cli import audit_commands, console, recommend_commands
 from graphmeta.cli.options import (
     Events,
     FileOptions,
@@ -358,6 +358,8 @@ def evaluate(
 app.command()(flattened(recommend_commands.recommend))
 app.command()(flattened(recommend_commands.similar))
 app.command()(recommend_commands.explain)
+app.command()(flattened(audit_commands.audit))
+app.command()(flattened(audit_commands.bench))
 
 
 @app.command()
