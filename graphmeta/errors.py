@@ -77,6 +77,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time in words: seconds, minutes or hours.
+
+    >>> duration(59), duration(600), duration(9000)
+    ('59 s', '10 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def printable(text: str) -> str:
     """The text without line breaks and control characters, which ids and names of a file may have: a line break is a
     blank, others are escaped.

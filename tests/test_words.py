@@ -10,7 +10,7 @@ FILES = sorted(
     path
     for pattern in (
         *("graphmeta/**/*.py", "graphmeta/**/*.pyi", "benchmarks/*.py", "benchmarks/*.md", "docs/**/*.md", "R*.md"),
-        *("examples/*.py", "data/*.py", "data/**/*.md", ".github/*.md"),
+        *("examples/*.py", "examples/notebooks/*.md", "docs/make/*.py", "data/*.py", "data/**/*.md", ".github/*.md"),
     )
     for path in ROOT.glob(pattern)
 )

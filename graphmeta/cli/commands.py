@@ -393,7 +393,8 @@ def graph(
     neighbourhood(built, ("session", centre), picture, names=lambda kind, row: str(names[kind][row]))
     save_graph(out, built)
     console.statistics(built, f"The graph of {reading.events.name}")
-    console.say(f"written: {out}/graph.json, its safetensors, {picture} (session {log.sessions[centre]})")
+    written = f"{out}/graph.json, its safetensors, {picture} (session {log.sessions[centre]})"
+    console.say(f"written: {written}; next: graphmeta fit with the same columns, and --out MODEL")
 
 
 @dataclass(frozen=True)

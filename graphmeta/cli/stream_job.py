@@ -7,6 +7,7 @@ and the deployed model. All input is validated before anything is written, and f
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import period_edges
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError, counted
+from graphmeta.errors import InputError, counted, duration
 from graphmeta.evaluation.lists import lengths
 from graphmeta.plots import stream as stream_plots
 from graphmeta.published.catalogue import CATALOGUE, build
@@ -119,10 +120,13 @@ def run_stream(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Per
             seed=job.seed,
             checkpoint=Checkpoint(place, job.resume),
         )
-        histories[name] = []
+        histories[name], began = [], time.monotonic()
         for report in reports:
             histories[name].append(report)
-            say(_line(name, report, len(edges) - 1))
+            spent, done = time.monotonic() - began, len(histories[name])
+            left = len(edges) - 2 - report.period
+            ending = f", about {duration(left * spent / done)} left for {name}" if left else ""
+            say(_line(name, report, len(edges) - 1) + ending)
         system.notes |= {"system": name, "seed": job.seed, "period": job.period}
         system.save(place / "model")
     document = {name: {**overall(h), "periods": [asdict(r) for r in h]} for name, h in histories.items()}

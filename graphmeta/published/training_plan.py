@@ -17,7 +17,7 @@ import torch
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split, last_sessions
-from graphmeta.errors import InputError, counted
+from graphmeta.errors import InputError, counted, duration
 from graphmeta.evaluation.lists import lengths
 from graphmeta.protocols import Bar
 from graphmeta.published.blending import Blended, choose_blend
@@ -314,17 +314,6 @@ def _train_stage(
     return system, history
 
 
-def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
-
-    >>> _duration(59), _duration(600), _duration(9000)
-    ('59 s', '10 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _line(report: Report, epochs: int | None) -> str:
     parts = ["counted"] if epochs is None else [f"epoch {report.epoch + 1}/{epochs}", f"loss {report.loss:.4f}"]
     if report.valid:
@@ -333,7 +322,7 @@ def _line(report: Report, epochs: int | None) -> str:
         found = (f"{name} {100 * report.valid[key]:.2f} %" for name, key in shown.items() if key in report.valid)
         parts += ["validation " + ", ".join(found)]
     left = 0 if epochs is None else epochs - report.epoch - 1
-    parts += [f"{report.seconds:.0f} s" + (f", about {_duration(left * report.seconds)} left" if left else "")]
+    parts += [f"{report.seconds:.0f} s" + (f", about {duration(left * report.seconds)} left" if left else "")]
     return "   ".join(parts) + ("   best so far" if report.best and report.valid and epochs is not None else "")
 
 
