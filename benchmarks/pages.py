@@ -8,8 +8,9 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import label, special
-from benchmarks.report import book
+from benchmarks.report import HERE, book
 from benchmarks.rows import CUTS, Row, by_variant, results, spread
+from benchmarks.texts import HEAD
 
 DATA = {
     "diginetica": "Diginetica",
@@ -43,12 +44,15 @@ def titles() -> dict[str, str]:
 
 @cache
 def pages() -> dict[str, str]:
-    """The Markdown of each page, by data set."""
+    """The Markdown of each page, by data set; and of the findings in detail."""
     parts: dict[str, list[str]] = defaultdict(list)
     for (dataset, _), section in book(results()).items():
         parts[dataset].append(section)
-    rules = "Rules, and what the columns are: [all results](index.md).\n"
-    return {name: "\n".join([f"# {title}\n", rules, *parts[name]]) for name, title in titles().items()}
+    rules = "Rules, and what the columns are: [findings in detail](findings.md).\n"
+    detail = HEAD.replace("# Results", "# Findings in detail", 1) + (HERE / "findings.md").read_text()
+    return {"findings": detail} | {
+        name: "\n".join([f"# {title}\n", rules, *parts[name]]) for name, title in titles().items()
+    }
 
 
 @cache

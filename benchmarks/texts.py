@@ -252,7 +252,7 @@ only show that the time variants train.
 }
 HEAD = """# Results
 
-Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results); do not edit by hand.
+Texts on the rows of all data sets; [Results](index.md) has the main findings, each with a table.
 
 Figures are in percent (except rating errors), over the full catalogue. Clicked items stay candidates (except for
 baselines on logs whose training sessions never contain an item twice); a tie counts as the expected value over random

@@ -149,4 +149,4 @@ def test_every_system_and_data_set_has_a_page(monkeypatch: pytest.MonkeyPatch) -
     assert "score(i) = " in made["catalogue/item_knn.md"]
     results = importlib.import_module("benchmarks.pages").pages()
     assert {"diginetica", "complete_journey", "tafeng"} < results.keys()
-    assert all("\n## " in text for text in results.values())
+    assert all("## " in text for text in results.values())

@@ -104,7 +104,7 @@ def sections(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     blocks = re.split(r"^(Args|Source|Differs|Raises|Warns|Returns|Shapes?):", text.strip(), flags=re.M)
     what, _, rest = blocks[0].partition("\n\n")
-    found["what"], found["equations"] = markdown(flowed(what)), markdown(rest.strip())
+    found["what"], found["equations"] = markdown(flowed(what)), markdown(rest.strip("\n"))
     for name, body in zip(blocks[1::2], blocks[2::2], strict=True):
         found[name] = markdown(entries(body) if name == "Args" else flowed(body))
     return found

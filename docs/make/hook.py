@@ -50,7 +50,13 @@ def on_config(config: MkDocsConfig) -> None:
     nav.insert(-1, {"Catalogue": catalogue.navigation()})
     nav.insert(
         -1,
-        {"Results": ["results/index.md", *({title: f"results/{name}.md"} for name, title in pages.titles().items())]},
+        {
+            "Results": [
+                "results/index.md",
+                "results/findings.md",
+                *({title: f"results/{name}.md"} for name, title in pages.titles().items()),
+            ]
+        },
     )
     nav.insert(-1, {"Reference": ["api.md", *reference.navigation(), "layers.md"]})
 
