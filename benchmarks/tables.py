@@ -32,6 +32,7 @@ QUICK = {
     "accuracy": "--epochs 1 --share 0.02",
     "cold_items": "--epochs 1 --test-samples 100",
     "cold_users": "--epochs 1 --pretrain-epochs 1",
+    "growth": "",
     "recipes": "",
     "own_clicks": "--rates 0.01 --queries 100",
     "streams": "--periods 3",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
+from graphmeta.data.scan.pairs import PairCounts
 from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
 
@@ -41,12 +45,13 @@ class ItemKNN:
 
     reads_tasks = False
 
-    def __init__(self, log: EventLog, *, neighbours: int = 100, alpha: float = 0.75) -> None:
+    def __init__(self, log: EventLog | ScannedLog, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         check_whole("neighbours", neighbours, 1)
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be between 0 and 1, not {alpha!r}")
         self.items, self.num_items = log.items, log.num_items
-        self.similar, self.similarity = _similar_items(*incidence(log), most=neighbours, alpha=alpha)
+        found = _on_disk(log) if isinstance(log, ScannedLog) else _in_memory(log)
+        self.similar, self.similarity = _similar_items(*found, most=neighbours, alpha=alpha)
 
     def scores(self, samples: Samples) -> Tensor:
         """``[S, num_items]``."""
@@ -57,27 +62,52 @@ class ItemKNN:
         return dense(clicks.sample[row], item, weight=weight, shape=shape)
 
 
-def _similar_items(items_of: Lists, ages_of: Lists, *, most: int, alpha: float) -> tuple[Lists, np.ndarray]:
-    """The ``most`` items most similar to each item, and the similarities; computed in blocks of some million pairs."""
-    num_items = len(ages_of.lengths)
-    owner, at = ages_of.positions(np.arange(num_items))
-    work = np.bincount(owner, items_of.lengths[ages_of.value[at]], minlength=num_items)
-    blocks = np.split(np.arange(num_items), np.flatnonzero(np.diff(np.cumsum(work) // _PAIRS_AT_ONCE)) + 1)
-    parts = [_similar_block(items_of, ages_of, block=block, most=most, alpha=alpha) for block in blocks]
+Pairs = Iterable[tuple[np.ndarray, np.ndarray]]  # sorted first · items + second, and the sessions with both
+
+
+def _similar_items(sessions: np.ndarray, pairs: Pairs, *, most: int, alpha: float) -> tuple[Lists, np.ndarray]:
+    """The ``most`` items most similar to each item, and the similarities.
+
+    Args:
+        sessions: of each item; pairs: in blocks of first items, ascending.
+    """
+    parts = [_similar_block(sessions, *block, most=most, alpha=alpha) for block in pairs]
     first, second, similarity = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Lists(np.searchsorted(first, np.arange(num_items + 1)), second), similarity
+    return Lists(np.searchsorted(first, np.arange(len(sessions) + 1)), second), similarity
 
 
 def _similar_block(
-    items_of: Lists, ages_of: Lists, *, block: np.ndarray, most: int, alpha: float
+    sessions: np.ndarray, pair: np.ndarray, together: np.ndarray, *, most: int, alpha: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    owner, at = ages_of.positions(block)
-    row, other = items_of.positions(ages_of.value[at])
-    sessions = ages_of.lengths
-    pair = block[owner[row]] * len(sessions) + items_of.value[other]
-    pair, together = np.unique(pair, return_counts=True)
-    first, second = np.divmod(pair, len(sessions))
+    first, second = np.divmod(pair, max(len(sessions), 1))
     similarity = (together / sessions[first]) ** alpha * (together / sessions[second]) ** (1 - alpha)
     # Rounding turns values that are equal in exact arithmetic into ties.
     kept = largest(first, similarity.round(12), most=most)
     return first[kept], second[kept], similarity[kept]
+
+
+def _in_memory(log: EventLog) -> tuple[np.ndarray, Pairs]:
+    """The sessions of each item, and the pairs of a log in blocks of some million."""
+    items_of, ages_of = incidence(log)
+    return ages_of.lengths, _pairs(items_of, ages_of)
+
+
+def _pairs(items_of: Lists, ages_of: Lists) -> Pairs:
+    num_items = len(ages_of.lengths)
+    owner, at = ages_of.positions(np.arange(num_items))
+    work = np.bincount(owner, items_of.lengths[ages_of.value[at]], minlength=num_items)
+    for block in np.split(np.arange(num_items), np.flatnonzero(np.diff(np.cumsum(work) // _PAIRS_AT_ONCE)) + 1):
+        owner, at = ages_of.positions(block)
+        row, other = items_of.positions(ages_of.value[at])
+        yield np.unique(block[owner[row]] * num_items + items_of.value[other], return_counts=True)
+
+
+def _on_disk(log: ScannedLog) -> tuple[np.ndarray, Pairs]:
+    """The same of a log on disk: sessions are in one shard each, so that the counts of shards add up."""
+    sessions, counts = np.zeros(log.num_items, dtype=np.int64), PairCounts(log)
+    for part in log.shards():
+        own, pairs = _in_memory(part)
+        sessions += own
+        for pair, together in pairs:
+            counts.add(pair, together)
+    return sessions, ((pair, together) for _, pair, together in counts.blocks())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.protocols import HasItems, KeepsHistories, ReadsHistory, ReadsTasks, Scorer
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
@@ -22,7 +23,7 @@ class Popularity:
 
     reads_tasks = False
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog | ScannedLog) -> None:
         self.items, self.num_items = log.items, log.num_items
         self.support = torch.from_numpy(log.support).float()
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphmeta.cli import audit_commands, console, recommend_commands
+from graphmeta.cli.flattened import flattened
 from graphmeta.cli.options import (
     Events,
     FileOptions,
@@ -30,7 +31,6 @@ from graphmeta.cli.options import (
     Model,
     Quiet,
     SplitOptions,
-    flattened,
     versioned_folder,
 )
 from graphmeta.cli.serve_job import ServeOptions
@@ -39,6 +39,7 @@ from graphmeta.errors import DivergedError, InputError
 if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
     from graphmeta.data.events import EventLog
+    from graphmeta.data.scan.log import ScannedLog
     from graphmeta.data.splits import Split
     from graphmeta.published.training_plan import Plan
     from graphmeta.training.recipes import TrainingRecipe
@@ -296,7 +297,7 @@ def fit(
     _ready(name_of_system, out, users=users, overwrite=output.overwrite)
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     catalogue, name = reading.catalogue(files), reading.events.name
-    log = reading.log(files, catalogue)
+    log = reading.scanned(files, catalogue)
     if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)
@@ -521,7 +522,7 @@ def _ready(system: str, out: Path, *, users: bool, overwrite: bool) -> None:
     plots.figure(1, 1)
 
 
-def _train(work: Job, log: EventLog, split: Split) -> Outcome | None:
+def _train(work: Job, log: EventLog | ScannedLog, split: Split) -> Outcome | None:
     """Run the job and print the results."""
     from graphmeta.cli.fit_job import run_job
     from graphmeta.cli.model_card import titles

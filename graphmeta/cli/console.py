@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
     from graphmeta.data.events import EventLog
+    from graphmeta.data.scan.log import ScannedLog
     from graphmeta.data.splits import Split
     from graphmeta.evaluation.compare import Comparison
     from graphmeta.evaluation.examples import Example
@@ -95,7 +96,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, l
     console.print(grid)
 
 
-def sizes(log: EventLog, split: Split, rules: Rules) -> str:
+def sizes(log: EventLog | ScannedLog, split: Split, rules: Rules) -> str:
     """Sizes of a log's splits, in one line."""
     from graphmeta.evaluation.protocol import test_queries
 
@@ -110,7 +111,7 @@ def sizes(log: EventLog, split: Split, rules: Rules) -> str:
     return f"{counted(log.num_events, 'event')}; sessions: {sessions}; {items}{lost if split.unknown else ''}"
 
 
-def left_out(log: EventLog, kept: EventLog, rules: Rules) -> str:
+def left_out(log: EventLog | ScannedLog, kept: EventLog | ScannedLog, rules: Rules) -> str:
     """The number of sessions, events and items that the filters left out of a log, in one line."""
     support = counted(rules.min_item_support, "event")
     limits = f"items of at least {support}, sessions of at least {rules.min_session_length}"

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphmeta.cli.history import load_history
 from graphmeta.cli.log_columns import Columns
 from graphmeta.data.events import EventLog
@@ -107,7 +109,8 @@ def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) 
         queries = histories.attached(queries, own.aligned_to(system.items, own.users))
         past_of_users = _counted(histories.log(), float(own.starts.min()), system)
     past = load_history(folder, system.items)
-    results = compare(system, queries, past=past, models=baselines(past, past_of_users), bar=bar)
+    models = {} if past is None else baselines(past, past_of_users)
+    results = compare(system, queries, past=past or Popular(system), models=models, bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {
         "sessions": new.num_sessions,
@@ -124,6 +127,14 @@ def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) 
         unknown,
         None if columns.user is None else sessions,
     )
+
+
+class Popular:
+    """The events of each item that a system has counted, if its model has no training sequences."""
+
+    def __init__(self, system: System) -> None:
+        counts = system.events
+        self.support = np.zeros(system.num_items, dtype=np.int64) if counts is None else counts
 
 
 def _counted(log: EventLog, begin: float, system: System) -> EventLog | None:

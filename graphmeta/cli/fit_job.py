@@ -20,6 +20,7 @@ from graphmeta.cli.measuring import Job, counted, measured_on_test, validation_b
 from graphmeta.cli.model_card import card
 from graphmeta.cli.new_items import with_new_items
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import Comparison
@@ -76,7 +77,7 @@ def check_model(folder: Path, system: str, *, overwrite: bool) -> None:
         )
 
 
-def run_job(job: Job, log: EventLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
+def run_job(job: Job, log: EventLog | ScannedLog, *, split: Split, say: Say, bar: Bar) -> Outcome | None:
     """Train, compare on the test split, train again on the whole log, and write the folder; None if it has the result
     of this job already.
 
@@ -136,7 +137,7 @@ def _finished(folder: Path, request: dict[str, Any]) -> bool:
 
 
 def _notes(
-    job: Job, measured: TrainedPlan, shipped: TrainedPlan, log: EventLog, splits: tuple[Split, Split]
+    job: Job, measured: TrainedPlan, shipped: TrainedPlan, log: EventLog | ScannedLog, splits: tuple[Split, Split]
 ) -> dict[str, Any]:
     """Metadata of the training, saved with the model.
 
@@ -162,7 +163,7 @@ def _notes(
     return found
 
 
-def _sizes(log: EventLog) -> dict[str, int]:
+def _sizes(log: EventLog | ScannedLog) -> dict[str, int]:
     return {"sessions": log.num_sessions, "events": log.num_events, "items": log.num_items}
 
 
@@ -173,7 +174,9 @@ def _version() -> str:
         return "(from a checkout)"
 
 
-def _write(folder: Path, system: System, past: EventLog, results: Comparison | None, *, keep_histories: bool) -> None:
+def _write(
+    folder: Path, system: System, past: EventLog | ScannedLog, results: Comparison | None, *, keep_histories: bool
+) -> None:
     system.check_finite()
     with new_version(folder) as place:
         save_history(place, past)

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from graphmeta.data.event_rows import LogColumns
 from graphmeta.data.events import EventLog
 from graphmeta.data.read_options import ActionWeights, Inactivity, ReadOptions
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
@@ -42,18 +44,26 @@ class Columns:
         given = {name: one for name, one in stored.items() if name not in ("options", "actions")}
         return cls(**given, options=ReadOptions(**options), actions=actions and ActionWeights(**actions))
 
+    def scan(
+        self,
+        events: Path,
+        *,
+        memory: str | None,
+        items: EntityTable | None = None,
+        users: EntityTable | None = None,
+    ) -> EventLog | ScannedLog:
+        """Read the log from the files of a pattern; it stays on disk if it does not fit the memory."""
+        found = EventLog.scan(self.options.of(events), memory=memory, **self._named(), items=items, users=users)
+        return found.collect() if found.fits_memory else found
+
     def read(self, events: Path, *, items: EntityTable | None = None, users: EntityTable | None = None) -> EventLog:
         """Read the log from this file."""
-        return EventLog.read(
-            self.options.of(events),
-            session=self.session or Inactivity(self.inactivity_seconds),
-            item=self.item,
-            time=self.time,
-            user=self.user,
-            value=self.actions,
-            items=items,
-            users=users,
-        )
+        return EventLog.read(self.options.of(events), **self._named(), items=items, users=users)
+
+    def _named(self) -> LogColumns:
+        """The columns as arguments."""
+        session = self.session or Inactivity(self.inactivity_seconds)
+        return LogColumns(item=self.item, session=session, time=self.time, user=self.user, value=self.actions)
 
 
 @dataclass(frozen=True)

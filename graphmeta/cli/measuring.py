@@ -15,6 +15,7 @@ from graphmeta.cli.model_card import titles
 from graphmeta.cli.new_items import with_new_items, with_vocabulary
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable
 from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
@@ -64,7 +65,14 @@ class Measured:
 
 
 def measured_on_test(
-    job: Job, log: EventLog, split: Split, trained: TrainedPlan, new: EntityTable | None, *, say: Say, bar: Bar
+    job: Job,
+    log: EventLog | ScannedLog,
+    split: Split,
+    trained: TrainedPlan,
+    new: EntityTable | None,
+    *,
+    say: Say,
+    bar: Bar,
 ) -> tuple[Split, Measured]:
     """The comparison on the test split, and the split with the vocabulary that is ranked."""
     system, base = trained.system, trained.base
@@ -93,7 +101,7 @@ def measured_on_test(
     return ranked, Measured(system, results, last_sessions, document)
 
 
-def counted(job: Job, split: Split) -> EventLog:
+def counted(job: Job, split: Split) -> Any:
     """The sessions that baselines count: those that the system's own statistics count."""
     return merged(split.train, split.valid) if CATALOGUE[job.plan.system].held_out else split.train
 
@@ -106,9 +114,9 @@ def _by_last_sessions(models: Mapping[str, Any], queries: Samples) -> dict[str, 
     return by_known_sessions({name: model for name, model in models.items() if reads_history(model)}, few)
 
 
-def validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str, float]]:
+def validation_baselines(past: EventLog | ScannedLog, valid: EventLog | ScannedLog) -> dict[str, dict[str, float]]:
     """Baselines on the validation sessions, to draw with the validation curve."""
-    samples = last_clicks(valid)
+    samples = last_clicks(valid.collect() if isinstance(valid, ScannedLog) else valid)
     if len(samples) == 0:
         return {}
     models = baselines(past)
@@ -118,6 +126,6 @@ def validation_baselines(past: EventLog, valid: EventLog) -> dict[str, dict[str,
 
 def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> Samples:
     """The queries of a log with their users' earlier sessions in these logs, if these have users."""
-    if any(part.users is None for part in parts):
+    if any(part.users is None or isinstance(part, ScannedLog) for part in parts):
         return queries
     return UserHistories.of(*parts).attached(queries, log)

@@ -5,12 +5,10 @@ Nothing here imports torch before it is called.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import wraps
+from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from graphmeta.cli.log_columns import Columns
     from graphmeta.data.events import EventLog
     from graphmeta.data.read_options import ReadOptions
+    from graphmeta.data.scan.log import ScannedLog
     from graphmeta.data.tables import EntityTable
 
 MaxSupport = Annotated[
@@ -151,6 +150,14 @@ class LogOptions:
     inactivity_seconds: Annotated[
         float, typer.Option("--inactivity-seconds", help="Inactivity that ends a session, without --session.")
     ] = 3600.0
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Memory for reading, such as 2GB; a log that does not fit stays on disk, and fit trains on parts of "
+            "it. For a pattern of files, such as 'events/*.parquet', half of the machine's.",
+        ),
+    ] = None
 
     def columns(self, files: FileOptions) -> Columns:
         """The columns of the event file and how it is read."""
@@ -169,11 +176,24 @@ class LogOptions:
 
     def log(self, files: FileOptions, items: EntityTable | None = None) -> EventLog:
         """Read the log from the files, with these items instead of those of :meth:`catalogue` if given."""
+        from graphmeta.data.events import EventLog
+        from graphmeta.errors import InputError
+
+        found = self.scanned(files, items)
+        if not isinstance(found, EventLog):
+            raise InputError(f"{self.events}: does not fit the memory; give more (--memory), or fewer files")
+        return found
+
+    def scanned(self, files: FileOptions, items: EntityTable | None = None) -> EventLog | ScannedLog:
+        """The same, but a log that does not fit the memory stays on disk."""
         from graphmeta.cli.log_columns import entities
 
         items = self.catalogue(files) if items is None else items
         users = entities(self.users, self.user_key or self.user, options=files.of_entities())
-        return self.columns(files).read(self.events, items=items, users=users)
+        columns = self.columns(files)
+        if self.memory is None and not has_magic(str(self.events)):
+            return columns.read(self.events, items=items, users=users)
+        return columns.scan(self.events, memory=self.memory, items=items, users=users)
 
 
 @dataclass(frozen=True)
@@ -201,42 +221,3 @@ class Limits:
 def versioned_folder(folder: Path) -> Path:
     """The model folder inside a folder written by ``fit``, or the folder itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def _default(field: Field[Any]) -> Any:
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    return inspect.Parameter.empty if field.default is MISSING else field.default
-
-
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the command's dataclass parameters by their fields as options, because typer has no option groups."""
-    parameters = inspect.signature(command, eval_str=True).parameters
-    groups: dict[str, Any] = {n: p.annotation for n, p in parameters.items() if is_dataclass(p.annotation)}
-    only = inspect.Parameter.KEYWORD_ONLY
-    options: list[inspect.Parameter] = []
-    for name, parameter in parameters.items():
-        if name not in groups:
-            options.append(parameter.replace(kind=only))
-            continue
-        hints = get_type_hints(groups[name], include_extras=True)
-        options += [
-            inspect.Parameter(
-                field.name,
-                only,
-                default=_default(field),
-                annotation=hints[field.name],
-            )
-            for field in fields(groups[name])
-        ]
-
-    @wraps(command)
-    def called(**given: Any) -> None:
-        made = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        command(**made, **given)
-
-    called.__dict__["__signature__"] = inspect.Signature(options)
-    return called

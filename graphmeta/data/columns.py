@@ -87,11 +87,11 @@ def ids(values: pd.Series, role: str) -> np.ndarray:
     codes, distinct = pd.factorize(values.to_numpy(dtype=object))
     found = _numbers_if_all(np.asarray(distinct))
     if found.dtype == object:
-        _question_text(found, role)
+        question_text(found, role)
     return found[codes]
 
 
-def _question_text(distinct: np.ndarray, role: str) -> None:
+def question_text(distinct: np.ndarray, role: str) -> None:
     """Warn about distinct ids that only blanks distinguish, and about those that other programs write for nothing."""
     words = sorted(MISSING_WORDS.intersection(distinct))
     if words:

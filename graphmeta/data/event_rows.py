@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Required, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,9 @@ from graphmeta.data.row_checks import question_blocks, question_clock, without_r
 from graphmeta.data.table_files import read_frame
 from graphmeta.data.times import seconds, without_offset
 from graphmeta.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from graphmeta.data.tables import EntityTable
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,18 @@ class EventColumns:
         """The columns that are read."""
         value = self.value.column if isinstance(self.value, ActionWeights) else self.value
         return [name for name in (self.item, self.session, self.time, self.user, value) if isinstance(name, str)]
+
+
+class LogColumns(TypedDict, total=False):
+    """The columns and tables of a log, as arguments; see :meth:`EventLog.read`."""
+
+    item: Required[str]
+    session: str | Inactivity | None
+    time: str | None
+    user: str | None
+    value: str | ActionWeights | None
+    items: EntityTable | None
+    users: EntityTable | None
 
 
 @dataclass(frozen=True)
@@ -127,11 +144,7 @@ def _users(values: pd.Series, *, needed: bool) -> tuple[np.ndarray, np.ndarray]:
     """
     unknown = missing(values)
     if needed and unknown.any():
-        message = (
-            f"{place(values, unknown)}: the user is missing ({counted(unknown.sum(), 'row')}), and sessions are split "
-            f"by user; name a session column, or drop such rows (drop_bad_rows, --drop-bad-rows)"
-        )
-        raise BadRows(message, unknown, "the user is missing")
+        raise no_user(values, unknown)
     codes = np.full(len(values), -1, dtype=np.int64)
     if unknown.all():
         return codes, np.empty(0, dtype=object)
@@ -144,6 +157,15 @@ def _users(values: pd.Series, *, needed: bool) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.asarray(users)
 
 
+def no_user(values: pd.Series, unknown: np.ndarray) -> BadRows:
+    """The error for unknown users where sessions are split by user, a mask over the values."""
+    message = (
+        f"{place(values, unknown)}: the user is missing ({counted(unknown.sum(), 'row')}), and sessions are split "
+        f"by user; name a session column, or drop such rows (drop_bad_rows, --drop-bad-rows)"
+    )
+    return BadRows(message, unknown, "the user is missing")
+
+
 def _weights(values: pd.Series, actions: ActionWeights) -> np.ndarray:
     """The weight of each event's action."""
     weights = {str(name): float(one) for name, one in actions.weights.items()}
@@ -151,12 +173,21 @@ def _weights(values: pd.Series, actions: ActionWeights) -> np.ndarray:
     found = names.map(weights).to_numpy(dtype=np.float64)
     wrong = np.isnan(found)
     if wrong.any():
-        message = (
-            f"{place(values, wrong)}: the action {shown(names.iloc[int(np.argmax(wrong))])} has no weight "
-            f"({', '.join(weights)} have); add one, or leave such rows out (where, --where)"
-        )
-        raise BadRows(message, wrong, "the action has no weight")
+        raise no_weight(values, names, wrong, weights)
     return found
+
+
+def no_weight(values: pd.Series, names: pd.Series, wrong: np.ndarray, weights: Iterable[str]) -> BadRows:
+    """The error for actions without a weight, a mask over the values.
+
+    Args:
+        names: the values as text; weights: the actions that have one.
+    """
+    message = (
+        f"{place(values, wrong)}: the action {shown(names.iloc[int(np.argmax(wrong))])} has no weight "
+        f"({', '.join(weights)} have); add one, or leave such rows out (where, --where)"
+    )
+    return BadRows(message, wrong, "the action has no weight")
 
 
 def _cut(user: np.ndarray, names: np.ndarray, times: np.ndarray, inactivity: float) -> np.ndarray:

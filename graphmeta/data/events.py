@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,9 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data import show, store
 from graphmeta.data.columns import shown
-from graphmeta.data.event_rows import EventColumns, EventRows, frame_of, read_rows
+from graphmeta.data.event_rows import EventColumns, EventRows, LogColumns, frame_of, read_rows
 from graphmeta.data.read_options import ActionWeights, Inactivity, Source
+from graphmeta.data.scan.log import ScannedLog, scan
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
@@ -110,6 +113,31 @@ class EventLog:
             users=log.users if users is None or log.users is None else users.aligned(log.users.ids, "user"),
         )
 
+    @classmethod
+    def scan(
+        cls, source: Source | Sequence[str | Path], *, memory: str | int | None = None, **columns: Unpack[LogColumns]
+    ) -> ScannedLog:
+        """Read a log that need not fit into memory, from files such as ``"events/*.parquet"``, with DuckDB.
+
+        The events are validated, sorted and stored in a temporary folder; the log is that of :meth:`read` on the rows
+        of all files, in the alphabetic order of their names. ``scan(…).collect()`` is the same log in memory, and
+        ``.shards()`` are parts of it. Encodings other than UTF-8, separators of several characters, columns of ids of
+        other types than text and whole numbers, and rows with more fields than the header are refused.
+
+        Args:
+            source: a file, a pattern, a list of them, or ``options.of(pattern)``; Parquet, CSV or TSV.
+            memory: what DuckDB and a shard may take together, such as "2GB"; half of the machine's if not given.
+            columns: ``item, session, time, user, value, items, users``, see :meth:`read`.
+
+        Raises:
+            InputError: as :meth:`read`; files with different columns, or duckdb is not installed.
+        """
+        items, users = columns.pop("items", None), columns.pop("users", None)
+        named = EventColumns(**columns)  # pyright: ignore[reportArgumentType]
+        if users is not None and named.user is None:
+            raise InputError("a user table without a user column in the log; name the column of user ids")
+        return scan(cls, source, named, memory=memory, tables=(items, users))
+
     def to_frame(self) -> pd.DataFrame:
         """One row per event, in the log's order, with original ids: columns session, item and, where the log has them,
         time (float64 seconds since 1970), user (missing if unknown) and value. ``EventLog.read`` reads it back.
@@ -181,6 +209,14 @@ class EventLog:
     def support(self) -> np.ndarray:
         """Number of events of each item, ``[num_items]``."""
         return np.bincount(self.item, minlength=self.num_items)
+
+    def session_id(self, session: int) -> Any:
+        """The original id of a session."""
+        return self.sessions[session]
+
+    def support_since(self, session: int) -> np.ndarray:
+        """Number of events of each item in this session and those after it, ``[num_items]``."""
+        return np.bincount(self.item[self.session >= session], minlength=self.num_items)
 
     def select(self, events: np.ndarray) -> EventLog:
         """The log of these events (a mask ``[N]``), with only their sessions, items and users.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
 
+Log = TypeVar("Log", EventLog, ScannedLog)
 
-def merged(one: EventLog, other: EventLog) -> EventLog:
+
+def merged(one: Log, other: Log) -> Log:
     """The sessions of two logs with the same item and user tables, and no session in common.
 
     Raises:
@@ -19,6 +23,9 @@ def merged(one: EventLog, other: EventLog) -> EventLog:
     """
     if not same_ids(one.items, other.items) or not same_ids(one.users, other.users):
         raise InputError("the logs have different items or users; align them: log.aligned_to(items, users)")
+    if isinstance(one, ScannedLog) or isinstance(other, ScannedLog):
+        assert isinstance(one, ScannedLog) and isinstance(other, ScannedLog)
+        return one.merged(other)
     session = np.concatenate([one.session, other.session + one.num_sessions])
     starts = np.concatenate([one.starts, other.starts])
     order = np.argsort(starts, kind="stable")

@@ -14,6 +14,8 @@ import numpy as np
 
 from graphmeta.data import show
 from graphmeta.data.events import EventLog
+from graphmeta.data.merging import Log
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.user_order import warn_sorted_by_user
 from graphmeta.errors import InputError, counted
 
@@ -22,18 +24,19 @@ from graphmeta.errors import InputError, counted
 class Split:
     """Three logs with the training vocabulary, and the cut times if split by time.
 
-    ``unknown`` counts the dropped events of valid and test: those on items not in training.
+    Parts are of the type of the log that was split. ``unknown`` counts the dropped events of valid and test: those on
+    items not in training.
     """
 
-    train: EventLog
-    valid: EventLog
-    test: EventLog
+    train: Any  # EventLog; or ScannedLog, if it was split on disk
+    valid: Any
+    test: Any
     valid_from: float | None = None
     test_from: float | None = None
     unknown: int = 0
 
     @property
-    def parts(self) -> tuple[EventLog, EventLog, EventLog]:
+    def parts(self) -> tuple[Any, Any, Any]:
         """Training, validation and test."""
         return self.train, self.valid, self.test
 
@@ -58,21 +61,24 @@ class Split:
         return found
 
 
-def check_log(name: str, given: Any, *, samples_of: str = "") -> None:
+def check_log(name: str, given: Any, *, samples_of: str = "", on_disk: bool = False) -> None:
     """Check that the argument of the function ``name`` is a log.
 
     Args:
         samples_of: the function that makes samples of a log, for a function that takes samples.
+        on_disk: whether it also takes a log on disk.
 
     Raises:
         InputError: any other type, with the remedy.
     """
-    if isinstance(given, EventLog) and not samples_of:
+    if isinstance(given, EventLog | ScannedLog if on_disk else EventLog) and not samples_of:
         return
     takes = "samples" if samples_of else "a log"
     call = f"{name}({samples_of}({{}}), …)" if samples_of else f"{name}({{}})"
     if isinstance(given, EventLog):
         remedy = f"make them of the log: {call.format('log')}"
+    elif isinstance(given, ScannedLog):
+        remedy = f"read it into memory: {call.format('log.collect()')}, or one of its shards"
     elif isinstance(given, Split):
         remedy = f"pass one of its parts: {call.format('split.train')}"
     elif isinstance(given, str | Path):
@@ -83,7 +89,7 @@ def check_log(name: str, given: Any, *, samples_of: str = "") -> None:
     raise InputError(f"{name} takes {takes}, not {found}; {remedy}")
 
 
-def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
+def split_by_time(log: EventLog | ScannedLog, *, test: float = 0.1, valid: float = 0.1) -> Split:
     """The last share ``test`` of sessions is the test part, the share ``valid`` before it the validation part.
 
     Sessions are ordered by their first event. A training session that crosses a cut keeps only earlier events. Warns if
@@ -92,7 +98,7 @@ def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Sp
     Raises:
         InputError: shares that leave no training part, or a log too small to split.
     """
-    check_log("split_by_time", log)
+    check_log("split_by_time", log, on_disk=True)
     warn_sorted_by_user(log)
     starts = log.starts
     n_test, n_valid = _numbers(len(starts), test, valid, "sessions")
@@ -106,13 +112,13 @@ def split_by_time(log: EventLog, *, test: float = 0.1, valid: float = 0.1) -> Sp
     return split_at(log, float(valid_from), float(test_from))
 
 
-def split_at(log: EventLog, valid_from: float, test_from: float) -> Split:
+def split_at(log: EventLog | ScannedLog, valid_from: float, test_from: float) -> Split:
     """Split at two times (seconds): training before ``valid_from``, test from ``test_from`` on.
 
     Raises:
         InputError: no event before ``valid_from``.
     """
-    check_log("split_at", log)
+    check_log("split_at", log, on_disk=True)
     train = log.before(valid_from)
     if train.num_events == 0:
         raise InputError(
@@ -196,10 +202,10 @@ def split_users(log: EventLog, *, shares: tuple[float, ...] = (1, 2, 1), seed: i
     return tuple(one.aligned_to(log.items, one.users) for one in logs)
 
 
-def last_sessions(log: EventLog, count: int) -> tuple[EventLog, EventLog]:
+def last_sessions(log: Log, count: int) -> tuple[Log, Log]:
     """The log without its last ``count`` sessions, and those sessions; item and user indices stay the same. Warns as
     :func:`split_by_time`."""
-    check_log("last_sessions", log)
+    check_log("last_sessions", log, on_disk=True)
     warn_sorted_by_user(log)
     last = np.arange(log.num_sessions) >= log.num_sessions - count
     before, after = (log.of_sessions(part).aligned_to(log.items, log.users) for part in (~last, last))

@@ -12,10 +12,10 @@ import pandas as pd
 from graphmeta.data.columns import BadRows, as_float, missing, numeric, place, shown, spelled
 from graphmeta.data.read_options import TIME_UNITS
 
-_LATEST = 9.3e18  # nanoseconds since 1970 until the year 2262; no time in any unit exceeds it
-_TWO_YEARS = 2 * 365 * 86400
+LATEST = 9.3e18  # nanoseconds since 1970 until the year 2262; no time in any unit exceeds it
+TWO_YEARS = 2 * 365 * 86400
 # Numbers that are dates: YYYYMMDD, and the same with hours, minutes and seconds, by their number of digits.
-_COMPACT = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+COMPACT = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
 def seconds(values: pd.Series, role: str = "time", form: str | None = None) -> np.ndarray:
@@ -37,31 +37,50 @@ def seconds(values: pd.Series, role: str = "time", form: str | None = None) -> n
     """
     absent = missing(values)
     if absent.any():
-        rest = f" (and {absent.sum() - 1} more)" if absent.sum() > 1 else ""
-        message = f"{place(values, absent)}: the {role} is missing{rest}; fill it in or drop the row"
-        raise BadRows(message, absent, f"the {role} is missing")
-    found, wrong = _by_format(values, form) if form is not None else _by_kind(values)
+        raise absent_times(values, absent, role)
+    found, wrong = by_format(values, form) if form is not None else by_kind(values)
     if wrong.any():
-        remedy = (
-            f"correct the row, or the format {form!r}"
-            if form is not None
-            else "use seconds since 1970 or ISO 8601 (2024-05-01T12:00:00) in every row, or name the format: "
-            "ReadOptions(time_format='%d.%m.%Y') (--time-format)"
-        )
-        bad = shown(values.iloc[int(np.argmax(wrong))])
-        message = f"{place(values, wrong)}: the {role} {bad} cannot be read; {remedy}"
-        raise BadRows(message, wrong, f"the {role} cannot be read")
-    if form is None and len(found) and (found >= 0).all() and (found < _TWO_YEARS).all():
-        warnings.warn(
-            f"all times of column {values.name!r} lie in 1970 and 1971 ({shown(values.iloc[0])} is read as "
-            f"{pd.Timestamp(found[0], unit='s'):%Y-%m-%d %H:%M:%S}); if they are not seconds since 1970, name their "
-            f"unit or format: ReadOptions(time_format='D') (--time-format), 's' if they are",
-            stacklevel=3,
-        )
+        raise unreadable(values, wrong, role, form)
+    if form is None and len(found) and (found >= 0).all() and (found < TWO_YEARS).all():
+        question_years(values.name, values.iloc[0], found[0], stacklevel=4)
     return found
 
 
-def _by_kind(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def absent_times(values: pd.Series, absent: np.ndarray, role: str) -> BadRows:
+    """The error for missing times, a mask over the values."""
+    rest = f" (and {absent.sum() - 1} more)" if absent.sum() > 1 else ""
+    message = f"{place(values, absent)}: the {role} is missing{rest}; fill it in or drop the row"
+    return BadRows(message, absent, f"the {role} is missing")
+
+
+def unreadable(values: pd.Series, wrong: np.ndarray, role: str, form: str | None) -> BadRows:
+    """The error for times that cannot be read, a mask over the values."""
+    remedy = (
+        f"correct the row, or the format {form!r}"
+        if form is not None
+        else "use seconds since 1970 or ISO 8601 (2024-05-01T12:00:00) in every row, or name the format: "
+        "ReadOptions(time_format='%d.%m.%Y') (--time-format)"
+    )
+    bad = shown(values.iloc[int(np.argmax(wrong))])
+    message = f"{place(values, wrong)}: the {role} {bad} cannot be read; {remedy}"
+    return BadRows(message, wrong, f"the {role} cannot be read")
+
+
+def question_years(name: object, first: object, second: float, *, stacklevel: int) -> None:
+    """Warn that all times of a column lie in 1970 and 1971.
+
+    Args:
+        first: the first value, and ``second`` what it is read as.
+    """
+    warnings.warn(
+        f"all times of column {name!r} lie in 1970 and 1971 ({shown(first)} is read as "
+        f"{pd.Timestamp(second, unit='s'):%Y-%m-%d %H:%M:%S}); if they are not seconds since 1970, name their "
+        f"unit or format: ReadOptions(time_format='D') (--time-format), 's' if they are",
+        stacklevel=stacklevel,
+    )
+
+
+def by_kind(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Seconds, and which values cannot be read, of datetimes, ISO 8601 text or numbers."""
     if pd.api.types.is_datetime64_any_dtype(values):
         return _from_datetimes(pd.to_datetime(values, utc=True)), np.zeros(len(values), dtype=bool)
@@ -72,17 +91,17 @@ def _by_kind(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     compact = _compact(found)
     if compact is not None:
         return compact
-    wrong = ~(np.abs(found) < _LATEST)
+    wrong = ~(np.abs(found) < LATEST)
     if wrong.any():
         return found, wrong
     unit = _unit(np.median(np.abs(found))) if len(found) else 1.0
     return found / unit, np.abs(found) / unit > 1e11
 
 
-def _by_format(values: pd.Series, form: str) -> tuple[np.ndarray, np.ndarray]:
+def by_format(values: pd.Series, form: str) -> tuple[np.ndarray, np.ndarray]:
     """The same in a unit, or by a pattern of ``strptime``."""
     if pd.api.types.is_datetime64_any_dtype(values):
-        return _by_kind(values)
+        return by_kind(values)
     if form in TIME_UNITS:
         found = numeric(values) / TIME_UNITS[form]
         return found, ~(np.abs(found) <= 1e11)
@@ -104,24 +123,33 @@ def _compact(found: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Seconds and unreadable values, if more than half of the numbers are dates of the same number of digits."""
     plain = found[np.isfinite(found)]
     digits = len(f"{np.median(plain):.0f}") if len(plain) else 0
-    if digits not in _COMPACT:
+    if digits not in COMPACT:
         return None
     scale = 10.0 ** (digits - 4)
     inside = (found >= 1900 * scale) & (found < 2100 * scale) & (found == np.floor(found))
     if inside.mean() <= 0.5:
         return None
     distinct, codes = np.unique(found[inside].astype(np.int64), return_inverse=True)
-    times = pd.to_datetime(pd.Series(distinct.astype(str)), format=_COMPACT[digits], utc=True, errors="coerce")
-    known = times.notna().to_numpy(dtype=bool)
+    each = compact_dates(distinct, digits)
+    known = ~np.isnan(each)
     valid = inside.copy()
     valid[inside] = known[codes]
     if valid.mean() <= 0.5:
         return None
-    each = np.zeros(len(distinct))
-    each[known] = _from_datetimes(times.loc[known])
+    each[~known] = 0.0
     out = np.zeros(len(found))
     out[inside] = each[codes]
     return out, ~valid
+
+
+def compact_dates(numbers: np.ndarray, digits: int) -> np.ndarray:
+    """Seconds of dates that are written as numbers of so many digits, NaN for what is no date: ``[N] -> [N]``."""
+    times = pd.to_datetime(pd.Series(numbers.astype(str)), format=COMPACT[digits], utc=True, errors="coerce")
+    known = times.notna().to_numpy(dtype=bool)
+    found = np.full(len(numbers), np.nan)
+    if known.any():
+        found[known] = _from_datetimes(times.loc[known])
+    return found
 
 
 def without_offset(values: pd.Series, form: str | None = None) -> bool:

@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 
 
-def warn_sorted_by_user(log: EventLog) -> None:
+def warn_sorted_by_user(log: EventLog | ScannedLog) -> None:
     """Warn if the order of a log without times is that of its users, some of whom have several sessions."""
     if log.has_time or log.session_user is None or log.num_sessions < 2:
         return

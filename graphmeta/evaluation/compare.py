@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 import pandas as pd
 
 from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import COMPARED_KS, lengths, lists_below, shorter, shown
 from graphmeta.evaluation.queries import reads_history
@@ -20,21 +21,33 @@ from graphmeta.protocols import Adapting, Bar
 from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 
+
+class HasSupport(Protocol):
+    """Number of events of each item, ``[num_items]``, as a log has it."""
+
+    @property
+    def support(self) -> np.ndarray:
+        """The numbers."""
+        ...
+
+
 USER_BASELINES = {"personal_frequency": PersonalFrequency, "tifu_knn": TifuKNN, "up_cf": UPCF}
 _BASELINES = ("popularity", "session_knn", "stan", *USER_BASELINES)
 _OF_NEIGHBOURS = ("tifu_knn", "up_cf")
 _MOST_USERS = 20_000  # their cost grows with users × queries
 
 
-def baselines(past: EventLog, known: EventLog | None = None) -> dict[str, Any]:
+def baselines(past: EventLog | ScannedLog, known: EventLog | ScannedLog | None = None) -> dict[str, Any]:
     """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any.
 
     Args:
         known: the same log with its users, if it has any: adds personal frequency, and for up to 20,000 users TIFU-kNN
-            and UP-CF.
+            and UP-CF. Of a log on disk, popularity alone: the others read all of its events.
     """
+    if isinstance(past, ScannedLog):
+        return {"popularity": Popularity(past)}
     models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
-    if known is not None and known.users is not None:
+    if isinstance(known, EventLog) and known.users is not None:
         few = len(known.users) <= _MOST_USERS
         models |= {name: kind(known) for name, kind in USER_BASELINES.items() if few or name not in _OF_NEIGHBOURS}
     return {name: match_repeats(past, model) for name, model in models.items()}
@@ -44,7 +57,7 @@ def compare(
     system: System,
     queries: Samples,
     *,
-    past: EventLog,
+    past: HasSupport,
     models: Mapping[str, Any],
     base: System | None = None,
     bar: Bar,

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphmeta.data.columns import spelled
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split, split_by_time
 from graphmeta.data.tables import locate
 from graphmeta.errors import InputError
@@ -30,7 +31,7 @@ class Rules:
     min_session_length: int = 2
 
 
-def cut(log: EventLog, rules: Rules) -> Split:
+def cut(log: EventLog | ScannedLog, rules: Rules) -> Split:
     """Split by time, then filter by the training part alone, so that later events cannot influence the filter.
 
     Raises:
@@ -54,19 +55,20 @@ def cut(log: EventLog, rules: Rules) -> Split:
     return replace(raw, train=train, valid=valid, test=test, unknown=raw.unknown + lost)
 
 
-def whole_log(log: EventLog, rules: Rules) -> Split:
+def whole_log(log: EventLog | ScannedLog, rules: Rules) -> Split:
     """The whole log as the training part, filtered as in :func:`cut`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first cut of the log has warned
         return cut(log, replace(rules, test=0.0, valid=0.0))
 
 
-def test_queries(log: EventLog, rules: Rules) -> Samples:
+def test_queries(log: EventLog | ScannedLog, rules: Rules) -> Samples:
     """The last click of each session of at least ``min_session_length`` as target, the clicks before it as context."""
+    log = log.collect() if isinstance(log, ScannedLog) else log
     return last_clicks(log, min_length=rules.min_session_length)
 
 
-def cuts(log: EventLog, split: Split) -> dict[str, Any]:
+def cuts(log: EventLog | ScannedLog, split: Split) -> dict[str, Any]:
     """The cut times (or last session), stored to find later sessions that begin after training and validation.
 
     Without a test part, they are just after the begin of the last session.
@@ -76,14 +78,14 @@ def cuts(log: EventLog, split: Split) -> dict[str, Any]:
         end if cut is None or np.isinf(cut) else cut for cut in (split.valid_from, split.test_from)
     )
     number = int(np.flatnonzero(log.starts < test_from)[-1])
-    last = log.sessions[number]
+    last = log.session_id(number)
     return {
         "has_time": log.has_time,
         "valid_from": valid_from,
         "test_from": test_from,
         # An id may have that of its user, so it is stored only where there is no time to cut by.
         "last_session_before_test": None if log.has_time else last.item() if hasattr(last, "item") else last,
-        "digests_before_test": [] if log.has_time else _digests(log, number),
+        "digests_before_test": [] if log.has_time or isinstance(log, ScannedLog) else _digests(log, number),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError, counted
@@ -97,15 +98,18 @@ def with_history(model: Scorer, samples: Samples, log: EventLog, *known: EventLo
     return histories.attached(samples, own)
 
 
-def validation_queries(system: LimitsLength, valid: Any, log: EventLog) -> Any:
+def validation_queries(system: LimitsLength, valid: Any, log: EventLog | ScannedLog) -> Any:
     """The queries of a validation log, the same in all epochs, with its users' earlier sessions, those of the training
     log too; anything else than a log as it is.
     """
+    valid = valid.collect() if isinstance(valid, ScannedLog) else valid
     if not isinstance(valid, EventLog):
         return valid
     make = system.queries if isinstance(system, AsksQueries) else last_clicks
     queries = make(valid, max_length=system.max_length)
-    return with_history(cast(Scorer, system), queries, valid, None if log.users is None else log)
+    return with_history(
+        cast(Scorer, system), queries, valid, log if isinstance(log, EventLog) and log.users is not None else None
+    )
 
 
 def known_histories(

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.sampling.best import POPULAR, Recommendation, best_of
 from graphmeta.storage import load_state
 
 
-def events_of(log: EventLog, items: EntityTable) -> np.ndarray | None:
+def events_of(log: EventLog | ScannedLog, items: EntityTable) -> np.ndarray | None:
     """The number of events of each item, ``[num_items]``; None for a log of another number of items."""
     return log.support.astype(np.int64) if log.num_items == len(items) else None
 

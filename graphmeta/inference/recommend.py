@@ -10,6 +10,7 @@ import numpy as np
 from graphmeta.errors import InputError
 from graphmeta.inference.filters import Filters
 from graphmeta.inference.popularity import popular
+from graphmeta.inference.retrieval import chooses_index, searched
 from graphmeta.protocols import Adapting, ComposesItems, CountsOnly
 from graphmeta.sampling.best import ATTRIBUTES, MODEL, Recommendation, best_of
 from graphmeta.sampling.queries import NO_KNOWN_USER, Sessions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from graphmeta.system import System
 
 _SCORES = 2**24  # bytes of scores at a time
+_SEARCHED = 256  # sessions at a time in an index
 _FEATURES = 16  # a system that reads histories may compute many numbers for each score
 
 
@@ -39,7 +41,9 @@ class Wanted:
 def ranked(system: System, queries: Sessions, wanted: Wanted, adapting: Adapting) -> list[list[Recommendation]]:
     """The recommendations of each session, in batches of sessions of similar length.
 
-    Sessions of which nothing is known have popular items, or none if the system has no counts.
+    Among more than a million items, an index is searched (:mod:`graphmeta.inference.retrieval`); a warning gives its
+    recall, and ``why`` is "approximate". Sessions of which nothing is known have popular items, or none if the system
+    has no counts.
 
     Raises:
         InputError: a session without a user whom the system needs, if ``unknown`` is "raise"; names its number.
@@ -49,8 +53,13 @@ def ranked(system: System, queries: Sessions, wanted: Wanted, adapting: Adapting
     exclude = wanted.filters.exclude_seen or (counts is not None and counts.excludes_session)
     found: list[list[Recommendation] | None] = [None] * len(queries.rows)
     size = _SCORES // (4 * system.num_items * (_FEATURES if system.reads_history else 1))
-    for places, samples in queries.batches(max(1, size), max_length=system.max_length):
+    by_index = chooses_index(system, filtered=allowed is not None)
+    for places, samples in queries.batches(_SEARCHED if by_index else max(1, size), max_length=system.max_length):
         seen = [queries.rows[place] for place in places] if exclude else None
+        if by_index:
+            for place, one in zip(places, searched(system, samples, k, seen), strict=True):
+                found[place] = one
+            continue
         scores = system.scores(samples, **adapting)
         has_user = _has_user(system, samples, scores)
         if wanted.unknown == "raise" and not has_user.all():

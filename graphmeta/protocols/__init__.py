@@ -378,6 +378,15 @@ class FitsStatistics(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class CountsShards(FitsStatistics, Protocol):
+    """A part whose ``fit_statistics`` also takes a log on disk (:class:`~graphmeta.data.scan.log.ScannedLog`), of which
+    it reads a shard at a time.
+    """
+
+    counts_shards: bool
+
+
+@runtime_checkable
 class SamplesSeenItems(FitsStatistics, Protocol):
     """A sampler of negatives among the items that have appeared by the end of the training log."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphmeta.baselines import NoRepeats, match_repeats
 from graphmeta.baselines.counted_log import CountedLog
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.inference.popularity import events_of
@@ -97,8 +98,10 @@ class Counting(System):
         """Count a log.
 
         Raises:
-            InputError: a log without users, if the baseline reads their earlier sessions.
+            InputError: a log on disk, or one without users, if the baseline reads their earlier sessions.
         """
+        if isinstance(log, ScannedLog):
+            self._check_reads_shards(log)
         if self._reads_users and log.users is None:
             raise InputError(
                 "the system reads the earlier sessions of users, and the log has no users; name its user column when "

@@ -11,6 +11,7 @@ from typing import Any
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split, split_by_time
 from graphmeta.errors import InputError, check_whole
 from graphmeta.published.catalogue import CATALOGUE
@@ -24,7 +25,7 @@ from graphmeta.training.run import Checkpoint, Report
 
 
 def fit(
-    data: Split | EventLog,
+    data: Split | EventLog | ScannedLog,
     system: str | None = None,
     *,
     epochs: int | None = None,
@@ -43,7 +44,7 @@ def fit(
     Args:
         data: a split, whose training part is trained on and whose validation part chooses the epoch (its test part is
             not read); for a log, the last tenth of its sessions by time chooses the epoch, and the system is then
-            trained again on the whole log.
+            trained again on the whole log. A log on disk that fits its memory is read; else training reads shards.
         system: a name of :func:`graphmeta.systems`, of the kind ``next item``; if not given, ``personal_reranker`` for
             a log with users, ``reranker`` for one without.
         epochs: passes over the log, those of the recipe if not given; a system that adapts trains its encoder for as
@@ -68,8 +69,10 @@ def fit(
     >>> len(system.recommend(["i1", "i2"], k=3)), system.training
     (3, False)
     """
-    whole = data if isinstance(data, EventLog) else None
-    if isinstance(data, EventLog):
+    if isinstance(data, ScannedLog) and data.fits_memory:
+        data = data.collect()
+    whole = data if isinstance(data, EventLog | ScannedLog) else None
+    if isinstance(data, EventLog | ScannedLog):
         data = split_by_time(data, test=0.0, valid=0.1)
     if not isinstance(data, Split):
         raise InputError(f"fit takes a log or a split, not a {type(data).__name__}; read one with EventLog.read")
@@ -92,7 +95,7 @@ def fit_plan(
     plan: Plan,
     data: Split,
     *,
-    whole: EventLog | None = None,
+    whole: EventLog | ScannedLog | None = None,
     progress: bool | Callback | Sequence[Callback] = False,
 ) -> System:
     """Run a plan, which may have further options of its system; see :func:`fit`.

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.merging import merged
+from graphmeta.data.merging import Log, merged
+from graphmeta.data.scan.log import ScannedLog
+from graphmeta.data.scan.pairs import parts_of
 from graphmeta.data.splits import Split, last_sessions
 from graphmeta.errors import InputError, counted, duration
 from graphmeta.evaluation.lists import lengths
@@ -62,10 +64,12 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
 
-    def for_log(self, log: EventLog) -> Plan:
+    def for_log(self, log: EventLog | ScannedLog) -> Plan:
         """The plan with a complete recipe, by the number of the system's training samples."""
         untrained = skeleton(self.system, log.items, users=log.users)
-        samples = log.num_events - log.num_sessions if untrained is None else len(untrained.training_samples(log))
+        samples = log.num_events - log.num_sessions
+        if untrained is not None:
+            samples = sum(len(untrained.training_samples(part)) for part in parts_of(log))
         recipe = self.recipe.filled_from(CATALOGUE[self.system].recipe)
         return replace(self, recipe=recipe.for_size(samples, log.num_items))
 
@@ -149,7 +153,7 @@ def train_plan(
     if first is not None and later is not earlier:
         whole = replace(first, recipe=chosen[first.system])
         known = merged(split.train, split.valid)
-        every = replace(split, train=known, valid=split.valid.select(np.zeros(split.valid.num_events, dtype=bool)))
+        every = replace(split, train=known, valid=_nothing_of(split.valid))
         epochs = counted(whole.recipe.epochs or 0, "epoch")
         say(f"refitting the base model ({first.system}) on all sessions before the test, {epochs}:")
         base = train_stage(f"{first.system} (refitted)", whole, every, within(checkpoint, BASE_REFITTED))
@@ -177,7 +181,7 @@ def _blended(system: System, split: Split, blend: Blended | None, say: Say) -> B
 def refit(
     plan: Plan,
     made: TrainedPlan,
-    log: EventLog,
+    log: EventLog | ScannedLog,
     checkpoint: Checkpoint,
     *,
     say: Say,
@@ -190,7 +194,7 @@ def refit(
     Args:
         made: the result of the plan on a part of the log; the others as in :func:`train_plan`.
     """
-    nothing = log.select(np.zeros(log.num_events, dtype=bool)).aligned_to(log.items, log.users)
+    nothing = _nothing_of(log)
     rest = checkpoint.folder / REFIT
     counts = CATALOGUE[plan.system].counts
     how, end = ("counting", ":") if counts else ("training", ", for the best numbers of epochs:")
@@ -209,12 +213,17 @@ def refit(
     return replace(again, histories={**made.histories, **named})
 
 
+def _nothing_of(log: Log) -> Log:
+    """A log with the items and users of another, without events."""
+    return log.of_sessions(np.zeros(log.num_sessions, dtype=bool)).aligned_to(log.items, log.users)
+
+
 def _best(recipe: TrainingRecipe, reports: Sequence[Report]) -> TrainingRecipe:
     """The recipe with the best number of epochs, and without early stopping."""
     return replace(recipe, epochs=max(report.epoch for report in reports if report.best) + 1, patience=None)
 
 
-def stages(plan: Plan, earlier: EventLog, later: EventLog) -> tuple[Plan | None, Plan]:
+def stages(plan: Plan, earlier: EventLog | ScannedLog, later: EventLog | ScannedLog) -> tuple[Plan | None, Plan]:
     """The base model's plan (None if there is none) and the system's plan, with complete recipes for their logs.
 
     A meta-learner starts from its encoder, trained without adaptation: meta-training has one query per session, the
@@ -263,7 +272,7 @@ def _train_stage(
     bar: Bar,
     on_epoch: Callable[[Report], None],
     begin: System | None = None,
-    statistics_log: EventLog | None = None,
+    statistics_log: EventLog | ScannedLog | None = None,
 ) -> tuple[System, list[Report]]:
     """Train one system from ``begin`` (if given); returns it with its best epoch's weights, and the report of each
     epoch.
@@ -277,7 +286,7 @@ def _train_stage(
     system.to(device_of(plan.device))
     if begin is not None:
         system.load_matching(begin)
-    samples = system.training_samples(split.train)
+    samples = system.training_samples(next(parts_of(split.train)))
     if len(samples) == 0 and system.has_weights:
         clicks = "three" if system.episodic else "two"
         raise InputError(f"no training session is long enough for {plan.system}; it needs {clicks} clicks in one")

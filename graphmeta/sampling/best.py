@@ -13,7 +13,7 @@ from torch import Tensor
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
-MODEL, POPULAR, ATTRIBUTES = "model", "popular", "attributes"
+MODEL, POPULAR, ATTRIBUTES, APPROXIMATE = "model", "popular", "attributes", "approximate"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Recommendation:
     """One recommended item: its original id, a readable name, its score, and why it is recommended.
 
     ``why``: "model"; "attributes": by the model, but no item of the session has a training event, so that attributes
-    alone are known of it; "popular": nothing of the session is known, and the score is the number of training events.
+    alone are known of it; "approximate": by the model, among the items that an approximate search has found;
+    "popular": nothing of the session is known, and the score is the number of training events.
     """
 
     item: Any
@@ -56,10 +57,12 @@ def best_of(
         scores[:, torch.from_numpy(~allowed).to(scores.device)] = -torch.inf
     flags = [MODEL] * len(scores) if why is None else why
     best = (one.tolist() for one in top(scores, k))
-    return [
-        [_named(items, row, score, flag) for row, score in zip(rows, values, strict=True) if score > -np.inf]
-        for rows, values, flag in zip(*best, flags, strict=True)
-    ]
+    return [named_best(items, rows, values, flag) for rows, values, flag in zip(*best, flags, strict=True)]
+
+
+def named_best(items: EntityTable, rows: Sequence[int], scores: Sequence[float], why: str) -> list[Recommendation]:
+    """Recommendations of these items, without those whose score is -inf."""
+    return [_named(items, row, score, why) for row, score in zip(rows, scores, strict=True) if score > -np.inf]
 
 
 def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import nn
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.build_spec import BuildSpec, Limits
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
 from graphmeta.nn.losses.losses import SoftmaxLoss
@@ -53,6 +54,7 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
     has_weights = True  # whether it is trained, not only fitted by counting
     sums_losses = False  # whether the loss of a batch is the sum of its losses instead of their mean
     retraining: Any = None  # retraining strategy, see graphmeta.retrain; not used in training
+    retrieval: str = "auto"  # of recommend: exact; approximate; or auto, approximate among more than a million items
     histories: UserHistories | None = None  # the users' sessions of the log given to fit_statistics, if it reads these
     events: np.ndarray | None = None  # the number of events of each item of that log, [num_items]
 
@@ -174,7 +176,7 @@ class SystemCore(nn.Module, metaclass=_NamesRemedies):
             return np.ones(len(samples), dtype=bool)
         return ~np.array(part.knows(torch.from_numpy(samples.user).to(self.device)).tolist())
 
-    def check(self, log: EventLog, name: str) -> None:
+    def check(self, log: EventLog | ScannedLog, name: str) -> None:
         """Check that a log has the item and user indices of the system.
 
         Raises:

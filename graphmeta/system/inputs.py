@@ -9,10 +9,11 @@ import numpy as np
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
 from graphmeta.inference.popularity import events_of
-from graphmeta.protocols import FitsStatistics, ReadsHistory, ReadsSubgraph, reads_earlier_sessions
+from graphmeta.protocols import CountsShards, FitsStatistics, ReadsHistory, ReadsSubgraph, reads_earlier_sessions
 from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import session_batch
@@ -38,16 +39,34 @@ class SystemInputs(SystemCore):
             )
         return self.with_history(self.samples(log, max_length=self.max_length), log)
 
-    def fit_statistics(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
         """Call ``fit_statistics(log)`` of each part that has it (popularity, dwell times, neighbours).
 
         Statistics are not learned: :func:`graphmeta.training.loop.train` computes them before it trains the weights.
+
+        Raises:
+            InputError: a log on disk, and a part that needs all of its events at once.
         """
-        self._read(log, log)
+        if isinstance(log, ScannedLog):
+            self._check_reads_shards(log)
+        else:
+            self._read(log, log)
         self.events = events_of(log, self.items)
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
                 part.fit_statistics(log)
+
+    def _check_reads_shards(self, log: ScannedLog) -> None:
+        """Check that every part can count a log on disk."""
+        reader: object = self if self.reads_history else self._reads_subgraph()
+        parts = [part for part in self.modules() if part is not self and isinstance(part, FitsStatistics)]
+        needs = [part for part in parts if not (isinstance(part, CountsShards) and part.counts_shards)]
+        if not self.has_weights or reader is not None or needs:
+            what = needs[0] if needs else self if reader is None else reader
+            raise InputError(
+                f"{type(what).__name__} needs all events of the log in memory, and it has {log.num_events:,} on disk; "
+                f"read it in memory (log.collect(), --memory), or choose a system without it, such as niser"
+            )
 
     def attach_graph(self, source: EventLog | HeteroData) -> None:
         """Give the system a log or its graph to read: the graph around a session, if its encoder has a

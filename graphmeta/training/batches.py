@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.errors import InputError
 from graphmeta.sampling.order import ClickBudget
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.system import System
+from graphmeta.training.run import digest
 from graphmeta.training.settings import Settings
+
+NO_SAMPLE = "no session is long enough to train on; sessions need two clicks (three for meta-training)"
 
 
 def rows_of_batches(system: System, samples: Samples | Tasks, settings: Settings, epoch: int) -> list[np.ndarray]:
@@ -31,6 +37,77 @@ def rows_of_batches(system: System, samples: Samples | Tasks, settings: Settings
             "system.batches = Shuffled() (of graphmeta.sampling.order)"
         )
     return list(system.batches.by_clicks(system.clicks(samples), budget=budget, seed=settings.seed, epoch=epoch))
+
+
+class Share(NamedTuple):
+    """Batches of an epoch: the share of the epoch before them and their own, and their samples or tasks."""
+
+    before: float
+    own: float
+    batches: list[Samples | Tasks]
+
+
+class Source(Protocol):
+    """Where the batches of an epoch come from."""
+
+    def shares(self, system: System, settings: Settings, epoch: int) -> Iterator[Share]:
+        """The batches of an epoch, in one or several parts."""
+        ...
+
+    def digest(self) -> str:
+        """A hash of what is trained on."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """All samples of the training log."""
+
+    samples: Samples | Tasks
+
+    def shares(self, system: System, settings: Settings, epoch: int) -> Iterator[Share]:
+        """All batches of an epoch."""
+        rows = rows_of_batches(system, self.samples, settings, epoch)
+        yield Share(0.0, 1.0, [self.samples.take(one) for one in rows])
+
+    def digest(self) -> str:
+        """A hash over the samples."""
+        return digest(self.samples)
+
+
+@dataclass(frozen=True)
+class InShards:
+    """The samples of a log on disk, a shard at a time.
+
+    Sessions are distributed anew, and the shards ordered at random, in each epoch; both depend on ``(seed, epoch)``.
+    """
+
+    log: ScannedLog
+
+    def shares(self, system: System, settings: Settings, epoch: int) -> Iterator[Share]:
+        """The batches of an epoch, shard by shard.
+
+        Raises:
+            InputError: no session is long enough.
+        """
+        random = np.random.default_rng([settings.seed, epoch])
+        salt, done, found = int(random.integers(0, 2**16)), 0, False
+        sizes = self.log.shard_sizes(seed=salt)
+        for number in random.permutation(len(sizes)).tolist():
+            samples = system.training_samples(self.log.shard(number, seed=salt))
+            if len(samples):
+                found = True
+                rows = rows_of_batches(system, samples, settings, epoch)
+                share = Share(done / sizes.sum(), sizes[number] / sizes.sum(), [samples.take(one) for one in rows])
+                del samples
+                yield share
+            done += int(sizes[number])
+        if not found:
+            raise InputError(NO_SAMPLE)
+
+    def digest(self) -> str:
+        """A hash over the log."""
+        return self.log.fingerprint()
 
 
 @contextmanager

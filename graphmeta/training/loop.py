@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.lists import COMPARED_KS, lists_below
@@ -28,16 +29,16 @@ from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
 from graphmeta.system import System
-from graphmeta.training.batches import rows_of_batches, scaled_rate
+from graphmeta.training.batches import NO_SAMPLE, InMemory, InShards, Share, Source, scaled_rate
 from graphmeta.training.epochs import Epochs
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, optimizer_of, set_rate
-from graphmeta.training.run import Report, Run, digest
+from graphmeta.training.run import Report, Run
 from graphmeta.training.settings import Settings, TrainOptions, Valid, check_arguments
 
 
 def train(
     system: System,
-    log: EventLog | Split,
+    log: EventLog | ScannedLog | Split,
     *,
     epochs: int = 5,
     optimizer: Optimizer | Factory | None = None,
@@ -56,7 +57,8 @@ def train(
 
     Args:
         log: the training log, with the system's item indices; for a split, its training part, and its validation part
-            as ``valid`` if none is given.
+            as ``valid`` if none is given. A log on disk (:meth:`EventLog.scan`) is trained on a shard at a time, with
+            as many sessions as fit its memory; batches are then of sessions of one shard.
         optimizer: :class:`~graphmeta.training.optimizers.Adam` with linear decay and no weight decay on tables if not
             given; a ``torch.optim`` class, a ``functools.partial`` of one, or any function of the parameters.
         batch_size: samples (or tasks) per step; unused with ``options.clicks``.
@@ -87,7 +89,7 @@ def train(
     return Epochs(_reports(system, log, settings))
 
 
-def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Report]:
+def _reports(system: System, log: EventLog | ScannedLog, settings: Settings) -> Iterator[Report]:
     """The reports of all epochs, each trained when it is requested."""
     if not system.has_weights:
         yield _counted(system, log, settings)
@@ -97,8 +99,8 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
         objective = own.with_loss(objective)
     options = replace(settings.options, statistics_log=settings.options.statistics_log or log, loss=objective)
     settings = replace(settings, options=options)
-    samples = _prepared(system, log, settings)
-    run = _run(system, samples, settings)
+    source = _prepared(system, log, settings)
+    run = _run(system, source, settings)
     checkpoint, valid = options.checkpoint, validation_queries(system, settings.valid, log)
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
@@ -108,10 +110,9 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
         options.patience is None or run.since_best() < options.patience
     ):
         began = time.perf_counter()
-        batches = rows_of_batches(system, samples, settings, epoch)
         with torch.random.fork_rng(), scoring.precision(options.precision):
             torch.manual_seed(1_000_003 * settings.seed + epoch)
-            loss = _epoch(run, settings, [samples.take(rows) for rows in batches], epoch / settings.epochs)
+            loss = _epoch(run, settings, source.shares(system, settings, epoch), epoch / settings.epochs)
         check_finite(system, epoch)
         scores, metric = ({}, None) if valid is None else _validate(system, valid)
         best = run.is_best(scores, metric)
@@ -122,7 +123,7 @@ def _reports(system: System, log: EventLog, settings: Settings) -> Iterator[Repo
     run.restore_best()
 
 
-def _counted(system: System, log: EventLog, settings: Settings) -> Report:
+def _counted(system: System, log: EventLog | ScannedLog, settings: Settings) -> Report:
     """Fit a system without weights by counting; its loss is 0, and there is nothing to resume."""
     statistics_log = _checked_logs(system, log, settings)
     began = time.perf_counter()
@@ -132,7 +133,7 @@ def _counted(system: System, log: EventLog, settings: Settings) -> Report:
     return Report(0, 0.0, seconds, scores, best=True, metric=metric)
 
 
-def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
+def _run(system: System, source: Source, settings: Settings) -> Run:
     """The training state, with the settings that a checkpoint must match."""
     built, statistics_log = optimizer_of(settings.optimizer, system), settings.options.statistics_log
     keeps = settings.options.checkpoint is not None
@@ -142,7 +143,7 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
         {
             "epochs": settings.epochs,
             "seed": settings.seed,
-            "samples": digest(samples) if keeps else None,
+            "samples": source.digest() if keeps else None,
             "statistics_log": statistics_log.fingerprint() if keeps and statistics_log is not None else None,
             "system": hashlib.sha256(f"{system}{system.spec}".encode()).hexdigest()[:16],
             "batch size": settings.batch_size,
@@ -155,17 +156,17 @@ def _run(system: System, samples: Samples | Tasks, settings: Settings) -> Run:
     )
 
 
-def _checked_logs(system: System, log: EventLog, settings: Settings) -> EventLog:
+def _checked_logs(system: System, log: EventLog | ScannedLog, settings: Settings) -> EventLog | ScannedLog:
     """The log of the statistics, after a check that all logs have the system's indices."""
     statistics_log = settings.options.statistics_log or log
     for part, name in ((log, "training"), (statistics_log, "statistics"), (settings.valid, "validation")):
-        if isinstance(part, EventLog):
+        if isinstance(part, EventLog | ScannedLog):
             system.check(part, name)
     return statistics_log
 
 
-def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Tasks:
-    """The training samples, after checks of system and logs, with fitted statistics."""
+def _prepared(system: System, log: EventLog | ScannedLog, settings: Settings) -> Source:
+    """Where the training batches come from, after checks of system and logs, with fitted statistics."""
     statistics_log = _checked_logs(system, log, settings)
     objective = settings.options.loss
     if objective is not None:
@@ -173,7 +174,7 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
             raise InputError("meta-training needs a loss with one value per task; leave out options.loss")
         for part in objective.modules():
             if isinstance(part, FitsStatistics):
-                part.fit_statistics(log)
+                part.fit_statistics(log)  # pyright: ignore[reportArgumentType] - proposals count shards
     if settings.options.precision == "bf16" and not system.scores_by_products:
         head = system.recommender.head
         why = f" ({named(head)})" if isinstance(head, NotProducts) else ""
@@ -188,13 +189,14 @@ def _prepared(system: System, log: EventLog, settings: Settings) -> Samples | Ta
             stacklevel=4,
         )
     system.fit_statistics(statistics_log)
-    samples = system.training_samples(log)
-    if len(samples) == 0:
-        raise InputError("no session is long enough to train on; sessions need two clicks (three for meta-training)")
+    source = InShards(log) if isinstance(log, ScannedLog) else InMemory(system.training_samples(log))
+    samples = source.samples if isinstance(source, InMemory) else system.training_samples(source.log.shard(0))
+    if len(samples) == 0 and isinstance(source, InMemory):
+        raise InputError(NO_SAMPLE)
     trained = system.loss if objective is None else objective
     if isinstance(trained, PositionLoss) and not samples.has_given_support:
         trained.check(system.recommender, samples.query, num_items=system.num_items)
-    return samples
+    return source
 
 
 def _validate(
@@ -208,23 +210,25 @@ def _validate(
     return evaluate(system, valid, ks=ks).metrics, f"mrr@{max(ks)}"
 
 
-def _epoch(run: Run, settings: Settings, batches: list[Any], begin: float) -> float:
+def _epoch(run: Run, settings: Settings, parts: Iterator[Share], begin: float) -> float:
     """One pass over the batches, starting at training progress ``begin``; returns the mean loss."""
     run.system.train()
-    total, count, share = 0.0, 0, 1 / settings.epochs
+    total, count = 0.0, 0
     by_clicks = settings.options.clicks is not None and not run.system.sums_losses  # a sum of losses follows by itself
-    mean = sum(map(len, batches)) / len(batches)
-    for number, batch in enumerate(settings.options.progress(batches)):
-        done = begin + share * number / len(batches)
-        set_rate(run.optimizer, settings.optimizer, done)
-        run.optimizer.zero_grad(set_to_none=True)
-        value, size = gradients(run.system, batch, objective=settings.options.loss, progress=done)
-        if not math.isfinite(value):
-            raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
-        with scaled_rate(run.optimizer, len(batch) / mean if by_clicks else 1.0):
-            run.optimizer.step()
-        _update_after_step(run.system)
-        total, count = total + value * size, count + size
+    for before, own, batches in parts:
+        first, share = begin + before / settings.epochs, own / settings.epochs
+        mean = sum(map(len, batches)) / len(batches)
+        for number, batch in enumerate(settings.options.progress(batches)):
+            done = first + share * number / len(batches)
+            set_rate(run.optimizer, settings.optimizer, done)
+            run.optimizer.zero_grad(set_to_none=True)
+            value, size = gradients(run.system, batch, objective=settings.options.loss, progress=done)
+            if not math.isfinite(value):
+                raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
+            with scaled_rate(run.optimizer, len(batch) / mean if by_clicks else 1.0):
+                run.optimizer.step()
+            _update_after_step(run.system)
+            total, count = total + value * size, count + size
     run.system.eval()
     return total / count
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.errors import InputError, check_whole
 from graphmeta.nn.losses.sampled import Proposal
@@ -17,7 +18,7 @@ from graphmeta.system import System
 from graphmeta.training.optimizers import Optimizer
 from graphmeta.training.run import Checkpoint
 
-Valid = EventLog | Samples | Callable[[System], dict[str, float]]
+Valid = EventLog | ScannedLog | Samples | Callable[[System], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TrainOptions:
             them. None: batches of ``batch_size`` samples.
     """
 
-    statistics_log: EventLog | None = None
+    statistics_log: EventLog | ScannedLog | None = None
     patience: int | None = None
     checkpoint: Checkpoint | None = None
     loss: nn.Module | None = None
@@ -62,14 +63,14 @@ def check_arguments(system: Any, log: Any, valid: Any, options: Any) -> None:
         raise InputError(
             f"train takes a built system, not a {type(system).__name__}; make one with build(name, log.items)"
         )
-    if not isinstance(log, EventLog | Split):
+    if not isinstance(log, EventLog | ScannedLog | Split):
         raise InputError(
             f"train takes a log or a split, not a {type(log).__name__}; read one with EventLog.read(table, session=…, "
             f"item=…)"
         )
     if isinstance(valid, Split):
         raise InputError("valid= takes one part of a split; pass its validation part: split.valid")
-    if valid is not None and not isinstance(valid, EventLog | Samples) and not callable(valid):
+    if valid is not None and not isinstance(valid, EventLog | ScannedLog | Samples) and not callable(valid):
         raise InputError(
             f"valid={str(valid)[:40]!r} is neither a log nor samples nor a function; pass split.valid, or leave it out "
             f"with train(system, split)"
@@ -118,7 +119,8 @@ class Settings:
                 f"graphmeta.nn, such as SampledSoftmaxLoss(Uniform(4096))"
             )
         for name, kind in {"checkpoint": Checkpoint, "statistics_log": EventLog}.items():
-            if (given := getattr(self.options, name)) is not None and not isinstance(given, kind):
+            given = getattr(self.options, name)
+            if given is not None and not isinstance(given, kind | ScannedLog if kind is EventLog else kind):
                 raise InputError(f"options.{name} takes a {kind.__name__}, not a {type(given).__name__}")
         if not callable(self.options.progress):
             raise InputError("options.progress takes a function of the batches, such as tqdm")

@@ -6,12 +6,16 @@ tables beside the weights. Only the items of a batch are read, so the cost of a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
+from graphmeta.data.scan.pairs import PairCounts
 from graphmeta.nn.features.tables import ItemFeatures
 
 
@@ -35,21 +39,40 @@ def count_transitions(log: EventLog, *, window: int = 3) -> tuple[np.ndarray, np
     return np.stack([pair // log.num_items, pair % log.num_items]), count
 
 
+def _transitions(log: EventLog | ScannedLog, window: int) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
+    """:func:`count_transitions` in blocks of first items; of a log on disk from its shards, whose sessions differ."""
+    size = log.num_items
+    if not isinstance(log, ScannedLog):
+        yield range(size), *count_transitions(log, window=window)
+        return
+    counts = PairCounts(log)
+    for part in log.shards():
+        pairs, count = count_transitions(part, window=window)
+        counts.add(pairs[0] * size + pairs[1], count)
+    for first, pair, count in counts.blocks():
+        yield first, np.stack([pair // size, pair % size]), count
+
+
 def strongest(
-    pairs: np.ndarray, weight: np.ndarray, *, num_items: int, max_neighbours: int
+    pairs: np.ndarray, weight: np.ndarray, *, num_items: int, max_neighbours: int, items: range | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``max_neighbours`` heaviest neighbours of each item, by weight, then by item number; weights sum to 1.
+
+    Args:
+        items: those that have a row, which are all first items of the pairs; all if not given.
 
     Shapes: pairs ``[2, N]``, weight ``[N]`` -> neighbours and weights ``[num_items, max_neighbours]``. An empty slot
     holds the item itself with weight 0.
     """
+    rows = range(num_items) if items is None else items
     item, other = pairs
     order = np.lexsort((other, -weight, item))
     item, other, weight = item[order], other[order], weight[order]
     place = np.arange(len(item)) - np.searchsorted(item, item)
     kept = (place < max_neighbours) & (weight > 0)
-    neighbour, share = np.arange(num_items)[:, None].repeat(max_neighbours, 1), np.zeros((num_items, max_neighbours))
-    neighbour[item[kept], place[kept]], share[item[kept], place[kept]] = other[kept], weight[kept]
+    neighbour, share = np.array(rows)[:, None].repeat(max_neighbours, 1), np.zeros((len(rows), max_neighbours))
+    row = item[kept] - rows.start
+    neighbour[row, place[kept]], share[row, place[kept]] = other[kept], weight[kept]
     return neighbour, share / np.maximum(share.sum(1, keepdims=True), 1e-12)
 
 
@@ -78,6 +101,8 @@ class TransitionFeatures(ItemFeatures):
     Differs: counts are of sessions, not of clicks, and discounted; weights are shares that sum to 1 for each item.
     """
 
+    counts_shards = True
+
     def __init__(
         self,
         num_items: int,
@@ -97,7 +122,7 @@ class TransitionFeatures(ItemFeatures):
         self.register_buffer("neighbour", torch.arange(num_items)[:, None].repeat(1, neighbours))
         self.register_buffer("weight", torch.zeros(num_items, neighbours))
 
-    def fit_statistics(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
         """Count the transitions of the training log.
 
         Raises:
@@ -105,12 +130,12 @@ class TransitionFeatures(ItemFeatures):
         """
         size, max_neighbours = self.neighbour.shape
         log.must_have(size)
-        pairs, count = count_transitions(log, window=self.window)
-        neighbour, weight = strongest(
-            pairs, np.maximum(count - self.discount, 0), num_items=size, max_neighbours=max_neighbours
-        )
-        self.neighbour.copy_(torch.from_numpy(neighbour))
-        self.weight.copy_(torch.from_numpy(weight))
+        for first, pairs, count in _transitions(log, self.window):
+            neighbour, weight = strongest(
+                pairs, np.maximum(count - self.discount, 0), num_items=size, max_neighbours=max_neighbours, items=first
+            )
+            self.neighbour[first.start : first.stop].copy_(torch.from_numpy(neighbour))
+            self.weight[first.start : first.stop].copy_(torch.from_numpy(weight))
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of these items and their neighbours, the neighbours' weights, and the table of all items."""

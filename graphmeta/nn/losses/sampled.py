@@ -12,6 +12,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
+from graphmeta.data.scan.pairs import parts_of
 from graphmeta.errors import InputError, check_number, check_whole
 from graphmeta.nn.catalogue_softmax import ScoreTerm, of_rows
 from graphmeta.nn.features.tables import rows_of
@@ -38,6 +40,8 @@ class Proposal(Protocol, metaclass=ReadsMembers):
 
 class _ByShare(nn.Module):
     """A proposal that samples each item with a fixed probability, its share; all equal before ``fit_statistics``."""
+
+    counts_shards = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class Popularity(_ByShare):
         """Count and exponent."""
         return f"{self.count}, alpha={self.alpha}"
 
-    def fit_statistics(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
         """Count the clicks of each item."""
         if self.alpha:
             weight = np.power(np.maximum(log.support, 1).astype(np.float64), self.alpha)
@@ -105,11 +109,14 @@ class InBatch(_ByShare):
     shares.
     """
 
-    def fit_statistics(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
         """Count how often each item is a target: all clicks but the first of each session."""
-        first = np.zeros(log.num_events, dtype=bool)
-        first[log.ptr[:-1][np.diff(log.ptr) > 0]] = True
-        count = np.maximum(np.bincount(log.item[~first], minlength=log.num_items), 1).astype(np.float64)
+        targets = np.zeros(log.num_items, dtype=np.int64)
+        for part in parts_of(log):
+            first = np.zeros(part.num_events, dtype=bool)
+            first[part.ptr[:-1][np.diff(part.ptr) > 0]] = True
+            targets += np.bincount(part.item[~first], minlength=log.num_items)
+        count = np.maximum(targets, 1).astype(np.float64)
         self.share = torch.from_numpy(count / count.sum())
 
     def sample(self, target: Tensor, num_items: int) -> Tensor:

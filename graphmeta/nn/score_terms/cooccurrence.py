@@ -11,6 +11,7 @@ from torch_geometric.data import HeteroData
 from graphmeta.baselines.incidence import rank
 from graphmeta.baselines.item_knn import ItemKNN
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.extending import grown
@@ -45,6 +46,7 @@ class NeighbourCounts(nn.Module):
     """
 
     needs_held_out_statistics = True  # must be trained on sessions that were not counted
+    counts_shards = True
 
     def __init__(self, num_items: int, *, neighbours: int = 100, alpha: float = 0.75) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class NeighbourCounts(nn.Module):
         self.register_buffer("similar", torch.arange(num_items, dtype=torch.int32)[:, None].repeat(1, neighbours))
         self.register_buffer("similarity", torch.zeros(num_items, neighbours))
 
-    def fit_statistics(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
         """Count the training log; an empty slot holds the item itself with similarity 0.
 
         Raises:

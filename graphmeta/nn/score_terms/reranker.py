@@ -11,8 +11,10 @@ from torch_geometric.data import HeteroData
 
 from graphmeta.data.column_types import Categorical, Column, Several
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.nn.catalogue_softmax import Product, ScoreTerm
 from graphmeta.nn.score_terms.cooccurrence import NeighbourCounts, NeighbourPairs
+from graphmeta.nn.score_terms.item_statistics import item_statistics, next_share
 from graphmeta.nn.score_terms.repeat import RecencyFrequency
 from graphmeta.sampling.session_batch import clicked_items
 
@@ -85,7 +87,7 @@ class Reranker(NeighbourCounts):
 
     extend_items = None  # pyright: ignore[reportAssignmentType] - its statistics of new items are not those of old ones without clicks: fit again
 
-    def fit_statistics(self, log: EventLog) -> None:
+    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
         """Count the training log.
 
         Raises:
@@ -93,9 +95,9 @@ class Reranker(NeighbourCounts):
         """
         super().fit_statistics(log)
         similar = self.similar.numpy(force=True)
-        for table, share in zip((self.next_share, self.previous_share), _next_share(log, similar), strict=True):
+        for table, share in zip((self.next_share, self.previous_share), next_share(log, similar), strict=True):
             table.copy_(torch.from_numpy(share))
-        self.item_statistics.copy_(torch.from_numpy(_item_statistics(log)))
+        self.item_statistics.copy_(torch.from_numpy(item_statistics(log)))
 
     def forward(self, batch: HeteroData, product: Product) -> ScoreTerm:
         """Rows, columns and values of the score term."""
@@ -195,33 +197,3 @@ class Reranker(NeighbourCounts):
         same = (category[:, :, None] == codes[last][pairs.sample][:, None]).any(2)
         same = same if has_last is None else same & has_last[pairs.sample, None]
         return torch.stack([(share * weight).sum(1), (same * weight).sum(1)], 1)
-
-
-def _next_share(log: EventLog, similar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each item and entry of its neighbour list: how often the neighbour was the next click after the item, as a
-    share of all next clicks, and the reverse: two of ``[num_items, neighbours]``.
-    """
-    size, follows = log.num_items, log.graph["item", "follows", "item"]
-    pair, count = follows.edge_index[0].numpy() * size + follows.edge_index[1].numpy(), follows.weight.double().numpy()
-    left = np.maximum(np.bincount(pair // size, count, minlength=size), 1)
-
-    def share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        wanted = one * size + other
-        at = np.minimum(np.searchsorted(pair, wanted), max(len(pair) - 1, 0))
-        return np.where(pair[at] == wanted, count[at], 0) / left[one] if len(pair) else np.zeros(wanted.shape)
-
-    item, near = np.arange(size)[:, None] + np.zeros_like(similar, dtype=np.int64), similar.astype(np.int64)
-    return share(item, near), share(near, item)
-
-
-def _item_statistics(log: EventLog) -> np.ndarray:
-    """Per item: clicks, clicks in the latest tenth of sessions, repeat rate, and sessions: ``[num_items, 4]``, in
-    logarithms except the third.
-    """
-    size = log.num_items
-    recent = log.item[log.session >= log.num_sessions - max(log.num_sessions // 10, 1)]
-    pair, clicks = np.unique(log.session * size + log.item, return_counts=True)
-    sessions = np.bincount(pair % size, minlength=size)
-    returned = (np.bincount(pair % size, clicks > 1, minlength=size) + 0.5) / (sessions + 5)
-    columns = [np.bincount(log.item, minlength=size), np.bincount(recent, minlength=size)]
-    return np.stack([np.log1p(columns[0]) / 8, np.log1p(columns[1]) / 6, returned, np.log1p(sessions) / 6], 1)
