@@ -3,7 +3,7 @@
     python -m benchmarks.growth synthetic --systems events --sizes 100000,1000000,5000000 --minutes 20
 
 Each size is measured in a process of its own, whose peak memory is reported; a size that takes longer than
-``--minutes`` is not measured, and its row says so. Written: ``results/synthetic/growth/<what>/seed0.json`` and a
+``--minutes`` is not measured, and its row states that. Written: ``results/synthetic/growth/<what>/seed0.json`` and a
 picture beside it, with the line of proportional growth through the first size.
 
 * ``events``: a log in Parquet files is scanned with ``--memory``, filtered, cut and read in shards; the graph of the

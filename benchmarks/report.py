@@ -16,6 +16,7 @@ from statistics import mean
 
 from benchmarks.basket_report import basket_section
 from benchmarks.cold_report import cold_section, tuning_section
+from benchmarks.growth_report import growth_section
 from benchmarks.labels import named, spanned
 from benchmarks.race import only_raced, race_section, raced
 from benchmarks.recipes import recipes_section
@@ -50,6 +51,7 @@ SECTIONS = {  # protocols with a table of their own
     "next-basket": basket_section,
     "users-time": users_section,
     "users-user": users_section,
+    "growth": growth_section,
 }
 DRAWN = {  # pictures, and what they show
     "comparison": "MRR of the best run of each system against its training minutes, and by context length",

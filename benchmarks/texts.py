@@ -40,6 +40,7 @@ TITLES = {
     ("complete_journey", "next-basket"): "The Complete Journey (bundled), the next basket of each user",
     ("planted", "cross-domain"): "Synthetic reviews of books and films, cold-start users in films (CATN's protocol)",
     ("musical_instruments", "cross-domain"): "Amazon Musical Instruments in two parts, cold-start users in one",
+    ("synthetic", "growth"): "Synthetic logs: time and memory by size",
 }
 COLD = """\
 A random sample of items is new: training contains none of the sessions with such an item; only its attributes
@@ -65,6 +66,10 @@ re-rankers also count the validation part. The order of items in a basket is arb
 to predict any item from the others.
 """
 TEXTS = {
+    ("synthetic", "growth"): """\
+Sessions of a geometric number of clicks, items by Zipf's law. Each size in a process of its own: seconds of each stage
+(`_cpu_s`: of the processor), and its peak memory. The machine is shared: compare seconds within a row.
+""",
     ("complete_journey", "users-time"): USERS,
     ("complete_journey", "users-user"): USERS
     + """\

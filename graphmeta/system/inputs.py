@@ -65,7 +65,7 @@ class SystemInputs(SystemCore):
             what = needs[0] if needs else self if reader is None else reader
             raise InputError(
                 f"{type(what).__name__} needs all events of the log in memory, and it has {log.num_events:,} on disk; "
-                f"read it in memory (log.collect(), --memory), or choose a system without it, such as niser"
+                f"read all of it: log.collect() (--memory), or choose a system without it, such as niser"
             )
 
     def attach_graph(self, source: EventLog | HeteroData) -> None:

@@ -51,7 +51,7 @@ class Validation:
         self._time: Seconds | None = None
 
     def checked(self) -> Expressions:
-        """Check all rows, drop those that cannot be read if the options say so, and return how to read each role.
+        """Check all rows, drop those that cannot be read with ``drop_bad_rows``, and return how to read each role.
 
         Raises:
             InputError: a row that cannot be read; names file, row, column and remedy.
