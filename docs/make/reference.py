@@ -23,31 +23,39 @@ PACKAGES = {"nn": "gm.nn", "datasets": "gm.datasets", "plots": "gm.plots", "metr
 VALUES = {"NEXT", "OF", "FULL_SOFTMAX", "__version__"}
 
 
+def groups() -> dict[str, tuple[str, list[str]]]:
+    """``GROUPS``, and a group of the names that are in none of them, if there are any."""
+    known = {name for _, names in GROUPS.values() for name in names} | PACKAGES.keys() | VALUES
+    left = sorted(set(graphmeta.__all__) - known)
+    return GROUPS | ({"more": ("More", left)} if left else {})
+
+
 def navigation() -> list[dict[str, str]]:
     """The pages and their titles."""
-    titles = {name: title for name, (title, _) in GROUPS.items()} | PACKAGES
+    titles = {name: title for name, (title, _) in groups().items()} | PACKAGES
     return [{title: f"reference/{name}.md"} for name, title in titles.items()]
 
 
 def pages() -> dict[str, str]:
     """The Markdown of each page, by its path."""
     homes: dict[str, str] = vars(graphmeta)["_HOME"]
-    left = set(graphmeta.__all__) - {name for _, names in GROUPS.values() for name in names} - PACKAGES.keys() - VALUES
-    new = {"new": ("More", sorted(left))} if left else {}
     found = {}
-    for page, (title, names) in (GROUPS | new).items():
+    for page, (title, names) in groups().items():
         found[f"reference/{page}.md"] = written(title, [defined(homes[name], name) for name in names])
     for page, title in PACKAGES.items():
         package: Any = getattr(graphmeta, page)
-        names = getattr(package, "__all__", None) or [
-            name for name, value in vars(package).items()
-            if inspect.isroutine(value) and value.__module__ == package.__name__ and not name.startswith("_")
-        ]  # fmt: skip
+        names = getattr(package, "__all__", None) or functions(package)
         objects = [(name, getattr(package, name)) for name in names]
         found[f"reference/{page}.md"] = written(
             title, [defined(value.__module__, name) for name, value in objects if hasattr(value, "__module__")]
         )
     return found
+
+
+def functions(module: Any) -> list[str]:
+    """The public functions that a module defines."""
+    own = [(name, value) for name, value in vars(module).items() if inspect.isroutine(value)]
+    return [name for name, value in own if value.__module__ == module.__name__ and not name.startswith("_")]
 
 
 def defined(module: str, name: str) -> str:
