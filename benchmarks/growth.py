@@ -2,12 +2,12 @@
 
     python -m benchmarks.growth synthetic --systems events --sizes 100000,1000000,5000000 --minutes 20
 
-Each size is measured in a process of its own, whose peak memory is reported; a size that takes longer than
-``--minutes`` is not measured, and its row states that. Written: ``results/synthetic/growth/<what>/seed0.json`` and a
-picture beside it, with the line of proportional growth through the first size.
+Each size is measured in a process of its own, whose peak memory is reported; what takes longer than ``--minutes`` is
+not measured, and its row states that. Written: ``results/synthetic/growth/<what>/<sizes>-seed0.json`` and a picture
+beside it, with the line of proportional growth through the first size.
 
-* ``events``: a log in Parquet files is scanned with ``--memory``, filtered, cut and read in shards; the graph of the
-  largest shard and a batch of 512 samples are made.
+* ``events``: a log in Parquet files is scanned with ``--memory``; a shard is read, its graph and a batch of 512 samples
+  are made; the log is filtered and cut, and all shards of it are read.
 * ``in_memory``: the same files with :meth:`EventLog.read <graphmeta.data.events.EventLog.read>`, graph and batch.
 * ``collected``: scanned, collected into memory, graph and batch.
 * ``training``: an epoch from shards of ``sr_gnn`` (width 32, sampled softmax), by events.
@@ -69,6 +69,12 @@ class Clock:
         self.found[f"{name}_s"] = round(now[0] - self._last[0], 2)
         self.found[f"{name}_cpu_s"] = round(now[1] - self._last[1], 2)
         self._last = now
+        print(json.dumps(self.found | peak()), flush=True)  # what is known if the time ends
+
+
+def peak() -> Figures:
+    """The peak memory of this process."""
+    return {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
 
 
 def _files(events: int) -> str:
@@ -90,16 +96,18 @@ def events(size: int, memory: str) -> Figures:
     files, clock = _files(size), Clock()
     log = EventLog.scan(files, memory=memory, **COLUMNS)
     clock.done("scan")
+    clock.found |= {"shards": log.num_shards, "sessions": log.num_sessions}
+    shard = log.shard(0)
+    clock.done("shard")
+    _graph_and_batch(shard, clock)
+    del shard
     kept = log.filter(min_item_support=5, min_session_length=2)
     clock.done("filter")
     train = kept.before(float(kept.starts[int(0.9 * kept.num_sessions)]))
     clock.done("cut")
-    read = 0
-    for shard in train.shards():
-        read += shard.num_events
-    clock.done("shards")
-    _graph_and_batch(shard, clock)
-    return clock.found | {"shards": train.num_shards, "train_events": read, "sessions": log.num_sessions}
+    clock.found["train_events"] = sum(part.num_events for part in train.shards())
+    clock.done("all_shards")
+    return clock.found
 
 
 def in_memory(size: int, memory: str) -> Figures:
@@ -258,9 +266,7 @@ def main() -> None:
     """Measure all sizes of one kind, and write figures and picture."""
     options = parser().parse_args()
     if options.one is not None:
-        found = KINDS[options.system](options.one, options.memory)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(found | {"peak_mb": round(peak)}))
+        print(json.dumps(KINDS[options.system](options.one, options.memory) | peak()))
         return
     sizes = SIZES[options.system] if options.sizes is None else [int(float(one)) for one in options.sizes.split(",")]
     base, rows = _imports(), []
@@ -278,8 +284,9 @@ def main() -> None:
         "rows": rows,
         **provenance("benchmarks.growth"),
     }
-    write_json(path_of(document), document)
-    draw(document, picture("synthetic", "growth", options.system))
+    variant = "" if options.sizes is None else options.sizes.replace(",", "-")
+    write_json(path_of(document, variant), document)
+    draw(document, picture("synthetic", "growth", "-".join(filter(None, (options.system, variant)))))
 
 
 def measured(options: argparse.Namespace, size: int) -> dict[str, Any]:
@@ -292,8 +299,11 @@ def measured(options: argparse.Namespace, size: int) -> dict[str, Any]:
             [*command, "--memory", options.memory, "--one", str(size)],
             capture_output=True, text=True, check=False, timeout=60 * options.minutes,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"not_measured": f"takes more than {options.minutes:g} minutes here"}
+    except subprocess.TimeoutExpired as late:
+        lines = (late.stdout or b"").decode().splitlines()
+        known = json.loads(lines[-1]) if lines else {}
+        rest = "what is missing" if known else "it"
+        return known | {"not_measured": f"{rest} takes more than {options.minutes:g} minutes here"}
     if done.returncode:
         return {"not_measured": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
-from benchmarks.rows import Row, commands, linked, picture
+from benchmarks.rows import Row, after, commands, linked, picture
 
 GROWS = {
     "events": "events, of a log on disk",
@@ -27,7 +28,7 @@ def growth_section(title: str, rows: list[Row], text: str) -> str:
 
 def table(row: Row) -> list[str]:
     """The sizes of one kind."""
-    names = list(dict.fromkeys(name for one in row["rows"] for name in one if name != "not_measured"))
+    names = list(dict.fromkeys(name for one in row["rows"] for name in one))
     lines = [
         f"### {GROWS[row['system']]}\n",
         f"{row['threads']} thread, {row['imports_mb']:,} MB are the imports alone, {row['date']}.\n",
@@ -35,7 +36,8 @@ def table(row: Row) -> list[str]:
         "|" + "--:|" * len(names),
     ]
     lines += [f"| {' | '.join(cells(one, names))} |" for one in row["rows"]]
-    drawn = picture("synthetic", "growth", row["system"])
+    sizes = after(shlex.split(row["command"]), "--sizes")
+    drawn = picture("synthetic", "growth", row["system"] + (f"-{sizes.replace(',', '-')}" if sizes else ""))
     if drawn.exists():
         lines += [
             "",
@@ -45,8 +47,9 @@ def table(row: Row) -> list[str]:
 
 
 def cells(one: Row, names: Iterable[str]) -> list[str]:
-    """The figures of one size; of one that was not measured, the reason in the second cell."""
-    if "not_measured" in one:
-        first, second, *rest = names
-        return [f"{one['size']:,}", f"not measured: {one['not_measured']}", *("" for _ in rest)]
-    return [f"{one[name]:,}" if name in one else "" for name in names]
+    """The figures of one size, empty where there are none."""
+    return [_shown(one.get(name, "")) for name in names]
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"

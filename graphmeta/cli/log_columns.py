@@ -53,17 +53,18 @@ class Columns:
         users: EntityTable | None = None,
     ) -> EventLog | ScannedLog:
         """Read the log from the files of a pattern; it stays on disk if it does not fit the memory."""
-        found = EventLog.scan(self.options.of(events), memory=memory, **self._named(), items=items, users=users)
+        found = EventLog.scan(self.options.of(events), memory=memory, **self._named(items, users))
         return found.collect() if found.fits_memory else found
 
     def read(self, events: Path, *, items: EntityTable | None = None, users: EntityTable | None = None) -> EventLog:
         """Read the log from this file."""
-        return EventLog.read(self.options.of(events), **self._named(), items=items, users=users)
+        return EventLog.read(self.options.of(events), **self._named(items, users))
 
-    def _named(self) -> LogColumns:
-        """The columns as arguments."""
+    def _named(self, items: EntityTable | None, users: EntityTable | None) -> LogColumns:
+        """Columns and tables as arguments."""
         session = self.session or Inactivity(self.inactivity_seconds)
-        return LogColumns(item=self.item, session=session, time=self.time, user=self.user, value=self.actions)
+        named = LogColumns(item=self.item, session=session, time=self.time, user=self.user, value=self.actions)
+        return named | LogColumns(item=self.item, items=items, users=users)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphmeta.data.events import EventLog
+from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError, counted
@@ -37,7 +38,7 @@ def with_new_items(
     return more
 
 
-def with_vocabulary(split: Split, log: EventLog, items: EntityTable) -> Split:
+def with_vocabulary(split: Split, log: EventLog | ScannedLog, items: EntityTable) -> Split:
     """The split with further items at the end of its vocabulary, and the test clicks of the whole log on them."""
     train, valid = replace(split.train, items=items), replace(split.valid, items=items)
     test = log.after(split.test_from if split.test_from is not None else np.inf).aligned_to(items, split.train.users)

@@ -133,7 +133,8 @@ class EventLog:
             InputError: as :meth:`read`; files with different columns, or duckdb is not installed.
         """
         items, users = columns.pop("items", None), columns.pop("users", None)
-        named = EventColumns(**columns)  # pyright: ignore[reportArgumentType]
+        given: dict[str, Any] = dict(columns)
+        named = EventColumns(**given)
         if users is not None and named.user is None:
             raise InputError("a user table without a user column in the log; name the column of user ids")
         return scan(cls, source, named, memory=memory, tables=(items, users))

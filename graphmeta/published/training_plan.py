@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from graphmeta.data.events import EventLog
-from graphmeta.data.merging import Log, merged
+from graphmeta.data.merging import merged
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.scan.pairs import parts_of
 from graphmeta.data.splits import Split, last_sessions
@@ -213,7 +213,7 @@ def refit(
     return replace(again, histories={**made.histories, **named})
 
 
-def _nothing_of(log: Log) -> Log:
+def _nothing_of(log: EventLog | ScannedLog) -> EventLog | ScannedLog:
     """A log with the items and users of another, without events."""
     return log.of_sessions(np.zeros(log.num_sessions, dtype=bool)).aligned_to(log.items, log.users)
 

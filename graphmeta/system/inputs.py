@@ -54,7 +54,7 @@ class SystemInputs(SystemCore):
         self.events = events_of(log, self.items)
         for part in self.modules():
             if part is not self and isinstance(part, FitsStatistics):
-                part.fit_statistics(log)
+                part.fit_statistics(log)  # pyright: ignore[reportArgumentType] - checked above
 
     def _check_reads_shards(self, log: ScannedLog) -> None:
         """Check that every part can count a log on disk."""

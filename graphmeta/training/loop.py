@@ -82,7 +82,7 @@ def train(
     check_arguments(system, log, valid, options)
     if isinstance(log, Split):
         valid = log.valid if valid is None and log.valid.num_events else valid
-        log = log.train
+        log = cast(EventLog | ScannedLog, log.train)
     made = as_optimizer(optimizer, Adam())
     settings = Settings(epochs, made, batch_size, valid, seed, options)
     settings.check()
