@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from graphmeta.data.events import EventLog
 from graphmeta.data.graph import build_graph
 from graphmeta.data.graph_files import node_names
 from graphmeta.errors import InputError
@@ -112,6 +113,25 @@ def test_a_neighbourhood_shows_the_session_its_user_items_and_attributes(tmp_pat
     items = log.item[log.session == 3]
     kinds = {log.items.attributes["category"].values[log.items.attributes["category"].codes[item]] for item in items}
     assert {"session", "user", "category", "brand", "3", "u3", *names["item"][items], *kinds} <= told
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_no_text_of_a_neighbourhood_is_cut_off(attributes: bool, tmp_path: Path, drawn: list):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    log = fake_log(sessions=20)
+    if not attributes:
+        frame = log.to_frame()[["session", "item", "time"]]
+        log = EventLog.read(frame, session="session", item="item", time="time")
+    names = node_names(log)
+    graph = build_graph(log)
+    neighbourhood(graph, ("session", 3), tmp_path / "one.png", names=lambda kind, row: str(names[kind][row]))
+    long = "a session with quite a long name, as shops have them"
+    neighbourhood(graph, ("session", 3), tmp_path / "two.png", names=lambda kind, row: long)
+    for picture in drawn:
+        FigureCanvasAgg(picture).draw()
+        boxes = [text.get_window_extent() for text in picture.axes[0].texts]
+        assert all(box.x0 >= 0 and box.x1 <= picture.bbox.x1 for box in boxes)
 
 
 def test_a_long_session_is_shown_in_part(tmp_path: Path, drawn: list):

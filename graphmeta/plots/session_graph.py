@@ -38,6 +38,10 @@ def neighbourhood(
     clicked = _clicked(graph, around[1])
     columns = _columns(near, around, clicked[:most])
     places, width, height = _places(columns)
+    rest = f" (the first {most} of its {len(clicked)} items)" if len(clicked) > most else ""
+    title = f"Session {names(*around)} in the graph{rest}"
+    about = "Orange arrows: how often sessions of this graph went directly from one item to the other."
+    width = max(width, 0.3 + 0.125 * len(title), 0.3 + 0.075 * len(about))  # inches, at the sizes of the two texts
     picture = figure(width, height + 1.0)
     axes = picture.add_subplot(xlim=(0, width), ylim=(-height, 1.0))
     axes.axis("off")
@@ -50,10 +54,7 @@ def neighbourhood(
     for node, place in places.items():
         _box(axes, place, names(*node), colours[node[0]])
     _headings(axes, columns, places, colours)
-    rest = f" (the first {most} of its {len(clicked)} items)" if len(clicked) > most else ""
-    title = f"Session {names(*around)} in the graph{rest}"
     axes.text(0.1, 0.75, title, color=INK, fontweight="bold", fontsize=13, va="center", parse_math=False)
-    about = "Orange arrows: how often sessions of this graph went directly from one item to the other."
     axes.text(0.1, 0.45, about, color=GREY, fontsize=9, va="center")
     save(picture, path)
 
