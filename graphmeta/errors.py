@@ -46,6 +46,14 @@ class DivergedError(InputError, FloatingPointError):
     """A loss, weight or score that is not finite; the message names it and the remedy."""
 
 
+class LostProcess(RuntimeError):
+    """Another process of a distributed training has ended; checkpoints are intact."""
+
+
+class EndedByOther(RuntimeError):
+    """A process of a distributed training that ends because another one failed before, which reports the error."""
+
+
 class MixedRows(UnsupportedOp):
     """Rows of different tasks were combined in this batch; other batches may still be stacked."""
 

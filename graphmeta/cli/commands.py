@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -33,8 +33,10 @@ from graphmeta.cli.options import (
     SplitOptions,
     versioned_folder,
 )
+from graphmeta.cli.ranks import ranks
 from graphmeta.cli.serve_job import ServeOptions
-from graphmeta.errors import DivergedError, InputError
+from graphmeta.distributed.group import current
+from graphmeta.errors import DivergedError, EndedByOther, InputError, LostProcess
 
 if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
@@ -101,9 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     console.show()
     try:
-        with console.notes():
+        with console.notes(), ranks(next(iter(given), "")):
             code = app(args=given or ["--help"], prog_name="graphmeta", standalone_mode=False) or 0
         return console.fail("interrupted", 130) if code == 130 else code
+    except EndedByOther:
+        return 1
+    except LostProcess as error:
+        return console.fail(str(error), 1)
     except (InputError, DivergedError) as error:
         return console.fail(str(error))
     except (KeyboardInterrupt, typer.Abort, _Interrupted) as stop:
@@ -133,6 +139,12 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
             raise _Interrupted(f"interrupted before the first {what} was finished; nothing is saved") from None
         raise _Interrupted(
             f"interrupted; {place} has the finished {what}s: repeat the command with --resume to continue"
+        ) from None
+    except LostProcess as error:
+        if not any(place.rglob(mark)):
+            raise LostProcess(f"{error}; no {what} was finished, so nothing is saved") from None
+        raise LostProcess(
+            f"{error}; {place} has the finished {what}s: repeat the command with --resume, in any number of processes"
         ) from None
 
 
@@ -241,6 +253,10 @@ class TrainingOptions:
         ),
     ] = True
     device: Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = "auto"
+    shard_items: Annotated[
+        bool,
+        typer.Option("--shard-items", help="Under torchrun: each process holds a part of the item table."),
+    ] = False
 
     def named(self, *, users: bool) -> str:
         """The system, by default the best one for a log with or without users."""
@@ -250,17 +266,21 @@ class TrainingOptions:
 
     def plan(self, limits: Limits, *, users: bool) -> Plan:
         """The training plan, for a log with or without users."""
-        from graphmeta.published.training_plan import Plan
+        from graphmeta.published.training_plan import Plan, check_shards
 
         recipe = self.recipe.of(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, clicks=self.clicks)
+        name = self.named(users=users)
+        if self.shard_items:
+            check_shards(name)
         return Plan(
-            self.named(users=users),
+            name,
             self.width,
             self.seed,
             replace(recipe, refit=self.refit),
             limits.max_support,
             limits.max_length,
             device=self.device,
+            shard_items=self.shard_items,
         )
 
 
@@ -528,7 +548,8 @@ def _train(work: Job, log: EventLog | ScannedLog, split: Split) -> Outcome | Non
     from graphmeta.cli.model_card import titles
     from graphmeta.storage.lock import locked
 
-    with locked(work.folder), _interruptible(work.folder / "checkpoint"):
+    writes = current().rank == 0
+    with locked(work.folder) if writes else nullcontext(), _interruptible(work.folder / "checkpoint"):
         outcome = run_job(work, log, split=split, say=console.say, bar=console.bar)
     if outcome is None:
         console.say(f"note: {work.folder} already has the result of this training; to train again, drop --resume")

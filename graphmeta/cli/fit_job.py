@@ -16,12 +16,13 @@ from typing import Any
 
 from graphmeta.cli.epochs import as_json, write_epochs
 from graphmeta.cli.history import anonymous, save_history
-from graphmeta.cli.measuring import Job, counted, measured_on_test, validation_baselines
+from graphmeta.cli.measuring import Job, Measured, counted, measured_on_test, validation_baselines
 from graphmeta.cli.model_card import card
 from graphmeta.cli.new_items import with_new_items
 from graphmeta.data.events import EventLog
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
+from graphmeta.distributed.first import on_first
 from graphmeta.errors import InputError
 from graphmeta.evaluation.compare import Comparison
 from graphmeta.evaluation.protocol import cuts, whole_log
@@ -81,7 +82,8 @@ def run_job(job: Job, log: EventLog | ScannedLog, *, split: Split, say: Say, bar
     """Train, compare on the test split, train again on the whole log, and write the folder; None if it has the result
     of this job already.
 
-    Without a test part nothing is compared, and ``recipe.refit=False`` keeps the compared model.
+    In several processes (:func:`graphmeta.distributed.joined`) all of them run the job, and rank 0 writes. Without a
+    test part nothing is compared, and ``recipe.refit=False`` keeps the compared model.
 
     Args:
         say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
@@ -92,7 +94,7 @@ def run_job(job: Job, log: EventLog | ScannedLog, *, split: Split, say: Say, bar
         request["new items"] = new.fingerprint().hex()[:16]
     if job.keep_histories:
         request["keep histories"] = True
-    if job.resume and _finished(job.folder, request):
+    if job.resume and on_first(lambda: _finished(job.folder, request)):
         return None
     checkpoint = Checkpoint(job.folder / "checkpoint", job.resume)
     trained = train_plan(job.plan, split, checkpoint, say=say, bar=bar)
@@ -117,16 +119,24 @@ def run_job(job: Job, log: EventLog | ScannedLog, *, split: Split, say: Say, bar
     used = ranked if shipped is trained else training
     if job.keep_histories and system.reads_history:
         system.histories = UserHistories.of(*used.parts)
-    results, past = None if measured is None else measured.results, anonymous(counted(job, used))
-    _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
-    baselines_on_valid = validation_baselines(anonymous(counted(job, ranked)), ranked.valid)
-    plots.curves(trained.histories, job.folder / "curves.png", baselines=baselines_on_valid)
-    write_epochs(shipped.histories, job.folder)
-    write_json(job.folder / "metrics.json", document | {"history": as_json(shipped.histories)})
-    drop(job.folder / "checkpoint")
+    made = _Made(system, trained, shipped, measured, document, ranked, used)
+    on_first(lambda: _write_all(job, made))
     if measured is None:
         return Outcome(system, None)
     return Outcome(measured.system, measured.results, measured.last_sessions)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a job has made: the shipped system, its trainings, and the splits that were ranked and used."""
+
+    system: System
+    trained: TrainedPlan
+    shipped: TrainedPlan
+    measured: Measured | None
+    document: dict[str, Any]
+    ranked: Split
+    used: Split
 
 
 def _finished(folder: Path, request: dict[str, Any]) -> bool:
@@ -172,6 +182,18 @@ def _version() -> str:
         return version("graphmeta")
     except PackageNotFoundError:
         return "(from a checkout)"
+
+
+def _write_all(job: Job, made: _Made) -> None:
+    """Write the folder: the model, its curves and its metrics; the checkpoint is removed."""
+    system, shipped, results = made.system, made.shipped, None if made.measured is None else made.measured.results
+    past = anonymous(counted(job, made.used))
+    _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
+    baselines_on_valid = validation_baselines(anonymous(counted(job, made.ranked)), made.ranked.valid)
+    plots.curves(made.trained.histories, job.folder / "curves.png", baselines=baselines_on_valid)
+    write_epochs(shipped.histories, job.folder)
+    write_json(job.folder / "metrics.json", made.document | {"history": as_json(shipped.histories)})
+    drop(job.folder / "checkpoint")
 
 
 def _write(

@@ -18,6 +18,7 @@ from graphmeta.data.merging import merged
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.data.tables import EntityTable
+from graphmeta.distributed.first import on_first
 from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
 from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.protocol import Rules, test_queries
@@ -93,11 +94,9 @@ def measured_on_test(
             for name, own in last_sessions.items()
         }
         names = titles(job.plan.system, last_sessions)
-        plots.known_sessions(
-            {names[name]: results[name] for name in last_sessions},
-            {names[name]: own for name, own in last_sessions.items()},
-            job.folder / _PICTURE,
-        )
+        curves = {names[name]: own for name, own in last_sessions.items()}
+        found = {names[name]: results[name] for name in last_sessions}
+        on_first(lambda: plots.known_sessions(found, curves, job.folder / _PICTURE))
     return ranked, Measured(system, results, last_sessions, document)
 
 

@@ -10,16 +10,18 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split
+from graphmeta.distributed.group import ALONE, current
 from graphmeta.errors import InputError
 from graphmeta.evaluation.custom import Metric, RankMetrics, check_metrics, rank_names
 from graphmeta.evaluation.lists import check_ks, lists_of
 from graphmeta.evaluation.metrics import Ranks, of_lists, ranks, usable
 from graphmeta.evaluation.queries import check_model, items_of, left_out, queries_of
 from graphmeta.evaluation.result import Result
+from graphmeta.nn.features.sharded import row_ranges
 from graphmeta.protocols import Adapting, Adapts, ReadsTasks, ReportsMissingUsers, Scorer
 from graphmeta.sampling.padding import ragged
 from graphmeta.sampling.samples import Samples
@@ -51,6 +53,9 @@ def evaluate(
     **adapting: Unpack[Adapting],
 ) -> Result:
     """Rank each sample's target among all items (clicked items stay candidates).
+
+    In several processes (:func:`graphmeta.distributed.joined`) each scores a part of the batches, and all have the
+    result of the whole.
 
     Args:
         samples: a test log, which is aligned to the model's items and whose targets are the last clicks of sessions;
@@ -91,12 +96,15 @@ def evaluate(
     score = scoring(model, adapting, "evaluate")
     began = time.perf_counter()
     order = np.argsort(samples.lengths, kind="stable")
+    # Ranks that share an item table score the same batches together.
+    group = ALONE if isinstance(model, nn.Module) and row_ranges(model) else current()
     found = Ranks.empty(len(samples))
-    for at in progress(range(0, len(order), batch_size)):
+    for at in progress(range(0, len(order), batch_size)[group.rank :: group.size]):
         rows = order[at : at + batch_size]
         chunk = samples.take(rows)
         scores = usable(score(chunk))
         found[torch.from_numpy(rows)] = ranks(scores, torch.from_numpy(chunk.target).to(scores.device))
+    found = Ranks(group.maximum(found.best), group.maximum(found.tied))  # those of other ranks' samples are 1 here
     measured = RankMetrics(found, ks, metrics)
     slices = {"context length": sliced(measured, samples.lengths, CONTEXT_LENGTHS)}
     if samples.earlier is not None:

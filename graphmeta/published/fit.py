@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split, split_by_time
-from graphmeta.errors import InputError, check_whole
+from graphmeta.distributed.first import on_first
+from graphmeta.distributed.group import current
+from graphmeta.distributed.processes import joined
+from graphmeta.errors import InputError, check_flag, check_whole
 from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.names import check_name
-from graphmeta.published.training_plan import Plan, refit, train_plan
+from graphmeta.published.training_plan import Plan, check_shards, refit, train_plan
 from graphmeta.system import System
 from graphmeta.training.callbacks import Callback
 from graphmeta.training.devices import device_of
 from graphmeta.training.recipes import BY_SIZE, TrainingRecipe
 from graphmeta.training.run import Checkpoint, Report
+
+
+class Placement(TypedDict, total=False):
+    """Where :func:`fit` trains."""
+
+    device: str
+    distributed: bool
+    shard_items: bool
 
 
 def fit(
@@ -32,8 +44,8 @@ def fit(
     width: int = 64,
     recipe: TrainingRecipe = BY_SIZE,
     seed: int = 0,
-    device: str = "auto",
     progress: bool | Callback | Sequence[Callback] = False,
+    **placement: Unpack[Placement],
 ) -> System:
     """Train a system of the catalogue to predict the next item; returns it in eval mode, with the best epoch's weights.
 
@@ -55,14 +67,21 @@ def fit(
             with a tenth of the learning rate and a quarter of the batch size.
             :data:`~graphmeta.training.recipes.FULL_SOFTMAX` has batches of 100 and the full softmax.
         seed: the same seed gives the same weights.
-        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``; the system stays there.
         progress: show a progress bar and print a report for each epoch, on the standard error; or callbacks that get
             the reports, see :class:`~graphmeta.training.callbacks.Callback`.
+        device: ``auto`` (a GPU if there is one; the default), ``cpu`` or ``cuda``; the system stays there.
+        distributed: train in the processes that torchrun started (``torchrun --nproc-per-node 2 script.py``), each on
+            a part of every batch; all of them call ``fit`` with the same arguments and get the same system, only rank 0
+            reports. False by default. docs/distributed.md states what is exact.
+        shard_items: each of these processes holds a part of the item table's rows and of their optimizer state; for
+            systems that score by products. The result is exact, and has the whole table again. False by default.
 
     Raises:
         InputError: an unknown name, a system of another kind, one that needs users if the log has none, a width or a
-            number of epochs that is not a positive whole number, an unknown device, or too few sessions.
+            number of epochs that is not a positive whole number, an unknown device, too few sessions, or
+            ``distributed`` in a process that torchrun did not start.
         DivergedError: a loss or weight that is not finite.
+        LostProcess: another process of a distributed training has ended.
 
     >>> from graphmeta.testing import fake_log
     >>> system = fit(fake_log(sessions=60), "sr_gnn", epochs=1, width=8)
@@ -86,9 +105,17 @@ def fit(
             f"or gm.TrainingRecipe(batch_size=256)"
         )
     check_whole("width", width, 1)
-    device_of(device)
-    plan = Plan(system, width, seed, TrainingRecipe(epochs=epochs).filled_from(recipe), device=device)
-    return fit_plan(plan, data, whole=whole, progress=progress)
+    check_flag("distributed", distributed := placement.get("distributed", False))
+    check_flag("shard_items", sharded := placement.get("shard_items", False))
+    if sharded:
+        check_shards(system)
+    if strange := placement.keys() - Placement.__annotations__.keys():
+        raise TypeError(f"fit() got an unexpected keyword argument {min(strange)!r}")
+    with joined() if distributed else nullcontext():
+        device_of(device := placement.get("device", "auto"))
+        chosen = TrainingRecipe(epochs=epochs).filled_from(recipe)
+        plan = Plan(system, width, seed, chosen, device=device, shard_items=sharded)
+        return fit_plan(plan, data, whole=whole, progress=progress)
 
 
 def fit_plan(
@@ -103,12 +130,12 @@ def fit_plan(
     Args:
         whole: the log of the split, to train on again; else its training and validation parts are.
     """
-    callbacks = _callbacks(progress)
+    callbacks, progress = _callbacks(progress), progress and current().rank == 0
     shown = {"say": _silent, "bar": _plain} if callbacks or not progress else {"say": _print_line, "bar": _progress_bar}
 
     def on_epoch(name: str, report: Report) -> None:
-        for one in callbacks:
-            one.on_epoch(name, report)
+        if callbacks:
+            on_first(lambda: _call(callbacks, name, report))
 
     with TemporaryDirectory(prefix="graphmeta-") as folder:
         place = Checkpoint(Path(folder))
@@ -156,6 +183,11 @@ def _callbacks(progress: bool | Callback | Sequence[Callback]) -> Sequence[Callb
                 f"progress= takes True, or callbacks with on_epoch(training, report), not a {type(one).__name__}"
             )
     return found
+
+
+def _call(callbacks: Sequence[Callback], name: str, report: Report) -> None:
+    for one in callbacks:
+        one.on_epoch(name, report)
 
 
 def _silent(line: str) -> None:

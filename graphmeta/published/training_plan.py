@@ -19,8 +19,11 @@ from graphmeta.data.merging import merged
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.scan.pairs import parts_of
 from graphmeta.data.splits import Split, last_sessions
+from graphmeta.distributed.first import on_first
+from graphmeta.distributed.group import current
 from graphmeta.errors import InputError, counted, duration
 from graphmeta.evaluation.lists import lengths
+from graphmeta.nn.features.sharded import shard_items, whole_items
 from graphmeta.protocols import Bar
 from graphmeta.published.blending import Blended, choose_blend
 from graphmeta.published.catalogue import CATALOGUE
@@ -53,6 +56,7 @@ class Plan:
         max_support, max_length: see :class:`~graphmeta.system.System`; None keeps the system's own limit.
         options: further options of the system, as :func:`~graphmeta.published.catalogue.build` takes them.
         device: see :func:`~graphmeta.training.devices.device_of`.
+        shard_items: divide the item table over the processes of the training; see :func:`check_shards`.
     """
 
     system: str
@@ -63,6 +67,7 @@ class Plan:
     max_length: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    shard_items: bool = False
 
     def for_log(self, log: EventLog | ScannedLog) -> Plan:
         """The plan with a complete recipe, by the number of the system's training samples."""
@@ -74,11 +79,12 @@ class Plan:
         return replace(self, recipe=recipe.for_size(samples, log.num_items))
 
     def settings(self) -> dict[str, Any]:
-        """All settings as JSON values at one level, without the device and those that are not set."""
+        """All settings as JSON values at one level, without those that are not set or have no effect on results."""
         named = {} if self.recipe.optimizer is None else settings_of(self.recipe.optimizer)
         flat = {**named, **vars(self.recipe), **vars(self), "optimizer": named.get("optimizer")}
         flat |= {"options": dict(self.options) or None}
-        return {name: value for name, value in flat.items() if value is not None and name not in ("recipe", "device")}
+        left_out = ("recipe", "device", "shard_items")
+        return {name: value for name, value in flat.items() if value is not None and name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def train_plan(
             validation sessions, with base and counts of the training sessions.
     """
     if not checkpoint.resume:
-        drop(checkpoint.folder)
+        on_first(lambda: drop(checkpoint.folder))
     untrained = skeleton(plan.system, split.train.items, users=split.train.users)
     if untrained is not None and not recipes:  # a second training of a plan does not warn again
         warn_unread(untrained, stacklevel=5)
@@ -286,6 +292,8 @@ def _train_stage(
     system.to(device_of(plan.device))
     if begin is not None:
         system.load_matching(begin)
+    if plan.shard_items:
+        shard_items(system.recommender.features, system.num_items, current())
     samples = system.training_samples(next(parts_of(split.train)))
     if len(samples) == 0 and system.has_weights:
         clicks = "three" if system.episodic else "two"
@@ -296,6 +304,7 @@ def _train_stage(
         say(system.memory_estimate(samples, recipe.batch_size))
     valid = split.valid if split.valid.num_events else None
     request, folder = request_of(plan, split), checkpoint.folder
+    resume = on_first(lambda: can_resume(checkpoint, request))
     history: list[Report] = []
     reports = train(
         system,
@@ -310,7 +319,7 @@ def _train_stage(
             patience=None if valid is None else recipe.patience,
             loss=recipe.loss(system),
             clicks=recipe.clicks,
-            checkpoint=Checkpoint(folder, can_resume(checkpoint, request)),
+            checkpoint=Checkpoint(folder, resume),
             progress=lambda batches: bar(batches, f"epoch {len(history) + 1}/{recipe.epochs}"),
         ),
     )
@@ -318,9 +327,23 @@ def _train_stage(
         history.append(report)
         on_epoch(report)
         if len(history) == 1:
-            save_state(folder, "request", {}, request)
+            on_first(lambda: save_state(folder, "request", {}, request))
         say(_line(report, recipe.epochs if system.has_weights else None))
+    whole_items(system)
     return system, history
+
+
+def check_shards(name: str) -> None:
+    """Check, before any training, that the item table of a system can be divided over processes.
+
+    Raises:
+        InputError: a system without weights, or one that adapts or re-ranks: it needs all scores in one process.
+    """
+    if CATALOGUE[name].counts or CATALOGUE[name].encoder is not None:
+        raise InputError(
+            f"{name} cannot be trained with shard_items (--shard-items); use a system that scores by products, such as "
+            f"sr_gnn or niser"
+        )
 
 
 def _line(report: Report, epochs: int | None) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from graphmeta.data.scan.log import ScannedLog
+from graphmeta.distributed.gradients import own_part
+from graphmeta.distributed.group import Group, current
 from graphmeta.errors import InputError
 from graphmeta.sampling.order import ClickBudget
 from graphmeta.sampling.samples import Samples
@@ -39,12 +41,30 @@ def rows_of_batches(system: System, samples: Samples | Tasks, settings: Settings
     return list(system.batches.by_clicks(system.clicks(samples), budget=budget, seed=settings.seed, epoch=epoch))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A rank's part of a batch of ``size`` samples (or tasks), and the ranks that share it."""
+
+    samples: Samples | Tasks
+    size: int
+    group: Group
+
+    @classmethod
+    def of(cls, samples: Samples | Tasks, rows: np.ndarray, group: Group) -> Batch:
+        """The part of the batch with these rows."""
+        own, sharing = own_part(group, rows)
+        return cls(samples.take(own), len(rows), sharing)
+
+    def __len__(self) -> int:
+        return self.size
+
+
 class Share(NamedTuple):
-    """Batches of an epoch: the share of the epoch before them and their own, and their samples or tasks."""
+    """Batches of an epoch: the share of the epoch before them and their own."""
 
     before: float
     own: float
-    batches: list[Samples | Tasks]
+    batches: list[Batch]
 
 
 class Source(Protocol):
@@ -68,7 +88,7 @@ class InMemory:
     def shares(self, system: System, settings: Settings, epoch: int) -> Iterator[Share]:
         """All batches of an epoch."""
         rows = rows_of_batches(system, self.samples, settings, epoch)
-        yield Share(0.0, 1.0, [self.samples.take(one) for one in rows])
+        yield Share(0.0, 1.0, [Batch.of(self.samples, one, current()) for one in rows])
 
     def digest(self) -> str:
         """A hash over the samples."""
@@ -98,8 +118,9 @@ class InShards:
             if len(samples):
                 found = True
                 rows = rows_of_batches(system, samples, settings, epoch)
-                share = Share(done / sizes.sum(), sizes[number] / sizes.sum(), [samples.take(one) for one in rows])
-                del samples
+                batches = [Batch.of(samples, one, current()) for one in rows]
+                share = Share(done / sizes.sum(), sizes[number] / sizes.sum(), batches)
+                del samples, batches
                 yield share
             done += int(sizes[number])
         if not found:

@@ -17,11 +17,15 @@ from torch import nn
 from graphmeta.data.events import EventLog
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
+from graphmeta.distributed.first import on_first
+from graphmeta.distributed.gradients import FlatGradients, begin_equal, check_equal, check_same
+from graphmeta.distributed.group import ALONE, Group, Step, current, step, stepping
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.queries import validation_queries
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
+from graphmeta.nn.features.sharded import row_ranges, whole_shapes
 from graphmeta.nn.features.tables import row_gradients
 from graphmeta.nn.heads.scoring import named
 from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, UpdatesAfterStep
@@ -31,6 +35,7 @@ from graphmeta.storage import not_finite
 from graphmeta.system import System
 from graphmeta.training.batches import NO_SAMPLE, InMemory, InShards, Share, Source, scaled_rate
 from graphmeta.training.epochs import Epochs
+from graphmeta.training.noise import noise
 from graphmeta.training.optimizers import Adam, Factory, Optimizer, as_optimizer, described, optimizer_of, set_rate
 from graphmeta.training.run import Report, Run
 from graphmeta.training.settings import Settings, TrainOptions, Valid, check_arguments
@@ -104,16 +109,19 @@ def _reports(system: System, log: EventLog | ScannedLog, settings: Settings) -> 
     checkpoint, valid = options.checkpoint, validation_queries(system, settings.valid, log)
     if checkpoint is not None and checkpoint.resume:
         run.load(checkpoint.folder)
+    group = current()
+    _begin_ranks(run, source, group)
     system.eval()
     yield from run.history
     while (epoch := len(run.history)) < settings.epochs and (
         options.patience is None or run.since_best() < options.patience
     ):
         began = time.perf_counter()
-        with torch.random.fork_rng(), scoring.precision(options.precision):
-            torch.manual_seed(1_000_003 * settings.seed + epoch)
-            loss = _epoch(run, settings, source.shares(system, settings, epoch), epoch / settings.epochs)
+        with noise(settings.seed, epoch, group) as generator, scoring.precision(options.precision):
+            parts = source.shares(system, settings, epoch)
+            loss = _epoch(run, settings, parts, epoch / settings.epochs, generator)
         check_finite(system, epoch)
+        check_equal(system, group, f"after epoch {epoch + 1}", run.ranges)
         scores, metric = ({}, None) if valid is None else _validate(system, valid)
         best = run.is_best(scores, metric)
         run.note(Report(epoch, loss, time.perf_counter() - began, scores, best, metric))
@@ -121,6 +129,13 @@ def _reports(system: System, log: EventLog | ScannedLog, settings: Settings) -> 
             run.save(checkpoint.folder)
         yield run.history[-1]
     run.restore_best()
+
+
+def _begin_ranks(run: Run, source: Source, group: Group) -> None:
+    """Check that all ranks have the same samples, and give all of them rank 0's weights and statistics."""
+    if group.size > 1:
+        check_same(source.digest(), group, "training samples")
+        begin_equal(run.system, group, run.ranges)
 
 
 def _counted(system: System, log: EventLog | ScannedLog, settings: Settings) -> Report:
@@ -150,7 +165,7 @@ def _run(system: System, source: Source, settings: Settings) -> Run:
             "clicks": settings.options.clicks,
             "loss": None if settings.options.loss is None else str(settings.options.loss),
             "precision": settings.options.precision,
-            "weights": {name: list(weight.shape) for name, weight in system.named_parameters()},
+            "weights": {name: list(shape) for name, shape in whole_shapes(system).items()},
             **described(settings.optimizer, built),
         },
     )
@@ -204,17 +219,24 @@ def _validate(
 ) -> tuple[dict[str, float], str | None]:
     """The validation metrics, and the one that chooses the epoch: MRR, or a function's first."""
     if callable(valid):
-        scores = valid(system)
+        scores = valid(system) if row_ranges(system) else on_first(lambda: valid(system))
         return scores, next(iter(scores), None)
     ks = lists_below(system.num_items, COMPARED_KS)
     return evaluate(system, valid, ks=ks).metrics, f"mrr@{max(ks)}"
 
 
-def _epoch(run: Run, settings: Settings, parts: Iterator[Share], begin: float) -> float:
-    """One pass over the batches, starting at training progress ``begin``; returns the mean loss."""
+def _epoch(
+    run: Run, settings: Settings, parts: Iterator[Share], begin: float, generator: torch.Generator | None
+) -> float:
+    """One pass over the batches, starting at training progress ``begin``; returns the mean loss.
+
+    Args:
+        generator: what all ranks sample from, see :class:`~graphmeta.distributed.group.Step`.
+    """
     run.system.train()
     total, count = 0.0, 0
     by_clicks = settings.options.clicks is not None and not run.system.sums_losses  # a sum of losses follows by itself
+    flat = FlatGradients(weight for name, weight in run.system.named_parameters() if name not in run.ranges)
     for before, own, batches in parts:
         first, share = begin + before / settings.epochs, own / settings.epochs
         mean = sum(map(len, batches)) / len(batches)
@@ -222,12 +244,14 @@ def _epoch(run: Run, settings: Settings, parts: Iterator[Share], begin: float) -
             done = first + share * number / len(batches)
             set_rate(run.optimizer, settings.optimizer, done)
             run.optimizer.zero_grad(set_to_none=True)
-            value, size = gradients(run.system, batch, objective=settings.options.loss, progress=done)
-            if not math.isfinite(value):
-                raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
-            with scaled_rate(run.optimizer, len(batch) / mean if by_clicks else 1.0):
-                run.optimizer.step()
-            _update_after_step(run.system)
+            with stepping(Step(batch.group, generator)):
+                value, size = gradients(run.system, batch.samples, objective=settings.options.loss, progress=done)
+                (value,) = flat.sum(batch.group, value)
+                if not math.isfinite(value):
+                    raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
+                with scaled_rate(run.optimizer, len(batch) / mean if by_clicks else 1.0):
+                    run.optimizer.step()
+                _update_after_step(run.system)
             total, count = total + value * size, count + size
     run.system.eval()
     return total / count
@@ -249,17 +273,25 @@ def gradients(
     """Accumulate gradients of the batch loss in chunks; returns the loss and how many losses it averages (or sums).
 
     A chunk has as many tasks as the adaptation takes at once, so memory does not grow with the batch. ``progress`` is
-    the completed share of the training.
+    the completed share of the training. In a step that several ranks share (:func:`~graphmeta.distributed.group.step`)
+    ``batch`` is this rank's part: gradients and loss are its summands, the number of losses is that of all ranks.
     """
-    parts = system.parts(batch) if system.episodic else [batch]
-    with row_gradients(system):
-        size, value = len(batch.query), 0.0
+    group, generator = step().group, step().generator
+    # Ranks have different numbers of chunks of tasks, so the losses of tasks must not wait for other ranks.
+    with stepping(Step(ALONE if system.episodic else group, generator)), row_gradients(system):
+        parts = system.parts(batch) if system.episodic else [batch]
+        size, value = _of_all(group, len(batch.query)) if len(parts) > 1 else 0, 0.0
         for part in parts:
             losses = system.losses(part, objective=objective, progress=progress)
-            size = len(losses) if len(parts) == 1 else size
-            (share := losses.sum() / (1 if system.sums_losses else size)).backward()
+            size = _of_all(group, len(losses)) if len(parts) == 1 else size
+            (share := losses.sum() * group.weight / (1 if system.sums_losses else size)).backward()
             value += float(share.detach())
     return value, size
+
+
+def _of_all(group: Group, losses: int) -> int:
+    """The number of losses of all ranks."""
+    return losses if group.size == 1 else int(group.sum(torch.tensor(losses)))
 
 
 def _update_after_step(system: System) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmeta.distributed.first import on_first
+from graphmeta.distributed.group import current
+from graphmeta.distributed.rows import RowRange
 from graphmeta.errors import InputError
+from graphmeta.nn.features.sharded import row_ranges
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import load_state, save_state
@@ -47,6 +52,7 @@ class Run:
 
     def __init__(self, system: System, optimizer: torch.optim.Optimizer, setting: dict[str, Any]) -> None:
         self.system, self.optimizer, self.setting = system, optimizer, setting
+        self.ranges = row_ranges(system)  # of the weights that are divided over ranks
         self.history: list[Report] = []
         self.best: dict[str, Tensor] | None = None
 
@@ -71,17 +77,14 @@ class Run:
             self.system.load_state_dict(self.best)
 
     def save(self, folder: Path) -> None:
-        """Write the complete training state."""
-        tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
-        save_state(
-            folder,
-            "training",
-            tensors,
-            {"setting": self.setting, "history": [asdict(report) for report in self.history]},
-        )
+        """Write the complete training state, on rank 0; it does not depend on the number of ranks."""
+        tensors = {}
+        for key, tensor, rows in self._stored():
+            whole = tensor if rows is None or not rows.is_part(tensor) else rows.group.gather(tensor)
+            if current().rank == 0:
+                tensors[key] = whole
+        document = {"setting": self.setting, "history": [asdict(report) for report in self.history]}
+        on_first(lambda: save_state(folder, "training", tensors, document))
 
     def load(self, folder: Path) -> None:
         """Load what :meth:`save` wrote; without a checkpoint, start from the beginning."""
@@ -98,14 +101,36 @@ class Run:
         for key, tensor in tensors.items():
             group, name = key.split("/", 1)
             groups[group][name] = tensor
-        self.system.load_state_dict(groups["weight"])
-        self.best = groups["best"] or None
+        self.system.load_state_dict({n: self._own(tensor, n) for n, tensor in groups["weight"].items()})
+        self.best = {n: self._own(tensor, n) for n, tensor in groups["best"].items()} or None
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in groups["optimizer"].items():
             number, name = key.split("/")
-            state.setdefault(int(number), {})[name] = tensor
+            state.setdefault(int(number), {})[name] = self._own(tensor, self._trained()[int(number)])
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.history = [Report(**report) for report in document["history"]]
+
+    def _trained(self) -> list[str]:
+        """The names of the optimizer's parameters, by its numbers."""
+        names = {id(weight): name for name, weight in self.system.named_parameters()}
+        return [names[id(weight)] for group in self.optimizer.param_groups for weight in group["params"]]
+
+    def _stored(self) -> Iterator[tuple[str, Tensor, RowRange | None]]:
+        """What a checkpoint holds: keys, tensors, and the rows that this rank has of them."""
+        for kind, state in (("weight", self.system.state_dict()), ("best", self.best or {})):
+            for name, tensor in state.items():
+                yield f"{kind}/{name}", tensor, self.ranges.get(name)
+        trained = self._trained() if self.ranges else []
+        for number, state in self.optimizer.state_dict()["state"].items():
+            rows = self.ranges.get(trained[number]) if trained else None
+            for name, value in state.items():
+                if value is not None:
+                    yield f"optimizer/{number}/{name}", torch.as_tensor(value), rows
+
+    def _own(self, tensor: Tensor, name: str) -> Tensor:
+        """What this rank holds of a stored tensor that belongs to the parameter of this name."""
+        rows = self.ranges.get(name)
+        return rows.own(tensor) if rows is not None and tensor.dim() and len(tensor) == rows.total else tensor
 
 
 def digest(samples: Samples | Tasks) -> str:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphmeta.distributed.group import step
+
 
 class Slots(nn.Module):
     """K memory slots: a task with address a reads ``Σ_k a_k M_k``; in training, its result is written back.
@@ -48,19 +50,26 @@ class Slots(nn.Module):
 
     @torch.no_grad()
     def update_after_step(self) -> None:
-        """Write what was recorded since the last call, once."""
-        if self.noted is not None:
-            address, adapted = self.noted
-            self.noted = None
-            written = (address.t() @ self.to_write(adapted).flatten(1)).unflatten(1, self.slots.shape[1:]) / len(
-                address
-            )
-            share = address.mean(0).reshape(-1, *(1,) * (self.slots.dim() - 1))
-            self.slots += self.rate * (written - share * self.slots)
+        """Write what was recorded since the last call, once; of all ranks, where they share the step's tasks."""
+        noted, self.noted, group = self.noted, None, step().group
+        if noted is None and group.size == 1:
+            return
+        count, share, written = 0, self.slots.new_zeros(len(self.slots)), torch.zeros_like(self.slots)
+        if noted is not None:
+            address, results = noted
+            count, share = len(address), address.sum(0)
+            written = (address.t() @ results.flatten(1)).unflatten(1, self.slots.shape[1:])
+        if group.size > 1:
+            sums = group.sum(torch.cat([share.new_tensor([count]), share, written.flatten()]))
+            count, share = round(float(sums[0])), sums[1 : 1 + len(share)]
+            written = sums[1 + len(share) :].view_as(written)
+        if count:
+            share = (share / count).reshape(-1, *(1,) * (self.slots.dim() - 1))
+            self.slots += self.rate * (self.to_write(written, count) / count - share * self.slots)
 
-    def to_write(self, noted: Tensor) -> Tensor:
-        """What is written for T tasks, given the recorded ``[T, *shape]``: here the same."""
-        return noted
+    def to_write(self, total: Tensor, tasks: int) -> Tensor:
+        """What is written, given the weighted sum of the results of all tasks ``[K, *shape]``: here the same."""
+        return total
 
 
 class GradientSlots(Slots):
@@ -70,9 +79,9 @@ class GradientSlots(Slots):
     equally many queries).
     """
 
-    def to_write(self, noted: Tensor) -> Tensor:
-        """The gradients of the tasks' own losses."""
-        return noted * len(noted)
+    def to_write(self, total: Tensor, tasks: int) -> Tensor:
+        """The sum of the gradients of the tasks' own losses."""
+        return total * tasks
 
 
 class Profiles(Slots):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmeta.data.events import EventLog
+from graphmeta.distributed.group import step
 
 Negatives = tuple[Tensor, Tensor]
 _RESAMPLINGS = 20
@@ -37,7 +38,7 @@ class SharedNegatives(nn.Module):
 
     def forward(self, target: Tensor, user: Tensor | None, num_items: int) -> Negatives:
         """``items [N]`` and ``counts [S, N]``: all but a sample's own target."""
-        parts = [target] if self.in_batch else []
+        parts = [step().group.gather(target)] if self.in_batch else []
         if self.sampled:
             uniform_cdf = torch.arange(1, num_items + 1, dtype=torch.float64) / num_items
             cdf = uniform_cdf if self.cdf is None else self.cdf
@@ -95,12 +96,20 @@ class PerSampleNegatives(nn.Module):
 
 
 def by_probability(cdf: Tensor, count: int) -> Tensor:
-    """``count`` items sampled with replacement by their cumulative probabilities ``cdf [num_items]``, float64."""
-    return torch.searchsorted(cdf, torch.rand(count, dtype=torch.float64)).clamp(max=len(cdf) - 1)
+    """``count`` items for the whole batch, the same on all ranks, sampled with replacement by their cumulative
+    probabilities ``cdf [num_items]``, float64.
+    """
+    place = torch.rand(count, dtype=torch.float64, generator=step().generator)
+    return torch.searchsorted(cdf, place).clamp(max=len(cdf) - 1)
+
+
+def uniform_for_batch(target: Tensor, count: int, num_items: int) -> Tensor:
+    """``count`` items for the whole batch, the same on all ranks, uniform over the catalogue."""
+    return torch.randint(num_items, (count,), generator=step().generator).to(target.device)
 
 
 def uniform(target: Tensor, count: int, num_items: int) -> Tensor:
-    """``count`` items, uniform over the catalogue."""
+    """``count`` items, uniform over the catalogue; each rank samples its own."""
     return torch.randint(num_items, (count,)).to(target.device)
 
 

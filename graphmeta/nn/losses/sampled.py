@@ -14,12 +14,13 @@ from torch_geometric.data import HeteroData
 from graphmeta.data.events import EventLog
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.scan.pairs import parts_of
+from graphmeta.distributed.group import step
 from graphmeta.errors import InputError, check_number, check_whole
 from graphmeta.nn.catalogue_softmax import ScoreTerm, of_rows
 from graphmeta.nn.features.tables import rows_of
 from graphmeta.nn.heads.scoring import named, with_item_bias
 from graphmeta.nn.log_partition import log_partition
-from graphmeta.nn.losses.negatives import by_probability, uniform
+from graphmeta.nn.losses.negatives import by_probability, uniform_for_batch
 from graphmeta.protocols import CandidateLoss, ProductHead
 from graphmeta.protocols.members import ReadsMembers
 from graphmeta.sampling.session_batch import real_samples
@@ -68,7 +69,7 @@ class Uniform(_ByShare):
 
     def sample(self, target: Tensor, num_items: int) -> Tensor:
         """``[count]``, with replacement."""
-        return uniform(target, self.count, num_items)
+        return uniform_for_batch(target, self.count, num_items)
 
 
 class Popularity(_ByShare):
@@ -98,7 +99,7 @@ class Popularity(_ByShare):
     def sample(self, target: Tensor, num_items: int) -> Tensor:
         """``[count]``, with replacement."""
         if self.cdf is None:
-            return uniform(target, self.count, num_items)
+            return uniform_for_batch(target, self.count, num_items)
         return by_probability(self.cdf, self.count).to(target.device)
 
 
@@ -120,8 +121,8 @@ class InBatch(_ByShare):
         self.share = torch.from_numpy(count / count.sum())
 
     def sample(self, target: Tensor, num_items: int) -> Tensor:
-        """The targets themselves."""
-        return target
+        """The targets themselves, those of all ranks."""
+        return step().group.gather(target)
 
     def expected(self, items: Tensor, sampled: int, num_items: int) -> Tensor:
         """``(sampled − 1) · share of targets``: a sample's own target does not count."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphmeta.data.events import EventLog
+from graphmeta.distributed.group import step
 from graphmeta.errors import InputError
 from graphmeta.nn.sizes import counts
 from graphmeta.protocols import ItemScorer, ProductHead
@@ -92,7 +93,7 @@ class UnseenNegativesLoss(nn.Module):
         signature = torch.zeros_like(target).index_add(0, owner, torch.where(real, hashed(target + 1), 0))
         user = None if batch.rows else batch["sample"].get("user")
         key = signature[owner] + hashed(target) + (0 if user is None else hashed(user + 2))
-        salt = torch.initial_seed() % (1 << 62) if self.training else 0
+        salt = step().seed % (1 << 62) if self.training else 0
         key = hashed(key[:, None] + torch.arange(self.count, device=key.device)) + salt
         items, unseen = self._unseen(key, owner[:, None] * num_items, user, seen.sort().values, num_items)
         return rows_like(items, target), rows_like(unseen, target)
