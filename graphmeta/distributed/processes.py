@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from graphmeta.distributed.group import ALONE, Group, current, launched, within
 from graphmeta.errors import EndedByOther, InputError, LostProcess
@@ -27,10 +29,14 @@ class Processes:
 
     weight = 1
 
-    def __init__(self, store: dist.Store | None = None) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
         self._store = store
+
+    def __deepcopy__(self, memo: object) -> Processes:
+        """The group itself: a copy of a system with divided rows is held by the same ranks."""
+        return self
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over ranks, in place; the same bits on all ranks."""
@@ -82,8 +88,10 @@ class Processes:
         try:
             collective(*given)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise LostProcess(f"another process of this training has ended, or cannot be reached ({reason})") from None
+            # Of "[file:line] Connection reset by peer. This is …" the middle.
+            reason = str(error).strip().splitlines()[0].removeprefix("[").partition("] ")
+            shown = (reason[2] or reason[0]).partition(". ")[0]
+            raise LostProcess(f"another process of this training has ended, or cannot be reached ({shown})") from None
 
 
 @contextmanager
@@ -125,17 +133,15 @@ def joined(*, minutes: float = 30) -> Iterator[Group]:
         dist.destroy_process_group()
 
 
-def _begin(timeout: timedelta) -> dist.Store:
+def _begin(timeout: timedelta) -> Store:
     """Initialise ``torch.distributed``: gloo for CPU tensors, nccl for GPU tensors if each rank has a GPU."""
     local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus:
         torch.cuda.set_device(local % gpus)
-    store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
     store.set_timeout(timeout)
     backend = "cpu:gloo,cuda:nccl" if gpus >= ranks else "gloo"
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size, timeout=timeout
-    )
-    return dist.PrefixStore("graphmeta", store)
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=timeout)
+    return PrefixStore("graphmeta", store)

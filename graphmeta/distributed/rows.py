@@ -55,7 +55,7 @@ class RowRange:
 class ShardedRows:
     """All rows ``[C, D]`` of a divided table, as heads score against them; this rank's are ``local``.
 
-    It stands for a tensor in look-ups, products with queries, the normalisation of rows, and operations that a module
+    It replaces a tensor in look-ups, products with queries, the normalisation of rows, and operations that a module
     registers with :meth:`supports`.
 
     Raises:

@@ -36,6 +36,9 @@ class Placement(TypedDict, total=False):
     shard_items: bool
 
 
+PLACEMENT: Placement = {"device": "auto", "distributed": False, "shard_items": False}
+
+
 def fit(
     data: Split | EventLog | ScannedLog,
     system: str | None = None,
@@ -105,16 +108,18 @@ def fit(
             f"or gm.TrainingRecipe(batch_size=256)"
         )
     check_whole("width", width, 1)
-    check_flag("distributed", distributed := placement.get("distributed", False))
-    check_flag("shard_items", sharded := placement.get("shard_items", False))
+    if strange := placement.keys() - PLACEMENT.keys():
+        raise TypeError(f"fit() got an unexpected keyword argument {min(strange)!r}")
+    place: Placement = {**PLACEMENT, **placement}
+    device, distributed, sharded = (place.get(name) for name in PLACEMENT)
+    check_flag("distributed", distributed)
+    check_flag("shard_items", sharded)
     if sharded:
         check_shards(system)
-    if strange := placement.keys() - Placement.__annotations__.keys():
-        raise TypeError(f"fit() got an unexpected keyword argument {min(strange)!r}")
     with joined() if distributed else nullcontext():
-        device_of(device := placement.get("device", "auto"))
+        device_of(str(device))
         chosen = TrainingRecipe(epochs=epochs).filled_from(recipe)
-        plan = Plan(system, width, seed, chosen, device=device, shard_items=sharded)
+        plan = Plan(system, width, seed, chosen, device=str(device), shard_items=bool(sharded))
         return fit_plan(plan, data, whole=whole, progress=progress)
 
 

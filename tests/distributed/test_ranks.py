@@ -71,7 +71,7 @@ def trained(case, *, sharded=False, epochs=2, **more):
 def difference(one, other):
     """The largest difference of two states."""
     assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one if one[name].numel())
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel())
 
 
 QUICK = ["mamo"]

@@ -16,7 +16,7 @@ from graphmeta.data.splits import split_by_time
 from graphmeta.errors import InputError
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.catalogue import CATALOGUE, RANKING, build
-from graphmeta.published.fit import check_system, fit
+from graphmeta.published.fit import PLACEMENT, check_system, fit
 from graphmeta.published.load import load
 from graphmeta.published.names import check_items, check_name, nearest, others
 from graphmeta.published.systems import Systems, systems
@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_command():
         plan = commands.TrainingOptions().plan(commands.Limits(), users=users)
         assert defaults["system"] is None
         recipe = replace(defaults["recipe"], refit=True)  # a file is a log, which gm.fit trains on again by default
-        assert plan == Plan(system, defaults["width"], defaults["seed"], recipe, device=defaults["device"])
+        assert plan == Plan(system, defaults["width"], defaults["seed"], recipe, device=PLACEMENT["device"])
 
 
 @pytest.mark.parametrize("optimizer", [Sgd(lr=0.2), torch.optim.AdamW, partial(torch.optim.SGD, lr=0.2)])
