@@ -1,5 +1,6 @@
 """A scanned log is the log that is read in memory, with every option that a scan supports."""
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
 BEGIN = 1_714_521_600  # 2024-05-01 UTC
+SLOW = pytest.mark.slow
 
 
 def frame(seed: int, *, rows: int = 120, repeats: int = 5, known: bool = False) -> pd.DataFrame:
@@ -158,11 +160,19 @@ def check(data: pd.DataFrame, folder: Path, kind: str, options: ReadOptions, rol
     same(own, scanned)
 
 
-@pytest.mark.covering
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-@pytest.mark.parametrize("roles", ROLES)
-@pytest.mark.parametrize("shape", SHAPES)
+QUICK = {
+    ("numbers", "all", "parquet", "none"),
+    ("iso", "inactivity", "csv", "where"),
+    ("text", "plain", "csv", "bad rows"),
+    ("compact numbers", "no times", "parquet", "none"),
+}
+CASES = [
+    pytest.param(*case, marks=[] if case in QUICK else SLOW)
+    for case in itertools.product(SHAPES, ROLES, ("parquet", "csv"), OPTIONS)
+]
+
+
+@pytest.mark.parametrize(("shape", "roles", "kind", "options"), CASES)
 def test_a_scan_reads_what_reading_in_memory_reads(
     tmp_path: Path, shape: str, roles: str, kind: str, options: str
 ) -> None:
@@ -174,6 +184,7 @@ def test_a_scan_reads_what_reading_in_memory_reads(
     check(data, tmp_path, kind, OPTIONS[options], ROLES[roles])
 
 
+@SLOW
 @pytest.mark.parametrize("form", ["%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M %z", "h", "ms"])
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_time_formats(tmp_path: Path, form: str, kind: str) -> None:
@@ -191,7 +202,7 @@ BAD: dict[str, tuple[str, object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.covering
+@SLOW
 @pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_rows_are_named_or_dropped(tmp_path: Path, bad: str, drop: bool) -> None:
@@ -212,6 +223,7 @@ def test_the_place_of_a_bad_row_is_its_file_and_its_row_there(tmp_path: Path) ->
         scan(pattern, **ROLES["all"])
 
 
+@SLOW
 def test_users_of_a_session(tmp_path: Path) -> None:
     times = [BEGIN, BEGIN + 1, BEGIN + 2, BEGIN + 3]
     data = pd.DataFrame({"session": [1, 1, 2, 2], "item": [1, 2, 3, 4], "time": times, "price": [1, 2, 3, 4]})
@@ -223,6 +235,7 @@ def test_users_of_a_session(tmp_path: Path) -> None:
     check(data, tmp_path, "csv", ReadOptions(), ROLES["all"])
 
 
+@SLOW
 def test_numbers_of_sessions_that_begin_anew(tmp_path: Path) -> None:
     data = pd.DataFrame(
         {"session": [1, 1, 2, 3, 1, 1, 2], "item": [1, 2, 3, 4, 5, 6, 7], "price": 1.0, "event": "view"}
@@ -231,6 +244,7 @@ def test_numbers_of_sessions_that_begin_anew(tmp_path: Path) -> None:
     assert len(read_both(data, tmp_path, "csv", ReadOptions(), ROLES["no times"])[1][1]) == 1
 
 
+@SLOW
 def test_item_and_user_tables(tmp_path: Path) -> None:
     data = frame(2)
     items = EntityTable.read(pd.DataFrame({"item": range(25), "brand": ["X", "Y", "Z", "X", "Y"] * 5}), key="item")
@@ -238,9 +252,8 @@ def test_item_and_user_tables(tmp_path: Path) -> None:
     check(data, tmp_path, "parquet", ReadOptions(), ROLES["all"] | {"items": items, "users": users})
 
 
-@pytest.mark.parametrize("roles", ["all", "inactivity", "no times"])
-@pytest.mark.covering
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("roles", ["all", pytest.param("inactivity", marks=SLOW), pytest.param("no times", marks=SLOW)])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=SLOW)])
 def test_cuts_are_those_of_a_log_in_memory(tmp_path: Path, seed: int, roles: str) -> None:
     own, scanned = (
         one[0] for one in read_both(frame(seed, known=True), tmp_path, "parquet", ReadOptions(), ROLES[roles])
@@ -270,7 +283,7 @@ def test_a_filter_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
         scan(write(frame(0, repeats=0), tmp_path, "parquet"), **ROLES["all"]).filter(min_item_support=99)
 
 
-@pytest.mark.parametrize("roles", ["all", "plain"])
+@pytest.mark.parametrize("roles", ["all", pytest.param("plain", marks=SLOW)])
 def test_shards_are_a_partition_of_the_sessions(tmp_path: Path, roles: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned = scan(write(frame(0, repeats=0), tmp_path, "parquet"), **ROLES[roles])
     monkeypatch.setattr("graphmeta.data.scan.stored.PER_EVENT", scanned.memory / 40)

@@ -61,7 +61,7 @@ def trained(log: EventLog | ScannedLog, name: str = "sr_gnn", **options) -> gm.S
     return system
 
 
-@pytest.mark.parametrize("name", ["sr_gnn", "global_gnn"])
+@pytest.mark.parametrize("name", ["sr_gnn", pytest.param("global_gnn", marks=pytest.mark.slow)])
 def test_one_shard_is_trained_on_as_the_log_in_memory(scanned: ScannedLog, name: str) -> None:
     one, other = weights(trained(scanned.collect(), name)), weights(trained(scanned, name))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -84,6 +84,7 @@ def test_each_epoch_has_every_sample_once(in_shards: ScannedLog, monkeypatch: py
     assert sorted(seen) == sorted(every)
 
 
+@pytest.mark.slow
 def test_training_in_shards_is_deterministic_and_resumes(in_shards: ScannedLog, tmp_path: Path) -> None:
     one, other = weights(trained(in_shards)), weights(trained(in_shards))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -104,7 +105,7 @@ def test_neighbours_counted_in_shards_are_those_of_the_log(in_shards: ScannedLog
     np.testing.assert_array_equal(one.similarity, other.similarity)
 
 
-@pytest.mark.parametrize("at_once", [10, 4_000_000])
+@pytest.mark.parametrize("at_once", [10, pytest.param(4_000_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "make",
     [
@@ -145,7 +146,7 @@ def test_the_split_and_the_merged_parts_are_those_of_a_log_in_memory(in_shards: 
 WITHOUT_USERS = [name for name, entry in CATALOGUE.items() if not (entry.predicts_ratings or entry.needs_users)]
 
 
-@pytest.mark.by_kind
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT_USERS)
 def test_a_system_counts_shards_or_refuses_them_with_the_remedy(in_shards: ScannedLog, name: str) -> None:
     torch.manual_seed(0)
@@ -170,6 +171,7 @@ def test_functions_of_logs_in_memory_name_the_remedy(in_shards: ScannedLog) -> N
         gm.prefixes(in_shards)
 
 
+@pytest.mark.slow
 def test_fit_reads_a_log_that_fits_and_trains_in_shards_on_one_that_does_not(
     files: str, scanned: ScannedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ def test_fit_reads_a_log_that_fits_and_trains_in_shards_on_one_that_does_not(
     assert len(system.recommend([scanned.items.ids[0]], k=3)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["sr_gnn", "reranker"])
 def test_the_command_for_a_pattern_of_files(
     files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str

@@ -38,8 +38,14 @@ def exact(system: gm.System, k: int, **options) -> list:
 
 @pytest.mark.filterwarnings("ignore:approximate retrieval")
 @pytest.mark.parametrize("exclude_seen", [False, True])
-@pytest.mark.by_kind
-@pytest.mark.parametrize("name", [n for n, one in CATALOGUE.items() if not (one.predicts_ratings or one.needs_users)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "niser" else pytest.mark.slow)
+        for name, one in CATALOGUE.items()
+        if not (one.predicts_ratings or one.needs_users)
+    ],
+)
 def test_with_all_lists_searched_it_is_exact(system, monkeypatch, name: str, exclude_seen: bool) -> None:
     monkeypatch.setattr(retrieval, "RECALL", 1.0)
     torch.manual_seed(1)
