@@ -15,6 +15,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,15 +23,17 @@ import torch
 
 from benchmarks import rows
 from benchmarks.accuracy import BASELINES
-from benchmarks.rows import cost, measured, provenance, some_of
+from benchmarks.rows import cost, measured, picture, provenance, some_of
 from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_users
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.ranking import Result, evaluate, evaluate_sampled, sampled_negatives
+from graphmeta.plots.user_clusters import clusters, principal_components
 from graphmeta.published.catalogue import CATALOGUE, build
-from graphmeta.published.models.few_shot import UserSequenceSystem
+from graphmeta.published.models.few_shot import ClusteredSystem, UserSequenceSystem
 from graphmeta.sampling.few_shot import next_click
+from graphmeta.sampling.samples import Samples
 from graphmeta.system import System
 from graphmeta.training.loop import train
 from graphmeta.training.optimizers import Adam
@@ -50,8 +53,11 @@ def main() -> None:
         seconds = time.perf_counter() - began
         queries = next_click(logs[2], SHOTS)
         against = sampled_negatives(queries, logs[2], seed=options.seed)
-        write(name, "metatl", evaluate_sampled(model, queries, against, ks=KS), history, options, seconds)
-        write(name, "metatl-all", evaluate(model, queries, ks=KS), history, options, seconds)
+        found = clustered(model, queries, options)
+        write(name, "metatl", evaluate_sampled(model, queries, against, ks=KS), history, options, seconds, found)
+        write(name, "metatl-all", evaluate(model, queries, ks=KS), history, options, seconds, found)
+        if options.save is not None and isinstance(model, System):
+            model.save(options.save / name)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch-size", type=int, help="1024 tasks, or 128 whole histories, if not given")
+    parser.add_argument("--save", type=Path, help="save the models in this folder")
     return parser
 
 
@@ -120,10 +127,32 @@ def trained(
     return system
 
 
+def clustered(model: Any, queries: Samples, options: argparse.Namespace) -> dict[str, Any]:
+    """Sizes of the clusters of the test users by their first clicks, also as a picture; nothing without clusters."""
+    if not isinstance(model, ClusteredSystem):
+        return {}
+    found = model.clusters(queries)
+    clusters(found, picture(options.dataset, "metatl", "clusters"), title="Clusters of test users")
+    sizes = {
+        "sizes": found.sizes,
+        "shares": found.shares,
+        "largest_membership": found.largest_membership,
+        "distinct": found.distinct,
+        "variance_explained": principal_components(found.vectors)[1],
+    }
+    print("clusters:", json.dumps(sizes), flush=True)
+    return {"clusters": sizes}
+
+
 def write(
-    name: str, protocol: str, result: Result, history: list[dict[str, Any]], options: argparse.Namespace, seconds: float
-) -> None:
-    """Write the row's file."""
+    name: str, protocol: str, result: Result, history: list[dict[str, Any]], options: argparse.Namespace,
+    seconds: float, more: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write the row's file.
+
+    Args:
+        more: further fields.
+    """
     command = f"python -m benchmarks.few_shot {options.dataset} --systems {name} --epochs {options.epochs}"
     command += f" --lr {options.lr:g}" if options.lr != 1e-3 else ""
     command += f" --batch-size {options.batch_size}" if options.batch_size else ""
@@ -134,6 +163,7 @@ def write(
         "system": name,
         "arguments": {} if name in BASELINES else {"width": options.width, **options.arguments},
         **measured(result),
+        **more,
         "seed": options.seed,
         "epochs": sum(epoch["system"] == name for epoch in history),
         "history": history,

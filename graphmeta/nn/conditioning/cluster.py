@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from numbers import Integral
 
 import torch
@@ -84,6 +85,54 @@ class SampleGated(Clustered):
         return torch.matmul(weight, x[:, :, None]).squeeze(2) + self.gate.of("bias", self.bias, x[:, self.part])
 
 
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """Soft memberships of users in K clusters.
+
+    Args:
+        vectors: the user vectors that were clustered, ``[S, width]``.
+        membership: ``[S, K]``, rows sum to 1; errors: the reconstruction errors ε, ``[S, K]``.
+    """
+
+    vectors: Tensor
+    membership: Tensor
+    errors: Tensor
+
+    @property
+    def cluster(self) -> Tensor:
+        """The cluster of each user's largest membership, ``[S]``."""
+        return self.membership.argmax(1)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Users by cluster, each in that of their largest membership."""
+        return torch.bincount(self.cluster, minlength=self.membership.shape[1]).tolist()
+
+    @property
+    def shares(self) -> list[float]:
+        """Mean membership by cluster; they sum to 1."""
+        return self.membership.mean(0).tolist()
+
+    @property
+    def largest_membership(self) -> float:
+        """Mean over users of the largest membership: 1 for hard clusters, 1 / K if all clusters are alike."""
+        return float(self.membership.amax(1).mean())
+
+    @property
+    def distinct(self) -> float:
+        """The effective number of clusters: the exponential of the mutual information of users and clusters.
+
+        K if each user belongs to one of K clusters of equal size; 1 if all users are in one cluster, or if all have the
+        same memberships.
+        """
+        mean = self.membership.mean(0)
+        return float((_entropy(mean) - _entropy(self.membership).mean()).exp())
+
+
+def _entropy(share: Tensor) -> Tensor:
+    return -torch.special.xlogy(share, share).sum(-1)
+
+
 class Autoencoders(nn.Module):
     """K autoencoders as clusters: x belongs to the cluster whose autoencoder reconstructs it best.
 
@@ -125,6 +174,11 @@ class Autoencoders(nn.Module):
         if self.temperature == 0:
             return torch.zeros_like(errors).scatter(1, errors.argmin(1, keepdim=True), 1.0)
         return torch.softmax(-errors / self.temperature, 1)
+
+    def assigned(self, x: Tensor) -> Assignment:
+        """Cluster memberships of the rows of x."""
+        errors = self.errors(x)
+        return Assignment(x, self.membership(errors), errors)
 
     def forward(self, x: Tensor) -> Tensor:
         """The codes."""

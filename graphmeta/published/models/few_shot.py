@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from graphmeta.adapt.adaptation import Adaptation
@@ -16,9 +17,11 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.starts.gated import Gated
 from graphmeta.adapt.starts.generated import Generated
 from graphmeta.adapt.step import Step
+from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable
-from graphmeta.nn.conditioning.cluster import Autoencoders
+from graphmeta.errors import InputError
+from graphmeta.nn.conditioning.cluster import Assignment, Autoencoders
 from graphmeta.nn.conditioning.gate import Row
 from graphmeta.nn.encoders.attention import Clicks
 from graphmeta.nn.features.tables import ItemFeatures, uniform_
@@ -81,6 +84,31 @@ class ClusteredSystem(UserSequenceSystem):
         batch = self._tasks(samples).query
         users = real_samples(batch, code.user(self.recommender.encode(batch)[0], batch))
         return code.clusters.loss(users)
+
+    @torch.no_grad()
+    def clusters(self, users: Samples | EventLog) -> Assignment:
+        """The cluster memberships of users by the clicks they are known by.
+
+        Args:
+            users: one sample per user; of a log, each user's clicks before the last, as in training. Users (sessions,
+                without users) with fewer than three clicks are left out.
+
+        Raises:
+            InputError: samples or a log with other item indices, or no users.
+        """
+        samples = users_last_clicks(users) if isinstance(users, EventLog) else users
+        samples.check_items(self.items)
+        if not len(samples):
+            raise InputError("there are no users to assign to clusters; a user needs three clicks or more")
+        system = Twin(self, training=False).module
+        assert isinstance(system, ClusteredSystem)
+        code = system.recommender.head.get_submodule("readout")
+        assert isinstance(code, ClusterCode)
+        read, vectors = system.as_read(samples), []
+        for begin in range(0, len(read), 4096):
+            batch = system._queries(read.take(slice(begin, begin + 4096)))
+            vectors.append(code.user(system.recommender.encode(batch)[0], batch))
+        return code.clusters.assigned(torch.cat(vectors))
 
 
 @dataclass(frozen=True)
