@@ -10,10 +10,12 @@ import torch
 import graphmeta as gm
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
+from graphmeta.data.splits import split_at
 from graphmeta.evaluation import queries as queries_module
 from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.examples import examples
 from graphmeta.evaluation.queries import validation_queries
+from graphmeta.evaluation.ranking import CONTEXT_LENGTHS, ITEM_EVENTS, KNOWN_SESSIONS
 from graphmeta.published.fit import fit_plan
 from graphmeta.published.training_plan import Plan
 from graphmeta.sampling.baskets import next_items, without_context
@@ -61,6 +63,30 @@ def test_a_curve_reads_the_last_sessions_alone(adapted):
     assert found[None].metrics["mrr@5"] > found[0].metrics["mrr@5"], "users buy their own items again"
     with pytest.raises(gm.InputError, match="no earlier sessions"):
         by_known_sessions({"adapted": adapted}, last_clicks(SPLIT.test))
+
+
+@pytest.mark.parametrize("ranges", [CONTEXT_LENGTHS, KNOWN_SESSIONS, ITEM_EVENTS])
+def test_every_number_is_in_one_range_named_by_its_ends(ranges):
+    for number in range(ranges is CONTEXT_LENGTHS, 120):
+        (name,) = [name for name, (low, high) in ranges.items() if low <= number <= high]
+        low, _, high = name.rstrip("+").partition("-")
+        assert int(low) <= number <= (np.inf if name.endswith("+") else int(high or low))
+
+
+@pytest.mark.parametrize(("clicks", "earlier", "found"), [(2, 3, 1), (6, 3, 1), (1, 3, 0), (7, 3, 0), (2, 2, 0)])
+def test_examples_are_of_short_sessions_with_three_earlier_ones(clicks, earlier, found):
+    """Sessions of two to six clicks before the target, by users with at least three earlier sessions."""
+    items = [f"i{n}" for n in range(9)]
+    rows = [(s, items[n], 100 * s + n, "u") for s in range(earlier) for n in range(3)]
+    rows += [("now", items[n], 10_000 + n, "u") for n in range(clicks + 1)]
+    rows += [(f"other {n}", item, n, f"v{n}") for n, item in enumerate(items)]
+    table = pd.DataFrame(rows, columns=["session", "item", "time", "user"]).astype({"session": str})
+    log = EventLog.read(table, session="session", item="item", time="time", user="user")
+    split = split_at(log, 5_000, 5_000)
+    torch.manual_seed(0)
+    system = gm.build("maml", split.train.items, base="niser", width=4, anchor="user").eval()
+    shown = examples(system, split.test, history=split, number=3, k=2)
+    assert [(len(one.known), one.sessions) for one in shown] == [(clicks, earlier)] * found
 
 
 def test_examples_show_what_the_history_moved(adapted):

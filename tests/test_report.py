@@ -1,13 +1,21 @@
 """What is told of a model is what was measured."""
 
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from graphmeta.baselines import Popularity
 from graphmeta.cli.model_card import titles
+from graphmeta.data.events import EventLog
+from graphmeta.data.splits import Split
 from graphmeta.evaluation.adaptation_curves import by_steps
 from graphmeta.evaluation.compare import Comparison, baselines, compare
 from graphmeta.evaluation.lists import COMPARED_KS
+from graphmeta.evaluation.protocol import cuts, unseen
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.evaluation.result import Result
 from graphmeta.published.catalogue import build
@@ -51,6 +59,21 @@ def test_a_comparison_ends_with_what_is_ahead_of_the_system():
     )
     ahead = Comparison(found, system=result(0.5, 0.3))
     assert ahead.behind() == {} and ahead.verdict() is None and "behind" not in str(ahead)
+
+
+@pytest.mark.parametrize(("changed", "anew"), [([9, 7], False), ([9, 8, 7], True), ([8, 6], False), ([], False)])
+def test_ids_begin_anew_where_most_of_the_last_sessions_have_other_clicks(changed: list[int], anew: bool):
+    """Without times; five sessions up to the cut are in both logs."""
+    log = EventLog.read(pd.DataFrame({"s": np.repeat(np.arange(12), 2), "i": np.arange(24)}), session="s", item="i")
+    kept = cuts(log, Split(log, log, log, valid_from=10.0 * 2, test_from=float(log.starts[10])))
+    assert kept["last_session_before_test"] == 9
+    later = log.of_sessions(np.arange(12) >= 5)
+    item = np.where(np.isin(later.sessions[later.session], changed), later.item[::-1], later.item)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        new = unseen(replace(later, item=item), kept)
+    assert new.sessions.tolist() == (list(range(5, 12)) if anew else [10, 11])
+    assert [str(one.message).startswith("session 9 has other clicks") for one in told] == [True] * anew
 
 
 def test_a_catalogue_below_the_lists_is_compared_with_shorter_ones():

@@ -181,6 +181,13 @@ def test_rows_sorted_by_user_are_no_order_in_time() -> None:
             cut(log([(f"u{n}", 0, "x") for n in range(10)]))
 
 
+def test_a_split_shows_what_was_left_out() -> None:
+    log = log_of([(0, 0, 0), (1, 1, 10), (2, 2, 20), (2, 0, 46), (3, 0, 50), (3, 1, 51), (4, 2, 60)])
+    split = split_at(log, 15, 50)
+    assert "on items not in training: 2 events)" in repr(split).splitlines()[2]
+    assert "left out" not in repr(split_at(log, 21, 50)) and "no events" in repr(split_at(log, 21, np.inf))
+
+
 # By user
 
 
@@ -266,6 +273,17 @@ def test_known_users_stay_whole_beside_sessions_of_unknown_ones() -> None:
     assert all((owner[own] < 0).any() for own in numbers)  # 20 sessions of unknown users, each its own
     sizes = [len(np.unique(owner[own][owner[own] >= 0])) + int((owner[own] < 0).sum()) for own in numbers]
     assert sizes == [8, 8, 8]
+
+
+@pytest.mark.parametrize("unknown", [[0], [1], [0, 1, 2], [5, 0]])
+def test_a_session_of_an_unknown_user_is_a_user_of_its_own(unknown: list[int]) -> None:
+    """As many parts as users and unknown sessions: each part is one of them."""
+    log = fake_log(sessions=12)
+    owner = np.where(np.isin(np.arange(12), unknown), -1, np.arange(12) % 3)
+    whole = replace(log, session_user=owner, users=log.users.take(np.arange(3)))
+    units = sorted([[s] for s in unknown] + [[s for s in range(12) if owner[s] == u] for u in range(3)])
+    parts = split_users(whole, shares=(1,) * len(units))
+    assert sorted(np.searchsorted(log.sessions, part.sessions).tolist() for part in parts) == units
 
 
 def test_sessions_without_users_are_users_of_their_own() -> None:

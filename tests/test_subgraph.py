@@ -255,6 +255,23 @@ def test_the_stores_of_the_clicks_are_unchanged(task: bool) -> None:
         assert ((batch["event"].item - first[batch["event"].batch]) < count[batch["event"].batch]).all()
 
 
+@pytest.mark.parametrize("sessions", [[[3]], [[0]], [[11]], [[]]])
+def test_a_single_click_or_none_has_its_further_items(sessions: list[list[int]]) -> None:
+    """Further items after and before the only row of clicks."""
+    samples = sessions_without_target([np.array(one, dtype=np.int64) for one in sessions])
+    batch = SubgraphSampler(LOG, follows=12)(samples)
+    clicked = sessions[0]
+    counts = Counter(int(b) for s in LOG.sessions.argsort() for a, b in _steps(int(s)) if a in clicked)
+    assert sorted(batch["item"].n_id.tolist()) == sorted({*clicked, *counts})
+    assert batch["item"].n_id[batch["event"].item].tolist() == clicked
+
+
+def _steps(session: int) -> list[tuple[int, int]]:
+    """The transitions of a session of the log."""
+    own = LOG.item[LOG.ptr[session] : LOG.ptr[session + 1]].tolist()
+    return list(zip(own, own[1:], strict=False))
+
+
 def _clicks(batch) -> torch.Tensor:
     real = batch["sample"].get("real", torch.arange(batch["sample"].num_nodes))
     keep = torch.isin(batch["event"].batch, real)

@@ -510,6 +510,11 @@ def test_a_chunk_is_what_its_memory_lets_in():
         f"adaptation memory: about {size}, without activations for 7 tasks at a time (2 steps, {numbers} adapted "
         f"parameters, {ITEMS} embedding rows, up to 5 support samples per task)"
     )
+    of_training, of_scoring = adaptation.mode(model, False), adaptation.mode(model, True)
+    adaptation.activations = {of_training: (20, 2**10), of_scoring: (20, 2**15)}
+    size = f"{7 * (per_task + 20 * 2**10) / 2**20:,.1f} MiB"
+    assert estimate(adaptation, model, many, 7).startswith(f"adaptation memory: about {size} for 7 tasks at a time")
+    adaptation.activations = {}
     adaptation.task_chunk = 3
     assert "for 3 tasks at a time" in estimate(adaptation, model, many, 7)
     with pytest.raises(InputError, match="task_chunk must be at least 1"):

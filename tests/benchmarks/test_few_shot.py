@@ -3,8 +3,10 @@
 import argparse
 
 import numpy as np
+import pytest
 
-from benchmarks.few_shot import SHOTS, dealt, fitted
+from benchmarks import rows
+from benchmarks.few_shot import SHOTS, clustered, dealt, fitted
 from graphmeta.sampling.few_shot import next_click
 from graphmeta.testing import fake_log
 
@@ -20,7 +22,7 @@ def test_test_users_are_new():
     assert len(queries) == 14 and (queries.lengths == 3).all() and (queries.begin == test.ptr[:-1]).all()
 
 
-def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
+def test_systems_that_adapt_learn_from_as_much_as_the_test_shows(monkeypatch, tmp_path):
     learn, valid, _ = dealt(fake_log(sessions=100, items=160, length=6), seed=1)
     options = argparse.Namespace(seed=0, epochs=1, width=4, lr=1e-3, batch_size=None, arguments={})
     system, history = fitted("meta_tl", learn, valid, options)
@@ -30,7 +32,13 @@ def test_systems_that_adapt_learn_from_as_much_as_the_test_shows():
     assert (samples.target[last] == learn.item[learn.ptr[1:] - 1]).all()
     assert [epoch["system"] for epoch in history] == ["meta_tl"]
     system, history = fitted("cluster_seq", learn, valid, options)
+    options.dataset = "some"
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    found = clustered(system, next_click(valid, SHOTS), options)["clusters"]
+    assert sum(found["sizes"]) == len(next_click(valid, SHOTS)) and sum(found["shares"]) == pytest.approx(1) and len(found["sizes"]) == 5
+    assert (tmp_path / "some" / "metatl" / "clusters.png").exists() and 1 <= found["distinct"] + 1e-6 <= 5
     assert (system.training_samples(learn).target == learn.item[learn.ptr[1:] - 1]).all()
     assert [epoch["system"] for epoch in history] == ["attention_decoder", "cluster_seq"]
+    assert clustered(system.recommender, next_click(valid, SHOTS), options) == {}
     system, history = fitted("melu", learn, valid, options)
     assert [epoch["system"] for epoch in history] == ["if_san", "melu"]

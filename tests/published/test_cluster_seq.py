@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphmeta.nn.conditioning.cluster import Autoencoders
+from graphmeta.errors import InputError
+from graphmeta.nn.conditioning.cluster import Assignment, Autoencoders
 from graphmeta.nn.heads.attention_decoder import AttentionDecoder
+from graphmeta.plots import user_clusters
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import last_clicks, sessions_without_target
@@ -76,6 +78,60 @@ def test_even_clusters_cost_nothing_and_one_for_all_the_most():
     with torch.no_grad():
         hard.biases[3][1:] += 100
     torch.testing.assert_close(hard.loss(x, balance=1.0) - hard.loss(x, balance=0.0), torch.tensor(3.0).log())
+
+
+def test_sizes_and_the_effective_number_of_clusters():
+    """By hand: hard clusters of sizes 1, 3 and 0, one cluster for all, and memberships that say nothing."""
+    hard = torch.eye(3)[[1, 1, 0, 1]]
+    found = Assignment(torch.zeros(4, 2), hard, 1 - hard)
+    assert found.sizes == [1, 3, 0] and found.shares == [0.25, 0.75, 0.0] and found.largest_membership == 1
+    assert found.distinct == pytest.approx(np.exp(-0.25 * np.log(0.25) - 0.75 * np.log(0.75)))
+    for same in (torch.eye(3)[[2, 2, 2]], torch.full((3, 3), 1 / 3), torch.tensor([[0.2, 0.5, 0.3]]).expand(3, -1)):
+        assert Assignment(torch.zeros(3, 2), same, same).distinct == pytest.approx(1)
+    even = Assignment(torch.zeros(3, 2), torch.eye(3), torch.eye(3))
+    assert even.distinct == pytest.approx(3) and even.sizes == [1, 1, 1]
+
+
+def test_clusters_of_users_are_those_that_gate_the_decoder():
+    system, samples = made(), last_clicks(LOG)
+    system.train()
+    found = system.clusters(samples)
+    assert system.training
+    batch = session_batch(samples, num_items=LOG.num_items)
+    code = system.recommender.head.readout
+    system.eval()
+    x = code.user(system.recommender.encode(batch)[0], batch).detach()
+    torch.testing.assert_close(found.vectors, x)
+    torch.testing.assert_close(found.membership, code.clusters.membership(code.clusters.errors(x)).detach())
+    mixed = torch.einsum("sk,ksc->sc", found.membership, code.clusters.encode(found.vectors))
+    torch.testing.assert_close(mixed, code(system.recommender.encode(batch)[0], batch))
+    log = fake_log(sessions=50)  # with users: one row for each
+    assert made(log).clusters(log).membership.shape == (len(log.users), 4)
+    assert sum(system.clusters(LOG).sizes) == LOG.num_sessions
+    with pytest.raises(InputError, match="no users to assign"):
+        system.clusters(samples.take(slice(0, 0)))
+    with pytest.raises(InputError, match="other item indices"):
+        system.clusters(fake_log(sessions=9, items=12))
+
+
+def test_the_picture_has_a_bar_for_each_cluster_and_a_point_for_each_user(tmp_path, monkeypatch):
+    drawn, save = [], user_clusters.save
+    monkeypatch.setattr(user_clusters, "save", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    torch.manual_seed(0)
+    vectors, membership = torch.randn(9, 5), torch.eye(3)[[0, 0, 0, 0, 0, 1, 1, 1, 1]]
+    user_clusters.clusters(Assignment(vectors, membership, membership), tmp_path / "clusters.png")
+    assert (tmp_path / "clusters.png").read_bytes().startswith(b"\x89PNG")
+    left, right = drawn[0].axes
+    assert [bar.get_height() for bar in left.patches] == pytest.approx([500 / 9, 400 / 9, 0])
+    assert [text.get_text() for text in left.texts] == ["5", "4", "0"] and "1.99 of 3" in left.get_title(loc="left")
+    assert [len(line.get_xdata()) for line in right.lines] == [5, 4, 0]
+    place, explained = user_clusters.principal_components(vectors)
+    _, values, axes = np.linalg.svd(vectors.numpy() - vectors.numpy().mean(0))
+    wanted = (vectors.numpy() - vectors.numpy().mean(0)) @ axes[:2].T
+    np.testing.assert_allclose(np.abs(place.numpy()), np.abs(wanted), atol=1e-6)
+    np.testing.assert_allclose(explained, values[:2] ** 2 / (values**2).sum(), rtol=1e-6)
+    flat, none = user_clusters.principal_components(torch.ones(4, 1))
+    assert flat.tolist() == [[0, 0]] * 4 and none == [0, 0]
 
 
 def test_the_decoder_is_the_formula():
