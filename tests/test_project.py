@@ -32,3 +32,11 @@ def test_templates_and_hooks_can_be_read() -> None:
         for hook in repo["hooks"]
     ]
     assert {"ruff-check", "ruff-format", "words"} <= set(hooks)
+
+
+def test_the_page_of_corrections_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "fidelity.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 25 and len(named) == len(re.findall("`tests/[^`]*\\.py", page))
+    missing = [f"{file}::{name}" for file, name in named if f"\ndef {name}(" not in (ROOT / file).read_text()]
+    assert not missing

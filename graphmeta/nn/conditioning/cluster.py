@@ -115,7 +115,7 @@ class Assignment:
 
     @property
     def largest_membership(self) -> float:
-        """Mean over users of the largest membership: 1 for hard clusters, 1 / K if all clusters are alike."""
+        """Mean over users of the largest membership: 1 for hard clusters, 1 / K if all clusters are equal."""
         return float(self.membership.amax(1).mean())
 
     @property
