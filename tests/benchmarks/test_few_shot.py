@@ -35,7 +35,11 @@ def test_systems_that_adapt_learn_from_as_much_as_the_test_shows(monkeypatch, tm
     options.dataset = "some"
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
     found = clustered(system, next_click(valid, SHOTS), options)["clusters"]
-    assert sum(found["sizes"]) == len(next_click(valid, SHOTS)) and sum(found["shares"]) == pytest.approx(1) and len(found["sizes"]) == 5
+    assert (
+        sum(found["sizes"]) == len(next_click(valid, SHOTS))
+        and sum(found["shares"]) == pytest.approx(1)
+        and len(found["sizes"]) == 5
+    )
     assert (tmp_path / "some" / "metatl" / "clusters.png").exists() and 1 <= found["distinct"] + 1e-6 <= 5
     assert (system.training_samples(learn).target == learn.item[learn.ptr[1:] - 1]).all()
     assert [epoch["system"] for epoch in history] == ["attention_decoder", "cluster_seq"]
