@@ -105,6 +105,7 @@ class ClusteredSystem(UserSequenceSystem):
         code = system.recommender.head.get_submodule("readout")
         assert isinstance(code, ClusterCode)
         read, vectors = system.as_read(samples), []
+        assert isinstance(read, Samples)
         for begin in range(0, len(read), 4096):
             batch = system._queries(read.take(slice(begin, begin + 4096)))
             vectors.append(code.user(system.recommender.encode(batch)[0], batch))
