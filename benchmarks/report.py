@@ -10,6 +10,7 @@ with mean and standard deviation.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -56,7 +57,9 @@ SECTIONS = {  # protocols with a table of their own
 DRAWN = {  # pictures, and what they show
     "comparison": "MRR of the best run of each system against its training minutes, and by context length",
     "adaptation": "Gain in MRR@5 of each meta-learner over its base, by context length",
+    "clusters": "Sizes of ClusterSeq's clusters, and the user vectors by their principal components",
 }
+COLLAPSED = 1.1  # effective number of clusters
 SECOND = {"metacf": "ndcg"}  # the metric beside Hit, where it is not MRR
 
 
@@ -133,7 +136,17 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
         cells = [name, figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
     slices = [*sliced(ordered, mrr, CONTEXT), *sliced(ordered, mrr, "item events")]
-    return "\n".join([*lines, "", *pictures(first), *stepped(ordered), *slices, *commands(chain(*ordered.values()))])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *clusters(ordered),
+            *pictures(first),
+            *stepped(ordered),
+            *slices,
+            *commands(chain(*ordered.values())),
+        ]
+    )
 
 
 def as_published(row: Row) -> bool:
@@ -151,6 +164,21 @@ def pictures(first: Row) -> list[str]:
     """The pictures that `benchmarks.pictures` drew for the section."""
     files = {picture(first["dataset"], first["protocol"], name): shown for name, shown in DRAWN.items()}
     return [f"![{shown}]({linked(file)})\n" for file, shown in files.items() if file.exists()]
+
+
+def clusters(ordered: Mapping[str, Sequence[Row]]) -> list[str]:
+    """A sentence on the clusters of each system that has some, of its first seed."""
+    lines = []
+    for name, (row, *_) in ordered.items():
+        if found := row.get("clusters"):
+            number, sizes = len(found["sizes"]), ", ".join(f"{size:,}" for size in found["sizes"])
+            lines.append(
+                f"Clusters of `{name}`: {sizes} test users by largest membership, which is "
+                f"{found['largest_membership']:.2f} on average; the effective number of clusters (the exponential of "
+                f"the mutual information of users and clusters) is {found['distinct']:.2f} of {number}"
+                f"{', so they have collapsed' if found['distinct'] < COLLAPSED else ''}.\n"
+            )
+    return lines
 
 
 def against(ours: list[float], theirs: list[float]) -> str:

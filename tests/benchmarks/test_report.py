@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.labels import label, named, spanned, special
-from benchmarks.report import as_published, report
+from benchmarks.report import as_published, clusters, report
 from benchmarks.rows import results
 from benchmarks.tables import HERE
 
@@ -66,3 +66,12 @@ def test_the_page_of_all_results():
     told = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in page if line.count("|") == 11}
     assert told["tagnn"] != "–"
     assert {told[name] for name in told if "base niser" in name or "of training" in name} == {"–"}
+
+
+def test_collapsed_clusters_are_said_to_have_collapsed():
+    sizes = {"sizes": [3120, 0, 11], "largest_membership": 0.341, "distinct": 1.0004}
+    (line,) = clusters({"niser": [{}], "cluster_seq": [{"clusters": sizes}, {}]})
+    assert line.startswith("Clusters of `cluster_seq`: 3,120, 0, 11 test users by largest membership, which is 0.34 on")
+    assert line.endswith("is 1.00 of 3, so they have collapsed.\n")
+    (line,) = clusters({"cluster_seq": [{"clusters": sizes | {"distinct": 2.5}}]})
+    assert line.endswith("is 2.50 of 3.\n")
