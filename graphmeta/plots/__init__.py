@@ -1,4 +1,4 @@
-"""Figures: curves, a session's neighbourhood, streams, clusters, users' aspects, pages of audits. Requires matplotlib."""
+"""Figures: curves, a session's neighbourhood, streams, clusters, aspects, pages of audits. Requires matplotlib."""
 
 from graphmeta.plots.aspects import draw_aspects, user_aspects
 from graphmeta.plots.audit_page import audit_html, audit_page
