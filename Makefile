@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS := .venv/.docs
 
-.PHONY: demo test slow docs mutants lint types audit bench clean
+.PHONY: demo test slow docs judges mutants lint types audit bench clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -19,6 +19,11 @@ slow: $(DOCS)
 # The site, in out/site; open out/site/index.html. A link that leads nowhere is an error.
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Metrics, baselines and the RelBench export against other packages, in an environment of their own.
+judges: .venv/judges/.installed
+	.venv/judges/bin/python -m pytest -n 0 -m judges tests/judges
+	.venv/judges/bin/python -m benchmarks.judges
 
 # Small changes of the code that a test should notice.
 mutants: $(STAMP)
@@ -39,6 +44,11 @@ audit:
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed
+
+.venv/judges/.installed: constraints-judges.txt
+	$(PYTHON) -m venv .venv/judges
+	.venv/judges/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-judges.txt
+	touch $@
 
 clean:
 	rm -rf .venv out

@@ -21,19 +21,21 @@ COLUMNS = {
 
 
 def basket_section(title: str, rows: list[Row], text: str) -> str:
-    """The systems by Recall@10, best first, and Recall@10 by the number of known baskets."""
-    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"]["recall@10"] for run in runs)))
+    """The systems by Recall@10, or MAP@12 where it is measured, best first, and it by the number of known baskets."""
     first = rows[0]
+    by = "map@12" if "map@12" in first["metrics"] else "recall@10"
+    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][by] for run in runs)))
+    columns = {"map@12": "MAP@12", **COLUMNS} if by == "map@12" else COLUMNS
     lines = [
         f"## {title}\n",
         text,
         f"{first['samples']:,} users, {first['candidates']:,} candidates; the user has bought "
         f"{100 * first['metrics']['repeat_share']:.1f} % of a basket's items before.\n",
-        *metrics_table(ordered, COLUMNS),
+        *metrics_table(ordered, columns),
     ]
     slices = known_slices(first)
-    lines += ["", "Recall@10 by known baskets (users):\n", *heading(list(slices.values()))]
+    lines += ["", f"{columns[by]} by known baskets (users):\n", *heading(list(slices.values()))]
     for name, runs in ordered.items():
-        values = [f"{100 * mean(run['slices'][KNOWN][n]['recall@10'] for run in runs):.2f}" for n in slices]
+        values = [f"{100 * mean(run['slices'][KNOWN][n][by] for run in runs):.2f}" for n in slices]
         lines.append(f"| {name} | {' | '.join(values)} |")
     return "\n".join([*lines, "", *commands(chain(*ordered.values()))])

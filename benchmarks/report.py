@@ -50,6 +50,7 @@ SECTIONS = {  # protocols with a table of their own
     "race": race_section,
     "recipes": recipes_section,
     "next-basket": basket_section,
+    "next-7-days": basket_section,
     "users-time": users_section,
     "users-user": users_section,
     "growth": growth_section,

@@ -10,7 +10,7 @@ from graphmeta.errors import InputError
 from graphmeta.nn.features.tables import item_table
 from graphmeta.nn.readout import readout_of
 from graphmeta.nn.sizes import counts
-from graphmeta.protocols import AugmentedLayer, ProductHead, ProjectedHead, ReadoutHead, ReadsOnlyUsers
+from graphmeta.protocols import AugmentedLayer, EncodesItems, ProductHead, ProjectedHead, ReadoutHead, ReadsOnlyUsers
 from graphmeta.sampling.session_batch import real_samples
 
 Encoded = tuple[Tensor, Tensor]
@@ -116,6 +116,21 @@ class ContextAugmented(Recommender):
         states, candidates = super().encode(batch)
         neighbours = self.context(batch["item"].n_id, item_table(self.features))
         return torch.cat([states, neighbours.index_select(0, batch["event"].item)], 1), candidates
+
+
+class SubgraphRecommender(Recommender):
+    """A recommender whose head reads the states of all items of the sub-graph around a sample, not only of its clicks.
+
+    Args:
+        encoder: also ``of_items(x [I, F], batch) -> states [I, D]``, see :class:`~graphmeta.protocols.EncodesItems`.
+        head: ``(states [I, D], batch, candidates [C, D']) -> scores [S, C]``.
+    """
+
+    def encode(self, batch: HeteroData) -> Encoded:
+        """States of all items of the sub-graphs ``[I, D]`` and the candidates."""
+        x, candidates = self.features(batch["item"].n_id)
+        assert isinstance(self.encoder, EncodesItems)
+        return self.encoder.of_items(x, batch), candidates
 
 
 class Summary(nn.Module):

@@ -13,6 +13,7 @@ from torch_geometric.metrics import LinkPredHitRatio, LinkPredMRR, LinkPredNDCG,
 
 from graphmeta.errors import DivergedError, InputError
 from graphmeta.evaluation.metrics import Ranks, hit, mrr, ndcg, of_lists, ranks, summary, usable
+from graphmeta.evaluation.precision import average_precision
 
 SCORES = st.floats(-2, 2, width=32) | st.sampled_from([0.0, 1.0, math.inf, -math.inf])
 ROWS = st.integers(1, 8).flatmap(lambda c: st.lists(st.lists(SCORES, min_size=c, max_size=c), min_size=1, max_size=6))
@@ -85,15 +86,17 @@ def test_metrics_of_several_targets_with_ties_are_means_over_all_orders(
     for at, (task, target) in enumerate(rows):
         scores = torch.tensor([tasks[task]], dtype=torch.float64)
         found[at : at + 1] = ranks(scores, torch.tensor([target]))
-    measured = of_lists(found, torch.tensor([task for task, _ in rows]), k)
+    owner = torch.tensor([task for task, _ in rows])
+    measured = of_lists(found, owner, k) | {"map": average_precision(found, owner, k)}
     for task, (scores, chosen) in enumerate(zip(tasks, wanted, strict=True)):
         best, every = min(k, len(chosen)), []
         ideal = sum(1 / math.log2(1 + r) for r in range(1, best + 1))
         for order in orders(scores):
             top = [place for place, item in enumerate(order, 1) if item in chosen and place <= k]
             gain = sum(1 / math.log2(1 + r) for r in top) / ideal
-            every.append((len(top) / len(chosen), gain, len(top) / best, float(bool(top))))
-        own = [float(measured[name][task]) for name in ("hit", "ndcg", "hit_of_best", "hit_any")]
+            precision = sum(number / place for number, place in enumerate(top, 1)) / best
+            every.append((len(top) / len(chosen), gain, len(top) / best, float(bool(top)), precision))
+        own = [float(measured[name][task]) for name in ("hit", "ndcg", "hit_of_best", "hit_any", "map")]
         assert own == pytest.approx(np.mean(every, 0).tolist(), abs=1e-12)
 
 

@@ -19,6 +19,7 @@ from graphmeta.data.tables import locate
 from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.lists import check_ks
 from graphmeta.evaluation.metrics import Ranks, hit, of_lists, ranks, usable
+from graphmeta.evaluation.precision import average_precision
 from graphmeta.evaluation.queries import aligned, check_model, known_histories, reads_history
 from graphmeta.evaluation.ranking import KNOWN_SESSIONS, scoring, sliced
 from graphmeta.evaluation.result import LeftOut, Result
@@ -111,8 +112,9 @@ def evaluate_next_basket(
 
     Metrics are means over users, with n distinct items in the last session, h of them of rank at most k:
     recall@k = h / n; ndcg@k with binary gains, divided by that of ranks 1 … min(k, n); phr@k = [h > 0] (personal hit
-    ratio). ``repeat_share`` is the share of the n items that an earlier session of the user contains;
-    recall_repeat@k and recall_explore@k are recall@k of these and of the others, over the users who have any.
+    ratio); map@k is the mean of :func:`~graphmeta.evaluation.precision.average_precision`. ``repeat_share`` is the
+    share of the n items that an earlier session of the user contains; recall_repeat@k and recall_explore@k are recall@k
+    of these and of the others, over the users who have any.
     Ties count as the expected value over random order, as in :func:`~graphmeta.evaluation.ranking.evaluate`.
 
     Args:
@@ -220,6 +222,7 @@ def _measures(found: Ranks, baskets: Baskets, ks: tuple[int, ...]) -> Callable[[
     for k in ks:
         each = of_lists(found, owner, k)
         values |= {f"recall@{k}": each["hit"], f"ndcg@{k}": each["ndcg"], f"phr@{k}": each["hit_any"]}
+        values[f"map@{k}"] = average_precision(found, owner, k)
     size = owner.bincount(minlength=users)
     values["repeat_share"] = repeated.double().new_zeros(users).index_add(0, owner, repeated.double()) / size
     for name, part in (("repeat", repeated), ("explore", ~repeated)):

@@ -286,10 +286,20 @@ class ReadsTimes(Protocol, metaclass=ReadsMembers):
 class ReadsSubgraph(Protocol, metaclass=ReadsMembers):
     """An encoder whose batches also hold the graph around each session: earlier sessions, followers, attributes.
 
-    A system makes them by :class:`~graphmeta.sampling.subgraph.SubgraphSampler` from the log of ``fit_statistics``.
+    A system makes them by :class:`~graphmeta.sampling.subgraph.SubgraphSampler` from the log of ``fit_statistics``; if
+    it reads earlier sessions alone and the system has no users, they come with the samples.
     """
 
     neighbourhood: Neighbourhood
+
+
+@runtime_checkable
+class EncodesItems(Protocol, metaclass=ReadsMembers):
+    """An encoder that also has states of all items of a sample's sub-graph, clicked or not."""
+
+    def of_items(self, x: Tensor, batch: HeteroData) -> Tensor:
+        """``[I, D]`` -> ``[I, D']``."""
+        ...
 
 
 def reads_earlier_sessions(part: object) -> bool:

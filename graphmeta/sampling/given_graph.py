@@ -52,9 +52,11 @@ def sampler_of(
 
 
 def item_sampler(items: EntityTable, neighbourhood: Neighbourhood) -> SubgraphSampler:
-    """The sampler of the graph of an item table, for encoders that read attributes of items alone."""
-    nothing = np.zeros(0, dtype=np.int64)
-    log = EventLog(nothing, nothing.copy(), np.zeros(0), np.zeros(0, dtype=object), items)
+    """The sampler of the graph of an item table, for encoders of item attributes and of earlier sessions, which then
+    come with the samples.
+    """
+    nothing, names = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=object)
+    log = EventLog(nothing, nothing.copy(), np.zeros(0), names, items, EntityTable(names, {}), nothing.copy())
     return SubgraphSampler(log, **vars(neighbourhood))
 
 

@@ -49,9 +49,11 @@ class Neighbourhood:
         return self.history > 0 or self.attributes is True
 
     @property
-    def reads_items_alone(self) -> bool:
-        """Whether it is in the item table alone, without the events of a log."""
-        return not (self.history or self.follows or self.attributes is True)
+    def needs_log(self) -> bool:
+        """Whether it is in a log alone: followers, attributes of users. Item attributes are in the item table, and
+        earlier sessions may come with the samples.
+        """
+        return bool(self.follows or self.attributes is True)
 
 
 @dataclass

@@ -169,7 +169,10 @@ class SubgraphSampler:
         """The latest earlier sessions of each sample, oldest first."""
         if self.histories is None:
             return Sessions.none()
-        if known is None:
+        if known is None and self.log.num_events == 0:  # the sessions of a system without a log come with the samples
+            nothing = np.zeros(len(samples), dtype=np.int64)
+            known = Earlier(self.histories, nothing, nothing, np.zeros(len(samples)))
+        elif known is None:
             time = self.times(samples)
             known = self.histories.earlier(user, time)
             now = np.where(np.isinf(time), self.log.time.max(initial=0), time)

@@ -95,7 +95,13 @@ class SystemInputs(SystemCore):
             whole: the same log, with users that are unknown to the system too.
         """
         if (reader := self._reads_subgraph()) is not None:
-            self.sampler = sampler_of(log, reader.neighbourhood, items=self.items, users=self.users)
+            around = reader.neighbourhood
+            given = self.users is None and around.history > 0 and not around.needs_log
+            self.sampler = (
+                item_sampler(self.items, around)
+                if given
+                else sampler_of(log, around, items=self.items, users=self.users)
+            )
         if self.reads_history and whole.users is not None:
             self.histories = UserHistories.of(whole)
 
@@ -162,7 +168,7 @@ class SystemInputs(SystemCore):
         if reader is None:
             return session_batch
         sampler = self.sampler
-        if sampler is None and reader.neighbourhood.reads_items_alone:
+        if sampler is None and not reader.neighbourhood.needs_log:
             sampler = self.sampler = item_sampler(self.items, reader.neighbourhood)
         if sampler is None:
             raise InputError(

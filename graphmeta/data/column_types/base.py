@@ -67,6 +67,10 @@ class Column(Protocol):
         """The column in plain lists."""
         ...
 
+    def cells(self) -> list[Any]:
+        """One cell per row, as :meth:`read` takes it; None where unknown."""
+        ...
+
     def take(self, rows: np.ndarray) -> Self:
         """The column of these rows; row -1 is unknown."""
         ...

@@ -48,6 +48,10 @@ class Categorical:
         """Codes and values."""
         return {"codes": self.codes.tolist(), "values": self.values.tolist()}
 
+    def cells(self) -> list[str | None]:
+        """The values."""
+        return [value or None for value in self.values[self.codes]]
+
     def take(self, rows: np.ndarray) -> Categorical:
         """The attribute of these rows; row -1 is unknown. All values are kept, so codes keep their meaning."""
         known = len(self.codes) > 0

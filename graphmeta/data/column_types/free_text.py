@@ -39,6 +39,10 @@ class Text:
         """The texts."""
         return {"values": self.values.tolist()}
 
+    def cells(self) -> list[str | None]:
+        """The texts."""
+        return [value or None for value in self.values]
+
     def take(self, rows: np.ndarray) -> Text:
         """The texts of these rows; row -1 is unknown."""
         return replace(self, values=np.append(self.values, "")[rows])

@@ -53,6 +53,10 @@ class Numeric:
         """The numbers, null where unknown."""
         return {"values": [None if np.isnan(v) else float(v) for v in self.values]}
 
+    def cells(self) -> list[float | None]:
+        """The numbers."""
+        return self.to_json()["values"]
+
     def take(self, rows: np.ndarray) -> Numeric:
         """The numbers of these rows; row -1 is unknown."""
         return replace(self, values=np.append(self.values, np.nan)[rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,6 +54,11 @@ class Several:
     def to_json(self) -> dict[str, Any]:
         """Codes, row pointer and values."""
         return {"codes": self.codes.tolist(), "ptr": self.ptr.tolist(), "values": self.values.tolist()}
+
+    def cells(self) -> list[list[str] | None]:
+        """The values of each row."""
+        rows = (self.codes[begin:end] for begin, end in pairwise(self.ptr))
+        return [self.values[codes[codes > 0]].tolist() or None for codes in rows]
 
     def take(self, rows: np.ndarray) -> Several:
         """The column of these rows; row -1 is unknown. All values are kept, so codes keep their meaning."""

@@ -59,6 +59,10 @@ class Vector:
         """The numbers, and the length D."""
         return {"values": self.values.tolist(), "size": self.values.shape[1]}
 
+    def cells(self) -> list[list[float] | None]:
+        """The vectors."""
+        return [row.tolist() if row.any() else None for row in self.values]
+
     def take(self, rows: np.ndarray) -> Vector:
         """The vectors of these rows; row -1 is unknown."""
         nothing = np.zeros((1, self.values.shape[1]), self.values.dtype)
